@@ -1,0 +1,41 @@
+"""The API for authors of collectors; everything else in this package is private to it."""
+
+from bts_exporter import backlog
+from bts_exporter.errors import NothingToRead, Reason, TargetError
+from bts_exporter.plugin import (
+    Collector,
+    CollectorConfig,
+    Kind,
+    Metric,
+    Scrape,
+    Template,
+    counter,
+    gauge,
+    histogram,
+    summary,
+    untyped,
+)
+from bts_exporter.values import Duration, Secret, Url
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Collector",
+    "CollectorConfig",
+    "Duration",
+    "Kind",
+    "Metric",
+    "NothingToRead",
+    "Reason",
+    "Scrape",
+    "Secret",
+    "TargetError",
+    "Template",
+    "Url",
+    "backlog",
+    "counter",
+    "gauge",
+    "histogram",
+    "summary",
+    "untyped",
+]

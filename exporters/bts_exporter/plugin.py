@@ -1,0 +1,314 @@
+"""THE CONTRACT between the engine and a collector: what a plug-in author may rely on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from time import monotonic
+from typing import Any, ClassVar, final
+
+import msgspec
+
+from bts_exporter.errors import DeadlineExceeded, Reason
+
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_RESERVED_LABELS = {"histogram": "le", "summary": "quantile"}
+
+#: The key of a sample within its metric: the label values; histograms and summaries have the
+#: suffix of the sample's name in front, and buckets and quantiles their bound behind.
+Key = tuple[str, ...]
+
+
+class Kind(StrEnum):
+    """The type of a metric, spelled as the exposition formats spell it."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    UNTYPED = "untyped"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+@final
+class Metric:
+    """A metric's name, help, kind and label names; two are the same only if they are one object."""
+
+    __slots__ = ("compound", "help", "kind", "labels", "name", "width")
+
+    def __init__(self, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> None:  # noqa: A002  # the field's word
+        """Check the names; ValueError where the data model does not allow one."""
+        if not _METRIC_NAME.fullmatch(name):
+            msg = f"{name!r} is not a metric name"
+            raise ValueError(msg)
+        labels = (labels,) if isinstance(labels, str) else tuple(labels)
+        for label in labels:
+            if not _LABEL_NAME.fullmatch(label) or label == _RESERVED_LABELS.get(kind):
+                msg = f"{name}: {label!r} cannot be the name of a label"
+                raise ValueError(msg)
+        if len(set(labels)) != len(labels):
+            msg = f"{name}: a label is named twice: {', '.join(labels)}"
+            raise ValueError(msg)
+        self.name = name
+        self.help = help
+        self.kind = Kind(kind)
+        self.labels = labels
+        self.width = len(labels)
+        #: Whether one value consists of several samples (buckets, quantiles, sum, count).
+        self.compound = kind in _RESERVED_LABELS
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}{{{','.join(self.labels)}}}>"
+
+
+@final
+class Template:
+    """Metrics whose names come from the source, such as `node_memory_{field}_bytes`.
+
+    The placeholder is `{field}`, in the name and, where wanted, in the help.
+    """
+
+    __slots__ = ("_metrics", "help", "kind", "labels", "name")
+
+    def __init__(self, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> None:  # noqa: A002  # the field's word
+        """Check the names; ValueError where the data model does not allow one."""
+        self.name = name
+        self.help = help
+        self.kind = kind
+        self.labels = tuple(labels)
+        self._metrics: dict[str, Metric] = {}
+        self.of("field")
+
+    def of(self, field: str) -> Metric:
+        """Return the metric for `field`, the same object at each call; ValueError if it spells no name."""
+        metric = self._metrics.get(field)
+        if metric is None:
+            metric = Metric(
+                self.name.replace("{field}", field),
+                self.help.replace("{field}", field),
+                self.kind,
+                self.labels,
+            )
+            self._metrics[field] = metric
+        return metric
+
+    def has(self, metric: Metric) -> bool:
+        """Return whether `metric` came from this template."""
+        return metric in self._metrics.values()
+
+
+def gauge(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa: A002
+    """Declare a value that can go up and down."""
+    return Metric(name, help, Kind.GAUGE, labels)
+
+
+def counter(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa: A002
+    """Declare a value that only goes up, or starts again at 0; its name ends in `_total`."""
+    return Metric(name, help, Kind.COUNTER, labels)
+
+
+def untyped(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa: A002
+    """Declare a value of which it is not known whether it is a counter or a gauge."""
+    return Metric(name, help, Kind.UNTYPED, labels)
+
+
+def histogram(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa: A002
+    """Declare a distribution in buckets; emitted with `Scrape.emit_histogram`."""
+    return Metric(name, help, Kind.HISTOGRAM, labels)
+
+
+def summary(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa: A002
+    """Declare a distribution in quantiles; emitted with `Scrape.emit_summary`."""
+    return Metric(name, help, Kind.SUMMARY, labels)
+
+
+class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a collector's settings: frozen, typed, unknown keys refused.
+
+    The keys that all collectors share (name, labels, interval, timeout, max_series, optional,
+    metrics) belong to the engine and are taken out before.
+    """
+
+
+class Scrape:
+    """What one collection of one collector writes its samples to; not for use by several threads."""
+
+    def __init__(
+        self,
+        deadline: float,
+        *,
+        max_series: int = 10_000_000,
+        allows: re.Pattern[str] | None = None,
+        denies: re.Pattern[str] | None = None,
+    ) -> None:
+        """Give `deadline` on the clock of `time.monotonic`."""
+        self.deadline = deadline
+        self.samples: dict[Metric, dict[Key, float]] = {}
+        self.dropped = 0
+        self.rejected: tuple[Reason, str] | None = None
+        self.closed = False
+        self._room = max_series
+        self._allows = allows
+        self._denies = denies
+        self._unwanted: set[Metric] = set()
+
+    def remaining(self) -> float:
+        """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
+        return max(self.deadline - monotonic(), 0.001)
+
+    def emit(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add one sample; a wrong one is left out and makes the collection a failure.
+
+        DeadlineExceeded once the scrape is over.
+        """
+        if len(labels) != metric.width or metric.compound:
+            self._reject_shape(metric, labels)
+            return
+        self.put(metric, labels, value)
+
+    def emit_histogram(
+        self, metric: Metric, buckets: Iterable[tuple[float, float]], total: float, *labels: str
+    ) -> None:
+        """Add one histogram: `(upper bound, cumulative count)` rising to +Inf, and the sum of all values."""
+        if len(labels) != metric.width or metric.kind is not Kind.HISTOGRAM:
+            self._reject_shape(metric, labels)
+            return
+        count = 0.0
+        bound = 0.0
+        for bound, count in buckets:
+            self.put(metric, ("_bucket", *labels, number(bound)), count)
+        if bound != float("inf"):
+            self.put(metric, ("_bucket", *labels, "+Inf"), count)
+        self.put(metric, ("_sum", *labels), total)
+        self.put(metric, ("_count", *labels), count)
+
+    def emit_summary(
+        self,
+        metric: Metric,
+        quantiles: Iterable[tuple[float, float]],
+        total: float | None,
+        count: float,
+        *labels: str,
+    ) -> None:
+        """Add one summary: `(quantile, value)`, the sum of all values (None: unknown), their count."""
+        if len(labels) != metric.width or metric.kind is not Kind.SUMMARY:
+            self._reject_shape(metric, labels)
+            return
+        for quantile, value in quantiles:
+            self.put(metric, ("", *labels, number(quantile)), value)
+        if total is not None:
+            self.put(metric, ("_sum", *labels), total)
+        self.put(metric, ("_count", *labels), count)
+
+    def put(self, metric: Metric, key: Key, value: float) -> None:
+        """Add the sample `key` of `metric`; `emit` and its siblings are the way for collectors."""
+        if self.closed:
+            msg = "the scrape was over before this collection was"
+            raise DeadlineExceeded(msg)
+        samples = self.samples.get(metric)
+        if samples is None:
+            if not self._wants(metric):
+                return
+            samples = self.samples.setdefault(metric, {})
+        if type(value) is not float and type(value) is not int:
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                self.reject("invalid_sample", f"{metric.name}: {value!r} is no number")
+                return
+        if key in samples:
+            self.reject("invalid_sample", f"{metric.name}: emitted twice with labels {key!r}")
+        elif self._room > 0:
+            self._room -= 1
+            samples[key] = value
+        else:
+            self.dropped += 1
+
+    def reject(self, reason: Reason, message: str) -> None:
+        """Remember the first sample that had to be left out, as the reason of the failure."""
+        if self.rejected is None:
+            self.rejected = (reason, message)
+
+    def _reject_shape(self, metric: Metric, labels: Sequence[str]) -> None:
+        if len(labels) != metric.width:
+            what = f"takes {metric.width} labels ({', '.join(metric.labels)}), got {len(labels)}"
+        else:
+            what = f"is a {metric.kind} and not emitted that way"
+        self.reject("invalid_sample", f"{metric.name} {what}")
+
+    def _wants(self, metric: Metric) -> bool:
+        if metric in self._unwanted:
+            return False
+        denied = self._denies is not None and self._denies.fullmatch(metric.name)
+        if denied or (self._allows is not None and not self._allows.fullmatch(metric.name)):
+            self._unwanted.add(metric)
+            return False
+        return True
+
+
+class Collector:
+    """Base of a collector: override `Config`, declare metrics as class attributes, write `collect`.
+
+    An instance lives as long as its settings do not change. All but `__init__` may do I/O.
+    """
+
+    #: The type of this collector's block of settings.
+    Config: ClassVar[type[CollectorConfig]] = CollectorConfig
+    #: Name of one of several collectors that one block of settings builds; empty for the type's.
+    name: ClassVar[str] = ""
+    #: True only if it reads kernel memory alone and cannot hang: saves it a thread of its own.
+    local: ClassVar[bool] = False
+
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        """Keep the settings; no I/O here."""
+        self.config = config
+
+    @classmethod
+    def build(cls, config: Any) -> Sequence[Collector]:
+        """Return the collectors that one block of settings asks for; no I/O here."""
+        return [cls(config)]
+
+    @classmethod
+    def declared(cls) -> Iterator[Metric | Template]:
+        """Yield every metric that this type can emit, each once."""
+        seen: set[Metric | Template] = set()
+        for owner in reversed(cls.__mro__):
+            for value in vars(owner).values():
+                for metric in _metrics_in(value):
+                    if metric not in seen:
+                        seen.add(metric)
+                        yield metric
+
+    def start(self) -> None:
+        """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""
+
+    def stop(self) -> None:
+        """End what `start` began and close connections; called from another thread than `collect`."""
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit samples to `scrape`; anything raised is a failure of this collection alone."""
+        raise NotImplementedError
+
+
+def _metrics_in(value: object) -> Iterator[Metric | Template]:
+    """Yield the metrics in a class attribute: one, or a table of them, nested as it may be."""
+    if isinstance(value, Metric | Template):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _metrics_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _metrics_in(item)
+
+
+def number(value: float) -> str:
+    """Return a number as label values and samples spell it: `0.5`, `+Inf`, `NaN`."""
+    if value != value:  # noqa: PLR0124  # the definition of NaN
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value)

@@ -1,0 +1,39 @@
+"""A test kit for authors of collectors: collect once, look at the samples."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from bts_exporter.plugin import Collector, Metric, Scrape
+
+#: Samples by metric name, then by label values (histograms: suffix first, bound last).
+Samples = dict[str, dict[tuple[str, ...], float]]
+
+
+def collect(collector: Collector, seconds: float = 10.0) -> Samples:
+    """Return what one collection of `collector` emits.
+
+    What `collect` raises is passed on; AssertionError for a sample that a scrape would leave out
+    or for a metric that the collector does not declare.
+    """
+    scrape = Scrape(monotonic() + seconds)
+    collector.collect(scrape)
+    return samples(collector, scrape)
+
+
+def samples(collector: Collector, scrape: Scrape) -> Samples:
+    """Return the samples of `scrape`, checked against what `collector` declares."""
+    if scrape.rejected:
+        raise AssertionError(scrape.rejected[1])
+    for metric in scrape.samples:
+        if not _is_declared(collector, metric):
+            msg = f"{metric!r} is emitted and not declared as an attribute of the class"
+            raise AssertionError(msg)
+    return {metric.name: dict(values) for metric, values in scrape.samples.items()}
+
+
+def _is_declared(collector: Collector, metric: Metric) -> bool:
+    return any(
+        metric is declared or (not isinstance(declared, Metric) and declared.has(metric))
+        for declared in collector.declared()
+    )

@@ -1,0 +1,104 @@
+"""Setting types that YAML does not have: durations, secrets, addresses.
+
+A class with a `from_setting(raw)` classmethod can be the type of a setting; it raises ValueError with what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_UNITS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
+
+
+class Duration(float):
+    """Seconds, written as a number or as Prometheus writes durations: `1m30s`, `500ms`."""
+
+    @classmethod
+    def from_setting(cls, raw: object) -> Self:
+        """Return the duration that `raw` means; ValueError when it means none."""
+        if isinstance(raw, int | float) and not isinstance(raw, bool):
+            seconds = float(raw)
+        elif isinstance(raw, str) and raw and (match := _DURATION.fullmatch(raw)):
+            seconds = sum(
+                float(n) * unit for n, unit in zip(match.groups(), _UNITS, strict=True) if n
+            )
+        else:
+            msg = f"expected seconds or a duration such as 1m30s, got {raw!r}"
+            raise ValueError(msg)
+        if not 0 <= seconds < float("inf"):
+            msg = f"a duration must be finite and not negative, got {raw!r}"
+            raise ValueError(msg)
+        return cls(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A string that shows itself only when asked: never in a log, a page or an error."""
+
+    _text: str = field(repr=False)
+
+    @classmethod
+    def from_setting(cls, raw: object) -> Self:
+        """Return `raw` as a secret; ValueError, without its content, when it is no string."""
+        if not isinstance(raw, str):
+            msg = f"expected a string, got {type(raw).__name__} (put it in quotes)"
+            raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        return cls(raw)
+
+    def reveal(self) -> str:
+        """Return the text itself, for the client library that needs it."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "<secret>"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """The address of a target; its text form leaves the credentials out."""
+
+    scheme: str
+    host: str = ""  # empty for unix sockets
+    port: int | None = None
+    path: str = ""
+    username: str | None = None
+    password: Secret | None = None
+    query: str = ""
+
+    @classmethod
+    def from_setting(cls, raw: object) -> Self:
+        """Return the address that `raw` spells; ValueError, without credentials, when it spells none."""
+        if not isinstance(raw, str):
+            msg = f"expected an address such as redis://host:6379, got {type(raw).__name__}"
+            raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        try:
+            parts = urlsplit(raw)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            # urlsplit's own messages quote the address, password and all.
+            msg = "not an address: expected scheme://[user:password@]host[:port]"
+            raise ValueError(msg) from None
+        if not parts.scheme or not (host or (parts.scheme == "unix" and parts.path)):
+            msg = "not an address: expected scheme://[user:password@]host[:port]"
+            raise ValueError(msg)
+        if "@" in parts.path + parts.query + parts.fragment:
+            # Part of an unquoted password ended up behind the host and would be shown as a path.
+            msg = "percent-encode the special characters of user and password (/ is %2F, # is %23)"
+            raise ValueError(msg)
+        return cls(
+            scheme=parts.scheme,
+            host=host,
+            port=port,
+            path=parts.path,
+            username=unquote(parts.username) if parts.username else None,
+            password=Secret(unquote(parts.password)) if parts.password else None,
+            query=parts.query,
+        )
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}{f':{self.port}' if self.port else ''}{self.path}"

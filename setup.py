@@ -1,0 +1,49 @@
+"""Packaging. Every module in bts_collectors is a collector: no list to edit."""
+
+from pathlib import Path
+from pkgutil import iter_modules
+
+from setuptools import find_packages, setup
+
+ROOTS = {"bts_exporter": "exporters", "bts_collectors": "collectors"}
+HERE = Path(__file__).parent
+COLLECTORS = sorted(
+    module.name
+    for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])
+    if not module.name.startswith("_")
+)
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "exporters/bts_exporter/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="bts-exporter",
+    version=VERSION,
+    description="One Prometheus exporter for a VM, RabbitMQ, Redis and MQTT, with consumer lag in messages and seconds",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    install_requires=[
+        "msgspec>=0.19",
+        "paho-mqtt>=2.1,<3",
+        "pyyaml>=6",
+        "redis[hiredis]>=5.2",
+        "urllib3>=2",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6", "prometheus-client>=0.22", "pytest>=8"],
+        "check": ["mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
+    },
+    packages=[package for root in ROOTS.values() for package in find_packages(root)],
+    package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
+    package_data={name: ["py.typed"] for name in ROOTS},
+    entry_points={
+        "console_scripts": ["bts-exporter = bts_exporter.cli:main"],
+        "bts_exporter.collectors": [
+            f"{name} = bts_collectors.{name}:COLLECTOR" for name in COLLECTORS
+        ],
+    },
+)
