@@ -259,6 +259,8 @@ class Collector:
     name: ClassVar[str] = ""
     #: True only if it reads kernel memory alone and cannot hang: saves it a thread of its own.
     local: ClassVar[bool] = False
+    #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
+    outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
     config: Any
 

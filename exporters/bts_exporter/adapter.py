@@ -1,0 +1,127 @@
+"""Custom collectors written for prometheus_client, used as plug-ins as they are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from bts_exporter.errors import PluginError
+from bts_exporter.plugin import Collector, CollectorConfig, Kind, Metric, Scrape
+
+_KINDS = {
+    "counter": Kind.COUNTER,
+    "histogram": Kind.HISTOGRAM,
+    "summary": Kind.SUMMARY,
+    "unknown": Kind.UNTYPED,
+    "untyped": Kind.UNTYPED,
+}
+#: Sample names that stand for the samples themselves, not for when a series was created.
+_SUFFIXES = {
+    Kind.HISTOGRAM: ("_bucket", "_sum", "_count"),
+    Kind.SUMMARY: ("", "_sum", "_count"),
+}
+
+
+class _Sample(Protocol):
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class _Family(Protocol):
+    name: str
+    documentation: str
+    type: str
+    samples: list[_Sample]
+
+
+class Adapted(Collector):
+    """Runs a prometheus_client collector; its constructor's arguments are its settings."""
+
+    foreign: type[Any]
+
+    def __init__(self, config: CollectorConfig) -> None:
+        """Make the foreign collector: its constructor may do more than ours should."""
+        super().__init__(config)
+        self._foreign = self.foreign(**msgspec.structs.asdict(config))
+        self._metrics: dict[tuple[str, Kind, tuple[str, ...]], Metric] = {}
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit every sample of every family that the foreign collector yields."""
+        for family in cast("Iterable[_Family]", self._foreign.collect()):
+            kind = _KINDS.get(family.type, Kind.GAUGE)
+            if kind in _SUFFIXES:
+                self._emit_compound(scrape, family, kind)
+            else:
+                self._emit_simple(scrape, family, kind)
+
+    def _emit_simple(self, scrape: Scrape, family: _Family, kind: Kind) -> None:
+        # The suffixes of counters and infos are part of our metrics' names.
+        by_name: dict[str, list[_Sample]] = {}
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                by_name.setdefault(sample.name, []).append(sample)
+        for name, samples in by_name.items():
+            labels = _union(samples)
+            metric = self._metric(name, family.documentation, kind, labels)
+            for sample in samples:
+                values = tuple(sample.labels.get(label, "") for label in labels)
+                scrape.put(metric, values, sample.value)
+
+    def _emit_compound(self, scrape: Scrape, family: _Family, kind: Kind) -> None:
+        bound = "le" if kind is Kind.HISTOGRAM else "quantile"
+        labels = tuple(label for label in _union(family.samples) if label != bound)
+        metric = self._metric(family.name, family.documentation, kind, labels)
+        for sample in family.samples:
+            suffix = sample.name.removeprefix(family.name)
+            if suffix in _SUFFIXES[kind]:
+                values = tuple(sample.labels.get(label, "") for label in labels)
+                ends = (sample.labels[bound],) if bound in sample.labels else ()
+                scrape.put(metric, (suffix, *values, *ends), sample.value)
+
+    def _metric(self, name: str, text: str, kind: Kind, labels: tuple[str, ...]) -> Metric:
+        key = (name, kind, labels)
+        if key not in self._metrics:
+            self._metrics[key] = Metric(name, text, kind, labels)
+        return self._metrics[key]
+
+
+@cache
+def adapt(loaded: object) -> type[Collector]:
+    """Return `loaded` as a collector type; PluginError when it is none of either kind."""
+    if inspect.isclass(loaded) and issubclass(loaded, Collector):
+        return loaded
+    if not inspect.isclass(loaded) or not callable(getattr(loaded, "collect", None)):
+        msg = f"{loaded!r} is neither a Collector nor a class with a collect method"
+        raise PluginError(msg)
+    return type(loaded.__name__, (Adapted,), {"foreign": loaded, "Config": _settings_of(loaded)})
+
+
+def _settings_of(foreign: type[Any]) -> type[CollectorConfig]:
+    """Return the constructor's arguments as settings: untyped where it says no type."""
+    fields: list[Any] = []
+    for name, parameter in inspect.signature(foreign).parameters.items():
+        if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+            continue
+        if parameter.default is parameter.empty:
+            fields.append((name, Any))
+        elif name != "registry":  # a registry would be asked to register it a second time
+            fields.append((name, Any, msgspec.field(default_factory=_giver(parameter.default))))
+    return cast(
+        "type[CollectorConfig]",
+        msgspec.defstruct(
+            f"{foreign.__name__}Config", fields, bases=(CollectorConfig,), frozen=True, kw_only=True
+        ),
+    )
+
+
+def _giver(default: object) -> Any:
+    return lambda: default
+
+
+def _union(samples: Sequence[_Sample]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label for sample in samples for label in sample.labels))

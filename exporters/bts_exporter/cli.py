@@ -1,0 +1,162 @@
+"""The command line: flags as exporters have them, and the only sys.exit."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import bts_exporter
+from bts_exporter import commands, logs, systemd
+from bts_exporter.errors import ConfigError, ExporterError
+from bts_exporter.service import Options, Service
+
+_EPILOG = """\
+Settings are looked for in ./config.yaml and /etc/bts-exporter/config.yaml when --config.file does
+not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line `argv`; exit code 0, 1 for what went wrong, 2 for a wrong command line."""
+    arguments = _parser().parse_args(argv)
+    logs.set_up(arguments.log_level, arguments.log_format)
+    options = Options(
+        config_file=arguments.config_file,
+        addresses=tuple(arguments.listen_address or [":19100"]),
+        telemetry_path=arguments.telemetry_path,
+        max_requests=arguments.max_requests,
+        own_metrics=not arguments.disable_exporter_metrics,
+        lifecycle=arguments.enable_lifecycle,
+    )
+    try:
+        sys.exit(_COMMANDS[arguments.command](options, arguments))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        sys.exit(1)
+    except ExporterError as error:
+        print(f"bts-exporter: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has seen enough; Python's own exit would complain once more.
+        sys.stdout = None
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _serve(options: Options, _: argparse.Namespace) -> int:
+    Service(options).run(systemd.sockets())
+    return 0
+
+
+_COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
+    None: _serve,
+    "check": lambda options, a: commands.check(options, connect=a.connect),
+    "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
+    "collectors": lambda options, _: commands.collectors(options),
+    "metrics": lambda options, a: commands.metrics(options, a.format),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bts-exporter",
+        description="Serves this host's and its brokers' metrics to Prometheus.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    version = f"bts-exporter {bts_exporter.__version__} (Python {platform.python_version()})"
+    parser.add_argument("--version", action="version", version=version)
+    _add_common_flags(parser, default=None)
+    _add_web_flags(parser)
+    commands_ = parser.add_subparsers(dest="command", title="commands (without one, it serves)")
+    check = _command(commands_, "check", "check the settings; exit code 0 or 1")
+    check.add_argument(
+        "--connect", action="store_true", help="collect once too, and name the targets that fail"
+    )
+    once = _command(commands_, "once", "collect once and print the metrics")
+    once.add_argument("--collect", action="append", default=[], metavar="NAME")
+    once.add_argument("--exclude", action="append", default=[], metavar="NAME")
+    _command(commands_, "collectors", "list the collector types, where from, and what is broken")
+    metrics = _command(commands_, "metrics", "list every metric that can be served")
+    metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
+    return parser
+
+
+def _command(
+    commands_: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands_.add_parser(name, help=text, description=text, allow_abbrev=False)
+    # Accepted before and after the command; after it, absence must not undo what stood before.
+    _add_common_flags(command, default=argparse.SUPPRESS)
+    return command
+
+
+def _add_common_flags(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    parser.add_argument(
+        "--config.file", dest="config_file", metavar="FILE", default=default, help="the settings"
+    )
+    parser.add_argument(
+        "--log.level",
+        dest="log_level",
+        choices=logs.LEVELS,
+        default=default or "info",
+        help="least severity that is logged",
+    )
+    parser.add_argument(
+        "--log.format",
+        dest="log_format",
+        choices=["logfmt", "json"],
+        default=default or "logfmt",
+        help="form of the log lines",
+    )
+
+
+def _add_web_flags(parser: argparse.ArgumentParser) -> None:
+    web = parser.add_argument_group("serving")
+    web.add_argument(
+        "--web.listen-address",
+        dest="listen_address",
+        action="append",
+        metavar="[HOST]:PORT",
+        help="where to listen; repeatable (default :19100)",
+    )
+    web.add_argument(
+        "--web.telemetry-path",
+        dest="telemetry_path",
+        metavar="PATH",
+        type=_absolute,
+        default="/metrics",
+        help="path of the metrics (default /metrics)",
+    )
+    web.add_argument(
+        "--web.max-requests",
+        dest="max_requests",
+        type=int,
+        metavar="N",
+        default=40,
+        help="scrapes under way at most, those that share one counted once; 0: no bound (default 40)",
+    )
+    web.add_argument(
+        "--web.disable-exporter-metrics",
+        dest="disable_exporter_metrics",
+        action="store_true",
+        help="leave out the process's and the HTTP server's own metrics",
+    )
+    web.add_argument(
+        "--web.enable-lifecycle",
+        dest="enable_lifecycle",
+        action="store_true",
+        help="allow POST /-/reload",
+    )
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or path == "/":
+        msg = f"a path such as /metrics, got {path!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return path

@@ -1,0 +1,135 @@
+"""The commands that do something else than serve."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from bts_exporter.assembly import Assembly
+from bts_exporter.config import Settings, find, load, plugins_folder
+from bts_exporter.errors import ConfigError, PluginError
+from bts_exporter.exposition import Format
+from bts_exporter.plugin import Metric, Template
+from bts_exporter.registry import Registry
+from bts_exporter.selfmetrics import DECLARED
+from bts_exporter.service import Options, Service
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One metric, as `metrics` lists it."""
+
+    name: str
+    type: str
+    labels: list[str]
+    help: str
+    collector: str
+
+
+def check(options: Options, *, connect: bool) -> int:
+    """Say whether the settings can be used; with `connect`, whether the targets answer too."""
+    settings = _load(options)
+    assembly = Assembly(settings)
+    if assembly.problems:
+        raise ConfigError(assembly.problems)
+    print(f"{settings.file}: {len(assembly.set.runners)} collectors, settings are fine")
+    return _check_targets(options) if connect else 0
+
+
+def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) -> int:
+    """Print what one scrape gives; exit code 1 when a collector fails."""
+    service = Service(options)
+    service.start_collectors()
+    try:
+        runners = service.exporter.collectors.select(collect, exclude)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(service.exporter.page(runners, Format.TEXT))
+        sys.stdout.flush()
+    finally:
+        service.stop_collectors()
+    return int(any(runner.outcome and not runner.outcome.success for runner in runners))
+
+
+def collectors(options: Options) -> int:
+    """Print the collector types, where they come from, and what is wrong with them."""
+    registry = _registry(options)
+    broken = False
+    for name in registry.names():
+        try:
+            cls = registry.load(name)
+        except PluginError as error:
+            broken = True
+            print(f"{name:<16} {registry.source(name):<32} BROKEN: {error}")
+        else:
+            summary = (cls.__doc__ or "").strip().partition("\n")[0]
+            print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
+    return int(broken)
+
+
+def metrics(options: Options, form: str) -> int:
+    """Print every metric that any of the collector types declares."""
+    listed = list(_listed(_registry(options)))
+    if form == "json":
+        print(json.dumps([asdict(metric) for metric in listed], indent=2))
+        return 0
+    if form == "markdown":
+        print("| name | type | labels | help | collector |\n|---|---|---|---|---|")
+    for metric in listed:
+        labels = ", ".join(metric.labels)
+        if form == "markdown":
+            text = metric.help.replace("|", r"\|")
+            print(f"| `{metric.name}` | {metric.type} | {labels} | {text} | {metric.collector} |")
+        else:
+            shown = f"{metric.name}{{{labels}}}" if labels else metric.name
+            print(f"{shown}  {metric.type}  {metric.help}")
+    return 0
+
+
+def _check_targets(options: Options) -> int:
+    service = Service(options)
+    service.start_collectors()
+    failed = 0
+    try:
+        exporter = service.exporter
+        for shot in exporter.collectors.collect(
+            exporter.collectors.runners, exporter.scrape_timeout
+        ):
+            outcome = shot.outcome
+            failed += not outcome.success
+            state = "ok" if outcome.supported else f"nothing to read: {outcome.message}"
+            if not outcome.success:
+                state = f"FAILS ({outcome.reason}): {outcome.message}"
+            print(f"{shot.runner.identity}: {state}")
+    finally:
+        service.stop_collectors()
+    return int(failed > 0)
+
+
+def _load(options: Options) -> Settings:
+    return load(find(options.config_file), Registry)
+
+
+def _registry(options: Options) -> Registry:
+    return Registry(plugins_folder(find(options.config_file)))
+
+
+def _listed(registry: Registry) -> Iterator[Listed]:
+    seen: set[Metric | Template] = set()
+    for name in registry.names():
+        try:
+            declared = list(registry.load(name).declared())
+        except PluginError as error:
+            print(error, file=sys.stderr)
+            continue
+        for metric in declared:
+            if metric not in seen:
+                seen.add(metric)
+                yield _row(metric, name)
+    for metric in DECLARED:
+        yield _row(metric, "")
+
+
+def _row(metric: Metric | Template, collector: str) -> Listed:
+    return Listed(metric.name, str(metric.kind), list(metric.labels), metric.help, collector)

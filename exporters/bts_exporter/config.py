@@ -1,0 +1,224 @@
+"""config.yaml becomes frozen, typed settings; every error has file, line and path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from bts_exporter.errors import ConfigError, PluginError, Problem
+from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.schema import INVALID, Schema
+from bts_exporter.values import Duration
+from bts_exporter.yamlfile import Document, Path_, read
+
+#: Where settings are looked for when no file is named; the first that exists is taken.
+SEARCH = (Path("config.yaml"), Path("/etc/bts-exporter/config.yaml"))
+
+#: What runs without any settings: this host, and the brokers that may be on it.
+BUILT_IN = """\
+collectors:
+  host:
+  rabbitmq: {url: "http://guest:guest@127.0.0.1:15672", optional: true}
+  redis: {url: "redis://127.0.0.1:6379", optional: true}
+  mqtt: {url: "mqtt://127.0.0.1:1883", optional: true}
+"""
+
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class MetricFilter(msgspec.Struct, frozen=True):
+    """Which metrics of a collector are served: globs on their names, `deny` over `allow`."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that the engine keeps for every collector."""
+
+    #: Becomes the label `target` of all its series; needed when a type is configured twice.
+    name: str = ""
+    #: Further labels of all its series.
+    labels: dict[str, str] = {}
+    #: Collect in the background this often, instead of at each scrape.
+    interval: Duration | None = None
+    #: Longest time for one collection, if it shall end before the scrape's deadline.
+    timeout: Duration | None = None
+    #: Series beyond it are dropped and counted.
+    max_series: int = 100_000
+    #: Whether it is fine that nothing listens at the target's address.
+    optional: bool = False
+    metrics: MetricFilter = MetricFilter()
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        for label in self.labels:
+            if not _LABEL.fullmatch(label) or label == "target":
+                msg = f"labels: {label!r} cannot be the name of a label"
+                raise ValueError(msg)
+        if self.interval is not None and self.interval < 1:
+            msg = f"interval: at least 1 s, got {self.interval:g}"
+            raise ValueError(msg)
+        if self.timeout is not None and self.timeout <= 0:
+            msg = "timeout: must be more than 0"
+            raise ValueError(msg)
+        if self.max_series < 1:
+            msg = f"max_series: at least 1, got {self.max_series}"
+            raise ValueError(msg)
+
+
+COMMON_KEYS = frozenset(Common.__struct_fields__)
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One configured collector type, ready to be built."""
+
+    kind: str
+    type: type[Collector]
+    common: Common
+    config: CollectorConfig
+    place: Problem  # where it stands, for what is found later
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that a configuration says."""
+
+    file: str
+    blocks: tuple[Block, ...]
+    #: Types that are configured and cannot be loaded, with where they are asked for.
+    broken: tuple[tuple[str, Problem], ...]
+    #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
+    scrape_timeout: float
+
+
+class _Top(msgspec.Struct, frozen=True):
+    collectors: Any = msgspec.UNSET
+    plugins: str = "/etc/bts-exporter/plugins"
+    scrape_timeout: Duration = Duration(9.5)
+
+
+class Types(Protocol):
+    """Where collector types come from."""
+
+    def names(self) -> list[str]:
+        """Return the names of all types, broken ones included."""
+
+    def load(self, name: str) -> type[Collector]:
+        """Return the type `name`; PluginError when it cannot be loaded."""
+
+
+class TypesIn(Protocol):
+    """Makes the types known, given the drop-in folder that the settings name."""
+
+    def __call__(self, folder: Path) -> Types:
+        """Look into `folder`."""
+
+
+def find(explicit: str | None) -> Path | None:
+    """Return the file that holds the settings, None where the built-in ones apply."""
+    if explicit:
+        return Path(explicit)
+    return next((path for path in SEARCH if path.exists()), None)
+
+
+def plugins_folder(path: Path | None) -> Path:
+    """Return the drop-in folder that the settings in `path` name, whatever else is in them."""
+    document = _document(path)
+    named = document.value.get("plugins") if isinstance(document.value, dict) else None
+    return _folder(document, named if isinstance(named, str) else _Top().plugins)
+
+
+def load(path: Path | None, types_in: TypesIn) -> Settings:
+    """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
+    document = _document(path)
+    schema = Schema(document)
+    top = schema.convert(document.value, _Top, ())
+    if top is INVALID:
+        raise ConfigError(schema.problems)
+    types = types_in(_folder(document, top.plugins))
+    raw = top.collectors
+    if raw is msgspec.UNSET:
+        raw = Document("", BUILT_IN).value["collectors"]
+    converter = _Blocks(schema, types)
+    blocks = converter.convert(raw or {})
+    if schema.problems:
+        problems = schema.problems + [problem for _, problem in converter.broken]
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+    return Settings(
+        document.file, tuple(blocks), tuple(converter.broken), float(top.scrape_timeout)
+    )
+
+
+def _document(path: Path | None) -> Document:
+    return read(path) if path else Document("built-in settings", BUILT_IN)
+
+
+def _folder(document: Document, named: str) -> Path:
+    # Relative to the settings, as every path in them.
+    return Path(document.file).parent / named
+
+
+class _Blocks:
+    """Converts the map of collectors, one type after another."""
+
+    def __init__(self, schema: Schema, types: Types) -> None:
+        self._schema = schema
+        self._types = types
+        self.broken: list[tuple[str, Problem]] = []
+
+    def convert(self, raw: Any) -> list[Block]:
+        path: Path_ = ("collectors",)
+        if not isinstance(raw, dict):
+            self._schema.complain(path, "expected a map from collector types to their settings")
+            return []
+        blocks: list[Block] = []
+        for kind, value in raw.items():
+            if kind in self._types.names():
+                blocks.extend(self._of_kind(kind, value, (*path, kind)))
+            else:
+                self._schema.unknown(kind, self._types.names(), (*path, kind), "collector type")
+        return blocks
+
+    def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
+        try:
+            cls = self._types.load(kind)
+        except PluginError as error:
+            self.broken.append((kind, self._schema.document.problem(path, str(error))))
+            return []
+        if not isinstance(raw, list):
+            found = [self._block(kind, cls, raw, path)]
+        else:
+            found = [self._block(kind, cls, item, (*path, i)) for i, item in enumerate(raw)]
+        blocks = [block for block in found if block is not None]
+        self._check_names(blocks)
+        return blocks
+
+    def _block(self, kind: str, cls: type[Collector], raw: Any, path: Path_) -> Block | None:
+        raw = {} if raw is None else raw
+        if not isinstance(raw, dict):
+            self._schema.complain(path, "expected a block of settings, or a list of blocks")
+            return None
+        known = {*COMMON_KEYS, *cls.Config.__struct_fields__}
+        for key in raw.keys() - known:
+            self._schema.unknown(key, known, (*path, key))
+        shared = {key: value for key, value in raw.items() if key in COMMON_KEYS}
+        own = {k: v for k, v in raw.items() if k in known and k not in COMMON_KEYS}
+        common = self._schema.convert(shared, Common, path)
+        config = self._schema.convert(own, cls.Config, path)
+        if common is INVALID or config is INVALID:
+            return None
+        return Block(kind, cls, common, config, self._schema.document.problem(path, ""))
+
+    def _check_names(self, blocks: list[Block]) -> None:
+        names: set[str] = set()
+        for block in blocks:
+            if len(blocks) > 1 and not block.common.name:
+                message = "name is missing: it tells this target from the others of its type"
+                self._schema.problems.append(block.place._replace(message=message))
+            elif block.common.name in names:
+                message = f"a target named {block.common.name!r} is there already"
+                self._schema.problems.append(block.place._replace(message=message))
+            names.add(block.common.name)

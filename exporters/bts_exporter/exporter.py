@@ -1,0 +1,127 @@
+"""The page of metrics: collected once for all scrapes that ask for the same at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from bts_exporter.errors import ExporterError
+from bts_exporter.exposition import Format, Prefixes, Source, compress, render
+from bts_exporter.plugin import Scrape
+from bts_exporter.runner import Runner, Snapshot
+from bts_exporter.scrape import CollectorSet
+from bts_exporter.selfmetrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
+from bts_exporter.server import Traffic
+
+
+class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
+    """Raised when as many scrapes as allowed are under way."""
+
+
+class _Flight:
+    """A page under way, and until when those who wait for it will have it."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.page: Future[bytes] = Future()
+
+
+class Exporter:
+    """Turns the collectors in force into pages."""
+
+    def __init__(self, *, max_scrapes: int = 0, own_metrics: bool = True) -> None:
+        """Give the bound of scrapes under way (0: none), and whether to tell of the process."""
+        self.collectors = CollectorSet()
+        #: The HTTP server's counts, where there is one.
+        self.traffic: Traffic | None = None
+        self.scrape_timeout = 9.5
+        self.reload_successful = False
+        self.reloaded_at = 0.0
+        self.scrapes = 0
+        self.scrapes_refused = 0
+        self.last: dict[Runner, Snapshot] = {}
+        self._max_scrapes = max_scrapes
+        self._own_metrics = own_metrics
+        self._process = ProcessMetrics()
+        self._service = ServiceMetrics()
+        self._outcomes = CollectorMetrics()
+        self._prefixes = Prefixes()
+        self._flights: dict[tuple[object, ...], _Flight] = {}
+        self._lock = threading.Lock()
+        self._rendering = threading.Lock()
+
+    def page(
+        self,
+        runners: Sequence[Runner],
+        form: Format,
+        *,
+        timeout: float | None = None,
+        packed: bool = False,
+        own: bool = True,
+    ) -> bytes:
+        """Return what `runners` have to show, as `form`, gzipped if `packed`.
+
+        `timeout` is the longest that the caller can wait, in seconds; `own` says whether the
+        process's and the server's metrics belong on the page. TooManyScrapes at the bound.
+        """
+        longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
+        deadline = time.monotonic() + longest
+        key = (tuple(runners), form, packed, own)
+        flight, first = self._board(key, deadline)
+        if not first:
+            return flight.page.result()
+        try:
+            page = self._make(runners, form, longest, own=own)
+            flight.page.set_result(compress(page) if packed else page)
+        except BaseException as error:
+            flight.page.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+        return flight.page.result()
+
+    def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None and flight.deadline <= deadline:
+                self.scrapes += 1
+                return flight, False
+            if self._max_scrapes and len(self._flights) >= self._max_scrapes:
+                self.scrapes_refused += 1
+                msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
+                raise TooManyScrapes(msg)
+            self.scrapes += 1
+            flight = _Flight(deadline)
+            self._flights[key] = flight
+            return flight, True
+
+    def _make(self, runners: Sequence[Runner], form: Format, timeout: float, *, own: bool) -> bytes:
+        snapshots = self.collectors.collect(runners, timeout)
+        self.last.update({snapshot.runner: snapshot for snapshot in snapshots})
+        scrape = Scrape(float("inf"))
+        self._outcomes.emit(scrape, snapshots)
+        if own:
+            self._emit_own(scrape)
+        sources = [Source(s.samples, s.runner.prefixes) for s in snapshots]
+        # The caches of rendered series are not made for two pages at once.
+        with self._rendering:
+            page = render([*sources, Source(scrape.samples, self._prefixes)], form)
+        for snapshot, source in zip(snapshots, sources, strict=True):
+            if source.conflict:
+                snapshot.runner.conflict(source.conflict)
+        return page
+
+    def _emit_own(self, scrape: Scrape) -> None:
+        self._service.emit_service(
+            scrape, self.reloaded_at, reload_successful=self.reload_successful
+        )
+        if self._own_metrics:
+            self._process.emit(scrape)
+            scrape.emit(self._service.scrapes, self.scrapes)
+            scrape.emit(self._service.scrapes_refused, self.scrapes_refused)
+            if self.traffic is not None:
+                self._service.emit_traffic(scrape, self.traffic)

@@ -1,0 +1,182 @@
+"""Samples become bytes: text 0.0.4 for everybody, OpenMetrics 1.0 for who asks.
+
+What makes it fast: the `name{labels} ` in front of a value is rendered once in a series' life.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from operator import itemgetter
+
+from bts_exporter.plugin import Key, Kind, Metric, number
+
+
+class Format(Enum):
+    """An exposition format, by its content type."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Prefixes:
+    """The rendered `name{labels} ` of every series that one collector exposes."""
+
+    def __init__(self, constant: Mapping[str, str] | None = None) -> None:
+        """Give the labels that every series of the collector gets."""
+        self._constant = dict(constant or {})
+        self._by_metric: dict[Metric, dict[Key, str]] = {}
+
+    def lines(self, metric: Metric, samples: Mapping[Key, float]) -> list[str]:
+        """Return a line a sample; series that are gone are forgotten."""
+        known = self._by_metric.setdefault(metric, {})
+        try:
+            lines = _lines(known, samples)
+        except KeyError:
+            self._render_new(metric, samples, known)
+            lines = _lines(known, samples)
+        if len(known) > len(samples):
+            self._by_metric[metric] = {key: known[key] for key in samples}
+        return lines
+
+    def keep_only(self, metrics: Iterable[Metric]) -> None:
+        """Forget the series of every metric that is not among `metrics`."""
+        for gone in self._by_metric.keys() - set(metrics):
+            del self._by_metric[gone]
+
+    def _render_new(
+        self, metric: Metric, samples: Mapping[Key, float], known: dict[Key, str]
+    ) -> None:
+        for key in samples:
+            if key not in known:
+                known[key] = self._prefix(metric, key)
+
+    def _prefix(self, metric: Metric, key: Key) -> str:
+        suffix, values, bound = "", key, ""
+        if metric.compound:
+            suffix, values = key[0], key[1 : metric.width + 1]
+            bound = key[-1] if len(key) > metric.width + 1 else ""
+        pairs = [*zip(metric.labels, values, strict=True), *self._constant.items()]
+        if bound:
+            pairs.append(("le" if metric.kind is Kind.HISTOGRAM else "quantile", bound))
+        if not pairs:
+            return f"{metric.name}{suffix} "
+        labels = ",".join([f'{name}="{_label_value(value)}"' for name, value in pairs])
+        return f"{metric.name}{suffix}{{{labels}}} "
+
+
+@dataclass(slots=True)
+class Source:
+    """What one collector has to expose."""
+
+    samples: Mapping[Metric, Mapping[Key, float]]
+    prefixes: Prefixes = field(default_factory=Prefixes)
+    #: Set by `render`: what could not be served, because another source serves it already.
+    conflict: str = ""
+
+
+def render(sources: Iterable[Source], form: Format) -> bytes:
+    """Return the page of all samples, each metric's together under one header.
+
+    A metric that another source serves with another kind, and a series that another source serves
+    already, are left out and named in the source's `conflict`.
+    """
+    families: dict[str, list[tuple[Metric, Source]]] = {}
+    for source in sources:
+        source.prefixes.keep_only(source.samples)
+        for metric, samples in source.samples.items():
+            if samples:
+                families.setdefault(metric.name, []).append((metric, source))
+    parts: list[str] = []
+    for members in families.values():
+        parts.append(_header(members[0][0], form))
+        parts.extend(_family(members))
+    if form is Format.OPENMETRICS:
+        parts.append("# EOF")
+    return ("\n".join(parts) + "\n").encode("utf-8", "replace") if parts else b""
+
+
+def compress(page: bytes) -> bytes:
+    """Return `page` as gzip, level 1: a tenth of level 9's time for a seventh more bytes."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return packer.compress(page) + packer.flush()
+
+
+def negotiate(accept: str) -> Format:
+    """Return the format that an Accept header prefers; text where it names none that we have."""
+    best = max(map(_offer, accept.split(",")), key=itemgetter(0))
+    return best[1] if best[0] > 0 else Format.TEXT
+
+
+def _offer(media: str) -> tuple[float, Format]:
+    kind, *pairs = (part.strip() for part in media.lower().split(";"))
+    parameters = dict(pair.partition("=")[::2] for pair in pairs)
+    try:
+        quality = float(parameters.get("q", "1"))
+    except ValueError:
+        quality = 0.0
+    if kind == "application/openmetrics-text":
+        known = parameters.get("version", "1.0.0") in {"1.0.0", "0.0.1"}
+        return (quality if known else 0.0), Format.OPENMETRICS
+    return (quality if kind in {"text/plain", "text/*", "*/*"} else 0.0), Format.TEXT
+
+
+def _family(members: list[tuple[Metric, Source]]) -> Iterable[str]:
+    first, source = members[0]
+    if len(members) == 1:
+        return source.prefixes.lines(first, source.samples[first])
+    lines: list[str] = []
+    seen: set[str] = set()
+    for metric, source in members:
+        if metric.kind is not first.kind:
+            source.conflict = f"{metric.name} is served as a {first.kind} by another collector"
+            continue
+        for line in source.prefixes.lines(metric, source.samples[metric]):
+            series = line.rpartition(" ")[0]
+            if series in seen:
+                source.conflict = f"{series} is served by another collector too"
+            else:
+                seen.add(series)
+                lines.append(line)
+    return lines
+
+
+def _lines(known: dict[Key, str], samples: Mapping[Key, float]) -> list[str]:
+    try:
+        finite = math.isfinite(sum(samples.values()))
+    except OverflowError:
+        finite = False
+    if finite:
+        return [f"{known[key]}{value!r}" for key, value in samples.items()]
+    return [known[key] + _special(value) for key, value in samples.items()]
+
+
+def _special(value: float) -> str:
+    try:
+        return number(value) if math.isfinite(value) else number(float(value))
+    except OverflowError:  # an integer beyond floating point
+        return "+Inf" if value > 0 else "-Inf"
+
+
+def _header(metric: Metric, form: Format) -> str:
+    text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
+    if form is Format.TEXT:
+        return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}"
+    name, kind = metric.name, str(metric.kind)
+    if metric.kind is Kind.COUNTER:
+        # OpenMetrics has no counter whose samples do not end in _total; the name must not change.
+        name, kind = (name[:-6], kind) if name.endswith("_total") else (name, "unknown")
+    elif metric.kind is Kind.UNTYPED:
+        kind = "unknown"
+    text = text.replace('"', r"\"")
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}"
+
+
+def _label_value(value: object) -> str:
+    # Lone surrogates are how Python holds the invalid UTF-8 of file names; no page may hold them.
+    # Spelled out they stay distinct, as two names with one replacement character would not.
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -1,0 +1,62 @@
+"""Log lines for people and machines: logfmt or JSON, on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["logfmt", "json"]
+LEVELS = ("debug", "info", "warn", "error")
+
+#: What every log record has; what else one has are its details.
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class Formatter(logging.Formatter):
+    """Renders a record and its details as one line."""
+
+    def __init__(self, style: LogFormat) -> None:
+        super().__init__()
+        self._render = _logfmt if style == "logfmt" else _json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        level = "warn" if record.levelno == logging.WARNING else record.levelname.lower()
+        fields = {
+            "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": level,
+            "msg": record.getMessage(),
+        }
+        fields |= {key: str(v) for key, v in vars(record).items() if key not in _PLAIN}
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return self._render(fields)
+
+
+def set_up(level: str, style: LogFormat) -> None:
+    """Send the log lines of `level` (one of LEVELS) and above to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter(style))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries at debug would log every packet, passwords among them.
+    root.setLevel(logging.WARNING)
+    name = "WARNING" if level == "warn" else level.upper()
+    logging.getLogger("bts_exporter").setLevel(name)
+
+
+def _logfmt(fields: dict[str, str]) -> str:
+    return " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+
+
+def _quoted(value: str) -> str:
+    plain = value and value.isprintable() and not set(value) & set(' "=')
+    return value if plain else json.dumps(value)
+
+
+def _json(fields: dict[str, str]) -> str:
+    return json.dumps(fields)

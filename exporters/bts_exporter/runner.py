@@ -1,0 +1,306 @@
+"""One collector at work: isolation, deadline, limits, and what is known of its past.
+
+The only place where a collector's errors are caught.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bts_exporter.config import Common
+from bts_exporter.errors import NothingToRead, Reason, TargetError, reason_of
+from bts_exporter.exposition import Prefixes
+from bts_exporter.lanes import Lane
+from bts_exporter.plugin import Collector, Key, Metric, Scrape
+
+log = logging.getLogger("bts_exporter.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a collection ended."""
+
+    success: bool = True
+    supported: bool = True
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a collection had to show when a scrape was answered."""
+
+    runner: Runner
+    outcome: Outcome
+    samples: dict[Metric, dict[Key, float]]
+    duration: float
+    #: Seconds since the samples were collected in the background; None if they are this scrape's.
+    age: float | None = None
+
+    @property
+    def series(self) -> int:
+        """Return the number of samples."""
+        return sum(map(len, self.samples.values()))
+
+
+class Run:
+    """One collection, shared by all scrapes that overlap it."""
+
+    def __init__(self, runner: Runner, scrape: Scrape) -> None:
+        """Prepare the collection; `execute` in the lane's thread does it."""
+        self.runner = runner
+        self.scrape = scrape
+        #: Where it waits for its turn: one left behind in a stuck lane never runs.
+        self.lane = runner.lane
+        self.began = time.monotonic()
+        self.ended_at = 0.0  # wall clock
+        self.duration = 0.0
+        self.outcome: Outcome | None = None
+        self.expired = False
+        self.executing = False
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+
+    def execute(self) -> None:
+        """Collect, and remember how it ended; never raises."""
+        if self.expired:
+            self._finish(Outcome(success=False, reason="timeout"))
+            return
+        self.executing = True
+        self.began = time.monotonic()
+        try:
+            self.runner.collector.collect(self.scrape)
+        except NothingToRead as error:
+            outcome = Outcome(supported=False, message=str(error))
+        except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
+            outcome = self.runner.failure(error, self.scrape)
+        else:
+            outcome = Outcome()
+            if self.scrape.rejected:
+                reason, message = self.scrape.rejected
+                outcome = Outcome(success=False, reason=reason, message=message)
+        self._finish(outcome)
+
+    def fail(self, reason: Reason, message: str) -> Run:
+        """End the collection before it began."""
+        self._finish(Outcome(success=False, reason=reason, message=message))
+        return self
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the collection has ended, at most until `deadline`."""
+        self._done.wait(max(deadline - time.monotonic(), 0))
+        if self.outcome is None and time.monotonic() >= self.scrape.deadline:
+            self.expire()
+
+    def expire(self) -> None:
+        """Give the collection up: what it emitted stays, what it emits from now on is refused."""
+        with self._lock:
+            if self.outcome is not None or self.expired:
+                return
+            self.expired = True
+            self.scrape.closed = True
+            self.duration = time.monotonic() - self.began
+        self.runner.note(self, self._late())
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the collection's thread is through with it."""
+        return self._done.is_set()
+
+    def snapshot(self, age: float | None = None) -> Snapshot:
+        """Return what there is now."""
+        outcome = self.outcome
+        if outcome is None or self.expired:
+            # Copied at one stroke, since the collection may still be at it.
+            samples = {metric: dict(found) for metric, found in list(self.scrape.samples.items())}
+            return Snapshot(self.runner, self._late(), samples, time.monotonic() - self.began, age)
+        return Snapshot(self.runner, outcome, self.scrape.samples, self.duration, age)
+
+    def _late(self) -> Outcome:
+        if self.executing or not self.runner.collector.local:
+            message = f"no answer within {self.scrape.deadline - self.began:.1f} s"
+        else:
+            message = "not begun: the collector before it did not end in time"
+        return Outcome(success=False, reason="timeout", message=message)
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            late = self.expired
+            self.outcome = outcome
+            self.ended_at = time.time()
+            if not late:
+                self.duration = time.monotonic() - self.began
+        if not late:
+            self.runner.note(self, outcome)
+        self._done.set()
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the collections of one collector amount to since the start."""
+
+    timeouts: int = 0
+    series_dropped: int = 0
+    errors: Counter[Reason] = field(default_factory=Counter)
+    last_success: float = 0.0  # wall clock; 0: none yet
+
+
+class Runner:
+    """One configured collector with its name, its thread and its past."""
+
+    def __init__(self, collector: Collector, kind: str, common: Common, lane: Lane | None) -> None:
+        """Give the name of the collector's type and the lane to share; None for one of its own."""
+        self.collector = collector
+        self.kind = kind
+        self.name = collector.name or kind
+        self.target = common.name
+        self.common = common
+        self.identity = f"{self.name}[{self.target}]" if self.target else self.name
+        self.own_lane = lane is None
+        self.lane = lane or Lane(f"bts-{self.identity}")
+        constant = {"target": self.target} if self.target else {}
+        self.prefixes = Prefixes(constant | common.labels)
+        self.totals = Totals()
+        self.seen = False
+        self.limited = False
+        self.conflicting = ""
+        self.outcome: Outcome | None = None
+        self.current: Run | None = None
+        self._allows = _any_of(common.metrics.allow)
+        self._denies = _any_of(common.metrics.deny)
+        self._lock = threading.Lock()
+
+    def begin(self, deadline: float) -> Run:
+        """Start a collection, or join the one under way; one that is late is never started twice."""
+        with self._lock:
+            current = self.current
+            under_way = current and not current.ended and current.lane is self.lane
+            if current and under_way and not current.expired:
+                return current
+            run = Run(self, self._scrape(deadline))
+            if not under_way:
+                self.current = run
+        if current and under_way:
+            late = time.monotonic() - current.began
+            return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
+        self.lane.submit(run.execute)
+        return run
+
+    def look(self, run: Run) -> Snapshot:
+        """Return what `run` has to show now."""
+        return run.snapshot()
+
+    def start(self) -> None:
+        """Let the collector begin what it does between scrapes; never raises."""
+        self.lane.submit(self._start)
+
+    def stop(self) -> None:
+        """End the collector and its thread, without waiting for one that hangs; never raises."""
+        # In a thread of its own: the lane's may be the one that hangs.
+        last = Lane(f"bts-stop-{self.identity}")
+        last.submit(self._stop)
+        last.stop()
+        if self.own_lane:
+            self.lane.stop()
+
+    def _start(self) -> None:
+        try:
+            self.collector.start()
+        except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
+            self._complain("start", error)
+
+    def _stop(self) -> None:
+        try:
+            self.collector.stop()
+        except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
+            self._complain("stop", error)
+
+    def _complain(self, what: str, error: BaseException) -> None:
+        message = f"{type(error).__name__}: {error}"
+        log.error("%s failed: %s", what, _one_line(message), extra={"collector": self.identity})
+
+    def failure(self, error: BaseException, scrape: Scrape) -> Outcome:
+        """Return the outcome that `error` means."""
+        reason = reason_of(error)
+        if reason == "refused" and self.common.optional and not self.seen:
+            scrape.samples.clear()
+            return Outcome(supported=False, message=f"optional, and not there: {error}")
+        known = isinstance(error, TargetError | OSError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        if reason == "internal":
+            # Where it happened is what the plug-in's author needs and no message holds.
+            log.debug("%s failed", self.identity, exc_info=error)
+        return Outcome(success=False, reason=reason, message=_one_line(message))
+
+    def note(self, run: Run, outcome: Outcome) -> None:
+        """Count an outcome, and log it where it differs from the one before."""
+        with self._lock:
+            totals = self.totals
+            totals.series_dropped += run.scrape.dropped
+            limited, self.limited = self.limited, run.scrape.dropped > 0
+            if outcome.success:
+                totals.last_success = time.time()
+                self.seen = self.seen or outcome.supported
+            elif outcome.reason:
+                totals.errors[outcome.reason] += 1
+                totals.timeouts += outcome.reason == "timeout"
+            before, self.outcome = self.outcome, outcome
+        _log_change(self.identity, before, outcome)
+        if self.limited and not limited:
+            log.warning(
+                "more series than max_series=%d: the rest is dropped",
+                self.common.max_series,
+                extra={"collector": self.identity},
+            )
+
+    def conflict(self, message: str) -> None:
+        """Count that samples could not be served because another collector serves them."""
+        with self._lock:
+            self.totals.errors["conflict"] += 1
+            known, self.conflicting = self.conflicting, message
+        if message != known:
+            log.error("samples left out: %s", message, extra={"collector": self.identity})
+
+    def _scrape(self, deadline: float) -> Scrape:
+        if self.common.timeout is not None:
+            deadline = min(deadline, time.monotonic() + self.common.timeout)
+        return Scrape(
+            deadline,
+            max_series=self.common.max_series,
+            allows=self._allows,
+            denies=self._denies,
+        )
+
+
+def _log_change(identity: str, before: Outcome | None, now: Outcome) -> None:
+    if before is not None and _state(before) == _state(now):
+        return
+    details = {"collector": identity}
+    if not now.success:
+        log.error("collection fails: %s", now.message, extra=details | {"reason": now.reason})
+    elif not now.supported:
+        level = logging.INFO if now.message.startswith("optional") else logging.DEBUG
+        log.log(level, "nothing to read: %s", now.message, extra=details)
+    elif before is not None:
+        log.info("collection works again", extra=details)
+
+
+def _state(outcome: Outcome) -> tuple[bool, bool, str | None]:
+    # A collection that hangs is late once and in the way from then on: one state, one line.
+    reason = "timeout" if outcome.reason == "busy" else outcome.reason
+    return outcome.success, outcome.supported, reason
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:500]
+
+
+def _any_of(globs: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(fnmatch.translate, globs))) if globs else None

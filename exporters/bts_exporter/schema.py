@@ -1,0 +1,153 @@
+"""Plain values become typed settings, and everything that is wrong with them is found at once."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+from collections.abc import Iterable
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from bts_exporter.errors import Problem
+from bts_exporter.yamlfile import Document, Hidden, Path_
+
+#: Stands for a value that could not be converted; the problem says why.
+INVALID: Any = object()
+
+
+class Schema:
+    """Converts the values of one document and keeps the problems met on the way."""
+
+    def __init__(self, document: Document) -> None:
+        """Begin without problems."""
+        self.document = document
+        self.problems: list[Problem] = []
+
+    def complain(self, path: Path_, message: str) -> Any:
+        """Remember a problem; returns INVALID."""
+        self.problems.append(self.document.problem(path, message))
+        return INVALID
+
+    def convert(self, raw: Any, kind: Any, path: Path_) -> Any:
+        """Return `raw` as `kind`, or INVALID after remembering every problem in it."""
+        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
+            return self._struct(raw, kind, path)
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin in {Union, types.UnionType}:
+            return self._union(raw, arguments, path)
+        if origin is Literal:
+            return raw if raw in arguments else self._not_among(raw, arguments, path)
+        if origin in {list, tuple} and isinstance(raw, list):
+            return self._sequence(raw, origin, arguments, path)
+        if origin is dict and isinstance(raw, dict):
+            return self._mapping(raw, arguments[1], path)
+        return self._leaf(raw, kind, path)
+
+    def unknown(self, key: str, known: Iterable[str], path: Path_, what: str = "key") -> None:
+        """Remember that `key` is none of `known`, with the nearest of them."""
+        known = sorted(known)
+        near = difflib.get_close_matches(key, known, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+        self.complain(path, f"unknown {what} {key!r}; {cure}")
+
+    def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
+        raw = {} if raw is None else raw  # a key with nothing behind it
+        if not isinstance(raw, dict):
+            return self.complain(path, f"expected a block of keys, got {_name(raw)}")
+        before = len(self.problems)
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        for key in raw.keys() - fields.keys():
+            self.unknown(key, fields, (*path, key))
+        values = {}
+        for key, field in fields.items():
+            if key in raw:
+                values[field.name] = self.convert(raw[key], field.type, (*path, key))
+            elif field.required:
+                self.complain(path, f"{key} is missing")
+        if len(self.problems) > before:
+            return INVALID
+        try:
+            return kind(**values)
+        except (TypeError, ValueError) as error:  # from __post_init__
+            return self.complain(path, str(error))
+
+    def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
+        arms_left = [arm for arm in arms if arm is not types.NoneType]
+        if raw is None and len(arms_left) < len(arms):
+            return None
+        if len(arms_left) == 1:
+            return self.convert(raw, arms_left[0], path)
+        problems = self.problems
+        for arm in arms_left:
+            self.problems = []
+            value = self.convert(raw, arm, path)
+            failed, self.problems = bool(self.problems), problems
+            if not failed:
+                return value
+        expected = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms_left)
+        return self.complain(path, f"expected {expected}, got {_name(raw)}")
+
+    def _sequence(
+        self, raw: list[Any], origin: Any, arguments: tuple[Any, ...], path: Path_
+    ) -> Any:
+        return origin([self.convert(item, arguments[0], (*path, i)) for i, item in enumerate(raw)])
+
+    def _mapping(self, raw: dict[str, Any], kind: Any, path: Path_) -> dict[str, Any]:
+        return {key: self.convert(item, kind, (*path, key)) for key, item in raw.items()}
+
+    def _not_among(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
+        near = difflib.get_close_matches(str(raw), list(map(str, allowed)), n=1)
+        cure = f"; did you mean {near[0]}?" if near else ""
+        return self.complain(
+            path, f"expected one of {', '.join(map(str, allowed))}, got {raw!r}{cure}"
+        )
+
+    def _leaf(self, raw: Any, kind: Any, path: Path_) -> Any:
+        if isinstance(raw, Hidden) and kind in {int, float, bool}:
+            raw = _unquoted(raw)
+        try:
+            if hasattr(kind, "from_setting"):
+                return kind.from_setting(raw)
+            if kind is re.Pattern or get_origin(kind) is re.Pattern:
+                return _pattern(raw)
+            return msgspec.convert(raw, kind)
+        except msgspec.ValidationError as error:
+            return self.complain(path, _reword(str(error), raw))
+        except (TypeError, ValueError) as error:
+            return self.complain(path, str(error))
+
+
+def _pattern(raw: Any) -> re.Pattern[str]:
+    if not isinstance(raw, str):
+        msg = f"expected a regular expression, got {_name(raw)}"
+        raise ValueError(msg)  # noqa: TRY004  # as from_setting
+    try:
+        return re.compile(raw)
+    except re.error as error:
+        msg = f"not a regular expression: {error}"
+        raise ValueError(msg) from error
+
+
+def _unquoted(raw: Hidden) -> Any:
+    """Return what an environment variable would mean as a YAML number or truth value."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return raw
+
+
+def _reword(message: str, raw: Any) -> str:
+    message = re.sub(r" - at `\$[^`]*`$", "", message).replace("`", "")
+    message = message.replace("Expected", "expected", 1)
+    if message.startswith("expected str, got"):
+        message += f" (put it in quotes: {str(raw)!r})" if isinstance(raw, int | float) else ""
+    return message
+
+
+def _name(raw: Any) -> str:
+    return {dict: "a block of keys", list: "a list", type(None): "nothing"}.get(
+        type(raw), f"{type(raw).__name__.replace('Hidden', 'str')} {raw!r}"
+    )

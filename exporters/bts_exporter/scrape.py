@@ -1,0 +1,93 @@
+"""One scrape: every collector asked at the same time, answered by the deadline, with what there is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from bts_exporter.background import BackgroundRunner
+from bts_exporter.config import Common
+from bts_exporter.errors import SelectionError
+from bts_exporter.lanes import Lane
+from bts_exporter.plugin import Collector
+from bts_exporter.runner import Run, Runner, Snapshot
+
+log = logging.getLogger("bts_exporter.scrape")
+
+
+class CollectorSet:
+    """All configured collectors; a reload builds a new set that keeps what did not change."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.runners: list[Runner] = []
+        self._local = Lane("bts-local")
+
+    def add(self, collector: Collector, kind: str, common: Common) -> Runner:
+        """Take a collector in; it is idle until `start`."""
+        runner: Runner
+        if common.interval is not None:
+            runner = BackgroundRunner(collector, kind, common, common.interval)
+        else:
+            runner = Runner(collector, kind, common, self._local if collector.local else None)
+        self.runners.append(runner)
+        return runner
+
+    def settle(self, runner: Runner) -> None:
+        """Move a collector that was taken over from another set into this set's shared thread."""
+        if not runner.own_lane:
+            runner.lane = self._local
+
+    def close(self) -> None:
+        """Let the shared thread end; the runners are stopped one by one, since some live on."""
+        self._local.stop()
+
+    def select(self, include: Sequence[str], exclude: Sequence[str]) -> list[Runner]:
+        """Return the runners that the names of collectors or types ask for.
+
+        SelectionError for names that are not configured, and for both kinds of names at once.
+        """
+        if include and exclude:
+            msg = "collect[] and exclude[] cannot be combined"
+            raise SelectionError(msg)
+        known = {runner.name for runner in self.runners} | {runner.kind for runner in self.runners}
+        unknown = sorted({*include, *exclude} - known)
+        if unknown:
+            msg = f"no such collector: {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+            raise SelectionError(msg)
+        if include:
+            return [r for r in self.runners if r.name in include or r.kind in include]
+        return [r for r in self.runners if r.name not in exclude and r.kind not in exclude]
+
+    def target(self, name: str) -> list[Runner]:
+        """Return the runners of the target `name`; SelectionError when there is none."""
+        found = [runner for runner in self.runners if name and runner.target == name]
+        if not found:
+            known = sorted({runner.target for runner in self.runners if runner.target})
+            msg = f"no target named {name!r}; there are: {', '.join(known) or 'none'}"
+            raise SelectionError(msg)
+        return found
+
+    def collect(self, runners: Sequence[Runner], timeout: float) -> list[Snapshot]:
+        """Return what each of `runners` has to show within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        # Those that wait for somebody first, so that they wait while the others work.
+        order = sorted(runners, key=lambda runner: runner.collector.local)
+        runs = {runner: runner.begin(deadline) for runner in order}
+        for run in runs.values():
+            run.wait(deadline)
+        self._part_from_stuck(runs.values())
+        return [runner.look(runs[runner]) for runner in runners]
+
+    def _part_from_stuck(self, runs: Iterable[Run]) -> None:
+        """Leave a thread shared by all to the one collector that turned out to hang in it."""
+        for run in runs:
+            runner = run.runner
+            if runner.lane is self._local and run.expired and run.executing and not run.ended:
+                runner.own_lane = True
+                self._local = Lane("bts-local")
+                for other in self.runners:
+                    if not other.own_lane:
+                        other.lane = self._local
+                log.warning("gets a thread of its own", extra={"collector": runner.identity})

@@ -1,0 +1,188 @@
+"""What the exporter says of itself: its collectors, its settings, its server, its process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import bts_exporter
+from bts_exporter.errors import REASONS
+from bts_exporter.plugin import Metric, Scrape, counter, gauge
+from bts_exporter.runner import Snapshot
+from bts_exporter.server import Traffic
+
+_OF = ("collector", "target")
+
+
+class CollectorMetrics:
+    """How each collector fared in this scrape, and since the start."""
+
+    success = gauge(
+        "bts_exporter_collector_success",
+        "Whether the collection succeeded (1) or failed (0); one that finds nothing to read succeeds.",
+        _OF,
+    )
+    supported = gauge(
+        "bts_exporter_collector_supported",
+        "Whether there is something to read (1) or what it reads is absent here (0).",
+        _OF,
+    )
+    duration = gauge(
+        "bts_exporter_collector_duration_seconds", "How long the collection took.", _OF
+    )
+    series = gauge("bts_exporter_collector_series", "Series that the collection gave.", _OF)
+    age = gauge(
+        "bts_exporter_collector_age_seconds",
+        "Age of the samples of a collector with an interval: cached, collected in the background.",
+        _OF,
+    )
+    last_success = gauge(
+        "bts_exporter_collector_last_success_timestamp_seconds",
+        "When a collection last succeeded, in Unix time.",
+        _OF,
+    )
+    timeouts = counter(
+        "bts_exporter_collector_timeouts_total", "Collections that did not end in time.", _OF
+    )
+    errors = counter(
+        "bts_exporter_collector_errors_total",
+        f"Collections that failed, by reason ({', '.join(REASONS)}).",
+        (*_OF, "reason"),
+    )
+    dropped = counter(
+        "bts_exporter_collector_series_dropped_total",
+        "Samples left out because the collector has more series than max_series.",
+        _OF,
+    )
+
+    def emit(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
+        """Emit the state of the collectors of `snapshots`."""
+        for snapshot in snapshots:
+            runner, outcome = snapshot.runner, snapshot.outcome
+            totals, labels = runner.totals, (runner.name, runner.target)
+            scrape.emit(self.success, int(outcome.success), *labels)
+            scrape.emit(self.supported, int(outcome.supported), *labels)
+            scrape.emit(self.duration, snapshot.duration, *labels)
+            scrape.emit(self.series, snapshot.series, *labels)
+            scrape.emit(self.timeouts, totals.timeouts, *labels)
+            scrape.emit(self.dropped, totals.series_dropped, *labels)
+            if snapshot.age is not None:
+                scrape.emit(self.age, snapshot.age, *labels)
+            if totals.last_success:
+                scrape.emit(self.last_success, totals.last_success, *labels)
+            for reason, count in sorted(totals.errors.items()):
+                scrape.emit(self.errors, count, *labels, reason)
+            if runner.collector.outcome_metrics and not runner.target:
+                success, duration = runner.collector.outcome_metrics
+                scrape.emit(success, int(outcome.success), runner.name)
+                scrape.emit(duration, snapshot.duration, runner.name)
+
+
+class ProcessMetrics:
+    """This process as the client libraries of Prometheus describe one, from /proc/self."""
+
+    cpu = counter(
+        "process_cpu_seconds_total", "Total user and system CPU time spent in seconds (times)."
+    )
+    resident = gauge(
+        "process_resident_memory_bytes", "Resident memory size in bytes (/proc/self/statm)."
+    )
+    virtual = gauge(
+        "process_virtual_memory_bytes", "Virtual memory size in bytes (/proc/self/statm)."
+    )
+    start = gauge(
+        "process_start_time_seconds", "Start time of the process since unix epoch in seconds."
+    )
+    open_fds = gauge("process_open_fds", "Number of open file descriptors (/proc/self/fd).")
+    max_fds = gauge("process_max_fds", "Maximum number of open file descriptors (RLIMIT_NOFILE).")
+    threads = gauge("process_threads", "Number of threads of the process (/proc/self/task).")
+
+    def __init__(self) -> None:
+        """Remember the start: late by the imports' time, but the same wherever there is no /proc."""
+        self._started = time.time()
+
+    def emit(self, scrape: Scrape) -> None:
+        """Emit what this platform tells of its processes."""
+        times = os.times()
+        scrape.emit(self.cpu, times.user + times.system)
+        scrape.emit(self.start, self._started)
+        try:
+            pages = Path("/proc/self/statm").read_bytes().split()
+            fds = os.listdir("/proc/self/fd")  # noqa: PTH208  # counted: no need of Path objects
+            tasks = os.listdir("/proc/self/task")  # noqa: PTH208  # as above
+        except OSError:  # not Linux, or no file descriptor left to look with
+            return
+        page = os.sysconf("SC_PAGE_SIZE")
+        scrape.emit(self.virtual, int(pages[0]) * page)
+        scrape.emit(self.resident, int(pages[1]) * page)
+        scrape.emit(self.open_fds, len(fds) - 1)  # without the one that listed them
+        scrape.emit(self.threads, len(tasks))
+        self._emit_limit(scrape)
+
+    def _emit_limit(self, scrape: Scrape) -> None:
+        import resource  # noqa: PLC0415  # not on every platform
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        scrape.emit(self.max_fds, limit if limit != resource.RLIM_INFINITY else float("inf"))
+
+
+class ServiceMetrics:
+    """The version, the settings in force and the HTTP server's traffic."""
+
+    build = gauge(
+        "bts_exporter_build_info",
+        "A metric with a constant '1' value, labelled by version and the Python that runs it.",
+        ("version", "python_version"),
+    )
+    reload_successful = gauge(
+        "bts_exporter_config_last_reload_successful",
+        "Whether the last attempt to load the settings succeeded; if not, those before are in force.",
+    )
+    reload_time = gauge(
+        "bts_exporter_config_last_reload_success_timestamp_seconds",
+        "When the settings in force were loaded, in Unix time.",
+    )
+    connections = gauge("bts_exporter_http_connections", "Open HTTP connections.")
+    accepted = counter("bts_exporter_http_connections_total", "HTTP connections accepted.")
+    refused = counter(
+        "bts_exporter_http_connections_refused_total",
+        "HTTP connections and requests turned away before they reached a page, by reason.",
+        ("reason",),
+    )
+    cut = counter(
+        "bts_exporter_http_connections_cut_total",
+        "HTTP connections cut because the client was too slow, by what it was slow at.",
+        ("reason",),
+    )
+    scrapes_refused = counter(
+        "bts_exporter_scrapes_refused_total",
+        "Scrapes refused because --web.max-requests were under way.",
+    )
+    scrapes = counter("bts_exporter_scrapes_total", "Scrapes answered.")
+
+    def emit_service(self, scrape: Scrape, reloaded_at: float, *, reload_successful: bool) -> None:
+        """Emit the version and the state of the settings; `reloaded_at` is Unix time."""
+        scrape.emit(self.build, 1, bts_exporter.__version__, platform.python_version())
+        scrape.emit(self.reload_successful, int(reload_successful))
+        scrape.emit(self.reload_time, reloaded_at)
+
+    def emit_traffic(self, scrape: Scrape, traffic: Traffic) -> None:
+        """Emit what the HTTP server counted."""
+        scrape.emit(self.connections, traffic.open)
+        scrape.emit(self.accepted, traffic.accepted)
+        for reason, count in traffic.refused.items():
+            scrape.emit(self.refused, count, reason)
+        for reason, count in traffic.cut.items():
+            scrape.emit(self.cut, count, reason)
+
+
+#: Every metric that the exporter itself can emit, for listings.
+DECLARED: tuple[Metric, ...] = tuple(
+    value
+    for owner in (ProcessMetrics, ServiceMetrics, CollectorMetrics)
+    for value in vars(owner).values()
+    if isinstance(value, Metric)
+)

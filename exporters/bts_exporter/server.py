@@ -1,0 +1,293 @@
+"""The HTTP listener: hands requests to a function, and keeps clients from costing more than they may.
+
+Written because no server at hand cut slow clients, let others pass them and stayed small (ARCHITECTURE.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from bts_exporter.connections import LINGER_SECONDS, Connection, Connections, Phase, Traffic
+from bts_exporter.errors import ServeError
+from bts_exporter.exchange import Exchanges, Handle, Headers, Request, Response
+
+__all__ = [
+    "Handle",
+    "Headers",
+    "Request",
+    "Response",
+    "Server",
+    "Traffic",
+    "listen",
+]
+
+log = logging.getLogger("bts_exporter.server")
+
+#: Seconds without accepting after accept() failed: the client still waits, so that to try again at once is to spin.
+ACCEPT_PAUSE_SECONDS = 0.1
+#: Refused clients at a time that are given LINGER_SECONDS to take the refusal.
+MAX_REFUSED = 64
+
+_ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
+_MAX_PORT = 65535
+
+_REFUSAL_TEXT = b"all connections are in use\n"
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Server: bts-exporter\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\n"
+    b"Retry-After: 1\r\n"
+    b"Connection: close\r\n"
+    b"\r\n%b"
+) % (len(_REFUSAL_TEXT), _REFUSAL_TEXT)
+
+
+def listen(address: str) -> socket.socket:
+    """Return a socket that listens on `address`; ServeError names address, cause and cure.
+
+    ":19100" and "[::]:19100" mean all addresses, IPv6 where it exists and IPv4; else "0.0.0.0:19100",
+    "[::1]:19100" or "name:19100", of which one address is taken, IPv4 first. Port 0 is any free one.
+    """
+    host, port = _split(address)
+    try:
+        if host in {"", "::"} and socket.has_dualstack_ipv6():
+            return _bind(socket.AF_INET6, ("::", port))
+        candidates = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, place = min(candidates, key=lambda found: found[0] != socket.AF_INET)
+        return _bind(family, place)
+    except UnicodeError as error:  # from getaddrinfo's IDNA
+        message = f"cannot listen on {address}: {host!r} is no host name"
+        raise ServeError(message) from error
+    except OSError as error:
+        message = f"cannot listen on {address}: {_cause(error, host, port)}"
+        raise ServeError(message) from error
+
+
+def _split(address: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > _MAX_PORT:
+        message = (
+            f"cannot listen on {address!r}: write it as host:port with a port up to {_MAX_PORT}, "
+            'such as ":19100" (all addresses), "127.0.0.1:19100" or "[::1]:19100"'
+        )
+        raise ServeError(message)
+    return match["bracketed"] or match["plain"], int(match["port"])
+
+
+def _bind(family: int, place: Any) -> socket.socket:
+    return socket.create_server(place, family=family, dualstack_ipv6=place[0] == "::")
+
+
+def _cause(error: OSError, host: str, port: int) -> str:
+    """Return what hinders us from listening, and what to do."""
+    match error:
+        case socket.gaierror():
+            return f"{host!r} does not resolve ({error.strerror}); give an address of this machine"
+        case PermissionError():
+            return f"no permission for port {port}; take one from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        case OSError(errno=errno.EADDRINUSE):
+            return (
+                f"port {port} is in use; end the program that has it "
+                f"(ss -ltnp 'sport = :{port}' shows it) or take another port"
+            )
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            return f"{host} is no address of this machine (ip address shows those it has)"
+        case _:
+            return error.strerror or str(error)
+
+
+class Server:
+    """Serves HTTP on several sockets: one thread accepts and watches, one more for each connection."""
+
+    def __init__(  # noqa: PLR0913  # each has a name and a default
+        self,
+        sockets: Sequence[socket.socket],
+        handle: Handle,
+        *,
+        wrap: Callable[[socket.socket], ssl.SSLSocket] | None = None,
+        max_connections: int = 128,
+        header_seconds: float = 5.0,
+        idle_seconds: float = 30.0,
+        write_seconds: float = 15.0,
+    ) -> None:
+        """Take over listening sockets; nothing is accepted yet.
+
+        `wrap` puts TLS around a new connection, without I/O: the handshake is made later, within
+        the `header_seconds` that also the first request has to be complete in.
+        """
+        self._sockets = tuple(sockets)
+        self._handle = handle
+        self._wrap = wrap
+        seconds = {
+            Phase.OPENING: header_seconds,
+            Phase.READING: header_seconds,
+            Phase.WRITING: write_seconds,
+            Phase.IDLE: idle_seconds,
+            Phase.CLOSING: LINGER_SECONDS,
+        }
+        self._connections = Connections(max_connections, seconds)
+        self.traffic = self._connections.traffic
+        self._refused: dict[socket.socket, float] = {}  # and until when they may linger
+        # How late a deadline may be kept; while no connection is open nothing ticks at all.
+        self._tick = min(header_seconds, idle_seconds, write_seconds) / 4
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._woken = socket.socketpair()
+        self._stopping = threading.Event()
+        self._starved = False
+        self._thread = threading.Thread(target=self._run, name="http-accept", daemon=True)
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._selector.register(self._woken, selectors.EVENT_READ, lambda _: None)
+        for listener in self._sockets:
+            listener.setblocking(False)
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._thread.start()
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Stop accepting, and return when the requests under way are answered or `grace` seconds are over."""
+        if self._stopping.is_set():
+            return
+        end = monotonic() + grace
+        self._stopping.set()
+        self._waker.send(b"\0")
+        if self._thread.ident is not None:
+            self._thread.join()
+        for sock in (*self._sockets, *self._refused, self._waker, self._woken):
+            sock.close()
+        self._selector.close()
+        self._connections.drain()
+        while not self._connections.wait_empty(min(self._tick, end - monotonic())):
+            self._connections.cut_overdue()
+            if monotonic() >= end:
+                self._connections.give_up_all()
+                break
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the HTTP listener goes on after an error")
+                self._stopping.wait(ACCEPT_PAUSE_SECONDS)
+
+    def _turn(self) -> None:
+        watching = self.traffic.open or self._refused
+        for key, _ in self._selector.select(self._tick if watching else None):
+            key.data(key.fileobj)
+        self._connections.cut_overdue()
+        now = monotonic()
+        for sock in [sock for sock, end in self._refused.items() if end < now]:
+            self._dismiss(sock)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._starve(error)
+            return
+        self._starved = False
+        self.traffic.accepted += 1
+        sock.setblocking(True)
+        connection = self._connections.admit(sock)
+        if connection is None:
+            self._refuse(sock, "connections")
+        elif not self._employ(connection):
+            self._connections.leave(connection)
+            self._refuse(sock, "threads")
+
+    def _starve(self, error: OSError) -> None:
+        """Wait for better times: there is no file descriptor or memory for one more connection."""
+        self.traffic.count(self.traffic.refused, "descriptors")
+        if not self._starved:
+            log.warning(
+                "cannot accept connections: %s; raise the limit of open files (LimitNOFILE=)", error
+            )
+        self._starved = True
+        self._connections.make_room()
+        self._stopping.wait(ACCEPT_PAUSE_SECONDS)
+
+    def _employ(self, connection: Connection) -> bool:
+        """Start the connection's thread; return False if the system has none left."""
+        name = f"http-{self.traffic.accepted}"
+        thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
+
+    def _refuse(self, sock: socket.socket, reason: str) -> None:
+        """Tell the client to come again later, without waiting for it."""
+        self.traffic.count(self.traffic.refused, reason)
+        sock.setblocking(False)
+        try:
+            if self._wrap is None:
+                sock.send(_REFUSAL)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:  # gone already
+            sock.close()
+            return
+        # Closing now would answer a request still on its way with a reset, which destroys the refusal.
+        self._refused[sock] = monotonic() + LINGER_SECONDS
+        self._selector.register(sock, selectors.EVENT_READ, self._discard)
+        if len(self._refused) > MAX_REFUSED:
+            self._dismiss(next(iter(self._refused)))
+
+    def _discard(self, sock: socket.socket) -> None:
+        try:
+            gone = not sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._dismiss(sock)
+
+    def _dismiss(self, sock: socket.socket) -> None:
+        # Already done if another event of this turn needed its place.
+        if self._refused.pop(sock, None) is not None:
+            self._selector.unregister(sock)
+            sock.close()
+
+    def _serve(self, connection: Connection) -> None:
+        """Serve one connection, from its first byte to its end."""
+        try:
+            if connection.wait_for_bytes():
+                if self._wrap is not None:
+                    self._shake_hands(connection, self._wrap)
+                Exchanges(connection, self._handle)
+                connection.part()
+        except OSError as error:  # the client went away, or was given up
+            log.debug("connection ended: %s", error)
+        except Exception:
+            log.exception("connection ended by an error")
+        finally:
+            connection.close()
+            self._connections.leave(connection)
+
+    def _shake_hands(
+        self, connection: Connection, wrap: Callable[[socket.socket], ssl.SSLSocket]
+    ) -> None:
+        connection.enter(Phase.READING)
+        tls = connection.replace(wrap)
+        try:
+            tls.do_handshake()
+        except OSError:
+            if not connection.given_up:
+                self.traffic.count(self.traffic.refused, "handshake")
+            raise

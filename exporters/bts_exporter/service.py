@@ -1,0 +1,188 @@
+"""The exporter as a service: start, reload that cannot kill, stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+from bts_exporter import systemd
+from bts_exporter.assembly import Assembly
+from bts_exporter.config import Settings, find, load
+from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.exporter import Exporter
+from bts_exporter.registry import Registry
+from bts_exporter.routes import Routes
+from bts_exporter.server import Server, listen
+
+log = logging.getLogger("bts_exporter.service")
+
+#: How long requests under way may take to end when the service stops, in seconds.
+_GRACE = 10.0
+#: How long a reload over HTTP waits for its turn, in seconds.
+_RELOAD_PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    config_file: str | None = None
+    addresses: tuple[str, ...] = (":19100",)
+    telemetry_path: str = "/metrics"
+    max_requests: int = 40
+    own_metrics: bool = True
+    lifecycle: bool = False
+
+
+class _Reload:
+    """A wish for a reload, and how it went for who waits for it."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.error: ConfigError | None = None
+
+
+class Service:
+    """One running exporter."""
+
+    def __init__(self, options: Options) -> None:
+        """Prepare; nothing is opened yet."""
+        self.options = options
+        self.exporter = Exporter(max_scrapes=options.max_requests, own_metrics=options.own_metrics)
+        self._inbox: SimpleQueue[_Reload | None] = SimpleQueue()
+        self._file: Path | None = None
+        self._ready = False
+
+    def start_collectors(self) -> None:
+        """Load the settings and start the collectors; ConfigError when the settings are unusable."""
+        # The same file for all reloads: one that vanishes is an error, not the built-in settings.
+        self._file = find(self.options.config_file)
+        settings = load(self._file, Registry)
+        assembly = Assembly(settings)
+        for problem in assembly.problems:
+            log.error("a collector is left out: %s", problem)
+        self._put_in_force(assembly, settings.scrape_timeout)
+        log.info(
+            "settings loaded",
+            extra={"file": settings.file, "collectors": len(assembly.set.runners)},
+        )
+
+    def reload(self) -> None:
+        """Put the settings as they are now in force; ConfigError, with nothing changed, on any error."""
+        systemd.reloading()
+        try:
+            settings, assembly = self._assemble_anew()
+        except ConfigError as error:
+            self.exporter.reload_successful = False
+            for problem in error.problems:
+                log.error("reload failed, the settings before stay in force: %s", problem)  # noqa: TRY400  # the user's error, not ours
+            raise
+        else:
+            self._put_in_force(assembly, settings.scrape_timeout)
+            log.info("settings reloaded", extra={"file": settings.file})
+        finally:
+            systemd.notify("READY=1")
+
+    def run(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Serve until a signal says stop; ConfigError or ServeError when it cannot begin."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._on_hangup)
+        listeners = list(sockets) or [listen(address) for address in self.options.addresses]
+        self.start_collectors()
+        server = self._server(listeners)
+        server.start()
+        for listener in listeners:
+            log.info("listening", extra={"address": _address(listener)})
+        self._ready = True
+        systemd.notify("READY=1")
+        self._loop()
+        self._ready = False
+        systemd.notify("STOPPING=1")
+        server.stop(_GRACE)
+        self.stop_collectors()
+        log.info("stopped")
+
+    def stop_collectors(self) -> None:
+        """End every collector, without waiting for one that hangs."""
+        for runner in self.exporter.collectors.runners:
+            runner.stop()
+        self.exporter.collectors.close()
+
+    def _server(self, listeners: Sequence[socket.socket]) -> Server:
+        routes = Routes(
+            self.exporter,
+            telemetry_path=self.options.telemetry_path,
+            reload=self._ask_for_reload if self.options.lifecycle else None,
+            ready=lambda: self._ready,
+        )
+        server = Server(listeners, routes)
+        self.exporter.traffic = server.traffic
+        return server
+
+    def _assemble_anew(self) -> tuple[Settings, Assembly]:
+        settings = load(self._file, Registry)
+        assembly = Assembly(settings, self.exporter.collectors)
+        if assembly.problems:
+            raise ConfigError(assembly.problems)
+        return settings, assembly
+
+    def _put_in_force(self, assembly: Assembly, scrape_timeout: float) -> None:
+        before = self.exporter.collectors
+        gone = assembly.adopt()
+        for runner in assembly.new:
+            runner.start()
+        self.exporter.collectors = assembly.set
+        self.exporter.scrape_timeout = scrape_timeout
+        self.exporter.reload_successful = True
+        self.exporter.reloaded_at = time.time()
+        for runner in gone:
+            self.exporter.last.pop(runner, None)
+            runner.stop()
+        before.close()
+
+    def _loop(self) -> None:
+        interval = systemd.watchdog_seconds()
+        while True:
+            systemd.notify("WATCHDOG=1")
+            try:
+                wish = self._inbox.get(timeout=interval)
+            except Empty:
+                continue
+            if wish is None:
+                return
+            try:
+                self.reload()
+            except ConfigError as error:
+                wish.error = error
+            wish.done.set()
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._inbox.put(None)
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._inbox.put(_Reload())
+
+    def _ask_for_reload(self) -> None:
+        # In the main thread's turn, as a signal's is: never two reloads at once.
+        wish = _Reload()
+        self._inbox.put(wish)
+        if not wish.done.wait(_RELOAD_PATIENCE):
+            message = f"no answer within {_RELOAD_PATIENCE:g} s; it may still happen"
+            raise ConfigError([Problem("reload", None, "", message)])
+        if wish.error:
+            raise wish.error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,81 @@
+"""The page at `/`: what a person wants to see who was woken up."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import bts_exporter
+from bts_exporter.exporter import Exporter
+from bts_exporter.runner import Outcome, Runner
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
+table{border-collapse:collapse}td,th{padding:.25rem .8rem;border-bottom:1px solid #ccc;text-align:left}
+td.n{text-align:right;font-variant-numeric:tabular-nums}.failing{color:#b00020;font-weight:600}
+.absent{color:#666}.ok{color:#0a6b2d}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}td,th{border-color:#444}
+a{color:#8ab4f8}.failing{color:#ff8a80}.absent{color:#999}.ok{color:#81c995}}
+"""
+
+
+def render(exporter: Exporter, telemetry_path: str) -> str:
+    """Return the page as HTML, from what the last scrapes found: it collects nothing itself."""
+    rows = "".join(_rows(exporter, telemetry_path))
+    settings = "" if exporter.reload_successful else " <b class=failing>The last reload failed.</b>"
+    version = html.escape(bts_exporter.__version__)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>bts-exporter</title><style>{_STYLE}</style></head>
+<body><h1>bts-exporter</h1>
+<p>Version {version}. Settings loaded {_moment(exporter.reloaded_at)}.{settings}</p>
+<p><a href="{html.escape(telemetry_path)}">Metrics</a> ·
+<a href="/-/healthy">Healthy</a> · <a href="/-/ready">Ready</a></p>
+<table><thead><tr><th>Collector</th><th>Target</th><th>State</th><th>Duration</th><th>Series</th>
+<th>Last success</th><th>Last error</th></tr></thead>
+<tbody>
+{rows}</tbody></table>
+</body></html>
+"""
+
+
+def _rows(exporter: Exporter, telemetry_path: str) -> Iterator[str]:
+    for runner in exporter.collectors.runners:
+        last = exporter.last.get(runner)
+        outcome = runner.outcome
+        state = _state(outcome)
+        error = outcome.message if outcome else ""
+        seen = runner.totals.last_success
+        yield (
+            f"<tr><td>{_link(runner, telemetry_path)}</td>"
+            f"<td>{_target(runner)}</td>"
+            f'<td class="{state.split()[0]}">{state}</td>'
+            f'<td class="n">{f"{last.duration * 1000:.1f} ms" if last else ""}</td>'
+            f'<td class="n">{last.series if last else ""}</td>'
+            f"<td>{_moment(seen) if seen else 'never'}</td>"
+            f"<td>{html.escape(error)}</td></tr>\n"
+        )
+
+
+def _link(runner: Runner, telemetry_path: str) -> str:
+    address = f"{telemetry_path}?collect[]={quote(runner.name)}"
+    return f'<a href="{html.escape(address)}">{html.escape(runner.name)}</a>'
+
+
+def _target(runner: Runner) -> str:
+    if not runner.target:
+        return ""
+    return f'<a href="/probe?target={quote(runner.target)}">{html.escape(runner.target)}</a>'
+
+
+def _state(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "waiting for the first scrape"
+    if not outcome.success:
+        return f"failing ({outcome.reason})"
+    return "ok" if outcome.supported else "absent"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -1,0 +1,170 @@
+"""YAML with places: every value knows its line, and secrets come from where secrets live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bts_exporter.errors import ConfigError, Problem
+
+#: A key or an index for each step into the document.
+Path_ = tuple[str | int, ...]
+
+
+class Hidden(str):
+    """A string that came from outside the file and may be a secret: no message quotes it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+class Document:
+    """A file's content as plain values, and where each of them stands."""
+
+    def __init__(self, file: str, text: str) -> None:
+        """Parse `text`; ConfigError with every problem when it is no YAML or a tag fails."""
+        self.file = file
+        self.problems: list[Problem] = []
+        self._lines: dict[Path_, int] = {}
+        self._open: set[int] = set()
+        self.value = self._parse(text)
+        if self.problems:
+            raise ConfigError(self.problems)
+
+    def line(self, path: Path_) -> int | None:
+        """Return the line of `path`, or of what it would stand in."""
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path)
+
+    def problem(self, path: Path_, message: str) -> Problem:
+        """Return a problem at `path`."""
+        return Problem(self.file, self.line(path), spell(path), message)
+
+    def _parse(self, text: str) -> Any:
+        self._loader = yaml.SafeLoader(text)
+        try:
+            node = self._loader.get_single_node()
+            return None if node is None else self._build(node, ())
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else None
+            words = " ".join(filter(None, [error.context, error.problem]))
+            raise ConfigError([Problem(self.file, line, "", f"not YAML: {words}")]) from error
+        except yaml.YAMLError as error:
+            message = " ".join(str(error).split())
+            raise ConfigError([Problem(self.file, None, "", f"not YAML: {message}")]) from error
+        finally:
+            self._loader.dispose()
+
+    def _build(self, node: yaml.Node, path: Path_) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in self._open:
+            self.problems.append(self.problem(path, "an alias of what it stands in"))
+            return None
+        self._open.add(id(node))
+        try:
+            match node:
+                case yaml.MappingNode():
+                    return self._mapping(node, path)
+                case yaml.SequenceNode():
+                    return [self._build(item, (*path, i)) for i, item in enumerate(node.value)]
+                case _:
+                    return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        written = {id(key) for key, _ in node.value}
+        self._loader.flatten_mapping(node)  # merge keys: <<
+        values: dict[str, Any] = {}
+        own: set[str] = set()
+        # What a merge brings in comes first and is overridden by what is written in place.
+        for key_node, value_node in node.value:
+            key = self._loader.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                key = str(key)
+            here = (*path, key)
+            if id(key_node) in written:
+                self._lines[here] = key_node.start_mark.line + 1
+                if key in own:
+                    self.problems.append(self.problem(here, "given twice"))
+                own.add(key)
+            values[key] = self._build(value_node, here)
+        return values
+
+    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
+        resolve = _TAGS.get(node.tag)
+        if resolve is None:
+            return self._loader.construct_object(node)
+        try:
+            return Hidden(resolve(str(node.value), self.file))
+        except (LookupError, OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.args[0]
+            self.problems.append(self.problem(path, f"{node.tag} {node.value}: {reason}"))
+            return Hidden("")
+
+
+def read(path: Path) -> Document:
+    """Return the document in the file `path`; ConfigError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(str(path), None, "", message)]) from error
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 at byte {error.start}"
+        raise ConfigError([Problem(str(path), None, "", message)]) from error
+    return Document(str(path), text)
+
+
+def spell(path: Path_) -> str:
+    """Return a path as messages show it: `collectors.redis[0].url`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _from_environment(name: str, _file: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        msg = "no such environment variable"
+        raise LookupError(msg) from None
+
+
+def _from_file(name: str, file: str) -> str:
+    # Relative to the settings, so that a configuration can be moved as a whole.
+    return _content(Path(file).parent / name)
+
+
+def _from_credential(name: str, _file: str) -> str:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        msg = f"no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential={name}:PATH"
+        raise LookupError(msg)
+    if "/" in name or name in {"", ".", ".."}:
+        msg = "the name of a credential has no slash"
+        raise ValueError(msg)
+    return _content(Path(folder) / name)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        msg = "not UTF-8"
+        raise ValueError(msg) from None
+
+
+_TAGS: dict[str, Callable[[str, str], str]] = {
+    "!env": _from_environment,
+    "!file": _from_file,
+    "!credential": _from_credential,
+}
