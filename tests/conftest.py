@@ -1,3 +1,9 @@
 """Fixtures for all tests: real servers, each in the file of its name."""
 
-pytest_plugins = ["servers.rabbitmq", "servers.redis", "servers.mosquitto", "servers.prometheus"]
+pytest_plugins = [
+    "servers.exporter",
+    "servers.mosquitto",
+    "servers.prometheus",
+    "servers.rabbitmq",
+    "servers.redis",
+]

@@ -39,6 +39,13 @@ class _Family(Protocol):
     samples: list[_Sample]
 
 
+class _Elsewhere:
+    """Takes a registry's place for a collector that would enter itself in it: we collect it."""
+
+    def register(self, collector: object) -> None:
+        """Do nothing."""
+
+
 class Adapted(Collector):
     """Runs a prometheus_client collector; its constructor's arguments are its settings."""
 
@@ -47,7 +54,10 @@ class Adapted(Collector):
     def __init__(self, config: CollectorConfig) -> None:
         """Make the foreign collector: its constructor may do more than ours should."""
         super().__init__(config)
-        self._foreign = self.foreign(**msgspec.structs.asdict(config))
+        arguments = msgspec.structs.asdict(config)
+        if "registry" in inspect.signature(self.foreign).parameters:
+            arguments["registry"] = _Elsewhere()
+        self._foreign = self.foreign(**arguments)
         self._metrics: dict[tuple[str, Kind, tuple[str, ...]], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
@@ -63,7 +73,7 @@ class Adapted(Collector):
         # The suffixes of counters and infos are part of our metrics' names.
         by_name: dict[str, list[_Sample]] = {}
         for sample in family.samples:
-            if not sample.name.endswith("_created"):
+            if kind is not Kind.COUNTER or sample.name != f"{family.name}_created":
                 by_name.setdefault(sample.name, []).append(sample)
         for name, samples in by_name.items():
             labels = _union(samples)
@@ -105,11 +115,12 @@ def _settings_of(foreign: type[Any]) -> type[CollectorConfig]:
     """Return the constructor's arguments as settings: untyped where it says no type."""
     fields: list[Any] = []
     for name, parameter in inspect.signature(foreign).parameters.items():
-        if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+        open_ended = parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+        if open_ended or name == "registry":
             continue
         if parameter.default is parameter.empty:
             fields.append((name, Any))
-        elif name != "registry":  # a registry would be asked to register it a second time
+        else:
             fields.append((name, Any, msgspec.field(default_factory=_giver(parameter.default))))
     return cast(
         "type[CollectorConfig]",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bts_exporter.config import Block, Common, Settings
-from bts_exporter.errors import PluginError, Problem
+from bts_exporter.errors import PluginError, Problem, text_of
 from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape
 from bts_exporter.runner import Runner
 from bts_exporter.scrape import CollectorSet
@@ -51,10 +51,13 @@ class Assembly:
     def _add_block(self, block: Block) -> None:
         try:
             self._check_names(block)
-            collectors = list(block.type.build(block.config))
-        except Exception as error:  # noqa: BLE001  # a plug-in's own code
+            collectors = self._built(block)
+        except BaseException as error:
+            # A plug-in's own code may do anything; SystemExit among it.
+            if isinstance(error, KeyboardInterrupt):
+                raise
             known = isinstance(error, PluginError | ValueError)
-            message = str(error) if known else f"{type(error).__name__}: {error}"
+            message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
             self._add_unusable(block.kind, block.common, block.place._replace(message=message))
             return
         for collector in collectors:
@@ -63,6 +66,21 @@ class Assembly:
                 self.new.append(self.set.add(collector, block.kind, block.common))
             else:
                 self.set.runners.append(kept)
+
+    def _built(self, block: Block) -> list[Collector]:
+        """Return the block's collectors; PluginError where one could not be told from another."""
+        collectors = list(block.type.build(block.config))
+        taken = {(runner.name, runner.target) for runner in self.set.runners}
+        for collector in collectors:
+            if not isinstance(collector, Collector):
+                msg = f"type {block.kind}: build returned {type(collector).__name__}, no Collector"
+                raise PluginError(msg)
+            place = (collector.name or block.kind, block.common.name)
+            if place in taken:
+                msg = f"type {block.kind}: there is a collector {place[0]} already"
+                raise PluginError(msg)
+            taken.add(place)
+        return collectors
 
     def _add_unusable(self, kind: str, common: Common, problem: Problem) -> None:
         self.problems.append(problem)
@@ -81,8 +99,13 @@ class Assembly:
         return None
 
     def _check_names(self, block: Block) -> None:
-        """PluginError where a metric of this type is another type's under the same name."""
+        """PluginError where a metric or a label of this type has a name that is taken."""
+        given = {*block.common.labels, *(["target"] if block.common.name else [])}
         for declared in block.type.declared():
+            for label in sorted(given.intersection(declared.labels)):
+                key = "name" if label == "target" else "labels"
+                msg = f"{key}: metric {declared.name} has a label {label!r} of its own"
+                raise PluginError(msg)
             if isinstance(declared, Metric):
                 owner, metric = self._declared.setdefault(declared.name, (block.kind, declared))
                 if metric is not declared and owner != block.kind:

@@ -6,6 +6,7 @@ import threading
 import time
 
 from bts_exporter.config import Common
+from bts_exporter.lanes import Lane
 from bts_exporter.plugin import Collector
 from bts_exporter.runner import Outcome, Run, Runner, Snapshot
 
@@ -24,19 +25,22 @@ class BackgroundRunner(Runner):
         """Begin to collect."""
         super().start()
         self.current = self._next_run()
-        self.lane.submit(self._refresh)
+        try:
+            self.lane.submit(self._refresh)
+        except RuntimeError as error:
+            self.current.fail("os", f"no thread to collect in: {error}")
 
-    def stop(self) -> None:
+    def stop(self) -> Lane:
         """End after the collection under way."""
         self._stopped.set()
-        super().stop()
+        return super().stop()
 
     def begin(self, deadline: float) -> Run:  # noqa: ARG002  # this collection's deadline is its own
         """Return the last collection that ended, or the very first one while it is under way."""
         current = self.current
         if current is None:
             return self._next_run().fail("busy", "not started yet")
-        if not current.ended and time.monotonic() >= current.scrape.deadline:
+        if not current.ended and time.monotonic() >= current.deadline:
             current.expire()
         return self._latest or current
 
@@ -57,4 +61,4 @@ class BackgroundRunner(Runner):
             self.current = self._next_run()
 
     def _next_run(self) -> Run:
-        return Run(self, self._scrape(time.monotonic() + self._interval))
+        return Run(self, time.monotonic() + self._interval)

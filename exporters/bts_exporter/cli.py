@@ -136,7 +136,7 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
     web.add_argument(
         "--web.max-requests",
         dest="max_requests",
-        type=int,
+        type=_count,
         metavar="N",
         default=40,
         help="scrapes under way at most, those that share one counted once; 0: no bound (default 40)",
@@ -153,6 +153,13 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow POST /-/reload",
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        msg = f"a whole number, not negative, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _absolute(path: str) -> str:

@@ -27,6 +27,8 @@ collectors:
 """
 
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+#: Labels that the engine gives itself, and those of histograms and summaries.
+_OCCUPIED = frozenset({"target", "le", "quantile"})
 
 
 class MetricFilter(msgspec.Struct, frozen=True):
@@ -56,7 +58,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check what the types cannot say."""
         for label in self.labels:
-            if not _LABEL.fullmatch(label) or label == "target":
+            if not _LABEL.fullmatch(label) or label in _OCCUPIED:
                 msg = f"labels: {label!r} cannot be the name of a label"
                 raise ValueError(msg)
         if self.interval is not None and self.interval < 1:
@@ -127,8 +129,7 @@ def find(explicit: str | None) -> Path | None:
 def plugins_folder(path: Path | None) -> Path:
     """Return the drop-in folder that the settings in `path` name, whatever else is in them."""
     document = _document(path)
-    named = document.value.get("plugins") if isinstance(document.value, dict) else None
-    return _folder(document, named if isinstance(named, str) else _Top().plugins)
+    return _folder(document, _folder_named(document))
 
 
 def load(path: Path | None, types_in: TypesIn) -> Settings:
@@ -137,13 +138,14 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     schema = Schema(document)
     top = schema.convert(document.value, _Top, ())
     if top is INVALID:
-        raise ConfigError(schema.problems)
+        # What is wrong with the collectors is found too, so that it is all told at once.
+        top = _Top(_of(document, "collectors", msgspec.UNSET), _folder_named(document))
     types = types_in(_folder(document, top.plugins))
     raw = top.collectors
     if raw is msgspec.UNSET:
         raw = Document("", BUILT_IN).value["collectors"]
     converter = _Blocks(schema, types)
-    blocks = converter.convert(raw or {})
+    blocks = converter.convert({} if raw is None else raw)
     if schema.problems:
         problems = schema.problems + [problem for _, problem in converter.broken]
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
@@ -154,6 +156,15 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
 
 def _document(path: Path | None) -> Document:
     return read(path) if path else Document("built-in settings", BUILT_IN)
+
+
+def _of(document: Document, key: str, default: Any) -> Any:
+    return document.value.get(key, default) if isinstance(document.value, dict) else default
+
+
+def _folder_named(document: Document) -> str:
+    named = _of(document, "plugins", None)
+    return named if isinstance(named, str) else _Top().plugins
 
 
 def _folder(document: Document, named: str) -> Path:

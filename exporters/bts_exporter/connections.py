@@ -210,6 +210,11 @@ class Connections:
         by_age = sorted(self._all(), key=lambda connection: connection.since)
         return any(connection.give_up_if_silent() for connection in by_age)
 
+    def first_deadline(self) -> float:
+        """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
+        deadlines = (c.deadline for c in self._all() if not c.given_up)
+        return min(deadlines, default=float("inf"))
+
     def cut_overdue(self) -> None:
         """Give up every connection whose phase has lasted too long."""
         for connection in self._all():

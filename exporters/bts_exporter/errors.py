@@ -80,6 +80,14 @@ class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names
     """Raised by `emit` once the scrape is over, so that a late collection ends itself."""
 
 
+def text_of(error: BaseException) -> str:
+    """Return what `error` says, whatever the code of its own class does."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # a plug-in's class
+        return "an error without words"
+
+
 def reason_of(error: BaseException) -> Reason:
     """Return the bounded reason of `error`, from it or from what caused it."""
     seen: set[int] = set()

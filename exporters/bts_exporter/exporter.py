@@ -49,6 +49,7 @@ class Exporter:
         self._outcomes = CollectorMetrics()
         self._prefixes = Prefixes()
         self._flights: dict[tuple[object, ...], _Flight] = {}
+        self._under_way = 0
         self._lock = threading.Lock()
         self._rendering = threading.Lock()
 
@@ -80,9 +81,14 @@ class Exporter:
             raise
         finally:
             with self._lock:
+                self._under_way -= 1
                 if self._flights.get(key) is flight:
                     del self._flights[key]
         return flight.page.result()
+
+    def remember(self, snapshots: Sequence[Snapshot]) -> None:
+        """Keep what the status page shows of the last collections."""
+        self.last.update({snapshot.runner: snapshot for snapshot in snapshots})
 
     def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
         with self._lock:
@@ -90,18 +96,19 @@ class Exporter:
             if flight is not None and flight.deadline <= deadline:
                 self.scrapes += 1
                 return flight, False
-            if self._max_scrapes and len(self._flights) >= self._max_scrapes:
+            if self._max_scrapes and self._under_way >= self._max_scrapes:
                 self.scrapes_refused += 1
                 msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
                 raise TooManyScrapes(msg)
             self.scrapes += 1
+            self._under_way += 1
             flight = _Flight(deadline)
             self._flights[key] = flight
             return flight, True
 
     def _make(self, runners: Sequence[Runner], form: Format, timeout: float, *, own: bool) -> bytes:
         snapshots = self.collectors.collect(runners, timeout)
-        self.last.update({snapshot.runner: snapshot for snapshot in snapshots})
+        self.remember(snapshots)
         scrape = Scrape(float("inf"))
         self._outcomes.emit(scrape, snapshots)
         if own:
@@ -109,7 +116,8 @@ class Exporter:
         sources = [Source(s.samples, s.runner.prefixes) for s in snapshots]
         # The caches of rendered series are not made for two pages at once.
         with self._rendering:
-            page = render([*sources, Source(scrape.samples, self._prefixes)], form)
+            # Our own first, so that no collector takes the place of what is told about it.
+            page = render([Source(scrape.samples, self._prefixes), *sources], form)
         for snapshot, source in zip(snapshots, sources, strict=True):
             if source.conflict:
                 snapshot.runner.conflict(source.conflict)

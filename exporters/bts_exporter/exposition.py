@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import itemgetter
@@ -59,7 +59,9 @@ class Prefixes:
         if metric.compound:
             suffix, values = key[0], key[1 : metric.width + 1]
             bound = key[-1] if len(key) > metric.width + 1 else ""
-        pairs = [*zip(metric.labels, values, strict=True), *self._constant.items()]
+        pairs = list(zip(metric.labels, values, strict=True))
+        # Of two labels with one name Prometheus would refuse the whole page.
+        pairs += [pair for pair in self._constant.items() if pair[0] not in metric.labels]
         if bound:
             pairs.append(("le" if metric.kind is Kind.HISTOGRAM else "quantile", bound))
         if not pairs:
@@ -92,11 +94,13 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
                 families.setdefault(metric.name, []).append((metric, source))
     parts: list[str] = []
     for members in families.values():
-        parts.append(_header(members[0][0], form))
-        parts.extend(_family(members))
+        first = members[0][0]
+        parts.append(_text_header(first) if form is Format.TEXT else _om_header(first, families))
+        # Whole numbers without Python's .0; a line ends in its value, so nothing else is hit.
+        parts.append(("\n".join(_family(members)) + "\n").replace(".0\n", "\n"))
     if form is Format.OPENMETRICS:
-        parts.append("# EOF")
-    return ("\n".join(parts) + "\n").encode("utf-8", "replace") if parts else b""
+        parts.append("# EOF\n")
+    return "".join(parts).encode("utf-8", "replace")
 
 
 def compress(page: bytes) -> bytes:
@@ -146,7 +150,8 @@ def _family(members: list[tuple[Metric, Source]]) -> Iterable[str]:
 
 def _lines(known: dict[Key, str], samples: Mapping[Key, float]) -> list[str]:
     try:
-        finite = math.isfinite(sum(samples.values()))
+        # From 0.0, so that integers beyond floating point cannot cancel each other out.
+        finite = math.isfinite(sum(samples.values(), 0.0))
     except OverflowError:
         finite = False
     if finite:
@@ -161,18 +166,23 @@ def _special(value: float) -> str:
         return "+Inf" if value > 0 else "-Inf"
 
 
-def _header(metric: Metric, form: Format) -> str:
+def _text_header(metric: Metric) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
-    if form is Format.TEXT:
-        return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}"
+    return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}\n"
+
+
+def _om_header(metric: Metric, names: Container[str]) -> str:
+    text = metric.help.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
     name, kind = metric.name, str(metric.kind)
     if metric.kind is Kind.COUNTER:
-        # OpenMetrics has no counter whose samples do not end in _total; the name must not change.
-        name, kind = (name[:-6], kind) if name.endswith("_total") else (name, "unknown")
+        # A counter's family is named without _total. One that does not end so, or whose family's
+        # name is another metric's, is of unknown type: no name may change with the format.
+        family = name.removesuffix("_total")
+        plain = family != name and family not in names
+        name, kind = (family, kind) if plain else (name, "unknown")
     elif metric.kind is Kind.UNTYPED:
         kind = "unknown"
-    text = text.replace('"', r"\"")
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}"
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
 def _label_value(value: object) -> str:

@@ -21,13 +21,17 @@ class Lane:
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> None:
-        """Have `job` done after those before it; it must not raise."""
+        """Have `job` done after those before it; it must not raise.
+
+        RuntimeError, with nothing done, when the system has no thread left.
+        """
         with self._lock:
-            self._jobs.put(job)
             if self._thread is None:
                 # A daemon, since a thread that hangs in a system call must not keep the process.
-                self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+                thread.start()
+                self._thread = thread
+            self._jobs.put(job)
 
     def stop(self) -> None:
         """Let the thread end after the jobs that it has; does not wait.
@@ -37,6 +41,12 @@ class Lane:
         with self._lock:
             self._stopped = True
             self._jobs.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait at most `seconds` for a lane that was stopped to be through with its jobs."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(max(seconds, 0))
 
     def _work(self) -> None:
         while True:

@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
-
 from bts_exporter.adapter import adapt
 from bts_exporter.config import COMMON_KEYS
-from bts_exporter.errors import PluginError
-from bts_exporter.plugin import Collector
+from bts_exporter.errors import PluginError, text_of
+from bts_exporter.plugin import Collector, CollectorConfig
 
 GROUP = "bts_exporter.collectors"
 
@@ -103,7 +101,8 @@ def _load(origin: Origin) -> type[Collector]:
         # Importing a plug-in runs its code, which may do anything; SystemExit among it.
         if isinstance(error, KeyboardInterrupt):
             raise
-        msg = f"type {origin.name} ({origin.source}) is broken: {type(error).__name__}: {error}"
+        words = f"{type(error).__name__}: {text_of(error)}"
+        msg = f"type {origin.name} ({origin.source}) is broken: {words}"
         raise PluginError(msg) from error
 
 
@@ -157,7 +156,7 @@ def _only_collector(module: ModuleType, file: Path) -> object:
 
 
 def _checked(cls: type[Collector]) -> type[Collector]:
-    if not issubclass(cls.Config, msgspec.Struct):
+    if not issubclass(cls.Config, CollectorConfig):
         msg = f"{cls.__name__}.Config must derive from CollectorConfig"
         raise PluginError(msg)
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bts_exporter.config import Common
-from bts_exporter.errors import NothingToRead, Reason, TargetError, reason_of
+from bts_exporter.errors import NothingToRead, Reason, TargetError, reason_of, text_of
 from bts_exporter.exposition import Prefixes
 from bts_exporter.lanes import Lane
 from bts_exporter.plugin import Collector, Key, Metric, Scrape
 
 log = logging.getLogger("bts_exporter.runner")
+
+#: What a collector has at most, between the end of its I/O and the scrape's, in seconds.
+_RESERVE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,11 @@ class Snapshot:
 class Run:
     """One collection, shared by all scrapes that overlap it."""
 
-    def __init__(self, runner: Runner, scrape: Scrape) -> None:
+    def __init__(self, runner: Runner, deadline: float) -> None:
         """Prepare the collection; `execute` in the lane's thread does it."""
         self.runner = runner
-        self.scrape = scrape
+        self.deadline = runner.own_deadline(deadline)
+        self.scrape = runner.new_scrape(self.deadline)
         #: Where it waits for its turn: one left behind in a stuck lane never runs.
         self.lane = runner.lane
         self.began = time.monotonic()
@@ -70,15 +74,16 @@ class Run:
 
     def execute(self) -> None:
         """Collect, and remember how it ended; never raises."""
-        if self.expired:
+        with self._lock:
+            self.executing = not self.expired
+        if not self.executing:
             self._finish(Outcome(success=False, reason="timeout"))
             return
-        self.executing = True
         self.began = time.monotonic()
         try:
             self.runner.collector.collect(self.scrape)
         except NothingToRead as error:
-            outcome = Outcome(supported=False, message=str(error))
+            outcome = Outcome(supported=False, message=_one_line(text_of(error)))
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
             outcome = self.runner.failure(error, self.scrape)
         else:
@@ -95,8 +100,8 @@ class Run:
 
     def wait(self, deadline: float) -> None:
         """Wait until the collection has ended, at most until `deadline`."""
-        self._done.wait(max(deadline - time.monotonic(), 0))
-        if self.outcome is None and time.monotonic() >= self.scrape.deadline:
+        end = min(deadline, self.deadline)
+        if not self._done.wait(max(end - time.monotonic(), 0)) and deadline >= self.deadline:
             self.expire()
 
     def expire(self) -> None:
@@ -114,6 +119,12 @@ class Run:
         """Return whether the collection's thread is through with it."""
         return self._done.is_set()
 
+    def hinders(self, lane: Lane) -> bool:
+        """Return whether another collection of the same collector in `lane` has to wait for it."""
+        # One that was given up before its turn, in a lane that the collector has left, never collects.
+        left_behind = self.expired and not self.executing and self.lane is not lane
+        return not self.ended and not left_behind
+
     def snapshot(self, age: float | None = None) -> Snapshot:
         """Return what there is now."""
         outcome = self.outcome
@@ -125,7 +136,7 @@ class Run:
 
     def _late(self) -> Outcome:
         if self.executing or not self.runner.collector.local:
-            message = f"no answer within {self.scrape.deadline - self.began:.1f} s"
+            message = f"no answer within {self.deadline - self.began:.1f} s"
         else:
             message = "not begun: the collector before it did not end in time"
         return Outcome(success=False, reason="timeout", message=message)
@@ -181,16 +192,19 @@ class Runner:
         """Start a collection, or join the one under way; one that is late is never started twice."""
         with self._lock:
             current = self.current
-            under_way = current and not current.ended and current.lane is self.lane
+            under_way = current and current.hinders(self.lane)
             if current and under_way and not current.expired:
                 return current
-            run = Run(self, self._scrape(deadline))
+            run = Run(self, deadline)
             if not under_way:
                 self.current = run
         if current and under_way:
             late = time.monotonic() - current.began
             return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
-        self.lane.submit(run.execute)
+        try:
+            self.lane.submit(run.execute)
+        except RuntimeError as error:
+            return run.fail("os", f"no thread to collect in: {error}")
         return run
 
     def look(self, run: Run) -> Snapshot:
@@ -199,16 +213,26 @@ class Runner:
 
     def start(self) -> None:
         """Let the collector begin what it does between scrapes; never raises."""
-        self.lane.submit(self._start)
+        try:
+            self.lane.submit(self._start)
+        except RuntimeError as error:
+            self._complain("start", error)
 
-    def stop(self) -> None:
-        """End the collector and its thread, without waiting for one that hangs; never raises."""
+    def stop(self) -> Lane:
+        """End the collector and its thread, without waiting for one that hangs; never raises.
+
+        Returns the thread that does it, for who wants to wait for a while.
+        """
         # In a thread of its own: the lane's may be the one that hangs.
         last = Lane(f"bts-stop-{self.identity}")
-        last.submit(self._stop)
+        try:
+            last.submit(self._stop)
+        except RuntimeError as error:
+            self._complain("stop", error)
         last.stop()
         if self.own_lane:
             self.lane.stop()
+        return last
 
     def _start(self) -> None:
         try:
@@ -223,7 +247,7 @@ class Runner:
             self._complain("stop", error)
 
     def _complain(self, what: str, error: BaseException) -> None:
-        message = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {text_of(error)}"
         log.error("%s failed: %s", what, _one_line(message), extra={"collector": self.identity})
 
     def failure(self, error: BaseException, scrape: Scrape) -> Outcome:
@@ -231,9 +255,10 @@ class Runner:
         reason = reason_of(error)
         if reason == "refused" and self.common.optional and not self.seen:
             scrape.samples.clear()
-            return Outcome(supported=False, message=f"optional, and not there: {error}")
+            message = f"optional, and not there: {text_of(error)}"
+            return Outcome(supported=False, message=_one_line(message))
         known = isinstance(error, TargetError | OSError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
+        message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
         if reason == "internal":
             # Where it happened is what the plug-in's author needs and no message holds.
             log.debug("%s failed", self.identity, exc_info=error)
@@ -260,6 +285,23 @@ class Runner:
                 extra={"collector": self.identity},
             )
 
+    def own_deadline(self, deadline: float) -> float:
+        """Return when a collection must have ended that is asked to by `deadline`."""
+        if self.common.timeout is None:
+            return deadline
+        return min(deadline, time.monotonic() + self.common.timeout)
+
+    def new_scrape(self, deadline: float) -> Scrape:
+        """Return what a collection that ends at `deadline` writes to."""
+        # A collector whose I/O times out still has to say so: it is told an earlier end than ours.
+        reserve = min(_RESERVE, (deadline - time.monotonic()) / 10)
+        return Scrape(
+            deadline - reserve,
+            max_series=self.common.max_series,
+            allows=self._allows,
+            denies=self._denies,
+        )
+
     def conflict(self, message: str) -> None:
         """Count that samples could not be served because another collector serves them."""
         with self._lock:
@@ -267,16 +309,6 @@ class Runner:
             known, self.conflicting = self.conflicting, message
         if message != known:
             log.error("samples left out: %s", message, extra={"collector": self.identity})
-
-    def _scrape(self, deadline: float) -> Scrape:
-        if self.common.timeout is not None:
-            deadline = min(deadline, time.monotonic() + self.common.timeout)
-        return Scrape(
-            deadline,
-            max_series=self.common.max_series,
-            allows=self._allows,
-            denies=self._denies,
-        )
 
 
 def _log_change(identity: str, before: Outcome | None, now: Outcome) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from bts_exporter.errors import Problem
+from bts_exporter.errors import Problem, text_of
 from bts_exporter.yamlfile import Document, Hidden, Path_
 
 #: Stands for a value that could not be converted; the problem says why.
@@ -71,8 +71,8 @@ class Schema:
             return INVALID
         try:
             return kind(**values)
-        except (TypeError, ValueError) as error:  # from __post_init__
-            return self.complain(path, str(error))
+        except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
+            return self.complain(path, _words(error))
 
     def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
         arms_left = [arm for arm in arms if arm is not types.NoneType]
@@ -106,7 +106,7 @@ class Schema:
         )
 
     def _leaf(self, raw: Any, kind: Any, path: Path_) -> Any:
-        if isinstance(raw, Hidden) and kind in {int, float, bool}:
+        if isinstance(raw, Hidden) and inspect.isclass(kind) and issubclass(kind, int | float):
             raw = _unquoted(raw)
         try:
             if hasattr(kind, "from_setting"):
@@ -116,8 +116,8 @@ class Schema:
             return msgspec.convert(raw, kind)
         except msgspec.ValidationError as error:
             return self.complain(path, _reword(str(error), raw))
-        except (TypeError, ValueError) as error:
-            return self.complain(path, str(error))
+        except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
+            return self.complain(path, _words(error))
 
 
 def _pattern(raw: Any) -> re.Pattern[str]:
@@ -126,7 +126,7 @@ def _pattern(raw: Any) -> re.Pattern[str]:
         raise ValueError(msg)  # noqa: TRY004  # as from_setting
     try:
         return re.compile(raw)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         msg = f"not a regular expression: {error}"
         raise ValueError(msg) from error
 
@@ -145,6 +145,11 @@ def _reword(message: str, raw: Any) -> str:
     if message.startswith("expected str, got"):
         message += f" (put it in quotes: {str(raw)!r})" if isinstance(raw, int | float) else ""
     return message
+
+
+def _words(error: Exception) -> str:
+    known = isinstance(error, TypeError | ValueError)
+    return text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
 
 
 def _name(raw: Any) -> str:

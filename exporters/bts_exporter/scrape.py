@@ -30,7 +30,9 @@ class CollectorSet:
         if common.interval is not None:
             runner = BackgroundRunner(collector, kind, common, common.interval)
         else:
-            runner = Runner(collector, kind, common, self._local if collector.local else None)
+            # To start something is to do more than to read, and may hang.
+            shared = collector.local and type(collector).start is Collector.start
+            runner = Runner(collector, kind, common, self._local if shared else None)
         self.runners.append(runner)
         return runner
 

@@ -145,7 +145,7 @@ class ServiceMetrics:
         "bts_exporter_config_last_reload_success_timestamp_seconds",
         "When the settings in force were loaded, in Unix time.",
     )
-    connections = gauge("bts_exporter_http_connections", "Open HTTP connections.")
+    connections = gauge("bts_exporter_http_open_connections", "Open HTTP connections.")
     accepted = counter("bts_exporter_http_connections_total", "HTTP connections accepted.")
     refused = counter(
         "bts_exporter_http_connections_refused_total",

@@ -5,20 +5,17 @@ Written because no server at hand cut slow clients, let others pass them and sta
 
 from __future__ import annotations
 
-import errno
 import logging
-import re
 import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
 
 from bts_exporter.connections import LINGER_SECONDS, Connection, Connections, Phase, Traffic
-from bts_exporter.errors import ServeError
 from bts_exporter.exchange import Exchanges, Handle, Headers, Request, Response
+from bts_exporter.listening import listen
 
 __all__ = [
     "Handle",
@@ -37,9 +34,6 @@ ACCEPT_PAUSE_SECONDS = 0.1
 #: Refused clients at a time that are given LINGER_SECONDS to take the refusal.
 MAX_REFUSED = 64
 
-_ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
-_MAX_PORT = 65535
-
 _REFUSAL_TEXT = b"all connections are in use\n"
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -50,62 +44,6 @@ _REFUSAL = (
     b"Connection: close\r\n"
     b"\r\n%b"
 ) % (len(_REFUSAL_TEXT), _REFUSAL_TEXT)
-
-
-def listen(address: str) -> socket.socket:
-    """Return a socket that listens on `address`; ServeError names address, cause and cure.
-
-    ":19100" and "[::]:19100" mean all addresses, IPv6 where it exists and IPv4; else "0.0.0.0:19100",
-    "[::1]:19100" or "name:19100", of which one address is taken, IPv4 first. Port 0 is any free one.
-    """
-    host, port = _split(address)
-    try:
-        if host in {"", "::"} and socket.has_dualstack_ipv6():
-            return _bind(socket.AF_INET6, ("::", port))
-        candidates = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, place = min(candidates, key=lambda found: found[0] != socket.AF_INET)
-        return _bind(family, place)
-    except UnicodeError as error:  # from getaddrinfo's IDNA
-        message = f"cannot listen on {address}: {host!r} is no host name"
-        raise ServeError(message) from error
-    except OSError as error:
-        message = f"cannot listen on {address}: {_cause(error, host, port)}"
-        raise ServeError(message) from error
-
-
-def _split(address: str) -> tuple[str, int]:
-    match = _ADDRESS.fullmatch(address)
-    if match is None or int(match["port"]) > _MAX_PORT:
-        message = (
-            f"cannot listen on {address!r}: write it as host:port with a port up to {_MAX_PORT}, "
-            'such as ":19100" (all addresses), "127.0.0.1:19100" or "[::1]:19100"'
-        )
-        raise ServeError(message)
-    return match["bracketed"] or match["plain"], int(match["port"])
-
-
-def _bind(family: int, place: Any) -> socket.socket:
-    return socket.create_server(place, family=family, dualstack_ipv6=place[0] == "::")
-
-
-def _cause(error: OSError, host: str, port: int) -> str:
-    """Return what hinders us from listening, and what to do."""
-    match error:
-        case socket.gaierror():
-            return f"{host!r} does not resolve ({error.strerror}); give an address of this machine"
-        case PermissionError():
-            return f"no permission for port {port}; take one from 1024 on, or grant CAP_NET_BIND_SERVICE"
-        case OSError(errno=errno.EADDRINUSE):
-            return (
-                f"port {port} is in use; end the program that has it "
-                f"(ss -ltnp 'sport = :{port}' shows it) or take another port"
-            )
-        case OSError(errno=errno.EADDRNOTAVAIL):
-            return f"{host} is no address of this machine (ip address shows those it has)"
-        case _:
-            return error.strerror or str(error)
 
 
 class Server:
@@ -140,8 +78,8 @@ class Server:
         self._connections = Connections(max_connections, seconds)
         self.traffic = self._connections.traffic
         self._refused: dict[socket.socket, float] = {}  # and until when they may linger
-        # How late a deadline may be kept; while no connection is open nothing ticks at all.
-        self._tick = min(header_seconds, idle_seconds, write_seconds) / 4
+        # No deadline can begin and pass within such a nap, but that of lingering, which may last longer.
+        self._nap = min(header_seconds, idle_seconds, write_seconds)
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._stopping = threading.Event()
@@ -169,7 +107,7 @@ class Server:
             sock.close()
         self._selector.close()
         self._connections.drain()
-        while not self._connections.wait_empty(min(self._tick, end - monotonic())):
+        while not self._connections.wait_empty(min(self._pause(), end - monotonic())):
             self._connections.cut_overdue()
             if monotonic() >= end:
                 self._connections.give_up_all()
@@ -185,12 +123,17 @@ class Server:
 
     def _turn(self) -> None:
         watching = self.traffic.open or self._refused
-        for key, _ in self._selector.select(self._tick if watching else None):
+        for key, _ in self._selector.select(self._pause() if watching else None):
             key.data(key.fileobj)
         self._connections.cut_overdue()
         now = monotonic()
         for sock in [sock for sock, end in self._refused.items() if end < now]:
             self._dismiss(sock)
+
+    def _pause(self) -> float:
+        """Return the seconds until a deadline may have passed."""
+        first = min([self._connections.first_deadline(), *self._refused.values()])
+        return min(max(first - monotonic(), 0), self._nap)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -202,6 +145,14 @@ class Server:
             return
         self._starved = False
         self.traffic.accepted += 1
+        try:
+            self._place(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _place(self, sock: socket.socket) -> None:
+        """Give a new connection its thread, or turn it away."""
         sock.setblocking(True)
         connection = self._connections.admit(sock)
         if connection is None:

@@ -18,6 +18,7 @@ from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load
 from bts_exporter.errors import ConfigError, Problem
 from bts_exporter.exporter import Exporter
+from bts_exporter.lanes import Lane
 from bts_exporter.registry import Registry
 from bts_exporter.routes import Routes
 from bts_exporter.server import Server, listen
@@ -26,6 +27,8 @@ log = logging.getLogger("bts_exporter.service")
 
 #: How long requests under way may take to end when the service stops, in seconds.
 _GRACE = 10.0
+#: How long collectors may take to part with their targets when the service stops, in seconds.
+_FAREWELL = 2.0
 #: How long a reload over HTTP waits for its turn, in seconds.
 _RELOAD_PATIENCE = 30.0
 
@@ -105,6 +108,7 @@ class Service:
             log.info("listening", extra={"address": _address(listener)})
         self._ready = True
         systemd.notify("READY=1")
+        self._collect_once()
         self._loop()
         self._ready = False
         systemd.notify("STOPPING=1")
@@ -113,9 +117,11 @@ class Service:
         log.info("stopped")
 
     def stop_collectors(self) -> None:
-        """End every collector, without waiting for one that hangs."""
-        for runner in self.exporter.collectors.runners:
-            runner.stop()
+        """End every collector, without waiting long for one that hangs."""
+        end = time.monotonic() + _FAREWELL
+        # All told first, so that they end at the same time.
+        for last in [runner.stop() for runner in self.exporter.collectors.runners]:
+            last.wait(end - time.monotonic())
         self.exporter.collectors.close()
 
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
@@ -136,6 +142,17 @@ class Service:
             raise ConfigError(assembly.problems)
         return settings, assembly
 
+    def _collect_once(self) -> None:
+        """Have the log and the status page say what there is before anybody scrapes."""
+        collectors = self.exporter.collectors
+        first = Lane("bts-first")
+        first.submit(
+            lambda: self.exporter.remember(
+                collectors.collect(collectors.runners, self.exporter.scrape_timeout)
+            )
+        )
+        first.stop()
+
     def _put_in_force(self, assembly: Assembly, scrape_timeout: float) -> None:
         before = self.exporter.collectors
         gone = assembly.adopt()
@@ -146,8 +163,11 @@ class Service:
         self.exporter.reload_successful = True
         self.exporter.reloaded_at = time.time()
         for runner in gone:
-            self.exporter.last.pop(runner, None)
             runner.stop()
+        last = self.exporter.last
+        self.exporter.last = {
+            runner: last[runner] for runner in assembly.set.runners if runner in last
+        }
         before.close()
 
     def _loop(self) -> None:
@@ -184,5 +204,8 @@ class Service:
 
 
 def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+    place = listener.getsockname()
+    if not isinstance(place, tuple):  # systemd may hand over a unix socket
+        return f"unix:{place}"
+    host, port = place[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

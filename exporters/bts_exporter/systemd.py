@@ -35,9 +35,10 @@ def watchdog_seconds() -> float | None:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
-        return int(os.environ["WATCHDOG_USEC"]) / 2e6
+        seconds = int(os.environ["WATCHDOG_USEC"]) / 2e6
     except (KeyError, ValueError):
         return None
+    return seconds if seconds > 0 else None
 
 
 def sockets() -> list[socket.socket]:

@@ -21,7 +21,10 @@ class Duration(float):
     def from_setting(cls, raw: object) -> Self:
         """Return the duration that `raw` means; ValueError when it means none."""
         if isinstance(raw, int | float) and not isinstance(raw, bool):
-            seconds = float(raw)
+            try:
+                seconds = float(raw)
+            except OverflowError:
+                seconds = float("inf")
         elif isinstance(raw, str) and raw and (match := _DURATION.fullmatch(raw)):
             seconds = sum(
                 float(n) * unit for n, unit in zip(match.groups(), _UNITS, strict=True) if n

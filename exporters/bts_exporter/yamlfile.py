@@ -33,6 +33,7 @@ class Document:
         self.problems: list[Problem] = []
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
+        self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
         if self.problems:
             raise ConfigError(self.problems)
@@ -59,6 +60,9 @@ class Document:
         except yaml.YAMLError as error:
             message = " ".join(str(error).split())
             raise ConfigError([Problem(self.file, None, "", f"not YAML: {message}")]) from error
+        except RecursionError as error:
+            message = "nested too deeply, or merged with what it stands in"
+            raise ConfigError([Problem(self.file, None, "", message)]) from error
         finally:
             self._loader.dispose()
 
@@ -80,28 +84,36 @@ class Document:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
-        written = {id(key) for key, _ in node.value}
+        # As it was before keys were merged in, also where an alias leads here again.
+        written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)  # merge keys: <<
-        values: dict[str, Any] = {}
+        values: dict[str, yaml.Node] = {}
         own: set[str] = set()
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
-            key = self._loader.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                key = str(key)
+            key = str(self._construct(key_node, path))
             here = (*path, key)
             if id(key_node) in written:
                 self._lines[here] = key_node.start_mark.line + 1
                 if key in own:
                     self.problems.append(self.problem(here, "given twice"))
                 own.add(key)
-            values[key] = self._build(value_node, here)
-        return values
+            values[key] = value_node
+        return {key: self._build(value, (*path, key)) for key, value in values.items()}
+
+    def _construct(self, node: yaml.Node, path: Path_) -> Any:
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (AttributeError, ArithmeticError, LookupError, ValueError):
+            # What looks like a number or a date and is none, such as 0x_ and 2026-13-01.
+            kind = node.tag.rpartition(":")[2]
+            self.problems.append(self.problem(path, f"not a valid {kind}: {node.value}"))
+            return None
 
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
-            return self._loader.construct_object(node)
+            return self._construct(node, path)
         try:
             return Hidden(resolve(str(node.value), self.file))
         except (LookupError, OSError, ValueError) as error:

@@ -1,0 +1,14 @@
+FROM python:3.13-slim AS build
+COPY . /src
+RUN python -m venv --without-pip /opt/bts-exporter \
+    && pip --python /opt/bts-exporter/bin/python install --no-cache-dir /src
+
+FROM python:3.13-slim
+COPY --from=build /opt/bts-exporter /opt/bts-exporter
+ENV MALLOC_ARENA_MAX=2 PYTHONDONTWRITEBYTECODE=1
+USER 65534:65534
+EXPOSE 19100
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
+    CMD ["/opt/bts-exporter/bin/python", "-c", \
+    "from urllib.request import urlopen; urlopen('http://127.0.0.1:19100/-/healthy', timeout=4)"]
+ENTRYPOINT ["/opt/bts-exporter/bin/bts-exporter"]

@@ -1,0 +1,72 @@
+# One command per purpose. Needs make and Python >= 3.11 with venv; all else goes into .venv.
+#   make run ADDRESS=127.0.0.1:9100       another address
+#   make test ARGS='-k redis -x'          arguments for pytest (run, bench: for the program)
+#   make PYTHON=/opt/python3.12/bin/python3 run
+
+ADDRESS ?= :19100
+BIN := .venv/bin
+
+# The system's own Python, else the first other one that is new enough.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+endif
+
+# The stamps' names tell what .venv was made from, so that it is made again when that is another:
+# the interpreter, this folder, the requirements, or the collectors (an entry point each).
+INTERPRETER := $(firstword $(shell { [ -z "$(PYTHON)" ] || $(PYTHON) -VV; \
+	command -v "$(PYTHON)"; echo "$(CURDIR)"; } | cksum))
+SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py
+COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_collectors/*/__init__.py))
+INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
+VENV := .venv/python-$(INTERPRETER)
+FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
+FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
+
+.PHONY: help run test check bench clean
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
+
+run: $(FOR_RUNNING) ## serve this machine's metrics and those of the brokers in config.yaml
+	@echo 'Serving http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C ends it)'
+	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
+
+test: $(FOR_WORKING) ## run all tests against real servers, installing those that are missing
+	@tests/install-servers.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(FOR_WORKING) ## lint, formatting, types, and which module may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(FOR_WORKING) ## measure a scrape beside node_exporter's
+	@tests/install-servers.sh
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## remove what the other commands made
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV):
+	@[ -n "$(PYTHON)" ] || { echo "bts-exporter needs Python >= 3.11, and python3 here is" \
+		"$$(python3 -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing)." \
+		"Install a newer one, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
+		"environments. On Debian and Ubuntu: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@mkdir $@
+
+$(FOR_RUNNING): | $(VENV)
+	@echo 'Installing bts-exporter into .venv'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(FOR_WORKING): | $(VENV)
+	@echo 'Installing bts-exporter, its tests and checks into .venv'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@touch $@ $(FOR_RUNNING)

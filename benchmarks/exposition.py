@@ -1,0 +1,221 @@
+"""100,000 samples made text by this exporter and by prometheus_client, in turns in one process."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from time import perf_counter, process_time
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as TheirMetric
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from bts_exporter import Metric, Scrape, counter, gauge
+from bts_exporter.exposition import Format, Prefixes, Source, render
+from measuring import Bench, ratios, spread
+from report import Bar, Row, Section, Table
+
+#: Name and type of each.
+FAMILIES = (
+    ("disk_used_bytes", "gauge"),
+    ("disk_read_bytes_total", "counter"),
+    ("queue_messages", "gauge"),
+    ("queue_age_seconds", "gauge"),
+    ("queue_published_messages_total", "counter"),
+)
+LABELS = ("device", "partition", "shard")
+SIZES = (20, 100, 10)  # values of each label: 20,000 series a family
+#: How many times faster the rendering has to be.
+BAR = 5
+
+#: Of each family: label values and value of each sample.
+Numbers = list[list[tuple[tuple[str, ...], float]]]
+
+
+class Cost(NamedTuple):
+    """What one rendering took, in milliseconds."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass
+class Costs:
+    """What several renderings took."""
+
+    costs: list[Cost] = field(default_factory=list)
+
+    @property
+    def wall(self) -> list[float]:
+        """Return the wall times."""
+        return [cost.wall for cost in self.costs]
+
+    @property
+    def cpu(self) -> list[float]:
+        """Return the CPU times."""
+        return [cost.cpu for cost in self.costs]
+
+    def measure(self, action: Callable[[], bytes]) -> bytes:
+        """Do `action`, with the garbage collector at work but none of others' garbage to collect."""
+        gc.collect()
+        cpu, wall = process_time(), perf_counter()
+        page = action()
+        self.costs.append(
+            Cost((perf_counter() - wall) * 1000, (process_time() - cpu) * 1000),
+        )
+        return page
+
+
+class Prebuilt:
+    """A custom collector of prometheus_client that yields families made before."""
+
+    def __init__(self, families: Sequence[TheirMetric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[TheirMetric]:
+        """Yield the families."""
+        yield from self._families
+
+
+class Ours:
+    """The samples as a scrape of this exporter has them."""
+
+    def __init__(self) -> None:
+        declare = {"gauge": gauge, "counter": counter}
+        self.metrics = [declare[kind](name, f"Help of {name}.", LABELS) for name, kind in FAMILIES]
+        self.prefixes = Prefixes()
+
+    def emit(self, numbers: Numbers) -> dict[Metric, dict[tuple[str, ...], float]]:
+        """Return the samples, emitted as a collector does it."""
+        scrape = Scrape(float("inf"))
+        for metric, samples in zip(self.metrics, numbers, strict=True):
+            for labels, value in samples:
+                scrape.emit(metric, value, *labels)
+        return scrape.samples
+
+    def both(self, numbers: Numbers) -> bytes:
+        """Return the page, samples emitted on the way."""
+        return render([Source(self.emit(numbers), self.prefixes)], Format.TEXT)
+
+
+class Theirs:
+    """The samples as prometheus_client wants them of a custom collector."""
+
+    @staticmethod
+    def emit(numbers: Numbers) -> CollectorRegistry:
+        """Return a registry with the samples in it."""
+        makers = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
+        families: list[TheirMetric] = []
+        for (name, kind), samples in zip(FAMILIES, numbers, strict=True):
+            family = makers[kind](name, f"Help of {name}.", labels=LABELS)
+            for labels, value in samples:
+                family.add_metric(labels, value)
+            families.append(family)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Prebuilt(families))
+        return registry
+
+    def both(self, numbers: Numbers) -> bytes:
+        """Return the page, families built on the way."""
+        return exposition.generate_latest(self.emit(numbers))
+
+
+def run(bench: Bench) -> Section:
+    """Measure both formats, two kinds of values, and the way from values to text as a whole."""
+    rounds = bench.often(11, 3)
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    for what, form, floats in (
+        ("text, half integers, half floats", Format.TEXT, True),
+        ("text, integers", Format.TEXT, False),
+        ("OpenMetrics, half integers, half floats", Format.OPENMETRICS, True),
+    ):
+        warm, cold, theirs = _rendered(form, rounds, floats=floats)
+        factor = ratios(theirs.wall, warm.wall)
+        rows += [
+            _row(f"{what}: wall", warm.wall, theirs.wall),
+            _row(f"{what}: CPU", warm.cpu, theirs.cpu),
+            _row(f"{what}: wall, first scrape ever", cold.wall, theirs.wall),
+        ]
+        bars.append(
+            Bar(f"{what}: {factor.median:.1f} times as fast, at least {BAR}", factor.median >= BAR)
+        )
+    whole, theirs = _emitted(rounds)
+    rows.append(
+        _row("text, half and half, values to samples to text: wall", whole.wall, theirs.wall)
+    )
+    table = Table(("bts-exporter (ms)", "prometheus_client (ms)"), "times as fast", rows)
+    return Section("Exposition", _how(rounds), [table], bars=bars)
+
+
+def _row(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    return Row(what, (spread(ours), spread(theirs)), ratios(theirs, ours))
+
+
+def _how(rounds: int) -> str:
+    return f"""\
+100,000 samples in {len(FAMILIES)} families with {len(LABELS)} labels become a page: `bts_exporter.exposition.render` against
+`prometheus_client.generate_latest` of the same samples from a custom collector that has its families ready,
+in turns, {rounds} times each, in one process, the garbage collector on. Floats have 15 digits or more. Label values are new
+strings in every round, as a collector makes them. The exporter keeps the rendered labels of a series from
+one scrape to the next; "first scrape ever" is without. Both pages are parsed and compared: they hold the
+same values under the same series. The last line counts the making of the samples, too."""
+
+
+def _rendered(form: Format, rounds: int, *, floats: bool) -> tuple[Costs, Costs, Costs]:
+    warm, cold, theirs = Costs(), Costs(), Costs()
+    ours = Ours()
+    theirs_of = {
+        Format.TEXT: exposition.generate_latest,
+        Format.OPENMETRICS: openmetrics.generate_latest,
+    }
+    for seed in range(rounds + 1):  # the first fills the cache and is not counted
+        samples = ours.emit(_numbers(seed, floats=floats))
+        page = warm.measure(partial(render, [Source(samples, ours.prefixes)], form))
+        cold.measure(partial(render, [Source(samples)], form))
+        del samples  # the garbage collector would look at them on the other's account
+        registry = Theirs.emit(_numbers(seed, floats=floats))
+        their_page = theirs.measure(partial(theirs_of[form], registry))
+        if _parsed(page) != _parsed(their_page):
+            msg = f"{form}: the pages differ"
+            raise AssertionError(msg)
+    for costs in (warm, cold, theirs):
+        del costs.costs[0]
+    return warm, cold, theirs
+
+
+def _emitted(rounds: int) -> tuple[Costs, Costs]:
+    ours, theirs = Ours(), Theirs()
+    our_costs, their_costs = Costs(), Costs()
+    for seed in range(rounds + 1):
+        our_costs.measure(partial(ours.both, _numbers(seed, floats=True)))
+        their_costs.measure(partial(theirs.both, _numbers(seed, floats=True)))
+    del our_costs.costs[0], their_costs.costs[0]
+    return our_costs, their_costs
+
+
+def _numbers(seed: int, *, floats: bool) -> Numbers:
+    """Return values that are the same for a seed, each with label values of its own."""
+    numbers = random.Random(seed)
+    found: Numbers = []
+    for _ in FAMILIES:
+        samples: list[tuple[tuple[str, ...], float]] = []
+        for index, (a, b, c) in enumerate(product(*map(range, SIZES))):
+            labels = (f"sd{a}", f"part-{b:03}", f"shard-{c}")
+            if floats and index % 2:
+                samples.append((labels, numbers.random() * 10 ** numbers.randint(0, 6)))
+            else:
+                samples.append((labels, numbers.randrange(10 ** numbers.randint(1, 12))))
+        found.append(samples)
+    return found
+
+
+def _parsed(page: bytes) -> dict[str, float]:
+    lines = (line for line in page.decode().splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}

@@ -1,0 +1,178 @@
+"""How soon it serves, and how much memory it keeps, beside the exporters that it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pytest
+
+import brokers
+from measuring import HOST_ONLY, Bench, Scraper, Server, ratios, spread
+from report import Bar, Row, Section, Table
+from servers import need
+
+SCRAPES = 50
+#: What has to hold: seconds to the first scrape, and resident megabytes without and with the brokers.
+START_SECONDS, HOST_MB, ALL_MB = 1.0, 30, 50
+
+#: What the first page of a server that serves a host has to have on it.
+HOST_SAMPLE = "node_cpu_seconds_total{"
+
+_HOW = f"""\
+Each is started, waited for until a scrape succeeds (asked every 2 ms), scraped {SCRAPES} times (gzip, one connection), looked at,
+and ended, in turns; the first start of each is not counted. Resident memory is counted page by page
+(/proc/PID/smaps_rollup), libraries shared with other programs included; private is without those. bts-exporter runs as
+its systemd unit runs it (MALLOC_ARENA_MAX=2) from compiled files; a megabyte is 1,000,000 bytes. The brokers are live:
+RabbitMQ with 20 queues, Redis with 3 streams of 2 groups, mosquitto. The right column of the second table is one process of
+each: their sums, and the slowest start."""
+
+
+class Measured(NamedTuple):
+    """One server after SCRAPES scrapes, or what several are together."""
+
+    start: float  # seconds to the first successful scrape
+    resident: int
+    private: int
+    threads: int
+    samples: int
+
+
+@dataclass
+class Contest:
+    """The same kind of server started again and again."""
+
+    start: Callable[[], Server]
+    expected: str = ""
+    measured: list[Measured] = field(default_factory=list)
+
+    def measure(self) -> None:
+        """Start it, scrape it, look at its memory, end it."""
+        server = self.start()
+        try:
+            seconds = server.wait(self.expected)
+            with Scraper(server.port) as scraper:
+                answers = [scraper.scrape() for _ in range(SCRAPES)]
+            memory = server.memory()
+            threads = server.threads()
+        finally:
+            server.end()
+        assert {answer.status for answer in answers} == {200}
+        self.measured.append(Measured(seconds, *memory, threads, answers[-1].samples))
+
+
+@dataclass
+class Everything:
+    """This exporter with all brokers that can be started here, and what others would run for them."""
+
+    ours: Contest
+    others: dict[str, Contest] = field(default_factory=dict)
+    served: list[str] = field(default_factory=lambda: ["host"])
+    missing: list[str] = field(default_factory=list)
+
+
+def run(bench: Bench) -> Section:
+    """Measure with the host only, then with the brokers."""
+    starts = bench.often(7, 2)
+    host = Contest(bench.start_ours, HOST_SAMPLE)
+    node = Contest(bench.start_node_exporter, HOST_SAMPLE)
+    _in_turns([host, node], starts)
+    with ExitStack() as ends:
+        everything = _everything(bench, ends)
+        _in_turns([everything.ours, *everything.others.values()], starts)
+    return _section(host, node, everything)
+
+
+def _everything(bench: Bench, ends: ExitStack) -> Everything:
+    settings = HOST_ONLY.replace(" {host: }", "\n  host:\n")
+    everything = Everything(Contest(lambda: bench.start_ours(settings), HOST_SAMPLE))
+    for name, start in brokers.STARTS.items():
+        folder = bench.new_folder(name)
+        folder.mkdir()
+        try:
+            broker = start(folder, ends)
+            settings += f"  {name}: {broker.settings}\n"
+            everything.served.append(name)
+            if broker.alternative is None:
+                everything.missing.append(f"Debian has no exporter for {name} to measure beside")
+            else:
+                package = broker.alternative.package
+                everything.others[package] = _other(bench, broker.alternative)
+        except pytest.skip.Exception as missing:
+            everything.missing.append(str(missing))
+    return everything
+
+
+def _other(bench: Bench, alternative: brokers.Alternative) -> Contest:
+    package, flags = alternative
+    program = need(package, package)
+
+    def start() -> Server:
+        return Server(lambda port: [program, *flags(port)], bench.new_folder(package))
+
+    return Contest(start)
+
+
+def _in_turns(contests: list[Contest], starts: int) -> None:
+    for contest in contests:
+        contest.measure()
+        contest.measured.clear()  # the first start reads from the disk, and compiles
+    for _ in range(starts):
+        for contest in contests:
+            contest.measure()
+
+
+def _section(host: Contest, node: Contest, everything: Everything) -> Section:
+    others = {"node_exporter": node} | everything.others
+    rounds = zip(*(other.measured for other in others.values()), strict=True)
+    served = " + ".join(everything.served)
+    ours = everything.ours.measured
+    return Section(
+        "Start and memory",
+        _HOW,
+        [
+            _table("bts-exporter: host", host.measured, "node_exporter", node.measured),
+            _table(f"bts-exporter: {served}", ours, " + ".join(others), list(map(_sum, rounds))),
+        ],
+        facts=everything.missing,
+        bars=[
+            _bar("host: first scrape, s", START_SECONDS, [m.start for m in host.measured]),
+            _bar("host: MB", HOST_MB, [m.resident / 1e6 for m in host.measured]),
+            _bar(f"{served}: MB", ALL_MB, [m.resident / 1e6 for m in ours]),
+        ],
+    )
+
+
+def _sum(exporters: tuple[Measured, ...]) -> Measured:
+    return Measured(
+        max(m.start for m in exporters),
+        sum(m.resident for m in exporters),
+        sum(m.private for m in exporters),
+        sum(m.threads for m in exporters),
+        sum(m.samples for m in exporters),
+    )
+
+
+def _table(ours: str, measured: list[Measured], theirs: str, others: list[Measured]) -> Table:
+    def row(what: str, of: Callable[[Measured], float]) -> Row:
+        pair = [of(m) for m in measured], [of(m) for m in others]
+        return Row(what, list(map(spread, pair)), ratios(*pair))
+
+    return Table(
+        (ours, theirs),
+        "ratio",
+        [
+            row("start to first scrape, s", lambda m: m.start),
+            row("resident memory, MB", lambda m: m.resident / 1e6),
+            row("of it private, MB", lambda m: m.private / 1e6),
+            row("threads", lambda m: m.threads),
+            row("samples", lambda m: m.samples),
+        ],
+    )
+
+
+def _bar(what: str, limit: float, measured: list[float]) -> Bar:
+    median = spread(measured).median
+    return Bar(f"{what}: {median:.3g}, at most {limit:g}", median <= limit)

@@ -1,0 +1,141 @@
+"""A whole scrape of this machine over HTTP, beside Debian's node_exporter."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from measuring import Bench, Scraper, Server, ratios, running, spread
+from report import Row, Section, Table
+
+#: Scrapes of one contestant before it is the other's turn.
+TURN = 25
+
+_SERVES = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 1$', re.MULTILINE)
+_FAILS = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 0$', re.MULTILINE)
+
+
+@dataclass
+class Contestant:
+    """One server and what its scrapes cost."""
+
+    server: Server
+    path: str = "/metrics"
+    seconds: list[float] = field(default_factory=list)  # of each scrape
+    typical: list[float] = field(default_factory=list)  # median seconds of each turn
+    cpu: list[float] = field(default_factory=list)  # seconds a scrape, of each turn
+
+    def take_turn(self, *, packed: bool, pause: float = 0.0) -> None:
+        """Scrape it TURN times over one connection; `pause` is the seconds before each scrape."""
+        turn: list[float] = []
+        with Scraper(self.server.port, self.path, packed=packed) as scraper:
+            scraper.scrape()
+            before = self.server.cpu()
+            for _ in range(TURN):
+                time.sleep(pause)
+                answer = scraper.scrape()
+                if answer.status != 200:
+                    msg = f"status {answer.status}: {answer.text}"
+                    raise AssertionError(msg)
+                turn.append(answer.seconds)
+            self.cpu.append((self.server.cpu() - before) / TURN)
+        self.seconds += turn
+        self.typical.append(spread(turn).median)
+
+
+def run(bench: Bench) -> Section:
+    """Measure the defaults of both, and then both with the collectors that both have."""
+    ours, theirs = bench.start_ours(), bench.start_node_exporter()
+    with running(ours, theirs):
+        pages = [_page(server) for server in (ours, theirs)]
+        turns = bench.often(16, 4)
+        rows = _compared(ours, theirs, "plain", turns=turns, packed=False)
+        rows += _compared(ours, theirs, "gzip", turns=turns)
+        rows += _compared(ours, theirs, "gzip, 0.2 s apart", turns=bench.often(4, 1), pause=0.2)
+        rows += [
+            _counted("samples", [page.count("\n") - page.count("\n#") for page in pages]),
+            _counted("bytes plain", [len(page.encode()) for page in pages]),
+            _counted("bytes gzip", [_packed_size(server) for server in (ours, theirs)]),
+            _counted("resident MB", [s.memory().resident / 1e6 for s in (ours, theirs)]),
+        ]
+    served = [set(_SERVES.findall(page)) for page in pages]
+    common = sorted(served[0] & served[1])
+    return Section(
+        "Host scrape",
+        _how(turns * TURN),
+        [_table(rows), _table(_like_for_like(bench, common, turns))],
+        facts=[
+            f"{len(common)} collectors that both serve here: {', '.join(common)}",
+            f"only bts-exporter: {_names(served[0] - served[1])}",
+            f"only node_exporter: {_names(served[1] - served[0])}",
+            f"node_exporter reports as failed: {_names(set(_FAILS.findall(pages[1])))}",
+            f"bts-exporter reports as failed: {_names(set(_FAILS.findall(pages[0])))}",
+        ],
+    )
+
+
+def _how(scrapes: int) -> str:
+    return f"""\
+`collectors: {{host: }}` against Debian's prometheus-node-exporter with its default flags, the same machine, Prometheus'
+own request headers, one kept connection each, {scrapes} scrapes in turns of {TURN}. Wall is what the client sees, from sending
+to the last byte; CPU is that of the server's process by its own CPU clock. bts-exporter answers Prometheus with OpenMetrics,
+node_exporter with text. Both pages hold the exporter's metrics of itself. Back to back, caches are warm; "0.2 s apart"
+is nearer to how Prometheus scrapes. The second table is both with only those collectors that both serve here."""
+
+
+def _like_for_like(bench: Bench, common: list[str], turns: int) -> list[Row]:
+    flags = [f"--collector.{name}" for name in common]
+    ours = bench.start_ours()
+    theirs = bench.start_node_exporter("--collector.disable-defaults", *flags)
+    path = f"/metrics?{urlencode([('collect[]', name) for name in common])}"
+    with running(ours, theirs):
+        rows = _compared(ours, theirs, "gzip", turns=turns, path=path)
+        counts = [_page(ours, path), _page(theirs)]
+        return [*rows, _counted("samples", [page.count("\nnode_") for page in counts])]
+
+
+def _compared(  # noqa: PLR0913  # each has a name
+    ours: Server,
+    theirs: Server,
+    what: str,
+    *,
+    turns: int,
+    packed: bool = True,
+    pause: float = 0.0,
+    path: str = "/metrics",
+) -> list[Row]:
+    contestants = Contestant(ours, path), Contestant(theirs)
+    for _ in range(turns):
+        for contestant in contestants:
+            contestant.take_turn(packed=packed, pause=pause)
+    a, b = contestants
+    wall = [spread(second * 1000 for second in each.seconds) for each in contestants]
+    cpu = [spread(second * 1000 for second in each.cpu) for each in contestants]
+    return [
+        Row(f"{what}: wall, ms", wall, ratios(a.typical, b.typical)),
+        Row(f"{what}: CPU a scrape, ms", cpu, ratios(a.cpu, b.cpu)),
+    ]
+
+
+def _table(rows: list[Row]) -> Table:
+    return Table(("bts-exporter", "node_exporter"), "bts / node", rows)
+
+
+def _counted(what: str, figures: list[float]) -> Row:
+    return Row(what, figures, ratios([figures[0]], [figures[1]]))
+
+
+def _page(server: Server, path: str = "/metrics") -> str:
+    with Scraper(server.port, path, packed=False) as scraper:
+        return scraper.scrape().text
+
+
+def _packed_size(server: Server) -> int:
+    with Scraper(server.port) as scraper:
+        return len(scraper.scrape().body)
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,223 @@
+"""What is measured and how: server processes, what they cost, and a scraper that asks as Prometheus does."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from servers import Process, free_port, need
+
+#: What Debian 12's Prometheus (2.42) sends, word for word.
+PROMETHEUS = {
+    "User-Agent": "Prometheus/2.42.0+ds",
+    "Accept": (
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+        "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    ),
+}
+
+#: The least settings: this machine alone, no drop-in collectors.
+HOST_ONLY = "plugins: none\ncollectors: {host: }\n"
+
+_LIBC = ctypes.CDLL(None)
+_OURS = {"MALLOC_ARENA_MAX": "2"}  # as systemd/bts-exporter.service and Dockerfile set it
+
+
+class Spread(NamedTuple):
+    """Several measurements of one thing."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return the median of `values` and how far they lie apart."""
+    known = list(values)
+    return Spread(statistics.median(known), min(known), max(known))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Return above / below, pair by pair: each pair was measured one right after the other."""
+    return spread(a / b for a, b in zip(above, below, strict=True))
+
+
+class Memory(NamedTuple):
+    """Memory of a process in bytes, counted page by page (/proc/PID/smaps_rollup)."""
+
+    resident: int
+    #: Resident and in no other process, so that it is free when the process ends.
+    private: int
+
+
+class Answer(NamedTuple):
+    """One answer to a scrape."""
+
+    status: int
+    body: bytes  # as it came, packed or not
+    content_type: str
+    packed: bool
+    seconds: float  # from sending the request to the last byte
+
+    @property
+    def text(self) -> str:
+        """Return the page."""
+        return (gzip.decompress(self.body) if self.packed else self.body).decode()
+
+    @property
+    def samples(self) -> int:
+        """Return the number of samples on the page."""
+        return sum(not line.startswith("#") for line in self.text.splitlines())
+
+
+class Scraper:
+    """A client with one connection that it keeps, as Prometheus does."""
+
+    def __init__(self, port: int, path: str = "/metrics", *, packed: bool = True) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        self._path = path
+        self._headers = PROMETHEUS | {"Accept-Encoding": "gzip" if packed else "identity"}
+
+    def __enter__(self) -> Self:
+        self._connection.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def scrape(self, *, patience: float = 10) -> Answer:
+        """Return an answer of any status; `patience` is Prometheus' scrape_timeout in seconds."""
+        headers = self._headers | {"X-Prometheus-Scrape-Timeout-Seconds": f"{patience:g}"}
+        began = time.perf_counter()
+        self._connection.request("GET", self._path, headers=headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        seconds = time.perf_counter() - began
+        content_type = response.getheader("Content-Type", "")
+        packed = response.getheader("Content-Encoding") == "gzip"
+        return Answer(response.status, body, content_type, packed, seconds)
+
+
+class Server:
+    """A program that serves metrics on a free loopback port."""
+
+    def __init__(
+        self, argv: Callable[[int], Sequence[str]], folder: Path, env: dict[str, str] | None = None
+    ) -> None:
+        """Start it: `argv` makes the command line from a port; it is ready when `wait` returns."""
+        self.port = free_port()
+        folder.mkdir(parents=True)
+        plain = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(folder)}
+        self.began = time.perf_counter()
+        self._process = Process(argv(self.port), folder, plain | (env or {}))
+        self.pid = self._process.popen.pid
+
+    def wait(self, expected: str = "", path: str = "/metrics", seconds: float = 30.0) -> float:
+        """Return the seconds from the start until `path` was answered with `expected` in it.
+
+        RuntimeError with the end of the log when that does not happen.
+        """
+        while time.perf_counter() < self.began + seconds and self._process.popen.poll() is None:
+            try:
+                with Scraper(self.port, path, packed=False) as scraper:
+                    answer = scraper.scrape()
+            except OSError:
+                time.sleep(0.002)
+                continue
+            if answer.status == 200 and expected in answer.text:
+                return time.perf_counter() - self.began
+            time.sleep(0.05)
+        self.end()
+        log = self._process.log.read_text(errors="replace")[-2000:]
+        msg = f"{self._process.popen.args!r} gives no {expected} at {path}:\n{log}"
+        raise RuntimeError(msg)
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of all its threads, the ended ones too, to the nanosecond."""
+        clock = ctypes.c_int()
+        error = _LIBC.clock_getcpuclockid(self.pid, ctypes.byref(clock))
+        if error:
+            raise OSError(error, os.strerror(error), f"CPU clock of {self.pid}")
+        return time.clock_gettime(clock.value)
+
+    def memory(self) -> Memory:
+        """Return its memory now."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        kib = {name: int(value) for name, value in re.findall(r"(\w+): +(\d+) kB", rollup)}
+        return Memory(kib["Rss"] * 1024, (kib["Private_Clean"] + kib["Private_Dirty"]) * 1024)
+
+    def threads(self) -> int:
+        """Return the number of its threads now."""
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+    def end(self) -> None:
+        """End it, by its process id."""
+        self._process.kill()
+
+
+@dataclass
+class Bench:
+    """What every benchmark works with."""
+
+    folder: Path
+    quick: bool
+    _started: int = 0
+
+    def often(self, full: int, quick: int) -> int:
+        """Return how often to measure."""
+        return quick if self.quick else full
+
+    def new_folder(self, name: str) -> Path:
+        """Return the path of a folder that nobody had before; it is not made."""
+        self._started += 1
+        return self.folder / f"{self._started:03}-{name}"
+
+    def start_ours(self, settings: str = HOST_ONLY) -> Server:
+        """Start bts-exporter with `settings`, with the environment that its systemd unit gives it."""
+        folder = self.new_folder("bts-exporter")
+        config = self.folder / f"{folder.name}.yaml"
+        config.write_text(settings)
+        program = str(Path(sys.executable).with_name("bts-exporter"))
+        # Installed packages are compiled; sources in a working tree are, too, from the second start.
+        env = _OURS | {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
+        return Server(
+            lambda port: [
+                program,
+                f"--config.file={config}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            folder,
+            env,
+        )
+
+    def start_node_exporter(self, *flags: str) -> Server:
+        """Start Debian's node_exporter; pytest's Skipped where it is not installed."""
+        package = "prometheus-node-exporter"
+        program = need(package, package)
+        return Server(
+            lambda port: [program, f"--web.listen-address=127.0.0.1:{port}", *flags],
+            self.new_folder(package),
+        )
+
+
+@contextmanager
+def running(*servers: Server) -> Iterator[None]:
+    """Wait until `servers` serve metrics, and end them after the block."""
+    try:
+        for server in servers:
+            server.wait()
+        yield
+    finally:
+        for server in servers:
+            server.end()

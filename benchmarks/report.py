@@ -1,0 +1,159 @@
+"""Results as people read them: on the terminal and in docs/performance.md, from the same text."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from measuring import Spread
+
+_PYTHON_PACKAGES = (
+    "bts-exporter",
+    "hiredis",
+    "msgspec",
+    "paho-mqtt",
+    "prometheus-client",
+    "PyYAML",
+    "redis",
+    "urllib3",
+)
+_DEBIAN_PACKAGES = (
+    "mosquitto",
+    "prometheus-mqtt-exporter",
+    "prometheus-node-exporter",
+    "prometheus-redis-exporter",
+    "rabbitmq-server",
+    "redis-server",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured: a figure a contestant, and how they compare."""
+
+    what: str
+    figures: Sequence[Spread | float | None]
+    ratio: Spread | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Things measured side by side; `ratio` says what the last column divides."""
+
+    columns: Sequence[str]
+    ratio: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What has to hold."""
+
+    what: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """The results of one benchmark; `how` says what was done, so that it can be doubted."""
+
+    title: str
+    how: str
+    tables: Sequence[Table] = ()
+    facts: Sequence[str] = ()
+    bars: Sequence[Bar] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"## {self.title}", self.how, *map(_table, self.tables)]
+        if self.facts:
+            parts.append("\n".join(f"- {fact}" for fact in self.facts))
+        if self.bars:
+            verdict = {True: "holds", False: "**MISSED**"}
+            parts.append("\n".join(f"- {bar.what}: {verdict[bar.holds]}" for bar in self.bars))
+        return "\n\n".join(parts) + "\n"
+
+
+def document(sections: Sequence[Section], surroundings: str) -> str:
+    """Return the page of all results."""
+    head = f"""\
+# Performance
+
+Written by `make bench`; the same command measures your machine. Each cell is a median with the least
+and the greatest measurement. Contestants take turns within one run, since one machine's milliseconds
+are not another's and a busy neighbour slows both: a ratio is made of neighbouring turns, and is what
+to rely on.
+
+{surroundings}
+"""
+    return "\n".join([head, *map(str, sections)])
+
+
+def surroundings(load_before: float) -> str:
+    """Return what it ran on; `load_before` is the load average from before the benchmarks."""
+    load = f"load average {load_before:.2f} before and {os.getloadavg()[0]:.2f} after"
+    lines = [
+        f"{_cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, {_distribution()}, {load}.",
+        f"Python {platform.python_version()} with {_versions()}.",
+        f"Debian packages: {_debian_versions()}.",
+    ]
+    return "\n".join(lines)
+
+
+def _table(table: Table) -> str:
+    head = ["", *table.columns, table.ratio]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(_cells, table.rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _cells(row: Row) -> list[str]:
+    return [row.what, *map(_figure, row.figures), _figure(row.ratio)]
+
+
+def _figure(figure: Spread | float | None) -> str:
+    match figure:
+        case None:
+            return ""
+        case Spread(median, low, high) if low != high:
+            return f"{_number(median)} ({_number(low)}-{_number(high)})"
+        case Spread(median):
+            return _number(median)
+        case _:
+            return _number(figure)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown distribution")
+    except OSError:
+        return "unknown distribution"
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {metadata.version(name)}" for name in _PYTHON_PACKAGES)
+
+
+def _debian_versions() -> str:
+    argv = ["dpkg-query", "--show", "--showformat=${Package} ${Version}\n", *_DEBIAN_PACKAGES]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    except OSError:
+        return "unknown"
+    # A package that is known but not installed has no version.
+    return ", ".join(line for line in done.stdout.splitlines() if " " in line.strip()) or "none"

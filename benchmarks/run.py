@@ -1,0 +1,69 @@
+"""Measure bts-exporter beside the exporters that it replaces, in one run, and say whether the bars hold.
+
+A whole run writes docs/performance.md; `--quick` and chosen benchmarks only print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from measuring import Bench
+    from report import Section
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ("exposition", "host", "footprint", "crowd", "hanging")
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 if a bar is missed."""
+    arguments = _parser().parse_args()
+    sys.path.append(str(ROOT / "tests"))  # its servers are the brokers here
+    import measuring  # noqa: PLC0415  # needs the path
+    import report  # noqa: PLC0415  # as above
+
+    load = os.getloadavg()[0]
+    sections: list[Section] = []
+    with tempfile.TemporaryDirectory(prefix="bts-bench-") as folder:
+        bench = measuring.Bench(Path(folder), arguments.quick)
+        for name in arguments.benchmarks or BENCHMARKS:
+            sections.append(_run(name, bench))
+            print(sections[-1], flush=True)
+    surroundings = report.surroundings(load)
+    print(surroundings)
+    if not arguments.quick and not arguments.benchmarks:
+        page = ROOT / "docs/performance.md"
+        page.write_text(report.document(sections, surroundings))
+        print(f"written to {page.relative_to(ROOT)}")
+    return int(any(not bar.holds for section in sections for bar in section.bars))
+
+
+def _run(name: str, bench: Bench) -> Section:
+    from report import Section  # noqa: PLC0415  # needs the path
+
+    try:
+        section: Section = importlib.import_module(name).run(bench)
+    except pytest.skip.Exception as missing:
+        return Section(name.capitalize(), f"Skipped: {missing}")
+    return section
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; all"
+    )
+    parser.add_argument("--quick", action="store_true", help="measure less often; a minute in all")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The collector `time`: what time it is, where, and by which clock (the name is the standard library's)."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+
+from bts_collectors.host._files import read_value, text
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import Scrape, gauge
+
+_CLOCKSOURCE = ("device", "clocksource")
+
+
+class Time(Subsystem):
+    """The system time, its zone and the clock sources."""
+
+    name = "time"
+
+    now = gauge("node_time_seconds", "System time in Unix time (clock_gettime, CLOCK_REALTIME).")
+    offset = gauge(
+        "node_time_zone_offset_seconds",
+        "Offset of the local time zone east of UTC (localtime, tm_gmtoff).",
+        ("time_zone",),
+    )
+    available = gauge(
+        "node_time_clocksource_available_info",
+        "Clock sources that the kernel could use"
+        " (/sys/devices/system/clocksource/clocksource*/available_clocksource).",
+        _CLOCKSOURCE,
+    )
+    current = gauge(
+        "node_time_clocksource_current_info",
+        "Clock source that the kernel uses"
+        " (/sys/devices/system/clocksource/clocksource*/current_clocksource).",
+        _CLOCKSOURCE,
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._clocksource = f"{config.sysfs}/devices/system/clocksource/clocksource"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the time, and the clock sources where the kernel tells them."""
+        now = time.time()
+        zone = time.localtime(now)
+        scrape.emit(self.now, now)
+        scrape.emit(self.offset, zone.tm_gmtoff, zone.tm_zone)
+        for number in map(str, count()):
+            available = read_value(f"{self._clocksource}{number}/available_clocksource")
+            if available is None:
+                break
+            for source in dict.fromkeys(available.split()):
+                scrape.emit(self.available, 1, number, text(source))
+            current = read_value(f"{self._clocksource}{number}/current_clocksource")
+            if current:
+                scrape.emit(self.current, 1, number, text(current))
+
+
+COLLECTOR = Time

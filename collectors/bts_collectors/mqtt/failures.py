@@ -1,0 +1,116 @@
+"""Every way in which there is no answer, as a reason and a message that names place and cure.
+
+Pure: what the network thread saw goes in, the error for the scrape comes out.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+from bts_collectors.mqtt.link import Link
+from bts_collectors.mqtt.sysvalues import SysValues
+from bts_exporter import Reason, TargetError, Url
+
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+
+#: Codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
+_KEEP_ALIVE_TIMEOUT = 141
+_PROTOCOL_ERROR = 130
+_REFUSALS: dict[int, tuple[Reason, str]] = {
+    132: ("protocol", "the broker does not speak MQTT 3.1.1"),
+    133: ("protocol", "the broker refuses the client id bts-exporter-..."),
+    134: ("auth", "wrong user or password: set them in url and password"),
+    135: (
+        "auth",
+        "the broker refuses the user, password or anonymous access: set user and password",
+    ),
+    136: ("loading", "the broker says that it is unavailable: look at its log"),
+}
+
+
+def not_connected(url: Url, error: OSError) -> TargetError:
+    """Return why the TCP or TLS connection could not be made."""
+    match error:
+        case TimeoutError():
+            return TargetError(
+                "timeout", f"{url}: no connection in time: firewall, or broker hangs?"
+            )
+        case ConnectionRefusedError():
+            return TargetError(
+                "refused", f"{url}: nothing listens there: start the broker, or correct url"
+            )
+        case ssl.SSLError():
+            cure = "check its certificate (SSL_CERT_FILE names the CA) and that the port speaks TLS"
+            return TargetError("tls", f"{url}: no TLS connection: {error}: {cure}")
+        case socket.gaierror():
+            return TargetError(
+                "dns", f"{url}: the name does not resolve: correct url ({error.strerror})"
+            )
+        case ConnectionError():
+            hint = " (does the port speak TLS?)" if url.scheme == "mqtts" else ""
+            return TargetError("unreachable", f"{url}: the connection broke at once: {error}{hint}")
+        case OSError(errno=code) if code in _NO_ROUTE:
+            return TargetError("unreachable", f"{url}: no route: {error.strerror}")
+        case _:
+            return TargetError("os", f"{url}: {error}")
+
+
+def not_accepted(url: Url, refusal: int | None) -> TargetError:
+    """Return why the broker did not let us in; `refusal` is its code, None where it gave none."""
+    if refusal is None:
+        return TargetError(
+            "protocol",
+            f"{url}: no MQTT broker, as its answer to CONNECT shows: correct url"
+            " (a port that speaks TLS needs mqtts://)",
+        )
+    reason, message = _REFUSALS.get(refusal, ("protocol", f"CONNECT refused with code {refusal}"))
+    return TargetError(reason, f"{url}: {message}")
+
+
+def mute(url: Url, seconds: float) -> TargetError:
+    """Return the failure of a target that accepts the connection and says nothing."""
+    return TargetError(
+        "timeout",
+        f"{url}: no answer to CONNECT within {seconds:g} s: the broker hangs, or is none",
+    )
+
+
+def lost(url: Url, code: int) -> TargetError:
+    """Return why a working connection ended; `code` is what paho makes of it."""
+    if code == _KEEP_ALIVE_TIMEOUT:
+        return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
+    if code == _PROTOCOL_ERROR:
+        return TargetError("protocol", f"{url}: the broker sent what is no MQTT 3.1.1")
+    return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
+
+
+def why_down(url: Url, link: Link, values: SysValues, stale_after: float) -> TargetError:
+    """Return why there are no fresh values although the network thread runs."""
+    if not link.connected:
+        if link.failure is None:
+            return TargetError("timeout", f"{url}: no connection yet")
+        return TargetError(*link.failure)
+    if not link.granted:
+        return TargetError("timeout", f"{url}: no answer to SUBSCRIBE: the broker hangs")
+    if denied := [name for name, qos in link.granted.items() if qos < 0]:
+        cure = "allow the user to subscribe to it and read it"
+        return TargetError("noperm", f"{url}: subscription to {', '.join(denied)} denied: {cure}")
+    age = values.age()
+    if age is not None:
+        return TargetError(
+            "timeout",
+            f"{url}: no $SYS/broker/uptime for {age:.0f} s: the broker hangs, or its sys_interval is"
+            f" longer than stale_after ({stale_after:g} s)",
+        )
+    if values.heard:
+        return TargetError(
+            "protocol",
+            f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: not mosquitto?",
+        )
+    return TargetError(
+        "noperm",
+        f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
+        " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none",
+    )

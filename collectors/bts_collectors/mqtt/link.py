@@ -1,0 +1,56 @@
+"""What is known of the connection, for collections to show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bts_exporter import Reason
+
+#: Why a connection cannot be made, and why one ends: all that failures.py gives.
+CONNECT_REASONS: tuple[Reason, ...] = (
+    "auth",
+    "dns",
+    "internal",
+    "loading",
+    "os",
+    "protocol",
+    "refused",
+    "timeout",
+    "tls",
+    "unreachable",
+)
+DISCONNECT_REASONS: tuple[Reason, ...] = ("internal", "protocol", "timeout", "unreachable")
+
+
+class Failure(NamedTuple):
+    """Why there is no connection: kept without the exception, whose frames would keep the client."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(slots=True)
+class Link:
+    """The state of the connection and its past.
+
+    The network thread alone writes, one attribute at a time and mutable ones as a whole, so that
+    readers need no lock.
+    """
+
+    connected: bool = False
+    connects: int = 0
+    restarts: int = 0
+    message_errors: int = 0
+    disconnects: Counter[Reason] = field(default_factory=Counter)
+    connect_failures: Counter[Reason] = field(default_factory=Counter)
+    #: QoS granted by filter, -1 for denied; empty until the broker answers the subscription.
+    granted: dict[str, int] = field(default_factory=dict)
+    #: Why the last attempt or connection ended; None before the first end.
+    failure: Failure | None = None
+
+    def note(self, failure: Failure, *, was_connected: bool) -> None:
+        """Count the end of a connection, or of the attempt to make one."""
+        self.failure = failure
+        (self.disconnects if was_connected else self.connect_failures)[failure.reason] += 1

@@ -1,0 +1,84 @@
+"""The network thread: one connection after the other, whatever ends them, until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event, Thread
+
+from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.link import Failure, Link
+from bts_collectors.mqtt.session import Receiver, Session, Target
+from bts_exporter import TargetError
+
+log = logging.getLogger(__name__)
+
+#: Seconds between the end of a connection and the next attempt; doubled by each that fails.
+RETRY_FIRST = 0.5
+RETRY_LAST = 15.0
+#: Seconds to wait for the thread's goodbye to the broker.
+STOP_SECONDS = 2.0
+
+
+class Supervisor:
+    """Runs sessions in a thread of its own and keeps account of how they end."""
+
+    def __init__(self, target: Target, receiver: Receiver, answered: Event) -> None:
+        """Set `answered` as soon as the first attempt has ended."""
+        self.link = Link()
+        self._target = target
+        self._receiver = receiver
+        self._answered = answered
+        self._stopping = Event()
+        self._failure: Failure | None = None
+        self._session_guard = Guard(self._note_crash)
+        self._message_guard = Guard(self._note_message_error)
+        self._thread = Thread(target=self._run, name="bts-mqtt-network", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the network thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the connection; a thread that is stuck in a connection attempt is left to itself."""
+        self._stopping.set()
+        if self.alive:
+            self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        delay = 0.0
+        while not self._stopping.wait(delay):
+            connected = self._attempt()
+            self._answered.set()
+            delay = RETRY_FIRST if connected else min(max(delay * 2, RETRY_FIRST), RETRY_LAST)
+
+    def _attempt(self) -> bool:
+        """Run one session to its end; return whether it got as far as a connection."""
+        connects = self.link.connects
+        self._failure = None
+        with self._session_guard:
+            try:
+                session = Session(self._target, self._receiver, self.link, self._message_guard)
+                session.run(self._stopping)
+            except TargetError as error:
+                self._failure = Failure(error.reason, str(error))
+        connected = self.link.connects > connects
+        if self._failure:
+            self.link.note(self._failure, was_connected=connected)
+        return connected
+
+    def _note_crash(self, error: Exception) -> None:
+        self.link.restarts += 1
+        message = f"the MQTT client failed: {type(error).__name__}: {error}"
+        self._failure = Failure("internal", f"{self._target.url}: {message}")
+        log.error("%s: network thread restarted", self._target.url, exc_info=error)
+
+    def _note_message_error(self, error: Exception) -> None:
+        self.link.message_errors += 1
+        # The first one shows where the defect is; at a thousand messages a second one is enough.
+        level = logging.ERROR if self.link.message_errors == 1 else logging.DEBUG
+        log.log(level, "%s: a message was not handled", self._target.url, exc_info=error)

@@ -1,0 +1,185 @@
+"""What mosquitto says of itself under `$SYS/broker/`: one topic, one payload, one value.
+
+Pure: no connection, no clock. https://mosquitto.org/man/mosquitto-8.html lists the topics.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from bts_exporter import Metric, counter, gauge
+
+#: The filter that reaches all of it: `#` alone does not match topics that begin with `$`.
+FILTER = "$SYS/#"
+PREFIX = "$SYS/broker/"
+#: The one topic that is published at every sys_interval, changed or not.
+UPTIME = PREFIX + "uptime"
+STORED = PREFIX + "store/messages/count"
+RETAINED = PREFIX + "retained messages/count"
+
+#: A bridge's name may be any text, and any client may publish its topic: no more than these.
+MAX_BRIDGES = 100
+MAX_BRIDGE_NAME = 128  # characters
+
+_NUMBER = re.compile(rb"\d{1,20}(?:\.\d{1,9})?")
+_UPTIME = re.compile(rb"(\d{1,15})(?: seconds)?")
+_VERSION = re.compile(rb"(?:mosquitto version )?([0-9][0-9A-Za-z.+~-]{0,63})")
+_BRIDGE = re.compile(rf"connection/([^/]{{1,{MAX_BRIDGE_NAME}}})/state")
+
+
+class Reading(NamedTuple):
+    """One sample that a message of the broker gives."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: float
+
+
+UPTIME_SECONDS = gauge("mosquitto_uptime_seconds", "Seconds since the broker's start (uptime).")
+INFO = gauge(
+    "mosquitto_info",
+    "A metric with a constant '1' value, labelled by the broker's version (version).",
+    "version",
+)
+BRIDGE_UP = gauge(
+    "mosquitto_bridge_up",
+    "Whether the bridge is connected (connection/BRIDGE/state).",
+    "bridge",
+)
+QUEUED = gauge(
+    "mosquitto_queued_messages",
+    "Messages held for clients, each counted once: store/messages/count less retained messages/count.",
+)
+_CLIENTS = gauge(
+    "mosquitto_clients",
+    "Clients by state; disconnected are those with a session that outlives the connection"
+    " (clients/connected, clients/disconnected).",
+    "state",
+)
+
+#: Topic below `$SYS/broker/` -> metric and label values, for payloads that are plain numbers.
+NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
+    {
+        "clients/connected": (_CLIENTS, ("connected",)),
+        "clients/disconnected": (_CLIENTS, ("disconnected",)),
+    }
+    | {
+        topic: (metric, ())
+        for topic, metric in {
+            "clients/total": gauge(
+                "mosquitto_sessions", "Clients, connected or not (clients/total)."
+            ),
+            "clients/maximum": gauge(
+                "mosquitto_clients_max", "Most clients connected at once (clients/maximum)."
+            ),
+            "clients/expired": counter(
+                "mosquitto_clients_expired_total",
+                "Sessions removed by persistent_client_expiration (clients/expired).",
+            ),
+            "messages/received": counter(
+                "mosquitto_packets_received_total",
+                "MQTT packets of any type received (messages/received).",
+            ),
+            "messages/sent": counter(
+                "mosquitto_packets_sent_total", "MQTT packets of any type sent (messages/sent)."
+            ),
+            "bytes/received": counter(
+                "mosquitto_network_bytes_received_total", "Bytes received (bytes/received)."
+            ),
+            "bytes/sent": counter("mosquitto_network_bytes_sent_total", "Bytes sent (bytes/sent)."),
+            "publish/messages/received": counter(
+                "mosquitto_messages_received_total",
+                "PUBLISH packets received (publish/messages/received).",
+            ),
+            "publish/messages/sent": counter(
+                "mosquitto_messages_sent_total", "PUBLISH packets sent (publish/messages/sent)."
+            ),
+            "publish/messages/dropped": counter(
+                "mosquitto_messages_dropped_total",
+                "Messages dropped because a client's queue was full or its connection too slow"
+                " (publish/messages/dropped).",
+            ),
+            "publish/bytes/received": counter(
+                "mosquitto_payload_bytes_received_total",
+                "Payload bytes of PUBLISH packets received (publish/bytes/received).",
+            ),
+            "publish/bytes/sent": counter(
+                "mosquitto_payload_bytes_sent_total",
+                "Payload bytes of PUBLISH packets sent (publish/bytes/sent).",
+            ),
+            "store/messages/count": gauge(
+                "mosquitto_store_messages",
+                "Messages in the store, retained or queued (store/messages/count).",
+            ),
+            "store/messages/bytes": gauge(
+                "mosquitto_store_bytes",
+                "Payload bytes in the store, retained or queued (store/messages/bytes).",
+            ),
+            "retained messages/count": gauge(
+                "mosquitto_retained_messages",
+                "Retained messages, those of $SYS included (retained messages/count).",
+            ),
+            "subscriptions/count": gauge(
+                "mosquitto_subscriptions", "Subscriptions (subscriptions/count)."
+            ),
+            "shared_subscriptions/count": gauge(
+                "mosquitto_shared_subscriptions",
+                "Shared subscriptions (shared_subscriptions/count).",
+            ),
+            "heap/current": gauge(
+                "mosquitto_heap_bytes", "Memory that the broker has allocated (heap/current)."
+            ),
+            "heap/maximum": gauge(
+                "mosquitto_heap_max_bytes",
+                "Most memory that the broker had allocated (heap/maximum).",
+            ),
+        }.items()
+    }
+)
+
+#: Every metric of this file, for the declarations of the collector.
+METRICS: tuple[Metric, ...] = (
+    UPTIME_SECONDS,
+    INFO,
+    BRIDGE_UP,
+    QUEUED,
+    *dict.fromkeys(metric for metric, _ in NUMBERS.values()),
+)
+
+
+def read(topic: str, payload: bytes) -> Reading | None:
+    """Return the sample that a message gives; None for unknown topics and payloads without a value."""
+    name = topic.removeprefix(PREFIX)
+    if name == topic:
+        return None
+    if name == "uptime":
+        uptime = _UPTIME.fullmatch(payload)
+        return Reading(UPTIME_SECONDS, (), float(uptime[1])) if uptime else None
+    if name == "version":
+        version = _VERSION.fullmatch(payload)
+        return Reading(INFO, (version[1].decode("ascii"),), 1) if version else None
+    if name in NUMBERS:
+        metric, labels = NUMBERS[name]
+        return Reading(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
+    return _read_bridge(name, payload)
+
+
+def _read_bridge(name: str, payload: bytes) -> Reading | None:
+    bridge = _BRIDGE.fullmatch(name)
+    if bridge is None or payload not in {b"0", b"1"}:
+        return None
+    return Reading(BRIDGE_UP, (bridge[1],), float(payload))
+
+
+def queued(readings: Mapping[str, Reading]) -> float | None:
+    """Return the messages held for clients, from the readings by topic; None unless both counts are known.
+
+    The two counts are taken one after the other: just after a start the second may be ahead.
+    """
+    stored, retained = readings.get(STORED), readings.get(RETAINED)
+    if stored is None or retained is None:
+        return None
+    return max(0.0, stored.value - retained.value)

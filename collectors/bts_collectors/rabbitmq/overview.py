@@ -1,0 +1,147 @@
+"""The cluster as a whole, from /api/overview."""
+
+from __future__ import annotations
+
+from bts_collectors.rabbitmq.samples import emit_fields, emit_known
+from bts_collectors.rabbitmq.shapes import MessageStats, ObjectTotals, Overview
+from bts_exporter import Scrape, counter, gauge
+
+#: The protocol that counts of the overview are given for: it does not tell protocols apart.
+PROTOCOL = "amqp091"
+#: As above, for the types of queues.
+QUEUE_TYPE = "any"
+#: Where samples come from, beside the endpoints that RabbitMQ's own exporter names here.
+ENDPOINT = "management"
+
+IDENTITY = gauge(
+    "rabbitmq_identity_info",
+    "The node that answers and the cluster it belongs to (/api/overview node, cluster_name).",
+    ("rabbitmq_node", "rabbitmq_cluster", "rabbitmq_endpoint"),
+)
+BUILD = gauge(
+    "rabbitmq_build_info",
+    "Versions of the node that answers (/api/overview rabbitmq_version, erlang_version, product_*).",
+    ("rabbitmq_version", "erlang_version", "product_name", "product_version"),
+)
+STATS_DISABLED = gauge(
+    "rabbitmq_management_stats_disabled",
+    "Whether the management plug-in collects no statistics (/api/overview disable_stats).",
+)
+OBJECTS = {
+    "connections": gauge(
+        "rabbitmq_connections",
+        "Open connections (/api/overview object_totals.connections).",
+    ),
+    "channels": gauge(
+        "rabbitmq_channels",
+        "Open channels (/api/overview object_totals.channels).",
+    ),
+    "consumers": gauge(
+        "rabbitmq_consumers",
+        "Attached consumers (/api/overview object_totals.consumers).",
+    ),
+    "queues": gauge(
+        "rabbitmq_queues",
+        "Queues (/api/overview object_totals.queues).",
+    ),
+    "exchanges": gauge(
+        "rabbitmq_exchanges",
+        "Exchanges (/api/overview object_totals.exchanges).",
+    ),
+}
+CONSUMERS = gauge(
+    "rabbitmq_global_consumers",
+    "Attached consumers (/api/overview object_totals.consumers).",
+    ("protocol",),
+)
+IN = {
+    "publish": counter(
+        "rabbitmq_global_messages_received_total",
+        "Messages received from publishers (/api/overview message_stats.publish).",
+        ("protocol",),
+    ),
+    "confirm": counter(
+        "rabbitmq_global_messages_confirmed_total",
+        "Messages confirmed to publishers (/api/overview message_stats.confirm).",
+        ("protocol",),
+    ),
+    "drop_unroutable": counter(
+        "rabbitmq_global_messages_unroutable_dropped_total",
+        "Messages dropped since no queue takes them (/api/overview message_stats.drop_unroutable).",
+        ("protocol",),
+    ),
+    "return_unroutable": counter(
+        "rabbitmq_global_messages_unroutable_returned_total",
+        "Messages returned since no queue takes them (/api/overview message_stats.return_unroutable).",
+        ("protocol",),
+    ),
+}
+OUT = {
+    "deliver_get": counter(
+        "rabbitmq_global_messages_delivered_total",
+        "Messages delivered in any way (/api/overview message_stats.deliver_get).",
+        ("protocol", "queue_type"),
+    ),
+    "deliver": counter(
+        "rabbitmq_global_messages_delivered_consume_manual_ack_total",
+        "Messages delivered to consumers that acknowledge (/api/overview message_stats.deliver).",
+        ("protocol", "queue_type"),
+    ),
+    "deliver_no_ack": counter(
+        "rabbitmq_global_messages_delivered_consume_auto_ack_total",
+        "Messages delivered to consumers that do not (/api/overview message_stats.deliver_no_ack).",
+        ("protocol", "queue_type"),
+    ),
+    "get": counter(
+        "rabbitmq_global_messages_delivered_get_manual_ack_total",
+        "Messages fetched, to be acknowledged (/api/overview message_stats.get).",
+        ("protocol", "queue_type"),
+    ),
+    "get_no_ack": counter(
+        "rabbitmq_global_messages_delivered_get_auto_ack_total",
+        "Messages fetched, not to be acknowledged (/api/overview message_stats.get_no_ack).",
+        ("protocol", "queue_type"),
+    ),
+    "get_empty": counter(
+        "rabbitmq_global_messages_get_empty_total",
+        "Fetches that found no message (/api/overview message_stats.get_empty).",
+        ("protocol", "queue_type"),
+    ),
+    "redeliver": counter(
+        "rabbitmq_global_messages_redelivered_total",
+        "Messages delivered again (/api/overview message_stats.redeliver).",
+        ("protocol", "queue_type"),
+    ),
+    "ack": counter(
+        "rabbitmq_global_messages_acknowledged_total",
+        "Messages acknowledged by consumers (/api/overview message_stats.ack).",
+        ("protocol", "queue_type"),
+    ),
+}
+METRICS = (IDENTITY, BUILD, STATS_DISABLED, OBJECTS, CONSUMERS, IN, OUT)
+
+
+def emit_overview(scrape: Scrape, overview: Overview) -> None:
+    """Emit what the overview holds."""
+    _emit_names(scrape, overview)
+    emit_known(scrape, STATS_DISABLED, overview.disable_stats)
+    totals, stats = overview.object_totals, overview.message_stats
+    if isinstance(totals, ObjectTotals):
+        emit_fields(scrape, OBJECTS, totals)
+        emit_known(scrape, CONSUMERS, totals.consumers, PROTOCOL)
+    if isinstance(stats, MessageStats):
+        emit_fields(scrape, IN, stats, PROTOCOL)
+        emit_fields(scrape, OUT, stats, PROTOCOL, QUEUE_TYPE)
+
+
+def _emit_names(scrape: Scrape, overview: Overview) -> None:
+    # The node is missing for users without the tag `monitoring`.
+    scrape.emit(IDENTITY, 1, overview.node or "", overview.cluster_name or "", ENDPOINT)
+    scrape.emit(
+        BUILD,
+        1,
+        overview.rabbitmq_version or "",
+        overview.erlang_version or "",
+        overview.product_name or "",
+        overview.product_version or "",
+    )

@@ -1,0 +1,329 @@
+"""The queues of all virtual hosts, one by one, from /api/queues and /api/consumers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from bts_collectors.rabbitmq.samples import emit_fields, emit_known
+from bts_collectors.rabbitmq.shapes import (
+    Arguments,
+    Consumer,
+    MessageStats,
+    ObjectTotals,
+    Overview,
+    Policy,
+    Queue,
+    columns,
+    known,
+)
+from bts_exporter import Scrape, counter, gauge
+
+LABELS = ("vhost", "queue")
+
+#: From here on a listing without `columns` is the cheap one, and one with them the expensive one.
+PLAIN_SINCE = (3, 13)
+#: No time in seconds since 1970 is as large before the year 5138: it is one in milliseconds.
+MILLISECONDS_FROM = 100_000_000_000
+
+STREAM = "stream"
+CLASSIC = "classic"
+#: Types that the API shortens; others come as they are.
+SHORTENED = (CLASSIC, "quorum", STREAM)
+
+GAUGES = {
+    "messages_ready": gauge(
+        "rabbitmq_queue_messages_ready",
+        "Messages ready for delivery; of a stream, the length of its log (/api/queues messages_ready).",
+        LABELS,
+    ),
+    "messages_unacknowledged": gauge(
+        "rabbitmq_queue_messages_unacked",
+        "Messages delivered and not acknowledged (/api/queues messages_unacknowledged).",
+        LABELS,
+    ),
+    "messages": gauge(
+        "rabbitmq_queue_messages",
+        "Messages ready and unacknowledged (/api/queues messages).",
+        LABELS,
+    ),
+    "messages_ram": gauge(
+        "rabbitmq_queue_messages_ram",
+        "Messages held in memory (/api/queues messages_ram).",
+        LABELS,
+    ),
+    "messages_persistent": gauge(
+        "rabbitmq_queue_messages_persistent",
+        "Persistent messages (/api/queues messages_persistent).",
+        LABELS,
+    ),
+    "message_bytes": gauge(
+        "rabbitmq_queue_messages_bytes",
+        "Size of the bodies of all messages (/api/queues message_bytes).",
+        LABELS,
+    ),
+    "message_bytes_ready": gauge(
+        "rabbitmq_queue_messages_ready_bytes",
+        "Size of the bodies of ready messages (/api/queues message_bytes_ready).",
+        LABELS,
+    ),
+    "message_bytes_unacknowledged": gauge(
+        "rabbitmq_queue_messages_unacked_bytes",
+        "Size of the bodies of unacknowledged messages (/api/queues message_bytes_unacknowledged).",
+        LABELS,
+    ),
+    "memory": gauge(
+        "rabbitmq_queue_process_memory_bytes",
+        "Memory of the queue's Erlang process (/api/queues memory).",
+        LABELS,
+    ),
+    "consumers": gauge(
+        "rabbitmq_queue_consumers",
+        "Consumers attached to the queue (/api/queues consumers).",
+        LABELS,
+    ),
+    "consumer_capacity": gauge(
+        "rabbitmq_queue_consumer_capacity",
+        "Share of time in which the queue could deliver at once (/api/queues consumer_capacity).",
+        LABELS,
+    ),
+    "consumer_utilisation": gauge(
+        "rabbitmq_queue_consumer_utilisation",
+        "As rabbitmq_queue_consumer_capacity, called so before RabbitMQ 3.9 (/api/queues consumer_utilisation).",
+        LABELS,
+    ),
+}
+COUNTERS = {
+    "publish": counter(
+        "rabbitmq_queue_messages_published_total",
+        "Messages published into the queue (/api/queues message_stats.publish).",
+        LABELS,
+    ),
+    "deliver": counter(
+        "rabbitmq_queue_messages_delivered_ack_total",
+        "Messages delivered to consumers that acknowledge (/api/queues message_stats.deliver).",
+        LABELS,
+    ),
+    "deliver_no_ack": counter(
+        "rabbitmq_queue_messages_delivered_total",
+        "Messages delivered to consumers that do not (/api/queues message_stats.deliver_no_ack).",
+        LABELS,
+    ),
+    "get": counter(
+        "rabbitmq_queue_get_ack_total",
+        "Messages fetched, to be acknowledged (/api/queues message_stats.get).",
+        LABELS,
+    ),
+    "get_no_ack": counter(
+        "rabbitmq_queue_get_total",
+        "Messages fetched, not to be acknowledged (/api/queues message_stats.get_no_ack).",
+        LABELS,
+    ),
+    "get_empty": counter(
+        "rabbitmq_queue_get_empty_total",
+        "Fetches that found no message (/api/queues message_stats.get_empty).",
+        LABELS,
+    ),
+    "redeliver": counter(
+        "rabbitmq_queue_messages_redelivered_total",
+        "Messages delivered again (/api/queues message_stats.redeliver).",
+        LABELS,
+    ),
+    "ack": counter(
+        "rabbitmq_queue_messages_acked_total",
+        "Messages acknowledged by consumers (/api/queues message_stats.ack).",
+        LABELS,
+    ),
+}
+INFO = gauge(
+    "rabbitmq_queue_info",
+    "What the queue is (/api/queues type, durable, policy, node).",
+    (*LABELS, "queue_type", "durable", "policy", "node"),
+)
+STATE = gauge(
+    "rabbitmq_queue_state",
+    "1 for the state that the queue is in (/api/queues state).",
+    (*LABELS, "state"),
+)
+MEMBERS = gauge(
+    "rabbitmq_queue_members",
+    "Replicas of a quorum queue or stream (/api/queues members).",
+    LABELS,
+)
+ONLINE = gauge(
+    "rabbitmq_queue_members_online",
+    "Replicas of a quorum queue or stream that run (/api/queues online).",
+    LABELS,
+)
+MAX_LENGTH = gauge(
+    "rabbitmq_queue_max_length",
+    "Limit of messages, the lower of the queue's and its policy's"
+    " (/api/queues arguments.x-max-length, effective_policy_definition.max-length).",
+    LABELS,
+)
+IDLE_SINCE = gauge(
+    "rabbitmq_queue_idle_since_seconds",
+    "Unix time since which nothing happens in the queue (/api/queues idle_since).",
+    LABELS,
+)
+HEAD_TIMESTAMP = gauge(
+    "rabbitmq_queue_head_message_timestamp",
+    "Unix time that the publisher of the oldest message not acknowledged yet put on it"
+    " (/api/queues head_message_timestamp).",
+    LABELS,
+)
+HEAD_AGE = gauge(
+    "rabbitmq_queue_head_message_age_seconds",
+    "Time since the oldest message not acknowledged yet was published"
+    " (the exporter's clock less /api/queues head_message_timestamp).",
+    LABELS,
+)
+AUTO_ACK = gauge(
+    "rabbitmq_queue_consumers_auto_ack",
+    "Consumers that acknowledge nothing: the queue looks empty whatever waits at them"
+    " (/api/consumers ack_required).",
+    LABELS,
+)
+PERMISSION_GAP = gauge(
+    "rabbitmq_permission_gap",
+    "Queues that the cluster has and the exporter's user has no permission to see"
+    " (/api/overview object_totals.queues less the length of /api/queues).",
+)
+METRICS = (
+    GAUGES,
+    COUNTERS,
+    INFO,
+    STATE,
+    MEMBERS,
+    ONLINE,
+    MAX_LENGTH,
+    IDLE_SINCE,
+    HEAD_TIMESTAMP,
+    HEAD_AGE,
+    AUTO_ACK,
+    PERMISSION_GAP,
+)
+
+
+def queues_path(overview: Overview | None) -> str:
+    """Return the path of the cheapest listing that this broker has."""
+    if overview is not None and overview.disable_stats is True:
+        # Without its statistics, counts have to be asked for.
+        return "/api/queues?disable_stats=true&enable_queue_totals=true"
+    version = overview.rabbitmq_version if overview is not None else None
+    match = re.match(r"(\d+)\.(\d+)", version or "")
+    if match and (int(match[1]), int(match[2])) >= PLAIN_SINCE:
+        return "/api/queues"
+    return f"/api/queues?{columns(Queue)}"
+
+
+def consumers_path() -> str:
+    """Return the path of the list of consumers, with no more than is used."""
+    return f"/api/consumers?{columns(Consumer)}"
+
+
+def want_consumers(queues: Iterable[Queue]) -> bool:
+    """Return whether any queue has consumers that may be blind."""
+    return any(queue.type != STREAM and known(queue.consumers) for queue in queues)
+
+
+def count_auto_ack(consumers: Iterable[Consumer]) -> Counter[tuple[str, str]]:
+    """Return the number of consumers that acknowledge nothing, by (vhost, queue)."""
+    return Counter(
+        (consumer.queue.vhost, consumer.queue.name)
+        for consumer in consumers
+        if consumer.ack_required is False
+    )
+
+
+def emit_queues(scrape: Scrape, queues: Iterable[Queue], now: float) -> None:
+    """Emit what is known of each queue; `now` is Unix time."""
+    for queue in queues:
+        labels = (queue.vhost, queue.name)
+        emit_fields(scrape, GAUGES, queue, *labels)
+        if isinstance(queue.message_stats, MessageStats):
+            emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
+        _emit_nature(scrape, queue)
+        emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
+        published = head_timestamp(queue)
+        if published is not None:
+            scrape.emit(HEAD_TIMESTAMP, published, *labels)
+            scrape.emit(HEAD_AGE, max(now - published, 0), *labels)
+
+
+def emit_auto_ack(
+    scrape: Scrape, queues: Iterable[Queue], counts: Counter[tuple[str, str]] | None
+) -> None:
+    """Emit the number of blind consumers; `counts` is None where it is unknown.
+
+    Not for streams: theirs read a log that stays, and acknowledge in another way.
+    """
+    for queue in queues:
+        key = (queue.vhost, queue.name)
+        if queue.type == STREAM or known(queue.consumers) is None:
+            continue
+        if counts is not None:
+            scrape.emit(AUTO_ACK, counts[key], *key)
+        elif queue.consumers == 0:
+            scrape.emit(AUTO_ACK, 0, *key)
+
+
+def emit_permission_gap(scrape: Scrape, overview: Overview, queues: Sequence[Queue]) -> None:
+    """Emit how many queues the user cannot see; a fleeting value is a queue that came or went."""
+    totals = overview.object_totals
+    there = known(totals.queues) if isinstance(totals, ObjectTotals) else None
+    if there is not None:
+        scrape.emit(PERMISSION_GAP, max(there - len(queues), 0))
+
+
+def head_timestamp(queue: Queue) -> float | None:
+    """Return when the oldest message was published, in Unix time, if its publisher says so."""
+    timestamp = known(queue.head_message_timestamp)
+    if timestamp is None or timestamp <= 0:
+        return None
+    return timestamp / 1000 if timestamp >= MILLISECONDS_FROM else timestamp
+
+
+def idle_since(queue: Queue) -> float | None:
+    """Return since when the queue is idle, in Unix time.
+
+    Spelled `2026-01-02T03:04:05.678+00:00` or, before RabbitMQ 3.9, `2026-01-02 3:04:05`.
+    """
+    match = re.match(r"(\d+)-(\d+)-(\d+)[ T](\d+):(\d+):(\d+)", str(queue.idle_since))
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = map(int, match.groups())
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def queue_type(queue: Queue) -> str:
+    """Return the type as RabbitMQ's own exporter spells it, such as `rabbit_classic_queue`."""
+    kind = queue.type or ""
+    return f"rabbit_{kind}_queue" if kind in SHORTENED else kind
+
+
+def max_length(queue: Queue) -> float | None:
+    """Return the limit of messages in force."""
+    arguments, policy = queue.arguments, queue.effective_policy_definition
+    limits = (
+        known(arguments.max_length) if isinstance(arguments, Arguments) else None,
+        known(policy.max_length) if isinstance(policy, Policy) else None,
+    )
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _emit_nature(scrape: Scrape, queue: Queue) -> None:
+    labels = (queue.vhost, queue.name)
+    durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
+    scrape.emit(INFO, 1, *labels, queue_type(queue), durable, queue.policy or "", queue.node or "")
+    if queue.state:
+        scrape.emit(STATE, 1, *labels, queue.state)
+    for metric, names in ((MEMBERS, queue.members), (ONLINE, queue.online)):
+        if isinstance(names, list):
+            scrape.emit(metric, len(names), *labels)
+    emit_known(scrape, MAX_LENGTH, max_length(queue), *labels)

@@ -1,0 +1,40 @@
+"""One round of questions: what one of them gets no answer to, the others are still asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+
+from bts_collectors.rabbitmq.client import Answer, Client
+from bts_exporter import TargetError
+
+T = TypeVar("T")
+
+
+class Round:
+    """The questions of one collection, which has `seconds` for all of them."""
+
+    def __init__(self, client: Client, seconds: float) -> None:
+        self._client = client
+        self._deadline = monotonic() + seconds
+        #: What went wrong, in the order of the questions.
+        self.failures: list[TargetError] = []
+
+    def ask(self, path: str, read: Callable[[Answer], T], share: float = 1.0) -> T | None:
+        """Return what `read` makes of the answer, or None after noting why there is none.
+
+        At most `share` of the time left is spent on it, so that some remains for the others.
+        """
+        seconds = max(share * (self._deadline - monotonic()), 0.0)
+        try:
+            return read(self._client.get(path, seconds))
+        except TargetError as error:
+            self.failures.append(error)
+            return None
+
+    def end(self) -> None:
+        """Raise what went wrong, if anything did, with the first reason and all messages."""
+        if self.failures:
+            first = self.failures[0]
+            raise TargetError(first.reason, "; ".join(map(str, self.failures))) from first

@@ -1,0 +1,181 @@
+"""What of the management API's answers is used, typed, in the shapes of RabbitMQ 3.8 to 4.x.
+
+All but names may be missing: fields come and go with versions, queue types and a queue's age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import msgspec
+
+#: A number, or a word in its place: `NaN`, `unknown`, `disk_free_monitoring_disabled`, empty.
+Number = int | float | str | None
+Text = str | None
+Flag = bool | str | None
+#: Erlang has one empty list, and an empty object or text may be spelled like it.
+Nothing = list[Any] | None
+
+
+class Shape(msgspec.Struct, gc=False):
+    """A part of an answer; unknown fields are skipped."""
+
+
+class MessageStats(Shape):
+    """`message_stats`: cumulative counts; each is missing until it happened first."""
+
+    publish: Number = None
+    confirm: Number = None
+    drop_unroutable: Number = None
+    return_unroutable: Number = None
+    ack: Number = None
+    deliver: Number = None
+    deliver_no_ack: Number = None
+    deliver_get: Number = None
+    get: Number = None
+    get_no_ack: Number = None
+    get_empty: Number = None
+    redeliver: Number = None
+
+
+class ObjectTotals(Shape):
+    """`object_totals` of the overview; `consumers` only for users who may see all."""
+
+    connections: Number = None
+    channels: Number = None
+    consumers: Number = None
+    queues: Number = None
+    exchanges: Number = None
+
+
+class Overview(Shape):
+    """/api/overview."""
+
+    rabbitmq_version: Text = None
+    erlang_version: Text = None
+    product_name: Text = None
+    product_version: Text = None
+    cluster_name: Text = None
+    node: Text = None
+    disable_stats: Flag = None
+    object_totals: ObjectTotals | Nothing = None
+    message_stats: MessageStats | Nothing = None
+
+
+class Node(Shape):
+    """An item of /api/nodes; a node that is down has little more than its name."""
+
+    name: str
+    running: Flag = None
+    partitions: list[Any] | str | None = None
+    uptime: Number = None
+    fd_used: Number = None
+    fd_total: Number = None
+    sockets_used: Number = None
+    sockets_total: Number = None
+    mem_used: Number = None
+    mem_limit: Number = None
+    mem_alarm: Flag = None
+    disk_free: Number = None
+    disk_free_limit: Number = None
+    disk_free_alarm: Flag = None
+    proc_used: Number = None
+    proc_total: Number = None
+    run_queue: Number = None
+    gc_num: Number = None
+    gc_bytes_reclaimed: Number = None
+    context_switches: Number = None
+    connection_created: Number = None
+    connection_closed: Number = None
+    channel_created: Number = None
+    channel_closed: Number = None
+    queue_declared: Number = None
+    queue_created: Number = None
+    queue_deleted: Number = None
+
+
+class Arguments(Shape):
+    """`arguments` of a queue."""
+
+    max_length: Number = msgspec.field(default=None, name="x-max-length")
+
+
+class Policy(Shape):
+    """`effective_policy_definition` of a queue: its policy and operator policy together."""
+
+    max_length: Number = msgspec.field(default=None, name="max-length")
+
+
+class Queue(Shape):
+    """An item of /api/queues."""
+
+    name: str
+    vhost: str
+    type: Text = None
+    state: Text = None
+    node: Text = None
+    policy: Text = None
+    durable: Flag = None
+    members: list[Any] | str | None = None
+    online: list[Any] | str | None = None
+    arguments: Arguments | Nothing = None
+    effective_policy_definition: Policy | Nothing = None
+    message_stats: MessageStats | Nothing = None
+    messages: Number = None
+    messages_ready: Number = None
+    messages_unacknowledged: Number = None
+    messages_ram: Number = None
+    messages_persistent: Number = None
+    message_bytes: Number = None
+    message_bytes_ready: Number = None
+    message_bytes_unacknowledged: Number = None
+    memory: Number = None
+    consumers: Number = None
+    consumer_capacity: Number = None
+    consumer_utilisation: Number = None
+    head_message_timestamp: Number = None
+    idle_since: Text | int = None
+
+
+class QueueName(Shape):
+    """`queue` of a consumer."""
+
+    name: str
+    vhost: str
+
+
+class Consumer(Shape):
+    """An item of /api/consumers."""
+
+    queue: QueueName
+    ack_required: Flag = None
+
+
+OVERVIEW = msgspec.json.Decoder(Overview)
+NODES = msgspec.json.Decoder(list[Node])
+QUEUES = msgspec.json.Decoder(list[Queue])
+CONSUMERS = msgspec.json.Decoder(list[Consumer])
+
+
+def known(value: object) -> float | None:
+    """Return a number of an answer, or None where a word or nothing stands in its place."""
+    return value if isinstance(value, int | float) else None
+
+
+def columns(shape: type[Shape]) -> str:
+    """Return the parameter `columns` that has the broker send no more than `shape` holds."""
+    return "columns=" + ",".join(_paths(shape))
+
+
+def _paths(shape: type[Shape]) -> Iterator[str]:
+    for field in msgspec.structs.fields(shape):
+        parts = [part for part in (field.type, *get_args(field.type)) if _is_shape(part)]
+        if parts:
+            yield from (f"{field.encode_name}.{path}" for path in _paths(parts[0]))
+        else:
+            yield field.encode_name
+
+
+def _is_shape(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Shape)

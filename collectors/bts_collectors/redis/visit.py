@@ -1,0 +1,61 @@
+"""What the parts of one collection share: the server's facts, the round trips, what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from hiredis import ReplyError
+
+from bts_collectors.redis.connection import Command, Reply
+from bts_collectors.redis.failures import refusal, unexpected
+from bts_exporter import Scrape, TargetError, Url
+
+#: A part of a collection: yields the commands of its next round trip, is sent their replies.
+Rounds = Generator[Sequence[Command], list[Reply], None]
+Ask = Callable[[Sequence[Command]], list[Reply]]
+
+
+@dataclass(slots=True)
+class Visit:
+    """One collection from one server."""
+
+    url: Url
+    scrape: Scrape
+    #: The label `db`, such as db0.
+    db: str = "db0"
+    #: Of the server, such as (7, 0, 15); empty if it is not known.
+    version: tuple[int, ...] = ()
+    #: The server's clock in milliseconds since 1970; None if it is not known.
+    now: int | None = None
+    #: What could not be read, while the rest was.
+    losses: list[TargetError] = field(default_factory=list)
+
+    def refused(self, what: str, reply: ReplyError) -> None:
+        """Note that the server refused `what`."""
+        self.losses.append(refusal(self.url, what, reply))
+
+    def unexpected(self, what: str) -> None:
+        """Note that the server has something else than the settings say."""
+        self.losses.append(unexpected(self.url, what))
+
+
+def run(parts: Sequence[Rounds], ask: Ask) -> None:
+    """Run `parts` side by side: the commands of all their nth rounds go out together."""
+    answers: dict[Rounds, list[Reply] | None] = dict.fromkeys(parts)
+    while answers:
+        asked: dict[Rounds, Sequence[Command]] = {}
+        for part, answer in answers.items():
+            try:
+                asked[part] = next(part) if answer is None else part.send(answer)
+            except StopIteration:
+                continue
+        commands = [command for several in asked.values() for command in several]
+        replies = iter(ask(commands) if commands else [])
+        answers = {part: list(islice(replies, len(several))) for part, several in asked.items()}
+
+
+def text(raw: bytes) -> str:
+    r"""Return a name as a label: what is no UTF-8 shows as `\xff`."""
+    return raw.decode("utf-8", "backslashreplace")

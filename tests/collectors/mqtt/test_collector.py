@@ -1,0 +1,242 @@
+import re
+import socket
+import socketserver
+import time
+from collections.abc import Callable, Iterator
+from threading import Thread
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from bts_collectors.mqtt import collector as collector_module
+from bts_collectors.mqtt import session as session_module
+from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_exporter import Duration, Scrape, Secret, TargetError, Url
+from bts_exporter.testing import Samples, samples
+
+CONNACK = b"\x20\x02\x00\x00"
+SUBACK = b"\x90\x03\x00\x01\x00"
+SUBACK_DENIED = b"\x90\x03\x00\x01\x80"
+
+Serve = Callable[..., int]
+Start = Callable[[int], Mqtt]
+
+
+class _Conversation(socketserver.BaseRequestHandler):
+    """Answers each packet with the next reply of the script."""
+
+    server: "_Server"
+
+    def handle(self) -> None:
+        """Talk until the script is through, and then hang up or listen on."""
+        for reply in self.server.replies:
+            if not self.request.recv(4096):
+                return
+            self.request.sendall(reply)
+        while not self.server.hangs_up and self.request.recv(4096):
+            pass
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    replies: tuple[bytes, ...] = ()
+    hangs_up = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a client go that went without a word."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Return a function that starts a server with the given replies and returns its port."""
+    servers: list[_Server] = []
+
+    def start(*replies: bytes, hang_up: bool = False) -> int:
+        server = _Server(("127.0.0.1", 0), _Conversation)
+        server.replies = replies
+        server.hangs_up = hang_up
+        servers.append(server)
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        port: int = server.server_address[1]
+        return port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Return a function that starts a collector for a port; its patience is short."""
+    monkeypatch.setattr(session_module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(session_module, "TICK", 0.05)
+    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.6)
+    started: list[Mqtt] = []
+
+    def start_one(port: int) -> Mqtt:
+        started.append(Mqtt(MqttConfig(url=Url("mqtt", "127.0.0.1", port))))
+        started[-1].start()
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.stop()
+
+
+def look(collector: Mqtt) -> tuple[Samples, TargetError]:
+    """Return the samples of a collection that fails, and how it fails."""
+    scrape = Scrape(time.monotonic() + 10)
+    with pytest.raises(TargetError) as failure:
+        collector.collect(scrape)
+    return samples(collector, scrape), failure.value
+
+
+@pytest.mark.parametrize(
+    ("reply", "hang_up", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, "protocol"),
+        (b"\x15\x03\x01\x00\x02\x02\x16", True, "protocol"),
+        (b"\x00\x00", False, "protocol"),
+        (b"\x20\x00", False, "protocol"),
+        (b"", True, "protocol"),
+        (b"", False, "timeout"),
+        (b"-", False, "timeout"),
+        (b"\x20\x02\x00\x01", False, "protocol"),
+        (b"\x20\x02\x00\x02", False, "protocol"),
+        (b"\x20\x02\x00\x03", False, "loading"),
+        (b"\x20\x02\x00\x04", False, "auth"),
+        (b"\x20\x02\x00\x05", False, "auth"),
+        (b"\x20\x02\x00\x77", False, "protocol"),
+    ],
+)
+def test_answer_that_lets_nobody_in_is_a_failed_attempt(
+    serve: Serve, start: Start, reply: bytes, hang_up: bool, reason: str
+) -> None:
+    """Garbage, silence, hanging up and refusals are counted and told apart; nothing hangs or dies."""
+    found, error = look(start(serve(reply, hang_up=hang_up)))
+
+    assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == (reason, 0, 0)
+    assert found["mqtt_connect_failures_total"][reason,] >= 1
+    assert found["mqtt_network_thread_restarts_total"] == {(): 0}
+    assert "mqtt_subscription_granted_qos" not in found
+
+
+def test_denied_subscription_is_shown(serve: Serve, start: Start) -> None:
+    """A broker that lets us in and denies $SYS is connected, not up, and the error says why."""
+    found, error = look(start(serve(CONNACK, SUBACK_DENIED)))
+
+    assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == ("noperm", 0, 1)
+    assert found["mqtt_subscription_granted_qos"] == {("$SYS/#",): -1}
+
+
+def test_broker_without_sys_is_connected_and_not_up(serve: Serve, start: Start) -> None:
+    """A broker that publishes nothing about itself has no series, not series of zeros."""
+    found, error = look(start(serve(CONNACK, SUBACK)))
+
+    assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == ("noperm", 0, 1)
+    assert not [name for name in found if name.startswith(("mosquitto_", "messaging_"))]
+
+
+def test_unanswered_subscription_is_a_timeout(serve: Serve, start: Start) -> None:
+    """A broker that hangs after CONNECT is not taken for one that denies."""
+    found, error = look(start(serve(CONNACK)))
+
+    assert (error.reason, found["mqtt_connected"][()]) == ("timeout", 1)
+
+
+def test_garbage_on_a_connection_ends_it(serve: Serve, start: Start) -> None:
+    """What is no MQTT ends the connection as a protocol error, and the thread lives on."""
+    found, error = look(start(serve(CONNACK, b"\x00\x00")))
+
+    assert error.reason == "protocol"
+    assert found["mqtt_disconnects_total"]["protocol",] == 1
+    assert found["mqtt_connects_total"][()] == 1
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=60), st.booleans())
+@example(b"\x36\x05\x00\x01a\x00\x01", True)
+@example(b"\x30\x03\x00\x01\xff", True)
+@example(b"\x62\x02\x00\x09", True)
+def test_no_answer_kills_the_thread(
+    serve: Serve, start: Start, garbage: bytes, accepted: bool
+) -> None:
+    """Whatever comes, before the connection is accepted or after, ends in a known failure."""
+    port = serve(*([CONNACK, SUBACK + garbage] if accepted else [garbage]), hang_up=True)
+    collector = start(port)
+    found, _ = look(collector)
+    collector.stop()
+
+    assert found["mqtt_network_thread_restarts_total"] == {(): 0}
+
+
+def test_nothing_listening_is_refused(start: Start) -> None:
+    """The reason that `optional: true` looks for, with the address and the cure."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        found, error = look(start(port))
+
+    assert (error.reason, found["mqtt_up"][()]) == ("refused", 0)
+    assert str(error).startswith(f"mqtt://127.0.0.1:{port}: nothing listens there")
+
+
+def test_collection_without_a_thread_says_so() -> None:
+    """A collector that was not started shows that, and waits for nothing."""
+    found, error = look(Mqtt(MqttConfig()))
+
+    assert (error.reason, found["mqtt_up"][()]) == ("internal", 0)
+    assert "network thread" in str(error)
+
+
+def test_known_reasons_are_counted_from_zero() -> None:
+    """The first failure is an increase: a counter that appears with it at 1 is none."""
+    found, _ = look(Mqtt(MqttConfig()))
+
+    assert set(found["mqtt_connect_failures_total"].values()) == {0}
+    assert set(found["mqtt_disconnects_total"].values()) == {0}
+
+
+def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start) -> None:
+    """The scrape's deadline is kept, with time left to emit, although the broker has not answered."""
+    collector = start(serve())
+    scrape = Scrape(time.monotonic() + 0.1)
+    with pytest.raises(TargetError):
+        collector.collect(scrape)
+
+    assert time.monotonic() < scrape.deadline
+    assert samples(collector, scrape)["mqtt_up"] == {(): 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"url": Url("http", "broker")}, "url: expected mqtt:// or mqtts://, got http://broker"),
+        ({"url": Url("mqtt", "broker", path="/bts")}, "url: expected nothing behind the port"),
+        ({"url": Url("mqtt", "broker", query="a=b")}, "url: expected nothing behind the port"),
+        ({"password": Secret("s3cret")}, "password: MQTT knows none without a user"),
+        ({"url": Url("mqtt", "h", password=Secret("s3cret"))}, "password: MQTT knows none"),
+        ({"keepalive": Duration(0.5)}, "keepalive: must be between 1 s and 65535 s, got 0.5 s"),
+        ({"keepalive": Duration(70000)}, "keepalive: must be between 1 s and 65535 s"),
+        ({"stale_after": Duration(0)}, "stale_after: must be more than 0 s"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, object], expected: str) -> None:
+    """Settings that cannot work are refused with the key and what is wrong, without secrets."""
+    with pytest.raises(ValueError, match=re.escape(expected)) as refusal:
+        MqttConfig(**changes)  # type: ignore[arg-type]
+
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://broker", "mqtt://broker/", "mqtts://u:p@broker:1", "mqtt://[::1]:1883"]
+)
+def test_address_is_accepted(url: str) -> None:
+    """Port, user and a final slash may be there or not."""
+    MqttConfig(url=Url.from_setting(url))

@@ -1,0 +1,134 @@
+import errno
+import socket
+import ssl
+from threading import Event
+
+import pytest
+
+from bts_collectors.mqtt import failures
+from bts_collectors.mqtt.link import CONNECT_REASONS, DISCONNECT_REASONS, Failure, Link
+from bts_collectors.mqtt.sysvalues import SysValues
+from bts_exporter import Secret, TargetError, Url
+
+URL = Url("mqtt", "broker.example", 1883, username="mon", password=Secret("s3cret"))
+
+
+def seen(error: TargetError) -> str:
+    """Return what the log line would have, checked for the place and against the credentials."""
+    message = str(error)
+    assert message.startswith("mqtt://broker.example:1883: ")
+    assert "s3cret" not in message
+    return f"{error.reason}: {message.removeprefix('mqtt://broker.example:1883: ')}"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(111, "refused"), "refused: nothing listens there"),
+        (TimeoutError("timed out"), "timeout: no connection in time"),
+        (socket.gaierror(-2, "Name not known"), "dns: the name does not resolve"),
+        (ssl.SSLError(1, "wrong version number"), "tls: no TLS connection"),
+        (ssl.SSLCertVerificationError(1, "self-signed"), "tls: no TLS connection"),
+        (ConnectionResetError(104, "reset"), "unreachable: the connection broke"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route"),
+        (OSError(errno.EMFILE, "Too many open files"), "os: [Errno 24] Too many open files"),
+    ],
+)
+def test_connection_error_has_reason_and_cure(error: OSError, expected: str) -> None:
+    """Each way in which no connection comes about has a reason of its own."""
+    failure = failures.not_connected(URL, error)
+
+    assert seen(failure).startswith(expected)
+    assert failure.reason in CONNECT_REASONS
+
+
+def test_broken_tls_connection_asks_for_the_port() -> None:
+    """A plain port cuts TLS off: the message says where to look."""
+    url = Url("mqtts", "broker.example")
+
+    assert "does the port speak TLS" in str(failures.not_connected(url, ConnectionResetError()))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (132, "protocol: the broker does not speak MQTT 3.1.1"),
+        (133, "protocol: the broker refuses the client id"),
+        (134, "auth: wrong user or password"),
+        (135, "auth: the broker refuses the user"),
+        (136, "loading: the broker says that it is unavailable"),
+        (128, "protocol: CONNECT refused with code 128"),
+        (None, "protocol: no MQTT broker"),
+    ],
+)
+def test_refusal_has_reason_and_cure(code: int | None, expected: str) -> None:
+    """Each answer to CONNECT but yes has a reason; no answer at all is no broker."""
+    failure = failures.not_accepted(URL, code)
+
+    assert seen(failure).startswith(expected)
+    assert failure.reason in CONNECT_REASONS
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (141, "timeout: no answer to PING"),
+        (130, "protocol: the broker sent what is no MQTT"),
+        (128, "unreachable: the broker closed the connection"),
+        (0, "unreachable: the broker closed the connection"),
+    ],
+)
+def test_end_of_a_connection_has_reason_and_cure(code: int, expected: str) -> None:
+    """Each end of a working connection has a reason."""
+    failure = failures.lost(URL, code)
+
+    assert seen(failure).startswith(expected)
+    assert failure.reason in DISCONNECT_REASONS
+
+
+def heard(*topics: str) -> SysValues:
+    """Return values that got a message on each of `topics`."""
+    values = SysValues(Event())
+    for topic in topics:
+        values.receive(topic, b"1")
+    return values
+
+
+GRANTED = {"$SYS/#": 0}
+
+
+@pytest.mark.parametrize(
+    ("link", "values", "expected"),
+    [
+        (Link(), heard(), "timeout: no connection yet"),
+        (Link(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
+        (
+            Link(connected=True, failure=Failure("refused", "before")),
+            heard(),
+            "timeout: no answer to SUBSCRIBE",
+        ),
+        (
+            Link(connected=True, granted={"$SYS/#": -1}),
+            heard(),
+            "noperm: subscription to $SYS/# denied: allow",
+        ),
+        (
+            Link(connected=True, granted=GRANTED),
+            heard(),
+            "noperm: connected, but nothing comes under $SYS/: allow it",
+        ),
+        (
+            Link(connected=True, granted=GRANTED),
+            heard("$SYS/brokers"),
+            "protocol: connected, but no $SYS/broker/uptime",
+        ),
+        (
+            Link(connected=True, granted=GRANTED),
+            heard("$SYS/broker/uptime"),
+            "timeout: no $SYS/broker/uptime for ",
+        ),
+    ],
+)
+def test_silence_is_told_apart_by_its_cause(link: Link, values: SysValues, expected: str) -> None:
+    """Whatever keeps fresh values away is named by what the network thread saw."""
+    assert seen(failures.why_down(URL, link, values, 60)).startswith(expected)

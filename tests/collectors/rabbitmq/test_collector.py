@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_exporter import Metric, Scrape, TargetError, Url, testing
+from servers import free_port
+from servers.management import FakeManagement, Reply, answer, hang, send
+
+HERE = Path(__file__).parent
+NOW = 1_700_000_600.0
+
+REFUSED = answer({"error": "not_authorised", "reason": "Not monitor user"}, 401)
+
+
+@contextmanager
+def collector(url: str) -> Iterator[RabbitMQ]:
+    """Return a collector that is stopped in the end."""
+    made = COLLECTOR(COLLECTOR.Config(url=Url.from_setting(url)), lambda: NOW)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def failing(url: str, seconds: float = 20.0) -> tuple[TargetError, testing.Samples]:
+    """Return what a collection that fails raises, and what it emitted before."""
+    with collector(url) as made:
+        scrape = Scrape(monotonic() + seconds)
+        with pytest.raises(TargetError) as caught:
+            made.collect(scrape)
+        return caught.value, testing.samples(made, scrape)
+
+
+def lines(made: RabbitMQ, samples: testing.Samples) -> str:
+    """Return samples as text, sorted."""
+    labels = {
+        metric.name: metric.labels for metric in made.declared() if isinstance(metric, Metric)
+    }
+    return "".join(
+        f"{name}{{{','.join(f'{key}={value!r}' for key, value in zip(labels[name], values, strict=True))}}}"
+        f" {sample:.15g}\n"
+        for name, found in sorted(samples.items())
+        for values, sample in sorted(found.items())
+    )
+
+
+@pytest.mark.parametrize("version", ["3.10", "4.1"])
+def test_a_brokers_answers_give_exactly_these_samples(
+    management: FakeManagement, version: str
+) -> None:
+    """No metric, label or value changes unseen: answers as recorded on 3.10, and shaped as 4.1's."""
+    management.serve(HERE / "answers" / version)
+    with collector(management.url) as made:
+        found = lines(made, testing.collect(made))
+
+    assert found == (HERE / "expected" / f"{version}.txt").read_text()
+
+
+def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) -> None:
+    """Each question costs the broker: columns below 3.13, consumers only where there are some."""
+    with collector(management.url) as made:
+        testing.collect(made)
+        without = [path.partition("=")[0] for path in management.requests]
+        management.requests.clear()
+        management.serve(HERE / "answers" / "3.10")
+        testing.collect(made)
+        asked = [path.partition("=")[0] for path in management.requests]
+
+    common = ["/api/overview", "/api/health/checks/alarms", "/api/nodes", "/api/queues?columns"]
+    assert without == common
+    assert asked == [*common, "/api/consumers?columns"]
+
+
+def test_there_is_one_identity(management: FakeManagement) -> None:
+    """Dashboards join every series with it."""
+    with collector(management.url) as made:
+        samples = testing.collect(made)
+
+    assert samples["rabbitmq_identity_info"] == {("rabbit@one", "shop", "management"): 1}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ("/api/nodes", "rabbitmq_node_running", "rabbitmq_queue_messages_ready"),
+        ("/api/queues", "rabbitmq_queue_messages_ready", "rabbitmq_node_running"),
+        ("/api/health/checks/alarms", "rabbitmq_health_check_ok", "rabbitmq_node_running"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (REFUSED, "noperm"),
+        (answer({"error": "Internal Server Error"}, 500), "protocol"),
+        (send(b"<html>"), "protocol"),
+    ],
+)
+def test_a_question_without_answer_costs_its_own_part_alone(
+    management: FakeManagement, part: tuple[str, str, str], reply: Reply, reason: str
+) -> None:
+    """The collection fails in the end and names it, after everything else was emitted."""
+    path, lost, kept = part
+    management.routes[path] = reply
+
+    error, samples = failing(management.url)
+
+    assert error.reason == reason
+    assert f"{management.url}{path}" in str(error)
+    assert lost not in samples
+    assert samples["rabbitmq_up"] == {(): 1}
+    assert kept in samples
+
+
+def test_a_question_that_hangs_leaves_time_for_the_others(management: FakeManagement) -> None:
+    """A node cut off from the others makes /api/nodes hang while the queues are well."""
+    management.routes["/api/nodes"] = hang
+
+    error, samples = failing(management.url, 2.0)
+
+    assert error.reason == "timeout"
+    assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
+
+
+def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeManagement) -> None:
+    """And everything else about the queues is known."""
+    management.serve(HERE / "answers" / "3.10")
+    management.routes["/api/consumers"] = REFUSED
+
+    error, samples = failing(management.url)
+
+    assert error.reason == "noperm"
+    assert ("/", "blind") not in samples["rabbitmq_queue_consumers_auto_ack"]
+    assert samples["rabbitmq_queue_consumers"]["/", "blind"] == 1
+
+
+def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeManagement) -> None:
+    """One line tells the whole story."""
+    management.routes["/api/nodes"] = REFUSED
+    management.routes["/api/queues"] = send(b"[{")
+
+    error, _ = failing(management.url)
+
+    assert error.reason == "noperm"
+    assert "/api/nodes: HTTP 401 (Not monitor user)" in str(error)
+    assert "/api/queues: no answer of a management API" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (answer({"error": "not_authorized", "reason": "Login failed"}, 401), "auth"),
+        (answer({"error": "not_authorised", "reason": "Not management user"}, 401), "noperm"),
+        (answer({}, 403), "noperm"),
+    ],
+)
+def test_a_user_who_is_not_let_in_is_not_tried_again_in_the_same_collection(
+    management: FakeManagement, reply: Reply, reason: str
+) -> None:
+    """Four failed logins a scrape look like somebody guessing."""
+    management.routes["/api/overview"] = reply
+
+    error, samples = failing(management.url)
+
+    assert error.reason == reason
+    assert samples == {"rabbitmq_up": {(): 0}}
+    assert management.requests == ["/api/overview"]
+
+
+def test_nothing_listening_is_a_broker_that_is_down() -> None:
+    """The one sample says so, and the reason lets the engine treat it as absent if it is optional."""
+    error, samples = failing(f"http://127.0.0.1:{free_port()}")
+
+    assert error.reason == "refused"
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+def test_a_broker_that_hangs_is_down_before_time_is_up(management: FakeManagement) -> None:
+    """A sample emitted after the deadline would be refused."""
+    management.routes["/api/overview"] = hang
+
+    error, samples = failing(management.url, 1.0)
+
+    assert error.reason == "timeout"
+    assert "no answer within" in str(error)
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+def test_a_broker_whose_overview_fails_still_shows_its_queues(management: FakeManagement) -> None:
+    """It is down as far as anybody can tell, and its queues are what matters."""
+    management.routes["/api/overview"] = answer({"error": "Internal Server Error"}, 500)
+
+    error, samples = failing(management.url)
+
+    assert error.reason == "protocol"
+    assert samples["rabbitmq_up"] == {(): 0}
+    assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
+
+
+def test_an_alarm_is_no_failure(management: FakeManagement) -> None:
+    """The health check's 503 is an answer."""
+    management.routes["/api/health/checks/alarms"] = answer({"status": "failed"}, 503)
+    with collector(management.url) as made:
+        samples = testing.collect(made)
+
+    assert samples["rabbitmq_health_check_ok"] == {("alarms",): 0}
+
+
+def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeManagement) -> None:
+    """RabbitMQ before 3.8.10 does not know it."""
+    del management.routes["/api/health/checks/alarms"]
+    with collector(management.url) as made:
+        samples = testing.collect(made)
+
+    assert "rabbitmq_health_check_ok" not in samples
+
+
+def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
+    management: FakeManagement,
+) -> None:
+    """Depths are known even then; the list of consumers would be an error."""
+    management.routes["/api/overview"] = answer({"disable_stats": True})
+    with collector(management.url) as made:
+        samples = testing.collect(made)
+
+    assert management.requests[-1] == "/api/queues?disable_stats=true&enable_queue_totals=true"
+    assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
+    assert samples["rabbitmq_management_stats_disabled"] == {(): 1}
+
+
+def test_credentials_are_in_no_error(management: FakeManagement) -> None:
+    """Errors are logged and shown on the status page."""
+    for reply in (REFUSED, send(b"<html>"), answer({}, 500)):
+        management.routes["/api/overview"] = reply
+        error, _ = failing(management.url.replace("//", "//monitor:s3cret@"))
+
+        assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("url", ["amqp://127.0.0.1:5672", "redis://127.0.0.1:6379"])
+def test_an_address_that_is_not_http_is_refused_with_what_is_expected(url: str) -> None:
+    """The broker's own port is the likeliest mistake."""
+    with pytest.raises(ValueError, match="http://host:15672"):
+        COLLECTOR.Config(url=Url.from_setting(url))
+
+
+def test_without_settings_it_is_the_broker_on_this_machine() -> None:
+    """As RabbitMQ is installed."""
+    assert str(COLLECTOR.Config().url) == "http://127.0.0.1:15672"

@@ -1,0 +1,47 @@
+"""Conversations with the collector's parts from literals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from bts_collectors.redis.visit import Rounds, Visit
+from bts_exporter import Scrape, Url
+
+#: A server's answers to one round: the commands it expects, and the replies it gives.
+Round = tuple[list[Any], list[Any]]
+#: Runs a part against expected rounds.
+Converse = Callable[..., None]
+
+#: 2026-01-01 in milliseconds since 1970.
+NEW_YEAR = 1_767_225_600_000
+
+
+@pytest.fixture
+def visit() -> Visit:
+    """Give a visit to a Redis 7.2 at new year 2026."""
+    return Visit(
+        Url("redis", "example.net", 6379),
+        Scrape(monotonic() + 60),
+        version=(7, 2, 0),
+        now=NEW_YEAR,
+    )
+
+
+@pytest.fixture
+def converse() -> Converse:
+    """Give a function that answers a part's rounds with literal replies, and checks its commands."""
+
+    def run(part: Rounds, *rounds: Round) -> None:
+        replies: list[Any] | None = None
+        for expected, answer in rounds:
+            commands = list(next(part) if replies is None else part.send(replies))
+            assert expected == [words[:1] if words[0] == "EVAL_RO" else words for words in commands]
+            replies = answer
+        with pytest.raises(StopIteration):
+            part.send(replies)
+
+    return run

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bts_collectors.redis.connection import Connection, database
+from bts_exporter import Secret, TargetError, Url
+from servers import free_port
+from servers.redis import Listen
+
+Behave = Callable[[socket.socket], None]
+
+
+def answering(*replies: bytes) -> Behave:
+    """Return the behaviour of a server that gives each of `replies` to a message."""
+
+    def behave(connection: socket.socket) -> None:
+        for reply in replies:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    return behave
+
+
+def dripping(connection: socket.socket) -> None:
+    """Behave as a server that sends an endless answer, a byte now and then."""
+    connection.recv(65536)
+    connection.sendall(b"$1000000\r\n")
+    pause = threading.Event()
+    while not pause.wait(0.01):
+        connection.sendall(b"x")
+
+
+def silent(connection: socket.socket) -> None:
+    """Behave as a server that accepts and never answers."""
+
+
+def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, str]:
+    """Return how asking fails."""
+    with pytest.raises(TargetError) as caught:
+        connection.ask([("PING",)], monotonic() + seconds)
+    return caught.value.reason, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "number"),
+    [
+        ("redis://example.net", 0),
+        ("redis://example.net/", 0),
+        ("rediss://example.net:6380/12", 12),
+        ("unix:///run/redis.sock", 0),
+        ("unix:///run/redis.sock?db=3", 3),
+    ],
+)
+def test_number_of_the_database(url: str, number: int) -> None:
+    """The path names the database; beside a socket's path the query does."""
+    assert number == database(Url.from_setting(url))
+
+
+@pytest.mark.parametrize("url", ["redis://example.net/cache", "unix:///run/redis.sock?x=3"])
+def test_what_is_no_number_of_a_database(url: str) -> None:
+    """Anything but a number is refused."""
+    with pytest.raises(ValueError, match="expected the number of a database"):
+        database(Url.from_setting(url))
+
+
+def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
+    """All commands go out together, and a refused one is an error in its place."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
+    connection = Connection(url, None)
+
+    one, refused, two = connection.ask([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
+    connection.close()
+
+    assert (one, str(refused), two) == (1, "ERR no", [b"\xff\x00", None])
+
+
+@pytest.mark.parametrize("behave", [silent, dripping])
+def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Behave) -> None:
+    """A server that never ends its answer is given up, though it may send something all the time."""
+    reason, message = reason_and_text(Connection(redis_listener(behave), None), seconds=0.2)
+
+    assert reason == "timeout"
+    assert "gave no answer in time" in message
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol"),
+        (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "auth"),
+        (b"-ERR AUTH <password> called without any password configured\r\n", "auth"),
+        (b"-DENIED Redis is running in protected mode\r\n", "auth"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "loading"),
+        (b"-ERR max number of clients reached\r\n", "unreachable"),
+    ],
+)
+def test_what_a_server_says_to_a_login(redis_listener: Listen, reply: bytes, reason: str) -> None:
+    """The answer to AUTH tells why there is no connection."""
+    assert (
+        reason == reason_and_text(Connection(redis_listener(answering(reply)), Secret("s3cret")))[0]
+    )
+
+
+def test_a_failure_names_place_and_cure_but_no_secret() -> None:
+    """The message of a failure has the address and what to look at, and not the password."""
+    url = Url.from_setting(f"redis://user:hunter2@127.0.0.1:{free_port()}/1")
+
+    reason, message = reason_and_text(Connection(url, Secret("s3cret")))
+
+    expected = f"Redis at {url} cannot be reached: does it run and listen there?"
+    assert ("refused", expected) == (reason, message)
+
+
+def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
+    """A server that closes the connection in place of an answer is not reachable."""
+
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    assert reason_and_text(Connection(redis_listener(hang_up), None))[0] == "unreachable"
+
+
+def test_a_missing_socket_is_refused(tmp_path: Path) -> None:
+    """A path where no server has made its socket means the same as a closed port."""
+    connection = Connection(Url("unix", path=str(tmp_path / "redis.sock")), None)
+
+    assert reason_and_text(connection)[0] == "refused"
+
+
+def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an address is the resolver's failure, not the server's."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+    assert reason_and_text(Connection(Url("redis", "nowhere.invalid"), None))[0] == "dns"
+
+
+def test_the_next_address_of_a_name_is_tried(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that listens on one of its name's addresses is found."""
+    url = redis_listener(answering(b"+OK\r\n", b"+PONG\r\n"))
+    ports = (free_port(), url.port)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    connection = Connection(url, None)
+
+    assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
+
+    connection.close()
+
+
+def test_a_connection_is_kept(redis_listener: Listen) -> None:
+    """Further questions go over the same connection, which introduces itself once."""
+    greetings = []
+
+    def behave(connection: socket.socket) -> None:
+        greetings.append(connection.recv(65536))
+        connection.sendall(b"+OK\r\n")
+        answering(b":1\r\n", b":2\r\n")(connection)
+
+    connection = Connection(redis_listener(behave), None)
+
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    connection.close()
+    assert greetings == [b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$12\r\nbts-exporter\r\n"]
+
+
+def test_a_connection_that_the_server_closed_is_replaced(redis_listener: Listen) -> None:
+    """A connection closed while idle is noticed before it is used again."""
+    closed = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n", b":1\r\n")(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    connection = Connection(redis_listener(behave), None)
+    first = connection.ask([("A",)], monotonic() + 20)
+    assert closed.wait(20)
+
+    assert [1] == first == connection.ask([("A",)], monotonic() + 20)
+
+    connection.close()
+
+
+def test_abort_ends_a_wait_in_another_thread(redis_listener: Listen) -> None:
+    """A question under way fails as soon as the connection is aborted."""
+    asked = threading.Event()
+    failures: list[str] = []
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n")(connection)
+        connection.recv(65536)
+        asked.set()
+
+    connection = Connection(redis_listener(behave), None)
+    thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
+    thread.start()
+    assert asked.wait(20)
+    connection.abort()
+    thread.join(20)
+
+    assert failures == ["unreachable"]
+
+
+def test_an_endless_answer_is_given_up(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that would not fit the memory is refused, not collected."""
+    monkeypatch.setattr("bts_collectors.redis.connection.LONGEST_ANSWER", 1000)
+    url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
+
+    assert reason_and_text(Connection(url, None))[0] == "protocol"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bts_collectors.redis.connection import Command
+from bts_collectors.redis.visit import Rounds, run, text
+
+
+def test_parts_share_their_round_trips() -> None:
+    """The nth commands of all parts go out together; each part gets its own replies."""
+    trips: list[list[Command]] = []
+    got: dict[str, list[list[object]]] = {"a": [], "b": []}
+
+    def part(name: str, *counts: int) -> Rounds:
+        for count in counts:
+            got[name].append((yield [(name, number) for number in range(count)]))
+
+    def ask(commands: Sequence[Command]) -> list[object]:
+        trips.append(list(commands))
+        return [f"{name}{number}" for name, number in commands]
+
+    run([part("a", 1, 2), part("b", 2, 0, 1)], ask)
+
+    assert trips == [
+        [("a", 0), ("b", 0), ("b", 1)],
+        [("a", 0), ("a", 1)],
+        [("b", 0)],
+    ]
+    assert got == {"a": [["a0"], ["a0", "a1"]], "b": [["b0", "b1"], [], ["b0"]]}
+
+
+def test_parts_without_commands_need_no_trip() -> None:
+    """Nothing to ask: the server is left alone."""
+
+    def part() -> Rounds:
+        yield []
+
+    run([part()], lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+
+
+def test_labels_from_bytes() -> None:
+    """Names are UTF-8; what is not is shown escaped."""
+    assert text("größe".encode()) == "größe"
+    assert text(b"\xff\x00a") == "\\xff\x00a"

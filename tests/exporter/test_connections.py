@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bts_exporter.connections import Connection, Connections, Phase
+from servers import wait_until
+
+LONG, OVER = 3600.0, 0.0
+
+
+class Crowd:
+    """Connections whose clients are in our hands."""
+
+    def __init__(self, limit: int = 2, **seconds: float) -> None:
+        bounds = {phase: seconds.get(phase.name.lower(), LONG) for phase in Phase}
+        del bounds[Phase.HANDLING]
+        self.connections = Connections(limit, bounds)
+        self.traffic = self.connections.traffic
+        self.clients: dict[Connection, socket.socket] = {}
+
+    def come(self, phase: Phase | None = None) -> Connection | None:
+        """Let one more client connect; None if it is not admitted."""
+        ours, client = socket.socketpair()
+        connection = self.connections.admit(ours)
+        if connection is None:
+            ours.close()
+            client.close()
+            return None
+        self.clients[connection] = client
+        if phase is not None:
+            connection.enter(phase)
+        return connection
+
+    def close(self) -> None:
+        """Close both ends of every connection."""
+        for connection, client in self.clients.items():
+            connection.close()
+            client.close()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Return room for two connections."""
+    room = Crowd()
+    yield room
+    room.close()
+
+
+def some(connection: Connection | None) -> Connection:
+    """Return a connection that must have been admitted."""
+    assert connection is not None
+    return connection
+
+
+@pytest.mark.parametrize("phase", [Phase.READING, Phase.HANDLING, Phase.WRITING])
+def test_full_of_busy_connections(phase: Phase, crowd: Crowd) -> None:
+    """Who is being served keeps its place; who comes then is not admitted."""
+    busy = [some(crowd.come(phase)), some(crowd.come(phase))]
+
+    assert crowd.come() is None
+    assert [connection.given_up for connection in busy] == [False, False]
+    assert crowd.traffic.open == 2
+
+
+@pytest.mark.parametrize("phase", [None, Phase.IDLE, Phase.CLOSING])
+def test_silent_connection_makes_room(phase: Phase | None, crowd: Crowd) -> None:
+    """The connection that has been silent for longest gives its place to a new one."""
+    first, second = some(crowd.come(phase)), some(crowd.come(phase))
+
+    assert crowd.come() is not None
+    assert (first.given_up, second.given_up) == (True, False)
+    assert crowd.clients[first].recv(1) == b""
+
+
+def test_silence_begins_with_the_last_phase(crowd: Crowd) -> None:
+    """An old connection that was just used outlasts a younger one that was not."""
+    first, second = some(crowd.come()), some(crowd.come())
+    first.enter(Phase.IDLE)
+    crowd.come()
+
+    assert (first.given_up, second.given_up) == (False, True)
+
+
+@pytest.mark.parametrize("phase", [None, Phase.IDLE])
+def test_connection_whose_request_has_come_stays(phase: Phase | None, crowd: Crowd) -> None:
+    """A connection is not silent if its thread merely has not read yet what came."""
+    first, second = some(crowd.come(phase)), some(crowd.come(phase))
+    crowd.clients[first].send(b"G")
+    crowd.come()
+
+    assert (first.given_up, second.given_up) == (False, True)
+
+
+def test_threads_are_bounded_too(crowd: Crowd) -> None:
+    """However many are given up, there are never more than two threads for each place."""
+    admitted = [crowd.come() is not None for _ in range(6)]
+
+    assert admitted == [True, True, True, True, False, False]
+
+
+def test_place_is_free_when_a_connection_leaves(crowd: Crowd) -> None:
+    """A thread that ends makes room and is counted out."""
+    busy = [some(crowd.come(Phase.HANDLING)) for _ in range(2)]
+    crowd.connections.leave(busy[0])
+
+    assert crowd.traffic.open == 1
+    assert crowd.come() is not None
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [
+        (None, "header_timeout"),
+        (Phase.READING, "header_timeout"),
+        (Phase.WRITING, "write_timeout"),
+        (Phase.IDLE, None),
+        (Phase.CLOSING, None),
+    ],
+)
+def test_overdue_connection_is_cut(phase: Phase | None, reason: str | None) -> None:
+    """A phase past its deadline ends the connection; only a client that was too slow is counted."""
+    crowd = Crowd(opening=OVER, reading=OVER, writing=OVER, idle=OVER, closing=OVER)
+    connection = some(crowd.come(phase))
+    crowd.connections.cut_overdue()
+    crowd.connections.cut_overdue()
+
+    assert connection.given_up
+    assert {name for name, count in crowd.traffic.cut.items() if count} == {reason} - {None}
+    assert sum(crowd.traffic.cut.values()) == (reason is not None)
+    crowd.close()
+
+
+def test_our_own_turn_has_no_deadline() -> None:
+    """How long an answer takes to make is not for the server to say."""
+    crowd = Crowd(opening=OVER, reading=OVER)
+    connection = some(crowd.come(Phase.HANDLING))
+    crowd.connections.cut_overdue()
+
+    assert not connection.given_up
+    crowd.close()
+
+
+def test_silence_counts_for_the_first_request(crowd: Crowd) -> None:
+    """The first bytes do not set back the clock of a connection; a later request has its own."""
+    connection = some(crowd.come())
+    opened_until = connection.deadline
+    connection.enter(Phase.READING)
+    assert connection.deadline == opened_until
+
+    connection.enter(Phase.IDLE)
+    connection.enter(Phase.READING)
+    assert connection.deadline > opened_until
+
+
+def test_given_up_connection_enters_no_phase(crowd: Crowd) -> None:
+    """The thread of a connection that was given up learns it at its next step."""
+    connection = some(crowd.come())
+    connection.give_up()
+
+    with pytest.raises(ConnectionAbortedError):
+        connection.enter(Phase.READING)
+
+
+def test_given_up_connection_wakes_its_thread(crowd: Crowd) -> None:
+    """A thread that waits for the client does not wait any longer."""
+    connection = some(crowd.come())
+    came: list[bool] = []
+    thread = threading.Thread(target=lambda: came.append(connection.wait_for_bytes()), daemon=True)
+    thread.start()
+    connection.give_up()
+    thread.join(20)
+
+    assert came == [False]
+
+
+def test_drained_connections_take_no_further_request(crowd: Crowd) -> None:
+    """Draining gives up who is silent; who is served is served to the end, and then not idle."""
+    silent, busy = some(crowd.come()), some(crowd.come(Phase.HANDLING))
+    crowd.connections.drain()
+    busy.enter(Phase.WRITING)
+
+    assert (silent.given_up, busy.given_up) == (True, False)
+    with pytest.raises(ConnectionAbortedError):
+        busy.enter(Phase.IDLE)
+
+
+def test_socket_replaced_too_late_is_shut_down_nevertheless(crowd: Crowd) -> None:
+    """A connection given up while TLS is put around it does not go on."""
+    connection = some(crowd.come())
+
+    def slow_wrap(sock: socket.socket) -> socket.socket:
+        wrapped = socket.socket(fileno=sock.detach())
+        connection.give_up()
+        return wrapped
+
+    with pytest.raises(ConnectionAbortedError):
+        connection.replace(slow_wrap)
+    connection.close()
+    assert crowd.clients[connection].recv(1) == b""
+
+
+def test_waiting_ends_when_the_last_one_leaves(crowd: Crowd) -> None:
+    """Who waits for all to be gone is told at once, or that some are not."""
+    connection = some(crowd.come())
+    assert not crowd.connections.wait_empty(0)
+
+    gone: list[bool] = []
+    waiter = threading.Thread(
+        target=lambda: gone.append(crowd.connections.wait_empty(LONG)), daemon=True
+    )
+    waiter.start()
+    crowd.connections.leave(connection)
+    wait_until(lambda: gone, "the waiting thread goes on")
+    assert gone == [True]

@@ -1,0 +1,397 @@
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import MQTTErrorCode
+
+from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_exporter import Duration, Scrape, Secret, TargetError, Url
+from bts_exporter.testing import Samples, collect, samples
+from servers import need, wait_until
+from servers.mosquitto import Mosquitto, StartMosquitto
+
+pytestmark = pytest.mark.live
+
+Start = Callable[..., Mqtt]
+
+BACKLOG = ("mqtt", "", "")
+READ_SYS = "user mon\ntopic read $SYS/#\n"  # as docs/collectors/mqtt.md says
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return a function that starts a collector for an address, with more settings if need be."""
+    started: list[Mqtt] = []
+
+    def start_one(url: str, **settings: float | Secret) -> Mqtt:
+        typed = {k: v if isinstance(v, Secret) else Duration(v) for k, v in settings.items()}
+        started.append(Mqtt(MqttConfig(url=Url.from_setting(url), **typed)))  # type: ignore[arg-type]
+        started[-1].start()
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.stop()
+
+
+def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
+    """Return what a collection emits, and how it fails if it does."""
+    scrape = Scrape(time.monotonic() + 10)
+    error = None
+    try:
+        collector.collect(scrape)
+    except TargetError as failure:
+        error = failure
+    return samples(collector, scrape), error
+
+
+def shows(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
+    """Return whether a collection has this sample, as a condition to wait for."""
+    return lambda: look(collector)[0].get(metric, {}).get(labels) == value
+
+
+def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:
+    """Return whether a collection fails for this reason, as a condition to wait for."""
+
+    def failed() -> bool:
+        error = look(collector)[1]
+        return error is not None and error.reason == reason
+
+    return failed
+
+
+def of_broker(found: Samples) -> list[str]:
+    """Return the names of the metrics that are the broker's own account of itself."""
+    kept = "mosquitto_sys_last_update_timestamp_seconds"
+    return [n for n in found if n.startswith(("mosquitto_", "messaging_")) and n != kept]
+
+
+def test_first_collection_is_complete(mosquitto: Mosquitto, start: Start) -> None:
+    """One collection right after the start has the broker's values: `bts-exporter once` is of use."""
+    found = collect(start(mosquitto.url))
+
+    assert found["mqtt_up"] == {(): 1}
+    assert found["mqtt_connected"] == {(): 1}
+    assert found["mqtt_subscription_granted_qos"] == {("$SYS/#",): 0}
+    assert list(found["mosquitto_info"].values()) == [1]
+    assert set(found["mosquitto_clients"]) == {("connected",), ("disconnected",)}
+    assert abs(found["mosquitto_sys_last_update_timestamp_seconds"][()] - time.time()) < 60
+    assert {
+        "mosquitto_uptime_seconds",
+        "mosquitto_sessions",
+        "mosquitto_clients_expired_total",
+        "mosquitto_packets_received_total",
+        "mosquitto_packets_sent_total",
+        "mosquitto_network_bytes_received_total",
+        "mosquitto_network_bytes_sent_total",
+        "mosquitto_messages_received_total",
+        "mosquitto_messages_sent_total",
+        "mosquitto_messages_dropped_total",
+        "mosquitto_payload_bytes_received_total",
+        "mosquitto_payload_bytes_sent_total",
+        "mosquitto_store_messages",
+        "mosquitto_store_bytes",
+        "mosquitto_retained_messages",
+        "mosquitto_subscriptions",
+        "mosquitto_shared_subscriptions",
+        "mosquitto_heap_bytes",
+        "mosquitto_heap_max_bytes",
+        "mosquitto_queued_messages",
+    } <= set(found)
+
+
+def test_we_are_counted_among_the_clients(mosquitto: Mosquitto, start: Start) -> None:
+    """Values follow what the broker publishes later on: with us, one client is connected."""
+    collector = start(mosquitto.url)
+
+    wait_until(shows(collector, "mosquitto_clients", 1, "connected"), "one client connected")
+    wait_until(shows(collector, "mosquitto_clients_max", 1), "one client at most")
+
+
+def test_messages_for_an_absent_client_are_the_backlog(mosquitto: Mosquitto, start: Start) -> None:
+    """Queued messages of a client that is away are counted exactly; retained ones are none of them."""
+    collector = start(mosquitto.url)
+    mosquitto.subscribe_and_leave("consumer", "bts/#")
+    mosquitto.publish("other/kept", retain=True)
+    mosquitto.publish("bts/1/temperature", count=7)
+
+    wait_until(shows(collector, "messaging_backlog_messages", 7, *BACKLOG), "backlog of 7")
+    assert collect(collector)["mosquitto_queued_messages"] == {(): 7}
+    assert collect(collector)["mosquitto_clients"]["disconnected",] == 1
+
+
+def test_messages_for_two_absent_clients_are_counted_once(
+    mosquitto: Mosquitto, start: Start
+) -> None:
+    """The broker stores a message once however many clients wait for it."""
+    collector = start(mosquitto.url)
+    for client in ("consumer", "archive"):
+        mosquitto.subscribe_and_leave(client, "bts/#")
+    mosquitto.publish("bts/1/temperature", count=5)
+
+    wait_until(shows(collector, "mosquitto_queued_messages", 5), "5 queued messages")
+
+
+def test_messages_that_a_queue_has_no_room_for_are_dropped(
+    start_mosquitto: StartMosquitto, start: Start
+) -> None:
+    """What exceeds max_queued_messages is counted as dropped and is no backlog."""
+    broker = start_mosquitto("max_queued_messages 3")
+    collector = start(broker.url)
+    broker.subscribe_and_leave("consumer", "bts/#")
+    broker.publish("bts/1/temperature", count=10)
+
+    wait_until(shows(collector, "mosquitto_messages_dropped_total", 7), "7 dropped messages")
+    wait_until(shows(collector, "mosquitto_queued_messages", 3), "3 queued messages")
+
+
+def test_restarted_broker_is_found_again(mosquitto: Mosquitto, start: Start) -> None:
+    """After a restart we are connected and subscribed again, and nothing of before is left."""
+    collector = start(mosquitto.url)
+    mosquitto.subscribe_and_leave("consumer", "bts/#")
+    mosquitto.publish("bts/1/temperature", count=7)
+    wait_until(shows(collector, "mosquitto_queued_messages", 7), "backlog of 7")
+    mosquitto.kill()
+    wait_until(shows(collector, "mqtt_connected", 0), "connection lost")
+    while_gone, error = look(collector)
+    mosquitto.start()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected again")
+    wait_until(shows(collector, "mqtt_subscription_granted_qos", 0, "$SYS/#"), "subscribed")
+    wait_until(shows(collector, "mosquitto_messages_received_total", 0), "values of the new broker")
+    found = collect(collector)
+
+    assert error is not None
+    assert error.reason in {"unreachable", "refused"}
+    assert while_gone["mqtt_up"] == {(): 0}
+    assert while_gone["mosquitto_queued_messages"] == {(): 7}
+    assert found["mqtt_up"] == {(): 1}
+    assert found["mqtt_connects_total"] == {(): 2}
+    assert found["mqtt_disconnects_total"]["unreachable",] == 1
+    assert found["mosquitto_queued_messages"] == {(): 0}
+
+
+def test_series_of_a_broker_that_is_gone_are_dropped(mosquitto: Mosquitto, start: Start) -> None:
+    """Values older than stale_after are not shown; what we know of the connection is."""
+    collector = start(mosquitto.url, stale_after=3)
+    collect(collector)
+    mosquitto.kill()
+    wait_until(lambda: not of_broker(look(collector)[0]), "series dropped")
+    found, error = look(collector)
+
+    assert error is not None
+    assert error.reason == "refused"
+    assert found["mqtt_up"] == {(): 0}
+    assert found["mosquitto_sys_last_update_timestamp_seconds"][()] > 0
+
+
+def test_frozen_broker_is_down_while_connected(mosquitto: Mosquitto, start: Start) -> None:
+    """A broker that hangs keeps its connections: not they, but silence shows that it is down."""
+    collector = start(mosquitto.url, stale_after=4)
+    collect(collector)
+    mosquitto.freeze()
+    wait_until(shows(collector, "mqtt_up", 0), "down")
+    found, error = look(collector)
+
+    assert error is not None
+    assert (error.reason, found["mqtt_connected"]) == ("timeout", {(): 1})
+    assert "no $SYS/broker/uptime" in str(error)
+    assert of_broker(found) == []
+
+
+def test_frozen_broker_is_given_up_and_found_again(mosquitto: Mosquitto, start: Start) -> None:
+    """Without answers to pings the connection is closed; when the broker thaws there is a new one."""
+    collector = start(mosquitto.url, keepalive=1)
+    collect(collector)
+    mosquitto.freeze()
+    wait_until(shows(collector, "mqtt_disconnects_total", 1, "timeout"), "given up")
+    wait_until(fails(collector, "timeout"), "new connections are not answered")
+    mosquitto.thaw()
+    wait_until(shows(collector, "mqtt_up", 1), "up again")
+
+
+def test_broker_that_comes_later_is_found(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """A broker that is down at our start is refused now and found when it listens."""
+    broker = start_mosquitto()
+    broker.kill()
+    collector = start(broker.url)
+    found, error = look(collector)
+    broker.start()
+    wait_until(shows(collector, "mqtt_up", 1), "up")
+
+    assert error is not None
+    assert (error.reason, found["mqtt_up"]) == ("refused", {(): 0})
+    assert found["mqtt_connect_failures_total"]["refused",] >= 1
+
+
+def test_wrong_password_is_auth(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """The message says what to set and contains no password."""
+    broker = start_mosquitto(anonymous=False, users={"mon": "right"})
+    collector = start(f"mqtt://mon:wr0ng@127.0.0.1:{broker.port}")
+    found, error = look(collector)
+
+    assert error is not None
+    assert (error.reason, found["mqtt_up"]) == ("auth", {(): 0})
+    assert str(error).startswith(broker.url)
+    assert "wr0ng" not in str(error)
+
+
+def test_missing_password_is_auth(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """A broker that lets nobody in without a password refuses us without one."""
+    broker = start_mosquitto(anonymous=False, users={"mon": "right"})
+
+    assert fails(start(broker.url), "auth")()
+
+
+def test_password_of_its_own_key_is_used(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """The password may stand apart from the address, where a secret can be put."""
+    broker = start_mosquitto(anonymous=False, users={"mon": "right"})
+    collector = start(f"mqtt://mon@127.0.0.1:{broker.port}", password=Secret("right"))
+
+    assert collect(collector)["mqtt_up"] == {(): 1}
+
+
+def test_documented_acl_is_enough(
+    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
+) -> None:
+    """The rule of the documentation lets us read all that we show, and nothing else."""
+    acl = tmp_path / "acl"
+    acl.write_text(READ_SYS)
+    broker = start_mosquitto(f"acl_file {acl}", anonymous=False, users={"mon": "right"})
+
+    assert collect(start(f"mqtt://mon:right@127.0.0.1:{broker.port}"))["mqtt_up"] == {(): 1}
+
+
+def test_acl_without_sys_is_noperm(
+    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
+) -> None:
+    """Mosquitto's ACL file grants the subscription and sends nothing: the message names the rule."""
+    acl = tmp_path / "acl"
+    acl.write_text("user app\ntopic readwrite bts/#\n")
+    broker = start_mosquitto(f"acl_file {acl}", anonymous=False, users={"app": "right"})
+    found, error = look(start(f"mqtt://app:right@127.0.0.1:{broker.port}"))
+
+    assert error is not None
+    assert (error.reason, found["mqtt_connected"], found["mqtt_up"]) == (
+        "noperm",
+        {(): 1},
+        {(): 0},
+    )
+    assert "topic read $SYS/#" in str(error)
+    assert of_broker(found) == []
+
+
+def test_subscription_denied_by_a_role_is_noperm(
+    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
+) -> None:
+    """Mosquitto's dynamic security says no in its SUBACK, and that is shown as -1."""
+    plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
+    if not Path(plugin).exists():
+        pytest.skip(f"{plugin} is missing")
+    roles = tmp_path / "dynsec.json"
+    control = need("mosquitto_ctrl", "mosquitto")
+    subprocess.run(
+        [control, "dynsec", "init", roles, "admin", "pw"], check=True, capture_output=True
+    )
+    broker = start_mosquitto(f"plugin {plugin}", f"plugin_opt_config_file {roles}", anonymous=False)
+    admin = [control, "-p", str(broker.port), "-u", "admin", "-P", "pw", "dynsec"]
+    subprocess.run([*admin, "createClient", "app", "-p", "pw"], check=True, capture_output=True)
+    found, error = look(start(f"mqtt://app:pw@127.0.0.1:{broker.port}"))
+
+    assert error is not None
+    assert (error.reason, found["mqtt_connected"]) == ("noperm", {(): 1})
+    assert found["mqtt_subscription_granted_qos"] == {("$SYS/#",): -1}
+
+
+def test_killed_network_thread_is_restarted(
+    mosquitto: Mosquitto, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in the client library costs one connection: it is counted and a new one is made."""
+    collector = start(mosquitto.url)
+    collect(collector)
+    loop = paho.Client.loop
+
+    def defect(client: paho.Client, timeout: float = 1.0) -> MQTTErrorCode:
+        monkeypatch.setattr(paho.Client, "loop", loop)
+        msg = "defect"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(paho.Client, "loop", defect)
+    wait_until(shows(collector, "mqtt_network_thread_restarts_total", 1), "restarted")
+    wait_until(shows(collector, "mqtt_connects_total", 2), "connected again")
+    wait_until(shows(collector, "mqtt_up", 1), "up again")
+
+
+def test_bridge_is_shown_by_its_name(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """The state of a bridge is 1 while it is connected and 0 when the other side is gone."""
+    other = start_mosquitto()
+    broker = start_mosquitto(
+        "connection north",
+        f"address 127.0.0.1:{other.port}",
+        "topic bts/# out",
+        "remote_clientid north",
+        "restart_timeout 1",
+    )
+    collector = start(broker.url)
+    wait_until(shows(collector, "mosquitto_bridge_up", 1, "north"), "bridge up")
+    other.kill()
+    wait_until(shows(collector, "mosquitto_bridge_up", 0, "north"), "bridge down")
+
+
+def test_stop_says_goodbye(mosquitto: Mosquitto, start: Start) -> None:
+    """A stopped collector has closed its connection as MQTT wants it, and the thread has ended."""
+    collector = start(mosquitto.url)
+    collect(collector)
+    collector.stop()
+    assert mosquitto.process
+    log = mosquitto.process.log
+
+    wait_until(lambda: "disconnected." in log.read_text(), "goodbye in the broker's log")
+    assert look(collector)[0]["mqtt_up"] == {(): 0}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a certificate for 127.0.0.1 that signs itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
+    argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]
+    argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return cert, key
+
+
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_tls_connection_needs_a_trusted_certificate(
+    start_mosquitto: StartMosquitto,
+    start: Start,
+    certificate: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    trusted: bool,
+) -> None:
+    """mqtts:// works with a certificate that SSL_CERT_FILE vouches for, and with no other."""
+    cert, key = certificate
+    broker = start_mosquitto(f"certfile {cert}", f"keyfile {key}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert) if trusted else os.devnull)
+    found, error = look(start(f"mqtts://127.0.0.1:{broker.port}"))
+
+    assert (error.reason if error else None) == (None if trusted else "tls")
+    assert found["mqtt_up"] == {(): int(trusted)}
+
+
+def test_tls_port_without_tls_is_protocol(
+    start_mosquitto: StartMosquitto, start: Start, certificate: tuple[Path, Path]
+) -> None:
+    """A port that speaks TLS hangs up on mqtt://: the message names mqtts://."""
+    cert, key = certificate
+    broker = start_mosquitto(f"certfile {cert}", f"keyfile {key}")
+    _, error = look(start(broker.url))
+
+    assert error is not None
+    assert error.reason == "protocol"
+    assert "mqtts://" in str(error)

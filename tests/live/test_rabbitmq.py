@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_exporter import Scrape, TargetError, Url, testing
+from servers import wait_until
+from servers.rabbitmq import AmqpConsumer
+from servers.rabbitmq import RabbitMQ as Broker
+
+pytestmark = pytest.mark.live
+
+DOCS = Path(__file__).parents[2] / "docs/collectors/rabbitmq.md"
+
+
+@contextmanager
+def collector(broker: Broker, credentials: str = "guest:guest") -> Iterator[RabbitMQ]:
+    """Return a collector of the broker that is stopped in the end."""
+    url = broker.url.replace("//", f"//{credentials}@")
+    made = COLLECTOR(COLLECTOR.Config(url=Url.from_setting(url)))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def made(rabbitmq: Broker) -> Iterator[RabbitMQ]:
+    """Return a collector of the broker."""
+    with collector(rabbitmq) as reading:
+        yield reading
+
+
+def failing(made: RabbitMQ, seconds: float = 20.0) -> tuple[TargetError, testing.Samples]:
+    """Return what a collection that fails raises, and what it emitted before."""
+    scrape = Scrape(monotonic() + seconds)
+    with pytest.raises(TargetError) as caught:
+        made.collect(scrape)
+    return caught.value, testing.samples(made, scrape)
+
+
+def when(made: RabbitMQ, metric: str, labels: tuple[str, ...], value: float) -> testing.Samples:
+    """Return the samples of the first collection in which one is `value`: statistics take time."""
+    found: testing.Samples = {}
+
+    def is_there() -> bool:
+        found.clear()
+        found.update(testing.collect(made))
+        return found.get(metric, {}).get(labels) == value
+
+    wait_until(is_there, f"{metric} {labels} = {value}")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_depths_are_exact(rabbitmq: Broker, made: RabbitMQ, kind: str) -> None:
+    """What waits, what came in and what was taken out, in RabbitMQ's names and in the common ones."""
+    name = f"depth-{kind}"
+    rabbitmq.queue(name, queue_type=kind)
+    rabbitmq.publish(name, 7)
+    rabbitmq.get(name, 3)
+    key, shared = ("/", name), ("rabbitmq", name, "")
+
+    samples = when(made, "messaging_consumed_messages_total", shared, 3)
+    samples = when(made, "rabbitmq_queue_messages_ready", key, 4)
+
+    assert samples["rabbitmq_queue_messages_unacked"][key] == 0
+    assert samples["rabbitmq_queue_messages_published_total"][key] == 7
+    assert samples["rabbitmq_queue_info"][*key, f"rabbit_{kind}_queue", "true", "", rabbitmq.node]
+    assert samples["messaging_backlog_messages"][shared] == 4
+    assert samples["messaging_in_flight_messages"][shared] == 0
+    assert samples["messaging_consumers"][shared] == 0
+    assert samples["messaging_published_messages_total"][shared] == 7
+
+
+def test_virtual_hosts_are_told_apart(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """Queues of one name in two virtual hosts are two queues."""
+    rabbitmq.vhost("prod/eu")
+    for vhost, count in (("/", 1), ("prod/eu", 2)):
+        rabbitmq.queue("twin", vhost)
+        rabbitmq.publish("twin", count, vhost)
+
+    when(made, "rabbitmq_queue_messages_ready", ("/", "twin"), 1)
+    samples = when(made, "rabbitmq_queue_messages_ready", ("prod/eu", "twin"), 2)
+
+    assert samples["messaging_backlog_messages"]["rabbitmq", "twin", ""] == 1
+    assert samples["messaging_backlog_messages"]["rabbitmq", "/prod%2Feu/twin", ""] == 2
+
+
+@pytest.mark.parametrize("name", ["a/b", 'say "hi"', "back\\slash", "очередь 🐇", "%2F"])
+def test_any_name_of_a_queue_is_a_label_as_it_is(
+    rabbitmq: Broker, made: RabbitMQ, name: str
+) -> None:
+    """Escaping is the exposition's business; of line breaks the broker itself takes care."""
+    rabbitmq.queue(name)
+    rabbitmq.publish(name, 2)
+
+    samples = when(made, "rabbitmq_queue_messages_ready", ("/", name), 2)
+
+    assert samples["messaging_backlog_messages"]["rabbitmq", name, ""] == 2
+
+
+def test_a_consumer_that_acknowledges_nothing_is_seen(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """It has the whole backlog, and the queue looks empty and well consumed."""
+    rabbitmq.queue("blind")
+    rabbitmq.publish("blind", 5)
+    with AmqpConsumer(rabbitmq.amqp, "blind", auto_ack=True):
+        when(made, "rabbitmq_queue_messages_delivered_total", ("/", "blind"), 5)
+        samples = when(made, "rabbitmq_queue_consumers_auto_ack", ("/", "blind"), 1)
+
+        assert samples["rabbitmq_queue_messages_ready"]["/", "blind"] == 0
+        assert samples["rabbitmq_queue_messages_unacked"]["/", "blind"] == 0
+
+    when(made, "rabbitmq_queue_consumers_auto_ack", ("/", "blind"), 0)
+
+
+def test_what_a_consumer_has_and_did_not_acknowledge_is_in_flight(
+    rabbitmq: Broker, made: RabbitMQ
+) -> None:
+    """It is no backlog any more, and comes back when the consumer goes."""
+    rabbitmq.queue("flight")
+    rabbitmq.publish("flight", 5)
+    with AmqpConsumer(rabbitmq.amqp, "flight", auto_ack=False, prefetch=2):
+        samples = when(made, "rabbitmq_queue_messages_unacked", ("/", "flight"), 2)
+
+        assert samples["messaging_backlog_messages"]["rabbitmq", "flight", ""] == 3
+        assert samples["messaging_in_flight_messages"]["rabbitmq", "flight", ""] == 2
+        assert samples["messaging_consumers"]["rabbitmq", "flight", ""] == 1
+        assert samples["rabbitmq_queue_consumers_auto_ack"]["/", "flight"] == 0
+
+    when(made, "rabbitmq_queue_messages_ready", ("/", "flight"), 5)
+
+
+def test_the_log_of_a_stream_is_no_backlog(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """Whether anybody has read it, the management API does not know."""
+    rabbitmq.queue("log", queue_type="stream")
+    rabbitmq.publish("log", 3)
+
+    samples = when(made, "rabbitmq_queue_messages_ready", ("/", "log"), 3)
+
+    assert ("rabbitmq", "log", "") not in samples["messaging_backlog_messages"]
+    assert ("rabbitmq", "log", "") not in samples["messaging_lag_seconds"]
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_the_publishers_time_of_the_oldest_message_gives_the_lag(
+    rabbitmq: Broker, made: RabbitMQ, unit: int
+) -> None:
+    """In seconds, and in the milliseconds that many publishers write; 0 once nothing waits."""
+    name = f"aged-{unit}"
+    rabbitmq.queue(name)
+    rabbitmq.publish(name, 1, timestamp=1_600_000_000 * unit)
+    rabbitmq.publish(name, 1, timestamp=1_700_000_000 * unit)
+    rabbitmq.queue(f"{name}-empty")
+    shared = ("rabbitmq", name, "")
+
+    samples = when(made, "rabbitmq_queue_head_message_timestamp", ("/", name), 1_600_000_000)
+    assert samples["messaging_lag_seconds"][shared] > 100_000_000
+    assert samples["messaging_lag_method_info"][*shared, "message_time"] == 1
+
+    rabbitmq.get(name, 1)
+    when(made, "rabbitmq_queue_head_message_timestamp", ("/", name), 1_700_000_000)
+    rabbitmq.get(name, 1)
+    samples = when(made, "messaging_lag_seconds", shared, 0)
+    assert (*shared, "message_time") not in samples.get("messaging_lag_method_info", {})
+
+
+def test_the_lower_limit_of_queue_and_policy_is_shown(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """With the policy's name, so that it can be found."""
+    rabbitmq.queue("limited", max_length=1000)
+    definition = {"max-length": 500}
+    policy = {"pattern": "^limited$", "definition": definition, "apply-to": "queues"}
+    rabbitmq.api("policies/%2f/short", "PUT", policy)
+
+    samples = when(made, "rabbitmq_queue_max_length", ("/", "limited"), 500)
+
+    key = ("/", "limited", "rabbit_classic_queue", "true", "short", rabbitmq.node)
+    assert samples["rabbitmq_queue_info"][key] == 1
+
+
+def test_the_whole_and_the_node_are_shown(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """A sample of each kind, with the numbers that the broker itself gives."""
+    samples = testing.collect(made)
+    overview = rabbitmq.api("overview")
+
+    identity = (rabbitmq.node, overview["cluster_name"], "management")
+    assert samples["rabbitmq_identity_info"] == {identity: 1}
+    assert samples["rabbitmq_up"] == {(): 1}
+    assert samples["rabbitmq_exchanges"] == {(): overview["object_totals"]["exchanges"]}
+    assert samples["rabbitmq_node_running"] == {(rabbitmq.node,): 1}
+    assert samples["rabbitmq_node_partitions"] == {(rabbitmq.node,): 0}
+    assert samples["rabbitmq_resident_memory_limit_bytes"] == {(rabbitmq.node,): 1e9}
+    assert samples["rabbitmq_process_resident_memory_bytes"][rabbitmq.node,] > 10_000_000
+    assert samples["rabbitmq_health_check_ok"] == {("alarms",): 1}
+
+
+def test_an_alarm_shows_at_once(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """Publishers are blocked: the health check knows before the statistics do."""
+    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "20MB")
+    try:
+        samples = when(made, "rabbitmq_health_check_ok", ("alarms",), 0)
+        assert samples["rabbitmq_up"] == {(): 1}
+        when(made, "rabbitmq_alarms_memory_used_watermark", (rabbitmq.node,), 1)
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+    when(made, "rabbitmq_health_check_ok", ("alarms",), 1)
+    when(made, "rabbitmq_alarms_memory_used_watermark", (rabbitmq.node,), 0)
+
+
+def test_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
+    """And not a broker that is down, although no more is known of it."""
+    with collector(rabbitmq, "guest:wr0ng") as made:
+        error, samples = failing(made)
+
+    assert error.reason == "auth"
+    assert "Login failed" in str(error)
+    assert "wr0ng" not in str(error)
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+def test_a_user_without_tags_lacks_permission(rabbitmq: Broker) -> None:
+    """The message names the tag to give."""
+    rabbitmq.user("untagged", "x", "")
+    with collector(rabbitmq, "untagged:x") as made:
+        error, samples = failing(made)
+
+    assert error.reason == "noperm"
+    assert "set_user_tags USER monitoring" in str(error)
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+def test_a_user_with_the_tag_management_lacks_the_nodes_alone(rabbitmq: Broker) -> None:
+    """RabbitMQ shows nodes to monitoring users only."""
+    rabbitmq.user("manager", "x", "management")
+    with collector(rabbitmq, "manager:x") as made:
+        error, samples = failing(made)
+
+    assert error.reason == "noperm"
+    assert "/api/nodes" in str(error)
+    assert samples["rabbitmq_up"] == {(): 1}
+    assert len(samples["rabbitmq_identity_info"]) == 1
+
+
+def test_queues_that_the_user_may_not_see_are_counted(rabbitmq: Broker) -> None:
+    """RabbitMQ answers such a user with an empty list, and without an error."""
+    rabbitmq.queue("unseen")
+    rabbitmq.user("outsider", "x", "monitoring")
+    with collector(rabbitmq, "outsider:x") as made:
+        samples = testing.collect(made)
+
+    assert samples["rabbitmq_permission_gap"] == {(): len(rabbitmq.api("queues"))}
+    assert "rabbitmq_queue_info" not in samples
+
+
+def test_the_user_of_the_documentation_sees_everything(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """Its commands are run as they stand there, for each virtual host, and it may do nothing else."""
+    rabbitmq.vhost("prod")
+    rabbitmq.queue("documented", "prod")
+    rabbitmq.publish("documented", 2, "prod")
+    commands = re.findall(r"^rabbitmqctl (.+)$", DOCS.read_text(), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == [
+        "add_user",
+        "set_user_tags",
+        "set_permissions",
+    ]
+    for command in commands[:2]:
+        rabbitmq.ctl(*shlex.split(command))
+    for vhost in rabbitmq.api("vhosts"):
+        rabbitmq.ctl(*shlex.split(commands[2].replace("-p /", f"-p '{vhost['name']}'")))
+
+    with collector(rabbitmq, "monitor:PASSWORD") as documented:
+        samples = when(documented, "rabbitmq_queue_messages_ready", ("prod", "documented"), 2)
+
+        assert samples["rabbitmq_permission_gap"] == {(): 0}
+        assert samples.keys() == testing.collect(made).keys()
+        assert (
+            samples["rabbitmq_queue_info"].keys()
+            == testing.collect(made)["rabbitmq_queue_info"].keys()
+        )
+
+
+def test_a_frozen_broker_is_down_in_time_and_up_again_when_it_thaws(
+    rabbitmq: Broker, made: RabbitMQ
+) -> None:
+    """Its kernel goes on accepting connections, and the one in use stays open."""
+    testing.collect(made)
+    rabbitmq.process.freeze()
+    try:
+        for _ in range(2):
+            error, samples = failing(made, 1.0)
+            assert error.reason == "timeout"
+            assert samples == {"rabbitmq_up": {(): 0}}
+    finally:
+        rabbitmq.process.thaw()
+
+    assert testing.collect(made)["rabbitmq_up"] == {(): 1}
+
+
+def test_a_broker_that_is_started_again_is_found_again(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """With what its durable queues kept."""
+    rabbitmq.queue("kept")
+    rabbitmq.publish("kept", 3, delivery_mode=2)
+    when(made, "rabbitmq_queue_messages_ready", ("/", "kept"), 3)
+
+    rabbitmq.process.kill()
+    error, samples = failing(made)
+    assert error.reason == "refused"
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+    rabbitmq.restart()
+    samples = when(made, "rabbitmq_queue_messages_ready", ("/", "kept"), 3)
+    assert samples["rabbitmq_up"] == {(): 1}

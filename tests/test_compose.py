@@ -1,0 +1,200 @@
+"""The scene of docker-compose.yaml: what one file names, another has to have."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from servers import Process, free_port, listens, need
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "monitoring"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+#: Where the exporter of the scene listens.
+[ADDRESS] = [
+    flag.removeprefix("--web.listen-address=")
+    for flag in SERVICES["exporter"]["command"]
+    if flag.startswith("--web.listen-address=")
+]
+
+
+def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (source, target) of a service's volumes, in the short and in the long form."""
+    return [
+        (volume["source"], volume["target"])
+        if isinstance(volume, dict)
+        else (volume.split(":")[0], volume.split(":")[1])
+        for volume in service.get("volumes", [])
+    ]
+
+
+def published() -> set[int]:
+    """Return the ports that services publish on the machine."""
+    return {
+        int(port.split(":")[1])
+        for service in SERVICES.values()
+        for port in service.get("ports", [])
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_published_on_loopback_only(name: str) -> None:
+    """A demonstration without passwords worth the name is nobody else's business."""
+    service = SERVICES[name]
+
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    if service.get("network_mode") == "host":
+        assert any("--web.listen-address=127.0.0.1:" in flag for flag in service["command"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_volumes_exist(name: str) -> None:
+    """A volume is declared at the end of the file, or is a file or folder of this repository."""
+    for source, _ in mounts(SERVICES[name]):
+        if source.startswith("."):
+            assert (ROOT / source).exists()
+        elif not source.startswith("/"):
+            assert source in COMPOSE["volumes"]
+
+
+def test_volumes_are_all_used() -> None:
+    """No volume is declared that no service mounts."""
+    used = {source for service in SERVICES.values() for source, _ in mounts(service)}
+
+    assert set(COMPOSE["volumes"]) <= used
+
+
+def test_exporter_sees_the_machine() -> None:
+    """The folders that the settings name are below the mount of the machine's own root."""
+    host = settings()["host"]
+
+    assert ("/", "/host") in mounts(SERVICES["exporter"])
+    assert host == {
+        "procfs": "/host/proc",
+        "sysfs": "/host/sys",
+        "rootfs": "/host",
+        "udev_data": "/host/run/udev/data",
+    }
+
+
+def test_exporter_reads_its_settings_where_they_are_mounted() -> None:
+    """The settings are mounted where the exporter looks for them without being told."""
+    assert ("./monitoring/compose.yaml", "/etc/bts-exporter/config.yaml") in mounts(
+        SERVICES["exporter"]
+    )
+
+
+def test_exporter_accepts_its_settings() -> None:
+    """The exporter itself has nothing against the settings of the scene."""
+    done = run(
+        sys.executable,
+        "-m",
+        "bts_exporter",
+        f"--config.file={MONITORING / 'compose.yaml'}",
+        "check",
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("collector", ["rabbitmq", "redis", "mqtt"])
+def test_exporter_reaches_the_broker(collector: str) -> None:
+    """Each broker's address in the settings is a port that a service publishes."""
+    url = urlsplit(settings()[collector]["url"])
+
+    assert url.hostname == "127.0.0.1"
+    assert url.port in published()
+
+
+def test_rabbitmq_knows_the_exporters_user() -> None:
+    """The settings log in as the user that the broker is started with."""
+    environment = SERVICES["rabbitmq"]["environment"]
+    url = urlsplit(settings()["rabbitmq"]["url"])
+
+    assert url.username == environment["RABBITMQ_DEFAULT_USER"]
+    assert url.password == environment["RABBITMQ_DEFAULT_PASS"]
+
+
+def test_prometheus_scrapes_the_exporter() -> None:
+    """Prometheus has the exporter's address among its targets."""
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    targets = {
+        target
+        for job in config["scrape_configs"]
+        for static in job["static_configs"]
+        for target in static["targets"]
+    }
+
+    assert ADDRESS in targets
+
+
+def test_image_checks_its_own_port() -> None:
+    """The health check asks where the exporter listens, unless it is told otherwise."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    [port] = re.findall(r"^EXPOSE (\d+)$", dockerfile, re.MULTILINE)
+
+    assert f"http://127.0.0.1:{port}/-/healthy" in dockerfile
+    assert ADDRESS.endswith(f":{port}")
+
+
+def test_image_runs_without_privileges() -> None:
+    """The last user of the image is not root."""
+    users = re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert users
+    assert users[-1] != "0"
+
+
+def test_image_gets_all_that_setup_reads() -> None:
+    """What setup.py reads is not kept from the build by .dockerignore."""
+    taken = (ROOT / ".dockerignore").read_text().splitlines()
+
+    for name in ("collectors", "exporters", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        assert f"!{name}" in taken
+        assert (ROOT / name).exists()
+
+
+@pytest.mark.live
+def test_promtool_accepts_prometheus_yml() -> None:
+    """Prometheus' own checker has nothing against the configuration and its rules."""
+    done = run(
+        need("promtool", "prometheus"), "check", "config", str(MONITORING / "prometheus.yml")
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.live
+def test_mosquitto_accepts_its_configuration(tmp_path: Path) -> None:
+    """The broker starts with mosquitto.conf; port and folder alone are another here."""
+    port = free_port()
+    config = (MONITORING / "mosquitto.conf").read_text()
+    config = config.replace("listener 1883", f"listener {port} 127.0.0.1")
+    config = config.replace("/mosquitto/data/", f"{tmp_path}/")
+    # Started by root it would become a user who cannot write here.
+    (tmp_path / "mosquitto.conf").write_text(f"{config}user root\n")
+
+    broker = Process([need("mosquitto", "mosquitto"), "-c", "mosquitto.conf"], tmp_path)
+    try:
+        broker.ready(lambda: listens(port))
+    finally:
+        broker.kill()
+
+
+def settings() -> dict[str, Any]:
+    """Return the exporter's settings of the scene, one block a collector."""
+    config: dict[str, dict[str, Any]] = yaml.safe_load((MONITORING / "compose.yaml").read_text())
+    return config["collectors"]
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Return how a command ended, and what it said."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,337 @@
+"""The unit file: what it must not switch on, what systemd thinks of it, and the service it makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from servers import free_port, listens, wait_until
+
+ROOT = Path(__file__).parents[1]
+UNIT = ROOT / "systemd" / "bts-exporter.service"
+#: Boots a real systemd in namespaces of its own; it lies beside the repository where we develop.
+SANDBOX = ROOT.parent / "shared" / "tools" / "systemd_sandbox.sh"
+#: Highest exposure, in tenths, that `systemd-analyze security` may find: without host metrics'
+#: needs (the machine's network, processes, clock) nothing above 2.1 is left.
+EXPOSURE = 21
+
+
+def setting(name: str) -> list[str]:
+    """Return the values that the unit file gives to a setting, in their order."""
+    return [
+        line.partition("=")[2]
+        for line in UNIT.read_text().splitlines()
+        if line.startswith(f"{name}=")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless"),
+    [
+        pytest.param("ProtectProc", "default", id="hides /proc/1/mountinfo"),
+        pytest.param("ProcSubset", "all", id="hides /proc/stat, /proc/meminfo and the rest"),
+        pytest.param("ProtectClock", "no", id="forbids adjtimex"),
+        pytest.param("ProtectHostname", "no", id="keeps the name of a renamed machine"),
+        pytest.param("PrivateNetwork", "no", id="hides the machine's interfaces"),
+        pytest.param("ProtectHome", "read-only", id="hides file systems below /home"),
+    ],
+)
+def test_hardening_takes_no_metrics_away(name: str, harmless: str) -> None:
+    """Settings that were seen to take host metrics away are left alone."""
+    assert set(setting(name)) <= {harmless}
+
+
+def test_tmp_is_the_machines_own() -> None:
+    """DynamicUser implies a /tmp of the unit's own, which has another size and hides mounts."""
+    assert setting("PrivateTmp") == ["yes"]
+    assert setting("BindReadOnlyPaths") == ["/tmp /var/tmp"]
+
+
+def test_systemd_finds_no_fault(installed: Path) -> None:
+    """`systemd-analyze verify` has nothing to say about the unit."""
+    done = run(systemd_analyze(), "verify", str(installed))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_unit_is_hardened(installed: Path) -> None:
+    """`systemd-analyze security` finds no more exposure than host metrics ask for."""
+    done = run(
+        systemd_analyze(),
+        "security",
+        "--offline=yes",
+        f"--threshold={EXPOSURE}",
+        str(installed),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Machine:
+    """A machine with the service: systemd as its first process, and the exporter in /opt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+
+    def boot(self) -> None:
+        """Start systemd; mounts are made to reach services, as on every machine but a container."""
+        command(str(SANDBOX), "up", str(self.folder))
+        self.run("mount --make-rshared /")
+
+    def install(self) -> None:
+        """Do what the head of the unit file says, with this repository."""
+        self.run(
+            f"""
+            cd {ROOT}
+            /usr/bin/python3 -m venv /opt/bts-exporter
+            /opt/bts-exporter/bin/pip install --quiet --disable-pip-version-check .
+            install -m 644 systemd/bts-exporter.service /etc/systemd/system/
+            echo 'ARGS=--web.listen-address=127.0.0.1:{self.port}' > /etc/default/bts-exporter
+            mkdir -p /etc/bts-exporter
+            systemctl daemon-reload
+            """
+        )
+
+    def run(self, script: str) -> str:
+        """Return the output of a shell script that runs on the machine, as root."""
+        return command(str(SANDBOX), "run", str(self.folder), "bash", "-euc", script).strip()
+
+    def start(self) -> None:
+        """Start the service; its log is in the AssertionError where that fails."""
+        self.run("systemctl start bts-exporter || { journalctl --unit=bts-exporter; exit 1; }")
+
+    def configure(self, yaml: str) -> None:
+        """Write the exporter's settings."""
+        self.run(f"cat > /etc/bts-exporter/config.yaml <<'END'\n{yaml}\nEND")
+
+    def drop_in(self, text: str) -> None:
+        """Replace the drop-in of the unit, as `systemctl edit` would."""
+        folder = "/etc/systemd/system/bts-exporter.service.d"
+        self.run(f"mkdir -p {folder}; cat > {folder}/override.conf <<'END'\n{text}\nEND")
+        self.run("systemctl daemon-reload")
+
+    def property(self, name: str) -> str:
+        """Return what systemd tells of the service, such as its ActiveState."""
+        return self.run(f"systemctl show --value --property={name} bts-exporter")
+
+    def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+        """Return what the service serves: name of sample -> labels, sorted -> value."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = (
+                    sample.value
+                )
+        return found
+
+    def shut_down(self) -> None:
+        """End everything on the machine; nothing of it is left."""
+        command(str(SANDBOX), "down", str(self.folder))
+
+
+#: The machine's root is an overlay, which the file system collector leaves out by itself.
+HOST = """\
+collectors:
+  host:
+    filesystem: {fs_types_exclude: "^(proc|sysfs|cgroup2?|devpts|mqueue|debugfs|tracefs)$"}
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Return a machine on which the service is installed."""
+    if not SANDBOX.exists():
+        pytest.skip("not everywhere: no sandbox for systemd beside the repository")
+    if os.geteuid() != 0 or shutil.which("systemctl") is None:
+        pytest.skip("not everywhere: the sandbox takes root and systemd")
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    machine.boot()
+    try:
+        machine.install()
+        yield machine
+    finally:
+        machine.shut_down()
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Machine]:
+    """Return the machine with the service started and ready."""
+    machine.configure(HOST)
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.run("systemctl stop bts-exporter; systemctl reset-failed bts-exporter || true")
+        machine.run("rm -rf /etc/systemd/system/bts-exporter.service.d; systemctl daemon-reload")
+
+
+@pytest.mark.live
+def test_service_is_ready_when_it_is_started(service: Machine) -> None:
+    """Once `systemctl start` returns the metrics are there, none of a collector that failed."""
+    metrics = service.metrics()
+
+    assert service.property("ActiveState") == "active"
+    assert metrics["node_load1"]
+    success = metrics["bts_exporter_collector_success"]
+    assert success
+    assert [labels for labels, value in success.items() if value != 1] == []
+
+
+@pytest.mark.live
+def test_service_runs_without_privileges(service: Machine) -> None:
+    """The process is not root's and could not become it."""
+    pid = service.property("MainPID")
+    status = dict(
+        line.split(":\t", 1) for line in service.run(f"cat /proc/{pid}/status").splitlines()
+    )
+
+    assert "0" not in status["Uid"].split()
+    assert int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.live
+def test_file_systems_are_those_of_the_machine(service: Machine) -> None:
+    """The unit's own mounts change no figure, also of what is mounted while it runs."""
+    sizes = {"/mnt/disk": 11, "/home/open/disk": 12, "/tmp/disk": 13, "/var/tmp/disk": 14}
+    for folder, size in sizes.items():
+        service.run(f"mkdir -p {folder}; mount -t tmpfs -o size={size}M test {folder}")
+    metrics = service.metrics()
+
+    served = {
+        dict(labels)["mountpoint"]: value
+        for labels, value in metrics["node_filesystem_size_bytes"].items()
+    }
+    assert {folder: served.get(folder) for folder in sizes} == {
+        folder: size * 2**20 for folder, size in sizes.items()
+    }
+    for folder in ("/", "/tmp", "/run"):
+        blocks, size = service.run(f"stat --file-system --format='%b %S' {folder}").split()
+        assert served[folder] == int(blocks) * int(size)
+    read_only = metrics["node_filesystem_readonly"]
+    assert [v for labels, v in read_only.items() if ("mountpoint", "/mnt/disk") in labels] == [0]
+
+
+@pytest.mark.live
+def test_machine_can_unmount_what_the_service_sees(service: Machine) -> None:
+    """A file system that the machine unmounts is let go of by the service's view as well."""
+    service.run(
+        """
+        truncate -s 8M /opt/disk.img; mkfs.ext4 -q /opt/disk.img
+        mkdir -p /mnt/loop; mount -o loop /opt/disk.img /mnt/loop
+        """
+    )
+    assert "/mnt/loop" in mountpoints(service)
+
+    service.run("umount /mnt/loop")
+
+    assert "/mnt/loop" not in mountpoints(service)
+    assert service.run("losetup --associated /opt/disk.img") == ""
+
+
+@pytest.mark.live
+def test_clock_and_name_are_those_of_the_machine(service: Machine) -> None:
+    """The state of the clock can be read, and a new name of the machine is seen."""
+    assert service.metrics()["node_timex_tick_seconds"]
+
+    service.run("hostname renamed")
+
+    [labels] = service.metrics()["node_uname_info"]
+    assert ("nodename", "renamed") in labels
+
+
+@pytest.mark.live
+def test_reload_puts_new_settings_in_force(service: Machine) -> None:
+    """`systemctl reload` is enough for new settings, and the process stays."""
+    pid = service.property("MainPID")
+    service.configure(HOST.replace("(proc|", "(tmpfs|proc|"))
+    service.run("systemctl reload bts-exporter")
+
+    wait_until(lambda: "/run" not in mountpoints(service), "the new settings in force")
+    assert service.property("MainPID") == pid
+    assert service.property("ActiveState") == "active"
+
+
+@pytest.mark.live
+def test_reload_of_wrong_settings_leaves_the_old_ones(service: Machine) -> None:
+    """Settings that are wrong are told in a metric, and the service goes on with those before."""
+    service.configure("collectors: {host: {nonsense: 1}}")
+    service.run("systemctl reload bts-exporter")
+
+    def failed() -> bool:
+        return service.metrics()["bts_exporter_config_last_reload_successful"][()] == 0
+
+    wait_until(failed, "the reload told as failed")
+    assert "/run" in mountpoints(service)
+    assert service.property("ActiveState") == "active"
+
+
+@pytest.mark.live
+def test_stop_ends_the_service_cleanly(service: Machine) -> None:
+    """`systemctl stop` ends with success: no signal had to kill it, and nothing listens any more."""
+    service.run("systemctl stop bts-exporter")
+
+    assert service.property("ActiveState") == "inactive"
+    assert service.property("Result") == "success"
+    assert service.property("ExecMainStatus") == "0"
+    assert not listens(service.port)
+
+
+@pytest.mark.live
+def test_frozen_service_is_started_anew(service: Machine) -> None:
+    """A process that no longer answers the watchdog is replaced."""
+    service.drop_in("[Service]\nWatchdogSec=1s\nRestartSec=100ms")
+    service.run("systemctl restart bts-exporter")
+    pid = service.property("MainPID")
+    service.run(f"kill -STOP {pid}")
+
+    wait_until(lambda: service.property("NRestarts") != "0", "a restart by the watchdog")
+    wait_until(lambda: service.property("ActiveState") == "active", "the service up again")
+    assert service.property("MainPID") != pid
+    assert service.metrics()["node_load1"]
+
+
+def mountpoints(machine: Machine) -> set[str]:
+    """Return the mount points whose sizes the service serves."""
+    return {
+        dict(labels)["mountpoint"] for labels in machine.metrics()["node_filesystem_size_bytes"]
+    }
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Return the unit file as on a machine where its program is installed."""
+    path = tmp_path / UNIT.name
+    path.write_text(UNIT.read_text().replace("/opt/bts-exporter/bin/bts-exporter", sys.executable))
+    return path
+
+
+def systemd_analyze() -> str:
+    """Return the path of systemd-analyze; without systemd the test is skipped."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is missing: apt-get install systemd")
+    return program
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Return how a command ended, and what it said."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def command(*argv: str) -> str:
+    """Return the output of a command, AssertionError with all it said where it failed."""
+    done = run(*argv)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
