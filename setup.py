@@ -27,15 +27,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=[
+        "hiredis>=3",
         "msgspec>=0.19",
         "paho-mqtt>=2.1,<3",
         "pyyaml>=6",
-        "redis[hiredis]>=5.2",
         "urllib3>=2",
     ],
     extras_require={
-        "test": ["hypothesis>=6", "prometheus-client>=0.22", "pytest>=8"],
-        "check": ["mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
+        "test": ["hypothesis>=6", "prometheus-client>=0.22", "pytest>=8", "redis>=6"],
+        "check": ["check-jsonschema>=0.29", "mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
     },
     packages=[package for root in ROOTS.values() for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},

@@ -46,7 +46,7 @@ class Crowd:
 def run(bench: Bench) -> Section:
     """Send bursts to both servers in turns."""
     bursts = bench.often(20, 5)
-    ours, theirs = bench.start_ours(), bench.start_node_exporter()
+    ours, theirs = bench.start_ours(), bench.start_node_exporter("--web.max-requests=0")
     with running(ours, theirs), ThreadPoolExecutor(SCRAPERS) as pool, ExitStack() as connections:
         crowds = (Crowd(ours), Crowd(theirs))
         for crowd in crowds:
@@ -78,11 +78,12 @@ def _section(ours: Crowd, theirs: Crowd) -> Section:
             ratios(ours.cpu, theirs.cpu),
         ),
         Row("threads of the server", [crowd.server.threads() for crowd in both]),
+        Row("resident memory, MB", [crowd.server.memory().resident / 1e6 for crowd in both]),
     ]
     how = f"""\
 {SCRAPERS} clients with a connection each send a scrape (gzip) at the same moment, {len(ours.cpu)} times, in turns. The clients are threads
-of one Python process on the same cores, so that its work is part of every wall time. node_exporter refuses more than 40
-scrapes at once (`--web.max-requests`) with 503. bts-exporter collects once for all scrapes that overlap."""
+of one Python process on the same cores, so that its work is part of every wall time. bts-exporter collects once for all
+scrapes that overlap. node_exporter runs with `--web.max-requests=0`: by default it refuses more than 40 at once."""
     return Section(
         f"{SCRAPERS} scrapers at once",
         how,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ START_SECONDS, HOST_MB, ALL_MB = 1.0, 30, 50
 #: What the first page of a server that serves a host has to have on it.
 HOST_SAMPLE = "node_cpu_seconds_total{"
 
+#: What must not be on a page: then the server would have had less to do.
+_FAILURE = re.compile(
+    r"^(?:bts_exporter_collector_success\{.*\}|(?:redis|rabbitmq|mosquitto|mqtt)_up(?:\{.*\})?) 0(?:\.0)?$",
+    re.MULTILINE,
+)
+
 _HOW = f"""\
 Each is started, waited for until a scrape succeeds (asked every 2 ms), scraped {SCRAPES} times (gzip, one connection), looked at,
 and ended, in turns; the first start of each is not counted. Resident memory is counted page by page
@@ -34,6 +41,7 @@ class Measured(NamedTuple):
     """One server after SCRAPES scrapes, or what several are together."""
 
     start: float  # seconds to the first successful scrape
+    cpu: float  # CPU seconds until then
     resident: int
     private: int
     threads: int
@@ -52,7 +60,7 @@ class Contest:
         """Start it, scrape it, look at its memory, end it."""
         server = self.start()
         try:
-            seconds = server.wait(self.expected)
+            start = server.wait(self.expected), server.cpu()
             with Scraper(server.port) as scraper:
                 answers = [scraper.scrape() for _ in range(SCRAPES)]
             memory = server.memory()
@@ -60,7 +68,9 @@ class Contest:
         finally:
             server.end()
         assert {answer.status for answer in answers} == {200}
-        self.measured.append(Measured(seconds, *memory, threads, answers[-1].samples))
+        failures = _FAILURE.findall(answers[-1].text)
+        assert not failures, failures
+        self.measured.append(Measured(*start, *memory, threads, answers[-1].samples))
 
 
 @dataclass
@@ -86,13 +96,11 @@ def run(bench: Bench) -> Section:
 
 
 def _everything(bench: Bench, ends: ExitStack) -> Everything:
-    settings = HOST_ONLY.replace(" {host: }", "\n  host:\n")
+    settings = HOST_ONLY
     everything = Everything(Contest(lambda: bench.start_ours(settings), HOST_SAMPLE))
     for name, start in brokers.STARTS.items():
-        folder = bench.new_folder(name)
-        folder.mkdir()
         try:
-            broker = start(folder, ends)
+            broker = start(bench.new_folder(name), ends)
             settings += f"  {name}: {broker.settings}\n"
             everything.served.append(name)
             if broker.alternative is None:
@@ -108,11 +116,7 @@ def _everything(bench: Bench, ends: ExitStack) -> Everything:
 def _other(bench: Bench, alternative: brokers.Alternative) -> Contest:
     package, flags = alternative
     program = need(package, package)
-
-    def start() -> Server:
-        return Server(lambda port: [program, *flags(port)], bench.new_folder(package))
-
-    return Contest(start)
+    return Contest(lambda: bench.start(package, lambda port: [program, *flags(port)]))
 
 
 def _in_turns(contests: list[Contest], starts: int) -> None:
@@ -148,6 +152,7 @@ def _section(host: Contest, node: Contest, everything: Everything) -> Section:
 def _sum(exporters: tuple[Measured, ...]) -> Measured:
     return Measured(
         max(m.start for m in exporters),
+        sum(m.cpu for m in exporters),
         sum(m.resident for m in exporters),
         sum(m.private for m in exporters),
         sum(m.threads for m in exporters),
@@ -162,9 +167,10 @@ def _table(ours: str, measured: list[Measured], theirs: str, others: list[Measur
 
     return Table(
         (ours, theirs),
-        "ratio",
+        "left / right",
         [
             row("start to first scrape, s", lambda m: m.start),
+            row("CPU until then, s", lambda m: m.cpu),
             row("resident memory, MB", lambda m: m.resident / 1e6),
             row("of it private, MB", lambda m: m.private / 1e6),
             row("threads", lambda m: m.threads),

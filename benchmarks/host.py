@@ -7,14 +7,16 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-from measuring import Bench, Scraper, Server, ratios, running, spread
+from measuring import Answer, Bench, Scraper, Server, ratios, running, spread
 from report import Row, Section, Table
 
 #: Scrapes of one contestant before it is the other's turn.
 TURN = 25
 
-_SERVES = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 1$', re.MULTILINE)
-_FAILS = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 0$', re.MULTILINE)
+_SERVES = re.compile(
+    r'^node_scrape_collector_success\{collector="(.+?)"\} 1(?:\.0)?$', re.MULTILINE
+)
+_FAILS = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 0(?:\.0)?$', re.MULTILINE)
 
 
 @dataclass
@@ -49,17 +51,18 @@ def run(bench: Bench) -> Section:
     """Measure the defaults of both, and then both with the collectors that both have."""
     ours, theirs = bench.start_ours(), bench.start_node_exporter()
     with running(ours, theirs):
-        pages = [_page(server) for server in (ours, theirs)]
+        answers = [_scrape(server) for server in (ours, theirs)]
         turns = bench.often(16, 4)
         rows = _compared(ours, theirs, "plain", turns=turns, packed=False)
         rows += _compared(ours, theirs, "gzip", turns=turns)
         rows += _compared(ours, theirs, "gzip, 0.2 s apart", turns=bench.often(4, 1), pause=0.2)
         rows += [
-            _counted("samples", [page.count("\n") - page.count("\n#") for page in pages]),
-            _counted("bytes plain", [len(page.encode()) for page in pages]),
-            _counted("bytes gzip", [_packed_size(server) for server in (ours, theirs)]),
-            _counted("resident MB", [s.memory().resident / 1e6 for s in (ours, theirs)]),
+            _counted("samples", [answer.samples for answer in answers]),
+            _counted("bytes, plain", [len(answer.text.encode()) for answer in answers]),
+            _counted("bytes, gzip", [len(answer.body) for answer in answers]),
+            _counted("resident memory, MB", [s.memory().resident / 1e6 for s in (ours, theirs)]),
         ]
+    pages = [answer.text for answer in answers]
     served = [set(_SERVES.findall(page)) for page in pages]
     common = sorted(served[0] & served[1])
     return Section(
@@ -92,8 +95,8 @@ def _like_for_like(bench: Bench, common: list[str], turns: int) -> list[Row]:
     path = f"/metrics?{urlencode([('collect[]', name) for name in common])}"
     with running(ours, theirs):
         rows = _compared(ours, theirs, "gzip", turns=turns, path=path)
-        counts = [_page(ours, path), _page(theirs)]
-        return [*rows, _counted("samples", [page.count("\nnode_") for page in counts])]
+        pages = [_scrape(ours, path).text, _scrape(theirs).text]
+        return [*rows, _counted("samples of node_*", [page.count("\nnode_") for page in pages])]
 
 
 def _compared(  # noqa: PLR0913  # each has a name
@@ -127,14 +130,9 @@ def _counted(what: str, figures: list[float]) -> Row:
     return Row(what, figures, ratios([figures[0]], [figures[1]]))
 
 
-def _page(server: Server, path: str = "/metrics") -> str:
-    with Scraper(server.port, path, packed=False) as scraper:
-        return scraper.scrape().text
-
-
-def _packed_size(server: Server) -> int:
-    with Scraper(server.port) as scraper:
-        return len(scraper.scrape().body)
+def _scrape(server: Server, path: str = "/metrics") -> Answer:
+    with Scraper(server.port, path) as scraper:
+        return scraper.scrape()
 
 
 def _names(names: set[str]) -> str:

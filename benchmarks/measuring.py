@@ -10,8 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -28,7 +27,7 @@ PROMETHEUS = {
 }
 
 #: The least settings: this machine alone, no drop-in collectors.
-HOST_ONLY = "plugins: none\ncollectors: {host: }\n"
+HOST_ONLY = "plugins: none\ncollectors:\n  host:\n"
 
 _LIBC = ctypes.CDLL(None)
 _OURS = {"MALLOC_ARENA_MAX": "2"}  # as systemd/bts-exporter.service and Dockerfile set it
@@ -113,14 +112,13 @@ class Server:
     """A program that serves metrics on a free loopback port."""
 
     def __init__(
-        self, argv: Callable[[int], Sequence[str]], folder: Path, env: dict[str, str] | None = None
+        self, argv: Callable[[int], Sequence[str]], folder: Path, env: dict[str, str]
     ) -> None:
-        """Start it: `argv` makes the command line from a port; it is ready when `wait` returns."""
+        """Start it; it is ready when `wait` returns."""
         self.port = free_port()
-        folder.mkdir(parents=True)
         plain = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(folder)}
         self.began = time.perf_counter()
-        self._process = Process(argv(self.port), folder, plain | (env or {}))
+        self._process = Process(argv(self.port), folder, plain | env)
         self.pid = self._process.popen.pid
 
     def wait(self, expected: str = "", path: str = "/metrics", seconds: float = 30.0) -> float:
@@ -166,48 +164,65 @@ class Server:
         self._process.kill()
 
 
-@dataclass
 class Bench:
-    """What every benchmark works with."""
+    """What every benchmark works with; no server outlives it."""
 
-    folder: Path
-    quick: bool
-    _started: int = 0
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self.folder = folder
+        self.quick = quick
+        self.ends = ExitStack()
+        self._folders = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ends.close()
 
     def often(self, full: int, quick: int) -> int:
         """Return how often to measure."""
         return quick if self.quick else full
 
     def new_folder(self, name: str) -> Path:
-        """Return the path of a folder that nobody had before; it is not made."""
-        self._started += 1
-        return self.folder / f"{self._started:03}-{name}"
+        """Make a folder that nobody had before."""
+        self._folders += 1
+        folder = self.folder / f"{self._folders:03}-{name}"
+        folder.mkdir()
+        return folder
+
+    def start(
+        self,
+        name: str,
+        argv: Callable[[int], Sequence[str]],
+        env: dict[str, str] | None = None,
+    ) -> Server:
+        """Start a program that serves metrics; `argv` makes its command line from a port."""
+        server = Server(argv, self.new_folder(name), env or {})
+        self.ends.callback(server.end)
+        return server
+
+    def compile_ours(self) -> None:
+        """Start bts-exporter once, since compiling costs memory and installed packages are compiled."""
+        with running(self.start_ours()):
+            pass
 
     def start_ours(self, settings: str = HOST_ONLY) -> Server:
         """Start bts-exporter with `settings`, with the environment that its systemd unit gives it."""
-        folder = self.new_folder("bts-exporter")
-        config = self.folder / f"{folder.name}.yaml"
+        config = self.new_folder("settings") / "config.yaml"
         config.write_text(settings)
-        program = str(Path(sys.executable).with_name("bts-exporter"))
-        # Installed packages are compiled; sources in a working tree are, too, from the second start.
-        env = _OURS | {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
-        return Server(
-            lambda port: [
-                program,
-                f"--config.file={config}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            folder,
-            env,
+        flags = [str(Path(sys.executable).with_name("bts-exporter")), f"--config.file={config}"]
+        return self.start(
+            "bts-exporter",
+            lambda port: [*flags, f"--web.listen-address=127.0.0.1:{port}"],
+            _OURS | {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")},
         )
 
     def start_node_exporter(self, *flags: str) -> Server:
         """Start Debian's node_exporter; pytest's Skipped where it is not installed."""
         package = "prometheus-node-exporter"
         program = need(package, package)
-        return Server(
-            lambda port: [program, f"--web.listen-address=127.0.0.1:{port}", *flags],
-            self.new_folder(package),
+        return self.start(
+            package, lambda port: [program, f"--web.listen-address=127.0.0.1:{port}", *flags]
         )
 
 

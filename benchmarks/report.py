@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Things measured side by side; `ratio` says what the last column divides."""
+    """Things measured side by side; `ratio` says what the last column divides, empty where nothing is."""
 
     columns: Sequence[str]
     ratio: str
@@ -67,7 +67,8 @@ class Section:
     how: str
     tables: Sequence[Table] = ()
     facts: Sequence[str] = ()
-    bars: Sequence[Bar] = field(default_factory=list)
+    bars: Sequence[Bar] = ()
+    skipped: bool = False
 
     def __str__(self) -> str:
         parts = [f"## {self.title}", self.how, *map(_table, self.tables)]
@@ -106,13 +107,12 @@ def surroundings(load_before: float) -> str:
 
 
 def _table(table: Table) -> str:
-    head = ["", *table.columns, table.ratio]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(_cells, table.rows)]
+    head = ["", *table.columns, *([table.ratio] if table.ratio else [])]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in table.rows:
+        ratio = [_figure(row.ratio)] if table.ratio else []
+        lines.append([row.what, *map(_figure, row.figures), *ratio])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _cells(row: Row) -> list[str]:
-    return [row.what, *map(_figure, row.figures), _figure(row.ratio)]
 
 
 def _figure(figure: Spread | float | None) -> str:

@@ -7,12 +7,15 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-(($#)) || set -- mosquitto prometheus prometheus-node-exporter rabbitmq-server redis-server
+packages=(mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
+  rabbitmq-server redis-server)
+(($#)) || set -- "${packages[@]}"
 
+# What tells that a package is there, where it is not a program of the same name.
+declare -A program=([mosquitto-clients]=mosquitto_pub)
 missing=()
 for package; do
-  # Every one of these packages has a program of its own name.
-  command -v "$package" >/dev/null || missing+=("$package")
+  command -v "${program[$package]:-$package}" >/dev/null || missing+=("$package")
 done
 ((${#missing[@]})) || exit 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from servers import free_port, listens, wait_until
+from servers.redis import MakeRedis
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "systemd" / "bts-exporter.service"
@@ -92,6 +94,7 @@ class Machine:
         self.run(
             f"""
             cd {ROOT}
+            rm -rf build
             /usr/bin/python3 -m venv /opt/bts-exporter
             /opt/bts-exporter/bin/pip install --quiet --disable-pip-version-check .
             install -m 644 systemd/bts-exporter.service /etc/systemd/system/
@@ -219,8 +222,11 @@ def test_file_systems_are_those_of_the_machine(service: Machine) -> None:
     for folder in ("/", "/tmp", "/run"):
         blocks, size = service.run(f"stat --file-system --format='%b %S' {folder}").split()
         assert served[folder] == int(blocks) * int(size)
-    read_only = metrics["node_filesystem_readonly"]
-    assert [v for labels, v in read_only.items() if ("mountpoint", "/mnt/disk") in labels] == [0]
+    read_only = {
+        dict(labels)["mountpoint"] for labels, v in metrics["node_filesystem_readonly"].items() if v
+    }
+    # In the unit's own view all is read-only.
+    assert not read_only & {"/", "/tmp", *sizes}
 
 
 @pytest.mark.live
@@ -300,6 +306,32 @@ def test_frozen_service_is_started_anew(service: Machine) -> None:
     wait_until(lambda: service.property("ActiveState") == "active", "the service up again")
     assert service.property("MainPID") != pid
     assert service.metrics()["node_load1"]
+
+
+@pytest.mark.live
+def test_password_comes_from_systemd(service: Machine, make_redis: MakeRedis) -> None:
+    """A password in a file of root's alone reaches the service as a credential."""
+    redis = make_redis("--requirepass", "correct horse")
+    service.run("umask 077; mkdir /root/secrets; echo 'correct horse' > /root/secrets/redis")
+    service.drop_in("[Service]\nLoadCredential=redis:/root/secrets/redis")
+    service.configure(f"collectors: {{redis: {{url: '{redis.url}', password: !credential redis}}}}")
+    service.run("systemctl restart bts-exporter")
+
+    assert service.metrics()["redis_up"] == {(): 1}
+
+
+@pytest.mark.live
+def test_closed_folders_are_opened_by_one_capability(service: Machine) -> None:
+    """File systems in folders of root's alone have sizes once the drop-in of the unit is used."""
+    service.run("mkdir -p /root/disk; mount -t tmpfs -o size=15M test /root/disk")
+    errors = service.metrics()["node_filesystem_device_error"]
+    assert [v for labels, v in errors.items() if ("mountpoint", "/root/disk") in labels] == [1]
+
+    capabilities = re.findall(r"^#(.*=CAP_DAC_READ_SEARCH)$", UNIT.read_text(), re.MULTILINE)
+    service.drop_in("\n".join(["[Service]", *capabilities]))
+    service.run("systemctl restart bts-exporter")
+
+    assert "/root/disk" in mountpoints(service)
 
 
 def mountpoints(machine: Machine) -> set[str]:

@@ -139,7 +139,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     top = schema.convert(document.value, _Top, ())
     if top is INVALID:
         # What is wrong with the collectors is found too, so that it is all told at once.
-        top = _Top(_of(document, "collectors", msgspec.UNSET), _folder_named(document))
+        top = _Top(_of(document, "collectors", None), _folder_named(document))
     types = types_in(_folder(document, top.plugins))
     raw = top.collectors
     if raw is msgspec.UNSET:

@@ -88,7 +88,7 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
     """
     families: dict[str, list[tuple[Metric, Source]]] = {}
     for source in sources:
-        source.prefixes.keep_only(source.samples)
+        source.prefixes.keep_only(metric for metric, found in source.samples.items() if found)
         for metric, samples in source.samples.items():
             if samples:
                 families.setdefault(metric.name, []).append((metric, source))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from typing import Any
 
 from bts_exporter.errors import ServeError
 
@@ -21,13 +20,14 @@ def listen(address: str) -> socket.socket:
     """
     host, port = _split(address)
     try:
-        if host in {"", "::"} and socket.has_dualstack_ipv6():
-            return _bind(socket.AF_INET6, ("::", port))
+        if not host and socket.has_dualstack_ipv6():
+            host = "::"
         candidates = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, place = min(candidates, key=lambda found: found[0] != socket.AF_INET)
-        return _bind(family, place)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(place, family=family, dualstack_ipv6=both)
     except UnicodeError as error:  # from getaddrinfo's IDNA
         message = f"cannot listen on {address}: {host!r} is no host name"
         raise ServeError(message) from error
@@ -45,10 +45,6 @@ def _split(address: str) -> tuple[str, int]:
         )
         raise ServeError(message)
     return match["bracketed"] or match["plain"], int(match["port"])
-
-
-def _bind(family: int, place: Any) -> socket.socket:
-    return socket.create_server(place, family=family, dualstack_ipv6=place[0] == "::")
 
 
 def _cause(error: OSError, host: str, port: int) -> str:

@@ -134,7 +134,7 @@ def _pattern(raw: Any) -> re.Pattern[str]:
 def _unquoted(raw: Hidden) -> Any:
     """Return what an environment variable would mean as a YAML number or truth value."""
     try:
-        return msgspec.json.decode(raw)
+        return msgspec.json.decode(raw.encode("utf-8", "replace"))
     except msgspec.DecodeError:
         return raw
 

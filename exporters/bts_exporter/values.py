@@ -70,7 +70,7 @@ class Url:
     path: str = ""
     username: str | None = None
     password: Secret | None = None
-    query: str = ""
+    query: str = field(default="", repr=False)  # a token may be in it
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

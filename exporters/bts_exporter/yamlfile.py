@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,27 +50,32 @@ class Document:
         return Problem(self.file, self.line(path), spell(path), message)
 
     def _parse(self, text: str) -> Any:
-        self._loader = yaml.SafeLoader(text)
         try:
+            self._loader = yaml.SafeLoader(text)
             node = self._loader.get_single_node()
             return None if node is None else self._build(node, ())
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             words = " ".join(filter(None, [error.context, error.problem]))
+            # What YAML takes for a name may be a password that begins with its sign.
+            words = _NAMED.sub(r"\1 (text that begins with its sign needs quotes)", words)
             raise ConfigError([Problem(self.file, line, "", f"not YAML: {words}")]) from error
-        except yaml.YAMLError as error:
-            message = " ".join(str(error).split())
-            raise ConfigError([Problem(self.file, None, "", f"not YAML: {message}")]) from error
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            message = f"not YAML: it cannot hold the character {error.character:#x}"
+            raise ConfigError([Problem(self.file, line, "", message)]) from error
         except RecursionError as error:
-            message = "nested too deeply, or merged with what it stands in"
-            raise ConfigError([Problem(self.file, None, "", message)]) from error
-        finally:
-            self._loader.dispose()
+            raise ConfigError([Problem(self.file, None, "", "nested too deeply")]) from error
 
     def _build(self, node: yaml.Node, path: Path_) -> Any:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if id(node) in self._open:
             self.problems.append(self.problem(path, "an alias of what it stands in"))
+            return None
+        if node.tag in _TAGS and not isinstance(node, yaml.ScalarNode):
+            self.problems.append(self.problem(path, f"{node.tag} takes one name"))
+        elif node.tag not in _TAGS and node.tag not in _YAML_TAGS:
+            self.problems.append(self.problem(path, f"unknown tag; {_TAGS_KNOWN}"))
             return None
         self._open.add(id(node))
         try:
@@ -102,12 +108,15 @@ class Document:
         return {key: self._build(value, (*path, key)) for key, value in values.items()}
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
+        if node.tag in _SIGNS:
+            return node.value
         try:
             return self._loader.construct_object(node, deep=True)
         except (AttributeError, ArithmeticError, LookupError, ValueError):
             # What looks like a number or a date and is none, such as 0x_ and 2026-13-01.
             kind = node.tag.rpartition(":")[2]
-            self.problems.append(self.problem(path, f"not a valid {kind}: {node.value}"))
+            message = f"looks like a YAML {kind} and is none: put it in quotes"
+            self.problems.append(self.problem(path, message))
             return None
 
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
@@ -175,6 +184,11 @@ def _content(path: Path) -> str:
         raise ValueError(msg) from None
 
 
+#: What YAML takes `=` and `<<` for where they are values; nothing comes of it but themselves.
+_SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
+_YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
+_NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
+_TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"
 _TAGS: dict[str, Callable[[str, str], str]] = {
     "!env": _from_environment,
     "!file": _from_file,

@@ -177,6 +177,20 @@ def test_given_up_connection_wakes_its_thread(crowd: Crowd) -> None:
     assert came == [False]
 
 
+def test_tls_is_not_undone_when_a_connection_is_given_up(crowd: Crowd) -> None:
+    """The socket is shut down below TLS, whose own way makes the thread go on in plain text."""
+
+    class TlsSocket(socket.socket):
+        def shutdown(self, _: int) -> None:
+            pytest.fail("TLS was taken away")
+
+    connection = some(crowd.come())
+    connection.replace(lambda plain: TlsSocket(fileno=plain.detach()))
+    connection.give_up()
+
+    assert crowd.clients[connection].recv(1) == b""
+
+
 def test_drained_connections_take_no_further_request(crowd: Crowd) -> None:
     """Draining gives up who is silent; who is served is served to the end, and then not idle."""
     silent, busy = some(crowd.come()), some(crowd.come(Phase.HANDLING))

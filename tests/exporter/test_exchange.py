@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
+from bts_exporter import server as server_module
 from bts_exporter.exchange import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
@@ -282,12 +283,22 @@ def test_error_after_a_head_request_has_a_body(wire: Wire) -> None:
     assert wire.ask(b"garbage\r\n\r\n").body != b""
 
 
-def test_refusal_survives_a_client_that_goes_on_sending(wire: Wire) -> None:
-    """The answer to a body that is too long can be read after sending all of the body."""
+def test_refusal_survives_a_body_that_is_not_read(wire: Wire) -> None:
+    """The answer to a body that is too long is not destroyed by what came of the body."""
     wire.send(request("POST / HTTP/1.1", "Content-Length: 1000000", body=bytes(1_000_000)))
 
     assert wire.answer().status == 413
-    assert wire.ended()
+    assert wire.incoming.read() == b""  # an end, not a reset
+
+
+def test_refused_client_may_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends all of its request before it reads meets no error on the way."""
+    monkeypatch.setattr(server_module, "LINGER_SECONDS", 3600)
+    with listening() as listener, listener.wire() as wire:
+        assert wire.ask(request("POST / HTTP/1.1", "Content-Length: 1000000")).status == 413
+
+        wire.send(bytes(1_000_000))
+        assert wire.incoming.read() == b""
 
 
 def test_function_that_raises_is_a_500(caplog: pytest.LogCaptureFixture) -> None:

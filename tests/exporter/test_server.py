@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from bts_exporter import server as server_module
+from bts_exporter.connections import Phase
 from bts_exporter.server import Server, listen
 from servers import free_port, wait_until
-from servers.listener import GET, Gate, Listener, hello, listening
+from servers.listener import GET, Gate, Listener, hello, listening, quiet
+
+__all__ = ["quiet"]  # a fixture
 
 HALF = b"GET / HTTP/1.1\r\nHost: te"
 
@@ -133,7 +136,7 @@ def test_idle_connection_makes_room() -> None:
     """A connection kept for later is given up at once when another client needs its place."""
     with listening(max_connections=1) as listener, listener.wire() as first:
         first.ask()
-        listener.wait_idle()
+        listener.wait_for(Phase.IDLE)
         with listener.wire() as second:
             assert second.ask().body == b"hello\n"
             assert first.ended()
@@ -165,7 +168,8 @@ def test_busy_server_refuses(gate: Gate) -> None:
 def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused clients that do not go are closed: the longest refused first, the last by the clock."""
     monkeypatch.setattr(server_module, "MAX_REFUSED", 2)
-    with listening(gate, max_connections=1, header_seconds=0.4) as listener, ExitStack() as stack:
+    bounds = {"header_seconds": 3600, "idle_seconds": 3600, "write_seconds": 3600}
+    with listening(gate, max_connections=1, **bounds) as listener, ExitStack() as stack:
         busy = stack.enter_context(listener.wire())
         busy.send(GET)
         assert gate.inside.acquire(timeout=20)
@@ -176,6 +180,56 @@ def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.M
         wait_until(lambda: not listener.server._refused, "nobody lingers")
         gate.open.set()
         assert busy.answer().status == 200
+
+
+def test_refused_client_that_goes_is_forgotten(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused client holds a file descriptor no longer than it wants to."""
+    monkeypatch.setattr(server_module, "LINGER_SECONDS", 3600)
+    with listening(gate, max_connections=1) as listener, listener.wire() as busy:
+        busy.send(GET)
+        assert gate.inside.acquire(timeout=20)
+        with listener.wire() as wire:
+            assert wire.ask().status == 503
+            assert wire.incoming.read() == b""  # an end, not a reset
+        wait_until(lambda: not listener.server._refused, "nobody lingers")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_refused_client_that_is_gone() -> None:
+    """A client that does not wait for its refusal costs nothing, whenever it goes."""
+    with listening() as listener:
+        ours, client = socket.socketpair()
+        client.close()
+        listener.server._refuse(ours, "connections")
+        assert ours.fileno() == -1
+
+        # Two events of one turn: another client takes the place of one that has just gone.
+        listener.server._discard(ours)
+
+
+def test_half_sent_request_keeps_its_place() -> None:
+    """Who has begun to send is not given up for others before its deadline."""
+    with listening(max_connections=1, header_seconds=3600) as listener, listener.wire() as half:
+        half.send(HALF)
+        listener.wait_for(Phase.READING)
+        with listener.wire() as wire:
+            assert wire.ask().status == 503
+        half.send(b"st\r\n\r\n")
+        assert half.answer().status == 200
+
+
+def test_connections_are_set_up() -> None:
+    """Answers are not held back by Nagle's algorithm, nor waits cut by a default some library set."""
+    socket.setdefaulttimeout(1.0)
+    try:
+        with listening() as listener, listener.wire() as wire:
+            wire.ask()
+            [connection] = listener.server._connections._all()
+
+            assert connection.socket.gettimeout() is None
+            assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +297,7 @@ def test_no_file_descriptor_makes_idle_connections_go() -> None:
     with listening() as listener, listener.wire() as idle, socket.socket() as client:
         client.settimeout(20)
         idle.ask()
-        listener.wait_idle()
+        listener.wait_for(Phase.IDLE)
         with no_file_descriptor_left():
             client.connect(listener.places[0])
             client.sendall(GET)

@@ -96,7 +96,9 @@ def test_slow_reader_is_cut() -> None:
         wire.send(GET)
         wait_until(cut(listener, "write_timeout"), "the connection is cut")
 
-        assert received(wire) < LARGE
+        # A reset, not an end: the kernel keeps nothing of the answer for a client that takes nothing.
+        with pytest.raises(ConnectionResetError):
+            wire.incoming.read()
 
 
 def test_dripping_reader_is_cut() -> None:

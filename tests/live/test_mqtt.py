@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 Start = Callable[..., Mqtt]
 
 BACKLOG = ("mqtt", "", "")
-READ_SYS = "user mon\ntopic read $SYS/#\n"  # as docs/collectors/mqtt.md says
+DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 
 
 @pytest.fixture
@@ -154,7 +154,9 @@ def test_restarted_broker_is_found_again(mosquitto: Mosquitto, start: Start) -> 
     collector = start(mosquitto.url)
     mosquitto.subscribe_and_leave("consumer", "bts/#")
     mosquitto.publish("bts/1/temperature", count=7)
+    mosquitto.publish("$SYS/broker/connection/old/state", "1", retain=True)
     wait_until(shows(collector, "mosquitto_queued_messages", 7), "backlog of 7")
+    wait_until(shows(collector, "mosquitto_bridge_up", 1, "old"), "what only this one has")
     mosquitto.kill()
     wait_until(shows(collector, "mqtt_connected", 0), "connection lost")
     while_gone, error = look(collector)
@@ -168,10 +170,12 @@ def test_restarted_broker_is_found_again(mosquitto: Mosquitto, start: Start) -> 
     assert error.reason in {"unreachable", "refused"}
     assert while_gone["mqtt_up"] == {(): 0}
     assert while_gone["mosquitto_queued_messages"] == {(): 7}
+    assert "mqtt_subscription_granted_qos" not in while_gone
     assert found["mqtt_up"] == {(): 1}
     assert found["mqtt_connects_total"] == {(): 2}
     assert found["mqtt_disconnects_total"]["unreachable",] == 1
     assert found["mosquitto_queued_messages"] == {(): 0}
+    assert "mosquitto_bridge_up" not in found
 
 
 def test_series_of_a_broker_that_is_gone_are_dropped(mosquitto: Mosquitto, start: Start) -> None:
@@ -259,10 +263,12 @@ def test_documented_acl_is_enough(
 ) -> None:
     """The rule of the documentation lets us read all that we show, and nothing else."""
     acl = tmp_path / "acl"
-    acl.write_text(READ_SYS)
-    broker = start_mosquitto(f"acl_file {acl}", anonymous=False, users={"mon": "right"})
+    rules = DOCS.read_text().partition("## Permissions")[2].split("```")[1].strip()
+    acl.write_text(rules)
+    broker = start_mosquitto(f"acl_file {acl}", anonymous=False, users={"monitor": "right"})
 
-    assert collect(start(f"mqtt://mon:right@127.0.0.1:{broker.port}"))["mqtt_up"] == {(): 1}
+    assert rules == "user monitor\ntopic read $SYS/#"
+    assert collect(start(f"mqtt://monitor:right@127.0.0.1:{broker.port}"))["mqtt_up"] == {(): 1}
 
 
 def test_acl_without_sys_is_noperm(
@@ -287,7 +293,7 @@ def test_acl_without_sys_is_noperm(
 def test_subscription_denied_by_a_role_is_noperm(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """Mosquitto's dynamic security says no in its SUBACK, and that is shown as -1."""
+    """Mosquitto's dynamic security says no in its SUBACK: that is shown as -1, until a role allows it."""
     plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
     if not Path(plugin).exists():
         pytest.skip(f"{plugin} is missing")
@@ -298,8 +304,18 @@ def test_subscription_denied_by_a_role_is_noperm(
     )
     broker = start_mosquitto(f"plugin {plugin}", f"plugin_opt_config_file {roles}", anonymous=False)
     admin = [control, "-p", str(broker.port), "-u", "admin", "-P", "pw", "dynsec"]
-    subprocess.run([*admin, "createClient", "app", "-p", "pw"], check=True, capture_output=True)
-    found, error = look(start(f"mqtt://app:pw@127.0.0.1:{broker.port}"))
+
+    def order(*command: str) -> None:
+        subprocess.run([*admin, *command], check=True, capture_output=True)
+
+    order("createClient", "app", "-p", "pw")
+    collector = start(f"mqtt://app:pw@127.0.0.1:{broker.port}")
+    found, error = look(collector)
+    order("createRole", "monitor")
+    order("addRoleACL", "monitor", "subscribePattern", "$SYS/#", "allow")
+    order("addRoleACL", "monitor", "publishClientReceive", "$SYS/#", "allow")
+    order("addClientRole", "app", "monitor")
+    wait_until(shows(collector, "mqtt_up", 1), "up with the role of the documentation")
 
     assert error is not None
     assert (error.reason, found["mqtt_connected"]) == ("noperm", {(): 1})

@@ -92,12 +92,12 @@ class Listener:
         """Connect to the server, on one of its sockets."""
         return Wire(self.places[place], tls)
 
-    def wait_idle(self) -> None:
-        """Wait until no request is under way: a client has its answer before the thread knows."""
+    def wait_for(self, phase: Phase) -> None:
+        """Wait until all connections are in `phase`: a client has its answer before the thread knows."""
         connections = self.server._connections
         wait_until(
-            lambda: all(connection.phase is Phase.IDLE for connection in connections._all()),
-            "all connections are idle",
+            lambda: {connection.phase for connection in connections._all()} == {phase},
+            f"all connections are {phase.name.lower()}",
         )
 
 

@@ -57,6 +57,8 @@ class FakeManagement:
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.connections: list[socket.socket] = []
+        #: Whether somebody waited for the end of an answer that drips.
+        self.dripped_out = False
         #: Set when the fake ends, so that what hangs for a test's sake ends with it.
         self.over = threading.Event()
         handler = type("BoundHandler", (Handler,), {"fake": self})
@@ -131,6 +133,16 @@ def then_close(reply: Reply) -> Reply:
     return closing
 
 
+def in_turn(*replies: Reply) -> Reply:
+    """Reply to the first request with the first of `replies`, to the next with the next."""
+    left = iter(replies)
+
+    def reply(handler: Handler) -> None:
+        next(left)(handler)
+
+    return reply
+
+
 def hang(handler: Handler) -> None:
     """Never reply."""
     handler.fake.over.wait()
@@ -147,6 +159,7 @@ def drip(first: bytes, drop: bytes, drops: int, last: bytes) -> Reply:
             if handler.fake.over.wait(0.1):
                 return
             handler.wfile.write(drop)
+        handler.fake.dripped_out = True
         handler.wfile.write(last)
 
     return reply

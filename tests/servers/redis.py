@@ -7,15 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import redis
 
-from bts_exporter import Url
+from bts_collectors.redis.collector import RedisCollector
+from bts_exporter import Scrape, Secret, TargetError, Url, testing
 from servers import Process, free_port, listens, need
 
 #: Starts a server of the test's own, with further arguments for redis-server.
 MakeRedis = Callable[..., "RedisServer"]
+#: Makes a collector from an address, a password and further settings.
+MakeCollector = Callable[..., RedisCollector]
 #: Starts a listener that does the given to every connection; returns its address.
 Listen = Callable[[Callable[[socket.socket], None]], Url]
 
@@ -23,28 +27,26 @@ Listen = Callable[[Callable[[socket.socket], None]], Url]
 class RedisServer(Process):
     """A Redis of our own; `client` is redis-py's, which the collector does not use."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         """Start it in `folder`; `arguments` are redis-server's own."""
         self.folder = folder
-        self.arguments = arguments
-        self.port = port or free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        program = need("redis-server", "redis-server")
         where = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder))
-        super().__init__([program, *where, "--save", "", *arguments], folder)
-        self.ready(lambda: listens(self.port), seconds=10)
+        program = need("redis-server", "redis-server")
+        self._argv = [program, *where, "--save", "", *arguments]
         self.client = redis.Redis(port=self.port, retry=None)
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it, or start it again after `kill`: at the same address, without its data."""
+        super().__init__(self._argv, self.folder)
+        self.ready(lambda: listens(self.port), seconds=10)
 
     def kill(self) -> None:
         """End the server and the test's own connection."""
-        if hasattr(self, "client"):
-            self.client.close()
+        self.client.close()
         super().kill()
-
-    def again(self) -> RedisServer:
-        """Return a new server at the same address, with the same arguments and no data."""
-        self.kill()
-        return RedisServer(self.folder, *self.arguments, port=self.port)
 
     def clear(self) -> None:
         """Put the server back as it was new, but for its configuration."""
@@ -80,6 +82,37 @@ def make_redis(tmp_path: Path) -> Iterator[MakeRedis]:
     yield make
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def redis_collector() -> Iterator[MakeCollector]:
+    """Give a factory of collectors; all are stopped after the test."""
+    made: list[RedisCollector] = []
+
+    def make(url: str, password: str | None = None, **settings: tuple[str, ...]) -> RedisCollector:
+        secret = None if password is None else Secret(password)
+        config = RedisCollector.Config(url=Url.from_setting(url), password=secret, **settings)
+        made.append(RedisCollector(config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def failure(collector: RedisCollector, seconds: float = 10) -> tuple[testing.Samples, TargetError]:
+    """Return what a collection emits and raises that fails or loses a part."""
+    scrape = Scrape(monotonic() + seconds)
+    with pytest.raises(TargetError) as caught:
+        collector.collect(scrape)
+    assert monotonic() < scrape.deadline
+    return testing.samples(collector, scrape), caught.value
+
+
+def calls(client: redis.Redis, command: str) -> int:
+    """Return how often a command was called."""
+    stats = client.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 @pytest.fixture

@@ -8,17 +8,26 @@ import re
 _REMEMBERED = 4096
 
 
+Expression = re.Pattern[str] | None
+
+
 class Filter:
     """Whether a name is wanted: found by `include` where given, and not found by `exclude`.
 
-    An empty expression means the same as none, as in the anchor's flags.
+    `default` excludes where neither is given. As in the anchor's flags an empty `include` is as
+    good as none, and an empty `exclude` excludes nothing.
     """
 
     def __init__(
-        self, include: re.Pattern[str] | None = None, exclude: re.Pattern[str] | None = None
+        self,
+        include: Expression = None,
+        exclude: Expression = None,
+        default: Expression = None,
     ) -> None:
-        self._include = include if include and include.pattern else None
-        self._exclude = exclude if exclude and exclude.pattern else None
+        self._include = _if_any(include)
+        if self._include is None and exclude is None:
+            exclude = default
+        self._exclude = _if_any(exclude)
         self._verdicts: dict[str, bool] = {}
 
     def __call__(self, name: str) -> bool:
@@ -36,10 +45,12 @@ class Filter:
         return self._exclude is None or not self._exclude.search(name)
 
 
-def check_exclusive(
-    prefix: str, include: re.Pattern[str] | None, exclude: re.Pattern[str] | None
-) -> None:
-    """Raise ValueError where both of `<prefix>_include` and `<prefix>_exclude` are set."""
-    if include is not None and exclude is not None:
+def check_exclusive(prefix: str, include: Expression, exclude: Expression) -> None:
+    """Raise ValueError where both `<prefix>_include` and `<prefix>_exclude` choose."""
+    if _if_any(include) and _if_any(exclude):
         msg = f"{prefix}_include and {prefix}_exclude cannot be combined: keep one of them"
         raise ValueError(msg)
+
+
+def _if_any(expression: Expression) -> Expression:
+    return expression if expression is not None and expression.pattern else None

@@ -26,13 +26,13 @@ class Time(Subsystem):
     available = gauge(
         "node_time_clocksource_available_info",
         "Clock sources that the kernel could use"
-        " (/sys/devices/system/clocksource/clocksource*/available_clocksource).",
+        " (/sys/devices/system/clocksource/clocksourceN/available_clocksource).",
         _CLOCKSOURCE,
     )
     current = gauge(
         "node_time_clocksource_current_info",
         "Clock source that the kernel uses"
-        " (/sys/devices/system/clocksource/clocksource*/current_clocksource).",
+        " (/sys/devices/system/clocksource/clocksourceN/current_clocksource).",
         _CLOCKSOURCE,
     )
 

@@ -50,12 +50,12 @@ class Cpu(Subsystem):
 
     seconds = counter(
         "node_cpu_seconds_total",
-        "Time in each mode (/proc/stat, cpu<n>); user and nice contain the time in guests.",
+        "Time in each mode (/proc/stat, cpuN); user and nice contain the time in guests.",
         _MODE,
     )
     guest_seconds = counter(
         "node_cpu_guest_seconds_total",
-        "Time in guests, contained in user and nice too (/proc/stat, cpu<n>, guest, guest_nice).",
+        "Time in guests, contained in user and nice too (/proc/stat, cpuN, guest, guest_nice).",
         _MODE,
     )
     online = gauge(
@@ -71,13 +71,13 @@ class Cpu(Subsystem):
     core_throttles = counter(
         "node_cpu_core_throttles_total",
         "How often heat throttled the core"
-        " (/sys/devices/system/cpu/cpu<n>/thermal_throttle/core_throttle_count).",
+        " (/sys/devices/system/cpu/cpuN/thermal_throttle/core_throttle_count).",
         ("package", "core"),
     )
     package_throttles = counter(
         "node_cpu_package_throttles_total",
         "How often heat throttled the package"
-        " (/sys/devices/system/cpu/cpu<n>/thermal_throttle/package_throttle_count).",
+        " (/sys/devices/system/cpu/cpuN/thermal_throttle/package_throttle_count).",
         ("package",),
     )
     info = gauge(
@@ -231,8 +231,9 @@ def parse_list(content: bytes) -> dict[str, None]:
     """Return the numbers in a list such as `0-2,5`, in its order; ValueError where it is none."""
     found: dict[str, None] = {}
     for part in filter(None, content.split(b",")):
-        first, _, last = part.partition(b"-")
-        begin, end = int(first), int(last or first)
+        first, dash, last = part.partition(b"-")
+        begin = int(first)
+        end = int(last) if dash else begin
         if not 0 <= begin <= end < _MOST:
             raise unreadable(content)
         found.update(dict.fromkeys(map(str, range(begin, end + 1))))

@@ -101,7 +101,7 @@ class Diskstats(Subsystem):
     info = gauge(
         "node_disk_info",
         "A metric with a constant '1' value, labelled by what the device is (/proc/diskstats,"
-        " /sys/block/<device>/queue/rotational; udev: ID_PATH, ID_WWN, ID_MODEL, ID_REVISION, and"
+        " /sys/block/DEVICE/queue/rotational; udev: ID_PATH, ID_WWN, ID_MODEL, ID_REVISION, and"
         " SCSI_IDENT_SERIAL, ID_SERIAL_SHORT or ID_SERIAL).",
         (
             "device",
@@ -152,10 +152,7 @@ class Diskstats(Subsystem):
         self._path = f"{config.procfs}/diskstats"
         self._blocks = f"{config.sysfs}/block"
         settings = config.settings
-        exclude = settings.device_exclude
-        if settings.device_include is None and exclude is None:
-            exclude = DEVICE_EXCLUDE
-        self._wanted = Filter(settings.device_include, exclude)
+        self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
         #: What the devices are, as long as udev has nothing new to say of any.
         self._facts: dict[tuple[str, str, str, str], list[Fact]] = {}
         self._udev_changed: int | None = None

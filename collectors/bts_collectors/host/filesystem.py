@@ -127,10 +127,10 @@ class Filesystem(Subsystem):
         self._init = f"{config.procfs}/1/mountinfo"
         self._own = f"{config.procfs}/self/mountinfo"
         self._rootfs = os.fsencode(config.rootfs.rstrip("/"))
-        self._wants_point = _filter(
+        self._wants_point = Filter(
             settings.mount_points_include, settings.mount_points_exclude, MOUNT_POINTS_EXCLUDE
         )
-        self._wants_type = _filter(
+        self._wants_type = Filter(
             settings.fs_types_include, settings.fs_types_exclude, FS_TYPES_EXCLUDE
         )
         self._prober = Prober(statvfs)
@@ -256,12 +256,6 @@ def _spelled(answer: Answer | None) -> str:
     if isinstance(answer, OSError) and answer.errno is not None:
         return os.strerror(answer.errno).lower()
     return "invalid path"
-
-
-def _filter(
-    include: re.Pattern[str] | None, exclude: re.Pattern[str] | None, default: re.Pattern[str]
-) -> Filter:
-    return Filter(include, default if include is None and exclude is None else exclude)
 
 
 COLLECTOR = Filesystem

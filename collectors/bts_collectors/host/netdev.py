@@ -51,7 +51,7 @@ class Netdev(Subsystem):
     )
     nohandler = counter(
         "node_network_receive_nohandler_total",
-        "Packets received that nothing took (/sys/class/net/<device>/statistics/rx_nohandler).",
+        "Packets received that nothing took (/sys/class/net/DEVICE/statistics/rx_nohandler).",
         ("device",),
     )
 

@@ -15,9 +15,7 @@ from bts_exporter import Reason, TargetError, Url
 
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
-#: Codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
-_KEEP_ALIVE_TIMEOUT = 141
-_PROTOCOL_ERROR = 130
+#: By codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
 _REFUSALS: dict[int, tuple[Reason, str]] = {
     132: ("protocol", "the broker does not speak MQTT 3.1.1"),
     133: ("protocol", "the broker refuses the client id bts-exporter-..."),
@@ -30,7 +28,7 @@ _REFUSALS: dict[int, tuple[Reason, str]] = {
 }
 
 
-def not_connected(url: Url, error: OSError) -> TargetError:
+def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
     """Return why the TCP or TLS connection could not be made."""
     match error:
         case TimeoutError():
@@ -44,10 +42,8 @@ def not_connected(url: Url, error: OSError) -> TargetError:
         case ssl.SSLError():
             cure = "check its certificate (SSL_CERT_FILE names the CA) and that the port speaks TLS"
             return TargetError("tls", f"{url}: no TLS connection: {error}: {cure}")
-        case socket.gaierror():
-            return TargetError(
-                "dns", f"{url}: the name does not resolve: correct url ({error.strerror})"
-            )
+        case socket.gaierror() | UnicodeError():
+            return TargetError("dns", f"{url}: the name does not resolve: correct url ({error})")
         case ConnectionError():
             hint = " (does the port speak TLS?)" if url.scheme == "mqtts" else ""
             return TargetError("unreachable", f"{url}: the connection broke at once: {error}{hint}")
@@ -77,11 +73,11 @@ def mute(url: Url, seconds: float) -> TargetError:
     )
 
 
-def lost(url: Url, code: int) -> TargetError:
-    """Return why a working connection ended; `code` is what paho makes of it."""
-    if code == _KEEP_ALIVE_TIMEOUT:
+def lost(url: Url, *, hung: bool, garbled: bool) -> TargetError:
+    """Return why a working connection ended: no answer to a ping, what is no MQTT, or neither."""
+    if hung:
         return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
-    if code == _PROTOCOL_ERROR:
+    if garbled:
         return TargetError("protocol", f"{url}: the broker sent what is no MQTT 3.1.1")
     return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
 
@@ -97,20 +93,20 @@ def why_down(url: Url, link: Link, values: SysValues, stale_after: float) -> Tar
     if denied := [name for name, qos in link.granted.items() if qos < 0]:
         cure = "allow the user to subscribe to it and read it"
         return TargetError("noperm", f"{url}: subscription to {', '.join(denied)} denied: {cure}")
-    age = values.age()
-    if age is not None:
+    if not values.heard:
         return TargetError(
-            "timeout",
-            f"{url}: no $SYS/broker/uptime for {age:.0f} s: the broker hangs, or its sys_interval is"
-            f" longer than stale_after ({stale_after:g} s)",
+            "noperm",
+            f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
+            " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none",
         )
-    if values.heard:
+    age = values.age()
+    if age is None:
         return TargetError(
             "protocol",
             f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: not mosquitto?",
         )
     return TargetError(
-        "noperm",
-        f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
-        " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none",
+        "timeout",
+        f"{url}: no $SYS/broker/uptime for {age:.0f} s: the broker hangs, or its sys_interval is"
+        f" longer than stale_after ({stale_after:g} s)",
     )

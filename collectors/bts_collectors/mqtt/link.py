@@ -50,7 +50,13 @@ class Link:
     #: Why the last attempt or connection ended; None before the first end.
     failure: Failure | None = None
 
-    def note(self, failure: Failure, *, was_connected: bool) -> None:
-        """Count the end of a connection, or of the attempt to make one."""
-        self.failure = failure
-        (self.disconnects if was_connected else self.connect_failures)[failure.reason] += 1
+    def end(self, failure: Failure | None) -> None:
+        """Count the end of a connection, or of the attempt to make one; None if we ended it.
+
+        The reason first: whoever sees that there is no connection finds why.
+        """
+        if failure is not None:
+            self.failure = failure
+            (self.disconnects if self.connected else self.connect_failures)[failure.reason] += 1
+        self.connected = False
+        self.granted = {}

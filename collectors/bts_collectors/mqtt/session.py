@@ -18,14 +18,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from bts_collectors.mqtt import failures
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
-from bts_exporter import Secret, Url
+from bts_exporter import Secret, TargetError, Url
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 #: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
 CONNECT_SECONDS = 5.0
 #: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
 TICK = 0.5
-_DENIED = 128  # and above, of the codes in SUBACK
+#: Codes of MQTT 5 (2.4), which paho uses whatever the protocol.
+_DENIED = 128  # and above, in SUBACK
+_KEEP_ALIVE_TIMEOUT = 141
 
 
 class Receiver(Protocol):
@@ -62,7 +64,7 @@ class Session:
         self._link = link
         self._guard = guard
         self._refusal: int | None = None
-        self._end = 0
+        self._hung = False
 
     def run(self, stopping: Event) -> None:
         """Connect, subscribe and receive until `stopping` is set; TargetError when it ends before."""
@@ -70,13 +72,11 @@ class Session:
         url = self._target.url
         try:
             client.connect(url.host, url.port or PORTS[url.scheme], self._target.keepalive)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise failures.not_connected(url, error) from error
         try:
             self._serve(client, stopping)
         finally:
-            self._link.connected = False
-            self._link.granted = {}
             client.disconnect()
 
     def _client(self) -> Client:
@@ -100,12 +100,17 @@ class Session:
     def _serve(self, client: Client, stopping: Event) -> None:
         patience = monotonic() + CONNECT_SECONDS
         while not stopping.is_set():
-            if client.loop(TICK) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                if self._link.connected:
-                    raise failures.lost(self._target.url, self._end)
-                raise failures.not_accepted(self._target.url, self._refusal)
+            ended = client.loop(TICK)
+            if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise self._why_ended(ended)
             if not self._link.connected and monotonic() > patience:
                 raise failures.mute(self._target.url, CONNECT_SECONDS)
+
+    def _why_ended(self, ended: MQTTErrorCode) -> TargetError:
+        if not self._link.connected:
+            return failures.not_accepted(self._target.url, self._refusal)
+        garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
+        return failures.lost(self._target.url, hung=self._hung, garbled=garbled)
 
     def _on_socket_open(self, _client: Client, _userdata: Any, opened: Any) -> None:
         # A message of ours must not wait for the acknowledgement of the one before (Nagle).
@@ -150,4 +155,4 @@ class Session:
         code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._end = code.value
+        self._hung = code.value == _KEEP_ALIVE_TIMEOUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from threading import Event, Thread
+from time import monotonic
 
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Failure, Link
@@ -12,7 +13,8 @@ from bts_exporter import TargetError
 
 log = logging.getLogger(__name__)
 
-#: Seconds between the end of a connection and the next attempt; doubled by each that fails.
+#: Seconds between the end of a connection and the next attempt; doubled by each that lasts no
+#: longer than the latter.
 RETRY_FIRST = 0.5
 RETRY_LAST = 15.0
 #: Seconds to wait for the thread's goodbye to the broker.
@@ -52,13 +54,14 @@ class Supervisor:
     def _run(self) -> None:
         delay = 0.0
         while not self._stopping.wait(delay):
-            connected = self._attempt()
+            began = monotonic()
+            self._attempt()
             self._answered.set()
-            delay = RETRY_FIRST if connected else min(max(delay * 2, RETRY_FIRST), RETRY_LAST)
+            # A broker that lets us in and drops us at once is not to be asked twice a second.
+            lasted = monotonic() - began > RETRY_LAST
+            delay = RETRY_FIRST if lasted else min(max(delay * 2, RETRY_FIRST), RETRY_LAST)
 
-    def _attempt(self) -> bool:
-        """Run one session to its end; return whether it got as far as a connection."""
-        connects = self.link.connects
+    def _attempt(self) -> None:
         self._failure = None
         with self._session_guard:
             try:
@@ -66,10 +69,7 @@ class Supervisor:
                 session.run(self._stopping)
             except TargetError as error:
                 self._failure = Failure(error.reason, str(error))
-        connected = self.link.connects > connects
-        if self._failure:
-            self.link.note(self._failure, was_connected=connected)
-        return connected
+        self.link.end(self._failure)
 
     def _note_crash(self, error: Exception) -> None:
         self.link.restarts += 1

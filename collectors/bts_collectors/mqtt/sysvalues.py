@@ -42,7 +42,8 @@ class SysValues:
         self.heard = False
         with self._lock:
             self._before, self._values = self._before | self._values, {}
-        self._silent_since = self._last_value
+        if self._silent_since is None:  # else the connection before ended without an uptime
+            self._silent_since = self._last_value
 
     def receive(self, topic: str, payload: bytes) -> None:
         """Keep the value that a message has; one that has none any more takes the old one away."""

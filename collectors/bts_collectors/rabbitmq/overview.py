@@ -89,7 +89,7 @@ OUT = {
     ),
     "deliver_no_ack": counter(
         "rabbitmq_global_messages_delivered_consume_auto_ack_total",
-        "Messages delivered to consumers that do not (/api/overview message_stats.deliver_no_ack).",
+        "Messages delivered to consumers that acknowledge nothing (/api/overview message_stats.deliver_no_ack).",
         ("protocol", "queue_type"),
     ),
     "get": counter(

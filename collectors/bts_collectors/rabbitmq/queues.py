@@ -108,7 +108,7 @@ COUNTERS = {
     ),
     "deliver_no_ack": counter(
         "rabbitmq_queue_messages_delivered_total",
-        "Messages delivered to consumers that do not (/api/queues message_stats.deliver_no_ack).",
+        "Messages delivered to consumers that acknowledge nothing (/api/queues message_stats.deliver_no_ack).",
         LABELS,
     ),
     "get": counter(

@@ -49,6 +49,7 @@ class Connection:
         self._password = password or url.password
         self._socket: socket.socket | None = None
         self._reader = Reader()
+        self._over = False
 
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
         """Return the replies to `commands`, sent in one go; `deadline` is on time.monotonic's clock.
@@ -69,7 +70,8 @@ class Connection:
             raise
 
     def abort(self) -> None:
-        """Wake up another thread that waits in `ask`; it gets a TargetError."""
+        """End it for good: another thread that is or comes into `ask` gets a TargetError."""
+        self._over = True
         if (connected := self._socket) is not None:
             try:
                 connected.shutdown(socket.SHUT_RDWR)
@@ -86,6 +88,9 @@ class Connection:
         self.close()
         # Known before the handshakes, so that abort() reaches them and a failure closes it.
         self._socket = _connect(self.url, deadline)
+        if self._over:
+            msg = "the collector was stopped"
+            raise ConnectionAbortedError(msg)
         self._reader = Reader(notEnoughData=_NOTHING)
         if self.url.scheme == "rediss":
             _arm(self._socket, deadline)

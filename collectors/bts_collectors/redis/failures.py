@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
@@ -23,6 +24,8 @@ _CURES: dict[Reason, str] = {
     "noperm": "give the user the permissions that docs/collectors/redis.md lists",
     "loading": "it will answer when it is done",
 }
+#: How Redis, before and since 7.2, says NOPERM where a script was not permitted something.
+_NOPERM_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 _FULL = "ERR max number of clients reached"
 
 
@@ -49,7 +52,9 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
     """Return what it means that the server refused `what` with `reply`."""
     text = str(reply)
     reason = _REASONS.get(text.partition(" ")[0], "protocol")
-    if text == _FULL:
+    if _NOPERM_IN_SCRIPT.search(text):
+        reason = "noperm"
+    elif text == _FULL:
         reason = "unreachable"
     elif what == "AUTH" and reason == "protocol":
         reason = "auth"

@@ -37,8 +37,12 @@ _GROUP = (*_STREAM, "group")
 
 LENGTH = gauge("redis_stream_length", "Field length of XINFO STREAM.", _STREAM)
 GROUPS = gauge("redis_stream_groups", "Field groups of XINFO STREAM.", _STREAM)
-RADIX_KEYS = gauge("redis_stream_radix_tree_keys", "Field radix-tree-keys of XINFO STREAM.", _STREAM)
-RADIX_NODES = gauge("redis_stream_radix_tree_nodes", "Field radix-tree-nodes of XINFO STREAM.", _STREAM)
+RADIX_KEYS = gauge(
+    "redis_stream_radix_tree_keys", "Field radix-tree-keys of XINFO STREAM.", _STREAM
+)
+RADIX_NODES = gauge(
+    "redis_stream_radix_tree_nodes", "Field radix-tree-nodes of XINFO STREAM.", _STREAM
+)
 ADDED = counter("redis_stream_entries_added_total", "Field entries-added of XINFO STREAM.", _STREAM)
 LAST_GENERATED = gauge(
     "redis_stream_last_generated_id",
@@ -51,10 +55,14 @@ MAX_DELETED = gauge(
     _STREAM,
 )
 FIRST_ENTRY = gauge(
-    "redis_stream_first_entry_id", "Field first-entry of XINFO STREAM, its id's milliseconds.", _STREAM
+    "redis_stream_first_entry_id",
+    "Field first-entry of XINFO STREAM, its id's milliseconds.",
+    _STREAM,
 )
 LAST_ENTRY = gauge(
-    "redis_stream_last_entry_id", "Field last-entry of XINFO STREAM, its id's milliseconds.", _STREAM
+    "redis_stream_last_entry_id",
+    "Field last-entry of XINFO STREAM, its id's milliseconds.",
+    _STREAM,
 )
 CONSUMERS = gauge("redis_stream_group_consumers", "Field consumers of XINFO GROUPS.", _GROUP)
 PENDING = gauge("redis_stream_group_messages_pending", "Field pending of XINFO GROUPS.", _GROUP)

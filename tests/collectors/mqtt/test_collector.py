@@ -3,7 +3,7 @@ import socket
 import socketserver
 import time
 from collections.abc import Callable, Iterator
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from bts_collectors.mqtt import collector as collector_module
 from bts_collectors.mqtt import session as session_module
+from bts_collectors.mqtt import systopics
+from bts_collectors.mqtt import sysvalues as sysvalues_module
 from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.link import Link
+from bts_collectors.mqtt.session import Session
 from bts_exporter import Duration, Scrape, Secret, TargetError, Url
 from bts_exporter.testing import Samples, samples
 
@@ -211,6 +216,37 @@ def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start
 
     assert time.monotonic() < scrape.deadline
     assert samples(collector, scrape)["mqtt_up"] == {(): 0}
+
+
+def test_collection_waits_for_the_end_of_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts that the broker publishes one after the other are shown together."""
+    monkeypatch.setattr(sysvalues_module, "QUIET", 1.0)
+    monkeypatch.setattr(collector_module, "SETTLE_SECONDS", 5.0)
+    collector = Mqtt(MqttConfig())
+    collector._values.receive(systopics.UPTIME, b"5 seconds")
+    collector._values.receive(systopics.STORED, b"45")
+    later = Timer(0.05, collector._values.receive, [systopics.RETAINED, b"38"])
+    later.start()
+    found, _ = look(collector)
+
+    assert found["mosquitto_queued_messages"] == {(): 7}
+
+
+def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
+    """No packet of ours waits for the acknowledgement of the one before it (Nagle's algorithm)."""
+    options: list[tuple[int, int, int]] = []
+
+    class Recorder:
+        def setsockopt(self, *option: int) -> None:
+            options.append(option)  # type: ignore[arg-type]
+
+    supervisor = start(serve())._supervisor
+    session = Session(supervisor._target, supervisor._receiver, Link(), Guard(lambda _: None))
+    client = session._client()
+    assert client.on_socket_open
+    client.on_socket_open(client, None, Recorder())  # type: ignore[arg-type]
+
+    assert options == [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def seen(error: TargetError) -> str:
         (ConnectionRefusedError(111, "refused"), "refused: nothing listens there"),
         (TimeoutError("timed out"), "timeout: no connection in time"),
         (socket.gaierror(-2, "Name not known"), "dns: the name does not resolve"),
+        (UnicodeError("label empty or too long"), "dns: the name does not resolve"),
         (ssl.SSLError(1, "wrong version number"), "tls: no TLS connection"),
         (ssl.SSLCertVerificationError(1, "self-signed"), "tls: no TLS connection"),
         (ConnectionResetError(104, "reset"), "unreachable: the connection broke"),
@@ -34,7 +35,7 @@ def seen(error: TargetError) -> str:
         (OSError(errno.EMFILE, "Too many open files"), "os: [Errno 24] Too many open files"),
     ],
 )
-def test_connection_error_has_reason_and_cure(error: OSError, expected: str) -> None:
+def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, expected: str) -> None:
     """Each way in which no connection comes about has a reason of its own."""
     failure = failures.not_connected(URL, error)
 
@@ -70,17 +71,16 @@ def test_refusal_has_reason_and_cure(code: int | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"),
+    ("hung", "garbled", "expected"),
     [
-        (141, "timeout: no answer to PING"),
-        (130, "protocol: the broker sent what is no MQTT"),
-        (128, "unreachable: the broker closed the connection"),
-        (0, "unreachable: the broker closed the connection"),
+        (True, False, "timeout: no answer to PING"),
+        (False, True, "protocol: the broker sent what is no MQTT"),
+        (False, False, "unreachable: the broker closed the connection"),
     ],
 )
-def test_end_of_a_connection_has_reason_and_cure(code: int, expected: str) -> None:
+def test_end_of_a_connection_has_reason_and_cure(hung: bool, garbled: bool, expected: str) -> None:
     """Each end of a working connection has a reason."""
-    failure = failures.lost(URL, code)
+    failure = failures.lost(URL, hung=hung, garbled=garbled)
 
     assert seen(failure).startswith(expected)
     assert failure.reason in DISCONNECT_REASONS

@@ -63,7 +63,7 @@ def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
 
 def connected(one: Supervisor) -> Callable[[], object]:
     """Return whether a supervisor has come to the end of its script, as a condition to wait for."""
-    return lambda: one.link.connected
+    return lambda: one.link.connects
 
 
 def refuse(link: Link, guard: Guard) -> None:
@@ -73,13 +73,13 @@ def refuse(link: Link, guard: Guard) -> None:
 
 def lose(link: Link, guard: Guard) -> None:
     """End as a session does whose broker was stopped."""
-    link.connects += 1
+    link.connected = True
     raise GONE
 
 
 def crash(link: Link, guard: Guard) -> None:
     """End as a session does in which the client library has a defect."""
-    link.connects += 1
+    link.connected = True
     msg = "defect"
     raise RuntimeError(msg)
 
@@ -136,10 +136,35 @@ def test_message_that_cannot_be_handled_costs_itself(
     assert (one.link.message_errors, one.link.restarts, len(errors)) == (2, 0, 1)
 
 
+def test_reason_is_known_before_the_connection_is_gone() -> None:
+    """Whoever sees that there is no connection finds out why: the reason is written first."""
+    seen: list[bool] = []
+
+    class Watched(Link):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "failure" and value is not None:
+                seen.append(self.connected)
+
+    link = Watched(connected=True)
+    link.end(Failure("unreachable", "gone"))
+
+    assert (seen, link.connected) == ([True], False)
+
+
+def test_end_of_our_own_will_is_no_failure() -> None:
+    """A connection that we close is counted nowhere."""
+    link = Link(connected=True, granted={"$SYS/#": 0})
+    link.end(None)
+
+    assert link == Link()
+
+
 def test_pause_between_attempts_grows_and_starts_again(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dead broker is asked ever less often, up to a limit; one that was there is asked at once."""
+    """A broker that is dead or drops us at once is asked ever less often, until it keeps us."""
+    clock = [0.0]
     delays: list[float | None] = []
     wait = Event.wait
 
@@ -149,14 +174,20 @@ def test_pause_between_attempts_grows_and_starts_again(
 
     monkeypatch.setattr(module, "RETRY_FIRST", 1.0)
     monkeypatch.setattr(module, "RETRY_LAST", 5.0)
+
+    def last(link: Link, guard: Guard) -> None:
+        clock[0] += 5.1
+        lose(link, guard)
+
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
     monkeypatch.setattr(Event, "wait", record)
-    one = supervise(refuse, refuse, refuse, refuse, lose, refuse)
+    one = supervise(refuse, lose, refuse, refuse, refuse, last, lose)
     wait_until(connected(one), "connected")
     monkeypatch.undo()
 
     pauses = [delay for delay in delays if delay is not None]
 
-    assert pauses == [0.0, 1.0, 2.0, 4.0, 5.0, 1.0, 2.0]
+    assert pauses == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0, 1.0, 2.0]
 
 
 def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,22 @@ def test_values_do_not_outlive_the_broker(values: SysValues, clock: Clock, uptim
     assert shown(values) == {systopics.STORED: 35, systopics.UPTIME: float(uptime.split()[0])}
 
 
+def test_connection_without_an_uptime_does_not_shorten_the_silence(
+    values: SysValues, clock: Clock
+) -> None:
+    """The new broker's first words, cut off, do not make its age look like the old one's."""
+    values.receive(systopics.UPTIME, b"500 seconds")
+    values.receive(DROPPED, b"7")
+    clock.now += 20
+    values.begin()
+    values.receive("$SYS/broker/version", b"mosquitto version 2.0.11")
+    clock.now += 1
+    values.begin()
+    values.receive(systopics.UPTIME, b"3 seconds")
+
+    assert shown(values) == {systopics.UPTIME: 3}
+
+
 def test_second_uptime_of_a_connection_drops_nothing(values: SysValues, clock: Clock) -> None:
     """Silence counts until the first uptime of a connection, not from then on."""
     values.receive(systopics.UPTIME, b"500 seconds")

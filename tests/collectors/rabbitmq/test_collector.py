@@ -117,9 +117,12 @@ def test_a_question_without_answer_costs_its_own_part_alone(
     assert kept in samples
 
 
-def test_a_question_that_hangs_leaves_time_for_the_others(management: FakeManagement) -> None:
-    """A node cut off from the others makes /api/nodes hang while the queues are well."""
-    management.routes["/api/nodes"] = hang
+@pytest.mark.parametrize("path", ["/api/nodes", "/api/health/checks/alarms"])
+def test_a_question_that_hangs_leaves_time_for_the_others(
+    management: FakeManagement, path: str
+) -> None:
+    """A node cut off from the others makes these hang while the queues are well."""
+    management.routes[path] = hang
 
     error, samples = failing(management.url, 2.0)
 

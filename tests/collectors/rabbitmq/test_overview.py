@@ -17,10 +17,15 @@ def emitted(body: bytes) -> Scrape:
     return scrape
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"node": "rabbit@one", "cluster_name": "shop"}'])
-def test_there_is_one_identity_whatever_the_overview_holds(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "node", "cluster"),
+    [(b"{}", "", ""), (b'{"node": "rabbit@one", "cluster_name": "shop"}', "rabbit@one", "shop")],
+)
+def test_there_is_one_identity_whatever_the_overview_holds(
+    body: bytes, node: str, cluster: str
+) -> None:
     """Dashboards join every series with it: none or two of them break every panel."""
-    assert len(emitted(body).samples[overview.IDENTITY]) == 1
+    assert emitted(body).samples[overview.IDENTITY] == {(node, cluster, "management"): 1}
 
 
 def test_a_cluster_without_messages_so_far_counts_none() -> None:

@@ -108,6 +108,13 @@ def test_the_publishers_time_of_the_oldest_message_gives_the_lag() -> None:
     assert samples[backlog.LAG_METHOD] == {(*LABELS, "message_time"): 1}
 
 
+def test_a_message_from_the_future_is_no_negative_lag() -> None:
+    """Publishers' clocks differ."""
+    samples = emitted(queue(messages_ready=3, head_message_timestamp=NOW + 60))
+
+    assert samples[backlog.LAG_SECONDS] == {LABELS: 0}
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -223,3 +223,11 @@ def test_an_endless_answer_is_given_up(
     url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
 
     assert reason_and_text(Connection(url, None))[0] == "protocol"
+
+
+def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
+    """A question that comes after the end gets no new connection."""
+    connection = Connection(redis_listener(answering(b"+OK\r\n", b":1\r\n")), None)
+    connection.abort()
+
+    assert reason_and_text(connection)[0] == "unreachable"

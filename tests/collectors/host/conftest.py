@@ -1,0 +1,31 @@
+"""A machine as a folder: what its kernel says is written by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Writes files, by path below the folder, and returns the paths of a subsystem's settings.
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Give a function that writes files such as `proc/stat`, and returns where they are."""
+
+    def write(files: dict[str, str]) -> dict[str, Any]:
+        for name, content in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode("utf-8", "surrogateescape"))
+        return {
+            "procfs": str(tmp_path / "proc"),
+            "sysfs": str(tmp_path / "sys"),
+            "rootfs": str(tmp_path / "root"),
+            "udev_data": str(tmp_path / "udev"),
+        }
+
+    return write

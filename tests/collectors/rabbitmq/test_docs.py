@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from bts_collectors.rabbitmq import COLLECTOR
+from bts_exporter import Metric
+
+DOCS = (Path(__file__).parents[3] / "docs/collectors/rabbitmq.md").read_text()
+
+ROW = re.compile(r"^\| `(\w+)(?:\{([\w,]+)\})?` \| (\w+) \| .+ \| (.+) \|$", re.MULTILINE)
+
+
+def declared() -> list[Metric]:
+    """Return all metrics of the collector; none has a name from the source."""
+    return [metric for metric in COLLECTOR.declared() if isinstance(metric, Metric)]
+
+
+def test_every_metric_is_documented_with_labels_and_type_and_no_other() -> None:
+    """Whoever writes a query looks there first."""
+    documented = {(name, labels, kind) for name, labels, kind, _ in ROW.findall(DOCS)}
+
+    assert documented == {
+        (metric.name, ",".join(metric.labels), str(metric.kind)) for metric in declared()
+    }
+
+
+def test_the_documented_source_is_the_one_in_the_help() -> None:
+    """The API's path and field, in both places."""
+    sources = {name: source for name, _, _, source in ROW.findall(DOCS)}
+
+    for metric in declared():
+        if metric.name.startswith("rabbitmq_"):
+            assert metric.help.endswith(f"({sources[metric.name]}).")
+
+
+def test_every_setting_is_documented() -> None:
+    """In the table of settings."""
+    for field in msgspec.structs.fields(COLLECTOR.Config):
+        assert f"| `{field.name}` |" in DOCS

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+
+from bts_collectors.redis import COLLECTOR, collector
+from bts_collectors.redis.collector import RedisCollector
+from bts_exporter import Scrape, Secret, TargetError, Url
+from servers.redis import Listen
+
+DOCS = Path(__file__).parents[3] / "docs" / "collectors" / "redis.md"
+
+
+def config(url: Url, **settings: object) -> RedisCollector.Config:
+    """Return settings for the server at `url`."""
+    return RedisCollector.Config(url=url, **settings)  # type: ignore[arg-type]
+
+
+def failing(url: Url, **settings: object) -> tuple[Scrape, TargetError]:
+    """Return what a collection emits and raises that fails."""
+    scrape = Scrape(monotonic() + 2)
+    collector = RedisCollector(config(url, **settings))
+    with pytest.raises(TargetError) as caught:
+        collector.collect(scrape)
+    collector.stop()
+    return scrape, caught.value
+
+
+def replying(reply: bytes) -> Callable[[socket.socket], None]:
+    """Return the behaviour of a server that has one answer to everything."""
+
+    def behave(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            connection.sendall(reply)
+
+    return behave
+
+
+def test_the_module_offers_the_collector() -> None:
+    """The entry point's name is the collector's class."""
+    assert COLLECTOR is RedisCollector
+
+
+def test_without_settings_the_local_server_is_meant() -> None:
+    """The default address is Redis' own on this host, and nothing is looked into."""
+    default = msgspec.convert({}, RedisCollector.Config)
+
+    assert str(default.url) == "redis://127.0.0.1:6379"
+    assert (default.password, default.streams, default.keys) == (None, (), ())
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:6379", "url: expected redis://, rediss://, unix://, got http://"),
+        ("redis://127.0.0.1/cache", "url: expected the number of a database, got 'cache'"),
+    ],
+)
+def test_wrong_addresses_are_refused(url: str, message: str) -> None:
+    """An address that cannot be a Redis server's is an error of the settings."""
+    with pytest.raises(ValueError, match="url: expected") as caught:
+        config(Url.from_setting(url))
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol"),
+        (b"+OK\r\n", "protocol"),
+        (b"$5\r\na:b\r\n\r\n", "protocol"),
+        (b"-NOAUTH Authentication required.\r\n", "auth"),
+        (b"-BUSY Redis is busy running a script.\r\n", "loading"),
+        (b"$-1\r\n", "protocol"),
+    ],
+    ids=["http", "ok", "no-redis", "noauth", "busy", "nil"],
+)
+def test_a_server_that_does_not_answer_as_redis(
+    redis_listener: Listen, reply: bytes, reason: str
+) -> None:
+    """Whatever is wrong with the answers, redis_up is 0, with the reason as error."""
+    scrape, error = failing(redis_listener(replying(reply)))
+
+    assert error.reason == reason
+    assert scrape.samples[RedisCollector.up] == {(): 0}
+    assert scrape.samples[RedisCollector.last_error] == {(reason,): 1}
+    assert scrape.samples[RedisCollector.scrapes] == {(): 1}
+
+
+def test_a_server_that_never_answers_is_reported_in_time(redis_listener: Listen) -> None:
+    """A silent server takes no more than the scrape's time, and leaves enough to say so."""
+    scrape, error = failing(redis_listener(lambda _: None))
+
+    assert error.reason == "timeout"
+    assert monotonic() < scrape.deadline
+    assert scrape.samples[RedisCollector.up] == {(): 0}
+
+
+def test_no_secret_is_shown(redis_listener: Listen) -> None:
+    """Neither password nor credentials of the address are part of a failure."""
+    url = redis_listener(replying(b"-WRONGPASS invalid username-password pair\r\n"))
+    url = Url.from_setting(f"redis://someone:hunter2@{url.host}:{url.port}")
+
+    _, error = failing(url, password=Secret("s3cret"))
+
+    assert (
+        str(error) == f"Redis at redis://127.0.0.1:{url.port} refused AUTH: WRONGPASS invalid"
+        " username-password pair (check `password`, and the user name in `url`)"
+    )
+
+
+def test_every_metric_is_documented() -> None:
+    """The page of the collector names every metric that it declares."""
+    text = DOCS.read_text()
+    names = [metric.name for metric in RedisCollector.declared()]
+
+    assert [name for name in names if f"`{name}`" not in text] == []
+    assert len(names) == len(set(names))
+
+
+def test_every_setting_is_documented() -> None:
+    """The page of the collector names every setting."""
+    text = DOCS.read_text()
+
+    assert [
+        k for k in collector.RedisCollector.Config.__struct_fields__ if f"`{k}`" not in text
+    ] == []

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import gzip
+import math
+import subprocess
+from collections.abc import Mapping
+from typing import Self
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import parser
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
+from bts_exporter.exposition import Format, Prefixes, Source, compress, negotiate, render
+from bts_exporter.plugin import Key, Scrape
+from servers import need
+
+Samples = Mapping[Metric, Mapping[Key, float]]
+Parsed = list[tuple[str, dict[str, str], float]]
+
+FILES = gauge("files", "Files.", ("path",))
+UP = gauge("up", "Up.")
+
+#: What Prometheus sends.
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROMETHEUS_3_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,"
+    + PROMETHEUS_3
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+def page(samples: Samples, form: Format = Format.TEXT, **constant: str) -> str:
+    """Return the page of one source."""
+    return render([Source(samples, Prefixes(constant))], form).decode()
+
+
+def parsed(text: str, form: Format) -> Parsed:
+    """Return the samples that the reference parser of `form` finds, in order."""
+    parse = parser.text_string_to_metric_families if form is Format.TEXT else parse_openmetrics
+    return [
+        (sample.name, dict(sample.labels), float(sample.value))
+        for family in parse(text)
+        for sample in family.samples
+    ]
+
+
+class Counted(str):
+    """A label value that knows how often it was rendered."""
+
+    __slots__ = ("times",)
+
+    def __new__(cls, text: str) -> Self:
+        """Begin with none."""
+        made = super().__new__(cls, text)
+        made.times = 0
+        return made
+
+    def __str__(self) -> str:
+        self.times += 1
+        return str.__str__(self)
+
+
+# Formats
+
+
+def test_page_in_the_text_format() -> None:
+    """Each metric's samples stand under its help and type, whole numbers without a point."""
+    text = page({FILES: {("/a",): 3.0, ("/b",): 0.5}, UP: {(): 1}})
+
+    assert text == (
+        "# HELP files Files.\n"
+        "# TYPE files gauge\n"
+        'files{path="/a"} 3\n'
+        'files{path="/b"} 0.5\n'
+        "# HELP up Up.\n"
+        "# TYPE up gauge\n"
+        "up 1\n"
+    )
+
+
+def test_page_in_openmetrics() -> None:
+    """OpenMetrics differs in the names of counters, the word unknown and its last line."""
+    samples = {
+        counter("seen_total", "Seen."): {(): 2},
+        counter("odd_count", "Odd."): {(): 3},
+        untyped("any", "Any."): {(): 4},
+    }
+
+    assert page(samples, Format.OPENMETRICS) == (
+        "# HELP seen Seen.\n"
+        "# TYPE seen counter\n"
+        "seen_total 2\n"
+        "# HELP odd_count Odd.\n"
+        "# TYPE odd_count unknown\n"
+        "odd_count 3\n"
+        "# HELP any Any.\n"
+        "# TYPE any unknown\n"
+        "any 4\n"
+        "# EOF\n"
+    )
+    assert parsed(page(samples, Format.OPENMETRICS), Format.OPENMETRICS) == [
+        ("seen_total", {}, 2),
+        ("odd_count", {}, 3),
+        ("any", {}, 4),
+    ]
+
+
+def test_counter_beside_a_gauge_of_its_name() -> None:
+    """In OpenMetrics a counter's family must not take the name that another metric has."""
+    samples = {gauge("open", "Open."): {(): 1}, counter("open_total", "Opened."): {(): 9}}
+
+    text = page(samples, Format.OPENMETRICS)
+
+    assert parsed(text, Format.OPENMETRICS) == [("open", {}, 1), ("open_total", {}, 9)]
+    assert text.count("# TYPE open ") == 1
+
+
+@pytest.mark.parametrize("form", Format)
+def test_distributions(form: Format) -> None:
+    """Histograms and summaries come out as their parts."""
+    size = histogram("size_bytes", "Sizes.", ("queue",))
+    delay = summary("delay_seconds", "Delays.", ("queue",))
+    scrape = Scrape(math.inf)
+    scrape.emit_histogram(size, [(0.5, 1), (10.0, 3)], 25.5, "q")
+    scrape.emit_summary(delay, [(0.5, 1.5)], 20, 10, "q")
+
+    assert parsed(page(scrape.samples, form), form) == [
+        ("size_bytes_bucket", {"queue": "q", "le": "0.5"}, 1),
+        ("size_bytes_bucket", {"queue": "q", "le": "10.0"}, 3),
+        ("size_bytes_bucket", {"queue": "q", "le": "+Inf"}, 3),
+        ("size_bytes_sum", {"queue": "q"}, 25.5),
+        ("size_bytes_count", {"queue": "q"}, 3),
+        ("delay_seconds", {"queue": "q", "quantile": "0.5"}, 1.5),
+        ("delay_seconds_sum", {"queue": "q"}, 20),
+        ("delay_seconds_count", {"queue": "q"}, 10),
+    ]
+
+
+@pytest.mark.parametrize("form", Format)
+def test_page_of_nothing(form: Format) -> None:
+    """A metric without samples has no header, and an empty page is still one."""
+    assert page({UP: {}}, form) == ("" if form is Format.TEXT else "# EOF\n")
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize(
+    "help_text", ["", 'a "quoted" word', "two\nlines", "back\\slash", "\\n", "ünicode", "  spaces"]
+)
+def test_help_of_any_text(help_text: str, form: Format) -> None:
+    """A help of any text stays one line, and the parser reads the text that was given."""
+    parse = parser.text_string_to_metric_families if form is Format.TEXT else parse_openmetrics
+
+    [family] = parse(page({gauge("a", help_text): {(): 1}}, form))
+
+    assert family.documentation.strip() == help_text.strip()
+
+
+def test_help_that_is_no_unicode() -> None:
+    """A help with half a character does not cost the page."""
+    assert page({gauge("a", "x\udc80"): {(): 1}}) == "# HELP a x?\n# TYPE a gauge\na 1\n"
+
+
+def test_constant_labels() -> None:
+    """The labels of a collector's settings are on each of its series, behind the metric's own."""
+    text = page({FILES: {("/",): 1}, UP: {(): 1}}, target="cache", site="a")
+
+    assert 'files{path="/",target="cache",site="a"} 1\n' in text
+    assert 'up{target="cache",site="a"} 1\n' in text
+
+
+def test_constant_label_that_the_metric_has() -> None:
+    """A label never stands twice on a series, or Prometheus would refuse the whole page."""
+    text = page({FILES: {("/",): 1}}, path="given", site="a")
+
+    assert 'files{path="/",site="a"} 1\n' in text
+
+
+# Any samples
+
+anything = st.text() | st.text(
+    st.characters(codec="utf-8") | st.sampled_from('"\\\n\r\0\udc80\ud800')
+)
+numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 2**1024, 1e308, -0.0])
+
+
+def as_read(label: str) -> str:
+    """Return what a parser reads of a label value: lone surrogates are spelled out."""
+    return label.encode("utf-8", "backslashreplace").decode()
+
+
+def as_float(value: float) -> float:
+    """Return what a parser reads of a value: integers beyond floating point are infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def same(one: Parsed, other: Parsed) -> bool:
+    """Return whether both are equal, NaN being equal to itself."""
+    return len(one) == len(other) and all(
+        a[:2] == b[:2] and (a[2] == b[2] or (math.isnan(a[2]) and math.isnan(b[2])))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("form", Format)
+@given(
+    values=st.dictionaries(st.tuples(anything, anything), numbers, max_size=6),
+    constant=anything,
+)
+def test_any_samples_are_read_as_they_were_emitted(
+    form: Format, values: dict[tuple[str, str], float], constant: str
+) -> None:
+    """Whatever the label values and the numbers are, the reference parser finds them again."""
+    metric = gauge("any", "Any.", ("one", "other"))
+
+    text = page({metric: values}, form, fixed=constant)
+
+    expected = [
+        (
+            "any",
+            {"one": as_read(one), "other": as_read(other), "fixed": as_read(constant)},
+            as_float(v),
+        )
+        for (one, other), v in values.items()
+    ]
+    assert same(parsed(text, form), expected)
+
+
+@given(st.lists(numbers, min_size=1, max_size=5))
+def test_any_numbers_are_read_by_go(values: list[float]) -> None:
+    """No number is longer than Go's parser takes: it refuses what overflows, page and all."""
+    text = page({FILES: {(str(i),): value for i, value in enumerate(values)}})
+
+    written = [line.rpartition(" ")[2] for line in text.splitlines() if not line.startswith("#")]
+    assert [
+        text
+        for text in written
+        if text not in {"NaN", "+Inf", "-Inf"} and not math.isfinite(float(text))
+    ] == []
+
+
+def test_whole_numbers_that_cancel_each_other() -> None:
+    """Two integers beyond floating point are infinite, also where their sum is small."""
+    text = page({FILES: {("a",): 10**400, ("b",): -(10**400)}})
+
+    assert parsed(text, Format.TEXT) == [
+        ("files", {"path": "a"}, math.inf),
+        ("files", {"path": "b"}, -math.inf),
+    ]
+
+
+def test_label_value_that_ends_like_a_number() -> None:
+    """Only values are written without `.0`: a version or a bound keeps it."""
+    metric = gauge("build_info", "Build.", ("version",))
+
+    assert 'build_info{version="3.0"} 1\n' in page({metric: {("3.0",): 1.0}})
+    assert 'build_info{version=" 1.0\\n"} 1\n' in page({metric: {(" 1.0\n",): 1.0}})
+
+
+def test_prometheus_takes_the_page(all_kinds: Samples) -> None:
+    """Prometheus' own linter reads the page and finds nothing to say about its form."""
+    done = subprocess.run(
+        [need("promtool", "prometheus"), "check", "metrics"],
+        input=page(all_kinds),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def all_kinds() -> Samples:
+    """Return samples of every kind, with awkward labels and values."""
+    scrape = Scrape(math.inf)
+    awkward = 'quote " backslash \\ newline \n umlaut ü \udcff'
+    scrape.emit(gauge("a_celsius", "A.", ("sensor",)), math.nan, awkward)
+    scrape.emit(counter("b_total", "B."), 1e300)
+    scrape.emit_histogram(histogram("d_seconds", "D."), [(0.1, 1)], 0.05)
+    scrape.emit_summary(summary("e_seconds", "E."), [(0.5, math.inf)], 1, 1)
+    return scrape.samples
+
+
+# Several sources
+
+
+def test_metric_shared_by_two_sources() -> None:
+    """Families that two collectors share stand under one header."""
+    one = Source({FILES: {("/",): 1}}, Prefixes({"target": "one"}))
+    other = Source({UP: {(): 1}, FILES: {("/",): 2}}, Prefixes({"target": "two"}))
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert text.startswith(
+        "# HELP files Files.\n"
+        "# TYPE files gauge\n"
+        'files{path="/",target="one"} 1\n'
+        'files{path="/",target="two"} 2\n'
+    )
+    assert text.count("# TYPE files") == 1
+    assert (one.conflict, other.conflict) == ("", "")
+
+
+def test_metric_of_another_kind() -> None:
+    """Of two kinds under one name the first is served; the other source is told."""
+    one = Source({FILES: {("/",): 1}})
+    other = Source({counter("files", "Files."): {(): 7}, UP: {(): 1}})
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("up", {}, 1)]
+    assert one.conflict == ""
+    assert other.conflict == "files is served as a gauge by another collector"
+
+
+def test_same_series_from_two_sources() -> None:
+    """Of two samples of one series the first is served; the other source is told."""
+    one = Source({FILES: {("/",): 1}})
+    other = Source({FILES: {("/",): 2, ("/b",): 3}})
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("files", {"path": "/b"}, 3)]
+    assert one.conflict == ""
+    assert other.conflict == 'files{path="/"} is served by another collector too'
+
+
+# Series rendered once
+
+
+def test_series_is_rendered_once() -> None:
+    """As long as a series is there its name and labels are not rendered again."""
+    label, prefixes = Counted("/"), Prefixes()
+
+    pages = [render([Source({FILES: {(label,): n}}, prefixes)], Format.TEXT) for n in range(3)]
+
+    assert [text[-2:] for text in pages] == [b"0\n", b"1\n", b"2\n"]
+    assert label.times == 1
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [{}, {FILES: {}}, {FILES: {("/b",): 1}}, {UP: {(): 1}}],
+    ids=["nothing", "no samples", "another series", "another metric"],
+)
+def test_series_that_is_gone_is_forgotten(meanwhile: dict[Metric, dict[Key, float]]) -> None:
+    """A series that came back is rendered anew: it did not take memory in between."""
+    label, prefixes = Counted("/"), Prefixes()
+
+    for samples in ({FILES: {(label,): 1}}, meanwhile, {FILES: {(label,): 1}}):
+        render([Source(samples, prefixes)], Format.TEXT)
+
+    assert label.times == 2
+
+
+def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
+    """New series do not cost those that stay their rendering."""
+    label, prefixes = Counted("/"), Prefixes()
+
+    for other in "abc":
+        text = render([Source({FILES: {(label,): 1, (other,): 2}}, prefixes)], Format.TEXT)
+        assert f'files{{path="{other}"}} 2'.encode() in text
+
+    assert label.times == 1
+
+
+# Negotiation
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (PROMETHEUS_2, Format.OPENMETRICS),
+        (PROMETHEUS_3, Format.OPENMETRICS),
+        (PROMETHEUS_3_PROTOBUF, Format.OPENMETRICS),
+        (BROWSER, Format.TEXT),
+        ("", Format.TEXT),
+        ("*/*", Format.TEXT),
+        ("text/*", Format.TEXT),
+        ("text/plain", Format.TEXT),
+        ("text/plain;version=0.0.4", Format.TEXT),
+        ("application/openmetrics-text", Format.OPENMETRICS),
+        ("Application/OpenMetrics-Text; Version=1.0.0", Format.OPENMETRICS),
+        ("application/openmetrics-text;version=2.0.0", Format.TEXT),
+        ("application/openmetrics-text;version=2.0.0,application/openmetrics-text;version=1.0.0;q=0.1", Format.OPENMETRICS),
+        ("application/openmetrics-text;q=0.4,text/plain;q=0.5", Format.TEXT),
+        ("text/plain;q=0.4, application/openmetrics-text;q=0.5", Format.OPENMETRICS),
+        ("application/openmetrics-text;q=0", Format.TEXT),
+        ("application/openmetrics-text;q=0,*/*;q=0", Format.TEXT),
+        ("application/json", Format.TEXT),
+        ("application/openmetrics-text;q=often", Format.TEXT),
+        ("application/openmetrics-text;q=nan,text/plain;q=0.1", Format.TEXT),
+        (";;,=,q=1,,", Format.TEXT),
+        ("application/openmetrics-text;charset", Format.OPENMETRICS),
+    ],
+)  # fmt: skip
+def test_negotiation(accept: str, expected: Format) -> None:
+    """The format is the one that the client prefers, the text format where it knows none of ours."""
+    assert negotiate(accept) is expected
+
+
+@given(st.text())
+def test_negotiation_with_garbage(accept: str) -> None:
+    """No header is an error."""
+    assert negotiate(accept) in Format
+
+
+def test_compression() -> None:
+    """What is compressed is gzip, smaller, and the same when unpacked."""
+    text = page({FILES: {(str(i),): i for i in range(1000)}}).encode()
+
+    packed = compress(text)
+
+    assert gzip.decompress(packed) == text
+    assert len(packed) < len(text) / 3

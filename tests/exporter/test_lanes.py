@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from bts_exporter.lanes import Lane
+from servers import wait_until
+from stubs import Hang
+
+
+def threads(name: str) -> int:
+    """Return how many threads are called `name`."""
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+def test_jobs_are_done_in_turn() -> None:
+    """One thread does all jobs, one after another, as they came."""
+    lane, done = Lane("turn"), []
+
+    for number in range(100):
+        lane.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    lane.stop()
+    lane.wait(60)
+
+    assert done == [(number, "turn") for number in range(100)]
+
+
+def test_thread_starts_with_the_first_job_and_stays() -> None:
+    """A lane costs a thread only once it is used, and one for all its jobs."""
+    lane = Lane("stays")
+    assert threads("stays") == 0
+
+    idents = set()
+    for _ in range(3):
+        ended = threading.Event()
+        lane.submit(lambda ended=ended: (idents.add(threading.get_ident()), ended.set()))  # type: ignore[misc]
+        assert ended.wait(60)
+
+    assert (len(idents), threads("stays")) == (1, 1)
+    lane.stop()
+    lane.wait(60)
+    assert threads("stays") == 0
+
+
+def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
+    """Stopping returns while a job hangs; the jobs behind it are done when it ends."""
+    lane, hang, after = Lane("hangs"), Hang(), threading.Event()
+    lane.submit(hang)
+    lane.submit(after.set)
+    assert hang.begun.wait(60)
+
+    lane.stop()
+    lane.wait(0.01)
+
+    assert threads("hangs") == 1
+    hang.go_on.set()
+    lane.wait(60)
+    assert (after.is_set(), threads("hangs")) == (True, 0)
+
+
+def test_job_after_the_stop_is_done() -> None:
+    """A scrape that began before a reload gets its collection, and the thread ends after it."""
+    lane, done = Lane("late"), threading.Event()
+    lane.submit(lambda: None)
+    lane.stop()
+    lane.wait(60)
+
+    lane.submit(done.set)
+
+    assert done.wait(60)
+    wait_until(lambda: threads("late") == 0, "the thread ended")
+
+
+def test_job_after_the_stop_of_an_unused_lane_is_done() -> None:
+    """The same where there was no thread before."""
+    lane, done = Lane("unused"), threading.Event()
+    lane.stop()
+    lane.wait(60)
+
+    lane.submit(done.set)
+
+    assert done.wait(60)
+    wait_until(lambda: threads("unused") == 0, "the thread ended")
+
+
+def test_thread_does_not_keep_the_process() -> None:
+    """A job that hangs in a system call must not keep the process from ending."""
+    lane, daemon = Lane("daemon"), []
+
+    lane.submit(lambda: daemon.append(threading.current_thread().daemon))
+    lane.stop()
+    lane.wait(60)
+
+    assert daemon == [True]
+
+
+def test_idle_lane_holds_no_job() -> None:
+    """What the last job held, such as its samples, is freed although the thread lives on."""
+
+    class Samples:
+        pass
+
+    lane, samples, ended = Lane("idle"), Samples(), threading.Event()
+    alive = weakref.ref(samples)
+    lane.submit(lambda samples=samples: ended.set())  # type: ignore[misc]
+    del samples
+    assert ended.wait(60)
+
+    wait_until(lambda: gc.collect() is None or alive() is None, "the samples are freed")
+    lane.stop()
+    lane.wait(60)
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread a job is refused, not kept; with the next one there is a thread again."""
+    lane, done = Lane("none left"), []
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            lane.submit(lambda: done.append("refused"))
+    lane.submit(lambda: done.append("taken"))
+    lane.stop()
+    lane.wait(60)
+
+    assert done == ["taken"]

@@ -1,0 +1,728 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bts_exporter import Collector, NothingToRead, Reason, Scrape, TargetError
+from bts_exporter.config import Common, MetricFilter
+from bts_exporter.errors import DeadlineExceeded
+from bts_exporter.runner import Run, Runner, Snapshot
+from servers import wait_until
+from stubs import Behaviour, Hang, LocalStub, Pushed, Stub, runner_of
+
+SERIES = {Stub.series: {("a",): 1, ("b",): 2}}
+
+
+def collect(runner: Runner) -> Snapshot:
+    """Have it collect, with all the time it wants, and return what it has to show."""
+    deadline = time.monotonic() + 60
+    run = runner.begin(deadline)
+    run.wait(deadline)
+    return runner.look(run)
+
+
+def give_up(run: Run) -> Snapshot:
+    """Do what happens at the deadline of a collection that has not ended, and look at it."""
+    run.expire()
+    return run.runner.look(run)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return level and text of the log lines so far, and forget them."""
+    found = [(record.levelname, record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+def emit_two(scrape: Scrape) -> None:
+    """Emit SERIES."""
+    scrape.emit(Stub.series, 1, "a")
+    scrape.emit(Stub.series, 2, "b")
+
+
+def raising(error: BaseException, before: Behaviour = emit_two) -> Behaviour:
+    """Return a behaviour that emits and then raises."""
+
+    def behave(scrape: Scrape) -> None:
+        before(scrape)
+        raise error
+
+    return behave
+
+
+def refuse(_: Scrape) -> None:
+    """Find nothing listening."""
+    raise ConnectionRefusedError(111, "Connection refused")
+
+
+def targeted(reason: Reason, message: str) -> TargetError:
+    """Return what a collector raises that knows why."""
+    return TargetError(reason, message)
+
+
+# How a collection ends
+
+
+def test_collection_that_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    """Its samples are served, and nothing is logged."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    with runner_of(Stub(emit_two)) as runner:
+        before = time.time()
+        shot = collect(runner)
+
+        assert shot.samples == SERIES
+        assert (shot.outcome.success, shot.outcome.supported, shot.outcome.reason) == (
+            True,
+            True,
+            None,
+        )
+        assert (shot.series, shot.age) == (2, None)
+        assert before <= runner.totals.last_success <= time.time()
+        assert (runner.totals.errors, runner.totals.timeouts, lines(caplog)) == ({}, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message"),
+    [
+        (ValueError("no number"), "internal", "ValueError: no number"),
+        (SystemExit(3), "internal", "SystemExit: 3"),
+        (KeyboardInterrupt(), "internal", "KeyboardInterrupt: "),
+        (NotImplementedError(), "internal", "NotImplementedError: "),
+        (ConnectionRefusedError(111, "Connection refused"), "refused", "[Errno 111] Connection refused"),
+        (TimeoutError("timed out"), "timeout", "timed out"),
+        (FileNotFoundError(2, "No such file", "/proc/x"), "os", "[Errno 2] No such file: '/proc/x'"),
+        (targeted("auth", "redis://cache:6379 refuses the password"), "auth", "redis://cache:6379 refuses the password"),
+        (ValueError("two\n  lines"), "internal", "ValueError: two lines"),
+        (ValueError("x" * 1000), "internal", f"ValueError: {'x' * 488}"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)  # fmt: skip
+def test_collection_that_raises(
+    error: BaseException, reason: Reason, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it emitted before is served; its failure is counted by reason and logged in one line."""
+    with runner_of(Stub(raising(error))) as runner:
+        shot = collect(runner)
+
+        assert shot.samples == SERIES
+        assert (shot.outcome.success, shot.outcome.supported) == (False, True)
+        assert (shot.outcome.reason, shot.outcome.message) == (reason, message.strip())
+        assert runner.totals.errors == {reason: 1}
+        assert runner.totals.timeouts == (reason == "timeout")
+        assert runner.totals.last_success == 0
+        assert lines(caplog) == [("ERROR", f"collection fails: {message.strip()}")]
+
+
+def test_error_that_cannot_say_what_it_is() -> None:
+    """An error whose own code fails is a failure as any other, and the thread goes on."""
+
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    with runner_of(Stub(raising(MuteError()))) as runner:
+        shots = [collect(runner) for _ in range(2)]
+
+        assert [shot.outcome.message for shot in shots] == ["MuteError: an error without words"] * 2
+
+
+def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a defect is stands in the log at level debug."""
+    caplog.set_level(logging.DEBUG, "bts_exporter")
+    error = ValueError("defect")
+    with runner_of(Stub(raising(error))) as runner:
+        collect(runner)
+
+    [record] = [record for record in caplog.records if record.levelno == logging.DEBUG]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize(
+    ("emit", "message"),
+    [
+        (lambda s: s.emit(Stub.series, 3), "stub_series takes 1 labels (key), got 0"),
+        (lambda s: s.emit(Stub.series, 3, "a"), "stub_series: emitted twice with labels ('a',)"),
+        (lambda s: s.emit(Stub.value, "much"), "stub_value: 'much' is no number"),
+    ],
+    ids=["labels", "twice", "text"],
+)
+def test_collection_with_a_wrong_sample(
+    emit: Callable[[Scrape], None], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong sample is a failure, and the only one that is not served."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Stub.series, 1, "a")
+        emit(scrape)
+        scrape.emit(Stub.series, 2, "b")
+
+    with runner_of(Stub(behave)) as runner:
+        shot = collect(runner)
+
+        assert {metric: found for metric, found in shot.samples.items() if found} == SERIES
+        assert (shot.outcome.success, shot.outcome.reason, shot.outcome.message) == (
+            False,
+            "invalid_sample",
+            message,
+        )
+        assert runner.totals.errors == {"invalid_sample": 1}
+        assert lines(caplog) == [("ERROR", f"collection fails: {message}")]
+
+
+def test_error_outweighs_a_wrong_sample() -> None:
+    """What ended the collection is what is told."""
+    with runner_of(
+        Stub(raising(targeted("auth", "no"), lambda s: s.emit(Stub.series, 1)))
+    ) as runner:
+        assert collect(runner).outcome.reason == "auth"
+
+
+def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
+    """What is absent on this machine is no failure, and no news."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    with runner_of(Stub(raising(NothingToRead("no /proc/mdstat")))) as runner:
+        shot = collect(runner)
+
+        assert (shot.outcome.success, shot.outcome.supported, shot.outcome.reason) == (
+            True,
+            False,
+            None,
+        )
+        assert shot.outcome.message == "no /proc/mdstat"
+        assert (runner.totals.errors, lines(caplog)) == ({}, [])
+
+
+# One line for each change of state
+
+
+def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten failures are one line, and another reason is another line."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    fail, deny = raising(ValueError("bad")), raising(targeted("auth", "denied"))
+    stub = Stub()
+    with runner_of(stub) as runner:
+        for behave in (fail,) * 10 + (deny,) * 3 + (stub.emit_value,) * 3 + (fail,) * 2:
+            stub.behave = behave
+            collect(runner)
+
+        assert lines(caplog) == [
+            ("ERROR", "collection fails: ValueError: bad"),
+            ("ERROR", "collection fails: denied"),
+            ("INFO", "collection works again"),
+            ("ERROR", "collection fails: ValueError: bad"),
+        ]
+        assert runner.totals.errors == {"internal": 12, "auth": 3}
+
+
+def test_log_lines_name_the_collector_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """The details are fields of their own, for who searches the log."""
+    with runner_of(Stub(refuse), name="cache") as runner:
+        collect(runner)
+
+    [record] = caplog.records
+    assert vars(record)["collector"] == "stub[cache]"
+    assert vars(record)["reason"] == "refused"
+
+
+# A target that need not be there
+
+
+def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing listening is as if it were not configured: no failure, no samples, one line."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    error = targeted("refused", "nothing listens at redis://127.0.0.1:6379")
+    with runner_of(Stub(raising(error)), optional=True) as runner:
+        shots = [collect(runner) for _ in range(3)]
+
+        assert [shot.samples for shot in shots] == [{}] * 3
+        assert (shots[0].outcome.success, shots[0].outcome.supported) == (True, False)
+        assert runner.totals.errors == {}
+        assert lines(caplog) == [
+            (
+                "INFO",
+                "nothing to read: optional, and not there: nothing listens at redis://127.0.0.1:6379",
+            )
+        ]
+
+
+def test_optional_target_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """Once it was there, its absence is a failure as any other."""
+    stub = Stub()
+    with runner_of(stub, optional=True) as runner:
+        collect(runner)
+        stub.behave = raising(ConnectionRefusedError(111, "Connection refused"))
+        shot = collect(runner)
+
+        assert (shot.outcome.success, shot.outcome.reason, shot.samples) == (
+            False,
+            "refused",
+            SERIES,
+        )
+        assert [level for level, _ in lines(caplog)] == ["ERROR"]
+
+
+def test_optional_target_that_fails_otherwise() -> None:
+    """Only that nothing listens is fine: a wrong password is not."""
+    with runner_of(Stub(raising(targeted("auth", "denied"))), optional=True) as runner:
+        assert collect(runner).outcome.success is False
+
+
+def test_target_that_has_to_be_there() -> None:
+    """Without the setting nothing listening is a failure from the start."""
+    with runner_of(Stub(refuse)) as runner:
+        assert collect(runner).outcome.reason == "refused"
+
+
+# Settings of every collector
+
+
+def test_limit_of_series(caplog: pytest.LogCaptureFixture) -> None:
+    """Series beyond max_series are dropped and counted; that they are is logged once."""
+
+    def behave(scrape: Scrape) -> None:
+        for key in "abcde":
+            scrape.emit(Stub.series, 1, key)
+
+    stub = Stub(behave)
+    with runner_of(stub, max_series=3) as runner:
+        shots = [collect(runner) for _ in range(2)]
+        stub.behave = emit_two
+        shots.append(collect(runner))
+        stub.behave = behave
+        shots.append(collect(runner))
+
+        assert [shot.series for shot in shots] == [3, 3, 2, 3]
+        assert all(shot.outcome.success for shot in shots)
+        assert runner.totals.series_dropped == 6
+        assert (
+            lines(caplog) == [("WARNING", "more series than max_series=3: the rest is dropped")] * 2
+        )
+
+
+def filters(**globs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the common setting `metrics`."""
+    return {"metrics": MetricFilter(**globs)}
+
+
+@pytest.mark.parametrize(
+    ("common", "expected"),
+    [
+        ({}, {"stub_value", "stub_series"}),
+        (filters(allow=("*_value",)), {"stub_value"}),
+        (filters(deny=("*_value", "other")), {"stub_series"}),
+        (filters(allow=("stub_*",), deny=("stub_s?ries",)), {"stub_value"}),
+        (filters(allow=("value",)), set()),
+        (filters(deny=("STUB_*",)), {"stub_value", "stub_series"}),
+    ],
+)
+def test_filter_of_metrics(common: dict[str, Any], expected: set[str]) -> None:
+    """Globs on whole names say what is served: what one allows and none denies."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Stub.value, 1)
+        emit_two(scrape)
+
+    with runner_of(Stub(behave), **common) as runner:
+        shot = collect(runner)
+
+    assert {metric.name for metric in shot.samples} == expected
+    assert shot.outcome.success
+
+
+def test_timeout_of_the_settings() -> None:
+    """A collection is given up at its own time-out, although the scrape has time left."""
+    hang = Hang(before=emit_two)
+    with runner_of(Stub(hang), timeout=0.05) as runner:
+        deadline = time.monotonic() + 3600
+        run = runner.begin(deadline)
+        run.wait(deadline)
+        shot = runner.look(run)
+
+        assert not hang.go_on.is_set()
+        assert shot.outcome.reason == "timeout"
+        assert shot.samples.get(Stub.series, {}) == (
+            SERIES[Stub.series] if hang.begun.is_set() else {}
+        )
+
+
+@pytest.mark.parametrize("seconds", [0.5, 10.0])
+def test_collector_is_told_an_earlier_end(seconds: float) -> None:
+    """A collector whose I/O takes all its time can still say so before it is given up."""
+    left = []
+    with runner_of(Stub(lambda scrape: left.append(scrape.remaining()))) as runner:
+        run = runner.begin(time.monotonic() + seconds)
+        run.wait(time.monotonic() + 60)
+
+    assert 0 < left[0] < seconds
+    assert run.scrape.deadline < run.deadline
+
+
+def test_common_labels_are_on_its_series() -> None:
+    """The name and the labels of its settings are labels of all its series."""
+    with runner_of(Stub(), name="cache", labels={"site": "a"}) as runner:
+        shot = collect(runner)
+
+        assert runner.prefixes.lines(Stub.value, shot.samples[Stub.value]) == [
+            'stub_value{target="cache",site="a"} 1'
+        ]
+
+
+# Hanging
+
+
+def test_collection_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """What it emitted is served, its failure counted and logged, and it is not started again."""
+    hang = Hang(before=emit_two)
+    stub = Stub(hang)
+    with runner_of(stub) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        late = give_up(run)
+        busy = [collect(runner) for _ in range(3)]
+
+        assert late.samples == SERIES
+        assert (late.outcome.success, late.outcome.reason) == (False, "timeout")
+        assert late.outcome.message.startswith("no answer within ")
+        assert [(shot.outcome.reason, shot.samples) for shot in busy] == [("busy", {})] * 3
+        assert busy[0].outcome.message.startswith("a collection begun ")
+        assert busy[0].outcome.message.endswith(" s ago is still running")
+        assert stub.collections == 1
+        assert runner.totals.errors == {"timeout": 1, "busy": 3}
+        assert runner.totals.timeouts == 1
+        assert len(lines(caplog)) == 1
+
+
+def test_recovery_of_a_collection_that_hung(caplog: pytest.LogCaptureFixture) -> None:
+    """As soon as it ends, however it does, it is collected again."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    hang = Hang()
+    stub = Stub(hang)
+    with runner_of(stub) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        give_up(run)
+        stub.behave = emit_two
+        hang.go_on.set()
+        wait_until(lambda: run.ended, "the collection ended")
+        shot = collect(runner)
+
+        assert (shot.outcome.success, shot.samples) == (True, SERIES)
+        assert runner.totals.errors == {"timeout": 1}
+        assert lines(caplog)[1:] == [("INFO", "collection works again")]
+
+
+def test_samples_after_the_deadline_are_refused() -> None:
+    """A late sample raises where it is emitted, so that the collection ends; it is counted once."""
+    caught: list[BaseException] = []
+
+    def after(scrape: Scrape) -> None:
+        try:
+            scrape.emit(Stub.series, 3, "late")
+        except DeadlineExceeded as error:
+            caught.append(error)
+            raise
+
+    hang = Hang(before=emit_two, after=after)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        shot = give_up(run)
+        hang.go_on.set()
+        wait_until(lambda: run.ended, "the collection ended")
+
+        assert len(caught) == 1
+        assert shot.samples == run.scrape.samples == SERIES
+        assert runner.look(run).outcome.reason == "timeout"
+        assert runner.totals.errors == {"timeout": 1}
+
+
+def test_scrape_that_is_over_before_the_collection() -> None:
+    """A scrape that waits less long than the collection may take shows what there is, no failure yet."""
+    hang = Hang(before=emit_two)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        run.wait(time.monotonic())
+        early = runner.look(run)
+        hang.go_on.set()
+        run.wait(time.monotonic() + 60)
+        late = runner.look(run)
+
+        assert (early.outcome.reason, early.samples) == ("timeout", SERIES)
+        assert (late.outcome.success, late.samples) == (True, SERIES)
+        assert (runner.totals.errors, runner.totals.timeouts) == ({}, 0)
+
+
+def test_what_a_late_scrape_shows_does_not_change() -> None:
+    """The samples of a page are not those that a collection still works on."""
+
+    def after(scrape: Scrape) -> None:
+        scrape.emit(Stub.series, 3, "c")
+
+    hang = Hang(before=emit_two, after=after)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        run.wait(time.monotonic())
+        early = runner.look(run)
+        hang.go_on.set()
+        run.wait(time.monotonic() + 60)
+
+        assert early.samples == SERIES
+        assert runner.look(run).series == 3
+
+
+def test_collections_that_overlap_are_one() -> None:
+    """Fifty scrapes at once are one collection, shared by all."""
+    hang = Hang(after=emit_two)
+    stub = Stub(hang)
+    shots: list[Snapshot] = []
+    all_begun = threading.Barrier(51)
+
+    def scrape() -> None:
+        run = runner.begin(time.monotonic() + 60)
+        all_begun.wait(60)
+        run.wait(time.monotonic() + 60)
+        shots.append(runner.look(run))
+
+    with runner_of(stub) as runner:
+        threads = [threading.Thread(target=scrape) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        all_begun.wait(60)
+        hang.go_on.set()
+        for thread in threads:
+            thread.join(60)
+
+    assert [shot.samples for shot in shots] == [SERIES] * 50
+    assert stub.collections == 1
+
+
+def test_collection_that_ended_is_not_shared() -> None:
+    """Each scrape that overlaps no other has fresh samples."""
+    stub = Stub()
+    with runner_of(stub) as runner:
+        for _ in range(3):
+            collect(runner)
+
+    assert stub.collections == 3
+
+
+def test_collection_given_up_before_its_turn_never_begins() -> None:
+    """A collection that waits behind another in a shared thread is not made up for later."""
+    with runner_of(LocalStub()) as runner:
+        run = Run(runner, time.monotonic() + 60)
+        run.expire()
+        run.execute()
+
+        assert runner.collector.collections == 0
+        assert run.ended
+        assert (
+            runner.look(run).outcome.message
+            == "not begun: the collector before it did not end in time"
+        )
+        assert runner.totals.errors == {"timeout": 1}
+
+
+def test_collection_is_given_up_once() -> None:
+    """Of many scrapes that wait for it, one counts that it is late."""
+    hang = Hang()
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        for _ in range(3):
+            run.expire()
+
+        assert runner.totals.timeouts == 1
+
+
+def test_collection_that_ended_is_not_late() -> None:
+    """A collection that ends at the deadline has succeeded or it has not: never both."""
+    with runner_of(Stub(emit_two)) as runner:
+        deadline = time.monotonic() + 60
+        run = runner.begin(deadline)
+        run.wait(deadline)
+        shot = give_up(run)
+
+        assert shot.outcome.success
+        assert runner.totals.timeouts == 0
+
+
+# Threads
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector without a thread fails alone, and recovers when there is one again."""
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    stub = Stub(emit_two)
+    runner = Runner(stub, "stub", Common(), None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        runner.start()
+        starved = collect(runner)
+    fed = collect(runner)
+    runner.stop()
+
+    assert (starved.outcome.reason, starved.outcome.message) == (
+        "os",
+        "no thread to collect in: can't start new thread",
+    )
+    assert (fed.outcome.success, fed.samples, stub.collections) == (True, SERIES, 1)
+
+
+def test_stop_without_a_thread_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That a collector could not be told to stop is said, and harms nobody."""
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with runner_of(Stub()) as runner:
+        collect(runner)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            runner.stop()
+
+    assert ("ERROR", "stop failed: RuntimeError: can't start new thread") in lines(caplog)
+
+
+def test_start_comes_before_the_first_collection() -> None:
+    """What a collector begins has begun when it is first asked."""
+    done: list[str] = []
+    with runner_of(
+        Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
+    ) as runner:
+        collect(runner)
+
+    assert done == ["start", "collect"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
+def test_start_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the collector is asked nevertheless."""
+
+    def start() -> None:
+        raise error
+
+    with runner_of(Pushed(emit_two, start=start)) as runner:
+        shot = collect(runner)
+
+    assert shot.samples == SERIES
+    assert lines(caplog) == [("ERROR", f"start failed: {type(error).__name__}: {error}")]
+
+
+def test_start_that_hangs() -> None:
+    """A collector that does not come to its first collection is late, then busy."""
+    hang = Hang()
+    stub = Pushed(start=hang)
+    try:
+        with runner_of(stub) as runner:
+            run = runner.begin(time.monotonic() + 60)
+            shots = [give_up(run), collect(runner)]
+
+            assert [shot.outcome.reason for shot in shots] == ["timeout", "busy"]
+            hang.go_on.set()
+            wait_until(lambda: run.ended, "the collection was let go")
+            assert collect(runner).outcome.success
+            assert stub.collections == 1
+    finally:
+        hang.go_on.set()
+
+
+@pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
+def test_stop_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged and nothing else comes of it."""
+
+    def stop() -> None:
+        raise error
+
+    with runner_of(Pushed(stop=stop)):
+        pass
+
+    assert lines(caplog) == [("ERROR", f"stop failed: {type(error).__name__}: {error}")]
+
+
+def test_stop_is_called_from_another_thread_than_collect() -> None:
+    """A collection that hangs does not keep its collector from being told to stop."""
+    stopped = threading.Event()
+    hang = Hang()
+    with runner_of(Pushed(hang, stop=stopped.set)) as runner:
+        runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        runner.stop()
+
+        assert stopped.wait(60)
+        assert not hang.go_on.is_set()
+
+
+def test_stop_that_hangs() -> None:
+    """Nobody waits for it."""
+    hang = Hang()
+    with runner_of(Pushed(stop=hang)) as runner:
+        last = runner.stop()
+        assert hang.begun.wait(60)
+        last.wait(0.01)
+        hang.go_on.set()
+
+
+# Conflicts
+
+
+def test_conflict_is_counted_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Samples that another collector serves are an error of the one that came second."""
+    with runner_of(Stub()) as runner:
+        for message in ("a is served", "a is served", "b is served"):
+            runner.conflict(message)
+
+        assert runner.totals.errors == {"conflict": 3}
+        assert lines(caplog) == [
+            ("ERROR", "samples left out: a is served"),
+            ("ERROR", "samples left out: b is served"),
+        ]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "identity"),
+    [
+        ("", "", "stub"),
+        ("", "cache", "stub[cache]"),
+        ("part", "", "part"),
+        ("part", "x", "part[x]"),
+    ],
+)
+def test_identity(name: str, target: str, identity: str) -> None:
+    """A collector is called by its own name, else its type's, and its target."""
+
+    class Named(Stub):
+        pass
+
+    Named.name = name
+    with runner_of(Named(), name=target) as runner:
+        assert (runner.identity, runner.kind, runner.target) == (identity, "stub", target)
+        assert runner.lane.name == f"bts-{identity}"
+
+
+def test_collector_that_emits_nothing() -> None:
+    """No samples are a success: zero series are none."""
+
+    class Nothing(Collector):
+        def collect(self, scrape: Scrape) -> None:
+            pass
+
+    with runner_of(Nothing(None)) as runner:
+        assert (collect(runner).outcome.success, collect(runner).series) == (True, 0)

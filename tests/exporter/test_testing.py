@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from bts_exporter import Kind, Scrape, TargetError, Template, gauge, histogram
+from bts_exporter.testing import collect
+from stubs import Stub
+
+
+def test_samples_of_a_collector() -> None:
+    """An author sees what one collection emits, by metric name and labels."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Stub.value, 1)
+        scrape.emit(Stub.series, 2, "a")
+        scrape.emit(Stub.series, 3, "b")
+
+    assert collect(Stub(behave)) == {"stub_value": {(): 1}, "stub_series": {("a",): 2, ("b",): 3}}
+
+
+def test_samples_of_templates_and_distributions() -> None:
+    """What a template made is declared by it, and a histogram shows its parts."""
+
+    class Author(Stub):
+        fields = Template("author_{field}", "Field {field}.", Kind.GAUGE)
+        sizes = histogram("author_size", "Sizes.")
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Author.fields.of("x"), 1)
+        scrape.emit_histogram(Author.sizes, [], 0)
+
+    found = collect(Author(behave))
+
+    assert found["author_x"] == {(): 1}
+    assert found["author_size"]["_count",] == 0
+
+
+def test_errors_are_the_authors() -> None:
+    """What collect raises is passed on, so that a test can expect it."""
+
+    def behave(_: Scrape) -> None:
+        reason = "auth"
+        raise TargetError(reason, "wrong password")
+
+    with pytest.raises(TargetError, match="wrong password"):
+        collect(Stub(behave))
+
+
+def test_sample_that_a_scrape_would_leave_out() -> None:
+    """A wrong sample fails the author's test."""
+    with pytest.raises(AssertionError, match=r"stub_value takes 0 labels \(\), got 1"):
+        collect(Stub(lambda scrape: scrape.emit(Stub.value, 1, "label")))
+
+
+def test_metric_that_is_not_declared() -> None:
+    """A metric that no listing would show fails the author's test."""
+    secret = gauge("secret", "Nobody knows.")
+
+    with pytest.raises(AssertionError, match=r"<gauge secret\{\}> is emitted and not declared"):
+        collect(Stub(lambda scrape: scrape.emit(secret, 1)))
+
+
+def test_time_that_a_collection_has() -> None:
+    """The deadline is the one that the test gives."""
+    left: list[float] = []
+
+    collect(Stub(lambda scrape: left.append(scrape.remaining())), seconds=3)
+
+    assert 0 < left[0] <= 3

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bts_exporter import Duration, Secret, Url
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [
+        (0, 0),
+        (15, 15),
+        (0.25, 0.25),
+        ("500ms", 0.5),
+        ("15s", 15),
+        ("1.5s", 1.5),
+        ("1m30s", 90),
+        ("2h", 7200),
+        ("1d2h3m4s5ms", 93784.005),
+    ],
+)
+def test_duration(raw: object, seconds: float) -> None:
+    """A duration is a number of seconds, or written as Prometheus writes them."""
+    assert Duration.from_setting(raw) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "15", "s", "-1s", "1s1m", "1 s", "1.5m", True, None, [1], {"s": 1}, "soon"]
+)
+def test_what_is_no_duration(raw: object) -> None:
+    """Anything else is refused with an example of what is expected."""
+    with pytest.raises(ValueError, match=r"expected seconds or a duration such as 1m30s, got "):
+        Duration.from_setting(raw)
+
+
+@pytest.mark.parametrize("raw", [-1, -0.5, float("inf"), float("nan"), 10**400, f"{'9' * 400}s"])
+def test_duration_out_of_range(raw: object) -> None:
+    """A duration is neither negative nor endless, however it is written."""
+    with pytest.raises(ValueError, match="a duration must be finite and not negative"):
+        Duration.from_setting(raw)
+
+
+def test_secret_shows_itself_only_when_asked() -> None:
+    """No way to print a secret by accident shows it."""
+    secret = Secret.from_setting("hunter2")
+
+    shown = [
+        str(secret),
+        repr(secret),
+        f"{secret}",
+        "{}".format(secret),  # noqa: UP032  # one of the ways
+        repr([secret]),
+        f"{secret!r:>30}",
+    ]
+
+    assert [text for text in shown if "hunter2" in text] == []
+    assert secret.reveal() == "hunter2"
+
+
+def test_secrets_are_compared_by_content() -> None:
+    """A reload tells by comparing whether a collector's settings changed."""
+    assert Secret.from_setting("a") == Secret.from_setting("a")
+    assert Secret.from_setting("a") != Secret.from_setting("b")
+
+
+@pytest.mark.parametrize("raw", [271828, 2.7, True, None, ["hunter2"]])
+def test_secret_that_is_no_text(raw: object) -> None:
+    """A number as a password has to be quoted, and the message does not hold it."""
+    with pytest.raises(
+        ValueError, match=r"expected a string, got \w+ \(put it in quotes\)"
+    ) as caught:
+        Secret.from_setting(raw)
+
+    assert str(raw) not in str(caught.value).replace("NoneType", "")
+
+
+def test_url_in_parts() -> None:
+    """An address is taken apart, what was percent-encoded in its credentials decoded."""
+    url = Url.from_setting("amqp://us%40er:p%2Fw%23d@[2001:db8::1]:5672/v%2Fhost?heartbeat=10")
+
+    assert (url.scheme, url.host, url.port) == ("amqp", "2001:db8::1", 5672)
+    assert (url.path, url.query, url.username) == ("/v%2Fhost", "heartbeat=10", "us@er")
+    assert url.password is not None
+    assert url.password.reveal() == "p/w#d"
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("redis://user:hunter2@cache:6379/0", "redis://cache:6379/0"),
+        ("redis://:hunter2@cache", "redis://cache"),
+        ("http://[::1]:15672", "http://[::1]:15672"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("http://host/path?token=hunter2", "http://host/path"),
+    ],
+)
+def test_url_as_text_has_no_secrets(raw: str, shown: str) -> None:
+    """The text form is the place alone: neither credentials nor a query."""
+    url = Url.from_setting(raw)
+
+    assert str(url) == shown
+    assert "hunter2" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "cache:6379",
+        "//cache",
+        "redis://",
+        "redis://:hunter2@",
+        "redis://a:hunter2@[::1",
+        "redis://a:hunter2@h:port",
+        "redis://a:hunter2@h:99999",
+        "unix://",
+    ],
+)
+def test_what_is_no_url(raw: str) -> None:
+    """What is no address is refused without quoting it, for it may hold a password."""
+    with pytest.raises(
+        ValueError, match=r"not an address: expected scheme://\[user:password@\]host"
+    ) as caught:
+        Url.from_setting(raw)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "raw", ["redis://u:hun/ter2@h", "redis://u:hun#ter2@h", "redis://u:hun?ter2@h"]
+)
+def test_url_with_a_password_that_splits_it(raw: str) -> None:
+    """An unquoted special character in a password does not make the rest of it a path."""
+    with pytest.raises(ValueError, match=r"percent-encode|not an address") as caught:
+        Url.from_setting(raw)
+
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [6379, None, ["redis://h"]])
+def test_url_that_is_no_text(raw: object) -> None:
+    """Anything but text is refused with an example."""
+    with pytest.raises(ValueError, match="expected an address such as redis://host:6379, got "):
+        Url.from_setting(raw)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_any_credentials_survive_and_stay_hidden(user: str, password: str) -> None:
+    """Percent-encoded credentials of any characters arrive whole, and never in the text form."""
+    url = Url.from_setting(f"redis://{quote(user, safe='')}:{quote(password, safe='')}@h:1/0")
+
+    assert url.username == user
+    assert url.password == Secret(password)
+    assert str(url) == "redis://h:1/0"

@@ -1,0 +1,302 @@
+"""How the Redis collector fails: permissions, passwords, dead servers, servers that are busy."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+import redis
+
+from bts_exporter import TargetError, testing
+from servers import free_port, need, wait_until
+from servers.redis import MakeCollector, MakeRedis, RedisServer, calls, failure
+
+pytestmark = pytest.mark.live
+
+DOCS = Path(__file__).parents[2] / "docs" / "collectors" / "redis.md"
+PASSWORD = "correct horse"
+
+
+def test_a_wrong_password_is_tried_once(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """A wrong password costs one attempt a scrape, and is named as the reason."""
+    server = make_redis()
+    server.client.config_set("requirepass", PASSWORD)
+
+    samples, error = failure(redis_collector(server.url, "wrong"))
+
+    assert error.reason == "auth"
+    assert samples["redis_up"] == {(): 0}
+    assert calls(server.client, "auth") == 1
+
+
+def test_a_missing_password_is_told(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
+    """A server that wants a password and gets none is the settings' fault: auth."""
+    server = make_redis("--requirepass", PASSWORD)
+
+    assert failure(redis_collector(server.url))[1].reason == "auth"
+
+
+@pytest.mark.parametrize("user", ["", "default@"])
+def test_the_right_password(
+    make_redis: MakeRedis, redis_collector: MakeCollector, user: str
+) -> None:
+    """With the password the server answers, with or without the user in the address."""
+    server = make_redis("--requirepass", PASSWORD)
+
+    samples = testing.collect(redis_collector(f"redis://{user}127.0.0.1:{server.port}", PASSWORD))
+
+    assert samples["redis_up"] == {(): 1}
+
+
+def acl_of_the_docs() -> list[str]:
+    """Return the words after the password of the ACL line that the documentation gives."""
+    (line,) = re.findall(r"^ACL SETUSER bts on >PASSWORD (.*)$", DOCS.read_text(), re.MULTILINE)
+    return line.split()
+
+
+@pytest.fixture
+def restricted(make_redis: MakeRedis) -> RedisServer:
+    """Give a server with a stream in use, a list, and user bts as the documentation makes it."""
+    server = make_redis()
+    server.client.execute_command("ACL", "SETUSER", "bts", "on", f">{PASSWORD}", *acl_of_the_docs())
+    ids = [server.client.xadd("s", {"n": n}) for n in range(10)]
+    server.client.xgroup_create("s", "g", "0")
+    server.client.xreadgroup("g", "c", {"s": ">"}, count=4)
+    server.client.xdel("s", ids[7])
+    server.client.rpush("queue", 1)
+    return server
+
+
+def test_the_documented_permissions_suffice(
+    restricted: RedisServer, redis_collector: MakeCollector
+) -> None:
+    """With the ACL line of the documentation nothing is lost or denied, and nothing can be written."""
+    url = f"redis://bts@127.0.0.1:{restricted.port}"
+    one = redis_collector(url, PASSWORD, streams=("s*",), keys=("*",))
+    for _ in range(2):
+        samples = testing.collect(one)
+
+    assert samples["redis_stream_group_lag"] == {("db0", "s", "g"): 5}
+    assert samples["redis_key_size"] == {("db0", "s"): 9, ("db0", "queue"): 1}
+    assert restricted.client.acl_log() == []
+    user = redis.Redis(port=restricted.port, username="bts", password=PASSWORD)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        user.set("a", 1)
+    user.close()
+
+
+@pytest.mark.parametrize(
+    ("denied", "metric", "labels", "reported"),
+    [
+        ("-xinfo|groups", "redis_stream_group_lag", ("db0", "s", "g"), True),
+        ("-xinfo|stream", "redis_stream_length", ("db0", "s"), True),
+        ("-xpending", "redis_stream_group_oldest_pending_age_seconds", ("db0", "s", "g"), True),
+        ("-type", "redis_key_size", ("db0", "queue"), True),
+        ("-llen", "redis_key_size", ("db0", "queue"), True),
+        ("-info", "redis_memory_used_bytes", (), True),
+        ("-scan", "redis_stream_length", ("db0", "s"), True),
+        ("-eval_ro", "redis_stream_group_lag", ("db0", "s", "g"), False),
+        ("-config|get", "redis_db_keys", ("db1",), False),
+    ],
+)
+def test_what_is_not_permitted_is_lost_alone(
+    restricted: RedisServer,
+    redis_collector: MakeCollector,
+    denied: str,
+    metric: str,
+    labels: tuple[str, ...],
+    *,
+    reported: bool,
+) -> None:
+    """A denied command costs what it gives, is told as noperm if needed, and nothing else is lost."""
+    url = f"redis://bts@127.0.0.1:{restricted.port}"
+    settings = {"streams": ("s*",), "keys": ("queue", "s")}
+    whole = testing.collect(redis_collector(url, PASSWORD, **settings))
+    restricted.client.execute_command("ACL", "SETUSER", "bts", denied)
+
+    one = redis_collector(url, PASSWORD, **settings)
+    if reported:
+        samples, error = failure(one)
+        assert error.reason == "noperm"
+        assert samples["redis_exporter_last_scrape_error"] == {("noperm",): 1}
+    else:
+        samples = testing.collect(one)
+
+    assert labels in whole[metric]
+    assert labels not in samples.get(metric, {})
+    assert samples["redis_up"] == {(): 1}
+    kept = {"redis_memory_used_bytes": (), "redis_key_size": ("db0", "s")}
+    for name in kept.keys() - {metric}:
+        assert kept[name] in samples[name]
+
+
+def test_one_forbidden_stream_is_lost_alone(
+    restricted: RedisServer, redis_collector: MakeCollector
+) -> None:
+    """A name that the user may not read is told; the streams beside it are served."""
+    restricted.client.execute_command("ACL", "SETUSER", "bts", "resetkeys", "%R~s")
+    url = f"redis://bts@127.0.0.1:{restricted.port}"
+
+    samples, error = failure(redis_collector(url, PASSWORD, streams=("s", "secret")))
+
+    assert error.reason == "noperm"
+    assert samples["redis_stream_length"] == {("db0", "s"): 9}
+
+
+def test_denied_databases_are_asked_for_once(
+    restricted: RedisServer, redis_collector: MakeCollector
+) -> None:
+    """Where CONFIG is denied, as managed services do, the server's log is not filled with it."""
+    restricted.client.execute_command("ACL", "SETUSER", "bts", "-config|get")
+    one = redis_collector(f"redis://bts@127.0.0.1:{restricted.port}", PASSWORD)
+    for _ in range(3):
+        samples = testing.collect(one)
+
+    assert samples["redis_db_keys"] == {("db0",): 2}
+    assert [entry["count"] for entry in restricted.client.acl_log()] == [1]
+
+
+def test_a_list_under_the_name_of_a_stream(
+    redis_server: RedisServer, redis_collector: MakeCollector
+) -> None:
+    """A name of the wrong type is told; the other streams and INFO are served."""
+    redis_server.client.rpush("list", 1)
+    redis_server.client.xadd("stream", {"a": 1})
+
+    samples, error = failure(redis_collector(redis_server.url, streams=("list", "stream")))
+
+    assert error.reason == "protocol"
+    assert "has a list named 'list'" in str(error)
+    assert samples["redis_stream_length"] == {("db0", "stream"): 1}
+    assert samples["redis_up"] == {(): 1}
+
+
+def test_nothing_listens(redis_collector: MakeCollector) -> None:
+    """A port where nothing listens is refused, the reason that `optional` forgives."""
+    samples, error = failure(redis_collector(f"redis://127.0.0.1:{free_port()}"))
+
+    assert error.reason == "refused"
+    assert samples["redis_up"] == {(): 0}
+
+
+def test_a_frozen_server(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
+    """A server that stops in its tracks is a time-out within the deadline, and recovers."""
+    server = make_redis()
+    one = redis_collector(server.url)
+    testing.collect(one)
+    server.freeze()
+
+    samples, error = failure(one, seconds=2)
+
+    assert error.reason == "timeout"
+    assert samples["redis_up"] == {(): 0}
+    server.thaw()
+    assert testing.collect(one)["redis_up"] == {(): 1}
+
+
+def test_a_server_that_dies_and_returns(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """A dead server is refused; as soon as it is back a scrape succeeds."""
+    server = make_redis()
+    one = redis_collector(server.url, keys=("queue", "q*"))
+    testing.collect(one)
+    server.kill()
+
+    assert failure(one)[1].reason == "refused"
+
+    server.restart()
+    assert testing.collect(one)["redis_up"] == {(): 1}
+    server.kill()
+    server.restart()
+    assert testing.collect(one)["redis_up"] == {(): 1}
+
+
+def test_tls(
+    make_redis: MakeRedis,
+    redis_collector: MakeCollector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A certificate must be trusted; without that, and where there is no TLS, it is a tls failure."""
+    key, cert, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2")
+    files = ("-keyout", str(key), "-out", str(cert), "-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run([need("openssl", "openssl"), *request, *files], check=True, capture_output=True)
+    server = make_redis(
+        *("--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no"),
+    )
+
+    samples, error = failure(redis_collector(f"rediss://127.0.0.1:{port}"))
+    assert error.reason == "tls"
+    assert samples["redis_up"] == {(): 0}
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    one = redis_collector(f"rediss://127.0.0.1:{port}")
+    for _ in range(2):
+        assert testing.collect(one)["redis_up"] == {(): 1}
+    assert calls(server.client, "client|setname") == 1
+
+
+def test_a_server_that_loads_its_data(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """While the data set is loaded INFO is served, and what is in it is told to be loading."""
+    server = make_redis()
+    with server.client.pipeline(transaction=False) as pipeline:
+        for number in range(3000):
+            pipeline.set(f"key:{number}", "x" * 100)
+        pipeline.execute()
+    server.client.save()
+    server.kill()
+    slow = make_redis(
+        *("--dir", str(server.folder), "--key-load-delay", "10000"),
+        *("--loading-process-events-interval-bytes", "1024"),
+    )
+
+    samples, error = failure(redis_collector(slow.url, keys=("key:1",)))
+
+    assert error.reason == "loading"
+    assert samples["redis_up"] == {(): 1}
+    assert samples["redis_loading_dump_file"] == {(): 1}
+
+
+def test_stop_ends_a_collection_under_way(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """A collection that waits for a frozen server ends as soon as the collector is stopped."""
+    server = make_redis()
+    one = redis_collector(server.url)
+    testing.collect(one)
+    server.freeze()
+    reasons: list[str] = []
+    thread = threading.Thread(target=lambda: reasons.append(failure(one, 60)[1].reason))
+    thread.start()
+    wait_until(one._collecting.locked, "the collection is under way")
+
+    one.stop()
+    thread.join(30)
+
+    assert reasons == ["unreachable"]
+
+
+def test_a_failure_of_the_background_ends_with_its_cause(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """What the search for names ran into while the server was away is no failure of the server's return."""
+    server = make_redis()
+    one = redis_collector(server.url, keys=("q*",))
+    testing.collect(one)
+    one._discovery.error = TargetError("refused", "nothing listens")
+    assert failure(one)[0]["redis_up"] == {(): 1}
+    server.kill()
+    failure(one)
+    server.restart()
+
+    assert testing.collect(one)["redis_up"] == {(): 1}
