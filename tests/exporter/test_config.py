@@ -43,13 +43,16 @@ class Types:
         self.loaded: list[str] = []
 
     def __call__(self, folder: Path) -> Types:
+        """Remember the drop-in folder."""
         self.folder = folder
         return self
 
     def names(self) -> list[str]:
+        """Return the names, that of the broken one too."""
         return sorted([*self.known, "broken"])
 
     def load(self, name: str) -> type[Collector]:
+        """Return the type, or fail."""
         self.loaded.append(name)
         if name == "broken":
             message = "type broken (broken.py) is broken: SyntaxError: invalid syntax"
@@ -59,6 +62,7 @@ class Types:
 
 @pytest.fixture
 def types() -> Types:
+    """Return the types that there are."""
     return Types()
 
 
@@ -148,7 +152,7 @@ def test_defaults_of_the_common_settings(read: Load) -> None:
 
 def test_keys_that_belong_to_the_engine() -> None:
     """These keys are taken from every block, so that no collector may have them."""
-    assert COMMON_KEYS == {
+    assert set(COMMON_KEYS) == {
         "name",
         "labels",
         "interval",

@@ -69,7 +69,11 @@ class RabbitMQ:
             folder / "epmd",
         )
         self._epmd.ready(lambda: listens(self._epmd_port))
-        self.process = self._start()
+        try:
+            self.process = self._start()
+        except BaseException:
+            self._epmd.kill()
+            raise
 
     def restart(self) -> None:
         """End the broker at once and start it again with the same ports; durable queues survive."""
