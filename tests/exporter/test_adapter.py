@@ -294,13 +294,13 @@ def test_samples_before_an_error_are_kept() -> None:
     class Breaks:
         def collect(self) -> Iterable[Metric]:
             yield GaugeMetricFamily("before", "Before.", value=1)
-            raise ValueError
+            raise ZeroDivisionError
 
     collector = adapt(Breaks)
     [built] = collector.build(collector.Config())
     scrape = Scrape(monotonic() + 60)
 
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ZeroDivisionError):
         built.collect(scrape)
 
     assert [metric.name for metric in scrape.samples] == ["before"]
