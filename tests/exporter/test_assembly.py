@@ -106,7 +106,7 @@ class Twins(Host):
 class Wrong(Host):
     """A type that builds something else."""
 
-    parts = (Cpu, dict)
+    parts = (Cpu, str)
 
 
 class Failing(Typed):
@@ -218,7 +218,7 @@ def test_shared_metrics_are_no_collision(assemble: Assemble) -> None:
         ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x'"),
         ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3"),
         ("failing: [{name: a, path: exit}]", "failing[a]", "collectors.failing[0]: SystemExit: 3"),
-        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned dict, no Collector"),
+        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, no Collector"),
         ("twins: ", "twins", "collectors.twins: type twins: there is a collector cpu already"),
         ("host: , cpu: ", "cpu", "collectors.cpu: type cpu: there is a collector cpu already"),
     ],
