@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import socket
+import threading
+import time
+
+import pytest
+
+import bts_exporter
+from bts_exporter import Metric, Scrape, selfmetrics
+from bts_exporter.exposition import Format, Source, render
+from bts_exporter.runner import Outcome, Snapshot
+from bts_exporter.selfmetrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
+from bts_exporter.server import Traffic
+from stubs import Stub, runner_of
+
+
+def values(scrape: Scrape) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return the samples by metric name."""
+    assert scrape.rejected is None
+    return {metric.name: dict(found) for metric, found in scrape.samples.items()}
+
+
+def process() -> dict[str, dict[tuple[str, ...], float]]:
+    """Return the metrics of this process."""
+    scrape = Scrape(math.inf)
+    ProcessMetrics().emit(scrape)
+    return values(scrape)
+
+
+def test_names_of_the_own_metrics() -> None:
+    """Alerts and dashboards name these metrics: one renamed is one lost."""
+    names = sorted(metric.name for metric in DECLARED)
+
+    assert names == [
+        "bts_exporter_build_info",
+        "bts_exporter_collector_age_seconds",
+        "bts_exporter_collector_duration_seconds",
+        "bts_exporter_collector_errors_total",
+        "bts_exporter_collector_last_success_timestamp_seconds",
+        "bts_exporter_collector_series",
+        "bts_exporter_collector_series_dropped_total",
+        "bts_exporter_collector_success",
+        "bts_exporter_collector_supported",
+        "bts_exporter_collector_timeouts_total",
+        "bts_exporter_config_last_reload_success_timestamp_seconds",
+        "bts_exporter_config_last_reload_successful",
+        "bts_exporter_http_connections_cut_total",
+        "bts_exporter_http_connections_refused_total",
+        "bts_exporter_http_connections_total",
+        "bts_exporter_http_open_connections",
+        "bts_exporter_scrapes_refused_total",
+        "bts_exporter_scrapes_total",
+        "process_cpu_seconds_total",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_threads",
+        "process_virtual_memory_bytes",
+    ]
+
+
+def test_counters_are_named_as_counters() -> None:
+    """Only counters end in _total, and all do."""
+    odd = [m.name for m in DECLARED if (m.kind == "counter") != m.name.endswith("_total")]
+
+    assert odd == []
+
+
+# The collectors
+
+
+def test_state_of_a_collector_that_works() -> None:
+    """A collection that succeeded says so, with its duration and series."""
+    with runner_of(Stub(), name="cache") as runner:
+        runner.totals.last_success = 1.7e9
+        scrape = Scrape(math.inf)
+        CollectorMetrics().emit(scrape, [Snapshot(runner, Outcome(), {Stub.value: {(): 1}}, 0.25)])
+
+    labels = ("stub", "cache")
+    assert values(scrape) == {
+        "bts_exporter_collector_success": {labels: 1},
+        "bts_exporter_collector_supported": {labels: 1},
+        "bts_exporter_collector_duration_seconds": {labels: 0.25},
+        "bts_exporter_collector_series": {labels: 1},
+        "bts_exporter_collector_timeouts_total": {labels: 0},
+        "bts_exporter_collector_series_dropped_total": {labels: 0},
+        "bts_exporter_collector_last_success_timestamp_seconds": {labels: 1.7e9},
+    }
+
+
+def test_state_of_a_collector_that_fails() -> None:
+    """A failure is told by its reasons; one that never succeeded has no time of it."""
+    with runner_of(Stub()) as runner:
+        runner.totals.timeouts = 3
+        runner.totals.series_dropped = 9
+        runner.totals.errors.update({"timeout": 3, "auth": 1})
+        scrape = Scrape(math.inf)
+        outcome = Outcome(success=False, reason="auth", message="denied")
+        CollectorMetrics().emit(scrape, [Snapshot(runner, outcome, {}, 0.5, age=12.5)])
+
+    found = values(scrape)
+    assert found["bts_exporter_collector_success"] == {("stub", ""): 0}
+    assert found["bts_exporter_collector_supported"] == {("stub", ""): 1}
+    assert found["bts_exporter_collector_series"] == {("stub", ""): 0}
+    assert found["bts_exporter_collector_age_seconds"] == {("stub", ""): 12.5}
+    assert found["bts_exporter_collector_timeouts_total"] == {("stub", ""): 3}
+    assert found["bts_exporter_collector_series_dropped_total"] == {("stub", ""): 9}
+    assert found["bts_exporter_collector_errors_total"] == {
+        ("stub", "", "auth"): 1,
+        ("stub", "", "timeout"): 3,
+    }
+    assert "bts_exporter_collector_last_success_timestamp_seconds" not in found
+
+
+def test_state_of_a_collector_with_nothing_to_read() -> None:
+    """Absent is a success that supports nothing, so that alerts can tell it from a failure."""
+    with runner_of(Stub()) as runner:
+        scrape = Scrape(math.inf)
+        CollectorMetrics().emit(scrape, [Snapshot(runner, Outcome(supported=False), {}, 0)])
+
+    found = values(scrape)
+    assert found["bts_exporter_collector_success"] == {("stub", ""): 1}
+    assert found["bts_exporter_collector_supported"] == {("stub", ""): 0}
+
+
+# The process
+
+
+def test_process_metrics_are_those_of_this_process() -> None:
+    """Threads, descriptors and CPU time rise by what this process takes more of."""
+    before = process()
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    thread.start()
+    with socket.socket(), socket.socket():
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        after = process()
+    release.set()
+    thread.join()
+
+    def rise(name: str) -> float:
+        return after[name][()] - before[name][()]
+
+    assert rise("process_threads") == 1
+    assert rise("process_open_fds") == 2
+    assert rise("process_cpu_seconds_total") >= 0.03
+
+
+def test_process_metrics_have_their_units() -> None:
+    """Memory is in bytes, times are Unix times, the limit is the one in force."""
+    found = process()
+
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert found["process_resident_memory_bytes"][()] > 5_000_000
+    assert found["process_virtual_memory_bytes"][()] >= found["process_resident_memory_bytes"][()]
+    assert found["process_resident_memory_bytes"][()] % page == 0
+    assert abs(found["process_start_time_seconds"][()] - time.time()) < 60
+    assert found["process_max_fds"] == {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
+
+
+def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit is infinite."""
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
+
+    assert process()["process_max_fds"] == {(): math.inf}
+
+
+def test_process_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc, or a descriptor left to read it, there is what needs none."""
+
+    def listdir(_: object) -> list[str]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(selfmetrics.os, "listdir", listdir)
+
+    assert set(process()) == {"process_cpu_seconds_total", "process_start_time_seconds"}
+
+
+# The service
+
+
+def test_version_and_settings() -> None:
+    """The version is a label of an info, and the settings have their state."""
+    scrape = Scrape(math.inf)
+    ServiceMetrics().emit_service(scrape, 1.7e9, reload_successful=True)
+
+    assert values(scrape) == {
+        "bts_exporter_build_info": {(bts_exporter.__version__, platform.python_version()): 1},
+        "bts_exporter_config_last_reload_successful": {(): 1},
+        "bts_exporter_config_last_reload_success_timestamp_seconds": {(): 1.7e9},
+    }
+
+
+def test_traffic() -> None:
+    """Every reason for which a client was turned away is there from the start."""
+    traffic = Traffic(open=3, accepted=10)
+    traffic.count(traffic.refused, "handshake")
+    traffic.count(traffic.cut, "write_timeout")
+    scrape = Scrape(math.inf)
+    ServiceMetrics().emit_traffic(scrape, traffic)
+
+    found = values(scrape)
+    assert found["bts_exporter_http_open_connections"] == {(): 3}
+    assert found["bts_exporter_http_connections_total"] == {(): 10}
+    assert found["bts_exporter_http_connections_refused_total"] == {
+        ("connections",): 0,
+        ("threads",): 0,
+        ("descriptors",): 0,
+        ("handshake",): 1,
+        ("request",): 0,
+    }
+    assert found["bts_exporter_http_connections_cut_total"] == {
+        ("header_timeout",): 0,
+        ("write_timeout",): 1,
+    }
+
+
+def test_own_metrics_are_no_riddle_in_openmetrics() -> None:
+    """No two of the own metrics have one family name in OpenMetrics."""
+    samples = {metric: {("x",) * metric.width: 1.0} for metric in DECLARED}
+
+    types = [
+        line
+        for line in render([Source(samples)], Format.OPENMETRICS).decode().splitlines()
+        if line.startswith("# TYPE")
+    ]
+
+    assert len({line.split()[2] for line in types}) == len(types) == len(DECLARED)
+    assert not [line for line in types if line.endswith("unknown")]
+    assert all(isinstance(metric, Metric) for metric in DECLARED)
