@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
+import sys
 from typing import Literal, NamedTuple, get_args
 
 #: Why a collection failed, as the value of the `reason` label: bounded, so that no error text becomes a label.
@@ -109,7 +109,7 @@ def _reason_of_one(error: BaseException) -> Reason | None:
             return "timeout"
         case ConnectionRefusedError():
             return "refused"
-        case ssl.SSLError():
+        case OSError() if _is_tls(error):
             return "tls"
         case socket.gaierror():
             return "dns"
@@ -121,3 +121,9 @@ def _reason_of_one(error: BaseException) -> Reason | None:
             return "unreachable"
         case _:
             return None
+
+
+def _is_tls(error: OSError) -> bool:
+    # OpenSSL takes 5 MB: whoever raises its errors has it already, and nobody else needs it.
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and isinstance(error, ssl.SSLError)

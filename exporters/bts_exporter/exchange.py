@@ -1,6 +1,7 @@
 """The HTTP exchanges of one connection: requests in, answers out, and nothing of metrics.
 
-http.server parses and writes; what it leaves open (sizes, bodies, strictness) is closed here.
+Not http.server: it brings http.client and OpenSSL, 6 MB for an exporter that serves no TLS, and would
+need a stricter parser in front of it all the same.
 """
 
 from __future__ import annotations
@@ -9,36 +10,58 @@ import io
 import logging
 import re
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from typing import Any, Protocol, cast
+from typing import cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bts_exporter.connections import Connection, Phase
 
 log = logging.getLogger("bts_exporter.server")
 
-#: Bounds of a request: bytes of its line and header fields, bytes of its body, fields of its query.
+#: Bounds of a request: bytes of its line and header fields, their number, bytes of its body, fields
+#: of its query.
 MAX_HEAD_BYTES = 32 * 1024
+MAX_FIELDS = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 256
 
-#: What a request's head may look like (RFC 9112); the parser behind it reads less strictly, and
-#: what two readers understand differently is how a second request hides in the first.
+#: A body up to this many bytes is sent together with the header, so that the client is woken once;
+#: a longer one is not copied for that.
+_SENT_TOGETHER = 64 * 1024
+
+#: What a request's head may look like (RFC 9112): what two readers understand differently is how a
+#: second request hides in the first.
 _HEAD = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[1-9]\.[0-9]\r?\n"
-    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r?\n)*"
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([1-9])\.([0-9])\r?\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r?\n)*)"
 )
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-class Headers(Protocol):
+class Headers:
     """Header fields of a request, whose names are the same in any case."""
 
-    def get(self, name: str, /) -> str | None:
+    def __init__(self, fields: bytes = b"") -> None:
+        """Take lines of the form `name: value`."""
+        self._values: dict[str, list[str]] = {}
+        for line in fields.decode("latin-1").split("\n")[:-1]:
+            name, _, value = line.partition(":")
+            self._values.setdefault(name.lower(), []).append(value.strip(" \t\r"))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._values.values()))
+
+    def get(self, name: str) -> str | None:
         """Return the value of the first field `name`; None if there is none."""
+        found = self._values.get(name.lower())
+        return found[0] if found else None
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of all fields `name`."""
+        return self._values.get(name.lower(), [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,70 +87,52 @@ class Response:
 Handle = Callable[[Request], Response]
 
 
-class Exchanges(BaseHTTPRequestHandler):
-    """All exchanges of one connection, in the thread that makes it; OSError if the client is gone."""
-
-    protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.1"  # who sends what cannot be parsed gets a status line too
-    rbufsize = 8192
+class Exchanges:
+    """All exchanges of one connection, in the thread that makes it."""
 
     def __init__(self, connection: Connection, handle: Handle) -> None:
-        """Answer requests until the connection ends, one after another."""
+        """Prepare to have the requests of `connection` answered by `handle`."""
         self._connection = connection
         self._handle = handle
-        super().__init__(connection.socket, ("", 0), None)  # type: ignore[arg-type]  # no use for a BaseServer
+        self._incoming: io.BufferedReader
+        # Of the request at hand.
+        self._method = ""
+        self._headers = Headers()
+        self._keep = False
+        self._announced = False
 
-    def setup(self) -> None:
-        """Open the files of the socket; answers are written whole, so that waiting gains nothing."""
-        if self.request.family != socket.AF_UNIX:  # systemd may hand over such a socket
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().setup()
-        # http.server reads header fields from `rfile`; it is given those of one request at a time.
-        self._incoming = cast("io.BufferedReader", self.rfile)
-
-    def finish(self) -> None:
-        """Close the files: the socket stays open as long as they are."""
-        self._incoming.close()
-        super().finish()
-
-    def handle(self) -> None:
-        """Answer requests; only between them is the connection idle."""
-        self._connection.enter(Phase.READING)
-        self.handle_one_request()
-        while not self.close_connection:
-            self._connection.enter(Phase.IDLE)
-            if not self._incoming.peek(1):
-                return
+    def run(self) -> None:
+        """Answer requests until the connection ends; OSError if the client is gone."""
+        sock = self._connection.socket
+        if sock.family != socket.AF_UNIX:  # systemd may hand over such a socket
+            # Answers are written whole, so that waiting gains nothing.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock.makefile("rb", 8192) as incoming:
+            self._incoming = cast("io.BufferedReader", incoming)
             self._connection.enter(Phase.READING)
-            self.handle_one_request()
+            self._exchange()
+            while self._keep:
+                self._connection.enter(Phase.IDLE)
+                if not self._incoming.peek(1):
+                    return
+                self._connection.enter(Phase.READING)
+                self._exchange()
 
-    def handle_one_request(self) -> None:
+    def _exchange(self) -> None:
         """Read a request whole, have it answered, write the answer."""
-        self.close_connection = True
         # What answers are shaped by; that of the request before must not shape a refusal.
-        self.command, self.requestline, self.request_version = "", "", self.protocol_version
+        self._method, self._keep, self._announced = "", False, False
         head = self._read_head()
-        if not head or not self._parse(head):
-            return
-        request = self._request()
+        request = self._parse(head) if head else None
         if request is not None and self._skip_body():
             self._write(self._ask(request))
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002  # they quote the client
+    def _refuse(self, code: HTTPStatus) -> None:
         """Turn a request away and end the connection, which may be out of step."""
         traffic = self._connection.traffic
         traffic.count(traffic.refused, "request")
-        status = HTTPStatus(code)
-        self.close_connection = True
-        self._write(Response(code, f"{status.phrase}: {status.description}\n".encode()))
-
-    def version_string(self) -> str:
-        """Return the Server header: nobody is told which Python this is."""
-        return "bts-exporter"
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's name
-        """Keep http.server from writing to stderr."""
-        log.debug(format, *args)
+        self._keep = False
+        self._write(Response(code, f"{code.phrase}: {code.description}\n".encode()))
 
     def _read_head(self) -> bytes:
         """Return the request line and header fields; empty if the client is gone or too much came."""
@@ -142,46 +147,67 @@ class Exchanges(BaseHTTPRequestHandler):
                 head += line
             elif head:  # blank lines before a request are let pass, as RFC 9112 has it
                 return bytes(head)
-        self.send_error(431 if b"\n" in head else 414)
+        long_line = HTTPStatus.REQUEST_URI_TOO_LONG
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if b"\n" in head else long_line)
         return b""
 
-    def _parse(self, head: bytes) -> bool:
-        """Have http.server parse the head; return False if the request was turned away."""
-        if not _HEAD.fullmatch(head):
-            self.send_error(400)
-            return False
-        self.raw_requestline, _, fields = head.partition(b"\n")
-        self.rfile = io.BytesIO(fields + b"\r\n")
-        if not self.parse_request():
-            return False
-        hosts = self.headers.get_all("Host", [])
-        if len(hosts) > 1 or (not hosts and self.request_version != "HTTP/1.0"):
-            self.send_error(400)
-            return False
-        return True
-
-    def _request(self) -> Request | None:
+    def _parse(self, head: bytes) -> Request | None:
         """Return the request; None if it was turned away."""
-        try:
-            target = urlsplit(self.path)
-            query = parse_qs(target.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-        except ValueError:
-            self.send_error(400)
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            self._refuse(HTTPStatus.BAD_REQUEST)
             return None
-        method = "GET" if self.command == "HEAD" else self.command
-        return Request(method, unquote(target.path, errors="replace"), query, self.headers)
+        method, target, major, minor, fields = match.groups()
+        self._method = method.decode()
+        self._headers = Headers(fields)
+        if major != b"1":
+            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        elif len(self._headers) > MAX_FIELDS:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            hosts = len(self._headers.all("Host"))
+            self._set_keep(old=minor == b"0")
+            if hosts == 1 or (minor == b"0" and not hosts):
+                return self._request(target.decode())
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        return None
+
+    def _set_keep(self, *, old: bool) -> None:
+        """Decide whether the connection is kept: HTTP/1.0 says so, HTTP/1.1 says if not."""
+        options = {
+            option.strip().lower()
+            for value in self._headers.all("Connection")
+            for option in value.split(",")
+        }
+        self._announced = old and "keep-alive" in options
+        self._keep = "close" not in options and (self._announced or not old)
+
+    def _request(self, target: str) -> Request | None:
+        """Return the request for `target`; None if it was turned away."""
+        try:
+            # Two slashes in front would make the path a host's name.
+            parts = urlsplit("/" + target.lstrip("/") if target.startswith("//") else target)
+            query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+        except ValueError:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            return None
+        method = "GET" if self._method == "HEAD" else self._method
+        return Request(method, unquote(parts.path, errors="replace"), query, self._headers)
 
     def _skip_body(self) -> bool:
         """Read past the request's body, to where the next request begins; False if that is not to be."""
-        lengths = self.headers.get_all("Content-Length", ["0"])
-        if "Transfer-Encoding" in self.headers:
-            self.send_error(411)
+        lengths = self._headers.all("Content-Length") or ["0"]
+        if self._headers.all("Transfer-Encoding"):
+            self._refuse(HTTPStatus.LENGTH_REQUIRED)
         elif len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
-            self.send_error(400)
+            self._refuse(HTTPStatus.BAD_REQUEST)
         elif int(lengths[0]) > MAX_BODY_BYTES:
-            self.send_error(413)
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
-            return len(self._incoming.read(int(lengths[0]))) == int(lengths[0])
+            length = int(lengths[0])
+            if length and (self._headers.get("Expect") or "").lower() == "100-continue":
+                self._connection.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return len(self._incoming.read(length)) == length
         return False
 
     def _ask(self, request: Request) -> Response:
@@ -194,16 +220,27 @@ class Exchanges(BaseHTTPRequestHandler):
 
     def _write(self, response: Response) -> None:
         self._connection.enter(Phase.WRITING)
-        self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
-        for name, value in response.headers:
-            self.send_header(name, value)
-        if self.close_connection or self._connection.last:
-            self.send_header("Connection", "close")
-        elif self.request_version == "HTTP/1.0":
-            self.send_header("Connection", "keep-alive")
-        self.end_headers()
-        if self.command != "HEAD":
-            # Not joined with the headers: clients that share one body would each get a copy.
-            self.wfile.write(response.body)
+        status = HTTPStatus(response.status)
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "Server: bts-exporter",  # nobody is told which Python this is
+            f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}",
+            f"Content-Type: {response.content_type}",
+            f"Content-Length: {len(response.body)}",
+            *(f"{name}: {value}" for name, value in response.headers),
+        ]
+        if not self._keep or self._connection.last:
+            lines.append("Connection: close")
+        elif self._announced:
+            lines.append("Connection: keep-alive")
+        self._send("\r\n".join((*lines, "", "")).encode("latin-1"), response.body)
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        sock = self._connection.socket
+        if self._method == "HEAD":
+            sock.sendall(head)
+        elif len(body) <= _SENT_TOGETHER:
+            sock.sendall(head + body)
+        else:
+            sock.sendall(head)
+            sock.sendall(body)

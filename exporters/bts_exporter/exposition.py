@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from operator import itemgetter
 
 from bts_exporter.plugin import Key, Kind, Metric, number
@@ -95,7 +96,10 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
     parts: list[str] = []
     for members in families.values():
         first = members[0][0]
-        parts.append(_text_header(first) if form is Format.TEXT else _om_header(first, families))
+        if form is Format.TEXT:
+            parts.append(_text_header(first))
+        else:
+            parts.append(_om_header(first, clash=first.name.removesuffix("_total") in families))
         # Whole numbers without Python's .0; a line ends in its value, so nothing else is hit.
         parts.append(("\n".join(_family(members)) + "\n").replace(".0\n", "\n"))
     if form is Format.OPENMETRICS:
@@ -166,20 +170,20 @@ def _special(value: float) -> str:
         return "+Inf" if value > 0 else "-Inf"
 
 
+@lru_cache(maxsize=4096)
 def _text_header(metric: Metric) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
     return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}\n"
 
 
-def _om_header(metric: Metric, names: Container[str]) -> str:
+@lru_cache(maxsize=4096)
+def _om_header(metric: Metric, *, clash: bool) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
     name, kind = metric.name, str(metric.kind)
     if metric.kind is Kind.COUNTER:
         # A counter's family is named without _total. One that does not end so, or whose family's
         # name is another metric's, is of unknown type: no name may change with the format.
-        family = name.removesuffix("_total")
-        plain = family != name and family not in names
-        name, kind = (family, kind) if plain else (name, "unknown")
+        name, kind = (name, "unknown") if clash else (name.removesuffix("_total"), kind)
     elif metric.kind is Kind.UNTYPED:
         kind = "unknown"
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"

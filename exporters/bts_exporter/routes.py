@@ -128,8 +128,9 @@ def _timeout(patience: str) -> float | None:
 
 
 def _accepts_gzip(header: str) -> bool:
+    qualities: dict[str, str] = {}
     for coding in header.lower().split(","):
         name, _, quality = coding.partition(";")
-        if name.strip() in {"gzip", "*"}:
-            return quality.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False
+        qualities[name.strip()] = quality.replace(" ", "")
+    wanted = qualities.get("gzip", qualities.get("*", "q=0"))
+    return wanted not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}

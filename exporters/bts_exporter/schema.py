@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -49,8 +48,8 @@ class Schema:
     def unknown(self, key: str, known: Iterable[str], path: Path_, what: str = "key") -> None:
         """Remember that `key` is none of `known`, with the nearest of them."""
         known = sorted(known)
-        near = difflib.get_close_matches(key, known, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+        near = _nearest(key, known)
+        cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}"
         self.complain(path, f"unknown {what} {key!r}; {cure}")
 
     def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
@@ -99,8 +98,8 @@ class Schema:
         return {key: self.convert(item, kind, (*path, key)) for key, item in raw.items()}
 
     def _not_among(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
-        near = difflib.get_close_matches(str(raw), list(map(str, allowed)), n=1)
-        cure = f"; did you mean {near[0]}?" if near else ""
+        near = _nearest(str(raw), list(map(str, allowed)))
+        cure = f"; did you mean {near}?" if near else ""
         return self.complain(
             path, f"expected one of {', '.join(map(str, allowed))}, got {raw!r}{cure}"
         )
@@ -118,6 +117,12 @@ class Schema:
             return self.complain(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
             return self.complain(path, _words(error))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    import difflib  # noqa: PLC0415  # only errors need it
+
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def _pattern(raw: Any) -> re.Pattern[str]:

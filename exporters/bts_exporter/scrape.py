@@ -77,7 +77,9 @@ class CollectorSet:
         # Those that wait for somebody first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.collector.local)
         runs = {runner: runner.begin(deadline) for runner in order}
-        for run in runs.values():
+        # The last first: when it has ended, so have those that share its thread, and nobody
+        # is woken for each of them.
+        for run in reversed(runs.values()):
             run.wait(deadline)
         self._part_from_stuck(runs.values())
         return [runner.look(runs[runner]) for runner in runners]

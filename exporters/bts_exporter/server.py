@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from bts_exporter.connections import LINGER_SECONDS, Connection, Connections, Phase, Traffic
 from bts_exporter.exchange import Exchanges, Handle, Headers, Request, Response
@@ -26,6 +26,9 @@ __all__ = [
     "Traffic",
     "listen",
 ]
+
+if TYPE_CHECKING:  # OpenSSL takes 5 MB, which only those pay who serve TLS
+    import ssl
 
 log = logging.getLogger("bts_exporter.server")
 
@@ -221,7 +224,7 @@ class Server:
             if connection.wait_for_bytes():
                 if self._wrap is not None:
                     self._shake_hands(connection, self._wrap)
-                Exchanges(connection, self._handle)
+                Exchanges(connection, self._handle).run()
                 connection.part()
         except OSError as error:  # the client went away, or was given up
             log.debug("connection ended: %s", error)
