@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import bts_exporter
 from bts_exporter import Collector, CollectorConfig, Scrape, gauge
 from bts_exporter.config import Common
-from bts_exporter.runner import Runner
+from bts_exporter.runner import Runner, Snapshot
 from bts_exporter.scrape import CollectorSet
 
 Behaviour = Callable[[Scrape], None]
@@ -83,6 +86,15 @@ class LocalStub(Stub):
     local = True
 
 
+SERIES = {Stub.series: {("a",): 1, ("b",): 2}}
+
+
+def emit_two(scrape: Scrape) -> None:
+    """Emit SERIES."""
+    scrape.emit(Stub.series, 1, "a")
+    scrape.emit(Stub.series, 2, "b")
+
+
 class Hang:
     """A behaviour that begins, and ends when it is let."""
 
@@ -137,6 +149,21 @@ def collectors(
         together.close()
 
 
+def collect(runner: Runner) -> Snapshot:
+    """Have it collect, with all the time it wants, and return what it has to show."""
+    deadline = time.monotonic() + 60
+    run = runner.begin(deadline)
+    run.wait(deadline)
+    return runner.look(run)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return level and text of the log lines so far, and forget them."""
+    found = [(record.levelname, record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    return found
+
+
 def drop_in(folder: Path, name: str, source: str = SPOOLDIR) -> Path:
     """Write a plug-in where nobody else can, and return its path."""
     folder.mkdir(exist_ok=True)
@@ -145,6 +172,11 @@ def drop_in(folder: Path, name: str, source: str = SPOOLDIR) -> Path:
     path.write_text(source)
     path.chmod(0o644)
     return path
+
+
+def configure(folder: Path, collectors: str) -> None:
+    """Write `config.yaml`: the plug-ins of its folder, and what stands in the map of collectors."""
+    (folder / "config.yaml").write_text(f"plugins: plugins\ncollectors: {{{collectors}}}\n")
 
 
 def install(folder: Path, entry_point: str, source: str, *, version: str = "1.2") -> None:

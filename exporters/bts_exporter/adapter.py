@@ -108,7 +108,12 @@ def adapt(loaded: object) -> type[Collector]:
     if not inspect.isclass(loaded) or not callable(getattr(loaded, "collect", None)):
         msg = f"{loaded!r} is neither a Collector nor a class with a collect method"
         raise PluginError(msg)
-    return type(loaded.__name__, (Adapted,), {"foreign": loaded, "Config": _settings_of(loaded)})
+    members = {
+        "__doc__": loaded.__doc__,
+        "foreign": loaded,
+        "Config": _settings_of(loaded),
+    }
+    return type(loaded.__name__, (Adapted,), members)
 
 
 def _settings_of(foreign: type[Any]) -> type[CollectorConfig]:

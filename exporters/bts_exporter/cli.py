@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         lifecycle=arguments.enable_lifecycle,
     )
     try:
-        sys.exit(_COMMANDS[arguments.command](options, arguments))
+        code = _COMMANDS[arguments.command](options, arguments)
+        sys.stdout.flush()
+        sys.exit(code)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

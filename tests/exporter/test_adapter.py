@@ -261,7 +261,11 @@ def test_settings_that_are_no_arguments(text: str, problem: str) -> None:
 def test_adapted_type_is_the_same_each_time() -> None:
     """A reload finds the type unchanged, so that the collector is kept."""
     assert adapt(Spool) is adapt(Spool)
-    assert adapt(Spool).__name__ == "Spool"
+
+
+def test_adapted_type_is_listed_as_what_it_is() -> None:
+    """Listings show the foreign type's own name and words."""
+    assert (adapt(Spool).__name__, adapt(Spool).__doc__) == ("Spool", "Files that wait.")
 
 
 def test_own_types_need_no_adapter() -> None:

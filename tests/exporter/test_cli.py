@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bts_exporter
+from stubs import SPOOLDIR, configure, drop_in, environment
+
+COMMAND = [sys.executable, "-m", "bts_exporter"]
+
+
+def run(*arguments: str, folder: Path, **env: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of one command."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a plug-in, and settings that use it."""
+    drop_in(tmp_path / "plugins", "spool")
+    configure(tmp_path, f"spool: {{path: {tmp_path}, pattern: '*.job'}}")
+    return tmp_path
+
+
+# The command line
+
+
+def test_version(folder: Path) -> None:
+    """The version of program and Python goes to standard output."""
+    expected = f"bts-exporter {bts_exporter.__version__} (Python {platform.python_version()})\n"
+
+    assert run("--version", folder=folder) == (0, expected, "")
+
+
+def test_help(folder: Path) -> None:
+    """The help names every flag and command."""
+    code, out, _ = run("--help", folder=folder)
+
+    flags = [
+        "--version",
+        "--config.file",
+        "--log.level",
+        "--log.format",
+        "--web.listen-address",
+        "--web.telemetry-path",
+        "--web.max-requests",
+        "--web.disable-exporter-metrics",
+        "--web.enable-lifecycle",
+    ]
+    assert code == 0
+    assert [
+        word for word in (*flags, "check", "once", "collectors", "metrics") if word not in out
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--web.max"], "unrecognized arguments: --web.max"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["--log.level=loud"], "argument --log.level: invalid choice: 'loud'"),
+        (["--web.telemetry-path=metrics"], "a path such as /metrics, got 'metrics'"),
+        (["--web.telemetry-path=/"], "a path such as /metrics, got '/'"),
+        (["--web.max-requests=-1"], "a whole number, not negative, got '-1'"),
+        (["--web.max-requests=many"], "a whole number, not negative, got 'many'"),
+        (["metrics", "--format=xml"], "argument --format: invalid choice: 'xml'"),
+        (["check", "--collect=x"], "unrecognized arguments: --collect=x"),
+    ],
+)
+def test_wrong_command_line(folder: Path, arguments: list[str], words: str) -> None:
+    """What is no flag of ours is exit code 2 with the usage; no flag is guessed from its beginning."""
+    code, out, err = run(*arguments, folder=folder)
+
+    assert (code, out) == (2, "")
+    assert "usage: bts-exporter" in err
+    assert words in err
+
+
+# Commands
+
+
+def test_check(folder: Path) -> None:
+    """Settings that are fine are exit code 0."""
+    assert run("check", folder=folder) == (0, "config.yaml: 1 collectors, settings are fine\n", "")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_flag_before_and_after_the_command(folder: Path, place: str) -> None:
+    """Flags that every command has stand where one likes."""
+    (folder / "config.yaml").rename(folder / "other.yaml")
+    flag = "--config.file=other.yaml"
+    arguments = (flag, "check") if place == "before" else ("check", flag)
+
+    assert run(*arguments, folder=folder)[:2] == (
+        0,
+        "other.yaml: 1 collectors, settings are fine\n",
+    )
+
+
+def test_check_of_mistakes(folder: Path) -> None:
+    """Every mistake is a line on standard error, and the exit code is 1."""
+    configure(folder, "spool: {pth: x}, kafka: ")
+    code, out, err = run("check", folder=folder)
+
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[:2] == [
+        "config.yaml:2: collectors.spool.pth: unknown key 'pth'; did you mean path?",
+        "config.yaml:2: collectors.spool: path is missing",
+    ]
+    assert lines[2].startswith(
+        "config.yaml:2: collectors.kafka: unknown collector type 'kafka'; known: "
+    )
+    assert len(lines) == 3
+
+
+def test_check_of_a_file_that_is_missing(folder: Path) -> None:
+    """A file that was named has to be there."""
+    assert run("check", "--config.file=none.yaml", folder=folder) == (
+        1,
+        "",
+        "none.yaml: cannot be read: No such file or directory\n",
+    )
+
+
+def test_once(folder: Path) -> None:
+    """One scrape is printed; the log goes to standard error."""
+    (folder / "a.job").touch()
+    code, out, err = run("once", "--log.format=json", folder=folder)
+
+    assert code == 0
+    assert f'spool_files{{path="{folder}"}} 1\n' in out
+    assert [json.loads(line)["msg"] for line in err.splitlines()] == ["settings loaded"]
+
+
+def test_once_with_a_collector_that_fails(folder: Path) -> None:
+    """A collector that fails is exit code 1, a line in the log, and does not cost the others."""
+    source = SPOOLDIR.replace("spool_files", "exits_files")
+    source = source.replace("scrape.emit(", "raise SystemExit(5)\n        scrape.emit(")
+    drop_in(folder / "plugins", "exits", source)
+    configure(folder, f"spool: {{path: {folder}}}, exits: {{name: x, path: y}}")
+    code, out, err = run("once", "--log.level=error", folder=folder)
+
+    assert code == 1
+    assert "spool_files{" in out
+    assert 'bts_exporter_collector_success{collector="exits",target="x"} 0\n' in out
+    [line] = err.splitlines()
+    assert line.endswith(
+        'level=error msg="collection fails: SystemExit: 5" collector=exits[x] reason=internal'
+    )
+
+
+def test_once_of_what_is_not_there(folder: Path) -> None:
+    """A wrong name is told in a line that says what there is."""
+    code, out, err = run("once", "--collect=zfs", "--log.level=error", folder=folder)
+
+    assert (code, out) == (1, "")
+    assert err == "bts-exporter: no such collector: zfs; there are: spool\n"
+
+
+def test_collectors_with_a_broken_one(folder: Path) -> None:
+    """The list shows what is broken and why, and the exit code says that something is."""
+    drop_in(folder / "plugins", "broken", "def (:\n")
+    code, out, _ = run("collectors", folder=folder)
+
+    assert code == 1
+    assert "Files waiting in a spool directory." in out
+    assert "BROKEN: type broken (plugins/broken.py) is broken: SyntaxError: invalid syntax" in out
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("table", "spool_files{path}  gauge  Files waiting in the spool directory.\n"),
+        (
+            "markdown",
+            "| `spool_files` | gauge | path | Files waiting in the spool directory. | spool |\n",
+        ),
+        ("json", '"name": "spool_files",\n'),
+    ],
+)
+def test_metrics(folder: Path, form: str, expected: str) -> None:
+    """The list of metrics comes in three forms."""
+    code, out, err = run("metrics", f"--format={form}", folder=folder)
+
+    assert (code, err) == (0, "")
+    assert expected in out
+
+
+def test_metrics_are_a_table_for_who_does_not_say(folder: Path) -> None:
+    """The table is what a person wants."""
+    assert run("metrics", folder=folder)[1] == run("metrics", "--format=table", folder=folder)[1]
+
+
+@pytest.mark.parametrize("command", ["metrics", "collectors", "once"])
+def test_reader_that_has_seen_enough(folder: Path, command: str) -> None:
+    """`bts-exporter metrics | head -1` ends without a complaint."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*COMMAND, command, "--log.level=error"],
+            cwd=folder,
+            env=environment(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_port_that_is_in_use(folder: Path) -> None:
+    """It says which port it is and how to find who has it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, err = run(f"--web.listen-address={address}", folder=folder)
+
+    assert code == 1
+    assert err.startswith(
+        f"bts-exporter: cannot listen on {address}: port {address.rpartition(':')[2]} is in use; "
+    )

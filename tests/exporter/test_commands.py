@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bts_exporter import commands
+from bts_exporter.errors import ConfigError, SelectionError
+from bts_exporter.selfmetrics import DECLARED
+from bts_exporter.service import Options
+from stubs import SPOOLDIR, drop_in
+
+FAILS = '''\
+from bts_exporter import Collector, TargetError, counter
+
+class Fails(Collector):
+    """A target that refuses us."""
+    asked = counter("fails_asked_total", "How often | it was asked.", labels=("a", "b"))
+    def collect(self, scrape):
+        scrape.emit(self.asked, 1, "x", "y")
+        raise TargetError("auth", "stub://cache refuses the password: see password in the settings")
+'''
+ABSENT = '''\
+from bts_exporter import Collector, NothingToRead
+
+class Absent(Collector):
+    """
+    What is not here.
+
+    Nor there.
+    """
+    def collect(self, scrape):
+        raise NothingToRead("no /proc/absent")
+'''
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return the path of settings with one collector, beside a folder with several plug-ins."""
+    for name, source in (("spool", SPOOLDIR), ("fails", FAILS), ("absent", ABSENT)):
+        drop_in(tmp_path / "plugins", name, source)
+    path = tmp_path / "config.yaml"
+    configure(path, f"spool: {{path: {tmp_path}, pattern: '*.yaml'}}")
+    return path
+
+
+def configure(path: Path, collectors: str) -> None:
+    """Write settings."""
+    path.write_text(f"plugins: plugins\ncollectors: {{{collectors}}}\n")
+
+
+def options(config: Path) -> Options:
+    """Return what the command line says."""
+    return Options(config_file=str(config))
+
+
+# check
+
+
+def test_check_of_settings_that_are_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says so in a line, and collects nothing."""
+    configure(config, "fails: , absent: ")
+
+    assert commands.check(options(config), connect=False) == 0
+    assert capsys.readouterr().out == f"{config}: 2 collectors, settings are fine\n"
+
+
+@pytest.mark.parametrize("collectors", ["spool: ", "broken: ", "fails: {labels: {a: x}}"])
+def test_check_of_settings_that_are_not(config: Path, collectors: str) -> None:
+    """Mistakes, plug-ins that are broken and collectors that cannot be made are all errors."""
+    drop_in(config.parent / "plugins", "broken", "1/0\n")
+    configure(config, collectors)
+
+    with pytest.raises(ConfigError, match=r"config\.yaml:2: collectors\.\w+: "):
+        commands.check(options(config), connect=False)
+
+
+def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a connection it says of each collector whether it can collect, and fails if one cannot."""
+    configure(config, f"spool: {{path: {config.parent}}}, fails: {{name: cache}}, absent: ")
+
+    assert commands.check(options(config), connect=True) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "spool: ok",
+        "fails[cache]: FAILS (auth): stub://cache refuses the password: see password in the settings",
+        "absent: nothing to read: no /proc/absent",
+    ]
+
+
+def test_check_of_targets_that_are_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is absent is fine."""
+    configure(config, f"spool: {{path: {config.parent}}}, absent: ")
+
+    assert commands.check(options(config), connect=True) == 0
+    assert "FAILS" not in capsys.readouterr().out
+
+
+# once
+
+
+def once(
+    config: Path, capfd: pytest.CaptureFixture[str], **selection: list[str]
+) -> tuple[int, str]:
+    """Return exit code and output."""
+    code = commands.once(options(config), **({"collect": [], "exclude": []} | selection))
+    return code, capfd.readouterr().out
+
+
+def test_once(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The page of one scrape goes to standard output."""
+    code, out = once(config, capfd)
+
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(out)
+        for sample in family.samples
+    }
+    assert code == 0
+    assert found["spool_files", str(config.parent)] == 1
+    assert found["bts_exporter_collector_success", "spool", ""] == 1
+
+
+def test_once_with_a_collector_that_fails(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What there is is printed, and the exit code says that something is missing."""
+    configure(config, "fails: , absent: ")
+
+    code, out = once(config, capfd)
+
+    assert code == 1
+    assert 'fails_asked_total{a="x",b="y"} 1\n' in out
+
+
+@pytest.mark.parametrize("selection", [{"collect": ["absent"]}, {"exclude": ["fails"]}])
+def test_once_of_a_part(
+    config: Path, capfd: pytest.CaptureFixture[str], selection: dict[str, list[str]]
+) -> None:
+    """Collectors are selected as over HTTP, and only they decide over the exit code."""
+    configure(config, "fails: , absent: ")
+
+    code, out = once(config, capfd, **selection)
+
+    assert code == 0
+    assert "fails" not in out
+
+
+def test_once_of_what_is_not_there(config: Path) -> None:
+    """A wrong name is an error, and what was started is stopped."""
+    with pytest.raises(SelectionError, match="no such collector: zfs; there are: spool"):
+        commands.once(options(config), collect=["zfs"], exclude=[])
+
+
+# collectors
+
+
+def test_list_of_types(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each type has its origin and what it is in a line, whether it is configured or not."""
+    assert commands.collectors(options(config)) == 0
+
+    lines = {
+        line.split()[0]: line.split(maxsplit=2)[1:] for line in capsys.readouterr().out.splitlines()
+    }
+    folder = config.parent / "plugins"
+    assert lines["spool"] == [str(folder / "spool.py"), "Files waiting in a spool directory."]
+    assert lines["fails"] == [str(folder / "fails.py"), "A target that refuses us."]
+    assert lines["absent"] == [str(folder / "absent.py"), "What is not here."]
+
+
+def test_list_with_a_type_that_is_broken(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are listed, and the exit code says that one is broken."""
+    path = drop_in(config.parent / "plugins", "broken", "1/0\n")
+
+    assert commands.collectors(options(config)) == 1
+    out = capsys.readouterr().out
+    [line] = [line for line in out.splitlines() if line.startswith("broken ")]
+    assert line.endswith(
+        f"BROKEN: type broken ({path}) is broken: ZeroDivisionError: division by zero"
+    )
+    assert "Files waiting" in out
+
+
+def test_list_whatever_is_wrong_with_the_settings(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who looks for the name of a type may have got it wrong before."""
+    configure(config, "spoool: ")
+
+    assert commands.collectors(options(config)) == 0
+    assert "spool " in capsys.readouterr().out
+
+
+# metrics
+
+
+def test_metrics_as_a_table(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every metric has a line with labels, type and help; the exporter's own come last."""
+    assert commands.metrics(options(config), "table") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "spool_files{path}  gauge  Files waiting in the spool directory." in lines
+    assert "fails_asked_total{a, b}  counter  How often | it was asked." in lines
+    assert [line.split("{")[0].split()[0] for line in lines[-len(DECLARED) :]] == [
+        m.name for m in DECLARED
+    ]
+
+
+def test_metrics_as_markdown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as a table for documents, every row with as many cells."""
+    assert commands.metrics(options(config), "markdown") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["| name | type | labels | help | collector |", "|---|---|---|---|---|"]
+    assert (
+        "| `spool_files` | gauge | path | Files waiting in the spool directory. | spool |" in lines
+    )
+    assert r"| `fails_asked_total` | counter | a, b | How often \| it was asked. | fails |" in lines
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {6}
+
+
+def test_metrics_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for programs."""
+    assert commands.metrics(options(config), "json") == 0
+
+    listed = {metric["name"]: metric for metric in json.loads(capsys.readouterr().out)}
+    assert listed["fails_asked_total"] == {
+        "name": "fails_asked_total",
+        "type": "counter",
+        "labels": ["a", "b"],
+        "help": "How often | it was asked.",
+        "collector": "fails",
+    }
+    assert listed["process_open_fds"]["collector"] == ""
+
+
+def test_metrics_with_a_type_that_is_broken(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are listed; the broken one is told apart from the list."""
+    drop_in(config.parent / "plugins", "broken", "1/0\n")
+
+    assert commands.metrics(options(config), "json") == 0
+    out, err = capsys.readouterr()
+    assert "spool_files" in {metric["name"] for metric in json.loads(out)}
+    assert err.rstrip().endswith("is broken: ZeroDivisionError: division by zero")
+
+
+def test_metrics_that_types_share_are_listed_once(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The common vocabulary belongs to several types and is one."""
+    source = "from bts_exporter import Collector, backlog\nclass {0}(Collector):\n    shared = backlog.VOCABULARY\n    def collect(self, scrape):\n        pass\n"
+    for name in ("first", "second"):
+        drop_in(config.parent / "plugins", name, source.format(name.title()))
+
+    commands.metrics(options(config), "json")
+
+    names = [metric["name"] for metric in json.loads(capsys.readouterr().out)]
+    assert names.count("messaging_lag_seconds") == 1

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from bts_exporter import Scrape
+from bts_exporter.config import Common
+from bts_exporter.errors import DeadlineExceeded
+from bts_exporter.runner import Run, Runner, Snapshot
+from servers import wait_until
+from stubs import SERIES, Hang, LocalStub, Pushed, Stub, collect, emit_two, lines, runner_of
+
+
+def give_up(run: Run) -> Snapshot:
+    """Do what happens at the deadline of a collection that has not ended, and look at it."""
+    run.expire()
+    return run.runner.look(run)
+
+
+# Hanging
+
+
+def test_collection_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """What it emitted is served, its failure counted and logged, and it is not started again."""
+    hang = Hang(before=emit_two)
+    stub = Stub(hang)
+    with runner_of(stub) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        late = give_up(run)
+        busy = [collect(runner) for _ in range(3)]
+
+        assert late.samples == SERIES
+        assert (late.outcome.success, late.outcome.reason) == (False, "timeout")
+        assert late.outcome.message.startswith("no answer within ")
+        assert [(shot.outcome.reason, shot.samples) for shot in busy] == [("busy", {})] * 3
+        assert busy[0].outcome.message.startswith("a collection begun ")
+        assert busy[0].outcome.message.endswith(" s ago is still running")
+        assert stub.collections == 1
+        assert runner.totals.errors == {"timeout": 1, "busy": 3}
+        assert runner.totals.timeouts == 1
+        assert len(lines(caplog)) == 1
+
+
+def test_recovery_of_a_collection_that_hung(caplog: pytest.LogCaptureFixture) -> None:
+    """As soon as it ends, however it does, it is collected again."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    hang = Hang()
+    stub = Stub(hang)
+    with runner_of(stub) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        give_up(run)
+        stub.behave = emit_two
+        hang.go_on.set()
+        wait_until(lambda: run.ended, "the collection ended")
+        shot = collect(runner)
+
+        assert (shot.outcome.success, shot.samples) == (True, SERIES)
+        assert runner.totals.errors == {"timeout": 1}
+        assert lines(caplog)[1:] == [("INFO", "collection works again")]
+
+
+def test_samples_after_the_deadline_are_refused() -> None:
+    """A late sample raises where it is emitted, so that the collection ends; it is counted once."""
+    caught: list[BaseException] = []
+
+    def after(scrape: Scrape) -> None:
+        try:
+            scrape.emit(Stub.series, 3, "late")
+        except DeadlineExceeded as error:
+            caught.append(error)
+            raise
+
+    hang = Hang(before=emit_two, after=after)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        shot = give_up(run)
+        hang.go_on.set()
+        wait_until(lambda: run.ended, "the collection ended")
+
+        assert len(caught) == 1
+        assert shot.samples == run.scrape.samples == SERIES
+        assert runner.look(run).outcome.reason == "timeout"
+        assert runner.totals.errors == {"timeout": 1}
+
+
+def test_scrape_that_is_over_before_the_collection() -> None:
+    """A scrape that waits less long than the collection may take shows what there is, no failure yet."""
+    hang = Hang(before=emit_two)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        run.wait(time.monotonic())
+        early = runner.look(run)
+        hang.go_on.set()
+        run.wait(time.monotonic() + 60)
+        late = runner.look(run)
+
+        assert (early.outcome.reason, early.samples) == ("timeout", SERIES)
+        assert (late.outcome.success, late.samples) == (True, SERIES)
+        assert (runner.totals.errors, runner.totals.timeouts) == ({}, 0)
+
+
+def test_what_a_late_scrape_shows_does_not_change() -> None:
+    """The samples of a page are not those that a collection still works on."""
+
+    def after(scrape: Scrape) -> None:
+        scrape.emit(Stub.series, 3, "c")
+
+    hang = Hang(before=emit_two, after=after)
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        run.wait(time.monotonic())
+        early = runner.look(run)
+        hang.go_on.set()
+        run.wait(time.monotonic() + 60)
+
+        assert early.samples == SERIES
+        assert runner.look(run).series == 3
+
+
+def test_collections_that_overlap_are_one() -> None:
+    """Fifty scrapes at once are one collection, shared by all."""
+    hang = Hang(after=emit_two)
+    stub = Stub(hang)
+    shots: list[Snapshot] = []
+    all_begun = threading.Barrier(51)
+
+    def scrape() -> None:
+        run = runner.begin(time.monotonic() + 60)
+        all_begun.wait(60)
+        run.wait(time.monotonic() + 60)
+        shots.append(runner.look(run))
+
+    with runner_of(stub) as runner:
+        threads = [threading.Thread(target=scrape) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        all_begun.wait(60)
+        hang.go_on.set()
+        for thread in threads:
+            thread.join(60)
+
+    assert [shot.samples for shot in shots] == [SERIES] * 50
+    assert stub.collections == 1
+
+
+def test_collection_that_ended_is_not_shared() -> None:
+    """Each scrape that overlaps no other has fresh samples."""
+    stub = Stub()
+    with runner_of(stub) as runner:
+        for _ in range(3):
+            collect(runner)
+
+    assert stub.collections == 3
+
+
+def test_collection_given_up_before_its_turn_never_begins() -> None:
+    """A collection that waits behind another in a shared thread is not made up for later."""
+    with runner_of(LocalStub()) as runner:
+        run = Run(runner, time.monotonic() + 60)
+        run.expire()
+        run.execute()
+
+        assert runner.collector.collections == 0
+        assert run.ended
+        assert (
+            runner.look(run).outcome.message
+            == "not begun: the collector before it did not end in time"
+        )
+        assert runner.totals.errors == {"timeout": 1}
+
+
+def test_collection_is_given_up_once() -> None:
+    """Of many scrapes that wait for it, one counts that it is late."""
+    hang = Hang()
+    with runner_of(Stub(hang)) as runner:
+        run = runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        for _ in range(3):
+            run.expire()
+
+        assert runner.totals.timeouts == 1
+
+
+def test_collection_that_ended_is_not_late() -> None:
+    """A collection that ends at the deadline has succeeded or it has not: never both."""
+    with runner_of(Stub(emit_two)) as runner:
+        deadline = time.monotonic() + 60
+        run = runner.begin(deadline)
+        run.wait(deadline)
+        shot = give_up(run)
+
+        assert shot.outcome.success
+        assert runner.totals.timeouts == 0
+
+
+# Threads
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector without a thread fails alone, and recovers when there is one again."""
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    stub = Stub(emit_two)
+    runner = Runner(stub, "stub", Common(), None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        runner.start()
+        starved = collect(runner)
+    fed = collect(runner)
+    runner.stop()
+
+    assert (starved.outcome.reason, starved.outcome.message) == (
+        "os",
+        "no thread to collect in: can't start new thread",
+    )
+    assert (fed.outcome.success, fed.samples, stub.collections) == (True, SERIES, 1)
+
+
+def test_stop_without_a_thread_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That a collector could not be told to stop is said, and harms nobody."""
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with runner_of(Stub()) as runner:
+        collect(runner)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            runner.stop()
+
+    assert ("ERROR", "stop failed: RuntimeError: can't start new thread") in lines(caplog)
+
+
+def test_start_comes_before_the_first_collection() -> None:
+    """What a collector begins has begun when it is first asked."""
+    done: list[str] = []
+    with runner_of(
+        Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
+    ) as runner:
+        collect(runner)
+
+    assert done == ["start", "collect"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
+def test_start_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the collector is asked nevertheless."""
+
+    def start() -> None:
+        raise error
+
+    with runner_of(Pushed(emit_two, start=start)) as runner:
+        shot = collect(runner)
+
+    assert shot.samples == SERIES
+    assert lines(caplog) == [("ERROR", f"start failed: {type(error).__name__}: {error}")]
+
+
+def test_start_that_hangs() -> None:
+    """A collector that does not come to its first collection is late, then busy."""
+    hang = Hang()
+    stub = Pushed(start=hang)
+    try:
+        with runner_of(stub) as runner:
+            run = runner.begin(time.monotonic() + 60)
+            shots = [give_up(run), collect(runner)]
+
+            assert [shot.outcome.reason for shot in shots] == ["timeout", "busy"]
+            hang.go_on.set()
+            wait_until(lambda: run.ended, "the collection was let go")
+            assert collect(runner).outcome.success
+            assert stub.collections == 1
+    finally:
+        hang.go_on.set()
+
+
+@pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
+def test_stop_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged and nothing else comes of it."""
+
+    def stop() -> None:
+        raise error
+
+    with runner_of(Pushed(stop=stop)):
+        pass
+
+    assert lines(caplog) == [("ERROR", f"stop failed: {type(error).__name__}: {error}")]
+
+
+def test_stop_is_called_from_another_thread_than_collect() -> None:
+    """A collection that hangs does not keep its collector from being told to stop."""
+    stopped = threading.Event()
+    hang = Hang()
+    with runner_of(Pushed(hang, stop=stopped.set)) as runner:
+        runner.begin(time.monotonic() + 60)
+        assert hang.begun.wait(60)
+        runner.stop()
+
+        assert stopped.wait(60)
+        assert not hang.go_on.is_set()
+
+
+def test_stop_that_hangs() -> None:
+    """Nobody waits for it."""
+    hang = Hang()
+    with runner_of(Pushed(stop=hang)) as runner:
+        last = runner.stop()
+        assert hang.begun.wait(60)
+        last.wait(0.01)
+        hang.go_on.set()
