@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bts_exporter.config import Block, Common, Settings
-from bts_exporter.errors import PluginError, Problem, text_of
+from bts_exporter.errors import PluginError, Problem, TargetError, text_of
 from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape
 from bts_exporter.runner import Runner
 from bts_exporter.scrape import CollectorSet
@@ -21,7 +21,7 @@ class Unusable(Collector):
 
     def collect(self, scrape: Scrape) -> None:  # noqa: ARG002  # the contract
         """Fail with the reason."""
-        raise PluginError(self.config.message)
+        raise TargetError(reason="unusable", message=self.config.message)
 
 
 class Assembly:

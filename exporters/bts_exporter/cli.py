@@ -22,7 +22,8 @@ not name them; without any, this host and the brokers on it are served. SIGHUP l
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv`; exit code 0, 1 for what went wrong, 2 for a wrong command line."""
     arguments = _parser().parse_args(argv)
-    logs.set_up(arguments.log_level, arguments.log_format)
+    level = arguments.log_level or ("info" if arguments.command is None else "error")
+    logs.set_up(level, arguments.log_format)
     options = Options(
         config_file=arguments.config_file,
         addresses=tuple(arguments.listen_address or [":19100"]),
@@ -106,8 +107,8 @@ def _add_common_flags(parser: argparse.ArgumentParser, *, default: str | None) -
         "--log.level",
         dest="log_level",
         choices=logs.LEVELS,
-        default=default or "info",
-        help="least severity that is logged",
+        default=default,
+        help="least severity that is logged (default info; error for the commands)",
     )
     parser.add_argument(
         "--log.format",

@@ -34,7 +34,8 @@ def check(options: Options, *, connect: bool) -> int:
     assembly = Assembly(settings)
     if assembly.problems:
         raise ConfigError(assembly.problems)
-    print(f"{settings.file}: {len(assembly.set.runners)} collectors, settings are fine")
+    types, made = len(settings.blocks), len(assembly.set.runners)
+    print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
     return _check_targets(options) if connect else 0
 
 
@@ -61,7 +62,7 @@ def collectors(options: Options) -> int:
             cls = registry.load(name)
         except PluginError as error:
             broken = True
-            print(f"{name:<16} {registry.source(name):<32} BROKEN: {error}")
+            print(f"{name:<16} BROKEN: {error}")
         else:
             summary = (cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())

@@ -31,6 +31,10 @@ _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _OCCUPIED = frozenset({"target", "le", "quantile"})
 
 
+#: Seconds in which no target can be asked for anything.
+_SHORTEST_SCRAPE = 0.1
+
+
 class MetricFilter(msgspec.Struct, frozen=True):
     """Which metrics of a collector are served: globs on their names, `deny` over `allow`."""
 
@@ -56,20 +60,20 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricFilter = MetricFilter()
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        for label in self.labels:
-            if not _LABEL.fullmatch(label) or label in _OCCUPIED:
-                msg = f"labels: {label!r} cannot be the name of a label"
-                raise ValueError(msg)
+        """Check what the types cannot say; ValueError with all that is wrong."""
+        wrong = [
+            f"labels: {label!r} cannot be the name of a label"
+            for label in self.labels
+            if not _LABEL.fullmatch(label) or label in _OCCUPIED
+        ]
         if self.interval is not None and self.interval < 1:
-            msg = f"interval: at least 1 s, got {self.interval:g}"
-            raise ValueError(msg)
+            wrong.append(f"interval: at least 1 s, got {self.interval:g}")
         if self.timeout is not None and self.timeout <= 0:
-            msg = "timeout: must be more than 0"
-            raise ValueError(msg)
+            wrong.append("timeout: must be more than 0")
         if self.max_series < 1:
-            msg = f"max_series: at least 1, got {self.max_series}"
-            raise ValueError(msg)
+            wrong.append(f"max_series: at least 1, got {self.max_series}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
 
 COMMON_KEYS = frozenset(Common.__struct_fields__)
@@ -101,6 +105,12 @@ class _Top(msgspec.Struct, frozen=True):
     plugins: str = "/etc/bts-exporter/plugins"
     scrape_timeout: Duration = Duration(9.5)
 
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if self.scrape_timeout < _SHORTEST_SCRAPE:
+            msg = f"scrape_timeout: at least {_SHORTEST_SCRAPE} s, got {self.scrape_timeout:g}"
+            raise ValueError(msg)
+
 
 class Types(Protocol):
     """Where collector types come from."""
@@ -121,7 +131,7 @@ class TypesIn(Protocol):
 
 def find(explicit: str | None) -> Path | None:
     """Return the file that holds the settings, None where the built-in ones apply."""
-    if explicit:
+    if explicit is not None:  # an empty one is a mistake that must show
         return Path(explicit)
     return next((path for path in SEARCH if path.exists()), None)
 
@@ -140,12 +150,13 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     if top is INVALID:
         # What is wrong with the collectors is found too, so that it is all told at once.
         top = _Top(_of(document, "collectors", None), _folder_named(document))
-    types = types_in(_folder(document, top.plugins))
+    folder = _folder(document, top.plugins)
+    types = types_in(folder)
     raw = top.collectors
     if raw is msgspec.UNSET:
         raw = Document("", BUILT_IN).value["collectors"]
-    converter = _Blocks(schema, types)
-    blocks = converter.convert({} if raw is None else raw)
+    converter = _Blocks(schema, types, folder)
+    blocks = converter.convert(raw)
     if schema.problems:
         problems = schema.problems + [problem for _, problem in converter.broken]
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
@@ -155,7 +166,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
 
 
 def _document(path: Path | None) -> Document:
-    return read(path) if path else Document("built-in settings", BUILT_IN)
+    return read(path) if path is not None else Document("built-in settings", BUILT_IN)
 
 
 def _of(document: Document, key: str, default: Any) -> Any:
@@ -175,23 +186,30 @@ def _folder(document: Document, named: str) -> Path:
 class _Blocks:
     """Converts the map of collectors, one type after another."""
 
-    def __init__(self, schema: Schema, types: Types) -> None:
+    def __init__(self, schema: Schema, types: Types, folder: Path) -> None:
         self._schema = schema
         self._types = types
+        self._folder = folder
         self.broken: list[tuple[str, Problem]] = []
 
     def convert(self, raw: Any) -> list[Block]:
         path: Path_ = ("collectors",)
         if not isinstance(raw, dict):
-            self._schema.complain(path, "expected a map from collector types to their settings")
+            self._schema.complain(
+                path, "expected a map from collector types to their settings, such as host:"
+            )
             return []
         blocks: list[Block] = []
         for kind, value in raw.items():
             if kind in self._types.names():
                 blocks.extend(self._of_kind(kind, value, (*path, kind)))
             else:
-                self._schema.unknown(kind, self._types.names(), (*path, kind), "collector type")
+                self._unknown(kind, (*path, kind))
         return blocks
+
+    def _unknown(self, kind: str, path: Path_) -> None:
+        more = "" if self._folder.is_dir() else f"; there is no folder of plug-ins {self._folder}"
+        self._schema.unknown(kind, self._types.names(), path, what="collector type", more=more)
 
     def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
         try:
@@ -201,6 +219,9 @@ class _Blocks:
             return []
         if not isinstance(raw, list):
             found = [self._block(kind, cls, raw, path)]
+        elif not raw:
+            self._schema.complain(path, "an empty list: leave the key out, or put a block into it")
+            return []
         else:
             found = [self._block(kind, cls, item, (*path, i)) for i, item in enumerate(raw)]
         blocks = [block for block in found if block is not None]

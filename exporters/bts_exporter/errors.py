@@ -23,6 +23,7 @@ Reason = Literal[
     "timeout",  # no answer by the deadline
     "tls",  # no TLS connection
     "unreachable",  # no route, or the connection broke
+    "unusable",  # the collector's code or settings cannot be used: it could not be made
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

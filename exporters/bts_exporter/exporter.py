@@ -38,6 +38,8 @@ class Exporter:
         self.traffic: Traffic | None = None
         self.scrape_timeout = 9.5
         self.reload_successful = False
+        #: Why the last reload failed, for the status page.
+        self.reload_problem = ""
         self.reloaded_at = 0.0
         self.scrapes = 0
         self.scrapes_refused = 0

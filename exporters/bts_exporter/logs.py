@@ -26,12 +26,14 @@ class Formatter(logging.Formatter):
         """Return the line, without its end."""
         moment = datetime.fromtimestamp(record.created, UTC)
         level = "warn" if record.levelno == logging.WARNING else record.levelname.lower()
-        fields = {
+        fields: dict[str, object] = {
             "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": level,
             "msg": record.getMessage(),
         }
-        fields |= {key: str(v) for key, v in vars(record).items() if key not in _PLAIN}
+        for key, value in vars(record).items():
+            if key not in _PLAIN:
+                fields[key] = value if isinstance(value, int | float) else str(value)
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return self._render(fields)
@@ -49,8 +51,8 @@ def set_up(level: str, style: LogFormat) -> None:
     logging.getLogger("bts_exporter").setLevel(name)
 
 
-def _logfmt(fields: dict[str, str]) -> str:
-    return " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+def _logfmt(fields: dict[str, object]) -> str:
+    return " ".join(f"{key}={_quoted(str(value))}" for key, value in fields.items())
 
 
 def _quoted(value: str) -> str:
@@ -58,5 +60,5 @@ def _quoted(value: str) -> str:
     return value if plain else json.dumps(value)
 
 
-def _json(fields: dict[str, str]) -> str:
+def _json(fields: dict[str, object]) -> str:
     return json.dumps(fields)

@@ -13,9 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bts_exporter.config import Common
-from bts_exporter.errors import NothingToRead, Reason, TargetError, reason_of, text_of
+from bts_exporter.errors import ExporterError, NothingToRead, Reason, reason_of, text_of
 from bts_exporter.exposition import Prefixes
 from bts_exporter.lanes import Lane
 from bts_exporter.plugin import Collector, Key, Metric, Scrape
@@ -255,12 +256,12 @@ class Runner:
         reason = reason_of(error)
         if reason == "refused" and self.common.optional and not self.seen:
             scrape.samples.clear()
-            message = f"optional, and not there: {text_of(error)}"
+            message = f"not there, and optional: {text_of(error)}"
             return Outcome(supported=False, message=_one_line(message))
-        known = isinstance(error, TargetError | OSError)
+        known = isinstance(error, ExporterError | OSError)
         message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
         if reason == "internal":
-            # Where it happened is what the plug-in's author needs and no message holds.
+            message += _place(error)
             log.debug("%s failed", self.identity, exc_info=error)
         return Outcome(success=False, reason=reason, message=_one_line(message))
 
@@ -270,10 +271,10 @@ class Runner:
             totals = self.totals
             totals.series_dropped += run.scrape.dropped
             limited, self.limited = self.limited, run.scrape.dropped > 0
-            if outcome.success:
+            if outcome.success and outcome.supported:
                 totals.last_success = time.time()
-                self.seen = self.seen or outcome.supported
-            elif outcome.reason:
+                self.seen = True
+            elif outcome.reason is not None:
                 totals.errors[outcome.reason] += 1
                 totals.timeouts += outcome.reason == "timeout"
             before, self.outcome = self.outcome, outcome
@@ -318,7 +319,7 @@ def _log_change(identity: str, before: Outcome | None, now: Outcome) -> None:
     if not now.success:
         log.error("collection fails: %s", now.message, extra=details | {"reason": now.reason})
     elif not now.supported:
-        level = logging.INFO if now.message.startswith("optional") else logging.DEBUG
+        level = logging.INFO if now.message.startswith("not there") else logging.DEBUG
         log.log(level, "nothing to read: %s", now.message, extra=details)
     elif before is not None:
         log.info("collection works again", extra=details)
@@ -328,6 +329,16 @@ def _state(outcome: Outcome) -> tuple[bool, bool, str | None]:
     # A collection that hangs is late once and in the way from then on: one state, one line.
     reason = "timeout" if outcome.reason == "busy" else outcome.reason
     return outcome.success, outcome.supported, reason
+
+
+def _place(error: BaseException) -> str:
+    """Return where in a plug-in's code an error was raised: what its author asks first."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
 
 
 def _one_line(message: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from bts_exporter.errors import Problem, text_of
-from bts_exporter.yamlfile import Document, Hidden, Path_
+from bts_exporter.yamlfile import UNREADABLE, Document, Hidden, Path_
 
 #: Stands for a value that could not be converted; the problem says why.
 INVALID: Any = object()
@@ -21,9 +21,9 @@ class Schema:
     """Converts the values of one document and keeps the problems met on the way."""
 
     def __init__(self, document: Document) -> None:
-        """Begin without problems."""
+        """Begin with the problems that the document has already."""
         self.document = document
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(document.problems)
 
     def complain(self, path: Path_, message: str) -> Any:
         """Remember a problem; returns INVALID."""
@@ -32,6 +32,8 @@ class Schema:
 
     def convert(self, raw: Any, kind: Any, path: Path_) -> Any:
         """Return `raw` as `kind`, or INVALID after remembering every problem in it."""
+        if raw is UNREADABLE:
+            return INVALID
         if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
             return self._struct(raw, kind, path)
         origin, arguments = get_origin(kind), get_args(kind)
@@ -45,11 +47,13 @@ class Schema:
             return self._mapping(raw, arguments[1], path)
         return self._leaf(raw, kind, path)
 
-    def unknown(self, key: str, known: Iterable[str], path: Path_, what: str = "key") -> None:
-        """Remember that `key` is none of `known`, with the nearest of them."""
+    def unknown(
+        self, key: str, known: Iterable[str], path: Path_, *, what: str = "key", more: str = ""
+    ) -> None:
+        """Remember that `key` is none of `known`, with the nearest of them, or all and `more`."""
         known = sorted(known)
         near = _nearest(key, known)
-        cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}"
+        cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}{more}"
         self.complain(path, f"unknown {what} {key!r}; {cure}")
 
     def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
@@ -66,7 +70,7 @@ class Schema:
                 values[field.name] = self.convert(raw[key], field.type, (*path, key))
             elif field.required:
                 self.complain(path, f"{key} is missing")
-        if len(self.problems) > before:
+        if len(self.problems) > before or any(value is INVALID for value in values.values()):
             return INVALID
         try:
             return kind(**values)
@@ -147,6 +151,8 @@ def _unquoted(raw: Hidden) -> Any:
 def _reword(message: str, raw: Any) -> str:
     message = re.sub(r" - at `\$[^`]*`$", "", message).replace("`", "")
     message = message.replace("Expected", "expected", 1)
+    for json, yaml in (("array", "a list"), ("object", "a block of keys")):
+        message = re.sub(rf"\b{json}\b", yaml, message)
     if message.startswith("expected str, got"):
         message += f" (put it in quotes: {str(raw)!r})" if isinstance(raw, int | float) else ""
     return message

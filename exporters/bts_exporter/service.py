@@ -85,6 +85,7 @@ class Service:
             settings, assembly = self._assemble_anew()
         except ConfigError as error:
             self.exporter.reload_successful = False
+            self.exporter.reload_problem = str(error)
             for problem in error.problems:
                 log.error("reload failed, the settings before stay in force: %s", problem)  # noqa: TRY400  # the user's error, not ours
             raise

@@ -23,16 +23,19 @@ a{color:#8ab4f8}.failing{color:#ff8a80}.absent{color:#999}.ok{color:#81c995}}
 def render(exporter: Exporter, telemetry_path: str) -> str:
     """Return the page as HTML, from what the last scrapes found: it collects nothing itself."""
     rows = "".join(_rows(exporter, telemetry_path))
-    settings = "" if exporter.reload_successful else " <b class=failing>The last reload failed.</b>"
+    settings = ""
+    if not exporter.reload_successful and exporter.reload_problem:
+        problem = _escape(exporter.reload_problem)
+        settings = f"<p class=failing>The last reload failed:</p><pre>{problem}</pre>"
     version = _escape(bts_exporter.__version__)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bts-exporter</title><style>{_STYLE}</style></head>
 <body><h1>bts-exporter</h1>
-<p>Version {version}. Settings loaded {_moment(exporter.reloaded_at)}.{settings}</p>
+<p>Version {version}. Settings loaded {_moment(exporter.reloaded_at)}.</p>{settings}
 <p><a href="{_escape(telemetry_path)}">Metrics</a> ·
 <a href="/-/healthy">Healthy</a> · <a href="/-/ready">Ready</a></p>
 <table><thead><tr><th>Collector</th><th>Target</th><th>State</th><th>Duration</th><th>Series</th>
-<th>Last success</th><th>Last error</th></tr></thead>
+<th>Last success</th><th>Message</th></tr></thead>
 <tbody>
 {rows}</tbody></table>
 </body></html>

@@ -11,6 +11,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_ADDRESS = "an address is scheme://host[:port]"
 _UNITS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
 
@@ -83,10 +84,13 @@ class Url:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             # urlsplit's own messages quote the address, password and all.
-            msg = "not an address: expected scheme://[user:password@]host[:port]"
+            msg = f"the port is no number up to 65535, or the host is none; {_ADDRESS}"
             raise ValueError(msg) from None
-        if not parts.scheme or not (host or (parts.scheme == "unix" and parts.path)):
-            msg = "not an address: expected scheme://[user:password@]host[:port]"
+        if "://" not in raw or not parts.scheme:
+            msg = f"there is no scheme in front, such as redis://; {_ADDRESS}"
+            raise ValueError(msg)
+        if not (host or (parts.scheme == "unix" and parts.path)):
+            msg = f"there is no host in it; {_ADDRESS}"
             raise ValueError(msg)
         if "@" in parts.path + parts.query + parts.fragment:
             # Part of an unquoted password ended up behind the host and would be shown as a path.

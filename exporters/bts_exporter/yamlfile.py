@@ -25,19 +25,24 @@ class Hidden(str):
         return "<hidden>"
 
 
+#: Stands for a value that the document does not give; its problems say why.
+UNREADABLE: Any = object()
+
+
 class Document:
     """A file's content as plain values, and where each of them stands."""
 
     def __init__(self, file: str, text: str) -> None:
-        """Parse `text`; ConfigError with every problem when it is no YAML or a tag fails."""
+        """Parse `text`; ConfigError when it is no YAML.
+
+        What else is wrong with it is in `problems`, and UNREADABLE stands in its place.
+        """
         self.file = file
         self.problems: list[Problem] = []
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
         self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
-        if self.problems:
-            raise ConfigError(self.problems)
 
     def line(self, path: Path_) -> int | None:
         """Return the line of `path`, or of what it would stand in."""
@@ -71,12 +76,12 @@ class Document:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if id(node) in self._open:
             self.problems.append(self.problem(path, "an alias of what it stands in"))
-            return None
+            return UNREADABLE
         if node.tag in _TAGS and not isinstance(node, yaml.ScalarNode):
             self.problems.append(self.problem(path, f"{node.tag} takes one name"))
         elif node.tag not in _TAGS and node.tag not in _YAML_TAGS:
-            self.problems.append(self.problem(path, f"unknown tag; {_TAGS_KNOWN}"))
-            return None
+            self.problems.append(self.problem(path, f"unknown tag {node.tag}; {_TAGS_KNOWN}"))
+            return UNREADABLE
         self._open.add(id(node))
         try:
             match node:
@@ -117,7 +122,7 @@ class Document:
             kind = node.tag.rpartition(":")[2]
             message = f"looks like a YAML {kind} and is none: put it in quotes"
             self.problems.append(self.problem(path, message))
-            return None
+            return UNREADABLE
 
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
         resolve = _TAGS.get(node.tag)
@@ -126,9 +131,11 @@ class Document:
         try:
             return Hidden(resolve(str(node.value), self.file))
         except (LookupError, OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.args[0]
+            reason = error.args[0]
+            if isinstance(error, OSError):
+                reason = f"{error.filename}: {error.strerror}"
             self.problems.append(self.problem(path, f"{node.tag} {node.value}: {reason}"))
-            return Hidden("")
+            return UNREADABLE
 
 
 def read(path: Path) -> Document:
@@ -168,7 +175,10 @@ def _from_file(name: str, file: str) -> str:
 def _from_credential(name: str, _file: str) -> str:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
-        msg = f"no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential={name}:PATH"
+        msg = (
+            f"no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential={name}:PATH,"
+            " or set the variable to the folder that holds the file"
+        )
         raise LookupError(msg)
     if "/" in name or name in {"", ".", ".."}:
         msg = "the name of a credential has no slash"

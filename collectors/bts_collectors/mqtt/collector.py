@@ -37,9 +37,9 @@ class MqttConfig(CollectorConfig, frozen=True):
     url: Url = Url("mqtt", "127.0.0.1", 1883)
     password: Secret | None = None
     #: Without the broker's uptime for so long, mqtt_up is 0 and the broker's series are dropped.
-    stale_after: Duration = Duration(60)
+    stale_after: Duration = Duration(30)
     #: Of silence, after which the connection is checked.
-    keepalive: Duration = Duration(30)
+    keepalive: Duration = Duration(10)
 
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""

@@ -86,7 +86,10 @@ def why_down(url: Url, link: Link, values: SysValues, stale_after: float) -> Tar
     """Return why there are no fresh values although the network thread runs."""
     if not link.connected:
         if link.failure is None:
-            return TargetError("timeout", f"{url}: no connection yet")
+            return TargetError(
+                "timeout",
+                f"{url}: no answer to CONNECT yet: does a broker listen there, and does it run?",
+            )
         return TargetError(*link.failure)
     if not link.granted:
         return TargetError("timeout", f"{url}: no answer to SUBSCRIBE: the broker hangs")

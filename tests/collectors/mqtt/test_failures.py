@@ -100,7 +100,11 @@ GRANTED = {"$SYS/#": 0}
 @pytest.mark.parametrize(
     ("link", "values", "expected"),
     [
-        (Link(), heard(), "timeout: no connection yet"),
+        (
+            Link(),
+            heard(),
+            "timeout: no answer to CONNECT yet: does a broker listen there, and does it run?",
+        ),
         (Link(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
         (
             Link(connected=True, failure=Failure("refused", "before")),
