@@ -149,7 +149,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     top = schema.convert(document.value, _Top, ())
     if top is INVALID:
         # What is wrong with the collectors is found too, so that it is all told at once.
-        top = _Top(_of(document, "collectors", None), _folder_named(document))
+        top = _Top(_of(document, "collectors", {}), _folder_named(document))
     folder = _folder(document, top.plugins)
     types = types_in(folder)
     raw = top.collectors
@@ -195,9 +195,7 @@ class _Blocks:
     def convert(self, raw: Any) -> list[Block]:
         path: Path_ = ("collectors",)
         if not isinstance(raw, dict):
-            self._schema.complain(
-                path, "expected a map from collector types to their settings, such as host:"
-            )
+            self._schema.complain(path, "expected a map from collector types to their settings")
             return []
         blocks: list[Block] = []
         for kind, value in raw.items():

@@ -84,7 +84,7 @@ class Url:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             # urlsplit's own messages quote the address, password and all.
-            msg = f"the port is no number up to 65535, or the host is none; {_ADDRESS}"
+            msg = f"the port is no number up to 65535, or a password is to be percent-encoded; {_ADDRESS}"
             raise ValueError(msg) from None
         if "://" not in raw or not parts.scheme:
             msg = f"there is no scheme in front, such as redis://; {_ADDRESS}"

@@ -80,7 +80,7 @@ class Document:
         if node.tag in _TAGS and not isinstance(node, yaml.ScalarNode):
             self.problems.append(self.problem(path, f"{node.tag} takes one name"))
         elif node.tag not in _TAGS and node.tag not in _YAML_TAGS:
-            self.problems.append(self.problem(path, f"unknown tag {node.tag}; {_TAGS_KNOWN}"))
+            self.problems.append(self.problem(path, f"unknown tag; {_TAGS_KNOWN}"))
             return UNREADABLE
         self._open.add(id(node))
         try:

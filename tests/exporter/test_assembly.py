@@ -12,7 +12,7 @@ from bts_exporter import Collector, CollectorConfig, Metric, NothingToRead, Scra
 from bts_exporter.assembly import Assembly, Unusable
 from bts_exporter.background import BackgroundRunner
 from bts_exporter.config import load
-from bts_exporter.errors import PluginError
+from bts_exporter.errors import TargetError
 from bts_exporter.scrape import CollectorSet
 
 SHARED = gauge("shared", "Shared by import.", ("key",))
@@ -233,7 +233,7 @@ def test_what_cannot_be_made(
     [stand_in] = [r for r in assembly.set.runners if isinstance(r.collector, Unusable)]
     assert stand_in.identity == identity
     assert "other" in identities(assembly)
-    with pytest.raises(PluginError, match=f"^{re.escape(message.partition(': ')[2])}$"):
+    with pytest.raises(TargetError, match=f"^{re.escape(message.partition(': ')[2])}$"):
         stand_in.collector.collect(Scrape(0))
 
 

@@ -138,7 +138,7 @@ def test_hang_is_never_started_twice() -> None:
 
 def test_failure_is_shown_with_what_it_found() -> None:
     """A collection that fails is served as it would be at a scrape: what it emitted, and why it failed."""
-    expected = ("internal", "ValueError: defect")
+    expected = ("internal", "ValueError: defect (test_background.py:56)")
     with background(Stub(Rounds(ValueError("defect"))), 0.2) as runner:
         wait_until(lambda: (value(look(runner)) or 0) > 1, "a later round is served")
         shot = look(runner)

@@ -152,7 +152,7 @@ def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
 
     assert "spool_files{" in text
     assert 'bts_exporter_collector_success{collector="broken",target=""} 0\n' in text
-    wait_until(lambda: "failing (internal)" in process.ask("/")[1], "the page shows it")
+    wait_until(lambda: "failing (unusable)" in process.ask("/")[1], "the page shows it")
     assert "is broken: SyntaxError: invalid syntax" in process.ask("/")[1]
     assert [
         line

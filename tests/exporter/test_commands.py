@@ -64,7 +64,10 @@ def test_check_of_settings_that_are_fine(config: Path, capsys: pytest.CaptureFix
     configure(config, "fails: , absent: ")
 
     assert commands.check(options(config), connect=False) == 0
-    assert capsys.readouterr().out == f"{config}: 2 collectors, settings are fine\n"
+    assert (
+        capsys.readouterr().out
+        == f"{config}: settings are fine; blocks: 2, collectors made of them: 2\n"
+    )
 
 
 @pytest.mark.parametrize("collectors", ["spool: ", "broken: ", "fails: {labels: {a: x}}"])

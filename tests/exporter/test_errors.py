@@ -129,6 +129,7 @@ def test_reasons_are_bounded() -> None:
         "timeout",
         "tls",
         "unreachable",
+        "unusable",
     )
 
 

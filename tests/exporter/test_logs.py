@@ -33,7 +33,7 @@ def record(message: str, level: int = logging.INFO, **details: object) -> loggin
     ("style", "expected"),
     [
         ("logfmt", 'ts=2023-11-14T22:13:20.250Z level=warn msg="it is late" collector=redis[cache] seconds=5'),
-        ("json", '{"ts": "2023-11-14T22:13:20.250Z", "level": "warn", "msg": "it is late", "collector": "redis[cache]", "seconds": "5"}'),
+        ("json", '{"ts": "2023-11-14T22:13:20.250Z", "level": "warn", "msg": "it is late", "collector": "redis[cache]", "seconds": 5}'),
     ],
 )  # fmt: skip
 def test_log_line(style: LogFormat, expected: str) -> None:

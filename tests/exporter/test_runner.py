@@ -56,15 +56,15 @@ def test_collection_that_succeeds(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("error", "reason", "message"),
     [
-        (ValueError("no number"), "internal", "ValueError: no number"),
-        (SystemExit(3), "internal", "SystemExit: 3"),
-        (KeyboardInterrupt(), "internal", "KeyboardInterrupt: "),
-        (NotImplementedError(), "internal", "NotImplementedError: "),
+        (ValueError("no number"), "internal", "ValueError: no number (test_runner.py:20)"),
+        (SystemExit(3), "internal", "SystemExit: 3 (test_runner.py:20)"),
+        (KeyboardInterrupt(), "internal", "KeyboardInterrupt: (test_runner.py:20)"),
+        (NotImplementedError(), "internal", "NotImplementedError: (test_runner.py:20)"),
         (ConnectionRefusedError(111, "Connection refused"), "refused", "[Errno 111] Connection refused"),
         (TimeoutError("timed out"), "timeout", "timed out"),
         (FileNotFoundError(2, "No such file", "/proc/x"), "os", "[Errno 2] No such file: '/proc/x'"),
         (targeted("auth", "redis://cache:6379 refuses the password"), "auth", "redis://cache:6379 refuses the password"),
-        (ValueError("two\n  lines"), "internal", "ValueError: two lines"),
+        (ValueError("two\n  lines"), "internal", "ValueError: two lines (test_runner.py:20)"),
         (ValueError("x" * 1000), "internal", f"ValueError: {'x' * 488}"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -95,7 +95,9 @@ def test_error_that_cannot_say_what_it_is() -> None:
     with runner_of(Stub(raising(MuteError()))) as runner:
         shots = [collect(runner) for _ in range(2)]
 
-        assert [shot.outcome.message for shot in shots] == ["MuteError: an error without words"] * 2
+        assert [shot.outcome.message for shot in shots] == [
+            "MuteError: an error without words (test_runner.py:20)"
+        ] * 2
 
 
 def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> None:
@@ -179,10 +181,10 @@ def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
             collect(runner)
 
         assert lines(caplog) == [
-            ("ERROR", "collection fails: ValueError: bad"),
+            ("ERROR", "collection fails: ValueError: bad (test_runner.py:20)"),
             ("ERROR", "collection fails: denied"),
             ("INFO", "collection works again"),
-            ("ERROR", "collection fails: ValueError: bad"),
+            ("ERROR", "collection fails: ValueError: bad (test_runner.py:20)"),
         ]
         assert runner.totals.errors == {"internal": 12, "auth": 3}
 
@@ -213,7 +215,7 @@ def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) 
         assert lines(caplog) == [
             (
                 "INFO",
-                "nothing to read: optional, and not there: nothing listens at redis://127.0.0.1:6379",
+                "nothing to read: not there, and optional: nothing listens at redis://127.0.0.1:6379",
             )
         ]
 

@@ -87,7 +87,7 @@ def test_states_of_collectors() -> None:
         "Duration",
         "Series",
         "Last success",
-        "Last error",
+        "Message",
     ]
     works, fails, nothing = after.rows[1:]
     assert works[:3] == ["works", "", "ok"]
@@ -143,5 +143,9 @@ def test_reload_that_failed() -> None:
     """Who looks sees that the settings in force are not those in the file."""
     exporter = Exporter()
     exporter.reload_successful = False
+    exporter.reload_problem = "c.yaml:3: <key>: unknown"
 
-    assert "The last reload failed." in render(exporter, "/metrics")
+    page = render(exporter, "/metrics")
+
+    assert "The last reload failed:" in page
+    assert "c.yaml:3: &lt;key&gt;: unknown" in page

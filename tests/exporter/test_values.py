@@ -122,9 +122,7 @@ def test_url_as_text_has_no_secrets(raw: str, shown: str) -> None:
 )
 def test_what_is_no_url(raw: str) -> None:
     """What is no address is refused without quoting it, for it may hold a password."""
-    with pytest.raises(
-        ValueError, match=r"not an address: expected scheme://\[user:password@\]host"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"an address is scheme://host") as caught:
         Url.from_setting(raw)
 
     assert "hunter2" not in str(caught.value)
@@ -135,7 +133,7 @@ def test_what_is_no_url(raw: str) -> None:
 )
 def test_url_with_a_password_that_splits_it(raw: str) -> None:
     """An unquoted special character in a password does not make the rest of it a path."""
-    with pytest.raises(ValueError, match=r"percent-encode|not an address") as caught:
+    with pytest.raises(ValueError, match=r"percent-encode") as caught:
         Url.from_setting(raw)
 
     assert "ter2" not in str(caught.value)
