@@ -284,9 +284,10 @@ def test_reload_puts_new_settings_in_force(service: Machine) -> None:
 
 @pytest.mark.live
 def test_reload_of_wrong_settings_leaves_the_old_ones(service: Machine) -> None:
-    """Settings that are wrong are told in a metric, and the service goes on with those before."""
+    """`systemctl reload` fails on wrong settings and the log says why; those before stay in force."""
     service.configure("collectors: {host: {nonsense: 1}}")
-    service.run("systemctl reload bts-exporter")
+    service.run("! systemctl reload bts-exporter")
+    assert "unknown key 'nonsense'" in service.run("journalctl --unit=bts-exporter")
 
     def failed() -> bool:
         return service.metrics()["bts_exporter_config_last_reload_successful"][()] == 0
