@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -18,6 +20,8 @@ from servers import free_port, listens, wait_until
 from servers.redis import MakeRedis
 
 ROOT = Path(__file__).parents[1]
+#: What `pip install .` and the unit's head need.
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "exporters", "collectors", "systemd")
 UNIT = ROOT / "systemd" / "bts-exporter.service"
 #: Boots a real systemd in namespaces of its own; it lies beside the repository where we develop.
 SANDBOX = ROOT.parent / "shared" / "tools" / "systemd_sandbox.sh"
@@ -77,6 +81,11 @@ def test_unit_is_hardened(installed: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def without_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what Python makes of the sources."""
+    return None if "__pycache__" in member.name else member
+
+
 class Machine:
     """A machine with the service: systemd as its first process, and the exporter in /opt."""
 
@@ -91,10 +100,10 @@ class Machine:
 
     def install(self) -> None:
         """Do what the head of the unit file says, with this repository."""
+        self._copy_sources("/opt/source")
         self.run(
             f"""
-            cd {ROOT}
-            rm -rf build
+            cd /opt/source
             /usr/bin/python3 -m venv /opt/bts-exporter
             /opt/bts-exporter/bin/pip install --quiet --disable-pip-version-check .
             install -m 644 systemd/bts-exporter.service /etc/systemd/system/
@@ -103,6 +112,16 @@ class Machine:
             systemctl daemon-reload
             """
         )
+
+    def _copy_sources(self, folder: str) -> None:
+        """Hand the sources over as a stream: the machine has a /tmp of its own, where we may be."""
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for name in SOURCES:
+                archive.add(ROOT / name, name, filter=without_bytecode)
+        unpack = f"mkdir -p {folder} && tar -x -C {folder}"
+        sandbox = [str(SANDBOX), "run", str(self.folder), "bash", "-euc", unpack]
+        subprocess.run(sandbox, input=stream.getvalue(), timeout=60, check=True)
 
     def run(self, script: str) -> str:
         """Return the output of a shell script that runs on the machine, as root."""
