@@ -46,6 +46,7 @@ CATCH_ALL = {
     "exporter": "passed on to every scrape that waits for the same page",
     "exchange": "a defect of ours becomes status 500",
     "server": "a defect of ours ends one connection",
+    "service": "a reload runs plug-ins' code, and none may end the process",
 }
 
 MAX_LINES_OF_A_FILE = 500

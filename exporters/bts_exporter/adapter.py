@@ -52,22 +52,29 @@ class Adapted(Collector):
     foreign: type[Any]
 
     def __init__(self, config: CollectorConfig) -> None:
-        """Make the foreign collector: its constructor may do more than ours should."""
+        """Keep the arguments."""
         super().__init__(config)
-        arguments = msgspec.structs.asdict(config)
-        if "registry" in inspect.signature(self.foreign).parameters:
-            arguments["registry"] = _Elsewhere()
-        self._foreign = self.foreign(**arguments)
+        self._foreign: Any = None
         self._metrics: dict[tuple[str, Kind, tuple[str, ...]], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
         """Emit every sample of every family that the foreign collector yields."""
+        if self._foreign is None:
+            self._foreign = self._make()
         for family in cast("Iterable[_Family]", self._foreign.collect()):
             kind = _KINDS.get(family.type, Kind.GAUGE)
             if kind in _SUFFIXES:
                 self._emit_compound(scrape, family, kind)
             else:
                 self._emit_simple(scrape, family, kind)
+
+    def _make(self) -> Any:
+        # Not before it is needed: its constructor may open connections and start threads, which
+        # nobody can end, and each reload makes a collector just to see whether it changed.
+        arguments = msgspec.structs.asdict(self.config)
+        if "registry" in inspect.signature(self.foreign).parameters:
+            arguments["registry"] = _Elsewhere()
+        return self.foreign(**arguments)
 
     def _emit_simple(self, scrape: Scrape, family: _Family, kind: Kind) -> None:
         # The suffixes of counters and infos are part of our metrics' names.

@@ -51,7 +51,7 @@ class Assembly:
     def _add_block(self, block: Block) -> None:
         try:
             self._check_names(block)
-            collectors = self._built(block)
+            found = [(made, self._kept(made, block)) for made in self._built(block)]
         except BaseException as error:
             # A plug-in's own code may do anything; SystemExit among it.
             if isinstance(error, KeyboardInterrupt):
@@ -60,8 +60,7 @@ class Assembly:
             message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
             self._add_unusable(block.kind, block.common, block.place._replace(message=message))
             return
-        for collector in collectors:
-            kept = self._kept(collector, block)
+        for collector, kept in found:
             if kept is None:
                 self.new.append(self.set.add(collector, block.kind, block.common))
             else:
@@ -74,6 +73,9 @@ class Assembly:
         for collector in collectors:
             if not isinstance(collector, Collector):
                 msg = f"type {block.kind}: build returned {type(collector).__name__}, no Collector"
+                raise PluginError(msg)
+            if not hasattr(collector, "config"):
+                msg = f"type {block.kind}: __init__ must call super().__init__(config)"
                 raise PluginError(msg)
             place = (collector.name or block.kind, block.common.name)
             if place in taken:

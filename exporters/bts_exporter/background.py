@@ -49,7 +49,7 @@ class BackgroundRunner(Runner):
         if not run.ended:
             return run.snapshot(age=0.0)
         outcome = self.outcome or Outcome()
-        age = max(time.time() - run.ended_at, 0.0)
+        age = time.monotonic() - run.ended_at
         return Snapshot(self, outcome, run.scrape.samples, run.duration, age)
 
     def _refresh(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -17,6 +19,9 @@ _EPILOG = """\
 Settings are looked for in ./config.yaml and /etc/bts-exporter/config.yaml when --config.file does
 not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
 """
+
+#: How long Python may take to exit once the service has stopped.
+_EXIT_SECONDS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -34,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     try:
         code = _COMMANDS[arguments.command](options, arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)  # nothing where there is no standard output
         sys.exit(code)
     except ConfigError as error:
         for problem in error.problems:
@@ -47,12 +52,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # The reader of our output has seen enough; Python's own exit would complain once more.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:  # such as a full disk behind our output
+        print(f"bts-exporter: {error}", file=sys.stderr)
+        sys.stdout = None
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _serve(options: Options, _: argparse.Namespace) -> int:
     Service(options).run(systemd.sockets())
+    # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
+    last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (0,))
+    last_resort.daemon = True
+    last_resort.start()
     return 0
 
 

@@ -72,9 +72,12 @@ class NothingToRead(ExporterError):  # noqa: N818  # the contract's word: it is 
 class TargetError(ExporterError):
     """Raised by a collector that knows why its target gives no answer."""
 
+    #: For subclasses that do not call our `__init__`.
+    reason: Reason = "internal"
+
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.reason: Reason = reason
+        self.reason = reason
 
 
 class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names it
@@ -85,7 +88,7 @@ def text_of(error: BaseException) -> str:
     """Return what `error` says, whatever the code of its own class does."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # a plug-in's class
+    except BaseException:  # noqa: BLE001  # a plug-in's class
         return "an error without words"
 
 
@@ -105,7 +108,7 @@ def reason_of(error: BaseException) -> Reason:
 def _reason_of_one(error: BaseException) -> Reason | None:
     match error:
         case TargetError():
-            return error.reason
+            return error.reason if error.reason in REASONS else "internal"
         case DeadlineExceeded() | TimeoutError():
             return "timeout"
         case ConnectionRefusedError():

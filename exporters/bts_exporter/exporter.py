@@ -15,6 +15,10 @@ from bts_exporter.scrape import CollectorSet
 from bts_exporter.selfmetrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic
 
+#: How much more patience than another's a scrape may have to be served with its page, in seconds:
+#: one that is in a hurry may have left out what there was time for.
+_SAME_PATIENCE = 1.0
+
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
     """Raised when as many scrapes as allowed are under way."""
@@ -90,12 +94,14 @@ class Exporter:
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
         """Keep what the status page shows of the last collections."""
-        self.last.update({snapshot.runner: snapshot for snapshot in snapshots})
+        # A scrape from before a reload must not keep collectors alive that are gone.
+        here = set(self.collectors.runners)
+        self.last.update({shot.runner: shot for shot in snapshots if shot.runner in here})
 
     def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None and flight.deadline <= deadline:
+            if flight is not None and 0 <= deadline - flight.deadline <= _SAME_PATIENCE:
                 self.scrapes += 1
                 return flight, False
             if self._max_scrapes and self._under_way >= self._max_scrapes:
@@ -111,6 +117,21 @@ class Exporter:
     def _make(self, runners: Sequence[Runner], form: Format, timeout: float, *, own: bool) -> bytes:
         snapshots = self.collectors.collect(runners, timeout)
         self.remember(snapshots)
+        try:
+            return self._render(snapshots, form, own=own)
+        except Exception:  # noqa: BLE001  # labels and metrics are a plug-in's objects
+            sound = [self._sound(snapshot, form) for snapshot in snapshots]
+            return self._render(sound, form, own=own)
+
+    def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
+        """Return `shot`, without its samples if they cannot be rendered: others' can."""
+        try:
+            render([Source(shot.samples)], form)
+        except Exception as error:  # noqa: BLE001  # as above
+            return shot.runner.spoilt(shot, error)
+        return shot
+
+    def _render(self, snapshots: Sequence[Snapshot], form: Format, *, own: bool) -> bytes:
         scrape = Scrape(float("inf"))
         self._outcomes.emit(scrape, snapshots)
         if own:

@@ -42,6 +42,9 @@ class Metric:
         if not _METRIC_NAME.fullmatch(name):
             msg = f"{name!r} is not a metric name"
             raise ValueError(msg)
+        if not isinstance(help, str):
+            msg = f"{name}: the help must be a text, got {help!r}"
+            raise ValueError(msg)  # noqa: TRY004  # as the other mistakes
         labels = (labels,) if isinstance(labels, str) else tuple(labels)
         for label in labels:
             if not _LABEL_NAME.fullmatch(label) or label == _RESERVED_LABELS.get(kind):

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from bts_exporter.adapter import adapt
 from bts_exporter.config import COMMON_KEYS
 from bts_exporter.errors import PluginError, text_of
@@ -156,11 +158,16 @@ def _checked(cls: type[Collector]) -> type[Collector]:
     if not issubclass(cls.Config, CollectorConfig):
         msg = f"{cls.__name__}.Config must derive from CollectorConfig"
         raise PluginError(msg)
+    # Annotations that cannot be resolved raise here, where they are this type's fault alone.
+    msgspec.structs.fields(cls.Config)
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
     if taken:
         msg = f"{cls.__name__}.Config: {', '.join(taken)} belongs to the engine; take another name"
         raise PluginError(msg)
     if cls.collect is Collector.collect and cls.build.__func__ is Collector.build.__func__:  # type: ignore[attr-defined]
         msg = f"{cls.__name__} has no collect method"
+        raise PluginError(msg)
+    if inspect.isgeneratorfunction(cls.collect) or inspect.iscoroutinefunction(cls.collect):
+        msg = f"{cls.__name__}.collect must call scrape.emit: it yields or is async, and would never run"
         raise PluginError(msg)
     return cls

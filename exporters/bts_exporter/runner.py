@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bts_exporter.config import Common
@@ -65,7 +65,7 @@ class Run:
         #: Where it waits for its turn: one left behind in a stuck lane never runs.
         self.lane = runner.lane
         self.began = time.monotonic()
-        self.ended_at = 0.0  # wall clock
+        self.ended_at = 0.0  # on the clock of time.monotonic
         self.duration = 0.0
         self.outcome: Outcome | None = None
         self.expired = False
@@ -104,6 +104,14 @@ class Run:
         end = min(deadline, self.deadline)
         if not self._done.wait(max(end - time.monotonic(), 0)) and deadline >= self.deadline:
             self.expire()
+
+    def extend(self, deadline: float) -> None:
+        """Give the collection until `deadline`, for the sake of a scrape with more patience."""
+        with self._lock:
+            more = deadline - self.deadline
+            if more > 0:
+                self.deadline += more
+                self.scrape.deadline += more
 
     def expire(self) -> None:
         """Give the collection up: what it emitted stays, what it emits from now on is refused."""
@@ -145,8 +153,10 @@ class Run:
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
             late = self.expired
+            # Threads of the collector's own that go on would change what is being rendered.
+            self.scrape.closed = True
             self.outcome = outcome
-            self.ended_at = time.time()
+            self.ended_at = time.monotonic()
             if not late:
                 self.duration = time.monotonic() - self.began
         if not late:
@@ -183,6 +193,7 @@ class Runner:
         self.seen = False
         self.limited = False
         self.conflicting = ""
+        self.unservable = ""
         self.outcome: Outcome | None = None
         self.current: Run | None = None
         self._allows = _any_of(common.metrics.allow)
@@ -195,6 +206,7 @@ class Runner:
             current = self.current
             under_way = current and current.hinders(self.lane)
             if current and under_way and not current.expired:
+                current.extend(self.own_deadline(deadline))
                 return current
             run = Run(self, deadline)
             if not under_way:
@@ -302,6 +314,17 @@ class Runner:
             allows=self._allows,
             denies=self._denies,
         )
+
+    def spoilt(self, shot: Snapshot, error: Exception) -> Snapshot:
+        """Return `shot` without its samples, which cannot be rendered because of `error`."""
+        message = _one_line(f"cannot be served: {type(error).__name__}: {text_of(error)}")
+        outcome = Outcome(success=False, reason="invalid_sample", message=message)
+        with self._lock:
+            self.totals.errors["invalid_sample"] += 1
+            known, self.unservable = self.unservable, message
+        if message != known:
+            log.error("samples left out: %s", message, extra={"collector": self.identity})
+        return replace(shot, outcome=outcome, samples={})
 
     def conflict(self, message: str) -> None:
         """Count that samples could not be served because another collector serves them."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from bts_exporter.errors import Problem, text_of
-from bts_exporter.yamlfile import UNREADABLE, Document, Hidden, Path_
+from bts_exporter.yamlfile import UNREADABLE, Document, Hidden, Path_, spell
 
 #: Stands for a value that could not be converted; the problem says why.
 INVALID: Any = object()
@@ -54,7 +54,11 @@ class Schema:
         known = sorted(known)
         near = _nearest(key, known)
         cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}{more}"
-        self.complain(path, f"unknown {what} {key!r}; {cure}")
+        name, colon, _ = key.partition(":")
+        if colon:  # {password:x} lacks a space, and is a key that holds a password
+            cure = "a space is missing behind the colon"
+        problem = self.document.problem(path, f"unknown {what} {name!r}; {cure}")
+        self.problems.append(problem._replace(path=spell((*path[:-1], name))))
 
     def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
         raw = {} if raw is None else raw  # a key with nothing behind it

@@ -7,16 +7,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import TypeVar
 
 from bts_exporter import systemd
 from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load
-from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.errors import ConfigError, Problem, text_of
 from bts_exporter.exporter import Exporter
 from bts_exporter.lanes import Lane
 from bts_exporter.registry import Registry
@@ -25,12 +27,19 @@ from bts_exporter.server import Server, listen
 
 log = logging.getLogger("bts_exporter.service")
 
+_T = TypeVar("_T")
+
 #: How long requests under way may take to end when the service stops, in seconds.
 _GRACE = 10.0
 #: How long collectors may take to part with their targets when the service stops, in seconds.
 _FAREWELL = 2.0
 #: How long a reload over HTTP waits for its turn, in seconds.
 _RELOAD_PATIENCE = 30.0
+#: How long a reload may take to read the settings and build the collectors, in seconds.
+_LOAD_PATIENCE = 10.0
+#: How long a signal may lie that came just before the main thread began to wait, in seconds:
+#: Python notes such a one, and wakes nobody.
+_PULSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +106,13 @@ class Service:
 
     def run(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve until a signal says stop; ConfigError or ServeError when it cannot begin."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]
         self.start_collectors()
+        # Not before: until here a signal ends us at once, also while a plug-in's import hangs.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
         server = self._server(listeners)
         server.start()
         for listener in listeners:
@@ -137,6 +147,24 @@ class Service:
         return server
 
     def _assemble_anew(self) -> tuple[Settings, Assembly]:
+        """Do so in a thread, since it runs plug-ins' code: that may hang, and raise anything."""
+        found: Future[tuple[Settings, Assembly]] = Future()
+        lane = Lane("bts-settings")
+        try:
+            lane.submit(lambda: _fulfil(found, self._load_anew))
+            lane.stop()
+            return found.result(_LOAD_PATIENCE)
+        except ConfigError:
+            raise
+        except TimeoutError as error:
+            message = f"not loaded within {_LOAD_PATIENCE:g} s: a plug-in or a file hangs"
+            raise ConfigError([Problem("settings", None, "", message)]) from error
+        except BaseException as error:
+            log.exception("the settings could not be loaded")
+            message = f"{type(error).__name__}: {text_of(error)}"
+            raise ConfigError([Problem("settings", None, "", message)]) from error
+
+    def _load_anew(self) -> tuple[Settings, Assembly]:
         settings = load(self._file, Registry)
         assembly = Assembly(settings, self.exporter.collectors)
         if assembly.problems:
@@ -172,20 +200,34 @@ class Service:
         before.close()
 
     def _loop(self) -> None:
-        interval = systemd.watchdog_seconds()
+        pulse = min(systemd.watchdog_seconds() or _PULSE, _PULSE)
         while True:
             systemd.notify("WATCHDOG=1")
-            try:
-                wish = self._inbox.get(timeout=interval)
-            except Empty:
-                continue
-            if wish is None:
-                return
-            try:
-                self.reload()
-            except ConfigError as error:
+            wishes = self._received(pulse)
+            reloads = [wish for wish in wishes if wish is not None]
+            error: ConfigError | None = None
+            if len(reloads) < len(wishes):
+                error = ConfigError([Problem("reload", None, "", "the service is stopping")])
+            elif reloads:
+                try:
+                    self.reload()  # one for all that asked before it began
+                except ConfigError as failure:
+                    error = failure
+            for wish in reloads:
                 wish.error = error
-            wish.done.set()
+                wish.done.set()
+            if len(reloads) < len(wishes):
+                return
+
+    def _received(self, seconds: float) -> list[_Reload | None]:
+        """Return all wishes there are, after waiting `seconds` at most for the first."""
+        wishes: list[_Reload | None] = []
+        try:
+            wishes.append(self._inbox.get(timeout=seconds))
+            while True:
+                wishes.append(self._inbox.get_nowait())
+        except Empty:
+            return wishes
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._inbox.put(None)
@@ -202,6 +244,13 @@ class Service:
             raise ConfigError([Problem("reload", None, "", message)])
         if wish.error:
             raise wish.error
+
+
+def _fulfil(promise: Future[_T], work: Callable[[], _T]) -> None:
+    try:
+        promise.set_result(work())
+    except BaseException as error:  # noqa: BLE001  # whoever waits for it shall judge
+        promise.set_exception(error)
 
 
 def _address(listener: socket.socket) -> str:

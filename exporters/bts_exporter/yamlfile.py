@@ -16,6 +16,10 @@ from bts_exporter.errors import ConfigError, Problem
 Path_ = tuple[str | int, ...]
 
 
+#: More than any settings have, and soon counted.
+_MAX_VALUES = 100_000
+
+
 class Hidden(str):
     """A string that came from outside the file and may be a secret: no message quotes it."""
 
@@ -41,6 +45,7 @@ class Document:
         self.problems: list[Problem] = []
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
+        self._values = 0
         self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
 
@@ -74,6 +79,7 @@ class Document:
 
     def _build(self, node: yaml.Node, path: Path_) -> Any:
         self._lines.setdefault(path, node.start_mark.line + 1)
+        self._count(1)
         if id(node) in self._open:
             self.problems.append(self.problem(path, "an alias of what it stands in"))
             return UNREADABLE
@@ -94,14 +100,25 @@ class Document:
         finally:
             self._open.discard(id(node))
 
+    def _count(self, values: int) -> None:
+        # Aliases of aliases: a few lines can stand for more than fits into memory.
+        self._values += values
+        if self._values > _MAX_VALUES:
+            message = f"more than {_MAX_VALUES} values, aliases written out"
+            raise ConfigError([Problem(self.file, None, "", message)])
+
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         # As it was before keys were merged in, also where an alias leads here again.
         written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)  # merge keys: <<
+        self._count(len(node.value))
         values: dict[str, yaml.Node] = {}
         own: set[str] = set()
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(self.problem(path, "a key must be a plain text"))
+                continue
             key = str(self._construct(key_node, path))
             here = (*path, key)
             if id(key_node) in written:
