@@ -195,6 +195,13 @@ def environment(**more: str) -> dict[str, str]:
     """Return an environment in which a new Python imports what this one does."""
     own = Path(bts_exporter.__file__).parents[1]
     roots = dict.fromkeys(str(Path(entry).resolve()) for entry in (own, *sys.path) if entry)
-    silent = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY")
+    silent = (
+        "PYTHONUNBUFFERED",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "WATCHDOG_USEC",
+        "CREDENTIALS_DIRECTORY",
+    )
     kept = {key: value for key, value in os.environ.items() if key not in silent}
     return {**kept, "PYTHONPATH": os.pathsep.join(roots), **more}

@@ -260,7 +260,7 @@ class Collector:
     Config: ClassVar[type[CollectorConfig]] = CollectorConfig
     #: Name of one of several collectors that one block of settings builds; empty for the type's.
     name: ClassVar[str] = ""
-    #: True only if it reads kernel memory alone and cannot hang: saves it a thread of its own.
+    #: True if it reads kernel files and answers at once: it shares a thread with others like it.
     local: ClassVar[bool] = False
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None

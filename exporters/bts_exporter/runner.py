@@ -76,6 +76,8 @@ class Run:
     def execute(self) -> None:
         """Collect, and remember how it ended; never raises."""
         with self._lock:
+            if self.executing:  # in another lane, which it was moved to
+                return
             self.executing = not self.expired
         if not self.executing:
             self._finish(Outcome(success=False, reason="timeout"))
@@ -104,6 +106,23 @@ class Run:
         end = min(deadline, self.deadline)
         if not self._done.wait(max(end - time.monotonic(), 0)) and deadline >= self.deadline:
             self.expire()
+
+    def wait_a_little(self, seconds: float) -> bool:
+        """Return whether the collection has ended, or was given up, within `seconds`."""
+        return self._done.wait(seconds) or self.expired
+
+    def has_lasted(self, seconds: float) -> bool:
+        """Return whether the collection has been at it for `seconds` and goes on."""
+        return self.executing and not self.ended and time.monotonic() - self.began >= seconds
+
+    def catch_up(self) -> None:
+        """Wait for the turn where the collector is now, if it has left the lane meanwhile."""
+        with self._lock:
+            left_behind = self.lane is not self.runner.lane
+            if not left_behind or self.executing or self.expired:
+                return
+            self.lane = self.runner.lane
+        self.lane.submit(self.execute)
 
     def extend(self, deadline: float) -> None:
         """Give the collection until `deadline`, for the sake of a scrape with more patience."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from bts_exporter.background import BackgroundRunner
 from bts_exporter.config import Common
@@ -15,6 +16,9 @@ from bts_exporter.runner import Run, Runner, Snapshot
 
 log = logging.getLogger("bts_exporter.scrape")
 
+#: How long one collector may keep others waiting that share its thread, in seconds.
+_HOLD_UP = 0.5
+
 
 class CollectorSet:
     """All configured collectors; a reload builds a new set that keeps what did not change."""
@@ -23,6 +27,7 @@ class CollectorSet:
         """Begin empty."""
         self.runners: list[Runner] = []
         self._local = Lane("bts-local")
+        self._parting = threading.Lock()
 
     def add(self, collector: Collector, kind: str, common: Common) -> Runner:
         """Take a collector in; it is idle until `start`."""
@@ -37,7 +42,7 @@ class CollectorSet:
         return runner
 
     def settle(self, runner: Runner) -> None:
-        """Move a collector that was taken over from another set into this set's shared thread."""
+        """Have a collector that shares a thread share this set's."""
         if not runner.own_lane:
             runner.lane = self._local
 
@@ -77,21 +82,33 @@ class CollectorSet:
         # Those that wait for somebody first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.collector.local)
         runs = {runner: runner.begin(deadline) for runner in order}
-        # The last first: when it has ended, so have those that share its thread, and nobody
-        # is woken for each of them.
+        self._wait_for_shared([run for run in runs.values() if not run.runner.own_lane], timeout)
+        # The last first: when it has ended, so have most, and nobody is woken for each of them.
         for run in reversed(runs.values()):
             run.wait(deadline)
-        self._part_from_stuck(runs.values())
         return [runner.look(runs[runner]) for runner in runners]
 
-    def _part_from_stuck(self, runs: Iterable[Run]) -> None:
-        """Leave a thread shared by all to the one collector that turned out to hang in it."""
+    def _wait_for_shared(self, runs: Sequence[Run], timeout: float) -> None:
+        """Wait for those that share a thread; one that holds the others up keeps it to itself."""
+        patience = min(_HOLD_UP, timeout / 4)
+        end = time.monotonic() + timeout
+        while runs and (left := end - time.monotonic()) > 0:
+            if runs[-1].wait_a_little(min(patience, left)):
+                return
+            self._part_from_stuck(runs, patience)
+
+    def _part_from_stuck(self, runs: Sequence[Run], patience: float) -> None:
+        with self._parting:
+            for run in runs:
+                runner = run.runner
+                if runner.lane is self._local and run.has_lasted(patience):
+                    runner.own_lane = True
+                    self._local = Lane("bts-local")
+                    for other in self.runners:
+                        self.settle(other)
+                    log.warning(
+                        "holds the others up: gets a thread of its own",
+                        extra={"collector": runner.identity},
+                    )
         for run in runs:
-            runner = run.runner
-            if runner.lane is self._local and run.expired and run.executing and not run.ended:
-                runner.own_lane = True
-                self._local = Lane("bts-local")
-                for other in self.runners:
-                    if not other.own_lane:
-                        other.lane = self._local
-                log.warning("gets a thread of its own", extra={"collector": runner.identity})
+            run.catch_up()

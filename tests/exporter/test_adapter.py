@@ -258,6 +258,11 @@ def test_settings_that_are_no_arguments(text: str, problem: str) -> None:
     assert list(map(str, schema.problems)) == [problem]
 
 
+def test_registry_is_no_setting() -> None:
+    """The registry that a collector would enter itself in is none of the user's business."""
+    assert "registry" not in adapt(ProcessCollector).Config.__struct_fields__
+
+
 def test_adapted_type_is_the_same_each_time() -> None:
     """A reload finds the type unchanged, so that the collector is kept."""
     assert adapt(Spool) is adapt(Spool)

@@ -12,6 +12,19 @@ from bts_exporter.selfmetrics import DECLARED
 from bts_exporter.service import Options
 from stubs import SPOOLDIR, drop_in
 
+#: A plug-in that writes down that it was told to stop.
+STOPS = """\
+from pathlib import Path
+from bts_exporter import Collector, CollectorConfig
+
+class Stops(Collector):
+    class Config(CollectorConfig):
+        path: str
+    def stop(self):
+        Path(self.config.path).touch()
+    def collect(self, scrape):
+        pass
+"""
 FAILS = '''\
 from bts_exporter import Collector, TargetError, counter
 
@@ -152,6 +165,26 @@ def test_once_of_what_is_not_there(config: Path) -> None:
     """A wrong name is an error, and what was started is stopped."""
     with pytest.raises(SelectionError, match="no such collector: zfs; there are: spool"):
         commands.once(options(config), collect=["zfs"], exclude=[])
+
+
+@pytest.mark.parametrize("command", ["check", "once", "wrong"])
+def test_collectors_are_stopped(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    """What a command started it has stopped when it ends, whatever came of it."""
+    mark = tmp_path / "stopped"
+    drop_in(config.parent / "plugins", "stops", STOPS)
+    configure(config, f"stops: {{path: {mark}}}")
+
+    if command == "check":
+        commands.check(options(config), connect=True)
+    elif command == "once":
+        once(config, capfd)
+    else:
+        with pytest.raises(SelectionError):
+            once(config, capfd, collect=["nothing"])
+
+    assert mark.exists()
 
 
 # collectors

@@ -266,7 +266,7 @@ def test_scrape_is_never_longer_than_the_settings_say() -> None:
         exporter.scrape_timeout = 0.05
         found = samples(page(exporter, timeout=3600))
 
-        assert found["bts_exporter_collector_success", ("hangs", "")] == 0
+        assert found["bts_exporter_collector_timeouts_total", ("hangs", "")] == 1
         assert not hang.go_on.is_set()
 
 

@@ -188,9 +188,7 @@ def test_constant_label_that_the_metric_has() -> None:
 
 # Any samples
 
-anything = st.text() | st.text(
-    st.characters(codec="utf-8") | st.sampled_from('"\\\n\r\0\udc80\ud800')
-)
+anything = st.text() | st.text(st.sampled_from('ab"\\\n\r\0\udc80\ud800'))
 numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 2**1024, 1e308, -0.0])
 
 

@@ -289,6 +289,7 @@ def test_emitting_a_histogram() -> None:
 
     found.emit_histogram(metric, [(0.5, 1), (10, 3), (float("inf"), 4)], 25, "q")
 
+    assert found.rejected is None
     assert found.samples[metric] == {
         ("_bucket", "q", "0.5"): 1,
         ("_bucket", "q", "10"): 3,

@@ -25,6 +25,15 @@ def values(scrape: Scrape) -> dict[str, dict[tuple[str, ...], float]]:
     return {metric.name: dict(found) for metric, found in scrape.samples.items()}
 
 
+def exists(number: int) -> bool:
+    """Return whether a file descriptor is open."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def process() -> dict[str, dict[tuple[str, ...], float]]:
     """Return the metrics of this process."""
     scrape = Scrape(math.inf)
@@ -163,6 +172,7 @@ def test_process_metrics_have_their_units() -> None:
     assert found["process_virtual_memory_bytes"][()] >= found["process_resident_memory_bytes"][()]
     assert found["process_resident_memory_bytes"][()] % page == 0
     assert abs(found["process_start_time_seconds"][()] - time.time()) < 60
+    assert found["process_open_fds"][()] == sum(map(exists, range(1000)))
     assert found["process_max_fds"] == {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
 
 

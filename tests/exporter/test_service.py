@@ -155,6 +155,7 @@ def test_reload_keeps_what_did_not_change(service: Service, place: Place) -> Non
     before = runners(service)
     service.reload()
     after = runners(service)
+    page(service)
 
     assert after == before
     assert [a.collector is before[name].collector for name, a in after.items()] == [True, True]
