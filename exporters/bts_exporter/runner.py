@@ -23,6 +23,9 @@ from bts_exporter.plugin import Collector, Key, Metric, Scrape
 
 log = logging.getLogger("bts_exporter.runner")
 
+#: How long what was absent is taken to be so, in seconds: hardware and kernel modules come seldom.
+_ABSENT_SECONDS = 60.0
+
 #: What a collector has at most, between the end of its I/O and the scrape's, in seconds.
 _RESERVE = 0.25
 
@@ -70,6 +73,7 @@ class Run:
         self.outcome: Outcome | None = None
         self.expired = False
         self.executing = False
+        self.nothing_to_read = False
         self._done = threading.Event()
         self._lock = threading.Lock()
 
@@ -86,6 +90,7 @@ class Run:
         try:
             self.runner.collector.collect(self.scrape)
         except NothingToRead as error:
+            self.nothing_to_read = True
             outcome = Outcome(supported=False, message=_one_line(text_of(error)))
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
             outcome = self.runner.failure(error, self.scrape)
@@ -146,6 +151,11 @@ class Run:
     def ended(self) -> bool:
         """Return whether the collection's thread is through with it."""
         return self._done.is_set()
+
+    @property
+    def found_nothing_lately(self) -> bool:
+        """Return whether there was nothing to read, so short ago that nobody need look again."""
+        return self.nothing_to_read and time.monotonic() - self.ended_at < _ABSENT_SECONDS
 
     def hinders(self, lane: Lane) -> bool:
         """Return whether another collection of the same collector in `lane` has to wait for it."""
@@ -223,6 +233,8 @@ class Runner:
         """Start a collection, or join the one under way; one that is late is never started twice."""
         with self._lock:
             current = self.current
+            if current and current.found_nothing_lately:
+                return current
             under_way = current and current.hinders(self.lane)
             if current and under_way and not current.expired:
                 current.extend(self.own_deadline(deadline))
