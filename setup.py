@@ -28,13 +28,22 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "hiredis>=3",
+        'jeepney>=0.8; sys_platform == "linux"',
         "msgspec>=0.19",
         "paho-mqtt>=2.1,<3",
+        'psutil>=5.9; sys_platform != "linux"',
         "pyyaml>=6",
         "urllib3>=2",
     ],
     extras_require={
-        "test": ["hypothesis>=6", "prometheus-client>=0.22", "pytest>=8", "redis>=6"],
+        "test": [
+            "hypothesis>=6",
+            "jeepney>=0.8",
+            "prometheus-client>=0.22",
+            "psutil>=5.9",
+            "pytest>=8",
+            "redis>=6",
+        ],
         "check": ["check-jsonschema>=0.29", "mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
     },
     packages=[package for root in ROOTS.values() for package in find_packages(root)],

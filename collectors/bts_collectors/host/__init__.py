@@ -11,6 +11,7 @@ from pkgutil import iter_modules
 from types import new_class
 from typing import Any, cast
 
+from bts_collectors.host._portable import portable
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Collector, CollectorConfig, Metric, Template
 
@@ -70,7 +71,7 @@ class Host(Collector):
         """Return a collector for each subsystem that `config` selects."""
         paths = {field: getattr(config, field) for field in Paths.__struct_fields__}
         return [
-            subsystem(_own_config(subsystem, config, paths))
+            portable(subsystem)(_own_config(subsystem, config, paths))
             for name, subsystem in SUBSYSTEMS.items()
             if name in config.enable or (subsystem.by_default and name not in config.disable)
         ]

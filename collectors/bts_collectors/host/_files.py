@@ -34,13 +34,14 @@ def read(path: str) -> bytes:
     return content
 
 
-def read_value(path: str) -> bytes | None:
+def read_value(path: str, folder: int | None = None) -> bytes | None:
     """Return the one value in `path`, a file of /sys; None where it cannot be read.
 
     For what may be missing without anything being wrong: devices come and go, drivers differ.
+    `folder` is a descriptor that a relative path begins at, which saves the way there.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY, dir_fd=folder)
         try:
             return os.read(descriptor, _CHUNK).strip()
         finally:

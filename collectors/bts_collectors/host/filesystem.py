@@ -88,7 +88,6 @@ class Filesystem(Subsystem):
     name = "filesystem"
     Config = FilesystemConfig
     Settings = FilesystemSettings
-    local = False
 
     size = gauge("node_filesystem_size_bytes", "Size (statvfs, f_blocks x f_frsize).", _MOUNT)
     free = gauge("node_filesystem_free_bytes", "Free space (statvfs, f_bfree x f_frsize).", _MOUNT)

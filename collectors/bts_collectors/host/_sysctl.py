@@ -1,0 +1,20 @@
+"""Files of /proc/sys that hold one number."""
+
+from __future__ import annotations
+
+from bts_collectors.host._files import lines, naming, read, unreadable
+
+
+def read_sysctl(path: str) -> int:
+    """Return the number in `path`; NothingToRead when it is absent, TargetError for other content."""
+    content = read(path)
+    with naming(path):
+        return parse_sysctl(content)
+
+
+def parse_sysctl(content: bytes) -> int:
+    """Return the number that is the only line of `content`; ValueError where it is not."""
+    rows = lines(content)
+    if len(rows) != 1 or not rows[0].isdigit():
+        raise unreadable(content)
+    return int(rows[0])

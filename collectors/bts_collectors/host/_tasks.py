@@ -1,0 +1,113 @@
+"""What /proc says of processes, read as cheaply as it can be: there may be thousands."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from bts_collectors.host._files import naming, text, unreadable
+from bts_exporter import NothingToRead, TargetError
+
+#: Bytes of a stat file: a name of 64 and 52 numbers fit well.
+_SIZE = 1024
+
+#: Fields behind the name that we know of, the last being the resident memory.
+_FIELDS = 22
+
+#: Position of the number of threads among them.
+_THREADS = 17
+
+#: What it means that a process has ended while we looked: that may be between any two steps.
+#: A security module may also keep some from us; errors such as too many open files are none of these.
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+
+
+class Stat(NamedTuple):
+    """What /proc/PID/stat says; times in ticks of the clock, memory in pages."""
+
+    name: str
+    state: str
+    user_ticks: int
+    system_ticks: int
+    threads: int
+    started: int  # ticks since boot
+    resident_pages: int
+
+
+def pids(procfs: str) -> dict[str, int]:
+    """Return the ids of all processes, with the inode numbers of their folders.
+
+    Another process with the same id has another number. NothingToRead without /proc, TargetError
+    where it hides processes.
+    """
+    try:
+        with os.scandir(procfs) as entries:
+            found = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
+    except FileNotFoundError:
+        msg = f"{procfs} is absent"
+        raise NothingToRead(msg) from None
+    # The first process is everywhere: who may not look at it sees but some of the others.
+    if read_stat(f"{procfs}/1") is None:
+        msg = (
+            f"{procfs} hides processes of other users: set ProtectProc=default in the systemd unit,"
+            " or the gid= of the mount option hidepid to a group that the exporter is in"
+        )
+        raise TargetError(reason="noperm", message=msg)
+    return found
+
+
+def read_stat(folder: str) -> Stat | None:
+    """Return the state of the process or thread in `folder`; None if it is gone, or not for us."""
+    try:
+        content = read_content(folder)
+    except GONE:
+        return None
+    with naming(f"{folder}/stat"):
+        return parse_stat(content)
+
+
+def read_content(folder: str) -> bytes:
+    """Return the stat file of the process or thread in `folder`; OSError if it is gone."""
+    descriptor = os.open(f"{folder}/stat", os.O_RDONLY)
+    try:
+        return os.read(descriptor, _SIZE)
+    finally:
+        os.close(descriptor)
+
+
+def read_state(folder: str) -> tuple[str, int] | None:
+    """Return state and number of threads of the process in `folder`; None as `read_stat` does."""
+    try:
+        content = read_content(folder)
+    except GONE:
+        return None
+    with naming(f"{folder}/stat"):
+        return parse_state(content)
+
+
+def parse_state(content: bytes) -> tuple[str, int]:
+    """Return state and number of threads from a stat file; ValueError for another format."""
+    rest = content.rpartition(b") ")[2]
+    # Only as far as the number of threads: this is read for every process at every scrape.
+    fields = rest.split(b" ", _THREADS + 1)
+    if len(fields) <= _THREADS + 1 or not rest.endswith(b"\n"):
+        raise unreadable(content)
+    return text(fields[0]), int(fields[_THREADS])
+
+
+def parse_stat(content: bytes) -> Stat:
+    """Return what a stat file says; ValueError for another format, or a part of it."""
+    # The name may hold spaces and parentheses, the last of which ends it.
+    head, _, rest = content.rpartition(b") ")
+    fields = rest.split()
+    if len(fields) < _FIELDS or not rest.endswith(b"\n"):
+        raise unreadable(content)
+    return Stat(
+        name=text(head[head.index(b"(") + 1 :]),
+        state=text(fields[0]),
+        user_ticks=int(fields[11]),
+        system_ticks=int(fields[12]),
+        threads=int(fields[17]),
+        started=int(fields[19]),
+        resident_pages=int(fields[21]),
+    )

@@ -1,0 +1,56 @@
+"""Which controllers of cgroups the kernel has, and how many groups each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bts_collectors.host._files import naming, read, text, unreadable
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import Scrape, gauge
+
+_SUBSYSTEM = ("subsys_name",)
+_HEADER = b"#subsys_name\thierarchy\tnum_cgroups\tenabled"
+
+
+class Cgroups(Subsystem):
+    """Controllers from /proc/cgroups."""
+
+    name = "cgroups"
+    by_default = False
+
+    cgroups = gauge(
+        "node_cgroups_cgroups",
+        "Groups in the hierarchy of the controller (/proc/cgroups, num_cgroups).",
+        _SUBSYSTEM,
+    )
+    enabled = gauge(
+        "node_cgroups_enabled", "Whether the controller is on (/proc/cgroups, enabled).", _SUBSYSTEM
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._path = f"{config.procfs}/cgroups"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the two numbers of each controller."""
+        content = read(self._path)
+        with naming(self._path):
+            for controller, cgroups, enabled in parse(content):
+                scrape.emit(self.cgroups, cgroups, controller)
+                scrape.emit(self.enabled, enabled, controller)
+
+
+def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
+    """Yield `(controller, groups, 0 or 1)` of each line; ValueError for one that says less."""
+    header, *rows = content.splitlines() or [b""]
+    if header != _HEADER:
+        raise unreadable(header)
+    for row in rows:
+        fields = row.split()
+        # The last field is a single digit: where it is there, the row was not cut off.
+        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not fields[2].isdigit():  # noqa: PLR2004  # the header's
+            raise unreadable(row)
+        yield text(fields[0]), int(fields[2]), int(fields[3])
+
+
+COLLECTOR = Cgroups

@@ -1,0 +1,80 @@
+"""How full the table of tracked connections is, and what did not fit."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_collectors.host._sysctl import read_sysctl
+from bts_exporter import NothingToRead, Scrape, gauge
+
+
+class Conntrack(Subsystem):
+    """Connection tracking from /proc/sys/net/netfilter and /proc/net/stat/nf_conntrack."""
+
+    name = "conntrack"
+
+    entries = gauge(
+        "node_nf_conntrack_entries",
+        "Connections tracked (/proc/sys/net/netfilter/nf_conntrack_count).",
+    )
+    limit = gauge(
+        "node_nf_conntrack_entries_limit",
+        "Limit of them (/proc/sys/net/netfilter/nf_conntrack_max).",
+    )
+    #: Gauges, though they only rise: the anchor has them so.
+    statistics: ClassVar = {
+        column: gauge(
+            f"node_nf_conntrack_stat_{column.decode()}",
+            f"Sum over all CPUs (/proc/net/stat/nf_conntrack, {column.decode()}).",
+        )
+        for column in (
+            b"found",
+            b"invalid",
+            b"ignore",
+            b"insert",
+            b"insert_failed",
+            b"drop",
+            b"early_drop",
+            b"search_restart",
+        )
+    }
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._count = f"{config.procfs}/sys/net/netfilter/nf_conntrack_count"
+        self._max = f"{config.procfs}/sys/net/netfilter/nf_conntrack_max"
+        self._statistics = f"{config.procfs}/net/stat/nf_conntrack"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the size, its limit and the statistics."""
+        for path, metric in ((self._count, self.entries), (self._max, self.limit)):
+            scrape.emit(metric, read_sysctl(path))
+        try:
+            content = read(self._statistics)
+        except NothingToRead:  # the kernel is built without them
+            return
+        with naming(self._statistics):
+            for column, value in parse(content).items():
+                if column in self.statistics:
+                    scrape.emit(self.statistics[column], value)
+
+
+def parse(content: bytes) -> dict[bytes, int]:
+    """Return the sum of each column over the CPUs; ValueError where it is no such table."""
+    header, *rows = lines(content) or [b""]
+    columns = header.split()
+    if columns[:1] != [b"entries"]:
+        raise unreadable(header)
+    sums = [0] * len(columns)
+    for line in rows:
+        values = line.split()
+        # isalnum: a number has neither a sign nor an underscore.
+        if len(values) != len(columns) or not all(map(bytes.isalnum, values)):
+            raise unreadable(line)
+        sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
+    return dict(zip(columns, sums, strict=True))
+
+
+COLLECTOR = Conntrack

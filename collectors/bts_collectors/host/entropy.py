@@ -1,0 +1,30 @@
+"""How much randomness the kernel has."""
+
+from __future__ import annotations
+
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_collectors.host._sysctl import read_sysctl
+from bts_exporter import Scrape, gauge
+
+
+class Entropy(Subsystem):
+    """The entropy pool from /proc/sys/kernel/random."""
+
+    name = "entropy"
+
+    values = (
+        ("entropy_avail", gauge("node_entropy_available_bits", "Bits there (entropy_avail).")),
+        ("poolsize", gauge("node_entropy_pool_size_bits", "Bits of the pool (poolsize).")),
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._folder = f"{config.procfs}/sys/kernel/random"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit both numbers."""
+        for file, metric in self.values:
+            scrape.emit(metric, read_sysctl(f"{self._folder}/{file}"))
+
+
+COLLECTOR = Entropy

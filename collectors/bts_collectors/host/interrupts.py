@@ -1,0 +1,106 @@
+"""How often each interrupt came to each processor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Scrape, counter
+
+
+class InterruptsSettings(CollectorConfig, frozen=True):
+    """Settings of `interrupts`; the expressions look at `type;info;devices`."""
+
+    name_include: re.Pattern[str] | None = None
+    name_exclude: re.Pattern[str] | None = None
+    #: Interrupts times processors are many series, of which most stay 0 for ever.
+    include_zeros: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both expressions are set."""
+        check_exclusive("name", self.name_include, self.name_exclude)
+
+
+class InterruptsConfig(Paths, frozen=True):
+    """Settings of `interrupts`, and where the files are."""
+
+    settings: InterruptsSettings = InterruptsSettings()
+
+
+class Interrupt(NamedTuple):
+    """A line of /proc/interrupts: its number or name, what is behind the counts, and these."""
+
+    kind: str
+    info: str
+    devices: str
+    counts: list[int]
+
+
+class Interrupts(Subsystem):
+    """Interrupts from /proc/interrupts."""
+
+    name = "interrupts"
+    by_default = False
+    Config = InterruptsConfig
+    Settings = InterruptsSettings
+
+    total = counter(
+        "node_interrupts_total",
+        "Interrupts of a kind that came to the processor (/proc/interrupts).",
+        ("cpu", "type", "info", "devices"),
+    )
+
+    config: InterruptsConfig
+
+    def __init__(self, config: InterruptsConfig) -> None:
+        super().__init__(config)
+        self._path = f"{config.procfs}/interrupts"
+        self._wants = Filter(config.settings.name_include, config.settings.name_exclude)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the counts of each interrupt that is wanted."""
+        content = read(self._path)
+        zeros = self.config.settings.include_zeros
+        with naming(self._path):
+            cpus, interrupts = parse(content)
+            for kind, info, devices, counts in interrupts:
+                if not self._wants(f"{kind};{info};{devices}"):
+                    continue
+                for cpu, count in zip(cpus, counts, strict=True):
+                    if count or zeros:
+                        scrape.emit(self.total, count, cpu, kind, info, devices)
+
+
+def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
+    """Return the processors, and the interrupts; ValueError for a line that makes no sense."""
+    header, *rows = lines(content) or [b""]
+    columns = header.split()
+    if not columns or not all(cpu.startswith(b"CPU") and cpu[3:].isdigit() for cpu in columns):
+        raise unreadable(header)
+    # Processors that are offline have no column.
+    return [text(cpu[3:]) for cpu in columns], _interrupts(rows, len(columns))
+
+
+def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
+    for row in rows:
+        kind, colon, rest = row.partition(b":")
+        if not colon:
+            raise unreadable(row)
+        fields = rest.split()
+        if len(fields) <= cpus:
+            continue  # ERR and MIS, which are counted once for all processors
+        counts = fields[:cpus]
+        if not all(map(bytes.isdigit, counts)):
+            raise unreadable(row)
+        name = kind.strip()
+        # A numbered one has its controller and, behind it, who it belongs to; others are described.
+        told = cpus + 1 if name.isdigit() else len(fields)
+        info, devices = b" ".join(fields[cpus:told]), b" ".join(fields[told:])
+        yield Interrupt(text(name), text(info), text(devices), list(map(int, counts)))
+
+
+COLLECTOR = Interrupts

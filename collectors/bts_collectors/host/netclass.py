@@ -1,0 +1,143 @@
+"""What each network device is and which state its link is in."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from bts_collectors.host._files import read_value, text
+from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+
+_DEVICE = ("device",)
+_IFF_UP = 1
+_BYTES_PER_MEGABIT = 1_000_000 // 8
+_NUMBER = re.compile(rb"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
+
+
+class NetclassSettings(CollectorConfig, frozen=True):
+    """Settings of `netclass`."""
+
+    device_include: re.Pattern[str] | None = None
+    device_exclude: re.Pattern[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both expressions are set."""
+        check_exclusive("device", self.device_include, self.device_exclude)
+
+
+class NetclassConfig(Paths, frozen=True):
+    """Settings of `netclass`, and where the files are."""
+
+    settings: NetclassSettings = NetclassSettings()
+
+
+class _Field(NamedTuple):
+    """A file of a device, what its number is called, and what it is multiplied by."""
+
+    file: str
+    metric: Metric
+    factor: int = 1
+
+
+def _field(file: str, name: str, what: str, factor: int = 1) -> _Field:
+    declare = counter if name.endswith("_total") else gauge
+    metric = declare(f"node_network_{name}", f"{what} (/sys/class/net/DEVICE/{file}).", _DEVICE)
+    return _Field(file, metric, factor)
+
+
+class Netclass(Subsystem):
+    """Network devices from /sys/class/net."""
+
+    name = "netclass"
+    Config = NetclassConfig
+    Settings = NetclassSettings
+
+    up = gauge(
+        "node_network_up", "The link is up (/sys/class/net/DEVICE/operstate is up).", _DEVICE
+    )
+    info = gauge(
+        "node_network_info",
+        "A metric with a constant '1' value, labelled by files of /sys/class/net/DEVICE;"
+        " adminstate is the flag IFF_UP.",
+        ("device", "address", "broadcast", "duplex", "operstate", "adminstate", "ifalias"),
+    )
+    fields = (
+        _field("addr_assign_type", "address_assign_type", "How it got its address"),
+        _field("carrier", "carrier", "There is a carrier"),
+        _field("carrier_changes", "carrier_changes_total", "Changes of the carrier"),
+        _field("carrier_up_count", "carrier_up_changes_total", "Times that the carrier came"),
+        _field("carrier_down_count", "carrier_down_changes_total", "Times that the carrier went"),
+        _field("dev_id", "device_id", "Number among devices that share an address"),
+        _field("dormant", "dormant", "It waits for something before it can be used"),
+        _field("flags", "flags", "Flags of the device"),
+        _field("ifindex", "iface_id", "Index of the device"),
+        _field("iflink", "iface_link", "Index of the device it is linked to"),
+        _field("link_mode", "iface_link_mode", "Link mode"),
+        _field("mtu", "mtu_bytes", "Largest packet"),
+        _field("name_assign_type", "name_assign_type", "How it got its name"),
+        _field("netdev_group", "net_dev_group", "Group"),
+        _field("speed", "speed_bytes", "Bytes a second; none if unknown", _BYTES_PER_MEGABIT),
+        _field("tx_queue_len", "transmit_queue_length", "Length of the queue for sending"),
+        _field("type", "protocol_type", "Type of the device, as of ARP"),
+    )
+
+    config: NetclassConfig
+
+    def __init__(self, config: NetclassConfig) -> None:
+        super().__init__(config)
+        self._folder = f"{config.sysfs}/class/net"
+        settings = config.settings
+        self._wants = Filter(settings.device_include, settings.device_exclude)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit what is known of each device that is wanted."""
+        try:
+            devices = sorted(os.listdir(self._folder))  # noqa: PTH208  # no need of Path objects
+        except (FileNotFoundError, NotADirectoryError):
+            msg = f"{self._folder} is absent"
+            raise NothingToRead(msg) from None
+        for device in devices:
+            if self._wants(device):
+                self._emit(scrape, device)
+
+    def _emit(self, scrape: Scrape, device: str) -> None:
+        try:
+            folder = os.open(f"{self._folder}/{device}", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return  # a file such as bonding_masters, or the device has just gone
+        try:
+            self._emit_device(scrape, device, folder)
+        finally:
+            os.close(folder)
+
+    def _emit_device(self, scrape: Scrape, device: str, folder: int) -> None:
+        flags = parse_number(read_value("flags", folder))
+        if flags is None:
+            return
+        states = [
+            text(read_value(file, folder) or b"")
+            for file in ("address", "broadcast", "duplex", "operstate", "ifalias")
+        ]
+        address, broadcast, duplex, operstate, alias = states
+        admin = "up" if flags & _IFF_UP else "down"
+        scrape.emit(self.up, int(operstate == "up"), device)
+        scrape.emit(self.info, 1, device, address, broadcast, duplex, operstate, admin, alias)
+        for file, metric, factor in self.fields:
+            value = flags if file == "flags" else parse_number(read_value(file, folder))
+            if value is not None:
+                scrape.emit(metric, value * factor, device)
+
+
+def parse_number(value: bytes | None) -> int | None:
+    """Return a number as /sys has them, decimal or `0x...`; None for anything else, such as -1.
+
+    -1 is how drivers say that they do not know.
+    """
+    found = _NUMBER.fullmatch(value or b"")
+    return int(found[0], 0) if found else None
+
+
+COLLECTOR = Netclass

@@ -1,0 +1,91 @@
+"""How long tasks waited for CPU, memory and I/O: pressure stall information."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import ClassVar
+
+from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import NothingToRead, Scrape, counter
+
+_MICROSECONDS = 1e6
+
+
+class Pressure(Subsystem):
+    """Stalls from /proc/pressure."""
+
+    name = "pressure"
+
+    stalls: ClassVar = {
+        ("cpu", b"some"): counter(
+            "node_pressure_cpu_waiting_seconds_total",
+            "Time in which some task waited for CPU (/proc/pressure/cpu, some, total).",
+        ),
+        ("io", b"some"): counter(
+            "node_pressure_io_waiting_seconds_total",
+            "Time in which some task waited for I/O (/proc/pressure/io, some, total).",
+        ),
+        ("io", b"full"): counter(
+            "node_pressure_io_stalled_seconds_total",
+            "Time in which all tasks waited for I/O (/proc/pressure/io, full, total).",
+        ),
+        ("memory", b"some"): counter(
+            "node_pressure_memory_waiting_seconds_total",
+            "Time in which some task waited for memory (/proc/pressure/memory, some, total).",
+        ),
+        ("memory", b"full"): counter(
+            "node_pressure_memory_stalled_seconds_total",
+            "Time in which all tasks waited for memory (/proc/pressure/memory, full, total).",
+        ),
+        ("irq", b"full"): counter(
+            "node_pressure_irq_stalled_seconds_total",
+            "Time in which all tasks waited for interrupts (/proc/pressure/irq, full, total).",
+        ),
+    }
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._folder = f"{config.procfs}/pressure"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the stalls that this kernel accounts for."""
+        found = [self._emit(scrape, what) for what in ("cpu", "io", "memory", "irq")]
+        if not any(found):
+            msg = f"{self._folder} is absent, or switched off (psi=0)"
+            raise NothingToRead(msg)
+
+    def _emit(self, scrape: Scrape, what: str) -> bool:
+        path = f"{self._folder}/{what}"
+        try:
+            content = read(path)
+        except NothingToRead:
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:  # switched off
+                return False
+            raise
+        with naming(path):
+            # The one line of irq has no end on some kernels.
+            for share, seconds in parse(content if what != "irq" else content.rstrip() + b"\n"):
+                metric = self.stalls.get((what, share))
+                if metric is not None:
+                    scrape.emit(metric, seconds)
+        return True
+
+
+def parse(content: bytes) -> Iterator[tuple[bytes, float]]:
+    """Yield `(some or full, seconds)` of each line; ValueError for one without a total."""
+    rows = lines(content)
+    if not rows:
+        raise unreadable(content)
+    for line in rows:
+        share, _, rest = line.partition(b" ")
+        _, found, total = rest.rpartition(b"total=")
+        if not found or not total.isdigit():
+            raise unreadable(line)
+        yield share, int(total) / _MICROSECONDS
+
+
+COLLECTOR = Pressure

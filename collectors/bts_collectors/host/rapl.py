@@ -1,0 +1,77 @@
+"""How much energy processors and memory have used."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from bts_collectors.host._devices import devices
+from bts_collectors.host._files import naming, read, read_value, text, unreadable
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import Kind, NothingToRead, Scrape, Template
+
+_MICROJOULES = 1e6
+
+#: `package-0`: the number is the index of those that share the name.
+_NUMBERED = re.compile(r"([^-]*)-(\d{1,9})")
+_NO_LETTER = re.compile(r"\W", re.ASCII)
+
+
+class Rapl(Subsystem):
+    """Energy counters from /sys/class/powercap."""
+
+    name = "rapl"
+
+    joules = Template(
+        "node_rapl_{field}_joules_total",
+        "Energy that {field} used (/sys/class/powercap/ZONE/energy_uj).",
+        Kind.COUNTER,
+        ("index", "path"),
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._folder = f"{config.sysfs}/class/powercap"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the counter of each zone; NothingToRead where only root may see them."""
+        found = (
+            (f"{self._folder}/{z}", read_value(f"{self._folder}/{z}/name"))
+            for z in devices(self._folder)
+        )
+        zones = list(indexed((path, text(name)) for path, name in found if name))
+        if not zones:
+            msg = f"{self._folder} has no zones"
+            raise NothingToRead(msg)
+        for path, name, index in zones:
+            energy = _microjoules(f"{path}/energy_uj") / _MICROJOULES
+            scrape.emit(self.joules.of(_NO_LETTER.sub("_", name)), energy, index, path)
+
+
+def _microjoules(path: str) -> int:
+    try:
+        content = read(path).strip()
+    except PermissionError:
+        # Since it tells what is being computed (CVE-2020-8694).
+        msg = f"{path} is for root alone: give CAP_DAC_READ_SEARCH to have it"
+        raise NothingToRead(msg) from None
+    with naming(path):
+        if not content.isdigit():
+            raise unreadable(content)
+        return int(content)
+
+
+def indexed(zones: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield `(path, name, index)` of `(path, name)`: the number in the name, else in their order."""
+    seen: Counter[str] = Counter()
+    for path, full in zones:
+        if found := _NUMBERED.fullmatch(full):
+            name, index = found[1], int(found[2])
+        else:
+            name, index = full, seen[full]
+        seen[name] = index + 1
+        yield path, name, str(index)
+
+
+COLLECTOR = Rapl

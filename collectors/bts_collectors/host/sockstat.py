@@ -1,0 +1,63 @@
+"""How many sockets of each protocol there are, and what memory they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_exporter import Kind, NothingToRead, Scrape, Template
+
+
+class Sockstat(Subsystem):
+    """Sockets from /proc/net/sockstat and /proc/net/sockstat6."""
+
+    name = "sockstat"
+
+    field = Template(
+        "node_sockstat_{field}",
+        "Field {field}: protocol and name (/proc/net/sockstat, sockstat6).",
+        Kind.GAUGE,
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._paths = (f"{config.procfs}/net/sockstat", f"{config.procfs}/net/sockstat6")
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
+        absent = []
+        for path in self._paths:
+            try:
+                content = read(path)
+            except NothingToRead as error:  # no IPv6, or no IPv4
+                absent.append(error)
+                continue
+            with naming(path):
+                for field, value in parse(content):
+                    scrape.emit(self.field.of(field), value)
+                    if field.endswith("_mem"):
+                        pages = os.sysconf("SC_PAGE_SIZE")
+                        scrape.emit(self.field.of(f"{field}_bytes"), value * pages)
+        if len(absent) == len(self._paths):
+            raise absent[0]
+
+
+def parse(content: bytes) -> Iterator[tuple[str, int]]:
+    """Yield `(protocol_name, number)`; ValueError for a line that is no protocol with pairs."""
+    rows = lines(content)
+    if not rows:
+        raise unreadable(content)
+    for line in rows:
+        protocol, colon, rest = text(line).partition(": ")
+        words = rest.split()
+        if not (line.isascii() and colon and f"{protocol}_".isidentifier()) or len(words) % 2:
+            raise unreadable(line)
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            if not name.isidentifier():
+                raise unreadable(line)
+            yield f"{protocol}_{name}", int(value)
+
+
+COLLECTOR = Sockstat

@@ -1,0 +1,130 @@
+"""What damaged files may do to the subsystems of one file each: samples, or an error that names it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bts_collectors.host import SUBSYSTEMS
+from bts_exporter import NothingToRead, Scrape, TargetError
+
+#: The file of a subsystem, and what it may hold.
+FILES: dict[str, tuple[str, bytes]] = {
+    "vmstat": ("proc/vmstat", b"nr_free_pages 977\npgpgin 1234\noom_kill 1\n"),
+    "netstat": (
+        "proc/net/netstat",
+        (
+            b"TcpExt: SyncookiesSent PruneCalled ListenDrops\nTcpExt: 11 22 33\n"
+            b"IpExt: InNoRoutes InOctets\nIpExt: 55 66\n"
+        ),
+    ),
+    "snmp6": ("proc/net/snmp6", b"Ip6InOctets                     \t1415\nIcmp6InMsgs \t17\n"),
+    "pressure": (
+        "proc/pressure/io",
+        (
+            b"some avg10=0.10 avg60=2.00 avg300=3.85 total=15000\n"
+            b"full avg10=0.20 avg60=3.00 avg300=4.95 total=25000\n"
+        ),
+    ),
+    "sockstat": (
+        "proc/net/sockstat",
+        b"sockets: used 229\nTCP: inuse 41 orphan 0 tw 52 alloc 17 mem 23\n",
+    ),
+    "softnet": (
+        "proc/net/softnet_stat",
+        b"0000000a " * 12 + b"00000000\n" + b"0000002b " * 13 + b"\n",
+    ),
+    "filefd": ("proc/sys/fs/file-nr", b"1024\t0\t922337\n"),
+    "entropy": ("proc/sys/kernel/random/entropy_avail", b"256\n"),
+    "kernel_hung": ("proc/sys/kernel/hung_task_detect_count", b"12\n"),
+    "arp": (
+        "proc/net/arp",
+        (
+            b"IP address  HW type  Flags  HW address  Mask  Device\n"
+            b"192.168.1.1  0x1  0x2  cc:aa:dd:ee:aa:bb  *  eth0\n"
+            b"192.168.1.2  0x1  0x2  cc:aa:dd:ee:aa:bc  *  eth1\n"
+        ),
+    ),
+    "processes": ("proc/sys/kernel/pid_max", b"4194304\n"),
+}
+#: Those whose name is not the subsystem's.
+SUBSYSTEM = {"snmp6": "netstat"}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Give a folder that examples write their files to, one after another."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+def samples(folder: Path, name: str, content: bytes) -> set[tuple[str, tuple[str, ...], float]]:
+    """Return the samples of a subsystem whose file holds `content`; its error must name that file."""
+    file = FILES[name][0]
+    path = folder / name / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    if name == "snmp6":  # the tables are needed, too
+        path.with_name("snmp").write_bytes(b"Tcp: X\nTcp: 1\n")
+    kind = SUBSYSTEMS[SUBSYSTEM.get(name, name)]
+    scrape = Scrape(monotonic() + 60)
+    try:
+        kind(kind.Config(procfs=str(folder / name / "proc"))).collect(scrape)
+    except TargetError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017  # samples before it count
+        assert len(str(error)) < 300  # noqa: PT017
+    except NothingToRead:
+        pass  # another file, of which there is none here
+    return {
+        (metric.name, labels, value)
+        for metric, values in scrape.samples.items()
+        for labels, value in values.items()
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_samples_are_valid(folder: Path, name: str) -> None:
+    """The files that are damaged below give samples as they are."""
+    assert samples(folder, name, FILES[name][1])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cut_off(folder: Path, name: str) -> None:
+    """A file cut off anywhere gives no sample that the whole file does not give."""
+    content = FILES[name][1]
+    whole = samples(folder, name, content)
+
+    # Of a table that is cut off, the rows that are left are counted.
+    fewer = {("node_arp_entries", ("eth0",), 1), ("node_arp_entries", ("eth1",), 1)}
+    for end in range(len(content)):
+        assert samples(folder, name, content[:end]) <= whole | fewer
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(deadline=None, max_examples=100)
+@given(content=st.binary(max_size=300))
+def test_noise(folder: Path, name: str, content: bytes) -> None:
+    """Bytes without a meaning give samples or an error that names the file."""
+    samples(folder, name, content)
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_damage(folder: Path, name: str, data: st.DataObject) -> None:
+    """A file with a damaged place gives samples or an error that names it."""
+    content = FILES[name][1]
+    begin = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(begin, len(content)))
+    patch = data.draw(
+        st.binary(max_size=40)
+        | st.sampled_from([b"\n", b" ", b"\t", b"\0", b"-", b"\xff", b"9" * 30, b"9" * 5000])
+    )
+
+    samples(folder, name, content[:begin] + patch + content[end:])

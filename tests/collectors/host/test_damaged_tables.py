@@ -1,0 +1,143 @@
+"""What damage may do to the files of some more subsystems: true values, or an error naming the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bts_collectors.host import SUBSYSTEMS, conntrack, os_release, schedstat, selinux, udp_queues
+from bts_collectors.host.netclass import parse_number
+from bts_exporter import NothingToRead, TargetError
+from bts_exporter.testing import collect
+
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+UDP = b"""\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+    0: 00000000:0016 00000000:0000 07 00000015:00000000 00:00000000 00000000     0        0 2740 1
+    1: 0100007F:0035 00000000:0000 07 00000000:000000A0 00:00000000 00000000     0        0 2741 1
+"""
+SCHEDSTAT = b"""\
+version 15
+timestamp 15819019232
+cpu0 498494191 0 3533438552 2553969831 3853684107 2465731542 2045936778163039 343796328169361 4767485306
+domain0 00000000,00000003 212499247 210112015 1861015 1860405436 536440 369895 32599 210079416 25368550
+cpu1 518377256 0 4155211005 2778589869 10466382 2867629021 1904686152592476 364107263788241 5145567945
+"""
+CONNTRACK = b"""\
+entries  searched found new invalid ignore insert insert_failed drop early_drop search_restart
+00000021  00000000 00000000 00000000 00000003 0000588a 00000000 00000000 00000000 00000000 00000001
+00000021  00000000 00000002 00000000 00000002 000056a4 00000000 00000000 00000000 00000000 00000010
+"""
+OS_RELEASE = b"""\
+NAME="Ubuntu"
+VERSION_ID='22.04'
+ID=ubuntu
+SUPPORT_END=2032-04-01
+"""
+SELINUX = b"# comment\nSELINUX=permissive\nSELINUXTYPE=targeted\n"
+
+
+def numbers_of_schedstat(content: bytes) -> Iterator[int]:
+    """Yield the numbers of all rows."""
+    for _, *numbers in schedstat.parse(content):
+        yield from numbers
+
+
+PARSERS: dict[str, tuple[Callable[[bytes], Iterable[Any]], bytes]] = {
+    "udp_queues": (udp_queues.parse, UDP),
+    "schedstat": (numbers_of_schedstat, SCHEDSTAT),
+    "conntrack": (lambda content: conntrack.parse(content).values(), CONNTRACK),
+    "os": (lambda content: map(len, os_release.parse(content).values()), OS_RELEASE),
+    "selinux": (lambda content: [(selinux.parse(content) or 0) + 1], SELINUX),
+    "netclass": (lambda content: [parse_number(content) or 0], b"0x1003"),
+}
+
+
+def values(name: str, content: bytes) -> list[int] | None:
+    """Return the values read of `content`; None for a ValueError."""
+    try:
+        return list(PARSERS[name][0](content))
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_samples_are_valid(name: str) -> None:
+    """The files that are damaged below make sense as they are."""
+    assert values(name, PARSERS[name][1])
+
+
+@pytest.mark.parametrize("name", ["udp_queues", "schedstat", "conntrack"])
+def test_cut_off(name: str) -> None:
+    """Of a line that is cut off nothing counts: the values are those of the whole lines before it."""
+    content = PARSERS[name][1]
+
+    for end in range(len(content)):
+        whole = content[: content.rfind(b"\n", 0, end) + 1]
+        assert values(name, content[:end]) == values(name, whole)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None, max_examples=200)
+@given(content=st.binary(max_size=300))
+def test_noise(name: str, content: bytes) -> None:
+    """Bytes without a meaning give values that are no less than 0, or a ValueError."""
+    assert all(value >= 0 for value in values(name, content) or [])
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_damage(name: str, data: st.DataObject) -> None:
+    """A file with a damaged place gives values that are no less than 0, or a ValueError."""
+    content = PARSERS[name][1]
+    begin = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(begin, len(content)))
+    marks = [b"\n", b" ", b"\0", b"-1 ", b"1_0", b"\xff", b"9" * 400]
+    patch = data.draw(st.binary(max_size=40) | st.sampled_from(marks))
+
+    assert all(value >= 0 for value in values(name, content[:begin] + patch + content[end:]) or [])
+
+
+#: Where the file of each is; the ones without which there is nothing to read.
+FILES = {
+    "udp_queues": "proc/net/udp",
+    "schedstat": "proc/schedstat",
+    "conntrack": "proc/sys/net/netfilter/nf_conntrack_count",
+    "os": "root/etc/os-release",
+    "selinux": "sys/fs/selinux/enforce",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_garbage_is_an_error(machine: Machine, name: str) -> None:
+    """A file of garbage makes the collection fail, and the message names the file."""
+    paths = machine({FILES[name]: "\udcff\0 what\n\n1 2\n" * 20})
+    subsystem = SUBSYSTEMS[name]
+
+    with pytest.raises(TargetError, match=f"{FILES[name]}: ") as caught:
+        collect(subsystem(subsystem.Config(**paths)))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_unreadable_is_an_error(machine: Machine, name: str) -> None:
+    """A file that cannot be read is an error that names it, and not the same as an absent one."""
+    subsystem = SUBSYSTEMS[name]
+
+    with pytest.raises(OSError, match=f"Is a directory: '.*{FILES[name]}'"):
+        collect(subsystem(subsystem.Config(**machine({f"{FILES[name]}/below": ""}))))
+
+
+@pytest.mark.parametrize("name", [*FILES, "dmi", "netclass"])
+def test_absent_is_nothing_to_read(machine: Machine, name: str) -> None:
+    """Without /proc, /sys and /etc, as on other systems, there is nothing to read."""
+    subsystem = SUBSYSTEMS[name]
+
+    with pytest.raises(NothingToRead):
+        collect(subsystem(subsystem.Config(**machine({}))))
