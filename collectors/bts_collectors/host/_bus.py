@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import count, islice
 from types import TracebackType
 from typing import Any, Self
@@ -62,13 +63,12 @@ class Bus:
         self._parser = Parser()
         self._serials = count(1)
         self._socket = socket.socket(socket.AF_UNIX)
-        try:
+        with ExitStack() as unless_connected:
+            unless_connected.callback(self._socket.close)
             self._authenticate()
             if not direct:
                 self._ask(message_bus.Hello())
-        except BaseException:
-            self._socket.close()
-            raise
+            unless_connected.pop_all()
 
     def __enter__(self) -> Self:
         """Return the connection."""
