@@ -118,13 +118,18 @@ def test_damage(name: str, data: st.DataObject) -> None:
 
 
 FILES = {
+    "conntrack": "proc/sys/net/netfilter/nf_conntrack_count",
     "cpu": "proc/stat",
     "diskstats": "proc/diskstats",
     "filesystem": "proc/1/mountinfo",
     "loadavg": "proc/loadavg",
     "meminfo": "proc/meminfo",
     "netdev": "proc/net/dev",
+    "os": "root/etc/os-release",
+    "schedstat": "proc/schedstat",
+    "selinux": "sys/fs/selinux/enforce",
     "stat": "proc/stat",
+    "udp_queues": "proc/net/udp",
 }
 
 
@@ -146,7 +151,7 @@ def test_unreadable_is_an_error(machine: Machine, name: str) -> None:
     paths = machine({f"{FILES[name]}/below": ""})
     machine({"proc/self/mountinfo/below": ""})
 
-    with pytest.raises(OSError, match=r"Is a directory: '.*/proc/"):
+    with pytest.raises(OSError, match=r"Is a directory: '.*/(proc|root|sys)/"):
         collect(subsystem(subsystem.Config(**paths)))
 
 
