@@ -167,6 +167,21 @@ def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
         assert (runner.totals.errors, lines(caplog)) == ({}, [])
 
 
+def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a minute the answer stays the same; after it what came in the meantime is found."""
+    stub = Stub(raising(NothingToRead("no /proc/mdstat")))
+    with runner_of(stub) as runner:
+        shots = [collect(runner) for _ in range(3)]
+        asked = stub.collections
+        monkeypatch.setattr("bts_exporter.runner._ABSENT_SECONDS", 0)
+        stub.behave = emit_two
+        found = collect(runner)
+
+    assert asked == 1
+    assert [shot.outcome.supported for shot in shots] == [False] * 3
+    assert (found.outcome.supported, found.samples) == (True, SERIES)
+
+
 # One line for each change of state
 
 
@@ -206,8 +221,11 @@ def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) 
     """Nothing listening is as if it were not configured: no failure, no samples, one line."""
     caplog.set_level(logging.INFO, "bts_exporter")
     error = targeted("refused", "nothing listens at redis://127.0.0.1:6379")
-    with runner_of(Stub(raising(error)), optional=True) as runner:
+    stub = Stub(raising(error))
+    with runner_of(stub, optional=True) as runner:
         shots = [collect(runner) for _ in range(3)]
+
+        assert stub.collections == 3
 
         assert [shot.samples for shot in shots] == [{}] * 3
         assert (shots[0].outcome.success, shots[0].outcome.supported) == (True, False)

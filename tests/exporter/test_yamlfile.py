@@ -20,14 +20,19 @@ def problems(text: str, file: str = "c.yaml") -> list[str]:
     return list(map(str, found))
 
 
+def sound(text: str) -> Document:
+    """Return a document with nothing wrong in it."""
+    document = Document("c.yaml", text)
+    assert document.problems == []
+    return document
+
+
 # Values and their places
 
 
 def test_values_and_lines() -> None:
     """A document is plain values, and every one of them knows its line."""
-    document = Document(
-        "c.yaml", "a: 1\nb:\n  - x\n  - c: [true, null]\n    d: 0.5\n'5': 2024-01-02\n"
-    )
+    document = sound("a: 1\nb:\n  - x\n  - c: [true, null]\n    d: 0.5\n'5': 2024-01-02\n")
 
     assert document.value == {
         "a": 1,
@@ -51,7 +56,7 @@ def test_values_and_lines() -> None:
 
 def test_line_of_what_is_missing() -> None:
     """What is not there has the line of what it would stand in."""
-    document = Document("c.yaml", "a: 1\nb:\n  c: 2\n")
+    document = sound("a: 1\nb:\n  c: 2\n")
 
     assert document.line(("b", "missing", "deeper")) == 2
     assert document.line(("missing",)) == 1
@@ -60,12 +65,12 @@ def test_line_of_what_is_missing() -> None:
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "null\n", "~\n"])
 def test_empty_document(text: str) -> None:
     """An empty file is no error: it says nothing."""
-    assert Document("c.yaml", text).value is None
+    assert sound(text).value is None
 
 
 def test_keys_are_text() -> None:
     """Whatever YAML takes a key for, it is its text: YAML 1.1 has a number for some."""
-    assert Document("c.yaml", "1: a\ntrue: b\n~: c\n").value == {
+    assert sound("1: a\ntrue: b\n~: c\n").value == {
         "1": "a",
         "True": "b",
         "None": "c",
@@ -91,7 +96,7 @@ def test_spelling_of_paths(path: tuple[str | int, ...], text: str) -> None:
 
 def test_aliases() -> None:
     """What is written once can stand in several places; its line is where it is written."""
-    document = Document("c.yaml", "a: &x {k: [1]}\nb: *x\n")
+    document = sound("a: &x {k: [1]}\nb: *x\n")
 
     assert document.value == {"a": {"k": [1]}, "b": {"k": [1]}}
     assert document.line(("b",)) == 2
@@ -102,7 +107,7 @@ def test_merges() -> None:
     """Merged keys give way to those in place, and of several merges the first has precedence."""
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  <<: [*a, *b]\n  x: 3\n"
 
-    document = Document("c.yaml", text)
+    document = sound(text)
 
     assert document.value["c"] == {"x": 3, "y": 1, "z": 2}
     assert document.line(("c", "x")) == 5
@@ -113,7 +118,7 @@ def test_alias_of_a_block_with_a_merge() -> None:
     """A block with an overridden key can be used twice."""
     text = "- &a {x: 1}\n- &b {<<: *a, x: 2}\n- *b\n- {<<: *b, y: 3}\n"
 
-    assert Document("c.yaml", text).value == [{"x": 1}, {"x": 2}, {"x": 2}, {"x": 2, "y": 3}]
+    assert sound(text).value == [{"x": 1}, {"x": 2}, {"x": 2}, {"x": 2, "y": 3}]
 
 
 def test_alias_of_what_it_stands_in() -> None:
@@ -229,7 +234,7 @@ def test_python_objects_are_not_made() -> None:
 @pytest.mark.parametrize("sign", ["=", "<<"])
 def test_sign_that_yaml_has_a_type_for(sign: str) -> None:
     """A value that is one of YAML's signs is that text."""
-    assert Document("c.yaml", f"a: {sign}\n").value == {"a": sign}
+    assert sound(f"a: {sign}\n").value == {"a": sign}
 
 
 # Values from elsewhere
@@ -239,7 +244,7 @@ def test_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tag !env puts a variable's value in its place."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
 
-    assert Document("c.yaml", "a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+    assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
 
 
 def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +288,7 @@ def test_value_from_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "redis").write_text("hunter2\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
-    assert Document("c.yaml", "a: !credential redis\n").value == {"a": "hunter2"}
+    assert sound("a: !credential redis\n").value == {"a": "hunter2"}
 
 
 def test_credential_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +324,7 @@ def test_credential_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_values_from_elsewhere_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """What came from outside the file may be a secret: no message quotes it by accident."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
-    value = Document("c.yaml", "!env STUB_PASSWORD").value
+    value = sound("!env STUB_PASSWORD").value
 
     assert isinstance(value, Hidden)
     assert repr(value) == "<hidden>"
@@ -334,7 +339,7 @@ def test_secret_that_is_overridden_need_not_be_there(monkeypatch: pytest.MonkeyP
         "- &base {user: a}\n- <<: {password: !env STUB_MISSING}\n  password: !env STUB_PASSWORD\n"
     )
 
-    assert Document("c.yaml", text).value[1] == {"password": "hunter2"}
+    assert sound(text).value[1] == {"password": "hunter2"}
 
 
 # Files
