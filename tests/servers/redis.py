@@ -14,7 +14,7 @@ import redis
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_exporter import Scrape, Secret, TargetError, Url, testing
-from servers import Process, free_port, listens, need
+from servers import Process, free_port, listens, need, wait_until
 
 #: Starts a server of the test's own, with further arguments for redis-server.
 MakeRedis = Callable[..., "RedisServer"]
@@ -139,10 +139,14 @@ def redis_listener() -> Iterator[Listen]:
         threads[-1].start()
         return Url("redis", "127.0.0.1", listener.getsockname()[1])
 
+    def all_ended() -> bool:
+        # Again and again: a thread may have accepted a connection since we looked.
+        for one in (*listeners, *connections):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        return not any(thread.is_alive() for thread in threads)
+
     yield start
+    wait_until(all_ended, "listeners ended")
     for one in (*listeners, *connections):
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
         one.close()
-    for thread in threads:
-        thread.join(10)
