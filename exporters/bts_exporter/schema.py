@@ -163,7 +163,7 @@ def _reword(message: str, raw: Any) -> str:
 
 
 def _words(error: Exception) -> str:
-    known = isinstance(error, TypeError | ValueError)
+    known = isinstance(error, TypeError | ValueError | re.error)
     return text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
 
 

@@ -259,6 +259,26 @@ def test_scrape_with_less_time_does_not_wait_for_the_others() -> None:
         assert stub.collections == 1
 
 
+def test_scrape_with_more_time_is_not_served_with_a_hasty_page() -> None:
+    """Who waits longer gets what there was time for, although the collection began for a hasty one."""
+    hang = Hang(after=lambda scrape: scrape.emit(Stub.value, 7))
+    stub = Stub(hang)
+    with exporting(("slow", stub)) as exporter:
+        exporter.scrape_timeout = 3600
+        [hasty], hasty_pages = at_once(1, lambda: page(exporter, timeout=2).encode())
+        assert hang.begun.wait(60)
+        [patient], patient_pages = at_once(1, lambda: page(exporter).encode())
+        hasty.join(60)
+        hang.end()
+        patient.join(60)
+
+        name = "bts_exporter_collector_success", ("slow", "")
+        assert samples(hasty_pages[0].decode())[name] == 0
+        found = samples(patient_pages[0].decode())
+        assert (found[name], found["stub_value", ()]) == (1, 7)
+        assert stub.collections == 1
+
+
 def test_scrape_is_never_longer_than_the_settings_say() -> None:
     """A client's patience is a bound, not a wish: the exporter's own is the longest."""
     hang = Hang()
@@ -360,6 +380,15 @@ def test_last_collections_are_remembered() -> None:
             "one": 1,
             "two": 1,
         }
+
+
+def test_collectors_that_are_gone_are_not_remembered() -> None:
+    """A scrape that began before a reload keeps nothing alive that the reload took away."""
+    with exporting(("one", Stub())) as exporter, exporting(("gone", Stub())) as before:
+        page(before)
+        exporter.remember(list(before.last.values()))
+
+        assert exporter.last == {}
 
 
 def test_outcome_under_the_names_of_the_anchor() -> None:

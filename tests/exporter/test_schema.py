@@ -154,7 +154,7 @@ def test_value_of_each_type(text: str, expected: object) -> None:
         ("inner:\n  host: h\n  x: 1", "c.yaml:3: inner.x: unknown key 'x'; known: host, port"),
         ("inners:\n- {host: h}\n- {}", "c.yaml:3: inners[1]: host is missing"),
         ("pair: {low: 11}", "c.yaml:1: pair: low must not be above high, got 11 and 10"),
-        ("pair: {pattern: (}", "c.yaml:1: pair: error: missing ), unterminated subpattern at position 0"),
+        ("pair: {pattern: (}", "c.yaml:1: pair: missing ), unterminated subpattern at position 0"),
         ("wait: soon", "c.yaml:1: wait: expected seconds or a duration such as 1m30s, got 'soon'"),
         ("address: host", "c.yaml:1: address: there is no scheme in front, such as redis://; an address is scheme://host[:port]"),
         ("password: 271828", "c.yaml:1: password: expected a string, got int (put it in quotes)"),

@@ -176,6 +176,22 @@ def test_local_collector_that_hangs_costs_nobody_else(caplog: pytest.LogCaptureF
         ]
 
 
+def test_local_collector_that_hung_keeps_to_itself() -> None:
+    """Once it has held others up it shares no thread with them again."""
+    threads: dict[str, set[int]] = {"hangs": set(), "other": set()}
+    hang = Hang(before=lambda _: threads["hangs"].add(threading.get_ident()))
+    stub = LocalStub(hang)
+    other = LocalStub(lambda _: threads["other"].add(threading.get_ident()))
+    with collectors(("hangs", stub), ("other", other)) as (together, runners):
+        together.collect(runners, SECONDS)
+        hang.end()
+        wait_until(lambda: runners[0].current and runners[0].current.ended, "it ended")
+        together.collect(runners, 60)
+
+    assert stub.collections == 2
+    assert threads["hangs"].isdisjoint(threads["other"])
+
+
 def test_local_collector_that_hung_recovers() -> None:
     """What was behind it in the meantime is not collected a second time for it."""
     hang = Hang()

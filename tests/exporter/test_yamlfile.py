@@ -132,6 +132,15 @@ def test_deep_nesting() -> None:
     assert problems("[" * 1000 + "]" * 1000) == ["c.yaml: nested too deeply"]
 
 
+def test_aliases_that_stand_for_more_than_fits_into_memory() -> None:
+    """A few lines of aliases of aliases are an error before they are written out."""
+    levels = [f"- &l{n + 1} [{', '.join([f'*l{n}'] * 10)}]\n" for n in range(5)]
+
+    assert problems("- &l0 [" + "x, " * 10 + "]\n" + "".join(levels)) == [
+        "c.yaml: more than 100000 values, aliases written out"
+    ]
+
+
 def test_merge_of_what_is_no_block() -> None:
     """Only blocks can be merged."""
     assert problems("a:\n  <<: 5\n") == [
