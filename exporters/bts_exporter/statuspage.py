@@ -84,7 +84,7 @@ def _moment(seconds: float) -> str:
 
 
 def _escape(text: str) -> str:
-    # The standard library's function costs half a megabyte: its module has all entities' names.
+    # The standard library's module would bring the names of all entities there are.
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(character, entity)
     return text
