@@ -386,6 +386,6 @@ def accepts(listener: Listener) -> bool:
     """Return whether one can connect."""
     try:
         listener.wire().close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset when it was still in the queue of the socket closed
         return False
     return True
