@@ -31,6 +31,7 @@ setup(
         'jeepney>=0.8; sys_platform == "linux"',
         "msgspec>=0.19",
         "paho-mqtt>=2.1,<3",
+        "pika>=1.3,<2",
         'psutil>=5.9; sys_platform != "linux"',
         "pyyaml>=6",
         "urllib3>=2",

@@ -52,6 +52,15 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread(a / b for a, b in zip(above, below, strict=True))
 
 
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process, the ended ones too, to the nanosecond."""
+    clock = ctypes.c_int()
+    error = _LIBC.clock_getcpuclockid(pid, ctypes.byref(clock))
+    if error:
+        raise OSError(error, os.strerror(error), f"CPU clock of {pid}")
+    return time.clock_gettime(clock.value)
+
+
 class Memory(NamedTuple):
     """Memory of a process in bytes, counted page by page (/proc/PID/smaps_rollup)."""
 
@@ -142,12 +151,8 @@ class Server:
         raise RuntimeError(msg)
 
     def cpu(self) -> float:
-        """Return the CPU seconds of all its threads, the ended ones too, to the nanosecond."""
-        clock = ctypes.c_int()
-        error = _LIBC.clock_getcpuclockid(self.pid, ctypes.byref(clock))
-        if error:
-            raise OSError(error, os.strerror(error), f"CPU clock of {self.pid}")
-        return time.clock_gettime(clock.value)
+        """Return the CPU seconds that it has used."""
+        return cpu_of(self.pid)
 
     def memory(self) -> Memory:
         """Return its memory now."""

@@ -8,7 +8,16 @@ An unknown value is not emitted: 0 means that there is nothing.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
+from typing import Literal, NamedTuple
+
 from bts_exporter.plugin import Metric, counter, gauge
+
+#: Observations that a timeline keeps.
+MOST_OBSERVED = 64
+#: Seconds over which a rate is taken at least: counts of brokers come in steps of some seconds.
+RATE_SECONDS = 30.0
 
 LABELS = ("system", "destination", "group")
 
@@ -30,8 +39,9 @@ LAG_SECONDS = gauge(
 )
 LAG_METHOD = gauge(
     "messaging_lag_method_info",
-    "How messaging_lag_seconds is found: message_time (the broker's own time of the message) or"
-    " interpolation (of the count of published messages).",
+    "How messaging_lag_seconds is found: message_time (the broker's own time of the message),"
+    " interpolation (of the count of published messages) or lower_bound (the message was there"
+    " before the exporter looked first).",
     (*LABELS, "method"),
 )
 DRAIN_SECONDS = gauge(
@@ -53,3 +63,92 @@ VOCABULARY: tuple[Metric, ...] = (
     PUBLISHED,
     CONSUMED,
 )
+
+
+class Age(NamedTuple):
+    """How old a message is, and how that is known: a value of the label `method`."""
+
+    seconds: float
+    method: Literal["message_time", "interpolation", "lower_bound"]
+
+
+class Timeline:
+    """When a count of published messages passed a position: a clock for messages without a time.
+
+    Of a queue that is first in, first out, the message at position `n` was published when the
+    count rose above `n`. Between two observations the count is taken to rise evenly. Old ones are
+    thinned out where that changes a message's age least, in proportion to the age.
+    """
+
+    __slots__ = ("_counts", "_times")
+
+    def __init__(self) -> None:
+        """Begin without observations."""
+        self._times = array("d")
+        self._counts = array("d")
+
+    def observe(self, now: float, count: float) -> None:
+        """Take in the count at `now`, in seconds of any clock; what goes back begins anew."""
+        times, counts = self._times, self._counts
+        if counts and (count < counts[-1] or now < times[-1]):
+            del times[:], counts[:]
+        if len(counts) > 1 and counts[-2] == counts[-1] == count:
+            times[-1] = now  # both ends of a standstill tell all about it
+            return
+        if len(counts) == MOST_OBSERVED:
+            self._thin_out(now)
+        times.append(now)
+        counts.append(count)
+
+    def age(self, position: float, now: float) -> Age | None:
+        """Return the age of the message that `position` others came in before; None if unknown.
+
+        Of what was there before the first observation it is known only that it is older.
+        """
+        times, counts = self._times, self._counts
+        after = bisect_right(counts, position)
+        if after == 0:
+            older = now - times[0] if times else 0.0
+            return Age(older, "lower_bound") if older > 0 else None
+        if after == len(counts):
+            return Age(max(now - times[-1], 0.0), "interpolation")
+        return Age(now - self._passed(position, after - 1, after), "interpolation")
+
+    def _passed(self, position: float, before: int, after: int) -> float:
+        """Return when the count was at `position`, on the line between two observations."""
+        times, counts = self._times, self._counts
+        share = (position - counts[before]) / (counts[after] - counts[before])
+        return times[before] + share * (times[after] - times[before])
+
+    def _thin_out(self, now: float) -> None:
+        """Drop a quarter, no two neighbours: those that the line between theirs comes nearest to."""
+        times, counts = self._times, self._counts
+
+        def harm(index: int) -> float:
+            there, line = times[index], self._passed(counts[index], index - 1, index + 1)
+            return abs(line - there) / (now - min(line, there) + 1)
+
+        inner = sorted(range(1, len(counts) - 1, 2), key=harm)
+        for index in sorted(inner[: MOST_OBSERVED // 4], reverse=True):
+            del times[index], counts[index]
+
+
+class Rate:
+    """How fast a count rises, over the last RATE_SECONDS to twice that."""
+
+    __slots__ = ("_base", "_next")
+
+    def __init__(self) -> None:
+        """Begin without observations."""
+        self._base: tuple[float, float] | None = None
+        self._next: tuple[float, float] | None = None
+
+    def observe(self, now: float, count: float) -> float | None:
+        """Take in the count at `now` in seconds; return its rise per second, None while unknown."""
+        if self._base is None or self._next is None or count < self._next[1] or now < self._next[0]:
+            self._base = self._next = (now, count)
+            return None
+        if now - self._next[0] >= RATE_SECONDS:
+            self._base, self._next = self._next, (now, count)
+        since, before = self._base
+        return (count - before) / (now - since) if now - since >= RATE_SECONDS else None

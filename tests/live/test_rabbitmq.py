@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.health import CHECKS
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
 from servers.rabbitmq import AmqpConsumer
@@ -190,7 +191,7 @@ def test_the_whole_and_the_node_are_shown(rabbitmq: Broker, made: RabbitMQ) -> N
     samples = testing.collect(made)
     overview = rabbitmq.api("overview")
 
-    identity = (rabbitmq.node, overview["cluster_name"], "management")
+    identity = (rabbitmq.node, overview["cluster_name"], "", "management")
     assert samples["rabbitmq_identity_info"] == {identity: 1}
     assert samples["rabbitmq_up"] == {(): 1}
     assert samples["rabbitmq_exchanges"] == {(): overview["object_totals"]["exchanges"]}
@@ -198,20 +199,21 @@ def test_the_whole_and_the_node_are_shown(rabbitmq: Broker, made: RabbitMQ) -> N
     assert samples["rabbitmq_node_partitions"] == {(rabbitmq.node,): 0}
     assert samples["rabbitmq_resident_memory_limit_bytes"] == {(rabbitmq.node,): 1e9}
     assert samples["rabbitmq_process_resident_memory_bytes"][rabbitmq.node,] > 10_000_000
-    assert samples["rabbitmq_health_check_ok"] == {("alarms",): 1}
+    assert samples["rabbitmq_health_check_ok"] == {(check,): 1 for check in CHECKS}
 
 
 def test_an_alarm_shows_at_once(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """Publishers are blocked: the health check knows before the statistics do."""
+    """Publishers are blocked: the health check knows before the statistics do, and tells the node."""
     rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "20MB")
     try:
         samples = when(made, "rabbitmq_health_check_ok", ("alarms",), 0)
         assert samples["rabbitmq_up"] == {(): 1}
-        when(made, "rabbitmq_alarms_memory_used_watermark", (rabbitmq.node,), 1)
+        assert samples["rabbitmq_alarms_memory_used_watermark"] == {(rabbitmq.node,): 1}
+        assert samples["rabbitmq_alarms_free_disk_space_watermark"] == {(rabbitmq.node,): 0}
     finally:
         rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
-    when(made, "rabbitmq_health_check_ok", ("alarms",), 1)
-    when(made, "rabbitmq_alarms_memory_used_watermark", (rabbitmq.node,), 0)
+    samples = when(made, "rabbitmq_health_check_ok", ("alarms",), 1)
+    assert samples["rabbitmq_alarms_memory_used_watermark"] == {(rabbitmq.node,): 0}
 
 
 def test_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
@@ -264,7 +266,8 @@ def test_the_user_of_the_documentation_sees_everything(rabbitmq: Broker, made: R
     rabbitmq.vhost("prod")
     rabbitmq.queue("documented", "prod")
     rabbitmq.publish("documented", 2, "prod")
-    commands = re.findall(r"^rabbitmqctl (.+)$", DOCS.read_text(), re.MULTILINE)
+    section = DOCS.read_text().partition("## A user for it")[2].partition("\n## ")[0]
+    commands = re.findall(r"^rabbitmqctl (.+)$", section, re.MULTILINE)
     assert [command.split()[0] for command in commands] == [
         "add_user",
         "set_user_tags",

@@ -23,6 +23,7 @@ HEALTHY: dict[str, object] = {
     "/api/nodes": [{"name": "rabbit@one", "running": True}],
     "/api/queues": [{"name": "orders", "vhost": "/", "type": "classic", "messages_ready": 7}],
     "/api/consumers": [],
+    "/api/exchanges": [],
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import struct
 import subprocess
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -18,14 +20,25 @@ from urllib.parse import quote
 
 import pytest
 
-from servers import Process, free_port, listens, need, wait_until
+from servers import Process, listens, need, wait_until
 
 PACKAGE = "rabbitmq-server"
 
+PLUGINS = (
+    "rabbitmq_management",
+    "rabbitmq_prometheus",
+    "rabbitmq_stream",
+    "rabbitmq_stream_management",
+)
 CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {mgmt}
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {native}
+stream.listeners.tcp.1 = 127.0.0.1:{stream}
+stream.advertised_host = 127.0.0.1
+stream.advertised_port = {stream}
 log.console = true
 log.console.level = info
 log.file = false
@@ -37,6 +50,12 @@ management.sample_retention_policies.basic.minute = 1
 management.sample_retention_policies.detailed.minute = 1
 """
 
+#: A node that finds another when it starts first is in one cluster with it from then on.
+CLUSTERED = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {peer}
+"""
+
 #: One scheduler that does not spin, and no port but those of loopback.
 ERLANG_ARGUMENTS = (
     "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
@@ -46,33 +65,39 @@ ERLANG_ARGUMENTS = (
 class RabbitMQ:
     """A broker with guest/guest, its own Erlang port mapper, and its statistics a second apart."""
 
-    def __init__(self, folder: Path, config: str = "") -> None:
+    def __init__(self, folder: Path, config: str = "", peer: RabbitMQ | None = None) -> None:
+        """Start a broker; with `peer` in one cluster with that."""
         # Debian's /usr/sbin/rabbitmq-server changes to another user; the real one is beside this.
         self._programs = Path(need("rabbitmq-env", PACKAGE)).parent
         self._folder = folder
-        self.amqp, self.mgmt, self._distribution, self._epmd_port = (free_port() for _ in range(4))
+        self.amqp, self.mgmt, self.native, self.stream, self._distribution, self._epmd_port = (
+            _quiet_port() for _ in range(6)
+        )
         self.url = f"http://127.0.0.1:{self.mgmt}"
+        self.native_url = f"http://127.0.0.1:{self.native}"
+        self.amqp_url = f"amqp://127.0.0.1:{self.amqp}"
         self.node = f"test-{self.amqp}@localhost"
         for name in ("home", "conf.d", "broker", "epmd"):
             (folder / name).mkdir()
         cookie = folder / "home/.erlang.cookie"
-        cookie.write_text(uuid.uuid4().hex)
+        self._cookie = peer._cookie if peer else uuid.uuid4().hex
+        cookie.write_text(self._cookie)
         cookie.chmod(0o400)
         (folder / "env.conf").touch()
-        (folder / "plugins").write_text("[rabbitmq_management].\n")
+        (folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
         (folder / "rabbitmq.conf").write_text(
-            CONFIG.format(amqp=self.amqp, mgmt=self.mgmt) + config
+            CONFIG.format(amqp=self.amqp, mgmt=self.mgmt, native=self.native, stream=self.stream)
+            + (CLUSTERED.format(peer=peer.node) if peer else "")
+            + config
         )
+        if peer:
+            self._epmd_port = peer._epmd_port
         self._env = self._environment()
-        self._epmd = Process(
-            [need("epmd", PACKAGE), "-address", "127.0.0.1", "-port", str(self._epmd_port)],
-            folder / "epmd",
-        )
-        self._epmd.ready(lambda: listens(self._epmd_port))
+        self._epmd = None if peer else self._start_epmd()
         try:
             self.process = self._start()
         except BaseException:
-            self._epmd.kill()
+            self._stop_epmd()
             raise
 
     def restart(self) -> None:
@@ -83,7 +108,7 @@ class RabbitMQ:
     def stop(self) -> None:
         """End the broker and its port mapper."""
         self.process.kill()
-        self._epmd.kill()
+        self._stop_epmd()
 
     def ctl(self, *arguments: str) -> str:
         """Return what `rabbitmqctl` prints; CalledProcessError when it fails."""
@@ -131,6 +156,17 @@ class RabbitMQ:
         path = f"queues/{quote(vhost, '')}/{quote(queue, '')}/get"
         taken = {"count": count, "ackmode": "ack_requeue_false", "encoding": "auto"}
         assert len(self.api(path, "POST", taken)) == count
+
+    def _start_epmd(self) -> Process:
+        port = self._epmd_port
+        argv = [need("epmd", PACKAGE), "-address", "127.0.0.1", "-port", str(port)]
+        epmd = Process(argv, self._folder / "epmd")
+        epmd.ready(lambda: listens(port))
+        return epmd
+
+    def _stop_epmd(self) -> None:
+        if self._epmd is not None:
+            self._epmd.kill()
 
     def _start(self) -> Process:
         folder = self._folder / "broker"
@@ -223,6 +259,15 @@ class AmqpConsumer:
         _, _, size = struct.unpack(">BHL", self._stream.read(7))
         payload = self._stream.read(size + 1)
         assert struct.unpack(">HH", payload[:4]) == method, payload
+
+
+def _quiet_port() -> int:
+    """Return a free port that no outgoing connection is given before the broker, seconds later, listens."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _short(text: str) -> bytes:

@@ -1,112 +1,139 @@
-"""RabbitMQ over its management API, the only place that knows a whole cluster and every version has.
+"""RabbitMQ: a whole cluster from its management API, or what its other interfaces tell.
 
 Metrics are named as RabbitMQ's own exporter (rabbitmq_prometheus of 4.x) names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from time import time
+from typing import TYPE_CHECKING, Protocol
 
-from bts_collectors.rabbitmq import nodes, overview, queues, shapes, vocabulary
-from bts_collectors.rabbitmq.answers import check_passes, content
-from bts_collectors.rabbitmq.client import Client
-from bts_collectors.rabbitmq.rounds import Round
-from bts_exporter import Collector, CollectorConfig, Scrape, Secret, Url, gauge
+from bts_collectors.rabbitmq import (
+    amqpmetrics,
+    exchanges,
+    health,
+    kbudde,
+    native,
+    nodes,
+    overview,
+    queues,
+    streams,
+    vocabulary,
+)
+from bts_collectors.rabbitmq.auto import Auto
+from bts_collectors.rabbitmq.client import MANAGEMENT, Client
+from bts_collectors.rabbitmq.kbudde import Kbudde
+from bts_collectors.rabbitmq.listing import Listing, Selection
+from bts_collectors.rabbitmq.management import Management
+from bts_collectors.rabbitmq.native import Native
+from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
+from bts_collectors.rabbitmq.shapes import Queue
+from bts_exporter import Collector, Scrape, TargetError, Url
 
-#: The part of the time left after which a target that does not answer is reported.
-PATIENCE = 0.95
-#: The part of the time left that a question may take which is not the one that matters most.
-SHARE = 0.5
+if TYPE_CHECKING:
+    from bts_collectors.rabbitmq.canary import Canary
+
+
+class Part(Protocol):
+    """Something that is asked at each scrape."""
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit what it tells; TargetError names what failed."""
+
+    def close(self) -> None:
+        """Close its connections, from another thread, and break off a collection under way."""
 
 
 class RabbitMQ(Collector):
     """A RabbitMQ cluster: the whole, its nodes and its queues."""
 
-    class Config(CollectorConfig, frozen=True):
-        """Where the management API is, and as whom to read it."""
+    Config = RabbitMQConfig
+    config: RabbitMQConfig
 
-        url: Url = Url.from_setting("http://guest:guest@127.0.0.1:15672")
-        password: Secret | None = None
-
-        def __post_init__(self) -> None:
-            """Refuse what is no address of a management API; ValueError says so."""
-            if self.url.scheme not in {"http", "https"}:
-                msg = (
-                    "url: the management API is read, http://host:15672 or https://...,"
-                    f" not {self.url.scheme}://"
-                )
-                raise ValueError(msg)
-
-    config: Config
-
-    up = gauge("rabbitmq_up", "Whether the management API answers (/api/overview).")
-    health = gauge(
-        "rabbitmq_health_check_ok",
-        "Whether the health check passes (/api/health/checks/{check}).",
-        ("check",),
-    )
     overview_metrics = overview.METRICS
+    health_metrics = health.METRICS
     node_metrics = nodes.METRICS
     queue_metrics = queues.METRICS
+    stream_metrics = streams.METRICS
+    exchange_metrics = exchanges.METRICS
     vocabulary_metrics = vocabulary.METRICS
+    amqp_metrics = amqpmetrics.METRICS
+    kbudde_metrics = kbudde.METRICS
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time) -> None:
+    def __init__(self, config: RabbitMQConfig, clock: Callable[[], float] = time) -> None:
         """Keep the settings; the first collection connects. `clock` gives Unix time."""
         super().__init__(config)
         self._clock = clock
-        self._client = Client(config.url, config.password)
+        self._parts: list[Part] = [self._source()]
+        if config.native is not None:
+            self._parts.append(Native(Client(config.native, None, native.SERVER), clock))
+        self._canary = None if config.canary is None else _canary(config.canary)
+        if self._canary is not None:
+            self._parts.append(self._canary)
+
+    def start(self) -> None:
+        """Begin to send messages where that is asked for."""
+        if self._canary is not None:
+            self._canary.start()
 
     def collect(self, scrape: Scrape) -> None:
-        """Ask for the whole, its health, its nodes and its queues; TargetError names what failed."""
-        asked = Round(self._client, PATIENCE * scrape.remaining())
-        whole = asked.ask("/api/overview", partial(content, decoder=shapes.OVERVIEW))
-        scrape.emit(self.up, whole is not None)
-        if whole is not None:
-            overview.emit_overview(scrape, whole)
-        elif asked.failures[0].reason != "protocol":
-            asked.end()  # nobody there, or nobody who would answer the rest
-        self._collect_health(scrape, asked)
-        self._collect_nodes(scrape, asked)
-        self._collect_queues(scrape, asked, whole)
-        asked.end()
+        """Emit what each part tells; TargetError names all that failed, with the first's reason."""
+        failures = []
+        for part in self._parts:
+            try:
+                part.collect(scrape)
+            except TargetError as error:
+                failures.append(error)
+        if failures:
+            raise TargetError(failures[0].reason, "; ".join(map(str, failures))) from failures[0]
 
     def stop(self) -> None:
-        """Close the connection, and break off a collection under way."""
-        self._client.close()
+        """Close all connections, and break off a collection under way."""
+        for part in self._parts:
+            part.close()
 
-    def _collect_health(self, scrape: Scrape, asked: Round) -> None:
-        # At once where /api/nodes is seconds late.
-        passes = asked.ask("/api/health/checks/alarms", check_passes, SHARE)
-        if passes is not None:
-            scrape.emit(self.health, passes, "alarms")
+    def _source(self) -> Part:
+        config = self.config
+        if config.over_amqp:
+            # A client library of 4 MB, for those who ask for it.
+            from bts_collectors.rabbitmq.declares import Declares  # noqa: PLC0415
 
-    def _collect_nodes(self, scrape: Scrape, asked: Round) -> None:
-        found = asked.ask("/api/nodes", partial(content, decoder=shapes.NODES), SHARE)
-        nodes.emit_nodes(scrape, found or ())
+            return Declares(config.url, config.password, config.declare, self._clock)
+        vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
+        names = Selection(config.queues_include, config.queues_exclude)
 
-    def _collect_queues(self, scrape: Scrape, asked: Round, whole: shapes.Overview | None) -> None:
-        path = queues.queues_path(whole)
-        found = asked.ask(path, partial(content, decoder=shapes.QUEUES))
-        if found is None:
-            return
-        now = self._clock()
-        queues.emit_queues(scrape, found, now)
-        vocabulary.emit_vocabulary(scrape, found, now)
-        if whole is not None:
-            queues.emit_permission_gap(scrape, whole, found)
-        self._collect_consumers(scrape, asked, found)
+        def wanted(queue: Queue) -> bool:
+            return vhosts(queue.vhost) and names(queue.name)
 
-    def _collect_consumers(
-        self, scrape: Scrape, asked: Round, found: Sequence[shapes.Queue]
-    ) -> None:
-        counts = None
-        if queues.want_consumers(found):
-            read = partial(content, decoder=shapes.CONSUMERS)
-            consumers = asked.ask(queues.consumers_path(), read)
-            counts = None if consumers is None else queues.count_auto_ack(consumers)
-        queues.emit_auto_ack(scrape, found, counts)
+        if config.source == "prometheus":
+            return self._native(config.url, wanted)
+        client = Client(config.url, config.password)
+        own_node = config.scope == "node"
+        kind = Kbudde if config.compat == "kbudde" else Management
+        listing = Listing(vhosts, names, config.max_detailed_queues)
+        management = kind(client, self._clock, listing, own_node=own_node)
+        if config.source == "management" or config.compat:
+            return management
+        return Auto(management, self._native(_beside(config.url), wanted))
+
+    def _native(self, url: Url, wanted: native.Wanted) -> Native:
+        return Native(Client(url, self.config.password, native.SERVER), self._clock, wanted)
+
+
+def _canary(settings: CanarySettings) -> Canary:
+    # As above.
+    from bts_collectors.rabbitmq.canary import Canary  # noqa: PLC0415
+    from bts_collectors.rabbitmq.probe import Prober  # noqa: PLC0415
+
+    prober = Prober(settings.url, settings.password, settings.timeout)
+    return Canary(prober, settings.queue_types, settings.interval, settings.timeout)
+
+
+def _beside(url: Url) -> Url:
+    """Return where RabbitMQ's own exporter is likely to be if this is no management API."""
+    return replace(url, port=native.SERVER.port) if url.port == MANAGEMENT.port else url
 
 
 COLLECTOR = RabbitMQ

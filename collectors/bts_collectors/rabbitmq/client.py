@@ -28,6 +28,17 @@ CHUNK_BYTES = 256 * 1024
 PATIENCE = 1.0
 
 
+class Server(NamedTuple):
+    """What a client asks: its name, the plug-in that it is part of, the port that it has there."""
+
+    what: str
+    plugin: str
+    port: int
+
+
+MANAGEMENT = Server("the management API", "rabbitmq_management", 15672)
+
+
 class Answer(NamedTuple):
     """An answer in full: where it came from (without credentials), HTTP status, unpacked body."""
 
@@ -37,13 +48,16 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """A client of one management API; for one thread, but `close`, which any may call."""
+    """A client of one HTTP API; for one thread, but `close`, which any may call."""
 
-    def __init__(self, url: Url, password: Secret | None = None) -> None:
+    def __init__(
+        self, url: Url, password: Secret | None = None, server: Server = MANAGEMENT
+    ) -> None:
         """Prepare requests to `url`, as its user or guest; no I/O."""
         self._url = url
+        self._server = server
         self._headers = {
-            "Accept": "application/json",
+            "Accept": "*/*",
             "Accept-Encoding": "gzip",
             "Authorization": _authorization(url, password),
             "User-Agent": "bts-exporter",
@@ -71,9 +85,11 @@ class Client:
                 self._disconnect()
                 # What is cut off at the deadline breaks in many ways.
                 late = monotonic() >= deadline
-                reason, what = _explain(TimeoutError() if late else error)
+                reason, what = _explain(TimeoutError() if late else error, self._server)
                 if reason == "timeout":
-                    what = f"{what} within {seconds:.1f} s"
+                    what = (
+                        f"{what} within {seconds:.1f} s (with the setting interval it has longer)"
+                    )
                 raise TargetError(reason, f"{place}: {what}") from error
             finally:
                 cutter.cancel()
@@ -172,7 +188,7 @@ def _read(response: HTTPResponse, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
-def _explain(error: Exception) -> tuple[Reason, str]:
+def _explain(error: Exception, server: Server) -> tuple[Reason, str]:
     """Return why there is no answer, and how to say it."""
     cause = error.__cause__ if isinstance(error, exceptions.NewConnectionError) else error
     match cause:
@@ -180,8 +196,8 @@ def _explain(error: Exception) -> tuple[Reason, str]:
             return "dns", "the name of the host does not resolve"
         case ConnectionRefusedError():
             return "refused", (
-                "nothing listens there: does RabbitMQ run, with its management plug-in"
-                " (rabbitmq-plugins enable rabbitmq_management)?"
+                "nothing listens there: does RabbitMQ run, with its plug-in"
+                f" (rabbitmq-plugins enable {server.plugin})?"
             )
         case TimeoutError() | exceptions.TimeoutError():
             return "timeout", "no answer"
@@ -190,6 +206,9 @@ def _explain(error: Exception) -> tuple[Reason, str]:
         case OSError() | exceptions.ProtocolError():
             return "unreachable", f"the connection failed: {cause}"
         case http.client.HTTPException():
-            return "protocol", f"not HTTP ({cause!r}): is this the management API's port (15672)?"
+            return (
+                "protocol",
+                f"not HTTP ({cause!r}): is this the port of {server.what} ({server.port})?",
+            )
         case _:
             return "protocol", f"unusable: {cause}"

@@ -1,9 +1,10 @@
-"""The nodes of the cluster, one by one, from /api/nodes."""
+"""The nodes of the cluster, one by one, from /api/nodes, and their alarms, from where they are known first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bts_collectors.rabbitmq.health import Alarms
 from bts_collectors.rabbitmq.samples import emit_fields
 from bts_collectors.rabbitmq.shapes import Node, known
 from bts_exporter import Scrape, counter, gauge
@@ -49,11 +50,6 @@ FIELDS = {
         "Memory in use above which publishers are blocked (/api/nodes mem_limit).",
         LABELS,
     ),
-    "mem_alarm": gauge(
-        "rabbitmq_alarms_memory_used_watermark",
-        "Whether publishers are blocked for want of memory (/api/nodes mem_alarm).",
-        LABELS,
-    ),
     "disk_free": gauge(
         "rabbitmq_disk_space_available_bytes",
         "Free disk space (/api/nodes disk_free).",
@@ -62,11 +58,6 @@ FIELDS = {
     "disk_free_limit": gauge(
         "rabbitmq_disk_space_available_limit_bytes",
         "Free disk space below which publishers are blocked (/api/nodes disk_free_limit).",
-        LABELS,
-    ),
-    "disk_free_alarm": gauge(
-        "rabbitmq_alarms_free_disk_space_watermark",
-        "Whether publishers are blocked for want of disk space (/api/nodes disk_free_alarm).",
         LABELS,
     ),
     "proc_used": gauge(
@@ -97,6 +88,76 @@ FIELDS = {
     "context_switches": counter(
         "rabbitmq_erlang_scheduler_context_switches_total",
         "Context switches of the schedulers (/api/nodes context_switches).",
+        LABELS,
+    ),
+    "net_ticktime": gauge(
+        "rabbitmq_erlang_net_ticktime_seconds",
+        "Interval of the heartbeats among nodes (/api/nodes net_ticktime).",
+        LABELS,
+    ),
+    "io_read_count": counter(
+        "rabbitmq_io_read_ops_total",
+        "Reads from disk (/api/nodes io_read_count).",
+        LABELS,
+    ),
+    "io_read_bytes": counter(
+        "rabbitmq_io_read_bytes_total",
+        "Bytes read from disk (/api/nodes io_read_bytes).",
+        LABELS,
+    ),
+    "io_write_count": counter(
+        "rabbitmq_io_write_ops_total",
+        "Writes to disk (/api/nodes io_write_count).",
+        LABELS,
+    ),
+    "io_write_bytes": counter(
+        "rabbitmq_io_write_bytes_total",
+        "Bytes written to disk (/api/nodes io_write_bytes).",
+        LABELS,
+    ),
+    "io_sync_count": counter(
+        "rabbitmq_io_sync_ops_total",
+        "Times that files were forced to disk (/api/nodes io_sync_count).",
+        LABELS,
+    ),
+    "io_seek_count": counter(
+        "rabbitmq_io_seek_ops_total",
+        "Seeks in files (/api/nodes io_seek_count).",
+        LABELS,
+    ),
+    "io_reopen_count": counter(
+        "rabbitmq_io_reopen_ops_total",
+        "Files opened again (/api/nodes io_reopen_count).",
+        LABELS,
+    ),
+    "mnesia_ram_tx_count": counter(
+        "rabbitmq_schema_db_ram_tx_total",
+        "Transactions of definitions held in memory (/api/nodes mnesia_ram_tx_count).",
+        LABELS,
+    ),
+    "mnesia_disk_tx_count": counter(
+        "rabbitmq_schema_db_disk_tx_total",
+        "Transactions of definitions held on disk (/api/nodes mnesia_disk_tx_count).",
+        LABELS,
+    ),
+    "msg_store_read_count": counter(
+        "rabbitmq_msg_store_read_total",
+        "Messages read from the message store (/api/nodes msg_store_read_count).",
+        LABELS,
+    ),
+    "msg_store_write_count": counter(
+        "rabbitmq_msg_store_write_total",
+        "Messages written to the message store (/api/nodes msg_store_write_count).",
+        LABELS,
+    ),
+    "queue_index_read_count": counter(
+        "rabbitmq_queue_index_read_ops_total",
+        "Reads from the indexes of queues (/api/nodes queue_index_read_count).",
+        LABELS,
+    ),
+    "queue_index_write_count": counter(
+        "rabbitmq_queue_index_write_ops_total",
+        "Writes to the indexes of queues (/api/nodes queue_index_write_count).",
         LABELS,
     ),
     "connection_created": counter(
@@ -135,6 +196,21 @@ FIELDS = {
         LABELS,
     ),
 }
+#: By what the node lacks, as its alarm calls it.
+ALARMS = {
+    "memory": gauge(
+        "rabbitmq_alarms_memory_used_watermark",
+        "Whether publishers are blocked for want of memory (/api/health/checks/alarms, else /api/nodes mem_alarm).",
+        LABELS,
+    ),
+    "disk": gauge(
+        "rabbitmq_alarms_free_disk_space_watermark",
+        "Whether publishers are blocked for want of disk space (/api/health/checks/alarms, else /api/nodes disk_free_alarm).",
+        LABELS,
+    ),
+}
+#: The same, as /api/nodes tells it, seconds late.
+ALARM_FIELDS = {"mem_alarm": ALARMS["memory"], "disk_free_alarm": ALARMS["disk"]}
 UPTIME = gauge(
     "rabbitmq_erlang_uptime_seconds",
     "Time since the node was started (/api/nodes uptime, there in milliseconds).",
@@ -145,15 +221,24 @@ PARTITIONS = gauge(
     "Nodes that this node sees itself cut off from (/api/nodes partitions).",
     LABELS,
 )
-METRICS = (FIELDS, UPTIME, PARTITIONS)
+METRICS = (FIELDS, ALARMS, UPTIME, PARTITIONS)
 
 
-def emit_nodes(scrape: Scrape, nodes: Sequence[Node]) -> None:
-    """Emit what is known of each node."""
+def emit_nodes(scrape: Scrape, nodes: Sequence[Node], alarms: Alarms | None = None) -> None:
+    """Emit what is known of each node; `alarms` are those in force, None where that is unknown."""
     for node in nodes:
         emit_fields(scrape, FIELDS, node, node.name)
+        _emit_alarms(scrape, node, alarms)
         uptime = known(node.uptime)
         if uptime is not None:
             scrape.emit(UPTIME, uptime / MILLISECONDS, node.name)
         if isinstance(node.partitions, list):
             scrape.emit(PARTITIONS, len(node.partitions), node.name)
+
+
+def _emit_alarms(scrape: Scrape, node: Node, alarms: Alarms | None) -> None:
+    if alarms is None:
+        emit_fields(scrape, ALARM_FIELDS, node, node.name)
+    elif node.running:
+        for resource, metric in ALARMS.items():
+            scrape.emit(metric, (node.name, resource) in alarms, node.name)

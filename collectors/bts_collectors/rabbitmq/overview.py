@@ -13,10 +13,14 @@ QUEUE_TYPE = "any"
 #: Where samples come from, beside the endpoints that RabbitMQ's own exporter names here.
 ENDPOINT = "management"
 
+UP = gauge(
+    "rabbitmq_up",
+    "Whether the source answers (/api/overview, /metrics, or a connection over AMQP).",
+)
 IDENTITY = gauge(
     "rabbitmq_identity_info",
     "The node that answers and the cluster it belongs to (/api/overview node, cluster_name).",
-    ("rabbitmq_node", "rabbitmq_cluster", "rabbitmq_endpoint"),
+    ("rabbitmq_node", "rabbitmq_cluster", "rabbitmq_cluster_permanent_id", "rabbitmq_endpoint"),
 )
 BUILD = gauge(
     "rabbitmq_build_info",
@@ -118,13 +122,15 @@ OUT = {
         ("protocol", "queue_type"),
     ),
 }
-METRICS = (IDENTITY, BUILD, STATS_DISABLED, OBJECTS, CONSUMERS, IN, OUT)
+METRICS = (UP, IDENTITY, BUILD, STATS_DISABLED, OBJECTS, CONSUMERS, IN, OUT)
 
 
-def emit_overview(scrape: Scrape, overview: Overview) -> None:
-    """Emit what the overview holds."""
-    _emit_names(scrape, overview)
+def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -> None:
+    """Emit what the overview holds; without `cluster` only what is of the answering node."""
+    emit_names(scrape, overview, ENDPOINT)
     emit_known(scrape, STATS_DISABLED, overview.disable_stats)
+    if not cluster:
+        return
     totals, stats = overview.object_totals, overview.message_stats
     if isinstance(totals, ObjectTotals):
         emit_fields(scrape, OBJECTS, totals)
@@ -134,9 +140,11 @@ def emit_overview(scrape: Scrape, overview: Overview) -> None:
         emit_fields(scrape, OUT, stats, PROTOCOL, QUEUE_TYPE)
 
 
-def _emit_names(scrape: Scrape, overview: Overview) -> None:
+def emit_names(scrape: Scrape, overview: Overview, endpoint: str, permanent_id: str = "") -> None:
+    """Emit who answers, once for a target: dashboards join every series with it."""
     # The node is missing for users without the tag `monitoring`.
-    scrape.emit(IDENTITY, 1, overview.node or "", overview.cluster_name or "", ENDPOINT)
+    node, cluster = overview.node or "", overview.cluster_name or ""
+    scrape.emit(IDENTITY, 1, node, cluster, permanent_id, endpoint)
     scrape.emit(
         BUILD,
         1,

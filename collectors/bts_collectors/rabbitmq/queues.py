@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from bts_collectors.rabbitmq.samples import emit_fields, emit_known
 from bts_collectors.rabbitmq.shapes import (
+    SHORTENED,
+    STREAM,
     Arguments,
-    Consumer,
+    Key,
     MessageStats,
-    ObjectTotals,
-    Overview,
     Policy,
     Queue,
-    columns,
     known,
 )
 from bts_exporter import Scrape, counter, gauge
 
 LABELS = ("vhost", "queue")
 
-#: From here on a listing without `columns` is the cheap one, and one with them the expensive one.
-PLAIN_SINCE = (3, 13)
 #: No time in seconds since 1970 is as large before the year 5138: it is one in milliseconds.
 MILLISECONDS_FROM = 100_000_000_000
-
-STREAM = "stream"
-CLASSIC = "classic"
-#: Types that the API shortens; others come as they are.
-SHORTENED = (CLASSIC, "quorum", STREAM)
 
 GAUGES = {
     "messages_ready": gauge(
@@ -207,75 +198,32 @@ METRICS = (
 )
 
 
-def queues_path(overview: Overview | None) -> str:
-    """Return the path of the cheapest listing that this broker has."""
-    if overview is not None and overview.disable_stats is True:
-        # Without its statistics, counts have to be asked for.
-        return "/api/queues?disable_stats=true&enable_queue_totals=true"
-    version = overview.rabbitmq_version if overview is not None else None
-    match = re.match(r"(\d+)\.(\d+)", version or "")
-    if match and (int(match[1]), int(match[2])) >= PLAIN_SINCE:
-        return "/api/queues"
-    return f"/api/queues?{columns(Queue)}"
+def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
+    """Emit what is known of a queue; `now` is Unix time."""
+    labels = (queue.vhost, queue.name)
+    emit_fields(scrape, GAUGES, queue, *labels)
+    if isinstance(queue.message_stats, MessageStats):
+        emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
+    _emit_nature(scrape, queue)
+    emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
+    published = head_timestamp(queue)
+    if published is not None:
+        scrape.emit(HEAD_TIMESTAMP, published, *labels)
+        scrape.emit(HEAD_AGE, max(now - published, 0), *labels)
 
 
-def consumers_path() -> str:
-    """Return the path of the list of consumers, with no more than is used."""
-    return f"/api/consumers?{columns(Consumer)}"
-
-
-def want_consumers(queues: Iterable[Queue]) -> bool:
-    """Return whether any queue has consumers that may be blind."""
-    return any(queue.type != STREAM and known(queue.consumers) for queue in queues)
-
-
-def count_auto_ack(consumers: Iterable[Consumer]) -> Counter[tuple[str, str]]:
-    """Return the number of consumers that acknowledge nothing, by (vhost, queue)."""
-    return Counter(
-        (consumer.queue.vhost, consumer.queue.name)
-        for consumer in consumers
-        if consumer.ack_required is False
-    )
-
-
-def emit_queues(scrape: Scrape, queues: Iterable[Queue], now: float) -> None:
-    """Emit what is known of each queue; `now` is Unix time."""
-    for queue in queues:
-        labels = (queue.vhost, queue.name)
-        emit_fields(scrape, GAUGES, queue, *labels)
-        if isinstance(queue.message_stats, MessageStats):
-            emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
-        _emit_nature(scrape, queue)
-        emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
-        published = head_timestamp(queue)
-        if published is not None:
-            scrape.emit(HEAD_TIMESTAMP, published, *labels)
-            scrape.emit(HEAD_AGE, max(now - published, 0), *labels)
-
-
-def emit_auto_ack(
-    scrape: Scrape, queues: Iterable[Queue], counts: Counter[tuple[str, str]] | None
-) -> None:
+def emit_auto_ack(scrape: Scrape, queue: Queue, counts: Counter[Key] | None) -> None:
     """Emit the number of blind consumers; `counts` is None where it is unknown.
 
     Not for streams: theirs read a log that stays, and acknowledge in another way.
     """
-    for queue in queues:
-        key = (queue.vhost, queue.name)
-        if queue.type == STREAM or known(queue.consumers) is None:
-            continue
-        if counts is not None:
-            scrape.emit(AUTO_ACK, counts[key], *key)
-        elif queue.consumers == 0:
-            scrape.emit(AUTO_ACK, 0, *key)
-
-
-def emit_permission_gap(scrape: Scrape, overview: Overview, queues: Sequence[Queue]) -> None:
-    """Emit how many queues the user cannot see; a fleeting value is a queue that came or went."""
-    totals = overview.object_totals
-    there = known(totals.queues) if isinstance(totals, ObjectTotals) else None
-    if there is not None:
-        scrape.emit(PERMISSION_GAP, max(there - len(queues), 0))
+    key = (queue.vhost, queue.name)
+    if queue.type == STREAM or known(queue.consumers) is None:
+        return
+    if counts is not None:
+        scrape.emit(AUTO_ACK, counts[key], *key)
+    elif queue.consumers == 0:
+        scrape.emit(AUTO_ACK, 0, *key)
 
 
 def head_timestamp(queue: Queue) -> float | None:
@@ -320,7 +268,9 @@ def max_length(queue: Queue) -> float | None:
 def _emit_nature(scrape: Scrape, queue: Queue) -> None:
     labels = (queue.vhost, queue.name)
     durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
-    scrape.emit(INFO, 1, *labels, queue_type(queue), durable, queue.policy or "", queue.node or "")
+    if queue.type:
+        nature = (queue_type(queue), durable, queue.policy or "", queue.node or "")
+        scrape.emit(INFO, 1, *labels, *nature)
     if queue.state:
         scrape.emit(STATE, 1, *labels, queue.state)
     for metric, names in ((MEMBERS, queue.members), (ONLINE, queue.online)):

@@ -12,10 +12,17 @@ import msgspec
 
 #: A number, or a word in its place: `NaN`, `unknown`, `disk_free_monitoring_disabled`, empty.
 Number = int | float | str | None
+#: What counts as one; a tuple, which is looked through faster than the type above is made.
+NUMBERS = (int, float)
 Text = str | None
 Flag = bool | str | None
 #: Erlang has one empty list, and an empty object or text may be spelled like it.
 Nothing = list[Any] | None
+#: A queue's virtual host and its name there.
+Key = tuple[str, str]
+
+#: Types of queues that the API shortens; others come as they are.
+CLASSIC, QUORUM, STREAM = SHORTENED = ("classic", "quorum", "stream")
 
 
 class Shape(msgspec.Struct, gc=False):
@@ -49,6 +56,14 @@ class ObjectTotals(Shape):
     exchanges: Number = None
 
 
+class QueueTotals(Shape):
+    """`queue_totals` of the overview; empty until there was a queue."""
+
+    messages: Number = None
+    messages_ready: Number = None
+    messages_unacknowledged: Number = None
+
+
 class Overview(Shape):
     """/api/overview."""
 
@@ -60,6 +75,7 @@ class Overview(Shape):
     node: Text = None
     disable_stats: Flag = None
     object_totals: ObjectTotals | Nothing = None
+    queue_totals: QueueTotals | Nothing = None
     message_stats: MessageStats | Nothing = None
 
 
@@ -86,6 +102,20 @@ class Node(Shape):
     gc_num: Number = None
     gc_bytes_reclaimed: Number = None
     context_switches: Number = None
+    net_ticktime: Number = None
+    io_read_count: Number = None
+    io_read_bytes: Number = None
+    io_write_count: Number = None
+    io_write_bytes: Number = None
+    io_sync_count: Number = None
+    io_seek_count: Number = None
+    io_reopen_count: Number = None
+    mnesia_ram_tx_count: Number = None
+    mnesia_disk_tx_count: Number = None
+    msg_store_read_count: Number = None
+    msg_store_write_count: Number = None
+    queue_index_read_count: Number = None
+    queue_index_write_count: Number = None
     connection_created: Number = None
     connection_closed: Number = None
     channel_created: Number = None
@@ -107,8 +137,8 @@ class Policy(Shape):
     max_length: Number = msgspec.field(default=None, name="max-length")
 
 
-class Queue(Shape):
-    """An item of /api/queues."""
+class Totals(Shape):
+    """An item of /api/queues where totals are asked for."""
 
     name: str
     vhost: str
@@ -120,11 +150,16 @@ class Queue(Shape):
     members: list[Any] | str | None = None
     online: list[Any] | str | None = None
     arguments: Arguments | Nothing = None
-    effective_policy_definition: Policy | Nothing = None
-    message_stats: MessageStats | Nothing = None
     messages: Number = None
     messages_ready: Number = None
     messages_unacknowledged: Number = None
+
+
+class Queue(Totals):
+    """An item of /api/queues."""
+
+    effective_policy_definition: Policy | Nothing = None
+    message_stats: MessageStats | Nothing = None
     messages_ram: Number = None
     messages_persistent: Number = None
     message_bytes: Number = None
@@ -152,15 +187,28 @@ class Consumer(Shape):
     ack_required: Flag = None
 
 
+class Vhost(Shape):
+    """An item of /api/vhosts."""
+
+    name: str
+
+
 OVERVIEW = msgspec.json.Decoder(Overview)
 NODES = msgspec.json.Decoder(list[Node])
 QUEUES = msgspec.json.Decoder(list[Queue])
+QUEUE = msgspec.json.Decoder(Queue)
+VHOSTS = msgspec.json.Decoder(list[Vhost])
 CONSUMERS = msgspec.json.Decoder(list[Consumer])
 
 
 def known(value: object) -> float | None:
     """Return a number of an answer, or None where a word or nothing stands in its place."""
-    return value if isinstance(value, int | float) else None
+    return value if isinstance(value, NUMBERS) else None
+
+
+def depth(queue: Queue) -> float:
+    """Return how many messages wait in a queue as far as that is known, to put queues in order."""
+    return known(queue.messages_ready) or 0
 
 
 def columns(shape: type[Shape]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.health import CHECKS
 from bts_exporter import Metric, Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, hang, send
@@ -39,11 +41,14 @@ def failing(url: str, seconds: float = 20.0) -> tuple[TargetError, testing.Sampl
 
 def lines(made: RabbitMQ, samples: testing.Samples) -> str:
     """Return samples as text, sorted."""
+    # With the names of another exporter, some have other labels.
     labels = {
-        metric.name: metric.labels for metric in made.declared() if isinstance(metric, Metric)
+        (metric.name, len(metric.labels)): metric.labels
+        for metric in made.declared()
+        if isinstance(metric, Metric)
     }
     return "".join(
-        f"{name}{{{','.join(f'{key}={value!r}' for key, value in zip(labels[name], values, strict=True))}}}"
+        f"{name}{{{','.join(f'{key}={value!r}' for key, value in zip(labels[name, len(values)], values, strict=True))}}}"
         f" {sample:.15g}\n"
         for name, found in sorted(samples.items())
         for values, sample in sorted(found.items())
@@ -72,9 +77,10 @@ def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) ->
         testing.collect(made)
         asked = [path.partition("=")[0] for path in management.requests]
 
-    common = ["/api/overview", "/api/health/checks/alarms", "/api/nodes", "/api/queues?columns"]
+    common = ["/api/overview", *CHECKS.values(), "/api/nodes", "/api/queues?columns"]
     assert without == common
-    assert asked == [*common, "/api/consumers?columns"]
+    more = [f"/api/{name}?columns" for name in ("consumers", "stream/consumers", "exchanges")]
+    assert asked == [*common, *more]
 
 
 def test_there_is_one_identity(management: FakeManagement) -> None:
@@ -82,7 +88,7 @@ def test_there_is_one_identity(management: FakeManagement) -> None:
     with collector(management.url) as made:
         samples = testing.collect(made)
 
-    assert samples["rabbitmq_identity_info"] == {("rabbit@one", "shop", "management"): 1}
+    assert samples["rabbitmq_identity_info"] == {("rabbit@one", "shop", "", "management"): 1}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,8 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
     with collector(management.url) as made:
         samples = testing.collect(made)
 
-    assert management.requests[-1] == "/api/queues?disable_stats=true&enable_queue_totals=true"
+    listing = "/api/queues?disable_stats=true&enable_queue_totals=true&columns=name,vhost,"
+    assert management.requests[-1].startswith(listing)
     assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
     assert samples["rabbitmq_management_stats_disabled"] == {(): 1}
 
@@ -245,11 +252,46 @@ def test_credentials_are_in_no_error(management: FakeManagement) -> None:
         assert "s3cret" not in str(error)
 
 
-@pytest.mark.parametrize("url", ["amqp://127.0.0.1:5672", "redis://127.0.0.1:6379"])
-def test_an_address_that_is_not_http_is_refused_with_what_is_expected(url: str) -> None:
-    """The broker's own port is the likeliest mistake."""
-    with pytest.raises(ValueError, match="http://host:15672"):
-        COLLECTOR.Config(url=Url.from_setting(url))
+def test_of_the_node_that_answers_only_what_is_on_it_is_shown(management: FakeManagement) -> None:
+    """Every node of a cluster may be scraped, and sums are right."""
+    management.routes["/api/overview"] = answer(
+        {"node": "rabbit@two", "object_totals": {"queues": 2, "exchanges": 7}}
+    )
+    nodes = [{"name": name, "running": True} for name in ("rabbit@one", "rabbit@two")]
+    management.routes["/api/nodes"] = answer(nodes)
+    queues = [
+        {"name": f"q-{node}", "vhost": "/", "node": node, "type": "classic", "messages_ready": 1}
+        for node in ("rabbit@one", "rabbit@two", None)
+    ]
+    management.routes["/api/queues"] = answer(queues)
+    config = COLLECTOR.Config(url=Url.from_setting(management.url), scope="node")
+    made = COLLECTOR(config, lambda: NOW)
+    samples = testing.collect(made)
+    made.stop()
+
+    assert samples["rabbitmq_node_running"] == {("rabbit@two",): 1}
+    assert samples["rabbitmq_queue_messages_ready"] == {("/", "q-rabbit@two"): 1}
+    assert samples["messaging_backlog_messages"] == {("rabbitmq", "q-rabbit@two", ""): 1}
+    assert "rabbitmq_queues" not in samples
+    assert "/api/exchanges" not in {path.partition("?")[0] for path in management.requests}
+
+
+def test_what_came_through_exchanges_is_shown(management: FakeManagement) -> None:
+    """If there are few enough to ask for, and of virtual hosts that are wanted."""
+    totals = {"node": "rabbit@one", "object_totals": {"exchanges": 7}}
+    management.routes["/api/overview"] = answer(totals)
+    stats = {"message_stats": {"publish_in": 3}}
+    exchanges = [{"name": "amq.topic", "vhost": vhost} | stats for vhost in ("prod", "test")]
+    management.routes["/api/exchanges"] = answer(exchanges)
+    management.routes["/api/vhosts"] = answer([{"name": "prod"}, {"name": "test"}])
+    management.routes["/api/queues/prod"] = answer([])
+    unwanted = re.compile("test")
+    config = COLLECTOR.Config(url=Url.from_setting(management.url), vhosts_exclude=unwanted)
+    made = COLLECTOR(config)
+    samples = testing.collect(made)
+    made.stop()
+
+    assert samples["rabbitmq_exchange_messages_published_total"] == {("prod", "amq.topic"): 3}
 
 
 def test_without_settings_it_is_the_broker_on_this_machine() -> None:

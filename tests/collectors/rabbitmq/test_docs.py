@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from bts_collectors.rabbitmq import COLLECTOR
+from bts_collectors.rabbitmq.settings import CanarySettings
 from bts_exporter import Metric
 
 DOCS = (Path(__file__).parents[3] / "docs/collectors/rabbitmq.md").read_text()
@@ -29,14 +30,24 @@ def test_every_metric_is_documented_with_labels_and_type_and_no_other() -> None:
 
 def test_the_documented_source_is_the_one_in_the_help() -> None:
     """The API's path and field, in both places."""
-    sources = {name: source for name, _, _, source in ROW.findall(DOCS)}
+    sources = {(name, labels): source for name, labels, _, source in ROW.findall(DOCS)}
 
     for metric in declared():
         if metric.name.startswith("rabbitmq_"):
-            assert metric.help.endswith(f"({sources[metric.name]}).")
+            source = sources[metric.name, ",".join(metric.labels)]
+            assert metric.help.endswith(f"({source}).")
 
 
 def test_every_setting_is_documented() -> None:
-    """In the table of settings."""
-    for field in msgspec.structs.fields(COLLECTOR.Config):
-        assert f"| `{field.name}` |" in DOCS
+    """In the tables of settings, and no other is."""
+    fields = {field.name for field in msgspec.structs.fields(COLLECTOR.Config)}
+    fields |= {f"canary.{field.name}" for field in msgspec.structs.fields(CanarySettings)}
+    tables = re.findall(r"^\| key \| default \|.+\n((?:\|.+\n)+)", DOCS, re.MULTILINE)
+    keys = {
+        key
+        for table in tables
+        for row in table.splitlines()
+        for key in re.findall(r"`([\w.]+)`", row.split("|")[1])
+    }
+
+    assert keys == fields

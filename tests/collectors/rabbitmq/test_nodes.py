@@ -3,14 +3,15 @@ from __future__ import annotations
 from time import monotonic
 
 from bts_collectors.rabbitmq import nodes
+from bts_collectors.rabbitmq.health import Alarms
 from bts_collectors.rabbitmq.shapes import NODES
 from bts_exporter import Scrape
 
 
-def emitted(body: bytes) -> Scrape:
+def emitted(body: bytes, alarms: Alarms | None = None) -> Scrape:
     """Return the samples that nodes give."""
     scrape = Scrape(monotonic() + 10)
-    nodes.emit_nodes(scrape, NODES.decode(body))
+    nodes.emit_nodes(scrape, NODES.decode(body), alarms)
     assert scrape.rejected is None
     return scrape
 
@@ -36,8 +37,18 @@ def test_alarms_are_numbers() -> None:
     body = b'[{"name": "a", "mem_alarm": true, "disk_free_alarm": false}]'
     samples = emitted(body).samples
 
-    assert samples[nodes.FIELDS["mem_alarm"]] == {("a",): 1}
-    assert samples[nodes.FIELDS["disk_free_alarm"]] == {("a",): 0}
+    assert samples[nodes.ALARMS["memory"]] == {("a",): 1}
+    assert samples[nodes.ALARMS["disk"]] == {("a",): 0}
+
+
+def test_alarms_that_the_health_check_tells_are_newer_than_the_statistics() -> None:
+    """Of nodes that run: of others nothing is known."""
+    body = b'[{"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": true},'
+    body += b'{"name": "b", "running": true}, {"name": "c", "running": false}]'
+    samples = emitted(body, frozenset({("a", "memory")})).samples
+
+    assert samples[nodes.ALARMS["memory"]] == {("a",): 1, ("b",): 0}
+    assert samples[nodes.ALARMS["disk"]] == {("a",): 0, ("b",): 0}
 
 
 def test_partitions_are_counted() -> None:

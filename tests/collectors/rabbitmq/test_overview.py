@@ -25,7 +25,7 @@ def test_there_is_one_identity_whatever_the_overview_holds(
     body: bytes, node: str, cluster: str
 ) -> None:
     """Dashboards join every series with it: none or two of them break every panel."""
-    assert emitted(body).samples[overview.IDENTITY] == {(node, cluster, "management"): 1}
+    assert emitted(body).samples[overview.IDENTITY] == {(node, cluster, "", "management"): 1}
 
 
 def test_a_cluster_without_messages_so_far_counts_none() -> None:
@@ -49,3 +49,15 @@ def test_disabled_statistics_show() -> None:
     """Missing counts then have a reason that can be seen."""
     assert emitted(b'{"disable_stats": true}').samples[overview.STATS_DISABLED] == {(): 1}
     assert emitted(b'{"disable_stats": false}').samples[overview.STATS_DISABLED] == {(): 0}
+
+
+def test_what_is_the_clusters_is_not_shown_for_a_node() -> None:
+    """Scraped from every node it would be counted as often."""
+    body = b'{"node": "a", "object_totals": {"queues": 3}, "message_stats": {"publish": 3}}'
+    scrape = Scrape(monotonic() + 10)
+    overview.emit_overview(scrape, OVERVIEW.decode(body), cluster=False)
+
+    assert {metric.name for metric in scrape.samples} == {
+        "rabbitmq_identity_info",
+        "rabbitmq_build_info",
+    }

@@ -8,13 +8,9 @@ import pytest
 from bts_collectors.rabbitmq import queues
 from bts_collectors.rabbitmq.shapes import (
     Arguments,
-    Consumer,
     MessageStats,
-    ObjectTotals,
-    Overview,
     Policy,
     Queue,
-    QueueName,
 )
 from bts_exporter import Scrape
 
@@ -29,31 +25,10 @@ def queue(**fields: object) -> Queue:
 def emitted(*found: Queue) -> Scrape:
     """Return the samples that queues give."""
     scrape = Scrape(monotonic() + 10)
-    queues.emit_queues(scrape, found, NOW)
+    for each in found:
+        queues.emit_queue(scrape, each, NOW)
     assert scrape.rejected is None
     return scrape
-
-
-@pytest.mark.parametrize("version", ["3.8.34", "3.12.14", "strange", None])
-def test_an_old_or_unknown_broker_is_asked_for_columns(version: str | None) -> None:
-    """Before 3.13 it is what makes the listing cheap, and it works everywhere."""
-    path = queues.queues_path(Overview(rabbitmq_version=version))
-
-    assert path.startswith("/api/queues?columns=name,vhost,type,")
-    assert queues.queues_path(None) == path
-
-
-@pytest.mark.parametrize("version", ["3.13.0", "3.13.0-rc.1", "4.1.3+12", "10.0"])
-def test_a_new_broker_is_not_asked_for_columns(version: str) -> None:
-    """From 3.13 on they make the broker compute the details that a plain listing is spared."""
-    assert queues.queues_path(Overview(rabbitmq_version=version)) == "/api/queues"
-
-
-def test_a_broker_without_statistics_is_asked_for_totals() -> None:
-    """It lists queues without counts unless these are asked for."""
-    path = queues.queues_path(Overview(rabbitmq_version="4.1.0", disable_stats=True))
-
-    assert path == "/api/queues?disable_stats=true&enable_queue_totals=true"
 
 
 def test_a_queue_without_activity_has_no_counters() -> None:
@@ -162,35 +137,6 @@ def test_idleness_is_a_unix_time(given: str | None, seconds: float | None) -> No
     assert queues.idle_since(queue(idle_since=given)) == seconds
 
 
-def test_consumers_that_acknowledge_nothing_are_counted_by_queue() -> None:
-    """A consumer of which it is not known is not counted as one."""
-    consumers = [
-        Consumer(QueueName("q", "/"), ack_required=False),
-        Consumer(QueueName("q", "/"), ack_required=False),
-        Consumer(QueueName("q", "/"), ack_required=True),
-        Consumer(QueueName("q", "prod"), ack_required=False),
-        Consumer(QueueName("other", "/")),
-    ]
-
-    assert queues.count_auto_ack(consumers) == {("/", "q"): 2, ("prod", "q"): 1}
-
-
-@pytest.mark.parametrize(
-    ("found", "wanted"),
-    [
-        ([], False),
-        ([queue(consumers=0), queue()], False),
-        ([queue(consumers=0), queue(consumers=1)], True),
-        ([queue(consumers=1, type="stream")], False),
-    ],
-)
-def test_consumers_are_asked_for_only_where_one_may_be_blind(
-    found: list[Queue], wanted: bool
-) -> None:
-    """The list of consumers is expensive: without consumers it is not asked for."""
-    assert queues.want_consumers(found) is wanted
-
-
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
@@ -209,16 +155,7 @@ def test_blind_consumers_are_unknown_without_the_list_of_consumers(
         queue(name="new"),
     ]
     scrape = Scrape(monotonic() + 10)
-    queues.emit_auto_ack(scrape, found, counts)
+    for each in found:
+        queues.emit_auto_ack(scrape, each, counts)
 
     assert scrape.samples[queues.AUTO_ACK] == expected
-
-
-@pytest.mark.parametrize(("there", "seen", "gap"), [(14, 0, 14), (2, 1, 1), (1, 1, 0), (0, 1, 0)])
-def test_queues_that_the_user_may_not_see_are_counted(there: int, seen: int, gap: int) -> None:
-    """A queue made between the two questions is no gap."""
-    scrape = Scrape(monotonic() + 10)
-    whole = Overview(object_totals=ObjectTotals(queues=there))
-    queues.emit_permission_gap(scrape, whole, [queue()] * seen)
-
-    assert scrape.samples[queues.PERMISSION_GAP] == {(): gap}

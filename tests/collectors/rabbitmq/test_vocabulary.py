@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bts_collectors.rabbitmq.lag import Lag
 from bts_collectors.rabbitmq.shapes import MessageStats, Queue
-from bts_collectors.rabbitmq.vocabulary import consumed, destination, emit_vocabulary
+from bts_collectors.rabbitmq.vocabulary import destination, emit_vocabulary
 from bts_exporter import Metric, Scrape, backlog
 
-NOW = 1_700_000_600.0
 LABELS = ("rabbitmq", "q", "")
 
 
@@ -20,10 +20,10 @@ def queue(**fields: object) -> Queue:
     return Queue(**({"name": "q", "vhost": "/", "type": "classic"} | fields))  # type: ignore[arg-type]
 
 
-def emitted(*found: Queue) -> dict[Metric, dict[tuple[str, ...], float]]:
-    """Return the samples that queues give."""
+def emitted(found: Queue, lag: Lag = Lag()) -> dict[Metric, dict[tuple[str, ...], float]]:  # noqa: B008  # immutable
+    """Return the samples that a queue gives."""
     scrape = Scrape(monotonic() + 10)
-    emit_vocabulary(scrape, found, NOW)
+    emit_vocabulary(scrape, found, lag)
     assert scrape.rejected is None
     return scrape.samples
 
@@ -43,7 +43,7 @@ def test_a_destination_is_the_queue_with_its_virtual_host_where_that_is_not_the_
     vhost: str, name: str, expected: str
 ) -> None:
     """The usual queue keeps its plain name."""
-    assert destination(queue(vhost=vhost, name=name)) == expected
+    assert destination(vhost, name) == expected
 
 
 @given(st.lists(st.tuples(st.text("/%2Fa", min_size=1), st.text("/%2Fa")), min_size=2, max_size=2))
@@ -51,10 +51,8 @@ def test_no_two_queues_have_the_same_destination(names: list[tuple[str, str]]) -
     """Whatever slashes names have: a sample emitted twice would cost the whole collection."""
     for (vhost, name), (other_vhost, other_name) in permutations(names):
         same = (vhost, name) == (other_vhost, other_name)
-        first = destination(queue(vhost=vhost, name=name))
-        second = destination(queue(vhost=other_vhost, name=other_name))
 
-        assert (first == second) is same
+        assert (destination(vhost, name) == destination(other_vhost, other_name)) is same
 
 
 def test_what_waits_what_is_in_flight_and_what_flows() -> None:
@@ -75,58 +73,23 @@ def test_a_queue_without_figures_has_no_samples() -> None:
     assert emitted(queue(state="down")) == {}
 
 
-@pytest.mark.parametrize(
-    ("stats", "expected"),
-    [
-        (None, None),
-        (MessageStats(publish=3), None),
-        (MessageStats(publish=3, ack=0), 0),
-        (MessageStats(get_no_ack=2), 2),
-    ],
-)
-def test_consumption_is_unknown_until_there_was_some(
-    stats: MessageStats | None, expected: float | None
-) -> None:
-    """A queue that was only published to has no counts of the other side."""
-    assert consumed(queue(message_stats=stats)) == expected
+@pytest.mark.parametrize("method", ["message_time", "interpolation", "lower_bound"])
+def test_a_lag_comes_with_how_it_is_known(method: str) -> None:
+    """Whoever alerts on it may want to know."""
+    samples = emitted(queue(), Lag(backlog.Age(600, method), 30))  # type: ignore[arg-type]
+
+    assert samples == {
+        backlog.LAG_SECONDS: {LABELS: 600},
+        backlog.LAG_METHOD: {(*LABELS, method): 1},
+        backlog.DRAIN_SECONDS: {LABELS: 30},
+    }
 
 
-@pytest.mark.parametrize("kind", ["classic", "quorum", "rabbit_mqtt_qos0_queue"])
-def test_nothing_waiting_is_no_lag(kind: str) -> None:
-    """That much is known of every queue, whatever is in flight."""
-    samples = emitted(queue(type=kind, messages_ready=0, messages_unacknowledged=4))
+def test_no_lag_has_no_method() -> None:
+    """That nothing waits is known in any case."""
+    samples = emitted(queue(), Lag(backlog.Age(0, "interpolation"), 0))
 
-    assert samples[backlog.LAG_SECONDS] == {LABELS: 0}
-    assert backlog.LAG_METHOD not in samples
-
-
-def test_the_publishers_time_of_the_oldest_message_gives_the_lag() -> None:
-    """Classic queues know it where publishers set it."""
-    samples = emitted(queue(messages_ready=3, head_message_timestamp=1_700_000_000))
-
-    assert samples[backlog.LAG_SECONDS] == {LABELS: 600}
-    assert samples[backlog.LAG_METHOD] == {(*LABELS, "message_time"): 1}
-
-
-def test_a_message_from_the_future_is_no_negative_lag() -> None:
-    """Publishers' clocks differ."""
-    samples = emitted(queue(messages_ready=3, head_message_timestamp=NOW + 60))
-
-    assert samples[backlog.LAG_SECONDS] == {LABELS: 0}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"messages_ready": 3},
-        {"messages_ready": 3, "head_message_timestamp": ""},
-        {"messages_ready": 3, "head_message_timestamp": 1_700_000_000, "type": "quorum"},
-        {"head_message_timestamp": 1_700_000_000},
-    ],
-)
-def test_a_lag_that_is_not_known_is_not_guessed(fields: dict[str, object]) -> None:
-    """No time on the message, or no count of messages: no sample."""
-    assert backlog.LAG_SECONDS not in emitted(queue(**fields))
+    assert samples == {backlog.LAG_SECONDS: {LABELS: 0}, backlog.DRAIN_SECONDS: {LABELS: 0}}
 
 
 def test_the_log_of_a_stream_is_no_backlog() -> None:

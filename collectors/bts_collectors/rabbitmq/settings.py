@@ -1,0 +1,93 @@
+"""The settings of a RabbitMQ target."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from bts_exporter import CollectorConfig, Duration, Secret, Url
+
+HTTP = ("http", "https")
+AMQP = ("amqp", "amqps")
+
+#: Seconds, well below those after which the broker removes a queue that an exporter left behind.
+LONGEST_INTERVAL = 60.0
+
+Source = Literal["auto", "management", "prometheus", "amqp"]
+
+
+class CanarySettings(CollectorConfig, frozen=True):
+    """Messages of our own, and where to send them."""
+
+    #: The broker's port for AMQP; the path is the virtual host.
+    url: Url
+    password: Secret | None = None
+    queue_types: tuple[Literal["classic", "quorum"], ...] = ("classic", "quorum")
+    interval: Duration = Duration(10)
+    #: What takes longer failed.
+    timeout: Duration = Duration(5)
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say; ValueError says it."""
+        expect_scheme("url", self.url, AMQP, "amqp://host:5672/vhost")
+        if self.interval > LONGEST_INTERVAL:
+            msg = f"interval: at most {LONGEST_INTERVAL:g} s: an idle queue removes itself"
+            raise ValueError(msg)
+        if not 0 < self.timeout <= self.interval:
+            msg = f"timeout: more than 0 and at most the interval, {self.interval:g} s"
+            raise ValueError(msg)
+
+
+class RabbitMQConfig(CollectorConfig, frozen=True):
+    """Where RabbitMQ is, as whom to read it, and what of it."""
+
+    #: The management API or RabbitMQ's own exporter (http, https), or the broker itself (amqp, amqps).
+    url: Url = Url.from_setting("http://guest:guest@127.0.0.1:15672")
+    password: Secret | None = None
+    #: What `url` is the address of; `auto` looks.
+    source: Source = "auto"
+    #: The whole cluster, or of it the node that answers.
+    scope: Literal["cluster", "node"] = "cluster"
+    #: RabbitMQ's own exporter on the node that answers, for what the management API does not tell.
+    native: Url | None = None
+    #: What is searched for in the names of virtual hosts and queues that are wanted, and unwanted.
+    vhosts_include: re.Pattern[str] | None = None
+    vhosts_exclude: re.Pattern[str] | None = None
+    queues_include: re.Pattern[str] | None = None
+    queues_exclude: re.Pattern[str] | None = None
+    #: Of more queues than these, depths are asked for and no details.
+    max_detailed_queues: int = 2000
+    #: Names of another exporter in the place of RabbitMQ's own.
+    compat: Literal["kbudde"] | None = None
+    #: Names of the queues to ask for over AMQP, which has no list of them.
+    declare: tuple[str, ...] = ()
+    canary: CanarySettings | None = None
+
+    @property
+    def over_amqp(self) -> bool:
+        """Whether AMQP is the source."""
+        return self.source == "amqp" or (self.source == "auto" and self.url.scheme in AMQP)
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say; ValueError says it."""
+        if self.over_amqp:
+            expect_scheme("url", self.url, AMQP, "amqp://host:5672/vhost")
+        elif self.source == "prometheus":
+            expect_scheme("url", self.url, HTTP, "http://host:15692")
+        else:
+            expect_scheme("url", self.url, HTTP, "http://host:15672")
+        if self.native is not None:
+            expect_scheme("native", self.native, HTTP, "http://host:15692")
+        if self.over_amqp != bool(self.declare):
+            msg = "declare: the names of queues go with an address of AMQP, amqp://host:5672/vhost"
+            raise ValueError(msg)
+        if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
+            msg = f"compat: the names of {self.compat} are for the management API alone"
+            raise ValueError(msg)
+
+
+def expect_scheme(key: str, url: Url, schemes: tuple[str, ...], example: str) -> None:
+    """Refuse an address of another protocol; ValueError names the one that is expected."""
+    if url.scheme not in schemes:
+        msg = f"{key}: expected an address such as {example}, not {url.scheme}://"
+        raise ValueError(msg)

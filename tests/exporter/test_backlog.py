@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bts_exporter.backlog import MOST_OBSERVED, Age, Rate, Timeline
+
+
+def timeline(*observations: tuple[float, float]) -> Timeline:
+    """Return a timeline of (time, count)."""
+    made = Timeline()
+    for now, count in observations:
+        made.observe(now, count)
+    return made
+
+
+def test_a_message_between_two_observations_came_in_proportion() -> None:
+    """Ten messages within ten seconds came one a second."""
+    seen = timeline((100, 0), (110, 10))
+
+    assert seen.age(3, 110) == Age(7, "interpolation")
+    assert seen.age(3, 150) == Age(47, "interpolation")
+
+
+def test_the_first_message_after_a_standstill_did_not_come_during_it() -> None:
+    """The line begins where the standstill ended, not where it began an hour before."""
+    seen = timeline((0, 5), (1800, 5), (3600, 5), (3610, 15))
+
+    assert seen.age(5, 3610) == Age(10, "interpolation")
+    assert seen.age(4.9, 3610) == Age(3610, "lower_bound")
+
+
+def test_what_was_there_before_the_first_observation_is_at_least_as_old() -> None:
+    """No more is known of it, and at the first observation nothing: 0 would say that none waits."""
+    seen = timeline((100, 50))
+
+    assert seen.age(10, 100) is None
+    seen.observe(130, 60)
+    assert seen.age(10, 130) == Age(30, "lower_bound")
+    assert seen.age(50, 130) == Age(30, "interpolation")
+
+
+def test_nothing_observed_is_nothing_known() -> None:
+    """An empty timeline has no ages."""
+    assert Timeline().age(0, 100) is None
+
+
+def test_what_came_in_with_the_last_observation_or_later_is_new() -> None:
+    """A position ahead of the count has no message yet."""
+    seen = timeline((100, 0), (110, 10))
+
+    assert seen.age(10, 110) == Age(0, "interpolation")
+    assert seen.age(12, 115) == Age(5, "interpolation")
+
+
+@pytest.mark.parametrize("back", [(120, 3), (90, 20)])
+def test_a_count_or_a_clock_that_goes_back_begins_anew(back: tuple[float, float]) -> None:
+    """What was known belongs to another count: no age is made of both."""
+    now, count = back
+    seen = timeline((100, 0), (110, 10), back)
+
+    assert seen.age(count - 1, now) is None
+    assert seen.age(count - 1, now + 5) == Age(5, "lower_bound")
+
+
+def steady(_: int) -> int:
+    """Publish ten messages a second."""
+    return 10
+
+
+def bursty(second: int) -> int:
+    """Publish for two seconds of a minute."""
+    return 300 if second % 60 < 2 else 0
+
+
+def nightly(second: int) -> int:
+    """Publish for an hour, and then not for two."""
+    return 5 if second % 10_800 < 3600 else 0
+
+
+def interrupted(second: int) -> int:
+    """Publish for two seconds of a minute, and every twenty minutes not for as long."""
+    return bursty(second) if second // 1200 % 2 else 0
+
+
+def growing(second: int) -> int:
+    """Publish ever more."""
+    return second // 1000
+
+
+@pytest.mark.parametrize("publish", [steady, bursty, nightly, interrupted, growing])
+def test_a_day_of_observations_is_remembered_well_enough(publish: Callable[[int], int]) -> None:
+    """With few of them kept, ages are within a tenth, or the interval of observations."""
+    counts = [0, *accumulate(publish(second) for second in range(86_400))]
+    seen = Timeline()
+    for second in range(0, 86_401, 15):
+        seen.observe(second, counts[second])
+    draw = random.Random(1)
+
+    wrong = 0
+    for _ in range(500):
+        position = counts[86_400 - int(60 * 1440 ** draw.random())]
+        true = 86_400 - bisect_right(counts, position) + 1
+        age = seen.age(position, 86_400)
+        assert age is not None
+        wrong += abs(age.seconds - true) > max(0.1 * true, 15)
+    assert wrong == 0
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """A timeline lives as long as its queue."""
+    seen = Timeline()
+    for second in range(10_000):
+        seen.observe(second, second * second)
+
+    assert len(seen._times) <= MOST_OBSERVED
+    assert len(seen._counts) == len(seen._times)
+    assert seen.age(0, 10_000) == Age(10_000, "interpolation")
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.integers(-5, 50)), min_size=1, max_size=200),
+    st.floats(-10, 5000),
+)
+def test_an_age_is_never_negative_nor_longer_than_it_was_watched(
+    steps: list[tuple[float, int]], position: float
+) -> None:
+    """Whatever counts do, and whatever is asked for."""
+    seen = Timeline()
+    now = count = 0.0
+    for wait, more in steps:
+        now, count = now + wait, max(count + more, 0)
+        seen.observe(now, count)
+
+    age = seen.age(position, now)
+    assert age is None or 0 <= age.seconds <= now
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.integers(0, 50)), min_size=1, max_size=200))
+def test_the_later_a_message_came_the_younger_it_is(steps: list[tuple[float, int]]) -> None:
+    """Also after observations were thinned out."""
+    seen = Timeline()
+    now = count = 0.0
+    for wait, more in steps:
+        now, count = now + wait, count + more
+        seen.observe(now, count)
+
+    ages = [seen.age(position, now + 1) for position in range(int(count))]
+    found = [age.seconds for age in ages if age is not None]
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_rate_is_known_after_half_a_minute() -> None:
+    """Counts of brokers come in steps: over less time a rate would be one of steps."""
+    rate = Rate()
+
+    assert [rate.observe(now, now * 2) for now in (0, 10, 20)] == [None] * 3
+    assert rate.observe(30, 60) == 2
+
+
+def test_a_rate_is_that_of_the_last_minute_at_most() -> None:
+    """What was an hour ago drains nothing now."""
+    rate = Rate()
+    for now in range(0, 3600, 10):
+        rate.observe(now, now * 2)
+    found = [rate.observe(now, 7200) for now in range(3600, 3700, 10)]
+
+    assert found[0] is not None
+    assert 0 < found[0] <= 2
+    assert found[-1] == 0
+
+
+def test_a_rate_between_observations_further_apart_is_one_of_the_last_two() -> None:
+    """Some scrape every two minutes."""
+    rate = Rate()
+
+    assert [rate.observe(now, now) for now in (0, 120)] == [None, 1]
+    assert rate.observe(240, 120) == 0
+
+
+def test_a_count_that_begins_anew_has_no_rate_yet() -> None:
+    """A broker that was started again counts from 0."""
+    rate = Rate()
+    rate.observe(0, 100)
+    rate.observe(40, 200)
+
+    assert rate.observe(80, 10) is None
+    assert rate.observe(120, 50) == 1
