@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from time import monotonic
-from typing import Any, ClassVar, final
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, final
 
 import msgspec
 
@@ -250,6 +251,17 @@ class Scrape:
         return True
 
 
+class Command(NamedTuple):
+    """A command of a collector type, for people: `bts-exporter TYPE-NAME ARGUMENT...`."""
+
+    help: str
+    #: What it takes, in this order, all of it needed: name -> help.
+    arguments: Mapping[str, str]
+    #: Called with the type's blocks of settings and the arguments; yields the lines to print, and
+    #: raises ValueError with what is wrong.
+    run: Callable[..., Iterable[str]]
+
+
 class Collector:
     """Base of a collector: override `Config`, declare metrics as class attributes, write `collect`.
 
@@ -262,6 +274,8 @@ class Collector:
     name: ClassVar[str] = ""
     #: True if it reads kernel files and answers at once: it shares a thread with others like it.
     local: ClassVar[bool] = False
+    #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
+    commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
@@ -286,6 +300,11 @@ class Collector:
                     if metric not in seen:
                         seen.add(metric)
                         yield metric
+
+    @classmethod
+    def declared_by(cls, config: Any) -> Iterator[Metric]:  # noqa: ARG003  # for those that override it
+        """Yield the metrics that only a block of settings names, the same objects at each call."""
+        yield from ()
 
     def start(self) -> None:
         """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""
