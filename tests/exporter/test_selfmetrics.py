@@ -176,6 +176,21 @@ def test_process_metrics_have_their_units() -> None:
     assert found["process_max_fds"] == {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
 
 
+def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel does not count the open files, they are counted one by one."""
+    real = os.stat
+
+    def stat(path: str) -> os.stat_result:
+        found = list(real(path))
+        found[6] = 0  # st_size
+        return os.stat_result(found)
+
+    counted = process()
+    monkeypatch.setattr(selfmetrics.os, "stat", stat)
+
+    assert process()["process_open_fds"] == counted["process_open_fds"]
+
+
 def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """No limit is infinite."""
     monkeypatch.setattr(
@@ -188,10 +203,10 @@ def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch)
 def test_process_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without /proc, or a descriptor left to read it, there is what needs none."""
 
-    def listdir(_: object) -> list[str]:
+    def stat(_: object) -> os.stat_result:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(selfmetrics.os, "listdir", listdir)
+    monkeypatch.setattr(selfmetrics.os, "stat", stat)
 
     assert set(process()) == {"process_cpu_seconds_total", "process_start_time_seconds"}
 
