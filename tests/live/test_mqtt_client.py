@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -214,21 +213,6 @@ def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> No
 
     assert error is not None
     assert (error.reason, "no such socket" in str(error)) == ("refused", True)
-
-
-@LEFT_OPEN
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_socket_that_is_not_ours_is_noperm(
-    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
-) -> None:
-    """The cure is a permission."""
-    path = tmp_path / "mqtt.sock"
-    start_mosquitto(f"listener 0 {path}")
-    path.chmod(0)
-    _, error = look(start(f"unix://{path}"))
-
-    assert error is not None
-    assert error.reason == "noperm"
 
 
 @LEFT_OPEN

@@ -31,6 +31,7 @@ def seen(error: TargetError) -> str:
         (ssl.SSLError(1, "wrong version number"), "tls: no TLS connection"),
         (ssl.SSLCertVerificationError(1, "self-signed"), "tls: no TLS connection"),
         (ConnectionResetError(104, "reset"), "unreachable: the connection broke"),
+        (PermissionError(13, "Permission denied"), "noperm: our user may not write to the socket"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route"),
         (OSError(errno.EMFILE, "Too many open files"), "os: [Errno 24] Too many open files"),
     ],
