@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from report import Section
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("exposition", "host", "footprint", "crowd", "hanging", "rabbitmq")
+BENCHMARKS = (
+    "exposition",
+    "host",
+    "footprint",
+    "crowd",
+    "hanging",
+    "redis_default",
+    "redis_streams",
+    "redis_discovery",
+    "rabbitmq",
+    "mqtt",
+)
 
 
 def main() -> int:
