@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from measuring import Answer, Bench, Scraper, Server, ratios, running, spread
-from report import Row, Section, Table
+from report import Bar, Row, Section, Table
+
+#: What a default scrape may cost at most, as a part of node_exporter's.
+MOST_CPU = 0.7
+MOST_WALL = 1.0
 
 #: Scrapes of one contestant before it is the other's turn.
 TURN = 25
@@ -62,6 +66,7 @@ def run(bench: Bench) -> Section:
             _counted("bytes, gzip", [len(answer.body) for answer in answers]),
             _counted("resident memory, MB", [s.memory().resident / 1e6 for s in (ours, theirs)]),
         ]
+    bars = [*_bars(rows), _as_many(answers)]
     pages = [answer.text for answer in answers]
     served = [set(_SERVES.findall(page)) for page in pages]
     common = sorted(served[0] & served[1])
@@ -76,7 +81,27 @@ def run(bench: Bench) -> Section:
             f"node_exporter reports as failed: {_names(set(_FAILS.findall(pages[1])))}",
             f"bts-exporter reports as failed: {_names(set(_FAILS.findall(pages[0])))}",
         ],
+        bars=bars,
     )
+
+
+def _bars(rows: list[Row]) -> list[Bar]:
+    """Return whether a default scrape holds what it has to, of CPU and of time."""
+    limits = {"CPU a scrape, ms": MOST_CPU, "wall, ms": MOST_WALL}
+    found = []
+    for row in rows:
+        limit = limits.get(row.what.rpartition(": ")[2])
+        if limit is not None and row.ratio is not None:
+            ratio = row.ratio.median
+            found.append(
+                Bar(f"{row.what}: {ratio:.2f} of the other's, at most {limit}", ratio <= limit)
+            )
+    return found
+
+
+def _as_many(answers: list[Answer]) -> Bar:
+    ours, theirs = (answer.samples for answer in answers)
+    return Bar(f"samples: {ours}, at least the other's {theirs}", ours >= theirs)
 
 
 def _how(scrapes: int) -> str:

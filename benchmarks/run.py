@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from report import Section
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("exposition", "host", "footprint", "crowd", "hanging")
+BENCHMARKS = ("exposition", "host", "footprint", "crowd", "hanging", "mqtt")
 
 
 def main() -> int:

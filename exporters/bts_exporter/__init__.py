@@ -5,6 +5,7 @@ from bts_exporter.errors import NothingToRead, Reason, TargetError
 from bts_exporter.plugin import (
     Collector,
     CollectorConfig,
+    Command,
     Kind,
     Metric,
     Scrape,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Collector",
     "CollectorConfig",
+    "Command",
     "Duration",
     "Kind",
     "Metric",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bts_exporter.config import Block, Common, Settings
 from bts_exporter.errors import PluginError, Problem, TargetError, text_of
-from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape
+from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape, Template
 from bts_exporter.runner import Runner
 from bts_exporter.scrape import CollectorSet
 from bts_exporter.selfmetrics import DECLARED
@@ -103,13 +103,17 @@ class Assembly:
     def _check_names(self, block: Block) -> None:
         """PluginError where a metric or a label of this type has a name that is taken."""
         given = {*block.common.labels, *(["target"] if block.common.name else [])}
-        for declared in block.type.declared():
+        found: list[tuple[str, Metric | Template]] = [
+            *((block.kind, metric) for metric in block.type.declared()),
+            *((f"the settings of {block.kind}", m) for m in block.type.declared_by(block.config)),
+        ]
+        for owner, declared in found:
             for label in sorted(given.intersection(declared.labels)):
                 key = "name" if label == "target" else "labels"
                 msg = f"{key}: metric {declared.name} has a label {label!r} of its own"
                 raise PluginError(msg)
             if isinstance(declared, Metric):
-                owner, metric = self._declared.setdefault(declared.name, (block.kind, declared))
-                if metric is not declared and owner != block.kind:
-                    msg = f"type {block.kind}: metric {declared.name} is one of {owner} already"
+                first, metric = self._declared.setdefault(declared.name, (owner, declared))
+                if metric is not declared and first != owner:
+                    msg = f"type {block.kind}: metric {declared.name} is one of {first} already"
                     raise PluginError(msg)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NoReturn
 
 import bts_exporter
@@ -18,7 +20,11 @@ from bts_exporter.service import Options, Service
 _EPILOG = """\
 Settings are looked for in ./config.yaml and /etc/bts-exporter/config.yaml when --config.file does
 not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
+Collectors may have commands of their own, such as mqtt-test: `bts-exporter collectors` lists them.
 """
+
+#: A command of a collector type: the type, a dash, the command.
+_OF_TYPE = re.compile(r"\w+-[\w-]+")
 
 #: How long Python may take to exit once the service has stopped.
 _EXIT_SECONDS = 1.0
@@ -26,19 +32,8 @@ _EXIT_SECONDS = 1.0
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv`; exit code 0, 1 for what went wrong, 2 for a wrong command line."""
-    arguments = _parser().parse_args(argv)
-    level = arguments.log_level or ("info" if arguments.command is None else "error")
-    logs.set_up(level, arguments.log_format)
-    options = Options(
-        config_file=arguments.config_file,
-        addresses=tuple(arguments.listen_address or [":19100"]),
-        telemetry_path=arguments.telemetry_path,
-        max_requests=arguments.max_requests,
-        own_metrics=not arguments.disable_exporter_metrics,
-        lifecycle=arguments.enable_lifecycle,
-    )
     try:
-        code = _COMMANDS[arguments.command](options, arguments)
+        code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # nothing where there is no standard output
         sys.exit(code)
     except ConfigError as error:
@@ -60,6 +55,39 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
 
 
+def _run(argv: Sequence[str]) -> int:
+    found = _found_in_types(argv)
+    arguments = _parser(found).parse_args(argv)
+    level = arguments.log_level or ("info" if arguments.command is None else "error")
+    logs.set_up(level, arguments.log_format)
+    options = Options(
+        config_file=arguments.config_file,
+        addresses=tuple(arguments.listen_address or [":19100"]),
+        telemetry_path=arguments.telemetry_path,
+        max_requests=arguments.max_requests,
+        own_metrics=not arguments.disable_exporter_metrics,
+        lifecycle=arguments.enable_lifecycle,
+    )
+    if found is not None and arguments.command == found.name:
+        return commands.of_type(options, found, arguments.arguments)
+    return _COMMANDS[arguments.command](options, arguments)
+
+
+def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
+    """Return the command of a collector type that is asked for, if one is."""
+    before_ours = takewhile(lambda word: word not in _COMMANDS, argv)
+    words = [word for word in before_ours if _OF_TYPE.fullmatch(word)]
+    if not words:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    _add_common_flags(parser, default=None)
+    try:
+        known, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:
+        return None  # the parser of everything says it better
+    return commands.find_in_types(known.config_file, words)
+
+
 def _serve(options: Options, _: argparse.Namespace) -> int:
     Service(options).run(systemd.sockets())
     # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
@@ -78,7 +106,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bts-exporter",
         description="Serves this host's and its brokers' metrics to Prometheus.",
@@ -100,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands_, "collectors", "list the collector types, where from, and what is broken")
     metrics = _command(commands_, "metrics", "list every metric that can be served")
     metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
+    if found is not None:
+        of_type = _command(commands_, found.name, found.command.help)
+        for name, text in found.command.arguments.items():
+            of_type.add_argument("arguments", action="append", metavar=name, help=text)
     return parser
 
 

@@ -11,7 +11,7 @@ from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load, plugins_folder
 from bts_exporter.errors import ConfigError, PluginError
 from bts_exporter.exposition import Format
-from bts_exporter.plugin import Metric, Template
+from bts_exporter.plugin import Command, Metric, Template
 from bts_exporter.registry import Registry
 from bts_exporter.selfmetrics import DECLARED
 from bts_exporter.service import Options, Service
@@ -26,6 +26,38 @@ class Listed:
     labels: list[str]
     help: str
     collector: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A command of a collector type, and the name that it is called by."""
+
+    name: str
+    kind: str
+    command: Command
+
+
+def find_in_types(config_file: str | None, words: Sequence[str]) -> Found | None:
+    """Return the command that the first of `words` that is one means: `TYPE-COMMAND`."""
+    registry = Registry(plugins_folder(find(config_file)))
+    for word in words:
+        kind, _, name = word.partition("-")
+        if kind in registry.names() and name in (offered := registry.load(kind).commands):
+            return Found(word, kind, offered[name])
+    return None
+
+
+def of_type(options: Options, found: Found, arguments: Sequence[str]) -> int:
+    """Print what a command of a collector type says; exit code 1 when it says what is wrong."""
+    settings = _load(options)
+    blocks = [block.config for block in settings.blocks if block.kind == found.kind]
+    try:
+        for line in found.command.run(blocks, *arguments):
+            print(line)
+    except ValueError as error:
+        print(f"bts-exporter: {found.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def check(options: Options, *, connect: bool) -> int:
@@ -66,12 +98,15 @@ def collectors(options: Options) -> int:
         else:
             summary = (cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
+            for command, offered in cls.commands.items():
+                usage = " ".join([f"{name}-{command}", *offered.arguments])
+                print(f"{'':<16} {usage:<32} {offered.help}")
     return int(broken)
 
 
 def metrics(options: Options, form: str) -> int:
-    """Print every metric that any of the collector types declares."""
-    listed = list(_listed(_registry(options)))
+    """Print every metric that any of the collector types declares, or that the settings name."""
+    listed = list(_listed(_registry(options), options))
     if form == "json":
         print(json.dumps([asdict(metric) for metric in listed], indent=2))
         return 0
@@ -116,8 +151,17 @@ def _registry(options: Options) -> Registry:
     return Registry(plugins_folder(find(options.config_file)))
 
 
-def _listed(registry: Registry) -> Iterator[Listed]:
+def _listed(registry: Registry, options: Options) -> Iterator[Listed]:
     seen: set[Metric | Template] = set()
+    for name, metric in (*_declared(registry), *_configured(options)):
+        if metric not in seen:
+            seen.add(metric)
+            yield _row(metric, name)
+    for metric in DECLARED:
+        yield _row(metric, "")
+
+
+def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
     for name in registry.names():
         try:
             declared = list(registry.load(name).declared())
@@ -125,11 +169,19 @@ def _listed(registry: Registry) -> Iterator[Listed]:
             print(error, file=sys.stderr)
             continue
         for metric in declared:
-            if metric not in seen:
-                seen.add(metric)
-                yield _row(metric, name)
-    for metric in DECLARED:
-        yield _row(metric, "")
+            yield name, metric
+
+
+def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
+    """Yield what only the settings name; settings that are wrong name nothing."""
+    try:
+        blocks = _load(options).blocks
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return
+    for block in blocks:
+        for metric in block.type.declared_by(block.config):
+            yield block.kind, metric
 
 
 def _row(metric: Metric | Template, collector: str) -> Listed:

@@ -15,6 +15,9 @@ from operator import itemgetter
 
 from bts_exporter.plugin import Key, Kind, Metric, number
 
+#: A number beyond it may be an integer that floating point cannot hold.
+_LARGE = 1e300
+
 
 class Format(Enum):
     """An exposition format, by its content type."""
@@ -33,7 +36,9 @@ class Prefixes:
 
     def lines(self, metric: Metric, samples: Mapping[Key, float]) -> list[str]:
         """Return a line a sample; series that are gone are forgotten."""
-        known = self._by_metric.setdefault(metric, {})
+        known = self._by_metric.get(metric)
+        if known is None:
+            known = self._by_metric[metric] = {}
         try:
             lines = _lines(known, samples)
         except KeyError:
@@ -43,10 +48,11 @@ class Prefixes:
             self._by_metric[metric] = {key: known[key] for key in samples}
         return lines
 
-    def keep_only(self, metrics: Iterable[Metric]) -> None:
+    def keep_only(self, metrics: Mapping[Metric, object]) -> None:
         """Forget the series of every metric that is not among `metrics`."""
-        for gone in self._by_metric.keys() - set(metrics):
-            del self._by_metric[gone]
+        if self._by_metric.keys() != metrics.keys():
+            for gone in self._by_metric.keys() - metrics.keys():
+                del self._by_metric[gone]
 
     def _render_new(
         self, metric: Metric, samples: Mapping[Key, float], known: dict[Key, str]
@@ -89,22 +95,24 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
     """
     families: dict[str, list[tuple[Metric, Source]]] = {}
     for source in sources:
-        source.prefixes.keep_only(metric for metric, found in source.samples.items() if found)
-        for metric, samples in source.samples.items():
-            if samples:
-                families.setdefault(metric.name, []).append((metric, source))
-    parts: list[str] = []
+        there = {metric: found for metric, found in source.samples.items() if found}
+        source.prefixes.keep_only(there)
+        for metric in there:
+            families.setdefault(metric.name, []).append((metric, source))
+    lines: list[str] = []
     for members in families.values():
-        first = members[0][0]
+        first, source = members[0]
         if form is Format.TEXT:
-            parts.append(_text_header(first))
+            lines.append(_text_header(first))
         else:
-            parts.append(_om_header(first, clash=first.name.removesuffix("_total") in families))
-        # Whole numbers without Python's .0; a line ends in its value, so nothing else is hit.
-        parts.append(("\n".join(_family(members)) + "\n").replace(".0\n", "\n"))
-    if form is Format.OPENMETRICS:
-        parts.append("# EOF\n")
-    return "".join(parts).encode("utf-8", "replace")
+            lines.append(_om_header(first, clash=first.name.removesuffix("_total") in families))
+        if len(members) == 1:
+            lines += source.prefixes.lines(first, source.samples[first])
+        else:
+            lines += _family(members)
+    lines.append("# EOF\n" if form is Format.OPENMETRICS else "")
+    # Whole numbers without Python's .0; headers end otherwise.
+    return "\n".join(lines).replace(".0\n", "\n").encode("utf-8", "replace")
 
 
 def compress(page: bytes) -> bytes:
@@ -132,10 +140,9 @@ def _offer(media: str) -> tuple[float, Format]:
     return (quality if kind in {"text/plain", "text/*", "*/*"} else 0.0), Format.TEXT
 
 
-def _family(members: list[tuple[Metric, Source]]) -> Iterable[str]:
-    first, source = members[0]
-    if len(members) == 1:
-        return source.prefixes.lines(first, source.samples[first])
+def _family(members: list[tuple[Metric, Source]]) -> list[str]:
+    """Return the lines of a metric that several sources serve, each series once."""
+    first = members[0][0]
     lines: list[str] = []
     seen: set[str] = set()
     for metric, source in members:
@@ -153,6 +160,10 @@ def _family(members: list[tuple[Metric, Source]]) -> Iterable[str]:
 
 
 def _lines(known: dict[Key, str], samples: Mapping[Key, float]) -> list[str]:
+    if len(samples) == 1:
+        [(key, value)] = samples.items()
+        usual = -_LARGE < value < _LARGE
+        return [known[key] + (repr(value) if usual else _special(value))]
     try:
         # From 0.0, so that integers beyond floating point cannot cancel each other out.
         finite = math.isfinite(sum(samples.values(), 0.0))
@@ -173,7 +184,7 @@ def _special(value: float) -> str:
 @lru_cache(maxsize=4096)
 def _text_header(metric: Metric) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}\n"
+    return _header(metric.name, text, metric.kind)
 
 
 @lru_cache(maxsize=4096)
@@ -186,7 +197,13 @@ def _om_header(metric: Metric, *, clash: bool) -> str:
         name, kind = (name, "unknown") if clash else (name.removesuffix("_total"), kind)
     elif metric.kind is Kind.UNTYPED:
         kind = "unknown"
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+    return _header(name, text, kind)
+
+
+def _header(name: str, text: str, kind: str) -> str:
+    # A space keeps the end of a help from being taken for a whole number's.
+    end = " " if text.endswith(".0") else ""
+    return f"# HELP {name} {text}{end}\n# TYPE {name} {kind}"
 
 
 def _label_value(value: object) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from time import monotonic
-from typing import Any, ClassVar, final
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, final
 
 import msgspec
 
@@ -134,6 +136,9 @@ class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """
 
 
+_NO_SAMPLES: dict[Key, float] = {}
+
+
 class Scrape:
     """What one collection of one collector writes its samples to; not for use by several threads."""
 
@@ -177,14 +182,15 @@ class Scrape:
         if len(labels) != metric.width or metric.kind is not Kind.HISTOGRAM:
             self._reject_shape(metric, labels)
             return
+        rows: list[tuple[Key, float]] = []
         count = 0.0
         bound = 0.0
         for bound, count in buckets:
-            self.put(metric, ("_bucket", *labels, number(bound)), count)
+            rows.append((("_bucket", *labels, number(bound)), count))
         if bound != float("inf"):
-            self.put(metric, ("_bucket", *labels, "+Inf"), count)
-        self.put(metric, ("_sum", *labels), total)
-        self.put(metric, ("_count", *labels), count)
+            rows.append((("_bucket", *labels, "+Inf"), count))
+        rows += ((("_sum", *labels), total), (("_count", *labels), count))
+        self._put_all(metric, rows)
 
     def emit_summary(
         self,
@@ -198,11 +204,24 @@ class Scrape:
         if len(labels) != metric.width or metric.kind is not Kind.SUMMARY:
             self._reject_shape(metric, labels)
             return
-        for quantile, value in quantiles:
-            self.put(metric, ("", *labels, number(quantile)), value)
+        rows: list[tuple[Key, float]] = [
+            (("", *labels, number(quantile)), value) for quantile, value in quantiles
+        ]
         if total is not None:
-            self.put(metric, ("_sum", *labels), total)
-        self.put(metric, ("_count", *labels), count)
+            rows.append((("_sum", *labels), total))
+        rows.append((("_count", *labels), count))
+        self._put_all(metric, rows)
+
+    def _put_all(self, metric: Metric, rows: Iterable[tuple[Key, float]]) -> None:
+        samples = self.samples.get(metric, _NO_SAMPLES)
+        for key, value in rows:
+            usual = type(value) is int or type(value) is float
+            if samples and usual and self._room > 0 and key not in samples and not self.closed:
+                self._room -= 1
+                samples[key] = value
+            else:  # the first one, or there is something wrong with it
+                self.put(metric, key, value)
+                samples = self.samples.get(metric, _NO_SAMPLES)
 
     def put(self, metric: Metric, key: Key, value: float) -> None:
         """Add the sample `key` of `metric`; `emit` and its siblings are the way for collectors."""
@@ -250,6 +269,17 @@ class Scrape:
         return True
 
 
+class Command(NamedTuple):
+    """A command of a collector type, for people: `bts-exporter TYPE-NAME ARGUMENT...`."""
+
+    help: str
+    #: What it takes, in this order, all of it needed: name -> help.
+    arguments: Mapping[str, str]
+    #: Called with the type's blocks of settings and the arguments; yields the lines to print, and
+    #: raises ValueError with what is wrong.
+    run: Callable[..., Iterable[str]]
+
+
 class Collector:
     """Base of a collector: override `Config`, declare metrics as class attributes, write `collect`.
 
@@ -262,6 +292,8 @@ class Collector:
     name: ClassVar[str] = ""
     #: True if it reads kernel files and answers at once: it shares a thread with others like it.
     local: ClassVar[bool] = False
+    #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
+    commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
@@ -287,6 +319,11 @@ class Collector:
                         seen.add(metric)
                         yield metric
 
+    @classmethod
+    def declared_by(cls, config: Any) -> Iterator[Metric]:  # noqa: ARG003  # for those that override it
+        """Yield the metrics that only a block of settings names, the same objects at each call."""
+        yield from ()
+
     def start(self) -> None:
         """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""
 
@@ -310,6 +347,7 @@ def _metrics_in(value: object) -> Iterator[Metric | Template]:
             yield from _metrics_in(item)
 
 
+@lru_cache(maxsize=1024, typed=True)  # the same bounds and quantiles at each scrape
 def number(value: float) -> str:
     """Return a number as label values and samples spell it: `0.5`, `+Inf`, `NaN`."""
     if value != value:  # noqa: PLR0124  # the definition of NaN

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bts_exporter
 from bts_exporter.errors import REASONS
-from bts_exporter.plugin import Metric, Scrape, counter, gauge
+from bts_exporter.plugin import Key, Metric, Scrape, counter, gauge
 from bts_exporter.runner import Snapshot
 from bts_exporter.server import Traffic
 
@@ -60,25 +60,35 @@ class CollectorMetrics:
 
     def emit(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
         """Emit the state of the collectors of `snapshots`."""
-        for snapshot in snapshots:
-            runner, outcome = snapshot.runner, snapshot.outcome
-            totals, labels = runner.totals, (runner.name, runner.target)
-            scrape.emit(self.success, int(outcome.success), *labels)
-            scrape.emit(self.supported, int(outcome.supported), *labels)
-            scrape.emit(self.duration, snapshot.duration, *labels)
-            scrape.emit(self.series, snapshot.series, *labels)
-            scrape.emit(self.timeouts, totals.timeouts, *labels)
-            scrape.emit(self.dropped, totals.series_dropped, *labels)
-            if snapshot.age is not None:
-                scrape.emit(self.age, snapshot.age, *labels)
-            if totals.last_success:
-                scrape.emit(self.last_success, totals.last_success, *labels)
-            for reason, count in sorted(totals.errors.items()):
-                scrape.emit(self.errors, count, *labels, reason)
+        found = {(shot.runner.name, shot.runner.target): shot for shot in snapshots}
+        totals = {labels: shot.runner.totals for labels, shot in found.items()}
+        # Whole families at once: these are half of the samples of a host's page.
+        columns: dict[Metric, dict[Key, float]] = {
+            self.success: {of: int(shot.outcome.success) for of, shot in found.items()},
+            self.supported: {of: int(shot.outcome.supported) for of, shot in found.items()},
+            self.duration: {of: shot.duration for of, shot in found.items()},
+            self.series: {of: shot.series for of, shot in found.items()},
+            self.age: {of: shot.age for of, shot in found.items() if shot.age is not None},
+            self.last_success: {of: t.last_success for of, t in totals.items() if t.last_success},
+            self.timeouts: {of: total.timeouts for of, total in totals.items()},
+            self.errors: {
+                (*of, reason): count
+                for of, total in totals.items()
+                for reason, count in sorted(total.errors.items())
+            },
+            self.dropped: {of: total.series_dropped for of, total in totals.items()},
+        }
+        scrape.samples.update((metric, column) for metric, column in columns.items() if column)
+        self._emit_outcomes(scrape, found.values())
+
+    def _emit_outcomes(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
+        """Emit success and duration under the names of the exporters that we are compatible with."""
+        for shot in snapshots:
+            runner = shot.runner
             if runner.collector.outcome_metrics and not runner.target:
                 success, duration = runner.collector.outcome_metrics
-                scrape.emit(success, int(outcome.success), runner.name)
-                scrape.emit(duration, snapshot.duration, runner.name)
+                scrape.emit(success, int(shot.outcome.success), runner.name)
+                scrape.emit(duration, shot.duration, runner.name)
 
 
 class ProcessMetrics:
@@ -88,17 +98,17 @@ class ProcessMetrics:
         "process_cpu_seconds_total", "Total user and system CPU time spent in seconds (times)."
     )
     resident = gauge(
-        "process_resident_memory_bytes", "Resident memory size in bytes (/proc/self/statm)."
+        "process_resident_memory_bytes", "Resident memory size in bytes (/proc/self/stat)."
     )
     virtual = gauge(
-        "process_virtual_memory_bytes", "Virtual memory size in bytes (/proc/self/statm)."
+        "process_virtual_memory_bytes", "Virtual memory size in bytes (/proc/self/stat)."
     )
     start = gauge(
         "process_start_time_seconds", "Start time of the process since unix epoch in seconds."
     )
     open_fds = gauge("process_open_fds", "Number of open file descriptors (/proc/self/fd).")
     max_fds = gauge("process_max_fds", "Maximum number of open file descriptors (RLIMIT_NOFILE).")
-    threads = gauge("process_threads", "Number of threads of the process (/proc/self/task).")
+    threads = gauge("process_threads", "Number of threads of the process (/proc/self/stat).")
 
     def __init__(self) -> None:
         """Remember the start: late by the imports' time, but the same wherever there is no /proc."""
@@ -110,16 +120,14 @@ class ProcessMetrics:
         scrape.emit(self.cpu, times.user + times.system)
         scrape.emit(self.start, self._started)
         try:
-            pages = Path("/proc/self/statm").read_bytes().split()
-            fds = os.listdir("/proc/self/fd")  # noqa: PTH208  # counted: no need of Path objects
-            tasks = os.listdir("/proc/self/task")  # noqa: PTH208  # as above
+            fields = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+            fds = _open_fds()
         except OSError:  # not Linux, or no file descriptor left to look with
             return
-        page = os.sysconf("SC_PAGE_SIZE")
-        scrape.emit(self.virtual, int(pages[0]) * page)
-        scrape.emit(self.resident, int(pages[1]) * page)
-        scrape.emit(self.open_fds, len(fds) - 1)  # without the one that listed them
-        scrape.emit(self.threads, len(tasks))
+        scrape.emit(self.virtual, int(fields[20]))
+        scrape.emit(self.resident, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+        scrape.emit(self.open_fds, fds)
+        scrape.emit(self.threads, int(fields[17]))
         self._emit_limit(scrape)
 
     def _emit_limit(self, scrape: Scrape) -> None:
@@ -127,6 +135,12 @@ class ProcessMetrics:
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         scrape.emit(self.max_fds, limit if limit != resource.RLIM_INFINITY else float("inf"))
+
+
+def _open_fds() -> int:
+    # Linux says so since 6.2; before that it was 0, and they have to be listed.
+    counted = os.stat("/proc/self/fd").st_size  # noqa: PTH116  # no need of Path objects
+    return counted or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  # the last one lists them
 
 
 class ServiceMetrics:

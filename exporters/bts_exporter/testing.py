@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from time import monotonic
 
 from bts_exporter.plugin import Collector, Metric, Scrape
@@ -27,7 +28,7 @@ def samples(collector: Collector, scrape: Scrape) -> Samples:
         raise AssertionError(scrape.rejected[1])
     for metric in scrape.samples:
         if not _is_declared(collector, metric):
-            msg = f"{metric!r} is emitted and not declared as an attribute of the class"
+            msg = f"{metric!r} is emitted and not declared"
             raise AssertionError(msg)
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}
 
@@ -35,5 +36,5 @@ def samples(collector: Collector, scrape: Scrape) -> Samples:
 def _is_declared(collector: Collector, metric: Metric) -> bool:
     return any(
         metric is declared or (not isinstance(declared, Metric) and declared.has(metric))
-        for declared in collector.declared()
+        for declared in chain(collector.declared(), collector.declared_by(collector.config))
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ class Same(Typed):
     """One that declares a name that `One` has."""
 
     own = gauge("one", "Not the same.")
+
+
+class Named(One):
+    """A type whose settings name a metric."""
+
+    @classmethod
+    def declared_by(cls, config: Config) -> Iterator[Metric]:
+        """Yield it."""
+        yield gauge(config.path, "Named by the settings.", ("mine",))
 
 
 class Process(Typed):
@@ -127,6 +136,7 @@ TYPES: dict[str, type[Collector]] = {
     "one": One,
     "other": Other,
     "same": Same,
+    "named": Named,
     "process": Process,
     "broker": Broker,
     "broker2": type("Broker2", (Broker,), {}),
@@ -207,6 +217,11 @@ def test_shared_metrics_are_no_collision(assemble: Assemble) -> None:
     assert assemble("one: , other: , broker: {name: a}, broker2: {name: b}").problems == []
 
 
+def test_metric_of_the_settings_may_be_in_two_blocks(assemble: Assemble) -> None:
+    """Two brokers may have the same rules."""
+    assert assemble("named: [{name: a, path: x}, {name: b, path: x}]").problems == []
+
+
 @pytest.mark.parametrize(
     ("collectors", "identity", "message"),
     [
@@ -214,6 +229,10 @@ def test_shared_metrics_are_no_collision(assemble: Assemble) -> None:
         ("process: ", "process", "collectors.process: type process: metric process_open_fds is one of the exporter itself already"),
         ("one: {labels: {key: x}}", "one", "collectors.one: labels: metric one has a label 'key' of its own"),
         ("broker: {labels: {system: x, group: y}}", "broker", "collectors.broker: labels: metric messaging_backlog_messages has a label 'group' of its own"),
+        ("broker: , named: {path: messaging_consumers}", "named", "collectors.named: type named: metric messaging_consumers is one of broker already"),
+        ("named: {path: one}", "named", "collectors.named: type named: metric one is one of named already"),
+        ("named: {path: process_open_fds}", "named", "collectors.named: type named: metric process_open_fds is one of the exporter itself already"),
+        ("named: {path: x, labels: {mine: y}}", "named", "collectors.named: labels: metric x has a label 'mine' of its own"),
         ("failing: {path: value}", "failing", "collectors.failing: path: must exist"),
         ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x'"),
         ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3"),

@@ -244,3 +244,77 @@ def test_port_that_is_in_use(folder: Path) -> None:
     assert err.startswith(
         f"bts-exporter: cannot listen on {address}: port {address.rpartition(':')[2]} is in use; "
     )
+
+
+# Commands of collector types
+
+GREETS = """\
+from bts_exporter import Collector, Command
+
+class Greets(Collector):
+    commands = {"hello": Command("greet", {"WHOM": "whom"}, lambda blocks, whom: [f"hello {whom}"])}
+    def collect(self, scrape):
+        pass
+"""
+
+
+@pytest.mark.parametrize("place", ["before", "after", "nowhere"])
+def test_command_of_a_collector(folder: Path, place: str) -> None:
+    """It is one as any other, with the flags that all have; settings are found as ever."""
+    drop_in(folder / "plugins", "greets", GREETS)
+    flags = ["--config.file", str(folder / "config.yaml")]
+    words = {
+        "before": [*flags, "greets-hello", "world-wide"],
+        "after": ["greets-hello", "world-wide", *flags],
+        "nowhere": ["greets-hello", "world-wide"],
+    }
+
+    assert run(*words[place], folder=folder) == (0, "hello world-wide\n", "")
+
+
+def test_argument_may_be_called_like_a_command(folder: Path) -> None:
+    """Whoever comes first on the command line is the command."""
+    drop_in(folder / "plugins", "greets", GREETS)
+
+    assert run("greets-hello", "check", folder=folder) == (0, "hello check\n", "")
+    assert run("check", "greets-hello", folder=folder)[0] == 2
+
+
+def test_help_of_a_command_of_a_collector(folder: Path) -> None:
+    """It names the arguments."""
+    drop_in(folder / "plugins", "greets", GREETS)
+    code, out, _ = run("greets-hello", "--help", folder=folder)
+
+    assert code == 0
+    assert "greet" in out
+    assert "WHOM" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["greets-hello"], 2, "the following arguments are required: WHOM"),
+        (["greets-goodbye", "x"], 2, "invalid choice: 'greets-goodbye'"),
+        (["nobody-hello", "x"], 2, "invalid choice: 'nobody-hello'"),
+        (["greets-hello", "x", "--config.file"], 2, "usage: bts-exporter"),
+        (["greets-hello", "x", "--config.file", "gone.yaml"], 1, "gone.yaml: cannot be read"),
+    ],
+)
+def test_wrong_command_of_a_collector(
+    folder: Path, arguments: list[str], code: int, words: str
+) -> None:
+    """What is wrong is said as for other commands."""
+    drop_in(folder / "plugins", "greets", GREETS)
+    ended = run(*arguments, folder=folder)
+
+    assert ended[:2] == (code, "")
+    assert words in ended[2]
+
+
+def test_broken_type_says_why_it_has_no_command(folder: Path) -> None:
+    """A plug-in that cannot be imported is the reason, and not an unknown word."""
+    drop_in(folder / "plugins", "greets", "1/0\n")
+    code, _, err = run("greets-hello", "x", folder=folder)
+
+    assert code == 1
+    assert "ZeroDivisionError" in err

@@ -35,6 +35,28 @@ class Fails(Collector):
         scrape.emit(self.asked, 1, "x", "y")
         raise TargetError("auth", "stub://cache refuses the password: see password in the settings")
 '''
+SPEAKS = '''\
+from bts_exporter import Collector, CollectorConfig, Command, gauge
+
+def greet(blocks, word, times):
+    """Yield greetings."""
+    if not times.isdecimal():
+        raise ValueError(f"times: {times!r} is no number")
+    for block in blocks:
+        yield " ".join([word, block.whom] * int(times))
+
+class Speaks(Collector):
+    """What speaks."""
+    class Config(CollectorConfig):
+        whom: str
+    commands = {"greet": Command("say it", {"WORD": "what", "TIMES": "how often"}, greet)}
+    @classmethod
+    def declared_by(cls, config):
+        """Yield a metric that the settings name."""
+        yield gauge(f"speaks_{config.whom}", "Named by the settings.")
+    def collect(self, scrape):
+        pass
+'''
 ABSENT = '''\
 from bts_exporter import Collector, NothingToRead
 
@@ -293,3 +315,74 @@ def test_metrics_that_types_share_are_listed_once(
 
     names = [metric["name"] for metric in json.loads(capsys.readouterr().out)]
     assert names.count("messaging_lag_seconds") == 1
+
+
+# Commands of types
+
+
+@pytest.fixture
+def speaking(config: Path) -> Path:
+    """Return settings with a type that has a command."""
+    drop_in(config.parent / "plugins", "speaks", SPEAKS)
+    configure(config, "speaks: [{name: a, whom: world}, {name: b, whom: moon}]")
+    return config
+
+
+def test_command_of_a_type_gets_its_blocks_and_arguments(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks of that type, and a line for each thing that it yields."""
+    found = commands.find_in_types(str(speaking), ["some-file", "speaks-nothing", "speaks-greet"])
+
+    assert found is not None
+    assert found.name == "speaks-greet"
+    assert commands.of_type(options(speaking), found, ["hello", "2"]) == 0
+    assert capsys.readouterr().out == "hello world hello world\nhello moon hello moon\n"
+
+
+def test_command_of_a_type_says_what_is_wrong(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ValueError is its way to say so."""
+    found = commands.find_in_types(str(speaking), ["speaks-greet"])
+    assert found is not None
+
+    assert commands.of_type(options(speaking), found, ["hello", "often"]) == 1
+    assert capsys.readouterr().err == "bts-exporter: speaks-greet: times: 'often' is no number\n"
+
+
+@pytest.mark.parametrize("words", [[], ["speaks"], ["speaks-"], ["speaks-shout"], ["nobody-greet"]])
+def test_words_that_are_no_command_of_a_type(speaking: Path, words: list[str]) -> None:
+    """They are left to the command line."""
+    assert commands.find_in_types(str(speaking), words) is None
+
+
+def test_commands_of_types_are_listed(speaking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Below their type, with what they take."""
+    commands.collectors(options(speaking))
+
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("speaks "))
+    assert lines[at + 1].split(maxsplit=3) == ["speaks-greet", "WORD", "TIMES", "say it"]
+
+
+def test_metrics_of_the_settings_are_listed(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What only a block of settings names is there, too."""
+    commands.metrics(options(speaking), "json")
+
+    listed = {one["name"]: one["collector"] for one in json.loads(capsys.readouterr().out)}
+    assert listed["speaks_world"] == listed["speaks_moon"] == "speaks"
+
+
+def test_settings_that_are_wrong_name_no_metrics(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The types' metrics are listed all the same, and the mistake is said."""
+    configure(speaking, "speaks: {who: world}")
+
+    assert commands.metrics(options(speaking), "json") == 0
+    out, err = capsys.readouterr()
+    assert "spool_files" in {one["name"] for one in json.loads(out)}
+    assert "unknown key 'who'; did you mean whom?" in err

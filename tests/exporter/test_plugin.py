@@ -44,6 +44,7 @@ def test_the_api_for_authors() -> None:
     assert bts_exporter.__all__ == [
         "Collector",
         "CollectorConfig",
+        "Command",
         "Duration",
         "Kind",
         "Metric",

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from bts_exporter import Kind, Scrape, TargetError, Template, gauge, histogram
+from bts_exporter import Kind, Metric, Scrape, TargetError, Template, gauge, histogram
 from bts_exporter.testing import collect
 from stubs import Stub
 
@@ -67,3 +69,15 @@ def test_time_that_a_collection_has() -> None:
     collect(Stub(lambda scrape: left.append(scrape.remaining())), seconds=3)
 
     assert 0 < left[0] <= 3
+
+
+def test_metric_that_the_settings_name_is_declared() -> None:
+    """What only they know is emitted like any other, if it is the same object."""
+    named = gauge("named", "Named by the settings.")
+
+    class Author(Stub):
+        @classmethod
+        def declared_by(cls, config: object) -> Iterator[Metric]:
+            yield named
+
+    assert collect(Author(lambda scrape: scrape.emit(named, 1))) == {"named": {(): 1}}

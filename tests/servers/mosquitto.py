@@ -68,19 +68,20 @@ class Mosquitto:
         subprocess.run([program, "-b", passwords, name, password], check=True, capture_output=True)
 
     def publish(
-        self, topic: str, payload: str = "x", *, count: int = 1, retain: bool = False
+        self, topic: str, payload: str | bytes = "x", *, count: int = 1, retain: bool = False
     ) -> None:
         """Publish with QoS 1, and return when the broker has acknowledged all of it."""
-        options = ["-q", "1", "--repeat", str(count), "-t", topic, "-m", payload]
-        self._client("mosquitto_pub", *options, *(["-r"] if retain else []))
+        raw = payload if isinstance(payload, bytes) else payload.encode()
+        options = ["-q", "1", "--repeat", str(count), "-t", topic, *(["-r"] if retain else [])]
+        self._client("mosquitto_pub", *options, *(["-s"] if raw else ["-n"]), given=raw)
 
     def subscribe_and_leave(self, client_id: str, topic: str) -> None:
         """Leave a session behind that subscribes to `topic` with QoS 1 and is not connected."""
         self._client("mosquitto_sub", "-i", client_id, "-c", "-q", "1", "-t", topic, "-E")
 
-    def _client(self, program: str, *options: str) -> None:
+    def _client(self, program: str, *options: str, given: bytes = b"") -> None:
         argv = [need(program, "mosquitto-clients"), "-p", str(self.port), *options]
-        subprocess.run(argv, check=True, capture_output=True, timeout=20)
+        subprocess.run(argv, input=given, check=True, capture_output=True, timeout=20)
 
 
 @pytest.fixture

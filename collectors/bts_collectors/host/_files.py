@@ -8,7 +8,7 @@ from types import TracebackType
 from bts_exporter import NothingToRead, TargetError
 
 #: Bytes asked for at once: more than most files of /proc have.
-_CHUNK = 16384
+CHUNK = 16384
 
 #: Characters of a line that an error shows.
 _SHOWN = 60
@@ -16,21 +16,31 @@ _SHOWN = 60
 
 def read(path: str) -> bytes:
     """Return the content of `path`; NothingToRead when it is absent, OSError naming it otherwise."""
+    descriptor = open_there(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
-        msg = f"{path} is absent"
-        raise NothingToRead(msg) from None
-    try:
-        content = os.read(descriptor, _CHUNK)
-        # A short read is not the end: the kernel hands out as many whole records as fit a page.
-        while more := os.read(descriptor, _CHUNK):
-            content += more
+        return read_whole(descriptor)
     except OSError as error:
         error.filename = path
         raise
     finally:
         os.close(descriptor)
+
+
+def open_there(path: str) -> int:
+    """Return a descriptor of `path`; NothingToRead when it is absent, OSError naming it otherwise."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        msg = f"{path} is absent"
+        raise NothingToRead(msg) from None
+
+
+def read_whole(descriptor: int) -> bytes:
+    """Return the content of an open file from its beginning; OSError when it cannot be read."""
+    content = os.pread(descriptor, CHUNK, 0)
+    # A short read is not the end: the kernel hands out as many whole records as fit a page.
+    while more := os.pread(descriptor, CHUNK, len(content)):
+        content += more
     return content
 
 
@@ -43,7 +53,7 @@ def read_value(path: str, folder: int | None = None) -> bytes | None:
     try:
         descriptor = os.open(path, os.O_RDONLY, dir_fd=folder)
         try:
-            return os.read(descriptor, _CHUNK).strip()
+            return os.read(descriptor, CHUNK).strip()
         finally:
             os.close(descriptor)
     except OSError:

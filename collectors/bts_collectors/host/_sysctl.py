@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 
 
-def read_sysctl(path: str) -> int:
-    """Return the number in `path`; NothingToRead when it is absent, TargetError for other content."""
-    content = read(path)
-    with naming(path):
+def read_sysctl(file: KernelFile) -> int:
+    """Return the number in `file`; NothingToRead when it is absent, TargetError for other content."""
+    with file as content:
         return parse_sysctl(content)
 
 

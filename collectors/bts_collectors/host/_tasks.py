@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bts_collectors.host._files import naming, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_exporter import NothingToRead, TargetError
 
 #: Bytes of a stat file: a name of 64 and 52 numbers fit well.
@@ -16,6 +18,9 @@ _FIELDS = 22
 
 #: Position of the number of threads among them.
 _THREADS = 17
+
+#: Files that stay open: enough for most machines, and far from what a process may have open.
+_KEPT_OPEN = 128
 
 #: What it means that a process has ended while we looked: that may be between any two steps.
 #: A security module may also keep some from us; errors such as too many open files are none of these.
@@ -75,24 +80,40 @@ def read_content(folder: str) -> bytes:
         os.close(descriptor)
 
 
-def read_state(folder: str) -> tuple[str, int] | None:
-    """Return state and number of threads of the process in `folder`; None as `read_stat` does."""
-    try:
-        content = read_content(folder)
-    except GONE:
-        return None
-    with naming(f"{folder}/stat"):
-        return parse_state(content)
+class States:
+    """What processes and threads are doing; the files of the first ones stay open between scrapes."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, KernelFile] = {}
+
+    def read(self, folders: Iterable[str]) -> list[tuple[str, bytes, int]]:
+        """Return `(folder, state, number of threads)` of those in `folders` that are there.
+
+        TargetError naming the file for one that makes no sense.
+        """
+        known, self._files = self._files, {}
+        found = []
+        for folder in folders:
+            file = known.get(folder)
+            if len(self._files) < _KEPT_OPEN:
+                file = self._files[folder] = file or KernelFile(f"{folder}/stat")
+            try:
+                content = file.head() if file else read_content(folder)
+                found.append((folder, *parse_state(content)))
+            except GONE:
+                self._files.pop(folder, None)
+            except ValueError as error:
+                raise TargetError(reason="protocol", message=f"{folder}/stat: {error}") from error
+        return found
 
 
-def parse_state(content: bytes) -> tuple[str, int]:
+def parse_state(content: bytes) -> tuple[bytes, int]:
     """Return state and number of threads from a stat file; ValueError for another format."""
-    rest = content.rpartition(b") ")[2]
     # Only as far as the number of threads: this is read for every process at every scrape.
-    fields = rest.split(b" ", _THREADS + 1)
-    if len(fields) <= _THREADS + 1 or not rest.endswith(b"\n"):
+    fields = content[content.rfind(b") ") + 2 :].split(b" ", _THREADS + 1)
+    if len(fields) <= _THREADS + 1 or not content.endswith(b"\n"):
         raise unreadable(content)
-    return text(fields[0]), int(fields[_THREADS])
+    return fields[0], int(fields[_THREADS])
 
 
 def parse_stat(content: bytes) -> Stat:

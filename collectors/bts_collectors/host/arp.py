@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, gauge
 
@@ -44,14 +45,13 @@ class Arp(Subsystem):
 
     def __init__(self, config: ArpConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/net/arp"
+        self._file = KernelFile(f"{config.procfs}/net/arp")
         settings = config.settings
         self._wants = Filter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for device, entries in parse(content).items():
                 if self._wants(device):
                     scrape.emit(self.entries, entries, device)

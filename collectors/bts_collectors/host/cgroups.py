@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import naming, read, text, unreadable
+from bts_collectors.host._files import text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
@@ -29,12 +30,11 @@ class Cgroups(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/cgroups"
+        self._file = KernelFile(f"{config.procfs}/cgroups")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the two numbers of each controller."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for controller, cgroups, enabled in parse(content):
                 scrape.emit(self.cgroups, cgroups, controller)
                 scrape.emit(self.enabled, enabled, controller)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
 from bts_exporter import NothingToRead, Scrape, gauge
@@ -43,22 +44,25 @@ class Conntrack(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._count = f"{config.procfs}/sys/net/netfilter/nf_conntrack_count"
-        self._max = f"{config.procfs}/sys/net/netfilter/nf_conntrack_max"
-        self._statistics = f"{config.procfs}/net/stat/nf_conntrack"
+        folder = f"{config.procfs}/sys/net/netfilter"
+        self._sizes = (
+            (KernelFile(f"{folder}/nf_conntrack_count"), self.entries),
+            (KernelFile(f"{folder}/nf_conntrack_max"), self.limit),
+        )
+        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the size, its limit and the statistics."""
-        for path, metric in ((self._count, self.entries), (self._max, self.limit)):
-            scrape.emit(metric, read_sysctl(path))
+        for file, metric in self._sizes:
+            scrape.emit(metric, read_sysctl(file))
         try:
-            content = read(self._statistics)
+            with self._statistics as content:
+                sums = parse(content)
         except NothingToRead:  # the kernel is built without them
             return
-        with naming(self._statistics):
-            for column, value in parse(content).items():
-                if column in self.statistics:
-                    scrape.emit(self.statistics[column], value)
+        for column, value in sums.items():
+            if column in self.statistics:
+                scrape.emit(self.statistics[column], value)
 
 
 def parse(content: bytes) -> dict[bytes, int]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host._cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host._files import lines, naming, read, read_value, unreadable
+from bts_collectors.host._files import lines, naming, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._throttles import Throttles
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
@@ -127,9 +128,12 @@ class Cpu(Subsystem):
     def __init__(self, config: CpuConfig) -> None:
         super().__init__(config)
         settings = config.settings
-        self._stat = f"{config.procfs}/stat"
-        self._cpuinfo = f"{config.procfs}/cpuinfo"
+        self._stat = KernelFile(f"{config.procfs}/stat")
+        self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
         self._folder = f"{config.sysfs}/devices/system/cpu"
+        self._present = KernelFile(f"{self._folder}/present")
+        self._online = KernelFile(f"{self._folder}/online")
+        self._isolated = KernelFile(f"{self._folder}/isolated")
         self._throttles = Throttles(self._folder)
         self._columns = self.columns if settings.guest else self.columns[:8]
         self._with_info = settings.info or bool(settings.flags_include or settings.bugs_include)
@@ -145,9 +149,8 @@ class Cpu(Subsystem):
             self._emit_info(scrape)
 
     def _emit_times(self, scrape: Scrape) -> None:
-        content = read(self._stat)
         hertz = self._hertz
-        with naming(self._stat), self._lock:
+        with self._stat as content, self._lock:
             for cpu, ticks in parse_times(content):
                 risen = self._never_back(cpu, ticks)
                 for (metric, mode), value in zip(self._columns, risen, strict=False):
@@ -164,15 +167,15 @@ class Cpu(Subsystem):
         return ticks
 
     def _emit_states(self, scrape: Scrape) -> None:
-        online = read_value(f"{self._folder}/online") or b""
-        with naming(f"{self._folder}/online"):
+        online = self._online.value() or b""
+        with naming(self._online.path):
             running = parse_list(online)
-        present = read_value(f"{self._folder}/present")
-        with naming(f"{self._folder}/present"):
+        present = self._present.value()
+        with naming(self._present.path):
             for cpu in parse_list(present) if present else running:
                 scrape.emit(self.online, int(cpu in running), cpu)
-        with naming(f"{self._folder}/isolated"):
-            for cpu in parse_list(read_value(f"{self._folder}/isolated") or b""):
+        with naming(self._isolated.path):
+            for cpu in parse_list(self._isolated.value() or b""):
                 scrape.emit(self.isolated, 1, cpu)
         cores, packages = self._throttles.read(online)
         for (package, core), count in cores.items():
@@ -181,8 +184,7 @@ class Cpu(Subsystem):
             scrape.emit(self.package_throttles, count, package)
 
     def _emit_info(self, scrape: Scrape) -> None:
-        content = read(self._cpuinfo)
-        with naming(self._cpuinfo):
+        with self._cpuinfo as content:
             processors = parse_cpuinfo(content)
         for processor in processors:
             scrape.emit(self.info, 1, *processor.labels)

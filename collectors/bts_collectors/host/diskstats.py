@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from bts_collectors.host._files import lines, naming, read, read_value, text, unreadable
+from bts_collectors.host._files import lines, read_value, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
@@ -149,7 +150,7 @@ class Diskstats(Subsystem):
 
     def __init__(self, config: DiskstatsConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/diskstats"
+        self._file = KernelFile(f"{config.procfs}/diskstats")
         self._blocks = f"{config.sysfs}/block"
         settings = config.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
@@ -159,12 +160,11 @@ class Diskstats(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit counters and facts of each device that is wanted."""
-        content = read(self._path)
-        if not content:
-            msg = f"{self._path} is empty: no block devices"
-            raise NothingToRead(msg)
-        known, self._facts = self._still_known(), {}
-        with naming(self._path):
+        with self._file as content:
+            if not content:
+                msg = f"{self._file.path} is empty: no block devices"
+                raise NothingToRead(msg)
+            known, self._facts = self._still_known(), {}
             for row in parse(content, self._wanted):
                 self._emit_counters(scrape, row)
                 rotational = self._rotational(row.device)

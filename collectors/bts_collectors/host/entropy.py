@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
 from bts_exporter import Scrape, gauge
@@ -19,12 +20,13 @@ class Entropy(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._folder = f"{config.procfs}/sys/kernel/random"
+        folder = f"{config.procfs}/sys/kernel/random"
+        self._files = [(KernelFile(f"{folder}/{file}"), metric) for file, metric in self.values]
 
     def collect(self, scrape: Scrape) -> None:
         """Emit both numbers."""
-        for file, metric in self.values:
-            scrape.emit(metric, read_sysctl(f"{self._folder}/{file}"))
+        for file, metric in self._files:
+            scrape.emit(metric, read_sysctl(file))
 
 
 COLLECTOR = Entropy

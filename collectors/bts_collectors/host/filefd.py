@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import naming, read, unreadable
+from bts_collectors.host._files import unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
@@ -17,12 +18,11 @@ class Filefd(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/sys/fs/file-nr"
+        self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit number and limit."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             allocated, maximum = parse(content)
         scrape.emit(self.allocated, allocated)
         scrape.emit(self.maximum, maximum)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, naming, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._prober import Answer, Prober
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, gauge
@@ -123,8 +124,9 @@ class Filesystem(Subsystem):
     ) -> None:
         super().__init__(config)
         settings = config.settings
-        self._init = f"{config.procfs}/1/mountinfo"
-        self._own = f"{config.procfs}/self/mountinfo"
+        # Of the first process, since ours may be in a mount namespace of its own.
+        self._init = KernelFile(f"{config.procfs}/1/mountinfo")
+        self._own = KernelFile(f"{config.procfs}/self/mountinfo")
         self._rootfs = os.fsencode(config.rootfs.rstrip("/"))
         self._wants_point = Filter(
             settings.mount_points_include, settings.mount_points_exclude, MOUNT_POINTS_EXCLUDE
@@ -162,10 +164,9 @@ class Filesystem(Subsystem):
 
     def _read(self) -> tuple[str, bytes]:
         try:
-            # Of the first process, since ours may be in a mount namespace of its own.
-            return self._init, read(self._init)
+            return self._init.path, self._init.read()
         except (OSError, NothingToRead):  # hidden from us, such as by hidepid
-            return self._own, read(self._own)
+            return self._own.path, self._own.read()
 
     def _select(self, mounts: list[Mount]) -> list[_Target]:
         """Return the mounts that are wanted and not covered by another one on the same point."""

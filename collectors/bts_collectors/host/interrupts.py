@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter
 
@@ -58,14 +59,13 @@ class Interrupts(Subsystem):
 
     def __init__(self, config: InterruptsConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/interrupts"
+        self._file = KernelFile(f"{config.procfs}/interrupts")
         self._wants = Filter(config.settings.name_include, config.settings.name_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counts of each interrupt that is wanted."""
-        content = read(self._path)
         zeros = self.config.settings.include_zeros
-        with naming(self._path):
+        with self._file as content:
             cpus, interrupts = parse(content)
             for kind, info, devices, counts in interrupts:
                 if not self._wants(f"{kind};{info};{devices}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
 from bts_exporter import Scrape, counter
@@ -19,11 +20,11 @@ class KernelHung(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/sys/kernel/hung_task_detect_count"
+        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number."""
-        scrape.emit(self.tasks, read_sysctl(self._path))
+        scrape.emit(self.tasks, read_sysctl(self._file))
 
 
 COLLECTOR = KernelHung

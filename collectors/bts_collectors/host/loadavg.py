@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import isfinite
 
-from bts_collectors.host._files import naming, read, unreadable
+from bts_collectors.host._files import unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
@@ -22,12 +23,11 @@ class Loadavg(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/loadavg"
+        self._file = KernelFile(f"{config.procfs}/loadavg")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the three averages."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for metric, value in zip(self.averages, parse(content), strict=True):
                 scrape.emit(metric, value)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
 
@@ -24,14 +25,13 @@ class Meminfo(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/meminfo"
+        self._file = KernelFile(f"{config.procfs}/meminfo")
         self._metrics: dict[tuple[bytes, int], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
         """Emit a sample for each line."""
-        content = read(self._path)
         metrics = self._metrics
-        with naming(self._path):
+        with self._file as content:
             for field, unit, value in parse(content):
                 metric = metrics.get((field, unit))
                 if metric is None:

@@ -6,14 +6,19 @@ import os
 import re
 from typing import NamedTuple
 
-from bts_collectors.host._files import read_value, text
+from bts_collectors.host._files import text
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
 _BYTES_PER_MEGABIT = 1_000_000 // 8
+#: Devices whose files stay open between scrapes; there are 22 of each.
+_KEPT_OPEN = 6
+#: Files of a device with words: labels of its info.
+_STATES = ("address", "broadcast", "duplex", "operstate", "ifalias")
 _NUMBER = re.compile(rb"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 
 
@@ -64,6 +69,9 @@ class Netclass(Subsystem):
         " adminstate is the flag IFF_UP.",
         ("device", "address", "broadcast", "duplex", "operstate", "adminstate", "ifalias"),
     )
+    flags = gauge(
+        "node_network_flags", "Flags of the device (/sys/class/net/DEVICE/flags).", _DEVICE
+    )
     fields = (
         _field("addr_assign_type", "address_assign_type", "How it got its address"),
         _field("carrier", "carrier", "There is a carrier"),
@@ -72,7 +80,6 @@ class Netclass(Subsystem):
         _field("carrier_down_count", "carrier_down_changes_total", "Times that the carrier went"),
         _field("dev_id", "device_id", "Number among devices that share an address"),
         _field("dormant", "dormant", "It waits for something before it can be used"),
-        _field("flags", "flags", "Flags of the device"),
         _field("ifindex", "iface_id", "Index of the device"),
         _field("iflink", "iface_link", "Index of the device it is linked to"),
         _field("link_mode", "iface_link_mode", "Link mode"),
@@ -91,44 +98,50 @@ class Netclass(Subsystem):
         self._folder = f"{config.sysfs}/class/net"
         settings = config.settings
         self._wants = Filter(settings.device_include, settings.device_exclude)
+        self._devices: dict[tuple[str, int], _Device] = {}
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what is known of each device that is wanted."""
+        known, self._devices = self._devices, {}
+        # A device that takes another's name has an entry of its own, with another number.
+        for name, inode in self._entries():
+            device = known.get((name, inode)) or _Device(f"{self._folder}/{name}")
+            if len(self._devices) < _KEPT_OPEN:
+                self._devices[name, inode] = device
+            self._emit(scrape, name, device)
+
+    def _entries(self) -> list[tuple[str, int]]:
         try:
-            devices = sorted(os.listdir(self._folder))  # noqa: PTH208  # no need of Path objects
+            with os.scandir(self._folder) as entries:
+                found = [(entry.name, entry.inode()) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
             raise NothingToRead(msg) from None
-        for device in devices:
-            if self._wants(device):
-                self._emit(scrape, device)
+        return sorted(entry for entry in found if self._wants(entry[0]))
 
-    def _emit(self, scrape: Scrape, device: str) -> None:
-        try:
-            folder = os.open(f"{self._folder}/{device}", os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return  # a file such as bonding_masters, or the device has just gone
-        try:
-            self._emit_device(scrape, device, folder)
-        finally:
-            os.close(folder)
-
-    def _emit_device(self, scrape: Scrape, device: str, folder: int) -> None:
-        flags = parse_number(read_value("flags", folder))
+    def _emit(self, scrape: Scrape, name: str, device: _Device) -> None:
+        flags = parse_number(device.flags.value())
         if flags is None:
-            return
-        states = [
-            text(read_value(file, folder) or b"")
-            for file in ("address", "broadcast", "duplex", "operstate", "ifalias")
-        ]
+            return  # a file such as bonding_masters, or the device has just gone
+        states = [text(file.value() or b"") for file in device.states]
         address, broadcast, duplex, operstate, alias = states
         admin = "up" if flags & _IFF_UP else "down"
-        scrape.emit(self.up, int(operstate == "up"), device)
-        scrape.emit(self.info, 1, device, address, broadcast, duplex, operstate, admin, alias)
-        for file, metric, factor in self.fields:
-            value = flags if file == "flags" else parse_number(read_value(file, folder))
+        scrape.emit(self.up, int(operstate == "up"), name)
+        scrape.emit(self.info, 1, name, address, broadcast, duplex, operstate, admin, alias)
+        scrape.emit(self.flags, flags, name)
+        for (_, metric, factor), file in zip(self.fields, device.fields, strict=True):
+            value = parse_number(file.value())
             if value is not None:
-                scrape.emit(metric, value * factor, device)
+                scrape.emit(metric, value * factor, name)
+
+
+class _Device:
+    """The files of one device."""
+
+    def __init__(self, folder: str) -> None:
+        self.flags = KernelFile(f"{folder}/flags")
+        self.states = [KernelFile(f"{folder}/{file}") for file in _STATES]
+        self.fields = [KernelFile(f"{folder}/{field.file}") for field in Netclass.fields]
 
 
 def parse_number(value: bytes | None) -> int | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import lines, naming, read, read_number, text, unreadable
+from bts_collectors.host._files import lines, read_number, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, Scrape, counter
 
@@ -59,15 +60,14 @@ class Netdev(Subsystem):
 
     def __init__(self, config: NetdevConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/net/dev"
+        self._file = KernelFile(f"{config.procfs}/net/dev")
         self._devices = f"{config.sysfs}/class/net"
         settings = config.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each device that is wanted."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for device, values in parse(content, self._wanted):
                 for metric, value in zip(self.columns, values, strict=True):
                     scrape.emit(metric, value, device)

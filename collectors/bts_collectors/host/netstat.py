@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Kind, Metric, NothingToRead, Scrape, Template
 
@@ -46,8 +47,8 @@ class Netstat(Subsystem):
 
     def __init__(self, config: NetstatConfig) -> None:
         super().__init__(config)
-        self._tables = (f"{config.procfs}/net/netstat", f"{config.procfs}/net/snmp")
-        self._list = f"{config.procfs}/net/snmp6"
+        self._tables = [KernelFile(f"{config.procfs}/net/{table}") for table in ("netstat", "snmp")]
+        self._list = KernelFile(f"{config.procfs}/net/snmp6")
         #: The wanted columns of a table's heading, which is the same at each scrape.
         self._columns: dict[bytes, list[tuple[int, Metric]]] = {}
         self._metrics: dict[bytes, Metric | None] = {}
@@ -55,17 +56,17 @@ class Netstat(Subsystem):
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters that are wanted."""
         absent: list[NothingToRead] = []
-        for path in self._tables:
+        for file in self._tables:
             try:
-                with naming(path):
-                    self._collect_table(scrape, read(path))
+                with file as content:
+                    self._collect_table(scrape, content)
             except NothingToRead as error:
                 absent.append(error)
         if len(absent) == len(self._tables):
             raise absent[0]
         try:
-            with naming(self._list):
-                self._collect_list(scrape, read(self._list))
+            with self._list as content:
+                self._collect_list(scrape, content)
         except NothingToRead:  # no IPv6
             return
 

@@ -6,7 +6,8 @@ import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
 
@@ -48,30 +49,32 @@ class Pressure(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.procfs}/pressure"
+        self._files = [
+            (what, KernelFile(f"{self._folder}/{what}")) for what in ("cpu", "io", "memory", "irq")
+        ]
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the stalls that this kernel accounts for."""
-        found = [self._emit(scrape, what) for what in ("cpu", "io", "memory", "irq")]
+        found = [self._emit(scrape, what, file) for what, file in self._files]
         if not any(found):
             msg = f"{self._folder} is absent, or switched off (psi=0)"
             raise NothingToRead(msg)
 
-    def _emit(self, scrape: Scrape, what: str) -> bool:
-        path = f"{self._folder}/{what}"
+    def _emit(self, scrape: Scrape, what: str, file: KernelFile) -> bool:
         try:
-            content = read(path)
+            with file as content:
+                # The one line of irq has no end on some kernels.
+                stalls = list(parse(content if what != "irq" else content.rstrip() + b"\n"))
         except NothingToRead:
             return False
         except OSError as error:
             if error.errno == errno.ENOTSUP:  # switched off
                 return False
             raise
-        with naming(path):
-            # The one line of irq has no end on some kernels.
-            for share, seconds in parse(content if what != "irq" else content.rstrip() + b"\n"):
-                metric = self.stalls.get((what, share))
-                if metric is not None:
-                    scrape.emit(metric, seconds)
+        for share, seconds in stalls:
+            metric = self.stalls.get((what, share))
+            if metric is not None:
+                scrape.emit(metric, seconds)
         return True
 
 

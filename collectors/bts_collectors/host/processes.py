@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+from bts_collectors.host._files import text
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
-from bts_collectors.host._tasks import pids, read_state
+from bts_collectors.host._tasks import States, pids
 from bts_exporter import CollectorConfig, Scrape, gauge
 
 
@@ -53,46 +55,44 @@ class Processes(Subsystem):
     def __init__(self, config: ProcessesConfig) -> None:
         super().__init__(config)
         self._limits = (
-            (f"{config.procfs}/sys/kernel/pid_max", self.max_processes),
-            (f"{config.procfs}/sys/kernel/threads-max", self.max_threads),
+            (KernelFile(f"{config.procfs}/sys/kernel/pid_max"), self.max_processes),
+            (KernelFile(f"{config.procfs}/sys/kernel/threads-max"), self.max_threads),
         )
+        self._processes = States()
+        self._threads = States()
 
     def collect(self, scrape: Scrape) -> None:
         """Emit limits, which nobody hides, and numbers."""
-        for path, metric in self._limits:
-            scrape.emit(metric, read_sysctl(path))
+        for file, metric in self._limits:
+            scrape.emit(metric, read_sysctl(file))
         limit = self.config.settings.scan_limit
         found = pids(self.config.procfs)
         scrape.emit(self.pids, len(found))
         if len(found) > limit:
             return
-        folders = [f"{self.config.procfs}/{pid}" for pid in found]
-        stats = [(folder, *stat) for folder in folders if (stat := read_state(folder)) is not None]
+        stats = self._processes.read([f"{self.config.procfs}/{pid}" for pid in found])
         for state, count in Counter(state for _, state, _ in stats).items():
-            scrape.emit(self.states, count, state)
+            scrape.emit(self.states, count, text(state))
         threads = sum(threads for _, _, threads in stats)
         scrape.emit(self.threads, threads)
         if threads <= limit:
-            for state, count in _thread_states(stats).items():
-                scrape.emit(self.thread_states, count, state)
+            for state, count in self._thread_states(stats).items():
+                scrape.emit(self.thread_states, count, text(state))
+
+    def _thread_states(self, stats: list[tuple[str, bytes, int]]) -> Counter[bytes]:
+        # The state of a process is that of its first thread, and most have no other.
+        tasks = [task for folder, _, threads in stats if threads != 1 for task in _others(folder)]
+        return Counter([state for _, state, _ in [*stats, *self._threads.read(tasks)]])
 
 
-def _thread_states(stats: list[tuple[str, str, int]]) -> Counter[str]:
-    # Most processes have a single thread, whose state is theirs.
-    found = Counter(state for _, state, threads in stats if threads == 1)
-    for folder, _, threads in stats:
-        if threads != 1:
-            found.update(_states_of_threads(folder))
-    return found
-
-
-def _states_of_threads(folder: str) -> list[str]:
+def _others(folder: str) -> list[str]:
+    """Return the folders of the threads of a process, without its first one."""
     try:
         tasks = os.listdir(f"{folder}/task")  # noqa: PTH208  # no need of Path objects
     except OSError:  # the process has ended
         return []
-    found = [read_state(f"{folder}/task/{task}") for task in tasks]
-    return [stat[0] for stat in found if stat is not None]
+    first = folder.rpartition("/")[2]
+    return [f"{folder}/task/{task}" for task in tasks if task != first]
 
 
 COLLECTOR = Processes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
 
@@ -63,12 +64,11 @@ class Stat(Subsystem):
 
     def __init__(self, config: StatConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/stat"
+        self._file = KernelFile(f"{config.procfs}/stat")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the totals that this kernel has."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for field, numbers in parse(content):
                 if field != b"softirq":
                     scrape.emit(self.totals[field], numbers[0])

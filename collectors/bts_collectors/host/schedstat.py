@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter
 
@@ -36,12 +37,11 @@ class Schedstat(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/schedstat"
+        self._file = KernelFile(f"{config.procfs}/schedstat")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit three numbers for each CPU."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for cpu, running, waiting, timeslices in parse(content):
                 scrape.emit(self.running, running / _NANOSECONDS, cpu)
                 scrape.emit(self.waiting, waiting / _NANOSECONDS, cpu)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, NothingToRead, Scrape, Template
 
@@ -23,25 +24,28 @@ class Sockstat(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._paths = (f"{config.procfs}/net/sockstat", f"{config.procfs}/net/sockstat6")
+        self._files = [
+            KernelFile(f"{config.procfs}/net/{table}") for table in ("sockstat", "sockstat6")
+        ]
 
     def collect(self, scrape: Scrape) -> None:
         """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
         absent = []
-        for path in self._paths:
+        for file in self._files:
             try:
-                content = read(path)
+                with file as content:
+                    for field, value in parse(content):
+                        self._emit(scrape, field, value)
             except NothingToRead as error:  # no IPv6, or no IPv4
                 absent.append(error)
-                continue
-            with naming(path):
-                for field, value in parse(content):
-                    scrape.emit(self.field.of(field), value)
-                    if field.endswith("_mem"):
-                        pages = os.sysconf("SC_PAGE_SIZE")
-                        scrape.emit(self.field.of(f"{field}_bytes"), value * pages)
-        if len(absent) == len(self._paths):
+        if len(absent) == len(self._files):
             raise absent[0]
+
+    def _emit(self, scrape: Scrape, field: str, value: int) -> None:
+        scrape.emit(self.field.of(field), value)
+        if field.endswith("_mem"):
+            pages = os.sysconf("SC_PAGE_SIZE")
+            scrape.emit(self.field.of(f"{field}_bytes"), value * pages)
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter, gauge
 
@@ -64,12 +65,11 @@ class Softnet(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/net/softnet_stat"
+        self._file = KernelFile(f"{config.procfs}/net/softnet_stat")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what this kernel counts."""
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for cpu, numbers in parse(content):
                 for column, metric in self.columns:
                     if column < len(numbers):

@@ -43,13 +43,13 @@ _REQUEST_DUMP = 0x301
 _ALL_STATES = 0xFFFFFFFF
 
 _HEADER = struct.Struct("=LHHLL")
-_SIZE_AND_KIND = struct.Struct("=LH")
 #: any family, any socket; states
 _REQUEST = struct.Struct("=4x48xL4x")
-#: state, receive queue, send queue; between them are timers and the socket's id
-_ANSWER = struct.Struct("=xB2x48x4xLL")
-_ERROR = struct.Struct("=i")
-_BUFFER = 1 << 17
+#: size, kind; state, receive queue, send queue: between them are timers and the socket's id
+_SOCKET = struct.Struct("=LH10x xB2x48x4xLL")
+#: kind, error
+_END = struct.Struct("=4xH10x i")
+_BUFFER = 1 << 15
 
 
 class Tcpstat(Subsystem):
@@ -117,18 +117,25 @@ def parse(messages: bytes) -> tuple[list[tuple[int, int, int]], bool]:
     at = 0
     try:
         while at < len(messages):
-            size, kind = _SIZE_AND_KIND.unpack_from(messages, at)
-            body = at + _HEADER.size
+            size, kind, state, to_read, to_send = _SOCKET.unpack_from(messages, at)
             if kind in _ENDS:
-                _check(*_ERROR.unpack_from(messages, body))
-                return found, True
+                break
             at += (size + 3) & ~3
-            if at < body + _ANSWER.size or at > len(messages):
+            if size < _SOCKET.size or at > len(messages):
                 raise _rubbish()
-            found.append(_ANSWER.unpack_from(messages, body))
+            found.append((state, to_read, to_send))
+        else:
+            return found, False
+    except struct.error:
+        pass  # shorter than that of a socket: the end
+    try:
+        kind, code = _END.unpack_from(messages, at)
     except struct.error as error:
         raise _rubbish() from error
-    return found, False
+    if kind not in _ENDS:
+        raise _rubbish()
+    _check(code)
+    return found, True
 
 
 def _check(code: int) -> None:

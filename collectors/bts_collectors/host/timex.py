@@ -7,7 +7,7 @@ import errno
 import os
 from typing import NamedTuple
 
-from bts_collectors.host._subsystem import Subsystem
+from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter, gauge
 
 _TIME_ERROR = 5
@@ -109,9 +109,13 @@ class Timex(Subsystem):
     )
     tai = gauge("node_timex_tai_offset_seconds", "Offset of TAI to UTC (adjtimex, tai).")
 
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._library = ctypes.CDLL(None, use_errno=True)
+
     def collect(self, scrape: Scrape) -> None:
         """Emit the state; nothing to read where a container may not even ask."""
-        clock = read_clock()
+        clock = read_clock(self._library)
         fine = _NANOSECONDS if clock.status & _STA_NANO else _MICROSECONDS
         scrape.emit(self.sync_status, int(clock.state != _TIME_ERROR))
         scrape.emit(self.status, clock.status)
@@ -132,9 +136,9 @@ class Timex(Subsystem):
         scrape.emit(self.tai, clock.tai)
 
 
-def read_clock() -> Clock:
+def read_clock(library: ctypes.CDLL) -> Clock:
     """Return what the kernel says of its clock; NothingToRead where it says nothing to us."""
-    adjtimex = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    adjtimex = getattr(library, "adjtimex", None)
     if adjtimex is None:
         msg = "adjtimex(2) is absent: this is no Linux"
         raise NothingToRead(msg)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import lines, naming, read, unreadable
+from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -23,22 +24,24 @@ class UdpQueues(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._paths = (("v4", f"{config.procfs}/net/udp"), ("v6", f"{config.procfs}/net/udp6"))
+        self._files = (
+            ("v4", KernelFile(f"{config.procfs}/net/udp")),
+            ("v6", KernelFile(f"{config.procfs}/net/udp6")),
+        )
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the bytes by direction and version of IP."""
         absent = []
-        for version, path in self._paths:
+        for version, file in self._files:
             try:
-                content = read(path)
+                with file as content:
+                    sent, received = parse(content)
             except NothingToRead as error:
                 absent.append(error)
                 continue
-            with naming(path):
-                sent, received = parse(content)
             scrape.emit(self.queues, sent, "tx", version)
             scrape.emit(self.queues, received, "rx", version)
-        if len(absent) == len(self._paths):
+        if len(absent) == len(self._files):
             raise absent[0]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import read_value, text
+from bts_collectors.host._files import text
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
@@ -23,7 +24,7 @@ class Uname(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._domainname = f"{config.procfs}/sys/kernel/domainname"
+        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the names, with an empty domain name where it cannot be read."""
@@ -36,7 +37,7 @@ class Uname(Subsystem):
             names.version,
             names.machine,
             names.nodename,
-            text(read_value(self._domainname) or b""),
+            text(self._domainname.value() or b""),
         )
 
 

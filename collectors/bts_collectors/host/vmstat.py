@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Kind, Metric, Scrape, Template
 
@@ -35,15 +36,14 @@ class Vmstat(Subsystem):
 
     def __init__(self, config: VmstatConfig) -> None:
         super().__init__(config)
-        self._path = f"{config.procfs}/vmstat"
+        self._file = KernelFile(f"{config.procfs}/vmstat")
         #: What becomes of a field: decided once for each.
         self._metrics: dict[bytes, Metric | None] = {}
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the fields that are wanted."""
         metrics = self._metrics
-        content = read(self._path)
-        with naming(self._path):
+        with self._file as content:
             for field, value in parse(content):
                 if field not in metrics:
                     metrics[field] = self._metric(field)

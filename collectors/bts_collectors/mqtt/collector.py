@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from socket import gethostname
 from threading import Event
 from time import monotonic
+from types import MappingProxyType
+from typing import Literal
 
-from bts_collectors.mqtt import failures, systopics
-from bts_collectors.mqtt.link import CONNECT_REASONS, DISCONNECT_REASONS, Link
-from bts_collectors.mqtt.session import PORTS, Target
+from msgspec import field
+
+from bts_collectors.mqtt import (
+    canary,
+    clientqueues,
+    compat,
+    connection,
+    dryrun,
+    emqx,
+    failures,
+    families,
+    logtopic,
+    pipeline,
+    readings,
+    rules,
+    savedsessions,
+    systopics,
+)
+from bts_collectors.mqtt.canary import Canary, CanaryConfig
+from bts_collectors.mqtt.emqx import Emqx, EmqxConfig
+from bts_collectors.mqtt.families import Families
+from bts_collectors.mqtt.logtopic import DropEpisodes
+from bts_collectors.mqtt.pipeline import Pipeline, PipelineConfig
+from bts_collectors.mqtt.readings import Readings
+from bts_collectors.mqtt.rules import Rule
+from bts_collectors.mqtt.savedsessions import PersistenceConfig, SavedSessions
+from bts_collectors.mqtt.session import PATHS, PORTS, Protocol, Target
 from bts_collectors.mqtt.supervisor import Supervisor
 from bts_collectors.mqtt.sysvalues import SysValues
 from bts_exporter import (
     Collector,
     CollectorConfig,
     Duration,
+    Metric,
     Scrape,
     Secret,
     TargetError,
     Url,
     backlog,
-    counter,
     gauge,
 )
 
@@ -38,15 +66,28 @@ class MqttConfig(CollectorConfig, frozen=True):
     password: Secret | None = None
     #: Without the broker's uptime for so long, mqtt_up is 0 and the broker's series are dropped.
     stale_after: Duration = Duration(30)
+    #: Version of MQTT.
+    protocol: Protocol = "3.1.1"
     #: Of silence, after which the connection is checked.
     keepalive: Duration = Duration(10)
+    #: Show the broker's account of itself under another exporter's names, too.
+    compat_names: Literal["sapcc"] | None = None
+    #: Count when the broker begins to drop messages: it logs to a topic (log_dest topic).
+    broker_log: bool = False
+    persistence: PersistenceConfig | None = None
+    emqx: EmqxConfig | None = None
+    canary: CanaryConfig | None = None
+    #: By name.
+    pipelines: dict[str, PipelineConfig] = field(default_factory=dict)
+    #: What becomes of messages, by a name of each rule.
+    rules: dict[str, Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""
         if self.url.scheme not in PORTS:
-            msg = f"url: expected {' or '.join(f'{scheme}://' for scheme in PORTS)}, got {self.url}"
+            msg = f"url: expected one of {', '.join(f'{scheme}://' for scheme in PORTS)}, got {self.url}"
             raise ValueError(msg)
-        if self.url.path.strip("/") or self.url.query:
+        if self.url.scheme not in PATHS and (self.url.path.strip("/") or self.url.query):
             msg = f"url: expected nothing behind the port, got {self.url}"
             raise ValueError(msg)
         if (self.password or self.url.password) and not self.url.username:
@@ -58,6 +99,14 @@ class MqttConfig(CollectorConfig, frozen=True):
         if not self.stale_after:
             msg = "stale_after: must be more than 0 s"
             raise ValueError(msg)
+        if self.persistence and self.emqx:
+            msg = "persistence, emqx: a broker is mosquitto or EMQX, not both"
+            raise ValueError(msg)
+        if wrong := "; ".join(rules.check(self.rules)):
+            raise ValueError(wrong)
+        if "" in self.pipelines:
+            msg = "pipelines: each needs a name"
+            raise ValueError(msg)
 
 
 class Mqtt(Collector):
@@ -66,42 +115,26 @@ class Mqtt(Collector):
     Config = MqttConfig
     config: MqttConfig
 
+    commands = MappingProxyType({"test": dryrun.COMMAND})
+
     broker = systopics.METRICS
     backlog = backlog.BACKLOG
+    compat = compat.SAPCC
+    drops = logtopic.METRICS
+    queues = (clientqueues.METRICS, savedsessions.METRICS, emqx.METRICS)
+    round_trips = canary.METRICS
+    pipelines = pipeline.METRICS
     sys_updated = gauge(
         "mosquitto_sys_last_update_timestamp_seconds",
         "When the broker last gave its uptime, in Unix time; shown also when it is too old.",
     )
     up = gauge(
         "mqtt_up",
-        "Whether the network thread runs, is connected and the broker's uptime is not older than"
-        " stale_after.",
+        "Whether the network thread runs, is connected and the broker's uptime, or else a canary, is"
+        " not older than stale_after.",
     )
-    connected = gauge("mqtt_connected", "Whether the broker has accepted our connection.")
-    connects = counter("mqtt_connects_total", "Connections that the broker accepted.")
-    disconnects = counter(
-        "mqtt_disconnects_total",
-        f"Connections that ended without our will, by reason ({', '.join(DISCONNECT_REASONS)}).",
-        "reason",
-    )
-    connect_failures = counter(
-        "mqtt_connect_failures_total",
-        f"Attempts to connect that failed, by reason ({', '.join(CONNECT_REASONS)}).",
-        "reason",
-    )
-    restarts = counter(
-        "mqtt_network_thread_restarts_total",
-        "Times that the network thread was restarted after an unforeseen error.",
-    )
-    message_errors = counter(
-        "mqtt_message_handling_errors_total",
-        "Messages received whose handling failed by an unforeseen error.",
-    )
-    granted_qos = gauge(
-        "mqtt_subscription_granted_qos",
-        "QoS that the broker granted to our subscription (SUBACK); -1 if it denied it.",
-        "filter",
-    )
+    connection = connection.METRICS
+    readings = readings.METRICS
 
     def __init__(self, config: MqttConfig) -> None:
         """Keep the settings; no I/O here."""
@@ -115,8 +148,25 @@ class Mqtt(Collector):
             # The same for every connection: a new one takes the place of one that hangs.
             client_id=f"bts-exporter-{secrets.token_hex(4)}",
             keepalive=int(config.keepalive),
+            protocol=config.protocol,
         )
-        self._supervisor = Supervisor(target, self._values, self._answered)
+        self._drops = DropEpisodes() if config.broker_log else None
+        self._canary = config.canary and Canary(config.canary, gethostname(), self._answered)
+        self._pipelines = [Pipeline(*one) for one in config.pipelines.items()]
+        self._queues: SavedSessions | Emqx | None = None
+        if config.persistence:
+            self._queues = SavedSessions(config.persistence)
+        elif config.emqx:
+            self._queues = Emqx(config.emqx)
+        self._families = Families(config.rules)
+        self._readings = [Readings(*rule, self._families) for rule in config.rules.items()]
+        receivers = [self._values, self._drops, self._canary, *self._pipelines, *self._readings]
+        self._supervisor = Supervisor(target, [r for r in receivers if r], self._answered)
+
+    @classmethod
+    def declared_by(cls, config: MqttConfig) -> Iterator[Metric]:
+        """Yield the metrics of the rules."""
+        return (metric for metric, _ in families.declared(config.rules))
 
     def start(self) -> None:
         """Begin to connect."""
@@ -137,40 +187,59 @@ class Mqtt(Collector):
         fresh = age is not None and age <= self.config.stale_after
         if fresh:
             self._emit_broker(scrape)
-        self._emit_connection(scrape, self._supervisor.link)
-        up = fresh and self._supervisor.alive and self._supervisor.link.connected
-        scrape.emit(self.up, int(up))
-        if not up:
-            raise self._why_down()
+        self._emit_connection(scrape)
+        self._emit_messages(scrape)
+        heard = fresh or (self._canary and self._canary.age() <= self.config.stale_after)
+        up = heard and self._supervisor.alive and self._supervisor.link.connected
+        scrape.emit(self.up, int(bool(up)))
+        failure = self._why_down() if not up or self._supervisor.link.denied else None
+        if self._queues:
+            try:
+                self._queues.emit(scrape)
+            except TargetError as error:
+                failure = failure or error
+        if failure:
+            raise failure
 
     def _emit_broker(self, scrape: Scrape) -> None:
         readings = self._values.readings()
         for reading in readings.values():
-            scrape.emit(reading.metric, reading.value, *reading.labels)
+            if reading.metric:
+                scrape.emit(reading.metric, reading.value, *reading.labels)
+        if self.config.compat_names:
+            compat.emit(scrape, readings)
         queued = systopics.queued(readings)
         if queued is not None:
             scrape.emit(systopics.QUEUED, queued)
             scrape.emit(self.backlog, queued, "mqtt", "", "")
 
-    def _emit_connection(self, scrape: Scrape, link: Link) -> None:
+    def _emit_connection(self, scrape: Scrape) -> None:
         if self._values.updated is not None:
             scrape.emit(self.sys_updated, self._values.updated)
-        scrape.emit(self.connected, int(link.connected))
-        scrape.emit(self.connects, link.connects)
-        for reason in DISCONNECT_REASONS:
-            scrape.emit(self.disconnects, link.disconnects[reason], reason)
-        for reason in CONNECT_REASONS:
-            scrape.emit(self.connect_failures, link.connect_failures[reason], reason)
-        scrape.emit(self.restarts, link.restarts)
-        scrape.emit(self.message_errors, link.message_errors)
-        for name, qos in link.granted.items():
-            scrape.emit(self.granted_qos, qos, name)
+        connection.emit(scrape, self._supervisor.link, self._supervisor.router)
+
+    def _emit_messages(self, scrape: Scrape) -> None:
+        if self._drops:
+            self._drops.emit(scrape)
+        if self._canary:
+            self._canary.emit(scrape)
+        for one in self._pipelines:
+            one.emit(scrape, connected=self._supervisor.link.connected)
+        self._families.emit(scrape, monotonic())
+        for rule in self._readings:
+            rule.emit(scrape)
 
     def _why_down(self) -> TargetError:
         if not self._supervisor.alive:
-            return TargetError("internal", f"{self.config.url}: the network thread does not run")
+            return TargetError(
+                "internal", f"{self.config.url}: the network thread does not run, or hangs"
+            )
         return failures.why_down(
-            self.config.url, self._supervisor.link, self._values, self.config.stale_after
+            self.config.url,
+            self._supervisor.link,
+            self._values,
+            self.config.stale_after,
+            canary=self._canary is not None,
         )
 
 

@@ -9,6 +9,8 @@ import errno
 import socket
 import ssl
 
+from paho.mqtt.client import WebsocketConnectionError
+
 from bts_collectors.mqtt.link import Link
 from bts_collectors.mqtt.sysvalues import SysValues
 from bts_exporter import Reason, TargetError, Url
@@ -17,7 +19,7 @@ _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
 #: By codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
 _REFUSALS: dict[int, tuple[Reason, str]] = {
-    132: ("protocol", "the broker does not speak MQTT 3.1.1"),
+    132: ("protocol", "the broker does not speak this version of MQTT: set protocol"),
     133: ("protocol", "the broker refuses the client id bts-exporter-..."),
     134: ("auth", "wrong user or password: set them in url and password"),
     135: (
@@ -44,6 +46,15 @@ def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
             return TargetError("tls", f"{url}: no TLS connection: {error}: {cure}")
         case socket.gaierror() | UnicodeError():
             return TargetError("dns", f"{url}: the name does not resolve: correct url ({error})")
+        case WebsocketConnectionError():
+            cure = "is there a WebSocket listener, and is its path right?"
+            return TargetError("protocol", f"{url}: no WebSocket there ({error}): {cure}")
+        case FileNotFoundError():
+            return TargetError(
+                "refused", f"{url}: no such socket: start the broker, or correct url"
+            )
+        case PermissionError():
+            return TargetError("noperm", f"{url}: our user may not write to the socket")
         case ConnectionError():
             hint = " (does the port speak TLS?)" if url.scheme == "mqtts" else ""
             return TargetError("unreachable", f"{url}: the connection broke at once: {error}{hint}")
@@ -78,12 +89,14 @@ def lost(url: Url, *, hung: bool, garbled: bool) -> TargetError:
     if hung:
         return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
     if garbled:
-        return TargetError("protocol", f"{url}: the broker sent what is no MQTT 3.1.1")
+        return TargetError("protocol", f"{url}: the broker sent what is no MQTT")
     return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
 
 
-def why_down(url: Url, link: Link, values: SysValues, stale_after: float) -> TargetError:
-    """Return why there are no fresh values although the network thread runs."""
+def why_down(
+    url: Url, link: Link, values: SysValues, stale_after: float, *, canary: bool = False
+) -> TargetError:
+    """Return why nothing shows that the broker lives although the network thread runs."""
     if not link.connected:
         if link.failure is None:
             return TargetError(
@@ -93,23 +106,65 @@ def why_down(url: Url, link: Link, values: SysValues, stale_after: float) -> Tar
         return TargetError(*link.failure)
     if not link.granted:
         return TargetError("timeout", f"{url}: no answer to SUBSCRIBE: the broker hangs")
-    if denied := [name for name, qos in link.granted.items() if qos < 0]:
+    if link.denied:
         cure = "allow the user to subscribe to it and read it"
-        return TargetError("noperm", f"{url}: subscription to {', '.join(denied)} denied: {cure}")
+        denied = ", ".join(link.denied)
+        return TargetError("noperm", f"{url}: subscription to {denied} denied: {cure}")
+    if canary and values.age() is None:
+        return TargetError(
+            "timeout",
+            f"{url}: no message of ours came back within {stale_after:g} s: the broker hangs, or its"
+            " ACL forbids what docs/collectors/mqtt.md says that the canary needs",
+        )
     if not values.heard:
         return TargetError(
             "noperm",
             f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
-            " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none",
+            " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none:"
+            " watch it with `canary`",
         )
     age = values.age()
     if age is None:
         return TargetError(
             "protocol",
-            f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: not mosquitto?",
+            f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: watch a"
+            " broker other than mosquitto with `canary`",
         )
     return TargetError(
         "timeout",
         f"{url}: no $SYS/broker/uptime for {age:.0f} s: the broker hangs, or its sys_interval is"
         f" longer than stale_after ({stale_after:g} s)",
     )
+
+
+def sessions_unreadable(file: str, error: OSError) -> TargetError:
+    """Return why the file in which mosquitto saves its sessions cannot be read."""
+    match error:
+        case FileNotFoundError():
+            cure = "set `persistence true`, and wait for autosave_interval or send it SIGUSR1"
+            return TargetError("os", f"{file}: mosquitto has saved nothing there: {cure}")
+        case PermissionError():
+            cure = "docs/collectors/mqtt.md has the cure"
+            return TargetError("noperm", f"{file}: mosquitto lets nobody else read it: {cure}")
+        case _:
+            return TargetError("os", f"{file}: {error.strerror or error}")
+
+
+def sessions_damaged(file: str, error: ValueError) -> TargetError:
+    """Return the failure of a file that is not what mosquitto saves its sessions in."""
+    return TargetError("protocol", f"{file}: {error}: is it mosquitto's persistence_file?")
+
+
+def sessions_too_old(file: str, age: float) -> TargetError:
+    """Return the failure of a file that was saved longer ago than is worth showing."""
+    return TargetError(
+        "timeout",
+        f"{file}: saved {age:.0f} s ago, longer than persistence.stale_after: is it this broker's,"
+        " and is its autosave_interval shorter?",
+    )
+
+
+def sessions_too_many(file: str, seconds: float) -> TargetError:
+    """Return the failure of a file that takes too long to read."""
+    cure = "give this collector an `interval` and a longer `timeout`"
+    return TargetError("timeout", f"{file}: not read within {seconds:.1f} s: {cure}")

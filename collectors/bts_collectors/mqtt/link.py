@@ -14,6 +14,7 @@ CONNECT_REASONS: tuple[Reason, ...] = (
     "dns",
     "internal",
     "loading",
+    "noperm",
     "os",
     "protocol",
     "refused",
@@ -39,6 +40,8 @@ class Link:
     readers need no lock.
     """
 
+    #: When the network thread was last at its socket, on the clock of `time.monotonic`.
+    beat: float = 0.0
     connected: bool = False
     connects: int = 0
     restarts: int = 0
@@ -49,6 +52,11 @@ class Link:
     granted: dict[str, int] = field(default_factory=dict)
     #: Why the last attempt or connection ended; None before the first end.
     failure: Failure | None = None
+
+    @property
+    def denied(self) -> list[str]:
+        """Return the filters that the broker does not let us subscribe to."""
+        return [name for name, qos in self.granted.items() if qos < 0]
 
     def end(self, failure: Failure | None) -> None:
         """Count the end of a connection, or of the attempt to make one; None if we ended it.

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
-from collections.abc import Sequence
+import struct
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Literal
 
+from paho.mqtt import MQTTException
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bts_collectors.mqtt import failures
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
+from bts_collectors.mqtt.reader import BatchReader
+from bts_collectors.mqtt.router import MAX_PAYLOAD, Router
 from bts_exporter import Secret, TargetError, Url
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+Protocol = Literal["3.1.1", 5]
+
+#: By scheme; a unix socket has none.
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "unix": None}
+_TRANSPORTS = {"ws": "websockets", "wss": "websockets", "unix": "unix"}
+_TLS = {"mqtts", "wss"}
+#: Schemes that may have a path.
+PATHS = {"ws", "wss", "unix"}
+_WEBSOCKET_PATH = "/mqtt"
+_PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
+    "3.1.1": MQTTProtocolVersion.MQTTv311,
+    5: MQTTProtocolVersion.MQTTv5,
+}
 #: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
 CONNECT_SECONDS = 5.0
 #: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
@@ -28,20 +46,8 @@ TICK = 0.5
 #: Codes of MQTT 5 (2.4), which paho uses whatever the protocol.
 _DENIED = 128  # and above, in SUBACK
 _KEEP_ALIVE_TIMEOUT = 141
-
-
-class Receiver(Protocol):
-    """Where messages go; called by the network thread."""
-
-    @property
-    def filters(self) -> Sequence[str]:
-        """Return what to subscribe to."""
-
-    def begin(self) -> None:
-        """Take note that a new connection was made; its messages follow."""
-
-    def receive(self, topic: str, payload: bytes) -> None:
-        """Take a message."""
+#: What paho raises for packets that are not as they should be.
+_GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +58,19 @@ class Target:
     password: Secret | None
     client_id: str
     keepalive: int  # seconds
+    protocol: Protocol = "3.1.1"
 
 
 class Session:
     """One connection and none after it: each has a client of its own, so that no state is left over."""
 
-    def __init__(self, target: Target, receiver: Receiver, link: Link, guard: Guard) -> None:
-        """Give where messages and news of the connection go, and what errors of `receiver` end in."""
+    def __init__(self, target: Target, router: Router, link: Link, guard: Guard) -> None:
+        """Give where messages and news of the connection go, and what errors of handlers end in."""
         self._target = target
-        self._receiver = receiver
+        self._router = router
         self._link = link
         self._guard = guard
+        self._subscriptions = router.subscriptions
         self._refusal: int | None = None
         self._hung = False
 
@@ -70,8 +78,10 @@ class Session:
         """Connect, subscribe and receive until `stopping` is set; TargetError when it ends before."""
         client = self._client()
         url = self._target.url
+        # paho wants a port, for unix sockets too.
+        port = url.port or PORTS[url.scheme] or 1
         try:
-            client.connect(url.host, url.port or PORTS[url.scheme], self._target.keepalive)
+            client.connect(url.host or url.path, port, self._target.keepalive)
         except (OSError, UnicodeError) as error:
             raise failures.not_connected(url, error) from error
         try:
@@ -82,14 +92,25 @@ class Session:
     def _client(self) -> Client:
         # The client holds this object's methods; this object must not hold the client, or the
         # cycle of the two keeps a dead connection's sockets open until the garbage collector runs.
-        target = self._target
-        client = Client(CallbackAPIVersion.VERSION2, target.client_id, reconnect_on_failure=False)
+        target, url = self._target, self._target.url
+        settings: dict[str, Any] = {
+            "client_id": target.client_id,
+            "protocol": _PROTOCOLS[target.protocol],
+            "transport": _TRANSPORTS.get(url.scheme, "tcp"),
+            "reconnect_on_failure": False,
+        }
+        if BatchReader.fits():
+            client: Client = BatchReader(self._router, self._guard, **settings)
+        else:
+            client = Client(CallbackAPIVersion.VERSION2, **settings)
         client.connect_timeout = CONNECT_SECONDS
-        if target.url.username:
+        if url.username:
             password = target.password.reveal() if target.password else None
-            client.username_pw_set(target.url.username, password)
-        if target.url.scheme == "mqtts":
+            client.username_pw_set(url.username, password)
+        if url.scheme in _TLS:
             client.tls_set_context(ssl.create_default_context())
+        path = url.path if url.path.strip("/") else _WEBSOCKET_PATH
+        client.ws_set_options(f"{path}?{url.query}" if url.query else path)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -98,13 +119,21 @@ class Session:
         return client
 
     def _serve(self, client: Client, stopping: Event) -> None:
-        patience = monotonic() + CONNECT_SECONDS
+        began = next_tick = monotonic()
+        publish = partial(_publish, client)
         while not stopping.is_set():
-            ended = client.loop(TICK)
+            self._link.beat = now = monotonic()
+            if not self._link.connected and now > began + CONNECT_SECONDS:
+                raise failures.mute(self._target.url, CONNECT_SECONDS)
+            if self._link.granted and now >= next_tick:
+                self._router.tick(publish)
+                next_tick = now + TICK
+            try:
+                ended = client.loop(TICK)
+            except _GARBLED as error:
+                raise failures.lost(self._target.url, hung=False, garbled=True) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise self._why_ended(ended)
-            if not self._link.connected and monotonic() > patience:
-                raise failures.mute(self._target.url, CONNECT_SECONDS)
 
     def _why_ended(self, ended: MQTTErrorCode) -> TargetError:
         if not self._link.connected:
@@ -113,8 +142,12 @@ class Session:
         return failures.lost(self._target.url, hung=self._hung, garbled=garbled)
 
     def _on_socket_open(self, _client: Client, _userdata: Any, opened: Any) -> None:
-        # A message of ours must not wait for the acknowledgement of the one before (Nagle).
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._target.url.scheme == "unix":
+            return
+        # A message of ours must not wait for the acknowledgement of the one before (Nagle). paho's
+        # websocket has no options: the same socket by another descriptor has.
+        with socket.socket(fileno=os.dup(opened.fileno())) as same:
+            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(
         self,
@@ -127,10 +160,13 @@ class Session:
         if code.is_failure:
             self._refusal = code.value
             return
-        self._receiver.begin()
+        self._router.begin()
         self._link.connects += 1
         self._link.connected = True
-        client.subscribe([(name, 0) for name in self._receiver.filters])
+        if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
+            client.subscribe([(name, SubscribeOptions(qos)) for name, qos in self._subscriptions])
+        else:
+            client.subscribe([(name, qos) for name, qos in self._subscriptions])
 
     def _on_subscribe(
         self,
@@ -141,11 +177,21 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         granted = [code.value if code.value < _DENIED else -1 for code in codes]
-        self._link.granted = dict(zip(self._receiver.filters, granted, strict=False))
+        names = [name for name, _ in self._subscriptions]
+        self._link.granted = dict(zip(names, granted, strict=False))
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        """Take a message that the batched reader leaves to paho: any of QoS 1 or 2."""
+        if len(message.payload) > MAX_PAYLOAD:
+            self._router.oversized += 1
+            return
+        try:
+            topic = message.topic.encode()
+        except UnicodeDecodeError:
+            self._router.undecodable += 1
+            return
         with self._guard:
-            self._receiver.receive(message.topic, bytes(message.payload))
+            self._router[topic](bytes(message.payload), message.retain)
 
     def _on_disconnect(
         self,
@@ -156,3 +202,7 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         self._hung = code.value == _KEEP_ALIVE_TIMEOUT
+
+
+def _publish(client: Client, topic: str, payload: bytes, qos: int) -> None:
+    client.publish(topic, payload, qos)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from threading import Event, Thread
 from time import monotonic
 
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Failure, Link
-from bts_collectors.mqtt.session import Receiver, Session, Target
+from bts_collectors.mqtt.router import Receiver, Router
+from bts_collectors.mqtt.session import Session, Target
 from bts_exporter import TargetError
 
 log = logging.getLogger(__name__)
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 #: longer than the latter.
 RETRY_FIRST = 0.5
 RETRY_LAST = 15.0
+#: Seconds after which a thread that is not at its socket again is stuck in the handling of a message.
+HANGS_SECONDS = 10.0
 #: Seconds to wait for the thread's goodbye to the broker.
 STOP_SECONDS = 2.0
 
@@ -24,22 +28,23 @@ STOP_SECONDS = 2.0
 class Supervisor:
     """Runs sessions in a thread of its own and keeps account of how they end."""
 
-    def __init__(self, target: Target, receiver: Receiver, answered: Event) -> None:
+    def __init__(self, target: Target, receivers: Sequence[Receiver], answered: Event) -> None:
         """Set `answered` as soon as the first attempt has ended."""
         self.link = Link()
         self._target = target
-        self._receiver = receiver
         self._answered = answered
         self._stopping = Event()
         self._failure: Failure | None = None
         self._session_guard = Guard(self._note_crash)
         self._message_guard = Guard(self._note_message_error)
+        self.router = Router(receivers, self._message_guard)
         self._thread = Thread(target=self._run, name="bts-mqtt-network", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Return whether the network thread runs."""
-        return self._thread.is_alive()
+        """Return whether the network thread runs, and looks after its connection."""
+        hangs = self.link.connected and monotonic() - self.link.beat > HANGS_SECONDS
+        return self._thread.is_alive() and not hangs
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -48,7 +53,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the connection; a thread that is stuck in a connection attempt is left to itself."""
         self._stopping.set()
-        if self.alive:
+        if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
@@ -65,7 +70,7 @@ class Supervisor:
         self._failure = None
         with self._session_guard:
             try:
-                session = Session(self._target, self._receiver, self.link, self._message_guard)
+                session = Session(self._target, self.router, self.link, self._message_guard)
                 session.run(self._stopping)
             except TargetError as error:
                 self._failure = Failure(error.reason, str(error))

@@ -31,9 +31,9 @@ _BRIDGE = re.compile(rf"connection/([^/]{{1,{MAX_BRIDGE_NAME}}})/state")
 
 
 class Reading(NamedTuple):
-    """One sample that a message of the broker gives."""
+    """One sample that a message of the broker gives; without a metric if only others name it."""
 
-    metric: Metric
+    metric: Metric | None
     labels: tuple[str, ...]
     value: float
 
@@ -140,6 +140,33 @@ NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
+#: Topics with plain numbers that have no name of ours: rates, for which a query has rate(), and
+#: others that say the same as one above.
+UNNAMED: tuple[str, ...] = (
+    "messages/stored",
+    "packet/out/count",
+    "packet/out/bytes",
+    "connections/socket/count",
+    *(
+        f"load/{what}/{span}"
+        for what in (
+            "messages/received",
+            "messages/sent",
+            "publish/dropped",
+            "publish/received",
+            "publish/sent",
+            "bytes/received",
+            "bytes/sent",
+            "sockets",
+            "connections",
+        )
+        for span in ("1min", "5min", "15min")
+    ),
+)
+_PLAIN: Mapping[str, tuple[Metric | None, tuple[str, ...]]] = MappingProxyType(
+    {**NUMBERS, **dict.fromkeys(UNNAMED, (None, ()))}
+)
+
 #: Every metric of this file, for the declarations of the collector.
 METRICS: tuple[Metric, ...] = (
     UPTIME_SECONDS,
@@ -161,8 +188,8 @@ def read(topic: str, payload: bytes) -> Reading | None:
     if name == "version":
         version = _VERSION.fullmatch(payload)
         return Reading(INFO, (version[1].decode("ascii"),), 1) if version else None
-    if name in NUMBERS:
-        metric, labels = NUMBERS[name]
+    if name in _PLAIN:
+        metric, labels = _PLAIN[name]
         return Reading(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
     return _read_bridge(name, payload)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from threading import Event, Lock
 
 from bts_collectors.mqtt import systopics
+from bts_collectors.mqtt.patterns import Subscription
+from bts_collectors.mqtt.router import Handler, Publish
 from bts_collectors.mqtt.systopics import Reading
 
 #: Seconds without a value after which a burst of them is taken to be through: the broker writes
@@ -20,7 +22,7 @@ class SysValues:
     The broker publishes what changed and nothing else, all of it in one burst.
     """
 
-    filters = (systopics.FILTER,)
+    subscriptions = (Subscription(systopics.FILTER),)
 
     def __init__(self, answered: Event, clock: Callable[[], float] = time.monotonic) -> None:
         """Set `answered` as soon as there are values to show."""
@@ -44,6 +46,19 @@ class SysValues:
             self._before, self._values = self._before | self._values, {}
         if self._silent_since is None:  # else the connection before ended without an uptime
             self._silent_since = self._last_value
+
+    def route(self, topic: str) -> Handler | None:
+        """Return what keeps the values of a topic under `$SYS/`."""
+        if not topic.startswith("$SYS/"):
+            return None
+
+        def receive(payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+            self.receive(topic, payload)
+
+        return receive
+
+    def tick(self, publish: Publish) -> None:
+        """Do nothing: the broker speaks when it will."""
 
     def receive(self, topic: str, payload: bytes) -> None:
         """Keep the value that a message has; one that has none any more takes the old one away."""

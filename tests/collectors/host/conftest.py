@@ -29,3 +29,14 @@ def machine(tmp_path: Path) -> Machine:
         }
 
     return write
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[[], int]:
+    """Give a function that counts the files of the machine that this process has open."""
+
+    def count() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(str(link.readlink()).startswith(str(tmp_path)) for link in links)
+
+    return count

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bts_collectors.host import _kernelfile
 from bts_collectors.host.netclass import Netclass, parse_number
 from bts_exporter import NothingToRead
 from bts_exporter.testing import Samples, collect
@@ -90,6 +93,34 @@ def test_both_expressions() -> None:
     """A choice by both expressions is refused."""
     with pytest.raises(ValueError, match="device_include and device_exclude cannot be combined"):
         Netclass.Settings(device_include=re.compile("a"), device_exclude=re.compile("b"))
+
+
+def test_devices_that_swap_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that stay open are those of the device that has the name now."""
+    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    paths = machine(device("a", flags="0x1", mtu="1") | device("b", flags="0x1", mtu="2"))
+    collector = Netclass(Netclass.Config(**paths))
+    before = collect(collector)["node_network_mtu_bytes"]
+    folder = Path(paths["sysfs"], "class/net")
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (folder / old).rename(folder / new)
+
+    assert before == {("a",): 1, ("b",): 2}
+    assert collect(collector)["node_network_mtu_bytes"] == {("a",): 2, ("b",): 1}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_many_devices(
+    machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many devices there are, the files of a few stay open, and all are served."""
+    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    devices = [device(f"eth{number}", flags="0x1", mtu="1500") for number in range(30)]
+    collector = Netclass(Netclass.Config(**machine({k: v for d in devices for k, v in d.items()})))
+
+    assert len(collect(collector)["node_network_mtu_bytes"]) == 30
+    assert len(collect(collector)["node_network_mtu_bytes"]) == 30
+    assert 0 < opened() < 30
 
 
 @pytest.mark.parametrize("files", [{}, {"sys/class/net": "no folder"}])

@@ -55,10 +55,10 @@ def test_absent(machine: Machine) -> None:
 def test_switched_off(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With psi=0 the files are there and cannot be read: nothing to read."""
 
-    def refuse(path: str) -> bytes:
+    def refuse(path: str) -> int:
         raise OSError(95, "Operation not supported", path)
 
-    monkeypatch.setattr("bts_collectors.host.pressure.read", refuse)
+    monkeypatch.setattr("bts_collectors.host._kernelfile.open_there", refuse)
     with pytest.raises(NothingToRead, match="switched off"):
         collect(Pressure(Pressure.Config(**machine({}))))
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from bts_collectors.host import _kernelfile
+from bts_collectors.host._tasks import States
 from bts_collectors.host.processes import Processes, ProcessesSettings
 from bts_exporter import NothingToRead, Scrape, TargetError
 from bts_exporter.testing import Samples, collect, samples
@@ -109,6 +113,39 @@ def test_real_threads() -> None:
     assert found["node_processes_state"][("R",)] >= 1
     assert found["node_processes_threads"][()] >= found["node_processes_pids"][()]
     assert found["node_processes_max_processes"][()] > os.getpid()
+
+
+def test_processes_come_and_go() -> None:
+    """From scrape to scrape, a process that ended is no longer counted, and another one is."""
+    sleeps = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(3)]
+    try:
+        folders = [f"/proc/{sleep.pid}" for sleep in sleeps]
+        known = States()
+        assert [folder for folder, _, _ in known.read(folders)] == folders
+        sleeps[1].kill()
+        sleeps[1].wait()
+        assert [folder for folder, _, _ in known.read(folders)] == [folders[0], folders[2]]
+    finally:
+        for sleep in sleeps:
+            sleep.kill()
+            sleep.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_few_files_stay_open(
+    machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many processes there are, the files of the first ones alone stay open."""
+    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    procfs = machine({f"proc/{pid}/stat": stat("S") for pid in range(1, 301)})["procfs"]
+    folders = [f"{procfs}/{pid}" for pid in range(1, 301)]
+    states = States()
+
+    assert len(states.read(folders)) == 300
+    assert len(states.read(folders)) == 300
+    assert 0 < opened() <= 150
+    assert states.read([]) == []
+    assert opened() == 0
 
 
 @pytest.mark.parametrize("file", LIMITS)

@@ -15,7 +15,7 @@ NANO = 0x2000
 
 def samples(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Samples:
     """Return what is emitted when the kernel says `clock`."""
-    monkeypatch.setattr(timex, "read_clock", lambda: clock)
+    monkeypatch.setattr(timex, "read_clock", lambda _: clock)
     return collect(Timex(Timex.Config()))
 
 

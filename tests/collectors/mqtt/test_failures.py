@@ -31,6 +31,7 @@ def seen(error: TargetError) -> str:
         (ssl.SSLError(1, "wrong version number"), "tls: no TLS connection"),
         (ssl.SSLCertVerificationError(1, "self-signed"), "tls: no TLS connection"),
         (ConnectionResetError(104, "reset"), "unreachable: the connection broke"),
+        (PermissionError(13, "Permission denied"), "noperm: our user may not write to the socket"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route"),
         (OSError(errno.EMFILE, "Too many open files"), "os: [Errno 24] Too many open files"),
     ],
@@ -53,7 +54,7 @@ def test_broken_tls_connection_asks_for_the_port() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (132, "protocol: the broker does not speak MQTT 3.1.1"),
+        (132, "protocol: the broker does not speak this version of MQTT"),
         (133, "protocol: the broker refuses the client id"),
         (134, "auth: wrong user or password"),
         (135, "auth: the broker refuses the user"),
@@ -136,3 +137,37 @@ GRANTED = {"$SYS/#": 0}
 def test_silence_is_told_apart_by_its_cause(link: Link, values: SysValues, expected: str) -> None:
     """Whatever keeps fresh values away is named by what the network thread saw."""
     assert seen(failures.why_down(URL, link, values, 60)).startswith(expected)
+
+
+@pytest.mark.parametrize("topics", [[], ["$SYS/brokers"]])
+def test_lost_canary_leads_to_its_permissions(topics: list[str]) -> None:
+    """Of a broker without an uptime it alone shows whether it lives."""
+    link = Link(connected=True, granted=GRANTED)
+    error = failures.why_down(URL, link, heard(*topics), 60, canary=True)
+
+    assert seen(error).startswith("timeout: no message of ours came back within 60 s")
+
+
+def test_silent_broker_with_a_canary_is_named_by_its_uptime() -> None:
+    """Mosquitto is known to have one."""
+    link = Link(connected=True, granted=GRANTED)
+    error = failures.why_down(URL, link, heard("$SYS/broker/uptime"), 60, canary=True)
+
+    assert seen(error).startswith("timeout: no $SYS/broker/uptime for ")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FileNotFoundError(2, "No such file"), "os: mosquitto has saved nothing there: set"),
+        (PermissionError(13, "Permission denied"), "noperm: mosquitto lets nobody else read it"),
+        (IsADirectoryError(21, "Is a directory"), "os: Is a directory"),
+        (OSError("strange"), "os: strange"),
+    ],
+)
+def test_unreadable_file_has_reason_and_cure(error: OSError, expected: str) -> None:
+    """The file is named in front."""
+    failure = failures.sessions_unreadable("/f.db", error)
+
+    assert str(failure).startswith("/f.db: ")
+    assert f"{failure.reason}: {str(failure).removeprefix('/f.db: ')}".startswith(expected)

@@ -8,7 +8,8 @@ import pytest
 from bts_collectors.mqtt import supervisor as module
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Failure, Link
-from bts_collectors.mqtt.session import Receiver, Target
+from bts_collectors.mqtt.router import Router
+from bts_collectors.mqtt.session import Target
 from bts_collectors.mqtt.supervisor import Supervisor
 from bts_collectors.mqtt.sysvalues import SysValues
 from bts_exporter import TargetError, Url
@@ -27,9 +28,10 @@ class Scripted:
 
     script: ClassVar[list[Run]] = []
 
-    def __init__(self, target: Target, receiver: Receiver, link: Link, guard: Guard) -> None:
+    def __init__(self, target: Target, router: Router, link: Link, guard: Guard) -> None:
         """Keep what sessions share."""
         self.link, self.guard = link, guard
+        link.beat = float("inf")  # it never hangs
 
     def run(self, stopping: Event) -> None:
         """Do the next step."""
@@ -52,7 +54,7 @@ def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
         Scripted.script[:] = script
         answered = Event()
         target = Target(Url("mqtt", "broker.example"), None, "id", 30)
-        started.append(Supervisor(target, SysValues(answered), answered))
+        started.append(Supervisor(target, [SysValues(answered)], answered))
         started[-1].start()
         return started[-1]
 
@@ -123,6 +125,16 @@ def test_network_thread_survives_a_defect(
         "internal", "mqtt://broker.example: the MQTT client failed: RuntimeError: defect"
     )
     assert "network thread restarted" in caplog.text
+
+
+def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
+    """One that is stuck with a message looks as connected as ever; it is not."""
+    one = supervise()
+    wait_until(connected(one), "connected")
+    well = one.alive
+    one.link.beat = module.monotonic() - module.HANGS_SECONDS - 1
+
+    assert (well, one.alive) == (True, False)
 
 
 def test_message_that_cannot_be_handled_costs_itself(
@@ -218,7 +230,7 @@ def test_stop_without_start_does_nothing() -> None:
     """A collector that was built and never started can be stopped."""
     answered = Event()
     Supervisor(
-        Target(Url("mqtt", "broker.example"), None, "id", 30), SysValues(answered), answered
+        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(answered)], answered
     ).stop()
 
 

@@ -11,7 +11,9 @@ from bts_collectors.mqtt.systopics import Reading
 def sample(topic: str, payload: bytes) -> tuple[str, tuple[str, ...], float] | None:
     """Return name, labels and value of what a message below `$SYS/broker/` gives."""
     reading = systopics.read(f"$SYS/broker/{topic}", payload)
-    return (reading.metric.name, reading.labels, reading.value) if reading else None
+    if reading is None or reading.metric is None:
+        return None
+    return reading.metric.name, reading.labels, reading.value
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_topic_gives_its_sample(
         ("connection//state", b"1"),
         ("connection/a/b/state", b"1"),
         ("connection/" + "n" * 129 + "/state", b"1"),
-        ("load/messages/received/1min", b"1.5"),
+        ("load/messages/received/1min", b"lots"),
         ("clients/active", b"3"),
         ("log/N", b"1690000000: New connection"),
         ("", b"1"),
@@ -132,3 +134,10 @@ def test_queued_messages_are_never_negative() -> None:
 def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, Reading]) -> None:
     """One count alone says nothing of the difference."""
     assert systopics.queued(readings) is None
+
+
+def test_rates_have_no_name_of_ours() -> None:
+    """They are read for those who want another exporter's names."""
+    reading = systopics.read("$SYS/broker/load/messages/received/1min", b"1.50")
+
+    assert reading == Reading(None, (), 1.5)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from bts_collectors.host import _kernelfile
+from bts_collectors.host._kernelfile import KernelFile
+from bts_exporter import NothingToRead, TargetError
+
+#: A file that the kernel makes up on each Linux, with other content at each read.
+UPTIME = "/proc/uptime"
+
+only_linux = pytest.mark.skipif(not Path(UPTIME).exists(), reason="no /proc")
+
+
+def opened() -> set[str]:
+    """Return the files that this process has open."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return {str(link.readlink()) for link in links if link.is_symlink()}
+
+
+@only_linux
+def test_stays_open() -> None:
+    """A file of the kernel's is opened once, and gives new content at each read."""
+    file = KernelFile(UPTIME)
+    first = file.read()
+    assert UPTIME in opened()
+    while (second := file.read()) == first:
+        pass
+
+    assert second.endswith(b"\n")
+    assert float(second.split()[0]) > float(first.split()[0])
+    del file
+    assert UPTIME not in opened()
+
+
+@only_linux
+def test_long_content() -> None:
+    """Content that the kernel gives in several parts is read to its end, again and again."""
+    file = KernelFile("/proc/kallsyms")
+    whole = Path("/proc/kallsyms").read_bytes()
+
+    assert len(whole) > 100_000
+    assert [file.read() == whole for _ in range(3)] == [True, True, True]
+
+
+def test_file_of_a_disk(tmp_path: Path) -> None:
+    """A file that can be replaced is opened at each read, and closed after it."""
+    path = tmp_path / "file"
+    path.write_text("old\n")
+    file = KernelFile(str(path))
+    assert (file.read(), file.value(), file.head()) == (b"old\n", b"old", b"old\n")
+    (tmp_path / "new").write_text("new\n")
+    (tmp_path / "new").rename(path)
+
+    assert (file.read(), file.value(), file.head()) == (b"new\n", b"new", b"new\n")
+    assert str(path) not in opened()
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.EIO, errno.ESRCH])
+def test_what_is_gone_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    """When an open file has lost what it was of, that which has its path now is read."""
+    path = tmp_path / "file"
+    path.write_text("old\n")
+    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    file = KernelFile(str(path))
+    file.read()
+    dead = os.open(path, os.O_RDONLY)
+    path.unlink()
+    path.write_text("new\n")
+    real = os.pread
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == os.fstat(dead).st_ino:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    try:
+        assert (file.read(), file.value()) == (b"new\n", b"new")
+    finally:
+        os.close(dead)
+
+
+def test_absent(tmp_path: Path) -> None:
+    """A file that is not there is nothing to read, and is found when it comes."""
+    path = tmp_path / "file"
+    file = KernelFile(str(path))
+    with pytest.raises(NothingToRead, match=f"{path} is absent"):
+        file.read()
+    assert file.value() is None
+    path.write_text("here\n")
+
+    assert (file.read(), file.value()) == (b"here\n", b"here")
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    """An error while reading names the file, and leaves nothing open; a value is None."""
+    file = KernelFile(str(tmp_path))
+
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        file.read()
+    with pytest.raises(IsADirectoryError):
+        file.head()
+    assert file.value() is None
+    assert str(tmp_path) not in opened()
+
+
+def test_names_the_file(tmp_path: Path) -> None:
+    """Content that makes no sense is an error that names the file; other errors pass."""
+    path = tmp_path / "file"
+    path.write_text("x\n")
+    file = KernelFile(str(path))
+
+    with pytest.raises(TargetError, match=f"{path}: no number"), file as content:
+        raise ValueError("no number" if content == b"x\n" else "?")
+    with pytest.raises(KeyError), file:
+        raise KeyError

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from bts_exporter import commands
+from bts_exporter.service import Options
+
+RULES = """\
+collectors:
+  mqtt:
+    - name: a
+      rules:
+        readings:
+          topic: bts/{station}/{parameter}
+          event_time: {path: t}
+          metrics:
+            bts_reading: {path: value, map: {"999999": null}}
+            bts_reading_spread: {type: histogram, path: value, labels: [], buckets: [10, 20]}
+    - name: b
+      rules:
+        doors: {topic: "doors/{door}", format: text, metrics: {door_open: {map: {open: 1, closed: 0}}}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """Return settings of two brokers with rules."""
+    path = tmp_path / "config.yaml"
+    path.write_text(RULES)
+    return path
+
+
+def run(settings: Path, *arguments: str) -> int:
+    """Run `mqtt-test` and return its exit code."""
+    found = commands.find_in_types(str(settings), ["mqtt-test"])
+    assert found is not None
+    return commands.of_type(Options(config_file=str(settings)), found, arguments)
+
+
+def test_samples_are_shown_as_on_the_page(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rule's own metrics, and of histograms those that the message is in."""
+    code = run(settings, "readings", 'bts/7/1"22', '{"value": 12.5, "t": 4e9}')
+
+    assert (code, capsys.readouterr().out.splitlines()) == (
+        0,
+        [
+            'bts_reading{station="7",parameter="1\\"22"} 12.5',
+            'bts_reading_spread_bucket{le="20.0"} 1',
+            'bts_reading_spread_bucket{le="+Inf"} 1',
+            "bts_reading_spread_sum 12.5",
+            "bts_reading_spread_count 1",
+            'mqtt_message_clock_skew_total{rule="readings"} 1',
+        ],
+    )
+
+
+def test_rule_of_any_broker_is_found(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever block it stands in."""
+    assert run(settings, "doors", "doors/front", "closed") == 0
+    assert capsys.readouterr().out == 'door_open{door="front"} 0\n'
+
+
+def test_value_that_is_missing_is_said_beside_those_that_are_there(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its reason, and what is there instead."""
+    assert run(settings, "readings", "bts/7/122", '{"value": 1}') == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "# missing: nothing at t: {'value': 1}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("reading", "x", "1"), "there is no rule 'reading'; there are: doors, readings"),
+        (("doors", "windows/1", "open"), "topic 'windows/1' does not match doors/{door}"),
+        (("doors", "doors/1", "ajar"), "unmapped: not in the map: 'ajar'"),
+        (("doors", "doors/1", "\udcff"), "malformed: not UTF-8: b'\\xff'"),
+        (("readings", "bts/7/122", "{"), "malformed: no JSON"),
+    ],
+)
+def test_message_that_gives_nothing_is_told_why(
+    settings: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    """On standard error, with an exit code that says so."""
+    code = run(settings, *arguments)
+    out, err = capsys.readouterr()
+
+    assert (code, out) == (1, "")
+    assert err.startswith(f"bts-exporter: mqtt-test: {words}")
+
+
+def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a sensor says that it has no value."""
+    settings.write_text(
+        "collectors: {mqtt: {rules: {r: {topic: x, metrics: {m: {path: $, map: {'9': null}}}}}}}"
+    )
+
+    assert run(settings, "r", "x", "9") == 1
+    assert "the map has no number for it" in capsys.readouterr().err

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bts_collectors.mqtt.payloads import REASONS, Format, Path, Unusable, decoder, number, reader
+
+VALUE = Path.from_setting("value")
+
+
+def failure(form: Format, payload: bytes, path: Path = VALUE, **options: Any) -> tuple[str, str]:
+    """Return why a payload gives no value, and in which words."""
+    settings = {"mapping": {}, "scale": 1.0, "offset": 0.0} | options
+    with pytest.raises(Unusable) as error:
+        reader(path, **settings)(decoder(form)(payload))
+    return error.value.reason, str(error.value)
+
+
+def read(form: Format, payload: bytes, path: object = "$", **options: Any) -> float | None:
+    """Return the value of a payload."""
+    settings = {"mapping": {}, "scale": 1.0, "offset": 0.0} | options
+    return reader(Path.from_setting(path), **settings)(decoder(form)(payload))
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("raw", "steps"),
+    [
+        ("value", ("value",)),
+        ("a.b.c", ("a", "b", "c")),
+        ("$.a.b", ("a", "b")),
+        ("list[0].x", ("list", 0, "x")),
+        ("[2][3]", (2, 3)),
+        ('["a.b"].c', ("a.b", "c")),
+        ('a["b[0]"]', ("a", "b[0]")),
+        ("AM2301-01.Temperature", ("AM2301-01", "Temperature")),
+        (4, (4,)),
+        ("$", ()),
+    ],
+)
+def test_path_is_spelled_as_people_do(raw: object, steps: tuple[str | int, ...]) -> None:
+    """Names with dots between them, numbers in brackets, quotes where a name has signs of its own."""
+    assert Path.from_setting(raw).steps == steps
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "a..b", "a[", "a[x]", "[-1]", 'a["', -1, True, None, 1.5, "a."]
+)
+def test_what_is_no_path_is_refused(raw: object) -> None:
+    """A mistake in the settings does not wait for the first message."""
+    with pytest.raises(ValueError, match=r"expected a path|not understood"):
+        Path.from_setting(raw)
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("form", "payload", "path", "value"),
+    [
+        ("json", b'{"value": 21.5}', "value", 21.5),
+        ("json", b'{"value": 3}', "value", 3),
+        ("json", b'{"value": "21.5"}', "value", 21.5),
+        ("json", b'{"value": true}', "value", 1),
+        ("json", b'{"a": {"b": [{"c": 1}, {"c": 2}]}}', "a.b[1].c", 2),
+        ("json", b"[1, 2, 3]", "[2]", 3),
+        ("json", b" 7 ", "$", 7),
+        ("csv", b"1,1700000000,31.5,30,1", 2, 31.5),
+        ("csv", b'"a,b",2\n', 1, 2),
+        ("number", b" -1.5e3\n", "$", -1500),
+        ("text", b"12", "$", 12),
+    ],
+)
+def test_value_is_found(form: Format, payload: bytes, path: object, value: float) -> None:
+    """In each format, at its path."""
+    assert read(form, payload, path) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'{"value": "\xff"}', "malformed"),
+        (b'{"value": 1', "malformed"),
+        (b'{"value": NaN}', "malformed"),
+        (b'{"value": 1e999}', "malformed"),
+        (b"[" * 100_000, "malformed"),
+        (b"{}", "missing"),
+        (b"[1]", "missing"),
+        (b"3", "missing"),
+        (b'"value"', "missing"),
+        (b"null", "missing"),
+        (b'{"value": null}', "missing"),
+        (b'{"value": []}', "wrong_type"),
+        (b'{"value": {}}', "wrong_type"),
+        (b'{"value": "warm"}', "wrong_type"),
+        (b'{"value": "1_000"}', "wrong_type"),
+        (b'{"value": ""}', "wrong_type"),
+        (b'{"value": "NaN"}', "not_finite"),
+        (b'{"value": "-inf"}', "not_finite"),
+        (b'{"value": 1' + b"0" * 400 + b"}", "not_finite"),
+    ],
+)
+def test_json_without_a_value_is_counted_by_reason(payload: bytes, reason: str) -> None:
+    """Whatever is wrong has a bounded reason, and words that do not grow with the payload."""
+    found, words = failure("json", payload)
+
+    assert (found, len(words) < 250) == (reason, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "payload", "path", "reason"),
+    [
+        ("json", b'"789"', "[0]", "missing"),
+        ("csv", b"1,2", 2, "missing"),
+        ("csv", b"", 0, "missing"),
+        ("csv", b"\xff,1", 1, "malformed"),
+        ("csv", b'1,"2', 1, "malformed"),
+        ("csv", b"a," + b"x" * 200_000, 1, "malformed"),
+        ("csv", b"1,", 1, "wrong_type"),
+        ("number", b"\xff", "$", "malformed"),
+        ("number", b"", "$", "wrong_type"),
+        ("number", b"1e999", "$", "not_finite"),
+        ("text", b"warm", "$", "wrong_type"),
+    ],
+)
+def test_other_formats_have_the_same_reasons(
+    form: Format, payload: bytes, path: object, reason: str
+) -> None:
+    """A line without the column, a number that is none."""
+    assert failure(form, payload, Path.from_setting(path))[0] == reason
+
+
+@given(st.binary(max_size=80), st.sampled_from(["json", "csv", "number", "text"]))
+def test_no_payload_raises_anything_else(payload: bytes, form: Format) -> None:
+    """Whatever comes ends in a finite number or in one of the reasons."""
+    try:
+        value = read(form, payload, 0 if form == "csv" else "$")
+    except Unusable as error:
+        assert error.reason in REASONS  # noqa: PT017  # either way is right
+    else:
+        assert value is not None
+        assert abs(value) < float("inf")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["a", "b"]), inner),
+        max_leaves=8,
+    )
+)
+def test_no_shape_of_json_raises_anything_else(document: Any) -> None:
+    """A path meets whatever devices send."""
+    try:
+        read("json", json.dumps(document).encode(), "a[0].b", mapping={"x": 1})
+    except Unusable as error:
+        assert error.reason in REASONS  # noqa: PT017  # either way is right
+
+
+# Maps and scales
+
+
+@pytest.mark.parametrize(
+    ("payload", "mapping", "value"),
+    [
+        (b'"open"', {"open": 1, "closed": 0}, 1),
+        (b"true", {"true": 5}, 5),
+        (b"999999", {"999999": None}, None),
+        (b"999999.0", {"999999": None}, None),
+        (b"12.5", {"999999": None}, 12.5),
+        (b'"12.5"', {"on": 1}, 12.5),
+        (b'"ON"', {"True": 1, "False": 0}, 1),
+        (b'"off"', {"True": 1, "False": 0}, 0),
+        (b"false", {"True": 1, "False": 0}, 0),
+        (b'"ON"', {"True": 1, "ON": 7}, 7),
+    ],
+)
+def test_map_gives_texts_their_numbers(
+    payload: bytes, mapping: dict[str, float | None], value: float | None
+) -> None:
+    """Also to what YAML takes for a truth value; numbers that are not in the map stay, null is none."""
+    assert read("json", payload, mapping=mapping) == value
+
+
+def test_text_that_the_map_does_not_have_is_unmapped() -> None:
+    """An unknown state is no number, and is counted by itself."""
+    path = Path.from_setting("$")
+
+    assert failure("text", b"ajar", path, mapping={"open": 1}) == (
+        "unmapped",
+        "not in the map: 'ajar'",
+    )
+
+
+def test_scale_and_offset_apply_in_this_order() -> None:
+    """Fahrenheit becomes Celsius."""
+    assert read("number", b"212", scale=5 / 9, offset=-160 / 9) == pytest.approx(100)
+
+
+def test_scaled_beyond_floats_is_not_finite() -> None:
+    """Infinity made by us is no better than one that comes."""
+    assert failure("number", b"1e300", Path.from_setting("$"), scale=1e300)[0] == "not_finite"
+
+
+def test_words_show_the_beginning_of_a_payload() -> None:
+    """Enough to see what came, and no more."""
+    _, words = failure("json", json.dumps({"x": "y" * 1000}).encode())
+
+    assert re.fullmatch(r"nothing at value: \{'x': 'y+\.\.\.", words)
+
+
+def test_number_is_for_numbers() -> None:
+    """Integers of any size that a float can hold."""
+    assert number(10**300) == 1e300

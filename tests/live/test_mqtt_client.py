@@ -1,0 +1,225 @@
+"""The connection itself: every transport, both versions of MQTT, both ways of reading."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.patterns import Pattern
+from bts_collectors.mqtt.payloads import Path as ValuePath
+from bts_collectors.mqtt.reader import BatchReader
+from bts_collectors.mqtt.rules import Measure, Rule
+from bts_exporter import Duration, Scrape, TargetError, Url
+from bts_exporter.testing import Samples, samples
+from servers import free_port, need, wait_until
+from servers.mosquitto import Mosquitto, StartMosquitto
+
+pytestmark = pytest.mark.live
+
+Start = Callable[..., Mqtt]
+
+SCHEMES = ("mqtt", "mqtts", "ws", "wss", "unix")
+BOTH = pytest.mark.parametrize("reading", ["batched", "paho"], indirect=True)
+#: paho leaves the socket of a connection that fails to the garbage collector.
+LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+READING = Rule(
+    topic=Pattern.from_setting("bts/{station}/{parameter}"),
+    metrics={
+        "bts_reading": Measure(path=ValuePath.from_setting("value")),
+        "bts_readings_total": Measure(type="counter"),
+    },
+)
+
+
+@pytest.fixture
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have messages read in batches, or as paho does by itself."""
+    if request.param == "paho":
+        monkeypatch.setattr(BatchReader, "fits", lambda: False)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return a function that starts a collector of readings for an address."""
+    started: list[Mqtt] = []
+
+    def start_one(url: str, **settings: object) -> Mqtt:
+        config = {"url": Url.from_setting(url), "rules": {"readings": READING}} | settings
+        started.append(Mqtt(MqttConfig(**config)))  # type: ignore[arg-type]
+        started[-1].start()
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.stop()
+
+
+def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
+    """Return what a collection emits, and how it fails if it does."""
+    scrape = Scrape(time.monotonic() + 10)
+    error = None
+    try:
+        collector.collect(scrape)
+    except TargetError as failure:
+        error = failure
+    return samples(collector, scrape), error
+
+
+def shows(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
+    """Return whether a collection has this sample, as a condition to wait for."""
+    return lambda: look(collector)[0].get(metric, {}).get(labels) == value
+
+
+def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:
+    """Publish a reading, and wait until the collector shows it."""
+    wait_until(shows(collector, "mqtt_subscription_granted_qos", 0, "bts/+/+"), "subscribed")
+    broker.publish("bts/7/122", f'{{"value": {value}}}')
+    wait_until(shows(collector, "bts_reading", value, "7", "122"), "reading")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a listener's lines for a certificate that we trust."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
+    argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]
+    argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(argv, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    return [f"certfile {cert}", f"keyfile {key}"]
+
+
+@pytest.fixture
+def listening(
+    start_mosquitto: StartMosquitto, certificate: list[str], tmp_path: Path
+) -> Callable[[str], tuple[Mosquitto, str]]:
+    """Return a function that starts a broker with a listener of a scheme, and returns its address, too."""
+
+    def listen(scheme: str) -> tuple[Mosquitto, str]:
+        port, path = free_port(), tmp_path / "mqtt.sock"
+        lines = [f"listener 0 {path}" if scheme == "unix" else f"listener {port} 127.0.0.1"]
+        if scheme in {"ws", "wss"}:
+            lines.append("protocol websockets")
+        if scheme in {"mqtts", "wss"}:
+            lines += certificate
+        url = f"unix://{path}" if scheme == "unix" else f"{scheme}://127.0.0.1:{port}"
+        return start_mosquitto(*lines), url
+
+    return listen
+
+
+@pytest.mark.parametrize(
+    ("reading", "scheme", "protocol"),
+    [
+        *(("batched", scheme, "3.1.1") for scheme in SCHEMES),
+        *(("batched", scheme, 5) for scheme in SCHEMES),
+        ("paho", "mqtt", 5),
+        ("paho", "wss", "3.1.1"),
+    ],
+    indirect=["reading"],
+)
+def test_messages_arrive_over_every_transport(
+    listening: Callable[[str], tuple[Mosquitto, str]],
+    start: Start,
+    reading: None,
+    scheme: str,
+    protocol: str | int,
+) -> None:
+    """TCP, TLS, WebSockets with and without it, unix sockets; MQTT 3.1.1 and 5; both readers."""
+    broker, url = listening(scheme)
+    collector = start(url, protocol=protocol)
+    hears(collector, broker, 12.5)
+    broker.publish("bts/8/122", '{"value": 1}', count=300)
+
+    wait_until(shows(collector, "bts_readings_total", 300, "8", "122"), "300 messages")
+    assert look(collector)[0]["mqtt_up"] == {(): 1}
+    assert look(collector)[0]["mqtt_message_handling_errors_total"] == {(): 0}
+
+
+@BOTH
+def test_rules_go_on_after_a_restart(mosquitto: Mosquitto, start: Start, reading: None) -> None:
+    """Subscriptions are made again, counters go on where they were."""
+    collector = start(mosquitto.url)
+    hears(collector, mosquitto, 1)
+    mosquitto.kill()
+    wait_until(shows(collector, "mqtt_connected", 0), "connection lost")
+    mosquitto.start()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected again")
+    hears(collector, mosquitto, 2)
+
+    found, _ = look(collector)
+    assert found["bts_readings_total"] == {("7", "122"): 2}
+    assert found["mqtt_connects_total"] == {(): 2}
+
+
+@BOTH
+def test_rules_go_on_after_the_broker_hung(
+    mosquitto: Mosquitto, start: Start, reading: None
+) -> None:
+    """A lost keepalive ends the connection, and the next one brings messages again."""
+    collector = start(mosquitto.url, keepalive=Duration(1))
+    hears(collector, mosquitto, 1)
+    mosquitto.freeze()
+    wait_until(shows(collector, "mqtt_disconnects_total", 1, "timeout"), "given up")
+    mosquitto.thaw()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected again")
+    hears(collector, mosquitto, 2)
+
+
+def test_denied_rule_is_shown_and_the_others_are_served(
+    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
+) -> None:
+    """A filter that the broker denies is -1 and the reason of the failure; $SYS is served all the same."""
+    plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
+    if not Path(plugin).exists():
+        pytest.skip(f"{plugin} is missing")
+    roles = tmp_path / "dynsec.json"
+    control = need("mosquitto_ctrl", "mosquitto")
+    subprocess.run(
+        [control, "dynsec", "init", roles, "admin", "pw"], check=True, capture_output=True
+    )
+    broker = start_mosquitto(f"plugin {plugin}", f"plugin_opt_config_file {roles}", anonymous=False)
+    admin = [control, "-p", str(broker.port), "-u", "admin", "-P", "pw", "dynsec"]
+    for order in (
+        ["createClient", "app", "-p", "pw"],
+        ["createRole", "monitor"],
+        ["addRoleACL", "monitor", "subscribePattern", "$SYS/#", "allow"],
+        ["addRoleACL", "monitor", "publishClientReceive", "$SYS/#", "allow"],
+        ["addClientRole", "app", "monitor"],
+    ):
+        subprocess.run([*admin, *order], check=True, capture_output=True)
+    collector = start(f"mqtt://app:pw@127.0.0.1:{broker.port}")
+    wait_until(shows(collector, "mqtt_subscription_granted_qos", -1, "bts/+/+"), "denied")
+    wait_until(shows(collector, "mqtt_up", 1), "up")
+    found, error = look(collector)
+
+    assert error is not None
+    assert error.reason == "noperm"
+    assert "subscription to bts/+/+ denied" in str(error)
+    assert found["mqtt_subscription_granted_qos"]["$SYS/#",] == 0
+    assert "mosquitto_uptime_seconds" in found
+
+
+@LEFT_OPEN
+def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> None:
+    """The reason that `optional: true` looks for, as with a port where nothing listens."""
+    _, error = look(start(f"unix://{tmp_path}/no.sock"))
+
+    assert error is not None
+    assert (error.reason, "no such socket" in str(error)) == ("refused", True)
+
+
+@LEFT_OPEN
+def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start) -> None:
+    """The message names what is missing, and the path that may be wrong."""
+    _, error = look(start(f"ws://127.0.0.1:{mosquitto.port}/mqtt"))
+
+    assert error is not None
+    assert error.reason == "protocol"
+    assert "WebSocket" in str(error)
