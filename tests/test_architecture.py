@@ -32,7 +32,7 @@ LAYERS = (
     ("registry", "runner"),
     ("config", "bts_exporter"),
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
-    ("exchange", "listening", "plugin", "yamlfile"),
+    ("exchange", "listening", "plugin", "tlsconfig", "yamlfile"),
     ("connections", "errors", "lanes", "logs", "systemd", "values"),
 )
 

@@ -16,6 +16,7 @@ from bts_exporter.plugin import (
     summary,
     untyped,
 )
+from bts_exporter.tlsconfig import TLSConfig
 from bts_exporter.values import Duration, Secret, Url
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "Reason",
     "Scrape",
     "Secret",
+    "TLSConfig",
     "TargetError",
     "Template",
     "Url",

@@ -21,7 +21,7 @@ SETTINGS = """\
 collectors:
   host:
   rabbitmq: {{url: "http://guest:guest@127.0.0.1:{rabbitmq}"}}
-  redis: {{url: "{redis}", streams: ["bts:*"], keys: ["jobs"]}}
+  redis: {{url: "{redis}", streams: ["bts:*"], queues: {{lists: ["jobs"]}}}}
   mqtt: {{url: "{mqtt}"}}
 """
 

@@ -52,6 +52,7 @@ def test_the_api_for_authors() -> None:
         "Reason",
         "Scrape",
         "Secret",
+        "TLSConfig",
         "TargetError",
         "Template",
         "Url",

@@ -39,7 +39,6 @@ def test_known_depths(redis_server: RedisServer, redis_collector: MakeCollector)
         ("db0", "string"): 5,
         ("db0", "stream"): 6,
     }
-    assert samples["messaging_backlog_messages"] == {("redis", "queue", ""): 3}
     assert samples["redis_stream_length"] == {("db0", "stream"): 6}
     assert samples["messaging_published_messages_total"] == {("redis", "stream", ""): 6}
     assert samples["redis_exporter_discovered_names"] == {("keys",): 7, ("streams",): 1}

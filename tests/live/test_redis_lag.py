@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import pytest
 import redis
 
-from bts_collectors.redis import lag
+from bts_collectors.redis import consumers, lag
 from bts_collectors.redis.collector import RedisCollector
-from bts_exporter import testing
-from servers.redis import MakeCollector, RedisServer
+from bts_exporter import Duration, testing
+from servers.redis import MakeCollector, MakeRedis, RedisServer
 
 pytestmark = pytest.mark.live
 
@@ -180,39 +179,148 @@ def test_ids_without_time_have_no_age(client: redis.Redis, collector: RedisColle
     assert "redis_stream_group_oldest_pending_age_seconds" not in samples
 
 
-def test_random_histories(client: redis.Redis, collector: RedisCollector) -> None:
-    """After any history of a stream the lag of each group is the number of entries ahead of it."""
-    chance = random.Random(7)
-    for number in range(60):
-        _live_through(client, f"bts:{number}", chance)
+@pytest.mark.parametrize(
+    ("denied", "lost"),
+    [
+        ("xpending", {"redis_stream_group_oldest_pending_age_seconds"}),
+        ("xinfo|consumers", {"redis_stream_group_consumers_stale"}),
+        ("xrange", {"redis_stream_group_lag_seconds", "messaging_lag_method_info"}),
+        ("eval_ro", set()),
+    ],
+)
+def test_a_denied_command_costs_its_own_samples(
+    make_redis: MakeRedis, redis_collector: MakeCollector, denied: str, lost: set[str]
+) -> None:
+    """Without one permission its samples are missing, that is told, and nothing fails."""
+    server = make_redis()
+    fill(server.client)
+    server.client.xgroup_create("s", "g", "0")
+    read(server.client, 4)
+    server.client.execute_command(*f"ACL SETUSER bts on >secret ~* +@all -{denied}".split())
+    url = server.url.replace("//", "//bts@")
+    whole = testing.collect(redis_collector(server.url, streams=("s",)))
+    collector = redis_collector(url, "secret", streams=("s",))
+
+    testing.collect(collector)
+    samples = testing.collect(collector)
+
+    assert lost <= whole.keys() - samples.keys()
+    assert samples["redis_exporter_command_supported"][denied,] == 0
+    assert samples["redis_stream_group_lag"] == {GROUP: 6}
+
+
+def test_payloads_stay_where_they_are(
+    redis_server: RedisServer, client: redis.Redis, collector: RedisCollector
+) -> None:
+    """Entries of 100 KB are counted, and none of them comes over the network."""
+    for number in range(10):
+        client.xadd("s", {"number": number, "payload": b"x" * 100_000})
+    client.xgroup_create("s", "g", "0")
+    read(client, 4)
+    client.xtrim("s", maxlen=8, approximate=False)
+    testing.collect(collector)
+
+    before = client.info("stats")["total_net_output_bytes"]
+    samples = testing.collect(collector)
+
+    assert samples["redis_stream_group_lag"] == {GROUP: 6}
+    assert client.info("stats")["total_net_output_bytes"] - before < 100_000
+
+
+def test_entries_that_were_trimmed_away_unread(
+    client: redis.Redis, collector: RedisCollector
+) -> None:
+    """What MAXLEN ate before the group read it is told, until the group goes on."""
+    fill(client)
+    client.xgroup_create("s", "g", "0")
+    read(client, 4)
+    assert testing.collect(collector)["redis_stream_group_entries_lost"] == {GROUP: 0}
+
+    client.xtrim("s", maxlen=3, approximate=False)
+    assert testing.collect(collector)["redis_stream_group_entries_lost"] == {GROUP: 3}
+
+    read(client, 1)
+    assert testing.collect(collector)["redis_stream_group_entries_lost"] == {GROUP: 0}
+
+
+def test_an_entry_that_is_delivered_again_and_again(
+    client: redis.Redis, collector: RedisCollector
+) -> None:
+    """How often the oldest entry was tried tells a poisonous one."""
+    ids = fill(client)
+    client.xgroup_create("s", "g", "0")
+    read(client, 4)
+    for consumer in ("d", "e"):
+        client.xclaim("s", "g", consumer, 0, [ids[0]])
 
     samples = testing.collect(collector)
 
-    truth = {}
-    for number in range(60):
-        name = f"bts:{number}"
-        for group in client.xinfo_groups(name):
-            last = group["last-delivered-id"].decode()
-            labels = ("db0", name, group["name"].decode())
-            truth[labels] = len(client.xrange(name, f"({last}"))
-    assert truth == samples["redis_stream_group_lag"]
+    assert samples["redis_stream_group_oldest_pending_deliveries"] == {GROUP: 3}
+    assert samples["redis_stream_group_consumers"] == {GROUP: 3}
+    assert samples["redis_stream_group_consumers_stale"] == {GROUP: 0}
 
 
-def _live_through(client: redis.Redis, name: str, chance: random.Random) -> None:
-    """Let thirty things happen to a stream and its two groups."""
-    ids = [client.xadd(name, {"number": 0})]
-    for group, start in (("g", "0"), ("h", "$")):
-        client.xgroup_create(name, group, start)
-    for _ in range(30):
-        group = chance.choice("gh")
-        match chance.randrange(8):
-            case 0 | 1 | 2:
-                ids += [client.xadd(name, {"number": n}) for n in range(chance.randrange(1, 5))]
-            case 3 | 4:
-                client.xreadgroup(group, "c", {name: ">"}, count=chance.randrange(1, 6))
-            case 5:
-                client.xdel(name, *chance.sample(ids, min(2, len(ids))))
-            case 6:
-                client.xgroup_setid(name, group, chance.choice(ids))
-            case 7:
-                client.xtrim(name, maxlen=chance.randrange(12), approximate=False)
+def test_each_consumer_for_who_asks_for_it(
+    redis_server: RedisServer, client: redis.Redis, redis_collector: MakeCollector
+) -> None:
+    """With `stream_consumers` every consumer has series, and one that holds entries is soon stale."""
+    fill(client)
+    client.xgroup_create("s", "g", "0")
+    read(client, 4)
+    client.xgroup_createconsumer("s", "g", "idler")
+
+    samples = testing.collect(
+        redis_collector(
+            redis_server.url,
+            streams=("s",),
+            stream_consumers=True,
+            stream_stale_after=Duration(0),
+        )
+    )
+
+    assert samples["redis_stream_group_consumer_messages_pending"] == {
+        (*GROUP, "c"): 4,
+        (*GROUP, "idler"): 0,
+    }
+    assert samples["redis_stream_group_consumer_idle_seconds"].keys() == {
+        (*GROUP, "c"),
+        (*GROUP, "idler"),
+    }
+    assert samples["redis_stream_group_consumers_stale"] == {GROUP: 1}
+
+
+def test_more_consumers_than_are_looked_at(client: redis.Redis, collector: RedisCollector) -> None:
+    """A group with very many consumers keeps everything but what takes a look at each of them."""
+    fill(client)
+    client.xgroup_create("s", "g", "0")
+    with client.pipeline(transaction=False) as pipeline:
+        for number in range(consumers.MOST + 1):
+            pipeline.xgroup_createconsumer("s", "g", f"c{number}")
+        pipeline.execute()
+    read(client, 4)
+
+    samples = testing.collect(collector)
+
+    assert samples["redis_stream_group_consumers"] == {GROUP: consumers.MOST + 2}
+    assert samples["redis_stream_group_lag"] == {GROUP: 6}
+    assert "redis_stream_group_consumers_stale" not in samples
+
+
+def test_names_of_any_bytes(client: redis.Redis, collector: RedisCollector) -> None:
+    """Streams, groups and consumers may be called anything: what is no text is shown escaped."""
+    name = b"bts:new\nline\xff"
+    client.xadd(name, {"a": 1})
+    client.xgroup_create(name, b'"g\n\xfe', "0")
+
+    samples = testing.collect(collector)
+
+    assert samples["redis_stream_group_lag"] == {("db0", "bts:new\nline\\xff", '"g\n\\xfe'): 1}
+
+
+def test_a_name_that_is_misspelled(client: redis.Redis, collector: RedisCollector) -> None:
+    """Of a stream that the settings spell out it is told that it does not exist, until it does."""
+    assert testing.collect(collector)["redis_stream_exists"] == {("db0", "s"): 0}
+
+    fill(client, 1)
+
+    assert testing.collect(collector)["redis_stream_exists"] == {("db0", "s"): 1}

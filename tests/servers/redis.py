@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 import redis
@@ -27,13 +28,13 @@ Listen = Callable[[Callable[[socket.socket], None]], Url]
 class RedisServer(Process):
     """A Redis of our own; `client` is redis-py's, which the collector does not use."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        """Start it in `folder`; `arguments` are redis-server's own."""
+    def __init__(self, folder: Path, *arguments: str, program: str | None = None) -> None:
+        """Start it in `folder`; `arguments` are redis-server's own, `program` is another version's."""
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         where = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder))
-        program = need("redis-server", "redis-server")
+        program = program or need("redis-server", "redis-server")
         self._argv = [program, *where, "--save", "", *arguments]
         self.client = redis.Redis(port=self.port, retry=None)
         self.restart()
@@ -73,10 +74,10 @@ def make_redis(tmp_path: Path) -> Iterator[MakeRedis]:
     """Give a factory of servers that a test may freeze, kill and configure."""
     servers: list[RedisServer] = []
 
-    def make(*arguments: str) -> RedisServer:
+    def make(*arguments: str, program: str | None = None) -> RedisServer:
         folder = tmp_path / f"redis{len(servers)}"
         folder.mkdir()
-        servers.append(RedisServer(folder, *arguments))
+        servers.append(RedisServer(folder, *arguments, program=program))
         return servers[-1]
 
     yield make
@@ -89,7 +90,7 @@ def redis_collector() -> Iterator[MakeCollector]:
     """Give a factory of collectors; all are stopped after the test."""
     made: list[RedisCollector] = []
 
-    def make(url: str, password: str | None = None, **settings: tuple[str, ...]) -> RedisCollector:
+    def make(url: str, password: str | None = None, **settings: Any) -> RedisCollector:
         secret = None if password is None else Secret(password)
         config = RedisCollector.Config(url=Url.from_setting(url), password=secret, **settings)
         made.append(RedisCollector(config))
@@ -107,6 +108,29 @@ def failure(collector: RedisCollector, seconds: float = 10) -> tuple[testing.Sam
         collector.collect(scrape)
     assert monotonic() < scrape.deadline
     return testing.samples(collector, scrape), caught.value
+
+
+def reason_when_stopped(collector: RedisCollector) -> str:
+    """Return how a collection ends that could go on for minutes, when the collector is stopped."""
+    reasons: list[str] = []
+    collecting = threading.Thread(
+        target=lambda: reasons.append(failure(collector, 600)[1].reason), daemon=True
+    )
+    stopping = threading.Thread(target=collector.stop, daemon=True)
+    collecting.start()
+    wait_until(collector._collecting.locked, "the collection is under way")
+    stopping.start()
+    for thread in (stopping, collecting):
+        thread.join(60)
+        assert not thread.is_alive()
+    (reason,) = reasons
+    return reason
+
+
+def ports_of(samples: testing.Samples) -> set[str]:
+    """Return the port that the server says it has whose INFO was collected."""
+    identity = next(m for m in RedisCollector.declared() if m.name == "redis_instance_info")
+    return {labels[identity.labels.index("tcp_port")] for labels in samples[identity.name]}
 
 
 def calls(client: redis.Redis, command: str) -> int:

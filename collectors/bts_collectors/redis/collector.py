@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, time
 
-from hiredis import ReplyError
-
-from bts_collectors.redis import info, keys, streams
-from bts_collectors.redis.connection import Command, Connection, Reply, database
+from bts_collectors.redis import keys, queues, server, streams
+from bts_collectors.redis.connection import Command, Reply, database
 from bts_collectors.redis.discovery import Discovery, Names
-from bts_collectors.redis.failures import refusal, unexpected
-from bts_collectors.redis.visit import Visit, run
+from bts_collectors.redis.queuesettings import QueueSettings
+from bts_collectors.redis.sentinel import SentinelSettings
+from bts_collectors.redis.topology import Topology
+from bts_collectors.redis.visit import Rounds, Visit, run
 from bts_exporter import (
     Collector,
     CollectorConfig,
+    Duration,
     Scrape,
     Secret,
     TargetError,
+    TLSConfig,
     Url,
     backlog,
     counter,
@@ -42,10 +44,28 @@ class RedisCollector(Collector):
         #: redis://, rediss:// (TLS) or unix://; user and number of the database are part of it.
         url: Url = Url("redis", "127.0.0.1", 6379)
         password: Secret | None = None
+        tls: TLSConfig = TLSConfig()
+        #: Whom to ask where the server is; `url` then tells the scheme, the user and the database.
+        sentinel: SentinelSettings | None = None
+        #: Whether to look for keys on all primaries of the cluster that the server is part of.
+        cluster: bool = False
+        #: Whether to count the server's clients by name, user and library.
+        clients: bool = False
+        #: Whether to tell the distribution of every command's duration, beside its percentiles.
+        latency_histograms: bool = False
         #: Streams by name or glob pattern.
         streams: tuple[str, ...] = ()
+        #: Whether to tell pending entries and idle time of every single consumer of their groups.
+        stream_consumers: bool = False
+        #: After how long without a word a consumer that holds pending entries is stale.
+        stream_stale_after: Duration = Duration(300)
         #: Keys by name or glob pattern, of which to tell the size.
         keys: tuple[str, ...] = ()
+        #: Whether to tell the memory that each of `keys` takes, and the number that a string holds.
+        key_memory: bool = False
+        key_values: bool = False
+        #: Queues of celery, rq, sidekiq, bullmq, dramatiq, arq, huey, and keys that are queues.
+        queues: QueueSettings = QueueSettings()
 
         def __post_init__(self) -> None:
             """Check what the types cannot say."""
@@ -57,6 +77,15 @@ class RedisCollector(Collector):
             except ValueError as error:
                 msg = f"url: {error}"
                 raise ValueError(msg) from None
+            if self.cluster and self.sentinel is not None:
+                msg = "cluster and sentinel exclude each other"
+                raise ValueError(msg)
+            sentinels = self.sentinel.addresses if self.sentinel is not None else ()
+            schemes = {url.scheme for url in (self.url, *sentinels)}
+            if self.tls != TLSConfig() and "rediss" not in schemes:
+                # Nobody means to send a password in the clear who says whom to trust.
+                msg = f"tls: only rediss:// speaks TLS, and url is {self.url.scheme}://"
+                raise ValueError(msg)
 
     config: Config
 
@@ -80,9 +109,15 @@ class RedisCollector(Collector):
         "1 if names may be missing: too many, or the key space is not walked through yet.",
         ("setting",),
     )
-    from_info = info.METRICS
+    node_up = gauge(
+        "redis_cluster_node_up",
+        "Whether a primary of CLUSTER SLOTS, host:port, could be asked for its keys.",
+        ("node",),
+    )
+    from_server = server.METRICS
     from_streams = streams.METRICS
     from_keys = keys.METRICS
+    from_queues = queues.METRICS
     vocabulary = (
         backlog.BACKLOG,
         backlog.IN_FLIGHT,
@@ -90,30 +125,38 @@ class RedisCollector(Collector):
         backlog.LAG_SECONDS,
         backlog.LAG_METHOD,
         backlog.PUBLISHED,
+        backlog.CONSUMED,
     )
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         stream_names = Names(config.streams, type_="stream")
         key_names = Names(config.keys)
-        self._names = {"streams": stream_names, "keys": key_names}
-        self._streams = streams.Streams(stream_names)
-        self._keys = keys.Keys(key_names)
-        self._connection = Connection(config.url, config.password)
-        self._discovery = Discovery(
-            (stream_names, key_names), Connection(config.url, config.password)
+        self._queues = queues.Queues(config.queues)
+        self._names = {"streams": stream_names, "keys": key_names, **self._queues.names}
+        self._server = server.Server(
+            clients=config.clients, latency_histograms=config.latency_histograms
         )
+        self._streams = streams.Streams(
+            stream_names,
+            stale_after=config.stream_stale_after,
+            each_consumer=config.stream_consumers,
+        )
+        self._keys = keys.Keys(key_names, memory=config.key_memory, values=config.key_values)
+        self._topology = Topology(
+            config.url, config.password, config.tls, config.sentinel, clustered=config.cluster
+        )
+        self._discovery = Discovery(list(self._names.values()), self._topology.places)
         self._db = f"db{database(config.url)}"
-        self._databases: int | None = None
         self._count = 0
         self._collecting = threading.Lock()
 
     def stop(self) -> None:
         """Close the connections; a collection under way ends with an error."""
+        self._topology.abort()
         self._discovery.stop()
-        self._connection.abort()
         with self._collecting:
-            self._connection.close()
+            self._topology.close()
 
     def collect(self, scrape: Scrape) -> None:
         """Emit all there is; TargetError for a dead server, and at the end for what was refused."""
@@ -121,51 +164,52 @@ class RedisCollector(Collector):
         self._count += 1
         try:
             with self._collecting:
-                losses = self._visit(scrape, began + scrape.remaining() * (1 - _RESERVE))
+                visit = self._visit(scrape, began + scrape.remaining() * (1 - _RESERVE))
         except TargetError as error:
             self._discovery.error = None  # of the same cause, and over when this one is
             self._report(scrape, began, error, up=False)
             raise
-        loss = losses[0] if losses else self._discovery.error
-        self._report(scrape, began, loss, up=True)
+        loss = visit.losses[0] if visit.losses else self._discovery.error
+        self._report(scrape, began, loss, up=visit.up)
         self._discovery.refresh()
         if loss is not None:
             raise loss
 
-    def _visit(self, scrape: Scrape, deadline: float) -> Sequence[TargetError]:
+    def _visit(self, scrape: Scrape, deadline: float) -> Visit:
         def ask(commands: Sequence[Command]) -> list[Reply]:
-            return self._connection.ask(commands, deadline)
+            return self._topology.ask(commands, deadline)
 
-        visit = Visit(self.config.url, scrape, self._db)
-        if self._databases is None:
-            # Once in a life: it cannot change, and a refusal should not fill the server's log.
-            answer = ask([("CONFIG", "GET", "databases")])[0]
-            self._databases = int(answer[1]) if isinstance(answer, list) and answer else 0
-        self._read_info(visit, ask([("INFO", "everything")])[0])
-        left = deadline - monotonic()
-        self._discovery.first(ask, min(_FIRST_WALK, left * _FIRST_WALK_PART))
-        run([self._streams.read(visit), self._keys.read(visit)], ask)
+        self._topology.begin(deadline)
+        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
+        own = self._read_server(visit)
+        contents = [self._streams.read(visit), self._keys.read(visit), self._queues.read(visit)]
+        if self._server.is_known:
+            run([own, *contents], ask)
+        else:
+            # How to read the contents depends on what the server is.
+            run([own], ask)
+            left = deadline - monotonic()
+            self._discovery.first(min(_FIRST_WALK, left * _FIRST_WALK_PART))
+            run(contents, ask)
         for setting, names in self._names.items():
             if names.patterns:
                 scrape.emit(self.names_known, len(names.all()), setting)
                 scrape.emit(self.names_truncated, names.truncated, setting)
-        return visit.losses
+        for node, is_up in self._topology.states():
+            scrape.emit(self.node_up, is_up, node)
+        visit.losses += self._topology.losses()
+        return visit
 
-    def _read_info(self, visit: Visit, reply: Reply) -> None:
-        if isinstance(reply, ReplyError):
-            error = refusal(visit.url, "INFO", reply)
-            if error.reason != "noperm":
-                raise error
+    def _read_server(self, visit: Visit) -> Rounds:
+        try:
+            yield from self._server.read(visit)
+        except TargetError as error:
+            if not visit.clustered:
+                raise
+            # The other nodes have keys to tell of. Their clocks are set as ours is.
+            visit.up = False
+            visit.now = int(time() * 1000)
             visit.losses.append(error)
-            return
-        fields = (
-            info.parse(reply.decode("utf-8", "backslashreplace")) if type(reply) is bytes else {}
-        )
-        if "redis_version" not in fields:
-            raise unexpected(visit.url, "answers INFO with something else than Redis does")
-        visit.version = info.version(fields)
-        visit.now = info.server_time(fields)
-        info.emit(visit.scrape, fields, self._databases or 0)
 
     def _report(self, scrape: Scrape, began: float, error: TargetError | None, *, up: bool) -> None:
         scrape.emit(self.up, up)

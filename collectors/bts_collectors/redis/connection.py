@@ -5,28 +5,30 @@ Not redis-py: its import alone costs 12 MB and 95 ms (asyncio), and its time-out
 
 from __future__ import annotations
 
-import select
 import socket
-import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
-from bts_collectors.redis.failures import failure, refusal
-from bts_exporter import Secret, TargetError, Url
+from bts_collectors.redis.dialing import arm, dial, is_stale, send
+from bts_collectors.redis.failures import failure, no_handshake, refusal
+from bts_exporter import Secret, TargetError, TLSConfig, Url
 
 Command = tuple[str | bytes | int, ...]
 #: bytes, int, None, a list of these, or a ReplyError where the server refused.
 Reply = Any
+#: Returns where the server is now; takes the deadline, on time.monotonic's clock.
+Find = Callable[[float], Url]
 
 #: Commands sent at once, so that neither side holds a huge buffer.
 PIPELINE = 500
 #: Bytes; a reply beyond it would cost more memory than the whole exporter has.
 LONGEST_ANSWER = 256 * 1024 * 1024
-DEFAULT_PORT = 6379
 _NOTHING = object()
+_NO_TLS_SETTINGS = TLSConfig()
 
 
 def database(url: Url) -> int:
@@ -40,16 +42,36 @@ def database(url: Url) -> int:
     return int(text)
 
 
+def beside(url: Url, host: str, port: int) -> Url:
+    """Return the address of another server with the login, the database and the TLS of `url`."""
+    if url.scheme == "unix":
+        return Url("redis", host, port, f"/{database(url)}", url.username, url.password)
+    return replace(url, host=host, port=port)
+
+
 class Connection:
     """Asks one server; opened when needed, kept until something goes wrong. One thread asks."""
 
-    def __init__(self, url: Url, password: Secret | None) -> None:
-        """Keep the address; `password` wins over the one in `url`. No I/O here."""
+    def __init__(
+        self,
+        url: Url,
+        password: Secret | None = None,
+        tls: TLSConfig = _NO_TLS_SETTINGS,
+        find: Find | None = None,
+    ) -> None:
+        """Keep the address; `password` wins over the one in `url`. No I/O here.
+
+        `find` is asked for the address at every opening, where the server is not always at `url`.
+        """
         self.url = url
         self._password = password or url.password
+        self._tls = tls
+        self._find = find
         self._socket: socket.socket | None = None
         self._reader = Reader()
         self._over = False
+        #: Until when to wait for the next bytes, on time.monotonic's clock.
+        self._patience = 0.0
 
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
         """Return the replies to `commands`, sent in one go; `deadline` is on time.monotonic's clock.
@@ -58,10 +80,12 @@ class Connection:
         its place.
         """
         try:
-            connected = self._socket
-            if connected is None or _is_stale(connected):
-                connected = self._open(deadline)
-            return self._exchange(connected, commands, deadline)
+            kept = self._socket
+            if kept is not None and not is_stale(kept):
+                replies = self._ask_kept(kept, commands, deadline)
+                if replies is not None:
+                    return replies
+            return self._exchange(self._open(deadline), commands, deadline)
         except (OSError, ProtocolError) as error:
             self.close()
             raise failure(self.url, error) from error
@@ -84,20 +108,51 @@ class Connection:
             self._socket.close()
             self._socket = None
 
+    def _ask_kept(
+        self, kept: socket.socket, commands: Sequence[Command], deadline: float
+    ) -> list[Reply] | None:
+        """Return the replies; None if the connection broke, or not a byte came within half the time.
+
+        The other side may have vanished without a word: a new connection gets the other half.
+        """
+        now = monotonic()
+        self._patience = now + (deadline - now) / 2
+        try:
+            return self._exchange(kept, commands, deadline)
+        except (TimeoutError, ConnectionError):
+            return None
+
     def _open(self, deadline: float) -> socket.socket:
         self.close()
-        # Known before the handshakes, so that abort() reaches them and a failure closes it.
-        self._socket = _connect(self.url, deadline)
+        self._patience = deadline
+        if self._find is not None:
+            self.url = self._find(deadline)
+        opened = dial(self.url, deadline, self._hold)
+        if self.url.scheme == "rediss":
+            opened = self._secure(opened, deadline)
+        self._reader = Reader(notEnoughData=_NOTHING)
+        self._introduce(opened, deadline)
+        return opened
+
+    def _secure(self, opened: socket.socket, deadline: float) -> socket.socket:
+        name = self._tls.server_name or self.url.host
+        secured = self._tls.context().wrap_socket(
+            opened, server_hostname=name, do_handshake_on_connect=False
+        )
+        self._hold(secured)
+        arm(secured, deadline)
+        try:
+            secured.do_handshake()
+        except TimeoutError as error:
+            raise no_handshake(self.url) from error
+        return secured
+
+    def _hold(self, opened: socket.socket) -> None:
+        """Keep a socket where abort() reaches it, whatever waits for it."""
+        self._socket = opened
         if self._over:
             msg = "the collector was stopped"
             raise ConnectionAbortedError(msg)
-        self._reader = Reader(notEnoughData=_NOTHING)
-        if self.url.scheme == "rediss":
-            _arm(self._socket, deadline)
-            context = ssl.create_default_context()
-            self._socket = context.wrap_socket(self._socket, server_hostname=self.url.host)
-        self._introduce(self._socket, deadline)
-        return self._socket
 
     def _introduce(self, connected: socket.socket, deadline: float) -> None:
         """Log in once, choose the database, and say who we are (where that is allowed)."""
@@ -123,7 +178,7 @@ class Connection:
         replies: list[Reply] = []
         for start in range(0, len(commands), PIPELINE):
             chunk = commands[start : start + PIPELINE]
-            _send(connected, b"".join(map(_pack, chunk)), deadline)
+            send(connected, b"".join(map(_pack, chunk)), self._patience)
             replies.extend(self._receive(connected, len(chunk), deadline))
         return replies
 
@@ -135,7 +190,7 @@ class Connection:
             if reply is not _NOTHING:
                 replies.append(reply)
                 continue
-            _arm(connected, deadline)
+            arm(connected, self._patience)
             received = connected.recv(65536)
             room -= len(received)
             if not received:
@@ -144,6 +199,7 @@ class Connection:
             if room < 0:
                 msg = f"an answer of more than {LONGEST_ANSWER >> 20} MB"
                 raise ProtocolError(msg)
+            self._patience = deadline
             self._reader.feed(received)
         return replies
 
@@ -151,57 +207,3 @@ class Connection:
 def _pack(command: Command) -> bytes:
     packed: bytes = pack_command(command)  # type: ignore[arg-type]  # the stub says: of one word
     return packed
-
-
-def _arm(connected: socket.socket, deadline: float) -> None:
-    """Let the next operation on the socket end by the deadline; TimeoutError if that is over."""
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    connected.settimeout(left)
-
-
-def _send(connected: socket.socket, message: bytes, deadline: float) -> None:
-    # Not sendall: over TLS its time-out starts anew with every part that goes out.
-    rest = memoryview(message)
-    while rest:
-        _arm(connected, deadline)
-        rest = rest[connected.send(rest) :]
-
-
-def _connect(url: Url, deadline: float) -> socket.socket:
-    """Return a connection to the first address of `url` that takes one; OSError of the last else."""
-    if url.scheme == "unix":
-        return _connect_one(socket.AF_UNIX, url.path, deadline)
-    port = url.port or DEFAULT_PORT
-    addresses = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-    for place, (family, _, _, _, address) in enumerate(addresses, 1):
-        try:
-            connected = _connect_one(family, address, deadline)
-        except OSError:
-            if place == len(addresses):
-                raise
-        else:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return connected
-    msg = "the name has no address"
-    raise socket.gaierror(msg)
-
-
-def _connect_one(family: int, address: Any, deadline: float) -> socket.socket:
-    connected = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        _arm(connected, deadline)
-        connected.connect(address)
-    except OSError:
-        connected.close()
-        raise
-    return connected
-
-
-def _is_stale(connected: socket.socket) -> bool:
-    """Return whether the server has hung up meanwhile: on an idle connection it has nothing to say."""
-    poll = select.poll()
-    poll.register(connected, select.POLLIN)
-    return bool(poll.poll(0))

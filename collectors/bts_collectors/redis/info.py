@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from bts_collectors.redis.infofields import PLAIN
 from bts_exporter import Kind, Metric, Scrape, Template, counter, gauge, summary
@@ -14,11 +17,18 @@ from bts_exporter import Kind, Metric, Scrape, Template, counter, gauge, summary
 MOST_ERRORS = 128
 #: A server can be configured for any number of databases; the empty ones beyond it are left out.
 MOST_EMPTY_DATABASES = 16
+#: Primaries of one Sentinel; about each there are three further commands.
+MOST_MASTERS = 100
 
+#: Of an integer that 64 bits hold.
+_MOST_DIGITS = 20
 _WORDS = {"ok": 1.0, "true": 1.0, "err": 0.0, "fail": 0.0, "false": 0.0}
-_DATABASE = re.compile(r"db\d+")
-_REPLICA = re.compile(r"slave\d+")
-_THREAD = re.compile(r"used_active_time_io_thread_(\d+)")
+_CLUSTER = "cluster_"
+_DATABASE = re.compile(r"db\d+$")
+_REPLICA = re.compile(r"slave\d+$")
+_MASTER_ROW = re.compile(r"master\d+$")
+_THREAD = re.compile(r"used_active_time_io_thread_(\d+)$")
+_WORD = re.compile(r"(\w+)=(\[[^\]]*\]|[^,]*)")
 _SLAVE = ("slave_ip", "slave_port", "slave_state")
 _MASTER = ("master_host", "master_port")
 _IDENTITY = (
@@ -32,7 +42,11 @@ _IDENTITY = (
     "run_id",
     "process_id",
     "master_replid",
+    "valkey_version",
 )
+#: Labels of a module, as the words of its row are called.
+_MODULE = ("name", "ver", "api", "filters", "usedby", "using")
+_COMMANDLOG_SINCE = (8, 1)
 
 START_TIME = gauge(
     "redis_start_time_seconds",
@@ -66,6 +80,7 @@ ERRORS = counter("redis_errors_total", "Field count of INFO errorstats, by error
 
 KEYS = gauge("redis_db_keys", "Field keys of INFO keyspace.", ("db",))
 EXPIRING = gauge("redis_db_keys_expiring", "Field expires of INFO keyspace.", ("db",))
+CACHED = gauge("redis_db_keys_cached", "Field cached_keys of INFO keyspace (KeyDB).", ("db",))
 AVERAGE_TTL = gauge("redis_db_avg_ttl_seconds", "Field avg_ttl of INFO keyspace.", ("db",))
 
 REPLICA_OFFSET = gauge(
@@ -73,6 +88,12 @@ REPLICA_OFFSET = gauge(
 )
 REPLICA_LAG = gauge(
     "redis_connected_slave_lag_seconds", "Field lag of a slaveN of INFO replication.", _SLAVE
+)
+REPLICA_LAG_BYTES = gauge(
+    "redis_replica_lag_bytes",
+    "master_repl_offset less offset of a slaveN that is online, of INFO replication: what the replica"
+    " has not acknowledged yet.",
+    _SLAVE,
 )
 SLAVE = gauge(
     "redis_slave_info",
@@ -98,6 +119,8 @@ LINK = {
     ),
 }
 
+MODULE = gauge("redis_module_info", "A module the server has loaded: INFO modules.", _MODULE)
+
 METRICS: tuple[Metric | Template, ...] = (
     *PLAIN.values(),
     *LINK.values(),
@@ -114,128 +137,206 @@ METRICS: tuple[Metric | Template, ...] = (
     ERRORS,
     KEYS,
     EXPIRING,
+    CACHED,
     AVERAGE_TTL,
     REPLICA_OFFSET,
     REPLICA_LAG,
+    REPLICA_LAG_BYTES,
     SLAVE,
+    MODULE,
 )
 
 Fields = Mapping[str, str]
 
 
-def parse(text: str) -> dict[str, str]:
-    """Return the fields of INFO's text by name, of all sections."""
-    fields = {}
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            name, colon, value = line.partition(":")
-            if colon:
-                fields[name] = value
-    return fields
+class Facts(NamedTuple):
+    """What INFO tells about what the server can be asked."""
+
+    #: Such as (7, 0, 15); empty if it is not known. Valkey says which Redis it is compatible with.
+    version: tuple[int, ...] = ()
+    #: Differs from one start of a server to the next.
+    run_id: str = ""
+    is_sentinel: bool = False
+    #: Names of the primaries that a Sentinel watches.
+    masters: tuple[str, ...] = ()
+    #: Whether CLUSTER INFO tells more than INFO.
+    has_cluster_info: bool = False
+    has_commandlog: bool = False
 
 
-def version(fields: Fields) -> tuple[int, ...]:
-    """Return redis_version as numbers, (7, 0, 15); empty if there is none."""
-    return tuple(map(int, re.findall(r"\d+", fields.get("redis_version", ""))))
+@dataclass(slots=True)
+class Info:
+    """INFO by field, its rows of commands, percentiles and errors by their own names."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    percentiles: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    modules: list[str] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
+
+    def masters(self) -> list[dict[str, str]]:
+        """Return a Sentinel's primaries: name, status, address, slaves, sentinels."""
+        if "sentinel_masters" not in self.fields:
+            return []
+        rows = [words(raw) for name, raw in self.fields.items() if _MASTER_ROW.match(name)]
+        return [row for row in rows if "name" in row][:MOST_MASTERS]
+
+    def server_time(self) -> int | None:
+        """Return the server's clock in milliseconds since 1970 (server_time_usec), None if unknown."""
+        microseconds = number(self.fields.get("server_time_usec", ""))
+        return None if microseconds is None else int(microseconds) // 1000
+
+    def total_usec(self) -> dict[str, float]:
+        """Return how long all calls of a command took together, by command."""
+        totals = ((command, _calls(raw).usec) for command, raw in self.commands.items())
+        return {command: usec for command, usec in totals if usec is not None}
 
 
-def server_time(fields: Fields) -> int | None:
-    """Return the server's clock in milliseconds since 1970 (server_time_usec), None if unknown."""
-    microseconds = number(fields.get("server_time_usec", ""))
-    return None if microseconds is None else int(microseconds) // 1000
+def parse(text: str) -> Info:
+    """Return the fields of INFO's text, of all sections; what is no field is skipped."""
+    info = Info()
+    rows = {"cmdstat": info.commands, "latency": info.percentiles, "errorstat": info.errors}
+    for line in text.replace("\r", "").split("\n"):
+        name, colon, value = line.partition(":")
+        kind, _, rest = name.partition("_")
+        if kind in rows:
+            rows[kind][rest.removeprefix("percentiles_usec_")] = value
+        elif name == "module":
+            info.modules.append(value)
+        elif colon and not name.startswith("#"):
+            info.fields[name] = value
+    info.facts = _facts(info)
+    return info
 
 
 def number(text: str) -> float | None:
     """Return a field's value: ok and true are 1, err, fail and false 0; None for all other words."""
-    if text in _WORDS:
-        return _WORDS[text]
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
+        return int(text)  # exact, and cheaper to write than a float
     try:
         value = float(text)
     except ValueError:
-        return None
+        return _WORDS.get(text)
     return value if math.isfinite(value) else None
 
 
-def emit(scrape: Scrape, fields: Fields, databases: int) -> None:
-    """Emit all of INFO; `databases` is how many the server has, 0 if that is not known."""
-    _emit_plain(scrape, fields)
-    _emit_identity(scrape, fields)
-    _emit_commands(scrape, fields)
-    _emit_keyspace(scrape, fields, databases)
-    _emit_replicas(scrape, fields)
-    _emit_master(scrape, fields)
+def words(raw: str) -> dict[str, str]:
+    """Return the words of `ip=10.0.0.1,port=6379` by name."""
+    return dict(pair.partition("=")[::2] for pair in raw.split(","))
+
+
+def emit(scrape: Scrape, info: Info) -> None:
+    """Emit all of INFO but the keyspace, of which the settings know more."""
+    _emit_plain(scrape, info.fields)
+    _emit_identity(scrape, info)
+    _emit_commands(scrape, info)
+    _emit_replicas(scrape, info.fields)
+    _emit_master(scrape, info.fields)
+    _emit_modules(scrape, info.modules)
+
+
+def emit_cluster(scrape: Scrape, fields: Fields) -> None:
+    """Emit the fields of CLUSTER INFO; INFO's own begin like them."""
+    for name, raw in fields.items():
+        if name.startswith(_CLUSTER) and name.isidentifier() and (value := number(raw)) is not None:
+            scrape.emit(PLAIN.get(name) or CLUSTER.of(name.removeprefix(_CLUSTER)), value)
+
+
+def emit_keyspace(scrape: Scrape, fields: Fields, databases: int) -> None:
+    """Emit the keys of each database; `databases` is how many there are, 0 if that is not known."""
+    rows = {name: _row(fields[name]) for name in fields if _DATABASE.match(name)}
+    for index in range(min(databases, MOST_EMPTY_DATABASES)):
+        rows.setdefault(f"db{index}", {"keys": 0.0, "expires": 0.0})
+    for name, row in rows.items():
+        for metric, word in ((KEYS, "keys"), (EXPIRING, "expires"), (CACHED, "cached_keys")):
+            if word in row:
+                scrape.emit(metric, row[word], name)
+        if "avg_ttl" in row:
+            scrape.emit(AVERAGE_TTL, row["avg_ttl"] / 1000, name)
+
+
+def _facts(info: Info) -> Facts:
+    fields = info.fields
+    return Facts(
+        version=_version(fields.get("redis_version", "")),
+        run_id=fields.get("run_id", ""),
+        is_sentinel="sentinel_masters" in fields,
+        masters=tuple(row["name"] for row in info.masters()),
+        has_cluster_info=fields.get("cluster_enabled") == "1" and "cluster_state" not in fields,
+        has_commandlog=_version(fields.get("valkey_version", "")) >= _COMMANDLOG_SINCE,
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d{1,9}", text)))
 
 
 def _emit_plain(scrape: Scrape, fields: Fields) -> None:
-    for field, raw in fields.items():
-        metric = PLAIN.get(field)
-        if metric is None and field.startswith("cluster_") and field.isidentifier():
-            metric = CLUSTER.of(field.removeprefix("cluster_"))
-        if metric is not None and (value := number(raw)) is not None:
-            scrape.emit(metric, value)
-        elif (thread := _THREAD.fullmatch(field)) and (value := number(raw)) is not None:
+    for name, raw in fields.items():
+        metric = PLAIN.get(name)
+        if metric is not None:
+            if (value := number(raw)) is not None:
+                scrape.emit(metric, value)
+        elif name.startswith(_CLUSTER):
+            emit_cluster(scrape, {name: raw})
+        elif (thread := _THREAD.match(name)) and (value := number(raw)) is not None:
             scrape.emit(IO_THREAD, value, thread[1])
     if (fork := number(fields.get("latest_fork_usec", ""))) is not None:
         scrape.emit(LATEST_FORK, fork / 1e6)
 
 
-def _emit_identity(scrape: Scrape, fields: Fields) -> None:
-    scrape.emit(INSTANCE, 1, *(fields.get(field, "") for field in _IDENTITY))
-    now, uptime = server_time(fields), number(fields.get("uptime_in_seconds", ""))
+def _emit_identity(scrape: Scrape, info: Info) -> None:
+    fields = info.fields
+    identity = {name: fields.get(name, "") for name in _IDENTITY}
+    identity["redis_mode"] = identity["redis_mode"] or fields.get("server_mode", "")
+    scrape.emit(INSTANCE, 1, *identity.values())
+    now, uptime = info.server_time(), number(fields.get("uptime_in_seconds", ""))
     if now is not None and uptime is not None:
         # Both from the server's cached clock in whole seconds: the difference never wavers.
         scrape.emit(START_TIME, now // 1000 - uptime)
 
 
-def _emit_commands(scrape: Scrape, fields: Fields) -> None:
-    calls: dict[str, tuple[float, float]] = {}
-    for command, row in _rows(fields, "cmdstat_"):
-        if "calls" in row and "usec" in row:
-            calls[command] = row["calls"], row["usec"]
-            scrape.emit(CALLS, row["calls"], command)
-            scrape.emit(CALL_SECONDS, row["usec"] / 1e6, command)
-        if "rejected_calls" in row:
-            scrape.emit(REJECTED, row["rejected_calls"], command)
-        if "failed_calls" in row:
-            scrape.emit(FAILED, row["failed_calls"], command)
-    for command, row in _rows(fields, "latency_percentiles_usec_"):
-        if command in calls:
-            count, total = calls[command]
-            quantiles = [(round(float(name[1:]) / 100, 9), row[name]) for name in row]
-            scrape.emit_summary(LATENCY, quantiles, total, count, command)
-    for code, row in islice(_rows(fields, "errorstat_"), MOST_ERRORS):
-        if "count" in row:
-            scrape.emit(ERRORS, row["count"], code)
-
-
-def _emit_keyspace(scrape: Scrape, fields: Fields, databases: int) -> None:
-    rows = {name: _row(fields[name]) for name in fields if _DATABASE.fullmatch(name)}
-    for index in range(min(databases, MOST_EMPTY_DATABASES)):
-        rows.setdefault(f"db{index}", {"keys": 0.0, "expires": 0.0})
-    for name, row in rows.items():
-        if "keys" in row:
-            scrape.emit(KEYS, row["keys"], name)
-        if "expires" in row:
-            scrape.emit(EXPIRING, row["expires"], name)
-        if "avg_ttl" in row:
-            scrape.emit(AVERAGE_TTL, row["avg_ttl"] / 1000, name)
+def _emit_commands(scrape: Scrape, info: Info) -> None:
+    calls: dict[str, _Calls] = {}
+    for command, raw in info.commands.items():
+        calls[command] = row = _calls(raw)
+        if row.calls is not None:
+            scrape.emit(CALLS, row.calls, command)
+        if row.usec is not None:
+            scrape.emit(CALL_SECONDS, row.usec / 1e6, command)
+        if row.rejected is not None:
+            scrape.emit(REJECTED, row.rejected, command)
+        if row.failed is not None:
+            scrape.emit(FAILED, row.failed, command)
+    for command, raw in info.percentiles.items():
+        row = calls.get(command, _NO_CALLS)
+        if row.calls is not None:
+            scrape.emit_summary(LATENCY, _quantiles(raw), row.usec, row.calls, command)
+    for code, raw in islice(info.errors.items(), MOST_ERRORS):
+        if (times := _row(raw).get("count")) is not None:
+            scrape.emit(ERRORS, times, code)
 
 
 def _emit_replicas(scrape: Scrape, fields: Fields) -> None:
+    written = number(fields.get("master_repl_offset", ""))
     seen = set()
     for name in fields:
-        if not _REPLICA.fullmatch(name):
+        if not _REPLICA.match(name):
             continue
-        words = _words(fields[name])
-        labels = (words.get("ip", ""), words.get("port", ""), words.get("state", ""))
+        replica = words(fields[name])
+        labels = (replica.get("ip", ""), replica.get("port", ""), replica.get("state", ""))
         # A replica that comes back is listed twice until its old connection is given up.
         if labels in seen:
             continue
         seen.add(labels)
-        for metric, word in ((REPLICA_OFFSET, "offset"), (REPLICA_LAG, "lag")):
-            value = number(words.get(word, ""))
-            if value is not None and value >= 0:
-                scrape.emit(metric, value, *labels)
+        offset, lag = (number(replica.get(word, "")) for word in ("offset", "lag"))
+        if offset is not None:
+            scrape.emit(REPLICA_OFFSET, offset, *labels)
+            if written is not None and labels[2] == "online":
+                scrape.emit(REPLICA_LAG_BYTES, max(written - offset, 0), *labels)
+        if lag is not None and lag >= 0:
+            scrape.emit(REPLICA_LAG, lag, *labels)
 
 
 def _emit_master(scrape: Scrape, fields: Fields) -> None:
@@ -243,26 +344,49 @@ def _emit_master(scrape: Scrape, fields: Fields) -> None:
         return
     labels = (fields["master_host"], fields.get("master_port", ""))
     scrape.emit(SLAVE, 1, *labels, fields.get("slave_read_only", ""))
-    for field, metric in LINK.items():
-        raw = fields.get(field, "")
+    for name, metric in LINK.items():
+        raw = fields.get(name, "")
         value = number({"up": "1", "down": "0"}.get(raw, raw))
         # -1 says that there is no link, and so no last time.
         if value is not None and value >= 0:
             scrape.emit(metric, value, *labels)
 
 
-def _rows(fields: Fields, prefix: str) -> Iterator[tuple[str, dict[str, float]]]:
-    for field, raw in fields.items():
-        if field.startswith(prefix):
-            yield field.removeprefix(prefix), _row(raw)
+def _emit_modules(scrape: Scrape, modules: Iterable[str]) -> None:
+    """Emit `name=search,ver=21005,api=1,filters=0,usedby=[],using=[ReJSON],options=[]`."""
+    # Lists have commas of their own.
+    rows = [dict(_WORD.findall(raw)) for raw in modules]
+    for labels in dict.fromkeys(tuple(row.get(word, "") for word in _MODULE) for row in rows):
+        scrape.emit(MODULE, 1, *labels)
 
 
 def _row(raw: str) -> dict[str, float]:
     """Return the numbers of `keys=10,expires=2`."""
-    numbers = {name: number(word) for name, word in _words(raw).items()}
+    numbers = {name: number(word) for name, word in words(raw).items()}
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _words(raw: str) -> dict[str, str]:
-    """Return the words of `ip=10.0.0.1,port=6379` by name."""
-    return dict(pair.partition("=")[::2] for pair in raw.split(","))
+class _Calls(NamedTuple):
+    """A row of commandstats; None is what the server does not tell."""
+
+    calls: float | None
+    usec: float | None
+    rejected: float | None
+    failed: float | None
+
+
+_NO_CALLS = _Calls(None, None, None, None)
+
+
+# Most commands are not called between two scrapes, so that their rows stay as they were.
+@lru_cache(maxsize=2048)
+def _calls(raw: str) -> _Calls:
+    row = _row(raw)
+    return _Calls(*map(row.get, ("calls", "usec", "rejected_calls", "failed_calls")))
+
+
+@lru_cache(maxsize=2048)
+def _quantiles(raw: str) -> tuple[tuple[float, float], ...]:
+    """Return `p50=1.003,p99.9=9.5` as (quantile, value)."""
+    named = ((number(name.removeprefix("p")), value) for name, value in _row(raw).items())
+    return tuple((round(name / 100, 9), value) for name, value in named if name is not None)

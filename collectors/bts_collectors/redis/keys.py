@@ -1,19 +1,16 @@
-"""Sizes of keys: the depth of a queue that is kept in a list, and of anything else countable."""
+"""Sizes of keys, and where it is asked for their memory and the number that a string holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic
+from math import isfinite
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Reply
+from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
 from bts_collectors.redis.visit import Rounds, Visit, text
-from bts_exporter import Metric, backlog, gauge
+from bts_exporter import Metric, gauge
 
-#: Seconds for which a list that was found and has run empty stays at 0: Redis deletes it.
-KEPT_WHEN_EMPTY = 3600.0
 _SIZE = {
     b"list": "LLEN",
     b"set": "SCARD",
@@ -24,6 +21,8 @@ _SIZE = {
 }
 #: What Redis deletes when it runs empty; no such key means size 0.
 _VANISHES = frozenset((b"list", b"set", b"zset", b"hash"))
+#: Bytes; a longer string is no number.
+_LONGEST_NUMBER = 64
 
 SIZE = gauge(
     "redis_key_size",
@@ -31,56 +30,75 @@ SIZE = gauge(
     " HLEN, XLEN, STRLEN.",
     ("db", "key"),
 )
-METRICS: tuple[Metric, ...] = (SIZE,)
+MEMORY = gauge("redis_key_memory_usage_bytes", "MEMORY USAGE of the key.", ("db", "key"))
+VALUE = gauge("redis_key_value", "The number that a string holds: GET.", ("db", "key"))
+METRICS: tuple[Metric, ...] = (SIZE, MEMORY, VALUE)
 
 
 class Keys:
-    """Reads the sizes of `names`; remembers what was there."""
+    """Reads the sizes of `names`; remembers what has been there, since it may have run empty."""
 
-    def __init__(self, names: Names, clock: Callable[[], float] = monotonic) -> None:
-        """Take the names to read, and a clock in seconds."""
+    def __init__(self, names: Names, *, memory: bool = False, values: bool = False) -> None:
+        """Take the names to read, and whether to ask for memory and numbers, too."""
         self._names = names
-        self._clock = clock
-        #: The type of what vanishes when empty, and when it was last there.
-        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        self._memory = memory
+        self._values = values
+        self._vanishing: set[bytes] = set()
 
     def read(self, visit: Visit) -> Rounds:
-        """Emit the size of every key."""
+        """Emit what there is to tell of every key."""
         names = self._names.all()
+        self._vanishing.intersection_update(names)
         types = yield [("TYPE", name) for name in names]
-        there: list[tuple[bytes, bytes]] = []
+        there: dict[bytes, bytes] = {}
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
                 visit.refused("TYPE", type_)
             elif type_ in _SIZE:
-                there.append((name, type_))
-            else:
+                there[name] = type_
+            elif type_ == b"none":
                 self._emit_missing(visit, name)
-        sizes = yield [(_SIZE[type_], name) for name, type_ in there]
-        for (name, type_), size in zip(there, sizes, strict=True):
-            self._emit_size(visit, name, type_, size)
+        yield from self._measure(visit, there)
 
-    def _emit_size(self, visit: Visit, name: bytes, type_: bytes, size: Reply) -> None:
-        if isinstance(size, ReplyError):
-            visit.refused(_SIZE[type_], size)
-            return
-        if type_ in _VANISHES:
-            self._seen[name] = type_, self._clock()
-        _emit(visit, name, type_, size)
+    def _measure(self, visit: Visit, there: dict[bytes, bytes]) -> Rounds:
+        """Emit what there is to tell of keys by their types."""
+        sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
+        questions: list[tuple[Metric, bytes, Command]] = []
+        for (name, type_), size in zip(there.items(), sizes, strict=True):
+            _emit(visit, SIZE, name, _SIZE[type_], size)
+            if type_ in _VANISHES:
+                self._vanishing.add(name)
+            if self._memory:
+                questions.append((MEMORY, name, ("MEMORY", "USAGE", name)))
+            if self._values and type_ == b"string" and _is_short(size):
+                questions.append((VALUE, name, ("GET", name)))
+        replies = yield [command for _, _, command in questions]
+        for (metric, name, command), reply in zip(questions, replies, strict=True):
+            _emit(visit, metric, name, str(command[0]), reply)
 
     def _emit_missing(self, visit: Visit, name: bytes) -> None:
-        type_, when = self._seen.get(name, (b"", 0.0))
-        if type_ and self._clock() - when < KEPT_WHEN_EMPTY:
-            _emit(visit, name, type_, 0)
-            return
-        self._seen.pop(name, None)
-        if not self._names.forget(name):
-            # Spelled out in the settings, and so wanted; of what type it will be is not known.
-            _emit(visit, name, type_, 0)
+        # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
+        if name in self._vanishing or not self._names.forget(name):
+            visit.scrape.emit(SIZE, 0, visit.db, text(name))
 
 
-def _emit(visit: Visit, name: bytes, type_: bytes, size: int) -> None:
-    label = text(name)
-    visit.scrape.emit(SIZE, size, visit.db, label)
-    if type_ == b"list":
-        visit.scrape.emit(backlog.BACKLOG, size, "redis", label, "")
+def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
+    if isinstance(reply, ReplyError):
+        visit.refused(command, reply)
+    elif (value := _number(reply)) is not None:
+        visit.scrape.emit(metric, value, visit.db, text(name))
+
+
+def _is_short(size: Reply) -> bool:
+    return type(size) is int and size <= _LONGEST_NUMBER
+
+
+def _number(reply: Reply) -> float | None:
+    """Return the number that a reply is or spells; None if it does not."""
+    if reply is None or type(reply) is int:
+        return reply
+    try:
+        value = float(reply)
+    except ValueError:
+        return None
+    return value if isfinite(value) and b"_" not in reply else None

@@ -5,67 +5,20 @@ It is nil after XDEL, SETID or a group made at an id, and wrong after XTRIM past
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from bts_collectors.redis.connection import Command
-from bts_collectors.redis.streamstate import Group, Id, Stream, evaluate
+from bts_collectors.redis.streamstate import Group, Id, Stream
 
 #: Entries that are counted for one group, from either end of the stream.
 MOST_COUNTED = 1000
-#: What one call may look at, 1 for an entry and 1 more for every 512 bytes of it: 8 ms of the server's time.
-BUDGET = 3000
-_PAGE = 50
 
 #: Milliseconds; an older id was set by hand and tells no time (2001-01-01).
 _OLDEST_PLAUSIBLE = 978_307_200_000
 _DAY = 86_400_000
 
-_DRIFTS = (7, 0)  # its count of entries read goes astray now and then
-_MINDS_DELETIONS_AHEAD_ONLY = (8, 2)
-
-# For each group: how many entries are behind the last one delivered (-1: not known within the
-# budget), and the id of the first of them. Counting goes from there to the end or, where that
-# is too far, from the start to there.
-_SCRIPT = """\
-local most, budget, page = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local function cost(entry)
-  local size = 0
-  for _, word in ipairs(entry[2]) do size = size + #word end
-  return 1 + size / 512
-end
-local function count(key, from, to, step)
-  local counted = 0
-  while counted < most and budget > 0 do
-    local entries = redis.call('XRANGE', key, from, to, 'COUNT', step)
-    counted = counted + #entries
-    if #entries < step then return counted end
-    for _, entry in ipairs(entries) do budget = budget - cost(entry) end
-    from = '(' .. entries[step][1]
-  end
-end
-local found = {}
-for i, key in ipairs(KEYS) do
-  local last, wanted = ARGV[2 + 2 * i], ARGV[3 + 2 * i] == '1'
-  local head = redis.pcall('XRANGE', key, '(' .. last, '+', 'COUNT', 1)
-  if head.err then
-    found[i] = head
-  elseif not head[1] then
-    found[i] = {0, false}
-  else
-    local price = cost(head[1])
-    local step = math.max(math.floor(page / price), 1)
-    budget = budget - price
-    local lag = wanted and count(key, '(' .. last, '+', step)
-    if wanted and not lag then
-      local behind = count(key, '-', last, step)
-      lag = behind and redis.call('XLEN', key) - behind
-    end
-    found[i] = {lag or -1, head[1][1]}
-  end
-end
-return found
-"""
+#: Redis has counted right since these, where trimming overtook a group or XDEL was ahead of it.
+_COUNTS_RIGHT = ((7, 2, 7), (7, 4, 2))
+_FIRST_7_4 = (7, 4)
 
 
 class Verdict(NamedTuple):
@@ -73,52 +26,64 @@ class Verdict(NamedTuple):
 
     #: Messages; None where only counting can tell.
     lag: int | None
-    #: Whether counting tells, or tells better.
-    counting: bool
+    #: Whether it is certain; if not, counting tells, or tells better.
+    exact: bool
     #: The first entry not delivered yet, where the state says which; None also if there is none.
     head: Id | None = None
+
+
+def counts_right(version: tuple[int, ...]) -> bool:
+    """Return whether a server of `version` keeps entries-read right whatever is trimmed or deleted.
+
+    Valkey says that it is Redis 7.2.4 in all its versions, and so is not believed.
+    """
+    return version >= _COUNTS_RIGHT[version >= _FIRST_7_4]
 
 
 def judge(stream: Stream, group: Group, version: tuple[int, ...]) -> Verdict:
     """Return the lag of `group` as far as the state tells it; `version` is the server's."""
     if not stream.length or stream.first is None or stream.last is None:
-        return Verdict(0, counting=False)
+        return Verdict(0, exact=True)
     if group.last_delivered >= stream.last:
-        return Verdict(0, counting=False)
+        return Verdict(0, exact=True)
     if group.last_delivered < stream.first:
-        return Verdict(stream.length, counting=False, head=stream.first)
-    if group.lag is None or not 0 < group.lag <= stream.length:
-        return Verdict(None, counting=True)
-    if not _deletions_are_harmless(stream, group, version):
-        return Verdict(None, counting=True)
-    return Verdict(group.lag, counting=version[:2] == _DRIFTS and group.lag <= MOST_COUNTED)
+        return Verdict(stream.length, exact=True, head=stream.first)
+    if group.lag is None or not 0 < group.lag <= stream.length or stream.max_deleted is None:
+        return Verdict(None, exact=False)
+    if counts_right(version) or stream.entries_added == stream.length:
+        # An entry deleted ahead of the group is still counted.
+        right = stream.max_deleted <= group.last_delivered
+        return Verdict(group.lag if right else None, exact=right)
+    return Verdict(group.lag if stream.max_deleted == (0, 0) else None, exact=False)
 
 
-def _deletions_are_harmless(stream: Stream, group: Group, version: tuple[int, ...]) -> bool:
-    if stream.max_deleted is None:
-        return False
-    if stream.max_deleted == (0, 0):
-        return True
-    return version >= _MINDS_DELETIONS_AHEAD_ONLY and stream.max_deleted <= group.last_delivered
+def lost(stream: Stream, group: Group) -> int | None:
+    """Return how many entries went from the start of the stream before `group` was delivered them.
+
+    None where the server does not know, or cannot tell them from those deleted further on. Before
+    the versions that count right it may include such as went before the group was delivered
+    anything else.
+    """
+    end = stream.first or stream.last_generated
+    if end is None or stream.entries_added is None:
+        return None
+    if group.last_delivered >= end:
+        return 0
+    deleted_further_on = stream.first is not None and (stream.max_deleted or (0, 0)) >= stream.first
+    if group.entries_read is None or deleted_further_on:
+        return None
+    gone = stream.entries_added - group.entries_read - stream.length
+    return gone if gone >= 0 else None
 
 
-class Question(NamedTuple):
-    """A group of which the entries themselves must be looked at."""
+def consumed(stream: Stream, group: Group, lag: int) -> int | None:
+    """Return how many entries were added up to where `group` is; `lag` is exact.
 
-    stream: bytes
-    last_delivered: Id
-    counting: bool
-
-
-def ask_entries(questions: Sequence[Question], version: tuple[int, ...]) -> Command:
-    """Return the command that answers `questions`, with a `[lag or -1, first id or nil]` for each."""
-    arguments: list[str | int] = []
-    for question in questions:
-        milliseconds, sequence = question.last_delivered
-        arguments += f"{milliseconds}-{sequence}", int(question.counting)
-    names = (question.stream for question in questions)
-    counts = (MOST_COUNTED, BUDGET, _PAGE)
-    return (evaluate(version), _SCRIPT, len(questions), *names, *counts, *arguments)
+    None where the server's count and the lag do not add up: entries went without being delivered.
+    """
+    if group.entries_read is None or stream.entries_added is None:
+        return None
+    return group.entries_read if group.entries_read + lag == stream.entries_added else None
 
 
 def age_seconds(entry: Id, now: int | None) -> float | None:

@@ -1,96 +1,83 @@
-"""Streams and their consumer groups: lengths, lag in messages and in seconds, pending entries."""
+"""Streams: what XINFO STREAM tells of them, window by window; their groups have files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import NamedTuple
 
 from hiredis import ReplyError
 
+from bts_collectors.redis import consumers, groups, lookahead, pending
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.lag import Question, age_seconds, ask_entries, judge
+from bts_collectors.redis.failures import is_denied
+from bts_collectors.redis.groups import Standing
+from bts_collectors.redis.lag import age_seconds
+from bts_collectors.redis.reading import Reading
+from bts_collectors.redis.refusals import RETRY, Refusals
 from bts_collectors.redis.streamstate import (
-    Group,
-    Id,
     Stream,
     ask_many,
     ask_plainly,
+    evaluate,
     parse_groups,
-    parse_id,
     parse_stream,
     plain_state,
 )
-from bts_collectors.redis.visit import Rounds, Visit, text
-from bts_exporter import Metric, backlog, counter, gauge
+from bts_collectors.redis.visit import Rounds, Visit, text, together
+from bts_exporter import backlog, counter, gauge
 
-#: Streams or groups that one script looks at, so that it does not hold up the server for long.
+#: Streams that one script looks at: 0.3 ms of the server's time.
 BATCH = 20
-#: Seconds until scripts are tried again where they were refused: every refusal is a line in ACL LOG.
-RETRY = 600.0
+#: Streams that are read together: what is known of them is not kept longer, and the server has
+#: time for others in between.
+WINDOW = 200
 
-_T = TypeVar("_T")
-_STREAM = ("db", "stream")
-_GROUP = (*_STREAM, "group")
+_LABELS = ("db", "stream")
 
-LENGTH = gauge("redis_stream_length", "Field length of XINFO STREAM.", _STREAM)
-GROUPS = gauge("redis_stream_groups", "Field groups of XINFO STREAM.", _STREAM)
+EXISTS = gauge(
+    "redis_stream_exists",
+    "1 if there is a stream of a name that `streams` spells out, 0 if there is none (TYPE).",
+    _LABELS,
+)
+LENGTH = gauge("redis_stream_length", "Field length of XINFO STREAM.", _LABELS)
+GROUPS = gauge("redis_stream_groups", "Field groups of XINFO STREAM.", _LABELS)
 RADIX_KEYS = gauge(
-    "redis_stream_radix_tree_keys", "Field radix-tree-keys of XINFO STREAM.", _STREAM
+    "redis_stream_radix_tree_keys", "Field radix-tree-keys of XINFO STREAM.", _LABELS
 )
 RADIX_NODES = gauge(
-    "redis_stream_radix_tree_nodes", "Field radix-tree-nodes of XINFO STREAM.", _STREAM
+    "redis_stream_radix_tree_nodes", "Field radix-tree-nodes of XINFO STREAM.", _LABELS
 )
-ADDED = counter("redis_stream_entries_added_total", "Field entries-added of XINFO STREAM.", _STREAM)
+ADDED = counter("redis_stream_entries_added_total", "Field entries-added of XINFO STREAM.", _LABELS)
 LAST_GENERATED = gauge(
     "redis_stream_last_generated_id",
     "Field last-generated-id of XINFO STREAM, its milliseconds.",
-    _STREAM,
+    _LABELS,
 )
 MAX_DELETED = gauge(
     "redis_stream_max_deleted_entry_id",
     "Field max-deleted-entry-id of XINFO STREAM, its milliseconds.",
-    _STREAM,
+    _LABELS,
 )
 FIRST_ENTRY = gauge(
     "redis_stream_first_entry_id",
     "Field first-entry of XINFO STREAM, its id's milliseconds.",
-    _STREAM,
+    _LABELS,
 )
 LAST_ENTRY = gauge(
     "redis_stream_last_entry_id",
     "Field last-entry of XINFO STREAM, its id's milliseconds.",
-    _STREAM,
+    _LABELS,
 )
-CONSUMERS = gauge("redis_stream_group_consumers", "Field consumers of XINFO GROUPS.", _GROUP)
-PENDING = gauge("redis_stream_group_messages_pending", "Field pending of XINFO GROUPS.", _GROUP)
-LAST_DELIVERED = gauge(
-    "redis_stream_group_last_delivered_id",
-    "Field last-delivered-id of XINFO GROUPS, its milliseconds.",
-    _GROUP,
-)
-READ = gauge("redis_stream_group_entries_read", "Field entries-read of XINFO GROUPS.", _GROUP)
-LAG = gauge(
-    "redis_stream_group_lag",
-    "Entries not delivered to the group yet, from XINFO STREAM and GROUPS or counted; no sample"
-    " where neither tells it exactly.",
-    _GROUP,
-)
-LAG_SECONDS = gauge(
-    "redis_stream_group_lag_seconds",
-    "Age of the oldest entry not delivered to the group yet, by its id; 0 when there is none.",
-    _GROUP,
-)
-PENDING_AGE = gauge(
-    "redis_stream_group_oldest_pending_age_seconds",
-    "Age of the oldest entry delivered and not acknowledged (XPENDING), by its id; 0 when there is"
-    " none.",
-    _GROUP,
+LAST_AGE = gauge(
+    "redis_stream_last_entry_age_seconds",
+    "Time since an entry was added, by field last-generated-id of XINFO STREAM.",
+    _LABELS,
 )
 
-METRICS: tuple[Metric, ...] = (
+METRICS: tuple[object, ...] = (
+    EXISTS,
     LENGTH,
     GROUPS,
     RADIX_KEYS,
@@ -100,131 +87,163 @@ METRICS: tuple[Metric, ...] = (
     MAX_DELETED,
     FIRST_ENTRY,
     LAST_ENTRY,
-    CONSUMERS,
-    PENDING,
-    LAST_DELIVERED,
-    READ,
-    LAG,
-    LAG_SECONDS,
-    PENDING_AGE,
+    LAST_AGE,
+    groups.METRICS,
+    pending.METRICS,
+    consumers.METRICS,
 )
 
 
-@dataclass(slots=True)
-class _Found:
-    """A group with what is known of its lag so far."""
+class _Labels(NamedTuple):
+    """The label values of a stream and its groups, kept from one collection to the next."""
 
-    stream: bytes
-    group: Group
-    lag: int | None
-    counting: bool
-    head: Id | None
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether the entries themselves must be looked at."""
-        return self.counting or (self.lag != 0 and self.head is None)
+    own: tuple[str, str]
+    common: tuple[str, str, str]
+    groups: dict[bytes, groups.Labels]
 
 
 class Streams:
-    """Reads the streams of `names`; remembers which of them no script may read."""
+    """Reads the streams of `names`; remembers what the server refused of them."""
 
-    def __init__(self, names: Names, clock: Callable[[], float] = monotonic) -> None:
-        """Take the names to read, and a clock in seconds."""
+    def __init__(
+        self,
+        names: Names,
+        *,
+        stale_after: float = 300.0,
+        each_consumer: bool = False,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Take the names to read; `stale_after` is in seconds, and so is the clock."""
         self._names = names
+        self._stale_after = stale_after
+        self._each_consumer = each_consumer
         self._clock = clock
+        self._refusals = Refusals(clock)
+        #: Streams that a script may not read, and until when that is believed.
         self._plain: set[bytes] = set()
         self._retry = 0.0
+        self._labels: dict[bytes, _Labels] = {}
 
     def read(self, visit: Visit) -> Rounds:
         """Emit all streams and their groups."""
-        names = self._names.all()
         if self._plain and self._clock() >= self._retry:
             self._plain.clear()
-        scripted = [name for name in names if name not in self._plain]
-        states: dict[bytes, Reply] = {}
-        batches = _batches(scripted)
-        replies = yield [ask_many(batch, visit.version) for batch in batches]
-        for batch, reply in zip(batches, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                # EVAL_RO is not allowed, or not for one of these names.
-                self._plain.update(batch)
-                self._retry = self._clock() + RETRY
-            else:
-                states.update(zip(batch, reply, strict=True))
-        found = self._streams(visit, states)
-        plain = [name for name in names if name in self._plain]
-        for batch in _batches(plain):
-            # One batch a round: here the payloads of first and last entries come along.
-            replies = yield [command for name in batch for command in ask_plainly(name)]
-            triples = zip(*[iter(replies)] * 3, strict=True)
-            found += self._streams(visit, dict(zip(batch, map(plain_state, triples), strict=True)))
-        yield from self._groups(visit, found)
+        reading = Reading(visit, self._refusals)
+        names = self._names.all()
+        labels: dict[bytes, _Labels] = {}
+        for start in range(0, len(names), WINDOW):
+            yield from self._window(reading, names[start : start + WINDOW], labels)
+        self._labels = labels
+        self._refusals.emit(visit.scrape)
 
-    def _streams(self, visit: Visit, states: dict[bytes, Reply]) -> list[_Found]:
-        """Emit the streams among `states`, and return their groups."""
-        found: list[_Found] = []
+    def _window(
+        self, reading: Reading, names: Sequence[bytes], labels: dict[bytes, _Labels]
+    ) -> Rounds:
+        """Emit the streams of `names` and their groups, and keep their labels in `labels`."""
+        found: list[Standing] = []
+        states = yield from self._states(reading, names)
         for name, state in states.items():
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
-                stream = parse_stream(state[0])
-                _emit_stream(visit, name, stream)
-                if isinstance(state[1], ReplyError):
-                    visit.refused("XINFO GROUPS", state[1])
-                else:
-                    found += (
-                        _Found(name, group, *judge(stream, group, visit.version))
-                        for group in parse_groups(state[1])
-                    )
+                labels[name] = self._labels.get(name) or _labels(reading.visit.db, text(name))
+                found += self._stream(reading.visit, name, state, labels[name])
             else:
-                self._not_a_stream(visit, name, state)
+                self._no_stream(reading.visit, name, state)
+        waiting = [one for one in found if one.is_open]
+        plain = self._plain_among(reading.visit, names)
+        yield from together(
+            [
+                lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
+                lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
+                pending.read(reading, found),
+                consumers.read(reading, found, self._stale_after, each=self._each_consumer),
+            ]
+        )
+        for one in found:
+            groups.emit_lag(reading.visit, one)
+
+    def _states(
+        self, reading: Reading, names: Sequence[bytes]
+    ) -> Generator[Sequence[Command], list[Reply], dict[bytes, Reply]]:
+        """Return the state of every stream that there is an answer for."""
+        visit = reading.visit
+        states: dict[bytes, Reply] = {}
+        plain = self._plain_among(visit, names)
+        scripted = [name for name in names if name not in plain]
+        batches = visit.batches(scripted, BATCH, lambda name: name)
+        commands = [ask_many(batch, visit.version) for batch in batches]
+        replies = (yield commands) if commands else []
+        for batch, reply in zip(batches, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                self._refused(visit, batch, reply)
+            else:
+                self._refusals.answered(evaluate(visit.version).lower())
+                states.update(zip(batch, reply, strict=True))
+        rest = list(self._plain_among(visit, names))
+        for start in range(0, len(rest), BATCH):
+            # One batch a round: here the payloads of first and last entries come along.
+            batch = rest[start : start + BATCH]
+            replies = yield [command for name in batch for command in ask_plainly(name)]
+            triples = zip(*[iter(replies)] * 3, strict=True)
+            states.update(zip(batch, map(plain_state, triples), strict=True))
+        return states
+
+    def _plain_among(self, visit: Visit, names: Sequence[bytes]) -> dict[bytes, None]:
+        """Return the streams, in their order, that no script may read as far as that is known."""
+        if not self._refusals.expects(evaluate(visit.version).lower()):
+            return dict.fromkeys(names)
+        return dict.fromkeys(name for name in names if name in self._plain)
+
+    def _refused(self, visit: Visit, batch: Sequence[bytes], reply: ReplyError) -> None:
+        """Note that no script may run, or none on one of the streams in `batch`."""
+        command = evaluate(visit.version)
+        if not is_denied(reply):
+            visit.refused(command, reply)
+        elif "key" in str(reply):
+            self._plain.update(batch)
+            self._retry = self._clock() + RETRY
+        else:
+            self._refusals.refused(command.lower(), reply)
+
+    def _stream(
+        self, visit: Visit, name: bytes, state: list[Reply], labels: _Labels
+    ) -> list[Standing]:
+        """Emit a stream and what is known of its groups, and return them."""
+        stream = parse_stream(state[0])
+        _emit(visit, stream, labels)
+        if self._names.spelled(name):
+            visit.scrape.put(EXISTS, labels.own, 1)
+        if isinstance(state[1], ReplyError):
+            visit.refused("XINFO GROUPS", state[1])
+            return []
+        found: list[Standing] = []
+        known = labels.groups.copy()
+        labels.groups.clear()  # of groups that are gone
+        for group in parse_groups(state[1]):
+            of_group = known.get(group.name) or groups.Labels.of(*labels.own, text(group.name))
+            labels.groups[group.name] = of_group
+            found.append(Standing(name, stream, group, of_group))
+            groups.emit_state(visit, found[-1])
         return found
 
-    def _not_a_stream(self, visit: Visit, name: bytes, state: Reply) -> None:
+    def _no_stream(self, visit: Visit, name: bytes, state: Reply) -> None:
+        """Note what there is in place of a stream."""
         if isinstance(state, list):
             visit.refused("XINFO STREAM", state[0])
         elif isinstance(state, ReplyError):
             visit.refused("TYPE", state)
-        elif not self._names.forget(name) and state != b"none":
-            visit.unexpected(f"has a {text(state)} named {text(name)!r}, which `streams` asks for")
-
-    def _groups(self, visit: Visit, found: list[_Found]) -> Rounds:
-        """Look at the entries where the state is not enough, and emit the groups."""
-        waiting = [one for one in found if one.is_open and one.stream not in self._plain]
-        pending = [one for one in found if one.group.pending]
-        batches = _batches(waiting)
-        commands: list[Command] = [
-            ask_entries(
-                [Question(one.stream, one.group.last_delivered, one.counting) for one in batch],
-                visit.version,
-            )
-            for batch in batches
-        ]
-        commands += (("XPENDING", one.stream, one.group.name, "-", "+", 1) for one in pending)
-        replies = yield commands
-        for batch, reply in zip(batches, replies, strict=False):
-            _take_entries(visit, batch, reply)
-        oldest = dict(zip(map(id, pending), replies[len(batches) :], strict=True))
-        for one in found:
-            _emit_group(visit, one)
-            _emit_pending(visit, one, oldest.get(id(one), []))
+        elif not self._names.forget(name):
+            visit.scrape.put(EXISTS, (visit.db, text(name)), 0)
+            if state != b"none":
+                what = f"has a {text(state)} named {text(name)!r}, which `streams` asks for"
+                visit.unexpected(what)
 
 
-def _take_entries(visit: Visit, batch: Sequence[_Found], reply: Reply) -> None:
-    if isinstance(reply, ReplyError):
-        visit.refused("EVAL_RO", reply)
-        return
-    for one, answer in zip(batch, reply, strict=True):
-        if isinstance(answer, ReplyError):
-            visit.refused("XRANGE", answer)
-            continue
-        counted, head = answer
-        one.head = parse_id(head) if head else None
-        if counted >= 0:
-            one.lag = counted
+def _labels(db: str, stream: str) -> _Labels:
+    return _Labels((db, stream), ("redis", stream, ""), {})
 
 
-def _emit_stream(visit: Visit, name: bytes, stream: Stream) -> None:
-    labels = (visit.db, text(name))
+def _emit(visit: Visit, stream: Stream, labels: _Labels) -> None:
+    put, own = visit.scrape.put, labels.own
     for metric, number in (
         (LENGTH, stream.length),
         (GROUPS, stream.groups),
@@ -233,7 +252,7 @@ def _emit_stream(visit: Visit, name: bytes, stream: Stream) -> None:
         (ADDED, stream.entries_added),
     ):
         if number is not None:
-            visit.scrape.emit(metric, number, *labels)
+            put(metric, own, number)
     for metric, entry in (
         (LAST_GENERATED, stream.last_generated),
         (MAX_DELETED, stream.max_deleted),
@@ -241,41 +260,9 @@ def _emit_stream(visit: Visit, name: bytes, stream: Stream) -> None:
         (LAST_ENTRY, stream.last),
     ):
         if entry is not None:
-            visit.scrape.emit(metric, entry[0], *labels)
+            put(metric, own, entry[0])
     if stream.entries_added is not None:
-        visit.scrape.emit(backlog.PUBLISHED, stream.entries_added, "redis", labels[1], "")
-
-
-def _emit_group(visit: Visit, one: _Found) -> None:
-    group, emit = one.group, visit.scrape.emit
-    labels = (visit.db, text(one.stream), text(group.name))
-    common = ("redis", *labels[1:])
-    emit(CONSUMERS, group.consumers, *labels)
-    emit(PENDING, group.pending, *labels)
-    emit(LAST_DELIVERED, group.last_delivered[0], *labels)
-    emit(backlog.CONSUMERS, group.consumers, *common)
-    emit(backlog.IN_FLIGHT, group.pending, *common)
-    if group.entries_read is not None:
-        emit(READ, group.entries_read, *labels)
-    if one.lag is not None:
-        emit(LAG, one.lag, *labels)
-        emit(backlog.BACKLOG, one.lag, *common)
-    seconds = 0.0 if one.lag == 0 else one.head and age_seconds(one.head, visit.now)
-    if seconds is not None:
-        emit(LAG_SECONDS, seconds, *labels)
-        emit(backlog.LAG_SECONDS, seconds, *common)
-        emit(backlog.LAG_METHOD, 1, *common, "message_time")
-
-
-def _emit_pending(visit: Visit, one: _Found, reply: Reply) -> None:
-    if isinstance(reply, ReplyError):
-        visit.refused("XPENDING", reply)
-        return
-    seconds = age_seconds(parse_id(reply[0][0]), visit.now) if reply else 0.0
-    if seconds is not None:
-        labels = (visit.db, text(one.stream), text(one.group.name))
-        visit.scrape.emit(PENDING_AGE, seconds, *labels)
-
-
-def _batches(items: Sequence[_T]) -> list[Sequence[_T]]:
-    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+        put(backlog.PUBLISHED, labels.common, stream.entries_added)
+    age = stream.last_generated and age_seconds(stream.last_generated, visit.now)
+    if age is not None:
+        put(LAST_AGE, own, age)

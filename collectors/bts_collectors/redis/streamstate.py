@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from bts_collectors.redis.connection import Command, Reply
 
@@ -38,8 +39,8 @@ _EVAL = ("EVAL", "EVAL_RO")
 _FIRST_WITH_EVAL_RO = (7,)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+# Ten thousand of each at a time: the collector of garbage need not look at them.
+class Group(msgspec.Struct, frozen=True, gc=False):
     """A consumer group; None is what the server does not know or does not tell."""
 
     name: bytes
@@ -50,8 +51,7 @@ class Group:
     lag: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True, gc=False):
     """A stream; `first` and `last` are None when it is empty, the rest where a server has it not."""
 
     length: int
@@ -88,7 +88,7 @@ def plain_state(replies: Sequence[Reply]) -> Reply:
 
 def parse_stream(reply: Reply) -> Stream:
     """Return the stream that a reply of XINFO STREAM describes."""
-    fields = _fields(reply)
+    fields = fields_of(reply)
     return Stream(
         length=fields[b"length"],
         groups=fields.get(b"groups"),
@@ -113,7 +113,7 @@ def parse_groups(reply: Reply) -> list[Group]:
             entries_read=fields.get(b"entries-read"),
             lag=fields.get(b"lag"),
         )
-        for fields in map(_fields, reply)
+        for fields in map(fields_of, reply)
     ]
 
 
@@ -123,14 +123,20 @@ def parse_id(raw: bytes) -> Id:
     return int(milliseconds), int(sequence or 0)
 
 
+def spell_id(entry: Id) -> str:
+    """Return an entry's id as the server spells it."""
+    return f"{entry[0]}-{entry[1]}"
+
+
+def fields_of(flat: list[Any]) -> dict[bytes, Any]:
+    """Return `[name, value, name, value]` as a dict."""
+    words = iter(flat)
+    return dict(zip(words, words, strict=True))
+
+
 def _optional_id(raw: bytes | None) -> Id | None:
     return None if raw is None else parse_id(raw)
 
 
 def _entry_id(entry: list[Any] | None) -> Id | None:
     return parse_id(entry[0]) if entry else None
-
-
-def _fields(flat: list[Any]) -> dict[bytes, Any]:
-    """Return `[name, value, name, value]` as a dict."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis.slots import slot_of
 from bts_exporter import Scrape, TargetError, Url
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
 Rounds = Generator[Sequence[Command], list[Reply], None]
 Ask = Callable[[Sequence[Command]], list[Reply]]
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -29,8 +33,28 @@ class Visit:
     version: tuple[int, ...] = ()
     #: The server's clock in milliseconds since 1970; None if it is not known.
     now: int | None = None
+    #: Whether the server itself answered, not only other nodes of its cluster.
+    up: bool = True
+    #: Whether keys are spread over the nodes of a cluster.
+    clustered: bool = False
     #: What could not be read, while the rest was.
     losses: list[TargetError] = field(default_factory=list)
+
+    def batches(
+        self, items: Sequence[_T], size: int, name: Callable[[_T], bytes]
+    ) -> list[Sequence[_T]]:
+        """Return `items` in batches of at most `size` whose keys one command may name together.
+
+        `name` gives the key of an item. In a cluster the keys of a command must share a slot.
+        """
+        groups: dict[int, list[_T]] = {}
+        for item in items:
+            groups.setdefault(slot_of(name(item)) if self.clustered else 0, []).append(item)
+        return [
+            group[start : start + size]
+            for group in groups.values()
+            for start in range(0, len(group), size)
+        ]
 
     def refused(self, what: str, reply: ReplyError) -> None:
         """Note that the server refused `what`."""
@@ -41,8 +65,19 @@ class Visit:
         self.losses.append(unexpected(self.url, what))
 
 
-def run(parts: Sequence[Rounds], ask: Ask) -> None:
-    """Run `parts` side by side: the commands of all their nth rounds go out together."""
+def run(parts: Iterable[Rounds], ask: Ask) -> None:
+    """Run `parts` side by side, and ask for their commands."""
+    rounds = together(parts)
+    try:
+        commands = next(rounds)
+        while True:
+            commands = rounds.send(ask(commands))
+    except StopIteration:
+        return
+
+
+def together(parts: Iterable[Rounds]) -> Rounds:
+    """Run `parts` side by side as one: the commands of all their nth rounds go out together."""
     answers: dict[Rounds, list[Reply] | None] = dict.fromkeys(parts)
     while answers:
         asked: dict[Rounds, Sequence[Command]] = {}
@@ -52,7 +87,7 @@ def run(parts: Sequence[Rounds], ask: Ask) -> None:
             except StopIteration:
                 continue
         commands = [command for several in asked.values() for command in several]
-        replies = iter(ask(commands) if commands else [])
+        replies = iter((yield commands) if commands else [])
         answers = {part: list(islice(replies, len(several))) for part, several in asked.items()}
 
 

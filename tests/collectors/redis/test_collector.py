@@ -10,9 +10,11 @@ import pytest
 
 from bts_collectors.redis import COLLECTOR, collector
 from bts_collectors.redis.collector import RedisCollector
-from bts_exporter import Scrape, Secret, TargetError, Url
+from bts_collectors.redis.sentinel import SentinelSettings
+from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 from servers.redis import Listen
 
+URL = Url("redis", "example.net")
 DOCS = Path(__file__).parents[3] / "docs" / "collectors" / "redis.md"
 
 
@@ -67,6 +69,24 @@ def test_wrong_addresses_are_refused(url: str, message: str) -> None:
         config(Url.from_setting(url))
 
     assert str(caught.value) == message
+
+
+def test_sentinels_have_no_cluster() -> None:
+    """A cluster fails over by itself: what sentinels look after is none."""
+    with pytest.raises(ValueError, match="cluster and sentinel exclude each other"):
+        config(URL, cluster=True, sentinel=SentinelSettings(master="m", addresses=(URL,)))
+
+
+def test_tls_settings_without_tls() -> None:
+    """Who says whom to trust does not mean to send a password in the clear."""
+    tls = TLSConfig(ca_file="/ca.pem")
+    with pytest.raises(ValueError, match="tls: only rediss:// speaks TLS, and url is redis://"):
+        config(URL, tls=tls)
+
+    secured = Url("rediss", "example.net")
+    assert config(secured, tls=tls).tls is tls
+    sentinel = SentinelSettings(master="m", addresses=(secured,))
+    assert config(URL, tls=tls, sentinel=sentinel).tls is tls
 
 
 @pytest.mark.parametrize(

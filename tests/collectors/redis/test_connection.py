@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import socket
+import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-from bts_collectors.redis.connection import Connection, database
+from bts_collectors.redis.connection import Connection, beside, database
 from bts_exporter import Secret, TargetError, Url
-from servers import free_port
+from servers import free_port, wait_until
 from servers.redis import Listen
+from stubs import environment
 
 Behave = Callable[[socket.socket], None]
 
@@ -145,6 +149,12 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason_and_text(Connection(Url("redis", "nowhere.invalid"), None))[0] == "dns"
 
 
+@pytest.mark.parametrize("host", [64 * "a" + ".invalid", "a\0b"])
+def test_what_cannot_be_a_name(host: str) -> None:
+    """A name that nothing can have, as a server may point to, is a failure like any."""
+    assert reason_and_text(Connection(Url("redis", host), None))[0] == "dns"
+
+
 def test_the_next_address_of_a_name_is_tried(
     redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,3 +241,157 @@ def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
     connection.abort()
 
     assert reason_and_text(connection)[0] == "unreachable"
+
+
+def vanishing(greetings: list[bytes]) -> Behave:
+    """Return the behaviour of a server whose first connection goes silent after one answer."""
+
+    def behave(connection: socket.socket) -> None:
+        greetings.append(connection.recv(65536))
+        connection.sendall(b"+OK\r\n")
+        answering(*[b":%d\r\n" % len(greetings)])(connection)
+
+    return behave
+
+
+def test_a_kept_connection_that_went_silent(redis_listener: Listen) -> None:
+    """Where the other side vanished without a word, a new connection gets half of the time."""
+    greetings: list[bytes] = []
+    connection = Connection(redis_listener(vanishing(greetings)), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert connection.ask([("A",)], monotonic() + 4) == [2]
+
+    connection.close()
+
+
+def test_a_kept_connection_that_is_reset(redis_listener: Listen) -> None:
+    """A connection that turns out to be gone when it is used is replaced at once."""
+    greetings: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        vanishing(greetings)(connection)
+        if len(greetings) == 1:
+            connection.recv(65536)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    connection = Connection(redis_listener(behave), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert connection.ask([("A",)], monotonic() + 20) == [2]
+
+    connection.close()
+
+
+def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
+    """A kept connection that gives part of an answer is not replaced: the server is at work."""
+    greetings: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        vanishing(greetings)(connection)
+        dripping(connection)
+
+    connection = Connection(redis_listener(behave), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert reason_and_text(connection, seconds=0.5)[0] == "timeout"
+
+    assert len(greetings) == 1
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """Give a port of 127.0.0.1 that neither takes nor refuses a connection."""
+    # A backlog of none that is full: the handshake of one more does not complete.
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    filling = [socket.socket() for _ in range(4)]
+    for one in filling:
+        one.setblocking(False)
+        one.connect_ex(full.getsockname())
+    yield full.getsockname()[1]
+    for opened in (full, *filling):
+        opened.close()
+
+
+def test_an_address_that_swallows_everything(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch, black_hole: int
+) -> None:
+    """An address of a name that never answers gets its share of the time, and the next one the rest."""
+    url = redis_listener(answering(b"+OK\r\n", b"+PONG\r\n"))
+    ports = (black_hole, url.port)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    connection = Connection(url, None)
+
+    assert connection.ask([("PING",)], monotonic() + 4) == [b"PONG"]
+
+    connection.close()
+
+
+def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
+    """A connection that is being opened to an address that never answers ends when it is aborted."""
+    connection = Connection(Url("redis", "127.0.0.1", black_hole))
+    failures: list[str] = []
+    thread = threading.Thread(
+        target=lambda: failures.append(reason_and_text(connection, 600)[0]), daemon=True
+    )
+    thread.start()
+    wait_until(lambda: connection._socket, "the connection is being opened")
+    connection.abort()
+    thread.join(60)
+
+    assert failures == ["unreachable"]
+
+
+@pytest.mark.parametrize(
+    ("url", "beside_it"),
+    [
+        ("redis://u:p@h:1/3", "redis://other:7/3"),
+        ("rediss://h", "rediss://other:7"),
+        ("unix:///run/redis.sock?db=3", "redis://other:7/3"),
+    ],
+)
+def test_the_address_beside(url: str, beside_it: str) -> None:
+    """Another server is reached as this one is: with its login and database."""
+    other = beside(Url.from_setting(url), "other", 7)
+
+    assert str(other) == beside_it
+    assert database(other) == database(Url.from_setting(url))
+    assert other.username == Url.from_setting(url).username
+
+
+def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
+    """A handshake that nobody answers ends as soon as the connection is aborted."""
+    begun = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        begun.set()
+
+    url = redis_listener(behave)
+    connection = Connection(Url("rediss", url.host, url.port))
+    failures: list[str] = []
+    thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
+    thread.start()
+    assert begun.wait(20)
+    connection.abort()
+    thread.join(20)
+
+    assert len(failures) == 1
+
+
+def test_openssl_is_loaded_for_tls_alone() -> None:
+    """OpenSSL costs 5 MB, and nobody pays for it who does not use it."""
+    code = (
+        "import sys; from time import monotonic\n"
+        "import bts_collectors.redis; from bts_collectors.redis.connection import Connection\n"
+        "from bts_exporter import TargetError, Url\n"
+        "try: Connection(Url('redis', '127.0.0.1', 1)).ask([('PING',)], monotonic() + 20)\n"
+        "except TargetError: pass\n"
+        "sys.exit('ssl' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+
+    assert done.returncode == 0

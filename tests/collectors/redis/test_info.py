@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
 from time import monotonic
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bts_collectors.redis import info
 from bts_collectors.redis.infofields import PLAIN
@@ -76,7 +79,9 @@ slave_read_only:1
 def emitted(text: str, databases: int = 0) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the samples of an INFO text."""
     scrape = Scrape(monotonic() + 60)
-    info.emit(scrape, info.parse(text), databases)
+    found = info.parse(text)
+    info.emit(scrape, found)
+    info.emit_keyspace(scrape, found.fields, databases)
 
     assert scrape.rejected is None
     return {metric.name: samples for metric, samples in scrape.samples.items()}
@@ -101,6 +106,13 @@ def test_plain_field(metric: str, value: float) -> None:
     assert {(): value} == emitted(PRIMARY)[metric]
 
 
+def test_counters_of_64_bits_are_exact() -> None:
+    """A counter has the value of the server, also where a float would be rounded."""
+    samples = emitted("total_net_output_bytes:18446744073709551615")
+
+    assert samples["redis_net_output_bytes_total"] == {(): 18446744073709551615}
+
+
 def test_absent_fields_give_no_samples() -> None:
     """What a server does not tell, or tells as no finite number, has no sample."""
     samples = emitted(PRIMARY)
@@ -112,7 +124,7 @@ def test_absent_fields_give_no_samples() -> None:
 
 def test_a_text_that_is_no_info_has_no_fields() -> None:
     """Lines without a colon are skipped, and a text without fields is empty."""
-    assert info.parse("HTTP/1.1 400 Bad Request\r\n# Server: x\r\n\r\n") == {}
+    assert info.parse("HTTP/1.1 400 Bad Request\r\n# Server: x\r\n\r\n") == info.Info()
 
 
 def test_instance_info_has_the_identity_as_labels() -> None:
@@ -129,6 +141,7 @@ def test_instance_info_has_the_identity_as_labels() -> None:
             "8afc0334",
             "42",
             "7f767c76",
+            "",
         ): 1
     }
 
@@ -218,13 +231,129 @@ def test_io_threads() -> None:
 )
 def test_version(text: str, version: tuple[int, ...]) -> None:
     """The version compares as numbers, and is empty where there is none."""
-    assert version == info.version(info.parse(text))
+    assert version == info.parse(text).facts.version
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("", info.Facts()),
+        ("redis_version:7.0.15\nrun_id:8afc", info.Facts((7, 0, 15), "8afc")),
+        ("cluster_enabled:0", info.Facts()),
+        ("cluster_enabled:1", info.Facts(has_cluster_info=True)),
+        ("cluster_enabled:1\ncluster_state:ok", info.Facts()),
+        ("valkey_version:8.0.9", info.Facts()),
+        ("valkey_version:9.1.2", info.Facts(has_commandlog=True)),
+        (
+            "sentinel_masters:1\nmaster0:name=mine,status=ok,address=10.0.0.1:6379\nmaster1:status=ok",
+            info.Facts(is_sentinel=True, masters=("mine",)),
+        ),
+    ],
+)
+def test_facts(text: str, facts: info.Facts) -> None:
+    """INFO tells what else the server can be asked."""
+    assert facts == info.parse(text).facts
 
 
 def test_server_time_is_in_milliseconds() -> None:
     """The server's clock comes from its own field, and is unknown without it."""
-    assert info.server_time(info.parse(PRIMARY)) == 1767225600250
-    assert info.server_time({}) is None
+    assert info.parse(PRIMARY).server_time() == 1767225600250
+    assert info.parse("").server_time() is None
+
+
+def test_valkey_names_its_mode_and_version_otherwise() -> None:
+    """The mode of a Valkey is where dashboards look for it, and its own version beside Redis'."""
+    (labels,) = emitted("redis_version:7.2.4\nserver_mode:cluster\nvalkey_version:9.1.2")[
+        "redis_instance_info"
+    ]
+
+    assert (labels[1], labels[3], labels[-1]) == ("7.2.4", "cluster", "9.1.2")
+
+
+def test_modules() -> None:
+    """Every loaded module is told, with those it uses, whose names have commas between them."""
+    text = """\
+module:name=search,ver=21005,api=1,filters=0,usedby=[],using=[ReJSON,graph],options=[handle-io-errors]
+module:name=ReJSON,ver=20810,api=1,filters=0,usedby=[search],using=[],options=[]
+"""
+
+    assert emitted(text)["redis_module_info"] == {
+        ("search", "21005", "1", "0", "[]", "[ReJSON,graph]"): 1,
+        ("ReJSON", "20810", "1", "0", "[search]", "[]"): 1,
+    }
+
+
+def test_what_replicas_have_not_acknowledged() -> None:
+    """A replica's lag in bytes is told once it is online: before, its offset says nothing."""
+    text = "master_repl_offset:100\n" + PRIMARY.partition("# Replication")[2]
+    lags = emitted(text)["redis_replica_lag_bytes"]
+
+    assert list(lags) == [("10.0.0.2", "6380", "online")]
+    assert emitted("master_repl_offset:100\nslave0:ip=a,port=1,state=online,offset=90")[
+        "redis_replica_lag_bytes"
+    ] == {("a", "1", "online"): 10}
+
+
+def test_fields_of_cluster_info() -> None:
+    """Numbers and states of CLUSTER INFO have its fields' names, but for those that had other ones."""
+    scrape = Scrape(monotonic() + 60)
+
+    info.emit_cluster(
+        scrape,
+        {
+            "cluster_state": "ok",
+            "cluster_slots_fail": "3",
+            "cluster_stats_messages_sent": "7",
+            "cluster_name": "mine",
+            "cluster_é l": "1",
+            "total": "2",
+        },
+    )
+
+    assert {metric.name: values for metric, values in scrape.samples.items()} == {
+        "redis_cluster_state": {(): 1},
+        "redis_cluster_slots_fail": {(): 3},
+        "redis_cluster_messages_sent_total": {(): 7},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "used_memory:1e999\nuptime_in_seconds:nan\nserver_time_usec:inf\nredis_version:99999999999999.x",
+        "used_memory:" + "9" * 400,
+        "used_memory\n:\n::\n=\n:1\n\0:\0\n# \n#",
+        "cmdstat_:\ncmdstat_get\ncmdstat_set:calls\ncmdstat_del:calls=,usec=x\nlatency_:p50=1",
+        "latency_percentiles_usec_get:p=1,px=2,p50=,=3\ncmdstat_get:calls=1,usec=2",
+        "latency_percentiles_usec_set:p50=1\ncmdstat_set:calls=1",
+        "errorstat_:count\nerrorstat_ERR:count=\ndb0:\ndb1:keys\ndb2:keys=x\ndbx:keys=1",
+        "slave0:\nslave1:ip=a\nslave2:offset=x,lag=y\nmaster_host:\nmaster_port:x\nmaster0:",
+        "sentinel_masters:1\nmaster0:\nmaster1:name=x\nmodule:\nmodule:name\nmodule:=,=",
+        "used_active_time_io_thread_x:1\nused_active_time_io_thread_1:x\ncluster_:1\ncluster_a b:1",
+        "used_memory:1\nused_memory:2\n# Mine\nmine_used_memory:3\nsearch_unheard_of:1",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_damaged_text(text: str) -> None:
+    """Rubbish, doubled and unheard-of fields, and numbers that are none, cost themselves alone."""
+    samples = emitted(text + "\nconnected_clients:7\n")
+
+    assert samples["redis_connected_clients"] == {(): 7}
+    assert all(map(math.isfinite, (v for values in samples.values() for v in values.values())))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted([*PLAIN, "cmdstat_x", "latency_percentiles_usec_x", "module"])),
+            st.text(st.sampled_from("=,:.p01e-[]xé\x85 "), max_size=12),
+        )
+    )
+)
+def test_no_text_is_too_odd(fields: list[tuple[str, str]]) -> None:
+    """Whatever the values are, all samples are well-formed."""
+    emitted("\n".join(f"{name}:{value}" for name, value in fields))
 
 
 def test_names_of_the_metrics_are_unique() -> None:

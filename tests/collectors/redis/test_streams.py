@@ -5,9 +5,10 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from bts_collectors.redis import streams
+from bts_collectors.redis import groups, streams
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.streams import RETRY, Streams
+from bts_collectors.redis.refusals import RETRY
+from bts_collectors.redis.streams import Streams
 from bts_collectors.redis.visit import Visit
 from bts_exporter import backlog
 
@@ -32,10 +33,12 @@ def stream(*, first: bytes | None = None, last: bytes | None = None, length: int
     ]  # fmt: skip
 
 
-def group(last_delivered: bytes, *, pending: int = 0, lag: int | None = None) -> list[Any]:
+def group(
+    last_delivered: bytes, *, consumers: int = 0, pending: int = 0, lag: int | None = None
+) -> list[Any]:
     """Return a group in a reply of XINFO GROUPS."""
     return [
-        b"name", b"g", b"consumers", 1, b"pending", pending,
+        b"name", b"g", b"consumers", consumers, b"pending", pending,
         b"last-delivered-id", last_delivered, b"entries-read", 4, b"lag", lag,
     ]  # fmt: skip
 
@@ -51,18 +54,24 @@ def values(visit: Visit) -> dict[str, float]:
 
 
 def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None:
-    """A group amid the stream needs a look at the first entry ahead of it and at its pending."""
+    """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
+    standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
         Streams(Names(["s"])).read(visit),
-        ([SCRIPT], [[[state, [group(identity(5000), pending=2, lag=5)]]]]),
+        ([SCRIPT], [[[state, [standing]]]]),
         (
-            [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1)],
-            [[[-1, identity(4000)]], [[identity(7000), b"c", 1, 1]]],
+            [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
+            [
+                [[-1, identity(4000), 1]],
+                [[identity(7000), b"c", 1, 3]],
+                [[b"name", b"c", b"pending", 2, b"idle", 2500]],
+            ],
         ),
     )
 
     assert values(visit) == {
+        "redis_stream_exists": 1,
         "redis_stream_length": 9,
         "redis_stream_groups": 1,
         "redis_stream_radix_tree_keys": 2,
@@ -72,14 +81,22 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
         "redis_stream_max_deleted_entry_id": 0,
         "redis_stream_first_entry_id": NEW_YEAR - 9000,
         "redis_stream_last_entry_id": NEW_YEAR - 1000,
+        "redis_stream_last_entry_age_seconds": 1,
         "redis_stream_group_consumers": 1,
         "redis_stream_group_messages_pending": 2,
         "redis_stream_group_last_delivered_id": NEW_YEAR - 5000,
         "redis_stream_group_entries_read": 4,
+        "redis_stream_group_entries_lost": 0,
         "redis_stream_group_lag": 5,
+        "redis_stream_group_lag_exact": 1,
         "redis_stream_group_lag_seconds": 4,
         "redis_stream_group_oldest_pending_age_seconds": 7,
+        "redis_stream_group_oldest_pending_deliveries": 3,
+        "redis_stream_group_consumers_stale": 0,
+        "redis_stream_group_consumer_max_idle_seconds": 2.5,
+        "redis_exporter_command_supported": 1,
         "messaging_published_messages_total": 9,
+        "messaging_consumed_messages_total": 4,
         "messaging_backlog_messages": 5,
         "messaging_in_flight_messages": 2,
         "messaging_consumers": 1,
@@ -89,55 +106,37 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
 
 
 def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
-    """Nothing waiting and nothing pending: one round, and zeros."""
+    """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    converse(
-        Streams(Names(["s"])).read(visit),
-        ([SCRIPT], [[[state, [group(identity(1000))]]]]),
-        ([], []),
-    )
+    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[state, [group(identity(1000))]]]]))
 
     found = values(visit)
     assert found["redis_stream_group_lag"] == 0
     assert found["redis_stream_group_lag_seconds"] == 0
     assert found["redis_stream_group_oldest_pending_age_seconds"] == 0
+    assert found["redis_stream_group_oldest_pending_deliveries"] == 0
+    assert found["redis_stream_group_consumers_stale"] == 0
 
 
-def test_an_uncounted_lag_is_absent_and_its_seconds_are_not(
-    visit: Visit, converse: Converse
-) -> None:
-    """Where counting is too long the messages are unknown, the age of the oldest is not."""
-    state = stream(first=identity(9000), last=identity(1000), length=9)
+def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse) -> None:
+    """Scripts of twenty streams, ten of them a round: nothing grows with the number of streams."""
+    names = [f"s{number}" for number in range(streams.WINDOW + 1)]
+    scripts = streams.WINDOW // streams.BATCH
     converse(
-        Streams(Names(["s"])).read(visit),
-        ([SCRIPT], [[[state, [group(identity(5000))]]]]),
-        ([SCRIPT], [[[-1, identity(4000)]]]),
+        Streams(Names(names)).read(visit),
+        ([SCRIPT] * scripts, [[[stream(), []]] * streams.BATCH] * scripts),
+        ([SCRIPT], [[[stream(), []]]]),
     )
 
-    found = values(visit)
-    assert "redis_stream_group_lag" not in found
-    assert "messaging_backlog_messages" not in found
-    assert found["messaging_lag_seconds"] == 4
+    assert len(visit.scrape.samples[streams.LENGTH]) == len(names)
 
 
-def test_entries_deleted_meanwhile_are_no_lag(visit: Visit, converse: Converse) -> None:
-    """A group whose entries ahead are gone at the second look lags by nothing."""
-    state = stream(first=identity(9000), last=identity(1000), length=9)
-    converse(
-        Streams(Names(["s"])).read(visit),
-        ([SCRIPT], [[[state, [group(identity(5000), lag=5)]]]]),
-        ([SCRIPT], [[[0, None]]]),
-    )
+def test_a_stream_that_is_not_there(visit: Visit, converse: Converse) -> None:
+    """A name without a key is no failure and has no length; that it is missing is told."""
+    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[b"none"]]))
 
-    assert values(visit)["redis_stream_group_lag"] == 0
-    assert values(visit)["messaging_lag_seconds"] == 0
-
-
-def test_a_stream_that_is_not_there_has_no_samples(visit: Visit, converse: Converse) -> None:
-    """A name without a key is no failure, and no zero."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[b"none"]]), ([], []))
-
-    assert visit.scrape.samples == {}
+    assert visit.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
+    assert streams.LENGTH not in visit.scrape.samples
     assert visit.losses == []
 
 
@@ -145,20 +144,19 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
     visit: Visit, converse: Converse
 ) -> None:
     """A list under a stream's name is a loss that names it; other streams are served."""
-    converse(
-        Streams(Names(["l", "s"])).read(visit), ([SCRIPT], [[b"list", [stream(), []]]]), ([], [])
-    )
+    converse(Streams(Names(["l", "s"])).read(visit), ([SCRIPT], [[b"list", [stream(), []]]]))
 
     assert [str(loss) for loss in visit.losses] == [
         "Redis at redis://example.net:6379 has a list named 'l', which `streams` asks for"
     ]
     assert visit.losses[0].reason == "protocol"
+    assert visit.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
     assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
 def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
     """Groups that may not be read leave the stream's own numbers."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[stream(), NOPERM]]]), ([], []))
+    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[stream(), NOPERM]]]))
 
     assert [loss.reason for loss in visit.losses] == ["noperm"]
     assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
@@ -166,9 +164,12 @@ def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
 
 def test_a_stream_that_may_not_be_read(visit: Visit, converse: Converse) -> None:
     """A refusal inside the script is a loss."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[NOPERM, NOPERM]]]), ([], []))
+    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[NOPERM, NOPERM]]]))
 
     assert [loss.reason for loss in visit.losses] == ["noperm"]
+
+
+ASKING = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
 
 
 def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> None:
@@ -176,27 +177,57 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    asking = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
-    plain = (asking, [b"stream", state, [group(identity(5000), lag=5)]])
+    plain = (ASKING, [b"stream", state, [group(identity(5000), lag=5)]])
+    place = f"({identity(5000).decode()}"
+    head = (
+        [("XRANGE", b"s", place, "+", "COUNT", 1)],
+        [[[identity(4000), [b"k", b"v"]]]],
+    )
 
-    converse(reader.read(visit), ([SCRIPT], [NOPERM]), plain, ([], []))
+    converse(reader.read(visit), ([SCRIPT], [NOPERM]), plain, head)
 
     assert values(visit)["redis_stream_group_lag"] == 5
-    assert "messaging_lag_seconds" not in values(visit)
+    assert values(visit)["messaging_lag_seconds"] == 4
+    assert values(visit)["redis_exporter_command_supported"] == 0
     assert visit.losses == []
     visit.scrape.samples.clear()
-    converse(reader.read(visit), ([], []), plain, ([], []))
+    converse(reader.read(visit), plain, head)
     now = RETRY
     visit.scrape.samples.clear()
-    converse(reader.read(visit), ([SCRIPT], [[[state, []]]]), ([], []))
+    converse(reader.read(visit), ([SCRIPT], [[[state, []]]]))
+    assert values(visit)["redis_exporter_command_supported"] == 1
+
+
+def test_streams_that_a_script_may_not_read(visit: Visit, converse: Converse) -> None:
+    """One forbidden key makes its batch plain for a while, and scripts go on for all others."""
+    now = 0.0
+    reader = Streams(Names(["s"]), clock=lambda: now)
+    forbidden = ReplyError("NOPERM No permissions to access a key")
+    plain = (ASKING, [forbidden, forbidden, forbidden])
+
+    converse(reader.read(visit), ([SCRIPT], [forbidden]), plain)
+    assert [loss.reason for loss in visit.losses] == ["noperm"]
+    converse(reader.read(visit), plain)
+    now = RETRY
+    converse(reader.read(visit), ([SCRIPT], [[[stream(), []]]]))
+
+
+def test_a_busy_server_is_asked_by_script_again(visit: Visit, converse: Converse) -> None:
+    """Somebody else's script that blocks the server is a loss, and no reason to do without scripts."""
+    reader = Streams(Names(["s"]))
+    busy = ReplyError("BUSY Redis is busy running a script.")
+
+    converse(reader.read(visit), ([SCRIPT], [busy]))
+    assert [loss.reason for loss in visit.losses] == ["loading"]
+    converse(reader.read(visit), ([SCRIPT], [[[stream(), []]]]))
 
 
 def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Converse) -> None:
     """Bytes that are no text are shown, not lost and not a failure."""
     names = Names(["*"], "stream")
-    names.walk(lambda _: [[b"0", [b"caf\xe9"]]], lambda: False)
+    names.add([b"caf\xe9"])
 
-    converse(Streams(names).read(visit), ([SCRIPT], [[[stream(), []]]]), ([], []))
+    converse(Streams(names).read(visit), ([SCRIPT], [[[stream(), []]]]))
 
     assert visit.scrape.samples[backlog.PUBLISHED] == {("redis", "caf\\xe9", ""): 9}
 
@@ -204,7 +235,43 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Convers
 def test_a_discovered_stream_that_is_gone_is_forgotten(visit: Visit, converse: Converse) -> None:
     """A name that a pattern matched is not asked for again once its key is gone."""
     names = Names(["*"], "stream")
-    names.walk(lambda _: [[b"0", [b"s"]]], lambda: False)
-    converse(Streams(names).read(visit), ([SCRIPT], [[b"none"]]), ([], []))
+    names.add([b"s"])
+    converse(Streams(names).read(visit), ([SCRIPT], [[b"none"]]))
 
     assert names.all() == []
+    assert streams.EXISTS not in visit.scrape.samples
+
+
+def test_what_is_gone_at_the_second_look_is_no_failure(visit: Visit, converse: Converse) -> None:
+    """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
+    gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    converse(
+        Streams(Names(["s"])).read(visit),
+        ([SCRIPT], [[[state, [group(identity(1000), consumers=1, pending=1)]]]]),
+        (
+            [("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
+            [gone, gone],
+        ),
+    )
+
+    assert visit.losses == []
+
+
+def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Converse) -> None:
+    """The next collection uses the same label values, and nothing is kept of what is gone."""
+    reader = Streams(Names(["s"]))
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    there = ([SCRIPT], [[[state, [group(identity(1000))]]]])
+
+    converse(reader.read(visit), there)
+    (before,) = visit.scrape.samples[groups.LAG]
+    visit.scrape.samples.clear()
+    converse(reader.read(visit), there)
+    (after,) = visit.scrape.samples[groups.LAG]
+    assert before is after
+
+    converse(reader.read(visit), ([SCRIPT], [[[state, []]]]))
+    assert reader._labels[b"s"].groups == {}
+    converse(reader.read(visit), ([SCRIPT], [[b"none"]]))
+    assert reader._labels == {}

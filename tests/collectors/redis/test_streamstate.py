@@ -7,12 +7,14 @@ from bts_collectors.redis.streamstate import (
     parse_id,
     parse_stream,
     plain_state,
+    spell_id,
 )
 
 
 def test_ids_compare_as_the_server_compares_them() -> None:
     """Ids are numbers, so that 9-0 comes before 10-0 and 5-9 before 5-10."""
     assert parse_id(b"1767225600000-12") == (1767225600000, 12)
+    assert spell_id((1767225600000, 12)) == "1767225600000-12"
     assert parse_id(b"9-0") < parse_id(b"10-0")
     assert parse_id(b"5-9") < parse_id(b"5-10")
     assert parse_id(b"18446744073709551615-18446744073709551615") == (

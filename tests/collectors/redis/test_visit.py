@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bts_collectors.redis.connection import Command
-from bts_collectors.redis.visit import Rounds, run, text
+from bts_collectors.redis.visit import Rounds, Visit, run, text
 
 
 def test_parts_share_their_round_trips() -> None:
@@ -42,3 +42,24 @@ def test_labels_from_bytes() -> None:
     """Names are UTF-8; what is not is shown escaped."""
     assert text("größe".encode()) == "größe"
     assert text(b"\xff\x00a") == "\\xff\x00a"
+
+
+NAMES = [b"a", b"b", b"{a}c", b"d", b"{a}e"]
+
+
+def test_batches_of_one_server(visit: Visit) -> None:
+    """On one server a command may name any keys together."""
+    assert visit.batches(NAMES, 2, lambda name: name) == [NAMES[:2], NAMES[2:4], NAMES[4:]]
+    assert visit.batches([], 2, lambda name: name) == []
+
+
+def test_batches_of_a_cluster(visit: Visit) -> None:
+    """In a cluster the keys that a command names share a slot."""
+    visit.clustered = True
+
+    assert visit.batches(NAMES, 2, lambda name: name) == [
+        [b"a", b"{a}c"],
+        [b"{a}e"],
+        [b"b"],
+        [b"d"],
+    ]

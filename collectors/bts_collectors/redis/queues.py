@@ -1,0 +1,170 @@
+"""Queues that libraries keep in Redis, or that are plain keys: how much is in them, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from hiredis import ReplyError
+
+from bts_collectors.redis.connection import Command, Reply
+from bts_collectors.redis.discovery import MOST_NAMES, Names
+from bts_collectors.redis.lag import age_seconds
+from bts_collectors.redis.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
+from bts_collectors.redis.preset import Depth, Lists, Preset, Sets, SortedSets, total
+from bts_collectors.redis.queuesettings import QueueSettings, Wanted
+from bts_collectors.redis.visit import Rounds, Visit, text, together
+from bts_exporter import Metric, backlog, gauge
+
+#: Queues read at a time: of some a whole message comes along, to tell its age.
+BATCH = 100
+
+_LIBRARIES = (Celery, Rq, Sidekiq, BullMQ, Dramatiq, Arq, Huey)
+_PLAIN = {"lists": Lists, "sets": Sets, "zsets": SortedSets}
+
+MESSAGES = gauge(
+    "redis_queue_messages",
+    "Messages or jobs of a queue by state: LLEN, ZCARD, SCARD, HLEN of the library's keys; an empty"
+    " queue stands for all of them together.",
+    ("library", "db", "queue", "state"),
+)
+OLDEST = gauge(
+    "redis_queue_oldest_age_seconds",
+    "Age of the message that is next in line, by the time that the library wrote into it; 0 when"
+    " there is none.",
+    ("library", "db", "queue"),
+)
+METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST)
+
+
+class _Queue(NamedTuple):
+    """A queue to read."""
+
+    preset: Preset
+    name: bytes
+    #: Whether no other setting tells the vocabulary of it already.
+    is_first: bool
+
+
+class Queues:
+    """Reads the queues that the settings want."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        """Take the settings."""
+        self._presets: list[Preset] = []
+        #: What to look for in the key space, by setting.
+        self.names: dict[str, Names] = {}
+        for setting, kind, wanted in _chosen(settings):
+            preset = kind(wanted)
+            self._presets.append(preset)
+            self.names[f"queues.{setting}"] = preset.found
+
+    def read(self, visit: Visit) -> Rounds:
+        """Emit all queues."""
+        members: dict[Preset, Sequence[bytes]] = {}
+        registering = [preset for preset in self._presets if preset.registered]
+        if registering:
+            replies = yield [("SMEMBERS", preset.registered) for preset in registering]
+            for preset, reply in zip(registering, replies, strict=True):
+                if isinstance(reply, ReplyError):
+                    visit.refused("SMEMBERS", reply)
+                else:
+                    members[preset] = sorted(reply)[:MOST_NAMES]
+        parts = [_read_rest(visit, preset) for preset in self._presets]
+        parts += [_read(visit, queue) for queue in self._queues(members)]
+        for start in range(0, len(parts), BATCH):
+            yield from together(parts[start : start + BATCH])
+
+    def _queues(self, members: dict[Preset, Sequence[bytes]]) -> Iterator[_Queue]:
+        seen: set[tuple[str, bytes]] = set()
+        told: set[bytes] = set()
+        for preset in self._presets:
+            for name in preset.queues(members.get(preset, ())):
+                # A key that was a list and is a sorted set now is kept by both settings for a while.
+                if (preset.library, name) not in seen:
+                    yield _Queue(preset, name, preset.destination(name) not in told)
+                    seen.add((preset.library, name))
+                    told.add(preset.destination(name))
+
+
+def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[Preset], Wanted]]:
+    """Yield the settings that want something; libraries first, since they know more of a key."""
+    for library in _LIBRARIES:
+        wanted: Wanted = getattr(settings, library.library)
+        if wanted.on:
+            yield library.library, library, wanted
+    for setting, plain in _PLAIN.items():
+        if names := getattr(settings, setting):
+            yield setting, plain, Wanted(names=names)
+
+
+def _read(visit: Visit, queue: _Queue) -> Rounds:
+    look = queue.preset.look(queue.name, visit.now)
+    try:
+        commands = next(look)
+        while True:
+            replies = yield commands
+            pairs = zip(commands, replies, strict=True)
+            commands = look.send([_known(visit, queue, *pair) for pair in pairs])
+    except StopIteration as end:
+        _emit(visit, queue, end.value)
+
+
+def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply:
+    """Return a reply, None for a refusal."""
+    if not isinstance(reply, ReplyError):
+        return reply
+    found, key = queue.preset.found, command[1]
+    if str(reply).startswith("WRONGTYPE") and key in found.all():
+        # What a pattern found has become something else since.
+        found.forget(key)
+    else:
+        visit.refused(str(command[0]), reply)
+    return None
+
+
+def _emit(visit: Visit, queue: _Queue, depth: Depth) -> None:
+    labels = (queue.preset.library, visit.db, text(queue.name))
+    for state, count in depth.states.items():
+        if count is not None:
+            visit.scrape.emit(MESSAGES, count, *labels, state)
+    waiting = total((depth.states.get("ready"), depth.states.get("paused", 0)))
+    seconds = _age(depth, waiting, visit.now)
+    if seconds is not None:
+        visit.scrape.emit(OLDEST, seconds, *labels)
+    if queue.is_first:
+        _emit_common(visit, queue, waiting, depth.states.get("active"), seconds)
+
+
+def _emit_common(
+    visit: Visit, queue: _Queue, waiting: int | None, active: int | None, seconds: float | None
+) -> None:
+    emit = visit.scrape.emit
+    common = ("redis", text(queue.preset.destination(queue.name)), "")
+    if waiting is not None:
+        emit(backlog.BACKLOG, waiting, *common)
+    if active is not None:
+        emit(backlog.IN_FLIGHT, active, *common)
+    if seconds is not None:
+        emit(backlog.LAG_SECONDS, seconds, *common)
+        emit(backlog.LAG_METHOD, 1, *common, "message_time")
+
+
+def _age(depth: Depth, waiting: int | None, now: int | None) -> float | None:
+    if not depth.timed or waiting is None:
+        return None
+    if not waiting:
+        return 0.0
+    return None if depth.oldest is None else age_seconds((int(depth.oldest * 1000), 0), now)
+
+
+def _read_rest(visit: Visit, preset: Preset) -> Rounds:
+    rest = preset.rest()
+    replies = yield [(each.command, each.key) for each in rest]
+    for each, reply in zip(rest, replies, strict=True):
+        if isinstance(reply, ReplyError):
+            visit.refused(each.command, reply)
+            continue
+        visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
+        if each.state == "active":
+            visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", text(each.key), "")

@@ -1,0 +1,143 @@
+"""What one server tells of itself: INFO and all that is asked beside it, in one round trip once it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from hiredis import ReplyError
+
+from bts_collectors.redis import clients, info, latency, sentinelstate, serverconfig, slowlog
+from bts_collectors.redis.connection import Command, Reply
+from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis.info import Facts, Info
+from bts_collectors.redis.refusals import SUPPORTED, Refusals
+from bts_collectors.redis.visit import Rounds, Visit, text
+from bts_exporter import Scrape
+
+_INFO: Command = ("INFO", "everything")
+_WITH_HISTOGRAMS = (7,)
+#: What emits the reply to a question that stands for itself.
+_EMITS: Mapping[str, Callable[[Scrape, Reply], None]] = MappingProxyType(
+    {
+        "client|list": clients.emit,
+        "latency|latest": latency.emit_spikes,
+        "slowlog|get": slowlog.emit_latest,
+        "slowlog|len": slowlog.emit_length,
+    }
+)
+
+METRICS = (
+    SUPPORTED,
+    info.METRICS,
+    serverconfig.METRICS,
+    slowlog.METRICS,
+    latency.METRICS,
+    clients.METRICS,
+    sentinelstate.METRICS,
+)
+
+
+class Server:
+    """Reads one server; remembers what it is and what it refuses."""
+
+    def __init__(self, *, clients: bool, latency_histograms: bool) -> None:
+        """Say whether to ask for CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
+        self._clients = clients
+        self._latency_histograms = latency_histograms
+        self._refusals = Refusals()
+        self._facts: Facts | None = None
+        self._databases = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether `read` takes one round, since INFO told before what else can be asked."""
+        return self._facts is not None
+
+    def read(self, visit: Visit) -> Rounds:
+        """Emit all there is but the contents; tell `visit` the server's version and time."""
+        known = self._facts
+        if known is None:
+            (reply,) = yield (_INFO,)
+            found = _take_info(visit, reply)
+            asked = self._questions(found.facts)
+            replies = yield _flat(asked)
+        else:
+            visit.version = known.version
+            asked = self._questions(known)
+            reply, *replies = yield (_INFO, *_flat(asked))
+            found = _take_info(visit, reply)
+        rest = iter(replies)
+        for name, commands in asked.items():
+            self._take(visit, found, name, {command: next(rest) for command in commands})
+        self._refusals.emit(visit.scrape)
+        info.emit_keyspace(visit.scrape, found.fields, self._databases)
+        self._facts = found.facts
+        if known is not None and known.run_id != found.facts.run_id:
+            self._refusals.forget()
+
+    def _questions(self, facts: Facts) -> dict[str, Sequence[Command]]:
+        """Return what to ask beside INFO, by the name that ACLs have for it."""
+        asked: dict[str, Sequence[Command]] = {}
+        if facts.is_sentinel:
+            asked["sentinel"] = sentinelstate.ask(facts.masters)
+        else:
+            asked["config|get"] = serverconfig.ask(facts)
+            asked["slowlog|len"] = [("SLOWLOG", "LEN")]
+            asked["slowlog|get"] = [("SLOWLOG", "GET", 1)]
+            asked["latency|latest"] = [("LATENCY", "LATEST")]
+            if self._latency_histograms and facts.version >= _WITH_HISTOGRAMS:
+                asked["latency|histogram"] = [("LATENCY", "HISTOGRAM")]
+            if facts.has_cluster_info:
+                asked["cluster|info"] = [("CLUSTER", "INFO")]
+            if facts.has_commandlog:
+                asked["commandlog|len"] = [("COMMANDLOG", "LEN", k) for k in slowlog.COMMANDLOGS]
+        if self._clients:
+            asked["client|list"] = [("CLIENT", "LIST")]
+        return {name: asked[name] for name in asked if self._refusals.expects(name)}
+
+    def _take(self, visit: Visit, found: Info, name: str, replies: dict[Command, Reply]) -> None:
+        scrape, reply = visit.scrape, next(iter(replies.values()))
+        if isinstance(reply, ReplyError):
+            self._refusals.refused(name, reply)
+            return
+        self._refusals.answered(name)
+        if name in _EMITS:
+            _EMITS[name](scrape, reply)
+        match name:
+            case "config|get":
+                settings = serverconfig.parse(replies.values())
+                self._databases = serverconfig.databases(settings)
+                serverconfig.emit(scrape, settings)
+            case "latency|histogram":
+                latency.emit_durations(scrape, reply, found.total_usec())
+            case "cluster|info":
+                told = info.parse(text(reply)).fields if type(reply) is bytes else {}
+                info.emit_cluster(scrape, {n: told[n] for n in told if n not in found.fields})
+            case "commandlog|len":
+                slowlog.emit_commandlogs(scrape, replies.values())
+            case "sentinel":
+                sentinelstate.emit(scrape, replies)
+
+
+def _take_info(visit: Visit, reply: Reply) -> Info:
+    """Emit INFO; a user who may not see it loses it alone."""
+    if isinstance(reply, ReplyError):
+        error = refusal(visit.url, "INFO", reply)
+        if error.reason != "noperm":
+            raise error
+        visit.losses.append(error)
+        return Info()
+    found = info.parse(text(reply) if type(reply) is bytes else "")
+    if "redis_version" not in found.fields:
+        raise unexpected(visit.url, "answers INFO with something else than Redis does")
+    visit.version = found.facts.version
+    visit.now = found.server_time()
+    info.emit(visit.scrape, found)
+    if found.facts.is_sentinel:
+        sentinelstate.emit_info(visit.scrape, found)
+    return found
+
+
+def _flat(asked: Mapping[str, Sequence[Command]]) -> list[Command]:
+    return [command for commands in asked.values() for command in commands]

@@ -1,0 +1,62 @@
+"""How to speak TLS to a target: one shape of settings for all collectors, named as Prometheus' tls_config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bts_exporter.errors import TargetError
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whom to trust, and who we are; without any of it the system's certificates are trusted."""
+
+    #: Certificates of the authorities to trust, in place of the system's; PEM.
+    ca_file: str | None = None
+    #: Our own certificate with its chain, where the target asks for one; PEM.
+    cert_file: str | None = None
+    #: The key of `cert_file`, without a passphrase; PEM.
+    key_file: str | None = None
+    #: The name that the target's certificate must have, where it is not the host of the address.
+    server_name: str | None = None
+    #: Whether to take any certificate: for tests alone, as anybody on the way can then read along.
+    insecure_skip_verify: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if (self.cert_file is None) != (self.key_file is None):
+            msg = "cert_file and key_file belong together"
+            raise ValueError(msg)
+
+    def context(self) -> ssl.SSLContext:
+        """Return a new context; the files are read here, so that renewed ones count at once.
+
+        TargetError (tls) that names the file which cannot be used. OpenSSL is loaded here and not
+        before: it costs 5 MB.
+        """
+        import ssl  # noqa: PLC0415  # see above
+
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise _unusable(error, ca_file=self.ca_file) from error
+        if self.insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file is not None:
+            try:
+                # For want of a passphrase OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+            except OSError as error:
+                files = {"cert_file": self.cert_file, "key_file": self.key_file}
+                raise _unusable(error, **files) from error
+        return context
+
+
+def _unusable(error: OSError, **files: str | None) -> TargetError:
+    which = " with ".join(f"{setting} {file}" for setting, file in files.items())
+    return TargetError("tls", f"{which} cannot be used: {error.strerror or error}")

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bts_exporter import TargetError, TLSConfig
+from servers import need
+from servers.certificates import Certificates
+
+
+def test_by_default_the_system_is_trusted() -> None:
+    """Without settings a certificate must be signed by who the system trusts, for the host's name."""
+    context = TLSConfig().context()
+
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_an_authority_instead_of_the_systems(certificates: Certificates) -> None:
+    """With ca_file nobody else is trusted."""
+    (authority,) = TLSConfig(ca_file=str(certificates.ca)).context().get_ca_certs()
+
+    assert authority["subject"] == ((("commonName", "ca"),),)
+
+
+def test_no_verification() -> None:
+    """Who asks for it gets no check of the certificate at all."""
+    context = TLSConfig(insecure_skip_verify=True).context()
+
+    assert context.verify_mode is ssl.CERT_NONE
+    assert not context.check_hostname
+
+
+@pytest.mark.parametrize("one", ["cert_file", "key_file"])
+def test_certificate_and_key_belong_together(one: str) -> None:
+    """One without the other is an error of the settings."""
+    with pytest.raises(ValueError, match="cert_file and key_file belong together"):
+        TLSConfig(**{one: "/client.pem"})
+
+
+def test_unknown_keys_are_refused() -> None:
+    """A misspelled setting is not passed over."""
+    with pytest.raises(msgspec.ValidationError, match="cafile"):
+        msgspec.convert({"cafile": "/ca.pem"}, TLSConfig)
+
+
+def test_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -> None:
+    """What is wrong with a file is told with its setting and name, and is a failure of TLS."""
+    missing = str(tmp_path / "missing.pem")
+    cert, key = str(certificates.client), str(certificates.client_key)
+    wrong = {
+        f"ca_file {missing} cannot be used: No such file": TLSConfig(ca_file=missing),
+        f"ca_file {key} cannot be used: ": TLSConfig(ca_file=key),
+        f"cert_file {cert} with key_file {missing} cannot be used: No such file": TLSConfig(
+            cert_file=cert, key_file=missing
+        ),
+        f"key_file {certificates.server_key} cannot be used: ": TLSConfig(
+            cert_file=cert, key_file=str(certificates.server_key)
+        ),
+    }
+    for message, config in wrong.items():
+        with pytest.raises(TargetError) as caught:
+            config.context()
+        assert message in str(caught.value)
+        assert caught.value.reason == "tls"
+
+
+def test_a_key_with_a_passphrase_asks_nobody(certificates: Certificates, tmp_path: Path) -> None:
+    """An encrypted key is a failure, not a question on the terminal that waits for an answer."""
+    locked = tmp_path / "locked.key"
+    argv = [need("openssl", "openssl"), "ec", "-aes256", "-passout", "pass:abcd"]
+    files = ["-in", str(certificates.client_key), "-out", str(locked)]
+    subprocess.run([*argv, *files], check=True, capture_output=True)
+
+    with pytest.raises(TargetError, match="cannot be used"):
+        TLSConfig(cert_file=str(certificates.client), key_file=str(locked)).context()
+
+
+def test_renewed_files_count_at_once(certificates: Certificates, tmp_path: Path) -> None:
+    """Files are read for every context: a certificate that was renewed needs no restart."""
+    file = tmp_path / "ca.pem"
+    config = TLSConfig(ca_file=str(file))
+    with pytest.raises(TargetError):
+        config.context()
+
+    file.write_bytes(certificates.ca.read_bytes())
+
+    assert len(config.context().get_ca_certs()) == 1

@@ -1,0 +1,204 @@
+"""The Redis collector and a cluster: each key once, whatever node has it, and whatever happens to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from bts_collectors.redis.slots import slot_of
+from bts_exporter import testing
+from servers import wait_until
+from servers.redis import (
+    MakeCollector,
+    RedisServer,
+    calls,
+    failure,
+    ports_of,
+    reason_when_stopped,
+)
+from servers.redis_groups import RedisCluster
+
+pytestmark = pytest.mark.live
+
+#: Names that are spread over the three primaries of a cluster.
+SPREAD = ("a", "b", "c", "{b}d", "e", "f")
+SIZES = {("db0", name): size for size, name in enumerate(SPREAD, 1)}
+LAGS = {("db0", f"s:{name}", "g"): 1 for name in SPREAD}
+SETTINGS: dict[str, Any] = {
+    "cluster": True,
+    "keys": ("a", "b", "[c-f]", "{b}*"),
+    "streams": ("s:a", "s:*"),
+}
+
+
+@pytest.fixture
+def filled(redis_cluster: RedisCluster) -> RedisCluster:
+    """Give a cluster with a list and a stream of one group under each of the names, on all primaries."""
+    for size, name in enumerate(SPREAD, 1):
+        redis_cluster.owner(name).client.rpush(name, *range(size))
+        stream = redis_cluster.owner(f"s:{name}").client
+        stream.xadd(f"s:{name}", {"n": 1})
+        stream.xgroup_create(f"s:{name}", "g", "0")
+    redis_cluster.wait_for_replicas()
+    return redis_cluster
+
+
+def keys_of(samples: testing.Samples) -> tuple[dict[Any, float], dict[Any, float]]:
+    """Return the sizes of lists and the lags of groups."""
+    return samples["redis_key_size"], samples["redis_stream_group_lag"]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_each_key_of_a_cluster_once(
+    filled: RedisCluster, redis_collector: MakeCollector, place: int
+) -> None:
+    """Whatever node the address is of, a replica too, keys of all primaries are there, each once."""
+    node = filled.nodes[place]
+
+    samples = testing.collect(redis_collector(node.url, **SETTINGS))
+
+    assert keys_of(samples) == (SIZES, LAGS)
+    assert ports_of(samples) == {str(node.port)}
+    up = {(f"127.0.0.1:{primary.port}",): 1 for primary in filled.primaries()}
+    assert samples["redis_cluster_node_up"] == up
+
+
+def test_names_of_a_cluster_are_looked_for_on_replicas(
+    filled: RedisCluster, redis_collector: MakeCollector
+) -> None:
+    """Where a primary has a replica it is spared the search."""
+    first, *_ = filled.nodes
+
+    samples = testing.collect(redis_collector(first.url, **SETTINGS))
+
+    assert keys_of(samples) == (SIZES, LAGS)
+    assert calls(first.client, "scan") == 0
+
+
+def test_a_key_elsewhere(filled: RedisCluster, redis_collector: MakeCollector) -> None:
+    """Without `cluster` only the keys of the node are served, and those elsewhere told of."""
+    node = filled.owner("a")
+
+    samples, error = failure(redis_collector(node.url, keys=SPREAD))
+
+    assert "with `cluster: true` all nodes are asked" in str(error)
+    own = {labels: size for labels, size in SIZES.items() if filled.owner(labels[1]) is node}
+    assert samples["redis_key_size"] == own
+
+
+def test_no_cluster(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
+    """A server that is no part of a cluster is served, and the setting is told to be wrong."""
+    redis_server.client.rpush("queue", 1)
+
+    samples, error = failure(redis_collector(redis_server.url, cluster=True, keys=("queue",)))
+
+    assert "leave `cluster` out" in str(error)
+    assert samples["redis_key_size"] == {("db0", "queue"): 1}
+
+
+@contextmanager
+def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
+    """Give what moves a key to another node with its slot half there; at the end all is as it was."""
+    source = cluster.owner(key)
+    target = next(node for node in cluster.primaries() if node is not source)
+    slot = slot_of(key.encode())
+
+    def set_slot(node: RedisServer, *words: object) -> None:
+        node.client.execute_command("CLUSTER", "SETSLOT", slot, *words)
+
+    def move(there: RedisServer, here: RedisServer) -> None:
+        set_slot(there, "IMPORTING", cluster.id_of(here))
+        set_slot(here, "MIGRATING", cluster.id_of(there))
+        names = here.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        here.client.execute_command(
+            *("MIGRATE", "127.0.0.1", there.port, "", 0, 20_000, "KEYS", *names)
+        )
+
+    def settle(owner: RedisServer) -> None:
+        for node in cluster.primaries():
+            set_slot(node, "NODE", cluster.id_of(owner))
+
+    move(target, source)
+    try:
+        yield lambda: settle(target)
+    finally:
+        settle(target)
+        move(source, target)
+        settle(source)
+
+
+def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector) -> None:
+    """While a slot is on its way, and when it has a new owner, its keys are served all the time."""
+    one = redis_collector(filled.nodes[0].url, **SETTINGS)
+    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+
+    with moving(filled, "b") as settle:
+        on_its_way = testing.collect(one)
+        settle()
+        settled = [testing.collect(one) for _ in range(2)]
+
+    assert keys_of(on_its_way) == (SIZES, LAGS)
+    assert [keys_of(samples) for samples in settled] == [(SIZES, LAGS)] * 2
+
+
+def test_a_failover_within_a_cluster(filled: RedisCluster, redis_collector: MakeCollector) -> None:
+    """When a replica becomes the primary, and back, keys are served from there."""
+    one = redis_collector(filled.nodes[1].url, **SETTINGS)
+    testing.collect(one)
+    for place, before in ((3, 0), (0, 3)):
+        replica, primary = filled.nodes[place], filled.nodes[before]
+        filled.wait_for_replicas()
+        replica.client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+        wait_until(lambda: primary.client.role()[0] == b"slave", "the other has stepped back", 60)  # noqa: B023
+        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_node_that_hangs(
+    filled: RedisCluster, redis_collector: MakeCollector, place: int
+) -> None:
+    """A primary that hangs costs its own keys, in bounded time; also if it is the address's own."""
+    one = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(one)
+    hanging = filled.nodes[place]
+    own = {labels for labels in SIZES if filled.owner(labels[1]) is hanging}
+    hanging.freeze()
+    try:
+        samples, error = failure(one, seconds=5)
+    finally:
+        hanging.thaw()
+
+    assert error.reason == "timeout"
+    assert own
+    assert samples["redis_key_size"].keys() == SIZES.keys() - own
+    assert samples["redis_up"] == {(): place != 0}
+    nodes = samples["redis_cluster_node_up"]
+    assert [node for (node,), up in nodes.items() if not up] == [f"127.0.0.1:{hanging.port}"]
+    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+
+
+def test_stop_ends_a_collection_from_a_cluster(
+    filled: RedisCluster, redis_collector: MakeCollector
+) -> None:
+    """A collection that waits for a frozen node of a cluster ends as soon as the collector is stopped."""
+    one = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(one)
+    filled.nodes[1].freeze()
+    try:
+        assert reason_when_stopped(one) == "unreachable"
+    finally:
+        filled.nodes[1].thaw()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a", "{a}b", "a{b}c{d}", "{}a", "{", "a}b{c", "größe", "{{a}}"]
+)
+def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
+    """The slot of a name is the one that the server computes."""
+    told = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
+
+    assert slot_of(name.encode()) == told
