@@ -5,7 +5,7 @@ RUN python -m venv --without-pip /opt/bts-exporter \
 
 FROM python:3.13-slim
 COPY --from=build /opt/bts-exporter /opt/bts-exporter
-ENV MALLOC_ARENA_MAX=2 PYTHONDONTWRITEBYTECODE=1
+ENV MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=1048576 PYTHONDONTWRITEBYTECODE=1
 USER 65534:65534
 EXPOSE 19100
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \

@@ -30,7 +30,8 @@ PROMETHEUS = {
 HOST_ONLY = "plugins: none\ncollectors:\n  host:\n"
 
 _LIBC = ctypes.CDLL(None)
-_OURS = {"MALLOC_ARENA_MAX": "2"}  # as systemd/bts-exporter.service and Dockerfile set it
+# As systemd/bts-exporter.service and Dockerfile set it.
+_OURS = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 
 class Spread(NamedTuple):

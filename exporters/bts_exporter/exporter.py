@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from bts_exporter.errors import ExporterError
 from bts_exporter.exposition import Format, Prefixes, Source, compress, render
@@ -32,6 +33,13 @@ class _Flight:
         self.page: Future[bytes] = Future()
 
 
+class Shown(NamedTuple):
+    """What the status page shows of a collection."""
+
+    duration: float
+    series: int
+
+
 class Exporter:
     """Turns the collectors in force into pages."""
 
@@ -47,7 +55,7 @@ class Exporter:
         self.reloaded_at = 0.0
         self.scrapes = 0
         self.scrapes_refused = 0
-        self.last: dict[Runner, Snapshot] = {}
+        self.last: dict[Runner, Shown] = {}
         self._max_scrapes = max_scrapes
         self._own_metrics = own_metrics
         self._process = ProcessMetrics()
@@ -93,10 +101,12 @@ class Exporter:
         return flight.page.result()
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keep what the status page shows of the last collections."""
+        """Keep what the status page shows of the last collections, without their samples."""
         # A scrape from before a reload must not keep collectors alive that are gone.
         here = set(self.collectors.runners)
-        self.last.update({shot.runner: shot for shot in snapshots if shot.runner in here})
+        for shot in snapshots:
+            if shot.runner in here:
+                self.last[shot.runner] = Shown(shot.duration, shot.series)
 
     def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
         with self._lock:

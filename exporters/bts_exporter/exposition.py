@@ -1,22 +1,25 @@
 """Samples become bytes: text 0.0.4 for everybody, OpenMetrics 1.0 for who asks.
 
-What makes it fast: the `name{labels} ` in front of a value is rendered once in a series' life.
+What makes it fast: the `{labels} ` in front of a value is rendered once in a series' life.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from operator import itemgetter
+from typing import NamedTuple
 
 from bts_exporter.plugin import Key, Kind, Metric, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
+#: As many become bytes before there are more, since they take several times as much as text.
+_MANY_LINES = 1000
 
 
 class Format(Enum):
@@ -26,42 +29,56 @@ class Format(Enum):
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
+class _Series(NamedTuple):
+    """Series of a metric in the order of its samples."""
+
+    keys: list[Key]
+    #: What stands between name and value, such as `{path="/"} `; a compound's suffix in front.
+    tails: list[str]
+
+
 class Prefixes:
-    """The rendered `name{labels} ` of every series that one collector exposes."""
+    """What is rendered of every series that one collector exposes, from one page to the next.
+
+    Metrics with the same labels share it: it is most of the memory that many series take.
+    """
 
     def __init__(self, constant: Mapping[str, str] | None = None) -> None:
         """Give the labels that every series of the collector gets."""
         self._constant = dict(constant or {})
-        self._by_metric: dict[Metric, dict[Key, str]] = {}
+        self._by_metric: dict[Metric, _Series] = {}
+        #: What this page had last of the metrics with these labels.
+        self._by_labels: dict[tuple[str, ...], _Series] = {}
 
     def lines(self, metric: Metric, samples: Mapping[Key, float]) -> list[str]:
         """Return a line a sample; series that are gone are forgotten."""
-        known = self._by_metric.get(metric)
-        if known is None:
-            known = self._by_metric[metric] = {}
-        try:
-            lines = _lines(known, samples)
-        except KeyError:
-            self._render_new(metric, samples, known)
-            lines = _lines(known, samples)
-        if len(known) > len(samples):
-            self._by_metric[metric] = {key: known[key] for key in samples}
-        return lines
+        keys = list(samples)
+        series = self._by_metric.get(metric)
+        if series is None or series.keys != keys:
+            series = self._by_metric[metric] = self._series(metric, keys, series)
+        if not metric.compound:
+            self._by_labels[metric.labels] = series
+        return _lines(metric.name, series.tails, samples.values())
 
     def keep_only(self, metrics: Mapping[Metric, object]) -> None:
-        """Forget the series of every metric that is not among `metrics`."""
+        """Begin a page: forget the series of every metric that is not among `metrics`."""
+        self._by_labels.clear()
         if self._by_metric.keys() != metrics.keys():
             for gone in self._by_metric.keys() - metrics.keys():
                 del self._by_metric[gone]
 
-    def _render_new(
-        self, metric: Metric, samples: Mapping[Key, float], known: dict[Key, str]
-    ) -> None:
-        for key in samples:
-            if key not in known:
-                known[key] = self._prefix(metric, key)
+    def _series(self, metric: Metric, keys: list[Key], before: _Series | None) -> _Series:
+        """Return the series of `keys`, rendered as far as neither the last page nor this one did."""
+        alike = self._by_labels.get(metric.labels)
+        if alike is not None and alike.keys == keys:
+            return alike
+        known: dict[Key, str] = {}
+        for series in (before, alike):
+            if series is not None:
+                known.update(zip(*series, strict=True))
+        return _Series(keys, [known.get(key) or self._tail(metric, key) for key in keys])
 
-    def _prefix(self, metric: Metric, key: Key) -> str:
+    def _tail(self, metric: Metric, key: Key) -> str:
         suffix, values, bound = "", key, ""
         if metric.compound:
             suffix, values = key[0], key[1 : metric.width + 1]
@@ -72,9 +89,9 @@ class Prefixes:
         if bound:
             pairs.append(("le" if metric.kind is Kind.HISTOGRAM else "quantile", bound))
         if not pairs:
-            return f"{metric.name}{suffix} "
+            return f"{suffix} "
         labels = ",".join([f'{name}="{_label_value(value)}"' for name, value in pairs])
-        return f"{metric.name}{suffix}{{{labels}}} "
+        return f"{suffix}{{{labels}}} "
 
 
 @dataclass(slots=True)
@@ -99,6 +116,7 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
         source.prefixes.keep_only(there)
         for metric in there:
             families.setdefault(metric.name, []).append((metric, source))
+    parts: list[bytes] = []
     lines: list[str] = []
     for members in families.values():
         first, source = members[0]
@@ -110,9 +128,12 @@ def render(sources: Iterable[Source], form: Format) -> bytes:
             lines += source.prefixes.lines(first, source.samples[first])
         else:
             lines += _family(members)
-    lines.append("# EOF\n" if form is Format.OPENMETRICS else "")
-    # Whole numbers without Python's .0; headers end otherwise.
-    return "\n".join(lines).replace(".0\n", "\n").encode("utf-8", "replace")
+        if len(lines) > _MANY_LINES:
+            parts.append(_encoded(lines))
+            lines.clear()
+    if form is Format.OPENMETRICS:
+        lines.append("# EOF")
+    return b"".join((*parts, _encoded(lines)))
 
 
 def compress(page: bytes) -> bytes:
@@ -159,19 +180,25 @@ def _family(members: list[tuple[Metric, Source]]) -> list[str]:
     return lines
 
 
-def _lines(known: dict[Key, str], samples: Mapping[Key, float]) -> list[str]:
-    if len(samples) == 1:
-        [(key, value)] = samples.items()
+def _lines(name: str, tails: list[str], values: Collection[float]) -> list[str]:
+    if len(tails) == 1:
+        [value] = values
         usual = -_LARGE < value < _LARGE
-        return [known[key] + (repr(value) if usual else _special(value))]
+        return [f"{name}{tails[0]}{value!r}" if usual else name + tails[0] + _special(value)]
     try:
         # From 0.0, so that integers beyond floating point cannot cancel each other out.
-        finite = math.isfinite(sum(samples.values(), 0.0))
+        finite = math.isfinite(sum(values, 0.0))
     except OverflowError:
         finite = False
     if finite:
-        return [f"{known[key]}{value!r}" for key, value in samples.items()]
-    return [known[key] + _special(value) for key, value in samples.items()]
+        return [f"{name}{tail}{value!r}" for tail, value in zip(tails, values, strict=True)]
+    return [name + tail + _special(value) for tail, value in zip(tails, values, strict=True)]
+
+
+def _encoded(lines: list[str]) -> bytes:
+    # Whole numbers without Python's .0; headers end otherwise.
+    text = "\n".join([*lines, ""]).replace(".0\n", "\n")
+    return text.encode("utf-8", "replace")
 
 
 def _special(value: float) -> str:

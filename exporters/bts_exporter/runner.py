@@ -262,6 +262,10 @@ class Runner:
 
     def look(self, run: Run) -> Snapshot:
         """Return what `run` has to show now."""
+        with self._lock:
+            # Whoever else waits for it has it; ended, it would only keep its samples alive.
+            if self.current is run and run.ended and not run.nothing_to_read:
+                self.current = None
         return run.snapshot()
 
     def start(self) -> None:

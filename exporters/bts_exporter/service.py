@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -26,6 +27,10 @@ from bts_exporter.routes import Routes
 from bts_exporter.server import Server, listen
 
 log = logging.getLogger("bts_exporter.service")
+
+#: How many more containers there may be before circles among them are looked for. With Python's 700
+#: a scrape of ten thousand streams is held up 250 times, a tenth of its time, though it makes none.
+_GARBAGE = 10_000
 
 _T = TypeVar("_T")
 
@@ -106,6 +111,7 @@ class Service:
 
     def run(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve until a signal says stop; ConfigError or ServeError when it cannot begin."""
+        gc.set_threshold(_GARBAGE)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -376,17 +377,25 @@ def test_last_collections_are_remembered() -> None:
         assert exporter.last == {}
         page(exporter)
 
-        assert {runner.name: shot.series for runner, shot in exporter.last.items()} == {
+        assert {runner.name: shown.series for runner, shown in exporter.last.items()} == {
             "one": 1,
             "two": 1,
         }
 
 
+def test_samples_are_not_kept() -> None:
+    """Between two scrapes nothing holds what a large collection found."""
+    scrapes: list[weakref.ref[Scrape]] = []
+    with exporting(("one", Stub(lambda scrape: scrapes.append(weakref.ref(scrape))))) as exporter:
+        page(exporter)
+
+        wait_until(lambda: scrapes[0]() is None, "it is let go of")
+
+
 def test_collectors_that_are_gone_are_not_remembered() -> None:
     """A scrape that began before a reload keeps nothing alive that the reload took away."""
     with exporting(("one", Stub())) as exporter, exporting(("gone", Stub())) as before:
-        page(before)
-        exporter.remember(list(before.last.values()))
+        exporter.remember(before.collectors.collect(before.collectors.runners, 60))
 
         assert exporter.last == {}
 

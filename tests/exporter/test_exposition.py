@@ -377,6 +377,57 @@ def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
     assert label.times == 1
 
 
+def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
+    """Metrics with the same label names share the rendering of their series, of all or of some."""
+    label, other, prefixes = Counted("/"), Counted("/b"), Prefixes()
+    free, used = gauge("free", "Free.", ("path",)), gauge("used", "Used.", ("path",))
+    samples = {
+        FILES: {(label,): 1, (other,): 2},
+        free: {(label,): 3, (other,): 4},
+        used: {(other,): 5},
+    }
+
+    text = render([Source(samples, prefixes)], Format.TEXT).decode()
+
+    assert (label.times, other.times) == (1, 1)
+    assert [line for line in text.splitlines() if line[0] != "#"] == [
+        'files{path="/"} 1',
+        'files{path="/b"} 2',
+        'free{path="/"} 3',
+        'free{path="/b"} 4',
+        'used{path="/b"} 5',
+    ]
+
+
+def test_labels_of_distributions_are_their_own() -> None:
+    """A bucket, a quantile and a label value may be spelled alike and are rendered apart."""
+    key = ("_bucket", "1")
+    metrics = histogram("h", "H."), summary("s", "S."), gauge("g", "G.", ("a", "b"))
+
+    text = render([Source({metric: {key: 1} for metric in metrics})], Format.TEXT).decode()
+
+    assert [line for line in text.splitlines() if line[0] != "#"] == [
+        'h_bucket{le="1"} 1',
+        's_bucket{quantile="1"} 1',
+        'g{a="_bucket",b="1"} 1',
+    ]
+
+
+@pytest.mark.parametrize("form", Format)
+def test_page_of_many_series(form: Format) -> None:
+    """A page too long to be made at one stroke is whole, in its order."""
+    many = gauge("many", "Many, 1.0", ("n",))
+    values: dict[Key, float] = {(str(n),): n / 2 for n in range(5000)}
+
+    found = parsed(page({UP: {(): 1}, many: values, FILES: {("/",): 2}}, form), form)
+
+    assert found == [
+        ("up", {}, 1),
+        *(("many", {"n": n}, value) for (n,), value in values.items()),
+        ("files", {"path": "/"}, 2),
+    ]
+
+
 # Negotiation
 
 

@@ -176,21 +176,22 @@ class RedisCollector(Collector):
             raise loss
 
     def _visit(self, scrape: Scrape, deadline: float) -> Visit:
-        def ask(commands: Sequence[Command]) -> list[Reply]:
-            return self._topology.ask(commands, deadline)
+        def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
+            return self._topology.ask(commands, deadline, ahead)
 
         self._topology.begin(deadline)
         visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
-        own = self._read_server(visit)
-        contents = [self._streams.read(visit), self._keys.read(visit), self._queues.read(visit)]
-        if self._server.is_known:
-            run([own, *contents], ask)
-        else:
+        parts = [self._read_server(visit)]
+        if not self._server.is_known:
             # How to read the contents depends on what the server is.
-            run([own], ask)
+            run(parts, ask)
+            parts.clear()
             left = deadline - monotonic()
             self._discovery.first(min(_FIRST_WALK, left * _FIRST_WALK_PART))
-            run(contents, ask)
+        streams, more_streams = self._streams.read(visit)
+        parts += [streams, self._keys.read(visit), self._queues.read(visit)]
+        run(parts, ask, [more_streams])
+        self._streams.emit_refusals(scrape)
         for setting, names in self._names.items():
             if names.patterns:
                 scrape.emit(self.names_known, len(names.all()), setting)

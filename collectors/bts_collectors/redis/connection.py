@@ -70,22 +70,29 @@ class Connection:
         self._socket: socket.socket | None = None
         self._reader = Reader()
         self._over = False
+        #: The commands of the next `ask`, whose first chunk was sent already.
+        self._ahead: Sequence[Command] = ()
         #: Until when to wait for the next bytes, on time.monotonic's clock.
         self._patience = 0.0
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+    def ask(
+        self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
+    ) -> list[Reply]:
         """Return the replies to `commands`, sent in one go; `deadline` is on time.monotonic's clock.
 
+        `ahead` is what will be asked next, the same object: the server may begin with it.
         TargetError when there are no replies to be had; one refused command is a ReplyError in
         its place.
         """
+        if self._ahead and self._ahead is not commands:
+            self.close()  # there are replies under way that nobody waits for
         try:
             kept = self._socket
-            if kept is not None and not is_stale(kept):
-                replies = self._ask_kept(kept, commands, deadline)
+            if kept is not None and (self._ahead or not is_stale(kept)):
+                replies = self._ask_kept(kept, commands, deadline, ahead)
                 if replies is not None:
                     return replies
-            return self._exchange(self._open(deadline), commands, deadline)
+            return self._exchange(self._open(deadline), commands, deadline, ahead)
         except (OSError, ProtocolError) as error:
             self.close()
             raise failure(self.url, error) from error
@@ -104,12 +111,17 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; the next `ask` opens a new one."""
+        self._ahead = ()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _ask_kept(
-        self, kept: socket.socket, commands: Sequence[Command], deadline: float
+        self,
+        kept: socket.socket,
+        commands: Sequence[Command],
+        deadline: float,
+        ahead: Sequence[Command],
     ) -> list[Reply] | None:
         """Return the replies; None if the connection broke, or not a byte came within half the time.
 
@@ -118,7 +130,7 @@ class Connection:
         now = monotonic()
         self._patience = now + (deadline - now) / 2
         try:
-            return self._exchange(kept, commands, deadline)
+            return self._exchange(kept, commands, deadline, ahead)
         except (TimeoutError, ConnectionError):
             return None
 
@@ -173,14 +185,25 @@ class Connection:
                     raise error
 
     def _exchange(
-        self, connected: socket.socket, commands: Sequence[Command], deadline: float
+        self,
+        connected: socket.socket,
+        commands: Sequence[Command],
+        deadline: float,
+        ahead: Sequence[Command] = (),
     ) -> list[Reply]:
+        """Return the replies; always one chunk of commands is under way before it is waited for."""
+        chunks = [commands[start : start + PIPELINE] for start in range(0, len(commands), PIPELINE)]
+        if not self._ahead:
+            self._send(connected, chunks[0])
         replies: list[Reply] = []
-        for start in range(0, len(commands), PIPELINE):
-            chunk = commands[start : start + PIPELINE]
-            send(connected, b"".join(map(_pack, chunk)), self._patience)
+        for chunk, following in zip(chunks, [*chunks[1:], ahead[:PIPELINE]], strict=True):
+            self._send(connected, following)
             replies.extend(self._receive(connected, len(chunk), deadline))
+        self._ahead = ahead
         return replies
+
+    def _send(self, connected: socket.socket, commands: Sequence[Command]) -> None:
+        send(connected, b"".join(map(_pack, commands)), self._patience)
 
     def _receive(self, connected: socket.socket, count: int, deadline: float) -> list[Reply]:
         replies: list[Reply] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from bts_collectors.redis.streamstate import (
     plain_state,
 )
 from bts_collectors.redis.visit import Rounds, Visit, text, together
-from bts_exporter import backlog, counter, gauge
+from bts_exporter import Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.3 ms of the server's time.
 BATCH = 20
@@ -124,28 +124,37 @@ class Streams:
         self._retry = 0.0
         self._labels: dict[bytes, _Labels] = {}
 
-    def read(self, visit: Visit) -> Rounds:
-        """Emit all streams and their groups."""
+    def read(self, visit: Visit) -> tuple[Rounds, Rounds]:
+        """Return what emits all streams and their groups, in two parts that may take turns."""
         if self._plain and self._clock() >= self._retry:
             self._plain.clear()
         reading = Reading(visit, self._refusals)
         names = self._names.all()
-        labels: dict[bytes, _Labels] = {}
-        for start in range(0, len(names), WINDOW):
-            yield from self._window(reading, names[start : start + WINDOW], labels)
-        self._labels = labels
-        self._refusals.emit(visit.scrape)
+        windows = iter([names[start : start + WINDOW] for start in range(0, len(names), WINDOW)])
+        known, self._labels = self._labels, {}
+        return self._windows(reading, windows, known), self._windows(reading, windows, known)
+
+    def emit_refusals(self, scrape: Scrape) -> None:
+        """Emit which commands the server answers, once the streams are read."""
+        self._refusals.emit(scrape)
+
+    def _windows(
+        self, reading: Reading, windows: Iterator[Sequence[bytes]], known: dict[bytes, _Labels]
+    ) -> Rounds:
+        for names in windows:
+            yield from self._window(reading, names, known)
 
     def _window(
-        self, reading: Reading, names: Sequence[bytes], labels: dict[bytes, _Labels]
+        self, reading: Reading, names: Sequence[bytes], known: dict[bytes, _Labels]
     ) -> Rounds:
-        """Emit the streams of `names` and their groups, and keep their labels in `labels`."""
+        """Emit the streams of `names` and their groups; `known` are the labels of last time."""
         found: list[Standing] = []
         states = yield from self._states(reading, names)
         for name, state in states.items():
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
-                labels[name] = self._labels.get(name) or _labels(reading.visit.db, text(name))
-                found += self._stream(reading.visit, name, state, labels[name])
+                labels = known.get(name) or _labels(reading.visit.db, text(name))
+                self._labels[name] = labels
+                found += self._stream(reading.visit, name, state, labels)
             else:
                 self._no_stream(reading.visit, name, state)
         waiting = [one for one in found if one.is_open]

@@ -52,13 +52,18 @@ class Topology:
         if self._cluster is not None:
             self._cluster.begin(deadline)
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+    def ask(
+        self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
+    ) -> list[Reply]:
         """Return the replies to `commands`; `deadline` is on time.monotonic's clock.
 
+        `ahead` is what will be asked next, the same object: one server may begin with it.
         TargetError when there are no replies to be had; one refused command is a ReplyError in
         its place, and so is (`Lost`) what a node of a cluster owes.
         """
-        return (self._cluster or self._home).ask(commands, deadline)
+        if self._cluster is not None:
+            return self._cluster.ask(commands, deadline)
+        return self._home.ask(commands, deadline, ahead)
 
     def losses(self) -> list[TargetError]:
         """Return what is wrong with the topology, though something was there to ask."""

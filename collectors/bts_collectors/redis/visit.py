@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -16,7 +18,8 @@ from bts_exporter import Scrape, TargetError, Url
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
 Rounds = Generator[Sequence[Command], list[Reply], None]
-Ask = Callable[[Sequence[Command]], list[Reply]]
+#: Returns the replies to the first commands; the second will be asked for next.
+Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 
 _T = TypeVar("_T")
 
@@ -65,15 +68,20 @@ class Visit:
         self.losses.append(unexpected(self.url, what))
 
 
-def run(parts: Iterable[Rounds], ask: Ask) -> None:
-    """Run `parts` side by side, and ask for their commands."""
-    rounds = together(parts)
-    try:
-        commands = next(rounds)
-        while True:
-            commands = rounds.send(ask(commands))
-    except StopIteration:
-        return
+def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> None:
+    """Run `parts` side by side and ask for their commands, in turns with those of `others`.
+
+    While we are at the replies to the ones, the server is at the commands of the others.
+    """
+    turns: deque[tuple[Rounds, Sequence[Command]]] = deque()
+    for lane in (together(parts), together(others)):
+        with suppress(StopIteration):
+            turns.append((lane, next(lane)))
+    while turns:
+        lane, commands = turns.popleft()
+        replies = ask(commands, turns[0][1] if turns else ())
+        with suppress(StopIteration):
+            turns.append((lane, lane.send(replies)))
 
 
 def together(parts: Iterable[Rounds]) -> Rounds:

@@ -31,6 +31,16 @@ def answering(*replies: bytes) -> Behave:
     return behave
 
 
+def in_turns(*behaviours: Behave) -> Behave:
+    """Return the behaviour of a server with one of `behaviours` for each connection."""
+    rest = iter(behaviours)
+
+    def behave(connection: socket.socket) -> None:
+        next(rest)(connection)
+
+    return behave
+
+
 def dripping(connection: socket.socket) -> None:
     """Behave as a server that sends an endless answer, a byte now and then."""
     connection.recv(65536)
@@ -168,6 +178,70 @@ def test_the_next_address_of_a_name_is_tried(
     assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
 
     connection.close()
+
+
+def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: Listen) -> None:
+    """A server has them together with those before, and once."""
+    got: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"+OK\r\n")
+        heard = b""
+        while heard.count(b"*1") < 2:
+            heard += connection.recv(65536)
+        got.append(heard)
+        connection.sendall(b":1\r\n:2\r\n")
+        got.append(connection.recv(65536))
+        connection.sendall(b":3\r\n")
+
+    connection = Connection(redis_listener(behave), None)
+    first, then, last = [[(name,)] for name in ("A", "B", "C")]
+
+    replies = [
+        connection.ask(first, monotonic() + 20, then),
+        connection.ask(then, monotonic() + 20),
+        connection.ask(last, monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [2], [3]]
+    assert got == [b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n", b"*1\r\n$1\r\nC\r\n"]
+
+
+def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
+    """Replies that nobody waited for are not taken for those to other commands."""
+    two_replies = answering(b"+OK\r\n", b":1\r\n:2\r\n")
+    url = redis_listener(in_turns(two_replies, answering(b"+OK\r\n", b":3\r\n")))
+    connection = Connection(url, None)
+
+    replies = [
+        connection.ask([("A",)], monotonic() + 20, [("B",)]),
+        connection.ask([("B",)], monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [3]]
+
+
+def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> None:
+    """They are sent again over the next connection."""
+
+    def breaking(connection: socket.socket) -> None:
+        answering(b"+OK\r\n", b":1\r\n")(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    url = redis_listener(in_turns(breaking, answering(b"+OK\r\n", b":2\r\n")))
+    connection = Connection(url, None)
+    ahead: list[tuple[str]] = [("B",)]
+
+    replies = [
+        connection.ask([("A",)], monotonic() + 20, ahead),
+        connection.ask(ahead, monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [2]]
 
 
 def test_a_connection_is_kept(redis_listener: Listen) -> None:

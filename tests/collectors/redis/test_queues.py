@@ -19,7 +19,7 @@ WRONGTYPE = ReplyError("WRONGTYPE Operation against a key holding the wrong kind
 
 def test_without_settings_nothing_is_asked(visit: Visit, converse: Converse) -> None:
     """Nobody's queues: no round trip."""
-    run([Queues(QueueSettings()).read(visit)], lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+    run([Queues(QueueSettings()).read(visit)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
     assert visit.scrape.samples == {}
 
@@ -137,7 +137,7 @@ def test_a_name_in_two_settings_is_read_once(visit: Visit, converse: Converse) -
 def test_arq_without_a_clock(visit: Visit, converse: Converse) -> None:
     """What is due cannot be told from what is not when the server's time is not known."""
     visit.now = None
-    run([Queues(QueueSettings(arq=WantedNames())).read(visit)], lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+    run([Queues(QueueSettings(arq=WantedNames())).read(visit)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
     assert visit.scrape.samples == {}
 
@@ -169,7 +169,7 @@ def test_many_queues_are_read_in_batches(visit: Visit) -> None:
     names = tuple(f"q{number}" for number in range(2 * queues.BATCH + 5))
     trips: list[int] = []
 
-    def ask(commands: Sequence[Command]) -> list[object]:
+    def ask(commands: Sequence[Command], _: object) -> list[object]:
         trips.append(len(commands))
         return [1 for _ in commands]
 

@@ -74,7 +74,7 @@ class Fake:
         """Return what was asked in the last visit."""
         return {f"{c[0]}|{c[1]}".lower() for commands in self.rounds for c in commands}
 
-    def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _ask(self, commands: Sequence[tuple[Any, ...]], _: object) -> list[Any]:
         self.rounds.append(list(commands))
         return [self.replies[command[:2]] for command in commands]
 

@@ -9,7 +9,7 @@ from bts_collectors.redis import groups, streams
 from bts_collectors.redis.discovery import Names
 from bts_collectors.redis.refusals import RETRY
 from bts_collectors.redis.streams import Streams
-from bts_collectors.redis.visit import Visit
+from bts_collectors.redis.visit import Rounds, Visit, together
 from bts_exporter import backlog
 
 Converse = Callable[..., None]
@@ -43,6 +43,12 @@ def group(
     ]  # fmt: skip
 
 
+def read(streams: Streams, visit: Visit) -> Rounds:
+    """Read all streams, as a collection does."""
+    yield from together(streams.read(visit))
+    streams.emit_refusals(visit.scrape)
+
+
 def values(visit: Visit) -> dict[str, float]:
     """Return the samples of the one stream and group, by metric."""
     assert all(len(samples) == 1 for samples in visit.scrape.samples.values())
@@ -58,7 +64,7 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
-        Streams(Names(["s"])).read(visit),
+        read(Streams(Names(["s"])), visit),
         ([SCRIPT], [[[state, [standing]]]]),
         (
             [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
@@ -108,7 +114,7 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
 def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
     """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[state, [group(identity(1000))]]]]))
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[state, [group(identity(1000))]]]]))
 
     found = values(visit)
     assert found["redis_stream_group_lag"] == 0
@@ -119,21 +125,26 @@ def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Conver
 
 
 def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse) -> None:
-    """Scripts of twenty streams, ten of them a round: nothing grows with the number of streams."""
+    """Scripts of twenty streams, ten of them a round: nothing grows with the number of streams.
+
+    Two parts share the windows: what the one has taken is not left to the other.
+    """
     names = [f"s{number}" for number in range(streams.WINDOW + 1)]
     scripts = streams.WINDOW // streams.BATCH
+    part, other = Streams(Names(names)).read(visit)
     converse(
-        Streams(Names(names)).read(visit),
+        part,
         ([SCRIPT] * scripts, [[[stream(), []]] * streams.BATCH] * scripts),
         ([SCRIPT], [[[stream(), []]]]),
     )
 
+    assert list(other) == []
     assert len(visit.scrape.samples[streams.LENGTH]) == len(names)
 
 
 def test_a_stream_that_is_not_there(visit: Visit, converse: Converse) -> None:
     """A name without a key is no failure and has no length; that it is missing is told."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[b"none"]]))
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[b"none"]]))
 
     assert visit.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
     assert streams.LENGTH not in visit.scrape.samples
@@ -144,7 +155,7 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
     visit: Visit, converse: Converse
 ) -> None:
     """A list under a stream's name is a loss that names it; other streams are served."""
-    converse(Streams(Names(["l", "s"])).read(visit), ([SCRIPT], [[b"list", [stream(), []]]]))
+    converse(read(Streams(Names(["l", "s"])), visit), ([SCRIPT], [[b"list", [stream(), []]]]))
 
     assert [str(loss) for loss in visit.losses] == [
         "Redis at redis://example.net:6379 has a list named 'l', which `streams` asks for"
@@ -156,7 +167,7 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
 
 def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
     """Groups that may not be read leave the stream's own numbers."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[stream(), NOPERM]]]))
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[stream(), NOPERM]]]))
 
     assert [loss.reason for loss in visit.losses] == ["noperm"]
     assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
@@ -164,7 +175,7 @@ def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
 
 def test_a_stream_that_may_not_be_read(visit: Visit, converse: Converse) -> None:
     """A refusal inside the script is a loss."""
-    converse(Streams(Names(["s"])).read(visit), ([SCRIPT], [[[NOPERM, NOPERM]]]))
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[NOPERM, NOPERM]]]))
 
     assert [loss.reason for loss in visit.losses] == ["noperm"]
 
@@ -184,17 +195,17 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
         [[[identity(4000), [b"k", b"v"]]]],
     )
 
-    converse(reader.read(visit), ([SCRIPT], [NOPERM]), plain, head)
+    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head)
 
     assert values(visit)["redis_stream_group_lag"] == 5
     assert values(visit)["messaging_lag_seconds"] == 4
     assert values(visit)["redis_exporter_command_supported"] == 0
     assert visit.losses == []
     visit.scrape.samples.clear()
-    converse(reader.read(visit), plain, head)
+    converse(read(reader, visit), plain, head)
     now = RETRY
     visit.scrape.samples.clear()
-    converse(reader.read(visit), ([SCRIPT], [[[state, []]]]))
+    converse(read(reader, visit), ([SCRIPT], [[[state, []]]]))
     assert values(visit)["redis_exporter_command_supported"] == 1
 
 
@@ -205,11 +216,11 @@ def test_streams_that_a_script_may_not_read(visit: Visit, converse: Converse) ->
     forbidden = ReplyError("NOPERM No permissions to access a key")
     plain = (ASKING, [forbidden, forbidden, forbidden])
 
-    converse(reader.read(visit), ([SCRIPT], [forbidden]), plain)
+    converse(read(reader, visit), ([SCRIPT], [forbidden]), plain)
     assert [loss.reason for loss in visit.losses] == ["noperm"]
-    converse(reader.read(visit), plain)
+    converse(read(reader, visit), plain)
     now = RETRY
-    converse(reader.read(visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
 
 
 def test_a_busy_server_is_asked_by_script_again(visit: Visit, converse: Converse) -> None:
@@ -217,9 +228,9 @@ def test_a_busy_server_is_asked_by_script_again(visit: Visit, converse: Converse
     reader = Streams(Names(["s"]))
     busy = ReplyError("BUSY Redis is busy running a script.")
 
-    converse(reader.read(visit), ([SCRIPT], [busy]))
+    converse(read(reader, visit), ([SCRIPT], [busy]))
     assert [loss.reason for loss in visit.losses] == ["loading"]
-    converse(reader.read(visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
 
 
 def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Converse) -> None:
@@ -227,7 +238,7 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Convers
     names = Names(["*"], "stream")
     names.add([b"caf\xe9"])
 
-    converse(Streams(names).read(visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(Streams(names), visit), ([SCRIPT], [[[stream(), []]]]))
 
     assert visit.scrape.samples[backlog.PUBLISHED] == {("redis", "caf\\xe9", ""): 9}
 
@@ -236,7 +247,7 @@ def test_a_discovered_stream_that_is_gone_is_forgotten(visit: Visit, converse: C
     """A name that a pattern matched is not asked for again once its key is gone."""
     names = Names(["*"], "stream")
     names.add([b"s"])
-    converse(Streams(names).read(visit), ([SCRIPT], [[b"none"]]))
+    converse(read(Streams(names), visit), ([SCRIPT], [[b"none"]]))
 
     assert names.all() == []
     assert streams.EXISTS not in visit.scrape.samples
@@ -247,7 +258,7 @@ def test_what_is_gone_at_the_second_look_is_no_failure(visit: Visit, converse: C
     gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
     state = stream(first=identity(9000), last=identity(1000), length=9)
     converse(
-        Streams(Names(["s"])).read(visit),
+        read(Streams(Names(["s"])), visit),
         ([SCRIPT], [[[state, [group(identity(1000), consumers=1, pending=1)]]]]),
         (
             [("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
@@ -264,14 +275,14 @@ def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Conve
     state = stream(first=identity(9000), last=identity(1000), length=9)
     there = ([SCRIPT], [[[state, [group(identity(1000))]]]])
 
-    converse(reader.read(visit), there)
+    converse(read(reader, visit), there)
     (before,) = visit.scrape.samples[groups.LAG]
     visit.scrape.samples.clear()
-    converse(reader.read(visit), there)
+    converse(read(reader, visit), there)
     (after,) = visit.scrape.samples[groups.LAG]
     assert before is after
 
-    converse(reader.read(visit), ([SCRIPT], [[[state, []]]]))
+    converse(read(reader, visit), ([SCRIPT], [[[state, []]]]))
     assert reader._labels[b"s"].groups == {}
-    converse(reader.read(visit), ([SCRIPT], [[b"none"]]))
+    converse(read(reader, visit), ([SCRIPT], [[b"none"]]))
     assert reader._labels == {}
