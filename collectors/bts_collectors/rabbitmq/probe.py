@@ -12,7 +12,7 @@ from pika import exceptions
 
 from bts_collectors.rabbitmq.amqp import ERRORS, Link, vhost_of
 from bts_collectors.rabbitmq.amqpmetrics import Result
-from bts_exporter import Secret, TargetError, Url
+from bts_exporter import Secret, TargetError, TLSConfig, Url
 
 #: What the queues' names begin with, so that permissions can name them.
 PREFIX = "bts-exporter-canary"
@@ -44,14 +44,14 @@ class Outcome(NamedTuple):
 class Prober:
     """Queues of our own and the connection to them; for one thread."""
 
-    def __init__(self, url: Url, password: Secret | None, timeout: float) -> None:
+    def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, timeout: float) -> None:
         """Send through queues in the address's virtual host; no I/O.
 
         A broker that takes no messages has `timeout` seconds, and so has the delivery.
         """
         self.vhost = vhost_of(url)
         self._timeout = timeout
-        self._link = Link(url, password, timeout)
+        self._link = Link(url, password, tls, timeout)
         self._token = token_hex(4)
         self._channel: Any = None
         #: By type, the names of queues that are there as far as is known.
