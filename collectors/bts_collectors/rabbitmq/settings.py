@@ -81,8 +81,13 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
             expect_scheme("url", self.url, HTTP, "http://host:15672")
         if self.native is not None:
             expect_scheme("native", self.native, HTTP, "http://host:15692")
-        if self.over_amqp != bool(self.declare):
+        if self.declare and not self.over_amqp:
             msg = "declare: the names of queues go with an address of AMQP, amqp://host:5672/vhost"
+            raise ValueError(msg)
+        if self.over_amqp and not self.declare:
+            msg = (
+                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME]"
+            )
             raise ValueError(msg)
         if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
             msg = f"compat: the names of {self.compat} are for the management API alone"

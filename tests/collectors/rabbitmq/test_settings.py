@@ -41,7 +41,7 @@ def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
         ({"url": HTTP, "source": "amqp"}, "url: .*amqp://host:5672/vhost, not http://"),
         ({"url": AMQP, "source": "management"}, "url: .*http://host:15672, not amqp://"),
         ({"url": AMQP, "source": "prometheus"}, "url: .*http://host:15692, not amqp://"),
-        ({"url": AMQP}, "declare: .*names of queues"),
+        ({"url": AMQP}, r"declare: over AMQP.*declare: \[NAME\]"),
         ({"url": HTTP, "declare": ("orders",)}, "declare: .*amqp://"),
         ({"native": AMQP}, "native: .*http://host:15692, not amqp://"),
         ({"source": "prometheus", "compat": "kbudde"}, "compat: .*management API"),
