@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
+from zlib import crc32
 
 from hiredis import ReplyError
 
@@ -17,6 +18,9 @@ from bts_exporter import Scrape, TargetError, Url
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
 Rounds = Generator[Sequence[Command], list[Reply], None]
 Ask = Callable[[Sequence[Command]], list[Reply]]
+
+#: Bytes of a name that become a label: whoever writes to the server chooses names.
+LONGEST_NAME = 256
 
 _T = TypeVar("_T")
 
@@ -92,5 +96,12 @@ def together(parts: Iterable[Rounds]) -> Rounds:
 
 
 def text(raw: bytes) -> str:
-    r"""Return a name as a label: what is no UTF-8 shows as `\xff`."""
+    r"""Return what the server says as text: what is no UTF-8 shows as `\xff`."""
     return raw.decode("utf-8", "backslashreplace")
+
+
+def label(raw: bytes) -> str:
+    """Return a name as a label: a long one as its beginning and a checksum."""
+    if len(raw) > LONGEST_NAME:
+        raw = raw[:LONGEST_NAME] + b"~%08x" % crc32(raw)
+    return text(raw)
