@@ -18,6 +18,7 @@ _PYTHON_PACKAGES = (
     "hiredis",
     "msgspec",
     "paho-mqtt",
+    "pika",
     "prometheus-client",
     "PyYAML",
     "redis",

@@ -30,10 +30,10 @@ class BackgroundRunner(Runner):
         except RuntimeError as error:
             self.current.fail("os", f"no thread to collect in: {error}")
 
-    def stop(self) -> Lane:
+    def stop(self, patience: float = 0.0) -> Lane:
         """End after the collection under way."""
         self._stopped.set()
-        return super().stop()
+        return super().stop(patience)
 
     def begin(self, deadline: float) -> Run:  # noqa: ARG002  # this collection's deadline is its own
         """Return the last collection that ended, or the very first one while it is under way."""

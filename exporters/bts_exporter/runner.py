@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -275,15 +276,16 @@ class Runner:
         except RuntimeError as error:
             self._complain("start", error)
 
-    def stop(self) -> Lane:
+    def stop(self, patience: float = 0.0) -> Lane:
         """End the collector and its thread, without waiting for one that hangs; never raises.
 
-        Returns the thread that does it, for who wants to wait for a while.
+        A collection under way has `patience` seconds to end before that. Returns the thread that
+        does it, for who wants to wait for a while.
         """
         # In a thread of its own: the lane's may be the one that hangs.
         last = Lane(f"bts-stop-{self.identity}")
         try:
-            last.submit(self._stop)
+            last.submit(partial(self._stop, patience))
         except RuntimeError as error:
             self._complain("stop", error)
         last.stop()
@@ -297,7 +299,9 @@ class Runner:
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
             self._complain("start", error)
 
-    def _stop(self) -> None:
+    def _stop(self, patience: float) -> None:
+        if self.current is not None:
+            self.current.wait_a_little(patience)
         try:
             self.collector.stop()
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit

@@ -198,7 +198,8 @@ class Service:
         self.exporter.reload_successful = True
         self.exporter.reloaded_at = time.time()
         for runner in gone:
-            runner.stop()
+            # A scrape that has begun goes on with it, and must not take its end for the target's.
+            runner.stop(self.exporter.scrape_timeout)
         last = self.exporter.last
         self.exporter.last = {
             runner: last[runner] for runner in assembly.set.runners if runner in last

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from time import monotonic
 
+from bts_exporter.errors import TargetError
 from bts_exporter.plugin import Collector, Metric, Scrape
 
 #: Samples by metric name, then by label values (histograms: suffix first, bound last).
@@ -20,6 +21,17 @@ def collect(collector: Collector, seconds: float = 10.0) -> Samples:
     scrape = Scrape(monotonic() + seconds)
     collector.collect(scrape)
     return samples(collector, scrape)
+
+
+def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetError | None]:
+    """Return what one collection of `collector` emits, and the TargetError that it ends in."""
+    scrape = Scrape(monotonic() + seconds)
+    failure = None
+    try:
+        collector.collect(scrape)
+    except TargetError as error:
+        failure = error
+    return samples(collector, scrape), failure
 
 
 def samples(collector: Collector, scrape: Scrape) -> Samples:

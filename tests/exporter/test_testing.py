@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bts_exporter import Kind, Metric, Scrape, TargetError, Template, gauge, histogram
-from bts_exporter.testing import collect
+from bts_exporter.testing import collect, look
 from stubs import Stub
 
 
@@ -46,6 +46,21 @@ def test_errors_are_the_authors() -> None:
 
     with pytest.raises(TargetError, match="wrong password"):
         collect(Stub(behave))
+
+
+def test_samples_before_a_failure() -> None:
+    """An author sees what was emitted, and the error behind it."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Stub.value, 1)
+        reason = "auth"
+        raise TargetError(reason, "wrong password")
+
+    found, error = look(Stub(behave))
+
+    assert found == {"stub_value": {(): 1}}
+    assert str(error) == "wrong password"
+    assert look(Stub()) == ({"stub_value": {(): 1}}, None)
 
 
 def test_sample_that_a_scrape_would_leave_out() -> None:

@@ -1,57 +1,24 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import MQTTErrorCode
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
-from bts_exporter import Duration, Scrape, Secret, TargetError, Url
-from bts_exporter.testing import Samples, collect, samples
+from bts_collectors.mqtt.collector import Mqtt
+from bts_exporter import Secret
+from bts_exporter.testing import Samples, collect, look
 from servers import need, wait_until
 from servers.mosquitto import Mosquitto, StartMosquitto
+from servers.mqtt import Start, shows
 
 pytestmark = pytest.mark.live
 
-Start = Callable[..., Mqtt]
-
 BACKLOG = ("mqtt", "", "")
 DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Return a function that starts a collector for an address, with more settings if need be."""
-    started: list[Mqtt] = []
-
-    def start_one(url: str, **settings: float | Secret) -> Mqtt:
-        typed = {k: v if isinstance(v, Secret) else Duration(v) for k, v in settings.items()}
-        started.append(Mqtt(MqttConfig(url=Url.from_setting(url), **typed)))  # type: ignore[arg-type]
-        started[-1].start()
-        return started[-1]
-
-    yield start_one
-    for one in started:
-        one.stop()
-
-
-def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
-    """Return what a collection emits, and how it fails if it does."""
-    scrape = Scrape(time.monotonic() + 10)
-    error = None
-    try:
-        collector.collect(scrape)
-    except TargetError as failure:
-        error = failure
-    return samples(collector, scrape), error
-
-
-def shows(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
-    """Return whether a collection has this sample, as a condition to wait for."""
-    return lambda: look(collector)[0].get(metric, {}).get(labels) == value
 
 
 def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:

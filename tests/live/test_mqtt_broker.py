@@ -1,39 +1,20 @@
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
 from bts_collectors.mqtt.savedsessions import PersistenceConfig
-from bts_exporter import Scrape, TargetError, Url
-from bts_exporter.testing import Samples, collect, samples
+from bts_exporter.testing import collect, look
 from servers import wait_until
 from servers.exporter import StartExporter
 from servers.mosquitto import Mosquitto, StartMosquitto
+from servers.mqtt import Start, shows
 
 pytestmark = pytest.mark.live
 
-Start = Callable[..., Mqtt]
-
 QUEUED = "mosquitto_client_queued_messages"
 DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Return a function that starts a collector for an address, with more settings if need be."""
-    started: list[Mqtt] = []
-
-    def start_one(url: str, **settings: object) -> Mqtt:
-        started.append(Mqtt(MqttConfig(url=Url.from_setting(url), **settings)))  # type: ignore[arg-type]
-        started[-1].start()
-        return started[-1]
-
-    yield start_one
-    for one in started:
-        one.stop()
 
 
 @pytest.fixture
@@ -50,22 +31,6 @@ def save(broker: Mosquitto, file: Path, said: int = 1) -> None:
     line = f"Saving in-memory database to {file.parent}"
     wait_until(lambda: process.log.read_text().count(line) >= said, "told to save")
     wait_until(file.exists, "saved")
-
-
-def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
-    """Return what a collection emits, and how it fails if it does."""
-    scrape = Scrape(time.monotonic() + 30)
-    error = None
-    try:
-        collector.collect(scrape)
-    except TargetError as failure:
-        error = failure
-    return samples(collector, scrape), error
-
-
-def shows(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
-    """Return whether a collection has this sample, as a condition to wait for."""
-    return lambda: look(collector)[0].get(metric, {}).get(labels) == value
 
 
 def test_queue_of_each_absent_client_is_shown(

@@ -1,5 +1,4 @@
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -7,18 +6,17 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bts_collectors.mqtt.canary import CanaryConfig
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
 from bts_collectors.mqtt.patterns import Pattern
 from bts_collectors.mqtt.payloads import Path as PayloadPath
 from bts_collectors.mqtt.pipeline import PipelineConfig
-from bts_exporter import Duration, Scrape, TargetError, Url
-from bts_exporter.testing import Samples, collect, samples
+from bts_exporter import Duration
+from bts_exporter.testing import collect, look
 from servers import wait_until
 from servers.mosquitto import Mosquitto, StartMosquitto
+from servers.mqtt import Start
 
 pytestmark = pytest.mark.live
-
-Start = Callable[..., Mqtt]
 
 DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 LOST, RECEIVED, SENT = (f"mqtt_canary_{what}_total" for what in ("lost", "received", "sent"))
@@ -29,32 +27,6 @@ PIPELINE = PipelineConfig(
     in_id=PayloadPath.from_setting("id"),
     out_id=PayloadPath.from_setting("for"),
 )
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Return a function that starts a collector for an address, with more settings if need be."""
-    started: list[Mqtt] = []
-
-    def start_one(url: str, **settings: object) -> Mqtt:
-        started.append(Mqtt(MqttConfig(url=Url.from_setting(url), **settings)))  # type: ignore[arg-type]
-        started[-1].start()
-        return started[-1]
-
-    yield start_one
-    for one in started:
-        one.stop()
-
-
-def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
-    """Return what a collection emits, and how it fails if it does."""
-    scrape = Scrape(time.monotonic() + 30)
-    error = None
-    try:
-        collector.collect(scrape)
-    except TargetError as failure:
-        error = failure
-    return samples(collector, scrape), error
 
 
 def at_least(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
 from bts_collectors.mqtt.patterns import Pattern
 from bts_collectors.mqtt.payloads import Path as ValuePath
 from bts_collectors.mqtt.reader import BatchReader
 from bts_collectors.mqtt.rules import Measure, Rule
-from bts_exporter import Duration, Scrape, TargetError, Url
-from bts_exporter.testing import Samples, samples
+from bts_exporter import Duration
+from bts_exporter.testing import look
 from servers import free_port, need, wait_until
 from servers.mosquitto import Mosquitto, StartMosquitto
+from servers.mqtt import Start, shows
 
 pytestmark = pytest.mark.live
-
-Start = Callable[..., Mqtt]
 
 SCHEMES = ("mqtt", "mqtts", "ws", "wss", "unix")
 BOTH = pytest.mark.parametrize("reading", ["batched", "paho"], indirect=True)
@@ -45,35 +43,13 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(start: Start) -> Start:
     """Return a function that starts a collector of readings for an address."""
-    started: list[Mqtt] = []
 
     def start_one(url: str, **settings: object) -> Mqtt:
-        config = {"url": Url.from_setting(url), "rules": {"readings": READING}} | settings
-        started.append(Mqtt(MqttConfig(**config)))  # type: ignore[arg-type]
-        started[-1].start()
-        return started[-1]
+        return start(url, **{"rules": {"readings": READING}} | settings)
 
-    yield start_one
-    for one in started:
-        one.stop()
-
-
-def look(collector: Mqtt) -> tuple[Samples, TargetError | None]:
-    """Return what a collection emits, and how it fails if it does."""
-    scrape = Scrape(time.monotonic() + 10)
-    error = None
-    try:
-        collector.collect(scrape)
-    except TargetError as failure:
-        error = failure
-    return samples(collector, scrape), error
-
-
-def shows(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
-    """Return whether a collection has this sample, as a condition to wait for."""
-    return lambda: look(collector)[0].get(metric, {}).get(labels) == value
+    return start_one
 
 
 def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
 from bts_collectors.mqtt.collector import Mqtt
-from bts_exporter import Scrape, TargetError
 from bts_exporter.config import load
 from bts_exporter.registry import Registry
-from bts_exporter.testing import Samples, samples
+from bts_exporter.testing import Samples, look
 from servers import wait_until
 from servers.exporter import StartExporter
 from servers.mosquitto import Mosquitto
@@ -68,10 +66,7 @@ def settings(broker: Mosquitto, rules: str, protocol: str = "3.1.1") -> str:
 
 def shown(collector: Mqtt) -> Samples:
     """Return the samples of a collection, also of one before the broker has said all."""
-    scrape = Scrape(time.monotonic() + 10)
-    with suppress(TargetError):
-        collector.collect(scrape)
-    return samples(collector, scrape)
+    return look(collector)[0]
 
 
 def after(collector: Mqtt, messages: int, rule: str = "readings") -> Samples:

@@ -148,14 +148,14 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
 
 def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: Broker) -> None:
     """By virtual host and name."""
-    rabbitmq.queue("wanted-one")
-    rabbitmq.queue("unwanted-one")
-    with collector(rabbitmq.native_url, queues_include=re.compile("^wanted")) as made:
+    rabbitmq.queue("kept-by-the-node")
+    rabbitmq.queue("not-kept-by-the-node")
+    with collector(rabbitmq.native_url, queues_include=re.compile("^kept-by-the-node")) as made:
         samples = when(
             made, lambda found: "rabbitmq_queue_consumers" in found, "the queue has statistics"
         )
 
-    assert {key[1] for key in samples["rabbitmq_queue_messages_ready"]} == {"wanted-one"}
+    assert {key[1] for key in samples["rabbitmq_queue_messages_ready"]} == {"kept-by-the-node"}
 
 
 def test_beside_the_management_api_the_node_adds_what_it_alone_knows(rabbitmq: Broker) -> None:

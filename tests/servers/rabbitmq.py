@@ -71,7 +71,7 @@ class RabbitMQ:
         self._programs = Path(need("rabbitmq-env", PACKAGE)).parent
         self._folder = folder
         self.amqp, self.mgmt, self.native, self.stream, self._distribution, self._epmd_port = (
-            _quiet_port() for _ in range(6)
+            quiet_port() for _ in range(6)
         )
         self.url = f"http://127.0.0.1:{self.mgmt}"
         self.native_url = f"http://127.0.0.1:{self.native}"
@@ -261,7 +261,7 @@ class AmqpConsumer:
         assert struct.unpack(">HH", payload[:4]) == method, payload
 
 
-def _quiet_port() -> int:
+def quiet_port() -> int:
     """Return a free port that no outgoing connection is given before the broker, seconds later, listens."""
     while True:
         port = random.randrange(20_000, 32_000)

@@ -13,7 +13,7 @@ from bts_collectors.host._files import lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._throttles import Throttles
-from bts_exporter import CollectorConfig, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
 
 #: Position of idle in a line of /proc/stat, behind user, nice and system.
 _IDLE = 3
@@ -143,7 +143,12 @@ class Cpu(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit times, then what /sys and, where wanted, /proc/cpuinfo know of the processors."""
-        self._emit_times(scrape)
+        try:
+            self._emit_times(scrape)
+        except NothingToRead as error:
+            # Not absent hardware: all that reads /proc would be absent, and nobody would be told.
+            msg = f"{error}, which every Linux has: is `host.procfs` where its /proc is?"
+            raise TargetError(reason="os", message=msg) from error
         self._emit_states(scrape)
         if self._with_info:
             self._emit_info(scrape)

@@ -36,7 +36,7 @@ from bts_collectors.mqtt.pipeline import Pipeline, PipelineConfig
 from bts_collectors.mqtt.readings import Readings
 from bts_collectors.mqtt.rules import Rule
 from bts_collectors.mqtt.savedsessions import PersistenceConfig, SavedSessions
-from bts_collectors.mqtt.session import PATHS, PORTS, Protocol, Target
+from bts_collectors.mqtt.session import PATHS, PORTS, TLS, Protocol, Target
 from bts_collectors.mqtt.supervisor import Supervisor
 from bts_collectors.mqtt.sysvalues import SysValues
 from bts_exporter import (
@@ -47,6 +47,7 @@ from bts_exporter import (
     Scrape,
     Secret,
     TargetError,
+    TLSConfig,
     Url,
     backlog,
     gauge,
@@ -64,6 +65,8 @@ class MqttConfig(CollectorConfig, frozen=True):
 
     url: Url = Url("mqtt", "127.0.0.1", 1883)
     password: Secret | None = None
+    #: For `url`, and EMQX's API.
+    tls: TLSConfig = TLSConfig()
     #: Without the broker's uptime for so long, mqtt_up is 0 and the broker's series are dropped.
     stale_after: Duration = Duration(30)
     #: Version of MQTT.
@@ -92,6 +95,11 @@ class MqttConfig(CollectorConfig, frozen=True):
             raise ValueError(msg)
         if (self.password or self.url.password) and not self.url.username:
             msg = "password: MQTT knows none without a user: url: mqtt://USER@host"
+            raise ValueError(msg)
+        secured = self.url.scheme in TLS or (self.emqx and self.emqx.url.scheme == "https")
+        if self.tls != TLSConfig() and not secured:
+            # Nobody means to send a password in the clear who says whom to trust.
+            msg = f"tls: only mqtts:// and wss:// speak TLS, and url is {self.url.scheme}://"
             raise ValueError(msg)
         if not 1 <= self.keepalive <= _KEEPALIVE_MAX:
             msg = f"keepalive: must be between 1 s and {_KEEPALIVE_MAX} s, got {self.keepalive:g} s"
@@ -149,6 +157,7 @@ class Mqtt(Collector):
             client_id=f"bts-exporter-{secrets.token_hex(4)}",
             keepalive=int(config.keepalive),
             protocol=config.protocol,
+            tls=config.tls,
         )
         self._drops = DropEpisodes() if config.broker_log else None
         self._canary = config.canary and Canary(config.canary, gethostname(), self._answered)
@@ -157,7 +166,7 @@ class Mqtt(Collector):
         if config.persistence:
             self._queues = SavedSessions(config.persistence)
         elif config.emqx:
-            self._queues = Emqx(config.emqx)
+            self._queues = Emqx(config.emqx, config.tls)
         self._families = Families(config.rules)
         self._readings = [Readings(*rule, self._families) for rule in config.rules.items()]
         receivers = [self._values, self._drops, self._canary, *self._pipelines, *self._readings]

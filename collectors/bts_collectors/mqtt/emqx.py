@@ -17,6 +17,7 @@ from bts_exporter import (
     Scrape,
     Secret,
     TargetError,
+    TLSConfig,
     Url,
     counter,
 )
@@ -87,7 +88,7 @@ _PAGE = msgspec.json.Decoder(Page)
 class Emqx:
     """The queues of all clients, asked for at each collection."""
 
-    def __init__(self, config: EmqxConfig) -> None:
+    def __init__(self, config: EmqxConfig, tls: TLSConfig) -> None:
         """Keep the settings; no I/O here."""
         # urllib3 is for those who have EMQX.
         from bts_collectors.mqtt import httpget  # noqa: PLC0415
@@ -95,6 +96,7 @@ class Emqx:
         self._get = httpget.get
         self._place = httpget.place(config.url, _PATH)
         self._url = config.url
+        self._tls = tls
         password = config.password or config.url.password
         credentials = f"{config.url.username or ''}:{password.reveal() if password else ''}"
         self._headers = {
@@ -124,7 +126,7 @@ class Emqx:
 
     def _page(self, number: int, seconds: float) -> Page:
         query = f"?page={number}&limit={PAGE_CLIENTS}&fields={_FIELDS}"
-        status, body = self._get(self._url, _PATH + query, self._headers, seconds)
+        status, body = self._get(self._url, self._tls, _PATH + query, self._headers, seconds)
         if status != _STATUS_OK:
             reason, what = _STATUS.get(status, ("protocol", "look at the broker's log"))
             raise TargetError(reason, f"{self._place}: status {status}: {what}")

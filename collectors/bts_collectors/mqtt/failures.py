@@ -42,8 +42,8 @@ def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
                 "refused", f"{url}: nothing listens there: start the broker, or correct url"
             )
         case ssl.SSLError():
-            cure = "check its certificate (SSL_CERT_FILE names the CA) and that the port speaks TLS"
-            return TargetError("tls", f"{url}: no TLS connection: {error}: {cure}")
+            cure = "does the port speak it? tls.ca_file: whom we trust; tls.cert_file: who we are"
+            return TargetError("tls", f"{url}: no TLS connection: {error} ({cure})")
         case socket.gaierror() | UnicodeError():
             return TargetError("dns", f"{url}: the name does not resolve: correct url ({error})")
         case WebsocketConnectionError():
@@ -62,6 +62,12 @@ def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
             return TargetError("unreachable", f"{url}: no route: {error.strerror}")
         case _:
             return TargetError("os", f"{url}: {error}")
+
+
+def unwanted(url: Url) -> TargetError:
+    """Return why the broker hung up right after the TLS handshake, before it heard of us."""
+    cure = "does it ask for a certificate of ours (tls.cert_file)?"
+    return TargetError("tls", f"{url}: the broker ended the connection after the handshake: {cure}")
 
 
 def not_accepted(url: Url, refusal: int | None) -> TargetError:

@@ -13,7 +13,7 @@ from time import monotonic
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from bts_exporter import Reason, TargetError, Url
+from bts_exporter import Reason, TargetError, TLSConfig, Url
 
 #: An answer above this many bytes, unpacked, is given up.
 MAX_BYTES = 8 * 1024 * 1024
@@ -24,10 +24,12 @@ def place(url: Url, path: str) -> str:
     return str(url).rstrip("/") + path.partition("?")[0]
 
 
-def get(url: Url, path: str, headers: Mapping[str, str], seconds: float) -> tuple[int, bytes]:
+def get(
+    url: Url, tls: TLSConfig, path: str, headers: Mapping[str, str], seconds: float
+) -> tuple[int, bytes]:
     """Return status and unpacked body of the answer; TargetError where there is none in `seconds`."""
     deadline = monotonic() + seconds
-    connection = _connection(url)
+    connection = _connection(url, tls)
     try:
         if seconds <= 0:
             raise TimeoutError
@@ -51,9 +53,10 @@ def get(url: Url, path: str, headers: Mapping[str, str], seconds: float) -> tupl
         connection.close()
 
 
-def _connection(url: Url) -> HTTPConnection:
+def _connection(url: Url, tls: TLSConfig) -> HTTPConnection:
     if url.scheme == "https":
-        return HTTPSConnection(url.host, url.port, ssl_context=ssl.create_default_context())
+        context, name = tls.context(), tls.server_name
+        return HTTPSConnection(url.host, url.port, ssl_context=context, server_hostname=name)
     return HTTPConnection(url.host, url.port)
 
 
@@ -89,7 +92,10 @@ def _explain(error: Exception) -> tuple[Reason, str]:
         case TimeoutError() | exceptions.TimeoutError():
             return "timeout", "no answer in time"
         case ssl.SSLError() | exceptions.SSLError():
-            return "tls", f"no TLS connection: {cause} (a private CA is named by SSL_CERT_FILE)"
+            return (
+                "tls",
+                f"no TLS connection: {cause} (tls.ca_file: whom we trust; tls.cert_file: who we are)",
+            )
         case OSError() | exceptions.ProtocolError():
             return "unreachable", f"the connection failed: {cause}"
         case http.client.HTTPException():

@@ -22,7 +22,7 @@ CONNECT_REASONS: tuple[Reason, ...] = (
     "tls",
     "unreachable",
 )
-DISCONNECT_REASONS: tuple[Reason, ...] = ("internal", "protocol", "timeout", "unreachable")
+DISCONNECT_REASONS: tuple[Reason, ...] = ("internal", "protocol", "timeout", "tls", "unreachable")
 
 
 class Failure(NamedTuple):

@@ -5,6 +5,7 @@ It uses names that are private to paho; where one is missing, paho reads as it a
 
 from __future__ import annotations
 
+from ssl import SSLError
 from time import monotonic, sleep
 from typing import Any
 
@@ -70,6 +71,8 @@ class BatchReader(Client):
             data = self._sock_recv(_CHUNK)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
+        except SSLError:
+            raise  # it says why, which paho's codes cannot
         except OSError:
             data = b""
         result = MQTTErrorCode.MQTT_ERR_CONN_LOST

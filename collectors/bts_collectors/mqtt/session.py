@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
 from time import monotonic
@@ -24,14 +24,15 @@ from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
 from bts_collectors.mqtt.reader import BatchReader
 from bts_collectors.mqtt.router import MAX_PAYLOAD, Router
-from bts_exporter import Secret, TargetError, Url
+from bts_exporter import Secret, TargetError, TLSConfig, Url
 
 Protocol = Literal["3.1.1", 5]
 
 #: By scheme; a unix socket has none.
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "unix": None}
 _TRANSPORTS = {"ws": "websockets", "wss": "websockets", "unix": "unix"}
-_TLS = {"mqtts", "wss"}
+#: Schemes that speak TLS.
+TLS = ("mqtts", "wss")
 #: Schemes that may have a path.
 PATHS = {"ws", "wss", "unix"}
 _WEBSOCKET_PATH = "/mqtt"
@@ -59,6 +60,7 @@ class Target:
     client_id: str
     keepalive: int  # seconds
     protocol: Protocol = "3.1.1"
+    tls: TLSConfig = field(default_factory=TLSConfig)
 
 
 class Session:
@@ -81,9 +83,11 @@ class Session:
         # paho wants a port, for unix sockets too.
         port = url.port or PORTS[url.scheme] or 1
         try:
-            client.connect(url.host or url.path, port, self._target.keepalive)
+            sent = client.connect(url.host or url.path, port, self._target.keepalive)
         except (OSError, UnicodeError) as error:
             raise failures.not_connected(url, error) from error
+        if sent != MQTTErrorCode.MQTT_ERR_SUCCESS and url.scheme in TLS:
+            raise failures.unwanted(url)
         try:
             self._serve(client, stopping)
         finally:
@@ -107,8 +111,8 @@ class Session:
         if url.username:
             password = target.password.reveal() if target.password else None
             client.username_pw_set(url.username, password)
-        if url.scheme in _TLS:
-            client.tls_set_context(ssl.create_default_context())
+        if url.scheme in TLS:
+            client.tls_set_context(_context(target.tls))
         path = url.path if url.path.strip("/") else _WEBSOCKET_PATH
         client.ws_set_options(f"{path}?{url.query}" if url.query else path)
         client.on_socket_open = self._on_socket_open
@@ -130,6 +134,9 @@ class Session:
                 next_tick = now + TICK
             try:
                 ended = client.loop(TICK)
+            except ssl.SSLError as error:
+                # By TLS 1.3 the broker looks at our certificate only after the handshake.
+                raise failures.not_connected(self._target.url, error) from error
             except _GARBLED as error:
                 raise failures.lost(self._target.url, hung=False, garbled=True) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -202,6 +209,27 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         self._hung = code.value == _KEEP_ALIVE_TIMEOUT
+
+
+class _Named:
+    """As much of a context as paho needs, which expects the host's name in every certificate."""
+
+    #: Or paho would look for the host's name itself.
+    check_hostname = True
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        """Expect `name` instead."""
+        self._context = context
+        self._name = name
+
+    def wrap_socket(self, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+        """Return the socket with TLS around it."""
+        return self._context.wrap_socket(sock, **options | {"server_hostname": self._name})
+
+
+def _context(tls: TLSConfig) -> Any:
+    context = tls.context()
+    return _Named(context, tls.server_name) if tls.server_name else context
 
 
 def _publish(client: Client, topic: str, payload: bytes, qos: int) -> None:

@@ -30,7 +30,7 @@ from bts_collectors.rabbitmq.management import Management
 from bts_collectors.rabbitmq.native import Native
 from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
 from bts_collectors.rabbitmq.shapes import Queue
-from bts_exporter import Collector, Scrape, TargetError, Url
+from bts_exporter import Collector, Scrape, TargetError, TLSConfig, Url
 
 if TYPE_CHECKING:
     from bts_collectors.rabbitmq.canary import Canary
@@ -68,8 +68,10 @@ class RabbitMQ(Collector):
         self._clock = clock
         self._parts: list[Part] = [self._source()]
         if config.native is not None:
-            self._parts.append(Native(Client(config.native, None, native.SERVER), clock))
-        self._canary = None if config.canary is None else _canary(config.canary)
+            self._parts.append(
+                Native(Client(config.native, None, config.tls, native.SERVER), clock)
+            )
+        self._canary = None if config.canary is None else _canary(config.canary, config.tls)
         if self._canary is not None:
             self._parts.append(self._canary)
 
@@ -100,7 +102,7 @@ class RabbitMQ(Collector):
             # A client library of 4 MB, for those who ask for it.
             from bts_collectors.rabbitmq.declares import Declares  # noqa: PLC0415
 
-            return Declares(config.url, config.password, config.declare, self._clock)
+            return Declares(config.url, config.password, config.tls, config.declare, self._clock)
         vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
         names = Selection(config.queues_include, config.queues_exclude)
 
@@ -109,7 +111,7 @@ class RabbitMQ(Collector):
 
         if config.source == "prometheus":
             return self._native(config.url, wanted)
-        client = Client(config.url, config.password)
+        client = Client(config.url, config.password, config.tls)
         own_node = config.scope == "node"
         kind = Kbudde if config.compat == "kbudde" else Management
         listing = Listing(vhosts, names, config.max_detailed_queues)
@@ -119,15 +121,16 @@ class RabbitMQ(Collector):
         return Auto(management, self._native(_beside(config.url), wanted))
 
     def _native(self, url: Url, wanted: native.Wanted) -> Native:
-        return Native(Client(url, self.config.password, native.SERVER), self._clock, wanted)
+        client = Client(url, self.config.password, self.config.tls, native.SERVER)
+        return Native(client, self._clock, wanted)
 
 
-def _canary(settings: CanarySettings) -> Canary:
+def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
     # As above.
     from bts_collectors.rabbitmq.canary import Canary  # noqa: PLC0415
     from bts_collectors.rabbitmq.probe import Prober  # noqa: PLC0415
 
-    prober = Prober(settings.url, settings.password, settings.timeout)
+    prober = Prober(settings.url, settings.password, tls, settings.timeout)
     return Canary(prober, settings.queue_types, settings.interval, settings.timeout)
 
 

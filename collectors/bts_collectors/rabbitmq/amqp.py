@@ -17,7 +17,7 @@ from pika.adapters.utils.connection_workflow import (  # type: ignore[import-unt
     AMQPConnectorStackTimeout,
 )
 
-from bts_exporter import Reason, Secret, TargetError, Url
+from bts_exporter import Reason, Secret, TargetError, TLSConfig, Url
 
 # It logs each step of each failure, with tracebacks; what matters is in our own message.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -33,14 +33,17 @@ HEARTBEAT = 10
 ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
 _DENIED = (403, 530)
+_CURE = "(tls.ca_file: whom we trust; tls.cert_file: who we are)"
 
 
 class Link:
     """A connection that is opened when it is needed; for one thread."""
 
-    def __init__(self, url: Url, password: Secret | None, seconds: float) -> None:
+    def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, seconds: float) -> None:
         """Prepare a connection to `url`; `seconds` is the time that opening it may take, no I/O."""
         self.place = str(url)
+        self._url = url
+        self._tls = tls
         self._parameters = _parameters(url, password, seconds)
         self._connection: Any = None
 
@@ -54,6 +57,8 @@ class Link:
         """Give the connection, opened where it is not; TargetError for whatever goes wrong with it."""
         try:
             if not self.is_open:
+                if self._url.scheme == TLS_SCHEME:
+                    self._parameters.ssl_options = ssl_options(self._url, self._tls)
                 self._connection = pika.BlockingConnection(self._parameters)
             yield self._connection
         except ERRORS as error:
@@ -78,23 +83,25 @@ def vhost_of(url: Url) -> str:
     return unquote(url.path[1:]) or "/"
 
 
+def ssl_options(url: Url, tls: TLSConfig) -> Any:
+    """Return pika's settings of TLS for one connection; TargetError names a file that is no good."""
+    return pika.SSLOptions(tls.context(), tls.server_name or url.host)
+
+
 def _parameters(url: Url, password: Secret | None, seconds: float) -> Any:
     password = password or url.password
     username = url.username or DEFAULT_USER
     if password is None and url.username is None:
         password = Secret(DEFAULT_USER)
-    tls = url.scheme == TLS_SCHEME
-    context = ssl.create_default_context() if tls else None
     return pika.ConnectionParameters(
         url.host,
-        url.port or (TLS_PORT if tls else PORT),
+        url.port or (TLS_PORT if url.scheme == TLS_SCHEME else PORT),
         vhost_of(url),
         pika.PlainCredentials(username, password.reveal() if password else ""),
         heartbeat=HEARTBEAT,
         socket_timeout=seconds,
         stack_timeout=seconds,
         blocked_connection_timeout=seconds,
-        ssl_options=pika.SSLOptions(context, url.host) if context else None,
         client_properties={"connection_name": "bts-exporter"},
     )
 
@@ -122,11 +129,19 @@ def explain(error: BaseException) -> tuple[Reason, str]:
         case ConnectionRefusedError():
             return "refused", "nothing listens there: does RabbitMQ run?"
         case ssl.SSLError():
-            return "tls", f"no TLS connection: {cause} (a private CA is named by SSL_CERT_FILE)"
+            return "tls", f"no TLS connection: {cause} {_CURE}"
         case exceptions.IncompatibleProtocolError():
-            return "protocol", f"not AMQP 0-9-1: is this the broker's port ({PORT})?"
+            return _no_amqp(str(cause))
         case _:
             return "unreachable", f"the connection failed: {cause!r}"
+
+
+def _no_amqp(words: str) -> tuple[Reason, str]:
+    # By TLS 1.3 the broker looks at our certificate only after the handshake, and pika keeps no more
+    # than the text of what it says then.
+    if "SSL" in words:
+        return "tls", f"no TLS connection: {words} {_CURE}"
+    return "protocol", f"not AMQP 0-9-1: is this the broker's port ({PORT})?"
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -25,6 +25,9 @@ Result = Literal[
 ]
 RESULTS: tuple[Result, ...] = get_args(Result)
 
+#: What the names of the canary's queues begin with, so that permissions can name them.
+CANARY_QUEUES = "bts-exporter-canary-"
+
 _PROBE = ("vhost", "queue_type")
 CANARY_UP = gauge(
     "rabbitmq_canary_up",

@@ -15,7 +15,7 @@ from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
-from bts_exporter import Reason, Secret, TargetError, Url
+from bts_exporter import Reason, Secret, TargetError, TLSConfig, Url
 
 #: What RabbitMQ creates when it is installed, and lets in from its own machine.
 DEFAULT_USER = "guest"
@@ -36,6 +36,8 @@ class Server(NamedTuple):
     port: int
 
 
+_NO_TLS_SETTINGS = TLSConfig()
+
 MANAGEMENT = Server("the management API", "rabbitmq_management", 15672)
 
 
@@ -51,10 +53,15 @@ class Client:
     """A client of one HTTP API; for one thread, but `close`, which any may call."""
 
     def __init__(
-        self, url: Url, password: Secret | None = None, server: Server = MANAGEMENT
+        self,
+        url: Url,
+        password: Secret | None = None,
+        tls: TLSConfig = _NO_TLS_SETTINGS,
+        server: Server = MANAGEMENT,
     ) -> None:
         """Prepare requests to `url`, as its user or guest; no I/O."""
         self._url = url
+        self._tls = tls
         self._server = server
         self._headers = {
             "Accept": "*/*",
@@ -139,10 +146,11 @@ class Client:
             raise ConnectionAbortedError(msg)
 
     def _build(self) -> HTTPConnection:
+        host, port = self._url.host, self._url.port
         if self._url.scheme == "https":
-            context = ssl.create_default_context()
-            return HTTPSConnection(self._url.host, self._url.port, ssl_context=context)
-        return HTTPConnection(self._url.host, self._url.port)
+            context, name = self._tls.context(), self._tls.server_name
+            return HTTPSConnection(host, port, ssl_context=context, server_hostname=name)
+        return HTTPConnection(host, port)
 
     def _disconnect(self) -> None:
         self._socket = None
@@ -202,7 +210,10 @@ def _explain(error: Exception, server: Server) -> tuple[Reason, str]:
         case TimeoutError() | exceptions.TimeoutError():
             return "timeout", "no answer"
         case ssl.SSLError() | exceptions.SSLError():
-            return "tls", f"no TLS connection: {cause} (a private CA is named by SSL_CERT_FILE)"
+            return (
+                "tls",
+                f"no TLS connection: {cause} (tls.ca_file: whom we trust; tls.cert_file: who we are)",
+            )
         case OSError() | exceptions.ProtocolError():
             return "unreachable", f"the connection failed: {cause}"
         case http.client.HTTPException():

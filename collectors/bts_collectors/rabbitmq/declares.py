@@ -20,7 +20,7 @@ from bts_collectors.rabbitmq.amqpmetrics import EXISTS
 from bts_collectors.rabbitmq.lag import Lags
 from bts_collectors.rabbitmq.samples import emit_fields
 from bts_collectors.rabbitmq.shapes import Queue
-from bts_exporter import Scrape, Secret, TargetError, Url
+from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 
 #: The part of the time left after which a broker that does not answer is reported.
 PATIENCE = 0.95
@@ -52,14 +52,19 @@ class Declares:
     """Queues by passive declarations; a thread of its own owns the connection."""
 
     def __init__(
-        self, url: Url, password: Secret | None, names: Sequence[str], clock: Callable[[], float]
+        self,
+        url: Url,
+        password: Secret | None,
+        tls: TLSConfig,
+        names: Sequence[str],
+        clock: Callable[[], float],
     ) -> None:
         """Ask for the queues `names` of the address's virtual host; `clock` gives Unix time."""
         self._vhost = vhost_of(url)
         self._names = names
         self._clock = clock
         self._lags = Lags()
-        self._link = Link(url, password, OPENING)
+        self._link = Link(url, password, tls, OPENING)
         self._channel: Any = None
         self._asked = Asked()
         self._asked.over.set()

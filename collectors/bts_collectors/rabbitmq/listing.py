@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from bts_collectors.rabbitmq.amqpmetrics import CANARY_QUEUES
 from bts_collectors.rabbitmq.answers import content
 from bts_collectors.rabbitmq.client import Answer
 from bts_collectors.rabbitmq.rounds import Round
@@ -49,7 +50,10 @@ MOST_COMPLETED = 50
 
 
 class Selection:
-    """Which virtual hosts and queues are wanted: found by `include` if there is one, not by `exclude`."""
+    """Which virtual hosts and queues are wanted: found by `include` if there is one, not by `exclude`.
+
+    Never the queues of canaries: they come and go with exporters, and say nothing of the service.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Selection:
 
     def __call__(self, name: str) -> bool:
         """Return whether `name` is wanted."""
+        if name.startswith(CANARY_QUEUES):
+            return False
         if self._include is not None and not self._include.search(name):
             return False
         return self._exclude is None or not self._exclude.search(name)

@@ -11,17 +11,18 @@ import pika  # type: ignore[import-untyped]
 from pika import exceptions
 
 from bts_collectors.rabbitmq.amqp import ERRORS, Link, vhost_of
-from bts_collectors.rabbitmq.amqpmetrics import Result
-from bts_exporter import Secret, TargetError, Url
+from bts_collectors.rabbitmq.amqpmetrics import CANARY_QUEUES, Result
+from bts_exporter import Secret, TargetError, TLSConfig, Url
 
-#: What the queues' names begin with, so that permissions can name them.
-PREFIX = "bts-exporter-canary"
 #: Milliseconds after which the broker removes a queue that an exporter left behind.
 EXPIRY = 300_000
 #: Messages that a queue holds at most: ours are taken out one by one.
 MAX_LENGTH = 10
 #: Seconds between two looks for a message that was confirmed.
 PAUSE = 0.005
+
+#: The type of queue that goes with its connection.
+FLEETING = "classic"
 
 _RESULTS: dict[str, Result] = {"auth": "denied", "noperm": "denied", "timeout": "timeout"}
 
@@ -44,16 +45,17 @@ class Outcome(NamedTuple):
 class Prober:
     """Queues of our own and the connection to them; for one thread."""
 
-    def __init__(self, url: Url, password: Secret | None, timeout: float) -> None:
+    def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, timeout: float) -> None:
         """Send through queues in the address's virtual host; no I/O.
 
         A broker that takes no messages has `timeout` seconds, and so has the delivery.
         """
         self.vhost = vhost_of(url)
         self._timeout = timeout
-        self._link = Link(url, password, timeout)
+        self._link = Link(url, password, tls, timeout)
         self._token = token_hex(4)
         self._channel: Any = None
+        self._channel_token = ""
         #: By type, the names of queues that are there as far as is known.
         self._queues: dict[str, str] = {}
 
@@ -94,10 +96,16 @@ class Prober:
             self._queues.clear()
             self._channel = connection.channel()
             self._channel.confirm_delivery()
+            self._channel_token = token_hex(4)
         if kind not in self._queues:
-            name = f"{PREFIX}-{kind}-{self._token}"
+            name = f"{CANARY_QUEUES}{kind}-{self._token_of(kind)}"
             declare(self._channel, name, kind)
             self._queues[kind] = name
+
+    def _token_of(self, kind: str) -> str:
+        # An exclusive queue is its connection's, for as long as the broker takes that to be alive:
+        # it does not notice the end of one that an alarm blocks.
+        return self._channel_token if kind == FLEETING else self._token
 
     def _exchange(self, connection: Any, kind: str) -> Outcome:
         queue, body = self._queues[kind], token_hex(8).encode()
@@ -122,7 +130,7 @@ class Prober:
 def declare(channel: Any, name: str, kind: str) -> None:
     """Declare a queue that goes away with us: at once, or later where its type cannot."""
     arguments = {"x-queue-type": kind, "x-max-length": MAX_LENGTH, "x-expires": EXPIRY}
-    fleeting = kind == "classic"
+    fleeting = kind == FLEETING
     channel.queue_declare(
         name, durable=not fleeting, exclusive=fleeting, auto_delete=fleeting, arguments=arguments
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from bts_exporter import CollectorConfig, Duration, Secret, Url
+from bts_exporter import CollectorConfig, Duration, Secret, TLSConfig, Url
 
 HTTP = ("http", "https")
 AMQP = ("amqp", "amqps")
+TLS = ("https", "amqps")
 
 #: Seconds, well below those after which the broker removes a queue that an exporter left behind.
 LONGEST_INTERVAL = 60.0
@@ -44,6 +45,8 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     #: The management API or RabbitMQ's own exporter (http, https), or the broker itself (amqp, amqps).
     url: Url = Url.from_setting("http://guest:guest@127.0.0.1:15672")
     password: Secret | None = None
+    #: For all addresses.
+    tls: TLSConfig = TLSConfig()
     #: What `url` is the address of; `auto` looks.
     source: Source = "auto"
     #: The whole cluster, or of it the node that answers.
@@ -78,11 +81,21 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
             expect_scheme("url", self.url, HTTP, "http://host:15672")
         if self.native is not None:
             expect_scheme("native", self.native, HTTP, "http://host:15692")
-        if self.over_amqp != bool(self.declare):
+        if self.declare and not self.over_amqp:
             msg = "declare: the names of queues go with an address of AMQP, amqp://host:5672/vhost"
+            raise ValueError(msg)
+        if self.over_amqp and not self.declare:
+            msg = (
+                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME]"
+            )
             raise ValueError(msg)
         if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
             msg = f"compat: the names of {self.compat} are for the management API alone"
+            raise ValueError(msg)
+        urls = (self.url, self.native, self.canary and self.canary.url)
+        if self.tls != TLSConfig() and not any(url and url.scheme in TLS for url in urls):
+            # Nobody means to send a password in the clear who says whom to trust.
+            msg = f"tls: only https:// and amqps:// speak TLS, and url is {self.url.scheme}://"
             raise ValueError(msg)
 
 

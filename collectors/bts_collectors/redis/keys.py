@@ -84,7 +84,8 @@ class Keys:
 
 def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
     if isinstance(reply, ReplyError):
-        visit.refused(command, reply)
+        if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
+            visit.refused(command, reply)
     elif (value := _number(reply)) is not None:
         visit.scrape.emit(metric, value, visit.db, text(name))
 

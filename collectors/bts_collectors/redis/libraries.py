@@ -16,6 +16,8 @@ from bts_collectors.redis.queuesettings import Wanted
 
 #: A time beyond it is in milliseconds: in seconds it would be the year 5138.
 _LATEST_SECONDS = 1e11
+#: A count that is no time in any unit that is used.
+_NO_TIME = 1e15
 
 
 class Celery(Preset):
@@ -262,6 +264,8 @@ def _of_number(raw: Reply) -> float | None:
     try:
         number = float(raw) if raw else 0.0
     except ValueError:
+        return None
+    if not 0 <= number < _NO_TIME:  # infinite, negative, or not a number at all
         return None
     return (number / 1000 if number > _LATEST_SECONDS else number) or None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 from hiredis import ReplyError
@@ -155,7 +156,9 @@ def _age(depth: Depth, waiting: int | None, now: int | None) -> float | None:
         return None
     if not waiting:
         return 0.0
-    return None if depth.oldest is None else age_seconds((int(depth.oldest * 1000), 0), now)
+    if depth.oldest is None or not isfinite(depth.oldest):  # whoever wrote the message says when
+        return None
+    return age_seconds((int(depth.oldest * 1000), 0), now)
 
 
 def _read_rest(visit: Visit, preset: Preset) -> Rounds:

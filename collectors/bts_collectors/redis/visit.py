@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
+from zlib import crc32
 
 from hiredis import ReplyError
 
@@ -20,6 +21,9 @@ from bts_exporter import Scrape, TargetError, Url
 Rounds = Generator[Sequence[Command], list[Reply], None]
 #: Returns the replies to the first commands; the second will be asked for next.
 Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
+
+#: Bytes of a name that become a label: whoever writes to the server chooses names.
+LONGEST_NAME = 256
 
 _T = TypeVar("_T")
 
@@ -100,5 +104,12 @@ def together(parts: Iterable[Rounds]) -> Rounds:
 
 
 def text(raw: bytes) -> str:
-    r"""Return a name as a label: what is no UTF-8 shows as `\xff`."""
+    r"""Return what the server says as text: what is no UTF-8 shows as `\xff`."""
     return raw.decode("utf-8", "backslashreplace")
+
+
+def label(raw: bytes) -> str:
+    """Return a name as a label: a long one as its beginning and a checksum."""
+    if len(raw) > LONGEST_NAME:
+        raw = raw[:LONGEST_NAME] + b"~%08x" % crc32(raw)
+    return text(raw)

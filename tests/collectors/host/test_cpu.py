@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.cpu import Cpu, CpuSettings, parse_list, parse_times
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -255,8 +255,8 @@ def test_no_processors(machine: Machine) -> None:
 
 
 def test_absent(machine: Machine) -> None:
-    """Without /proc there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    """Without /proc/stat this is no Linux, or `procfs` is wrong, which somebody must be told."""
+    with pytest.raises(TargetError, match=r"/proc/stat is absent, .* is `host.procfs` where"):
         collect(Cpu(Cpu.Config(**machine({}))))
 
 

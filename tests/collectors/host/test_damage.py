@@ -155,9 +155,9 @@ def test_unreadable_is_an_error(machine: Machine, name: str) -> None:
         collect(subsystem(subsystem.Config(**paths)))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"cpu"}))
 def test_absent_is_nothing_to_read(machine: Machine, name: str) -> None:
-    """Without /proc, as on other systems, there is nothing to read."""
+    """Without /proc there is nothing to read; `cpu` says that it should be there."""
     subsystem = SUBSYSTEMS[name]
 
     with pytest.raises(NothingToRead):

@@ -14,14 +14,16 @@ from bts_collectors.mqtt import session as session_module
 from bts_collectors.mqtt import systopics
 from bts_collectors.mqtt import sysvalues as sysvalues_module
 from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.emqx import EmqxConfig
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
 from bts_collectors.mqtt.session import Session
-from bts_exporter import Duration, Scrape, Secret, TargetError, Url
+from bts_exporter import Duration, Scrape, Secret, TargetError, TLSConfig, Url
 from bts_exporter.testing import Samples, samples
 
 CONNACK = b"\x20\x02\x00\x00"
 SUBACK = b"\x90\x03\x00\x01\x00"
+TLS = TLSConfig(ca_file="/ca.pem")
 SUBACK_DENIED = b"\x90\x03\x00\x01\x80"
 
 Serve = Callable[..., int]
@@ -232,6 +234,14 @@ def test_collection_waits_for_the_end_of_a_burst(monkeypatch: pytest.MonkeyPatch
     assert found["mosquitto_queued_messages"] == {(): 7}
 
 
+def test_settings_of_tls_with_an_address_that_speaks_it() -> None:
+    """The broker's, or that of EMQX's API."""
+    secured = MqttConfig(url=Url("wss", "broker"), tls=TLS)
+    api = MqttConfig(emqx=EmqxConfig(url=Url("https", "broker")), tls=TLS)
+
+    assert secured.tls is api.tls
+
+
 def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
     """No packet of ours waits for the acknowledgement of the one before it (Nagle's algorithm)."""
     supervisor = start(serve())._supervisor
@@ -258,6 +268,10 @@ def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
         ({"keepalive": Duration(0.5)}, "keepalive: must be between 1 s and 65535 s, got 0.5 s"),
         ({"keepalive": Duration(70000)}, "keepalive: must be between 1 s and 65535 s"),
         ({"stale_after": Duration(0)}, "stale_after: must be more than 0 s"),
+        (
+            {"url": Url("ws", "broker"), "tls": TLS, "emqx": EmqxConfig()},
+            "tls: only mqtts:// and wss:// speak TLS, and url is ws://",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, object], expected: str) -> None:

@@ -3,6 +3,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from bts_collectors.mqtt import emqx, httpget
 from bts_collectors.mqtt.clientqueues import LEFT_OUT
 from bts_collectors.mqtt.emqx import DROPPED, Emqx, EmqxConfig
-from bts_exporter import Scrape, Secret, TargetError, Url, backlog
+from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url, backlog
+from servers.certificates import SERVER_NAME, Certificates
 from servers.management import (
     FakeManagement,
     Handler,
@@ -70,11 +72,13 @@ def fake() -> Iterator[FakeManagement]:
         yield fake
 
 
-def ask(url: str, seconds: float = 20, password: str = "s3cret") -> Scrape:
+def ask(
+    url: str, seconds: float = 20, password: str = "s3cret", tls: TLSConfig | None = None
+) -> Scrape:
     """Return a scrape with what is emitted; what is raised is passed on."""
     config = EmqxConfig(url=Url.from_setting(url), password=Secret(password))
     scrape = Scrape(time.monotonic() + seconds)
-    Emqx(config).emit(scrape)
+    Emqx(config, tls or TLSConfig()).emit(scrape)
     assert scrape.rejected is None
     return scrape
 
@@ -231,6 +235,21 @@ def test_name_that_does_not_resolve_is_dns() -> None:
 def test_port_without_tls_is_tls(fake: FakeManagement) -> None:
     """https:// where plain HTTP is spoken has no TLS."""
     assert refusal(fake.url.replace("http:", "https:")).reason == "tls"
+
+
+def test_settings_of_tls(certificates: Certificates, tmp_path: Path) -> None:
+    """An authority of our own, and a name in the certificate that is not the host's."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificates.named.read_bytes() + certificates.named_key.read_bytes())
+    trusting = TLSConfig(ca_file=str(certificates.ca))
+    with FakeManagement(both) as fake:
+        fake.routes[PATH] = answer(page(SLOW))
+        with pytest.raises(TargetError, match="IP address mismatch") as caught:
+            ask(fake.url, tls=trusting)
+        named = ask(fake.url, tls=TLSConfig(ca_file=trusting.ca_file, server_name=SERVER_NAME))
+
+    assert caught.value.reason == "tls"
+    assert named.samples
 
 
 @given(st.binary(max_size=200))

@@ -44,6 +44,14 @@ def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, exp
     assert failure.reason in CONNECT_REASONS
 
 
+def test_a_broker_that_ends_tls_at_once_wants_to_know_who_we_are() -> None:
+    """The message names the setting."""
+    failure = failures.unwanted(URL)
+
+    assert failure.reason == "tls"
+    assert "tls.cert_file" in str(failure)
+
+
 def test_broken_tls_connection_asks_for_the_port() -> None:
     """A plain port cuts TLS off: the message says where to look."""
     url = Url("mqtts", "broker.example")

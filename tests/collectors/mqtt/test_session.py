@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event, Thread
@@ -17,12 +18,13 @@ from bts_collectors.mqtt import reader as reader_module
 from bts_collectors.mqtt import router as router_module
 from bts_collectors.mqtt import session as module
 from bts_collectors.mqtt.guard import Guard
-from bts_collectors.mqtt.link import Link
+from bts_collectors.mqtt.link import DISCONNECT_REASONS, Link
 from bts_collectors.mqtt.patterns import Subscription
 from bts_collectors.mqtt.reader import BatchReader
 from bts_collectors.mqtt.router import Handler, Publish, Router
 from bts_collectors.mqtt.session import Protocol, Session, Target
-from bts_exporter import TargetError, Url
+from bts_exporter import TargetError, TLSConfig, Url
+from servers.certificates import Certificates
 
 Message = tuple[str, bytes, bool]
 #: Serves bytes behind the subscription and returns what the receiver took and what became of it.
@@ -350,6 +352,36 @@ def test_path_of_a_websocket_is_asked_for(reading: str) -> None:
     del failure
     gc.collect()
     assert (reason, "key=1" in words) == ("protocol", False)
+
+
+def test_tls_that_breaks_ends_the_connection(certificates: Certificates) -> None:
+    """What is no TLS, in the middle of it, is told as such."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = Url("mqtts", "127.0.0.1", listener.getsockname()[1])
+
+        def converse() -> None:
+            accepted, _ = listener.accept()
+            with context.wrap_socket(accepted, server_side=True) as connection:
+                connection.recv(4096)
+                connection.sendall(b"\x20\x02\x00\x00")
+                connection.recv(4096)
+                with socket.socket(fileno=connection.detach()) as bare:
+                    bare.sendall(b"no TLS")
+                    bare.recv(4096)
+
+        server = Thread(target=converse, daemon=True)
+        server.start()
+        target = Target(url, None, "id", 60, tls=TLSConfig(ca_file=str(certificates.ca)))
+        link = Link()
+        with pytest.raises(TargetError, match="WRONG_VERSION_NUMBER") as failure:
+            Session(target, Ended().router, link, Guard(print)).run(Event())
+        server.join(20)
+
+    assert failure.value.reason == "tls"
+    assert failure.value.reason in DISCONNECT_REASONS
+    assert link.connected
 
 
 def test_broker_that_says_goodbye_is_gone(exchange: Exchange) -> None:

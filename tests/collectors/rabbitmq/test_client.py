@@ -13,8 +13,9 @@ import pytest
 
 from bts_collectors.rabbitmq import client as module
 from bts_collectors.rabbitmq.client import Client
-from bts_exporter import Secret, TargetError, Url
+from bts_exporter import Secret, TargetError, TLSConfig, Url
 from servers import free_port, need, wait_until
+from servers.certificates import SERVER_NAME, Certificates
 from servers.management import (
     FakeManagement,
     Reply,
@@ -343,8 +344,50 @@ def test_a_certificate_that_nobody_trusts_is_refused(certificate: Path) -> None:
         requests = list(fake.requests)
 
     assert error.reason == "tls"
-    assert "SSL_CERT_FILE" in str(error)
+    assert "tls.ca_file" in str(error)
     assert requests == []
+
+
+@pytest.fixture
+def named(certificates: Certificates, tmp_path: Path) -> Iterator[FakeManagement]:
+    """Return a server whose certificate has another name than its address, of an authority of our own."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificates.named.read_bytes() + certificates.named_key.read_bytes())
+    with FakeManagement(both) as fake:
+        yield fake
+
+
+def ask(url: Url, tls: TLSConfig) -> int:
+    """Return the status of an answer."""
+    with closing(Client(url, tls=tls)) as asking:
+        return asking.get("/api/overview", 20).status
+
+
+def test_a_certificate_of_another_name(named: FakeManagement, certificates: Certificates) -> None:
+    """It must have the host's name, or that of server_name; or nobody asks for a name."""
+    url, ca = Url.from_setting(named.url), str(certificates.ca)
+    with pytest.raises(TargetError) as caught:
+        ask(url, TLSConfig(ca_file=ca))
+
+    assert caught.value.reason == "tls"
+    assert ask(url, TLSConfig(ca_file=ca, server_name=SERVER_NAME)) == 200
+    assert ask(url, TLSConfig(insecure_skip_verify=True)) == 200
+
+
+def test_files_of_tls_are_read_at_every_connection(
+    named: FakeManagement, certificates: Certificates, tmp_path: Path
+) -> None:
+    """One that cannot be used is named; put right, it counts without a restart."""
+    ca = tmp_path / "ca.pem"
+    tls = TLSConfig(ca_file=str(ca), server_name=SERVER_NAME)
+    with closing(Client(Url.from_setting(named.url), tls=tls)) as asking:
+        with pytest.raises(TargetError, match=f"ca_file {ca} cannot be used") as caught:
+            asking.get("/api/overview", 20)
+        ca.write_bytes(certificates.ca.read_bytes())
+        status = asking.get("/api/overview", 20).status
+
+    assert caught.value.reason == "tls"
+    assert status == 200
 
 
 def test_a_server_that_does_not_speak_tls_is_a_tls_error(management: FakeManagement) -> None:

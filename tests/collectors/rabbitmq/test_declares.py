@@ -11,9 +11,10 @@ from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.amqp import explain, vhost_of
-from bts_exporter import Scrape, Secret, TargetError, Url, testing
+from bts_collectors.rabbitmq.amqp import Link, explain, ssl_options, vhost_of
+from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url, testing
 from servers import free_port
+from servers.certificates import SERVER_NAME, Certificates
 
 
 @contextmanager
@@ -90,6 +91,31 @@ def test_a_broker_that_says_nothing_is_down_by_the_deadline() -> None:
     assert rounds[0] is rounds[1]
 
 
+def test_settings_of_tls_become_those_of_the_client_library(certificates: Certificates) -> None:
+    """Whom to trust, and the name that is expected: the host's unless there is another."""
+    url, ca = Url.from_setting("amqps://broker/prod"), str(certificates.ca)
+    plain = ssl_options(url, TLSConfig(ca_file=ca))
+    named = ssl_options(url, TLSConfig(ca_file=ca, server_name=SERVER_NAME))
+
+    assert (plain.server_hostname, named.server_hostname) == ("broker", SERVER_NAME)
+    assert len(plain.context.get_ca_certs()) == 1
+    assert plain.context.check_hostname
+
+
+def test_a_file_of_tls_that_cannot_be_used_is_named() -> None:
+    """Before anybody is asked, and at every attempt."""
+    url = Url("amqps", "127.0.0.1", free_port())
+    link = Link(url, None, TLSConfig(ca_file="/nowhere/ca.pem"), 20.0)
+    for _ in range(2):
+        with (
+            pytest.raises(TargetError, match=r"ca_file /nowhere/ca.pem cannot") as caught,
+            link.use(),
+        ):
+            pass
+
+        assert caught.value.reason == "tls"
+
+
 def test_no_tls_where_tls_is_expected() -> None:
     """The reason says which side of the connection to look at."""
     plain = socket.create_server(("127.0.0.1", 0))
@@ -130,6 +156,9 @@ def test_the_path_of_the_address_is_the_virtual_host(url: str, vhost: str) -> No
         (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), "noperm", "ACCESS_REFUSED"),
         (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "protocol", "320"),
         (exceptions.StreamLostError("reset"), "unreachable", "reset"),
+        (exceptions.IncompatibleProtocolError("reset"), "protocol", "5672"),
+        (exceptions.IncompatibleProtocolError("lost: SSLError(1, 'x')"), "tls", "tls.cert_file"),
+        (exceptions.IncompatibleProtocolError("lost: SSLEOFError(8, 'x')"), "tls", "tls.cert_file"),
         (exceptions.AMQPConnectionError(ConnectionRefusedError()), "refused", "RabbitMQ run"),
     ],
 )

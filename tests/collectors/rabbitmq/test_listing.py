@@ -60,6 +60,15 @@ class Asking:
         return [path.partition("?")[0] for path in self.fake.requests]
 
 
+def test_queues_of_canaries_are_never_wanted() -> None:
+    """They come and go with exporters, under other names each time."""
+    own = "bts-exporter-canary-classic-0a1b2c3d"
+
+    assert not EVERYTHING(own)
+    assert not selection(include="canary")(own)
+    assert EVERYTHING("canary")
+
+
 @pytest.fixture
 def broker(management: FakeManagement) -> Iterator[Asking]:
     """Return a broker with three virtual hosts, of which one has a slash in its name."""

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
-from bts_exporter import Duration, Url
+from bts_exporter import Duration, TLSConfig, Url
 
 HTTP = Url.from_setting("http://broker:15672")
 AMQP = Url.from_setting("amqp://broker")
+AMQPS = Url.from_setting("amqps://broker")
+TLS = TLSConfig(ca_file="/ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,10 @@ AMQP = Url.from_setting("amqp://broker")
         {"url": AMQP, "declare": ("orders",)},
         {"url": Url.from_setting("amqps://broker/prod"), "source": "amqp", "declare": ("orders",)},
         {"canary": CanarySettings(url=AMQP)},
+        {"url": Url.from_setting("https://broker"), "tls": TLS},
+        {"native": Url.from_setting("https://broker:15691"), "tls": TLS},
+        {"url": AMQPS, "declare": ("orders",), "tls": TLS},
+        {"canary": CanarySettings(url=AMQPS), "tls": TLS},
     ],
 )
 def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
@@ -35,12 +41,15 @@ def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
         ({"url": HTTP, "source": "amqp"}, "url: .*amqp://host:5672/vhost, not http://"),
         ({"url": AMQP, "source": "management"}, "url: .*http://host:15672, not amqp://"),
         ({"url": AMQP, "source": "prometheus"}, "url: .*http://host:15692, not amqp://"),
-        ({"url": AMQP}, "declare: .*names of queues"),
+        ({"url": AMQP}, r"declare: over AMQP.*declare: \[NAME\]"),
         ({"url": HTTP, "declare": ("orders",)}, "declare: .*amqp://"),
         ({"native": AMQP}, "native: .*http://host:15692, not amqp://"),
         ({"source": "prometheus", "compat": "kbudde"}, "compat: .*management API"),
         ({"native": HTTP, "compat": "kbudde"}, "compat: .*management API"),
         ({"url": AMQP, "declare": ("a",), "compat": "kbudde"}, "compat: .*management API"),
+        ({"tls": TLS}, "tls: only https:// and amqps:// speak TLS, and url is http://"),
+        ({"native": HTTP, "canary": CanarySettings(url=AMQP), "tls": TLS}, "tls: .* http://"),
+        ({"url": AMQP, "declare": ("a",), "tls": TLS}, "tls: .*, and url is amqp://"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_with_the_key(
