@@ -145,7 +145,7 @@ def plugins_folder(path: Path | None) -> Path:
 def load(path: Path | None, types_in: TypesIn) -> Settings:
     """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
     document = _document(path)
-    if document.value == {}:
+    if document.value is None or document.value == {}:
         # Most likely what is left of a file that could not be written; never the wish for all defaults.
         msg = "says nothing; without any such file this host and the brokers on it are served"
         raise ConfigError([document.problem((), msg)])

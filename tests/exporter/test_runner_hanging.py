@@ -322,3 +322,19 @@ def test_stop_that_hangs() -> None:
         assert hang.begun.wait(60)
         last.wait(0.01)
         hang.go_on.set()
+
+
+def test_a_collection_under_way_ends_before_its_collector_does() -> None:
+    """A reload that takes a collector away does not make its last scrape a failure."""
+    ends: list[str] = []
+    hang = Hang(after=lambda _: ends.append("collected"))
+    collector = Pushed(hang, stop=lambda: ends.append("stopped"))
+    runner = Runner(collector, "stub", Common(), None)
+    runner.begin(time.monotonic() + 60)
+    assert hang.begun.wait(60)
+
+    last = runner.stop(patience=60)
+    hang.end()
+    last.wait(60)
+
+    assert ends == ["collected", "stopped"]

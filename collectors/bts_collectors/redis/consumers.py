@@ -11,7 +11,7 @@ from hiredis import ReplyError
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.streamstate import fields_of
-from bts_collectors.redis.visit import Rounds, Visit, text
+from bts_collectors.redis.visit import Rounds, Visit, label
 from bts_exporter import Metric, gauge
 
 #: Consumers of one group; of a group with more of them none is looked at.
@@ -75,7 +75,7 @@ def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, ea
         found = parse(reply)
         _emit(reading.visit, one, found, stale_after)
         for consumer in found if each else ():
-            labels = (*one.labels.own, text(consumer.name))
+            labels = (*one.labels.own, label(consumer.name))
             reading.visit.scrape.put(PENDING, labels, consumer.pending)
             reading.visit.scrape.put(IDLE, labels, consumer.idle / 1000)
 

@@ -8,7 +8,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.visit import Rounds, Visit, text
+from bts_collectors.redis.visit import Rounds, Visit, label
 from bts_exporter import Metric, gauge
 
 _SIZE = {
@@ -79,7 +79,7 @@ class Keys:
     def _emit_missing(self, visit: Visit, name: bytes) -> None:
         # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
         if name in self._vanishing or not self._names.forget(name):
-            visit.scrape.emit(SIZE, 0, visit.db, text(name))
+            visit.scrape.emit(SIZE, 0, visit.db, label(name))
 
 
 def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
@@ -87,7 +87,7 @@ def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply)
         if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
             visit.refused(command, reply)
     elif (value := _number(reply)) is not None:
-        visit.scrape.emit(metric, value, visit.db, text(name))
+        visit.scrape.emit(metric, value, visit.db, label(name))
 
 
 def _is_short(size: Reply) -> bool:

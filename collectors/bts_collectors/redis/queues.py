@@ -14,7 +14,7 @@ from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
 from bts_collectors.redis.preset import Depth, Lists, Preset, Sets, SortedSets, total
 from bts_collectors.redis.queuesettings import QueueSettings, Wanted
-from bts_collectors.redis.visit import Rounds, Visit, text, together
+from bts_collectors.redis.visit import Rounds, Visit, label, together
 from bts_exporter import Metric, backlog, gauge
 
 #: Queues read at a time: of some a whole message comes along, to tell its age.
@@ -125,7 +125,7 @@ def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply
 
 
 def _emit(visit: Visit, queue: _Queue, depth: Depth) -> None:
-    labels = (queue.preset.library, visit.db, text(queue.name))
+    labels = (queue.preset.library, visit.db, label(queue.name))
     for state, count in depth.states.items():
         if count is not None:
             visit.scrape.emit(MESSAGES, count, *labels, state)
@@ -141,7 +141,7 @@ def _emit_common(
     visit: Visit, queue: _Queue, waiting: int | None, active: int | None, seconds: float | None
 ) -> None:
     emit = visit.scrape.emit
-    common = ("redis", text(queue.preset.destination(queue.name)), "")
+    common = ("redis", label(queue.preset.destination(queue.name)), "")
     if waiting is not None:
         emit(backlog.BACKLOG, waiting, *common)
     if active is not None:
@@ -170,4 +170,4 @@ def _read_rest(visit: Visit, preset: Preset) -> Rounds:
             continue
         visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
         if each.state == "active":
-            visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", text(each.key), "")
+            visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")

@@ -25,7 +25,7 @@ from bts_collectors.redis.streamstate import (
     parse_stream,
     plain_state,
 )
-from bts_collectors.redis.visit import Rounds, Visit, text, together
+from bts_collectors.redis.visit import Rounds, Visit, label, text, together
 from bts_exporter import Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.3 ms of the server's time.
@@ -152,7 +152,7 @@ class Streams:
         states = yield from self._states(reading, names)
         for name, state in states.items():
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
-                labels = known.get(name) or _labels(reading.visit.db, text(name))
+                labels = known.get(name) or _labels(reading.visit.db, label(name))
                 self._labels[name] = labels
                 found += self._stream(reading.visit, name, state, labels)
             else:
@@ -228,7 +228,7 @@ class Streams:
         known = labels.groups.copy()
         labels.groups.clear()  # of groups that are gone
         for group in parse_groups(state[1]):
-            of_group = known.get(group.name) or groups.Labels.of(*labels.own, text(group.name))
+            of_group = known.get(group.name) or groups.Labels.of(*labels.own, label(group.name))
             labels.groups[group.name] = of_group
             found.append(Standing(name, stream, group, of_group))
             groups.emit_state(visit, found[-1])
@@ -241,7 +241,7 @@ class Streams:
         elif isinstance(state, ReplyError):
             visit.refused("TYPE", state)
         elif not self._names.forget(name):
-            visit.scrape.put(EXISTS, (visit.db, text(name)), 0)
+            visit.scrape.put(EXISTS, (visit.db, label(name)), 0)
             if state != b"none":
                 what = f"has a {text(state)} named {text(name)!r}, which `streams` asks for"
                 visit.unexpected(what)

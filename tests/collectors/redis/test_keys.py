@@ -166,3 +166,17 @@ def test_a_type_of_a_module_is_left_out(visit: Visit, converse: Converse) -> Non
     converse(Keys(found(b"j")).read(visit), ([("TYPE", b"j")], [b"ReJSON-RL"]), *2 * [NOTHING_MORE])
 
     assert visit.scrape.samples == {}
+
+
+def test_a_key_made_anew_between_two_questions_is_no_failure(
+    visit: Visit, converse: Converse
+) -> None:
+    """It has another type by then, and its size at the next collection."""
+    converse(
+        Keys(Names(["k"])).read(visit),
+        ([("TYPE", b"k")], [b"list"]),
+        ([("LLEN", b"k")], [ReplyError("WRONGTYPE Operation against a key")]),
+        NOTHING_MORE,
+    )
+
+    assert (visit.losses, visit.scrape.samples) == ([], {})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis import queues
@@ -162,6 +163,20 @@ def test_arq_with_more_running_than_are_looked_at(visit: Visit, converse: Conver
 
     assert visit.scrape.samples[MESSAGES] == {("arq", "db0", "arq:queue", "scheduled"): 100}
     assert backlog.BACKLOG not in visit.scrape.samples
+
+
+@pytest.mark.parametrize("time", [b"inf", b"-inf", b"nan", b"-1e308", b"1e300", b"x"])
+def test_a_message_whose_time_is_none_costs_its_own_age(visit: Visit, time: bytes) -> None:
+    """Whoever sends a message says when: nonsense gives no age, and takes nothing else along."""
+    answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
+
+    def ask(commands: Sequence[Command], _: object) -> list[object]:
+        return [answers.get(str(command[0]), 1) for command in commands]
+
+    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(visit)], ask)
+
+    assert OLDEST not in visit.scrape.samples
+    assert ("bullmq", "db0", "q", "ready") in visit.scrape.samples[MESSAGES]
 
 
 def test_many_queues_are_read_in_batches(visit: Visit) -> None:

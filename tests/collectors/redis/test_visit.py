@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from bts_collectors.redis.connection import Command
-from bts_collectors.redis.visit import Rounds, Visit, run, text
+from bts_collectors.redis.visit import LONGEST_NAME, Rounds, Visit, label, run, text
 
 
 def test_parts_share_their_round_trips() -> None:
@@ -85,3 +85,13 @@ def test_batches_of_a_cluster(visit: Visit) -> None:
         [b"b"],
         [b"d"],
     ]
+
+
+def test_long_names_are_short_labels_that_differ() -> None:
+    """A megabyte of name is no label, and two of them with one beginning are two labels."""
+    usual, long = b"x" * LONGEST_NAME, b"x" * 1_000_000
+
+    assert label(usual) == text(usual)
+    assert label(long).startswith(text(usual))
+    assert len(label(long)) < LONGEST_NAME + 10
+    assert label(long) != label(long + b"y")
