@@ -32,7 +32,8 @@ _HOW = f"""\
 Each is started, waited for until a scrape succeeds (asked every 2 ms), scraped {SCRAPES} times (gzip, one connection), looked at,
 and ended, in turns; the first start of each is not counted. Resident memory is counted page by page
 (/proc/PID/smaps_rollup), libraries shared with other programs included; private is without those. bts-exporter runs as
-its systemd unit runs it (MALLOC_ARENA_MAX=2) from compiled files; a megabyte is 1,000,000 bytes. The brokers are live:
+its systemd unit runs it (MALLOC_ARENA_MAX=2, MALLOC_TRIM_THRESHOLD_=1048576) from compiled files; a megabyte is 1,000,000
+bytes. The brokers are live:
 RabbitMQ with 20 queues, Redis with 3 streams of 2 groups, mosquitto. The right column of the second table is one process of
 each: their sums, and the slowest start."""
 
