@@ -39,6 +39,8 @@ _PRIVATE = (
     "_loop_rc_handle",
     "_packet_handle",
     "_protocol",
+    "_send_puback",
+    "_send_pubrec",
     "_sock",
     "_sock_recv",
 )
@@ -123,7 +125,7 @@ class BatchReader(Client):
             endless = len(buffer) - start >= _NUMBER_BYTES
             return MQTTErrorCode.MQTT_ERR_PROTOCOL if endless else None
         if length > _MAX_PACKET:
-            return self._leave_out(buffer, start + length)
+            return self._leave_out(buffer, start, start + length)
         if start + length > len(buffer):
             return None
         self._in_packet = {
@@ -139,10 +141,18 @@ class BatchReader(Client):
         self._at = start + length
         return self._packet_handle()
 
-    def _leave_out(self, buffer: bytes, stop: int) -> MQTTErrorCode:
-        """Pass over a packet that is too large to be kept."""
-        if buffer[self._at] | _RETAIN != _PUBLISH | _RETAIN:
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL  # it would have to be answered
+    def _leave_out(self, buffer: bytes, start: int, stop: int) -> MQTTErrorCode | None:
+        """Pass over a message that is too large to be kept; None where its number is not there yet."""
+        qos = buffer[self._at] >> 1 & 3
+        if buffer[self._at] >> 4 != _PUBLISH >> 4 or qos > 2:  # noqa: PLR2004  # there is no QoS 3
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if qos:
+            number = start + 2 + int.from_bytes(buffer[start : start + 2])
+            if number + 2 > len(buffer):
+                return None
+            # Or the broker would send it again at each connection.
+            acknowledge = self._send_puback if qos == 1 else self._send_pubrec
+            acknowledge(int.from_bytes(buffer[number : number + 2]))
         self._router.oversized += 1
         self._skip = stop - len(buffer)
         self._at = len(buffer)

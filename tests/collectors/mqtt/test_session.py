@@ -238,22 +238,34 @@ def test_topic_that_is_no_utf_8_is_counted(exchange: Exchange, qos: int) -> None
     assert ended.errors == []
 
 
-def test_payload_that_is_too_large_is_left_out(
-    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ten megabytes are counted, and what follows them arrives."""
-    ended = exchange(publish("a", b"1") + publish("big", bytes(10_000_000)) + publish("b", b"2"))
+@pytest.mark.parametrize(("qos", "answer"), [(0, b""), (1, b"\x40\x02\x00\x07")])
+def test_payload_that_is_too_large_is_left_out(exchange: Exchange, qos: int, answer: bytes) -> None:
+    """Ten megabytes are counted, acknowledged where they have to be, and what follows them arrives."""
+    big = publish("big", bytes(10_000_000), qos=qos)
+    ended = exchange(publish("a", b"1") + big + publish("b", b"2"), answers=len(answer))
 
     assert [topic for topic, _, _ in ended.messages] == ["a", "b"]
     assert ended.router.oversized == 1
+    assert ended.received == answer
 
 
+@pytest.mark.parametrize("reading", ["batched"], indirect=True)  # paho keeps what it reads
+@pytest.mark.parametrize("cut", [1, 3, 6, 9, 11, 12, 100])
+def test_a_large_packet_may_come_in_pieces(exchange: Exchange, cut: int) -> None:
+    """Whatever the first piece holds of its head, it is acknowledged once; QoS 2 as the protocol says."""
+    big = publish("big", bytes(2_000_000), qos=2)
+    ended = exchange(big[:cut], big[cut:] + publish("b", b"2"), answers=4)
+
+    assert [topic for topic, _, _ in ended.messages] == ["b"]
+    assert ended.router.oversized == 1
+    assert ended.received == b"\x50\x02\x00\x07"
+
+
+@pytest.mark.parametrize("reading", ["batched"], indirect=True)  # as above
 def test_payload_that_is_too_large_is_not_kept(
-    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, reading: str
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batched reader never holds more than a packet that it may keep."""
-    if reading == "paho":
-        pytest.skip("paho keeps what it reads")
     held: list[int] = []
     consume = BatchReader._consume
 
