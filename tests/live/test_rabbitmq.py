@@ -65,12 +65,15 @@ def test_depths_are_exact(rabbitmq: Broker, made: RabbitMQ, kind: str) -> None:
     """What waits, what came in and what was taken out, in RabbitMQ's names and in the common ones."""
     name = f"depth-{kind}"
     rabbitmq.queue(name, queue_type=kind)
-    rabbitmq.publish(name, 7)
-    rabbitmq.get(name, 3)
     key, shared = ("/", name), ("rabbitmq", name, "")
-
-    samples = when(made, "messaging_consumed_messages_total", shared, 3)
-    samples = when(made, "rabbitmq_queue_messages_ready", key, 4)
+    with rabbitmq.channel() as channel:
+        for _ in range(7):
+            channel.basic_publish("", name, b"x")
+        for _ in range(3):
+            channel.basic_ack(channel.basic_get(name)[0].delivery_tag)
+        when(made, "messaging_consumed_messages_total", shared, 3)
+        when(made, "messaging_published_messages_total", shared, 7)
+        samples = when(made, "rabbitmq_queue_messages_ready", key, 4)
 
     assert samples["rabbitmq_queue_messages_unacked"][key] == 0
     assert samples["rabbitmq_queue_messages_published_total"][key] == 7

@@ -64,14 +64,16 @@ def test_of_many_queues_depths_are_known_and_of_the_deepest_the_flow(rabbitmq: B
     """Totals are of the moment, and the consumers come from their own list."""
     rabbitmq.queue("deep one/ü")
     rabbitmq.queue("left alone")
-    rabbitmq.publish("deep one/ü", 9)
     rabbitmq.publish("left alone", 4)
     mine = re.compile("^(deep one|left alone)")
     with (
+        rabbitmq.channel() as channel,
         collector(rabbitmq, queues_include=mine, max_detailed_queues=0) as made,
         AmqpConsumer(rabbitmq.amqp, "deep one/ü", auto_ack=False, prefetch=2),
     ):
         deep, alone = ("/", "deep one/ü"), ("/", "left alone")
+        for _ in range(9):
+            channel.basic_publish("", "deep one/ü", b"x")
         samples = when(made, "rabbitmq_queue_messages_published_total", deep, 9)
 
         assert samples["rabbitmq_queue_messages_ready"] == {deep: 7, alone: 4}

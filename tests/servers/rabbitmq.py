@@ -11,13 +11,14 @@ import subprocess
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+import pika
 import pytest
 
 from servers import Process, listens, need, wait_until
@@ -150,6 +151,18 @@ class RabbitMQ:
         for _ in range(count):
             answer = self.api(path, "POST", message | {"properties": properties})
             assert answer["routed"], f"{queue} in {vhost} got no message"
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        """Give a channel that stays open: what is done in a short one the broker may never count."""
+        address = pika.ConnectionParameters("127.0.0.1", self.amqp, heartbeat=0)
+        connection = pika.BlockingConnection(address)
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            yield channel
+        finally:
+            connection.close()
 
     def get(self, queue: str, count: int, vhost: str = "/") -> None:
         """Take messages out of a queue, acknowledged."""
