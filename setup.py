@@ -30,6 +30,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "hiredis>=3",
+        "isal>=1.7",
         'jeepney>=0.8; sys_platform == "linux"',
         "msgspec>=0.19",
         "paho-mqtt>=2.1,<3",

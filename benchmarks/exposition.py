@@ -17,7 +17,9 @@ from prometheus_client.core import Metric as TheirMetric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from bts_exporter import Metric, Scrape, counter, gauge
-from bts_exporter.exposition import Format, Prefixes, Source, render
+from bts_exporter.exposition import Source, render
+from bts_exporter.formats import Format
+from bts_exporter.frames import Frames
 from measuring import Bench, ratios, spread
 from report import Bar, Row, Section, Table
 
@@ -89,7 +91,7 @@ class Ours:
     def __init__(self) -> None:
         declare = {"gauge": gauge, "counter": counter}
         self.metrics = [declare[kind](name, f"Help of {name}.", LABELS) for name, kind in FAMILIES]
-        self.prefixes = Prefixes()
+        self.frames = Frames()
 
     def emit(self, numbers: Numbers) -> dict[Metric, dict[tuple[str, ...], float]]:
         """Return the samples, emitted as a collector does it."""
@@ -101,7 +103,7 @@ class Ours:
 
     def both(self, numbers: Numbers) -> bytes:
         """Return the page, samples emitted on the way."""
-        return render([Source(self.emit(numbers), self.prefixes)], Format.TEXT)
+        return render([Source(self.emit(numbers), self.frames)], Format.TEXT)
 
 
 class Theirs:
@@ -175,7 +177,7 @@ def _rendered(form: Format, rounds: int, *, floats: bool) -> tuple[Costs, Costs,
     }
     for seed in range(rounds + 1):  # the first fills the cache and is not counted
         samples = ours.emit(_numbers(seed, floats=floats))
-        page = warm.measure(partial(render, [Source(samples, ours.prefixes)], form))
+        page = warm.measure(partial(render, [Source(samples, ours.frames)], form))
         cold.measure(partial(render, [Source(samples)], form))
         del samples  # the garbage collector would look at them on the other's account
         registry = Theirs.emit(_numbers(seed, floats=floats))

@@ -32,6 +32,8 @@ LAYERS = (
     ("registry", "runner"),
     ("config", "bts_exporter"),
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
+    ("frames",),
+    ("formats",),
     ("exchange", "listening", "plugin", "tlsconfig", "yamlfile"),
     ("connections", "errors", "lanes", "logs", "systemd", "values"),
 )

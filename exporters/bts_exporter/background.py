@@ -35,7 +35,7 @@ class BackgroundRunner(Runner):
         self._stopped.set()
         return super().stop(patience)
 
-    def begin(self, deadline: float) -> Run:  # noqa: ARG002  # this collection's deadline is its own
+    def begin(self, deadline: float, shared: list[Run] | None = None) -> Run:  # noqa: ARG002  # a collection of its own
         """Return the last collection that ended, or the very first one while it is under way."""
         current = self.current
         if current is None:

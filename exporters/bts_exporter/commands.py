@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load, plugins_folder
 from bts_exporter.errors import ConfigError, PluginError
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.plugin import Command, Metric, Template
 from bts_exporter.registry import Registry
 from bts_exporter.selfmetrics import DECLARED

@@ -9,7 +9,9 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from bts_exporter.errors import ExporterError
-from bts_exporter.exposition import Format, Prefixes, Source, compress, render
+from bts_exporter.exposition import Layout, Source, compress, parts_of, render
+from bts_exporter.formats import Format
+from bts_exporter.frames import Frames
 from bts_exporter.plugin import Scrape
 from bts_exporter.runner import Runner, Snapshot
 from bts_exporter.scrape import CollectorSet
@@ -61,7 +63,8 @@ class Exporter:
         self._process = ProcessMetrics()
         self._service = ServiceMetrics()
         self._outcomes = CollectorMetrics()
-        self._prefixes = Prefixes()
+        self._frames = Frames()
+        self._layout = Layout()
         self._flights: dict[tuple[object, ...], _Flight] = {}
         self._under_way = 0
         self._lock = threading.Lock()
@@ -88,8 +91,7 @@ class Exporter:
         if not first:
             return flight.page.result()
         try:
-            page = self._make(runners, form, longest, own=own)
-            flight.page.set_result(compress(page) if packed else page)
+            flight.page.set_result(self._make(runners, form, longest, packed=packed, own=own))
         except BaseException as error:
             flight.page.set_exception(error)
             raise
@@ -124,14 +126,16 @@ class Exporter:
             self._flights[key] = flight
             return flight, True
 
-    def _make(self, runners: Sequence[Runner], form: Format, timeout: float, *, own: bool) -> bytes:
+    def _make(
+        self, runners: Sequence[Runner], form: Format, timeout: float, *, packed: bool, own: bool
+    ) -> bytes:
         snapshots = self.collectors.collect(runners, timeout)
         self.remember(snapshots)
         try:
-            return self._render(snapshots, form, own=own)
+            return self._render(snapshots, form, packed=packed, own=own)
         except Exception:  # noqa: BLE001  # labels and metrics are a plug-in's objects
             sound = [self._sound(snapshot, form) for snapshot in snapshots]
-            return self._render(sound, form, own=own)
+            return self._render(sound, form, packed=packed, own=own)
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot`, without its samples if they cannot be rendered: others' can."""
@@ -141,16 +145,19 @@ class Exporter:
             return shot.runner.spoilt(shot, error)
         return shot
 
-    def _render(self, snapshots: Sequence[Snapshot], form: Format, *, own: bool) -> bytes:
+    def _render(
+        self, snapshots: Sequence[Snapshot], form: Format, *, packed: bool, own: bool
+    ) -> bytes:
         scrape = Scrape(float("inf"))
         self._outcomes.emit(scrape, snapshots)
         if own:
             self._emit_own(scrape)
-        sources = [Source(s.samples, s.runner.prefixes) for s in snapshots]
-        # The caches of rendered series are not made for two pages at once.
+        sources = [Source(s.samples, s.runner.frames) for s in snapshots]
+        # What is kept of rendered series is not for two pages at once.
         with self._rendering:
             # Our own first, so that no collector takes the place of what is told about it.
-            page = render([Source(scrape.samples, self._prefixes), *sources], form)
+            parts = parts_of([Source(scrape.samples, self._frames), *sources], form, self._layout)
+            page = compress(parts) if packed else b"".join(parts)
         for snapshot, source in zip(snapshots, sources, strict=True):
             if source.conflict:
                 snapshot.runner.conflict(source.conflict)

@@ -159,6 +159,7 @@ class Scrape:
         self._room = max_series
         self._allows = allows
         self._denies = denies
+        self._chooses = allows is not None or denies is not None
         self._unwanted: set[Metric] = set()
 
     def remaining(self) -> float:
@@ -230,9 +231,9 @@ class Scrape:
             raise DeadlineExceeded(msg)
         samples = self.samples.get(metric)
         if samples is None:
-            if not self._wants(metric):
+            if self._chooses and not self._wants(metric):
                 return
-            samples = self.samples.setdefault(metric, {})
+            samples = self.samples[metric] = {}
         if type(value) is not float and type(value) is not int:
             try:
                 value = float(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bts_exporter import statuspage
 from bts_exporter.errors import ConfigError, SelectionError
 from bts_exporter.exporter import Exporter, TooManyScrapes
-from bts_exporter.exposition import negotiate
+from bts_exporter.formats import negotiate
 from bts_exporter.runner import Runner
 from bts_exporter.server import Request, Response
 

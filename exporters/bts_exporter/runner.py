@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from bts_exporter.config import Common
 from bts_exporter.errors import ExporterError, NothingToRead, Reason, reason_of, text_of
-from bts_exporter.exposition import Prefixes
+from bts_exporter.frames import Frames
 from bts_exporter.lanes import Lane
 from bts_exporter.plugin import Collector, Key, Metric, Scrape
 
@@ -227,7 +227,7 @@ class Runner:
         self.own_lane = lane is None
         self.lane = lane or Lane(f"bts-{self.identity}")
         constant = {"target": self.target} if self.target else {}
-        self.prefixes = Prefixes(constant | common.labels)
+        self.frames = Frames(constant | common.labels)
         self.totals = Totals()
         self.seen = False
         self.limited = False
@@ -239,8 +239,11 @@ class Runner:
         self._denies = _any_of(common.metrics.deny)
         self._lock = threading.Lock()
 
-    def begin(self, deadline: float) -> Run:
-        """Start a collection, or join the one under way; one that is late is never started twice."""
+    def begin(self, deadline: float, shared: list[Run] | None = None) -> Run:
+        """Start a collection, or join the one under way; one that is late is never started twice.
+
+        One in a thread that others share is appended to `shared` instead, for `start_together`.
+        """
         with self._lock:
             current = self.current
             if current and current.found_nothing_lately:
@@ -255,10 +258,10 @@ class Runner:
         if current and under_way:
             late = time.monotonic() - current.began
             return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
-        try:
-            self.lane.submit(run.execute)
-        except RuntimeError as error:
-            return run.fail("os", f"no thread to collect in: {error}")
+        if shared is None or self.own_lane:
+            start_together([run])
+        else:
+            shared.append(run)
         return run
 
     def look(self, run: Run) -> Snapshot:
@@ -338,7 +341,8 @@ class Runner:
                 totals.errors[outcome.reason] += 1
                 totals.timeouts += outcome.reason == "timeout"
             before, self.outcome = self.outcome, outcome
-        _log_change(self.identity, before, outcome)
+        if outcome is not before:
+            _log_change(self.identity, before, outcome)
         if self.limited and not limited:
             log.warning(
                 "more series than max_series=%d: the rest is dropped",
@@ -381,6 +385,24 @@ class Runner:
             known, self.conflicting = self.conflicting, message
         if message != known:
             log.error("samples left out: %s", message, extra={"collector": self.identity})
+
+
+def start_together(runs: Sequence[Run]) -> None:
+    """Have collections executed, those of one thread as one job: to wake it for each takes longer."""
+    lanes: dict[Lane, list[Run]] = {}
+    for run in runs:
+        lanes.setdefault(run.lane, []).append(run)
+    for lane, several in lanes.items():
+        try:
+            lane.submit(partial(_execute, several))
+        except RuntimeError as error:
+            for run in several:
+                run.fail("os", f"no thread to collect in: {error}")
+
+
+def _execute(runs: Sequence[Run]) -> None:
+    for run in runs:
+        run.execute()
 
 
 def _log_change(identity: str, before: Outcome | None, now: Outcome) -> None:

@@ -12,7 +12,7 @@ from bts_exporter.config import Common
 from bts_exporter.errors import SelectionError
 from bts_exporter.lanes import Lane
 from bts_exporter.plugin import Collector
-from bts_exporter.runner import Run, Runner, Snapshot
+from bts_exporter.runner import Run, Runner, Snapshot, start_together
 
 log = logging.getLogger("bts_exporter.scrape")
 
@@ -81,11 +81,14 @@ class CollectorSet:
         deadline = time.monotonic() + timeout
         # Those that wait for somebody first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.collector.local)
-        runs = {runner: runner.begin(deadline) for runner in order}
+        shared: list[Run] = []
+        runs = {runner: runner.begin(deadline, shared) for runner in order}
+        start_together(shared)
         self._wait_for_shared([run for run in runs.values() if not run.runner.own_lane], timeout)
         # The last first: when it has ended, so have most, and nobody is woken for each of them.
         for run in reversed(runs.values()):
-            run.wait(deadline)
+            if not run.ended:
+                run.wait(deadline)
         return [runner.look(runs[runner]) for runner in runners]
 
     def _wait_for_shared(self, runs: Sequence[Run], timeout: float) -> None:

@@ -78,17 +78,20 @@ class CollectorMetrics:
             },
             self.dropped: {of: total.series_dropped for of, total in totals.items()},
         }
+        columns |= _outcomes(found.values())
         scrape.samples.update((metric, column) for metric, column in columns.items() if column)
-        self._emit_outcomes(scrape, found.values())
 
-    def _emit_outcomes(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
-        """Emit success and duration under the names of the exporters that we are compatible with."""
-        for shot in snapshots:
-            runner = shot.runner
-            if runner.collector.outcome_metrics and not runner.target:
-                success, duration = runner.collector.outcome_metrics
-                scrape.emit(success, int(shot.outcome.success), runner.name)
-                scrape.emit(duration, shot.duration, runner.name)
+
+def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
+    """Return success and duration under the names of the exporters that we are compatible with."""
+    columns: dict[Metric, dict[Key, float]] = {}
+    for shot in snapshots:
+        runner = shot.runner
+        if runner.collector.outcome_metrics and not runner.target:
+            success, duration = runner.collector.outcome_metrics
+            columns.setdefault(success, {})[(runner.name,)] = int(shot.outcome.success)
+            columns.setdefault(duration, {})[(runner.name,)] = shot.duration
+    return columns
 
 
 class ProcessMetrics:

@@ -112,7 +112,7 @@ class Document:
         written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)  # merge keys: <<
         self._count(len(node.value))
-        values: dict[str, yaml.Node] = {}
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         own: set[str] = set()
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
@@ -126,8 +126,11 @@ class Document:
                 if key in own:
                     self.problems.append(self.problem(here, "given twice"))
                 own.add(key)
-            values[key] = value_node
-        return {key: self._build(value, (*path, key)) for key, value in values.items()}
+            pairs[key] = key_node, value_node
+        # Whoever merges this block in must not find what is overridden: of two keys of one letter
+        # PyYAML 6.0.4 takes the first.
+        node.value = list(pairs.values())
+        return {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
         if node.tag in _SIGNS:

@@ -28,7 +28,8 @@ from prometheus_client.registry import Collector as ForeignCollector
 from bts_exporter import Collector, Scrape
 from bts_exporter.adapter import adapt
 from bts_exporter.errors import PluginError
-from bts_exporter.exposition import Format, Source, render
+from bts_exporter.exposition import Source, render
+from bts_exporter.formats import Format
 from bts_exporter.schema import INVALID, Schema
 from bts_exporter.yamlfile import Document
 

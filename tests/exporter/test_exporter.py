@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bts_exporter import Collector, Metric, Scrape, counter, gauge
 from bts_exporter.exporter import Exporter, TooManyScrapes
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.runner import Run
 from bts_exporter.server import Traffic
 from servers import wait_until
@@ -230,7 +230,7 @@ def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.Mo
         ]
         joined: list[Run] = []
         begin = runners[0].begin
-        monkeypatch.setattr(runners[0], "begin", lambda d: joined.append(begin(d)) or joined[-1])
+        monkeypatch.setattr(runners[0], "begin", lambda *a: joined.append(begin(*a)) or joined[-1])
         begun = [at_once(1, call) for call in calls]
         wait_until(lambda: len(joined) == 5, "all are under way")
         hang.go_on.set()
@@ -355,7 +355,7 @@ def test_error_of_one_page_is_everybodys_and_nobodys_afterwards(
             raise ZeroDivisionError
 
         with monkeypatch.context() as patched:
-            patched.setattr("bts_exporter.exporter.render", broken)
+            patched.setattr("bts_exporter.exporter.parts_of", broken)
             threads = [threading.Thread(target=call) for _ in range(2)]
             for thread in threads:
                 thread.start()

@@ -13,7 +13,9 @@ from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
-from bts_exporter.exposition import Format, Prefixes, Source, compress, negotiate, render
+from bts_exporter.exposition import Source, compress, render
+from bts_exporter.formats import Format, negotiate
+from bts_exporter.frames import Frames
 from bts_exporter.plugin import Key, Scrape
 from servers import need
 
@@ -42,7 +44,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
 
 def page(samples: Samples, form: Format = Format.TEXT, **constant: str) -> str:
     """Return the page of one source."""
-    return render([Source(samples, Prefixes(constant))], form).decode()
+    return render([Source(samples, Frames(constant))], form).decode()
 
 
 def parsed(text: str, form: Format) -> Parsed:
@@ -299,8 +301,8 @@ def all_kinds() -> Samples:
 
 def test_metric_shared_by_two_sources() -> None:
     """Families that two collectors share stand under one header."""
-    one = Source({FILES: {("/",): 1}}, Prefixes({"target": "one"}))
-    other = Source({UP: {(): 1}, FILES: {("/",): 2}}, Prefixes({"target": "two"}))
+    one = Source({FILES: {("/",): 1}}, Frames({"target": "one"}))
+    other = Source({UP: {(): 1}, FILES: {("/",): 2}}, Frames({"target": "two"}))
 
     text = render([one, other], Format.TEXT).decode()
 
@@ -343,9 +345,9 @@ def test_same_series_from_two_sources() -> None:
 
 def test_series_is_rendered_once() -> None:
     """As long as a series is there its name and labels are not rendered again."""
-    label, prefixes = Counted("/"), Prefixes()
+    label, frames = Counted("/"), Frames()
 
-    pages = [render([Source({FILES: {(label,): n}}, prefixes)], Format.TEXT) for n in range(3)]
+    pages = [render([Source({FILES: {(label,): n}}, frames)], Format.TEXT) for n in range(3)]
 
     assert [text[-2:] for text in pages] == [b"0\n", b"1\n", b"2\n"]
     assert label.times == 1
@@ -358,20 +360,20 @@ def test_series_is_rendered_once() -> None:
 )
 def test_series_that_is_gone_is_forgotten(meanwhile: dict[Metric, dict[Key, float]]) -> None:
     """A series that came back is rendered anew: it did not take memory in between."""
-    label, prefixes = Counted("/"), Prefixes()
+    label, frames = Counted("/"), Frames()
 
     for samples in ({FILES: {(label,): 1}}, meanwhile, {FILES: {(label,): 1}}):
-        render([Source(samples, prefixes)], Format.TEXT)
+        render([Source(samples, frames)], Format.TEXT)
 
     assert label.times == 2
 
 
 def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
     """New series do not cost those that stay their rendering."""
-    label, prefixes = Counted("/"), Prefixes()
+    label, frames = Counted("/"), Frames()
 
     for other in "abc":
-        text = render([Source({FILES: {(label,): 1, (other,): 2}}, prefixes)], Format.TEXT)
+        text = render([Source({FILES: {(label,): 1, (other,): 2}}, frames)], Format.TEXT)
         assert f'files{{path="{other}"}} 2'.encode() in text
 
     assert label.times == 1
@@ -379,7 +381,7 @@ def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
 
 def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
     """Metrics with the same label names share the rendering of their series, of all or of some."""
-    label, other, prefixes = Counted("/"), Counted("/b"), Prefixes()
+    label, other, frames = Counted("/"), Counted("/b"), Frames()
     free, used = gauge("free", "Free.", ("path",)), gauge("used", "Used.", ("path",))
     samples = {
         FILES: {(label,): 1, (other,): 2},
@@ -387,7 +389,7 @@ def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
         used: {(other,): 5},
     }
 
-    text = render([Source(samples, prefixes)], Format.TEXT).decode()
+    text = render([Source(samples, frames)], Format.TEXT).decode()
 
     assert (label.times, other.times) == (1, 1)
     assert [line for line in text.splitlines() if line[0] != "#"] == [
@@ -473,7 +475,7 @@ def test_compression() -> None:
     """What is compressed is gzip, smaller, and the same when unpacked."""
     text = page({FILES: {(str(i),): i for i in range(1000)}}).encode()
 
-    packed = compress(text)
+    packed = compress([text[:700], text[700:]])
 
     assert gzip.decompress(packed) == text
     assert len(packed) < len(text) / 3

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from bts_exporter import Kind, Scrape, Template, counter, gauge, histogram, summary, untyped
-from bts_exporter.exposition import Format, Prefixes, Source, render
+from bts_exporter.exposition import Source, render
+from bts_exporter.formats import Format
+from bts_exporter.frames import Frames
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,8 +52,8 @@ def test_page_of_every_kind(form: Format, file: str) -> None:
 
     actual = render(
         [
-            Source(first.samples, Prefixes()),
-            Source(second.samples, Prefixes({"target": "cache", "site": "a"})),
+            Source(first.samples, Frames()),
+            Source(second.samples, Frames({"target": "cache", "site": "a"})),
         ],
         form,
     )

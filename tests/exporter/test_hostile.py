@@ -10,7 +10,7 @@ import pytest
 
 from bts_exporter.errors import ConfigError, PluginError, TargetError
 from bts_exporter.exporter import Exporter
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.plugin import Collector, Scrape, gauge
 from bts_exporter.registry import Registry
 from bts_exporter.service import Options, Service

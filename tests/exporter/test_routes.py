@@ -9,7 +9,7 @@ import pytest
 from bts_exporter import Scrape, TargetError
 from bts_exporter.errors import ConfigError, Problem
 from bts_exporter.exporter import Exporter, TooManyScrapes
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.routes import Routes
 from bts_exporter.server import Request, Response
 from servers.listener import listening

@@ -9,6 +9,8 @@ import pytest
 
 from bts_exporter import Collector, NothingToRead, Reason, Scrape, TargetError
 from bts_exporter.config import MetricFilter
+from bts_exporter.exposition import Source, render
+from bts_exporter.formats import Format
 from stubs import SERIES, Behaviour, Hang, Stub, collect, emit_two, lines, runner_of
 
 
@@ -56,15 +58,15 @@ def test_collection_that_succeeds(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("error", "reason", "message"),
     [
-        (ValueError("no number"), "internal", "ValueError: no number (test_runner.py:20)"),
-        (SystemExit(3), "internal", "SystemExit: 3 (test_runner.py:20)"),
-        (KeyboardInterrupt(), "internal", "KeyboardInterrupt: (test_runner.py:20)"),
-        (NotImplementedError(), "internal", "NotImplementedError: (test_runner.py:20)"),
+        (ValueError("no number"), "internal", "ValueError: no number (test_runner.py:22)"),
+        (SystemExit(3), "internal", "SystemExit: 3 (test_runner.py:22)"),
+        (KeyboardInterrupt(), "internal", "KeyboardInterrupt: (test_runner.py:22)"),
+        (NotImplementedError(), "internal", "NotImplementedError: (test_runner.py:22)"),
         (ConnectionRefusedError(111, "Connection refused"), "refused", "[Errno 111] Connection refused"),
         (TimeoutError("timed out"), "timeout", "timed out"),
         (FileNotFoundError(2, "No such file", "/proc/x"), "os", "[Errno 2] No such file: '/proc/x'"),
         (targeted("auth", "redis://cache:6379 refuses the password"), "auth", "redis://cache:6379 refuses the password"),
-        (ValueError("two\n  lines"), "internal", "ValueError: two lines (test_runner.py:20)"),
+        (ValueError("two\n  lines"), "internal", "ValueError: two lines (test_runner.py:22)"),
         (ValueError("x" * 1000), "internal", f"ValueError: {'x' * 488}"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -96,7 +98,7 @@ def test_error_that_cannot_say_what_it_is() -> None:
         shots = [collect(runner) for _ in range(2)]
 
         assert [shot.outcome.message for shot in shots] == [
-            "MuteError: an error without words (test_runner.py:20)"
+            "MuteError: an error without words (test_runner.py:22)"
         ] * 2
 
 
@@ -196,10 +198,10 @@ def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
             collect(runner)
 
         assert lines(caplog) == [
-            ("ERROR", "collection fails: ValueError: bad (test_runner.py:20)"),
+            ("ERROR", "collection fails: ValueError: bad (test_runner.py:22)"),
             ("ERROR", "collection fails: denied"),
             ("INFO", "collection works again"),
-            ("ERROR", "collection fails: ValueError: bad (test_runner.py:20)"),
+            ("ERROR", "collection fails: ValueError: bad (test_runner.py:22)"),
         ]
         assert runner.totals.errors == {"internal": 12, "auth": 3}
 
@@ -352,9 +354,8 @@ def test_common_labels_are_on_its_series() -> None:
     with runner_of(Stub(), name="cache", labels={"site": "a"}) as runner:
         shot = collect(runner)
 
-        assert runner.prefixes.lines(Stub.value, shot.samples[Stub.value]) == [
-            'stub_value{target="cache",site="a"} 1'
-        ]
+        page = render([Source(shot.samples, runner.frames)], Format.TEXT).decode()
+        assert 'stub_value{target="cache",site="a"} 1\n' in page
 
 
 # Conflicts

@@ -13,7 +13,8 @@ import pytest
 
 import bts_exporter
 from bts_exporter import Metric, Scrape, selfmetrics
-from bts_exporter.exposition import Format, Source, render
+from bts_exporter.exposition import Source, render
+from bts_exporter.formats import Format
 from bts_exporter.runner import Outcome, Snapshot
 from bts_exporter.selfmetrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic

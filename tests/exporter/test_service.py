@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bts_exporter.errors import ConfigError, ServeError
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.runner import Runner
 from bts_exporter.service import Options, Service
 from servers import free_port, wait_until

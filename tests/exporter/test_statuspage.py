@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import bts_exporter
 from bts_exporter import NothingToRead, Scrape, TargetError
 from bts_exporter.exporter import Exporter
-from bts_exporter.exposition import Format
+from bts_exporter.formats import Format
 from bts_exporter.statuspage import render
 from stubs import Stub, collectors
 
