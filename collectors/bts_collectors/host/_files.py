@@ -10,6 +10,12 @@ from bts_exporter import NothingToRead, TargetError
 #: Bytes asked for at once: more than most files of /proc have.
 CHUNK = 16384
 
+#: What the kernel makes at one stroke (single_open, /proc/sys) comes whole in one read.
+AT_ONCE = CHUNK
+
+#: Of a table with no line above 1 KB a page holds more than this: less is all of it.
+TABLE = 3072
+
 #: Characters of a line that an error shows.
 _SHOWN = 60
 
@@ -35,9 +41,14 @@ def open_there(path: str) -> int:
         raise NothingToRead(msg) from None
 
 
-def read_whole(descriptor: int) -> bytes:
-    """Return the content of an open file from its beginning; OSError when it cannot be read."""
+def read_whole(descriptor: int, short: int = 0) -> bytes:
+    """Return the content of an open file from its beginning; OSError when it cannot be read.
+
+    What comes in fewer than `short` bytes is all there is.
+    """
     content = os.pread(descriptor, CHUNK, 0)
+    if len(content) < short:
+        return content
     # A short read is not the end: the kernel hands out as many whole records as fit a page.
     while more := os.pread(descriptor, CHUNK, len(content)):
         content += more

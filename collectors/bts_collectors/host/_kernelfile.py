@@ -16,11 +16,12 @@ class KernelFile:
     As a context it gives the content, and turns a ValueError into a TargetError that names the file.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("_descriptor", "_short", "path")
 
-    def __init__(self, path: str) -> None:
-        """Keep the path; no I/O here."""
+    def __init__(self, path: str, short: int = 0) -> None:
+        """Keep the path; no I/O here. A read of fewer than `short` bytes is known to be all."""
         self.path = path
+        self._short = short
         self._descriptor: int | None = None
 
     def __del__(self) -> None:
@@ -45,12 +46,12 @@ class KernelFile:
         """Return the content; NothingToRead when the file is absent, OSError naming it otherwise."""
         if self._descriptor is not None:
             try:
-                return read_whole(self._descriptor)
+                return read_whole(self._descriptor, self._short)
             except OSError:
                 self.close()  # what it was is gone; another may have come in its place
         descriptor = open_there(self.path)
         try:
-            return read_whole(descriptor)
+            return read_whole(descriptor, self._short)
         except OSError as error:
             error.filename = self.path
             raise

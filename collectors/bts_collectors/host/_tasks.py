@@ -42,23 +42,27 @@ class Stat(NamedTuple):
 def pids(procfs: str) -> dict[str, int]:
     """Return the ids of all processes, with the inode numbers of their folders.
 
-    Another process with the same id has another number. NothingToRead without /proc, TargetError
-    where it hides processes.
+    Another process with the same id has another number. NothingToRead without /proc.
     """
     try:
         with os.scandir(procfs) as entries:
-            found = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
+            return {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
     except FileNotFoundError:
         msg = f"{procfs} is absent"
         raise NothingToRead(msg) from None
-    # The first process is everywhere: who may not look at it sees but some of the others.
-    if read_stat(f"{procfs}/1") is None:
-        msg = (
-            f"{procfs} hides processes of other users: set ProtectProc=default in the systemd unit,"
-            " or the gid= of the mount option hidepid to a group that the exporter is in"
-        )
-        raise TargetError(reason="noperm", message=msg)
-    return found
+
+
+def hidden(procfs: str) -> TargetError:
+    """Return the error for a /proc that hides processes.
+
+    It does where it hides the first one, which is everywhere: who may not look at it sees but some
+    of the others.
+    """
+    msg = (
+        f"{procfs} hides processes of other users: set ProtectProc=default in the systemd unit,"
+        " or the gid= of the mount option hidepid to a group that the exporter is in"
+    )
+    return TargetError(reason="noperm", message=msg)
 
 
 def read_stat(folder: str) -> Stat | None:
@@ -92,16 +96,20 @@ class States:
         TargetError naming the file for one that makes no sense.
         """
         known, self._files = self._files, {}
+        files, room = self._files, _KEPT_OPEN
         found = []
         for folder in folders:
-            file = known.get(folder)
-            if len(self._files) < _KEPT_OPEN:
-                file = self._files[folder] = file or KernelFile(f"{folder}/stat")
             try:
-                content = file.head() if file else read_content(folder)
+                if room:
+                    room -= 1
+                    file = known.get(folder) or KernelFile(f"{folder}/stat")
+                    content = file.head()
+                    files[folder] = file
+                else:
+                    content = read_content(folder)
                 found.append((folder, *parse_state(content)))
             except GONE:
-                self._files.pop(folder, None)
+                continue
             except ValueError as error:
                 raise TargetError(reason="protocol", message=f"{folder}/stat: {error}") from error
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import TABLE, lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -45,7 +45,7 @@ class Arp(Subsystem):
 
     def __init__(self, config: ArpConfig) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/arp")
+        self._file = KernelFile(f"{config.procfs}/net/arp", TABLE)
         settings = config.settings
         self._wants = Filter(settings.device_include, settings.device_exclude)
 

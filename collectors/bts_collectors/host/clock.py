@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from itertools import count
 
-from bts_collectors.host._files import read_value, text
+from bts_collectors.host._files import text
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
@@ -38,7 +39,9 @@ class Time(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._clocksource = f"{config.sysfs}/devices/system/clocksource/clocksource"
+        self._folder = f"{config.sysfs}/devices/system/clocksource"
+        #: Of each clock source what is available, and what is current.
+        self._sources: list[tuple[KernelFile, KernelFile]] = []
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the time, and the clock sources where the kernel tells them."""
@@ -46,15 +49,23 @@ class Time(Subsystem):
         zone = time.localtime(now)
         scrape.emit(self.now, now)
         scrape.emit(self.offset, zone.tm_gmtoff, zone.tm_zone)
-        for number in map(str, count()):
-            available = read_value(f"{self._clocksource}{number}/available_clocksource")
-            if available is None:
+        for number in count():
+            if number == len(self._sources):
+                self._sources.append(self._source(number))
+            there, used = (file.value() for file in self._sources[number])
+            if there is None:
                 break
-            for source in dict.fromkeys(available.split()):
-                scrape.emit(self.available, 1, number, text(source))
-            current = read_value(f"{self._clocksource}{number}/current_clocksource")
-            if current:
-                scrape.emit(self.current, 1, number, text(current))
+            for source in dict.fromkeys(there.split()):
+                scrape.emit(self.available, 1, str(number), text(source))
+            if used:
+                scrape.emit(self.current, 1, str(number), text(used))
+
+    def _source(self, number: int) -> tuple[KernelFile, KernelFile]:
+        folder = f"{self._folder}/clocksource{number}"
+        return (
+            KernelFile(f"{folder}/available_clocksource"),
+            KernelFile(f"{folder}/current_clocksource"),
+        )
 
 
 COLLECTOR = Time

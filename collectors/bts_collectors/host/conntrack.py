@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import AT_ONCE, TABLE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
@@ -46,10 +46,10 @@ class Conntrack(Subsystem):
         super().__init__(config)
         folder = f"{config.procfs}/sys/net/netfilter"
         self._sizes = (
-            (KernelFile(f"{folder}/nf_conntrack_count"), self.entries),
-            (KernelFile(f"{folder}/nf_conntrack_max"), self.limit),
+            (KernelFile(f"{folder}/nf_conntrack_count", AT_ONCE), self.entries),
+            (KernelFile(f"{folder}/nf_conntrack_max", AT_ONCE), self.limit),
         )
-        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack")
+        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", TABLE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the size, its limit and the statistics."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host._cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host._files import lines, naming, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._throttles import Throttles
@@ -128,7 +128,7 @@ class Cpu(Subsystem):
     def __init__(self, config: CpuConfig) -> None:
         super().__init__(config)
         settings = config.settings
-        self._stat = KernelFile(f"{config.procfs}/stat")
+        self._stat = KernelFile(f"{config.procfs}/stat", AT_ONCE)
         self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
         self._folder = f"{config.sysfs}/devices/system/cpu"
         self._present = KernelFile(f"{self._folder}/present")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from bts_collectors.host._files import lines, read_value, text, unreadable
+from bts_collectors.host._files import TABLE, lines, read_value, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -150,7 +150,7 @@ class Diskstats(Subsystem):
 
     def __init__(self, config: DiskstatsConfig) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/diskstats")
+        self._file = KernelFile(f"{config.procfs}/diskstats", TABLE)
         self._blocks = f"{config.sysfs}/block"
         settings = config.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)

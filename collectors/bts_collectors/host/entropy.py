@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bts_collectors.host._files import AT_ONCE
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
@@ -21,7 +22,9 @@ class Entropy(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         folder = f"{config.procfs}/sys/kernel/random"
-        self._files = [(KernelFile(f"{folder}/{file}"), metric) for file, metric in self.values]
+        self._files = [
+            (KernelFile(f"{folder}/{file}", AT_ONCE), metric) for file, metric in self.values
+        ]
 
     def collect(self, scrape: Scrape) -> None:
         """Emit both numbers."""

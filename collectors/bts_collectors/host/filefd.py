@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import unreadable
+from bts_collectors.host._files import AT_ONCE, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -18,7 +18,7 @@ class Filefd(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr")
+        self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit number and limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bts_collectors.host._files import AT_ONCE
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
@@ -20,7 +21,7 @@ class KernelHung(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count")
+        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from bts_collectors.host._files import unreadable
+from bts_collectors.host._files import AT_ONCE, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -23,7 +23,7 @@ class Loadavg(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/loadavg")
+        self._file = KernelFile(f"{config.procfs}/loadavg", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the three averages."""

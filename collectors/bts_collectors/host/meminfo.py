@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
@@ -25,7 +25,7 @@ class Meminfo(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/meminfo")
+        self._file = KernelFile(f"{config.procfs}/meminfo", AT_ONCE)
         self._metrics: dict[tuple[bytes, int], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from bts_collectors.host._files import text
@@ -120,28 +121,45 @@ class Netclass(Subsystem):
         return sorted(entry for entry in found if self._wants(entry[0]))
 
     def _emit(self, scrape: Scrape, name: str, device: _Device) -> None:
-        flags = parse_number(device.flags.value())
-        if flags is None:
+        values = device.values()
+        if values != device.seen:  # most never change
+            device.seen, device.samples = values, list(self._samples(name, *values))
+        for metric, labels, value in device.samples:
+            scrape.emit(metric, value, *labels)
+
+    def _samples(
+        self, name: str, flags: bytes | None, *others: bytes | None
+    ) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
+        """Yield what the content of a device's files means."""
+        number = parse_number(flags)
+        if number is None:
             return  # a file such as bonding_masters, or the device has just gone
-        states = [text(file.value() or b"") for file in device.states]
-        address, broadcast, duplex, operstate, alias = states
-        admin = "up" if flags & _IFF_UP else "down"
-        scrape.emit(self.up, int(operstate == "up"), name)
-        scrape.emit(self.info, 1, name, address, broadcast, duplex, operstate, admin, alias)
-        scrape.emit(self.flags, flags, name)
-        for (_, metric, factor), file in zip(self.fields, device.fields, strict=True):
-            value = parse_number(file.value())
+        words = [text(value or b"") for value in others[: len(_STATES)]]
+        address, broadcast, duplex, operstate, alias = words
+        admin = "up" if number & _IFF_UP else "down"
+        yield self.up, (name,), int(operstate == "up")
+        yield self.info, (name, address, broadcast, duplex, operstate, admin, alias), 1
+        yield self.flags, (name,), number
+        for (_, metric, factor), content in zip(self.fields, others[len(_STATES) :], strict=True):
+            value = parse_number(content)
             if value is not None:
-                scrape.emit(metric, value * factor, name)
+                yield metric, (name,), value * factor
 
 
 class _Device:
-    """The files of one device."""
+    """The files of one device, and what their content meant when they were last read."""
 
     def __init__(self, folder: str) -> None:
-        self.flags = KernelFile(f"{folder}/flags")
-        self.states = [KernelFile(f"{folder}/{file}") for file in _STATES]
-        self.fields = [KernelFile(f"{folder}/{field.file}") for field in Netclass.fields]
+        files = ("flags", *_STATES, *(field.file for field in Netclass.fields))
+        self._files = [KernelFile(f"{folder}/{file}") for file in files]
+        self.seen: list[bytes | None] = []
+        self.samples: list[tuple[Metric, tuple[str, ...], int]] = []
+
+    def values(self) -> list[bytes | None]:
+        """Return what stands in each of the files, None where it cannot be read; [None] for no device."""
+        flags, *others = self._files
+        found = flags.value()
+        return [found, *[file.value() for file in others]] if found is not None else [None]
 
 
 def parse_number(value: bytes | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import lines, read_number, text, unreadable
+from bts_collectors.host._files import TABLE, lines, read_number, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -60,7 +60,7 @@ class Netdev(Subsystem):
 
     def __init__(self, config: NetdevConfig) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/dev")
+        self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
         self._devices = f"{config.sysfs}/class/net"
         settings = config.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._pairs import Pairs
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Kind, Metric, NothingToRead, Scrape, Template
 
@@ -30,6 +32,14 @@ class NetstatConfig(Paths, frozen=True):
     settings: NetstatSettings = NetstatSettings()
 
 
+class _Heading(NamedTuple):
+    """The heading of a table: how many words it has, the first of them, and the wanted columns."""
+
+    size: int
+    protocol: list[bytes]
+    wanted: list[tuple[int, Metric]]
+
+
 class Netstat(Subsystem):
     """Counters of the network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
 
@@ -47,11 +57,13 @@ class Netstat(Subsystem):
 
     def __init__(self, config: NetstatConfig) -> None:
         super().__init__(config)
-        self._tables = [KernelFile(f"{config.procfs}/net/{table}") for table in ("netstat", "snmp")]
-        self._list = KernelFile(f"{config.procfs}/net/snmp6")
-        #: The wanted columns of a table's heading, which is the same at each scrape.
-        self._columns: dict[bytes, list[tuple[int, Metric]]] = {}
-        self._metrics: dict[bytes, Metric | None] = {}
+        self._tables = [
+            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE) for table in ("netstat", "snmp")
+        ]
+        self._list = KernelFile(f"{config.procfs}/net/snmp6", AT_ONCE)
+        #: What a table's heading means, which is the same at each scrape.
+        self._headings: dict[bytes, _Heading] = {}
+        self._pairs = Pairs(self._metric_of)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters that are wanted."""
@@ -66,39 +78,32 @@ class Netstat(Subsystem):
             raise absent[0]
         try:
             with self._list as content:
-                self._collect_list(scrape, content)
+                self._pairs.emit(scrape, content)
         except NothingToRead:  # no IPv6
             return
 
     def _collect_table(self, scrape: Scrape, content: bytes) -> None:
-        for heading, values in parse_table(content):
-            columns = self._columns.get(heading)
-            if columns is None:
-                columns = self._columns[heading] = self._choose(heading)
-            for column, metric in columns:
+        for words, line in pairs_of_lines(content):
+            heading = self._headings.get(words)
+            if heading is None:
+                heading = self._headings[words] = self._understood(words)
+            values = line.split()
+            if len(values) != heading.size or values[:1] != heading.protocol:
+                raise unreadable(line)
+            for column, metric in heading.wanted:
                 scrape.emit(metric, int(values[column]))
 
-    def _collect_list(self, scrape: Scrape, content: bytes) -> None:
-        for line in lines(content):
-            words = line.split()
-            if len(words) != 2:  # noqa: PLR2004  # name and number
-                raise unreadable(line)
-            field, value = words
-            if field not in self._metrics:
-                # Ip6InReceives is InReceives of Ip6.
-                protocol, six, name = field.partition(b"6")
-                self._metrics[field] = self._metric(protocol + six, name)
-            metric = self._metrics[field]
-            if metric is not None:
-                scrape.emit(metric, int(value))
+    def _understood(self, words: bytes) -> _Heading:
+        names = words.split()
+        protocol = names[0].rstrip(b":") if names else b""
+        found = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
+        wanted = [(column, metric) for column, metric in found[1:] if metric is not None]
+        return _Heading(len(names), names[:1], wanted)
 
-    def _choose(self, heading: bytes) -> list[tuple[int, Metric]]:
-        protocol, *names = heading.split()
-        found = [
-            (column, self._metric(protocol.rstrip(b":"), name))
-            for column, name in enumerate(names, 1)
-        ]
-        return [(column, metric) for column, metric in found if metric is not None]
+    def _metric_of(self, field: bytes) -> Metric | None:
+        # Ip6InReceives is InReceives of Ip6.
+        protocol, six, name = field.partition(b"6")
+        return self._metric(protocol + six, name)
 
     def _metric(self, protocol: bytes, name: bytes) -> Metric | None:
         field = text(protocol + b"_" + name)
@@ -107,19 +112,12 @@ class Netstat(Subsystem):
         return self.field.of(field) if field.isascii() and field.isidentifier() else None
 
 
-def parse_table(content: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Yield `(heading, values)` of each pair of lines; both begin with the protocol.
-
-    ValueError for a pair that does not fit together.
-    """
+def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield `(heading, values)`, both of which begin with the protocol; ValueError for half a pair."""
     found = lines(content)
     if not found or len(found) % 2:
         raise unreadable(found[-1] if found else b"")
-    for heading, line in zip(found[::2], found[1::2], strict=True):
-        names, values = heading.split(), line.split()
-        if len(names) != len(values) or names[:1] != values[:1]:
-            raise unreadable(line)
-        yield heading, values
+    return zip(found[::2], found[1::2], strict=True)
 
 
 COLLECTOR = Netstat

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
@@ -50,7 +50,8 @@ class Pressure(Subsystem):
         super().__init__(config)
         self._folder = f"{config.procfs}/pressure"
         self._files = [
-            (what, KernelFile(f"{self._folder}/{what}")) for what in ("cpu", "io", "memory", "irq")
+            (what, KernelFile(f"{self._folder}/{what}", AT_ONCE))
+            for what in ("cpu", "io", "memory", "irq")
         ]
 
     def collect(self, scrape: Scrape) -> None:

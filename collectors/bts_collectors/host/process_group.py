@@ -14,7 +14,7 @@ import msgspec
 
 from bts_collectors.host._files import lines, naming, read, text, unreadable
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_collectors.host._tasks import GONE, Stat, parse_stat, pids, read_content
+from bts_collectors.host._tasks import GONE, Stat, hidden, parse_stat, pids, read_content, read_stat
 from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
 
 _GROUP = ("group",)
@@ -199,6 +199,8 @@ class ProcessGroup(Subsystem):
     def _scan(self) -> dict[str, _Usage]:
         """Look at the processes, and return what each group has now."""
         found = pids(self.config.procfs)
+        if read_stat(f"{self.config.procfs}/1") is None:
+            raise hidden(self.config.procfs)
         limit = self.config.settings.scan_limit
         if len(found) > limit:
             msg = f"{len(found)} processes are more than process_group.scan_limit ({limit})"

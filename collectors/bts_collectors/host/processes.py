@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from bts_collectors.host._files import text
+from bts_collectors.host._files import AT_ONCE, text
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
-from bts_collectors.host._tasks import States, pids
+from bts_collectors.host._tasks import States, hidden, pids
 from bts_exporter import CollectorConfig, Scrape, gauge
 
 
@@ -55,8 +55,8 @@ class Processes(Subsystem):
     def __init__(self, config: ProcessesConfig) -> None:
         super().__init__(config)
         self._limits = (
-            (KernelFile(f"{config.procfs}/sys/kernel/pid_max"), self.max_processes),
-            (KernelFile(f"{config.procfs}/sys/kernel/threads-max"), self.max_threads),
+            (KernelFile(f"{config.procfs}/sys/kernel/pid_max", AT_ONCE), self.max_processes),
+            (KernelFile(f"{config.procfs}/sys/kernel/threads-max", AT_ONCE), self.max_threads),
         )
         self._processes = States()
         self._threads = States()
@@ -65,17 +65,22 @@ class Processes(Subsystem):
         """Emit limits, which nobody hides, and numbers."""
         for file, metric in self._limits:
             scrape.emit(metric, read_sysctl(file))
-        limit = self.config.settings.scan_limit
-        found = pids(self.config.procfs)
+        procfs, limit = self.config.procfs, self.config.settings.scan_limit
+        found = pids(procfs)
+        few = len(found) <= limit
+        stats = self._processes.read([f"{procfs}/{pid}" for pid in (found if few else ("1",))])
+        if all(folder != f"{procfs}/1" for folder, _, _ in stats):
+            raise hidden(procfs)
         scrape.emit(self.pids, len(found))
-        if len(found) > limit:
-            return
-        stats = self._processes.read([f"{self.config.procfs}/{pid}" for pid in found])
-        for state, count in Counter(state for _, state, _ in stats).items():
+        if few:
+            self._emit_states(scrape, stats)
+
+    def _emit_states(self, scrape: Scrape, stats: list[tuple[str, bytes, int]]) -> None:
+        for state, count in Counter([state for _, state, _ in stats]).items():
             scrape.emit(self.states, count, text(state))
-        threads = sum(threads for _, _, threads in stats)
+        threads = sum([threads for _, _, threads in stats])
         scrape.emit(self.threads, threads)
-        if threads <= limit:
+        if threads <= self.config.settings.scan_limit:
             for state, count in self._thread_states(stats).items():
                 scrape.emit(self.thread_states, count, text(state))
 

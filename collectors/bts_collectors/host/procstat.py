@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
@@ -64,7 +64,7 @@ class Stat(Subsystem):
 
     def __init__(self, config: StatConfig) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/stat")
+        self._file = KernelFile(f"{config.procfs}/stat", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the totals that this kernel has."""

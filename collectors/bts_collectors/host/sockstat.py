@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, NothingToRead, Scrape, Template
@@ -25,7 +25,8 @@ class Sockstat(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = [
-            KernelFile(f"{config.procfs}/net/{table}") for table in ("sockstat", "sockstat6")
+            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE)
+            for table in ("sockstat", "sockstat6")
         ]
 
     def collect(self, scrape: Scrape) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import TABLE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter, gauge
@@ -65,7 +65,7 @@ class Softnet(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/softnet_stat")
+        self._file = KernelFile(f"{config.procfs}/net/softnet_stat", TABLE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what this kernel counts."""

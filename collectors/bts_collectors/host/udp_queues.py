@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import TABLE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
@@ -25,8 +25,8 @@ class UdpQueues(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = (
-            ("v4", KernelFile(f"{config.procfs}/net/udp")),
-            ("v6", KernelFile(f"{config.procfs}/net/udp6")),
+            ("v4", KernelFile(f"{config.procfs}/net/udp", TABLE)),
+            ("v6", KernelFile(f"{config.procfs}/net/udp6", TABLE)),
         )
 
     def collect(self, scrape: Scrape) -> None:

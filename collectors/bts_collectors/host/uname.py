@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import text
+from bts_collectors.host._files import AT_ONCE, text
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -24,7 +24,7 @@ class Uname(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname")
+        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the names, with an empty domain name where it cannot be read."""

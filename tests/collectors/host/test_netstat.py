@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.host.netstat import Netstat, NetstatSettings, parse_table
+from bts_collectors.host.netstat import Netstat, NetstatSettings
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import Samples, collect
 
@@ -101,25 +101,38 @@ def test_columns_change(machine: Machine) -> None:
     }
 
 
-def test_pairs_of_lines() -> None:
-    """A heading and its values are given as they are, however they are spaced."""
-    assert list(parse_table(b"Tcp: A  B\nTcp: 1 2 \n")) == [(b"Tcp: A  B", [b"Tcp:", b"1", b"2"])]
+def test_values_are_those_of_the_heading_above(machine: Machine) -> None:
+    """Spacing does not matter, and another heading at the next scrape is another meaning."""
+    collector = Netstat(
+        Netstat.Config(**machine({"proc/net/snmp": "Tcp: CurrEstab  InSegs\nTcp: 1 2 \n"}))
+    )
+    before = collect(collector)
+    machine({"proc/net/snmp": "Tcp: InSegs CurrEstab\nTcp: 3 4\n"})
+
+    assert before == {"node_netstat_Tcp_CurrEstab": {(): 1}, "node_netstat_Tcp_InSegs": {(): 2}}
+    assert collect(collector) == {
+        "node_netstat_Tcp_CurrEstab": {(): 4},
+        "node_netstat_Tcp_InSegs": {(): 3},
+    }
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "is empty"),
-        (b"Tcp: A B\n", "'Tcp: A B'"),
-        (b"Tcp: A B\nTcp: 1\n", "'Tcp: 1'"),
-        (b"Tcp: A B\nUdp: 1 2\n", "'Udp: 1 2'"),
-        (b"Tcp: A\tB\nTcp: 1\n", "'Tcp: 1'"),
+        ("", "is empty"),
+        ("Tcp: A B\n", "'Tcp: A B'"),
+        ("Tcp: A B\nTcp: 1\n", "'Tcp: 1'"),
+        ("Tcp: A B\nUdp: 1 2\n", "'Udp: 1 2'"),
+        ("Tcp: A\tB\nTcp: 1\n", "'Tcp: 1'"),
     ],
 )
-def test_pairs_that_do_not_fit(content: bytes, named: str) -> None:
-    """Lines that are no pair are refused, since a number may be another column's."""
-    with pytest.raises(ValueError, match=named):
-        list(parse_table(content))
+def test_pairs_that_do_not_fit(machine: Machine, content: str, named: str) -> None:
+    """Lines that are no pair are refused, at each scrape: a number may be another column's."""
+    collector = Netstat(Netstat.Config(**machine({"proc/net/snmp": content})))
+
+    for _ in range(2):
+        with pytest.raises(TargetError, match=f"/proc/net/snmp: .*{named}"):
+            collect(collector)
 
 
 @pytest.mark.parametrize(

@@ -108,15 +108,6 @@ def test_real_inodes() -> None:
     assert pids("/proc")[own] == Path("/proc", own).stat().st_ino
 
 
-def test_hidden(machine: Machine) -> None:
-    """Where the first process is hidden, most others are, which is an error that names the cure."""
-    procfs = machine({"proc/42/stat": LINE})["procfs"]
-
-    with pytest.raises(TargetError, match=r"hides processes .* ProtectProc=default") as caught:
-        pids(procfs)
-    assert caught.value.reason == "noperm"
-
-
 def test_absent(machine: Machine) -> None:
     """Without /proc there is nothing to read."""
     with pytest.raises(NothingToRead, match="/proc is absent"):

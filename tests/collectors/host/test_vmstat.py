@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.host.vmstat import Vmstat, VmstatSettings, parse
+from bts_collectors.host.vmstat import Vmstat, VmstatSettings
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import collect
 
@@ -41,15 +41,6 @@ def test_names_that_are_no_metrics(machine: Machine) -> None:
     paths = machine({"proc/vmstat": "pgpg-in 1\npgpgé 2\npgpg\udcff 3\npgpgout 4\n"})
 
     assert collect(Vmstat(Vmstat.Config(**paths))) == {"node_vmstat_pgpgout": {(): 4}}
-
-
-def test_a_bad_line_costs_itself_alone() -> None:
-    """The lines around an unreadable one are served, and it is named at the end."""
-    rows = parse(b"pgpgin 1\npgpgout -2\noom_kill 3\n")
-
-    assert (next(rows), next(rows)) == ((b"pgpgin", 1), (b"oom_kill", 3))
-    with pytest.raises(ValueError, match="cannot be read: 'pgpgout -2'"):
-        next(rows)
 
 
 def test_empty(machine: Machine) -> None:

@@ -1,0 +1,54 @@
+"""Files of lines `name number`, whose names stay from scrape to scrape: what they mean is decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bts_collectors.host._files import lines, unreadable
+from bts_exporter import Metric, Scrape
+
+
+class Pairs:
+    """Emits the numbers of such a file that are wanted."""
+
+    def __init__(self, metric_of: Callable[[bytes], Metric | None]) -> None:
+        """Take what gives the metric of a name; None where it is not wanted."""
+        self._metric_of = metric_of
+        self._names: list[bytes] = []
+        #: Where the wanted numbers are, among all words.
+        self._wanted: list[tuple[int, Metric]] = []
+
+    def emit(self, scrape: Scrape, content: bytes) -> None:
+        """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
+        words = content.split()
+        if content.endswith(b"\n") and words[::2] == self._names:
+            found = [(metric, words[place]) for place, metric in self._wanted]
+            if all(value.isdigit() for _, value in found):
+                for metric, value in found:
+                    scrape.emit(metric, int(value))
+                return
+        self._names, self._wanted = [], []
+        self._learn(scrape, content)
+        if content.endswith(b"\n"):
+            self._names = words[::2]
+
+    def _learn(self, scrape: Scrape, content: bytes) -> None:
+        for place, (name, value) in enumerate(parse(content)):
+            metric = self._metric_of(name)
+            if metric is not None:
+                self._wanted.append((2 * place + 1, metric))
+                scrape.emit(metric, value)
+
+
+def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield `(name, number)`; ValueError at the end, for the first line that is no such pair."""
+    rows = lines(content)
+    bad = None if rows else content
+    for line in rows:
+        words = line.split()
+        if len(words) == 2 and words[1].isdigit():  # noqa: PLR2004  # name and number
+            yield words[0], int(words[1])
+        else:
+            bad = bad or line
+    if bad is not None:
+        raise unreadable(bad)
