@@ -43,8 +43,9 @@ check: $(FOR_WORKING) ## lint, formatting, types, and which module may import wh
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(FOR_WORKING) ## measure a scrape beside node_exporter's
+bench: $(FOR_WORKING) ## measure side by side with the exporters that are replaced
 	@tests/install-servers.sh
+	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove what the other commands made

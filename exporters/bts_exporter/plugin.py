@@ -137,6 +137,7 @@ class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 _NO_SAMPLES: dict[Key, float] = {}
+_NUMBERS = {int, float}
 
 
 class Scrape:
@@ -175,6 +176,31 @@ class Scrape:
             self._reject_shape(metric, labels)
             return
         self.put(metric, labels, value)
+
+    def emit_all(self, metric: Metric, samples: Mapping[Key, float]) -> None:
+        """Add many samples of one metric by their label values, for a fraction of `emit`'s time each.
+
+        As with `emit` wrong ones are left out; of one emitted twice the latter is served.
+        """
+        if self._chooses and not self._wants(metric):
+            return
+        sound = (
+            set(map(len, samples)) == {metric.width}
+            and set(map(type, samples.values())) <= _NUMBERS
+            and not metric.compound
+            and not self.closed
+            and len(samples) <= self._room
+        )
+        if not sound:  # one by one, to tell what is wrong and keep the others
+            for key, value in samples.items():
+                self.emit(metric, value, *key)
+            return
+        there = self.samples.setdefault(metric, {})
+        together = len(there) + len(samples)
+        there.update(samples)
+        self._room -= len(samples)
+        if len(there) != together:
+            self.reject("invalid_sample", f"{metric.name}: emitted twice with the same labels")
 
     def emit_histogram(
         self, metric: Metric, buckets: Iterable[tuple[float, float]], total: float, *labels: str

@@ -13,7 +13,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
-from bts_exporter.exposition import Source, compress, render
+from bts_exporter.exposition import Layout, Source, compress, parts_of, render
 from bts_exporter.formats import Format, negotiate
 from bts_exporter.frames import Frames
 from bts_exporter.plugin import Key, Scrape
@@ -428,6 +428,60 @@ def test_page_of_many_series(form: Format) -> None:
         *(("many", {"n": n}, value) for (n,), value in values.items()),
         ("files", {"path": "/"}, 2),
     ]
+
+
+# Layout
+
+#: Metrics that share labels, names, or the names of their families.
+CROWD = (
+    FILES,
+    UP,
+    counter("up_total", "Ups."),
+    counter("files", "Files that are counted."),
+    gauge("free", "Free.", ("path",)),
+    summary("delay_seconds", "Delay.", ("path",)),
+)
+
+
+def some(metric: Metric) -> st.SearchStrategy[dict[Key, float]]:
+    """Return samples of `metric`, of few series."""
+    keys = st.tuples(*[st.sampled_from("ab")] * metric.width)
+    if metric.compound:
+        keys = keys.map(lambda key: ("_sum", *key))
+    return st.dictionaries(keys, st.sampled_from([0, 1.0, 0.5, math.inf]), max_size=2)
+
+
+crowds = st.fixed_dictionaries({}, optional={metric: some(metric) for metric in CROWD})
+
+
+@given(
+    pages=st.lists(st.tuples(crowds, crowds, st.sampled_from(Format)), min_size=2, max_size=5),
+    target=st.sampled_from(["", "b"]),
+)
+def test_a_page_is_what_it_would_be_without_those_before(
+    pages: list[tuple[Samples, Samples, Format]], target: str
+) -> None:
+    """Whatever came and went between two collectors, nothing of earlier pages shows."""
+    layout = Layout()
+    kept = Frames(), Frames({"target": target} if target else {})
+    for one, other, form in pages:
+        sources = [Source(one, kept[0]), Source(other, kept[1])]
+        fresh = [Source(one), Source(other, Frames({"target": target} if target else {}))]
+
+        assert b"".join(parts_of(sources, form, layout)) == render(fresh, form)
+        assert [source.conflict for source in sources] == [source.conflict for source in fresh]
+
+
+def test_values_alone_change_nothing_else() -> None:
+    """While the same series come, the place of each is not looked for again."""
+    layout, frames = Layout(), Frames()
+    list(parts_of([Source({UP: {(): 1}}, frames)], Format.TEXT, layout))
+    stretches = layout.stretches
+
+    page = b"".join(parts_of([Source({UP: {(): 2}}, frames)], Format.TEXT, layout))
+
+    assert page.endswith(b"up 2\n")
+    assert layout.stretches is stretches
 
 
 # Negotiation

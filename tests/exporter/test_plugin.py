@@ -284,6 +284,56 @@ def test_first_wrong_sample_is_the_one_told() -> None:
     assert found.rejected[1].startswith("one ")
 
 
+def test_emitting_many_at_once() -> None:
+    """Samples of one metric come in parts, and beside those that came one by one."""
+    metric = gauge("files", "Files.", ("path",))
+    found = scrape()
+
+    found.emit_all(metric, {("/a",): 1, ("/b",): 2.5})
+    found.emit(metric, 3, "/c")
+    found.emit_all(metric, {("/d",): 4})
+    found.emit_all(gauge("other", "Other."), {})
+
+    assert found.samples == {metric: {("/a",): 1, ("/b",): 2.5, ("/c",): 3, ("/d",): 4}}
+    assert found.rejected is None
+
+
+def test_many_at_once_with_wrong_ones_among_them() -> None:
+    """A sample that cannot be served costs itself alone, as when it is emitted by itself."""
+    metric, delay = gauge("files", "Files.", ("path",)), summary("delay", "Delay.")
+    found = scrape(max_series=3)
+
+    found.emit_all(metric, {("/a",): 1, ("/b", "x"): 2, ("/c",): "many", ("/d",): Fraction(1, 2)})  # type: ignore[dict-item]
+    assert found.samples == {metric: {("/a",): 1, ("/d",): 0.5}}
+    assert found.rejected == ("invalid_sample", "files takes 1 labels (path), got 2")
+    found.emit_all(delay, {("_sum",): 1})
+    found.emit_all(metric, {("/e",): 1, ("/f",): 2})
+
+    assert found.samples == {metric: {("/a",): 1, ("/d",): 0.5, ("/e",): 1}}
+    assert found.dropped == 1
+
+
+def test_many_at_once_that_were_there() -> None:
+    """A series that comes twice is a mistake, and is served once."""
+    metric = gauge("files", "Files.", ("path",))
+    found = scrape(max_series=3)
+    found.emit_all(metric, {("/a",): 1, ("/b",): 2})
+
+    found.emit_all(metric, {("/b",): 3})
+
+    assert found.samples == {metric: {("/a",): 1, ("/b",): 3}}
+    assert found.rejected == ("invalid_sample", "files: emitted twice with the same labels")
+
+
+def test_many_at_once_when_the_scrape_is_over() -> None:
+    """A late collection ends at its next samples, however many they are."""
+    found = scrape()
+    found.closed = True
+
+    with pytest.raises(DeadlineExceeded):
+        found.emit_all(gauge("one", "One."), {(): 1})
+
+
 def test_emitting_a_histogram() -> None:
     """Buckets get their bound, the last one is +Inf, the count is that of the last."""
     metric = histogram("size_bytes", "Sizes.", ("queue",))
@@ -377,6 +427,7 @@ def test_filter_of_metrics() -> None:
     for name in ("node_load1", "node_uname_info", "go_info", "other"):
         for _ in range(2):
             found.emit(gauge(name, "Help."), 1)
+        found.emit_all(gauge(name, "Help."), {(): 1})
 
     assert {metric.name for metric in found.samples} == {"node_load1"}
     assert (found.rejected, found.dropped) == (None, 0)

@@ -9,6 +9,7 @@ import redis
 
 from bts_collectors.redis import consumers, lag
 from bts_collectors.redis.collector import RedisCollector
+from bts_collectors.redis.streamstate import MOST_CONSUMERS
 from bts_exporter import Duration, testing
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 
@@ -287,6 +288,41 @@ def test_each_consumer_for_who_asks_for_it(
         (*GROUP, "idler"),
     }
     assert samples["redis_stream_group_consumers_stale"] == {GROUP: 1}
+
+
+@pytest.mark.parametrize(("stale_after", "stale"), [(0.0, 2), (3600.0, 0)])
+def test_consumers_are_judged_alike_with_and_without_scripts(
+    make_redis: MakeRedis, redis_collector: MakeCollector, stale_after: float, stale: int
+) -> None:
+    """Whoever may run no scripts sees the same: of a few consumers, of none, of more than a script looks at."""
+    server = make_redis()
+    client = server.client
+    fill(client)
+    for name, idlers in (("few", 1), ("many", MOST_CONSUMERS), ("none", 0)):
+        client.xgroup_create("s", name, "0")
+        for number in range(idlers):
+            client.xgroup_createconsumer("s", name, f"idler{number}")
+        for consumer in ("a", "b") if idlers else ():
+            client.xreadgroup(name, consumer, {"s": ">"}, count=2)
+    client.execute_command(
+        *["ACL", "SETUSER", "bts", "on", ">secret", "~*", "+@all", "-@scripting"]
+    )
+    settings = {"streams": ("s",), "stream_stale_after": Duration(stale_after)}
+    collectors = (
+        redis_collector(server.url, **settings),
+        redis_collector(server.url.replace("//", "//bts@"), "secret", **settings),
+    )
+
+    for samples in map(testing.collect, collectors):
+        assert samples["redis_stream_group_consumers_stale"] == {
+            ("db0", "s", "few"): stale,
+            ("db0", "s", "many"): stale,
+            ("db0", "s", "none"): 0,
+        }
+        idle = samples["redis_stream_group_consumer_max_idle_seconds"]
+        assert idle["db0", "s", "none"] == 0
+        assert 0 <= idle["db0", "s", "few"] <= 30
+        assert 0 <= idle["db0", "s", "many"] <= 30
 
 
 def test_more_consumers_than_are_looked_at(client: redis.Redis, collector: RedisCollector) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 from hiredis import ReplyError
 
+from bts_collectors.redis.fields import Fields
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.reading import Reading
-from bts_collectors.redis.streamstate import fields_of
+from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.visit import Rounds, Visit, label
 from bts_exporter import Metric, gauge
 
@@ -41,8 +41,10 @@ IDLE = gauge(
 )
 METRICS: tuple[Metric, ...] = (STALE, MAX_IDLE, PENDING, IDLE)
 
+_CONSUMER = Fields(b"name", b"pending", b"idle")
 
-class Consumer(msgspec.Struct, frozen=True, gc=False):
+
+class Consumer(NamedTuple):
     """A consumer of a group."""
 
     name: bytes
@@ -53,8 +55,7 @@ class Consumer(msgspec.Struct, frozen=True, gc=False):
 
 def parse(reply: Sequence[list[Any]]) -> list[Consumer]:
     """Return the consumers that a reply of XINFO CONSUMERS describes."""
-    found = map(fields_of, reply)
-    return [Consumer(fields[b"name"], fields[b"pending"], fields[b"idle"]) for fields in found]
+    return [Consumer._make(values) for values in map(_CONSUMER.of, reply)]
 
 
 def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, each: bool) -> Rounds:
@@ -62,25 +63,39 @@ def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, ea
     if not reading.refusals.expects("xinfo|consumers"):
         return
     asked: list[Standing] = []
+    #: Of each group how many consumers are stale, and the longest idle in milliseconds.
+    told: list[tuple[Standing, int, int]] = []
     for one in groups:
-        if not (one.group.pending or (each and one.group.consumers)):
-            _emit(reading.visit, one, [], stale_after)
-        elif one.group.consumers <= MOST:
+        group = one.group
+        if not (group.pending or (each and group.consumers)):
+            told.append((one, 0, 0))
+        elif group.stale is not None and group.idle is not None:
+            told.append((one, group.stale, group.idle))
+        elif group.consumers <= MOST:
             asked.append(one)
+    found: list[tuple[Standing, list[Consumer]]] = []
     replies = yield [("XINFO", "CONSUMERS", one.name, one.group.name) for one in asked]
     for one, reply in zip(asked, replies, strict=True):
         if isinstance(reply, ReplyError):
             reading.refused("xinfo|consumers", reply)
-            continue
-        found = parse(reply)
-        _emit(reading.visit, one, found, stale_after)
-        for consumer in found if each else ():
-            labels = (*one.labels.own, label(consumer.name))
-            reading.visit.scrape.put(PENDING, labels, consumer.pending)
-            reading.visit.scrape.put(IDLE, labels, consumer.idle / 1000)
+        else:
+            found.append((one, parse(reply)))
+            told.append((one, *_judged(found[-1][1], stale_after)))
+    rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
+    rows.emit(STALE, [stale for _, stale, _ in told])
+    rows.emit(MAX_IDLE, [idle / 1000 for _, _, idle in told])
+    if each:
+        _emit_each(reading.visit, found)
 
 
-def _emit(visit: Visit, one: Standing, found: Sequence[Consumer], stale_after: float) -> None:
-    idle = [consumer.idle / 1000 for consumer in found if consumer.pending]
-    visit.scrape.put(STALE, one.labels.own, sum(seconds >= stale_after for seconds in idle))
-    visit.scrape.put(MAX_IDLE, one.labels.own, max(idle, default=0))
+def _judged(consumers: Sequence[Consumer], stale_after: float) -> tuple[int, int]:
+    """Return how many of those that hold entries are stale, and the longest idle in milliseconds."""
+    idle = [consumer.idle for consumer in consumers if consumer.pending]
+    return sum(milliseconds >= stale_after * 1000 for milliseconds in idle), max(idle, default=0)
+
+
+def _emit_each(visit: Visit, told: Sequence[tuple[Standing, list[Consumer]]]) -> None:
+    found = [(one.labels.own, consumer) for one, consumers in told for consumer in consumers]
+    rows = Rows(visit.scrape, [(*own, label(consumer.name)) for own, consumer in found])
+    rows.emit(PENDING, [consumer.pending for _, consumer in found])
+    rows.emit(IDLE, [consumer.idle / 1000 for _, consumer in found])

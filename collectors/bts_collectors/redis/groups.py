@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bts_collectors.redis.lag import MOST_COUNTED, age_seconds, consumed, judge, lost
+from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import Group, Id, Stream
 from bts_collectors.redis.visit import Visit
 from bts_exporter import Metric, backlog, gauge
@@ -97,32 +99,43 @@ class Standing:
         return not self.exact and self.head is not None and (self.lag or 0) <= MOST_COUNTED
 
 
-def emit_state(visit: Visit, one: Standing) -> None:
+def emit_states(visit: Visit, found: Sequence[Standing]) -> None:
     """Emit what XINFO GROUPS told, and judge the lag by it."""
-    put, group, (labels, common, _) = visit.scrape.put, one.group, one.labels
-    one.lag, one.exact, one.head = judge(one.stream, group, visit.version)
-    put(CONSUMERS, labels, group.consumers)
-    put(PENDING, labels, group.pending)
-    put(LAST_DELIVERED, labels, group.last_delivered[0])
-    put(backlog.CONSUMERS, common, group.consumers)
-    put(backlog.IN_FLIGHT, common, group.pending)
-    if group.entries_read is not None:
-        put(READ, labels, group.entries_read)
-    if (gone := lost(one.stream, group)) is not None:
-        put(LOST, labels, gone)
+    for one in found:
+        one.lag, one.exact, one.head = judge(one.stream, one.group, visit.version)
+    groups = [one.group for one in found]
+    consumers, pending = [group.consumers for group in groups], [group.pending for group in groups]
+    own = Rows(visit.scrape, [one.labels.own for one in found])
+    own.emit(CONSUMERS, consumers)
+    own.emit(PENDING, pending)
+    own.emit(LAST_DELIVERED, [group.last_delivered[0] for group in groups])
+    own.emit(READ, [group.entries_read for group in groups])
+    own.emit(LOST, [lost(one.stream, one.group) for one in found])
+    common = Rows(visit.scrape, [one.labels.common for one in found])
+    common.emit(backlog.CONSUMERS, consumers)
+    common.emit(backlog.IN_FLIGHT, pending)
 
 
-def emit_lag(visit: Visit, one: Standing) -> None:
-    """Emit how far behind the group is, as far as that is known now."""
-    put, lag, (labels, common, method) = visit.scrape.put, one.lag, one.labels
-    put(LAG_EXACT, labels, int(one.exact))
-    if lag is not None:
-        put(LAG, labels, lag)
-        put(backlog.BACKLOG, common, lag)
-        if one.exact and (count := consumed(one.stream, one.group, lag)) is not None:
-            put(backlog.CONSUMED, common, count)
-    seconds = 0 if lag == 0 else one.head and age_seconds(one.head, visit.now)
-    if seconds is not None:
-        put(LAG_SECONDS, labels, seconds)
-        put(backlog.LAG_SECONDS, common, seconds)
-        put(backlog.LAG_METHOD, method, 1)
+def emit_lags(visit: Visit, found: Sequence[Standing]) -> None:
+    """Emit how far behind the groups are, as far as that is known now."""
+    lags, seconds = [one.lag for one in found], [_age(one, visit.now) for one in found]
+    own = Rows(visit.scrape, [one.labels.own for one in found])
+    own.emit(LAG_EXACT, [int(one.exact) for one in found])
+    own.emit(LAG, lags)
+    own.emit(LAG_SECONDS, seconds)
+    common = Rows(visit.scrape, [one.labels.common for one in found])
+    common.emit(backlog.BACKLOG, lags)
+    common.emit(backlog.CONSUMED, [_consumed(one) for one in found])
+    common.emit(backlog.LAG_SECONDS, seconds)
+    methods = Rows(visit.scrape, [one.labels.method for one in found])
+    methods.emit(backlog.LAG_METHOD, [None if age is None else 1 for age in seconds])
+
+
+def _age(one: Standing, now: int | None) -> float | None:
+    if one.lag == 0:
+        return 0
+    return one.head and age_seconds(one.head, now)
+
+
+def _consumed(one: Standing) -> int | None:
+    return consumed(one.stream, one.group, one.lag) if one.exact and one.lag is not None else None

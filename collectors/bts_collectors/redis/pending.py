@@ -9,8 +9,9 @@ from hiredis import ReplyError
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.reading import Reading
+from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import parse_id
-from bts_collectors.redis.visit import Rounds, Visit
+from bts_collectors.redis.visit import Rounds
 from bts_exporter import Metric, gauge
 
 AGE = gauge(
@@ -30,23 +31,20 @@ METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
 def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     """Emit the oldest pending entry of every group."""
     asked = [one for one in groups if one.group.pending]
-    for one in groups:
-        if not one.group.pending:
-            _emit(reading.visit, one, 0, 0)
-    if not reading.refusals.expects("xpending"):
-        return
-    replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
-    for one, reply in zip(asked, replies, strict=True):
-        if isinstance(reply, ReplyError):
-            reading.refused("xpending", reply)
-        elif reply:
-            entry, _, _, deliveries = reply[0]
-            _emit(reading.visit, one, age_seconds(parse_id(entry), reading.visit.now), deliveries)
-        else:
-            _emit(reading.visit, one, 0, 0)  # acknowledged meanwhile
-
-
-def _emit(visit: Visit, one: Standing, seconds: float | None, deliveries: int) -> None:
-    if seconds is not None:
-        visit.scrape.put(AGE, one.labels.own, seconds)
-    visit.scrape.put(DELIVERIES, one.labels.own, deliveries)
+    #: Age in seconds and deliveries of each group's oldest entry.
+    told: list[tuple[Standing, float | None, int]] = [
+        (one, 0, 0) for one in groups if not one.group.pending
+    ]
+    if reading.refusals.expects("xpending"):
+        replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
+        for one, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                reading.refused("xpending", reply)
+            elif reply:
+                entry, _, _, deliveries = reply[0]
+                told.append((one, age_seconds(parse_id(entry), reading.visit.now), deliveries))
+            else:
+                told.append((one, 0, 0))  # acknowledged meanwhile
+    rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
+    rows.emit(AGE, [seconds for _, seconds, _ in told])
+    rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])

@@ -3,36 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
+from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
+from bts_collectors.redis.fields import Fields
 
 #: An entry's id: milliseconds since 1970 (unless set by hand), sequence number.
 Id = tuple[int, int]
 
 # XINFO STREAM hands over the first and the last entry whole, however large they are: the script
-# keeps their ids alone. It asks for the type first, since a refusal would count as an error of
-# the server's in the user's own statistics.
+# keeps their ids alone, and of all else the values alone, in a fixed order. It asks for the type first,
+# since a refusal would count as an error of the server's in the user's own statistics. What it may not
+# look at, or has no room for, is left to plain commands.
 _SCRIPT = """\
+local stale, room = tonumber(ARGV[1]), tonumber(ARGV[2])
+local function fields(flat)
+  local found = {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+local function id(entry)
+  return entry and entry[1] or false
+end
+local function idle(key, group)
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', key, group)
+  if consumers.err then
+    room = -1
+    return false, false
+  end
+  local late, longest = 0, 0
+  for _, flat in ipairs(consumers) do
+    local one = fields(flat)
+    if one.pending > 0 then
+      longest = math.max(longest, one.idle)
+      if one.idle >= stale then late = late + 1 end
+    end
+  end
+  room = room - #consumers
+  return late, longest
+end
+local function group(key, flat)
+  local one = fields(flat)
+  local late, longest = false, false
+  if one.pending > 0 and one.consumers <= room then late, longest = idle(key, one.name) end
+  return {one.name, one.consumers, one.pending, one['last-delivered-id'], one['entries-read'] or false,
+    one.lag or false, late, longest}
+end
 local found = {}
 for i, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'stream' then
     found[i] = kind
   else
-    local stream = redis.pcall('XINFO', 'STREAM', key)
-    for j = 1, #stream, 2 do
-      if (stream[j] == 'first-entry' or stream[j] == 'last-entry') and stream[j + 1] then
-        stream[j + 1] = {stream[j + 1][1]}
-      end
+    local stream, groups = redis.pcall('XINFO', 'STREAM', key), redis.pcall('XINFO', 'GROUPS', key)
+    if not stream.err then
+      local one = fields(stream)
+      stream = {one.length, one.groups or false, one['radix-tree-keys'] or false,
+        one['radix-tree-nodes'] or false, one['last-generated-id'] or false,
+        one['max-deleted-entry-id'] or false, one['entries-added'] or false,
+        id(one['first-entry']), id(one['last-entry'])}
     end
-    found[i] = {stream, redis.pcall('XINFO', 'GROUPS', key)}
+    for j = 1, #groups do groups[j] = group(key, groups[j]) end
+    found[i] = {stream, groups}
   end
 end
 return found
 """
+#: Consumers that one script looks at: 0.2 ms of the server's time.
+MOST_CONSUMERS = 200
+
+_STREAM = Fields(
+    b"length",
+    b"groups",
+    b"radix-tree-keys",
+    b"radix-tree-nodes",
+    b"last-generated-id",
+    b"max-deleted-entry-id",
+    b"entries-added",
+    b"first-entry",
+    b"last-entry",
+)
+_GROUP = Fields(b"name", b"consumers", b"pending", b"last-delivered-id", b"entries-read", b"lag")
 
 #: How the script is run where EVAL_RO is known, and before.
 _EVAL = ("EVAL", "EVAL_RO")
@@ -49,6 +102,10 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     last_delivered: Id
     entries_read: int | None = None
     lag: int | None = None
+    #: Of the consumers that hold entries, where the script looked at them: how many are stale, and the
+    #: longest idle in milliseconds.
+    stale: int | None = None
+    idle: int | None = None
 
 
 class Stream(msgspec.Struct, frozen=True, gc=False):
@@ -70,9 +127,15 @@ def evaluate(version: tuple[int, ...]) -> str:
     return _EVAL[not version or version >= _FIRST_WITH_EVAL_RO]
 
 
-def ask_many(names: Sequence[bytes], version: tuple[int, ...]) -> Command:
-    """Return the command for the state of several streams; its reply is one `parse` takes for each."""
-    return (evaluate(version), _SCRIPT, len(names), *names)
+def ask_many(
+    names: Sequence[bytes], version: tuple[int, ...], stale_after: float, *, consumers: bool
+) -> Command:
+    """Return the command for the state of several streams, and with `consumers` of those.
+
+    `stale_after` is in seconds.
+    """
+    room = MOST_CONSUMERS if consumers else -1
+    return (evaluate(version), _SCRIPT, len(names), *names, f"{stale_after * 1000:.0f}", room)
 
 
 def ask_plainly(name: bytes) -> tuple[Command, Command, Command]:
@@ -83,37 +146,37 @@ def ask_plainly(name: bytes) -> tuple[Command, Command, Command]:
 def plain_state(replies: Sequence[Reply]) -> Reply:
     """Return the replies to `ask_plainly` as the script would have."""
     kind, stream, groups = replies
-    return [stream, groups] if kind == b"stream" else kind
+    if kind != b"stream":
+        return kind
+    if not isinstance(stream, ReplyError):
+        *numbers, first, last = _STREAM.of(stream)
+        stream = [*numbers, first and first[0], last and last[0]]
+    if not isinstance(groups, ReplyError):
+        groups = [[*_GROUP.of(group), None, None] for group in groups]
+    return [stream, groups]
 
 
-def parse_stream(reply: Reply) -> Stream:
-    """Return the stream that a reply of XINFO STREAM describes."""
-    fields = fields_of(reply)
+def parse_stream(values: Sequence[Reply]) -> Stream:
+    """Return the stream that the script found."""
+    length, groups, keys, nodes, last_generated, max_deleted, added, first, last = values
     return Stream(
-        length=fields[b"length"],
-        groups=fields.get(b"groups"),
-        radix_tree_keys=fields.get(b"radix-tree-keys"),
-        radix_tree_nodes=fields.get(b"radix-tree-nodes"),
-        last_generated=_optional_id(fields.get(b"last-generated-id")),
-        max_deleted=_optional_id(fields.get(b"max-deleted-entry-id")),
-        entries_added=fields.get(b"entries-added"),
-        first=_entry_id(fields.get(b"first-entry")),
-        last=_entry_id(fields.get(b"last-entry")),
+        length,
+        groups,
+        keys,
+        nodes,
+        _optional_id(last_generated),
+        _optional_id(max_deleted),
+        added,
+        _optional_id(first),
+        _optional_id(last),
     )
 
 
-def parse_groups(reply: Reply) -> list[Group]:
-    """Return the groups that a reply of XINFO GROUPS describes."""
+def parse_groups(found: Sequence[Sequence[Reply]]) -> list[Group]:
+    """Return the groups that the script found."""
     return [
-        Group(
-            name=fields[b"name"],
-            consumers=fields[b"consumers"],
-            pending=fields[b"pending"],
-            last_delivered=parse_id(fields[b"last-delivered-id"]),
-            entries_read=fields.get(b"entries-read"),
-            lag=fields.get(b"lag"),
-        )
-        for fields in map(fields_of, reply)
+        Group(name, consumers, pending, parse_id(last_delivered), *more)
+        for name, consumers, pending, last_delivered, *more in found
     ]
 
 
@@ -128,15 +191,5 @@ def spell_id(entry: Id) -> str:
     return f"{entry[0]}-{entry[1]}"
 
 
-def fields_of(flat: list[Any]) -> dict[bytes, Any]:
-    """Return `[name, value, name, value]` as a dict."""
-    words = iter(flat)
-    return dict(zip(words, words, strict=True))
-
-
 def _optional_id(raw: bytes | None) -> Id | None:
     return None if raw is None else parse_id(raw)
-
-
-def _entry_id(entry: list[Any] | None) -> Id | None:
-    return parse_id(entry[0]) if entry else None

@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis import groups, streams
 from bts_collectors.redis.discovery import Names
 from bts_collectors.redis.refusals import RETRY
 from bts_collectors.redis.streams import Streams
+from bts_collectors.redis.streamstate import MOST_CONSUMERS
 from bts_collectors.redis.visit import Rounds, Visit, together
 from bts_exporter import backlog
 
@@ -25,22 +27,21 @@ def identity(age: int) -> bytes:
 
 
 def stream(*, first: bytes | None = None, last: bytes | None = None, length: int = 0) -> list[Any]:
-    """Return a reply of XINFO STREAM."""
-    return [
-        b"length", length, b"groups", 1, b"radix-tree-keys", 2, b"radix-tree-nodes", 3,
-        b"entries-added", 9, b"last-generated-id", last or b"0-0", b"max-deleted-entry-id", b"0-0",
-        b"first-entry", first and [first], b"last-entry", last and [last],
-    ]  # fmt: skip
+    """Return a stream as the script finds it."""
+    return [length, 1, 2, 3, last or b"0-0", b"0-0", 9, first, last]
 
 
-def group(
-    last_delivered: bytes, *, consumers: int = 0, pending: int = 0, lag: int | None = None
+def group(  # each has a name
+    last_delivered: bytes,
+    *,
+    consumers: int = 0,
+    pending: int = 0,
+    lag: int | None = None,
+    stale: int | None = None,
+    idle: int | None = None,
 ) -> list[Any]:
-    """Return a group in a reply of XINFO GROUPS."""
-    return [
-        b"name", b"g", b"consumers", consumers, b"pending", pending,
-        b"last-delivered-id", last_delivered, b"entries-read", 4, b"lag", lag,
-    ]  # fmt: skip
+    """Return a group as the script finds it."""
+    return [b"g", consumers, pending, last_delivered, 4, lag, stale, idle]
 
 
 def read(streams: Streams, visit: Visit) -> Rounds:
@@ -111,6 +112,30 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
     }
 
 
+def test_consumers_that_the_script_looked_at(visit: Visit, converse: Converse) -> None:
+    """What the script found of a group's consumers is not asked for again."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    standing = group(identity(1000), consumers=3, pending=2, stale=1, idle=400_000)
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, [standing]]]]),
+        ([("XPENDING", b"s", b"g", "-", "+", 1)], [[[identity(7000), b"c", 1, 3]]]),
+    )
+
+    assert values(visit)["redis_stream_group_consumers_stale"] == 1
+    assert values(visit)["redis_stream_group_consumer_max_idle_seconds"] == 400
+
+
+@pytest.mark.parametrize(("each", "room"), [(False, MOST_CONSUMERS), (True, -1)])
+def test_whose_consumers_the_script_looks_at(visit: Visit, *, each: bool, room: int) -> None:
+    """The script looks at some consumers, and at none where each is asked for: it tells no names."""
+    part, _ = Streams(Names(["s"]), stale_after=12.5, each_consumer=each).read(visit)
+
+    [(_, _, *arguments)] = next(part)
+
+    assert arguments == [1, b"s", "12500", room]
+
+
 def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
     """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
@@ -125,7 +150,7 @@ def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Conver
 
 
 def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse) -> None:
-    """Scripts of twenty streams, ten of them a round: nothing grows with the number of streams.
+    """Scripts of ten streams, twenty of them a round: nothing grows with the number of streams.
 
     Two parts share the windows: what the one has taken is not left to the other.
     """
@@ -187,8 +212,16 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
     """A refused script is replaced by plain commands, and tried again only after a while."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
-    state = stream(first=identity(9000), last=identity(1000), length=9)
-    plain = (ASKING, [b"stream", state, [group(identity(5000), lag=5)]])
+    told = [
+        b"length", 9, b"groups", 1, b"radix-tree-keys", 2, b"radix-tree-nodes", 3, b"entries-added", 9,
+        b"last-generated-id", identity(1000), b"max-deleted-entry-id", b"0-0",
+        b"first-entry", [identity(9000), [b"k", b"v"]], b"last-entry", [identity(1000), []],
+    ]  # fmt: skip
+    its_group = [
+        b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(5000),
+        b"entries-read", 4, b"lag", 5,
+    ]  # fmt: skip
+    plain = (ASKING, [b"stream", told, [its_group]])
     place = f"({identity(5000).decode()}"
     head = (
         [("XRANGE", b"s", place, "+", "COUNT", 1)],
@@ -205,7 +238,7 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
     converse(read(reader, visit), plain, head)
     now = RETRY
     visit.scrape.samples.clear()
-    converse(read(reader, visit), ([SCRIPT], [[[state, []]]]))
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
     assert values(visit)["redis_exporter_command_supported"] == 1
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from hiredis import ReplyError
+
 from bts_collectors.redis.streamstate import (
     Group,
     Stream,
@@ -9,6 +11,8 @@ from bts_collectors.redis.streamstate import (
     plain_state,
     spell_id,
 )
+
+REFUSED = ReplyError("NOPERM")
 
 
 def test_ids_compare_as_the_server_compares_them() -> None:
@@ -23,15 +27,42 @@ def test_ids_compare_as_the_server_compares_them() -> None:
     )
 
 
-def test_stream() -> None:
-    """XINFO STREAM's list of names and values becomes a stream, payloads left out."""
-    reply = [
-        b"length", 2, b"radix-tree-keys", 1, b"radix-tree-nodes", 3,
-        b"last-generated-id", b"7-1", b"max-deleted-entry-id", b"2-0", b"entries-added", 5,
-        b"recorded-first-entry-id", b"3-0", b"groups", 4,
-        b"first-entry", [b"3-0", [b"field", b"payload"]], b"last-entry", [b"7-1"],
-    ]  # fmt: skip
+#: A stream and a group as a server of today tells them; a group may be called like a field.
+STREAM = [
+    b"length", 2, b"radix-tree-keys", 1, b"radix-tree-nodes", 3,
+    b"last-generated-id", b"7-1", b"max-deleted-entry-id", b"2-0", b"entries-added", 5,
+    b"recorded-first-entry-id", b"3-0", b"groups", 4,
+    b"first-entry", [b"3-0", [b"field", b"payload"]], b"last-entry", [b"7-1", [b"a", b"b"]],
+]  # fmt: skip
+GROUP = [
+    b"name", b"lag", b"consumers", 1, b"pending", 2, b"last-delivered-id", b"5-0",
+    b"entries-read", 3, b"lag", 4,
+]  # fmt: skip
 
+
+def test_plain_replies_have_the_shape_of_the_scripts() -> None:
+    """Three separate replies join as the script's: values in a fixed order, payloads left out."""
+    assert plain_state((b"stream", STREAM, [GROUP])) == [
+        [2, 4, 1, 3, b"7-1", b"2-0", 5, b"3-0", b"7-1"],
+        [[b"lag", 1, 2, b"5-0", 3, 4, None, None]],
+    ]
+    assert plain_state((b"list", REFUSED, REFUSED)) == b"list"
+    assert plain_state((b"stream", REFUSED, REFUSED)) == [REFUSED, REFUSED]
+
+
+def test_plain_replies_of_an_old_server() -> None:
+    """What Redis 6.2 does not tell is nil, not 0."""
+    stream = [b"length", 0, b"last-generated-id", b"0-0", b"first-entry", None, b"last-entry", None]
+    group = [b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", b"0-0"]
+
+    assert plain_state((b"stream", stream, [group])) == [
+        [0, None, None, None, b"0-0", None, None, None, None],
+        [[b"g", 0, 0, b"0-0", None, None, None, None]],
+    ]
+
+
+def test_stream() -> None:
+    """Values become a stream; what there is not stays None."""
     expected = Stream(
         length=2,
         groups=4,
@@ -44,38 +75,19 @@ def test_stream() -> None:
         last=(7, 1),
     )
 
-    assert expected == parse_stream(reply)
-
-
-def test_stream_of_an_old_server() -> None:
-    """What Redis 6.2 does not tell is None, not 0."""
-    reply = [b"length", 0, b"last-generated-id", b"0-0", b"first-entry", None, b"last-entry", None]
-
-    assert Stream(length=0, last_generated=(0, 0)) == parse_stream(reply)
+    assert expected == parse_stream([2, 4, 1, 3, b"7-1", b"2-0", 5, b"3-0", b"7-1"])
+    assert Stream(length=0, last_generated=(0, 0)) == parse_stream(
+        [0, None, None, None, b"0-0", None, None, None, None]
+    )
 
 
 def test_groups() -> None:
-    """XINFO GROUPS becomes groups; nil stays None."""
-    reply = [
-        [
-            b"name", b"g", b"consumers", 1, b"pending", 2, b"last-delivered-id", b"5-0",
-            b"entries-read", 3, b"lag", 4,
-        ],
-        [
-            b"name", b"h", b"consumers", 0, b"pending", 0, b"last-delivered-id", b"0-0",
-            b"entries-read", None, b"lag", None,
-        ],
-    ]  # fmt: skip
+    """Values become groups, with what the script saw of their consumers."""
+    found = [[b"g", 1, 2, b"5-0", 3, 4, 1, 700], [b"h", 0, 0, b"0-0", None, None, None, None]]
 
     expected = [
-        Group(b"g", consumers=1, pending=2, last_delivered=(5, 0), entries_read=3, lag=4),
+        Group(b"g", 1, 2, last_delivered=(5, 0), entries_read=3, lag=4, stale=1, idle=700),
         Group(b"h", consumers=0, pending=0, last_delivered=(0, 0)),
     ]
 
-    assert expected == parse_groups(reply)
-
-
-def test_plain_replies_have_the_shape_of_the_scripts() -> None:
-    """Three separate replies join as the script's; a key of another type is its type's name."""
-    assert plain_state((b"stream", [b"length", 1], [])) == [[b"length", 1], []]
-    assert plain_state((b"list", ValueError("WRONGTYPE"), ValueError("WRONGTYPE"))) == b"list"
+    assert expected == parse_groups(found)
