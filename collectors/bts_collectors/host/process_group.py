@@ -28,6 +28,10 @@ _LOOKS = 2
 #: From then on one in no group is looked at in each of so many scans, since it may execute another.
 _ROUND = 8
 
+#: Scans after which fd and io of one in a group are read though its stat is the same to the letter: what
+#: ran for less than a tick may have used them.
+_REST = 16
+
 
 class Group(CollectorConfig, frozen=True):
     """Processes that count as one: those in which every expression that is given is found."""
@@ -78,8 +82,14 @@ class _Process(msgspec.Struct):
     name: str = ""
     looks: int = 0
     group: str | None = None
+    #: Its file stat.
+    content: bytes = b""
     user_ticks: int = 0
     system_ticks: int = 0
+    threads: int = 0
+    resident_pages: int = 0
+    open_fds: int | None = None  # None: not known
+    hidden: bool = False
     read_bytes: int = 0
     written_bytes: int = 0
 
@@ -210,7 +220,7 @@ class ProcessGroup(Subsystem):
         self._scans += 1
         for pid, inode in found.items():
             process = self._known.get(pid)
-            if process is None or self._is_due(process, inode):
+            if process is None or process.group is not None or self._is_due(process, inode):
                 try:
                     self._look(pid, inode, users, usages)
                 except (*GONE, NothingToRead):
@@ -221,10 +231,7 @@ class ProcessGroup(Subsystem):
 
     def _is_due(self, process: _Process, inode: int) -> bool:
         return (
-            process.group is not None
-            or process.inode != inode
-            or process.looks < _LOOKS
-            or (inode + self._scans) % _ROUND == 0
+            process.inode != inode or process.looks < _LOOKS or (inode + self._scans) % _ROUND == 0
         )
 
     def _users(self) -> dict[bytes, str]:
@@ -242,19 +249,35 @@ class ProcessGroup(Subsystem):
         """Look at a process: decide which group it belongs to, and count it there."""
         folder = f"{self.config.procfs}/{pid}"
         content = read_content(folder)
+        process = self._known.get(pid)
+        if (
+            process is None
+            or process.content != content
+            or process.looks < _LOOKS
+            or (inode + self._scans) % _REST == 0
+        ):
+            process = self._look_closely(pid, folder, content, users)
+        process.inode = inode
+        if process.group is not None:
+            _add(process, usages[process.group])
+
+    def _look_closely(
+        self, pid: str, folder: str, content: bytes, users: dict[bytes, str]
+    ) -> _Process:
         with naming(f"{folder}/stat"):
             stat = parse_stat(content)
         process = self._known.get(pid)
         if process is None or process.started != stat.started:
             process = self._known[pid] = _Process(stat.started)
-        process.inode = inode
         if process.name != stat.name:  # another program
             process.name, process.looks = stat.name, 0
         if process.looks < _LOOKS:
             process.looks += 1
             process.group = self._group_of(_Candidate(folder, stat.name, users))
         if process.group is not None:
-            self._count(process, folder, stat, usages[process.group])
+            self._count(process, folder, stat, self._totals[process.group])
+            process.content = content
+        return process
 
     def _group_of(self, candidate: _Candidate) -> str | None:
         for group in self.config.settings.groups:
@@ -266,21 +289,18 @@ class ProcessGroup(Subsystem):
                 return group.name
         return None
 
-    def _count(self, process: _Process, folder: str, stat: Stat, usage: _Usage) -> None:
-        """Add a process to its group, and what it took since it was last seen."""
-        totals = self._totals[process.group or ""]
+    def _count(self, process: _Process, folder: str, stat: Stat, totals: _Totals) -> None:
+        """Add to its group's what a process took since it was last seen."""
         totals.user_ticks += max(stat.user_ticks - process.user_ticks, 0)
         totals.system_ticks += max(stat.system_ticks - process.system_ticks, 0)
         process.user_ticks, process.system_ticks = stat.user_ticks, stat.system_ticks
-        usage.processes += 1
-        usage.threads += stat.threads
-        usage.resident_pages += stat.resident_pages
-        usage.oldest = min(stat.started, usage.oldest or stat.started)
+        process.threads, process.resident_pages = stat.threads, stat.resident_pages
+        process.open_fds, process.hidden = None, False
         try:
-            usage.open_fds = (usage.open_fds or 0) + _open_fds(folder)
+            process.open_fds = _open_fds(folder)
             self._count_io(process, f"{folder}/io", totals)
         except PermissionError:
-            usage.hidden += 1
+            process.hidden = True
 
     def _count_io(self, process: _Process, path: str, totals: _Totals) -> None:
         content = read(path)
@@ -309,6 +329,17 @@ class ProcessGroup(Subsystem):
         if usage.oldest is not None:
             started = booted + usage.oldest / os.sysconf("SC_CLK_TCK")
             scrape.emit(self.oldest, started, group)
+
+
+def _add(process: _Process, usage: _Usage) -> None:
+    """Add a process to what its group has now."""
+    usage.processes += 1
+    usage.threads += process.threads
+    usage.resident_pages += process.resident_pages
+    usage.oldest = min(process.started, usage.oldest or process.started)
+    if process.open_fds is not None:
+        usage.open_fds = (usage.open_fds or 0) + process.open_fds
+    usage.hidden += process.hidden
 
 
 def _open_fds(folder: str) -> int:

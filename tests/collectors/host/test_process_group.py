@@ -207,6 +207,45 @@ def test_others_are_seldom_read(
     assert sum(folder.endswith("/7") for folder in looked) == 3
 
 
+def test_files_of_a_process_that_seems_to_rest(
+    machine: Machine, collector: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its stat stays as it is a process is counted as it was, and its io read now and then."""
+    one = collector()
+    machine(process(7, "redis-server", 5, 2, threads=4, read=10))
+    read: list[str] = []
+    real = process_group.read
+
+    def listen(path: str) -> bytes:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(process_group, "read", listen)
+    first, *others = [collect(one) for _ in range(2 + 3 * process_group._REST)]
+
+    assert all(found == first for found in others)
+    assert sum(path.endswith("/7/io") for path in read) in {
+        4,
+        5,
+    }  # at the first two looks, and thrice
+
+
+def test_process_that_ran_is_looked_into_at_once(
+    machine: Machine, collector: Callable[..., ProcessGroup]
+) -> None:
+    """A tick more, and what was read since the last scrape is there."""
+    one = collector()
+    machine(process(7, "redis-server", 5, 2, read=10))
+    for _ in range(3):
+        collect(one)
+    machine(process(7, "redis-server", 6, 2, read=400))
+
+    found = collect(one)
+
+    assert cpu(found) == (6, 2)
+    assert found["bts_process_group_read_bytes_total"] == {("redis",): 400}
+
+
 def test_first_group_that_fits(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
     """A process counts once, so that groups can be added up."""
     one = collector(
