@@ -30,7 +30,7 @@ MAX_QUERY_FIELDS = 256
 
 #: A body up to this many bytes is sent together with the header, so that the client is woken once;
 #: a longer one is not copied for that.
-_SENT_TOGETHER = 64 * 1024
+_SENT_TOGETHER = 256 * 1024
 
 #: What a request's head may look like (RFC 9112): what two readers understand differently is how a
 #: second request hides in the first.

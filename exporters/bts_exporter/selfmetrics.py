@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import bts_exporter
 from bts_exporter.errors import REASONS
@@ -15,6 +14,8 @@ from bts_exporter.runner import Snapshot
 from bts_exporter.server import Traffic
 
 _OF = ("collector", "target")
+#: Bytes of /proc/self/stat: a name and 52 numbers fit well.
+_STAT_SIZE = 2048
 
 
 class CollectorMetrics:
@@ -123,7 +124,7 @@ class ProcessMetrics:
         scrape.emit(self.cpu, times.user + times.system)
         scrape.emit(self.start, self._started)
         try:
-            fields = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+            fields = _own_stat()
             fds = _open_fds()
         except OSError:  # not Linux, or no file descriptor left to look with
             return
@@ -138,6 +139,15 @@ class ProcessMetrics:
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         scrape.emit(self.max_fds, limit if limit != resource.RLIM_INFINITY else float("inf"))
+
+
+def _own_stat() -> list[bytes]:
+    """Return the fields of /proc/self/stat behind the name."""
+    descriptor = os.open("/proc/self/stat", os.O_RDONLY)
+    try:
+        return os.read(descriptor, _STAT_SIZE).rpartition(b") ")[2].split()
+    finally:
+        os.close(descriptor)
 
 
 def _open_fds() -> int:

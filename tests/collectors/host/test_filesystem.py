@@ -271,8 +271,9 @@ def test_hanging_mount(machine: Machine) -> None:
         return FIGURES
 
     home = "52 29 8:7 / /home rw - ext4 /dev/sda7 rw\n"
+    remote = BOOT.replace("ext2", "nfs4")
     config = Filesystem.Config(
-        **machine(mounted(ROOT + BOOT + home)),
+        **machine(mounted(ROOT + remote + home)),
         settings=FilesystemSettings(mount_timeout=Duration(0.3)),
     )
     collector = Filesystem(config, hang)
@@ -283,13 +284,60 @@ def test_hanging_mount(machine: Machine) -> None:
                 "/",
                 "/home",
             ]
-            stuck = ("/dev/sda3", "/boot", "ext2", "mountpoint timeout")
+            stuck = ("/dev/sda3", "/boot", "nfs4", "mountpoint timeout")
             assert found["node_filesystem_device_error"][stuck] == 1
         assert len(asked) == 1
     finally:
         release.set()
     wait_until(lambda: len(collect(collector)["node_filesystem_files"]) == 3, "the mount is back")
     collector.stop()
+
+
+@pytest.mark.parametrize(
+    ("mounts", "waiting"),
+    [
+        ({"/": "ext4", "/a/b": "nfs4"}, ["/a/b"]),
+        ({"/": "ext4", "/a": "nfs4", "/a/b": "ext4", "/a/b/c": "xfs", "/ab": "xfs"}, ["/a", "/a/b", "/a/b/c"]),
+        ({"/": "overlay", "/a": "ext4"}, ["/a"]),
+        ({"/": "ext4", "/a": "autofs", "/a/b": "tmpfs", "/b": "something"}, ["/a/b", "/b"]),
+    ],
+)  # fmt: skip
+def test_which_mounts_are_waited_for(
+    machine: Machine, mounts: dict[str, str], waiting: list[str]
+) -> None:
+    """A thread waits for what may ask a server or a device, and for what is reached through such."""
+    asked: dict[str, bool] = {}
+
+    def listen(path: bytes) -> os.statvfs_result:
+        asked[path.decode()] = threading.current_thread() is threading.main_thread()
+        return FIGURES
+
+    mountinfo = "".join(
+        f"{number} 1 8:{number} / {point} rw - {kind} s rw\n"
+        for number, (point, kind) in enumerate(mounts.items(), 2)
+    )
+    paths = machine(mounted(mountinfo)) | {"rootfs": "/"}
+    collector = Filesystem(Filesystem.Config(**paths), listen)
+    collect(collector)
+    collector.stop()
+
+    assert [path for path, at_once in asked.items() if not at_once] == waiting
+    assert asked.keys() >= {point for point, kind in mounts.items() if kind in {"ext4", "xfs"}}
+
+
+def test_behind_another_root_all_are_waited_for(machine: Machine) -> None:
+    """Where the host is seen through a mount of ours, who knows what is on the way."""
+    asked: list[str] = []
+
+    def listen(path: bytes) -> os.statvfs_result:
+        asked.append(threading.current_thread().name)
+        return FIGURES
+
+    collector = Filesystem(Filesystem.Config(**machine(mounted(ROOT + BOOT))), listen)
+    collect(collector)
+    collector.stop()
+
+    assert asked == ["bts-statvfs", "bts-statvfs"]
 
 
 def test_mounts_are_followed(machine: Machine) -> None:
