@@ -184,14 +184,15 @@ class Run:
         return Outcome(success=False, reason="timeout", message=message)
 
     def _finish(self, outcome: Outcome) -> None:
+        now = time.monotonic()
         with self._lock:
             late = self.expired
             # Threads of the collector's own that go on would change what is being rendered.
             self.scrape.closed = True
             self.outcome = outcome
-            self.ended_at = time.monotonic()
+            self.ended_at = now
             if not late:
-                self.duration = time.monotonic() - self.began
+                self.duration = now - self.began
         if not late:
             self.runner.note(self, outcome)
         self.ended = True

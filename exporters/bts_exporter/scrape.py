@@ -55,6 +55,8 @@ class CollectorSet:
 
         SelectionError for names that are not configured, and for both kinds of names at once.
         """
+        if not include and not exclude:
+            return list(self.runners)
         if include and exclude:
             msg = "collect[] and exclude[] cannot be combined"
             raise SelectionError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bts_collectors.host._files import naming, text, unreadable
@@ -84,34 +84,50 @@ def read_content(folder: str) -> bytes:
         os.close(descriptor)
 
 
+class _Task:
+    """A process or thread whose file stays open, as it was last seen: most do nothing."""
+
+    __slots__ = ("content", "file", "state")
+
+    def __init__(self, folder: str) -> None:
+        self.file = KernelFile(f"{folder}/stat")
+        self.content = b""
+        self.state = b"", 0
+
+    def read(self) -> tuple[bytes, int]:
+        content = self.file.head()
+        if content != self.content:
+            self.state = parse_state(content)
+            self.content = content
+        return self.state
+
+
 class States:
     """What processes and threads are doing; the files of the first ones stay open between scrapes."""
 
     def __init__(self) -> None:
-        self._files: dict[str, KernelFile] = {}
+        self._tasks: dict[str, _Task] = {}
 
-    def read(self, folders: Iterable[str]) -> list[tuple[str, bytes, int]]:
+    def read(self, folders: Sequence[str]) -> list[tuple[str, bytes, int]]:
         """Return `(folder, state, number of threads)` of those in `folders` that are there.
 
         TargetError naming the file for one that makes no sense.
         """
-        known, self._files = self._files, {}
-        files, room = self._files, _KEPT_OPEN
+        known, self._tasks = self._tasks, {}
         found = []
-        for folder in folders:
+        for place, folder in enumerate(folders):
             try:
-                if room:
-                    room -= 1
-                    file = known.get(folder) or KernelFile(f"{folder}/stat")
-                    content = file.head()
-                    files[folder] = file
+                if place < _KEPT_OPEN:
+                    task = known.get(folder) or _Task(folder)
+                    state = task.read()
+                    self._tasks[folder] = task
                 else:
-                    content = read_content(folder)
-                found.append((folder, *parse_state(content)))
+                    state = parse_state(read_content(folder))
             except GONE:
                 continue
             except ValueError as error:
                 raise TargetError(reason="protocol", message=f"{folder}/stat: {error}") from error
+            found.append((folder, *state))
         return found
 
 
