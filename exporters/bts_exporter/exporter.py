@@ -64,7 +64,7 @@ class Exporter:
         self._service = ServiceMetrics()
         self._outcomes = CollectorMetrics()
         self._frames = Frames()
-        self._layout = Layout()
+        self._layouts = {form: Layout() for form in Format}
         self._flights: dict[tuple[object, ...], _Flight] = {}
         self._under_way = 0
         self._lock = threading.Lock()
@@ -156,7 +156,8 @@ class Exporter:
         # What is kept of rendered series is not for two pages at once.
         with self._rendering:
             # Our own first, so that no collector takes the place of what is told about it.
-            parts = parts_of([Source(scrape.samples, self._frames), *sources], form, self._layout)
+            own_source = Source(scrape.samples, self._frames)
+            parts = parts_of([own_source, *sources], form, self._layouts[form])
             page = compress(parts) if packed else b"".join(parts)
         for snapshot, source in zip(snapshots, sources, strict=True):
             if source.conflict:

@@ -49,9 +49,9 @@ class Frame:
                 self._append(metric, series)
         self.names = frozenset(block.metric.name for block in self.blocks)
 
-    def fits(self, form: Format, metrics: list[Metric], keys: list[list[Key]]) -> bool:
+    def fits(self, metrics: list[Metric], keys: list[list[Key]]) -> bool:
         """Return whether samples with these keys are those of this frame."""
-        return form is self.form and metrics == self._metrics and keys == self._keys
+        return metrics == self._metrics and keys == self._keys
 
     def filled(
         self, values: Sequence[float], begin: int, end: int, first: str | None = None
@@ -96,7 +96,7 @@ class Frame:
 
 
 class Frames:
-    """Keeps the frame of one collector from one page to the next.
+    """Keeps the frame of one collector from one page to the next; one for each format in use.
 
     Metrics with the same labels share what is rendered of these: it is most of the memory that many
     series take.
@@ -105,16 +105,18 @@ class Frames:
     def __init__(self, constant: Mapping[str, str] | None = None) -> None:
         """Give the labels that every series of the collector gets."""
         self._constant = dict(constant or {})
-        self._frame: Frame | None = None
+        self._frames: dict[Format, Frame] = {}
 
     def of(self, samples: Mapping[Metric, Mapping[Key, float]], form: Format) -> Frame:
         """Return the frame of `samples`; series that are gone are forgotten."""
-        frame = self._frame
+        frame = self._frames.get(form)
         metrics, keys = list(samples), list(map(list, samples.values()))
-        if frame is None or not frame.fits(form, metrics, keys):
-            known = frame.known() if frame is not None else {}
-            found = self._found(dict(zip(metrics, keys, strict=True)), known)
-            frame = self._frame = Frame(form, found)
+        if frame is None or not frame.fits(metrics, keys):
+            known = next(iter(self._frames.values())).known() if self._frames else {}
+            frame = Frame(form, self._found(dict(zip(metrics, keys, strict=True)), known))
+            others = {f: o for f, o in self._frames.items() if f is not form}
+            self._frames = {f: o for f, o in others.items() if o.fits(metrics, keys)}
+            self._frames[form] = frame
         return frame
 
     def _found(

@@ -4,7 +4,6 @@ import gzip
 import math
 import subprocess
 from collections.abc import Mapping
-from typing import Self
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
 from bts_exporter.exposition import Layout, Source, compress, parts_of, render
-from bts_exporter.formats import Format, negotiate
+from bts_exporter.formats import Format
 from bts_exporter.frames import Frames
 from bts_exporter.plugin import Key, Scrape
 from servers import need
@@ -24,22 +23,6 @@ Parsed = list[tuple[str, dict[str, str], float]]
 
 FILES = gauge("files", "Files.", ("path",))
 UP = gauge("up", "Up.")
-
-#: What Prometheus sends.
-PROMETHEUS_2 = (
-    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
-    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-)
-PROMETHEUS_3 = (
-    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
-    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
-    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
-)
-PROMETHEUS_3_PROTOBUF = (
-    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,"
-    + PROMETHEUS_3
-)
-BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
 def page(samples: Samples, form: Format = Format.TEXT, **constant: str) -> str:
@@ -55,22 +38,6 @@ def parsed(text: str, form: Format) -> Parsed:
         for family in parse(text)
         for sample in family.samples
     ]
-
-
-class Counted(str):
-    """A label value that knows how often it was rendered."""
-
-    __slots__ = ("times",)
-
-    def __new__(cls, text: str) -> Self:
-        """Begin with none."""
-        made = super().__new__(cls, text)
-        made.times = 0
-        return made
-
-    def __str__(self) -> str:
-        self.times += 1
-        return str.__str__(self)
 
 
 # Formats
@@ -340,79 +307,7 @@ def test_same_series_from_two_sources() -> None:
     assert other.conflict == 'files{path="/"} is served by another collector too'
 
 
-# Series rendered once
-
-
-def test_series_is_rendered_once() -> None:
-    """As long as a series is there its name and labels are not rendered again."""
-    label, frames = Counted("/"), Frames()
-
-    pages = [render([Source({FILES: {(label,): n}}, frames)], Format.TEXT) for n in range(3)]
-
-    assert [text[-2:] for text in pages] == [b"0\n", b"1\n", b"2\n"]
-    assert label.times == 1
-
-
-@pytest.mark.parametrize(
-    "meanwhile",
-    [{}, {FILES: {}}, {FILES: {("/b",): 1}}, {UP: {(): 1}}],
-    ids=["nothing", "no samples", "another series", "another metric"],
-)
-def test_series_that_is_gone_is_forgotten(meanwhile: dict[Metric, dict[Key, float]]) -> None:
-    """A series that came back is rendered anew: it did not take memory in between."""
-    label, frames = Counted("/"), Frames()
-
-    for samples in ({FILES: {(label,): 1}}, meanwhile, {FILES: {(label,): 1}}):
-        render([Source(samples, frames)], Format.TEXT)
-
-    assert label.times == 2
-
-
-def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
-    """New series do not cost those that stay their rendering."""
-    label, frames = Counted("/"), Frames()
-
-    for other in "abc":
-        text = render([Source({FILES: {(label,): 1, (other,): 2}}, frames)], Format.TEXT)
-        assert f'files{{path="{other}"}} 2'.encode() in text
-
-    assert label.times == 1
-
-
-def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
-    """Metrics with the same label names share the rendering of their series, of all or of some."""
-    label, other, frames = Counted("/"), Counted("/b"), Frames()
-    free, used = gauge("free", "Free.", ("path",)), gauge("used", "Used.", ("path",))
-    samples = {
-        FILES: {(label,): 1, (other,): 2},
-        free: {(label,): 3, (other,): 4},
-        used: {(other,): 5},
-    }
-
-    text = render([Source(samples, frames)], Format.TEXT).decode()
-
-    assert (label.times, other.times) == (1, 1)
-    assert [line for line in text.splitlines() if line[0] != "#"] == [
-        'files{path="/"} 1',
-        'files{path="/b"} 2',
-        'free{path="/"} 3',
-        'free{path="/b"} 4',
-        'used{path="/b"} 5',
-    ]
-
-
-def test_labels_of_distributions_are_their_own() -> None:
-    """A bucket, a quantile and a label value may be spelled alike and are rendered apart."""
-    key = ("_bucket", "1")
-    metrics = histogram("h", "H."), summary("s", "S."), gauge("g", "G.", ("a", "b"))
-
-    text = render([Source({metric: {key: 1} for metric in metrics})], Format.TEXT).decode()
-
-    assert [line for line in text.splitlines() if line[0] != "#"] == [
-        'h_bucket{le="1"} 1',
-        's_bucket{quantile="1"} 1',
-        'g{a="_bucket",b="1"} 1',
-    ]
+# Many series
 
 
 @pytest.mark.parametrize("form", Format)
@@ -462,13 +357,13 @@ def test_a_page_is_what_it_would_be_without_those_before(
     pages: list[tuple[Samples, Samples, Format]], target: str
 ) -> None:
     """Whatever came and went between two collectors, nothing of earlier pages shows."""
-    layout = Layout()
+    layouts = {form: Layout() for form in Format}
     kept = Frames(), Frames({"target": target} if target else {})
     for one, other, form in pages:
         sources = [Source(one, kept[0]), Source(other, kept[1])]
         fresh = [Source(one), Source(other, Frames({"target": target} if target else {}))]
 
-        assert b"".join(parts_of(sources, form, layout)) == render(fresh, form)
+        assert b"".join(parts_of(sources, form, layouts[form])) == render(fresh, form)
         assert [source.conflict for source in sources] == [source.conflict for source in fresh]
 
 
@@ -484,45 +379,7 @@ def test_values_alone_change_nothing_else() -> None:
     assert layout.stretches is stretches
 
 
-# Negotiation
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        (PROMETHEUS_2, Format.OPENMETRICS),
-        (PROMETHEUS_3, Format.OPENMETRICS),
-        (PROMETHEUS_3_PROTOBUF, Format.OPENMETRICS),
-        (BROWSER, Format.TEXT),
-        ("", Format.TEXT),
-        ("*/*", Format.TEXT),
-        ("text/*", Format.TEXT),
-        ("text/plain", Format.TEXT),
-        ("text/plain;version=0.0.4", Format.TEXT),
-        ("application/openmetrics-text", Format.OPENMETRICS),
-        ("Application/OpenMetrics-Text; Version=1.0.0", Format.OPENMETRICS),
-        ("application/openmetrics-text;version=2.0.0", Format.TEXT),
-        ("application/openmetrics-text;version=2.0.0,application/openmetrics-text;version=1.0.0;q=0.1", Format.OPENMETRICS),
-        ("application/openmetrics-text;q=0.4,text/plain;q=0.5", Format.TEXT),
-        ("text/plain;q=0.4, application/openmetrics-text;q=0.5", Format.OPENMETRICS),
-        ("application/openmetrics-text;q=0", Format.TEXT),
-        ("application/openmetrics-text;q=0,*/*;q=0", Format.TEXT),
-        ("application/json", Format.TEXT),
-        ("application/openmetrics-text;q=often", Format.TEXT),
-        ("application/openmetrics-text;q=nan,text/plain;q=0.1", Format.TEXT),
-        (";;,=,q=1,,", Format.TEXT),
-        ("application/openmetrics-text;charset", Format.OPENMETRICS),
-    ],
-)  # fmt: skip
-def test_negotiation(accept: str, expected: Format) -> None:
-    """The format is the one that the client prefers, the text format where it knows none of ours."""
-    assert negotiate(accept) is expected
-
-
-@given(st.text())
-def test_negotiation_with_garbage(accept: str) -> None:
-    """No header is an error."""
-    assert negotiate(accept) in Format
+# Compression
 
 
 def test_compression() -> None:
