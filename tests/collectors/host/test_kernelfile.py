@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host import _kernelfile
+from bts_collectors.host._files import AT_ONCE, TABLE
 from bts_collectors.host._kernelfile import KernelFile
 from bts_exporter import NothingToRead, TargetError
 
@@ -39,13 +40,45 @@ def test_stays_open() -> None:
 
 
 @only_linux
-def test_long_content() -> None:
+@pytest.mark.parametrize("short", [0, TABLE])
+def test_long_content(short: int) -> None:
     """Content that the kernel gives in several parts is read to its end, again and again."""
-    file = KernelFile("/proc/kallsyms")
+    file = KernelFile("/proc/kallsyms", short)
     whole = Path("/proc/kallsyms").read_bytes()
 
     assert len(whole) > 100_000
     assert [file.read() == whole for _ in range(3)] == [True, True, True]
+
+
+@only_linux
+@pytest.mark.parametrize(
+    ("path", "short", "reads"),
+    [("/proc/loadavg", AT_ONCE, 1), ("/proc/net/arp", TABLE, 1), ("/proc/loadavg", 0, 2)],
+)
+def test_how_often_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, path: str, short: int, reads: int
+) -> None:
+    """What is known to come whole is not asked for its end."""
+    done: list[int] = []
+    real = os.pread
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        done.append(offset)
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+
+    assert KernelFile(path, short).read().endswith(b"\n")
+    assert len(done) == reads
+
+
+def test_content_of_as_much_as_one_read_gives(tmp_path: Path) -> None:
+    """However much there is, all of it is read where a shorter one would be known to be whole."""
+    path = tmp_path / "file"
+    for size in (AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE):
+        path.write_bytes(b"x" * size)
+
+        assert KernelFile(str(path), AT_ONCE).read() == b"x" * size
 
 
 def test_file_of_a_disk(tmp_path: Path) -> None:

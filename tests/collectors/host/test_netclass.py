@@ -71,6 +71,21 @@ def test_a_link_that_is_down(samples: Callable[..., Samples]) -> None:
     assert found.keys().isdisjoint({"node_network_carrier", "node_network_speed_bytes"})
 
 
+def test_changes_are_followed(machine: Machine) -> None:
+    """What a file says now is served, from scrape to scrape, and nothing of a device that is gone."""
+    collector = Netclass(Netclass.Config(**machine(device("eth0", **ETH0))))
+    for operstate, mtu in (("up", 1500), ("down", 1500), ("down", 9000), ("up", 1500)):
+        machine(device("eth0", operstate=operstate, mtu=str(mtu)))
+        found = collect(collector)
+
+        assert found["node_network_up"] == {("eth0",): operstate == "up"}
+        assert found["node_network_mtu_bytes"] == {("eth0",): mtu}
+        assert [labels[4] for labels in found["node_network_info"]] == [operstate]
+
+    Path(machine({})["sysfs"], "class/net/eth0/flags").unlink()
+    assert collect(collector) == {}
+
+
 def test_what_is_no_device(samples: Callable[..., Samples]) -> None:
     """A file beside the devices, such as bonding_masters, is passed over."""
     found = samples(device("eth0", **ETH0) | {"sys/class/net/bonding_masters": "bond0\n"})

@@ -55,6 +55,23 @@ def test_states(machine: Machine) -> None:
     }
 
 
+def test_states_are_followed(machine: Machine) -> None:
+    """What a process does now is told, from scrape to scrape."""
+    collector = Processes(Processes.Config(**machine(FOUR)))
+    for state in "SDDRS":
+        machine({"proc/30/stat": stat(state), "proc/40/task/41/stat": stat(state, 3)})
+        found = collect(collector)
+
+        others = {("S",): 2, ("I",): 1}
+        assert found["node_processes_state"] == others | {
+            (state,): others.get((state,), 0) + 1,
+        }
+        threads = {("S",): 2, ("I",): 1, ("D",): 1}
+        assert found["node_processes_threads_state"] == threads | {
+            (state,): threads.get((state,), 0) + 2,
+        }
+
+
 def test_ended_meanwhile(machine: Machine) -> None:
     """A process or a thread that ends between two steps is left out."""
     gone = {"proc/30/comm": "x", "proc/40/task/43/comm": "x"}
