@@ -283,6 +283,19 @@ def test_metric_shared_by_two_sources() -> None:
     assert (one.conflict, other.conflict) == ("", "")
 
 
+def test_metric_declared_twice_by_one_source() -> None:
+    """Two metrics of one name are one family, also where one follows the other."""
+    again = gauge("files", "Files, by another declaration.", ("path",))
+
+    text = page({UP: {(): 1}, FILES: {("/",): 1}, again: {("/b",): 2, ("/",): 3, ("/c",): 4}})
+
+    assert text == (
+        "# HELP up Up.\n# TYPE up gauge\nup 1\n"
+        "# HELP files Files.\n# TYPE files gauge\n"
+        'files{path="/"} 1\nfiles{path="/b"} 2\nfiles{path="/c"} 4\n'
+    )
+
+
 def test_metric_of_another_kind() -> None:
     """Of two kinds under one name the first is served; the other source is told."""
     one = Source({FILES: {("/",): 1}})
