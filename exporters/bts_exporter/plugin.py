@@ -185,7 +185,8 @@ class Scrape:
         if self._chooses and not self._wants(metric):
             return
         sound = (
-            set(map(len, samples)) == {metric.width}
+            set(map(type, samples)) == {tuple}
+            and set(map(len, samples)) == {metric.width}
             and set(map(type, samples.values())) <= _NUMBERS
             and not metric.compound
             and not self.closed
@@ -193,7 +194,10 @@ class Scrape:
         )
         if not sound:  # one by one, to tell what is wrong and keep the others
             for key, value in samples.items():
-                self.emit(metric, value, *key)
+                if isinstance(key, tuple):
+                    self.emit(metric, value, *key)
+                else:
+                    self.reject("invalid_sample", f"{metric.name}: {key!r} is no tuple of labels")
             return
         there = self.samples.setdefault(metric, {})
         together = len(there) + len(samples)

@@ -385,7 +385,8 @@ class Runner:
             self.totals.errors["conflict"] += 1
             known, self.conflicting = self.conflicting, message
         if message != known:
-            log.error("samples left out: %s", message, extra={"collector": self.identity})
+            cure = "rename one, or leave one out by metrics: {deny: [NAME]}"
+            log.error("samples left out: %s: %s", message, cure, extra={"collector": self.identity})
 
 
 def start_together(runs: Sequence[Run]) -> None:

@@ -161,7 +161,12 @@ def test_series_that_two_collectors_serve(caplog: pytest.LogCaptureFixture) -> N
             texts[2]
         )
     messages = [(record.getMessage(), vars(record)["collector"]) for record in caplog.records]
-    assert messages == [("samples left out: stub_value is served by another collector too", "two")]
+    assert messages == [
+        (
+            "samples left out: stub_value is served by another collector too: rename one, or leave one out by metrics: {deny: [NAME]}",
+            "two",
+        )
+    ]
 
 
 def test_targets_of_one_type_are_no_conflict() -> None:

@@ -313,6 +313,17 @@ def test_many_at_once_with_wrong_ones_among_them() -> None:
     assert found.dropped == 1
 
 
+def test_many_at_once_by_labels_that_are_no_tuples() -> None:
+    """A text is not taken for the labels that its characters would be."""
+    metric = gauge("files", "Files.", ("path",))
+    found = scrape()
+
+    found.emit_all(metric, {"a": 1, ("b",): 2})  # type: ignore[dict-item]
+
+    assert found.samples == {metric: {("b",): 2}}
+    assert found.rejected == ("invalid_sample", "files: 'a' is no tuple of labels")
+
+
 def test_many_at_once_that_were_there() -> None:
     """A series that comes twice is a mistake, and is served once."""
     metric = gauge("files", "Files.", ("path",))

@@ -369,8 +369,14 @@ def test_conflict_is_counted_each_time_and_logged_once(caplog: pytest.LogCapture
 
         assert runner.totals.errors == {"conflict": 3}
         assert lines(caplog) == [
-            ("ERROR", "samples left out: a is served"),
-            ("ERROR", "samples left out: b is served"),
+            (
+                "ERROR",
+                "samples left out: a is served: rename one, or leave one out by metrics: {deny: [NAME]}",
+            ),
+            (
+                "ERROR",
+                "samples left out: b is served: rename one, or leave one out by metrics: {deny: [NAME]}",
+            ),
         ]
 
 
