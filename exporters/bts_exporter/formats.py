@@ -44,7 +44,8 @@ def header(metric: Metric, form: Format, *, clash: bool = False) -> str:
 
 def family_of(metric: Metric) -> str:
     """Return the name of the family that a metric is in OpenMetrics."""
-    return metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
+    counter = metric.kind is Kind.COUNTER
+    return (metric.name.removesuffix("_total") if counter else "") or metric.name
 
 
 def _offer(media: str) -> tuple[float, Format]:

@@ -121,8 +121,13 @@ class Run:
         if not self._ends_within(max(end - time.monotonic(), 0)) and deadline >= self.deadline:
             self.expire()
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether the collection has ended, or was given up."""
+        return self.ended or self.expired
+
     def wait_a_little(self, seconds: float) -> bool:
-        """Return whether the collection has ended, or was given up, within `seconds`."""
+        """Return whether the collection is over within `seconds`."""
         return self._ends_within(seconds) or self.expired
 
     def has_lasted(self, seconds: float) -> bool:

@@ -27,6 +27,7 @@ class CollectorSet:
         """Begin empty."""
         self.runners: list[Runner] = []
         self._local = Lane("bts-local")
+        self._closed = False
         self._parting = threading.Lock()
 
     def add(self, collector: Collector, kind: str, common: Common) -> Runner:
@@ -48,7 +49,9 @@ class CollectorSet:
 
     def close(self) -> None:
         """Let the shared thread end; the runners are stopped one by one, since some live on."""
-        self._local.stop()
+        with self._parting:
+            self._closed = True
+            self._local.stop()
 
     def select(self, include: Sequence[str], exclude: Sequence[str]) -> list[Runner]:
         """Return the runners that the names of collectors or types ask for.
@@ -81,39 +84,49 @@ class CollectorSet:
     def collect(self, runners: Sequence[Runner], timeout: float) -> list[Snapshot]:
         """Return what each of `runners` has to show within `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        self._part_from_stuck(_HOLD_UP)  # an earlier scrape may have had no time left to do it
         # Those that wait for somebody first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.collector.local)
         shared: list[Run] = []
         runs = {runner: runner.begin(deadline, shared) for runner in order}
         start_together(shared)
-        self._wait_for_shared([run for run in runs.values() if not run.runner.own_lane], timeout)
+        locals_ = [run for run in runs.values() if not run.runner.own_lane]
+        self._wait_for_shared(locals_, deadline, min(_HOLD_UP, timeout / 4))
         # The last first: when it has ended, so have most, and nobody is woken for each of them.
         for run in reversed(runs.values()):
             if not run.ended:
                 run.wait(deadline)
         return [runner.look(runs[runner]) for runner in runners]
 
-    def _wait_for_shared(self, runs: Sequence[Run], timeout: float) -> None:
+    def _wait_for_shared(self, runs: Sequence[Run], deadline: float, patience: float) -> None:
         """Wait for those that share a thread; one that holds the others up keeps it to itself."""
-        patience = min(_HOLD_UP, timeout / 4)
-        end = time.monotonic() + timeout
-        while runs and (left := end - time.monotonic()) > 0:
-            if runs[-1].wait_a_little(min(patience, left)):
+        while waiting := [run for run in runs if not run.is_over]:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return
-            self._part_from_stuck(runs, patience)
+            if not waiting[-1].wait_a_little(min(patience, left)):
+                self._part_from_stuck(patience)
+                for run in waiting:
+                    run.catch_up()
 
-    def _part_from_stuck(self, runs: Sequence[Run], patience: float) -> None:
+    def _part_from_stuck(self, patience: float) -> None:
+        """Leave the shared thread to a collector that has been at it for `patience` seconds."""
         with self._parting:
-            for run in runs:
-                runner = run.runner
-                if runner.lane is self._local and run.has_lasted(patience):
-                    runner.own_lane = True
-                    self._local = Lane("bts-local")
-                    for other in self.runners:
-                        self.settle(other)
-                    log.warning(
-                        "holds the others up: gets a thread of its own",
-                        extra={"collector": runner.identity},
-                    )
-        for run in runs:
-            run.catch_up()
+            for runner in self.runners:
+                run = runner.current
+                if runner.lane is self._local and run is not None and run.has_lasted(patience):
+                    self._part_from(runner)
+                    return
+
+    def _part_from(self, stuck: Runner) -> None:
+        stuck.own_lane = True
+        self._local = Lane("bts-local")
+        if self._closed:
+            self._local.stop()
+        for runner in self.runners:
+            # Not those that a newer set has taken over meanwhile.
+            if runner.lane is stuck.lane:
+                self.settle(runner)
+        log.warning(
+            "holds the others up: gets a thread of its own", extra={"collector": stuck.identity}
+        )

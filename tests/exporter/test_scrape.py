@@ -218,6 +218,57 @@ def test_local_collectors_that_all_hang() -> None:
         assert by_name(shots) == {"h0": "busy", "h1": "busy", "works": "ok"}
 
 
+def test_local_collector_that_hangs_before_one_that_found_nothing() -> None:
+    """The last one need not be asked again, and those in between are collected all the same."""
+    hang, stub = Hang(), LocalStub()
+    members = [("hangs", stub), ("behind", LocalStub()), ("absent", LocalStub(absent))]
+    with collectors(*members) as (together, runners):
+        together.collect(runners, 60)
+        stub.behave = hang
+        shots = [together.collect(runners, SECONDS) for _ in range(2)]
+
+        assert [by_name(found) for found in shots] == [
+            {"hangs": "timeout", "behind": "ok", "absent": "absent"},
+            {"hangs": "busy", "behind": "ok", "absent": "absent"},
+        ]
+
+
+def test_local_collector_that_an_earlier_scrape_left_hanging() -> None:
+    """A scrape that had no time to give others another thread leaves that to the next."""
+    hang = Hang()
+    members = [("hangs", LocalStub(hang)), ("behind", LocalStub())]
+    with collectors(*members) as (together, runners):
+        left = [runner.begin(time.monotonic() + 60) for runner in runners]
+        assert hang.begun.wait(60)
+        for run in left:
+            run.expire()
+        wait_until(lambda: left[0].has_lasted(0.5), "it hangs for long enough")
+
+        assert by_name(together.collect(runners, 60)) == {"hangs": "busy", "behind": "ok"}
+
+
+def test_local_collector_that_hangs_during_a_reload() -> None:
+    """Those that a newer set has taken over share the thread of that set, whoever hung in the old one."""
+    hang = Hang()
+    with collectors(("hangs", LocalStub(hang)), ("stays", LocalStub())) as (old, runners):
+        new = CollectorSet()
+        fresh = new.add(LocalStub(), "fresh", Common())
+        stays = runners[1]
+        new.runners.append(stays)
+        shots: list[Snapshot] = []
+        scrape = threading.Thread(target=lambda: shots.extend(old.collect(runners, SECONDS)))
+        scrape.start()
+        assert hang.begun.wait(60)
+        new.settle(stays)
+        old.close()
+        scrape.join(60)
+
+        assert by_name(shots) == {"hangs": "timeout", "stays": "ok"}
+        assert stays.lane is fresh.lane
+        assert by_name(new.collect(new.runners, 60)) == {"fresh": "ok", "stays": "ok"}
+        new.close()
+
+
 def test_local_collector_with_something_to_start_has_its_own_thread() -> None:
     """To start something may hang, whatever the collector says of its reading."""
 

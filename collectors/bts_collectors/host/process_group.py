@@ -28,8 +28,8 @@ _LOOKS = 2
 #: From then on one in no group is looked at in each of so many scans, since it may execute another.
 _ROUND = 8
 
-#: Scans after which fd and io of one in a group are read though its stat is the same to the letter: what
-#: ran for less than a tick may have used them.
+#: And so is one in a group whose stat is the same to the letter, with its fd and io: what ran for less than
+#: a tick may have used them.
 _REST = 16
 
 
@@ -230,9 +230,11 @@ class ProcessGroup(Subsystem):
         return usages
 
     def _is_due(self, process: _Process, inode: int) -> bool:
-        return (
-            process.inode != inode or process.looks < _LOOKS or (inode + self._scans) % _ROUND == 0
-        )
+        return process.inode != inode or process.looks < _LOOKS or self._in_turn(process, inode)
+
+    def _in_turn(self, process: _Process, inode: int) -> bool:
+        every = _ROUND if process.group is None else _REST
+        return (inode + self._scans) % every == 0
 
     def _users(self) -> dict[bytes, str]:
         if all(group.user is None for group in self.config.settings.groups):
@@ -254,16 +256,16 @@ class ProcessGroup(Subsystem):
             process is None
             or process.content != content
             or process.looks < _LOOKS
-            or (inode + self._scans) % _REST == 0
+            or self._in_turn(process, inode)
         ):
-            process = self._look_closely(pid, folder, content, users)
-        process.inode = inode
+            process = self._look_closely(pid, inode, content, users)
         if process.group is not None:
             _add(process, usages[process.group])
 
     def _look_closely(
-        self, pid: str, folder: str, content: bytes, users: dict[bytes, str]
+        self, pid: str, inode: int, content: bytes, users: dict[bytes, str]
     ) -> _Process:
+        folder = f"{self.config.procfs}/{pid}"
         with naming(f"{folder}/stat"):
             stat = parse_stat(content)
         process = self._known.get(pid)
@@ -271,12 +273,14 @@ class ProcessGroup(Subsystem):
             process = self._known[pid] = _Process(stat.started)
         if process.name != stat.name:  # another program
             process.name, process.looks = stat.name, 0
-        if process.looks < _LOOKS:
+        # One that executes another program may keep its name.
+        if process.looks < _LOOKS or self._in_turn(process, inode):
             process.looks += 1
             process.group = self._group_of(_Candidate(folder, stat.name, users))
         if process.group is not None:
             self._count(process, folder, stat, self._totals[process.group])
             process.content = content
+        process.inode = inode
         return process
 
     def _group_of(self, candidate: _Candidate) -> str | None:

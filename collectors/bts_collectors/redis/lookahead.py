@@ -130,7 +130,7 @@ def _look(
 
 def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
     if isinstance(reply, ReplyError):
-        reading.visit.refused("EVAL_RO", reply)
+        reading.visit.refused(evaluate(reading.visit.version), reply)
         return 0
     spent = 0
     for one, answer in zip(batch, reply, strict=True):

@@ -173,6 +173,27 @@ def test_execution_of_another_program(
     assert (members(collect(one)), cpu(collect(one))) == ({"redis": 0}, (2, 0))
 
 
+def test_execution_of_another_program_of_the_same_name(
+    machine: Machine, collector: Callable[..., ProcessGroup]
+) -> None:
+    """A process that keeps its name is judged anew in its turn, out of a group and in one."""
+    one = collector(
+        Group(name="worker", cmdline=re.compile("worker")),
+        Group(name="manager", cmdline=re.compile("manager")),
+    )
+    machine(process(7, "python", cmdline="python -m launcher"))
+    for _ in range(3):
+        assert members(collect(one)) == {"worker": 0, "manager": 0}
+
+    machine(process(7, "python", cmdline="python -m worker"))
+    found = [collect(one) for _ in range(process_group._ROUND)]
+    assert members(found[-1]) == {"worker": 1, "manager": 0}
+
+    machine(process(7, "python", cmdline="python -m manager"))
+    found = [collect(one) for _ in range(process_group._REST)]
+    assert members(found[-1]) == {"worker": 0, "manager": 1}
+
+
 def test_second_look(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
     """A process seen as it starts, before its program runs, is in its group at the next scrape."""
     one = collector(Group(name="worker", cmdline=re.compile("worker")))
