@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from isal import isal_zlib
 
-from bts_exporter.formats import Format, family_of, header
+from bts_exporter.formats import Format, family_of, header, sample_names
 from bts_exporter.frames import Block, Frame, Frames
 from bts_exporter.plugin import Key, Metric
 
@@ -57,7 +57,7 @@ class Layout:
         self._frames = ()  # until all places are found
         self.stretches, self.conflicts = [], {}
         names = frozenset(chain.from_iterable(frame.names for frame in frames))
-        shared = len(names) < sum(len(frame.blocks) for frame in frames)
+        shared = len(names) < sum(frame.named for frame in frames)
         if shared or any(frame.clashes(names) for frame in frames):
             self._gather(frames)
         else:
@@ -71,7 +71,16 @@ class Layout:
         for index, frame in enumerate(frames):
             for block in frame.blocks:
                 members.setdefault(block.metric.name, []).append((index, block))
+        parts = {
+            part: found[0][1].metric
+            for found in members.values()
+            for part in sample_names(found[0][1].metric)[1:]
+        }
         for name, found in members.items():
+            if name in parts:
+                message = f"{name} is a part of the {parts[name].kind} {parts[name].name}, which is served"
+                self.conflicts.update((index, message) for index, _ in found)
+                continue
             (index, (metric, begin, end)), *others = found
             family = family_of(metric)
             clash = family != name and family in members

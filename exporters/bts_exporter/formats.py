@@ -8,6 +8,9 @@ from operator import itemgetter
 
 from bts_exporter.plugin import Kind, Metric
 
+#: What the samples of a distribution are called beside it.
+_PARTS = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count"), Kind.SUMMARY: ("_sum", "_count")}
+
 
 class Format(Enum):
     """An exposition format, by its content type."""
@@ -46,6 +49,11 @@ def family_of(metric: Metric) -> str:
     """Return the name of the family that a metric is in OpenMetrics."""
     counter = metric.kind is Kind.COUNTER
     return (metric.name.removesuffix("_total") if counter else "") or metric.name
+
+
+def sample_names(metric: Metric) -> list[str]:
+    """Return the names that samples of a metric may have, its own first."""
+    return [metric.name, *(metric.name + part for part in _PARTS.get(metric.kind, ()))]
 
 
 def _offer(media: str) -> tuple[float, Format]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bts_exporter.formats import Format, family_of, header
+from bts_exporter.formats import Format, family_of, header, sample_names
 from bts_exporter.plugin import Key, Kind, Metric, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
@@ -47,7 +47,10 @@ class Frame:
         for metric, series in found.items():
             if series.keys:
                 self._append(metric, series)
-        self.names = frozenset(block.metric.name for block in self.blocks)
+        names = [name for block in self.blocks for name in sample_names(block.metric)]
+        self.names = frozenset(names)
+        #: How many there are, with those that two metrics have.
+        self.named = len(names)
 
     def fits(self, metrics: list[Metric], keys: list[list[Key]]) -> bool:
         """Return whether samples with these keys are those of this frame."""

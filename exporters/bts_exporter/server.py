@@ -106,10 +106,11 @@ class Server:
         self._waker.send(b"\0")
         if self._thread.ident is not None:
             self._thread.join()
+        # First, so that who sees that nobody is let in any more gets no answer that promises a next one.
+        self._connections.drain()
         for sock in (*self._sockets, *self._refused, self._waker, self._woken):
             sock.close()
         self._selector.close()
-        self._connections.drain()
         while not self._connections.wait_empty(min(self._pause(), end - monotonic())):
             self._connections.cut_overdue()
             if monotonic() >= end:

@@ -308,6 +308,33 @@ def test_metric_of_another_kind() -> None:
     assert other.conflict == "files is served as a gauge by another collector"
 
 
+@pytest.mark.parametrize("part", ["x_count", "x_sum", "x_bucket"])
+def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
+    """A distribution's samples are not served twice: whose name is one of theirs is left out and told."""
+    scrape = Scrape(math.inf)
+    scrape.emit_histogram(histogram("x", "X."), [(1.0, 1)], 1)
+    one, other = Source({gauge(part, "Part."): {(): 7}, UP: {(): 1}}), Source(scrape.samples)
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert [name for name, _, _ in parsed(text, Format.TEXT)] == [
+        "up",
+        "x_bucket",
+        "x_bucket",
+        "x_sum",
+        "x_count",
+    ]
+    assert one.conflict == f"{part} is a part of the histogram x, which is served"
+    assert other.conflict == ""
+
+
+def test_counter_that_is_called_total() -> None:
+    """A family has a name, whatever is left of the counter's without its ending."""
+    text = page({counter("_total", "Odd."): {(): 1}}, Format.OPENMETRICS)
+
+    assert text == "# HELP _total Odd.\n# TYPE _total unknown\n_total 1\n# EOF\n"
+
+
 def test_same_series_from_two_sources() -> None:
     """Of two samples of one series the first is served; the other source is told."""
     one = Source({FILES: {("/",): 1}})
@@ -348,6 +375,7 @@ CROWD = (
     counter("files", "Files that are counted."),
     gauge("free", "Free.", ("path",)),
     summary("delay_seconds", "Delay.", ("path",)),
+    gauge("delay_seconds_sum", "Delays."),
 )
 
 

@@ -9,6 +9,7 @@ from time import monotonic, time
 from bts_collectors.redis import keys, queues, server, streams
 from bts_collectors.redis.connection import Command, Reply, database
 from bts_collectors.redis.discovery import Discovery, Names
+from bts_collectors.redis.failures import unexpected
 from bts_collectors.redis.queuesettings import QueueSettings
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_collectors.redis.topology import Topology
@@ -33,6 +34,8 @@ _RESERVE = 0.05
 #: Seconds, and part of the time left, for finding names within the first scrape.
 _FIRST_WALK = 0.5
 _FIRST_WALK_PART = 0.25
+#: What comes of a reply in which there is a list where a number should be, or the like.
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class RedisCollector(Collector):
@@ -169,6 +172,11 @@ class RedisCollector(Collector):
             self._discovery.error = None  # of the same cause, and over when this one is
             self._report(scrape, began, error, up=False)
             raise
+        except _MISSHAPEN as error:
+            what = f"answers with something else than Redis does ({type(error).__name__}: {error})"
+            failure = unexpected(self._topology.url, what)
+            self._report(scrape, began, failure, up=self._server.is_known)
+            raise failure from error
         loss = visit.losses[0] if visit.losses else self._discovery.error
         self._report(scrape, began, loss, up=visit.up)
         self._discovery.refresh()
@@ -195,7 +203,9 @@ class RedisCollector(Collector):
         for setting, names in self._names.items():
             if names.patterns:
                 scrape.emit(self.names_known, len(names.all()), setting)
-                scrape.emit(self.names_truncated, names.truncated, setting)
+            overfull = setting in self._queues.truncated
+            if names.patterns or overfull:
+                scrape.emit(self.names_truncated, names.truncated or overfull, setting)
         for node, is_up in self._topology.states():
             scrape.emit(self.node_up, is_up, node)
         visit.losses += self._topology.losses()

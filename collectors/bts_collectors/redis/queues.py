@@ -55,6 +55,8 @@ class Queues:
         self._presets: list[Preset] = []
         #: What to look for in the key space, by setting.
         self.names: dict[str, Names] = {}
+        #: Settings whose library had more queues registered than are looked at.
+        self.truncated: set[str] = set()
         for setting, kind, wanted in _chosen(settings):
             preset = kind(wanted)
             self._presets.append(preset)
@@ -66,11 +68,14 @@ class Queues:
         registering = [preset for preset in self._presets if preset.registered]
         if registering:
             replies = yield [("SMEMBERS", preset.registered) for preset in registering]
+            self.truncated.clear()
             for preset, reply in zip(registering, replies, strict=True):
                 if isinstance(reply, ReplyError):
                     visit.refused("SMEMBERS", reply)
                 else:
                     members[preset] = sorted(reply)[:MOST_NAMES]
+                    if len(reply) > MOST_NAMES:
+                        self.truncated.add(f"queues.{preset.library}")
         parts = [_read_rest(visit, preset) for preset in self._presets]
         parts += [_read(visit, queue) for queue in self._queues(members)]
         for start in range(0, len(parts), BATCH):

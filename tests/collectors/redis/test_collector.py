@@ -7,14 +7,18 @@ from time import monotonic
 
 import msgspec
 import pytest
+from hiredis import Reader
 
 from bts_collectors.redis import COLLECTOR, collector
 from bts_collectors.redis.collector import RedisCollector
+from bts_collectors.redis.infofields import PLAIN
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 from servers.redis import Listen
 
 URL = Url("redis", "example.net")
+_TEXT = b"redis_version:7.0.15\r\nrun_id:a\r\nserver_time_usec:1700000000000000\r\nblocked_clients:3\r\n"
+INFO = b"$%d\r\n%b\r\n" % (len(_TEXT), _TEXT)
 DOCS = Path(__file__).parents[3] / "docs" / "collectors" / "redis.md"
 
 
@@ -39,6 +43,21 @@ def replying(reply: bytes) -> Callable[[socket.socket], None]:
     def behave(connection: socket.socket) -> None:
         while connection.recv(65536):
             connection.sendall(reply)
+
+    return behave
+
+
+def informing(reply: bytes) -> Callable[[socket.socket], None]:
+    """Return the behaviour of a server that answers INFO as Redis does, and all else with `reply`."""
+
+    def behave(connection: socket.socket) -> None:
+        reader = Reader()
+        while received := connection.recv(65536):
+            reader.feed(received)
+            answers = []
+            while (command := reader.gets()) is not False:
+                answers.append(INFO if command[0] == b"INFO" else reply)
+            connection.sendall(b"".join(answers))
 
     return behave
 
@@ -111,6 +130,35 @@ def test_a_server_that_does_not_answer_as_redis(
     assert scrape.samples[RedisCollector.up] == {(): 0}
     assert scrape.samples[RedisCollector.last_error] == {(reason,): 1}
     assert scrape.samples[RedisCollector.scrapes] == {(): 1}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b":1\r\n",
+        b"+OK\r\n",
+        b"$2\r\n\xff\xfe\r\n",
+        b"$-1\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*1\r\n*1\r\n*1\r\n:5\r\n",
+        b"*2\r\n$-1\r\n*2\r\n$1\r\na\r\n:9223372036854775807\r\n",
+    ],
+)
+def test_a_server_whose_answers_have_another_shape(redis_listener: Listen, reply: bytes) -> None:
+    """What INFO told is served, and the rest is a failure with a reason, in each scrape."""
+    url = redis_listener(informing(reply))
+    collector = RedisCollector(config(url, streams=("s", "t"), keys=("k",)))
+
+    for _ in range(2):
+        scrape = Scrape(monotonic() + 5)
+        with pytest.raises(TargetError) as caught:
+            collector.collect(scrape)
+
+        assert caught.value.reason == "protocol"
+        assert scrape.samples[RedisCollector.up] == {(): 1}
+        assert scrape.samples[PLAIN["blocked_clients"]] == {(): 3}
+    collector.stop()
 
 
 def test_a_server_that_never_answers_is_reported_in_time(redis_listener: Listen) -> None:

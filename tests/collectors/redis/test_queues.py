@@ -193,3 +193,25 @@ def test_many_queues_are_read_in_batches(visit: Visit) -> None:
     assert len(visit.scrape.samples[MESSAGES]) == len(names)
     assert len(trips) == 3
     assert max(trips) <= queues.BATCH
+
+
+def test_more_registered_queues_than_are_looked_at(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That some are left out is known, as long as it is so."""
+    monkeypatch.setattr(queues, "MOST_NAMES", 2)
+    registered = [b"rq:queue:a", b"rq:queue:b", b"rq:queue:c"]
+
+    def ask(commands: Sequence[Command], _: object) -> list[object]:
+        answers = {"SMEMBERS": registered, "LINDEX": None}
+        return [answers.get(str(command[0]), 0) for command in commands]
+
+    rq = Queues(QueueSettings(rq=Wanted(on=True)))
+    run([rq.read(visit)], ask)
+    assert rq.truncated == {"queues.rq"}
+    assert {labels[2] for labels in visit.scrape.samples[MESSAGES]} == {"a", "b"}
+
+    registered.pop()
+    visit.scrape.samples.clear()
+    run([rq.read(visit)], ask)
+    assert rq.truncated == set()
