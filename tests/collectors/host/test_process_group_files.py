@@ -1,0 +1,37 @@
+"""What the files say that process_group reads beside stat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bts_collectors.host.process_group import parse_boot_time, parse_io, parse_user, parse_users
+
+
+def test_parsers() -> None:
+    """What the files of the kernel say is found among what else they say."""
+    assert parse_boot_time(b"cpu 1\nbtime 17\nprocesses 3\n") == 17
+    assert parse_io(b"rchar: 1\nread_bytes: 2\nwrite_bytes: 3\n") == (2, 3)
+    assert parse_user(b"Name:\tx\nUid:\t1\t2\t3\t4\n") == b"2"
+    assert parse_users(b"root:x:0:0:r:/:/bin/sh\n+::::::\n") == {b"0": "root", b"": "+"}
+
+
+@pytest.mark.parametrize(
+    ("parse", "content"),
+    [
+        (parse_boot_time, b"btime 17"),
+        (parse_boot_time, b"btime x\n"),
+        (parse_io, b"read_bytes: 1\nwrite_bytes: 2"),
+        (parse_io, b"read_bytes: 1\nwrite_bytes: x\n"),
+        (parse_user, b""),
+        (parse_user, b"Uid:\t1\n"),
+        (parse_user, b"Uid:\t1\t2\t3\t4"),
+    ],
+)
+def test_parsers_refuse(parse: Callable[[bytes], object], content: bytes) -> None:
+    """What is cut off, or no number, is refused."""
+    with pytest.raises(
+        ValueError, match=r"cannot be read|is empty|no btime|no line Uid|invalid literal"
+    ):
+        parse(content)
