@@ -13,6 +13,7 @@ from functools import cached_property
 import msgspec
 
 from bts_collectors.host._files import lines, naming, read, text, unreadable
+from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._tasks import GONE, Stat, hidden, parse_stat, pids, read_content, read_stat
 from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
@@ -31,6 +32,11 @@ _ROUND = 8
 #: And so is one in a group whose stat is the same to the letter, with its fd and io: what ran for less than
 #: a tick may have used them.
 _REST = 16
+
+#: Members whose stat stays open, which takes half as long to read; and no more than a part of the open files
+#: that the process may have.
+_KEPT_OPEN = 1024
+_PART_OF_FILES = 4
 
 
 class Group(CollectorConfig, frozen=True):
@@ -82,7 +88,8 @@ class _Process(msgspec.Struct):
     name: str = ""
     looks: int = 0
     group: str | None = None
-    #: Its file stat.
+    #: Its file stat, where that stays open, and what it said.
+    file: KernelFile | None = None
     content: bytes = b""
     user_ticks: int = 0
     system_ticks: int = 0
@@ -188,6 +195,7 @@ class ProcessGroup(Subsystem):
         self._stat = f"{config.procfs}/stat"
         self._lock = threading.Lock()
         self._scans = 0
+        self._room = 0  # for further files that stay open
         self._known: dict[str, _Process] = {}
         self._totals = {group.name: _Totals() for group in config.settings.groups}
 
@@ -218,6 +226,7 @@ class ProcessGroup(Subsystem):
         users = self._users()
         usages = {group: _Usage() for group in self._totals}
         self._scans += 1
+        self._room = _most_open() - sum(p.file is not None for p in self._known.values())
         for pid, inode in found.items():
             process = self._known.get(pid)
             if process is None or process.group is not None or self._is_due(process, inode):
@@ -250,8 +259,9 @@ class ProcessGroup(Subsystem):
     ) -> None:
         """Look at a process: decide which group it belongs to, and count it there."""
         folder = f"{self.config.procfs}/{pid}"
-        content = read_content(folder)
         process = self._known.get(pid)
+        file = process.file if process is not None else None
+        content = file.head() if file is not None else read_content(folder)
         if (
             process is None
             or process.content != content
@@ -277,7 +287,12 @@ class ProcessGroup(Subsystem):
         if process.looks < _LOOKS or self._in_turn(process, inode):
             process.looks += 1
             process.group = self._group_of(_Candidate(folder, stat.name, users))
-        if process.group is not None:
+        if process.group is None:
+            process.file = None
+        else:
+            if process.file is None and self._room > 0:
+                process.file = KernelFile(f"{folder}/stat")
+                self._room -= 1
             self._count(process, folder, stat, self._totals[process.group])
             process.content = content
         process.inode = inode
@@ -344,6 +359,15 @@ def _add(process: _Process, usage: _Usage) -> None:
     if process.open_fds is not None:
         usage.open_fds = (usage.open_fds or 0) + process.open_fds
     usage.hidden += process.hidden
+
+
+def _most_open() -> int:
+    """Return how many files of members may stay open."""
+    import resource  # noqa: PLC0415  # not on every platform
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    unlimited = limit == resource.RLIM_INFINITY
+    return _KEPT_OPEN if unlimited else min(_KEPT_OPEN, limit // _PART_OF_FILES)
 
 
 def _open_fds(folder: str) -> int:

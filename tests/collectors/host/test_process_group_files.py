@@ -1,12 +1,37 @@
-"""What the files say that process_group reads beside stat."""
+"""The settings of process_group, and what the files say that it reads beside stat."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
-from bts_collectors.host.process_group import parse_boot_time, parse_io, parse_user, parse_users
+from bts_collectors.host.process_group import (
+    Group,
+    ProcessGroupSettings,
+    parse_boot_time,
+    parse_io,
+    parse_user,
+    parse_users,
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: Group(name="a"), "group a: give comm, cmdline or user"),
+        (lambda: Group(name="", comm=re.compile("a")), "a group has no name"),
+        (
+            lambda: ProcessGroupSettings(groups=(Group(name="a", comm=re.compile("b")),) * 2),
+            "groups named twice: a",
+        ),
+    ],
+)
+def test_wrong_settings(settings: Callable[[], object], message: str) -> None:
+    """A group of everything, without a name, or with another one's, is refused."""
+    with pytest.raises(ValueError, match=message):
+        settings()
 
 
 def test_parsers() -> None:
