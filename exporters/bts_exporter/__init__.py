@@ -1,6 +1,7 @@
 """The API for authors of collectors; everything else in this package is private to it."""
 
 from bts_exporter import backlog
+from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, Reason, TargetError
 from bts_exporter.plugin import (
     Collector,
@@ -29,6 +30,7 @@ __all__ = [
     "Kind",
     "Metric",
     "NothingToRead",
+    "Product",
     "Reason",
     "Scrape",
     "Secret",
@@ -37,6 +39,7 @@ __all__ = [
     "Template",
     "Url",
     "backlog",
+    "connection_error",
     "counter",
     "gauge",
     "histogram",

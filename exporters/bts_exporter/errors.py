@@ -15,6 +15,7 @@ Reason = Literal[
     "dns",  # the target's name does not resolve
     "internal",  # a defect of the collector
     "invalid_sample",  # a sample with wrong labels, a repeated one, or no number
+    "limited",  # series were dropped because of max_series
     "loading",  # the target is up but not ready to answer yet
     "noperm",  # credentials fine, permission missing
     "os",  # any other error of the operating system

@@ -37,7 +37,7 @@ class Kind(StrEnum):
 class Metric:
     """A metric's name, help, kind and label names; two are the same only if they are one object."""
 
-    __slots__ = ("compound", "help", "kind", "labels", "name", "width")
+    __slots__ = ("availability", "compound", "help", "kind", "labels", "name", "width")
 
     def __init__(self, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> None:  # noqa: A002  # the field's word
         """Check the names; ValueError where the data model does not allow one."""
@@ -62,6 +62,9 @@ class Metric:
         self.width = len(labels)
         #: Whether one value consists of several samples (buckets, quantiles, sum, count).
         self.compound = kind in _RESERVED_LABELS
+        #: Whether it says if a target is up: `max_series` never drops it, and only a `deny` that
+        #: names it removes it, since its alert would otherwise go silent.
+        self.availability = name.endswith("_up")
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}{{{','.join(self.labels)}}}>"
@@ -272,7 +275,7 @@ class Scrape:
                 return
         if key in samples:
             self.reject("invalid_sample", f"{metric.name}: emitted twice with labels {key!r}")
-        elif self._room > 0:
+        elif self._room > 0 or metric.availability:
             self._room -= 1
             samples[key] = value
         else:
@@ -294,7 +297,8 @@ class Scrape:
         if metric in self._unwanted:
             return False
         denied = self._denies is not None and self._denies.fullmatch(metric.name)
-        if denied or (self._allows is not None and not self._allows.fullmatch(metric.name)):
+        allowed = self._allows is None or metric.availability or self._allows.fullmatch(metric.name)
+        if denied or not allowed:
             self._unwanted.add(metric)
             return False
         return True

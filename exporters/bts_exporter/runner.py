@@ -31,6 +31,9 @@ _ABSENT_SECONDS = 60.0
 #: What a collector has at most, between the end of its I/O and the scrape's, in seconds.
 _RESERVE = 0.25
 
+#: Outcomes of a target that has answered: from then on it is missed when it stops.
+_ANSWERED = {None, "limited", "invalid_sample"}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -104,10 +107,7 @@ class Run:
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
             outcome = self.runner.failure(error, self.scrape)
         else:
-            outcome = _SUCCESS
-            if self.scrape.rejected:
-                reason, message = self.scrape.rejected
-                outcome = Outcome(success=False, reason=reason, message=message)
+            outcome = self.runner.verdict(self.scrape)
         self._finish(outcome)
 
     def fail(self, reason: Reason, message: str) -> Run:
@@ -236,7 +236,6 @@ class Runner:
         self.frames = Frames(constant | common.labels)
         self.totals = Totals()
         self.seen = False
-        self.limited = False
         self.conflicting = ""
         self.unservable = ""
         self.outcome: Outcome | None = None
@@ -334,27 +333,32 @@ class Runner:
             log.debug("%s failed", self.identity, exc_info=error)
         return Outcome(success=False, reason=reason, message=_one_line(message))
 
+    def verdict(self, scrape: Scrape) -> Outcome:
+        """Return the outcome of a collection that returned: what it lost makes it a failure."""
+        if scrape.rejected:
+            reason, message = scrape.rejected
+            return Outcome(success=False, reason=reason, message=message)
+        if scrape.dropped:
+            limit = self.common.max_series
+            message = f"{scrape.dropped} series dropped: raise max_series (now {limit}), or filter metrics"
+            return Outcome(success=False, reason="limited", message=message)
+        return _SUCCESS
+
     def note(self, run: Run, outcome: Outcome) -> None:
         """Count an outcome, and log it where it differs from the one before."""
         with self._lock:
             totals = self.totals
             totals.series_dropped += run.scrape.dropped
-            limited, self.limited = self.limited, run.scrape.dropped > 0
+            if outcome.supported and outcome.reason in _ANSWERED:
+                self.seen = True
             if outcome.success and outcome.supported:
                 totals.last_success = time.time()
-                self.seen = True
             elif outcome.reason is not None:
                 totals.errors[outcome.reason] += 1
                 totals.timeouts += outcome.reason == "timeout"
             before, self.outcome = self.outcome, outcome
         if outcome is not before:
             _log_change(self.identity, before, outcome)
-        if self.limited and not limited:
-            log.warning(
-                "more series than max_series=%d: the rest is dropped",
-                self.common.max_series,
-                extra={"collector": self.identity},
-            )
 
     def own_deadline(self, deadline: float) -> float:
         """Return when a collection must have ended that is asked to by `deadline`."""

@@ -121,6 +121,7 @@ def test_reasons_are_bounded() -> None:
         "dns",
         "internal",
         "invalid_sample",
+        "limited",
         "loading",
         "noperm",
         "os",

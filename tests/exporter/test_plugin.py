@@ -49,6 +49,7 @@ def test_the_api_for_authors() -> None:
         "Kind",
         "Metric",
         "NothingToRead",
+        "Product",
         "Reason",
         "Scrape",
         "Secret",
@@ -57,6 +58,7 @@ def test_the_api_for_authors() -> None:
         "Template",
         "Url",
         "backlog",
+        "connection_error",
         "counter",
         "gauge",
         "histogram",
@@ -414,21 +416,6 @@ def test_emitting_a_distribution_as_one_value(declare: Declare) -> None:
 
     assert found.samples == {}
     assert found.rejected is not None
-
-
-def test_series_beyond_the_limit_are_dropped_and_counted() -> None:
-    """The limit is that of all metrics together; what came first stays."""
-    one, two = gauge("one", "One.", ("key",)), gauge("two", "Two.", ("key",))
-    found = scrape(max_series=3)
-
-    for key in "ab":
-        found.emit(one, 1, key)
-        found.emit(two, 2, key)
-    found.emit(one, 1, "c")
-
-    assert found.samples == {one: {("a",): 1, ("b",): 1}, two: {("a",): 2}}
-    assert found.dropped == 2
-    assert found.rejected is None
 
 
 def test_filter_of_metrics() -> None:

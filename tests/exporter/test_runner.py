@@ -271,8 +271,8 @@ def test_target_that_has_to_be_there() -> None:
 # Settings of every collector
 
 
-def test_limit_of_series(caplog: pytest.LogCaptureFixture) -> None:
-    """Series beyond max_series are dropped and counted; that they are is logged once."""
+def test_truncated_collection_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Series beyond max_series are dropped, counted and logged once, and success is 0."""
 
     def behave(scrape: Scrape) -> None:
         for key in "abcde":
@@ -286,12 +286,12 @@ def test_limit_of_series(caplog: pytest.LogCaptureFixture) -> None:
         stub.behave = behave
         shots.append(collect(runner))
 
+        message = "2 series dropped: raise max_series (now 3), or filter metrics"
         assert [shot.series for shot in shots] == [3, 3, 2, 3]
-        assert all(shot.outcome.success for shot in shots)
+        assert [shot.outcome.success for shot in shots] == [False, False, True, False]
+        assert (shots[0].outcome.reason, shots[0].outcome.message) == ("limited", message)
         assert runner.totals.series_dropped == 6
-        assert (
-            lines(caplog) == [("WARNING", "more series than max_series=3: the rest is dropped")] * 2
-        )
+        assert lines(caplog) == [("ERROR", f"collection fails: {message}")] * 2
 
 
 def filters(**globs: tuple[str, ...]) -> dict[str, Any]:

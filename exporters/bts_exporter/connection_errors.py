@@ -1,0 +1,83 @@
+"""Why a target could not be reached, in one wording for all collectors."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import NamedTuple
+
+from bts_exporter.errors import TargetError
+from bts_exporter.values import Url
+
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+#: What OpenSSL says of a peer that answers a TLS handshake with something else, in several versions.
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"}
+
+
+class Product(NamedTuple):
+    """What a collector connects to, with the advice that only its documentation knows."""
+
+    #: Its name as its users spell it, such as `RabbitMQ management API`.
+    name: str
+    #: What to check when nothing listens, such as `is RabbitMQ running, with its management plugin?`.
+    if_refused: str = ""
+    #: What to check when the connection is closed early, such as ports that are commonly confused.
+    if_closed: str = ""
+
+
+def connection_error(product: Product, address: Url | str, error: BaseException) -> TargetError:
+    """Return the failure that `error` means, raised by a socket that was connected to `address`.
+
+    `address` is shown, so it must not contain credentials: `Url` leaves them out.
+    """
+    start = f"{product.name} at {address}: "
+    match error:
+        case TimeoutError():
+            return TargetError("timeout", f"{start}no reply in time")
+        case ConnectionRefusedError() | FileNotFoundError():
+            what = "connection refused" if error.errno != errno.ENOENT else "no such socket"
+            return TargetError("refused", start + _advise(what, _if_refused(product)))
+        case OSError() if _is_tls(error):
+            return TargetError("tls", start + _tls(error))
+        case socket.gaierror() | UnicodeError():
+            return TargetError("dns", f"{start}host name does not resolve: {_text(error)}")
+        case PermissionError():
+            return TargetError("noperm", f"{start}permission denied by the operating system")
+        case ConnectionError() | EOFError():
+            what = "connection closed by the server"
+            if isinstance(error, ConnectionResetError):
+                what = "connection reset by the server"
+            return TargetError("unreachable", start + _advise(what, product.if_closed))
+        case OSError(errno=code) if code in _NO_ROUTE:
+            return TargetError("unreachable", f"{start}no route to host: {_text(error)}")
+        case _:
+            return TargetError("os", start + _text(error))
+
+
+def _if_refused(product: Product) -> str:
+    return product.if_refused or f"is {product.name} running, and listening there?"
+
+
+def _advise(what: str, advice: str) -> str:
+    return f"{what}; {advice}" if advice else what
+
+
+def _tls(error: OSError) -> str:
+    if verify := getattr(error, "verify_message", None):
+        advice = "set tls.ca_file to the CA that signed it, or tls.server_name to the name in it"
+        return f"TLS certificate not accepted: {verify}; {advice}"
+    if getattr(error, "reason", None) in _NOT_TLS:
+        return f"TLS handshake failed: {_text(error)}; does this port speak TLS?"
+    advice = "the server may require a client certificate (tls.cert_file, tls.key_file)"
+    return f"TLS handshake failed: {_text(error)}; {advice}"
+
+
+def _text(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _is_tls(error: OSError) -> bool:
+    # OpenSSL takes 5 MB: if nothing has imported it, no error can be one of its.
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and isinstance(error, ssl.SSLError)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import re
+from time import monotonic
+
+from bts_exporter import Scrape, gauge
+
+
+def scrape(
+    *,
+    max_series: int = 100,
+    allows: re.Pattern[str] | None = None,
+    denies: re.Pattern[str] | None = None,
+) -> Scrape:
+    """Return a scrape with a minute left."""
+    return Scrape(monotonic() + 60, max_series=max_series, allows=allows, denies=denies)
+
+
+def test_series_beyond_the_limit_are_dropped_and_counted() -> None:
+    """The limit is that of all metrics together; what came first stays."""
+    one, two = gauge("one", "One.", ("key",)), gauge("two", "Two.", ("key",))
+    found = scrape(max_series=3)
+
+    for key in "ab":
+        found.emit(one, 1, key)
+        found.emit(two, 2, key)
+    found.emit(one, 1, "c")
+
+    assert found.samples == {one: {("a",): 1, ("b",): 1}, two: {("a",): 2}}
+    assert found.dropped == 2
+    assert found.rejected is None
+
+
+def test_availability_metric_is_never_dropped() -> None:
+    """A metric named *_up is served beyond the limit, and whatever `allow` leaves out."""
+    up, other = gauge("redis_up", "Whether it answers."), gauge("redis_keys", "Keys.", ("db",))
+    full = scrape(max_series=1)
+    filtered = scrape(allows=re.compile("nothing"))
+
+    for found in (full, filtered):
+        for db in "01":
+            found.emit(other, 1, db)
+        found.emit(up, 1)
+
+    assert full.samples == {other: {("0",): 1}, up: {(): 1}}
+    assert full.dropped == 1
+    assert filtered.samples == {up: {(): 1}}
+
+
+def test_availability_metric_can_be_denied() -> None:
+    """A glob in `deny` that matches a metric named *_up removes it."""
+    found = scrape(denies=re.compile("redis_.*"))
+
+    found.emit(gauge("redis_up", "Whether it answers."), 1)
+
+    assert found.samples == {}
