@@ -35,7 +35,7 @@ LAYERS = (
     ("frames",),
     ("formats",),
     ("connection_errors", "exchange", "listening", "plugin", "tlsconfig", "yamlfile"),
-    ("connections", "errors", "lanes", "logs", "systemd", "values"),
+    ("address_watch", "connections", "errors", "lanes", "logs", "systemd", "values"),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.

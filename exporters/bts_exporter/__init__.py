@@ -1,6 +1,7 @@
 """The API for authors of collectors; everything else in this package is private to it."""
 
 from bts_exporter import backlog
+from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, Reason, TargetError
 from bts_exporter.plugin import (
@@ -23,6 +24,7 @@ from bts_exporter.values import Duration, Secret, Url
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressWatch",
     "Collector",
     "CollectorConfig",
     "Command",

@@ -6,6 +6,7 @@ A class with a `from_setting(raw)` classmethod can be the type of a setting; it 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -44,6 +45,7 @@ class Secret:
     """A string that shows itself only when asked: never in a log, a page or an error."""
 
     _text: str = field(repr=False)
+    _reread: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -51,7 +53,20 @@ class Secret:
         if not isinstance(raw, str):
             msg = f"expected a string, got {type(raw).__name__} (put it in quotes)"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
-        return cls(raw)
+        return cls(raw, getattr(raw, "reread", None))
+
+    def reread(self) -> Secret:
+        """Return the secret as its `!file`, `!credential` or `!env` has it now.
+
+        For a target that refuses the login: its password may have been changed since the start.
+        Returns itself if it was written in the settings, or cannot be read now.
+        """
+        if self._reread is None:
+            return self
+        try:
+            return Secret(self._reread(), self._reread)
+        except (LookupError, OSError, ValueError):
+            return self
 
     def reveal(self) -> str:
         """Return the text itself, for the client library that needs it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ _MAX_VALUES = 100_000
 class Hidden(str):
     """A string that came from outside the file and may be a secret: no message quotes it."""
 
-    __slots__ = ()
+    __slots__ = ("reread",)
+
+    #: Reads it once more from where it came from; OSError, LookupError or ValueError if that fails.
+    reread: Callable[[], str]
 
     def __repr__(self) -> str:
         return "<hidden>"
@@ -148,14 +152,17 @@ class Document:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
             return self._construct(node, path)
+        reread = partial(resolve, str(node.value), self.file)
         try:
-            return Hidden(resolve(str(node.value), self.file))
+            hidden = Hidden(reread())
         except (LookupError, OSError, ValueError) as error:
             reason = error.args[0]
             if isinstance(error, OSError):
                 reason = f"{error.filename}: {error.strerror}"
             self.problems.append(self.problem(path, f"{node.tag} {node.value}: {reason}"))
             return UNREADABLE
+        hidden.reread = reread
+        return hidden
 
 
 def read(path: Path) -> Document:

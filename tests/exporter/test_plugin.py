@@ -42,6 +42,7 @@ def scrape(**options: Any) -> Scrape:
 def test_the_api_for_authors() -> None:
     """What plug-in authors may import is this, no less and no more without a line in the changelog."""
     assert bts_exporter.__all__ == [
+        "AddressWatch",
         "Collector",
         "CollectorConfig",
         "Command",
