@@ -40,6 +40,7 @@ __all__ = [
     "TargetError",
     "Template",
     "Url",
+    "__version__",
     "backlog",
     "connection_error",
     "counter",

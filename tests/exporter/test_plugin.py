@@ -58,6 +58,7 @@ def test_the_api_for_authors() -> None:
         "TargetError",
         "Template",
         "Url",
+        "__version__",
         "backlog",
         "connection_error",
         "counter",
