@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bts_collectors.host._pairs import Pairs, parse
@@ -75,6 +75,8 @@ lines_of_pairs = st.lists(
 
 
 @given(st.lists(lines_of_pairs | st.binary(max_size=12), max_size=6))
+@example([b"a -\nb 1\n", b"\n"])
+@example([b"\n"])
 def test_what_was_before_changes_nothing(contents: list[bytes]) -> None:
     """Each scrape gives what a first one would give."""
     pairs = Pairs(wanted)

@@ -64,7 +64,7 @@ print(json.dumps(outcomes))
 """
 
 #: Subsystems that need no help of ours elsewhere; of textfile there is nothing wrong at least.
-EVERYWHERE = {"textfile", "time", "uname"}
+EVERYWHERE = {"build_info", "textfile", "time", "uname"}
 HELPED = {"cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev"}
 
 
