@@ -446,7 +446,7 @@ blocks = st.dictionaries(keys, trees, max_size=4)
         }
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_document_is_settings_or_an_error(document: Any, tmp_path: Path) -> None:
     """Whatever a file holds, the answer is settings or a ConfigError with at least one problem."""
     path = tmp_path / "c.yaml"

@@ -36,9 +36,7 @@ def crowded(redis_server: RedisServer) -> RedisServer:
     return redis_server
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pattern=st.text(LETTERS, min_size=1, max_size=8), data=st.data())
 def test_patterns_match_as_the_server_does(
     any_redis: RedisServer, pattern: str, data: st.DataObject
@@ -54,9 +52,7 @@ def test_patterns_match_as_the_server_does(
     assert {name for name in {n.encode() for n in (*names, pattern)} if match(name)} == expected
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=2, max_size=4))
 def test_one_pattern_covers_several(redis_server: RedisServer, patterns: list[str]) -> None:
     """What the server is asked for in place of several patterns misses nothing that they match."""

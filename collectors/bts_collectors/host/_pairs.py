@@ -21,16 +21,25 @@ class Pairs:
     def emit(self, scrape: Scrape, content: bytes) -> None:
         """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
         words = content.split()
-        if self._names and content.endswith(b"\n") and words[::2] == self._names:
-            found = [(metric, words[place]) for place, metric in self._wanted]
-            if all(value.isdigit() for _, value in found):
-                for metric, value in found:
-                    scrape.emit(metric, int(value))
-                return
+        if self._is_laid_out_as_before(content, words):
+            for place, metric in self._wanted:
+                scrape.emit(metric, int(words[place]))
+            return
         self._names, self._wanted = [], []
         self._learn(scrape, content)
         if content.endswith(b"\n"):
             self._names = words[::2]
+
+    def _is_laid_out_as_before(self, content: bytes, words: list[bytes]) -> bool:
+        lines_before = len(self._names)
+        return (
+            lines_before > 0
+            and len(words) == 2 * lines_before
+            and words[::2] == self._names
+            and content.endswith(b"\n")
+            and content.count(b"\n") == lines_before
+            and b"".join(words[1::2]).isdigit()
+        )
 
     def _learn(self, scrape: Scrape, content: bytes) -> None:
         for place, (name, value) in enumerate(parse(content)):

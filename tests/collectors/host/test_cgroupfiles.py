@@ -116,7 +116,7 @@ def test_unreadable(parse: Parser, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
     """A file with a damaged place gives numbers that are not negative, or a ValueError."""

@@ -97,7 +97,7 @@ def test_cut_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=300))
 def test_noise(name: str, content: bytes) -> None:
     """Bytes without a meaning give rows or a ValueError."""
@@ -105,7 +105,7 @@ def test_noise(name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
     """A file with a damaged place gives rows or a ValueError."""

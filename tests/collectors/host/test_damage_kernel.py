@@ -107,7 +107,7 @@ def test_cut_off(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=300))
 def test_noise(folder: Path, name: str, content: bytes) -> None:
     """Bytes without a meaning give samples or an error that names the file."""
@@ -115,7 +115,7 @@ def test_noise(folder: Path, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damage(folder: Path, name: str, data: st.DataObject) -> None:
     """A file with a damaged place gives samples or an error that names it."""

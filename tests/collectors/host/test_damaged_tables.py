@@ -83,7 +83,7 @@ def test_cut_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=300))
 def test_noise(name: str, content: bytes) -> None:
     """Bytes without a meaning give values that are no less than 0, or a ValueError."""
@@ -91,7 +91,7 @@ def test_noise(name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
     """A file with a damaged place gives values that are no less than 0, or a ValueError."""

@@ -209,14 +209,14 @@ def test_no_chips(samples: Callable[..., Samples]) -> None:
         samples({})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(name=st.text(max_size=40))
 def test_clean_names(name: str) -> None:
     """Whatever a file is called, what is left can be the name of a metric."""
     assert re.fullmatch("[a-z0-9:_]*", clean(name))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(files=st.dictionaries(st.text(max_size=20), st.binary(max_size=30), max_size=5))
 def test_noise(files: dict[str, bytes]) -> None:
     """Whatever is in the files of a sensor, what is read of them are numbers."""

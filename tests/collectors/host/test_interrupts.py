@@ -122,7 +122,7 @@ def test_cut_off() -> None:
         assert [r for r in parse(INTERRUPTS.encode()[:end])[1] if r not in whole] == []
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(noise=st.binary(max_size=200))
 def test_noise(noise: bytes) -> None:
     """Bytes without a meaning give rows or a ValueError."""

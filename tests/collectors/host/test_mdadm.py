@@ -142,7 +142,7 @@ def test_cut_off() -> None:
         assert [array for array in found if array not in whole] == []
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damage(data: st.DataObject) -> None:
     """A file with a damaged place gives arrays or a ValueError."""

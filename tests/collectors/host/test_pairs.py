@@ -77,6 +77,7 @@ lines_of_pairs = st.lists(
 @given(st.lists(lines_of_pairs | st.binary(max_size=12), max_size=6))
 @example([b"a -\nb 1\n", b"\n"])
 @example([b"\n"])
+@example([b"a 1\n", b"a \n"])
 def test_what_was_before_changes_nothing(contents: list[bytes]) -> None:
     """Each scrape gives what a first one would give."""
     pairs = Pairs(wanted)

@@ -217,7 +217,7 @@ def test_cut_off() -> None:
                 parse(answer[:length])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(begin=st.integers(0, 160), patch=st.binary(max_size=20))
 def test_damage(begin: int, patch: bytes) -> None:
     """A damaged answer gives sockets or an error, and always comes to an end."""

@@ -307,7 +307,7 @@ def test_nothing_stays_open(tmp_path: Path, opened: Callable[[], int]) -> None:
     assert opened() == 0
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(min_size=1, max_size=200))
 def test_binary_files(tmp_path: Path, content: bytes) -> None:
     """A file of bytes without a meaning is served, or named in an error; others are served."""

@@ -195,7 +195,7 @@ def test_cut_off() -> None:
                 parse(PAGE[:end])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.text(max_size=200))
 def test_noise(text: str) -> None:
     """Characters without a meaning give metrics or a ValueError."""
@@ -203,7 +203,7 @@ def test_noise(text: str) -> None:
         parse(text)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_damage(data: st.DataObject) -> None:
     """A damaged page gives a ValueError, or just what the lax parser finds in it too."""
@@ -230,7 +230,7 @@ LABELS = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(labels=LABELS, value=st.floats(allow_nan=False), help=st.text(max_size=10))
 def test_written_and_read(labels: dict[str, str], value: float, help: str) -> None:  # noqa: A002
     """What is written as the format says is read as it was."""

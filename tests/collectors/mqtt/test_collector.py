@@ -163,9 +163,7 @@ def test_garbage_on_a_connection_ends_it(serve: Serve, start: Start) -> None:
     assert found["mqtt_connects_total"][()] == 1
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60), st.booleans())
 @example(b"\x36\x05\x00\x01a\x00\x01", True)
 @example(b"\x30\x03\x00\x01\xff", True)

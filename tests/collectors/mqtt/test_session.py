@@ -304,9 +304,7 @@ def test_what_is_no_mqtt_ends_the_connection(exchange: Exchange, garbage: bytes)
     assert ended.errors == []
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.binary(max_size=40), protocol=st.sampled_from(PROTOCOLS))
 def test_nothing_that_comes_is_unforeseen(
     exchange: Exchange, garbage: bytes, protocol: Protocol

@@ -3,7 +3,7 @@ from __future__ import annotations
 from math import isnan
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bts_collectors.rabbitmq.textpage import Family, families, read_labels, samples
@@ -63,7 +63,6 @@ def test_labels_are_read_escaped_or_not(text: str, labels: dict[str, str]) -> No
     assert read_labels(text) == labels
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters='"\\\n', exclude_categories=["Cs", "Cc"])))
 def test_any_name_without_quotes_is_read_as_it_is(name: str) -> None:
     """Braces, commas, spaces and all."""
@@ -72,7 +71,6 @@ def test_any_name_without_quotes_is_read_as_it_is(name: str) -> None:
     assert [sample.labels["queue"] for sample in samples(line)] == [name]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_escaped_name_is_read_back(name: str) -> None:
     """As the format wants it."""
@@ -81,7 +79,6 @@ def test_any_escaped_name_is_read_back(name: str) -> None:
     assert read_labels(f'queue="{escaped}"') == {"queue": name}
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_page_is_too_broken_to_read(page: str) -> None:
     """Whatever comes is read as far as it can be."""

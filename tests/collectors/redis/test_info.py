@@ -4,7 +4,7 @@ import math
 from time import monotonic
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bts_collectors.redis import info
@@ -342,7 +342,6 @@ def test_damaged_text(text: str) -> None:
     assert all(map(math.isfinite, (v for values in samples.values() for v in values.values())))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
