@@ -21,7 +21,8 @@ class Pairs:
     def emit(self, scrape: Scrape, content: bytes) -> None:
         """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
         words = content.split()
-        if content.endswith(b"\n") and words[::2] == self._names:
+        same = words[::2] == self._names and len(words) == 2 * len(self._names)
+        if same and content.endswith(b"\n"):
             found = [(metric, words[place]) for place, metric in self._wanted]
             if all(value.isdigit() for _, value in found):
                 for metric, value in found:

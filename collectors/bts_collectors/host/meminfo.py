@@ -10,6 +10,9 @@ from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
 
+#: From here on a value is a negative number that the kernel, or lxcfs, printed without its sign.
+_MOST = 2**63
+
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_]+")
 
 
@@ -37,7 +40,8 @@ class Meminfo(Subsystem):
                 if metric is None:
                     template = self.count if unit == 1 else self.bytes_
                     metric = metrics[field, unit] = template.of(_spelled(field))
-                scrape.emit(metric, value)
+                if 0 <= value < _MOST:
+                    scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -10,11 +10,14 @@ from typing import NamedTuple
 from bts_collectors.host._files import text
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import with_room
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
+#: Speeds that mean that the driver knows none: -1 as a number of 16 or 32 bits, or the largest of 32.
+_UNKNOWN_SPEEDS = frozenset((2**16 - 1, 2**32 - 1, 2**31 - 1))
 _BYTES_PER_MEGABIT = 1_000_000 // 8
 #: Devices whose files stay open between scrapes; there are 22 of each.
 _KEPT_OPEN = 6
@@ -113,7 +116,7 @@ class Netclass(Subsystem):
 
     def _entries(self) -> list[tuple[str, int]]:
         try:
-            with os.scandir(self._folder) as entries:
+            with with_room(os.scandir, self._folder) as entries:
                 found = [(entry.name, entry.inode()) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
@@ -140,9 +143,11 @@ class Netclass(Subsystem):
         yield self.up, (name,), int(operstate == "up")
         yield self.info, (name, address, broadcast, duplex, operstate, admin, alias), 1
         yield self.flags, (name,), number
-        for (_, metric, factor), content in zip(self.fields, others[len(_STATES) :], strict=True):
+        for (file, metric, factor), content in zip(
+            self.fields, others[len(_STATES) :], strict=True
+        ):
             value = parse_number(content)
-            if value is not None:
+            if value is not None and not (file == "speed" and value in _UNKNOWN_SPEEDS):
                 yield metric, (name,), value * factor
 
 

@@ -94,12 +94,9 @@ def parse(
         device = text(name.strip())
         if not wanted(device):
             continue
-        try:
-            values = list(map(int, rest.split()))
-        except ValueError:
-            values = []
-        if len(values) == len(_HEADER) - 1:
-            yield device, values
+        words = rest.split()
+        if len(words) == len(_HEADER) - 1 and all(map(bytes.isdigit, words)):
+            yield device, list(map(int, words))
         else:
             bad = bad or line
     if bad is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import naming, read, read_value, unreadable
+from bts_collectors.host._files import naming, read, read_optional, unreadable
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -34,7 +34,7 @@ class Selinux(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit whether SELinux is on, and its modes; nothing to read without /sys/fs."""
-        configured = parse(read_value(self._settings) or b"")
+        configured = parse(read_optional(self._settings) or b"")
         if configured is not None:
             scrape.emit(self.configured, configured)
         try:

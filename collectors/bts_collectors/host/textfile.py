@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
+from bts_collectors.host._openfiles import close_file, with_room
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._textformat import Family, Sample, parse
 from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge
@@ -93,7 +94,7 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
     files: dict[str, None] = {}
     for folder in folders:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208  # no need of Path objects
+            names = sorted(with_room(os.listdir, folder))
         except OSError as error:
             problems.append(f"{folder}: {error.strerror}")
         else:
@@ -104,7 +105,7 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
 def read_text(path: str) -> tuple[str, float]:
     """Return the text of a file and when it had changed; ValueError where it is no file or no text."""
     # A pipe without a writer would hold us for ever.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = with_room(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -113,7 +114,7 @@ def read_text(path: str) -> tuple[str, float]:
         with open(descriptor, "rb", closefd=False) as file:  # not by its path
             return file.read().decode(), status.st_mtime
     finally:
-        os.close(descriptor)
+        close_file(descriptor)
 
 
 def merged(files: Iterable[tuple[str, list[Family]]], problems: list[str]) -> list[Family]:
