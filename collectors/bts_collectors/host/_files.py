@@ -22,8 +22,9 @@ TABLE = 3072
 #: Digits that a 64-bit number can have; a longer one is no value of the kernel's.
 DIGITS = 20
 
-#: Numbers that say that there is no number: all bits set, or the ends of the range, of 32 and 64 bits.
-_UNKNOWN = frozenset((2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
+#: Numbers that say that there is no number: -1, which is all bits set, also without its sign, and the ends of
+#: the range, of 32 and 64 bits. No sensor measures -1 thousandth of something.
+_UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
 
 #: Characters of a line that an error shows.
 _SHOWN = 60

@@ -21,13 +21,16 @@ class Pairs:
     def emit(self, scrape: Scrape, content: bytes) -> None:
         """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
         words = content.split()
-        same = words[::2] == self._names and len(words) == 2 * len(self._names)
-        if same and content.endswith(b"\n"):
-            found = [(metric, words[place]) for place, metric in self._wanted]
-            if all(value.isdigit() for _, value in found):
-                for metric, value in found:
-                    scrape.emit(metric, int(value))
-                return
+        numbers = words[1::2]
+        if (
+            words[::2] == self._names
+            and len(numbers) == len(self._names) == content.count(b"\n")
+            and content.endswith(b"\n")
+            and b"".join(numbers).isdigit()
+        ):
+            for place, metric in self._wanted:
+                scrape.emit(metric, int(words[place]))
+            return
         self._names, self._wanted = [], []
         self._learn(scrape, content)
         if content.endswith(b"\n"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import text
+from bts_collectors.host._files import known, text
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._openfiles import with_room
@@ -16,8 +16,8 @@ from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter
 
 _DEVICE = ("device",)
 _IFF_UP = 1
-#: Speeds that mean that the driver knows none: -1 as a number of 16 or 32 bits, or the largest of 32.
-_UNKNOWN_SPEEDS = frozenset((2**16 - 1, 2**32 - 1, 2**31 - 1))
+#: A speed that means that the driver knows none: -1 as a number of 16 bits.
+_UNKNOWN_SPEED = 65535
 _BYTES_PER_MEGABIT = 1_000_000 // 8
 #: Devices whose files stay open between scrapes; there are 22 of each.
 _KEPT_OPEN = 6
@@ -147,7 +147,9 @@ class Netclass(Subsystem):
             self.fields, others[len(_STATES) :], strict=True
         ):
             value = parse_number(content)
-            if value is not None and not (file == "speed" and value in _UNKNOWN_SPEEDS):
+            if value is None or known(value) is None:
+                continue
+            if file != "speed" or value != _UNKNOWN_SPEED:
                 yield metric, (name,), value * factor
 
 

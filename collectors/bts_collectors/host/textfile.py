@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from bts_collectors.host._openfiles import close_file, with_room
 from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_collectors.host._textcheck import sound
 from bts_collectors.host._textformat import Family, Sample, parse
 from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge
 
@@ -80,6 +81,8 @@ class Textfile(Subsystem):
                 problems.append(f"{path}: {error}")
             else:
                 scrape.emit(self.mtime, changed, path)
+                for family in families:
+                    problems += [f"{path}: {problem}" for problem in sound(family)]
                 yield path, families
 
 
