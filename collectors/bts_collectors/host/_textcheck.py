@@ -67,7 +67,10 @@ def _complete(labels: Labels, group: list[Sample]) -> str | None:
     if not counts and not totals:
         return "a histogram needs the bucket +Inf, or a count"
     if not totals:
-        group.append(Sample("_bucket", {**dict(labels), "le": "+Inf"}, counts[0]))
+        # Behind the other buckets, where parsers look for it.
+        place = sum(sample.suffix == "_bucket" for sample in group)
+        group.sort(key=lambda sample: sample.suffix != "_bucket")
+        group.insert(place, Sample("_bucket", {**dict(labels), "le": "+Inf"}, counts[0]))
     if not counts:
         group.append(Sample("_count", dict(labels), totals[0]))
     return None
