@@ -1,4 +1,4 @@
-"""Mount namespaces of our own, in which a test mounts what nobody outside sees."""
+"""Mount namespaces of our own, whose mounts are not seen outside."""
 
 from __future__ import annotations
 

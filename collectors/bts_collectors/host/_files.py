@@ -19,10 +19,10 @@ AT_ONCE = CHUNK
 #: all of its partitions is one record.
 TABLE = 3072
 
-#: Digits that a 64-bit number can have; a longer one is no value of the kernel's.
+#: Digits that a 64-bit number can have; a longer one is not a value of the kernel.
 DIGITS = 20
 
-#: Numbers that say that there is no number: -1, which is all bits set, also without its sign, and the ends of
+#: Numbers that mean "unknown": -1, which is all bits set, also without its sign, and the ends of
 #: the range, of 32 and 64 bits. No sensor measures -1 thousandth of something.
 _UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
 

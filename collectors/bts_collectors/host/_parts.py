@@ -8,7 +8,7 @@ from bts_exporter import NothingToRead, TargetError
 
 
 class Parts:
-    """A context for each part, which keeps its error; `check` raises at the end what is wrong.
+    """A context for each part, which keeps its error; `check` raises the first error at the end.
 
     Errors that are kept are those of sources: OSError, TargetError and NothingToRead. All others pass.
     """

@@ -13,7 +13,7 @@ Labels = frozenset[tuple[str, str]]
 
 
 def sound(family: Family) -> Iterator[str]:
-    """Complete the samples of a family, leave out those that cannot be, and yield what is wrong with them.
+    """Complete the samples of a family, leave out those that cannot be completed, and yield the errors.
 
     A histogram gets the bucket `+Inf`, which holds as many as its count, or its count from that bucket.
     """
@@ -57,7 +57,7 @@ def _problem(group: list[Sample]) -> str | None:
 
 
 def _complete(labels: Labels, group: list[Sample]) -> str | None:
-    """Add what a histogram lacks; return what is wrong where it cannot be added."""
+    """Add what a histogram lacks; return the error where it cannot be added."""
     counts = [sample.value for sample in group if sample.suffix == "_count"]
     totals = [
         sample.value

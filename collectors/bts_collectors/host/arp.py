@@ -15,7 +15,7 @@ from bts_exporter import CollectorConfig, Scrape, gauge
 #: Columns of /proc/net/arp, of which the last is the device.
 _COLUMNS, _FLAGS = 6, 2
 
-#: The flag of an entry that is no neighbour: we answer for its address (proxy ARP), on any device if it is `*`.
+#: The flag of proxy ARP: not a neighbour but an address that we answer for, on any device if it is `*`.
 _PUBLISHED = 0x08
 
 

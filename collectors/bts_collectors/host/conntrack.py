@@ -66,7 +66,7 @@ class Conntrack(Subsystem):
 
 
 def parse(content: bytes) -> dict[bytes, int]:
-    """Return the sum of each column over the CPUs; ValueError where it is no such table.
+    """Return the sum of each column over the CPUs; ValueError for another table.
 
     A line that makes no sense is such an error, too: sums without it would fall.
     """

@@ -213,7 +213,7 @@ class Filesystem(Subsystem):
         if own is None or own == content:
             return None
         seen = {mount.point: (mount.major, mount.minor) for mount in visible(parse(own)[0])}
-        # A root file system that is no mount of ours is another process's, such as /proc/1/root.
+        # Where it is not one of our mounts, the root file system is another process's, such as /proc/1/root.
         return seen if (self._rootfs or b"/") in seen else None
 
     def _select(

@@ -49,7 +49,7 @@ class Sockstat(Subsystem):
 def parse(content: bytes) -> Iterator[tuple[str, int]]:
     """Yield `(protocol_name, number)`; those below 0, of which the kernel lost count, are left out.
 
-    ValueError at the end, for the first line that is no protocol with pairs.
+    ValueError at the end, for the first line that is not a protocol with pairs.
     """
     rows = lines(content)
     bad = None if rows else content

@@ -103,7 +103,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
 
 
 def _numbers(line: bytes) -> list[int]:
-    """Return the numbers of a line; none where a word is no number."""
+    """Return the numbers of a line; none where a word is not a number."""
     words = line.split()
     if not b"".join(words).isalnum():  # neither a sign nor an underscore
         return []

@@ -193,7 +193,9 @@ class Systemd(Subsystem):
         state = bus.manager("SystemState")
         if state is not None:
             scrape.emit(self.running, int(state == "running"))
-        scrape.emit(self.virtualization, 1, str(bus.manager("Virtualization") or "none"))
+        virtualization = bus.manager("Virtualization")
+        if virtualization is not None:
+            scrape.emit(self.virtualization, 1, str(virtualization or "none"))
 
     def _emit_states(self, scrape: Scrape, bus: Bus, units: list[Unit]) -> None:
         typed = [unit for unit in units if unit.kind in _TYPED]

@@ -54,7 +54,7 @@ class UdpQueues(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[int, int]]:
-    """Return tx_queue and rx_queue of each socket; ValueError where it is no such table.
+    """Return tx_queue and rx_queue of each socket; ValueError for another table.
 
     They end with a ValueError for the first line that makes no sense.
     """

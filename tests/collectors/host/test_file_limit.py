@@ -1,4 +1,4 @@
-"""A process that may open few files: what is kept open gives way to what has to be opened."""
+"""A process that may open few files: files that are kept open give way to those that have to be opened."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) 
 
 
 def test_unknown_values(found: dict[Series, float]) -> None:
-    """A number that says that there is none is not served, and no device that is none."""
+    """Numbers that mean "unknown" are not served, and neither are proxy entries of ARP."""
     served = {(name, dict(labels).get("device")) for name, labels in found}
 
     assert not served & {

@@ -165,6 +165,18 @@ def test_systemd_itself(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     assert samples["node_systemd_virtualization_info"] == {("none",): 1}
 
 
+def test_property_that_an_older_systemd_lacks(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+    """Without SystemState or Virtualization, which came late, all else is served."""
+    for name in ("SystemState", "Virtualization"):
+        del bus.properties["/org/freedesktop/systemd1", name]
+    samples = ask()
+
+    assert "node_systemd_system_running" not in samples
+    assert "node_systemd_virtualization_info" not in samples
+    assert samples["node_systemd_version"] == {("252.38-1~deb12u1",): 252.38}
+    assert samples["node_systemd_units"][("active",)] == 2
+
+
 def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     """Sockets, timers and services have numbers; what a unit does not tell gives no sample."""
     bus.units.append(row("t.timer"))

@@ -83,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
 
 @pytest.mark.parametrize("file", NUMBERS)
 def test_unknown_is_no_series(server: Exporter, file: str) -> None:
-    """A number is served; every way to say that there is none is no series, and no failure."""
+    """A number is served; each spelling of "unknown" has no series, and the collector succeeds."""
     path = Path(server.config.parent, "sys", file)
     query = "/metrics?" + "&".join(f"collect[]={name}" for name in COLLECTORS)
     served = {}
