@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import is_number, lines, unreadable
 
 #: Keys and numbers of a file.
 Numbers = Iterator[tuple[bytes, float]]
@@ -25,7 +25,7 @@ def parse_pairs(content: bytes) -> Numbers:
     bad: bytes | None = None
     for line in _rows(content):
         key, _, value = line.partition(b" ")
-        if value.isdigit():
+        if is_number(value):
             yield key, int(value)
         else:
             bad = bad or line
@@ -38,7 +38,7 @@ def parse_limit(content: bytes) -> Numbers:
     rows = _rows(content)
     if rows == [b"max"]:
         yield b"", float("inf")
-    elif len(rows) == 1 and rows[0].isdigit():
+    elif len(rows) == 1 and is_number(rows[0]):
         yield b"", int(rows[0])
     else:
         raise unreadable(content)
@@ -62,7 +62,7 @@ def parse_io(content: bytes) -> Numbers:
             key, sign, value = word.partition(b"=")
             if key not in found:
                 continue
-            if not sign or not value.isdigit():
+            if not sign or not is_number(value):
                 raise unreadable(line)
             found[key] += int(value)
     yield from found.items()
@@ -73,7 +73,7 @@ def parse_blkio(content: bytes) -> Numbers:
     found = {b"Read": 0.0, b"Write": 0.0}
     for line in _rows(content):
         words = line.split()
-        if not words or not words[-1].isdigit():
+        if not words or not is_number(words[-1]):
             raise unreadable(line)
         if len(words) == 3 and words[1] in found:  # noqa: PLR2004  # else it is the total
             found[words[1]] += int(words[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import DIGITS, known, read_value
+from bts_collectors.host._files import is_number, known, read_value
 from bts_collectors.host._openfiles import TOO_MANY, with_room
 from bts_exporter import NothingToRead
 
@@ -49,4 +49,4 @@ def parse_integer(value: bytes | None) -> int | None:
     if not value:
         return None
     digits = value.removeprefix(b"-")
-    return known(int(value)) if digits.isdigit() and len(digits) <= DIGITS else None
+    return known(int(value)) if is_number(digits) else None

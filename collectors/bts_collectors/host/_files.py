@@ -97,7 +97,12 @@ def read_optional(path: str) -> bytes | None:
 def read_number(path: str) -> int | None:
     """Return the number in `path`, a file of /sys; None where there is none, or it is unknown."""
     value = read_value(path)
-    return known(int(value)) if value and value.isdigit() and len(value) <= DIGITS else None
+    return known(int(value)) if value and is_number(value) else None
+
+
+def is_number(word: bytes) -> bool:
+    """Return whether `word` is a number that is not negative and not longer than any of the kernel's."""
+    return word.isdigit() and len(word) <= DIGITS
 
 
 def known(number: int) -> int | None:

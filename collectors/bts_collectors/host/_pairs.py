@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import DIGITS, is_number, lines, unreadable
 from bts_exporter import Metric, Scrape
 
 
@@ -27,6 +27,7 @@ class Pairs:
             and len(numbers) == len(self._names) == content.count(b"\n")
             and content.endswith(b"\n")
             and b"".join(numbers).isdigit()
+            and max(map(len, numbers)) <= DIGITS
         ):
             for place, metric in self._wanted:
                 scrape.emit(metric, int(words[place]))
@@ -50,7 +51,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
     bad = None if rows else content
     for line in rows:
         words = line.split()
-        if len(words) == 2 and words[1].isdigit():  # noqa: PLR2004  # name and number
+        if len(words) == 2 and is_number(words[1]):  # noqa: PLR2004  # name and number
             yield words[0], int(words[1])
         else:
             bad = bad or line

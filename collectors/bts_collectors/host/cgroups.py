@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import text, unreadable
+from bts_collectors.host._files import is_number, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -49,7 +49,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
     for row in rows:
         fields = row.split()
         # The last field is a single digit: where it is there, the row was not cut off.
-        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not fields[2].isdigit():  # noqa: PLR2004  # the header's
+        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not is_number(fields[2]):  # noqa: PLR2004  # the header's
             bad = bad or row
         else:
             yield text(fields[0]), int(fields[2]), int(fields[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from bts_collectors.host._files import AT_ONCE, TABLE, lines, unreadable
@@ -10,6 +11,8 @@ from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
 from bts_exporter import Scrape, gauge
+
+_NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class Conntrack(Subsystem):
@@ -77,8 +80,7 @@ def parse(content: bytes) -> dict[bytes, int]:
     sums = [0] * len(columns)
     for line in rows:
         values = line.split()
-        # isalnum: a number has neither a sign nor an underscore.
-        if len(values) != len(columns) or not all(map(bytes.isalnum, values)):
+        if len(values) != len(columns) or not all(map(_NUMBER.fullmatch, values)):
             raise unreadable(line)
         sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
     return dict(zip(columns, sums, strict=True))

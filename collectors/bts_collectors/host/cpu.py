@@ -22,6 +22,9 @@ _IDLE = 3
 #: Seconds by which idle falls only when the processor was unplugged in between.
 _UNPLUGGED = 3.0
 
+#: The kernel counts in 64 bits.
+_MOST_TICKS = 2**64
+
 #: More processors than any kernel can have, against ranges in a damaged file.
 _MOST = 65536
 
@@ -234,7 +237,7 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
             cpu, ticks = str(int(name[3:])), list(map(int, fields))
         except ValueError:
             ticks = []
-        if len(ticks) > _IDLE and min(ticks) >= 0:
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < _MOST_TICKS:
             found = True
             yield cpu, ticks
         else:

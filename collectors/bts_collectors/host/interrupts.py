@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import is_number, lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -99,7 +99,7 @@ def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
         if len(fields) <= cpus:
             continue  # ERR and MIS, which are counted once for all processors
         counts = fields[:cpus]
-        if not all(map(bytes.isdigit, counts)):
+        if not all(map(is_number, counts)):
             bad = bad or row
             continue
         name = kind.strip()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, read, read_number, text, unreadable
+from bts_collectors.host._files import is_number, lines, naming, read, read_number, text, unreadable
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -137,7 +137,7 @@ def _array(section: list[bytes]) -> Array | None:
     head, status, *details = section if len(section) > 1 else [section[0], b"0 blocks"]
     name, colon, words = head.partition(b" : ")
     size, unit, layout = status.strip().partition(b" blocks")
-    if not (colon and words.strip() and unit and size.isdigit()):
+    if not (colon and words.strip() and unit and is_number(size)):
         return None
     state = text(words.split()[0])
     disks = _disks(state, words, layout)

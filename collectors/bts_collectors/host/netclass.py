@@ -134,15 +134,16 @@ class Netclass(Subsystem):
         self, name: str, flags: bytes | None, *others: bytes | None
     ) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
         """Yield what the content of a device's files means."""
-        number = parse_number(flags)
-        if number is None:
+        if flags is None:
             return  # a file such as bonding_masters, or the device has just gone
+        number = parse_number(flags)
         words = [text(value or b"") for value in others[: len(_STATES)]]
         address, broadcast, duplex, operstate, alias = words
-        admin = "up" if number & _IFF_UP else "down"
+        admin = "" if number is None else "up" if number & _IFF_UP else "down"
         yield self.up, (name,), int(operstate == "up")
         yield self.info, (name, address, broadcast, duplex, operstate, admin, alias), 1
-        yield self.flags, (name,), number
+        if number is not None:
+            yield self.flags, (name,), number
         for (file, metric, factor), content in zip(
             self.fields, others[len(_STATES) :], strict=True
         ):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, is_number, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._pairs import Pairs
 from bts_collectors.host._parts import Parts
@@ -86,9 +86,10 @@ class Netstat(Subsystem):
                 bad = bad or line
                 continue
             for column, metric in heading.wanted:
-                try:
-                    scrape.emit(metric, int(values[column]))
-                except ValueError:
+                value = values[column]
+                if is_number(value.removeprefix(b"-")):  # -1 of MaxConn: as many as there may be
+                    scrape.emit(metric, int(value))
+                else:
                     bad = bad or line
         if bad is not None:
             raise unreadable(bad)

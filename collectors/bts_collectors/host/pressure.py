@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import AT_ONCE, lines, naming, unreadable
+from bts_collectors.host._files import AT_ONCE, is_number, lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -86,7 +86,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, float]]:
     for line in rows:
         share, _, rest = line.partition(b" ")
         _, found, total = rest.rpartition(b"total=")
-        if not found or not total.isdigit():
+        if not found or not is_number(total):
             bad = bad or line
         else:
             yield share, int(total) / _MICROSECONDS

@@ -210,11 +210,13 @@ class ProcessGroup(Subsystem):
         if not self._totals:
             msg = "no process_group.groups are set"
             raise NothingToRead(msg)
-        content = read(self._stat)
-        with naming(self._stat):
-            booted = parse_boot_time(content)
+        parts = Parts()
+        booted = None
+        with parts:
+            content = read(self._stat)
+            with naming(self._stat):
+                booted = parse_boot_time(content)
         with self._lock:
-            parts = Parts()
             usages = self._scan(parts)
             for group, totals in self._totals.items():
                 self._emit_totals(scrape, group, totals)
@@ -345,14 +347,14 @@ class ProcessGroup(Subsystem):
         if totals.written_bytes is not None:
             scrape.emit(self.written_bytes, totals.written_bytes, group)
 
-    def _emit_usage(self, scrape: Scrape, group: str, usage: _Usage, booted: int) -> None:
+    def _emit_usage(self, scrape: Scrape, group: str, usage: _Usage, booted: int | None) -> None:
         scrape.emit(self.processes, usage.processes, group)
         scrape.emit(self.threads, usage.threads, group)
         scrape.emit(self.memory, usage.resident_pages * os.sysconf("SC_PAGE_SIZE"), group)
         scrape.emit(self.hidden, usage.hidden, group)
         if usage.open_fds is not None or not usage.processes:
             scrape.emit(self.fds, usage.open_fds or 0, group)
-        if usage.oldest is not None:
+        if usage.oldest is not None and booted is not None:
             started = booted + usage.oldest / os.sysconf("SC_CLK_TCK")
             scrape.emit(self.oldest, started, group)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from bts_collectors.host._devices import devices
-from bts_collectors.host._files import naming, read, read_value, text, unreadable
+from bts_collectors.host._files import is_number, naming, read, read_value, text, unreadable
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, NothingToRead, Scrape, Template
@@ -71,7 +71,7 @@ def _microjoules(path: str) -> int:
         msg = f"{path}: {error.strerror}"
         raise NothingToRead(msg) from None
     with naming(path):
-        if not content.isdigit():
+        if not is_number(content):
             raise unreadable(content)
         return int(content)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -61,7 +61,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int]]:
             continue
         for name, value in zip(words[::2], words[1::2], strict=True):
             number = value.removeprefix("-")
-            if not (name.isidentifier() and number.isdigit()):
+            if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
                 bad = bad or line
             elif number == value:
                 yield f"{protocol}_{name}", int(value)

@@ -11,6 +11,8 @@ from bts_exporter import Scrape, counter, gauge
 
 #: The oldest kernel has so many columns.
 _LEAST_COLUMNS = 9
+#: Of 64 bits.
+_HEX_DIGITS = 16
 _BACKLOG_COLUMN, _CPU_COLUMN = 11, 12
 _CPU = ("cpu",)
 _SOURCE = "(/proc/net/softnet_stat, column"
@@ -105,7 +107,8 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
 def _numbers(line: bytes) -> list[int]:
     """Return the numbers of a line; none where a word is not a number."""
     words = line.split()
-    if not b"".join(words).isalnum():  # neither a sign nor an underscore
+    # Neither a sign nor an underscore.
+    if not b"".join(words).isalnum() or max(map(len, words)) > _HEX_DIGITS:
         return []
     try:
         return [int(word, 16) for word in words]

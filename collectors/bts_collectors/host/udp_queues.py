@@ -12,7 +12,7 @@ from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
 #: A line as far as its fifth column, `tx_queue:rx_queue`.
-_QUEUES = re.compile(rb"\s*(?:\S+\s+){4}([0-9A-Fa-f]+):([0-9A-Fa-f]+)\s")
+_QUEUES = re.compile(rb"\s*(?:\S+\s+){4}([0-9A-Fa-f]{1,16}):([0-9A-Fa-f]{1,16})\s")
 
 
 class UdpQueues(Subsystem):
