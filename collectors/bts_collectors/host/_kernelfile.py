@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from itertools import count
 from types import TracebackType
 
-from bts_collectors.host._files import AT_ONCE, open_there, read_whole
+from bts_collectors.host._files import AT_ONCE, CHUNK, open_there, read_whole
 from bts_collectors.host._openfiles import (
     TOO_MANY,
     close_file,
@@ -77,7 +78,9 @@ class KernelFile:
         descriptor = idle.pop(self._key, None)
         if descriptor is not None:
             try:
-                content = read_whole(descriptor, AT_ONCE)
+                content = os.pread(descriptor, CHUNK, 0)  # not a call more: there are hundreds
+                if len(content) == CHUNK:
+                    content = read_whole(descriptor)
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     idle[self._key] = descriptor

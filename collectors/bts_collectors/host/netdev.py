@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import TABLE, is_number, lines, read_number, text, unreadable
+from bts_collectors.host._files import DIGITS, TABLE, lines, read_number, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -95,7 +95,8 @@ def parse(
         if not wanted(device):
             continue
         words = rest.split()
-        if len(words) == len(_HEADER) - 1 and all(map(is_number, words)):
+        sound = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
+        if sound and max(map(len, words)) <= DIGITS:
             yield device, list(map(int, words))
         else:
             bad = bad or line

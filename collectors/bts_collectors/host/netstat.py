@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import AT_ONCE, is_number, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._pairs import Pairs
 from bts_collectors.host._parts import Parts
@@ -87,7 +87,8 @@ class Netstat(Subsystem):
                 continue
             for column, metric in heading.wanted:
                 value = values[column]
-                if is_number(value.removeprefix(b"-")):  # -1 of MaxConn: as many as there may be
+                # -1 of MaxConn: as many as there may be.
+                if value.removeprefix(b"-").isdigit() and len(value) <= DIGITS:
                     scrape.emit(metric, int(value))
                 else:
                     bad = bad or line
