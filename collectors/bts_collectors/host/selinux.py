@@ -40,9 +40,10 @@ class Selinux(Subsystem):
         try:
             enforce = read(self._enforce).strip()
         except NothingToRead:
-            if not os.path.isdir(self._folder):  # noqa: PTH112  # no need of a Path
+            if os.path.isdir(self._folder):  # noqa: PTH112  # no need of a Path
+                scrape.emit(self.enabled, 0)
+            elif configured is None:
                 raise
-            scrape.emit(self.enabled, 0)
             return
         scrape.emit(self.enabled, 1)
         with naming(self._enforce):
