@@ -26,6 +26,9 @@ DIGITS = 20
 #: the range, of 32 and 64 bits. No sensor measures -1 thousandth of something.
 _UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
 
+#: What the kernel counts is less: from here on it is a number below 0 that lost its sign.
+MOST = 2**63
+
 #: Characters of a line that an error shows.
 _SHOWN = 60
 
@@ -73,7 +76,9 @@ def read_value(path: str) -> bytes | None:
     try:
         descriptor = open_file(path)
         try:
-            return read_whole(descriptor, AT_ONCE).strip()
+            # Not of /sys, such as below a FUSE mount, a value may come in pieces: its end is a line's.
+            value = os.pread(descriptor, CHUNK, 0)
+            return (value if value.endswith(b"\n") else read_whole(descriptor)).strip()
         finally:
             close_file(descriptor)
     except OSError as error:

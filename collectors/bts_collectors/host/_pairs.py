@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import DIGITS, is_number, lines, unreadable
+from bts_collectors.host._files import DIGITS, MOST, is_number, lines, unreadable
 from bts_exporter import Metric, Scrape
 
 
@@ -19,7 +19,10 @@ class Pairs:
         self._wanted: list[tuple[int, Metric]] = []
 
     def emit(self, scrape: Scrape, content: bytes) -> None:
-        """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
+        """Emit the numbers, but for those too large to be one: below 0 without their sign.
+
+        ValueError at the end, for the first line that is no such pair.
+        """
         words = content.split()
         numbers = words[1::2]
         if (
@@ -30,7 +33,9 @@ class Pairs:
             and max(map(len, numbers)) <= DIGITS
         ):
             for place, metric in self._wanted:
-                scrape.emit(metric, int(words[place]))
+                number = int(words[place])
+                if number < MOST:
+                    scrape.emit(metric, number)
             return
         self._names, self._wanted = [], []
         self._learn(scrape, content)
@@ -42,7 +47,8 @@ class Pairs:
             metric = self._metric_of(name)
             if metric is not None:
                 self._wanted.append((2 * place + 1, metric))
-                scrape.emit(metric, value)
+                if value < MOST:
+                    scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int]]:

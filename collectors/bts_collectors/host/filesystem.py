@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, text, unreadable
+from bts_collectors.host._files import MOST, lines, naming, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._mounttree import visible, way
@@ -29,9 +29,6 @@ FS_TYPES_EXCLUDE = re.compile(
 #: Types whose figures the kernel has in memory: neither a server nor a device is asked. They need no
 #: thread of their own, whose two changes take as long as asking twenty mounts.
 _IN_MEMORY = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs"))
-
-#: From here on a number is below 0, or -1 for unknown, without its sign.
-_MOST = 2**63
 
 #: How much of the time that a scrape has left is given to waiting for mounts.
 _SHARE = 0.9
@@ -257,7 +254,7 @@ class Filesystem(Subsystem):
             (self.files, answer.f_files, 1),
             (self.files_free, answer.f_ffree, 1),
         ):
-            if number < _MOST:
+            if number < MOST:
                 scrape.emit(metric, number * factor, device, point, fstype, "")
         scrape.emit(self.mount_info, 1, device, mount.major, mount.minor, point)
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
-
-#: From here on a value is a negative number that the kernel, or lxcfs, printed without its sign.
-_MOST = 2**63
 
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_]+")
 
@@ -40,7 +37,7 @@ class Meminfo(Subsystem):
                 if metric is None:
                     template = self.count if unit == 1 else self.bytes_
                     metric = metrics[field, unit] = template.of(_spelled(field))
-                if 0 <= value < _MOST:
+                if 0 <= value < MOST:
                     scrape.emit(metric, value)
 
 

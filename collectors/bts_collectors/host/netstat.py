@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import AT_ONCE, DIGITS, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._pairs import Pairs
 from bts_collectors.host._parts import Parts
@@ -64,6 +64,8 @@ class Netstat(Subsystem):
         #: What a table's heading means, which is the same at each scrape.
         self._headings: dict[bytes, _Heading] = {}
         self._pairs = Pairs(self._metric_of)
+        #: The one that may be below 0: -1 for connections without a limit.
+        self._most = self.field.of("Tcp_MaxConn")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters that are wanted."""
@@ -87,11 +89,10 @@ class Netstat(Subsystem):
                 continue
             for column, metric in heading.wanted:
                 value = values[column]
-                # -1 of MaxConn: as many as there may be.
-                if value.removeprefix(b"-").isdigit() and len(value) <= DIGITS:
-                    scrape.emit(metric, int(value))
-                else:
+                if not value.removeprefix(b"-").isdigit() or len(value) > DIGITS:
                     bad = bad or line
+                elif metric is self._most or 0 <= int(value) < MOST:
+                    scrape.emit(metric, int(value))
         if bad is not None:
             raise unreadable(bad)
 

@@ -115,8 +115,8 @@ CASES = {
     "netstat": Case(
         {
             "proc/net/netstat": "odd\nIpExt: InOctets OutOctets\nIpExt: 5 x\nTcpExt: ListenDrops\nTcpExt: 4\n",
-            "proc/net/snmp": "Tcp: CurrEstab\nTcp: 1 2\nUdp: NoPorts\nUdp: 3\n",
-            "proc/net/snmp6": "Ip6InOctets 7\nodd\nIp6OutOctets 8\n",
+            "proc/net/snmp": "Tcp: CurrEstab\nTcp: 1 2\nUdp: NoPorts InErrors\nUdp: 3 -4\n",
+            "proc/net/snmp6": "Ip6InOctets 7\nodd\nIp6InErrors 18446744073709551612\nIp6OutOctets 8\n",
         },
         {
             "node_netstat_IpExt_InOctets": 5,
@@ -186,7 +186,7 @@ CASES = {
         },
     ),
     "vmstat": Case(
-        {"proc/vmstat": "pgpgin 1\nodd\npgpgout -1\noom_kill 2\n"},
+        {"proc/vmstat": "pgpgin 1\nodd\npgpgout -1\npswpin 18446744073709551615\noom_kill 2\n"},
         {"node_vmstat_pgpgin": 1, "node_vmstat_oom_kill": 2},
     ),
     "cgroup_group": Case(
@@ -310,6 +310,9 @@ def test_unknown_values(found: dict[Series, float]) -> None:
         ("node_memory_MemFree_bytes", None),
         ("node_sockstat_TCP_orphan", None),
         ("node_vmstat_pgpgout", None),
+        ("node_vmstat_pswpin", None),
+        ("node_netstat_Udp_InErrors", None),
+        ("node_netstat_Ip6_InErrors", None),
         ("node_arp_entries", "*"),
     }
     assert ("node_disk_io_now", "sdc") in served
