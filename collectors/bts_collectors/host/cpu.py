@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host._cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host._files import AT_ONCE, lines, naming, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -21,9 +21,6 @@ _IDLE = 3
 
 #: Seconds by which idle falls only when the processor was unplugged in between.
 _UNPLUGGED = 3.0
-
-#: The kernel counts in 64 bits.
-_MOST_TICKS = 2**64
 
 #: More processors than any kernel can have, against ranges in a damaged file.
 _MOST = 65536
@@ -237,7 +234,7 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
             cpu, ticks = str(int(name[3:])), list(map(int, fields))
         except ValueError:
             ticks = []
-        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < _MOST_TICKS:
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MOST:
             found = True
             yield cpu, ticks
         else:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from bts_collectors.host._files import lines, read_optional, read_value, text, unreadable
+from bts_collectors.host._files import MOST, lines, read_optional, read_value, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -26,7 +26,7 @@ _HEAD, _LEAST = 3, 11
 _TICK = 1_000_000_000
 
 #: What some kernels say of I/Os in progress when they have lost count: -1 as an unsigned number.
-_UNKNOWN, _UNKNOWN_SHORT = 2**64 - 1, 2**32 - 1
+_UNKNOWN = 2**32 - 1
 
 _DEVICE = ("device",)
 
@@ -180,7 +180,7 @@ class Diskstats(Subsystem):
     def _emit_counters(self, scrape: Scrape, row: Row) -> None:
         device = row.device
         for (metric, unit), value in zip(self.counters, row.counters, strict=False):
-            if not 0 <= value < _UNKNOWN or value == _UNKNOWN_SHORT:
+            if not 0 <= value < MOST or value == _UNKNOWN:
                 continue
             if not unit:
                 scrape.emit(metric, value, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import AT_ONCE, is_number, lines, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, is_number, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
@@ -103,7 +103,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
 
 def _count(word: bytes) -> int:
     """Return a number that is not negative; ValueError for others, which some broken kernels print."""
-    if not is_number(word):
+    if not is_number(word) or int(word) >= MOST:
         raise unreadable(word)
     return int(word)
 

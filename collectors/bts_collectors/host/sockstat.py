@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host._files import AT_ONCE, DIGITS, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -63,7 +63,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int]]:
             number = value.removeprefix("-")
             if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
                 bad = bad or line
-            elif number == value:
+            elif number == value and int(value) < MOST:
                 yield f"{protocol}_{name}", int(value)
     if bad is not None:
         raise unreadable(bad)
