@@ -132,8 +132,9 @@ class States:
             except GONE:
                 continue
             except ValueError as error:
-                with parts, naming(f"{folder}/stat"):
-                    raise ValueError(*error.args) from None
+                message = f"{folder}/stat: {error}"
+                with parts:
+                    raise TargetError(reason="protocol", message=message) from error
                 continue
             found.append((folder, *state))
         return found

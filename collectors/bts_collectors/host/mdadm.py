@@ -112,23 +112,27 @@ def parse(content: bytes) -> Iterator[Array]:
     """Yield each array; ValueError at the end, for the first section that makes no sense or has no end."""
     rows = lines(content)
     bad = None if rows else content
-    section: list[bytes] = []
-    for row in [*rows, None]:
-        if section and (row is None or not row.strip() or not row[:1].isspace()):
-            array = _array(section) if row is not None else None
-            if array is not None:
-                yield array
-            else:
-                bad = section[0] if bad is None else bad
-            section = []
-        if row is None or not row.strip() or row.startswith(_NO_ARRAY):
-            continue
-        if section or not row[:1].isspace():
-            section.append(row)
-        else:
-            bad = row if bad is None else bad
+    for section, ended in _sections(rows):
+        array = _array(section) if ended else None
+        if array is not None:
+            yield array
+        elif bad is None:
+            bad = section[0]
     if bad is not None:
         raise unreadable(bad)
+
+
+def _sections(rows: list[bytes]) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield the lines of each array, and whether another line shows that none of them was cut off."""
+    section: list[bytes] = []
+    for row in rows:
+        if section and (not row.strip() or not row[:1].isspace()):
+            yield section, True
+            section = []
+        if row.strip() and not row.startswith(_NO_ARRAY):
+            section.append(row)
+    if section:
+        yield section, False
 
 
 def _array(section: list[bytes]) -> Array | None:
