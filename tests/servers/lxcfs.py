@@ -36,16 +36,17 @@ class Lxcfs(Process):
     def __init__(self, folder: Path) -> None:
         self.source = folder / "source"
         self.source.mkdir()
-        point = folder / "mounted"
-        point.mkdir()
+        #: Where its files are in its mount namespace.
+        self.point = folder / "mounted"
+        self.point.mkdir()
         super().__init__(
-            [sys.executable, __file__, str(self.source), str(point)],
+            [sys.executable, __file__, str(self.source), str(self.point)],
             folder,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         )
         self.ready(lambda: self._mounts() == 1)
         #: Where its files are seen from outside its mount namespace.
-        self.root = f"/proc/{self.popen.pid}/root{point}"
+        self.root = f"/proc/{self.popen.pid}/root{self.point}"
 
     def end(self) -> None:
         """End the server; the mount stays, and every file of it is dead."""

@@ -92,8 +92,11 @@ _TENTHS = {
 }
 
 
-#: Files that may be below 0: what flows out of a battery, and the temperature.
-_SIGNED = ("current_", "power_now", "temp")
+#: Files that may be below 0, besides those of a temperature: what flows out of a battery.
+_SIGNED = ("current_", "power_now")
+
+#: Tenths of a degree at which there is no temperature: batteries say 0 K where they know none.
+_ABSOLUTE_ZERO = -2731
 
 #: All bits of a number of 16 or 32 bits, as they are or as drivers scale them: from milli to micro, or from
 #: minutes to seconds.
@@ -167,6 +170,8 @@ class Powersupplyclass(Subsystem):
 
 def _is_unknown(file: str, value: int) -> bool:
     """Return whether a number says that the supply knows none."""
+    if file.startswith("temp"):
+        return value in _UNKNOWN or value <= _ABSOLUTE_ZERO
     return value in _UNKNOWN or (value < 0 and not file.startswith(_SIGNED))
 
 

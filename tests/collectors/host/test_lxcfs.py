@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
@@ -82,3 +83,26 @@ def test_file_that_grows(server: Exporter, lxcfs: Lxcfs) -> None:
         return sum(name == "node_disk_reads_completed_total" for name, _ in found)
 
     assert (devices(before), devices(after)) == (2, 16)
+
+
+def test_over_the_real_proc(lxcfs: Lxcfs, exporter: StartExporter) -> None:
+    """A file mounted over one of /proc may die and be taken away again, and costs only itself."""
+    (lxcfs.source / "meminfo").write_text("MemTotal: 4 kB\n")
+    enter = ("nsenter", f"--mount=/proc/{lxcfs.popen.pid}/ns/mnt")
+    subprocess.run(
+        [*enter, "mount", "--bind", f"{lxcfs.point}/meminfo", "/proc/meminfo"], check=True
+    )
+    server = exporter("collectors: {host: }\n", enter=enter)
+    total = "node_memory_MemTotal_bytes"
+    of_lxcfs = server.value(total)
+    lxcfs.end()
+    failed = [
+        dict(labels)["collector"]
+        for (name, labels), success in server.samples().items()
+        if name == "node_scrape_collector_success" and not success
+    ]
+    subprocess.run([*enter, "umount", "/proc/meminfo"], check=True)
+
+    assert of_lxcfs == 4096
+    assert failed == ["meminfo"]
+    assert (server.value(total) or 0) > 4096

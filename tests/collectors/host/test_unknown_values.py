@@ -41,6 +41,7 @@ NUMBERS = {
     "class/power_supply/BAT0/energy_now": "node_power_supply_energy_watthour",
     "class/power_supply/BAT0/current_now": "node_power_supply_current_ampere",
     "class/power_supply/BAT0/capacity": "node_power_supply_capacity",
+    "class/power_supply/BAT0/temp": "node_power_supply_temp_celsius",
     "class/power_supply/BAT0/time_to_empty_now": "node_power_supply_time_to_empty_seconds",
     "class/nvme/nvme0/nvme0n1/size": "node_nvme_namespace_size_bytes",
     "class/watchdog/watchdog0/timeleft": "node_watchdog_timeleft_seconds",
@@ -56,6 +57,7 @@ OTHERS = {
     "class/thermal/thermal_zone0/temp": ("-273150", "-274000"),
     "class/power_supply/BAT0/energy_now": ("-1000", "4294967295000", "65535000"),
     "class/power_supply/BAT0/capacity": ("-5", "65535"),
+    "class/power_supply/BAT0/temp": ("-2731", "-2732"),
     "class/power_supply/BAT0/time_to_empty_now": ("65535", "3932100"),
     "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": ("0", "-5"),
 }
