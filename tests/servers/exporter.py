@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -19,13 +19,15 @@ StartExporter = Callable[..., "Exporter"]
 class Exporter(Process):
     """An exporter on a free loopback port."""
 
-    def __init__(self, folder: Path, settings: str, *flags: str) -> None:
+    def __init__(self, folder: Path, settings: str, *flags: str, enter: Sequence[str] = ()) -> None:
+        """Start it; `enter` is what the command line begins with, such as nsenter and its arguments."""
         self.config = folder / "config.yaml"
         self.config.write_text(settings)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         super().__init__(
             [
+                *enter,
                 sys.executable,
                 "-m",
                 "bts_exporter",
@@ -71,8 +73,9 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartExporter
     """Return a function that starts an exporter; all end with the test."""
     running: list[Exporter] = []
 
-    def start(settings: str, *flags: str) -> Exporter:
-        running.append(Exporter(tmp_path_factory.mktemp("exporter"), settings, *flags))
+    def start(settings: str, *flags: str, enter: Sequence[str] = ()) -> Exporter:
+        folder = tmp_path_factory.mktemp("exporter")
+        running.append(Exporter(folder, settings, *flags, enter=enter))
         return running[-1]
 
     yield start

@@ -17,14 +17,15 @@ import pytest
 from servers import Process
 
 _CLONE_NEWNS = 0x20000
+_MNT_DETACH = 2
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _STATFS, _INIT = 17, 26
 _ENOSYS = 38
 
-_REQUEST = struct.Struct("=IIQQIII4x")
-_REPLY = struct.Struct("=IiQ")
+REQUEST = struct.Struct("=IIQQIII4x")
+REPLY = struct.Struct("=IiQ")
 #: Version 7.31, of which requests of 4 KiB at most, and nothing else, are taken.
-_INIT_REPLY = struct.pack("=IIIIHHII9I", 7, 31, 0, 0, 1, 1, 4096, 1, *[0] * 9)
+INIT_REPLY = struct.pack("=IIIIHHII9I", 7, 31, 0, 0, 1, 1, 4096, 1, *[0] * 9)
 
 #: What statvfs says of it.
 BLOCKS, FREE, AVAILABLE, FILES, FILES_FREE, UNIT = 1000, 600, 500, 40, 30, 4096
@@ -68,33 +69,39 @@ def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuse]:
     server.kill()
 
 
-def _mount(point: str) -> int:
+def mount(point: str) -> int:
     """Mount our file system for this process alone, and return the descriptor to answer at."""
     libc = ctypes.CDLL(None, use_errno=True)
-
-    def check(result: int) -> None:
-        if result:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-    check(libc.unshare(_CLONE_NEWNS))
-    check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+    _check(libc.unshare(_CLONE_NEWNS))
+    _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
-    check(libc.mount(b"bts-test", point.encode(), b"fuse", ctypes.c_ulong(0), options))
+    _check(libc.mount(b"bts-test", point.encode(), b"fuse", ctypes.c_ulong(0), options))
     return device
+
+
+def unmount(point: str) -> None:
+    """Take the file system away, whether or not it is in use."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.umount2(point.encode(), _MNT_DETACH))
+
+
+def _check(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _serve(device: int) -> None:
     """Answer what statvfs takes, and that nothing else can be done."""
-    known = {_INIT: _INIT_REPLY, _STATFS: _STATFS_REPLY}
+    known = {_INIT: INIT_REPLY, _STATFS: _STATFS_REPLY}
     while True:
         request = os.read(device, 1 << 16)
-        _, opcode, unique, *_ = _REQUEST.unpack_from(request)
+        _, opcode, unique, *_ = REQUEST.unpack_from(request)
         body = known.get(opcode, b"")
         error = 0 if opcode in known else -_ENOSYS
-        os.write(device, _REPLY.pack(_REPLY.size + len(body), error, unique) + body)
+        os.write(device, REPLY.pack(REPLY.size + len(body), error, unique) + body)
         print({_INIT: "INIT", _STATFS: "STATFS"}.get(opcode, opcode), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    _serve(_mount(sys.argv[1]))
+    _serve(mount(sys.argv[1]))

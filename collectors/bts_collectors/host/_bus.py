@@ -27,6 +27,7 @@ from jeepney import (  # type: ignore[import-untyped]
 from jeepney.auth import BEGIN, make_auth_external  # type: ignore[import-untyped]
 
 from bts_collectors.host._files import text
+from bts_collectors.host._openfiles import with_room
 from bts_exporter import NothingToRead, Reason, TargetError
 
 _SYSTEMD = "org.freedesktop.systemd1"
@@ -36,6 +37,12 @@ _MANAGER = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD}.Manag
 _NOT_THERE = {
     "org.freedesktop.DBus.Error.NameHasNoOwner",
     "org.freedesktop.DBus.Error.ServiceUnknown",
+}
+
+#: Errors of a systemd that is older than a property.
+_NOT_KNOWN = {
+    "org.freedesktop.DBus.Error.InvalidArgs",
+    "org.freedesktop.DBus.Error.UnknownProperty",
 }
 
 #: Calls that wait for their answers at the same time: a bus refuses more than 128.
@@ -62,7 +69,7 @@ class Bus:
         self._remaining = remaining
         self._parser = Parser()
         self._serials = count(1)
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = with_room(socket.socket, socket.AF_UNIX)
         with ExitStack() as unless_connected:
             unless_connected.callback(self._socket.close)
             self._authenticate()
@@ -88,8 +95,11 @@ class Bus:
         return list(self._ask(new_method_call(_MANAGER, "ListUnits"))[0])
 
     def manager(self, name: str) -> object:
-        """Return a property of systemd itself."""
-        return self._ask(Properties(_MANAGER).get(name))[0][1]
+        """Return a property of systemd itself; None where this version does not have it."""
+        answer = next(self._answers([Properties(_MANAGER).get(name)]))
+        if answer.header.fields.get(HeaderFields.error_name) in _NOT_KNOWN:
+            return None
+        return self._body(answer)[0][1]
 
     def properties(self, wanted: Iterable[tuple[str, str, str]]) -> Iterator[object]:
         """Yield a value for each `(path of the unit, interface, property)`; None where refused."""
@@ -101,7 +111,9 @@ class Bus:
 
     def _ask(self, call: Message) -> tuple[Any, ...]:
         """Return what is answered to one call."""
-        answer = next(self._answers([call]))
+        return self._body(next(self._answers([call])))
+
+    def _body(self, answer: Message) -> tuple[Any, ...]:
         if not _is_error(answer):
             body: tuple[Any, ...] = answer.body
             return body

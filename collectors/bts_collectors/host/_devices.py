@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import read_value
+from bts_collectors.host._files import is_number, known, read_value
+from bts_collectors.host._openfiles import TOO_MANY, with_room
 from bts_exporter import NothingToRead
-
-#: Digits that a 64-bit number can have; a longer one is no value of the kernel's.
-_DIGITS = 20
 
 
 def devices(folder: str, prefix: str = "") -> list[str]:
@@ -17,7 +15,7 @@ def devices(folder: str, prefix: str = "") -> list[str]:
     NothingToRead when there are none, which is how the kernel says that there is no such hardware.
     """
     try:
-        names = os.listdir(folder)  # noqa: PTH208  # no need of Path objects
+        names = with_room(os.listdir, folder)
     except (FileNotFoundError, NotADirectoryError):
         names = []
     found = [
@@ -31,14 +29,24 @@ def devices(folder: str, prefix: str = "") -> list[str]:
     return sorted(found)
 
 
+def entries(folder: str) -> list[str]:
+    """Return the names in the folder of a device, sorted; none where the device has just gone."""
+    try:
+        return sorted(with_room(os.listdir, folder))
+    except OSError as error:
+        if error.errno in TOO_MANY:
+            raise
+        return []
+
+
 def read_integer(path: str) -> int | None:
     """Return the number in `path`, which may be negative; None where there is none."""
     return parse_integer(read_value(path))
 
 
 def parse_integer(value: bytes | None) -> int | None:
-    """Return the number that `value` spells; None where it spells none that fits 64 bits."""
+    """Return the number that `value` spells; None where it spells none, or one that means "unknown"."""
     if not value:
         return None
     digits = value.removeprefix(b"-")
-    return int(value) if digits.isdigit() and len(digits) <= _DIGITS else None
+    return known(int(value)) if is_number(digits) else None

@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
+from bts_collectors.host._openfiles import TOO_MANY, close_file, open_file
 from bts_exporter import NothingToRead, TargetError
 
 #: Bytes asked for at once: more than most files of /proc have.
 CHUNK = 16384
 
-#: What the kernel makes at one stroke (single_open, /proc/sys) comes whole in one read.
+#: What the kernel makes as one record (single_open, /proc/sys, /sys) comes whole in one read.
 AT_ONCE = CHUNK
 
-#: Of a table with no line above 1 KB a page holds more than this: less is all of it.
+#: Of a table whose records, usually lines, have less than 1 KB each, a read gives more than this (a page,
+#: less what does not fit): fewer bytes are all of it. /proc/diskstats is not one of these, since a disk with
+#: all of its partitions is one record.
 TABLE = 3072
+
+#: Digits that a 64-bit number can have; a longer one is not a value of the kernel.
+DIGITS = 20
+
+#: Numbers that mean "unknown": -1, which is all bits set, also without its sign, and the ends of
+#: the range, of 32 and 64 bits. No sensor measures -1 thousandth of something.
+_UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
+
+#: What the kernel counts is less: from here on it is a number below 0 that lost its sign.
+MOST = 2**63
 
 #: Characters of a line that an error shows.
 _SHOWN = 60
@@ -29,13 +42,13 @@ def read(path: str) -> bytes:
         error.filename = path
         raise
     finally:
-        os.close(descriptor)
+        close_file(descriptor)
 
 
 def open_there(path: str) -> int:
     """Return a descriptor of `path`; NothingToRead when it is absent, OSError naming it otherwise."""
     try:
-        return os.open(path, os.O_RDONLY)
+        return open_file(path)
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{path} is absent"
         raise NothingToRead(msg) from None
@@ -55,26 +68,51 @@ def read_whole(descriptor: int, short: int = 0) -> bytes:
     return content
 
 
-def read_value(path: str, folder: int | None = None) -> bytes | None:
+def read_value(path: str) -> bytes | None:
     """Return the one value in `path`, a file of /sys; None where it cannot be read.
 
     For what may be missing without anything being wrong: devices come and go, drivers differ.
-    `folder` is a descriptor that a relative path begins at, which saves the way there.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY, dir_fd=folder)
+        descriptor = open_file(path)
         try:
-            return os.read(descriptor, CHUNK).strip()
+            # Not of /sys, such as below a FUSE mount, a value may come in pieces: its end is a line's.
+            value = os.pread(descriptor, CHUNK, 0)
+            return (value if value.endswith(b"\n") else read_whole(descriptor)).strip()
         finally:
-            os.close(descriptor)
-    except OSError:
+            close_file(descriptor)
+    except OSError as error:
+        if error.errno in TOO_MANY:
+            raise
+        return None
+
+
+def read_optional(path: str) -> bytes | None:
+    """Return the content of `path`, a file on any file system; None where it cannot be read."""
+    try:
+        return read(path)
+    except NothingToRead:
+        return None
+    except OSError as error:
+        if error.errno in TOO_MANY:
+            raise
         return None
 
 
 def read_number(path: str) -> int | None:
-    """Return the number in `path`, a file of /sys; None where there is none."""
+    """Return the number in `path`, a file of /sys; None where there is none, or it is unknown."""
     value = read_value(path)
-    return int(value) if value and value.isdigit() else None
+    return known(int(value)) if value and is_number(value) else None
+
+
+def is_number(word: bytes) -> bool:
+    """Return whether `word` is a number that is not negative and not longer than any of the kernel's."""
+    return word.isdigit() and len(word) <= DIGITS
+
+
+def known(number: int) -> int | None:
+    """Return a number of a driver; None for the largest and smallest ones, which mean "unknown"."""
+    return None if number in _UNKNOWN else number
 
 
 def lines(content: bytes) -> list[bytes]:

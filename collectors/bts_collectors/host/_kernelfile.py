@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import count
 from types import TracebackType
 
-from bts_collectors.host._files import CHUNK, open_there, read_whole
+from bts_collectors.host._files import AT_ONCE, CHUNK, open_there, read_whole
+from bts_collectors.host._openfiles import (
+    TOO_MANY,
+    close_file,
+    idle,
+    is_kernel_made,
+    open_file,
+    room,
+)
 from bts_exporter import TargetError
+
+_keys = count()
 
 
 class KernelFile:
@@ -16,16 +27,19 @@ class KernelFile:
     As a context it gives the content, and turns a ValueError into a TargetError that names the file.
     """
 
-    __slots__ = ("_descriptor", "_short", "path")
+    __slots__ = ("_key", "_short", "path")
 
     def __init__(self, path: str, short: int = 0) -> None:
-        """Keep the path; no I/O here. A read of fewer than `short` bytes is known to be all."""
+        """Keep the path; no I/O here.
+
+        `short` is for files of the kernel: a read of fewer bytes is known to be all.
+        """
         self.path = path
         self._short = short
-        self._descriptor: int | None = None
+        self._key = next(_keys)
 
     def __del__(self) -> None:
-        """Close it, now that nobody can be reading it any more."""
+        """Close it: nothing can read it any more."""
         self.close()
 
     def __enter__(self) -> bytes:
@@ -44,34 +58,38 @@ class KernelFile:
 
     def read(self) -> bytes:
         """Return the content; NothingToRead when the file is absent, OSError naming it otherwise."""
-        if self._descriptor is not None:
+        descriptor = idle.pop(self._key, None)
+        if descriptor is not None:
             try:
-                return read_whole(self._descriptor, self._short)
+                content = read_whole(descriptor, self._short)
             except OSError:
-                self.close()  # what it was is gone; another may have come in its place
-        descriptor = open_there(self.path)
+                close_file(descriptor)  # its device or process is gone; another may have its path
+            else:
+                idle[self._key] = descriptor
+                return content
         try:
-            return read_whole(descriptor, self._short)
+            return self._read_new(open_there(self.path), self._short)
         except OSError as error:
             error.filename = self.path
             raise
-        finally:
-            self._keep(descriptor)
 
     def head(self) -> bytes:
-        """Return what a single read gives; OSError when the file cannot be read."""
-        if self._descriptor is not None:
+        """Return the content of a file that the kernel gives at once; OSError when it cannot be read."""
+        descriptor = idle.pop(self._key, None)
+        if descriptor is not None:
             try:
-                return os.pread(self._descriptor, CHUNK, 0)
+                content = os.pread(descriptor, CHUNK, 0)  # not a call more: there are hundreds
+                if len(content) == CHUNK:
+                    content = read_whole(descriptor)
             except OSError as error:
                 if error.errno == errno.EINVAL:
+                    idle[self._key] = descriptor
                     raise  # an answer, too: such as the speed of a link that is down
-                self.close()  # as above
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            return os.pread(descriptor, CHUNK, 0)
-        finally:
-            self._keep(descriptor)
+                close_file(descriptor)  # as above
+            else:
+                idle[self._key] = descriptor
+                return content
+        return self._read_new(open_file(self.path), AT_ONCE)
 
     def value(self) -> bytes | None:
         """Return the one value in a file of /sys; None where it cannot be read.
@@ -80,18 +98,28 @@ class KernelFile:
         """
         try:
             return self.head().strip()
-        except OSError:
+        except OSError as error:
+            if error.errno in TOO_MANY:
+                raise
             return None
 
     def close(self) -> None:
         """Close it; the next read opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor = idle.pop(self._key, None)
+        if descriptor is not None:
+            close_file(descriptor)
 
-    def _keep(self, descriptor: int) -> None:
-        # What the kernel makes up has no size. A file on a disk may be replaced, which nobody would see.
-        if os.fstatvfs(descriptor).f_blocks:
-            os.close(descriptor)
-        else:
-            self._descriptor = descriptor
+    def _read_new(self, descriptor: int, short: int) -> bytes:
+        """Return the content of a file that was just opened, and keep that open if it may stay so."""
+        keep = room() > 0 and is_kernel_made(descriptor)
+        try:
+            # Only the kernel's own files are known to come in one piece.
+            return read_whole(descriptor, short if keep else 0)
+        except OSError as error:
+            keep = keep and error.errno == errno.EINVAL
+            raise
+        finally:
+            if keep:
+                idle[self._key] = descriptor
+            else:
+                close_file(descriptor)

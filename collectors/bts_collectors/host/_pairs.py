@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import DIGITS, MOST, is_number, lines, unreadable
 from bts_exporter import Metric, Scrape
 
 
@@ -19,34 +19,37 @@ class Pairs:
         self._wanted: list[tuple[int, Metric]] = []
 
     def emit(self, scrape: Scrape, content: bytes) -> None:
-        """Emit the numbers; ValueError at the end, for the first line that is no such pair."""
+        """Emit the numbers, but for those too large to be one: below 0 without their sign.
+
+        ValueError at the end, for the first line that is no such pair.
+        """
         words = content.split()
-        if self._is_laid_out_as_before(content, words):
+        numbers = words[1::2]
+        if (
+            self._names
+            and words[::2] == self._names
+            and len(numbers) == len(self._names) == content.count(b"\n")
+            and content.endswith(b"\n")
+            and b"".join(numbers).isdigit()
+            and max(map(len, numbers)) <= DIGITS
+        ):
             for place, metric in self._wanted:
-                scrape.emit(metric, int(words[place]))
+                number = int(words[place])
+                if number < MOST:
+                    scrape.emit(metric, number)
             return
         self._names, self._wanted = [], []
         self._learn(scrape, content)
         if content.endswith(b"\n"):
             self._names = words[::2]
 
-    def _is_laid_out_as_before(self, content: bytes, words: list[bytes]) -> bool:
-        lines_before = len(self._names)
-        return (
-            lines_before > 0
-            and len(words) == 2 * lines_before
-            and words[::2] == self._names
-            and content.endswith(b"\n")
-            and content.count(b"\n") == lines_before
-            and b"".join(words[1::2]).isdigit()
-        )
-
     def _learn(self, scrape: Scrape, content: bytes) -> None:
         for place, (name, value) in enumerate(parse(content)):
             metric = self._metric_of(name)
             if metric is not None:
                 self._wanted.append((2 * place + 1, metric))
-                scrape.emit(metric, value)
+                if value < MOST:
+                    scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
@@ -55,7 +58,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
     bad = None if rows else content
     for line in rows:
         words = line.split()
-        if len(words) == 2 and words[1].isdigit():  # noqa: PLR2004  # name and number
+        if len(words) == 2 and is_number(words[1]):  # noqa: PLR2004  # name and number
             yield words[0], int(words[1])
         else:
             bad = bad or line

@@ -86,9 +86,10 @@ class PortableFilesystem(Filesystem):
     def _read(self) -> tuple[str, bytes]:
         """Return the mounts as /proc/self/mountinfo would have them."""
         lines = [
-            b"%d 0 0:%d / %s %s - %s %s rw\n"
+            b"%d %d 0:%d / %s %s - %s %s rw\n"
             % (
                 number,
+                number,  # which mount it is on is not known
                 number,
                 _escaped(mount.mountpoint),
                 b"ro" if "ro" in mount.opts.split(",") else b"rw",

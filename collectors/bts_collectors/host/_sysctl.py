@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import lines, unreadable
+from bts_collectors.host._files import is_number, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 
 
@@ -15,6 +15,6 @@ def read_sysctl(file: KernelFile) -> int:
 def parse_sysctl(content: bytes) -> int:
     """Return the number that is the only line of `content`; ValueError where it is not."""
     rows = lines(content)
-    if len(rows) != 1 or not rows[0].isdigit():
+    if len(rows) != 1 or not is_number(rows[0]):
         raise unreadable(content)
     return int(rows[0])

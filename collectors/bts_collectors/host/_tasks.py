@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from bts_collectors.host._files import naming, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import close_file, open_file, with_room
+from bts_collectors.host._parts import Parts
 from bts_exporter import NothingToRead, TargetError
 
-#: Bytes of a stat file: a name of 64 and 52 numbers fit well.
-_SIZE = 1024
+#: More bytes than a stat file can have: a name of 64 and 52 numbers of up to 20 digits.
+_SIZE = 2048
 
 #: Fields behind the name that we know of, the last being the resident memory.
 _FIELDS = 22
@@ -45,11 +47,15 @@ def pids(procfs: str) -> dict[str, int]:
     Another process with the same id has another number. NothingToRead without /proc.
     """
     try:
-        with os.scandir(procfs) as entries:
-            return {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
+        with with_room(os.scandir, procfs) as entries:
+            found = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
     except FileNotFoundError:
         msg = f"{procfs} is absent"
         raise NothingToRead(msg) from None
+    if not found:
+        msg = f"{procfs} has no processes: is it where the machine's /proc is?"
+        raise NothingToRead(msg)
+    return found
 
 
 def hidden(procfs: str) -> TargetError:
@@ -77,11 +83,11 @@ def read_stat(folder: str) -> Stat | None:
 
 def read_content(folder: str) -> bytes:
     """Return the stat file of the process or thread in `folder`; OSError if it is gone."""
-    descriptor = os.open(f"{folder}/stat", os.O_RDONLY)
+    descriptor = open_file(f"{folder}/stat")
     try:
         return os.read(descriptor, _SIZE)
     finally:
-        os.close(descriptor)
+        close_file(descriptor)
 
 
 class _Task:
@@ -108,10 +114,10 @@ class States:
     def __init__(self) -> None:
         self._tasks: dict[str, _Task] = {}
 
-    def read(self, folders: Sequence[str]) -> list[tuple[str, bytes, int]]:
+    def read(self, folders: Sequence[str], parts: Parts) -> list[tuple[str, bytes, int]]:
         """Return `(folder, state, number of threads)` of those in `folders` that are there.
 
-        TargetError naming the file for one that makes no sense.
+        The error for a file that makes no sense is left to `parts`.
         """
         known, self._tasks = self._tasks, {}
         found = []
@@ -126,7 +132,10 @@ class States:
             except GONE:
                 continue
             except ValueError as error:
-                raise TargetError(reason="protocol", message=f"{folder}/stat: {error}") from error
+                message = f"{folder}/stat: {error}"
+                with parts:
+                    raise TargetError(reason="protocol", message=message) from error
+                continue
             found.append((folder, *state))
         return found
 

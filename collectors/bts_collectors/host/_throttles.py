@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable
 from typing import TypeVar
 
+from bts_collectors.host._devices import entries
 from bts_collectors.host._files import read_number
 
 Place = TypeVar("Place", bound=Hashable)
@@ -57,9 +57,6 @@ def _add(files: dict[Place, str], place: Place, path: str) -> None:
 
 
 def _processors(folder: str) -> list[str]:
-    try:
-        names = os.listdir(folder)  # noqa: PTH208  # strings, as all paths here
-    except OSError:
-        return []
+    names = entries(folder)
     numbers = [int(name[3:]) for name in names if name.startswith("cpu") and name[3:].isdecimal()]
     return [f"{folder}/cpu{number}" for number in sorted(numbers)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 from bts_collectors.host._files import TABLE, lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
@@ -12,7 +13,10 @@ from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, gauge
 
 #: Columns of /proc/net/arp, of which the last is the device.
-_COLUMNS = 6
+_COLUMNS, _FLAGS = 6, 2
+
+#: The flag of proxy ARP: not a neighbour but an address that we answer for, on any device if it is `*`.
+_PUBLISHED = 0x08
 
 
 class ArpSettings(CollectorConfig, frozen=True):
@@ -51,24 +55,32 @@ class Arp(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""
+        found: Counter[str] = Counter()
         with self._file as content:
-            for device, entries in parse(content).items():
-                if self._wants(device):
-                    scrape.emit(self.entries, entries, device)
+            try:
+                found.update(parse(content))
+            finally:
+                for device, entries in found.items():
+                    if self._wants(device):
+                        scrape.emit(self.entries, entries, device)
 
 
-def parse(content: bytes) -> Counter[str]:
-    """Return the number of entries by device; ValueError for a line with other columns."""
-    found: Counter[str] = Counter()
+def parse(content: bytes) -> Iterator[str]:
+    """Yield the device of each neighbour; ValueError at the end, for the first line of another format."""
     rows = lines(content)
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
     for line in rows[1:]:
         columns = line.split()
-        if len(columns) != _COLUMNS:
-            raise unreadable(line)
-        found[text(columns[-1])] += 1
-    return found
+        try:
+            published = int(columns[_FLAGS], 16) & _PUBLISHED if len(columns) == _COLUMNS else None
+        except ValueError:
+            published = None
+        if published is None:
+            bad = bad or line
+        elif not published and columns[-1] != b"*":
+            yield text(columns[-1])
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Arp

@@ -42,16 +42,19 @@ class Bonding(Subsystem):
                 continue  # the bond has just gone
             names = [text(slave) for slave in slaves.split()]
             scrape.emit(self.slaves, len(names), master)
-            scrape.emit(self.active, sum(self._is_up(master, name) for name in names), master)
+            states = [self._state(master, name) for name in names]
+            if None not in states:
+                scrape.emit(self.active, states.count(b"up"), master)
 
-    def _is_up(self, master: str, slave: str) -> bool:
+    def _state(self, master: str, slave: str) -> bytes | None:
+        """Return the state of a link; None where it is not known."""
         # By way of the master: the slave may be in another network namespace. Linux before 3.19
         # has other links.
         for link in ("lower", "slave"):
             state = read_value(f"{self._folder}/{master}/{link}_{slave}/bonding_slave/mii_status")
             if state is not None:
-                return state == b"up"
-        return False
+                return state
+        return None
 
 
 COLLECTOR = Bonding

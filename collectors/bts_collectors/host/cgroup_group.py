@@ -8,15 +8,18 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bts_collectors.host import pressure
 from bts_collectors.host._cgroupfiles import (
+    Numbers,
     parse_blkio,
     parse_io,
     parse_limit,
     parse_limit_v1,
     parse_pairs,
-    parse_pressure,
 )
 from bts_collectors.host._files import naming, read
+from bts_collectors.host._openfiles import with_room
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
@@ -67,13 +70,13 @@ class _File(NamedTuple):
 
     hierarchy: str
     name: str
-    parse: Callable[[bytes], dict[bytes, float]]
+    parse: Callable[[bytes], Numbers]
     fields: tuple[_Field, ...]
 
 
 def _pressure(hierarchy: str, resource: str, waiting: Metric, stalled: Metric) -> _File:
     fields = (_Field(b"some", waiting, (resource,)), _Field(b"full", stalled, (resource,)))
-    return _File(hierarchy, f"{resource}.pressure", parse_pressure, fields)
+    return _File(hierarchy, f"{resource}.pressure", pressure.parse, fields)
 
 
 class CgroupGroup(Subsystem):
@@ -258,8 +261,10 @@ class CgroupGroup(Subsystem):
         found = self._find({file.hierarchy for file in files})
         limit = self.config.settings.max_cgroups
         scrape.emit(self.dropped, max(len(found) - limit, 0))
+        parts = Parts()
         for cgroup in found[:limit]:
-            self._emit(scrape, cgroup, files)
+            self._emit(scrape, cgroup, files, parts)
+        parts.check()
 
     def _files(self) -> list[_File]:
         """Return the files of the version that is mounted; NothingToRead without any."""
@@ -277,6 +282,9 @@ class CgroupGroup(Subsystem):
 
     def _find(self, hierarchies: set[str]) -> list[str]:
         """Return the groups that the names find in any of the hierarchies, sorted."""
+        with_room(
+            os.listdir, self._root
+        )  # glob would find nothing where there are too many open files
         found = {
             path.rstrip("/")
             for hierarchy in hierarchies
@@ -287,29 +295,30 @@ class CgroupGroup(Subsystem):
         }
         return sorted(found)
 
-    def _emit(self, scrape: Scrape, cgroup: str, files: list[_File]) -> None:
+    def _emit(self, scrape: Scrape, cgroup: str, files: list[_File], parts: Parts) -> None:
         seen: set[tuple[Metric, tuple[str, ...]]] = set()
         for file in files:
-            numbers = self._read(cgroup, file)
-            for field in file.fields:
-                # What both versions tell is taken from the first.
-                if field.key in numbers and (field.metric, field.labels) not in seen:
-                    seen.add((field.metric, field.labels))
-                    value = numbers[field.key] / field.unit
-                    scrape.emit(field.metric, value, cgroup, *field.labels)
+            fields = {field.key: field for field in file.fields}
+            with parts:
+                for key, number in self._read(cgroup, file):
+                    field = fields.get(key)
+                    # What both versions tell is taken from the first.
+                    if field is not None and (field.metric, field.labels) not in seen:
+                        seen.add((field.metric, field.labels))
+                        scrape.emit(field.metric, number / field.unit, cgroup, *field.labels)
 
-    def _read(self, cgroup: str, file: _File) -> dict[bytes, float]:
+    def _read(self, cgroup: str, file: _File) -> Numbers:
         path = os.path.join(self._root, file.hierarchy, cgroup, file.name)  # noqa: PTH118
         try:
             content = read(path)
         except NothingToRead:  # the controller is off, or the group has been removed
-            return {}
+            return
         except OSError as error:
             if error.errno in _GONE:
-                return {}
+                return
             raise
         with naming(path):
-            return file.parse(content)
+            yield from file.parse(content)
 
 
 COLLECTOR = CgroupGroup

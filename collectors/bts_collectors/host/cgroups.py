@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host._files import text, unreadable
+from bts_collectors.host._files import is_number, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -41,16 +41,20 @@ class Cgroups(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield `(controller, groups, 0 or 1)` of each line; ValueError for one that says less."""
+    """Yield `(controller, groups, 0 or 1)` of each line; ValueError at the end, for the first odd one."""
     header, *rows = content.splitlines() or [b""]
     if header != _HEADER:
         raise unreadable(header)
+    bad: bytes | None = None
     for row in rows:
         fields = row.split()
         # The last field is a single digit: where it is there, the row was not cut off.
-        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not fields[2].isdigit():  # noqa: PLR2004  # the header's
-            raise unreadable(row)
-        yield text(fields[0]), int(fields[2]), int(fields[3])
+        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not is_number(fields[2]):  # noqa: PLR2004  # the header's
+            bad = bad or row
+        else:
+            yield text(fields[0]), int(fields[2]), int(fields[3])
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Cgroups

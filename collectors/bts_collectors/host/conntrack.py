@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from bts_collectors.host._files import AT_ONCE, TABLE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import Scrape, gauge
+
+_NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class Conntrack(Subsystem):
@@ -53,20 +57,22 @@ class Conntrack(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the size, its limit and the statistics."""
+        parts = Parts()
         for file, metric in self._sizes:
-            scrape.emit(metric, read_sysctl(file))
-        try:
-            with self._statistics as content:
-                sums = parse(content)
-        except NothingToRead:  # the kernel is built without them
-            return
-        for column, value in sums.items():
-            if column in self.statistics:
-                scrape.emit(self.statistics[column], value)
+            with parts:
+                scrape.emit(metric, read_sysctl(file))
+        with parts, self._statistics as content:
+            for column, value in parse(content).items():
+                if column in self.statistics:
+                    scrape.emit(self.statistics[column], value)
+        parts.check()
 
 
 def parse(content: bytes) -> dict[bytes, int]:
-    """Return the sum of each column over the CPUs; ValueError where it is no such table."""
+    """Return the sum of each column over the CPUs; ValueError for another table.
+
+    A line that makes no sense is such an error, too: sums without it would fall.
+    """
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if columns[:1] != [b"entries"]:
@@ -74,8 +80,7 @@ def parse(content: bytes) -> dict[bytes, int]:
     sums = [0] * len(columns)
     for line in rows:
         values = line.split()
-        # isalnum: a number has neither a sign nor an underscore.
-        if len(values) != len(columns) or not all(map(bytes.isalnum, values)):
+        if len(values) != len(columns) or not all(map(_NUMBER.fullmatch, values)):
             raise unreadable(line)
         sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
     return dict(zip(columns, sums, strict=True))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host._cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host._files import AT_ONCE, lines, naming, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._throttles import Throttles
 from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
@@ -143,23 +144,27 @@ class Cpu(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit times, then what /sys and, where wanted, /proc/cpuinfo know of the processors."""
-        try:
+        parts = Parts()
+        with parts:
             self._emit_times(scrape)
+        self._emit_states(scrape, parts)
+        if self._with_info:
+            with parts:
+                self._emit_info(scrape)
+        parts.check()
+
+    def _emit_times(self, scrape: Scrape) -> None:
+        hertz = self._hertz
+        try:
+            with self._stat as content, self._lock:
+                for cpu, ticks in parse_times(content):
+                    risen = self._never_back(cpu, ticks)
+                    for (metric, mode), value in zip(self._columns, risen, strict=False):
+                        scrape.emit(metric, value / hertz, cpu, mode)
         except NothingToRead as error:
             # Not absent hardware: all that reads /proc would be absent, and nobody would be told.
             msg = f"{error}, which every Linux has: is `host.procfs` where its /proc is?"
             raise TargetError(reason="os", message=msg) from error
-        self._emit_states(scrape)
-        if self._with_info:
-            self._emit_info(scrape)
-
-    def _emit_times(self, scrape: Scrape) -> None:
-        hertz = self._hertz
-        with self._stat as content, self._lock:
-            for cpu, ticks in parse_times(content):
-                risen = self._never_back(cpu, ticks)
-                for (metric, mode), value in zip(self._columns, risen, strict=False):
-                    scrape.emit(metric, value / hertz, cpu, mode)
 
     def _never_back(self, cpu: str, ticks: list[int]) -> list[int]:
         """Return the ticks, each that fell as it was before; all of them new after an unplugging."""
@@ -171,22 +176,26 @@ class Cpu(Subsystem):
         self._ticks[cpu] = ticks
         return ticks
 
-    def _emit_states(self, scrape: Scrape) -> None:
-        online = self._online.value() or b""
-        with naming(self._online.path):
-            running = parse_list(online)
-        present = self._present.value()
-        with naming(self._present.path):
-            for cpu in parse_list(present) if present else running:
-                scrape.emit(self.online, int(cpu in running), cpu)
-        with naming(self._isolated.path):
+    def _emit_states(self, scrape: Scrape, parts: Parts) -> None:
+        online = self._online.value()
+        if online:  # else it is not known which are offline
+            with parts, naming(self._online.path):
+                running = parse_list(online)
+                self._emit_online(scrape, running)
+        with parts, naming(self._isolated.path):
             for cpu in parse_list(self._isolated.value() or b""):
                 scrape.emit(self.isolated, 1, cpu)
-        cores, packages = self._throttles.read(online)
+        cores, packages = self._throttles.read(online or b"")
         for (package, core), count in cores.items():
             scrape.emit(self.core_throttles, count, package, core)
         for package, count in packages.items():
             scrape.emit(self.package_throttles, count, package)
+
+    def _emit_online(self, scrape: Scrape, running: dict[str, None]) -> None:
+        present = self._present.value()
+        with naming(self._present.path):
+            for cpu in parse_list(present) if present else running:
+                scrape.emit(self.online, int(cpu in running), cpu)
 
     def _emit_info(self, scrape: Scrape) -> None:
         with self._cpuinfo as content:
@@ -217,7 +226,7 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
     found = False
     for line in lines(content):
         if not line.startswith(b"cpu"):
-            break
+            continue
         name, *fields = line.split()
         if name == b"cpu":
             continue
@@ -225,7 +234,7 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
             cpu, ticks = str(int(name[3:])), list(map(int, fields))
         except ValueError:
             ticks = []
-        if len(ticks) > _IDLE:
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MOST:
             found = True
             yield cpu, ticks
         else:
@@ -237,6 +246,8 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
 def parse_list(content: bytes) -> dict[str, None]:
     """Return the numbers in a list such as `0-2,5`, in its order; ValueError where it is none."""
     found: dict[str, None] = {}
+    if content == b"(null)":  # of kernels that print an empty list so
+        return found
     for part in filter(None, content.split(b",")):
         first, dash, last = part.partition(b"-")
         begin = int(first)

@@ -96,7 +96,7 @@ class Cpufreq(Subsystem):
         found = bool(governor)
         for file, metric in self.frequencies:
             kilohertz = read_integer(folder + file)
-            if kilohertz is not None:
+            if kilohertz is not None and kilohertz > 0:  # 0: the driver does not know
                 scrape.emit(metric, kilohertz * _HERTZ_PER_KILOHERTZ, label)
                 found = True
         return found

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from bts_collectors.host._files import TABLE, lines, read_value, text, unreadable
+from bts_collectors.host._files import MOST, lines, read_optional, read_value, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -24,6 +24,9 @@ _HEAD, _LEAST = 3, 11
 
 #: Nanoseconds in which the kernel's clock has certainly moved on.
 _TICK = 1_000_000_000
+
+#: What some kernels say of I/Os in progress when they have lost count: -1 as an unsigned number.
+_UNKNOWN = 2**32 - 1
 
 _DEVICE = ("device",)
 
@@ -150,7 +153,7 @@ class Diskstats(Subsystem):
 
     def __init__(self, config: DiskstatsConfig) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/diskstats", TABLE)
+        self._file = KernelFile(f"{config.procfs}/diskstats")
         self._blocks = f"{config.sysfs}/block"
         settings = config.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
@@ -177,6 +180,8 @@ class Diskstats(Subsystem):
     def _emit_counters(self, scrape: Scrape, row: Row) -> None:
         device = row.device
         for (metric, unit), value in zip(self.counters, row.counters, strict=False):
+            if not 0 <= value < MOST or value == _UNKNOWN:
+                continue
             if not unit:
                 scrape.emit(metric, value, device)
             elif unit == "ms":
@@ -198,7 +203,7 @@ class Diskstats(Subsystem):
 
     def _look_up(self, row: Row, rotational: str) -> list[Fact]:
         path = f"{self.config.udev_data}/b{row.major}:{row.minor}"
-        return facts_of(row, rotational, properties(read_value(path) or b""))
+        return facts_of(row, rotational, properties(read_optional(path) or b""))
 
 
 def _changed_at(udev_data: str) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from bts_collectors.host._devices import devices
+from bts_collectors.host._devices import devices, entries
 from bts_collectors.host._files import read_number, read_value, text
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
@@ -83,7 +81,7 @@ class Edac(Subsystem):
             return  # drivers of newer memory know the controller alone
         for row in rows:
             csrow = row.removeprefix("csrow")
-            files = os.listdir(f"{folder}/{row}")  # noqa: PTH208  # no need of Path objects
+            files = entries(f"{folder}/{row}")
             for kind in ("ce", "ue"):
                 errors = read_number(f"{folder}/{row}/{kind}_count")
                 if errors is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bts_collectors.host._files import AT_ONCE
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
 from bts_exporter import Scrape, gauge
@@ -28,8 +29,11 @@ class Entropy(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit both numbers."""
+        parts = Parts()
         for file, metric in self._files:
-            scrape.emit(metric, read_sysctl(file))
+            with parts:
+                scrape.emit(metric, read_sysctl(file))
+        parts.check()
 
 
 COLLECTOR = Entropy

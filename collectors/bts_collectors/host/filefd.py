@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._files import AT_ONCE, unreadable
+from bts_collectors.host._files import AT_ONCE, is_number, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -31,7 +31,7 @@ class Filefd(Subsystem):
 def parse(content: bytes) -> tuple[int, int]:
     """Return `(allocated, maximum)`; ValueError where there are not three numbers."""
     fields = content.split() if content.endswith(b"\n") else []  # else the last may be cut off
-    if len(fields) != 3 or not all(field.isdigit() for field in fields):  # noqa: PLR2004
+    if len(fields) != 3 or not all(map(is_number, fields)):  # noqa: PLR2004
         raise unreadable(content)
     return int(fields[0]), int(fields[2])
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, text, unreadable
+from bts_collectors.host._files import MOST, lines, naming, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._mounttree import visible, way
 from bts_collectors.host._prober import Answer, Prober
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, gauge
+from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, TargetError, gauge
 
 #: What is left out where the settings do not say: what belongs to the kernel and to containers.
 MOUNT_POINTS_EXCLUDE = re.compile(
@@ -144,7 +145,9 @@ class Filesystem(Subsystem):
         self._prober = Prober(statvfs)
         #: Mounts change seldom: what to ask, and the first unreadable line, as long as they do not.
         self._mountinfo = b""
+        self._own_mountinfo: bytes | None = None
         self._targets: list[_Target] = []
+        self._unseen = 0  # mounts that are wanted, and not there in our mount namespace
         self._bad: bytes | None = b""
 
     def stop(self) -> None:
@@ -154,10 +157,13 @@ class Filesystem(Subsystem):
     def collect(self, scrape: Scrape) -> None:
         """Emit the figures of each mount that is wanted; of one that gives none, that it does not."""
         path, content = self._read()
-        if content != self._mountinfo:
+        # What we see is of interest when there is something new, or something that we did not see.
+        changed = content != self._mountinfo
+        own = self._read_own() if changed or self._unseen else self._own_mountinfo
+        if changed or own != self._own_mountinfo:
             mounts, self._bad = parse(content)
-            self._targets = self._select(mounts)
-            self._mountinfo = content
+            self._targets, self._unseen = self._select(mounts, self._seen(content, own))
+            self._mountinfo, self._own_mountinfo = content, own
         answers = self._prober.ask(
             {target.key: target.path for target in self._targets if not target.at_once},
             self.config.settings.mount_timeout,
@@ -166,6 +172,12 @@ class Filesystem(Subsystem):
         for target in self._targets:
             answer = self._ask(target.path) if target.at_once else answers.get(target.key)
             self._emit(scrape, target, answer)
+        if self._unseen and not self._targets:
+            msg = (
+                f"none of the mounts in {path} is visible below {self.config.rootfs}:"
+                " is `host.rootfs` where the machine's / is mounted?"
+            )
+            raise TargetError(reason="os", message=msg)
         if self._bad is not None:
             with naming(path):
                 raise unreadable(self._bad)
@@ -182,21 +194,47 @@ class Filesystem(Subsystem):
         except (OSError, ValueError) as error:
             return error
 
-    def _select(self, mounts: list[Mount]) -> list[_Target]:
-        """Return the mounts that are wanted and not covered by another one on the same point."""
+    def _read_own(self) -> bytes | None:
+        """Return our own mountinfo; None where there is none."""
+        try:
+            return self._own.read()
+        except (OSError, NothingToRead):
+            return None
+
+    def _seen(self, content: bytes, own: bytes | None) -> dict[bytes, tuple[str, str]] | None:
+        """Return the devices of the mounts that we see, by their points; None if that is not known.
+
+        `content` is the mountinfo of the mounts that are asked, `own` is ours. They may differ: a container
+        does not see what is mounted after its start, unless its mount of / has the propagation `rslave`.
+        """
+        if own is None or own == content:
+            return None
+        seen = {mount.point: (mount.major, mount.minor) for mount in visible(parse(own)[0])}
+        # Where it is not one of our mounts, the root file system is another process's, such as /proc/1/root.
+        return seen if (self._rootfs or b"/") in seen else None
+
+    def _select(
+        self, mounts: list[Mount], seen: dict[bytes, tuple[str, str]] | None
+    ) -> tuple[list[_Target], int]:
+        """Return the mounts that are wanted and can be asked, and the number of those that cannot."""
         slow = {mount.point for mount in mounts if mount.fstype not in _IN_MEMORY}
-        covered = {(mount.parent, mount.point) for mount in mounts if mount.parent != mount.number}
         found: dict[tuple[str, str, str], _Target] = {}
-        for mount in mounts:
-            if (mount.number, mount.point) in covered or not self._wants_type(mount.fstype):
+        unseen = 0
+        for mount in visible(mounts):
+            if not self._wants_type(mount.fstype):
                 continue
             point = _within(mount.point, self._rootfs)
             labels = (mount.source, text(point), mount.fstype)
-            if self._wants_point(labels[1]):
-                # In a container there is more on the way than we know of.
-                at_once = not self._rootfs and slow.isdisjoint(_way(mount.point))
-                found.setdefault(labels, _Target(mount, self._rootfs + point, labels, at_once))
-        return list(found.values())
+            if not self._wants_point(labels[1]):
+                continue
+            path = self._rootfs + point
+            if seen is not None and seen.get(path.rstrip(b"/") or b"/") != mount[2:4]:
+                unseen += 1
+                continue
+            # In a container there is more on the way than we know of.
+            at_once = not self._rootfs and slow.isdisjoint(way(mount.point))
+            found.setdefault(labels, _Target(mount, path, labels, at_once))
+        return list(found.values()), unseen
 
     def _emit(self, scrape: Scrape, target: _Target, answer: Answer | None) -> None:
         mount, labels = target.mount, target.labels
@@ -209,11 +247,15 @@ class Filesystem(Subsystem):
         unit = answer.f_frsize
         scrape.emit(self.device_error, 0, device, point, fstype, "")
         scrape.emit(self.readonly, int(mount.read_only), device, point, fstype, "")
-        scrape.emit(self.size, answer.f_blocks * unit, device, point, fstype, "")
-        scrape.emit(self.free, answer.f_bfree * unit, device, point, fstype, "")
-        scrape.emit(self.avail, answer.f_bavail * unit, device, point, fstype, "")
-        scrape.emit(self.files, answer.f_files, device, point, fstype, "")
-        scrape.emit(self.files_free, answer.f_ffree, device, point, fstype, "")
+        for metric, number, factor in (
+            (self.size, answer.f_blocks, unit),
+            (self.free, answer.f_bfree, unit),
+            (self.avail, answer.f_bavail, unit),
+            (self.files, answer.f_files, 1),
+            (self.files_free, answer.f_ffree, 1),
+        ):
+            if number < MOST:
+                scrape.emit(metric, number * factor, device, point, fstype, "")
         scrape.emit(self.mount_info, 1, device, mount.major, mount.minor, point)
 
 
@@ -257,16 +299,6 @@ def _unescape(field: bytes) -> bytes:
     if b"\\" not in field:
         return field
     return _ESCAPE.sub(lambda found: bytes((int(found[1], 8),)), field)
-
-
-def _way(point: bytes) -> Iterator[bytes]:
-    """Yield the folders on the way to a mount point, itself included: `/`, `/a` and `/a/b`."""
-    yield b"/"
-    place = point.find(b"/", 1)
-    while place > 0:
-        yield point[:place]
-        place = point.find(b"/", place + 1)
-    yield point
 
 
 def _within(point: bytes, rootfs: bytes) -> bytes:

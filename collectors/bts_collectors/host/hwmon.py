@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from bts_collectors.host._devices import devices, parse_integer
+from bts_collectors.host._devices import devices, entries, parse_integer
 from bts_collectors.host._files import read_value, text
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -60,6 +60,15 @@ _EXCEPTIONS = {
     ("power", "accuracy"): ("", 1e-6),
     ("temp", "type"): ("", 1.0),
 }
+
+#: Kinds that may be below 0: a voltage of -12 V, a current or a power that flows back, a temperature.
+_SIGNED = {"curr", "in", "power", "temp", "cpu"}
+
+#: Millidegrees at which there is no temperature: drivers of NVMe say so for "no limit", which is 0 K.
+_ABSOLUTE_ZERO = -273150
+#: 65535 K and 65535 degrees, which are no temperatures but all bits of a register.
+_UNKNOWN_TEMPERATURES = {65_535_000 - 273_150, 65_535_000}
+_UNKNOWN_SPEED = 65535
 
 #: A sensor's files and what they hold, by `(kind, number)`.
 Sensors = dict[tuple[str, int], dict[str, bytes]]
@@ -170,11 +179,20 @@ def read_sensor(kind: str, files: dict[str, bytes]) -> list[Reading]:
     readings = []
     for file, content in files.items():
         number = parse_integer(content)
-        if number is None:
+        if number is None or _is_unknown(kind, number):
             continue
         name, factor = _SINGLE.get(kind) or _metric(kind, file, "" in files)
         readings.append(Reading(name, number * factor if factor != 1 else number))
     return readings
+
+
+def _is_unknown(kind: str, number: int) -> bool:
+    """Return whether the number of a sensor's file says that there is none."""
+    if kind == "temp":
+        return number <= _ABSOLUTE_ZERO or number in _UNKNOWN_TEMPERATURES
+    if kind == "fan":
+        return number < 0 or number == _UNKNOWN_SPEED
+    return number < 0 and kind not in _SIGNED
 
 
 def _metric(kind: str, file: str, taken: bool) -> tuple[str, float]:  # noqa: FBT001
@@ -229,11 +247,7 @@ def _sensors(folder: str) -> Sensors:
     """Return what is in the files of a chip; of some drivers they are in the device's folder."""
     sensors: Sensors = {}
     for place in (folder, f"{folder}/device"):
-        try:
-            files = sorted(os.listdir(place))  # noqa: PTH208  # no need of Path objects
-        except OSError:
-            continue  # no device, or it has just gone
-        for file in files:
+        for file in entries(place):
             found = _FILE.fullmatch(file)
             if found is None or found[1] not in _KINDS:
                 continue

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import is_number, lines, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -76,7 +76,10 @@ class Interrupts(Subsystem):
 
 
 def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
-    """Return the processors, and the interrupts; ValueError for a line that makes no sense."""
+    """Return the processors, and the interrupts; ValueError where the heading makes no sense.
+
+    The interrupts end with a ValueError for the first line that makes none.
+    """
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if not columns or not all(cpu.startswith(b"CPU") and cpu[3:].isdigit() for cpu in columns):
@@ -86,21 +89,26 @@ def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
 
 
 def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
+    bad: bytes | None = None
     for row in rows:
         kind, colon, rest = row.partition(b":")
-        if not colon:
-            raise unreadable(row)
         fields = rest.split()
+        if not colon:
+            bad = bad or row
+            continue
         if len(fields) <= cpus:
             continue  # ERR and MIS, which are counted once for all processors
         counts = fields[:cpus]
-        if not all(map(bytes.isdigit, counts)):
-            raise unreadable(row)
+        if not all(map(is_number, counts)):
+            bad = bad or row
+            continue
         name = kind.strip()
         # A numbered one has its controller and, behind it, who it belongs to; others are described.
         told = cpus + 1 if name.isdigit() else len(fields)
         info, devices = b" ".join(fields[cpus:told]), b" ".join(fields[told:])
         yield Interrupt(text(name), text(info), text(devices), list(map(int, counts)))
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Interrupts

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import lines, naming, read, read_number, text, unreadable
+from bts_collectors.host._files import is_number, lines, naming, read, read_number, text, unreadable
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -17,7 +17,14 @@ _STATES = ("active", "inactive", "recovering", "resync", "check")
 _ACTIONS = {b"recovery": "recovering", b"resync": "resync", b"check": "check", b"reshape": "active"}
 _ACTION = re.compile(rb"\b(recovery|resync|check|reshape)\s*=\s*(\S.*)")
 _PROGRESS = re.compile(rb"\((\d+)/\d+\)")
-_DISKS = re.compile(rb"\[(\d+)/(\d+)\] \[[U_]+\]")
+#: Some makers of storage have further letters for a disk, such as E for one with errors.
+_DISKS = re.compile(rb"\[(\d+)/(\d+)\] \[[A-Z_]+\]")
+#: Levels whose arrays can lack a disk, so that the kernel says how many are there.
+_REDUNDANT = frozenset((b"raid1", b"raid4", b"raid5", b"raid6", b"raid10"))
+#: Lines that belong to no array.
+_NO_ARRAY = (b"Personalities", b"unused devices", b"read_ahead")
+#: What the file is on a kernel with an array driver of its own, such as Unraid's: `mdState=STARTED`.
+_FOREIGN = re.compile(rb"(?:[\w.]+=.*\n)+")
 
 
 class Array(NamedTuple):
@@ -72,13 +79,17 @@ class Mdadm(Subsystem):
     def collect(self, scrape: Scrape) -> None:
         """Emit what is known of each array."""
         content = read(self._path)
+        if _FOREIGN.fullmatch(content):
+            msg = f"{self._path} is not of Linux's md driver"
+            raise NothingToRead(msg)
+        found = False
         with naming(self._path):
-            arrays = list(parse(content))
-        if not arrays:
+            for array in parse(content):
+                found = True
+                self._emit(scrape, array)
+        if not found:
             msg = f"{self._path} has no array"
             raise NothingToRead(msg)
-        for array in arrays:
-            self._emit(scrape, array)
 
     def _emit(self, scrape: Scrape, array: Array) -> None:
         name = array.name
@@ -98,56 +109,69 @@ class Mdadm(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[Array]:
-    """Yield each array; ValueError for a section that makes no sense or has no end."""
-    section: list[bytes] = []
+    """Yield each array; ValueError at the end, for the first section that makes no sense or has no end."""
     rows = lines(content)
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
+    for section, ended in _sections(rows):
+        array = _array(section) if ended else None
+        if array is not None:
+            yield array
+        elif bad is None:
+            bad = section[0]
+    if bad is not None:
+        raise unreadable(bad)
+
+
+def _sections(rows: list[bytes]) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield the lines of each array, and whether another line shows that none of them was cut off."""
+    section: list[bytes] = []
     for row in rows:
-        if row.startswith((b"Personalities", b"unused devices", b"read_ahead")):
-            continue
-        if row.strip():
-            section.append(row)
-        elif section:
-            yield _array(section)
+        if section and (not row.strip() or not row[:1].isspace()):
+            yield section, True
             section = []
+        if row.strip() and not row.startswith(_NO_ARRAY):
+            section.append(row)
     if section:
-        raise unreadable(section[0])
+        yield section, False
 
 
-def _array(section: list[bytes]) -> Array:
+def _array(section: list[bytes]) -> Array | None:
+    """Return the array that a section describes; None where it makes no sense."""
     # An array without disks has no second line.
     head, status, *details = section if len(section) > 1 else [section[0], b"0 blocks"]
     name, colon, words = head.partition(b" : ")
     size, unit, layout = status.strip().partition(b" blocks")
-    if not (colon and words.strip() and unit and size.isdigit()):
-        raise unreadable(head)
+    if not (colon and words.strip() and unit and is_number(size)):
+        return None
     state = text(words.split()[0])
-    active, required = _disks(state, words, layout)
-    blocks = synced = int(size)
+    disks = _disks(state, words, layout)
+    blocks = int(size)
+    synced: int | None = blocks
     for detail in details:
         if found := _ACTION.search(detail):
             state = _ACTIONS[found[1]]
             synced = _progress(found[2])
+    if disks is None or synced is None:
+        return None
     failed, spare = words.count(b"(F)"), words.count(b"(S)")
-    return Array(text(name), state, active, required, failed, spare, blocks, synced)
+    return Array(text(name), state, *disks, failed, spare, blocks, synced)
 
 
-def _progress(told: bytes) -> int:
+def _progress(told: bytes) -> int | None:
     """Return the blocks that are done; 0 where the action waits, as in `resync=DELAYED`."""
     if found := _PROGRESS.search(told):
         return int(found[1])
-    if not told.isupper():
-        raise unreadable(told)
-    return 0
+    return 0 if told.isupper() else None
 
 
-def _disks(state: str, words: bytes, layout: bytes) -> tuple[int, int]:
-    """Return how many disks are active, and how many there should be."""
+def _disks(state: str, words: bytes, layout: bytes) -> tuple[int, int] | None:
+    """Return how many disks are active, and how many there should be; None where that is not known."""
     if state == "inactive":
         return 0, 0
     if found := _DISKS.search(layout):
         return int(found[2]), int(found[1])
+    if not _REDUNDANT.isdisjoint(words.split()):
+        return None
     # Without redundancy an array that is active has all of its disks.
     disks = words.count(b"[")
     return disks, disks

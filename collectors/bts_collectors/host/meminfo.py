@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
@@ -37,7 +37,8 @@ class Meminfo(Subsystem):
                 if metric is None:
                     template = self.count if unit == 1 else self.bytes_
                     metric = metrics[field, unit] = template.of(_spelled(field))
-                scrape.emit(metric, value)
+                if 0 <= value < MOST:
+                    scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int, int]]:

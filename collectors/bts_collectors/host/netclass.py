@@ -7,14 +7,17 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import text
+from bts_collectors.host._files import known, text
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import with_room
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
+#: A speed that means that the driver knows none: -1 as a number of 16 bits.
+_UNKNOWN_SPEED = 65535
 _BYTES_PER_MEGABIT = 1_000_000 // 8
 #: Devices whose files stay open between scrapes; there are 22 of each.
 _KEPT_OPEN = 6
@@ -113,7 +116,7 @@ class Netclass(Subsystem):
 
     def _entries(self) -> list[tuple[str, int]]:
         try:
-            with os.scandir(self._folder) as entries:
+            with with_room(os.scandir, self._folder) as entries:
                 found = [(entry.name, entry.inode()) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
@@ -131,18 +134,23 @@ class Netclass(Subsystem):
         self, name: str, flags: bytes | None, *others: bytes | None
     ) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
         """Yield what the content of a device's files means."""
-        number = parse_number(flags)
-        if number is None:
+        if flags is None:
             return  # a file such as bonding_masters, or the device has just gone
+        number = parse_number(flags)
         words = [text(value or b"") for value in others[: len(_STATES)]]
         address, broadcast, duplex, operstate, alias = words
-        admin = "up" if number & _IFF_UP else "down"
+        admin = "" if number is None else "up" if number & _IFF_UP else "down"
         yield self.up, (name,), int(operstate == "up")
         yield self.info, (name, address, broadcast, duplex, operstate, admin, alias), 1
-        yield self.flags, (name,), number
-        for (_, metric, factor), content in zip(self.fields, others[len(_STATES) :], strict=True):
+        if number is not None:
+            yield self.flags, (name,), number
+        for (file, metric, factor), content in zip(
+            self.fields, others[len(_STATES) :], strict=True
+        ):
             value = parse_number(content)
-            if value is not None:
+            if value is None or known(value) is None:
+                continue
+            if file != "speed" or value != _UNKNOWN_SPEED:
                 yield metric, (name,), value * factor
 
 

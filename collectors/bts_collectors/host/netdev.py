@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host._files import TABLE, lines, read_number, text, unreadable
+from bts_collectors.host._files import DIGITS, MOST, TABLE, lines, read_number, text, unreadable
 from bts_collectors.host._filters import Filter, check_exclusive
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
@@ -70,7 +70,8 @@ class Netdev(Subsystem):
         with self._file as content:
             for device, values in parse(content, self._wanted):
                 for metric, value in zip(self.columns, values, strict=True):
-                    scrape.emit(metric, value, device)
+                    if value < MOST:
+                        scrape.emit(metric, value, device)
                 unhandled = read_number(f"{self._devices}/{device}/statistics/rx_nohandler")
                 if unhandled is not None:
                     scrape.emit(self.nohandler, unhandled, device)
@@ -94,12 +95,10 @@ def parse(
         device = text(name.strip())
         if not wanted(device):
             continue
-        try:
-            values = list(map(int, rest.split()))
-        except ValueError:
-            values = []
-        if len(values) == len(_HEADER) - 1:
-            yield device, values
+        words = rest.split()
+        sound = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
+        if sound and max(map(len, words)) <= DIGITS:
+            yield device, list(map(int, words))
         else:
             bad = bad or line
     if bad is not None:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._pairs import Pairs
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Kind, Metric, NothingToRead, Scrape, Template
+from bts_exporter import CollectorConfig, Kind, Metric, Scrape, Template
 
 _FIELDS = re.compile(
     r"^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)"
@@ -33,10 +34,9 @@ class NetstatConfig(Paths, frozen=True):
 
 
 class _Heading(NamedTuple):
-    """The heading of a table: how many words it has, the first of them, and the wanted columns."""
+    """The heading of a table: how many words it has, and the wanted columns."""
 
     size: int
-    protocol: list[bytes]
     wanted: list[tuple[int, Metric]]
 
 
@@ -64,41 +64,44 @@ class Netstat(Subsystem):
         #: What a table's heading means, which is the same at each scrape.
         self._headings: dict[bytes, _Heading] = {}
         self._pairs = Pairs(self._metric_of)
+        #: The one that may be below 0: -1 for connections without a limit.
+        self._most = self.field.of("Tcp_MaxConn")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters that are wanted."""
-        absent: list[NothingToRead] = []
+        parts = Parts()
         for file in self._tables:
-            try:
-                with file as content:
-                    self._collect_table(scrape, content)
-            except NothingToRead as error:
-                absent.append(error)
-        if len(absent) == len(self._tables):
-            raise absent[0]
-        try:
-            with self._list as content:
-                self._pairs.emit(scrape, content)
-        except NothingToRead:  # no IPv6
-            return
+            with parts, file as content:
+                self._collect_table(scrape, content)
+        with parts, self._list as content:  # absent without IPv6
+            self._pairs.emit(scrape, content)
+        parts.check()
 
     def _collect_table(self, scrape: Scrape, content: bytes) -> None:
+        bad: bytes | None = None
         for words, line in pairs_of_lines(content):
             heading = self._headings.get(words)
             if heading is None:
                 heading = self._headings[words] = self._understood(words)
             values = line.split()
-            if len(values) != heading.size or values[:1] != heading.protocol:
-                raise unreadable(line)
+            if len(values) != heading.size:
+                bad = bad or line
+                continue
             for column, metric in heading.wanted:
-                scrape.emit(metric, int(values[column]))
+                value = values[column]
+                if not value.removeprefix(b"-").isdigit() or len(value) > DIGITS:
+                    bad = bad or line
+                elif metric is self._most or 0 <= int(value) < MOST:
+                    scrape.emit(metric, int(value))
+        if bad is not None:
+            raise unreadable(bad)
 
     def _understood(self, words: bytes) -> _Heading:
         names = words.split()
         protocol = names[0].rstrip(b":") if names else b""
         found = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
         wanted = [(column, metric) for column, metric in found[1:] if metric is not None]
-        return _Heading(len(names), names[:1], wanted)
+        return _Heading(len(names), wanted)
 
     def _metric_of(self, field: bytes) -> Metric | None:
         # Ip6InReceives is InReceives of Ip6.
@@ -113,11 +116,23 @@ class Netstat(Subsystem):
 
 
 def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield `(heading, values)`, both of which begin with the protocol; ValueError for half a pair."""
-    found = lines(content)
-    if not found or len(found) % 2:
-        raise unreadable(found[-1] if found else b"")
-    return zip(found[::2], found[1::2], strict=True)
+    """Yield `(heading, values)`, both of which begin with the protocol.
+
+    ValueError at the end, for the first line that is not one of such a pair.
+    """
+    heading: bytes | None = None
+    bad = None if content else b""
+    for line in lines(content):
+        if heading is not None and heading.split(b" ", 1)[0] == line.split(b" ", 1)[0]:
+            yield heading, line
+            heading = None
+        else:
+            bad = heading if bad is None else bad
+            heading = line
+    if bad is None:
+        bad = heading
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Netstat

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 
-from bts_collectors.host._devices import devices
+from bts_collectors.host._devices import devices, entries
 from bts_collectors.host._files import read_number, read_value, text
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -67,11 +66,7 @@ class Nvme(Subsystem):
             files = ("firmware_rev", "model", "serial", "state", "cntlid")
             values = [text(read_value(f"{folder}/{file}") or b"") for file in files]
             scrape.emit(self.info, 1, device, *values)
-            try:
-                names = sorted(os.listdir(folder))  # noqa: PTH208  # no need of Path objects
-            except FileNotFoundError:
-                continue  # pulled out
-            for name in names:
+            for name in entries(folder):
                 if found := _NAME.fullmatch(name):
                     self._emit_namespace(scrape, f"{folder}/{name}", device, found[1])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -26,6 +25,9 @@ _LABELS = (
     "version_id",
 )
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(?![0-9])")
+#: A part of a value as a shell splits it: 'literal', "with escapes", an escaped character, or other ones.
+_PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\\s]+)|(\s+)""")
+_ESCAPE = re.compile(r"""\\([\\"$`])""")
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -90,7 +92,7 @@ def parse(content: bytes) -> dict[str, str]:
     Lines that assign nothing are passed over, as a shell does with comments.
     """
     fields = {}
-    for line in text(content).splitlines():
+    for line in text(content).split("\n"):
         name, assigned, value = line.strip().partition("=")
         if assigned and _FIELD.fullmatch(name):
             fields[name.lower()] = _unquoted(value)
@@ -101,10 +103,21 @@ def parse(content: bytes) -> dict[str, str]:
 
 def _unquoted(value: str) -> str:
     """Return a value as a shell would read it; as it stands where a shell could not."""
-    try:
-        return " ".join(shlex.split(value))
-    except ValueError:
-        return value
+    read, end = [], 0
+    for found in _PART.finditer(value):
+        literal, escaped, character, plain, space = found.groups()
+        if found.start() != end:
+            return value  # a quotation mark without its end, or a backslash
+        if plain is not None and plain.startswith("#") and value[end - 1 : end].isspace():
+            break  # a comment
+        if escaped is not None:
+            escaped = _ESCAPE.sub(r"\1", escaped)
+        read.append(literal or escaped or character or plain or (" " if space else ""))
+        end = found.end()
+    else:
+        if end != len(value):
+            return value
+    return "".join(read).rstrip(" ")
 
 
 COLLECTOR = OperatingSystem

@@ -92,6 +92,19 @@ _TENTHS = {
 }
 
 
+#: Files that may be below 0, besides those of a temperature: what flows out of a battery.
+_SIGNED = ("current_", "power_now")
+
+#: Tenths of a degree at which there is no temperature: batteries say 0 K where they know none.
+_ABSOLUTE_ZERO = -2731
+
+#: All bits of a number of 16 or 32 bits, as they are or as drivers scale them: from milli to micro, or from
+#: minutes to seconds.
+_UNKNOWN = frozenset(
+    number * factor for number in (2**16 - 1, 2**32 - 1) for factor in (1, 60, 1000)
+)
+
+
 class PowersupplySettings(CollectorConfig, frozen=True):
     """Settings of `powersupplyclass`."""
 
@@ -151,8 +164,15 @@ class Powersupplyclass(Subsystem):
             for metrics, unit in ((self.whole, 1), (self.millionths, 1e6), (self.tenths, 10)):
                 for file, metric in metrics.items():
                     value = read_integer(f"{folder}/{file}")
-                    if value is not None:
+                    if value is not None and not _is_unknown(file, value):
                         scrape.emit(metric, value / unit, supply)
+
+
+def _is_unknown(file: str, value: int) -> bool:
+    """Return whether a number says that the supply knows none."""
+    if file.startswith("temp"):
+        return value in _UNKNOWN or value <= _ABSOLUTE_ZERO
+    return value in _UNKNOWN or (value < 0 and not file.startswith(_SIGNED))
 
 
 COLLECTOR = Powersupplyclass

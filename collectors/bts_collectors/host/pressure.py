@@ -6,8 +6,9 @@ import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import AT_ONCE, lines, unreadable
+from bts_collectors.host._files import AT_ONCE, is_number, lines, naming, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
 
@@ -56,40 +57,41 @@ class Pressure(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the stalls that this kernel accounts for."""
-        found = [self._emit(scrape, what, file) for what, file in self._files]
-        if not any(found):
-            msg = f"{self._folder} is absent, or switched off (psi=0)"
-            raise NothingToRead(msg)
+        parts = Parts()
+        for what, file in self._files:
+            with parts:
+                self._emit(scrape, what, file)
+        parts.check()
 
-    def _emit(self, scrape: Scrape, what: str, file: KernelFile) -> bool:
+    def _emit(self, scrape: Scrape, what: str, file: KernelFile) -> None:
         try:
-            with file as content:
-                # The one line of irq has no end on some kernels.
-                stalls = list(parse(content if what != "irq" else content.rstrip() + b"\n"))
-        except NothingToRead:
-            return False
+            content = file.read()
         except OSError as error:
-            if error.errno == errno.ENOTSUP:  # switched off
-                return False
+            if error.errno == errno.ENOTSUP:
+                msg = f"{file.path} is switched off (psi=0)"
+                raise NothingToRead(msg) from error
             raise
-        for share, seconds in stalls:
-            metric = self.stalls.get((what, share))
-            if metric is not None:
-                scrape.emit(metric, seconds)
-        return True
+        with naming(file.path):
+            # The one line of irq has no end on some kernels.
+            for share, seconds in parse(content if what != "irq" else content.rstrip() + b"\n"):
+                metric = self.stalls.get((what, share))
+                if metric is not None:
+                    scrape.emit(metric, seconds)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, float]]:
-    """Yield `(some or full, seconds)` of each line; ValueError for one without a total."""
+    """Yield `(some or full, seconds)` of each line; ValueError at the end, for the first without a total."""
     rows = lines(content)
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
     for line in rows:
         share, _, rest = line.partition(b" ")
         _, found, total = rest.rpartition(b"total=")
-        if not found or not total.isdigit():
-            raise unreadable(line)
-        yield share, int(total) / _MICROSECONDS
+        if not found or not is_number(total):
+            bad = bad or line
+        else:
+            yield share, int(total) / _MICROSECONDS
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Pressure

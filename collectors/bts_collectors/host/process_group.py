@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 import threading
+from contextlib import suppress
 from functools import cached_property
 
 import msgspec
 
 from bts_collectors.host._files import lines, naming, read, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import close_file, open_file, room, with_room
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._tasks import GONE, Stat, hidden, parse_stat, pids, read_content, read_stat
 from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
@@ -133,8 +136,11 @@ class _Candidate:
     @cached_property
     def cmdline(self) -> str:
         """Return the command with its arguments; empty for threads of the kernel."""
-        with open(f"{self._folder}/cmdline", "rb") as file:  # noqa: PTH123  # no need of a Path
-            return text(file.read(_CMDLINE_SIZE).replace(b"\0", b" ").rstrip(b" "))
+        descriptor = open_file(f"{self._folder}/cmdline")
+        try:
+            return text(os.read(descriptor, _CMDLINE_SIZE).replace(b"\0", b" ").rstrip(b" "))
+        finally:
+            close_file(descriptor)
 
     @cached_property
     def user(self) -> str:
@@ -204,17 +210,21 @@ class ProcessGroup(Subsystem):
         if not self._totals:
             msg = "no process_group.groups are set"
             raise NothingToRead(msg)
-        content = read(self._stat)
-        with naming(self._stat):
-            booted = parse_boot_time(content)
+        parts = Parts()
+        booted = None
+        with parts:
+            content = read(self._stat)
+            with naming(self._stat):
+                booted = parse_boot_time(content)
         with self._lock:
-            usages = self._scan()
+            usages = self._scan(parts)
             for group, totals in self._totals.items():
                 self._emit_totals(scrape, group, totals)
         for group, usage in usages.items():
             self._emit_usage(scrape, group, usage, booted)
+        parts.check()
 
-    def _scan(self) -> dict[str, _Usage]:
+    def _scan(self, parts: Parts) -> dict[str, _Usage]:
         """Look at the processes, and return what each group has now."""
         found = pids(self.config.procfs)
         if read_stat(f"{self.config.procfs}/1") is None:
@@ -226,14 +236,13 @@ class ProcessGroup(Subsystem):
         users = self._users()
         usages = {group: _Usage() for group in self._totals}
         self._scans += 1
-        self._room = _most_open() - sum(p.file is not None for p in self._known.values())
+        kept = sum(process.file is not None for process in self._known.values())
+        self._room = min(_most_open() - kept, room())
         for pid, inode in found.items():
             process = self._known.get(pid)
             if process is None or process.group is not None or self._is_due(process, inode):
-                try:
+                with parts, suppress(*GONE, NothingToRead):
                     self._look(pid, inode, users, usages)
-                except (*GONE, NothingToRead):
-                    continue
         for pid in self._known.keys() - found.keys():
             del self._known[pid]
         return usages
@@ -338,14 +347,14 @@ class ProcessGroup(Subsystem):
         if totals.written_bytes is not None:
             scrape.emit(self.written_bytes, totals.written_bytes, group)
 
-    def _emit_usage(self, scrape: Scrape, group: str, usage: _Usage, booted: int) -> None:
+    def _emit_usage(self, scrape: Scrape, group: str, usage: _Usage, booted: int | None) -> None:
         scrape.emit(self.processes, usage.processes, group)
         scrape.emit(self.threads, usage.threads, group)
         scrape.emit(self.memory, usage.resident_pages * os.sysconf("SC_PAGE_SIZE"), group)
         scrape.emit(self.hidden, usage.hidden, group)
         if usage.open_fds is not None or not usage.processes:
             scrape.emit(self.fds, usage.open_fds or 0, group)
-        if usage.oldest is not None:
+        if usage.oldest is not None and booted is not None:
             started = booted + usage.oldest / os.sysconf("SC_CLK_TCK")
             scrape.emit(self.oldest, started, group)
 
@@ -374,7 +383,7 @@ def _open_fds(folder: str) -> int:
     """Return how many files a process has open; PermissionError from kernels before 6.2."""
     path = f"{folder}/fd"
     # From then on the size of the folder is their number, which anybody may know.
-    return os.stat(path).st_size or len(os.listdir(path))  # noqa: PTH116, PTH208  # cheaper
+    return os.stat(path).st_size or len(with_room(os.listdir, path))  # noqa: PTH116  # cheaper
 
 
 def parse_boot_time(content: bytes) -> int:

@@ -7,9 +7,11 @@ from collections import Counter
 
 from bts_collectors.host._files import AT_ONCE, text
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import with_room
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._sysctl import read_sysctl
-from bts_collectors.host._tasks import States, hidden, pids
+from bts_collectors.host._tasks import GONE, States, hidden, pids
 from bts_exporter import CollectorConfig, Scrape, gauge
 
 
@@ -63,38 +65,48 @@ class Processes(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit limits, which nobody hides, and numbers."""
+        parts = Parts()
         for file, metric in self._limits:
-            scrape.emit(metric, read_sysctl(file))
+            with parts:
+                scrape.emit(metric, read_sysctl(file))
+        with parts:
+            self._emit_numbers(scrape, parts)
+        parts.check()
+
+    def _emit_numbers(self, scrape: Scrape, parts: Parts) -> None:
         procfs, limit = self.config.procfs, self.config.settings.scan_limit
         found = pids(procfs)
         few = len(found) <= limit
-        stats = self._processes.read([f"{procfs}/{pid}" for pid in (found if few else ("1",))])
+        folders = [f"{procfs}/{pid}" for pid in (found if few else ("1",))]
+        stats = self._processes.read(folders, parts)
         if all(folder != f"{procfs}/1" for folder, _, _ in stats):
             raise hidden(procfs)
         scrape.emit(self.pids, len(found))
         if few:
-            self._emit_states(scrape, stats)
+            self._emit_states(scrape, stats, parts)
 
-    def _emit_states(self, scrape: Scrape, stats: list[tuple[str, bytes, int]]) -> None:
+    def _emit_states(
+        self, scrape: Scrape, stats: list[tuple[str, bytes, int]], parts: Parts
+    ) -> None:
         for state, count in Counter([state for _, state, _ in stats]).items():
             scrape.emit(self.states, count, text(state))
         threads = sum([threads for _, _, threads in stats])
         scrape.emit(self.threads, threads)
         if threads <= self.config.settings.scan_limit:
-            for state, count in self._thread_states(stats).items():
+            for state, count in self._thread_states(stats, parts).items():
                 scrape.emit(self.thread_states, count, text(state))
 
-    def _thread_states(self, stats: list[tuple[str, bytes, int]]) -> Counter[bytes]:
+    def _thread_states(self, stats: list[tuple[str, bytes, int]], parts: Parts) -> Counter[bytes]:
         # The state of a process is that of its first thread, and most have no other.
         tasks = [task for folder, _, threads in stats if threads != 1 for task in _others(folder)]
-        return Counter([state for _, state, _ in [*stats, *self._threads.read(tasks)]])
+        return Counter([state for _, state, _ in [*stats, *self._threads.read(tasks, parts)]])
 
 
 def _others(folder: str) -> list[str]:
     """Return the folders of the threads of a process, without its first one."""
     try:
-        tasks = os.listdir(f"{folder}/task")  # noqa: PTH208  # no need of Path objects
-    except OSError:  # the process has ended
+        tasks = with_room(os.listdir, f"{folder}/task")
+    except GONE:  # the process has ended
         return []
     first = folder.rpartition("/")[2]
     return [f"{folder}/task/{task}" for task in tasks if task != first]

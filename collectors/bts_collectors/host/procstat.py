@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host._files import AT_ONCE, lines, unreadable
+from bts_collectors.host._files import AT_ONCE, MOST, is_number, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
@@ -90,15 +90,22 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
             continue
         try:
             if field == b"softirq":
-                yield field, list(map(int, rest.split()))
+                yield field, list(map(_count, rest.split()))
             else:
                 # Behind the total of intr there are thousands of numbers on some machines.
-                yield field, [int(rest.split(b" ", 1)[0])]
+                yield field, [_count(rest.split(b" ", 1)[0])]
             found = True
         except ValueError:
             bad = bad or line
     if bad is not None or not found:
         raise unreadable(content if bad is None else bad)
+
+
+def _count(word: bytes) -> int:
+    """Return a number that is not negative; ValueError for others, which some broken kernels print."""
+    if not is_number(word) or int(word) >= MOST:
+        raise unreadable(word)
+    return int(word)
 
 
 COLLECTOR = Stat

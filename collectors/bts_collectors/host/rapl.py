@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from bts_collectors.host._devices import devices
-from bts_collectors.host._files import naming, read, read_value, text, unreadable
+from bts_collectors.host._files import is_number, naming, read, read_value, text, unreadable
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Kind, NothingToRead, Scrape, Template
 
 _MICROJOULES = 1e6
+
+#: What drivers say of a zone that the hardware does not count.
+_NO_COUNTER = frozenset((errno.EINVAL, errno.ENODATA, errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP))
 
 #: `package-0`: the number is the index of those that share the name.
 _NUMBERED = re.compile(r"([^-]*)-(\d{1,9})")
@@ -35,7 +40,7 @@ class Rapl(Subsystem):
         self._folder = f"{config.sysfs}/class/powercap"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counter of each zone; NothingToRead where only root may see them."""
+        """Emit the counter of each zone that can be read; NothingToRead where none can."""
         found = (
             (f"{self._folder}/{z}", read_value(f"{self._folder}/{z}/name"))
             for z in devices(self._folder)
@@ -44,20 +49,29 @@ class Rapl(Subsystem):
         if not zones:
             msg = f"{self._folder} has no zones"
             raise NothingToRead(msg)
+        parts = Parts()
         for path, name, index in zones:
-            energy = _microjoules(f"{path}/energy_uj") / _MICROJOULES
-            scrape.emit(self.joules.of(_NO_LETTER.sub("_", name)), energy, index, path)
+            with parts:
+                energy = _microjoules(f"{path}/energy_uj") / _MICROJOULES
+                scrape.emit(self.joules.of(_NO_LETTER.sub("_", name)), energy, index, path)
+        parts.check()
 
 
 def _microjoules(path: str) -> int:
+    """Return what a zone's counter says; NothingToRead where it says nothing to us, or at all."""
     try:
         content = read(path).strip()
     except PermissionError:
         # Since it tells what is being computed (CVE-2020-8694).
         msg = f"{path} is for root alone: give CAP_DAC_READ_SEARCH to have it"
         raise NothingToRead(msg) from None
+    except OSError as error:
+        if error.errno not in _NO_COUNTER:
+            raise
+        msg = f"{path}: {error.strerror}"
+        raise NothingToRead(msg) from None
     with naming(path):
-        if not content.isdigit():
+        if not is_number(content):
             raise unreadable(content)
         return int(content)
 

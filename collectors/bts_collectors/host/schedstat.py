@@ -49,16 +49,21 @@ class Schedstat(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int, int, int]]:
-    """Yield `(cpu, ns run, ns waited, time slices)`; ValueError for another line of a CPU, or none."""
+    """Yield `(cpu, ns run, ns waited, time slices)`.
+
+    ValueError at the end, for the first line of a CPU that has another format, or when there is none.
+    """
     rows = [line.split() for line in lines(content) if line.startswith(b"cpu")]
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
     for fields in rows:
         cpu, counts = fields[0][3:], fields[7:_FIELDS]
         if len(counts) < _COUNTS or not all(map(_COUNT.fullmatch, (cpu, *counts))):
-            raise unreadable(b" ".join(fields))
+            bad = bad or b" ".join(fields)
+            continue
         running, waiting, timeslices = map(int, counts)
         yield text(cpu), running, waiting, timeslices
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Schedstat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host._files import naming, read, read_value, unreadable
+from bts_collectors.host._files import naming, read, read_optional, unreadable
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -34,15 +34,16 @@ class Selinux(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit whether SELinux is on, and its modes; nothing to read without /sys/fs."""
-        configured = parse(read_value(self._settings) or b"")
+        configured = parse(read_optional(self._settings) or b"")
         if configured is not None:
             scrape.emit(self.configured, configured)
         try:
             enforce = read(self._enforce).strip()
         except NothingToRead:
-            if not os.path.isdir(self._folder):  # noqa: PTH112  # no need of a Path
+            if os.path.isdir(self._folder):  # noqa: PTH112  # no need of a Path
+                scrape.emit(self.enabled, 0)
+            elif configured is None:
                 raise
-            scrape.emit(self.enabled, 0)
             return
         scrape.emit(self.enabled, 1)
         with naming(self._enforce):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host._files import AT_ONCE, lines, text, unreadable
+from bts_collectors.host._files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_exporter import Kind, NothingToRead, Scrape, Template
+from bts_exporter import Kind, Scrape, Template
 
 
 class Sockstat(Subsystem):
@@ -31,16 +32,12 @@ class Sockstat(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
-        absent = []
-        for file in self._files:
-            try:
-                with file as content:
-                    for field, value in parse(content):
-                        self._emit(scrape, field, value)
-            except NothingToRead as error:  # no IPv6, or no IPv4
-                absent.append(error)
-        if len(absent) == len(self._files):
-            raise absent[0]
+        parts = Parts()
+        for file in self._files:  # one is absent without IPv6, or without IPv4
+            with parts, file as content:
+                for field, value in parse(content):
+                    self._emit(scrape, field, value)
+        parts.check()
 
     def _emit(self, scrape: Scrape, field: str, value: int) -> None:
         scrape.emit(self.field.of(field), value)
@@ -50,19 +47,26 @@ class Sockstat(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield `(protocol_name, number)`; ValueError for a line that is no protocol with pairs."""
+    """Yield `(protocol_name, number)`; those below 0, of which the kernel lost count, are left out.
+
+    ValueError at the end, for the first line that is not a protocol with pairs.
+    """
     rows = lines(content)
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
     for line in rows:
         protocol, colon, rest = text(line).partition(": ")
         words = rest.split()
         if not (line.isascii() and colon and f"{protocol}_".isidentifier()) or len(words) % 2:
-            raise unreadable(line)
+            bad = bad or line
+            continue
         for name, value in zip(words[::2], words[1::2], strict=True):
-            if not name.isidentifier():
-                raise unreadable(line)
-            yield f"{protocol}_{name}", int(value)
+            number = value.removeprefix("-")
+            if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
+                bad = bad or line
+            elif number == value and int(value) < MOST:
+                yield f"{protocol}_{name}", int(value)
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = Sockstat

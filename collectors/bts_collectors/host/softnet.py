@@ -9,6 +9,10 @@ from bts_collectors.host._kernelfile import KernelFile
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter, gauge
 
+#: The oldest kernel has so many columns.
+_LEAST_COLUMNS = 9
+#: Of 64 bits.
+_HEX_DIGITS = 16
 _BACKLOG_COLUMN, _CPU_COLUMN = 11, 12
 _CPU = ("cpu",)
 _SOURCE = "(/proc/net/softnet_stat, column"
@@ -77,7 +81,7 @@ class Softnet(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(cpu, numbers)` of each line, at least nine; ValueError for another line.
+    """Yield `(cpu, numbers)` of each line, at least nine; ValueError at the end, for the first odd line.
 
     Kernels from 5.10 on say which CPU it is, since those offline are left out. Those before count
     no backlog: it is 0 for them, as in the anchor, on whose dashboards the panel would be empty.
@@ -86,17 +90,30 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
     last = content.rpartition(b"\n")[2]
     if rows and len(last) == len(rows[0]):  # all are of one length: its end alone is missing
         rows.append(last)
-    if not rows:
-        raise unreadable(content)
+    bad = None if rows else content
     for position, line in enumerate(rows):
-        words = line.split()
-        if len(words) < 9 or not b"".join(words).isalnum():  # noqa: PLR2004  # of the oldest kernel
-            raise unreadable(line)
-        numbers = [int(word, 16) for word in words]
+        numbers = _numbers(line)
+        if len(numbers) < _LEAST_COLUMNS:
+            bad = bad or line
+            continue
         cpu = numbers[_CPU_COLUMN] if len(numbers) > _CPU_COLUMN else position
         if len(numbers) == _BACKLOG_COLUMN:
             numbers.append(0)
         yield str(cpu), numbers
+    if bad is not None:
+        raise unreadable(bad)
+
+
+def _numbers(line: bytes) -> list[int]:
+    """Return the numbers of a line; none where a word is not a number."""
+    words = line.split()
+    # Neither a sign nor an underscore.
+    if not b"".join(words).isalnum() or max(map(len, words)) > _HEX_DIGITS:
+        return []
+    try:
+        return [int(word, 16) for word in words]
+    except ValueError:
+        return []
 
 
 COLLECTOR = Softnet

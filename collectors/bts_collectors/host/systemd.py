@@ -190,8 +190,12 @@ class Systemd(Subsystem):
         version = str(bus.manager("Version"))
         if found := _VERSION.search(version):
             scrape.emit(self.version, float(found[0]), version)
-        scrape.emit(self.running, int(bus.manager("SystemState") == "running"))
-        scrape.emit(self.virtualization, 1, str(bus.manager("Virtualization") or "none"))
+        state = bus.manager("SystemState")
+        if state is not None:
+            scrape.emit(self.running, int(state == "running"))
+        virtualization = bus.manager("Virtualization")
+        if virtualization is not None:
+            scrape.emit(self.virtualization, 1, str(virtualization or "none"))
 
     def _emit_states(self, scrape: Scrape, bus: Bus, units: list[Unit]) -> None:
         typed = [unit for unit in units if unit.kind in _TYPED]

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from bts_collectors.host._openfiles import with_room
 from bts_collectors.host._subsystem import Subsystem
 from bts_exporter import NothingToRead, Scrape, TargetError, gauge
 
@@ -96,7 +97,7 @@ def _ask(seconds: float) -> Iterator[tuple[int, int, int]]:
 
 def _connect() -> socket.socket:
     try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
+        return with_room(socket.socket, socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     except AttributeError:
         msg = "netlink is absent: this is no Linux"
         raise NothingToRead(msg) from None

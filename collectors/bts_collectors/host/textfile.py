@@ -7,7 +7,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
+from bts_collectors.host._openfiles import close_file, with_room
 from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_collectors.host._textcheck import sound
 from bts_collectors.host._textformat import Family, Sample, parse
 from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge
 
@@ -79,6 +81,8 @@ class Textfile(Subsystem):
                 problems.append(f"{path}: {error}")
             else:
                 scrape.emit(self.mtime, changed, path)
+                for family in families:
+                    problems += [f"{path}: {problem}" for problem in sound(family)]
                 yield path, families
 
 
@@ -93,7 +97,7 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
     files: dict[str, None] = {}
     for folder in folders:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208  # no need of Path objects
+            names = sorted(with_room(os.listdir, folder))
         except OSError as error:
             problems.append(f"{folder}: {error.strerror}")
         else:
@@ -104,7 +108,7 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
 def read_text(path: str) -> tuple[str, float]:
     """Return the text of a file and when it had changed; ValueError where it is no file or no text."""
     # A pipe without a writer would hold us for ever.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = with_room(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -113,7 +117,7 @@ def read_text(path: str) -> tuple[str, float]:
         with open(descriptor, "rb", closefd=False) as file:  # not by its path
             return file.read().decode(), status.st_mtime
     finally:
-        os.close(descriptor)
+        close_file(descriptor)
 
 
 def merged(files: Iterable[tuple[str, list[Family]]], problems: list[str]) -> list[Family]:

@@ -12,7 +12,7 @@ _COOLER = "cooling_device"
 _COOLER_LABELS = ("name", "type")
 _MILLIDEGREES = 1000
 
-#: Below it there is no temperature: drivers say -274000 where they know none.
+#: There is no temperature so low: drivers say -274000 where they know none.
 _ABSOLUTE_ZERO = -273150
 
 
@@ -57,7 +57,7 @@ class ThermalZone(Subsystem):
             raise NothingToRead(msg)
         for folder, number, kind in zones:
             temperature = read_integer(f"{folder}/temp")
-            if temperature is not None and temperature >= _ABSOLUTE_ZERO:
+            if temperature is not None and temperature > _ABSOLUTE_ZERO:
                 scrape.emit(self.temperature, temperature / _MILLIDEGREES, number, kind)
         for folder, number, kind in coolers:
             for file, metric in self.states:

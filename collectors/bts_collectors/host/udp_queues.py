@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from bts_collectors.host._files import TABLE, lines, unreadable
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import Scrape, gauge
 
-#: Position of the column `tx_queue:rx_queue`.
-_QUEUES = 4
+#: A line as far as its fifth column, `tx_queue:rx_queue`.
+_QUEUES = re.compile(rb"\s*(?:\S+\s+){4}([0-9A-Fa-f]{1,16}):([0-9A-Fa-f]{1,16})\s")
 
 
 class UdpQueues(Subsystem):
@@ -31,36 +35,45 @@ class UdpQueues(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the bytes by direction and version of IP."""
-        absent = []
+        parts = Parts()
         for version, file in self._files:
-            try:
-                with file as content:
-                    sent, received = parse(content)
-            except NothingToRead as error:
-                absent.append(error)
-                continue
+            with parts, file as content:
+                self._emit(scrape, version, content)
+        parts.check()
+
+    def _emit(self, scrape: Scrape, version: str, content: bytes) -> None:
+        sockets = parse(content)
+        sent = received = 0
+        try:
+            for to_send, to_read in sockets:
+                sent += to_send
+                received += to_read
+        finally:
             scrape.emit(self.queues, sent, "tx", version)
             scrape.emit(self.queues, received, "rx", version)
-        if len(absent) == len(self._files):
-            raise absent[0]
 
 
-def parse(content: bytes) -> tuple[int, int]:
-    """Return the sums of `(tx_queue, rx_queue)`; ValueError where it is no such table."""
-    sent = received = 0
+def parse(content: bytes) -> Iterator[tuple[int, int]]:
+    """Return tx_queue and rx_queue of each socket; ValueError for another table.
+
+    They end with a ValueError for the first line that makes no sense.
+    """
     header, *rows = lines(content) or [b""]
     if b"tx_queue" not in header:
         raise unreadable(header)
+    return _sockets(rows)
+
+
+def _sockets(rows: list[bytes]) -> Iterator[tuple[int, int]]:
+    bad: bytes | None = None
     for line in rows:
-        columns = line.split(None, _QUEUES + 1)
-        if len(columns) <= _QUEUES:
-            raise unreadable(line)
-        to_send, _, to_read = columns[_QUEUES].partition(b":")
-        if not (to_send.isalnum() and to_read.isalnum()):  # no sign, no underscore
-            raise unreadable(line)
-        sent += int(to_send, 16)
-        received += int(to_read, 16)
-    return sent, received
+        found = _QUEUES.match(line)
+        if found is None:
+            bad = bad or line
+        else:
+            yield int(found[1], 16), int(found[2], 16)
+    if bad is not None:
+        raise unreadable(bad)
 
 
 COLLECTOR = UdpQueues

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bts_collectors.host._devices import devices, read_integer
-from bts_collectors.host._files import read_value, text
+from bts_collectors.host._devices import devices
+from bts_collectors.host._files import read_number, read_value, text
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Metric, Scrape, gauge
 
@@ -46,7 +46,7 @@ class Watchdog(Subsystem):
             values = [text(read_value(f"{folder}/{file}") or b"") for file in _TEXTS]
             scrape.emit(self.info, 1, name, *values)
             for file, metric in self.numbers:
-                value = read_integer(f"{folder}/{file}")
+                value = read_number(f"{folder}/{file}")
                 if value is not None:
                     scrape.emit(metric, value, name)
 

@@ -49,7 +49,7 @@ def numbers_of_schedstat(content: bytes) -> Iterator[int]:
 
 
 PARSERS: dict[str, tuple[Callable[[bytes], Iterable[Any]], bytes]] = {
-    "udp_queues": (udp_queues.parse, UDP),
+    "udp_queues": (lambda content: [n for pair in udp_queues.parse(content) for n in pair], UDP),
     "schedstat": (numbers_of_schedstat, SCHEDSTAT),
     "conntrack": (lambda content: conntrack.parse(content).values(), CONNTRACK),
     "os": (lambda content: map(len, os_release.parse(content).values()), OS_RELEASE),

@@ -32,7 +32,7 @@ def test_no_devices(tmp_path: Path, folder: str) -> None:
     [
         (b"0", 0),
         (b"-12", -12),
-        (b"18446744073709551615", 2**64 - 1),
+        (b"18446744073709551614", 2**64 - 2),
         (b"", None),
         (None, None),
         (b"-", None),

@@ -9,6 +9,7 @@ import pytest
 from bts_collectors.host import _kernelfile
 from bts_collectors.host._files import AT_ONCE, TABLE
 from bts_collectors.host._kernelfile import KernelFile
+from bts_collectors.host._openfiles import is_kernel_made
 from bts_exporter import NothingToRead, TargetError
 
 #: A file that the kernel makes up on each Linux, with other content at each read.
@@ -101,7 +102,7 @@ def test_what_is_gone_is_looked_for_again(
     """When an open file has lost what it was of, that which has its path now is read."""
     path = tmp_path / "file"
     path.write_text("old\n")
-    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    monkeypatch.setattr(_kernelfile, "is_kernel_made", lambda _: True)
     file = KernelFile(str(path))
     file.read()
     dead = os.open(path, os.O_RDONLY)
@@ -155,3 +156,38 @@ def test_names_the_file(tmp_path: Path) -> None:
         raise ValueError("no number" if content == b"x\n" else "?")
     with pytest.raises(KeyError), file:
         raise KeyError
+
+
+@only_linux
+def test_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor whose close(2) raises is closed once: its number may be another file's by then."""
+    closed: list[int] = []
+    real = os.close
+
+    def close(descriptor: int) -> None:
+        closed.append(descriptor)
+        real(descriptor)
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    file = KernelFile(UPTIME)
+    file.read()
+    monkeypatch.setattr(os, "close", close)
+    file.close()
+    file.close()
+    del file
+
+    assert len(closed) == 1
+
+
+@only_linux
+def test_other_file_system(tmp_path: Path) -> None:
+    """Only what is on procfs, sysfs or a cgroup file system is the kernel's own."""
+    path = tmp_path / "file"
+    path.touch()
+    for name, expected in ((UPTIME, True), ("/sys/kernel", True), (str(path), False)):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            assert is_kernel_made(descriptor) is expected
+        finally:
+            os.close(descriptor)
+    assert not is_kernel_made(-1)

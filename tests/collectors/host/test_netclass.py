@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +111,7 @@ def test_both_expressions() -> None:
 
 def test_devices_that_swap_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that stay open are those of the device that has the name now."""
-    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    monkeypatch.setattr(_kernelfile, "is_kernel_made", lambda _: True)
     paths = machine(device("a", flags="0x1", mtu="1") | device("b", flags="0x1", mtu="2"))
     collector = Netclass(Netclass.Config(**paths))
     before = collect(collector)["node_network_mtu_bytes"]
@@ -129,7 +128,7 @@ def test_many_devices(
     machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many devices there are, the files of a few stay open, and all are served."""
-    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    monkeypatch.setattr(_kernelfile, "is_kernel_made", lambda _: True)
     devices = [device(f"eth{number}", flags="0x1", mtu="1500") for number in range(30)]
     collector = Netclass(Netclass.Config(**machine({k: v for d in devices for k, v in d.items()})))
 

@@ -48,7 +48,7 @@ def test_older_kernel(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """A kernel without it has nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/pressure is absent, or switched off"):
+    with pytest.raises(NothingToRead, match="/proc/pressure/cpu is absent"):
         collect(Pressure(Pressure.Config(**machine({}))))
 
 

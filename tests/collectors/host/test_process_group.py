@@ -269,7 +269,7 @@ def test_files_that_stay_open(
     tmp_path: Path,
 ) -> None:
     """The files of some members stay open, not of all; another process with an id is read anew."""
-    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    monkeypatch.setattr(_kernelfile, "is_kernel_made", lambda _: True)
     monkeypatch.setattr(process_group, "_KEPT_OPEN", 2)
     one = collector()
     for pid in range(7, 11):

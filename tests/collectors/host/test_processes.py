@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host import _kernelfile
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._tasks import States
 from bts_collectors.host.processes import Processes, ProcessesSettings
 from bts_exporter import NothingToRead, Scrape, TargetError
@@ -138,10 +139,10 @@ def test_processes_come_and_go() -> None:
     try:
         folders = [f"/proc/{sleep.pid}" for sleep in sleeps]
         known = States()
-        assert [folder for folder, _, _ in known.read(folders)] == folders
+        assert [folder for folder, _, _ in known.read(folders, Parts())] == folders
         sleeps[1].kill()
         sleeps[1].wait()
-        assert [folder for folder, _, _ in known.read(folders)] == [folders[0], folders[2]]
+        assert [folder for folder, _, _ in known.read(folders, Parts())] == [folders[0], folders[2]]
     finally:
         for sleep in sleeps:
             sleep.kill()
@@ -153,15 +154,15 @@ def test_few_files_stay_open(
     machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many processes there are, the files of the first ones alone stay open."""
-    monkeypatch.setattr(_kernelfile.os, "fstatvfs", lambda _: os.statvfs("/proc"))
+    monkeypatch.setattr(_kernelfile, "is_kernel_made", lambda _: True)
     procfs = machine({f"proc/{pid}/stat": stat("S") for pid in range(1, 301)})["procfs"]
     folders = [f"{procfs}/{pid}" for pid in range(1, 301)]
     states = States()
 
-    assert len(states.read(folders)) == 300
-    assert len(states.read(folders)) == 300
+    assert len(states.read(folders, Parts())) == 300
+    assert len(states.read(folders, Parts())) == 300
     assert 0 < opened() <= 150
-    assert states.read([]) == []
+    assert states.read([], Parts()) == []
     assert opened() == 0
 
 

@@ -151,7 +151,7 @@ def test_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_systemd_itself(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """The version is a number and a label; only without a failure the system is running."""
+    """The version is a number and a label; a property that an older systemd lacks has no series."""
     samples = ask()
 
     assert samples["node_systemd_version"] == {("252.38-1~deb12u1",): 252.38}
@@ -163,6 +163,10 @@ def test_systemd_itself(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
     assert samples["node_systemd_system_running"] == {(): 1}
     assert samples["node_systemd_virtualization_info"] == {("none",): 1}
+
+    for name in ("SystemState", "Virtualization"):
+        del bus.properties["/org/freedesktop/systemd1", name]
+    assert ask().keys() == {"node_systemd_version", "node_systemd_units", "node_systemd_unit_state"}
 
 
 def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:

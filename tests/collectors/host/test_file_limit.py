@@ -1,0 +1,92 @@
+"""A process that may open few files: files that are kept open give way to those that have to be opened."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from servers.exporter import Exporter, StartExporter
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc"),
+]
+
+SETTINGS = """\
+collectors:
+  host:
+    enable: [interrupts, cgroups]
+    process_group: {groups: [{name: all, comm: .}]}
+"""
+
+
+@contextmanager
+def files(limit: int) -> Iterator[None]:
+    """Start processes with this soft limit of open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def opened(server: Exporter) -> list[str]:
+    """Return what the exporter has open."""
+    links = Path(f"/proc/{server.popen.pid}/fd").iterdir()
+    return [str(link.readlink()) for link in links if link.is_symlink()]
+
+
+def kept(server: Exporter) -> int:
+    """Return how many kernel files the exporter keeps open."""
+    return sum(path.startswith(("/proc/", "/sys/")) for path in opened(server))
+
+
+def failed(page: str) -> list[str]:
+    """Return the collectors that failed."""
+    return [
+        sample.labels["collector"]
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "node_scrape_collector_success" and not sample.value
+    ]
+
+
+@pytest.mark.parametrize(("limit", "least"), [(64, 0), (80, 10), (128, 50), (256, 100)])
+def test_low_limit(exporter: StartExporter, limit: int, least: int) -> None:
+    """Kernel files are kept open as far as the limit leaves 64 for others; every collector succeeds."""
+    with files(limit):
+        server = exporter(SETTINGS)
+    pages = [server.get("/metrics")[1] for _ in range(3)]
+
+    assert [failed(page) for page in pages] == [[], [], []]
+    assert 'bts_process_group_processes{group="all"}' in pages[2]
+    assert least <= kept(server) <= limit - 64
+
+
+def test_too_many_open_files(exporter: StartExporter) -> None:
+    """Where nothing can be opened any more, what is kept is closed, and no collector fails."""
+    server = exporter(SETTINGS)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+
+    def page() -> str:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+
+    page()
+    before = kept(server)
+    limit = len(opened(server))
+    resource.prlimit(server.popen.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    found = failed(page())
+    after = kept(server)
+    connection.close()
+
+    assert found == []
+    assert before > 100
+    assert after == 0
