@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bts_collectors.host._files import lines, text, unreadable
+from bts_collectors.host._files import is_number, lines, text, unreadable
 from bts_exporter import Metric, Scrape
 
 #: Procedures of NFS 2 (RFC 1094), in the order of the counters of `proc2`.
@@ -39,7 +39,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
 
 def _whole_numbers(fields: Iterable[bytes]) -> Iterator[int]:
     for field in fields:
-        if not field.isdigit():
+        if not is_number(field):
             return
         yield int(field)
 

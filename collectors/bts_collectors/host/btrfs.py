@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._devices import devices, parse_integer, read_integer
+from bts_collectors.host._devices import devices, entries, parse_integer, read_integer
 from bts_collectors.host._files import lines, read_value, text
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter, gauge
@@ -135,7 +134,7 @@ class Btrfs(Subsystem):
             if field in self.commits:
                 metric, divisor = self.commits[field]
                 scrape.emit(metric, value / divisor, uuid)
-        names = _entries(f"{folder}/devices")
+        names = entries(f"{folder}/devices")
         for device in names:
             sectors = read_integer(f"{folder}/devices/{device}/size")
             if sectors is not None:
@@ -145,7 +144,7 @@ class Btrfs(Subsystem):
             self._emit_allocation(scrape, f"{folder}/allocation/{group}", uuid, group, len(names))
 
     def _emit_errors(self, scrape: Scrape, folder: str, uuid: str, names: list[str]) -> None:
-        ids = [entry for entry in _entries(folder) if entry.isdecimal()]
+        ids = [entry for entry in entries(folder) if entry.isdecimal()]
         for devid in ids:
             # The kernel says which number has which errors, and not which name a number has.
             device = names[0] if len(names) == len(ids) == 1 else f"devid {devid}"
@@ -187,13 +186,6 @@ def fields(content: bytes | None) -> Iterator[tuple[str, int]]:
         value = parse_integer(number)
         if value is not None and value >= 0:
             yield text(name), value
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  # no need of Path objects
-    except OSError:
-        return []  # an older kernel, or unmounted just now
 
 
 COLLECTOR = Btrfs

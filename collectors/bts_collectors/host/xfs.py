@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bts_collectors.host._devices import devices
-from bts_collectors.host._files import lines, naming, read_value, text, unreadable
+from bts_collectors.host._files import is_number, lines, naming, read_value, text, unreadable
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import Metric, Scrape, counter
 
@@ -69,19 +70,14 @@ class Xfs(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each mounted file system."""
-        bad: ValueError | None = None
+        parts = Parts()
         for device in devices(self._folder):
             path = f"{self._folder}/{device}/stats/stats"
             content = read_value(path)  # `stats` of /sys/fs/xfs itself is of all of them together
-            if content is None:
-                continue
-            try:
-                self._emit(scrape, device, content + b"\n")
-            except ValueError as error:
-                bad = bad or ValueError(f"{device}: {error}")
-        if bad is not None:
-            with naming(self._folder):
-                raise bad
+            if content is not None:
+                with parts, naming(path):
+                    self._emit(scrape, device, content + b"\n")
+        parts.check()
 
     def _emit(self, scrape: Scrape, device: str, content: bytes) -> None:
         for line, values in parse(content):
@@ -94,7 +90,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
     bad = None if content.strip() else b""
     for row in lines(content):
         line, *fields = row.split() or [b""]
-        if fields and all(map(bytes.isdigit, fields)):
+        if fields and all(map(is_number, fields)):
             yield text(line), list(map(int, fields))
         else:
             bad = bad or row

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host._files import lines, read, read_value, text, unreadable
+from bts_collectors.host._devices import devices, entries
+from bts_collectors.host._files import (
+    lines,
+    naming,
+    read,
+    read_optional,
+    read_value,
+    text,
+    unreadable,
+)
+from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
-from bts_exporter import Kind, NothingToRead, Scrape, TargetError, Template, gauge
+from bts_exporter import Kind, Scrape, Template, gauge
 
 #: Files of the module, and what their fields are called in metrics.
 _FILES = {
@@ -56,48 +65,39 @@ class Zfs(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the module's fields, then each pool."""
-        try:
-            names = sorted(os.listdir(self._folder))  # noqa: PTH208  # no need of Path objects
-        except (FileNotFoundError, NotADirectoryError):
-            msg = f"{self._folder} is absent"
-            raise NothingToRead(msg) from None
-        bad: str | None = None
+        names = devices(self._folder)
+        parts = Parts()
         for name in names:
-            try:
-                if name in self.fields:
+            if name in self.fields:
+                with parts, naming(f"{self._folder}/{name}"):
                     self._emit_fields(scrape, name)
-                else:
-                    self._emit_pool(scrape, name)
-            except (OSError, ValueError) as error:
-                bad = bad or f"{self._folder}/{name}: {error}"
-        if bad is not None:
-            raise TargetError(reason="protocol", message=bad)
+            else:
+                self._emit_pool(scrape, name, parts)
+        parts.check()
 
     def _emit_fields(self, scrape: Scrape, file: str) -> None:
         for field, value in parse_fields(read(f"{self._folder}/{file}")):
             scrape.emit(self.fields[file].of(field), value)
 
-    def _emit_pool(self, scrape: Scrape, pool: str) -> None:
+    def _emit_pool(self, scrape: Scrape, pool: str, parts: Parts) -> None:
         folder = f"{self._folder}/{pool}"
         state = text(read_value(f"{folder}/state") or b"").lower()
         if state in _STATES:
             for each in _STATES:
                 scrape.emit(self.state, int(each == state), pool, each)
-        try:
-            files = sorted(os.listdir(folder))  # noqa: PTH208  # no need of Path objects
-        except NotADirectoryError:
-            return  # another file of the module
-        for file in files:
+        for file in entries(folder):
+            path = f"{folder}/{file}"
             if file == "io":
-                for field, value in parse_io(read(f"{folder}/io")):
-                    scrape.emit(self.pool_io.of(field), value, pool)
+                with parts, naming(path):
+                    for field, value in parse_io(read(path)):
+                        scrape.emit(self.pool_io.of(field), value, pool)
             elif file.startswith("objset-"):
-                self._emit_dataset(scrape, f"{folder}/{file}", pool)
+                with parts, naming(path):
+                    self._emit_dataset(scrape, path, pool)
 
     def _emit_dataset(self, scrape: Scrape, path: str, pool: str) -> None:
-        try:
-            content = read(path)
-        except NothingToRead:
+        content = read_optional(path)
+        if content is None:
             return  # destroyed just now
         name = dataset_name(content)
         for field, value in parse_fields(content):
