@@ -34,7 +34,7 @@ LAYERS = (
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
     ("frames",),
     ("formats",),
-    ("connection_errors", "exchange", "listening", "plugin", "tlsconfig", "yamlfile"),
+    ("connection_errors", "exchange", "listening", "plugin", "pluginfile", "tlsconfig", "yamlfile"),
     ("connections", "errors", "lanes", "logs", "systemd", "values"),
 )
 

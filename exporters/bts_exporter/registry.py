@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from types import ModuleType
 
 import msgspec
 
+from bts_exporter import pluginfile
 from bts_exporter.adapter import adapt
 from bts_exporter.config import COMMON_KEYS
 from bts_exporter.errors import PluginError, text_of
@@ -110,9 +109,7 @@ def _load(origin: Origin) -> type[Collector]:
 
 
 def _import_file(file: Path) -> ModuleType:
-    for path in (file.parent, file):
-        _check_owner(path)
-    source = file.read_bytes()
+    source = pluginfile.read(file)
     # A file that did not change keeps its classes over a reload, and so its collectors.
     before, module = _imported.get(file, (b"", None))
     if module is not None and before == source:
@@ -124,16 +121,6 @@ def _import_file(file: Path) -> ModuleType:
     exec(compile(source, file, "exec", dont_inherit=True), vars(module))  # noqa: S102  # it is what plug-ins are for
     _imported[file] = (source, module)
     return module
-
-
-def _check_owner(path: Path) -> None:
-    found = path.stat()
-    if found.st_uid not in {0, os.geteuid()}:
-        msg = f"{path} belongs to uid {found.st_uid}: code that we run must be root's or our own"
-        raise PluginError(msg)
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        msg = f"{path} can be written by others: chmod go-w {path}"
-        raise PluginError(msg)
 
 
 def _only_collector(module: ModuleType, file: Path) -> object:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,74 +193,6 @@ def test_file_that_is_interrupted(folder: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Registry(folder).load("slow")
-
-
-def test_folder_named_as_a_file(folder: Path) -> None:
-    """What cannot be read is a broken plug-in."""
-    drop_in(folder, "spool").unlink()
-    (folder / "spool.py").mkdir(mode=0o755)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        "is broken: IsADirectoryError: [Errno 21] Is a directory: '"
-        + str(folder / "spool.py")
-        + "'"
-    )
-
-
-@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
-def test_file_that_others_can_write(folder: Path, mode: int) -> None:
-    """Code that anybody could change is not run."""
-    path = drop_in(folder, "spool")
-    path.chmod(mode)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{path} can be written by others: chmod go-w {path}"
-    )
-
-
-def test_folder_that_others_can_write(folder: Path) -> None:
-    """Who can write the folder can replace its files."""
-    drop_in(folder, "spool")
-    folder.chmod(0o777)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{folder} can be written by others: chmod go-w {folder}"
-    )
-
-
-@pytest.mark.parametrize("which", ["file", "folder"])
-def test_file_of_another_user(folder: Path, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code of another user than root and ours is not run."""
-    path = drop_in(folder, "spool")
-    belongs = path if which == "file" else folder
-    stat = Path.stat
-
-    def found(self: Path, **options: bool) -> os.stat_result:
-        result = list(stat(self, **options))
-        if self == belongs:
-            result[4] = 12345
-        return os.stat_result(result)
-
-    monkeypatch.setattr(Path, "stat", found)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{belongs} belongs to uid 12345: code that we run must be root's or our own"
-    )
-
-
-def test_file_of_our_own_or_roots(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of the process and root may provide code."""
-    drop_in(folder, "spool")
-    stat = Path.stat
-
-    def found(self: Path, **options: bool) -> os.stat_result:
-        result = list(stat(self, **options))
-        result[4] = 0 if self == folder else os.geteuid()
-        return os.stat_result(result)
-
-    monkeypatch.setattr(Path, "stat", found)
-
-    assert Registry(folder).load("spool").__name__ == "SpoolDir"
 
 
 # Installed packages
