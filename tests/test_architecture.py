@@ -35,7 +35,7 @@ LAYERS = (
     ("frames",),
     ("formats",),
     ("connection_errors", "exchange", "listening", "plugin", "pluginfile", "tlsconfig", "yamlfile"),
-    ("connections", "errors", "lanes", "logs", "systemd", "values"),
+    ("connections", "errors", "immutable", "lanes", "logs", "systemd", "values"),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.

@@ -77,6 +77,7 @@ class Assembly:
             if not hasattr(collector, "config"):
                 msg = f"type {block.kind}: __init__ must call super().__init__(config)"
                 raise PluginError(msg)
+            _check_attributes(block.kind, collector)
             place = (collector.name or block.kind, block.common.name)
             if place in taken:
                 msg = f"type {block.kind}: there is a collector {place[0]} already"
@@ -117,3 +118,14 @@ class Assembly:
                 if metric is not declared and first != owner:
                     msg = f"type {block.kind}: metric {declared.name} is one of {first} already"
                     raise PluginError(msg)
+
+
+def _check_attributes(kind: str, collector: Collector) -> None:
+    """PluginError where what the engine reads of a collector at every scrape is of another type."""
+    outcome = collector.outcome_metrics
+    if not isinstance(collector.name, str) or not isinstance(collector.local, bool):
+        msg = f"type {kind}: name must be a string and local a bool"
+        raise PluginError(msg)
+    if outcome is not None and [type(metric) for metric in outcome] != [Metric, Metric]:
+        msg = f"type {kind}: outcome_metrics must be two metrics"
+        raise PluginError(msg)

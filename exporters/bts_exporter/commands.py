@@ -96,7 +96,7 @@ def collectors(options: Options) -> int:
             broken = True
             print(f"{name:<16} BROKEN: {error}")
         else:
-            summary = (cls.__doc__ or "").strip().partition("\n")[0]
+            summary = str(cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
             for command, offered in cls.commands.items():
                 usage = " ".join([f"{name}-{command}", *offered.arguments])

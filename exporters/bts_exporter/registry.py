@@ -19,7 +19,7 @@ from bts_exporter import pluginfile
 from bts_exporter.adapter import adapt
 from bts_exporter.config import COMMON_KEYS
 from bts_exporter.errors import PluginError, text_of
-from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.plugin import Collector, CollectorConfig, Command, Metric, Template
 
 GROUP = "bts_exporter.collectors"
 
@@ -150,6 +150,10 @@ def _checked(cls: type[Collector]) -> type[Collector]:
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
     if taken:
         msg = f"{cls.__name__}.Config: {', '.join(taken)} belongs to the engine; take another name"
+        raise PluginError(msg)
+    odd = [metric for metric in cls.declared() if not isinstance(metric, Metric | Template)]
+    if odd or not all(isinstance(command, Command) for command in cls.commands.values()):
+        msg = f"{cls.__name__}: declared must yield metrics, and commands hold a Command for each name"
         raise PluginError(msg)
     if cls.collect is Collector.collect and cls.build.__func__ is Collector.build.__func__:  # type: ignore[attr-defined]
         msg = f"{cls.__name__} has no collect method"

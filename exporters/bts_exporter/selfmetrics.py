@@ -88,8 +88,8 @@ def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
     columns: dict[Metric, dict[Key, float]] = {}
     for shot in snapshots:
         runner = shot.runner
-        if runner.collector.outcome_metrics and not runner.target:
-            success, duration = runner.collector.outcome_metrics
+        if runner.outcome_metrics and not runner.target:
+            success, duration = runner.outcome_metrics
             columns.setdefault(success, {})[(runner.name,)] = int(shot.outcome.success)
             columns.setdefault(duration, {})[(runner.name,)] = shot.duration
     return columns

@@ -167,6 +167,9 @@ def test_file_without_a_collector(folder: Path) -> None:
         ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
         ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method"),
+        (f"{FINE}Fine.commands = {{'a': print}}\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: [5])\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: 1/0)\n", "ZeroDivisionError: division by zero"),
         (f"{FINE}Fine.Config = dict\n", "Fine.Config must derive from CollectorConfig"),
         (f"{FINE}Fine.Config = 5\n", "TypeError: issubclass() arg 1 must be a class"),
         (
@@ -174,7 +177,7 @@ def test_file_without_a_collector(folder: Path) -> None:
             "Fine.Config: interval, name belongs to the engine; take another name",
         ),
     ],
-    ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "dict", "number", "engine's keys"],
+    ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
 )  # fmt: skip
 def test_broken_file(folder: Path, source: str, words: str) -> None:
     """A broken plug-in is an error with its type, its origin and what is wrong, and breaks no other."""
