@@ -35,7 +35,9 @@ LAYERS = (
     ("frames",),
     ("formats",),
     ("connection_errors", "exchange", "listening", "plugin", "pluginfile", "tlsconfig", "yamlfile"),
-    ("connections", "errors", "immutable", "lanes", "logs", "systemd", "values"),
+    ("literals", "scrapestate"),
+    ("yamlerrors",),
+    ("connections", "errors", "immutable", "lanes", "logs", "matches", "systemd", "values"),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.

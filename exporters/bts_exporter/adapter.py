@@ -50,6 +50,7 @@ class Adapted(Collector):
     """Runs a prometheus_client collector; its constructor's arguments are its settings."""
 
     foreign: type[Any]
+    open_ended = True
 
     def __init__(self, config: CollectorConfig) -> None:
         """Keep the arguments."""

@@ -14,6 +14,8 @@ import msgspec
 
 from bts_exporter.errors import REASONS, DeadlineExceeded, Reason
 from bts_exporter.immutable import Immutable, make
+from bts_exporter.matches import Match
+from bts_exporter.scrapestate import ScrapeState
 
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
@@ -165,28 +167,25 @@ class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     metrics) belong to the engine and are taken out before.
     """
 
+    #: Where keys belong that users look for here, by key: it is said in the error about such a key.
+    advice: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
 
 _NO_SAMPLES: dict[Key, float] = {}
 _NUMBERS = {int, float}
 
 
-class Scrape:
+class Scrape(ScrapeState):
     """What one collection of one collector writes its samples to; not for use by several threads.
 
     Its attributes are not the collector's to replace: the engine reads them after the collection.
     """
 
     __slots__ = (
-        "__weakref__",
         "_allows",
         "_chooses",
-        "_closed",
-        "_deadline",
         "_denies",
-        "_dropped",
-        "_rejected",
         "_room",
-        "_samples",
         "_unwanted",
     )
 
@@ -199,59 +198,12 @@ class Scrape:
         denies: re.Pattern[str] | None = None,
     ) -> None:
         """Give `deadline` on the clock of `time.monotonic`."""
-        self._deadline = float(deadline)
-        self._samples: dict[Metric, dict[Key, float]] = {}
-        self._dropped = 0
-        self._rejected: tuple[Reason, str] | None = None
-        self._closed = False
+        super().__init__(deadline)
         self._room = max_series
         self._allows = allows
         self._denies = denies
         self._chooses = allows is not None or denies is not None
         self._unwanted: set[Metric] = set()
-
-    @property
-    def deadline(self) -> float:
-        """When the collection must have ended, on the clock of `time.monotonic`."""
-        deadline: float = self._kept("_deadline", float, 0.0)
-        return deadline
-
-    @deadline.setter
-    def deadline(self, moment: float) -> None:
-        self._deadline = float(moment)
-
-    @property
-    def samples(self) -> dict[Metric, dict[Key, float]]:
-        """What was emitted so far."""
-        samples: dict[Metric, dict[Key, float]] = self._kept("_samples", dict, {})
-        return samples
-
-    @property
-    def dropped(self) -> int:
-        """How many samples `max_series` left out."""
-        dropped: int = self._kept("_dropped", int, 0)
-        return dropped
-
-    @property
-    def rejected(self) -> tuple[Reason, str] | None:
-        """The first sample that had to be left out."""
-        rejected: tuple[Reason, str] | None = self._kept("_rejected", tuple, None)
-        return rejected
-
-    @property
-    def closed(self) -> bool:
-        """Whether the collection is over; it cannot begin again."""
-        closed: bool = self._kept("_closed", bool, True)
-        return closed
-
-    @closed.setter
-    def closed(self, over: bool) -> None:
-        self._closed = self.closed or bool(over)
-
-    def _kept(self, field: str, kind: type, default: Any) -> Any:
-        """Return a field, whatever a plug-in did to it."""
-        value = getattr(self, field, default)
-        return value if type(value) is kind else default
 
     def remaining(self) -> float:
         """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
@@ -420,6 +372,8 @@ class Collector:
     local: ClassVar[bool] = False
     #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
     commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
+    #: Whether it serves metrics that it cannot declare, such as those of files or of another exporter.
+    open_ended: ClassVar[bool] = False
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
@@ -449,6 +403,10 @@ class Collector:
     def declared_by(cls, config: Any) -> Iterator[Metric]:  # noqa: ARG003  # for those that override it
         """Yield the metrics that only a block of settings names, the same objects at each call."""
         yield from ()
+
+    def matches(self, samples: Mapping[Metric, Mapping[Key, float]]) -> Iterable[Match]:  # noqa: ARG002  # as above
+        """Return what each pattern of the settings matched; `samples` are those of a collection just ended."""
+        return ()
 
     def start(self) -> None:
         """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""

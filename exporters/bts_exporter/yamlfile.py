@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import yaml
 
 from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.literals import mistake_in
+from bts_exporter.yamlerrors import TEMPLATE, explain
 
 #: A key or an index for each step into the document.
 Path_ = tuple[str | int, ...]
@@ -65,10 +66,7 @@ class Document:
             node = self._loader.get_single_node()
             return None if node is None else self._build(node, ())
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else None
-            words = " ".join(filter(None, [error.context, error.problem]))
-            # What YAML takes for a name may be a password that begins with its sign.
-            words = _NAMED.sub(r"\1 (text that begins with its sign needs quotes)", words)
+            line, words = explain(error, text)
             raise ConfigError([Problem(self.file, line, "", f"not YAML: {words}")]) from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
@@ -117,7 +115,12 @@ class Document:
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(self.problem(path, "a key must be a plain text"))
+                message = f"a key must be a plain text; {TEMPLATE}"
+                self.problems.append(self.problem(path, message))
+                continue
+            if wrong := mistake_in(key_node.value, plain=key_node.style is None, key=True):
+                line = key_node.start_mark.line + 1
+                self.problems.append(Problem(self.file, line, spell(path), wrong))
                 continue
             key = str(self._construct(key_node, path))
             here = (*path, key)
@@ -147,9 +150,12 @@ class Document:
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
+            if wrong := mistake_in(str(node.value), plain=getattr(node, "style", "") is None):
+                self.problems.append(self.problem(path, wrong))
+                return UNREADABLE
             return self._construct(node, path)
         try:
-            return Hidden(resolve(str(node.value), self.file))
+            return Hidden(_filled(resolve(str(node.value), self.file)))
         except (LookupError, OSError, ValueError) as error:
             reason = error.args[0]
             if isinstance(error, OSError):
@@ -176,6 +182,13 @@ def spell(path: Path_) -> str:
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        msg = "it is empty"
+        raise ValueError(msg)
     return text
 
 
@@ -217,7 +230,6 @@ def _content(path: Path) -> str:
 #: What YAML takes `=` and `<<` for where they are values; nothing comes of it but themselves.
 _SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
 _YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
-_NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
 _TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"
 _TAGS: dict[str, Callable[[str, str], str]] = {
     "!env": _from_environment,

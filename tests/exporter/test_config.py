@@ -277,7 +277,7 @@ MISTAKES = [
     ("collectors:\n  broker: {url: !env STUB_MISSING}", "c.yaml:2: collectors.broker.url: !env STUB_MISSING: no such environment variable"),
     ("collectors:\n  broker:\n    url: redis://x\n    password: !file missing", "c.yaml:4: collectors.broker.password: !file missing: missing: No such file or directory"),
     ("collectors:\n  broker:\n    url: redis://x\n    password: !credential pw", "c.yaml:4: collectors.broker.password: !credential pw: no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential=pw:PATH, or set the variable to the folder that holds the file"),
-    ("collectors:\n  host: {\n", "c.yaml:3: not YAML: while parsing a flow node expected the node content, but found '<stream end>'"),
+    ("collectors:\n  host: {\n", "c.yaml:2: not YAML: the { that opens in this line is not closed by }, or a comma is missing, and line 3 goes on; text that begins with { needs quotes"),
 ]  # fmt: skip
 
 

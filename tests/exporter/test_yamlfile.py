@@ -167,10 +167,10 @@ def test_every_key_given_twice_is_told() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: [1, 2\nb: 3\n", "c.yaml:2: not YAML: while parsing a flow sequence expected ',' or ']', but got ':'"),
-        ("a:\n\t- x\n", "c.yaml:2: not YAML: while scanning for the next token found character '\\t' that cannot start any token"),
-        ("a: b: c\n", "c.yaml:1: not YAML: mapping values are not allowed here"),
-        ("a: 1\n---\nb: 2\n", "c.yaml:2: not YAML: expected a single document in the stream but found another document"),
+        ("a: [1, 2\nb: 3\n", "c.yaml:1: not YAML: the [ that opens in this line is not closed by ], or a comma is missing, and line 2 goes on; text that begins with [ needs quotes"),
+        ("a:\n\t- x\n", "c.yaml:2: not YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces: YAML allows no tab here"),
+        ("a: b: c\n", "c.yaml:1: not YAML: mapping values are not allowed here; text that holds ': ' needs quotes"),
+        ("a: 1\n---\nb: 2\n", "c.yaml:2: not YAML: expected a single document in the stream but found another document; the file must be one document: one map of keys"),
         ("a: 1\nb: \x07\n", "c.yaml:2: not YAML: it cannot hold the character 0x7"),
     ],
     ids=["flow", "tab", "colon", "documents", "bell"],
