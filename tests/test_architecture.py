@@ -32,7 +32,7 @@ LAYERS = (
     ("registry", "runner"),
     ("config", "bts_exporter"),
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
-    ("frames",),
+    ("frames", "misplaced"),
     ("formats",),
     ("connection_errors", "exchange", "listening", "plugin", "pluginfile", "tlsconfig", "yamlfile"),
     ("literals", "scrapestate"),

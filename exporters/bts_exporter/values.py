@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _ADDRESS = "an address is scheme://host[:port]"
@@ -51,6 +51,9 @@ class Secret:
         if not isinstance(raw, str):
             msg = f"expected a string, got {type(raw).__name__} (put it in quotes)"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        if not raw.strip():
+            msg = "an empty password: leave the key out where none is needed, or write !env NAME"
+            raise ValueError(msg)
         return cls(raw)
 
     def reveal(self) -> str:
@@ -79,6 +82,8 @@ class Url:
         if not isinstance(raw, str):
             msg = f"expected an address such as redis://host:6379, got {type(raw).__name__}"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        if mistake := _mistake_in(raw):
+            raise ValueError(mistake)
         try:
             parts = urlsplit(raw)
             host, port = parts.hostname or "", parts.port
@@ -96,6 +101,8 @@ class Url:
             # Part of an unquoted password ended up behind the host and would be shown as a path.
             msg = "percent-encode the special characters of user and password (/ is %2F, # is %23)"
             raise ValueError(msg)
+        if mistake := _mistake_in_parts(parts):
+            raise ValueError(mistake)
         return cls(
             scheme=parts.scheme,
             host=host,
@@ -109,3 +116,31 @@ class Url:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}{f':{self.port}' if self.port else ''}{self.path}"
+
+
+def _mistake_in(raw: str) -> str | None:
+    """Return what is wrong with an address that would be misread, without quoting it."""
+    _, _, rest = raw.partition("://")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if "," in place:
+        return (
+            "there are several hosts in it, or a comma at its end; an address has one, and Redis"
+            " Sentinel is a key of its own: sentinel: {master: NAME, addresses: [redis://HOST:26379]}"
+        )
+    if place.count(":") > 1 and not place.startswith("["):
+        return f"an IPv6 address needs brackets, such as redis://[::1]:6379; {_ADDRESS}"
+    if re.search(r"\s", raw):
+        return f"there is a space in it; {_ADDRESS}"
+    return None
+
+
+def _mistake_in_parts(parts: SplitResult) -> str | None:
+    if parts.password == "":
+        return "the password in it is empty: leave the colon out, or write password: !env NAME"
+    if re.search(r"[^\w.:%-]", parts.hostname or ""):
+        return f"its host has characters that no host's name has; {_ADDRESS}"
+    if parts.port == 0:
+        return f"there is no port 0; {_ADDRESS}"
+    if parts.fragment:
+        return "what follows # would be ignored; in a password # is written %23"
+    return None
