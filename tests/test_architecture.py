@@ -29,7 +29,7 @@ LAYERS = (
     ("assembly", "exporter"),
     ("scrape", "selfmetrics"),
     ("background",),
-    ("registry", "runner"),
+    ("metricfilters", "registry", "runner"),
     ("config", "bts_exporter"),
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
     ("frames", "misplaced"),
@@ -43,6 +43,7 @@ LAYERS = (
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
     "runner": "collect, start and stop of a collector",
+    "commands": "what a collector says its patterns matched",
     "registry": "the import of a plug-in",
     "assembly": "the constructor of a collector",
     "schema": "a plug-in's own checks of its settings",

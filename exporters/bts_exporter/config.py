@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +95,8 @@ class Block(msgspec.Struct, frozen=True):
     common: Common
     config: CollectorConfig
     place: Problem  # where it stands, for what is found later
+    #: Where its filter of metrics stands.
+    metrics_place: Problem | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -107,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True):
     scrape_timeout: float
     #: How to speak TLS, with the places: `check` looks whether the files can be used.
     tls: tuple[tuple[TLSConfig, Problem], ...] = ()
+    #: What has no effect and is most likely a mistake.
+    warnings: tuple[Problem, ...] = ()
 
 
 class _Top(msgspec.Struct, frozen=True):
@@ -179,6 +184,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         tuple(converter.broken),
         float(top.scrape_timeout),
         tuple(schema.tls),
+        tuple(_late_timeouts(document, converter, float(top.scrape_timeout))),
     )
 
 
@@ -201,6 +207,18 @@ def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
         else:
             found[key] = value
     return found
+
+
+def _late_timeouts(
+    document: Document, converter: _Blocks, scrape_timeout: float
+) -> Iterator[Problem]:
+    """Yield a warning for each timeout that is longer than a collection can take anyway."""
+    for common, path in converter.timeouts:
+        key = "scrape_timeout" if common.interval is None else "interval"
+        end = scrape_timeout if common.interval is None else common.interval
+        if common.timeout is not None and common.timeout > end:
+            message = f"no effect: a collection ends after {end:g} s already ({key})"
+            yield document.problem(path, message)
 
 
 def _as_map(raw: Any) -> str:
@@ -247,6 +265,8 @@ class _Blocks:
         self._types = types
         self._folder = folder
         self.broken: list[tuple[str, Problem]] = []
+        #: The settings common to all of each block, with the place of its timeout.
+        self.timeouts: list[tuple[Common, Path_]] = []
 
     def convert(self, raw: Any) -> list[Block]:
         path: Path_ = ("collectors",)
@@ -305,7 +325,10 @@ class _Blocks:
         config = self._schema.convert(own, cls.Config, path)
         if common is INVALID or config is INVALID:
             return None
-        return Block(kind, cls, common, config, self._schema.document.problem(path, ""))
+        problem = self._schema.document.problem
+        self.timeouts.append((common, (*path, "timeout")))
+        place = problem((*path, "metrics"), "") if "metrics" in raw else None
+        return Block(kind, cls, common, config, problem(path, ""), place)
 
     def _check_names(self, blocks: list[Block]) -> None:
         names: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import msgspec
@@ -28,9 +28,9 @@ _SWITCH = "enabled enable disabled active"
 
 def advice(key: str, known: Container[str], kind: type[Any] | None) -> str:
     """Return where `key` belongs, or nothing: `known` are the block's keys, `kind` its type."""
-    own: str = getattr(kind, "advice", {}).get(key, "")
-    if own:
-        return own
+    own = getattr(kind, "advice", None)
+    if isinstance(own, Mapping) and key in own:
+        return str(own[key])
     word = key.lower().replace("-", "_")
     example = _example(kind)
     for words, needed, cure in (

@@ -373,7 +373,7 @@ class Collector:
     #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
     commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
     #: Whether it serves metrics that it cannot declare, such as those of files or of another exporter.
-    open_ended: ClassVar[bool] = False
+    open_ended: bool = False
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 

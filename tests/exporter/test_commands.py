@@ -121,7 +121,7 @@ def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) 
 
     assert commands.check(options(config), connect=True) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "spool: ok",
+        "spool: ok; 1 series",
         "fails[cache]: FAILS (auth): stub://cache refuses the password: see password in the settings",
         "absent: nothing to read: no /proc/absent",
     ]

@@ -43,6 +43,7 @@ from bts_exporter import (
     Collector,
     CollectorConfig,
     Duration,
+    Match,
     Metric,
     Scrape,
     Secret,
@@ -58,6 +59,9 @@ FIRST_ANSWER_SECONDS = 2.0
 #: Seconds that a collection waits, at most, for a burst of values to be through.
 SETTLE_SECONDS = 0.5
 _KEEPALIVE_MAX = 65535  # seconds: the protocol has 16 bits for them
+
+
+_RULES = "messages become metrics by rules: {NAME: {topic: TOPIC, metrics: ...}}"
 
 
 class MqttConfig(CollectorConfig, frozen=True):
@@ -84,6 +88,15 @@ class MqttConfig(CollectorConfig, frozen=True):
     pipelines: dict[str, PipelineConfig] = field(default_factory=dict)
     #: What becomes of messages, by a name of each rule.
     rules: dict[str, Rule] = field(default_factory=dict)
+
+    advice = {  # noqa: RUF012  # the contract
+        "topic": _RULES,
+        "topics": _RULES,
+        "subscribe": _RULES,
+        "subscriptions": _RULES,
+        "mappings": _RULES,
+        "client_id": "it is made up, so that it is no other client's",
+    }
 
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""
@@ -176,6 +189,12 @@ class Mqtt(Collector):
     def declared_by(cls, config: MqttConfig) -> Iterator[Metric]:
         """Yield the metrics of the rules."""
         return (metric for metric, _ in families.declared(config.rules))
+
+    def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # rules count what came
+        """Yield how many messages have come on the topic of each rule."""
+        for rule in self._readings:
+            topic = rule.rule.topic.filter
+            yield Match(f"rules.{rule.name}", topic, rule.messages, "messages", complete=False)
 
     def start(self) -> None:
         """Begin to connect."""

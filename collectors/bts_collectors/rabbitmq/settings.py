@@ -39,6 +39,13 @@ class CanarySettings(CollectorConfig, frozen=True):
             raise ValueError(msg)
 
 
+_VHOSTS = "virtual hosts are chosen by a regular expression: vhosts_include: ^NAME$"
+_QUEUES = (
+    "queues are chosen by a regular expression: queues_include: ^NAME$; over AMQP declare: [NAME]"
+)
+_NODES = "one node tells of the whole cluster: url: http://HOST:15672"
+
+
 class RabbitMQConfig(CollectorConfig, frozen=True):
     """Where RabbitMQ is, as whom to read it, and what of it."""
 
@@ -65,6 +72,16 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     #: Names of the queues to ask for over AMQP, which has no list of them.
     declare: tuple[str, ...] = ()
     canary: CanarySettings | None = None
+
+    advice = {  # noqa: RUF012  # the contract
+        "vhost": _VHOSTS,
+        "vhosts": _VHOSTS,
+        "virtual_host": _VHOSTS,
+        "queue": _QUEUES,
+        "queues": _QUEUES,
+        "nodes": _NODES,
+        "hosts": _NODES,
+    }
 
     @property
     def over_amqp(self) -> bool:
