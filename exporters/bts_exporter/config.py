@@ -65,7 +65,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check what the types cannot say; ValueError with all that is wrong."""
         wrong = [
-            f"labels: {label!r} cannot be the name of a label"
+            f"labels: {label!r} cannot be the name of a label (letters, digits and _, none of those taken)"
             for label in self.labels
             if not _LABEL.fullmatch(label) or label in _OCCUPIED
         ]
@@ -235,6 +235,8 @@ def _as_block(raw: Any) -> str:
             return "; write nothing behind the colon to collect it as it is"
         case False:
             return "; leave it out to switch it off"
+        case str() if re.match(r"\w+\s*=", raw):
+            return "; a key and its value are written key: value"
         case str() if "://" in raw and not raw.partition(":")[2].startswith("//"):
             return "; a space is missing behind the colon of its key"
         case str() if "://" in raw:

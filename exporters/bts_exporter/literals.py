@@ -8,7 +8,9 @@ from bts_exporter.yamlerrors import TEMPLATE
 
 #: As shells, compose files and Kubernetes have them.
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}")
-_ALONE = re.compile(r"\$(?!SYS$)(?:\(([A-Za-z_]\w*)\)|([A-Z_][A-Z0-9_]*))")
+_ALONE = re.compile(
+    r"\$(?!SYS$)(?:\(([A-Za-z_]\w*)\)|([A-Z_][A-Z0-9_]*))|(?i:env)[:.]([A-Z_][A-Z0-9_]*)"
+)
 _UNRENDERED = re.compile(r"\{\{\s*[\w.].*\}\}|\{%.*%\}")
 _QUOTES = "“”„‟‘’‚‛«»‹›´`"  # noqa: RUF001  # what editors make of straight ones
 #: No-break and zero-width spaces, soft hyphen, marks of direction and byte order.

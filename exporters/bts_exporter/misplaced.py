@@ -10,11 +10,12 @@ import msgspec
 from bts_exporter.values import Url
 
 _USER = "user username user_name login usr"
-_HOST = "host hostname host_name server ip endpoint_host port tcp_port scheme"
-_ADDRESS = "address addr uri dsn endpoint broker_url connection connection_string target server_url"
+_HOST = "host hostname host_name ip endpoint_host port tcp_port scheme"
+_ADDRESS = "server broker address addr uri dsn endpoint broker_url connection connection_string target server_url"
 _SEVERAL = "hosts servers addresses addrs uris urls targets nodes endpoints brokers instances"
 _PASSWORD = "pass passwd passwort pwd pw secret auth requirepass passphrase"  # noqa: S105  # keys, no secret
 _PASSWORD_FILE = "password_file passwordfile pass_file redis_pwd_file passwordfilepath"  # noqa: S105  # as above
+_AUTH = "basic_auth authorization credentials login_info"
 _TLS = "ssl use_ssl use_tls ssl_enabled tls_enabled secure"
 _CA = "ca ca_cert ca_certs cacert cafile ca_path tls_ca ssl_ca tls_ca_cert_file ca_file"
 _CERT = "cert certfile cert_path client_cert certificate tls_cert ssl_cert cert_file"
@@ -40,6 +41,12 @@ def advice(key: str, known: Container[str], kind: type[Any] | None) -> str:
         (_SEVERAL, "url", f"several are a list: - {{name: A, url: {example.format('')}}}"),
         (_PASSWORD, "password", "it is called password; password: !env NAME keeps it out of here"),
         (_PASSWORD_FILE, "password", "a password in a file is password: !file PATH"),
+        (
+            _AUTH,
+            "url",
+            f"a user and a password are url: {example.format('USER@')} and password: !env NAME",
+        ),
+        ("tls_config tlsconfig ssl_config", "tls", "it is called tls"),
         (_TLS, "tls", "TLS is asked for by the address; certificates are tls: {ca_file: PATH}"),
         (_CA, "tls", "it belongs into tls: {ca_file: PATH}"),
         (_CA, "ca_file", "it is called ca_file"),

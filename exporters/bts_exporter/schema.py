@@ -21,6 +21,9 @@ from bts_exporter.yamlfile import UNREADABLE, Document, Hidden, Path_, spell
 #: Stands for a value that could not be converted; the problem says why.
 INVALID: Any = object()
 
+#: Letters of a key, at least, that another one is taken for since it has it in it.
+_SHORTEST_PART = 4
+
 
 class Schema:
     """Converts the values of one document and keeps the problems met on the way."""
@@ -112,7 +115,10 @@ class Schema:
         arms_left = [arm for arm in arms if arm is not types.NoneType]
         if raw is None and len(arms_left) < len(arms):
             if Secret in arms_left:  # what is left of a template, or of a value that was to follow
-                message = "nothing stands behind the colon: leave the key out, or write !env NAME"
+                message = (
+                    "nothing stands behind the colon: leave the key out, or write !env NAME;"
+                    " text that begins with # or & needs quotes"
+                )
                 return self.complain(path, message)
             return None
         if len(arms_left) == 1:
@@ -161,17 +167,21 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """Return the one of `known` that `word` is most likely meant to be."""
     import difflib  # noqa: PLC0415  # only errors need it
 
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+    close = difflib.get_close_matches(word, known, n=1)
+    parts = (name for name in known if len(name) >= _SHORTEST_PART and name in word)
+    return next(iter((*close, *parts)), None)
 
 
 def _pattern(raw: Any) -> re.Pattern[str]:
     if not isinstance(raw, str):
-        msg = f"expected a regular expression, got {_name(raw)}"
+        several = "; several are one, with | between them: ^(a|b)$" if isinstance(raw, list) else ""
+        msg = f"expected a regular expression, got {_name(raw)}{several}"
         raise ValueError(msg)  # noqa: TRY004  # as from_setting
     try:
         return re.compile(raw)
     except (re.error, OverflowError, RecursionError) as error:
-        msg = f"not a regular expression: {error}"
+        glob = "; where a glob has * it has .*" if raw.startswith("*") else ""
+        msg = f"not a regular expression: {error}{glob}"
         raise ValueError(msg) from error
 
 
@@ -206,6 +216,8 @@ def _block(raw: Any) -> str:
     """Return how to write a block of keys in place of `raw`."""
     if isinstance(raw, list):
         return "; write its keys without hyphens and brackets, key: value"
+    if isinstance(raw, bool):
+        return "; write {key: value}, or leave it out"
     return "; write its keys below it, indented, or {key: value}" if isinstance(raw, str) else ""
 
 

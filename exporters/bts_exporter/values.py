@@ -81,6 +81,8 @@ class Url:
         """Return the address that `raw` spells; ValueError, without credentials, when it spells none."""
         if not isinstance(raw, str):
             msg = f"expected an address such as redis://host:6379, got {type(raw).__name__}"
+            if isinstance(raw, list):
+                msg += "; several targets are a list of blocks: - {name: NAME, url: ADDRESS}"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
         if mistake := _mistake_in(raw):
             raise ValueError(mistake)
@@ -90,6 +92,8 @@ class Url:
         except ValueError:
             # urlsplit's own messages quote the address, password and all.
             msg = f"the port is no number up to 65535, or a password is to be percent-encoded; {_ADDRESS}"
+            if "@" in raw:
+                msg += "; in a password / is written %2F and # is %23, or write password: !env NAME"
             raise ValueError(msg) from None
         if "://" not in raw or not parts.scheme:
             msg = f"there is no scheme in front, such as redis://; {_ADDRESS}"

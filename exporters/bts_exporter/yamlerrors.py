@@ -16,7 +16,8 @@ _TAB = "indent with spaces: YAML allows no tab here"
 _INDENT = "the indentation fits no line above: keys of one block begin in the same column"
 #: What to say of `{{ name }}`.
 TEMPLATE = (
-    "{{ }} looks like a template that was not rendered; values from the environment are !env NAME"
+    "this looks like a template that was not rendered ({{ }} or {% %});"
+    " values from the environment are !env NAME"
 )
 _BULLETS = "–—−•*"  # noqa: RUF001  # what editors make of a hyphen
 _LIST_ITEM = re.compile(rf"\s*[{re.escape(_BULLETS)}]\s")
@@ -92,7 +93,7 @@ def _open_bracket(case: _Case) -> Explained | None:
         elif brackets and isinstance(token, yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken):
             brackets.pop()
     if not brackets:
-        return None
+        return Explained(None, "a comma is missing, or text needs quotes; a comment begins with #")
     opened = brackets[-1].start_mark
     sign = case.text[opened.index]
     close = "}" if sign == "{" else "]"
@@ -165,7 +166,7 @@ _CURES: tuple[tuple[str, Callable[[_Case], Explained | None]], ...] = (
     (r"found character '(.)'", _forbidden),
     (r"quoted scalar found unexpected (?:end|document)", _open_quote),
     (r"expected (?:<block end>|',' or)", _open_quote),
-    (r"scanning an alias", _says('text that begins with * needs quotes: "*"')),
+    (r"scanning an alias|undefined alias", _says('text that begins with * needs quotes: "*"')),
     (r"expected ',' or", _open_bracket),
     (r"expected the node content, but found '<", _open_bracket),
     (r"expected the node content, but found '(.*?)'", _forbidden),

@@ -105,18 +105,20 @@ class Document:
             message = f"more than {_MAX_VALUES} values, aliases written out"
             raise ConfigError([Problem(self.file, None, "", message)])
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
         # As it was before keys were merged in, also where an alias leads here again.
         written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)  # merge keys: <<
         self._count(len(node.value))
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        unreadable = False
         own: set[str] = set()
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 message = f"a key must be a plain text; {TEMPLATE}"
                 self.problems.append(self.problem(path, message))
+                unreadable = True
                 continue
             if wrong := mistake_in(key_node.value, plain=key_node.style is None, key=True):
                 line = key_node.start_mark.line + 1
@@ -133,7 +135,8 @@ class Document:
         # Whoever merges this block in must not find what is overridden: of two keys of one letter
         # PyYAML 6.0.4 takes the first.
         node.value = list(pairs.values())
-        return {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
+        built = {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
+        return UNREADABLE if unreadable else built
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
         if node.tag in _SIGNS:
@@ -197,6 +200,8 @@ def _from_environment(name: str, _file: str) -> str:
         return os.environ[name]
     except KeyError:
         msg = "no such environment variable"
+        if name.startswith("$"):
+            msg += f"; write the name alone: !env {name.strip('${}()')}"
         raise LookupError(msg) from None
 
 

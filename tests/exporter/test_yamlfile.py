@@ -201,7 +201,7 @@ def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("password: *hunter2\n", "c.yaml:1: not YAML: found undefined alias (text that begins with its sign needs quotes)"),
+        ("password: *hunter2\n", 'c.yaml:1: not YAML: found undefined alias (text that begins with its sign needs quotes); text that begins with * needs quotes: "*"'),
         ("password: !hunter2\n", "c.yaml:1: password: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"),
         ("password: !hun!ter2 x\n", "c.yaml:1: not YAML: while parsing a node found undefined tag handle (text that begins with its sign needs quotes)"),
         ("a: &hunter2 x\nb: &hunter2 y\n", "c.yaml:2: not YAML: found duplicate anchor (text that begins with its sign needs quotes); first occurrence second occurrence"),

@@ -95,7 +95,9 @@ class MqttConfig(CollectorConfig, frozen=True):
         "subscribe": _RULES,
         "subscriptions": _RULES,
         "mappings": _RULES,
-        "client_id": "it is made up, so that it is no other client's",
+        "topic_path": _RULES,
+        "topic_filter": _RULES,
+        "client_id": "the exporter makes one up, so that no other client has it",
     }
 
     def __post_init__(self) -> None:

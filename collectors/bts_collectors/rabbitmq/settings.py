@@ -103,7 +103,8 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
             raise ValueError(msg)
         if self.over_amqp and not self.declare:
             msg = (
-                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME]"
+                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME];"
+                " the management API has one: url: http://HOST:15672"
             )
             raise ValueError(msg)
         if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
