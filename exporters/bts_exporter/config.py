@@ -184,7 +184,10 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         tuple(converter.broken),
         float(top.scrape_timeout),
         tuple(schema.tls),
-        tuple(_late_timeouts(document, converter, float(top.scrape_timeout))),
+        (
+            *_missing_folder(document, folder),
+            *_late_timeouts(document, converter, float(top.scrape_timeout)),
+        ),
     )
 
 
@@ -207,6 +210,12 @@ def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
         else:
             found[key] = value
     return found
+
+
+def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
+    """Yield a warning for a folder of plug-ins that is named and not there; nobody needs the usual one."""
+    if _folder_named(document) != _Top().plugins and not folder.is_dir():
+        yield document.problem(("plugins",), f"no effect: there is no folder {folder}")
 
 
 def _late_timeouts(

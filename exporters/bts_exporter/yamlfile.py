@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bts_exporter.yamlerrors import TEMPLATE, explain
 Path_ = tuple[str | int, ...]
 
 
+#: A line that begins with a key.
+_KEY = re.compile(r"\s*(?:- )?[\w-]+:(?:\s|$)")
 #: More than any settings have, and soon counted.
 _MAX_VALUES = 100_000
 
@@ -47,6 +50,7 @@ class Document:
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
         self._values = 0
+        self._text_lines = text.splitlines()
         self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
 
@@ -153,7 +157,8 @@ class Document:
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
-            if wrong := mistake_in(str(node.value), plain=getattr(node, "style", "") is None):
+            wrong = mistake_in(str(node.value), plain=getattr(node, "style", "") is None)
+            if wrong := wrong or self._swallowed(node):
                 self.problems.append(self.problem(path, wrong))
                 return UNREADABLE
             return self._construct(node, path)
@@ -165,6 +170,15 @@ class Document:
                 reason = f"{error.filename}: {error.strerror}"
             self.problems.append(self.problem(path, f"{node.tag} {node.value}: {reason}"))
             return UNREADABLE
+
+    def _swallowed(self, node: yaml.Node) -> str | None:
+        """Return what is wrong with a quoted text that has keys of other lines in it."""
+        first, last = node.start_mark.line + 1, node.end_mark.line + 1
+        if getattr(node, "style", None) in {"'", '"'} and any(
+            _KEY.match(line) for line in self._text_lines[first:last]
+        ):
+            return f"the quote that opens in this line goes on to line {last}: close it here"
+        return None
 
 
 def read(path: Path) -> Document:
@@ -197,7 +211,8 @@ def _filled(text: str) -> str:
 
 def _from_environment(name: str, _file: str) -> str:
     try:
-        return os.environ[name]
+        # As of a file, the end of the last line is left out: secrets are often made by `echo`.
+        return os.environ[name].rstrip("\r\n")
     except KeyError:
         msg = "no such environment variable"
         if name.startswith("$"):

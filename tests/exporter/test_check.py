@@ -109,6 +109,20 @@ def test_check_warns_of_what_has_no_effect(
         assert f": warning: {warning}" in line
 
 
+def test_folder_of_plugins_that_is_not_there(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is named is looked for; the usual one need not be there."""
+    for folder, warned in (("/etc/bts-exporter/plugins", False), ("nowhere", True)):
+        config.write_text(f"plugins: {folder}\ncollectors: {{host: }}\n")
+
+        assert commands.check(options(config), connect=False) == 0
+        said = (
+            f"{config}:1: plugins: warning: no effect: there is no folder {config.parent}/nowhere\n"
+        )
+        assert capsys.readouterr().err == (said if warned else "")
+
+
 @pytest.mark.parametrize("name", ["node_memory_*_bytes", "node_mem*Free*", "node_memory_[A-Z]*"])
 def test_filter_of_names_that_only_the_source_knows(
     name: str, config: Path, capsys: pytest.CaptureFixture[str]

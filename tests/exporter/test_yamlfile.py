@@ -256,6 +256,19 @@ def test_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
 
 
+def test_variable_with_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that `echo` made is taken without the end of its line, as from a file."""
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2\n")
+
+    assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+
+
+@pytest.mark.parametrize("text", [r'"a\nb: c"', "'a\n\n  b'", "|\n  a\n  b: c\n", '"b: c"'])
+def test_text_of_several_lines(text: str) -> None:
+    """A text may have several lines, and a colon; only what looks like a key in a quoted one is refused."""
+    assert isinstance(sound(f"x: {text}\n").value["x"], str)
+
+
 def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is missing is named with its place."""
     monkeypatch.delenv("STUB_PASSWORD", raising=False)

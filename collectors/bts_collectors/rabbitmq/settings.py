@@ -122,3 +122,6 @@ def expect_scheme(key: str, url: Url, schemes: tuple[str, ...], example: str) ->
     if url.scheme not in schemes:
         msg = f"{key}: expected an address such as {example}, not {url.scheme}://"
         raise ValueError(msg)
+    if url.query:
+        msg = f"{key}: what follows ? has no effect: leave it out"
+        raise ValueError(msg)

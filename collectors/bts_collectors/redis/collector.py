@@ -100,6 +100,9 @@ class RedisCollector(Collector):
             if self.url.scheme not in _SCHEMES:
                 msg = f"url: expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {self.url.scheme}://"
                 raise ValueError(msg)
+            if self.url.query and self.url.scheme != "unix":
+                msg = f"url: what follows ? has no effect: leave it out; {_DATABASE}"
+                raise ValueError(msg)
             try:
                 database(self.url)
             except ValueError as error:
