@@ -226,7 +226,12 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
         print(error, file=sys.stderr)
         return
     for block in blocks:
-        for metric in block.type.declared_by(block.config):
+        try:
+            named = list(block.type.declared_by(block.config))
+        except Exception as error:  # noqa: BLE001  # a plug-in's own code
+            print(f"{block.place}{type(error).__name__}: {text_of(error)}", file=sys.stderr)
+            continue
+        for metric in named:
             yield block.kind, metric
 
 

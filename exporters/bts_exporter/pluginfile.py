@@ -32,6 +32,15 @@ def read(path: Path) -> bytes:
         os.close(folder)
 
 
+def is_safe(path: Path) -> bool:
+    """Return whether `read` would return something."""
+    try:
+        read(path)
+    except (OSError, PluginError):
+        return False
+    return True
+
+
 def _content(path: Path, folder: int) -> bytes:
     try:
         descriptor = os.open(path.name, _FILE, dir_fd=folder)

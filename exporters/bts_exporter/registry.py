@@ -65,6 +65,9 @@ class Registry:
         if name not in self._loaded:
             origins = self._origins[name]
             if len(origins) > 1:
+                # A file that anybody could have put there takes no installed type away.
+                origins = [o for o in origins if o.file is None or pluginfile.is_safe(o.file)]
+            if len(origins) > 1:
                 msg = f"type {name} is provided by {self.source(name)}: remove one of them"
                 raise PluginError(msg)
             self._loaded[name] = _load(origins[0])
@@ -84,7 +87,7 @@ def _dropped_in(folder: Path) -> Iterator[Origin]:
     except OSError:
         return
     for file in files:
-        if not file.name.startswith("_"):
+        if not file.name.startswith("_") and file.name.isprintable():
             yield Origin(file.stem, str(file), file=file)
 
 

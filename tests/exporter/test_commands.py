@@ -386,3 +386,16 @@ def test_settings_that_are_wrong_name_no_metrics(
     out, err = capsys.readouterr()
     assert "spool_files" in {one["name"] for one in json.loads(out)}
     assert "unknown key 'who'; did you mean whom?" in err
+
+
+def test_settings_whose_metrics_cannot_be_named(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A defect of one type in naming its metrics is said, and the others are listed."""
+    source = SPEAKS.replace("        yield gauge", "        1 / 0\n        yield gauge")
+    drop_in(speaking.parent / "plugins", "speaks", source)
+
+    assert commands.metrics(options(speaking), "json") == 0
+    out, err = capsys.readouterr()
+    assert "spool_files" in {one["name"] for one in json.loads(out)}
+    assert "collectors.speaks[0]: ZeroDivisionError: division by zero" in err

@@ -278,3 +278,19 @@ def test_registry_reads_files_this_way(folder: Path) -> None:
 
     with pytest.raises(PluginError, match=f"is broken: {folder} can be written by others: chmod"):
         Registry(folder).load("spool")
+
+
+def test_unsafe_file_takes_no_installed_type_away(folder: Path) -> None:
+    """Who can write the folder cannot blind us by a file with the name of a type that we have."""
+    drop_in(folder, "redis")
+    (folder / "redis.py").chmod(0o666)
+
+    assert Registry(folder).load("redis").__name__ == "RedisCollector"
+
+
+def test_names_that_cannot_be_printed_are_no_types(folder: Path) -> None:
+    """A name of a file with control characters or of another encoding reaches no terminal."""
+    for name in (b"a\x1b[2J.py", b"b\xff.py", b"c\n.py"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("")
+
+    assert {name[0] for name in Registry(folder).names()} & {"a", "b", "c"} == set()
