@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,18 @@ def test_host_is_never_absent(tmp_path: Path) -> None:
     assert code == 0
     assert len(lines) > 20
     assert [line for line in lines if "absence" in line] == []
+
+
+def test_groups_of_processes_say_how_many_there_are(tmp_path: Path) -> None:
+    """Each group has the number of its processes beside the expressions that found them."""
+    code, lines, _ = check(
+        tmp_path,
+        "  host:\n    enable: [process_group]\n    process_group:\n      groups:\n"
+        "        - {name: me, cmdline: check.--connect, user: .}\n"
+        "        - {name: none, comm: ^nowhere$}\n",
+    )
+
+    [line] = [line for line in lines if line.startswith("process_group: ")]
+    assert code == 0
+    assert re.search("; group me: [1-9][0-9]* processes match cmdline check.--connect and", line)
+    assert "; group none: 0 processes match comm ^nowhere$" in line
