@@ -12,6 +12,7 @@ _ALONE = re.compile(
     r"\$(?!SYS$)(?:\(([A-Za-z_]\w*)\)|([A-Z_][A-Z0-9_]*))|(?i:env)[:.]([A-Z_][A-Z0-9_]*)"
 )
 _UNRENDERED = re.compile(r"\{\{\s*[\w.].*\}\}|\{%.*%\}")
+_TAG = re.compile(r"(?:^|[:@/])(!(?:env|file|credential))\b")
 _QUOTES = "“”„‟‘’‚‛«»‹›´`"  # noqa: RUF001  # what editors make of straight ones
 #: No-break and zero-width spaces, soft hyphen, marks of direction and byte order.
 _INVISIBLE = "\u00a0\u00ad\u2007\u200b\u200c\u200d\u200e\u200f\u202f\u2060\ufeff"
@@ -27,6 +28,8 @@ def mistake_in(text: str, *, plain: bool, key: bool = False) -> str | None:
         return _variable(next(filter(None, found.groups())) if whole else "NAME", text)
     if _UNRENDERED.search(text):
         return TEMPLATE
+    if found := _TAG.search(text):
+        return f"{found[1]} works only as the whole value and without quotes: {found[1]} NAME"
     if plain and text[:1] in _QUOTES and text:
         return f"{text[0]} is a typographic quote: use straight ones, \" or '"
     seen = text if key else text[:1] + text[-1:]

@@ -93,11 +93,18 @@ class Schema:
         try:
             made = kind(**values)
         except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
-            return self.complain(path, _words(error))
+            return self._complain_of_block(raw, path, _words(error))
         if isinstance(made, TLSConfig):
             made = made.below(Path(self.document.file).parent)
             self.tls.append((made, self.document.problem(path, "")))
         return made
+
+    def _complain_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
+        """Remember a problem that a block found itself, in the line of the key that it begins with."""
+        key = message.partition(":")[0]
+        problem = self.document.problem((*path, key) if key in raw else path, message)
+        self.problems.append(problem._replace(path=spell(path)))
+        return INVALID
 
     def _check_passwords(self, values: dict[str, Any], path: Path_) -> None:
         """Complain about a password that the address has as well: only one of them has an effect."""
@@ -167,6 +174,8 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """Return the one of `known` that `word` is most likely meant to be."""
     import difflib  # noqa: PLC0415  # only errors need it
 
+    if word.lower() in known:
+        return word.lower()
     close = difflib.get_close_matches(word, known, n=1)
     parts = (name for name in known if len(name) >= _SHORTEST_PART and name in word)
     return next(iter((*close, *parts)), None)

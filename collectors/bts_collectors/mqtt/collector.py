@@ -61,7 +61,16 @@ SETTLE_SECONDS = 0.5
 _KEEPALIVE_MAX = 65535  # seconds: the protocol has 16 bits for them
 
 
+#: What clients of other makers call a connection.
+_OTHER_SCHEMES = {"tcp": "mqtt://", "ssl": "mqtts://", "tls": "mqtts://", "mqtt+ssl": "mqtts://"}
 _RULES = "messages become metrics by rules: {NAME: {topic: TOPIC, metrics: ...}}"
+
+
+def _wrong_scheme(url: Url) -> str:
+    message = f"url: expected one of {', '.join(f'{scheme}://' for scheme in PORTS)}, got {url}"
+    if url.scheme in _OTHER_SCHEMES:
+        message += f"; what others call {url.scheme}:// is {_OTHER_SCHEMES[url.scheme]}"
+    return message
 
 
 class MqttConfig(CollectorConfig, frozen=True):
@@ -103,7 +112,7 @@ class MqttConfig(CollectorConfig, frozen=True):
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""
         if self.url.scheme not in PORTS:
-            msg = f"url: expected one of {', '.join(f'{scheme}://' for scheme in PORTS)}, got {self.url}"
+            msg = _wrong_scheme(self.url)
             raise ValueError(msg)
         if self.url.scheme not in PATHS and (self.url.path.strip("/") or self.url.query):
             msg = f"url: expected nothing behind the port, got {self.url}"

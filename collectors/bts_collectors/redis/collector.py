@@ -99,6 +99,8 @@ class RedisCollector(Collector):
                 raise ValueError(msg)
             if self.url.scheme not in _SCHEMES:
                 msg = f"url: expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {self.url.scheme}://"
+                if "cluster" in self.url.scheme:
+                    msg += "; of a cluster name one node, and write cluster: true"
                 raise ValueError(msg)
             if self.url.query and self.url.scheme != "unix":
                 msg = f"url: what follows ? has no effect: leave it out; {_DATABASE}"
