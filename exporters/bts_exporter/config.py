@@ -281,6 +281,8 @@ class _Blocks:
 
     def convert(self, raw: Any) -> list[Block]:
         path: Path_ = ("collectors",)
+        if raw is UNREADABLE:
+            return []
         if not isinstance(raw, dict):
             message = f"expected a map from collector types to their settings{_as_map(raw)}"
             self._schema.complain(path, message)

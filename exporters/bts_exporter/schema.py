@@ -210,7 +210,7 @@ def _reword(message: str, raw: Any) -> str:
     if message == "expected a list, got str":
         shown = "VALUE" if isinstance(raw, Hidden) else json.dumps(str(raw), ensure_ascii=False)
         message += f"; write it in brackets: [{shown}]"
-    elif message == "expected bool, got str":
+    elif message.startswith("expected bool, got"):
         message += "; write true or false, without quotes"
     elif message in {"expected int, got str", "expected float, got str"}:
         message += "; write a number, without quotes or a unit"

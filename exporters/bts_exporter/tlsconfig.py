@@ -34,6 +34,10 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def __post_init__(self) -> None:
         """Check what the types cannot say."""
+        for name in ("ca_file", "cert_file", "key_file"):
+            if "-----BEGIN" in (getattr(self, name) or ""):  # not quoted: it may be the key
+                msg = f"{name}: expected the path of a file, got what stands in one"
+                raise ValueError(msg)
         if (self.cert_file is None) != (self.key_file is None):
             msg = "cert_file and key_file belong together"
             raise ValueError(msg)

@@ -189,7 +189,7 @@ def read(path: Path) -> Document:
         message = f"cannot be read: {error.strerror}"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     except UnicodeDecodeError as error:
-        message = f"not UTF-8 at byte {error.start}"
+        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     return Document(str(path), text)
 

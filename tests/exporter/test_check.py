@@ -8,7 +8,7 @@ import pytest
 
 from bts_exporter import commands
 from bts_exporter.errors import ConfigError
-from bts_exporter.service import Options
+from bts_exporter.service import Options, Service
 from stubs import drop_in
 
 FAILS = """\
@@ -192,3 +192,16 @@ def test_service_starts_without_its_certificates(config: Path) -> None:
     configure(config, "redis: {url: 'rediss://127.0.0.1:1', tls: {ca_file: missing.pem}}, absent: ")
 
     assert commands.once(options(config), collect=["absent"], exclude=[]) == 0
+
+
+def test_service_logs_what_has_no_effect(config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What `check` warns of the service logs when it puts the settings in force, at a reload as well."""
+    configure(config, "absent: ")
+    service = Service(options(config))
+    service.start_collectors()
+    configure(config, "absent: , fails: {metrics: {deny: [asked]}}")
+    service.reload()
+    service.stop_collectors()
+
+    [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"settings: {config}:2: collectors.fails.metrics: deny: 'asked' ")

@@ -125,6 +125,7 @@ MISTAKES = [
     mistake("tls_plain", REDIS + "    tls: {insecure_skip_verify: true}\n", ":4: collectors.redis: tls: only rediss:// speaks TLS, and url is redis://"),
     mistake("tls_missing", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {ca_file: missing.pem}\n", ":4: collectors.redis.tls: ca_file missing.pem cannot be used: No such file or directory"),
     mistake("tls_not_pem", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {ca_file: config.yaml}\n", ":4: collectors.redis.tls: ca_file config.yaml cannot be used: [X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found"),
+    mistake("tls_inline", "collectors:\n  redis:\n    url: rediss://cache\n    tls:\n      ca_file: |\n        -----BEGIN CERTIFICATE-----\n        password: hunter2\n", ":5: collectors.redis.tls: ca_file: expected the path of a file, got what stands in one"),
     mistake("tls_half", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {cert_file: config.yaml}\n", ":4: collectors.redis.tls: cert_file and key_file belong together"),
     mistake("password_file", REDIS + "    password_file: /x\n", ":4: collectors.redis.password_file: unknown key 'password_file'; a password in a file is password: !file PATH"),
     mistake("basic_auth", "collectors:\n  rabbitmq:\n    basic_auth: {username: a, password: b}\n", ":3: collectors.rabbitmq.basic_auth: unknown key 'basic_auth'; a user and a password are url: http://USER@HOST:15672 and password: !env NAME"),
@@ -163,6 +164,12 @@ MISTAKES = [
     mistake("top_flag", "listen_address: :9100\ncollectors: {host: }\n", ":1: listen_address: unknown key 'listen_address'; it is a flag of the command: --web.listen-address"),
     mistake("top_log", "log_level: debug\ncollectors: {host: }\n", ":1: log_level: unknown key 'log_level'; it is a flag of the command: --log.level"),
     mistake("prometheus_yml", "global: {scrape_interval: 15s}\nscrape_configs:\n  - job_name: redis\n", ":1: global: unknown key 'global'; it belongs into Prometheus' configuration, not the exporter's", ":2: scrape_configs: unknown key 'scrape_configs'; it belongs into Prometheus' configuration, not the exporter's"),
+    mistake("top_web", "basic_auth_users: {a: b}\ncollectors: {host: }\n", ":1: basic_auth_users: unknown key 'basic_auth_users'; the exporter has no TLS and no passwords of its own: restrict --web.listen-address"),
+    mistake("include", "collectors: !include redis.yaml\n", ":1: collectors: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"),
+    mistake("semicolon", "collectors:\n  redis: {url: 'redis://x'; name: y}\n", ":2: not YAML: while parsing a flow mapping expected ',' or '}', but got"),
+    mistake("apostrophe", REDIS + "    password: 'it's'\n", ":4: not YAML: while parsing a block mapping expected <block end>, but found '<scalar>'; a space is missing behind the colon, or a value goes on behind its closing quote"),
+    mistake("bool_number", REDIS + "    optional: 1\n", ":4: collectors.redis.optional: expected bool, got int; write true or false, without quotes"),
+    mistake("glob_as_regex", REDIS + "    metrics: {deny: ['redis_.*']}\n", ":4: collectors.redis.metrics: warning: deny: 'redis_.*' removes nothing"),
     mistake("top_typo", "colectors:\n  host:\n", ":1: colectors: unknown key 'colectors'; did you mean collectors?"),
     mistake("empty_file", "", ": says nothing; without any such file this host and the brokers on it are served"),
     mistake("unknown_type", "collectors:\n  kafka: {url: kafka://x}\n", ":2: collectors.kafka: unknown collector type 'kafka'; known:"),
@@ -179,7 +186,7 @@ MISTAKES = [
     mistake("late_timeout", REDIS + "    timeout: 30s\n", ":4: collectors.redis.timeout: warning: no effect: a collection ends after 9.5 s already (scrape_timeout)"),
 ]  # fmt: skip
 #: What is accepted with a warning, since it does no harm.
-HARMLESS = {"allow_nothing", "deny_nothing", "late_timeout"}
+HARMLESS = {"glob_as_regex", "allow_nothing", "deny_nothing", "late_timeout"}
 
 
 @pytest.fixture

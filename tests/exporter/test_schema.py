@@ -135,7 +135,7 @@ def test_value_of_each_type(text: str, expected: object) -> None:
         ("number: five", "c.yaml:1: number: expected int, got str; write a number, without quotes or a unit"),
         ("number: 5.5", "c.yaml:1: number: expected int, got float"),
         ("ratio: half", "c.yaml:1: ratio: expected float, got str; write a number, without quotes or a unit"),
-        ("flag: 1", "c.yaml:1: flag: expected bool, got int"),
+        ("flag: 1", "c.yaml:1: flag: expected bool, got int; write true or false, without quotes"),
         ("maybe: x", "c.yaml:1: maybe: expected int, got str; write a number, without quotes or a unit"),
         ("either: [1]", "c.yaml:1: either: expected int or str, got a list"),
         ("either: 0.5", "c.yaml:1: either: expected int or str, got float 0.5"),

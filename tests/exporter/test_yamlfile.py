@@ -382,7 +382,7 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path / "c.yaml")
 
-    assert str(caught.value) == f"{tmp_path}/c.yaml: not UTF-8 at byte 3"
+    assert str(caught.value) == f"{tmp_path}/c.yaml: not UTF-8 at byte 3: save it as UTF-8"
 
 
 def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
