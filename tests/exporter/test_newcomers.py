@@ -195,6 +195,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REDIS_PASSWORD", raising=False)
     monkeypatch.setenv("EMPTY", "")
+    # The log is that of all tests in this process.
+    monkeypatch.setattr("bts_exporter.cli.logs.set_up", lambda *_: None)
     (tmp_path / "empty").touch()
     return tmp_path
 
