@@ -143,7 +143,7 @@ class Assembly:
 
 
 def _check_attributes(kind: str, collector: Collector) -> None:
-    """PluginError where what the engine reads of a collector at every scrape is of another type."""
+    """Check the attributes that the engine reads at every scrape; PluginError for a wrong type."""
     outcome = collector.outcome_metrics
     if not isinstance(collector.name, str) or not isinstance(collector.local, bool):
         msg = f"type {kind}: name must be a string and local a bool"

@@ -129,7 +129,7 @@ def metrics(options: Options, form: str) -> int:
 
 
 def _unusable_files(settings: Settings) -> Iterator[Problem]:
-    """Yield the certificates and keys that cannot be used: at a scrape they are read for every connection."""
+    """Yield a problem for every certificate or key that cannot be used."""
     for tls, place in settings.tls:
         try:
             tls.context()
@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _state(shot: Snapshot) -> str:
-    """Return what is said of one collector."""
+    """Return the line of one collector, without its name."""
     outcome = shot.outcome
     if not outcome.success:
         return f"FAILS ({outcome.reason}): {outcome.message}"

@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     broken: tuple[tuple[str, Problem], ...]
     #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
     scrape_timeout: float
-    #: How to speak TLS, with the places: `check` looks whether the files can be used.
+    #: Settings of TLS and their places: `check` tests whether their files can be used.
     tls: tuple[tuple[TLSConfig, Problem], ...] = ()
     #: What has no effect and is most likely a mistake.
     warnings: tuple[Problem, ...] = ()
@@ -196,7 +196,7 @@ def _document(path: Path | None) -> Document:
 
 
 def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
-    """Return the values without keys of the top that belong elsewhere, after complaining about them."""
+    """Return the values without top-level keys that belong elsewhere, and add a problem for each of those."""
     if not isinstance(document.value, dict):
         return document.value
     known = _Top.__struct_fields__
@@ -213,15 +213,15 @@ def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
 
 
 def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
-    """Yield a warning for a folder of plug-ins that is named and not there; nobody needs the usual one."""
+    """Yield a warning for a folder of plug-ins that is named and missing; the default one may be missing."""
     if _folder_named(document) != _Top().plugins and not folder.is_dir():
-        yield document.problem(("plugins",), f"no effect: there is no folder {folder}")
+        yield document.problem(("plugins",), f"no effect: {folder} does not exist")
 
 
 def _late_timeouts(
     document: Document, converter: _Blocks, scrape_timeout: float
 ) -> Iterator[Problem]:
-    """Yield a warning for each timeout that is longer than a collection can take anyway."""
+    """Yield a warning for each timeout that is longer than a collection can take."""
     for common, path in converter.timeouts:
         key = "scrape_timeout" if common.interval is None else "interval"
         end = scrape_timeout if common.interval is None else common.interval

@@ -144,7 +144,7 @@ class Exporter:
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot`, without its samples if they cannot be rendered: others' can."""
         try:
-            with self._rendering:  # with the collector's own frames: keys may not bear a comparison
+            with self._rendering:  # with the collector's own frames, since comparing keys may raise
                 render([Source(shot.samples, shot.runner.frames)], form)
         except KeyboardInterrupt:
             raise

@@ -163,7 +163,7 @@ class Frames:
 
 
 def _check(metric: object) -> None:
-    """ValueError for a name that would make the whole page unreadable: plug-ins can change anything."""
+    """Refuse a metric that would make the whole page unreadable; ValueError."""
     sound = (
         type(metric) is Metric
         and type(metric.name) is str

@@ -1,4 +1,4 @@
-"""Objects that plug-ins share with the engine, and that nobody can change once they are made."""
+"""Immutable objects, which plug-ins and the engine share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _T = TypeVar("_T")
 
 
 class Immutable:
-    """Base of what is made by `make` in `__new__`, and keeps its fields from then on."""
+    """Base of objects whose fields are set once, by `make` in `__new__`."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Mistakes that YAML accepts: text that means something else elsewhere, and characters nobody sees."""
+"""Mistakes that YAML accepts: syntax of other programs, typographic quotes, invisible characters."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 from bts_exporter.yamlerrors import TEMPLATE
 
-#: As shells, compose files and Kubernetes have them.
+#: Variables as written in shells, compose files and Kubernetes.
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}")
 _ALONE = re.compile(
     r"\$(?!SYS$)(?:\(([A-Za-z_]\w*)\)|([A-Z_][A-Z0-9_]*))|(?i:env)[:.]([A-Z_][A-Z0-9_]*)"
 )
 _UNRENDERED = re.compile(r"\{\{\s*[\w.].*\}\}|\{%.*%\}")
 _TAG = re.compile(r"(?:^|[:@/])(!(?:env|file|credential))\b")
-_QUOTES = "“”„‟‘’‚‛«»‹›´`"  # noqa: RUF001  # what editors make of straight ones
+_QUOTES = "“”„‟‘’‚‛«»‹›´`"  # noqa: RUF001  # typographic ones
 #: No-break and zero-width spaces, soft hyphen, marks of direction and byte order.
 _INVISIBLE = "\u00a0\u00ad\u2007\u200b\u200c\u200d\u200e\u200f\u202f\u2060\ufeff"
 

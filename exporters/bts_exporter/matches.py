@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Match(NamedTuple):
-    """How much one pattern of the settings found, for `bts-exporter check --connect`."""
+    """How many names one pattern of the settings matched, for `bts-exporter check --connect`."""
 
     setting: str
     pattern: str
     found: int
     what: str = "names"
-    #: Whether all was looked through, so that the count is the final one.
+    #: Whether the search is complete, so that the count is final.
     complete: bool = True

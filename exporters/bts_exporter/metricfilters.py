@@ -27,7 +27,7 @@ def without_effect(
 def _matches(glob: str, name: str) -> bool:
     if "{field}" not in name:
         return fnmatchcase(name, glob)
-    # Only the source knows the name: is there one that both could mean?
+    # Only the source knows the names: look for one that both could match.
     return _meet(_CLASS.sub("?", glob), name.replace("{field}", "*"))
 
 

@@ -1,4 +1,4 @@
-"""Where keys belong that people look for in a block of settings, since other programs have them there."""
+"""Keys that users know from other programs, and where they belong here."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def advice(key: str, known: Container[str], kind: type[Any] | None) -> str:
     return ""
 
 
-#: Keys at the top of the file that are something else: a flag, or part of Prometheus' own file.
+#: Top-level keys that are flags here, by flag.
 _FLAGS = {
     "--web.listen-address": "listen listen_address address addr port host bind web http server",
     "--log.level": "log log_level loglevel logging level verbose debug",

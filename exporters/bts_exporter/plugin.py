@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 
 def is_label_name(label: object) -> bool:
-    """Return whether Prometheus and the engine leave `label` to collectors as a label's name."""
+    """Return whether a collector may have a label with this name."""
     return isinstance(label, str) and _LABEL_NAME.fullmatch(label) is not None
 
 
@@ -76,7 +76,7 @@ class Metric(Immutable):
             raise ValueError(msg)
         return make(
             cls,
-            # Plain texts, also where a subclass of str would spell itself otherwise later.
+            # Exact strings: a subclass of str could change its text later.
             name=str.__str__(name),
             help=str.__str__(help),
             kind=Kind(kind),
@@ -167,7 +167,7 @@ class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     metrics) belong to the engine and are taken out before.
     """
 
-    #: Where keys belong that users look for here, by key: it is said in the error about such a key.
+    #: Where keys belong that users may expect here, by key; part of the error about such a key.
     advice: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -178,7 +178,7 @@ _NUMBERS = {int, float}
 class Scrape(ScrapeState):
     """What one collection of one collector writes its samples to; not for use by several threads.
 
-    Its attributes are not the collector's to replace: the engine reads them after the collection.
+    A collector cannot replace its attributes: the engine reads them after the collection.
     """
 
     __slots__ = (

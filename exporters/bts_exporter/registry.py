@@ -65,7 +65,7 @@ class Registry:
         if name not in self._loaded:
             origins = self._origins[name]
             if len(origins) > 1:
-                # A file that anybody could have put there takes no installed type away.
+                # A file that other users could have written does not disable an installed type.
                 origins = [o for o in origins if o.file is None or pluginfile.is_safe(o.file)]
             if len(origins) > 1:
                 msg = f"type {name} is provided by {self.source(name)}: remove one of them"

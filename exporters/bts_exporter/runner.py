@@ -231,7 +231,7 @@ class Runner:
         #: As they were at the start: a plug-in may change its attributes at any time.
         self.local = collector.local
         self.outcome_metrics = collector.outcome_metrics
-        #: What reads the kernel's files is always there, whatever its settings say.
+        #: Collectors of kernel files have no target that could be absent.
         self.may_be_absent = common.optional and not collector.local
         self.kind = kind
         self.name = collector.name or kind

@@ -21,7 +21,7 @@ from bts_exporter.yamlfile import UNREADABLE, Document, Hidden, Path_, spell
 #: Stands for a value that could not be converted; the problem says why.
 INVALID: Any = object()
 
-#: Letters of a key, at least, that another one is taken for since it has it in it.
+#: Shortest key that is suggested because it is part of the unknown one, in letters.
 _SHORTEST_PART = 4
 
 
@@ -32,7 +32,7 @@ class Schema:
         """Begin with the problems that the document has already."""
         self.document = document
         self.problems: list[Problem] = list(document.problems)
-        #: Settings of TLS with their places: whether their files can be used is for `check` to say.
+        #: Settings of TLS and their places, for `check`.
         self.tls: list[tuple[TLSConfig, Problem]] = []
 
     def complain(self, path: Path_, message: str) -> Any:
@@ -100,14 +100,14 @@ class Schema:
         return made
 
     def _complain_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
-        """Remember a problem that a block found itself, in the line of the key that it begins with."""
+        """Remember a problem that a block reports itself; its line is that of the key it begins with."""
         key = message.partition(":")[0]
         problem = self.document.problem((*path, key) if key in raw else path, message)
         self.problems.append(problem._replace(path=spell(path)))
         return INVALID
 
     def _check_passwords(self, values: dict[str, Any], path: Path_) -> None:
-        """Complain about a password that the address has as well: only one of them has an effect."""
+        """Complain about a password that is in the address as well: only one of them has an effect."""
         found = values.get("url"), values.get("addresses")
         urls = [found[0], *found[1]] if isinstance(found[1], tuple | list) else [found[0]]
         if isinstance(values.get("password"), Secret):
@@ -121,7 +121,7 @@ class Schema:
     def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
         arms_left = [arm for arm in arms if arm is not types.NoneType]
         if raw is None and len(arms_left) < len(arms):
-            if Secret in arms_left:  # what is left of a template, or of a value that was to follow
+            if Secret in arms_left:  # such as an empty variable of a template
                 message = (
                     "nothing stands behind the colon: leave the key out, or write !env NAME;"
                     " text that begins with # or & needs quotes"

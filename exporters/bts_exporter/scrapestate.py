@@ -1,4 +1,4 @@
-"""What the engine reads of a scrape when its collection has ended, whatever the collector did to it."""
+"""The part of a scrape that the engine reads when the collection has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bts_exporter.errors import Reason
 
 
 class ScrapeState:
-    """The outcome of a collection: read by all, set only by the engine."""
+    """The outcome of a collection; only the engine sets it."""
 
     __slots__ = ("__weakref__", "_closed", "_deadline", "_dropped", "_rejected", "_samples")
 
@@ -60,6 +60,6 @@ class ScrapeState:
         self._closed = self.closed or bool(over)
 
     def _kept(self, field: str, kind: type, default: Any) -> Any:
-        """Return a field, whatever a plug-in did to it."""
+        """Return a field, or `default` where a plug-in deleted or replaced it."""
         value = getattr(self, field, default)
         return value if type(value) is kind else default

@@ -13,7 +13,7 @@ from bts_exporter.errors import TargetError
 if TYPE_CHECKING:
     import ssl
 
-#: What the operating system says of a file, in its own words.
+#: Errors of the operating system, which need no explanation.
 _OF_THE_SYSTEM = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -43,7 +43,7 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(msg)
 
     def below(self, folder: Path) -> TLSConfig:
-        """Return this with the paths that are relative taken as below `folder`, that of the settings."""
+        """Return these settings with relative paths resolved against `folder`."""
         names = ("ca_file", "cert_file", "key_file")
         paths = {name: path for name in names if (path := getattr(self, name)) is not None}
         return msgspec.structs.replace(self, **{n: str(folder / p) for n, p in paths.items()})

@@ -123,7 +123,7 @@ class Url:
 
 
 def _mistake_in(raw: str) -> str | None:
-    """Return what is wrong with an address that would be misread, without quoting it."""
+    """Return why an address would be misread, without quoting it."""
     _, _, rest = raw.partition("://")
     place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     if "," in place:
@@ -144,7 +144,7 @@ def _mistake_in_parts(parts: SplitResult) -> str | None:
     if re.search(r"[^\w.:%-]", parts.hostname or ""):
         return f"its host has characters that no host's name has; {_ADDRESS}"
     if parts.port == 0:
-        return f"there is no port 0; {_ADDRESS}"
+        return f"port 0 is not a port; {_ADDRESS}"
     if parts.fragment:
         return "what follows # would be ignored; in a password # is written %23"
     return None

@@ -1,4 +1,4 @@
-"""What is wrong with a text that is not YAML: the parser's words, the line to change, and the cure.
+"""Syntax errors of YAML: the parser's message, the line to change, and the cure.
 
 No message quotes more of the text than one character: it may hold passwords.
 """
@@ -19,13 +19,13 @@ TEMPLATE = (
     "this looks like a template that was not rendered ({{ }} or {% %});"
     " values from the environment are !env NAME"
 )
-_BULLETS = "–—−•*"  # noqa: RUF001  # what editors make of a hyphen
+_BULLETS = "–—−•*"  # noqa: RUF001  # bullets and dashes in place of a hyphen
 _LIST_ITEM = re.compile(rf"\s*[{re.escape(_BULLETS)}]\s")
 _NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
 
 
 class Explained(NamedTuple):
-    """A syntax error, and the line where it is to be cured."""
+    """A syntax error, and the line to change."""
 
     line: int | None
     message: str

@@ -1,4 +1,4 @@
-"""What `check` says beyond errors: what matched, what has no effect, which files cannot be used."""
+"""What `check` reports in addition to errors: matches, settings without effect, unusable files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Matches(Collector):
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return the path of settings beside a folder with plug-ins."""
+    """Return the path of settings next to a folder with plug-ins."""
     for name, source in (("fails", FAILS), ("absent", ABSENT)):
         drop_in(tmp_path / "plugins", name, source)
     return tmp_path / "config.yaml"
@@ -72,7 +72,7 @@ def options(config: Path) -> Options:
 def test_check_says_what_patterns_matched(
     settings: str, said: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A collector tells of its patterns, from the samples; a defect in that is told and no more."""
+    """A collector reports its patterns from the samples; a defect in that is reported and costs nothing else."""
     drop_in(config.parent / "plugins", "matches", MATCHES)
     configure(config, f"matches: {{{settings}}}")
 
@@ -117,9 +117,7 @@ def test_folder_of_plugins_that_is_not_there(
         config.write_text(f"plugins: {folder}\ncollectors: {{host: }}\n")
 
         assert commands.check(options(config), connect=False) == 0
-        said = (
-            f"{config}:1: plugins: warning: no effect: there is no folder {config.parent}/nowhere\n"
-        )
+        said = f"{config}:1: plugins: warning: no effect: {config.parent}/nowhere does not exist\n"
         assert capsys.readouterr().err == (said if warned else "")
 
 
@@ -127,7 +125,7 @@ def test_folder_of_plugins_that_is_not_there(
 def test_filter_of_names_that_only_the_source_knows(
     name: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A pattern that a template could spell is no mistake; one that it could not is."""
+    """A pattern that a template can match is accepted; one that it cannot match gives a warning."""
     configure(config, f"host: {{metrics: {{deny: ['{name}', 'node_mammoth_*_bytes']}}}}")
 
     commands.check(options(config), connect=False)
@@ -139,7 +137,7 @@ def test_filter_of_names_that_only_the_source_knows(
 def test_filter_of_a_type_that_declares_nothing(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a collector of prometheus_client or a folder of files will serve nobody can know."""
+    """The metrics of a prometheus_client collector or of textfile are not known in advance."""
     source = "class Foreign:\n    def collect(self):\n        return []\n"
     drop_in(config.parent / "plugins", "foreign", source)
     configure(
@@ -188,14 +186,14 @@ def test_check_reads_certificates_and_keys(
 
 
 def test_service_starts_without_its_certificates(config: Path) -> None:
-    """What is missing for one target keeps nobody from serving the others: that is for `check` to say."""
+    """A missing certificate of one target does not keep the service from starting."""
     configure(config, "redis: {url: 'rediss://127.0.0.1:1', tls: {ca_file: missing.pem}}, absent: ")
 
     assert commands.once(options(config), collect=["absent"], exclude=[]) == 0
 
 
 def test_service_logs_what_has_no_effect(config: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What `check` warns of the service logs when it puts the settings in force, at a reload as well."""
+    """The service logs the warnings of `check` at start and at each reload."""
     configure(config, "absent: ")
     service = Service(options(config))
     service.start_collectors()

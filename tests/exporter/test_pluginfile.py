@@ -78,7 +78,7 @@ def test_link_to_a_file(folder: Path) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_not_a_file(folder: Path, make: Callable[[Path, int], None]) -> None:
-    """A named pipe does not keep the process waiting, and a folder is no plug-in."""
+    """A named pipe does not block the process, and a folder is not a plug-in."""
     path = folder / "odd.py"
     make(path, 0o700)
 
@@ -129,7 +129,7 @@ def test_folder_below_one_that_others_can_write(folder: Path, mode: int) -> None
 
 
 def test_folder_below_a_sticky_one(folder: Path) -> None:
-    """In a folder such as /tmp nobody else can replace a folder of ours."""
+    """In a folder such as /tmp other users cannot replace a folder of ours."""
     folder.parent.chmod(0o1777)
 
     assert pluginfile.read(folder / "spool.py")

@@ -153,7 +153,7 @@ def test_url_with_a_password_that_splits_it(raw: str) -> None:
         ("redis://u:hunter2@h:6379 ", "there is a space in it"),
         ("redis://<hunter2>", "characters that no host's name has"),
         ("redis://{hunter2}:1", "characters that no host's name has"),
-        ("redis://h:0", "there is no port 0"),
+        ("redis://h:0", "port 0 is not a port"),
         ("redis://h/#hunter2", "what follows # would be ignored"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`bts-exporter check --connect` beside real servers: what it says of targets, patterns and absence."""
+"""`bts-exporter check --connect` with real servers: targets, patterns, optional targets."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_rules_say_how_many_messages_came(start_mosquitto: StartMosquitto, tmp_p
 
 
 def test_failures_are_told_once(tmp_path: Path) -> None:
-    """Each target that does not answer has one line, on standard output, and none in the log."""
+    """Each target that does not answer has one line on standard output, and none in the log."""
     ports = [free_port() for _ in range(3)]
     code, lines, stderr = check(
         tmp_path,
@@ -93,7 +93,7 @@ def test_failures_are_told_once(tmp_path: Path) -> None:
 
 
 def test_log_is_there_for_who_asks_for_it(tmp_path: Path) -> None:
-    """With --log.level=info what is logged beside the answer is shown."""
+    """With --log.level=info the log is shown as well."""
     url = f"redis://127.0.0.1:{free_port()}"
     _, [line], stderr = check(tmp_path, f"  redis: {{url: '{url}'}}\n", "--log.level=info")
 
@@ -105,7 +105,7 @@ def test_log_is_there_for_who_asks_for_it(tmp_path: Path) -> None:
 def test_absence_of_an_optional_target_is_not_reported(
     there: bool, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Whether an optional target answers or not, it is said that nobody will be told of its absence."""
+    """The output says that the absence of an optional target is not reported, whether it answers or not."""
     url = redis_server.url if there else f"redis://127.0.0.1:{free_port()}"
 
     code, [line], stderr = check(tmp_path, f"  redis: {{url: '{url}', optional: true}}\n")
@@ -127,7 +127,7 @@ def test_host_is_never_absent(tmp_path: Path) -> None:
 
 
 def test_groups_of_processes_say_how_many_there_are(tmp_path: Path) -> None:
-    """Each group has the number of its processes beside the expressions that found them."""
+    """Each group has the number of its processes and the expressions that found them."""
     code, lines, _ = check(
         tmp_path,
         "  host:\n    enable: [process_group]\n    process_group:\n      groups:\n"

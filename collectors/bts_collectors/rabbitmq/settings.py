@@ -43,7 +43,7 @@ _VHOSTS = "virtual hosts are chosen by a regular expression: vhosts_include: ^NA
 _QUEUES = (
     "queues are chosen by a regular expression: queues_include: ^NAME$; over AMQP declare: [NAME]"
 )
-_NODES = "one node tells of the whole cluster: url: http://HOST:15672"
+_NODES = "one node reports the whole cluster: url: http://HOST:15672"
 
 
 class RabbitMQConfig(CollectorConfig, frozen=True):
