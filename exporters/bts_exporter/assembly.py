@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bts_exporter.config import Block, Common, Settings
 from bts_exporter.errors import PluginError, Problem, TargetError, text_of
-from bts_exporter.metricfilters import without_effect
+from bts_exporter.metricfilters import denied_by_the_way, without_effect
 from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape, Template
 from bts_exporter.runner import Runner
 from bts_exporter.scrape import CollectorSet
@@ -115,9 +115,14 @@ class Assembly:
 
     def _check_filters(self, block: Block, built: Sequence[Collector]) -> None:
         """Warn of filters of metrics that match nothing."""
-        if block.metrics_place is None or any(made.open_ended for made in built):
+        if block.metrics_place is None:
             return
         declared = [*block.type.declared(), *block.type.declared_by(block.config)]
+        for glob, names in denied_by_the_way(block.common.metrics, declared):
+            message = f"deny: {glob!r} removes {', '.join(names)}, which alerts need"
+            self.warnings.append(block.metrics_place._replace(message=message))
+        if any(made.open_ended for made in built):
+            return
         for key, glob in without_effect(block.common.metrics, declared):
             effect = "lets nothing through" if key == "allow" else "removes nothing"
             message = f"{key}: {glob!r} {effect}: {block.kind} declares no such metric (`bts-exporter metrics` lists all)"

@@ -12,6 +12,9 @@ from bts_exporter.plugin import Metric, Template
 
 _CLASS = re.compile(r"\[[^]]+\]")
 
+#: Characters of a glob up to which it is compared with a template; the comparison is recursive.
+_LONGEST = 200
+
 
 def without_effect(
     chosen: MetricFilter, declared: Iterable[Metric | Template]
@@ -24,10 +27,23 @@ def without_effect(
                 yield key, glob
 
 
+def denied_by_the_way(
+    chosen: MetricFilter, declared: Iterable[Metric | Template]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield `(glob, names)` for every glob of `deny` that removes `*_up` metrics without naming them."""
+    up = [m.name for m in declared if isinstance(m, Metric) and m.availability]
+    for glob in chosen.deny:
+        names = [name for name in up if name != glob and fnmatchcase(name, glob)]
+        if names:
+            yield glob, names
+
+
 def _matches(glob: str, name: str) -> bool:
     if "{field}" not in name:
         return fnmatchcase(name, glob)
     # Only the source knows the names: look for one that both could match.
+    if len(glob) > _LONGEST:
+        return True
     return _meet(_CLASS.sub("?", glob), name.replace("{field}", "*"))
 
 

@@ -109,6 +109,28 @@ def test_check_warns_of_what_has_no_effect(
         assert f": warning: {warning}" in line
 
 
+@pytest.mark.parametrize(
+    ("deny", "warning"),
+    [
+        ("redis_*", "deny: 'redis_*' removes redis_up, redis_cluster_node_up"),
+        ("redis_?p", "deny: 'redis_?p' removes redis_up, which alerts need"),
+        ("redis_up", ""),
+        ("redis_memory_*", ""),
+    ],
+)
+def test_availability_that_is_denied_by_the_way(
+    deny: str, warning: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pattern that removes an `*_up` metric without naming it gives a warning, since alerts would be silent."""
+    configure(config, f"redis: {{url: 'redis://x', metrics: {{deny: ['{deny}']}}}}")
+
+    assert commands.check(options(config), connect=False) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"{config}:2: collectors.redis.metrics: warning: " if warning else "")
+    assert warning in said
+    assert bool(said) == bool(warning)
+
+
 def test_folder_of_plugins_that_is_not_there(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
