@@ -158,7 +158,7 @@ class Document:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
             wrong = mistake_in(str(node.value), plain=getattr(node, "style", "") is None)
-            if wrong := wrong or self._swallowed(node):
+            if wrong := wrong or self._swallowed(node) or self._cut_off(node, path):
                 self.problems.append(self.problem(path, wrong))
                 return UNREADABLE
             return self._construct(node, path)
@@ -178,6 +178,15 @@ class Document:
             _KEY.match(line) for line in self._text_lines[first:last]
         ):
             return f"the quote that opens in this line goes on to line {last}: close it here"
+        return None
+
+    def _cut_off(self, node: yaml.Node, path: Path_) -> str | None:
+        """Return what is wrong with a password without quotes that ends in front of a `#`."""
+        end = node.end_mark
+        if path[-1:] == ("password",) and getattr(node, "style", "") is None:
+            lines = self._text_lines[end.line : end.line + 1]
+            if lines and re.match(r"\s+#\S", lines[0][end.column :]):
+                return "it ends in front of #, which begins a comment: put it in quotes, or a space behind #"
         return None
 
 

@@ -263,6 +263,13 @@ def test_variable_with_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
 
 
+def test_comment_behind_a_password() -> None:
+    """A comment with a space behind its sign is one, and so is any behind a password in quotes."""
+    text = "password: abc  # of redis\nx: {password: 'abc' #old\n}\ny: a #b\n"
+
+    assert sound(text).value == {"password": "abc", "x": {"password": "abc"}, "y": "a"}
+
+
 @pytest.mark.parametrize("text", [r'"a\nb: c"', "'a\n\n  b'", "|\n  a\n  b: c\n", '"b: c"'])
 def test_text_of_several_lines(text: str) -> None:
     """A text may have several lines, and a colon; only what looks like a key in a quoted one is refused."""
