@@ -9,15 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 
 import bts_exporter
 from servers import need
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = ("config.yaml", "systemd/config.yaml")
 
 
 def run(*argv: str, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -111,6 +114,67 @@ def test_installed_command_runs(wheel: Path, tmp_path: Path) -> None:
     listing = run(command, "collectors", cwd=tmp_path, env=env)
     for name in entry_points(wheel)["bts_exporter.collectors"]:
         assert name in listing.split()
+
+
+def test_source_distribution_holds_what_the_readme_installs(tree: Path, tmp_path: Path) -> None:
+    """Who unpacks it finds the unit, both files of settings and the rules, as the README names them."""
+    code = "import setuptools.build_meta as b; print(b.build_sdist(OUT))".replace(
+        "OUT", repr(str(tmp_path))
+    )
+    run(sys.executable, "-c", code, cwd=tree)
+    [path] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    readme = (tree / "README.md").read_text()
+    named = set(re.findall(r"(?:systemd|monitoring/rules)/[\w.-]+\.\w+", readme))
+    wanted = {"config.yaml", "systemd/config.yaml", "systemd/bts-exporter.service"}
+    assert wanted | {"monitoring/rules/bts-exporter.yml", *named} <= names
+
+
+def test_settings_of_the_service_make_nothing_optional(tree: Path) -> None:
+    """What is missing on a machine is reported by the service, and no error where people try it out."""
+    files = {name: yaml.safe_load((tree / name).read_text()) for name in SETTINGS}
+    optional = {
+        name: {kind for kind, block in file["collectors"].items() if (block or {}).get("optional")}
+        for name, file in files.items()
+    }
+
+    assert optional == {
+        "config.yaml": {"rabbitmq", "redis", "mqtt"},
+        "systemd/config.yaml": set(),
+    }
+    assert (
+        files["config.yaml"]["collectors"].keys()
+        == files["systemd/config.yaml"]["collectors"].keys()
+    )
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_come_along_are_fine(name: str, tree: Path) -> None:
+    """`bts-exporter check` accepts both files without a warning."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bts_exporter", f"--config.file={tree / name}", "check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["README.md", "systemd/bts-exporter.service"])
+def test_service_is_installed_with_its_own_settings(name: str, tree: Path) -> None:
+    """The instructions put the service's file into /etc, and not the one for trying it out."""
+    lines = [
+        line
+        for line in (tree / name).read_text().splitlines()
+        if "/etc/bts-exporter/config" in line
+    ]
+
+    assert any("install" in line and " systemd/config.yaml " in line for line in lines)
+    assert not any("install" in line and " config.yaml " in line for line in lines)
 
 
 def test_install_servers_knows_every_package_that_tests_need() -> None:

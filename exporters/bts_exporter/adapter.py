@@ -50,6 +50,7 @@ class Adapted(Collector):
     """Runs a prometheus_client collector; its constructor's arguments are its settings."""
 
     foreign: type[Any]
+    open_ended = True
 
     def __init__(self, config: CollectorConfig) -> None:
         """Keep the arguments."""
@@ -63,10 +64,11 @@ class Adapted(Collector):
             self._foreign = self._make()
         for family in cast("Iterable[_Family]", self._foreign.collect()):
             kind = _KINDS.get(family.type, Kind.GAUGE)
-            if kind in _SUFFIXES:
-                self._emit_compound(scrape, family, kind)
-            else:
-                self._emit_simple(scrape, family, kind)
+            emit = self._emit_compound if kind in _SUFFIXES else self._emit_simple
+            try:
+                emit(scrape, family, kind)
+            except ValueError as error:  # a name that we do not serve: the others stay
+                scrape.reject("invalid_sample", str(error))
 
     def _make(self) -> Any:
         # Not before it is needed: its constructor may open connections and start threads, which

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from bts_exporter.config import Block, Common, Settings
 from bts_exporter.errors import PluginError, Problem, TargetError, text_of
+from bts_exporter.metricfilters import denied_by_the_way, without_effect
 from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape, Template
 from bts_exporter.runner import Runner
 from bts_exporter.scrape import CollectorSet
 from bts_exporter.selfmetrics import DECLARED
+
+log = logging.getLogger("bts_exporter.assembly")
 
 
 class UnusableConfig(CollectorConfig, frozen=True):
@@ -32,6 +38,8 @@ class Assembly:
         self.set = CollectorSet()
         self.new: list[Runner] = []
         self.problems: list[Problem] = []
+        #: What has no effect and is most likely a mistake.
+        self.warnings: list[Problem] = list(settings.warnings)
         self._before = list(before.runners) if before else []
         self._declared: dict[str, tuple[str, Metric]] = {
             metric.name: ("the exporter itself", metric) for metric in DECLARED
@@ -43,6 +51,8 @@ class Assembly:
 
     def adopt(self) -> list[Runner]:
         """Make the new set the one in force; returns the collectors that it has no use for."""
+        for warning in self.warnings:
+            log.warning("settings: %s", warning)
         for runner in self.set.runners:
             if runner not in self.new:
                 self.set.settle(runner)
@@ -51,7 +61,9 @@ class Assembly:
     def _add_block(self, block: Block) -> None:
         try:
             self._check_names(block)
-            found = [(made, self._kept(made, block)) for made in self._built(block)]
+            built = self._built(block)
+            self._check_filters(block, built)
+            found = [(made, self._kept(made, block)) for made in built]
         except BaseException as error:
             # A plug-in's own code may do anything; SystemExit among it.
             if isinstance(error, KeyboardInterrupt):
@@ -77,6 +89,7 @@ class Assembly:
             if not hasattr(collector, "config"):
                 msg = f"type {block.kind}: __init__ must call super().__init__(config)"
                 raise PluginError(msg)
+            _check_attributes(block.kind, collector)
             place = (collector.name or block.kind, block.common.name)
             if place in taken:
                 msg = f"type {block.kind}: there is a collector {place[0]} already"
@@ -100,6 +113,21 @@ class Assembly:
                 return runner
         return None
 
+    def _check_filters(self, block: Block, built: Sequence[Collector]) -> None:
+        """Warn of filters of metrics that match nothing."""
+        if block.metrics_place is None:
+            return
+        declared = [*block.type.declared(), *block.type.declared_by(block.config)]
+        for glob, names in denied_by_the_way(block.common.metrics, declared):
+            message = f"deny: {glob!r} removes {', '.join(names)}, which alerts need"
+            self.warnings.append(block.metrics_place._replace(message=message))
+        if any(made.open_ended for made in built):
+            return
+        for key, glob in without_effect(block.common.metrics, declared):
+            effect = "lets nothing through" if key == "allow" else "removes nothing"
+            message = f"{key}: {glob!r} {effect}: {block.kind} declares no such metric (`bts-exporter metrics` lists all)"
+            self.warnings.append(block.metrics_place._replace(message=message))
+
     def _check_names(self, block: Block) -> None:
         """PluginError where a metric or a label of this type has a name that is taken."""
         given = {*block.common.labels, *(["target"] if block.common.name else [])}
@@ -117,3 +145,14 @@ class Assembly:
                 if metric is not declared and first != owner:
                     msg = f"type {block.kind}: metric {declared.name} is one of {first} already"
                     raise PluginError(msg)
+
+
+def _check_attributes(kind: str, collector: Collector) -> None:
+    """Check the attributes that the engine reads at every scrape; PluginError for a wrong type."""
+    outcome = collector.outcome_metrics
+    if not isinstance(collector.name, str) or not isinstance(collector.local, bool):
+        msg = f"type {kind}: name must be a string and local a bool"
+        raise PluginError(msg)
+    if outcome is not None and [type(metric) for metric in outcome] != [Metric, Metric]:
+        msg = f"type {kind}: outcome_metrics must be two metrics"
+        raise PluginError(msg)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load, plugins_folder
-from bts_exporter.errors import ConfigError, PluginError
+from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
 from bts_exporter.formats import Format
 from bts_exporter.plugin import Command, Metric, Template
 from bts_exporter.registry import Registry
+from bts_exporter.runner import Snapshot
 from bts_exporter.selfmetrics import DECLARED
 from bts_exporter.service import Options, Service
 
@@ -64,8 +67,10 @@ def check(options: Options, *, connect: bool) -> int:
     """Say whether the settings can be used; with `connect`, whether the targets answer too."""
     settings = _load(options)
     assembly = Assembly(settings)
-    if assembly.problems:
-        raise ConfigError(assembly.problems)
+    if problems := [*assembly.problems, *_unusable_files(settings)]:
+        raise ConfigError(problems)
+    for warning in assembly.warnings:
+        print(warning._replace(message=f"warning: {warning.message}"), file=sys.stderr)
     types, made = len(settings.blocks), len(assembly.set.runners)
     print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
     return _check_targets(options) if connect else 0
@@ -96,7 +101,7 @@ def collectors(options: Options) -> int:
             broken = True
             print(f"{name:<16} BROKEN: {error}")
         else:
-            summary = (cls.__doc__ or "").strip().partition("\n")[0]
+            summary = str(cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
             for command, offered in cls.commands.items():
                 usage = " ".join([f"{name}-{command}", *offered.arguments])
@@ -123,24 +128,65 @@ def metrics(options: Options, form: str) -> int:
     return 0
 
 
+def _unusable_files(settings: Settings) -> Iterator[Problem]:
+    """Yield a problem for every certificate or key that cannot be used."""
+    for tls, place in settings.tls:
+        try:
+            tls.context()
+        except TargetError as error:
+            yield place._replace(message=str(error))
+
+
 def _check_targets(options: Options) -> int:
-    service = Service(options)
-    service.start_collectors()
-    failed = 0
+    with _quiet():  # each failure is printed below
+        service = Service(options)
+        service.start_collectors()
+        try:
+            exporter = service.exporter
+            shots = exporter.collectors.collect(
+                exporter.collectors.runners, exporter.scrape_timeout
+            )
+            for shot in shots:
+                print(f"{shot.runner.identity}: {_state(shot)}")
+        finally:
+            service.stop_collectors()
+    return int(any(not shot.outcome.success for shot in shots))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log nothing, unless the command line asks for more than errors."""
+    before = logging.root.manager.disable
+    if not logging.getLogger("bts_exporter").isEnabledFor(logging.WARNING):
+        logging.disable(logging.ERROR)
     try:
-        exporter = service.exporter
-        for shot in exporter.collectors.collect(
-            exporter.collectors.runners, exporter.scrape_timeout
-        ):
-            outcome = shot.outcome
-            failed += not outcome.success
-            state = "ok" if outcome.supported else f"nothing to read: {outcome.message}"
-            if not outcome.success:
-                state = f"FAILS ({outcome.reason}): {outcome.message}"
-            print(f"{shot.runner.identity}: {state}")
+        yield
     finally:
-        service.stop_collectors()
-    return int(failed > 0)
+        logging.disable(before)
+
+
+def _state(shot: Snapshot) -> str:
+    """Return the line of one collector, without its name."""
+    outcome = shot.outcome
+    if not outcome.success:
+        return f"FAILS ({outcome.reason}): {outcome.message}"
+    said = [f"nothing to read: {outcome.message}"]
+    if outcome.supported:
+        said = ["ok", f"{shot.series} series", *_matched(shot)]
+    if shot.runner.may_be_absent:
+        said.append(
+            "its absence will not be reported (delete `optional: true` if it must be there)"
+        )
+    return "; ".join(said)
+
+
+def _matched(shot: Snapshot) -> Iterator[str]:
+    try:
+        for match in shot.runner.collector.matches(shot.samples):
+            end = "" if match.complete else " so far"
+            yield f"{match.setting}: {match.found} {match.what} match {match.pattern}{end}"
+    except Exception as error:  # noqa: BLE001  # a plug-in's own code
+        yield f"matches: {type(error).__name__}: {text_of(error)}"
 
 
 def _load(options: Options) -> Settings:
@@ -180,7 +226,12 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
         print(error, file=sys.stderr)
         return
     for block in blocks:
-        for metric in block.type.declared_by(block.config):
+        try:
+            named = list(block.type.declared_by(block.config))
+        except Exception as error:  # noqa: BLE001  # a plug-in's own code
+            print(f"{block.place}{type(error).__name__}: {text_of(error)}", file=sys.stderr)
+            continue
+        for metric in named:
             yield block.kind, metric
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from bts_exporter import misplaced
 from bts_exporter.errors import ConfigError, PluginError, Problem
 from bts_exporter.plugin import Collector, CollectorConfig
-from bts_exporter.schema import INVALID, Schema
+from bts_exporter.schema import INVALID, Schema, nearest
+from bts_exporter.tlsconfig import TLSConfig
 from bts_exporter.values import Duration
-from bts_exporter.yamlfile import Document, Path_, read
+from bts_exporter.yamlfile import UNREADABLE, Document, Path_, read
 
 #: Where settings are looked for when no file is named; the first that exists is taken.
 SEARCH = (Path("config.yaml"), Path("/etc/bts-exporter/config.yaml"))
@@ -62,9 +65,14 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check what the types cannot say; ValueError with all that is wrong."""
         wrong = [
-            f"labels: {label!r} cannot be the name of a label"
+            f"labels: {label!r} cannot be the name of a label (letters, digits and _, none of those taken)"
             for label in self.labels
             if not _LABEL.fullmatch(label) or label in _OCCUPIED
+        ]
+        wrong += [
+            f"labels: {label} is empty, as if it were not there"
+            for label in self.labels
+            if not self.labels[label]
         ]
         if self.interval is not None and self.interval < 1:
             wrong.append(f"interval: at least 1 s, got {self.interval:g}")
@@ -87,6 +95,8 @@ class Block(msgspec.Struct, frozen=True):
     common: Common
     config: CollectorConfig
     place: Problem  # where it stands, for what is found later
+    #: Where its filter of metrics stands.
+    metrics_place: Problem | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -98,6 +108,10 @@ class Settings(msgspec.Struct, frozen=True):
     broken: tuple[tuple[str, Problem], ...]
     #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
     scrape_timeout: float
+    #: Settings of TLS and their places: `check` tests whether their files can be used.
+    tls: tuple[tuple[TLSConfig, Problem], ...] = ()
+    #: What has no effect and is most likely a mistake.
+    warnings: tuple[Problem, ...] = ()
 
 
 class _Top(msgspec.Struct, frozen=True):
@@ -150,12 +164,12 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         msg = "says nothing; without any such file this host and the brokers on it are served"
         raise ConfigError([document.problem((), msg)])
     schema = Schema(document)
-    top = schema.convert(document.value, _Top, ())
+    folder = _folder(document, _folder_named(document))
+    types = types_in(folder)
+    top = schema.convert(_without_misplaced(document, types, schema), _Top, ())
     if top is INVALID:
         # What is wrong with the collectors is found too, so that it is all told at once.
-        top = _Top(_of(document, "collectors", {}), _folder_named(document))
-    folder = _folder(document, top.plugins)
-    types = types_in(folder)
+        top = _Top(_of(document, "collectors", {}))
     raw = top.collectors
     if raw is msgspec.UNSET:
         raw = Document("", BUILT_IN).value["collectors"]
@@ -165,12 +179,79 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         problems = schema.problems + [problem for _, problem in converter.broken]
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
     return Settings(
-        document.file, tuple(blocks), tuple(converter.broken), float(top.scrape_timeout)
+        document.file,
+        tuple(blocks),
+        tuple(converter.broken),
+        float(top.scrape_timeout),
+        tuple(schema.tls),
+        (
+            *_missing_folder(document, folder),
+            *_late_timeouts(document, converter, float(top.scrape_timeout)),
+        ),
     )
 
 
 def _document(path: Path | None) -> Document:
     return read(path) if path is not None else Document("built-in settings", BUILT_IN)
+
+
+def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
+    """Return the values without top-level keys that belong elsewhere, and add a problem for each of those."""
+    if not isinstance(document.value, dict):
+        return document.value
+    known = _Top.__struct_fields__
+    found: dict[str, Any] = {}
+    for key, value in document.value.items():
+        advice = "" if key in known else misplaced.advice_at_top(key)
+        if key not in known and key in types.names():
+            advice = f"it belongs below collectors, indented: collectors: {{{key}: ...}}"
+        if advice:
+            schema.unknown(key, known, (key,), advice=advice)
+        else:
+            found[key] = value
+    return found
+
+
+def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
+    """Yield a warning for a folder of plug-ins that is named and missing; the default one may be missing."""
+    if _folder_named(document) != _Top().plugins and not folder.is_dir():
+        yield document.problem(("plugins",), f"no effect: {folder} does not exist")
+
+
+def _late_timeouts(
+    document: Document, converter: _Blocks, scrape_timeout: float
+) -> Iterator[Problem]:
+    """Yield a warning for each timeout that is longer than a collection can take."""
+    for common, path in converter.timeouts:
+        key = "scrape_timeout" if common.interval is None else "interval"
+        end = scrape_timeout if common.interval is None else common.interval
+        if common.timeout is not None and common.timeout > end:
+            message = f"no effect: a collection ends after {end:g} s already ({key})"
+            yield document.problem(path, message)
+
+
+def _as_map(raw: Any) -> str:
+    """Return how to write the map of collectors in place of `raw`."""
+    if isinstance(raw, list):
+        return "; write each type without a hyphen and with a colon, such as host:"
+    return "; write each type in a line of its own, indented, such as host:"
+
+
+def _as_block(raw: Any) -> str:
+    """Return how to write a block of settings in place of `raw`."""
+    match raw:
+        case True:
+            return "; write nothing behind the colon to collect it as it is"
+        case False:
+            return "; leave it out to switch it off"
+        case str() if re.match(r"\w+\s*=", raw):
+            return "; a key and its value are written key: value"
+        case str() if "://" in raw and not raw.partition(":")[2].startswith("//"):
+            return "; a space is missing behind the colon of its key"
+        case str() if "://" in raw:
+            return "; an address is written {url: ADDRESS}"
+        case _:
+            return "; write its settings below it, indented, as key: value"
 
 
 def _of(document: Document, key: str, default: Any) -> Any:
@@ -195,11 +276,16 @@ class _Blocks:
         self._types = types
         self._folder = folder
         self.broken: list[tuple[str, Problem]] = []
+        #: The settings common to all of each block, with the place of its timeout.
+        self.timeouts: list[tuple[Common, Path_]] = []
 
     def convert(self, raw: Any) -> list[Block]:
         path: Path_ = ("collectors",)
+        if raw is UNREADABLE:
+            return []
         if not isinstance(raw, dict):
-            self._schema.complain(path, "expected a map from collector types to their settings")
+            message = f"expected a map from collector types to their settings{_as_map(raw)}"
+            self._schema.complain(path, message)
             return []
         blocks: list[Block] = []
         for kind, value in raw.items():
@@ -210,8 +296,10 @@ class _Blocks:
         return blocks
 
     def _unknown(self, kind: str, path: Path_) -> None:
-        more = "" if self._folder.is_dir() else f"; there is no folder of plug-ins {self._folder}"
-        self._schema.unknown(kind, self._types.names(), path, what="collector type", more=more)
+        names, advice = self._types.names(), ""
+        if nearest(kind, names) is None and not self._folder.is_dir():
+            advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
+        self._schema.unknown(kind, names, path, what="collector type", advice=advice)
 
     def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
         try:
@@ -232,19 +320,28 @@ class _Blocks:
 
     def _block(self, kind: str, cls: type[Collector], raw: Any, path: Path_) -> Block | None:
         raw = {} if raw is None else raw
+        if raw is UNREADABLE:
+            return None
         if not isinstance(raw, dict):
-            self._schema.complain(path, "expected a block of settings, or a list of blocks")
+            message = f"expected a block of settings, or a list of blocks{_as_block(raw)}"
+            self._schema.complain(path, message)
             return None
         known = {*COMMON_KEYS, *cls.Config.__struct_fields__}
         for key in raw.keys() - known:
-            self._schema.unknown(key, known, (*path, key))
+            hint = misplaced.advice(key, known, cls.Config)
+            if isinstance(raw[key], dict) and "url" in known and "url" in raw[key]:
+                hint = f"several targets are a list of blocks: - {{name: {key}, url: ...}}"
+            self._schema.unknown(key, known, (*path, key), advice=hint)
         shared = {key: value for key, value in raw.items() if key in COMMON_KEYS}
         own = {k: v for k, v in raw.items() if k in known and k not in COMMON_KEYS}
         common = self._schema.convert(shared, Common, path)
         config = self._schema.convert(own, cls.Config, path)
         if common is INVALID or config is INVALID:
             return None
-        return Block(kind, cls, common, config, self._schema.document.problem(path, ""))
+        problem = self._schema.document.problem
+        self.timeouts.append((common, (*path, "timeout")))
+        place = problem((*path, "metrics"), "") if "metrics" in raw else None
+        return Block(kind, cls, common, config, problem(path, ""), place)
 
     def _check_names(self, blocks: list[Block]) -> None:
         names: set[str] = set()

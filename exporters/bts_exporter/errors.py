@@ -95,6 +95,13 @@ def text_of(error: BaseException) -> str:
 
 def reason_of(error: BaseException) -> Reason:
     """Return the bounded reason of `error`, from it or from what caused it."""
+    try:
+        return _reason_of_chain(error)
+    except BaseException:  # noqa: BLE001  # a plug-in's class
+        return "internal"
+
+
+def _reason_of_chain(error: BaseException) -> Reason:
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:

@@ -13,7 +13,7 @@ from bts_exporter.exposition import Layout, Source, compress, parts_of, render
 from bts_exporter.formats import Format
 from bts_exporter.frames import Frames
 from bts_exporter.plugin import Scrape
-from bts_exporter.runner import Runner, Snapshot
+from bts_exporter.runner import Outcome, Runner, Snapshot
 from bts_exporter.scrape import CollectorSet
 from bts_exporter.selfmetrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic
@@ -40,6 +40,7 @@ class Shown(NamedTuple):
 
     duration: float
     series: int
+    outcome: Outcome | None = None
 
 
 class Exporter:
@@ -108,7 +109,7 @@ class Exporter:
         here = set(self.collectors.runners)
         for shot in snapshots:
             if shot.runner in here:
-                self.last[shot.runner] = Shown(shot.duration, shot.series)
+                self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
 
     def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
         with self._lock:
@@ -130,18 +131,24 @@ class Exporter:
         self, runners: Sequence[Runner], form: Format, timeout: float, *, packed: bool, own: bool
     ) -> bytes:
         snapshots = self.collectors.collect(runners, timeout)
-        self.remember(snapshots)
         try:
+            self.remember(snapshots)
             return self._render(snapshots, form, packed=packed, own=own)
-        except Exception:  # noqa: BLE001  # labels and metrics are a plug-in's objects
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
             sound = [self._sound(snapshot, form) for snapshot in snapshots]
+            self.remember(sound)
             return self._render(sound, form, packed=packed, own=own)
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot`, without its samples if they cannot be rendered: others' can."""
         try:
-            render([Source(shot.samples)], form)
-        except Exception as error:  # noqa: BLE001  # as above
+            with self._rendering:  # with the collector's own frames, since comparing keys may raise
+                render([Source(shot.samples, shot.runner.frames)], form)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # as above
             return shot.runner.spoilt(shot, error)
         return shot
 

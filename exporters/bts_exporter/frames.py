@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_exporter.formats import Format, family_of, header, sample_names
-from bts_exporter.plugin import Key, Kind, Metric, number
+from bts_exporter.plugin import METRIC_NAME, Key, Kind, Metric, is_label_name, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
@@ -46,6 +46,7 @@ class Frame:
         self.size = 0
         for metric, series in found.items():
             if series.keys:
+                _check(metric)
                 self._append(metric, series)
         names = [name for block in self.blocks for name in sample_names(block.metric)]
         self.names = frozenset(names)
@@ -159,6 +160,21 @@ class Frames:
             return f"{suffix} "
         labels = ",".join([f'{name}="{_label_value(value)}"' for name, value in pairs])
         return f"{suffix}{{{labels}}} "
+
+
+def _check(metric: object) -> None:
+    """Refuse a metric that would make the whole page unreadable; ValueError."""
+    sound = (
+        type(metric) is Metric
+        and type(metric.name) is str
+        and METRIC_NAME.fullmatch(metric.name)
+        and type(metric.labels) is tuple
+        and all(map(is_label_name, metric.labels))
+        and type(metric.kind) is Kind
+    )
+    if not sound:
+        msg = f"{metric!r} is not a metric, or was changed after its declaration"
+        raise ValueError(msg)
 
 
 def _spelled(values: Sequence[float]) -> list[str]:

@@ -12,9 +12,12 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import msgspec
 
-from bts_exporter.errors import DeadlineExceeded, Reason
+from bts_exporter.errors import REASONS, DeadlineExceeded, Reason
+from bts_exporter.immutable import Immutable, make
+from bts_exporter.matches import Match
+from bts_exporter.scrapestate import ScrapeState
 
-_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _RESERVED_LABELS = {"histogram": "le", "summary": "quantile"}
 
@@ -33,15 +36,31 @@ class Kind(StrEnum):
     SUMMARY = "summary"
 
 
+def is_label_name(label: object) -> bool:
+    """Return whether a collector may have a label with this name."""
+    return isinstance(label, str) and _LABEL_NAME.fullmatch(label) is not None
+
+
 @final
-class Metric:
+class Metric(Immutable):
     """A metric's name, help, kind and label names; two are the same only if they are one object."""
 
     __slots__ = ("availability", "compound", "help", "kind", "labels", "name", "width")
 
-    def __init__(self, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> None:  # noqa: A002  # the field's word
+    name: str
+    help: str
+    kind: Kind
+    labels: tuple[str, ...]
+    width: int
+    #: Whether one value consists of several samples (buckets, quantiles, sum, count).
+    compound: bool
+    #: Whether it says if a target is up: `max_series` never drops it, and only a `deny` that
+    #: names it removes it, since its alert would otherwise go silent.
+    availability: bool
+
+    def __new__(cls, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> Metric:  # noqa: A002  # the field's word
         """Check the names; ValueError where the data model does not allow one."""
-        if not _METRIC_NAME.fullmatch(name):
+        if not isinstance(name, str) or not METRIC_NAME.fullmatch(name):
             msg = f"{name!r} is not a metric name"
             raise ValueError(msg)
         if not isinstance(help, str):
@@ -49,29 +68,35 @@ class Metric:
             raise ValueError(msg)  # noqa: TRY004  # as the other mistakes
         labels = (labels,) if isinstance(labels, str) else tuple(labels)
         for label in labels:
-            if not _LABEL_NAME.fullmatch(label) or label == _RESERVED_LABELS.get(kind):
+            if not is_label_name(label) or label == _RESERVED_LABELS.get(kind):
                 msg = f"{name}: {label!r} cannot be the name of a label"
                 raise ValueError(msg)
         if len(set(labels)) != len(labels):
             msg = f"{name}: a label is named twice: {', '.join(labels)}"
             raise ValueError(msg)
-        self.name = name
-        self.help = help
-        self.kind = Kind(kind)
-        self.labels = labels
-        self.width = len(labels)
-        #: Whether one value consists of several samples (buckets, quantiles, sum, count).
-        self.compound = kind in _RESERVED_LABELS
-        #: Whether it says if a target is up: `max_series` never drops it, and only a `deny` that
-        #: names it removes it, since its alert would otherwise go silent.
-        self.availability = name.endswith("_up")
+        return make(
+            cls,
+            # Exact strings: a subclass of str could change its text later.
+            name=str.__str__(name),
+            help=str.__str__(help),
+            kind=Kind(kind),
+            labels=tuple(map(str.__str__, labels)),
+            width=len(labels),
+            compound=kind in _RESERVED_LABELS,
+            availability=name.endswith("_up"),
+        )
+
+    def __init_subclass__(cls) -> None:
+        """Refuse: what a subclass adds would be lost, and what it changes would break the page."""
+        msg = "Metric cannot be subclassed"
+        raise TypeError(msg)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}{{{','.join(self.labels)}}}>"
 
 
 @final
-class Template:
+class Template(Immutable):
     """Metrics whose names come from the source, such as `node_memory_{field}_bytes`.
 
     The placeholder is `{field}`, in the name and, where wanted, in the help.
@@ -79,14 +104,18 @@ class Template:
 
     __slots__ = ("_metrics", "help", "kind", "labels", "name")
 
-    def __init__(self, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> None:  # noqa: A002  # the field's word
+    name: str
+    help: str
+    kind: Kind
+    labels: tuple[str, ...]
+    _metrics: dict[str, Metric]
+
+    def __new__(cls, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> Template:  # noqa: A002  # the field's word
         """Check the names; ValueError where the data model does not allow one."""
-        self.name = name
-        self.help = help
-        self.kind = kind
-        self.labels = tuple(labels)
-        self._metrics: dict[str, Metric] = {}
-        self.of("field")
+        labels = (labels,) if isinstance(labels, str) else tuple(labels)
+        made = make(cls, name=name, help=help, kind=Kind(kind), labels=labels, _metrics={})
+        made.of("field")
+        return made
 
     def of(self, field: str) -> Metric:
         """Return the metric for `field`, the same object at each call; ValueError if it spells no name."""
@@ -138,13 +167,27 @@ class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     metrics) belong to the engine and are taken out before.
     """
 
+    #: Where keys belong that users may expect here, by key; part of the error about such a key.
+    advice: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
 
 _NO_SAMPLES: dict[Key, float] = {}
 _NUMBERS = {int, float}
 
 
-class Scrape:
-    """What one collection of one collector writes its samples to; not for use by several threads."""
+class Scrape(ScrapeState):
+    """What one collection of one collector writes its samples to; not for use by several threads.
+
+    A collector cannot replace its attributes: the engine reads them after the collection.
+    """
+
+    __slots__ = (
+        "_allows",
+        "_chooses",
+        "_denies",
+        "_room",
+        "_unwanted",
+    )
 
     def __init__(
         self,
@@ -155,11 +198,7 @@ class Scrape:
         denies: re.Pattern[str] | None = None,
     ) -> None:
         """Give `deadline` on the clock of `time.monotonic`."""
-        self.deadline = deadline
-        self.samples: dict[Metric, dict[Key, float]] = {}
-        self.dropped = 0
-        self.rejected: tuple[Reason, str] | None = None
-        self.closed = False
+        super().__init__(deadline)
         self._room = max_series
         self._allows = allows
         self._denies = denies
@@ -168,7 +207,7 @@ class Scrape:
 
     def remaining(self) -> float:
         """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
-        return max(self.deadline - monotonic(), 0.001)
+        return max(self._deadline - monotonic(), 0.001)
 
     def emit(self, metric: Metric, value: float, *labels: str) -> None:
         """Add one sample; a wrong one is left out and makes the collection a failure.
@@ -191,8 +230,9 @@ class Scrape:
             set(map(type, samples)) == {tuple}
             and set(map(len, samples)) == {metric.width}
             and set(map(type, samples.values())) <= _NUMBERS
+            and type(metric) is Metric
             and not metric.compound
-            and not self.closed
+            and not self._closed
             and len(samples) <= self._room
         )
         if not sound:  # one by one, to tell what is wrong and keep the others
@@ -202,7 +242,7 @@ class Scrape:
                 else:
                     self.reject("invalid_sample", f"{metric.name}: {key!r} is no tuple of labels")
             return
-        there = self.samples.setdefault(metric, {})
+        there = self._samples.setdefault(metric, {})
         together = len(there) + len(samples)
         there.update(samples)
         self._room -= len(samples)
@@ -247,26 +287,29 @@ class Scrape:
         self._put_all(metric, rows)
 
     def _put_all(self, metric: Metric, rows: Iterable[tuple[Key, float]]) -> None:
-        samples = self.samples.get(metric, _NO_SAMPLES)
+        samples = self._samples.get(metric, _NO_SAMPLES)
         for key, value in rows:
             usual = type(value) is int or type(value) is float
-            if samples and usual and self._room > 0 and key not in samples and not self.closed:
+            if samples and usual and self._room > 0 and key not in samples and not self._closed:
                 self._room -= 1
                 samples[key] = value
             else:  # the first one, or there is something wrong with it
                 self.put(metric, key, value)
-                samples = self.samples.get(metric, _NO_SAMPLES)
+                samples = self._samples.get(metric, _NO_SAMPLES)
 
     def put(self, metric: Metric, key: Key, value: float) -> None:
         """Add the sample `key` of `metric`; `emit` and its siblings are the way for collectors."""
-        if self.closed:
+        if self._closed:
             msg = "the scrape was over before this collection was"
             raise DeadlineExceeded(msg)
-        samples = self.samples.get(metric)
+        samples = self._samples.get(metric)
         if samples is None:
             if self._chooses and not self._wants(metric):
                 return
-            samples = self.samples[metric] = {}
+            if type(metric) is not Metric:
+                self.reject("invalid_sample", f"{type(metric).__name__} is not a metric")
+                return
+            samples = self._samples[metric] = {}
         if type(value) is not float and type(value) is not int:
             try:
                 value = float(value)
@@ -279,12 +322,12 @@ class Scrape:
             self._room -= 1
             samples[key] = value
         else:
-            self.dropped += 1
+            self._dropped += 1
 
     def reject(self, reason: Reason, message: str) -> None:
         """Remember the first sample that had to be left out, as the reason of the failure."""
-        if self.rejected is None:
-            self.rejected = (reason, message)
+        if self._rejected is None:
+            self._rejected = (reason if reason in REASONS else "internal", str(message))
 
     def _reject_shape(self, metric: Metric, labels: Sequence[str]) -> None:
         if len(labels) != metric.width:
@@ -329,6 +372,8 @@ class Collector:
     local: ClassVar[bool] = False
     #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
     commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
+    #: Whether it serves metrics that it cannot declare, such as those of files or of another exporter.
+    open_ended: bool = False
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
@@ -358,6 +403,10 @@ class Collector:
     def declared_by(cls, config: Any) -> Iterator[Metric]:  # noqa: ARG003  # for those that override it
         """Yield the metrics that only a block of settings names, the same objects at each call."""
         yield from ()
+
+    def matches(self, samples: Mapping[Metric, Mapping[Key, float]]) -> Iterable[Match]:  # noqa: ARG002  # as above
+        """Return what each pattern of the settings matched; `samples` are those of a collection just ended."""
+        return ()
 
     def start(self) -> None:
         """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,10 +15,11 @@ from types import ModuleType
 
 import msgspec
 
+from bts_exporter import pluginfile
 from bts_exporter.adapter import adapt
 from bts_exporter.config import COMMON_KEYS
 from bts_exporter.errors import PluginError, text_of
-from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.plugin import Collector, CollectorConfig, Command, Metric, Template
 
 GROUP = "bts_exporter.collectors"
 
@@ -66,6 +65,9 @@ class Registry:
         if name not in self._loaded:
             origins = self._origins[name]
             if len(origins) > 1:
+                # A file that other users could have written does not disable an installed type.
+                origins = [o for o in origins if o.file is None or pluginfile.is_safe(o.file)]
+            if len(origins) > 1:
                 msg = f"type {name} is provided by {self.source(name)}: remove one of them"
                 raise PluginError(msg)
             self._loaded[name] = _load(origins[0])
@@ -85,7 +87,7 @@ def _dropped_in(folder: Path) -> Iterator[Origin]:
     except OSError:
         return
     for file in files:
-        if not file.name.startswith("_"):
+        if not file.name.startswith("_") and file.name.isprintable():
             yield Origin(file.stem, str(file), file=file)
 
 
@@ -110,9 +112,7 @@ def _load(origin: Origin) -> type[Collector]:
 
 
 def _import_file(file: Path) -> ModuleType:
-    for path in (file.parent, file):
-        _check_owner(path)
-    source = file.read_bytes()
+    source = pluginfile.read(file)
     # A file that did not change keeps its classes over a reload, and so its collectors.
     before, module = _imported.get(file, (b"", None))
     if module is not None and before == source:
@@ -124,16 +124,6 @@ def _import_file(file: Path) -> ModuleType:
     exec(compile(source, file, "exec", dont_inherit=True), vars(module))  # noqa: S102  # it is what plug-ins are for
     _imported[file] = (source, module)
     return module
-
-
-def _check_owner(path: Path) -> None:
-    found = path.stat()
-    if found.st_uid not in {0, os.geteuid()}:
-        msg = f"{path} belongs to uid {found.st_uid}: code that we run must be root's or our own"
-        raise PluginError(msg)
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        msg = f"{path} can be written by others: chmod go-w {path}"
-        raise PluginError(msg)
 
 
 def _only_collector(module: ModuleType, file: Path) -> object:
@@ -163,6 +153,10 @@ def _checked(cls: type[Collector]) -> type[Collector]:
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
     if taken:
         msg = f"{cls.__name__}.Config: {', '.join(taken)} belongs to the engine; take another name"
+        raise PluginError(msg)
+    odd = [metric for metric in cls.declared() if not isinstance(metric, Metric | Template)]
+    if odd or not all(isinstance(command, Command) for command in cls.commands.values()):
+        msg = f"{cls.__name__}: declared must yield metrics, and commands hold a Command for each name"
         raise PluginError(msg)
     if cls.collect is Collector.collect and cls.build.__func__ is Collector.build.__func__:  # type: ignore[attr-defined]
         msg = f"{cls.__name__} has no collect method"

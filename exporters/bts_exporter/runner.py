@@ -62,7 +62,10 @@ class Snapshot(NamedTuple):
     @property
     def series(self) -> int:
         """Return the number of samples."""
-        return sum(map(len, self.samples.values()))
+        try:
+            return sum(map(len, self.samples.values()))
+        except TypeError:  # not put there by `emit`
+            return 0
 
 
 class Run:
@@ -182,7 +185,7 @@ class Run:
         return Snapshot(self.runner, outcome, self.scrape.samples, self.duration, age)
 
     def _late(self) -> Outcome:
-        if self.executing or not self.runner.collector.local:
+        if self.executing or not self.runner.local:
             message = f"no answer within {self.deadline - self.began:.1f} s"
         else:
             message = "not begun: the collector before it did not end in time"
@@ -225,6 +228,11 @@ class Runner:
     def __init__(self, collector: Collector, kind: str, common: Common, lane: Lane | None) -> None:
         """Give the name of the collector's type and the lane to share; None for one of its own."""
         self.collector = collector
+        #: As they were at the start: a plug-in may change its attributes at any time.
+        self.local = collector.local
+        self.outcome_metrics = collector.outcome_metrics
+        #: Collectors of kernel files have no target that could be absent.
+        self.may_be_absent = common.optional and not collector.local
         self.kind = kind
         self.name = collector.name or kind
         self.target = common.name
@@ -377,7 +385,7 @@ class Runner:
             denies=self._denies,
         )
 
-    def spoilt(self, shot: Snapshot, error: Exception) -> Snapshot:
+    def spoilt(self, shot: Snapshot, error: BaseException) -> Snapshot:
         """Return `shot` without its samples, which cannot be rendered because of `error`."""
         message = _one_line(f"cannot be served: {type(error).__name__}: {text_of(error)}")
         outcome = Outcome(success=False, reason="invalid_sample", message=message)

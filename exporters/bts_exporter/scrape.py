@@ -86,7 +86,7 @@ class CollectorSet:
         deadline = time.monotonic() + timeout
         self._part_from_stuck(_HOLD_UP)  # an earlier scrape may have had no time left to do it
         # Those that wait for somebody first, so that they wait while the others work.
-        order = sorted(runners, key=lambda runner: runner.collector.local)
+        order = sorted(runners, key=lambda runner: runner.local)
         shared: list[Run] = []
         runs = {runner: runner.begin(deadline, shared) for runner in order}
         start_together(shared)

@@ -31,6 +31,11 @@ class CollectorMetrics:
         "Whether there is something to read (1) or what it reads is absent here (0).",
         _OF,
     )
+    optional = gauge(
+        "bts_exporter_collector_optional",
+        "1 for a collector whose target may be absent (optional: true); others have no such series.",
+        _OF,
+    )
     duration = gauge(
         "bts_exporter_collector_duration_seconds", "How long the collection took.", _OF
     )
@@ -67,6 +72,7 @@ class CollectorMetrics:
         columns: dict[Metric, dict[Key, float]] = {
             self.success: {of: int(shot.outcome.success) for of, shot in found.items()},
             self.supported: {of: int(shot.outcome.supported) for of, shot in found.items()},
+            self.optional: {of: 1 for of, shot in found.items() if shot.runner.may_be_absent},
             self.duration: {of: shot.duration for of, shot in found.items()},
             self.series: {of: shot.series for of, shot in found.items()},
             self.age: {of: shot.age for of, shot in found.items() if shot.age is not None},
@@ -88,8 +94,8 @@ def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
     columns: dict[Metric, dict[Key, float]] = {}
     for shot in snapshots:
         runner = shot.runner
-        if runner.collector.outcome_metrics and not runner.target:
-            success, duration = runner.collector.outcome_metrics
+        if runner.outcome_metrics and not runner.target:
+            success, duration = runner.outcome_metrics
             columns.setdefault(success, {})[(runner.name,)] = int(shot.outcome.success)
             columns.setdefault(duration, {})[(runner.name,)] = shot.duration
     return columns

@@ -45,7 +45,7 @@ def render(exporter: Exporter, telemetry_path: str) -> str:
 def _rows(exporter: Exporter, telemetry_path: str) -> Iterator[str]:
     for runner in exporter.collectors.runners:
         last = exporter.last.get(runner)
-        outcome = runner.outcome
+        outcome = last.outcome if last and last.outcome else runner.outcome
         state = _state(outcome)
         error = outcome.message if outcome else ""
         seen = runner.totals.last_success

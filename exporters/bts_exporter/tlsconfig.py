@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,10 +13,14 @@ from bts_exporter.errors import TargetError
 if TYPE_CHECKING:
     import ssl
 
+#: Errors of the operating system, which need no explanation.
+_OF_THE_SYSTEM = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+
 
 class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whom to trust, and who we are; without any of it the system's certificates are trusted."""
 
+    # Paths are relative to the settings' file.
     #: Certificates of the authorities to trust, in place of the system's; PEM.
     ca_file: str | None = None
     #: Our own certificate with its chain, where the target asks for one; PEM.
@@ -28,9 +34,19 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def __post_init__(self) -> None:
         """Check what the types cannot say."""
+        for name in ("ca_file", "cert_file", "key_file"):
+            if "-----BEGIN" in (getattr(self, name) or ""):  # not quoted: it may be the key
+                msg = f"{name}: expected the path of a file, got what stands in one"
+                raise ValueError(msg)
         if (self.cert_file is None) != (self.key_file is None):
             msg = "cert_file and key_file belong together"
             raise ValueError(msg)
+
+    def below(self, folder: Path) -> TLSConfig:
+        """Return these settings with relative paths resolved against `folder`."""
+        names = ("ca_file", "cert_file", "key_file")
+        paths = {name: path for name in names if (path := getattr(self, name)) is not None}
+        return msgspec.structs.replace(self, **{n: str(folder / p) for n, p in paths.items()})
 
     def context(self) -> ssl.SSLContext:
         """Return a new context; the files are read here, so that renewed ones count at once.
@@ -59,4 +75,7 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def _unusable(error: OSError, **files: str | None) -> TargetError:
     which = " with ".join(f"{setting} {file}" for setting, file in files.items())
-    return TargetError("tls", f"{which} cannot be used: {error.strerror or error}")
+    words = error.strerror or str(error)
+    if error.filename is None and error.errno not in _OF_THE_SYSTEM:
+        words += "; is it PEM, without a passphrase, and the key that of the certificate?"
+    return TargetError("tls", f"{which} cannot be used: {words}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _ADDRESS = "an address is scheme://host[:port]"
@@ -53,6 +53,9 @@ class Secret:
         if not isinstance(raw, str):
             msg = f"expected a string, got {type(raw).__name__} (put it in quotes)"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        if not raw.strip():
+            msg = "an empty password: leave the key out where none is needed, or write !env NAME"
+            raise ValueError(msg)
         return cls(raw, getattr(raw, "reread", None))
 
     def reread(self) -> Secret:
@@ -93,13 +96,19 @@ class Url:
         """Return the address that `raw` spells; ValueError, without credentials, when it spells none."""
         if not isinstance(raw, str):
             msg = f"expected an address such as redis://host:6379, got {type(raw).__name__}"
+            if isinstance(raw, list):
+                msg += "; several targets are a list of blocks: - {name: NAME, url: ADDRESS}"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
+        if mistake := _mistake_in(raw):
+            raise ValueError(mistake)
         try:
             parts = urlsplit(raw)
             host, port = parts.hostname or "", parts.port
         except ValueError:
             # urlsplit's own messages quote the address, password and all.
             msg = f"the port is no number up to 65535, or a password is to be percent-encoded; {_ADDRESS}"
+            if "@" in raw:
+                msg += "; in a password / is written %2F and # is %23, or write password: !env NAME"
             raise ValueError(msg) from None
         if "://" not in raw or not parts.scheme:
             msg = f"there is no scheme in front, such as redis://; {_ADDRESS}"
@@ -111,6 +120,8 @@ class Url:
             # Part of an unquoted password ended up behind the host and would be shown as a path.
             msg = "percent-encode the special characters of user and password (/ is %2F, # is %23)"
             raise ValueError(msg)
+        if mistake := _mistake_in_parts(parts):
+            raise ValueError(mistake)
         return cls(
             scheme=parts.scheme,
             host=host,
@@ -124,3 +135,31 @@ class Url:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}{f':{self.port}' if self.port else ''}{self.path}"
+
+
+def _mistake_in(raw: str) -> str | None:
+    """Return why an address would be misread, without quoting it."""
+    _, _, rest = raw.partition("://")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if "," in place:
+        return (
+            "there are several hosts in it, or a comma at its end; an address has one, and Redis"
+            " Sentinel is a key of its own: sentinel: {master: NAME, addresses: [redis://HOST:26379]}"
+        )
+    if place.count(":") > 1 and not place.startswith("["):
+        return f"an IPv6 address needs brackets, such as redis://[::1]:6379; {_ADDRESS}"
+    if re.search(r"\s", raw):
+        return f"there is a space in it; {_ADDRESS}"
+    return None
+
+
+def _mistake_in_parts(parts: SplitResult) -> str | None:
+    if parts.password == "":
+        return "the password in it is empty: leave the colon out, or write password: !env NAME"
+    if re.search(r"[^\w.:%-]", parts.hostname or ""):
+        return f"its host has characters that no host's name has; {_ADDRESS}"
+    if parts.port == 0:
+        return f"port 0 is not a port; {_ADDRESS}"
+    if parts.fragment:
+        return "what follows # would be ignored; in a password # is written %23"
+    return None

@@ -12,11 +12,15 @@ from typing import Any
 import yaml
 
 from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.literals import mistake_in
+from bts_exporter.yamlerrors import TEMPLATE, explain
 
 #: A key or an index for each step into the document.
 Path_ = tuple[str | int, ...]
 
 
+#: A line that begins with a key.
+_KEY = re.compile(r"\s*(?:- )?[\w-]+:(?:\s|$)")
 #: More than any settings have, and soon counted.
 _MAX_VALUES = 100_000
 
@@ -50,6 +54,7 @@ class Document:
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
         self._values = 0
+        self._text_lines = text.splitlines()
         self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
 
@@ -69,10 +74,7 @@ class Document:
             node = self._loader.get_single_node()
             return None if node is None else self._build(node, ())
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else None
-            words = " ".join(filter(None, [error.context, error.problem]))
-            # What YAML takes for a name may be a password that begins with its sign.
-            words = _NAMED.sub(r"\1 (text that begins with its sign needs quotes)", words)
+            line, words = explain(error, text)
             raise ConfigError([Problem(self.file, line, "", f"not YAML: {words}")]) from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
@@ -111,17 +113,24 @@ class Document:
             message = f"more than {_MAX_VALUES} values, aliases written out"
             raise ConfigError([Problem(self.file, None, "", message)])
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
         # As it was before keys were merged in, also where an alias leads here again.
         written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
         self._loader.flatten_mapping(node)  # merge keys: <<
         self._count(len(node.value))
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        unreadable = False
         own: set[str] = set()
         # What a merge brings in comes first and is overridden by what is written in place.
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(self.problem(path, "a key must be a plain text"))
+                message = f"a key must be a plain text; {TEMPLATE}"
+                self.problems.append(self.problem(path, message))
+                unreadable = True
+                continue
+            if wrong := mistake_in(key_node.value, plain=key_node.style is None, key=True):
+                line = key_node.start_mark.line + 1
+                self.problems.append(Problem(self.file, line, spell(path), wrong))
                 continue
             key = str(self._construct(key_node, path))
             here = (*path, key)
@@ -134,7 +143,8 @@ class Document:
         # Whoever merges this block in must not find what is overridden: of two keys of one letter
         # PyYAML 6.0.4 takes the first.
         node.value = list(pairs.values())
-        return {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
+        built = {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
+        return UNREADABLE if unreadable else built
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
         if node.tag in _SIGNS:
@@ -151,8 +161,12 @@ class Document:
     def _scalar(self, node: yaml.Node, path: Path_) -> Any:
         resolve = _TAGS.get(node.tag)
         if resolve is None:
+            wrong = mistake_in(str(node.value), plain=getattr(node, "style", "") is None)
+            if wrong := wrong or self._swallowed(node) or self._cut_off(node, path):
+                self.problems.append(self.problem(path, wrong))
+                return UNREADABLE
             return self._construct(node, path)
-        reread = partial(resolve, str(node.value), self.file)
+        reread = partial(_filled, resolve, str(node.value), self.file)
         try:
             hidden = Hidden(reread())
         except (LookupError, OSError, ValueError) as error:
@@ -164,6 +178,24 @@ class Document:
         hidden.reread = reread
         return hidden
 
+    def _swallowed(self, node: yaml.Node) -> str | None:
+        """Return what is wrong with a quoted text that has keys of other lines in it."""
+        first, last = node.start_mark.line + 1, node.end_mark.line + 1
+        if getattr(node, "style", None) in {"'", '"'} and any(
+            _KEY.match(line) for line in self._text_lines[first:last]
+        ):
+            return f"the quote that opens in this line goes on to line {last}: close it here"
+        return None
+
+    def _cut_off(self, node: yaml.Node, path: Path_) -> str | None:
+        """Return what is wrong with a password without quotes that ends in front of a `#`."""
+        end = node.end_mark
+        if path[-1:] == ("password",) and getattr(node, "style", "") is None:
+            lines = self._text_lines[end.line : end.line + 1]
+            if lines and re.match(r"\s+#\S", lines[0][end.column :]):
+                return "it ends in front of #, which begins a comment: put it in quotes, or a space behind #"
+        return None
+
 
 def read(path: Path) -> Document:
     """Return the document in the file `path`; ConfigError when it cannot be read."""
@@ -173,7 +205,7 @@ def read(path: Path) -> Document:
         message = f"cannot be read: {error.strerror}"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     except UnicodeDecodeError as error:
-        message = f"not UTF-8 at byte {error.start}"
+        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     return Document(str(path), text)
 
@@ -186,11 +218,22 @@ def spell(path: Path_) -> str:
     return text
 
 
+def _filled(resolve: Callable[[str, str], str], name: str, file: str) -> str:
+    text = resolve(name, file)
+    if not text.strip():
+        msg = "it is empty"
+        raise ValueError(msg)
+    return text
+
+
 def _from_environment(name: str, _file: str) -> str:
     try:
-        return os.environ[name]
+        # As of a file, the end of the last line is left out: secrets are often made by `echo`.
+        return os.environ[name].rstrip("\r\n")
     except KeyError:
         msg = "no such environment variable"
+        if name.startswith("$"):
+            msg += f"; write the name alone: !env {name.strip('${}()')}"
         raise LookupError(msg) from None
 
 
@@ -224,7 +267,6 @@ def _content(path: Path) -> str:
 #: What YAML takes `=` and `<<` for where they are values; nothing comes of it but themselves.
 _SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
 _YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
-_NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
 _TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"
 _TAGS: dict[str, Callable[[str, str], str]] = {
     "!env": _from_environment,

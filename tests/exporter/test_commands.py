@@ -121,7 +121,7 @@ def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) 
 
     assert commands.check(options(config), connect=True) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "spool: ok",
+        "spool: ok; 1 series",
         "fails[cache]: FAILS (auth): stub://cache refuses the password: see password in the settings",
         "absent: nothing to read: no /proc/absent",
     ]
@@ -386,3 +386,16 @@ def test_settings_that_are_wrong_name_no_metrics(
     out, err = capsys.readouterr()
     assert "spool_files" in {one["name"] for one in json.loads(out)}
     assert "unknown key 'who'; did you mean whom?" in err
+
+
+def test_settings_whose_metrics_cannot_be_named(
+    speaking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A defect of one type in naming its metrics is said, and the others are listed."""
+    source = SPEAKS.replace("        yield gauge", "        1 / 0\n        yield gauge")
+    drop_in(speaking.parent / "plugins", "speaks", source)
+
+    assert commands.metrics(options(speaking), "json") == 0
+    out, err = capsys.readouterr()
+    assert "spool_files" in {one["name"] for one in json.loads(out)}
+    assert "collectors.speaks[0]: ZeroDivisionError: division by zero" in err

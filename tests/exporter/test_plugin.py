@@ -48,6 +48,7 @@ def test_the_api_for_authors() -> None:
         "Command",
         "Duration",
         "Kind",
+        "Match",
         "Metric",
         "NothingToRead",
         "Product",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +167,9 @@ def test_file_without_a_collector(folder: Path) -> None:
         ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
         ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method"),
+        (f"{FINE}Fine.commands = {{'a': print}}\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: [5])\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: 1/0)\n", "ZeroDivisionError: division by zero"),
         (f"{FINE}Fine.Config = dict\n", "Fine.Config must derive from CollectorConfig"),
         (f"{FINE}Fine.Config = 5\n", "TypeError: issubclass() arg 1 must be a class"),
         (
@@ -175,7 +177,7 @@ def test_file_without_a_collector(folder: Path) -> None:
             "Fine.Config: interval, name belongs to the engine; take another name",
         ),
     ],
-    ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "dict", "number", "engine's keys"],
+    ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
 )  # fmt: skip
 def test_broken_file(folder: Path, source: str, words: str) -> None:
     """A broken plug-in is an error with its type, its origin and what is wrong, and breaks no other."""
@@ -194,74 +196,6 @@ def test_file_that_is_interrupted(folder: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Registry(folder).load("slow")
-
-
-def test_folder_named_as_a_file(folder: Path) -> None:
-    """What cannot be read is a broken plug-in."""
-    drop_in(folder, "spool").unlink()
-    (folder / "spool.py").mkdir(mode=0o755)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        "is broken: IsADirectoryError: [Errno 21] Is a directory: '"
-        + str(folder / "spool.py")
-        + "'"
-    )
-
-
-@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
-def test_file_that_others_can_write(folder: Path, mode: int) -> None:
-    """Code that anybody could change is not run."""
-    path = drop_in(folder, "spool")
-    path.chmod(mode)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{path} can be written by others: chmod go-w {path}"
-    )
-
-
-def test_folder_that_others_can_write(folder: Path) -> None:
-    """Who can write the folder can replace its files."""
-    drop_in(folder, "spool")
-    folder.chmod(0o777)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{folder} can be written by others: chmod go-w {folder}"
-    )
-
-
-@pytest.mark.parametrize("which", ["file", "folder"])
-def test_file_of_another_user(folder: Path, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code of another user than root and ours is not run."""
-    path = drop_in(folder, "spool")
-    belongs = path if which == "file" else folder
-    stat = Path.stat
-
-    def found(self: Path, **options: bool) -> os.stat_result:
-        result = list(stat(self, **options))
-        if self == belongs:
-            result[4] = 12345
-        return os.stat_result(result)
-
-    monkeypatch.setattr(Path, "stat", found)
-
-    assert problem_with(Registry(folder), "spool").endswith(
-        f"{belongs} belongs to uid 12345: code that we run must be root's or our own"
-    )
-
-
-def test_file_of_our_own_or_roots(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of the process and root may provide code."""
-    drop_in(folder, "spool")
-    stat = Path.stat
-
-    def found(self: Path, **options: bool) -> os.stat_result:
-        result = list(stat(self, **options))
-        result[4] = 0 if self == folder else os.geteuid()
-        return os.stat_result(result)
-
-    monkeypatch.setattr(Path, "stat", found)
-
-    assert Registry(folder).load("spool").__name__ == "SpoolDir"
 
 
 # Installed packages

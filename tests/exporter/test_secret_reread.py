@@ -38,6 +38,16 @@ def test_credential_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert secret.reread().reveal() == "new"
 
 
+def test_file_that_is_being_written_leaves_the_secret_as_it_was(tmp_path: Path) -> None:
+    """An empty file is no new password."""
+    (tmp_path / "password").write_text("old")
+    secret = secret_of(tmp_path, "!file password")
+
+    (tmp_path / "password").write_text("\n")
+
+    assert secret.reread().reveal() == "old"
+
+
 def test_file_that_is_gone_leaves_the_secret_as_it_was(tmp_path: Path) -> None:
     """A file that cannot be read now is no reason to forget the password."""
     (tmp_path / "password").write_text("old")

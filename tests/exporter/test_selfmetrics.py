@@ -19,7 +19,7 @@ from bts_exporter.runner import Outcome, Snapshot
 from bts_exporter.selfmetrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic
 from servers import wait_until
-from stubs import Stub, runner_of
+from stubs import LocalStub, Stub, runner_of
 
 #: Prints what a process tells of itself, before and after it has taken more of everything.
 TAKES_MORE = """
@@ -77,6 +77,7 @@ def test_names_of_the_own_metrics() -> None:
         "bts_exporter_collector_duration_seconds",
         "bts_exporter_collector_errors_total",
         "bts_exporter_collector_last_success_timestamp_seconds",
+        "bts_exporter_collector_optional",
         "bts_exporter_collector_series",
         "bts_exporter_collector_series_dropped_total",
         "bts_exporter_collector_success",
@@ -162,6 +163,21 @@ def test_state_of_a_collector_with_nothing_to_read() -> None:
     found = values(scrape)
     assert found["bts_exporter_collector_success"] == {("stub", ""): 1}
     assert found["bts_exporter_collector_supported"] == {("stub", ""): 0}
+
+
+@pytest.mark.parametrize(
+    ("collector", "optional", "expected"),
+    [(Stub(), True, {("stub", ""): 1}), (Stub(), False, None), (LocalStub(), True, None)],
+)
+def test_collector_whose_target_may_be_absent(
+    collector: Stub, optional: bool, expected: dict[tuple[str, ...], float] | None
+) -> None:
+    """A series says that a target is optional, so that an alert can tell its absence from that of hardware."""
+    with runner_of(collector, optional=optional) as runner:
+        scrape = Scrape(math.inf)
+        CollectorMetrics().emit(scrape, [Snapshot(runner, Outcome(), {}, 0)])
+
+    assert values(scrape).get("bts_exporter_collector_optional") == expected
 
 
 # The process

@@ -201,7 +201,7 @@ def test_reload_takes_a_plugin_that_changed(service: Service, place: Place) -> N
     ("break_it", "message"),
     [
         (lambda p: p.write("quiet: {x: 1}"), "config.yaml:3: collectors.quiet.x: unknown key 'x'; known: interval, labels, max_series, metrics, name, optional, timeout"),
-        (lambda p: p.config.write_text("collectors: ["), "config.yaml:1: not YAML: while parsing a flow node expected the node content, but found '<stream end>'"),
+        (lambda p: p.config.write_text("collectors: ["), "config.yaml:1: not YAML: the [ that opens in this line is not closed by ], or a comma is missing; text that begins with [ needs quotes"),
         (lambda p: p.config.unlink(), "config.yaml: cannot be read: No such file or directory"),
         (lambda p: drop_in(p.plugins, "quiet", "1/0"), "is broken: ZeroDivisionError: division by zero"),
         (lambda p: drop_in(p.plugins, "quiet", f"{QUIET}\n    def __init__(self, config):\n        raise SystemExit(1)\n"), "config.yaml:3: collectors.quiet: SystemExit: 1"),

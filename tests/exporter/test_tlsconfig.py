@@ -90,3 +90,16 @@ def test_renewed_files_count_at_once(certificates: Certificates, tmp_path: Path)
     file.write_bytes(certificates.ca.read_bytes())
 
     assert len(config.context().get_ca_certs()) == 1
+
+
+def test_paths_are_relative_to_the_settings() -> None:
+    """A relative path is taken as below a folder, an absolute one stays, and nothing else changes."""
+    config = TLSConfig(ca_file="ca.pem", cert_file="/a.pem", key_file="../a.key", server_name="x")
+
+    assert config.below(Path("/etc/bts")) == TLSConfig(
+        ca_file="/etc/bts/ca.pem",
+        cert_file="/a.pem",
+        key_file="/etc/bts/../a.key",
+        server_name="x",
+    )
+    assert TLSConfig().below(Path("/etc/bts")) == TLSConfig()

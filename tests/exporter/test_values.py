@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -137,6 +138,46 @@ def test_url_with_a_password_that_splits_it(raw: str) -> None:
         Url.from_setting(raw)
 
     assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "cure"),
+    [
+        ("redis://a:1,b:2", "an address has one"),
+        ("redis://u:hunter2@a:1,b:2/x", "an address has one"),
+        ("redis://a:1,", "a comma at its end"),
+        ("redis://::1:6379", "needs brackets"),
+        ("redis://:hunter2@fe80::1", "needs brackets"),
+        ("redis://u:@h", "the password in it is empty"),
+        ("redis://:@h", "the password in it is empty"),
+        ("redis://u:hunter2@h:6379 ", "there is a space in it"),
+        ("redis://<hunter2>", "characters that no host's name has"),
+        ("redis://{hunter2}:1", "characters that no host's name has"),
+        ("redis://h:0", "port 0 is not a port"),
+        ("redis://h/#hunter2", "what follows # would be ignored"),
+    ],
+)
+def test_url_that_would_be_misread(raw: str, cure: str) -> None:
+    """What would be taken for something else, or silently ignored, is refused with the cure."""
+    with pytest.raises(ValueError, match=re.escape(cure)) as caught:
+        Url.from_setting(raw)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "raw", ["redis://my_redis.local", "redis://bücher.example", "redis://[fe80::1%25eth0]:1"]
+)
+def test_hosts_of_every_kind(raw: str) -> None:
+    """Names with an underscore or of another alphabet are hosts, and so is an address with a zone."""
+    assert Url.from_setting(raw).host
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_secret_that_is_empty(text: str) -> None:
+    """A password that is empty has no effect, and is most likely lost on its way."""
+    with pytest.raises(ValueError, match="an empty password"):
+        Secret.from_setting(text)
 
 
 @pytest.mark.parametrize("raw", [6379, None, ["redis://h"]])

@@ -167,10 +167,10 @@ def test_every_key_given_twice_is_told() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: [1, 2\nb: 3\n", "c.yaml:2: not YAML: while parsing a flow sequence expected ',' or ']', but got ':'"),
-        ("a:\n\t- x\n", "c.yaml:2: not YAML: while scanning for the next token found character '\\t' that cannot start any token"),
-        ("a: b: c\n", "c.yaml:1: not YAML: mapping values are not allowed here"),
-        ("a: 1\n---\nb: 2\n", "c.yaml:2: not YAML: expected a single document in the stream but found another document"),
+        ("a: [1, 2\nb: 3\n", "c.yaml:1: not YAML: the [ that opens in this line is not closed by ], or a comma is missing, and line 2 goes on; text that begins with [ needs quotes"),
+        ("a:\n\t- x\n", "c.yaml:2: not YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces: YAML allows no tab here"),
+        ("a: b: c\n", "c.yaml:1: not YAML: mapping values are not allowed here; text that holds ': ' needs quotes"),
+        ("a: 1\n---\nb: 2\n", "c.yaml:2: not YAML: expected a single document in the stream but found another document; the file must be one document: one map of keys"),
         ("a: 1\nb: \x07\n", "c.yaml:2: not YAML: it cannot hold the character 0x7"),
     ],
     ids=["flow", "tab", "colon", "documents", "bell"],
@@ -201,7 +201,7 @@ def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("password: *hunter2\n", "c.yaml:1: not YAML: found undefined alias (text that begins with its sign needs quotes)"),
+        ("password: *hunter2\n", 'c.yaml:1: not YAML: found undefined alias (text that begins with its sign needs quotes); text that begins with * needs quotes: "*"'),
         ("password: !hunter2\n", "c.yaml:1: password: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"),
         ("password: !hun!ter2 x\n", "c.yaml:1: not YAML: while parsing a node found undefined tag handle (text that begins with its sign needs quotes)"),
         ("a: &hunter2 x\nb: &hunter2 y\n", "c.yaml:2: not YAML: found duplicate anchor (text that begins with its sign needs quotes); first occurrence second occurrence"),
@@ -254,6 +254,26 @@ def test_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
 
     assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+
+
+def test_variable_with_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that `echo` made is taken without the end of its line, as from a file."""
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2\n")
+
+    assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+
+
+def test_comment_behind_a_password() -> None:
+    """A comment with a space behind its sign is one, and so is any behind a password in quotes."""
+    text = "password: abc  # of redis\nx: {password: 'abc' #old\n}\ny: a #b\n"
+
+    assert sound(text).value == {"password": "abc", "x": {"password": "abc"}, "y": "a"}
+
+
+@pytest.mark.parametrize("text", [r'"a\nb: c"', "'a\n\n  b'", "|\n  a\n  b: c\n", '"b: c"'])
+def test_text_of_several_lines(text: str) -> None:
+    """A text may have several lines, and a colon; only what looks like a key in a quoted one is refused."""
+    assert isinstance(sound(f"x: {text}\n").value["x"], str)
 
 
 def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +389,7 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path / "c.yaml")
 
-    assert str(caught.value) == f"{tmp_path}/c.yaml: not UTF-8 at byte 3"
+    assert str(caught.value) == f"{tmp_path}/c.yaml: not UTF-8 at byte 3: save it as UTF-8"
 
 
 def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:

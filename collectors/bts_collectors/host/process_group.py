@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 
@@ -19,9 +20,19 @@ from bts_collectors.host._openfiles import close_file, open_file, room, with_roo
 from bts_collectors.host._parts import Parts
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_collectors.host._tasks import GONE, Stat, hidden, parse_stat, pids, read_content, read_stat
-from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
+from bts_exporter import (
+    CollectorConfig,
+    Match,
+    Metric,
+    NothingToRead,
+    Scrape,
+    TargetError,
+    counter,
+    gauge,
+)
 
 _GROUP = ("group",)
+_KEYS = ("comm", "cmdline", "user")
 
 #: Bytes of a command line that are looked at; some have megabytes.
 _CMDLINE_SIZE = 4096
@@ -204,6 +215,14 @@ class ProcessGroup(Subsystem):
         self._room = 0  # for further files that stay open
         self._known: dict[str, _Process] = {}
         self._totals = {group.name: _Totals() for group in config.settings.groups}
+
+    def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
+        """Yield how many processes the expressions of each group found."""
+        found = samples.get(self.processes, {})
+        for group in self.config.settings.groups:
+            given = [f"{key} {getattr(group, key).pattern}" for key in _KEYS if getattr(group, key)]
+            count = int(found.get((group.name,), 0))
+            yield Match(f"group {group.name}", " and ".join(given), count, "processes")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the figures of every group, of those without a process, too."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from bts_collectors.host._filters import Filter
 from bts_collectors.host._subsystem import Paths, Subsystem
 from bts_exporter import (
     CollectorConfig,
+    Match,
     Metric,
     NothingToRead,
     Scrape,
@@ -156,6 +157,13 @@ class Systemd(Subsystem):
         self._properties: dict[str, list[Property]] = {}
         for wish in wanted:
             self._properties.setdefault(wish.interface.lower(), []).append(wish)
+
+    def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
+        """Yield how many units are served, where the settings choose them."""
+        expression = self.config.settings.unit_include
+        if expression != SystemdSettings().unit_include:
+            found = len({name for name, *_ in samples.get(self.state, {})})
+            yield Match("systemd.unit_include", expression.pattern, found, "units")
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what systemd tells of itself, then the states of units, then their numbers."""

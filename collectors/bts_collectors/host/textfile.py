@@ -50,6 +50,7 @@ class Textfile(Subsystem):
 
     def __init__(self, config: TextfileConfig) -> None:
         super().__init__(config)
+        self.open_ended = bool(config.settings.directories)
         #: The metrics of the scrape before: the engine remembers how their series are written.
         self._metrics: dict[tuple[str, ...], Metric] = {}
 

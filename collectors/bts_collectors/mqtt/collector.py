@@ -43,6 +43,7 @@ from bts_exporter import (
     Collector,
     CollectorConfig,
     Duration,
+    Match,
     Metric,
     Scrape,
     Secret,
@@ -58,6 +59,18 @@ FIRST_ANSWER_SECONDS = 2.0
 #: Seconds that a collection waits, at most, for a burst of values to be through.
 SETTLE_SECONDS = 0.5
 _KEEPALIVE_MAX = 65535  # seconds: the protocol has 16 bits for them
+
+
+#: What clients of other makers call a connection.
+_OTHER_SCHEMES = {"tcp": "mqtt://", "ssl": "mqtts://", "tls": "mqtts://", "mqtt+ssl": "mqtts://"}
+_RULES = "messages become metrics by rules: {NAME: {topic: TOPIC, metrics: ...}}"
+
+
+def _wrong_scheme(url: Url) -> str:
+    message = f"url: expected one of {', '.join(f'{scheme}://' for scheme in PORTS)}, got {url}"
+    if url.scheme in _OTHER_SCHEMES:
+        message += f"; what others call {url.scheme}:// is {_OTHER_SCHEMES[url.scheme]}"
+    return message
 
 
 class MqttConfig(CollectorConfig, frozen=True):
@@ -85,10 +98,21 @@ class MqttConfig(CollectorConfig, frozen=True):
     #: What becomes of messages, by a name of each rule.
     rules: dict[str, Rule] = field(default_factory=dict)
 
+    advice = {  # noqa: RUF012  # the contract
+        "topic": _RULES,
+        "topics": _RULES,
+        "subscribe": _RULES,
+        "subscriptions": _RULES,
+        "mappings": _RULES,
+        "topic_path": _RULES,
+        "topic_filter": _RULES,
+        "client_id": "the exporter makes one up, so that no other client has it",
+    }
+
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""
         if self.url.scheme not in PORTS:
-            msg = f"url: expected one of {', '.join(f'{scheme}://' for scheme in PORTS)}, got {self.url}"
+            msg = _wrong_scheme(self.url)
             raise ValueError(msg)
         if self.url.scheme not in PATHS and (self.url.path.strip("/") or self.url.query):
             msg = f"url: expected nothing behind the port, got {self.url}"
@@ -176,6 +200,12 @@ class Mqtt(Collector):
     def declared_by(cls, config: MqttConfig) -> Iterator[Metric]:
         """Yield the metrics of the rules."""
         return (metric for metric, _ in families.declared(config.rules))
+
+    def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # rules count what came
+        """Yield how many messages have come on the topic of each rule."""
+        for rule in self._readings:
+            topic = rule.rule.topic.filter
+            yield Match(f"rules.{rule.name}", topic, rule.messages, "messages", complete=False)
 
     def start(self) -> None:
         """Begin to connect."""

@@ -5,7 +5,7 @@ Metrics are named as RabbitMQ's own exporter (rabbitmq_prometheus of 4.x) names 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +30,7 @@ from bts_collectors.rabbitmq.management import Management
 from bts_collectors.rabbitmq.native import Native
 from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
 from bts_collectors.rabbitmq.shapes import Queue
-from bts_exporter import Collector, Scrape, TargetError, TLSConfig, Url
+from bts_exporter import Collector, Match, Metric, Scrape, TargetError, TLSConfig, Url
 
 if TYPE_CHECKING:
     from bts_collectors.rabbitmq.canary import Canary
@@ -65,6 +65,7 @@ class RabbitMQ(Collector):
     def __init__(self, config: RabbitMQConfig, clock: Callable[[], float] = time) -> None:
         """Keep the settings; the first collection connects. `clock` gives Unix time."""
         super().__init__(config)
+        self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock
         self._parts: list[Part] = [self._source()]
         if config.native is not None:
@@ -90,6 +91,21 @@ class RabbitMQ(Collector):
                 failures.append(error)
         if failures:
             raise TargetError(failures[0].reason, "; ".join(map(str, failures))) from failures[0]
+
+    def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
+        """Yield how many virtual hosts and queues the patterns let through."""
+        config = self.config
+        found = {
+            tuple(key[metric.labels.index(name)] for name in ("vhost", "queue"))
+            for metric, series in samples.items()
+            if {"vhost", "queue"} <= {*metric.labels} and not metric.compound
+            for key in series
+        }
+        if config.vhosts_include is not None:
+            vhosts = len({vhost for vhost, _ in found})
+            yield Match("vhosts_include", config.vhosts_include.pattern, vhosts, "virtual hosts")
+        if config.queues_include is not None:
+            yield Match("queues_include", config.queues_include.pattern, len(found), "queues")
 
     def stop(self) -> None:
         """Close all connections, and break off a collection under way."""

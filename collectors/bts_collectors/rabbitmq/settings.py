@@ -39,6 +39,13 @@ class CanarySettings(CollectorConfig, frozen=True):
             raise ValueError(msg)
 
 
+_VHOSTS = "virtual hosts are chosen by a regular expression: vhosts_include: ^NAME$"
+_QUEUES = (
+    "queues are chosen by a regular expression: queues_include: ^NAME$; over AMQP declare: [NAME]"
+)
+_NODES = "one node reports the whole cluster: url: http://HOST:15672"
+
+
 class RabbitMQConfig(CollectorConfig, frozen=True):
     """Where RabbitMQ is, as whom to read it, and what of it."""
 
@@ -66,6 +73,16 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     declare: tuple[str, ...] = ()
     canary: CanarySettings | None = None
 
+    advice = {  # noqa: RUF012  # the contract
+        "vhost": _VHOSTS,
+        "vhosts": _VHOSTS,
+        "virtual_host": _VHOSTS,
+        "queue": _QUEUES,
+        "queues": _QUEUES,
+        "nodes": _NODES,
+        "hosts": _NODES,
+    }
+
     @property
     def over_amqp(self) -> bool:
         """Whether AMQP is the source."""
@@ -86,7 +103,8 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
             raise ValueError(msg)
         if self.over_amqp and not self.declare:
             msg = (
-                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME]"
+                "declare: over AMQP, which has no list of them, queues need naming: declare: [NAME];"
+                " the management API has one: url: http://HOST:15672"
             )
             raise ValueError(msg)
         if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
@@ -103,4 +121,7 @@ def expect_scheme(key: str, url: Url, schemes: tuple[str, ...], example: str) ->
     """Refuse an address of another protocol; ValueError names the one that is expected."""
     if url.scheme not in schemes:
         msg = f"{key}: expected an address such as {example}, not {url.scheme}://"
+        raise ValueError(msg)
+    if url.query:
+        msg = f"{key}: what follows ? has no effect: leave it out"
         raise ValueError(msg)

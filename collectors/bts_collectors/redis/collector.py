@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
 from bts_collectors.redis import keys, queues, server, streams
@@ -18,6 +18,7 @@ from bts_exporter import (
     Collector,
     CollectorConfig,
     Duration,
+    Match,
     Scrape,
     Secret,
     TargetError,
@@ -36,6 +37,25 @@ _FIRST_WALK = 0.5
 _FIRST_WALK_PART = 0.25
 #: What comes of a reply in which there is a list where a number should be, or the like.
 _MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
+
+_SENTINEL = (
+    "Sentinel is a key of its own: sentinel: {master: NAME, addresses: [redis://HOST:26379]}"
+)
+#: Where keys belong that are not here.
+_DATABASE = "the number of the database is the path of url: redis://HOST:6379/0"
+_ADVICE = {
+    "db": _DATABASE,
+    "database": _DATABASE,
+    "master": _SENTINEL,
+    "master_name": _SENTINEL,
+    "sentinels": _SENTINEL,
+    "check-keys": "it is called keys",
+    "check-streams": "it is called streams",
+    "check_keys": "it is called keys",
+    "check_streams": "it is called streams",
+    "stream": "it is called streams, and is a list",
+}
 
 
 class RedisCollector(Collector):
@@ -70,10 +90,20 @@ class RedisCollector(Collector):
         #: Queues of celery, rq, sidekiq, bullmq, dramatiq, arq, huey, and keys that are queues.
         queues: QueueSettings = QueueSettings()
 
+        advice = _ADVICE
+
         def __post_init__(self) -> None:
             """Check what the types cannot say."""
+            if "sentinel" in self.url.scheme:
+                msg = f"url: {_SENTINEL}"
+                raise ValueError(msg)
             if self.url.scheme not in _SCHEMES:
                 msg = f"url: expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {self.url.scheme}://"
+                if "cluster" in self.url.scheme:
+                    msg += "; of a cluster name one node, and write cluster: true"
+                raise ValueError(msg)
+            if self.url.query and self.url.scheme != "unix":
+                msg = f"url: what follows ? has no effect: leave it out; {_DATABASE}"
                 raise ValueError(msg)
             try:
                 database(self.url)
@@ -153,6 +183,12 @@ class RedisCollector(Collector):
         self._db = f"db{database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()
+
+    def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # names without samples count
+        """Yield how many names each pattern matched."""
+        for setting, names in self._names.items():
+            for pattern, found in names.counts().items():
+                yield Match(setting, pattern, found, complete=not names.truncated)
 
     def stop(self) -> None:
         """Close the connections; a collection under way ends with an error."""

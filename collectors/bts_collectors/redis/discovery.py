@@ -53,6 +53,14 @@ class Names:
         with self._lock:
             return list(dict.fromkeys((*self._plain, *self._found)))
 
+    def counts(self) -> dict[str, int]:
+        """Return of each pattern how many of the names known it matches."""
+        names = self.all()
+        return {
+            glob.decode(): sum(map(bool, map(globs.compiled([glob]).fullmatch, names)))
+            for glob in self.globs
+        }
+
     def spelled(self, name: bytes) -> bool:
         """Return whether the setting spells `name`, so that it is wanted even while it is not there."""
         return name in self._plain

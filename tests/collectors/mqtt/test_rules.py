@@ -106,7 +106,7 @@ b:
         "collectors.mqtt.rules.a.format: expected one of json, csv, number, text, got 'jsn'; did you mean json?",
         "collectors.mqtt.rules.a.metrics.m.typ: unknown key 'typ'; did you mean type?",
         "collectors.mqtt.rules.a.metrics.m.path: 'a[': not understood from '[' on; as in a.b, list[0].b, [\"a.b\"].c",
-        "collectors.mqtt.rules.a.metrics.m.scale: expected float, got str",
+        "collectors.mqtt.rules.a.metrics.m.scale: expected float, got str; write a number, without quotes or a unit",
         "collectors.mqtt.rules.b.metrics.m.type: expected one of gauge, counter, histogram, got 'gage'; did you mean gauge?",
     ]
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from bts_collectors.rabbitmq import RabbitMQ
 from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
-from bts_exporter import Duration, TLSConfig, Url
+from bts_exporter import Duration, TLSConfig, Url, gauge
+from bts_exporter.misplaced import advice
 
 HTTP = Url.from_setting("http://broker:15672")
 AMQP = Url.from_setting("amqp://broker")
@@ -82,3 +85,24 @@ def test_addresses_are_shown_without_credentials() -> None:
     settings = CanarySettings(url=Url.from_setting("amqp://canary:s3cret@broker"))
 
     assert "s3cret" not in repr(RabbitMQConfig(canary=settings))
+
+
+def test_patterns_say_how_much_they_let_through() -> None:
+    """Of each pattern that includes the virtual hosts and queues are counted that are served."""
+    config = RabbitMQConfig(vhosts_include=re.compile("^a"), queues_include=re.compile("jobs"))
+    ready, other = gauge("ready", "Ready.", ("vhost", "queue")), gauge("other", "Other.", "node")
+    samples = {ready: {("a", "jobs1"): 1.0, ("a", "jobs2"): 2.0}, other: {("n",): 1.0}}
+
+    assert [match[:4] for match in RabbitMQ(config).matches(samples)] == [
+        ("vhosts_include", "^a", 1, "virtual hosts"),
+        ("queues_include", "jobs", 2, "queues"),
+    ]
+    assert list(RabbitMQ(RabbitMQConfig()).matches(samples)) == []
+
+
+@pytest.mark.parametrize("key", ["vhost", "queues", "hosts", "user", "host", "port", "pass"])
+def test_keys_of_other_programs_are_answered(key: str) -> None:
+    """Each key that other programs have for the same thing is answered with what it is called here."""
+    known = {*RabbitMQConfig.__struct_fields__}
+
+    assert advice(key, known, RabbitMQConfig)

@@ -1,0 +1,109 @@
+"""Reads the file of a plug-in, provided that only root and our own user could have written it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from bts_exporter.errors import PluginError
+
+#: O_PATH needs no permission to list a folder; other systems than Linux lack it.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: O_NONBLOCK: the opening of a named pipe would wait for a writer.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: As many links as Linux follows in one path.
+_MOST_LINKS = 40
+
+
+def read(path: Path) -> bytes:
+    """Return the content of `path`; PluginError if another user could have written or replaced it.
+
+    The file is opened once, from its folder's descriptor, and what is checked is what is read: a
+    path that is checked first and opened afterwards can lead elsewhere in between.
+    """
+    folder = _open_folder(path.absolute().parent)
+    try:
+        # In a folder with the sticky bit others can still add files, such as hard links to ours.
+        _check(os.fstat(folder), path.parent)
+        return _content(path, folder)
+    finally:
+        os.close(folder)
+
+
+def is_safe(path: Path) -> bool:
+    """Return whether `read` would return something."""
+    try:
+        read(path)
+    except (OSError, PluginError):
+        return False
+    return True
+
+
+def _content(path: Path, folder: int) -> bytes:
+    try:
+        descriptor = os.open(path.name, _FILE, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        msg = f"{path} is a symbolic link: copy the file, or let `plugins` name the folder it is in"
+        raise PluginError(msg) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            msg = f"{path} is not a regular file"
+            raise PluginError(msg)
+        _check(found, path)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _open_folder(folder: Path) -> int:
+    """Return a descriptor of `folder`, each folder above it and each link to it checked.
+
+    Each step is opened from the one before. Links are followed here rather than by the kernel:
+    one in a folder that only root and we can write is as good as the folder.
+    """
+    steps = list(reversed(folder.parts))
+    where, opened = Path("/"), [os.open("/", _FOLDER)]
+    links = 0
+    try:
+        while steps:
+            step = steps.pop()
+            found = os.stat(step, dir_fd=opened[-1], follow_symlinks=False)
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                _check_link(found, where / step, links)
+                steps += reversed(Path(os.readlink(step, dir_fd=opened[-1])).parts)
+                continue
+            opened.append(os.open(step, _FOLDER, dir_fd=opened[-1]))
+            where /= step
+            _check(os.fstat(opened[-1]), where, sticky=True)
+        return opened.pop()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _check_link(found: os.stat_result, path: Path, links: int) -> None:
+    _check_owner(found, path)
+    if links > _MOST_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _check(found: os.stat_result, path: Path, *, sticky: bool = False) -> None:
+    """Refuse what others can write, but with `sticky` a folder in which they cannot replace ours."""
+    _check_owner(found, path)
+    kept = sticky and found.st_mode & stat.S_ISVTX  # such as /tmp
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not kept:
+        msg = f"{path} can be written by others: chmod go-w {path}"
+        raise PluginError(msg)
+
+
+def _check_owner(found: os.stat_result, path: Path) -> None:
+    if found.st_uid not in {0, os.geteuid()}:
+        msg = f"{path} belongs to uid {found.st_uid}: code that we run must be root's or our own"
+        raise PluginError(msg)
