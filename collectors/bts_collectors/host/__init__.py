@@ -1,6 +1,6 @@
 """Statistics of the machine, one collector a subsystem, under the names of node_exporter.
 
-Every module here that has no underscore in front is a subsystem: no list to edit.
+Every module of `subsystems` is one: there is no list to edit.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pkgutil import iter_modules
 from types import new_class
 from typing import Any, cast
 
-from bts_collectors.host._portable import portable
-from bts_collectors.host._subsystem import Paths, Subsystem
+from bts_collectors.host import subsystems
+from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Collector, CollectorConfig, Metric, Template
 
 
 def _subsystems() -> dict[str, type[Subsystem]]:
     modules = [
-        import_module(f"{__name__}.{module.name}")
-        for module in iter_modules(__path__)
-        if not module.name.startswith("_")
+        import_module(f"{subsystems.__name__}.{module.name}")
+        for module in iter_modules(subsystems.__path__)
     ]
     found = {module.COLLECTOR.name: module.COLLECTOR for module in modules}
     return dict(sorted(found.items()))

@@ -48,7 +48,7 @@ def parse_durations(reply: Reply) -> Iterator[Durations]:
     flat = reply if isinstance(reply, list) else []
     for name, details in zip(flat[::2], flat[1::2], strict=False):
         match name, details:
-            case bytes(), [b"calls", int(), b"histogram_usec", [*bounds]]:
+            case [bytes(), [b"calls", int(), b"histogram_usec", [*bounds]]]:
                 buckets = list(zip(bounds[::2], bounds[1::2], strict=False))
                 yield Durations(text(name), buckets)
 

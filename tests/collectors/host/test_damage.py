@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.host import (
-    SUBSYSTEMS,
+from bts_collectors.host import SUBSYSTEMS
+from bts_collectors.host.kernel.cpuinfo import parse_cpuinfo
+from bts_collectors.host.subsystems import (
     cpu,
     diskstats,
     filesystem,
@@ -19,7 +20,6 @@ from bts_collectors.host import (
     netdev,
     procstat,
 )
-from bts_collectors.host._cpuinfo import parse_cpuinfo
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import collect
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.host import SUBSYSTEMS, conntrack, os_release, schedstat, selinux, udp_queues
-from bts_collectors.host.netclass import parse_number
+from bts_collectors.host import SUBSYSTEMS
+from bts_collectors.host.subsystems import conntrack, os_release, schedstat, selinux, udp_queues
+from bts_collectors.host.subsystems.netclass import parse_number
 from bts_exporter import NothingToRead
 from bts_exporter.testing import collect
 

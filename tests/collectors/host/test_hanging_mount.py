@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.host.filesystem import Filesystem, FilesystemSettings
+from bts_collectors.host.subsystems.filesystem import Filesystem, FilesystemSettings
 from bts_exporter import Duration, Scrape
 from bts_exporter.testing import Samples, samples
 from servers import wait_until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.host._mounttree import visible
-from bts_collectors.host.filesystem import parse
+from bts_collectors.host.kernel.mount_tree import visible
+from bts_collectors.host.subsystems.filesystem import parse
 from servers.exporter import Exporter, StartExporter
 from servers.namespaces import MakeNamespace, Namespace, namespace
 

@@ -8,7 +8,9 @@ import pytest
 from bts_collectors.host import SUBSYSTEMS, Host
 from bts_exporter import Collector, Metric
 
-MODULES = Path(__file__).parents[3] / "collectors" / "bts_collectors" / "host"
+SUBSYSTEM_MODULES = (
+    Path(__file__).parents[3] / "collectors" / "bts_collectors" / "host" / "subsystems"
+)
 
 
 def names(collectors: list[Collector]) -> list[str]:
@@ -85,10 +87,12 @@ def test_what_asks_a_server_has_a_thread() -> None:
 
 def test_every_module_is_a_subsystem() -> None:
     """Each module of the package has a subsystem of its own, and a test file of its name."""
-    modules = sorted(path.stem for path in MODULES.glob("[!_]*.py"))
+    modules = sorted(path.stem for path in SUBSYSTEM_MODULES.glob("[!_]*.py"))
 
     assert modules == sorted(cls.__module__.rpartition(".")[2] for cls in SUBSYSTEMS.values())
-    assert [m for m in modules if not (Path(__file__).parent / f"test_{m}.py").exists()] == []
+    assert [
+        m for m in modules if not (Path(__file__).parent / "subsystems" / f"test_{m}.py").exists()
+    ] == []
 
 
 def test_declared_chains_the_subsystems() -> None:

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bts_collectors.host import Host
-from bts_collectors.host.diskstats import DEVICE_EXCLUDE
-from bts_collectors.host.filesystem import FS_TYPES_EXCLUDE, MOUNT_POINTS_EXCLUDE
+from bts_collectors.host.subsystems.diskstats import DEVICE_EXCLUDE
+from bts_collectors.host.subsystems.filesystem import FS_TYPES_EXCLUDE, MOUNT_POINTS_EXCLUDE
 from bts_exporter import Collector, Scrape
 from servers import Process, free_port, listens, need
 

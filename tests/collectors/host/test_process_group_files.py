@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bts_collectors.host.process_group import (
+from bts_collectors.host.subsystems.process_group import (
     Group,
     ProcessGroupSettings,
     parse_boot_time,

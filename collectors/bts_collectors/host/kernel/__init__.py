@@ -1,0 +1,1 @@
+"""How files of /proc, /sys and the like are read and parsed, for all subsystems."""

@@ -1,0 +1,52 @@
+"""How folders of /sys with one entry a device are read: devices differ in what they tell, and go."""
+
+from __future__ import annotations
+
+import os
+
+from bts_collectors.host.kernel.files import is_number, known, read_value
+from bts_collectors.host.kernel.open_files import TOO_MANY, with_room
+from bts_exporter import NothingToRead
+
+
+def devices(folder: str, prefix: str = "") -> list[str]:
+    """Return the entries of `folder` that are `prefix` and a number, or all of them without one.
+
+    NothingToRead when there are none, which is how the kernel says that there is no such hardware.
+    """
+    try:
+        names = with_room(os.listdir, folder)
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    found = [
+        name
+        for name in names
+        if not prefix or (name.startswith(prefix) and name[len(prefix) :].isdecimal())
+    ]
+    if not found:
+        msg = f"{folder} is absent, or has no {prefix or 'devices'}"
+        raise NothingToRead(msg)
+    return sorted(found)
+
+
+def entries(folder: str) -> list[str]:
+    """Return the names in the folder of a device, sorted; none where the device has just gone."""
+    try:
+        return sorted(with_room(os.listdir, folder))
+    except OSError as error:
+        if error.errno in TOO_MANY:
+            raise
+        return []
+
+
+def read_integer(path: str) -> int | None:
+    """Return the number in `path`, which may be negative; None where there is none."""
+    return parse_integer(read_value(path))
+
+
+def parse_integer(value: bytes | None) -> int | None:
+    """Return the number that `value` spells; None where it spells none, or one that means "unknown"."""
+    if not value:
+        return None
+    digits = value.removeprefix(b"-")
+    return known(int(value)) if is_number(digits) else None

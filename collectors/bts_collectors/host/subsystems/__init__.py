@@ -1,0 +1,1 @@
+"""Every module here is a subsystem, found by its COLLECTOR."""

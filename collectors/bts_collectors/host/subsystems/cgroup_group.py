@@ -1,0 +1,324 @@
+"""What groups of the kernel (services, slices, containers) take, and what they wait for."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bts_collectors.host.kernel.cgroup import (
+    Numbers,
+    parse_blkio,
+    parse_io,
+    parse_limit,
+    parse_limit_v1,
+    parse_pairs,
+)
+from bts_collectors.host.kernel.files import naming, read
+from bts_collectors.host.kernel.open_files import with_room
+from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_collectors.host.subsystems import pressure
+from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+
+_CGROUP = ("cgroup",)
+
+#: Units a second in which version 1 counts CPU time.
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+#: Reading a group that has just been removed, or a file of a kernel without what it accounts for.
+_GONE = (errno.ENODEV, errno.ENOTSUP)
+
+
+class CgroupGroupSettings(CollectorConfig, frozen=True):
+    """Settings of `cgroup_group`."""
+
+    #: Globs of groups below the root, such as `system.slice/*.service`; `**` is any depth.
+    names: tuple[str, ...] = ()
+    #: Where they are mounted; `fs/cgroup` below sysfs where this is not set.
+    root: str | None = None
+    #: Groups that are collected, the first ones by name.
+    max_cgroups: int = 200
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for names that lead out of the root."""
+        for name in self.names:
+            if not name or name.startswith("/") or ".." in name.split("/"):
+                msg = f"names: {name!r} is not a path below the root, such as system.slice"
+                raise ValueError(msg)
+
+
+class CgroupGroupConfig(Paths, frozen=True):
+    """Settings of `cgroup_group`, and where the files are."""
+
+    settings: CgroupGroupSettings = CgroupGroupSettings()
+
+
+class _Field(NamedTuple):
+    """A number of a file, what it is called, and what it is divided by."""
+
+    key: bytes
+    metric: Metric
+    labels: tuple[str, ...] = ()
+    unit: float = 1
+
+
+class _File(NamedTuple):
+    """A file of every group: in which hierarchy, its name, how it is read, what is in it."""
+
+    hierarchy: str
+    name: str
+    parse: Callable[[bytes], Numbers]
+    fields: tuple[_Field, ...]
+
+
+def _pressure(hierarchy: str, resource: str, waiting: Metric, stalled: Metric) -> _File:
+    fields = (_Field(b"some", waiting, (resource,)), _Field(b"full", stalled, (resource,)))
+    return _File(hierarchy, f"{resource}.pressure", pressure.parse, fields)
+
+
+class CgroupGroup(Subsystem):
+    """Groups below /sys/fs/cgroup, of version 2 or, where that has no controllers, of version 1."""
+
+    name = "cgroup_group"
+    Config = CgroupGroupConfig
+    Settings = CgroupGroupSettings
+
+    dropped = gauge(
+        "bts_cgroup_dropped", "Groups beyond max_cgroups that names found: they are not collected."
+    )
+    cpu = counter(
+        "bts_cgroup_cpu_seconds_total",
+        "CPU time (cpu.stat, user_usec, system_usec; v1: cpuacct.stat).",
+        (*_CGROUP, "mode"),
+    )
+    periods = counter(
+        "bts_cgroup_cpu_periods_total", "Periods of the CPU limit (cpu.stat, nr_periods).", _CGROUP
+    )
+    throttled_periods = counter(
+        "bts_cgroup_cpu_throttled_periods_total",
+        "Periods in which the CPU limit was reached (cpu.stat, nr_throttled).",
+        _CGROUP,
+    )
+    throttled = counter(
+        "bts_cgroup_cpu_throttled_seconds_total",
+        "Time that tasks were kept from running by the CPU limit"
+        " (cpu.stat, throttled_usec; v1: throttled_time).",
+        _CGROUP,
+    )
+    memory = gauge(
+        "bts_cgroup_memory_bytes",
+        "Memory, that of the page cache included (memory.current; v1: memory.usage_in_bytes).",
+        _CGROUP,
+    )
+    memory_max = gauge(
+        "bts_cgroup_memory_max_bytes",
+        "Limit of memory, +Inf for none (memory.max; v1: memory.limit_in_bytes).",
+        _CGROUP,
+    )
+    swap = gauge(
+        "bts_cgroup_memory_swap_bytes",
+        "Swap space (memory.swap.current; v1: memory.stat, total_swap).",
+        _CGROUP,
+    )
+    oom_kills = counter(
+        "bts_cgroup_memory_oom_kills_total",
+        "Processes killed for lack of memory (memory.events, oom_kill; v1: memory.oom_control).",
+        _CGROUP,
+    )
+    read_bytes = counter(
+        "bts_cgroup_io_read_bytes_total",
+        "Bytes read from devices (io.stat, rbytes; v1: blkio.throttle.io_service_bytes_recursive).",
+        _CGROUP,
+    )
+    written_bytes = counter(
+        "bts_cgroup_io_written_bytes_total",
+        "Bytes written to devices (io.stat, wbytes; v1: blkio.throttle.io_service_bytes_recursive).",
+        _CGROUP,
+    )
+    reads = counter(
+        "bts_cgroup_io_reads_total",
+        "Reads from devices (io.stat, rios; v1: blkio.throttle.io_serviced_recursive).",
+        _CGROUP,
+    )
+    writes = counter(
+        "bts_cgroup_io_writes_total",
+        "Writes to devices (io.stat, wios; v1: blkio.throttle.io_serviced_recursive).",
+        _CGROUP,
+    )
+    pids = gauge("bts_cgroup_pids", "Processes and threads (pids.current).", _CGROUP)
+    pids_max = gauge(
+        "bts_cgroup_pids_max", "Limit of processes and threads, +Inf for none (pids.max).", _CGROUP
+    )
+    waiting = counter(
+        "bts_cgroup_pressure_waiting_seconds_total",
+        "Time in which some task waited for the resource (RESOURCE.pressure, some, total).",
+        (*_CGROUP, "resource"),
+    )
+    stalled = counter(
+        "bts_cgroup_pressure_stalled_seconds_total",
+        "Time in which all tasks waited for the resource (RESOURCE.pressure, full, total).",
+        (*_CGROUP, "resource"),
+    )
+
+    _cpu_time = (
+        _Field(b"user_usec", cpu, ("user",), 1e6),
+        _Field(b"system_usec", cpu, ("system",), 1e6),
+    )
+    #: In version 2 there is one hierarchy, which is the root itself.
+    files = (
+        _File(
+            "",
+            "cpu.stat",
+            parse_pairs,
+            (
+                *_cpu_time,
+                _Field(b"nr_periods", periods),
+                _Field(b"nr_throttled", throttled_periods),
+                _Field(b"throttled_usec", throttled, (), 1e6),
+            ),
+        ),
+        _File("", "memory.current", parse_limit, (_Field(b"", memory),)),
+        _File("", "memory.max", parse_limit, (_Field(b"", memory_max),)),
+        _File("", "memory.swap.current", parse_limit, (_Field(b"", swap),)),
+        _File("", "memory.events", parse_pairs, (_Field(b"oom_kill", oom_kills),)),
+        _File(
+            "",
+            "io.stat",
+            parse_io,
+            (
+                _Field(b"rbytes", read_bytes),
+                _Field(b"wbytes", written_bytes),
+                _Field(b"rios", reads),
+                _Field(b"wios", writes),
+            ),
+        ),
+        _File("", "pids.current", parse_limit, (_Field(b"", pids),)),
+        _File("", "pids.max", parse_limit, (_Field(b"", pids_max),)),
+        _pressure("", "cpu", waiting, stalled),
+        _pressure("", "memory", waiting, stalled),
+        _pressure("", "io", waiting, stalled),
+    )
+    files_v1 = (
+        _File(
+            "cpuacct",
+            "cpuacct.stat",
+            parse_pairs,
+            (
+                _Field(b"user", cpu, ("user",), _TICKS),
+                _Field(b"system", cpu, ("system",), _TICKS),
+            ),
+        ),
+        _File(
+            "cpu",
+            "cpu.stat",
+            parse_pairs,
+            (
+                _Field(b"nr_periods", periods),
+                _Field(b"nr_throttled", throttled_periods),
+                _Field(b"throttled_time", throttled, (), 1e9),
+            ),
+        ),
+        _File("memory", "memory.usage_in_bytes", parse_limit, (_Field(b"", memory),)),
+        _File("memory", "memory.limit_in_bytes", parse_limit_v1, (_Field(b"", memory_max),)),
+        _File("memory", "memory.stat", parse_pairs, (_Field(b"total_swap", swap),)),
+        _File("memory", "memory.oom_control", parse_pairs, (_Field(b"oom_kill", oom_kills),)),
+        _File(
+            "blkio",
+            "blkio.throttle.io_service_bytes_recursive",
+            parse_blkio,
+            (_Field(b"Read", read_bytes), _Field(b"Write", written_bytes)),
+        ),
+        _File(
+            "blkio",
+            "blkio.throttle.io_serviced_recursive",
+            parse_blkio,
+            (_Field(b"Read", reads), _Field(b"Write", writes)),
+        ),
+        _File("pids", "pids.current", parse_limit, (_Field(b"", pids),)),
+        _File("pids", "pids.max", parse_limit, (_Field(b"", pids_max),)),
+        # systemd mounts version 2 there, without the controllers that version 1 has.
+        _File("unified", "cpu.stat", parse_pairs, _cpu_time),
+        _pressure("unified", "cpu", waiting, stalled),
+        _pressure("unified", "memory", waiting, stalled),
+        _pressure("unified", "io", waiting, stalled),
+    )
+
+    config: CgroupGroupConfig
+
+    def __init__(self, config: CgroupGroupConfig) -> None:
+        super().__init__(config)
+        self._root = config.settings.root or f"{config.sysfs}/fs/cgroup"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit what is known of each group that the names find."""
+        if not self.config.settings.names:
+            msg = "no cgroup_group.names are set"
+            raise NothingToRead(msg)
+        files = self._files()
+        found = self._find({file.hierarchy for file in files})
+        limit = self.config.settings.max_cgroups
+        scrape.emit(self.dropped, max(len(found) - limit, 0))
+        parts = Parts()
+        for cgroup in found[:limit]:
+            self._emit(scrape, cgroup, files, parts)
+        parts.check()
+
+    def _files(self) -> list[_File]:
+        """Return the files of the version that is mounted; NothingToRead without any."""
+        if os.path.exists(f"{self._root}/cgroup.controllers"):  # noqa: PTH110
+            return list(self.files)
+        mounted = {
+            hierarchy
+            for hierarchy in {file.hierarchy for file in self.files_v1}
+            if os.path.isdir(f"{self._root}/{hierarchy}")  # noqa: PTH112  # as above
+        }
+        if not mounted:
+            msg = f"{self._root} has no cgroups"
+            raise NothingToRead(msg)
+        return [file for file in self.files_v1 if file.hierarchy in mounted]
+
+    def _find(self, hierarchies: set[str]) -> list[str]:
+        """Return the groups that the names find in any of the hierarchies, sorted."""
+        with_room(
+            os.listdir, self._root
+        )  # glob would find nothing where there are too many open files
+        found = {
+            path.rstrip("/")
+            for hierarchy in hierarchies
+            for name in self.config.settings.names
+            for path in glob.glob(  # noqa: PTH207  # relative paths
+                name.rstrip("/") + "/", root_dir=f"{self._root}/{hierarchy}", recursive=True
+            )
+        }
+        return sorted(found)
+
+    def _emit(self, scrape: Scrape, cgroup: str, files: list[_File], parts: Parts) -> None:
+        seen: set[tuple[Metric, tuple[str, ...]]] = set()
+        for file in files:
+            fields = {field.key: field for field in file.fields}
+            with parts:
+                for key, number in self._read(cgroup, file):
+                    field = fields.get(key)
+                    # What both versions tell is taken from the first.
+                    if field is not None and (field.metric, field.labels) not in seen:
+                        seen.add((field.metric, field.labels))
+                        scrape.emit(field.metric, number / field.unit, cgroup, *field.labels)
+
+    def _read(self, cgroup: str, file: _File) -> Numbers:
+        path = os.path.join(self._root, file.hierarchy, cgroup, file.name)  # noqa: PTH118
+        try:
+            content = read(path)
+        except NothingToRead:  # the controller is off, or the group has been removed
+            return
+        except OSError as error:
+            if error.errno in _GONE:
+                return
+            raise
+        with naming(path):
+            yield from file.parse(content)
+
+
+COLLECTOR = CgroupGroup

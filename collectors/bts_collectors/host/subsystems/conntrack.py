@@ -1,0 +1,89 @@
+"""How full the table of tracked connections is, and what did not fit."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from bts_collectors.host.kernel.files import AT_ONCE, TABLE, lines, unreadable
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.sysctl import read_sysctl
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import Scrape, gauge
+
+_NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
+
+
+class Conntrack(Subsystem):
+    """Connection tracking from /proc/sys/net/netfilter and /proc/net/stat/nf_conntrack."""
+
+    name = "conntrack"
+
+    entries = gauge(
+        "node_nf_conntrack_entries",
+        "Connections tracked (/proc/sys/net/netfilter/nf_conntrack_count).",
+    )
+    limit = gauge(
+        "node_nf_conntrack_entries_limit",
+        "Limit of them (/proc/sys/net/netfilter/nf_conntrack_max).",
+    )
+    #: Gauges, though they only rise: the anchor has them so.
+    statistics: ClassVar = {
+        column: gauge(
+            f"node_nf_conntrack_stat_{column.decode()}",
+            f"Sum over all CPUs (/proc/net/stat/nf_conntrack, {column.decode()}).",
+        )
+        for column in (
+            b"found",
+            b"invalid",
+            b"ignore",
+            b"insert",
+            b"insert_failed",
+            b"drop",
+            b"early_drop",
+            b"search_restart",
+        )
+    }
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        folder = f"{config.procfs}/sys/net/netfilter"
+        self._sizes = (
+            (KernelFile(f"{folder}/nf_conntrack_count", AT_ONCE), self.entries),
+            (KernelFile(f"{folder}/nf_conntrack_max", AT_ONCE), self.limit),
+        )
+        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", TABLE)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the size, its limit and the statistics."""
+        parts = Parts()
+        for file, metric in self._sizes:
+            with parts:
+                scrape.emit(metric, read_sysctl(file))
+        with parts, self._statistics as content:
+            for column, value in parse(content).items():
+                if column in self.statistics:
+                    scrape.emit(self.statistics[column], value)
+        parts.check()
+
+
+def parse(content: bytes) -> dict[bytes, int]:
+    """Return the sum of each column over the CPUs; ValueError for another table.
+
+    A line that makes no sense is such an error, too: sums without it would fall.
+    """
+    header, *rows = lines(content) or [b""]
+    columns = header.split()
+    if columns[:1] != [b"entries"]:
+        raise unreadable(header)
+    sums = [0] * len(columns)
+    for line in rows:
+        values = line.split()
+        if len(values) != len(columns) or not all(map(_NUMBER.fullmatch, values)):
+            raise unreadable(line)
+        sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
+    return dict(zip(columns, sums, strict=True))
+
+
+COLLECTOR = Conntrack

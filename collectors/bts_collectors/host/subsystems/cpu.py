@@ -1,0 +1,261 @@
+"""Where the processors' time goes, and what processors there are."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from operator import lt
+
+from bts_collectors.host.kernel.cpuinfo import Processor, parse_cpuinfo
+from bts_collectors.host.kernel.files import AT_ONCE, MOST, lines, naming, unreadable
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.throttles import Throttles
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
+
+#: Position of idle in a line of /proc/stat, behind user, nice and system.
+_IDLE = 3
+
+#: Seconds by which idle falls only when the processor was unplugged in between.
+_UNPLUGGED = 3.0
+
+#: More processors than any kernel can have, against ranges in a damaged file.
+_MOST = 65536
+
+_MODE = ("cpu", "mode")
+
+
+class CpuSettings(CollectorConfig, frozen=True):
+    """Settings of `cpu`; each of the two expressions implies `info`."""
+
+    guest: bool = True
+    info: bool = False
+    flags_include: re.Pattern[str] | None = None
+    bugs_include: re.Pattern[str] | None = None
+
+
+class CpuConfig(Paths, frozen=True):
+    """Settings of `cpu`, and where the files are."""
+
+    settings: CpuSettings = CpuSettings()
+
+
+class Cpu(Subsystem):
+    """Processors from /proc/stat, /proc/cpuinfo and /sys/devices/system/cpu."""
+
+    name = "cpu"
+    Config = CpuConfig
+    Settings = CpuSettings
+
+    seconds = counter(
+        "node_cpu_seconds_total",
+        "Time in each mode (/proc/stat, cpuN); user and nice contain the time in guests.",
+        _MODE,
+    )
+    guest_seconds = counter(
+        "node_cpu_guest_seconds_total",
+        "Time in guests, contained in user and nice too (/proc/stat, cpuN, guest, guest_nice).",
+        _MODE,
+    )
+    online = gauge(
+        "node_cpu_online",
+        "Whether the processor is online (/sys/devices/system/cpu/present and online).",
+        ("cpu",),
+    )
+    isolated = gauge(
+        "node_cpu_isolated",
+        "Processors kept from the scheduler (/sys/devices/system/cpu/isolated).",
+        ("cpu",),
+    )
+    core_throttles = counter(
+        "node_cpu_core_throttles_total",
+        "How often heat throttled the core"
+        " (/sys/devices/system/cpu/cpuN/thermal_throttle/core_throttle_count).",
+        ("package", "core"),
+    )
+    package_throttles = counter(
+        "node_cpu_package_throttles_total",
+        "How often heat throttled the package"
+        " (/sys/devices/system/cpu/cpuN/thermal_throttle/package_throttle_count).",
+        ("package",),
+    )
+    info = gauge(
+        "node_cpu_info",
+        "A metric with a constant '1' value, labelled by what the processor is (/proc/cpuinfo).",
+        (
+            "package",
+            "core",
+            "cpu",
+            "vendor",
+            "family",
+            "model",
+            "model_name",
+            "microcode",
+            "stepping",
+            "cachesize",
+        ),
+    )
+    flag_info = gauge(
+        "node_cpu_flag_info", "Flags of the first processor (/proc/cpuinfo, flags).", ("flag",)
+    )
+    bug_info = gauge(
+        "node_cpu_bug_info", "Bugs of the first processor (/proc/cpuinfo, bugs).", ("bug",)
+    )
+    frequency = gauge(
+        "node_cpu_frequency_hertz",
+        "Frequency at this moment (/proc/cpuinfo, cpu MHz).",
+        ("package", "core", "cpu"),
+    )
+
+    #: In the order of /proc/stat.
+    columns = (
+        (seconds, "user"),
+        (seconds, "nice"),
+        (seconds, "system"),
+        (seconds, "idle"),
+        (seconds, "iowait"),
+        (seconds, "irq"),
+        (seconds, "softirq"),
+        (seconds, "steal"),
+        (guest_seconds, "user"),
+        (guest_seconds, "nice"),
+    )
+
+    config: CpuConfig
+
+    def __init__(self, config: CpuConfig) -> None:
+        super().__init__(config)
+        settings = config.settings
+        self._stat = KernelFile(f"{config.procfs}/stat", AT_ONCE)
+        self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
+        self._folder = f"{config.sysfs}/devices/system/cpu"
+        self._present = KernelFile(f"{self._folder}/present")
+        self._online = KernelFile(f"{self._folder}/online")
+        self._isolated = KernelFile(f"{self._folder}/isolated")
+        self._throttles = Throttles(self._folder)
+        self._columns = self.columns if settings.guest else self.columns[:8]
+        self._with_info = settings.info or bool(settings.flags_include or settings.bugs_include)
+        self._hertz = os.sysconf("SC_CLK_TCK")
+        self._lock = threading.Lock()
+        self._ticks: dict[str, list[int]] = {}
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit times, then what /sys and, where wanted, /proc/cpuinfo know of the processors."""
+        parts = Parts()
+        with parts:
+            self._emit_times(scrape)
+        self._emit_states(scrape, parts)
+        if self._with_info:
+            with parts:
+                self._emit_info(scrape)
+        parts.check()
+
+    def _emit_times(self, scrape: Scrape) -> None:
+        hertz = self._hertz
+        try:
+            with self._stat as content, self._lock:
+                for cpu, ticks in parse_times(content):
+                    risen = self._never_back(cpu, ticks)
+                    for (metric, mode), value in zip(self._columns, risen, strict=False):
+                        scrape.emit(metric, value / hertz, cpu, mode)
+        except NothingToRead as error:
+            # Not absent hardware: all that reads /proc would be absent, and nobody would be told.
+            msg = f"{error}, which every Linux has: is `host.procfs` where its /proc is?"
+            raise TargetError(reason="os", message=msg) from error
+
+    def _never_back(self, cpu: str, ticks: list[int]) -> list[int]:
+        """Return the ticks, each that fell as it was before; all of them new after an unplugging."""
+        before = self._ticks.get(cpu)
+        if before is not None and any(map(lt, ticks, before)):
+            fallen = before[_IDLE] - ticks[_IDLE]
+            if fallen < _UNPLUGGED * self._hertz:
+                ticks = list(map(max, ticks, before))
+        self._ticks[cpu] = ticks
+        return ticks
+
+    def _emit_states(self, scrape: Scrape, parts: Parts) -> None:
+        online = self._online.value()
+        if online:  # else it is not known which are offline
+            with parts, naming(self._online.path):
+                running = parse_list(online)
+                self._emit_online(scrape, running)
+        with parts, naming(self._isolated.path):
+            for cpu in parse_list(self._isolated.value() or b""):
+                scrape.emit(self.isolated, 1, cpu)
+        cores, packages = self._throttles.read(online or b"")
+        for (package, core), count in cores.items():
+            scrape.emit(self.core_throttles, count, package, core)
+        for package, count in packages.items():
+            scrape.emit(self.package_throttles, count, package)
+
+    def _emit_online(self, scrape: Scrape, running: dict[str, None]) -> None:
+        present = self._present.value()
+        with naming(self._present.path):
+            for cpu in parse_list(present) if present else running:
+                scrape.emit(self.online, int(cpu in running), cpu)
+
+    def _emit_info(self, scrape: Scrape) -> None:
+        with self._cpuinfo as content:
+            processors = parse_cpuinfo(content)
+        for processor in processors:
+            scrape.emit(self.info, 1, *processor.labels)
+            if processor.megahertz is not None:
+                scrape.emit(self.frequency, processor.megahertz * 1e6, *processor.place)
+        self._emit_features(scrape, processors[0])
+
+    def _emit_features(self, scrape: Scrape, first: Processor) -> None:
+        settings = self.config.settings
+        for metric, words, include in (
+            (self.flag_info, first.flags, settings.flags_include),
+            (self.bug_info, first.bugs, settings.bugs_include),
+        ):
+            if include is not None:
+                for word in dict.fromkeys(filter(include.search, words)):
+                    scrape.emit(metric, 1, word)
+
+
+def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
+    """Yield `(number, ticks)` of each processor; 4 to 10 modes, as the kernel has them.
+
+    ValueError at the end, for the first of the lines that could not be read, or when there is none.
+    """
+    bad: bytes | None = None
+    found = False
+    for line in lines(content):
+        if not line.startswith(b"cpu"):
+            continue
+        name, *fields = line.split()
+        if name == b"cpu":
+            continue
+        try:
+            cpu, ticks = str(int(name[3:])), list(map(int, fields))
+        except ValueError:
+            ticks = []
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MOST:
+            found = True
+            yield cpu, ticks
+        else:
+            bad = bad or line
+    if bad is not None or not found:
+        raise unreadable(content if bad is None else bad)
+
+
+def parse_list(content: bytes) -> dict[str, None]:
+    """Return the numbers in a list such as `0-2,5`, in its order; ValueError where it is none."""
+    found: dict[str, None] = {}
+    if content == b"(null)":  # of kernels that print an empty list so
+        return found
+    for part in filter(None, content.split(b",")):
+        first, dash, last = part.partition(b"-")
+        begin = int(first)
+        end = int(last) if dash else begin
+        if not 0 <= begin <= end < _MOST:
+            raise unreadable(content)
+        found.update(dict.fromkeys(map(str, range(begin, end + 1))))
+    return found
+
+
+COLLECTOR = Cpu

@@ -1,0 +1,262 @@
+"""What sensors measure: temperatures, fans, voltages, currents, power."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from bts_collectors.host.kernel.devices import devices, entries, parse_integer
+from bts_collectors.host.kernel.files import read_value, text
+from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Kind, Scrape, Template, gauge
+
+#: `temp1_crit`: what is measured, the number of the sensor, and which of its files.
+_FILE = re.compile(r"(\D+)(\d*)(?:_(.+))?")
+_UNCLEAN = re.compile(r"[^a-z0-9:_]")
+
+_KINDS = {
+    "beep_enable",
+    "cpu",
+    "curr",
+    "energy",
+    "fan",
+    "freq",
+    "humidity",
+    "in",
+    "intrusion",
+    "power",
+    "pwm",
+    "temp",
+    "update_interval",
+    "vrm",
+}
+#: Files of a sensor that have no unit, whatever it measures.
+_PLAIN = {"alarm": "", "fault": "", "beep": "_enabled"}
+#: Kinds that are a single file, and how their metric is called.
+_SINGLE = {
+    "beep_enable": ("beep_enabled", 1.0),
+    "update_interval": ("update_interval_seconds", 1e-3),
+    "vrm": ("voltage_regulator_version", 1.0),
+}
+_UNITS = {
+    "cpu": ("_volts", 1e-3),
+    "curr": ("_amps", 1e-3),
+    "energy": ("", 1e-6),
+    "humidity": ("", 1e-5),
+    "in": ("_volts", 1e-3),
+    "power": ("_watt", 1e-6),
+    "temp": ("_celsius", 1e-3),
+}
+#: Files that have another unit than the others of their kind.
+_EXCEPTIONS = {
+    **{("fan", file): ("_rpm", 1.0) for file in ("input", "min", "max", "target")},
+    **{
+        ("power", file): ("_seconds", 1e-3)
+        for file in ("average_interval", "average_interval_min", "average_interval_max")
+    },
+    ("power", "accuracy"): ("", 1e-6),
+    ("temp", "type"): ("", 1.0),
+}
+
+#: Kinds that may be below 0: a voltage of -12 V, a current or a power that flows back, a temperature.
+_SIGNED = {"curr", "in", "power", "temp", "cpu"}
+
+#: Millidegrees at which there is no temperature: drivers of NVMe say so for "no limit", which is 0 K.
+_ABSOLUTE_ZERO = -273150
+#: 65535 K and 65535 degrees, which are no temperatures but all bits of a register.
+_UNKNOWN_TEMPERATURES = {65_535_000 - 273_150, 65_535_000}
+_UNKNOWN_SPEED = 65535
+
+#: A sensor's files and what they hold, by `(kind, number)`.
+Sensors = dict[tuple[str, int], dict[str, bytes]]
+
+
+class HwmonSettings(CollectorConfig, frozen=True):
+    """Settings of `hwmon`; the expressions for sensors look at `chip;sensor`."""
+
+    chip_include: re.Pattern[str] | None = None
+    chip_exclude: re.Pattern[str] | None = None
+    sensor_include: re.Pattern[str] | None = None
+    sensor_exclude: re.Pattern[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both expressions of a pair are set."""
+        check_exclusive("chip", self.chip_include, self.chip_exclude)
+        check_exclusive("sensor", self.sensor_include, self.sensor_exclude)
+
+
+class HwmonConfig(Paths, frozen=True):
+    """Settings of `hwmon`, and where the files are."""
+
+    settings: HwmonSettings = HwmonSettings()
+
+
+class Reading(NamedTuple):
+    """What a file of a sensor says: name of the metric behind `node_hwmon_`, and its value."""
+
+    name: str
+    value: float
+
+
+class Hwmon(Subsystem):
+    """Sensors from /sys/class/hwmon."""
+
+    name = "hwmon"
+    Config = HwmonConfig
+    Settings = HwmonSettings
+
+    readings = Template(
+        "node_hwmon_{field}",
+        "What sensors say (/sys/class/hwmon/CHIP/<kind><n>_<file>): {field}.",
+        Kind.GAUGE,
+        ("chip", "sensor"),
+    )
+    energies = Template(
+        "node_hwmon_{field}_joule_total",
+        "Energy that was used (/sys/class/hwmon/CHIP/energy<n>_<file>): {field}.",
+        Kind.COUNTER,
+        ("chip", "sensor"),
+    )
+    frequency = gauge(
+        "node_hwmon_freq_freq_mhz",
+        "Frequency in MHz; the sensor is the label's (/sys/class/hwmon/CHIP/freq<n>_input).",
+        ("chip", "sensor"),
+    )
+    label = gauge(
+        "node_hwmon_sensor_label",
+        "A metric with a constant '1' value (/sys/class/hwmon/CHIP/<kind><n>_label).",
+        ("chip", "sensor", "label"),
+    )
+    chip_name = gauge(
+        "node_hwmon_chip_names",
+        "A metric with a constant '1' value (/sys/class/hwmon/CHIP/name).",
+        ("chip", "chip_name"),
+    )
+
+    config: HwmonConfig
+
+    def __init__(self, config: HwmonConfig) -> None:
+        super().__init__(config)
+        self._folder = f"{config.sysfs}/class/hwmon"
+        settings = config.settings
+        self._wants_chip = Filter(settings.chip_include, settings.chip_exclude)
+        self._wants_sensor = Filter(settings.sensor_include, settings.sensor_exclude)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit what each sensor of each chip says; one that does not answer costs itself alone."""
+        folders = [f"{self._folder}/{name}" for name in devices(self._folder, "hwmon")]
+        names = [clean(text(read_value(f"{folder}/name") or b"")) for folder in folders]
+        for folder, name, chip in zip(folders, names, chips(folders, names), strict=True):
+            if not self._wants_chip(chip):
+                continue
+            if name:
+                scrape.emit(self.chip_name, 1, chip, name)
+            for (kind, number), files in _sensors(folder).items():
+                if self._wants_sensor(f"{chip};{kind}{number}"):
+                    self._emit(scrape, chip, kind, f"{kind}{number}", files)
+
+    def _emit(
+        self, scrape: Scrape, chip: str, kind: str, sensor: str, files: dict[str, bytes]
+    ) -> None:
+        label = text(files.pop("label", b""))
+        if label:
+            scrape.emit(self.label, 1, chip, sensor, label)
+        if kind == "freq":
+            hertz = parse_integer(files.get("input"))
+            if hertz is not None and clean(label):
+                scrape.emit(self.frequency, hertz / 1e6, chip, clean(label))
+            return
+        for name, value in read_sensor(kind, files):
+            template = self.energies if kind == "energy" else self.readings
+            scrape.emit(template.of(name), value, chip, sensor)
+
+
+def read_sensor(kind: str, files: dict[str, bytes]) -> list[Reading]:
+    """Return what the files of a sensor say, those left out that hold no number."""
+    readings = []
+    for file, content in files.items():
+        number = parse_integer(content)
+        if number is None or _is_unknown(kind, number):
+            continue
+        name, factor = _SINGLE.get(kind) or _metric(kind, file, "" in files)
+        readings.append(Reading(name, number * factor if factor != 1 else number))
+    return readings
+
+
+def _is_unknown(kind: str, number: int) -> bool:
+    """Return whether the number of a sensor's file says that there is none."""
+    if kind == "temp":
+        return number <= _ABSOLUTE_ZERO or number in _UNKNOWN_TEMPERATURES
+    if kind == "fan":
+        return number < 0 or number == _UNKNOWN_SPEED
+    return number < 0 and kind not in _SIGNED
+
+
+def _metric(kind: str, file: str, taken: bool) -> tuple[str, float]:  # noqa: FBT001
+    """Return name and factor for a file; `input` is the sensor itself where that is not `taken`."""
+    name = kind if not file or (file == "input" and not taken) else f"{kind}_{clean(file)}"
+    if file in _PLAIN:
+        return name + _PLAIN[file], 1.0
+    unit, factor = _EXCEPTIONS.get((kind, file)) or _UNITS.get(kind, ("", 1.0))
+    return name + unit, factor
+
+
+def chips(folders: list[str], names: list[str]) -> list[str]:
+    """Return what each chip is called: by its device, whose number does not change with the boot.
+
+    Several chips of one device are told apart by their names, else by their folders.
+    """
+    bases = [
+        _device(folder) or name or _last(folder)
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    shared = Counter(bases)
+    named = Counter(zip(bases, names, strict=True))
+    found = []
+    for folder, base, name in zip(folders, bases, names, strict=True):
+        if shared[base] == 1:
+            found.append(base)
+        else:
+            unique = name and named[base, name] == 1
+            found.append(f"{base}_{name if unique else _last(folder)}")
+    return found
+
+
+def _device(folder: str) -> str:
+    """Return the device that a chip belongs to as `platform_coretemp_0`; empty where it has none."""
+    link = f"{folder}/device"
+    if not os.path.exists(link):  # noqa: PTH110  # no need of a Path
+        return ""
+    head, last = os.path.split(os.path.realpath(link))
+    return "_".join(filter(None, (clean(_last(head)), clean(last))))
+
+
+def _last(path: str) -> str:
+    return os.path.basename(path)  # noqa: PTH119  # no need of a Path
+
+
+def clean(name: str) -> str:
+    """Return `name` with nothing in it but what names of metrics may have."""
+    return _UNCLEAN.sub("_", name.lower()).strip("_")
+
+
+def _sensors(folder: str) -> Sensors:
+    """Return what is in the files of a chip; of some drivers they are in the device's folder."""
+    sensors: Sensors = {}
+    for place in (folder, f"{folder}/device"):
+        for file in entries(place):
+            found = _FILE.fullmatch(file)
+            if found is None or found[1] not in _KINDS:
+                continue
+            # EAGAIN is what some drivers say for ever: it is not waited for.
+            content = read_value(f"{place}/{file}")
+            if content is not None:
+                key = found[1], int(found[2] or 0)
+                sensors.setdefault(key, {})[found[3] or ""] = content
+    return sensors
+
+
+COLLECTOR = Hwmon

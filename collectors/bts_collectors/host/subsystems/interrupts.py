@@ -1,0 +1,114 @@
+"""How often each interrupt came to each processor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Scrape, counter
+
+
+class InterruptsSettings(CollectorConfig, frozen=True):
+    """Settings of `interrupts`; the expressions look at `type;info;devices`."""
+
+    name_include: re.Pattern[str] | None = None
+    name_exclude: re.Pattern[str] | None = None
+    #: Interrupts times processors are many series, of which most stay 0 for ever.
+    include_zeros: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both expressions are set."""
+        check_exclusive("name", self.name_include, self.name_exclude)
+
+
+class InterruptsConfig(Paths, frozen=True):
+    """Settings of `interrupts`, and where the files are."""
+
+    settings: InterruptsSettings = InterruptsSettings()
+
+
+class Interrupt(NamedTuple):
+    """A line of /proc/interrupts: its number or name, what is behind the counts, and these."""
+
+    kind: str
+    info: str
+    devices: str
+    counts: list[int]
+
+
+class Interrupts(Subsystem):
+    """Interrupts from /proc/interrupts."""
+
+    name = "interrupts"
+    by_default = False
+    Config = InterruptsConfig
+    Settings = InterruptsSettings
+
+    total = counter(
+        "node_interrupts_total",
+        "Interrupts of a kind that came to the processor (/proc/interrupts).",
+        ("cpu", "type", "info", "devices"),
+    )
+
+    config: InterruptsConfig
+
+    def __init__(self, config: InterruptsConfig) -> None:
+        super().__init__(config)
+        self._file = KernelFile(f"{config.procfs}/interrupts")
+        self._wants = Filter(config.settings.name_include, config.settings.name_exclude)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the counts of each interrupt that is wanted."""
+        zeros = self.config.settings.include_zeros
+        with self._file as content:
+            cpus, interrupts = parse(content)
+            for kind, info, devices, counts in interrupts:
+                if not self._wants(f"{kind};{info};{devices}"):
+                    continue
+                for cpu, count in zip(cpus, counts, strict=True):
+                    if count or zeros:
+                        scrape.emit(self.total, count, cpu, kind, info, devices)
+
+
+def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
+    """Return the processors, and the interrupts; ValueError where the heading makes no sense.
+
+    The interrupts end with a ValueError for the first line that makes none.
+    """
+    header, *rows = lines(content) or [b""]
+    columns = header.split()
+    if not columns or not all(cpu.startswith(b"CPU") and cpu[3:].isdigit() for cpu in columns):
+        raise unreadable(header)
+    # Processors that are offline have no column.
+    return [text(cpu[3:]) for cpu in columns], _interrupts(rows, len(columns))
+
+
+def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
+    bad: bytes | None = None
+    for row in rows:
+        kind, colon, rest = row.partition(b":")
+        fields = rest.split()
+        if not colon:
+            bad = bad or row
+            continue
+        if len(fields) <= cpus:
+            continue  # ERR and MIS, which are counted once for all processors
+        counts = fields[:cpus]
+        if not all(map(is_number, counts)):
+            bad = bad or row
+            continue
+        name = kind.strip()
+        # A numbered one has its controller and, behind it, who it belongs to; others are described.
+        told = cpus + 1 if name.isdigit() else len(fields)
+        info, devices = b" ".join(fields[cpus:told]), b" ".join(fields[told:])
+        yield Interrupt(text(name), text(info), text(devices), list(map(int, counts)))
+    if bad is not None:
+        raise unreadable(bad)
+
+
+COLLECTOR = Interrupts

@@ -1,0 +1,31 @@
+"""How many tasks the kernel found hanging."""
+
+from __future__ import annotations
+
+from bts_collectors.host.kernel.files import AT_ONCE
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.sysctl import read_sysctl
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import Scrape, counter
+
+
+class KernelHung(Subsystem):
+    """Hung tasks from /proc/sys/kernel/hung_task_detect_count, which came with Linux 6.13."""
+
+    name = "kernel_hung"
+
+    tasks = counter(
+        "node_kernel_hung_tasks_total",
+        "Tasks found hanging since boot (/proc/sys/kernel/hung_task_detect_count).",
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", AT_ONCE)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the number."""
+        scrape.emit(self.tasks, read_sysctl(self._file))
+
+
+COLLECTOR = KernelHung

@@ -1,0 +1,116 @@
+"""Traffic and errors of the network devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from bts_collectors.host.kernel.files import (
+    DIGITS,
+    MOST,
+    TABLE,
+    lines,
+    read_number,
+    text,
+    unreadable,
+)
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Metric, Scrape, counter
+
+#: The columns of /proc/net/dev, which have been these since Linux 2.1.
+_RECEIVE = ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")
+_TRANSMIT = ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")
+_HEADER = " ".join(("face", *_RECEIVE, *_TRANSMIT)).encode().split()
+
+
+class NetdevSettings(CollectorConfig, frozen=True):
+    """Settings of `netdev`."""
+
+    device_include: re.Pattern[str] | None = None
+    device_exclude: re.Pattern[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both expressions are set."""
+        check_exclusive("device", self.device_include, self.device_exclude)
+
+
+class NetdevConfig(Paths, frozen=True):
+    """Settings of `netdev`, and where the files are."""
+
+    settings: NetdevSettings = NetdevSettings()
+
+
+def _column(direction: str, column: str) -> Metric:
+    what = f"Field {column} of {direction} in /proc/net/dev."
+    return counter(f"node_network_{direction}_{column}_total", what, ("device",))
+
+
+class Netdev(Subsystem):
+    """Network devices from /proc/net/dev and /sys/class/net."""
+
+    name = "netdev"
+    Config = NetdevConfig
+    Settings = NetdevSettings
+
+    columns = (
+        *(_column("receive", column) for column in _RECEIVE),
+        *(_column("transmit", column) for column in _TRANSMIT),
+    )
+    nohandler = counter(
+        "node_network_receive_nohandler_total",
+        "Packets received that nothing took (/sys/class/net/DEVICE/statistics/rx_nohandler).",
+        ("device",),
+    )
+
+    config: NetdevConfig
+
+    def __init__(self, config: NetdevConfig) -> None:
+        super().__init__(config)
+        self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
+        self._devices = f"{config.sysfs}/class/net"
+        settings = config.settings
+        self._wanted = Filter(settings.device_include, settings.device_exclude)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the counters of each device that is wanted."""
+        with self._file as content:
+            for device, values in parse(content, self._wanted):
+                for metric, value in zip(self.columns, values, strict=True):
+                    if value < MOST:
+                        scrape.emit(metric, value, device)
+                unhandled = read_number(f"{self._devices}/{device}/statistics/rx_nohandler")
+                if unhandled is not None:
+                    scrape.emit(self.nohandler, unhandled, device)
+
+
+def parse(
+    content: bytes, wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield `(device, values)` of each wanted device, a value for each column.
+
+    ValueError at once where the columns are not the known ones, at the end for the first of the
+    lines that could not be read.
+    """
+    _, header, *rows = lines(content) if content.count(b"\n") > 1 else (b"", content)
+    if header.replace(b"|", b" ").split() != _HEADER:
+        raise unreadable(header)
+    bad: bytes | None = None
+    for line in rows:
+        # A name may contain colons, a number may follow the last one without a space.
+        name, _, rest = line.rpartition(b":")
+        device = text(name.strip())
+        if not wanted(device):
+            continue
+        words = rest.split()
+        sound = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
+        if sound and max(map(len, words)) <= DIGITS:
+            yield device, list(map(int, words))
+        else:
+            bad = bad or line
+    if bad is not None:
+        raise unreadable(bad)
+
+
+COLLECTOR = Netdev

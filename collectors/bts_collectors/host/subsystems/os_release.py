@@ -1,0 +1,123 @@
+"""The collector `os`: which distribution this is (the name is the standard library's)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from bts_collectors.host.kernel.files import naming, read, text, unreadable
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import NothingToRead, Scrape, gauge
+
+_LABELS = (
+    "build_id",
+    "id",
+    "id_like",
+    "image_id",
+    "image_version",
+    "name",
+    "pretty_name",
+    "variant",
+    "variant_id",
+    "version",
+    "version_codename",
+    "version_id",
+)
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(?![0-9])")
+#: A part of a value as a shell splits it: 'literal', "with escapes", an escaped character, or other ones.
+_PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\\s]+)|(\s+)""")
+_ESCAPE = re.compile(r"""\\([\\"$`])""")
+_FIELD = re.compile(r"[A-Za-z0-9_]+")
+
+
+class OperatingSystem(Subsystem):
+    """The distribution from /etc/os-release, else /usr/lib/os-release."""
+
+    name = "os"
+
+    info = gauge(
+        "node_os_info",
+        "A metric with a constant '1' value, labelled by the fields of os-release.",
+        _LABELS,
+    )
+    version = gauge(
+        "node_os_version",
+        "Version as major.minor (os-release, VERSION_ID).",
+        ("id", "id_like", "name"),
+    )
+    support_end = gauge(
+        "node_os_support_end_timestamp_seconds",
+        "End of support in Unix time (os-release, SUPPORT_END).",
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        root = config.rootfs.rstrip("/")
+        self._paths = (f"{root}/etc/os-release", f"{root}/usr/lib/os-release")
+        self._content: bytes | None = None
+        self._fields: dict[str, str] = {}
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the distribution, and its version and end of support where they are told."""
+        fields = self._current()
+        scrape.emit(self.info, 1, *(fields.get(label, "") for label in _LABELS))
+        version = _NUMBER.match(fields.get("version_id", ""))
+        if version:
+            labels = (fields.get(label, "") for label in self.version.labels)
+            scrape.emit(self.version, float(version[0]), *labels)
+        try:
+            end = datetime.strptime(fields.get("support_end", ""), "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            return
+        scrape.emit(self.support_end, end.timestamp())
+
+    def _current(self) -> dict[str, str]:
+        """Return the fields, which are only parsed when they changed: on an upgrade."""
+        for path in self._paths:
+            with suppress(NothingToRead):
+                content = read(path)
+                if content != self._content:
+                    with naming(path):
+                        self._fields = parse(content)
+                    self._content = content
+                return self._fields
+        msg = f"{' and '.join(self._paths)} are absent"
+        raise NothingToRead(msg)
+
+
+def parse(content: bytes) -> dict[str, str]:
+    """Return the fields by their names in lower case; ValueError where there are none.
+
+    Lines that assign nothing are passed over, as a shell does with comments.
+    """
+    fields = {}
+    for line in text(content).split("\n"):
+        name, assigned, value = line.strip().partition("=")
+        if assigned and _FIELD.fullmatch(name):
+            fields[name.lower()] = _unquoted(value)
+    if not fields:
+        raise unreadable(content)
+    return fields
+
+
+def _unquoted(value: str) -> str:
+    """Return a value as a shell would read it; as it stands where a shell could not."""
+    read, end = [], 0
+    for found in _PART.finditer(value):
+        literal, escaped, character, plain, space = found.groups()
+        if found.start() != end:
+            return value  # a quotation mark without its end, or a backslash
+        if plain is not None and plain.startswith("#") and value[end - 1 : end].isspace():
+            break  # a comment
+        if escaped is not None:
+            escaped = _ESCAPE.sub(r"\1", escaped)
+        read.append(literal or escaped or character or plain or (" " if space else ""))
+        end = found.end()
+    else:
+        if end != len(value):
+            return value
+    return "".join(read).rstrip(" ")
+
+
+COLLECTOR = OperatingSystem

@@ -1,0 +1,91 @@
+"""How much energy processors and memory have used."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from bts_collectors.host.kernel.devices import devices
+from bts_collectors.host.kernel.files import is_number, naming, read, read_value, text, unreadable
+from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import Kind, NothingToRead, Scrape, Template
+
+_MICROJOULES = 1e6
+
+#: What drivers say of a zone that the hardware does not count.
+_NO_COUNTER = frozenset((errno.EINVAL, errno.ENODATA, errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP))
+
+#: `package-0`: the number is the index of those that share the name.
+_NUMBERED = re.compile(r"([^-]*)-(\d{1,9})")
+_NO_LETTER = re.compile(r"\W", re.ASCII)
+
+
+class Rapl(Subsystem):
+    """Energy counters from /sys/class/powercap."""
+
+    name = "rapl"
+
+    joules = Template(
+        "node_rapl_{field}_joules_total",
+        "Energy that {field} used (/sys/class/powercap/ZONE/energy_uj).",
+        Kind.COUNTER,
+        ("index", "path"),
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._folder = f"{config.sysfs}/class/powercap"
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the counter of each zone that can be read; NothingToRead where none can."""
+        found = (
+            (f"{self._folder}/{z}", read_value(f"{self._folder}/{z}/name"))
+            for z in devices(self._folder)
+        )
+        zones = list(indexed((path, text(name)) for path, name in found if name))
+        if not zones:
+            msg = f"{self._folder} has no zones"
+            raise NothingToRead(msg)
+        parts = Parts()
+        for path, name, index in zones:
+            with parts:
+                energy = _microjoules(f"{path}/energy_uj") / _MICROJOULES
+                scrape.emit(self.joules.of(_NO_LETTER.sub("_", name)), energy, index, path)
+        parts.check()
+
+
+def _microjoules(path: str) -> int:
+    """Return what a zone's counter says; NothingToRead where it says nothing to us, or at all."""
+    try:
+        content = read(path).strip()
+    except PermissionError:
+        # Since it tells what is being computed (CVE-2020-8694).
+        msg = f"{path} is for root alone: give CAP_DAC_READ_SEARCH to have it"
+        raise NothingToRead(msg) from None
+    except OSError as error:
+        if error.errno not in _NO_COUNTER:
+            raise
+        msg = f"{path}: {error.strerror}"
+        raise NothingToRead(msg) from None
+    with naming(path):
+        if not is_number(content):
+            raise unreadable(content)
+        return int(content)
+
+
+def indexed(zones: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield `(path, name, index)` of `(path, name)`: the number in the name, else in their order."""
+    seen: Counter[str] = Counter()
+    for path, full in zones:
+        if found := _NUMBERED.fullmatch(full):
+            name, index = found[1], int(found[2])
+        else:
+            name, index = full, seen[full]
+        seen[name] = index + 1
+        yield path, name, str(index)
+
+
+COLLECTOR = Rapl

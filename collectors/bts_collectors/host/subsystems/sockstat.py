@@ -1,0 +1,72 @@
+"""How many sockets of each protocol there are, and what memory they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from bts_collectors.host.kernel.files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import Kind, Scrape, Template
+
+
+class Sockstat(Subsystem):
+    """Sockets from /proc/net/sockstat and /proc/net/sockstat6."""
+
+    name = "sockstat"
+
+    field = Template(
+        "node_sockstat_{field}",
+        "Field {field}: protocol and name (/proc/net/sockstat, sockstat6).",
+        Kind.GAUGE,
+    )
+
+    def __init__(self, config: Paths) -> None:
+        super().__init__(config)
+        self._files = [
+            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE)
+            for table in ("sockstat", "sockstat6")
+        ]
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
+        parts = Parts()
+        for file in self._files:  # one is absent without IPv6, or without IPv4
+            with parts, file as content:
+                for field, value in parse(content):
+                    self._emit(scrape, field, value)
+        parts.check()
+
+    def _emit(self, scrape: Scrape, field: str, value: int) -> None:
+        scrape.emit(self.field.of(field), value)
+        if field.endswith("_mem"):
+            pages = os.sysconf("SC_PAGE_SIZE")
+            scrape.emit(self.field.of(f"{field}_bytes"), value * pages)
+
+
+def parse(content: bytes) -> Iterator[tuple[str, int]]:
+    """Yield `(protocol_name, number)`; those below 0, of which the kernel lost count, are left out.
+
+    ValueError at the end, for the first line that is not a protocol with pairs.
+    """
+    rows = lines(content)
+    bad = None if rows else content
+    for line in rows:
+        protocol, colon, rest = text(line).partition(": ")
+        words = rest.split()
+        if not (line.isascii() and colon and f"{protocol}_".isidentifier()) or len(words) % 2:
+            bad = bad or line
+            continue
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            number = value.removeprefix("-")
+            if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
+                bad = bad or line
+            elif number == value and int(value) < MOST:
+                yield f"{protocol}_{name}", int(value)
+    if bad is not None:
+        raise unreadable(bad)
+
+
+COLLECTOR = Sockstat

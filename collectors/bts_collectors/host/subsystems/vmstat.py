@@ -1,0 +1,54 @@
+"""What the memory management did: paging, swapping, faults, and whom it had to kill."""
+
+from __future__ import annotations
+
+import re
+
+from bts_collectors.host.kernel.files import text
+from bts_collectors.host.kernel.kernel_file import KernelFile
+from bts_collectors.host.kernel.pairs import Pairs
+from bts_collectors.host.subsystem import Paths, Subsystem
+from bts_exporter import CollectorConfig, Kind, Metric, Scrape, Template
+
+
+class VmstatSettings(CollectorConfig, frozen=True):
+    """Settings of `vmstat`."""
+
+    fields: re.Pattern[str] = re.compile(r"^(oom_kill|pgpg|pswp|pg.*fault).*")
+
+
+class VmstatConfig(Paths, frozen=True):
+    """Settings of `vmstat`, and where the files are."""
+
+    settings: VmstatSettings = VmstatSettings()
+
+
+class Vmstat(Subsystem):
+    """Events and states of the memory management from /proc/vmstat."""
+
+    name = "vmstat"
+    Config = VmstatConfig
+    Settings = VmstatSettings
+
+    field = Template("node_vmstat_{field}", "Field {field} of /proc/vmstat.", Kind.UNTYPED)
+
+    config: VmstatConfig
+
+    def __init__(self, config: VmstatConfig) -> None:
+        super().__init__(config)
+        self._file = KernelFile(f"{config.procfs}/vmstat")
+        self._pairs = Pairs(self._metric)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit the fields that are wanted."""
+        with self._file as content:
+            self._pairs.emit(scrape, content)
+
+    def _metric(self, field: bytes) -> Metric | None:
+        name = text(field)
+        if not self.config.settings.fields.search(name):
+            return None
+        return self.field.of(name) if name.isascii() and name.isidentifier() else None
+
+
+COLLECTOR = Vmstat

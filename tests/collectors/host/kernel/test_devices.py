@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bts_collectors.host.kernel.devices import devices, parse_integer, read_integer
+from bts_exporter import NothingToRead
+
+
+def test_devices(tmp_path: Path) -> None:
+    """Entries that are the prefix and a number are devices; others of the folder are not."""
+    for name in ("mc1", "mc0", "mcx", "mc", "power"):
+        (tmp_path / name).mkdir()
+
+    assert devices(str(tmp_path), "mc") == ["mc0", "mc1"]
+    assert devices(str(tmp_path)) == ["mc", "mc0", "mc1", "mcx", "power"]
+
+
+@pytest.mark.parametrize("folder", ["absent", "empty", "file"])
+def test_no_devices(tmp_path: Path, folder: str) -> None:
+    """A folder that is absent, empty or none has nothing to read, and is named."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+
+    with pytest.raises(NothingToRead, match=f"/{folder} is absent, or has no devices"):
+        devices(str(tmp_path / folder))
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [
+        (b"0", 0),
+        (b"-12", -12),
+        (b"18446744073709551614", 2**64 - 2),
+        (b"", None),
+        (None, None),
+        (b"-", None),
+        (b"--1", None),
+        (b"1_0", None),
+        (b"1.5", None),
+        (b"0x10", None),
+        (b"9" * 5000, None),
+    ],
+)
+def test_integers(raw: bytes | None, number: int | None) -> None:
+    """What is no number of 64 bits is none at all."""
+    assert parse_integer(raw) == number
+
+
+def test_file(tmp_path: Path) -> None:
+    """A file may hold a negative number, or be absent."""
+    (tmp_path / "temp").write_text("-5\n")
+
+    assert read_integer(str(tmp_path / "temp")) == -5
+    assert read_integer(str(tmp_path / "absent")) is None

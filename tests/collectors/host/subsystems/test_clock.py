@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bts_collectors.host.subsystems.clock import Time
+from bts_exporter.testing import collect
+
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+SOURCES = "sys/devices/system/clocksource/clocksource"
+
+
+@pytest.fixture
+def india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Move to a time zone that is no whole number of hours away."""
+    monkeypatch.setenv("TZ", "IST-5:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_time(machine: Machine) -> None:
+    """The time is the system's, to less than a second."""
+    before = time.time()
+    (now,) = collect(Time(Time.Config(**machine({}))))["node_time_seconds"].values()
+
+    assert before <= now <= time.time()
+
+
+def test_zone(machine: Machine, india: None) -> None:
+    """The offset of the time zone is in seconds, positive to the east."""
+    samples = collect(Time(Time.Config(**machine({}))))
+
+    assert samples["node_time_zone_offset_seconds"] == {("IST",): 19800}
+
+
+def test_clocksources(machine: Machine) -> None:
+    """The clock sources that could be used and the one that is are named."""
+    paths = machine(
+        {
+            f"{SOURCES}0/available_clocksource": "tsc hpet acpi_pm \n",
+            f"{SOURCES}0/current_clocksource": "tsc\n",
+            f"{SOURCES}1/available_clocksource": "jiffies\n",
+        }
+    )
+
+    samples = collect(Time(Time.Config(**paths)))
+    assert samples["node_time_clocksource_available_info"] == {
+        ("0", "tsc"): 1,
+        ("0", "hpet"): 1,
+        ("0", "acpi_pm"): 1,
+        ("1", "jiffies"): 1,
+    }
+    assert samples["node_time_clocksource_current_info"] == {("0", "tsc"): 1}
+
+
+def test_no_clocksources(machine: Machine) -> None:
+    """Without /sys the time is there all the same."""
+    samples = collect(Time(Time.Config(**machine({}))))
+
+    assert samples.keys() == {"node_time_seconds", "node_time_zone_offset_seconds"}

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bts_collectors.host.subsystems.conntrack import Conntrack, parse
+from bts_exporter import NothingToRead, TargetError
+from bts_exporter.testing import collect
+
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+SIZES = {
+    "proc/sys/net/netfilter/nf_conntrack_count": "123\n",
+    "proc/sys/net/netfilter/nf_conntrack_max": "65536\n",
+}
+STATISTICS = """\
+entries  searched found new invalid ignore delete delete_list insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart
+00000021  00000000 00000000 00000000 00000003 0000588a 00000000 00000000 00000000 00000000 00000000 00000000 00000000  00000000 00000000 00000000 00000001
+00000021  00000000 00000002 00000000 00000002 000056a4 00000000 00000000 00000000 00000000 00000000 00000000 00000000  00000000 00000000 00000000 00000010
+"""
+
+
+def test_size_and_statistics(machine: Machine) -> None:
+    """The table's size and limit are there, and the hexadecimal statistics of all processors added up."""
+    paths = machine({**SIZES, "proc/net/stat/nf_conntrack": STATISTICS})
+
+    assert collect(Conntrack(Conntrack.Config(**paths))) == {
+        "node_nf_conntrack_entries": {(): 123},
+        "node_nf_conntrack_entries_limit": {(): 65536},
+        "node_nf_conntrack_stat_found": {(): 2},
+        "node_nf_conntrack_stat_invalid": {(): 5},
+        "node_nf_conntrack_stat_ignore": {(): 0x588A + 0x56A4},
+        "node_nf_conntrack_stat_insert": {(): 0},
+        "node_nf_conntrack_stat_insert_failed": {(): 0},
+        "node_nf_conntrack_stat_drop": {(): 0},
+        "node_nf_conntrack_stat_early_drop": {(): 0},
+        "node_nf_conntrack_stat_search_restart": {(): 17},
+    }
+
+
+def test_without_statistics(machine: Machine) -> None:
+    """A kernel without the statistics gives the size and the limit, and that is no failure."""
+    assert collect(Conntrack(Conntrack.Config(**machine(SIZES)))) == {
+        "node_nf_conntrack_entries": {(): 123},
+        "node_nf_conntrack_entries_limit": {(): 65536},
+    }
+
+
+def test_absent(machine: Machine) -> None:
+    """Where connections are not tracked there is nothing to read."""
+    with pytest.raises(NothingToRead, match="nf_conntrack_count is absent"):
+        collect(Conntrack(Conntrack.Config(**machine({}))))
+
+
+def test_a_size_that_is_none(machine: Machine) -> None:
+    """A size that is no number is an error that names its file."""
+    paths = machine({**SIZES, "proc/sys/net/netfilter/nf_conntrack_max": "lots\n"})
+
+    with pytest.raises(TargetError, match=r"nf_conntrack_max: cannot be read: .*lots"):
+        collect(Conntrack(Conntrack.Config(**paths)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"entries found",
+        b"what is\n1 2\n",
+        b"entries found\n1\n",
+        b"entries found\n1 -2\n",
+        b"entries found\n1 1_0\n",
+        b"entries found\n1 xy\n",
+    ],
+)
+def test_no_statistics(content: bytes) -> None:
+    """What is cut off, no such table, or no number is refused."""
+    with pytest.raises(ValueError, match=r"cannot be read|is empty|invalid literal"):
+        parse(content)

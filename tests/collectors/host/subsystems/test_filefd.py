@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bts_collectors.host.subsystems.filefd import Filefd, parse
+from bts_exporter import NothingToRead, TargetError
+from bts_exporter.testing import collect
+
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+
+def test_files(machine: Machine) -> None:
+    """The first number is how many are open, the third how many may be: beyond 53 bits on most."""
+    paths = machine({"proc/sys/fs/file-nr": "1024\t0\t9223372036854775807\n"})
+
+    assert collect(Filefd(Filefd.Config(**paths))) == {
+        "node_filefd_allocated": {(): 1024},
+        "node_filefd_maximum": {(): 9223372036854775807},
+    }
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"1\t0\n", b"1\t0\t2\t3\n", b"1\t0\t-2\n", b"a\tb\tc\n", b"1024\t0\t92"]
+)
+def test_unreadable(content: bytes) -> None:
+    """What is not a line of three numbers, to its end, is refused."""
+    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+        parse(content)
+
+
+def test_error_names_the_file(machine: Machine) -> None:
+    """What makes no sense is named."""
+    with pytest.raises(TargetError, match="/proc/sys/fs/file-nr: cannot be read: 'garbage"):
+        collect(Filefd(Filefd.Config(**machine({"proc/sys/fs/file-nr": "garbage\n"}))))
+
+
+def test_absent(machine: Machine) -> None:
+    """Without the file there is nothing to read."""
+    with pytest.raises(NothingToRead, match="/proc/sys/fs/file-nr is absent"):
+        collect(Filefd(Filefd.Config(**machine({}))))

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bts_collectors.host.subsystems.kernel_hung import KernelHung
+from bts_exporter import NothingToRead, TargetError
+from bts_exporter.testing import collect
+
+Machine = Callable[[dict[str, str]], dict[str, Any]]
+
+FILE = "proc/sys/kernel/hung_task_detect_count"
+
+
+def test_tasks(machine: Machine) -> None:
+    """The number of tasks that the kernel found hanging is served."""
+    assert collect(KernelHung(KernelHung.Config(**machine({FILE: "3\n"})))) == {
+        "node_kernel_hung_tasks_total": {(): 3}
+    }
+
+
+def test_error_names_the_file(machine: Machine) -> None:
+    """What makes no sense is named."""
+    with pytest.raises(TargetError, match=f"{FILE}: cannot be read: 'some"):
+        collect(KernelHung(KernelHung.Config(**machine({FILE: "some\n"}))))
+
+
+def test_absent(machine: Machine) -> None:
+    """Kernels before 6.13 have nothing to read."""
+    with pytest.raises(NothingToRead, match="hung_task_detect_count is absent"):
+        collect(KernelHung(KernelHung.Config(**machine({}))))

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bts_collectors.host.subsystems.textfile import Textfile
+from bts_exporter import Scrape, TargetError
+
+#: Samples as they are served: name with suffix, labels that are not empty.
+Served = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class View:
+    """What one collection of text files gives."""
+
+    def __init__(self, collector: Textfile) -> None:
+        self.scrape = Scrape(monotonic() + 10)
+        self.problem = ""
+        try:
+            collector.collect(self.scrape)
+        except TargetError as error:
+            self.problem = str(error)
+        assert self.scrape.rejected is None
+        self.by_name = {metric.name: metric for metric in self.scrape.samples}
+        assert len(self.by_name) == len(self.scrape.samples)
+
+    @property
+    def error(self) -> float:
+        """Return node_textfile_scrape_error."""
+        return self.scrape.samples[Textfile.error][()]
+
+    @property
+    def files(self) -> dict[str, float]:
+        """Return node_textfile_mtime_seconds by the names of the files."""
+        found = self.scrape.samples.get(Textfile.mtime, {})
+        return {Path(path).name: changed for (path,), changed in found.items()}
+
+    def samples(self, name: str) -> dict[tuple[str, ...], float]:
+        """Return the samples of a metric; none where it is not served."""
+        return self.scrape.samples[self.by_name[name]] if name in self.by_name else {}
+
+    def foreign(self) -> set[str]:
+        """Return the names of the metrics that come from the files."""
+        return self.by_name.keys() - {"node_textfile_mtime_seconds", "node_textfile_scrape_error"}
+
+
+def collector(*directories: str | Path) -> Textfile:
+    """Return a collector of the files in `directories`."""
+    return Textfile(
+        Textfile.Config(settings=Textfile.Settings(directories=tuple(map(str, directories))))
+    )
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Callable[..., View]:
+    """Give a function that writes files and collects them."""
+
+    def look(**files: str) -> View:
+        for name, content in files.items():
+            (tmp_path / f"{name}.prom").write_text(content)
+        return View(collector(tmp_path))
+
+    return look
+
+
+def test_samples_are_served(view: Callable[..., View]) -> None:
+    """What stands in the files is served under its own names, types and helps."""
+    seen = view(
+        a='# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs_total{x="1"} 3\n',
+        b="# TYPE age gauge\nage 1.5\n",
+    )
+
+    assert (seen.problem, seen.error, seen.foreign()) == ("", 0, {"jobs_total", "age"})
+    assert seen.samples("jobs_total") == {("1",): 3}
+    jobs = seen.by_name["jobs_total"]
+    assert (jobs.kind, jobs.help, jobs.labels) == ("counter", "Jobs.", ("x",))
+    assert seen.by_name["age"].kind == "gauge"
+
+
+def test_when_files_changed(view: Callable[..., View], tmp_path: Path) -> None:
+    """The time of a file is there, by its path, for files that are served alone."""
+    (tmp_path / "good.prom").touch()
+    os.utime(tmp_path / "good.prom", (1, 1700000000.5))
+
+    seen = view(bad="garbage\n", empty="")
+
+    assert seen.files["good.prom"] == 1700000000.5
+    assert sorted(seen.files) == ["empty.prom", "good.prom"]
+
+
+def test_a_bad_file_costs_itself_alone(view: Callable[..., View]) -> None:
+    """A file that cannot be read as metrics is left out, named with its line; others are served."""
+    seen = view(a="good 1\n", b="fine 1\nbad\n", c="also_good 2\n")
+
+    assert (seen.error, seen.foreign()) == (1, {"good", "also_good"})
+    assert seen.problem.endswith("b.prom: line 2: neither a comment nor a sample: 'bad'")
+
+
+def test_a_time_of_its_own(view: Callable[..., View]) -> None:
+    """A file with a timestamp is left out as a whole."""
+    seen = view(a="stamped 1 1441205977284\nplain 2\n", b="good 1\n")
+
+    assert (seen.error, seen.foreign(), list(seen.files)) == (1, {"good"}, ["b.prom"])
+    assert "a.prom: line 1: a time of its own" in seen.problem
+
+
+def test_a_file_without_its_end(view: Callable[..., View]) -> None:
+    """A file whose last line does not end was perhaps written half, and is left out."""
+    seen = view(a="bytes 12")
+
+    assert (seen.error, seen.foreign()) == (1, set())
+
+
+def test_missing_labels(view: Callable[..., View]) -> None:
+    """Labels that only some samples of a metric have are empty for the others."""
+    seen = view(a='x{a="1"} 1\nx{b="2"} 2\nx 3\n')
+
+    assert seen.samples("x") == {("1", ""): 1, ("", "2"): 2, ("", ""): 3}
+
+
+def test_one_metric_in_two_files(view: Callable[..., View]) -> None:
+    """Files may share a metric, and each may have labels of its own."""
+    seen = view(a='x{file="a"} 1\n', b='x{file="b",y="1"} 2\n')
+
+    assert (seen.error, seen.samples("x")) == (0, {("a", ""): 1, ("b", "1"): 2})
+
+
+def test_differing_helps(view: Callable[..., View]) -> None:
+    """Of differing helps the first is taken, all samples are served, and it is an error."""
+    seen = view(a='# HELP x One.\nx{f="a"} 1\n', b='# HELP x Two.\nx{f="b"} 2\n')
+
+    assert (seen.error, seen.by_name["x"].help) == (1, "One.")
+    assert seen.samples("x") == {("a",): 1, ("b",): 2}
+    assert seen.problem.endswith("b.prom: x has another help in another file")
+
+
+@pytest.mark.parametrize("first", ["", "# HELP x\n"])
+def test_one_help_is_enough(view: Callable[..., View], first: str) -> None:
+    """A help in one of the files is the metric's, and no error."""
+    seen = view(a=first + 'x{f="a"} 1\n', b='# HELP x Two.\nx{f="b"} 2\n')
+
+    assert (seen.error, seen.by_name["x"].help) == (0, "Two.")
+
+
+def test_no_help(view: Callable[..., View], tmp_path: Path) -> None:
+    """A metric without a help says which files it is from."""
+    seen = view(a='x{f="a"} 1\n', b='x{f="b"} 2\n')
+
+    assert seen.by_name["x"].help == f"Metric read from {tmp_path}/a.prom, {tmp_path}/b.prom"
+
+
+def test_differing_types(view: Callable[..., View]) -> None:
+    """Of differing types the first is served, and the other file's samples of it are left out."""
+    seen = view(
+        a='# TYPE x gauge\nx{f="a"} 1\n', b='# TYPE x counter\nx{f="b"} 2\ny 3\n', c='z{f="c"} 4\n'
+    )
+
+    assert (seen.error, seen.samples("x")) == (1, {("a",): 1})
+    assert seen.foreign() == {"x", "y", "z"}
+    assert seen.problem.endswith("b.prom: x is a gauge in another file")
+    assert "b.prom" not in seen.by_name["x"].help
+
+
+def test_twice_in_one_file(view: Callable[..., View]) -> None:
+    """A file that has one series twice is wrong, and costs no other file anything."""
+    seen = view(a="x 1\nx 2\ny 3\n", b="z 4\n")
+
+    assert (seen.error, seen.foreign()) == (1, {"z"})
+    assert seen.problem.endswith("a.prom: line 2: there is such a sample already: 'x 2'")
+
+
+def test_twice_in_two_files(view: Callable[..., View]) -> None:
+    """Of a series that two files have the first is served, and the rest of both files."""
+    seen = view(a='x{l="1"} 1\n', b='x{l="2"} 3\nx{l="1",m=""} 2\ny 4\n')
+
+    assert (seen.error, seen.samples("x"), seen.samples("y")) == (
+        1,
+        {("1",): 1, ("2",): 3},
+        {(): 4},
+    )
+    assert seen.problem.endswith("b.prom: x has samples that another file has too")
+
+
+def test_histograms_and_summaries(view: Callable[..., View]) -> None:
+    """Buckets and quantiles are served as they stand, whatever labels they have besides."""
+    seen = view(
+        a="# TYPE h histogram\n"
+        'h_bucket{op="get",le="1"} 1\nh_bucket{op="get",le="+Inf"} 2\n'
+        'h_sum{op="get"} 3\nh_count{op="get"} 2\n',
+        b='# TYPE s summary\ns{quantile="0.5",h="x"} 1\ns{quantile="0.9"} 2\ns_sum 3\ns_count 4\n',
+    )
+
+    assert (seen.error, seen.by_name["h"].labels, seen.by_name["s"].labels) == (0, ("op",), ("h",))
+    assert seen.samples("h") == {
+        ("_bucket", "get", "1"): 1,
+        ("_bucket", "get", "+Inf"): 2,
+        ("_sum", "get"): 3,
+        ("_count", "get"): 2,
+    }
+    assert seen.samples("s") == {
+        ("", "x", "0.5"): 1,
+        ("", "", "0.9"): 2,
+        ("_sum", ""): 3,
+        ("_count", ""): 4,
+    }
+
+
+def test_metrics_are_kept(tmp_path: Path) -> None:
+    """A file that did not change gives the same metrics again, and one that is gone is forgotten."""
+    (tmp_path / "a.prom").write_text("x 1\ny 1\n")
+    textfile = collector(tmp_path)
+    before = View(textfile).by_name
+    (tmp_path / "a.prom").write_text("x 2\n")
+    after = View(textfile).by_name
+
+    assert before["x"] is after["x"]
+    assert len(textfile._metrics) == 1
+
+
+def test_other_files_are_ignored(tmp_path: Path) -> None:
+    """Only files named *.prom are read, so that others can be written beside them."""
+    (tmp_path / "a.prom.tmp").write_text("half")
+    (tmp_path / "README").write_text("words")
+
+    assert (View(collector(tmp_path)).problem, View(collector(tmp_path)).error) == ("", 0)
+
+
+def test_nothing_set() -> None:
+    """Without folders there is no error, and the anchor's metric says so too."""
+    seen = View(collector())
+
+    assert (seen.error, seen.foreign()) == (0, set())
+
+
+def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder may be relative to the working directory, with or without a slash behind."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "a.prom").write_text("x 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    for folder in ("dir", "dir/"):
+        assert list(View(collector(folder)).scrape.samples[Textfile.mtime]) == [("dir/a.prom",)]
+
+
+def test_globs(tmp_path: Path) -> None:
+    """A folder may be a pattern; one that two patterns find is read once."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.prom").write_text(f"{name} 1\n")
+
+    seen = View(collector(tmp_path / "*", tmp_path / "one"))
+
+    assert (seen.error, seen.foreign()) == (0, {"one", "two"})
+
+
+def test_a_folder_with_special_characters(tmp_path: Path) -> None:
+    """Special characters in the name of a folder that a pattern finds are none in the next step."""
+    folder = tmp_path / "a[1]"
+    folder.mkdir()
+    (folder / "a.prom").write_text("x 1\n")
+
+    assert View(collector(tmp_path / "a*")).foreign() == {"x"}
+
+
+@pytest.mark.parametrize("what", ["absent", "file", "*nothing*"])
+def test_a_folder_that_is_none(tmp_path: Path, what: str) -> None:
+    """A folder that is not there, or none, is an error that names it; others are read."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.prom").write_text("x 1\n")
+
+    seen = View(collector(tmp_path / what, tmp_path / "good"))
+
+    assert (seen.error, seen.foreign()) == (1, {"x"})
+    assert f"{tmp_path}/{what}: " in seen.problem
+
+
+def test_what_is_no_regular_file(view: Callable[..., View], tmp_path: Path) -> None:
+    """A pipe, a folder, a device and a dangling link are errors, and none of them is waited for."""
+    os.mkfifo(tmp_path / "pipe.prom")
+    (tmp_path / "folder.prom").mkdir()
+    (tmp_path / "zero.prom").symlink_to("/dev/zero")
+    (tmp_path / "link.prom").symlink_to("nowhere")
+
+    seen = view(good="x 1\n")
+
+    assert (seen.error, seen.foreign()) == (1, {"x"})
+    for name in ("pipe", "folder", "zero"):
+        assert f"{name}.prom: is no regular file" in seen.problem
+    assert "link.prom: No such file" in seen.problem
+
+
+def test_nothing_stays_open(tmp_path: Path, opened: Callable[[], int]) -> None:
+    """No file stays open, however bad it was."""
+    (tmp_path / "folder.prom").mkdir()
+    (tmp_path / "bad.prom").write_bytes(b"\xff")
+    textfile = collector(tmp_path)
+    View(textfile)
+
+    assert opened() == 0
+
+
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+@given(content=st.binary(min_size=1, max_size=200))
+def test_binary_files(tmp_path: Path, content: bytes) -> None:
+    """A file of bytes without a meaning is served, or named in an error; others are served."""
+    (tmp_path / "a.prom").write_bytes(content)
+    (tmp_path / "b.prom").write_text("good 1\n")
+
+    seen = View(collector(tmp_path))
+
+    assert "good" in seen.foreign()
+    assert ("a.prom" in seen.files) is (f"{tmp_path}/a.prom: " not in seen.problem)
+
+
+def test_settings_of_host() -> None:
+    """The folders are a list in the settings of the host."""
+    config: Any = Textfile.Config(settings=Textfile.Settings(directories=("a", "b")))
+
+    assert Textfile(config).config.settings.directories == ("a", "b")
