@@ -34,8 +34,18 @@ LAYERS = (
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
     ("frames",),
     ("formats",),
-    ("connection_errors", "exchange", "listening", "plugin", "tlsconfig", "yamlfile"),
-    ("connections", "errors", "lanes", "logs", "systemd", "values"),
+    ("refusals",),
+    (
+        "connection_errors",
+        "descriptors",
+        "exchange",
+        "listening",
+        "plugin",
+        "tlsconfig",
+        "yamlfile",
+    ),
+    ("connections",),
+    ("errors", "incoming", "lanes", "logs", "systemd", "values"),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.

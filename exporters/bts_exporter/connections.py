@@ -5,20 +5,31 @@ A deadline covers a whole phase: a time-out per recv never ends for a client tha
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
 from typing import TypeVar
 
+from bts_exporter.incoming import Incoming
+
 Wrapped = TypeVar("Wrapped", bound=socket.socket)
 
 #: Seconds that a client has to take the last answer before the connection is closed.
 LINGER_SECONDS = 1.0
+#: Seconds that a client may take to send its request or to take its answer while others wait.
+PATIENCE_SECONDS = 0.1
 
+#: Bytes of answers that the kernel keeps unsent: without a bound it would be megabytes for each
+#: client that reads nothing.
+_MAX_UNSENT = 256 * 1024
+_RECEIVE_BYTES = 8192
 #: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
 _DROP = struct.pack("ii", 1, 0)
 
@@ -28,6 +39,7 @@ class Phase(Enum):
 
     OPENING = auto()  # connected, and not a byte has come
     READING = auto()  # a handshake or a request has begun to come
+    QUEUED = auto()  # a request has come, and waits for a thread
     HANDLING = auto()  # our turn: whoever answers has a deadline of its own
     WRITING = auto()
     IDLE = auto()  # answered, and kept for the next request
@@ -36,6 +48,8 @@ class Phase(Enum):
 
 #: Phases in which a connection makes room for others; not while something to read has arrived.
 _SILENT = (Phase.OPENING, Phase.IDLE)
+#: Phases that end when the client does something: one that takes long makes room for others.
+_UP_TO_THE_CLIENT = (Phase.OPENING, Phase.READING, Phase.WRITING)
 #: Why a connection was cut, as a label; giving up an idle one is no incident.
 _CUT_REASONS = {
     Phase.OPENING: "header_timeout",
@@ -48,7 +62,7 @@ _CUT_REASONS = {
 class Traffic:
     """What the server did since its start, for the exporter's own metrics; reasons are bounded."""
 
-    open: int = 0  # connections with a thread, now
+    open: int = 0  # connections now
     accepted: int = 0  # connections in total
     #: Turned away without being answered by the exporter: all connections in use, no thread or
     #: file descriptor to be had, failed TLS handshakes, requests that are no HTTP or too large.
@@ -73,15 +87,23 @@ class Connection:
     """One client's connection; one thread moves it from phase to phase, another may give it up."""
 
     def __init__(
-        self, sock: socket.socket, seconds: Mapping[Phase, float], traffic: Traffic
+        self,
+        sock: socket.socket,
+        seconds: Mapping[Phase, float],
+        traffic: Traffic,
+        queue: Collection[Connection],
     ) -> None:
         """Give the seconds that each phase may last; a phase that is not named lasts forever."""
         self.socket = sock
         self.traffic = traffic
+        self.incoming = Incoming()
+        #: Whether it has a thread, which it gets with its first request.
+        self.served = False
         #: Whether no further request is taken.
         self.last = False
         self.given_up = False
         self._seconds = seconds
+        self._queue = queue
         self._lock = threading.Lock()
         self.phase = Phase.OPENING
         self.since = monotonic()
@@ -93,12 +115,11 @@ class Connection:
             if self.given_up or (self.last and phase is Phase.IDLE):
                 message = f"given up: {self.phase.name.lower()}"
                 raise ConnectionAbortedError(message)
-            now = monotonic()
-            # The first request has as long as any, its handshake and the silence before included.
+            # The first request has as long as any, the silence before included.
             if self.phase is not Phase.OPENING or phase is not Phase.READING:
-                self.deadline = now + self._seconds.get(phase, float("inf"))
+                self.since = monotonic()
+                self.deadline = self.since + self._seconds.get(phase, float("inf"))
             self.phase = phase
-            self.since = now
 
     def replace(self, wrap: Callable[[socket.socket], Wrapped]) -> Wrapped:
         """Put the socket that `wrap` makes of this one in its place, and return it.
@@ -112,9 +133,37 @@ class Connection:
                 raise ConnectionAbortedError
         return wrapped
 
-    def wait_for_bytes(self) -> bool:
-        """Wait until something has come, without taking it; False if the client is gone instead."""
-        return bool(self.socket.recv(1, socket.MSG_PEEK))
+    def others_wait(self) -> bool:
+        """Return whether requests of others wait for a thread."""
+        return bool(self._queue)
+
+    def set_up(self) -> None:
+        """Set the socket's options, for a thread that reads and writes."""
+        self.socket.setblocking(True)
+        if self.socket.family == socket.AF_UNIX:  # systemd may hand over such a socket
+            return
+        # Answers are written whole, so that waiting gains nothing.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._bound_unsent(_MAX_UNSENT)
+
+    def receive(self) -> bool:
+        """Add what comes to `incoming`; False if the client is gone instead."""
+        data = self.socket.recv(_RECEIVE_BYTES)
+        self.incoming.add(data)
+        return bool(data)
+
+    def wait_until_taken(self) -> None:
+        """Wait until all that was written is on its way to the client."""
+        if self.socket.family != socket.AF_UNIX and self._bound_unsent(1):
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT)
+            poll.poll()
+
+    def _bound_unsent(self, count: int) -> bool:
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every platform
+        if option is not None:
+            self.socket.setsockopt(socket.IPPROTO_TCP, option, count)
+        return option is not None
 
     def give_up(self) -> None:
         """Shut the connection down: whatever its thread waits for ends at once."""
@@ -130,15 +179,20 @@ class Connection:
             self._shut_down()
             return True
 
+    def give_up_if_slow(self) -> bool:
+        """Give the connection up, and count it, if its client keeps others waiting."""
+        with self._lock:
+            slow = monotonic() - self.since >= PATIENCE_SECONDS
+            if self.given_up or not slow or self.phase not in _UP_TO_THE_CLIENT:
+                return False
+            self._cut()
+            return True
+
     def cut_if_overdue(self) -> None:
         """Give the connection up, and count it, if its phase has lasted too long."""
         with self._lock:
-            if self.given_up or monotonic() < self.deadline:
-                return
-            reason = _CUT_REASONS.get(self.phase)
-            if reason is not None:
-                self.traffic.count(self.traffic.cut, reason)
-            self._shut_down()
+            if not self.given_up and monotonic() >= self.deadline:
+                self._cut()
 
     def part(self) -> None:
         """Wait until the client has taken the last answer: closing with bytes unread destroys it."""
@@ -147,11 +201,17 @@ class Connection:
         while socket.socket.recv(self.socket, 65536):
             pass
 
-    def close(self) -> None:
+    def close(self, close: Callable[[socket.socket], None] | None = None) -> None:
         """Close the socket; never while another thread is shutting it down."""
         with self._lock:
             self.given_up = True
-            self.socket.close()
+            (close or close_socket)(self.socket)
+
+    def _cut(self) -> None:
+        reason = _CUT_REASONS.get(self.phase)
+        if reason is not None:
+            self.traffic.count(self.traffic.cut, reason)
+        self._shut_down()
 
     def _shut_down(self) -> None:
         self.given_up = True
@@ -164,6 +224,8 @@ class Connection:
             pass
 
     def _has_bytes(self) -> bool:
+        if self.incoming:
+            return True
         try:
             peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
             return bool(socket.socket.recv(self.socket, 1, peek))
@@ -172,31 +234,54 @@ class Connection:
 
 
 class Connections:
-    """All connections that have a thread; for use by any thread."""
+    """All connections; for use by any thread.
 
-    def __init__(self, limit: int, seconds: Mapping[Phase, float]) -> None:
-        """Give the number of connections at a time, and the seconds that each phase may last."""
+    Those whose first request has not come completely only wait, and have no thread. The others are
+    served, by a thread each. Both have a number that they cannot exceed.
+    """
+
+    def __init__(self, served: int, waiting: int, seconds: Mapping[Phase, float]) -> None:
+        """Give the bounds of both, and the seconds that each phase may last."""
         self.traffic = Traffic()
-        self._limit = limit
+        #: Requests that wait for a thread.
+        self.queue: deque[Connection] = deque()
+        self._served = served
+        self._waiting = waiting
         self._seconds = seconds
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
 
-    def admit(self, sock: socket.socket) -> Connection | None:
-        """Return `sock` as one more connection, if need be in place of a silent one; None if full.
+    def has_room(self) -> bool:
+        """Return whether one more may be admitted, if need be in place of one that has waited for long."""
+        waiting = self.waiting()
+        return len(waiting) < self._waiting or self._drop_slowest(waiting)
 
-        Only one thread admits.
-        """
-        everyone = self._all()
-        kept = sum(not connection.given_up for connection in everyone)
-        # The threads of those given up are about to end, but a flood may be faster.
-        if len(everyone) >= 2 * self._limit or (kept >= self._limit and not self.make_room()):
-            return None
+    def admit(self, sock: socket.socket) -> Connection:
+        """Return `sock` as one more connection that waits for its request."""
+        connection = Connection(sock, self._seconds, self.traffic, self.queue)
         with self._changed:
-            connection = Connection(sock, self._seconds, self.traffic)
             self._open.add(connection)
             self.traffic.open = len(self._open)
-            return connection
+        return connection
+
+    def waiting(self) -> list[Connection]:
+        """Return those that wait for their first request."""
+        return [connection for connection in self._all() if not connection.served]
+
+    def may_serve(self) -> bool:
+        """Return whether one more may be served, if need be in place of another.
+
+        Its place is given up by the one that has been silent for longest, or else by the one that
+        has been sending its request or taking its answer for longest.
+        """
+        served = [connection for connection in self._all() if connection.served]
+        if len(served) < self._served:
+            return True
+        # The threads of those given up are about to end, but a flood may be faster.
+        if len(served) >= 2 * self._served:
+            return False
+        kept = [connection for connection in served if not connection.given_up]
+        return len(kept) < self._served or self.make_room() or self._drop_slowest(kept)
 
     def leave(self, connection: Connection) -> None:
         """Take out `connection`, whose thread ends."""
@@ -207,8 +292,11 @@ class Connections:
 
     def make_room(self) -> bool:
         """Give up the connection that has been silent for longest; False if none is."""
-        by_age = sorted(self._all(), key=lambda connection: connection.since)
-        return any(connection.give_up_if_silent() for connection in by_age)
+        return any(connection.give_up_if_silent() for connection in _by_age(self._all()))
+
+    def drop_slowest(self) -> bool:
+        """Give up the connection whose client has kept us waiting for longest; False if none has."""
+        return self._drop_slowest(self._all())
 
     def first_deadline(self) -> float:
         """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
@@ -236,6 +324,19 @@ class Connections:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
+    def _drop_slowest(self, connections: Iterable[Connection]) -> bool:
+        return any(connection.give_up_if_slow() for connection in _by_age(connections))
+
     def _all(self) -> list[Connection]:
         with self._changed:
             return list(self._open)
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close `sock`, which forgets its number first; an error leaves nothing to be done."""
+    with suppress(OSError):
+        sock.close()
+
+
+def _by_age(connections: Iterable[Connection]) -> list[Connection]:
+    return sorted(connections, key=lambda connection: connection.since)

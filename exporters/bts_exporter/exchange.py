@@ -6,27 +6,34 @@ need a stricter parser in front of it all the same.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bts_exporter.connections import Connection, Phase
 
 log = logging.getLogger("bts_exporter.server")
 
-#: Bounds of a request: bytes of its line and header fields, their number, bytes of its body, fields
-#: of its query.
-MAX_HEAD_BYTES = 32 * 1024
+#: Bounds of a request, besides that of its head: header fields, bytes of its body, fields of its query.
 MAX_FIELDS = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 256
+#: Answers in a row to requests that the client sent before it had the answer before.
+MAX_PIPELINED = 100
+
+#: What browsers are told with every answer: take it for what it says it is, load and run nothing,
+#: and show it in no other page. The hash is that of the status page's style.
+_SECURITY_LINES = (
+    "X-Content-Type-Options: nosniff\r\n"
+    "X-Frame-Options: DENY\r\n"
+    "Content-Security-Policy: default-src 'none'; style-src 'sha256-gpF5m50kImee0uMDH29nxepwdwOH/1XxkRoBNbZ8dqc='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_FIELDS = f"{_SECURITY_LINES}\r\n"
 
 #: A body up to this many bytes is sent together with the header, so that the client is woken once;
 #: a longer one is not copied for that.
@@ -94,7 +101,7 @@ class Exchanges:
         """Prepare to have the requests of `connection` answered by `handle`."""
         self._connection = connection
         self._handle = handle
-        self._incoming: io.BufferedReader
+        self._pipelined = 0
         # Of the request at hand.
         self._method = ""
         self._headers = Headers()
@@ -103,20 +110,19 @@ class Exchanges:
 
     def run(self) -> None:
         """Answer requests until the connection ends; OSError if the client is gone."""
-        sock = self._connection.socket
-        if sock.family != socket.AF_UNIX:  # systemd may hand over such a socket
-            # Answers are written whole, so that waiting gains nothing.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with sock.makefile("rb", 8192) as incoming:
-            self._incoming = cast("io.BufferedReader", incoming)
-            self._connection.enter(Phase.READING)
+        connection = self._connection
+        connection.set_up()
+        connection.enter(Phase.READING)
+        self._exchange()
+        while self._keep:
+            if connection.incoming:
+                # Answers that nobody takes would fill the kernel's memory.
+                connection.wait_until_taken()
+            connection.enter(Phase.IDLE)
+            if not connection.incoming and not connection.receive():
+                return
+            connection.enter(Phase.READING)
             self._exchange()
-            while self._keep:
-                self._connection.enter(Phase.IDLE)
-                if not self._incoming.peek(1):
-                    return
-                self._connection.enter(Phase.READING)
-                self._exchange()
 
     def _exchange(self) -> None:
         """Read a request whole, have it answered, write the answer."""
@@ -136,20 +142,16 @@ class Exchanges:
 
     def _read_head(self) -> bytes:
         """Return the request line and header fields; empty if the client is gone or too much came."""
-        head = bytearray()
-        read = 0
-        while read <= MAX_HEAD_BYTES:
-            line = self._incoming.readline(MAX_HEAD_BYTES + 1)
-            read += len(line)
-            if not line:
+        incoming = self._connection.incoming
+        while not incoming.has_head():
+            if not self._connection.receive():
                 return b""
-            if line not in {b"\n", b"\r\n"}:
-                head += line
-            elif head:  # blank lines before a request are let pass, as RFC 9112 has it
-                return bytes(head)
-        long_line = HTTPStatus.REQUEST_URI_TOO_LONG
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if b"\n" in head else long_line)
-        return b""
+        head = incoming.take_head()
+        if head is None:
+            long_line = HTTPStatus.REQUEST_URI_TOO_LONG
+            long_fields = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(long_fields if incoming.has_line() else long_line)
+        return head or b""
 
     def _parse(self, head: bytes) -> Request | None:
         """Return the request; None if it was turned away."""
@@ -205,10 +207,21 @@ class Exchanges:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             length = int(lengths[0])
-            if length and (self._headers.get("Expect") or "").lower() == "100-continue":
+            if (
+                len(self._connection.incoming) < length
+                and (self._headers.get("Expect") or "").lower() == "100-continue"
+            ):
                 self._connection.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return len(self._incoming.read(length)) == length
+            return self._skip(length)
         return False
+
+    def _skip(self, length: int) -> bool:
+        length -= self._connection.incoming.skip(length)
+        while length:
+            if not self._connection.receive():
+                return False
+            length -= self._connection.incoming.skip(length)
+        return True
 
     def _ask(self, request: Request) -> Response:
         self._connection.enter(Phase.HANDLING)
@@ -220,6 +233,7 @@ class Exchanges:
 
     def _write(self, response: Response) -> None:
         self._connection.enter(Phase.WRITING)
+        self._keep = self._keep and self._may_go_on()
         status = HTTPStatus(response.status)
         lines = [
             f"HTTP/1.1 {status.value} {status.phrase}",
@@ -227,6 +241,7 @@ class Exchanges:
             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}",
             f"Content-Type: {response.content_type}",
             f"Content-Length: {len(response.body)}",
+            _SECURITY_LINES,
             *(f"{name}: {value}" for name, value in response.headers),
         ]
         if not self._keep or self._connection.last:
@@ -234,6 +249,14 @@ class Exchanges:
         elif self._announced:
             lines.append("Connection: keep-alive")
         self._send("\r\n".join((*lines, "", "")).encode("latin-1"), response.body)
+
+    def _may_go_on(self) -> bool:
+        """Return whether another request may follow: others go before one that has come already."""
+        if not self._connection.incoming:
+            self._pipelined = 0
+            return True
+        self._pipelined += 1
+        return self._pipelined < MAX_PIPELINED and not self._connection.others_wait()
 
     def _send(self, head: bytes, body: bytes) -> None:
         sock = self._connection.socket
