@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+from bts_exporter.linewriter import LineWriter
+
 LogFormat = Literal["logfmt", "json"]
 LEVELS = ("debug", "info", "warn", "error")
 
@@ -41,7 +43,7 @@ class Formatter(logging.Formatter):
 
 def set_up(level: str, style: LogFormat) -> None:
     """Send the log lines of `level` (one of LEVELS) and above to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _handler()
     handler.setFormatter(Formatter(style))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -51,14 +53,26 @@ def set_up(level: str, style: LogFormat) -> None:
     logging.getLogger("bts_exporter").setLevel(name)
 
 
+def _handler() -> logging.Handler:
+    try:
+        return LineWriter(sys.stderr.fileno())
+    except (AttributeError, OSError):  # no file, no standard error, or no poll on this platform
+        return logging.StreamHandler(sys.stderr)
+
+
 def _logfmt(fields: dict[str, object]) -> str:
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in fields.items())
 
 
 def _quoted(value: str) -> str:
     plain = value and value.isprintable() and not set(value) & set(' "=')
-    return value if plain else json.dumps(value)
+    return value if plain else _dumped(value)
 
 
 def _json(fields: dict[str, object]) -> str:
-    return json.dumps(fields)
+    return _dumped(fields)
+
+
+def _dumped(value: object) -> str:
+    # JSON leaves one control character as it is.
+    return json.dumps(value).replace("\x7f", r"\u007f")
