@@ -34,7 +34,7 @@ LAYERS = (
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
     ("frames",),
     ("formats",),
-    ("refusals",),
+    ("origin", "refusals"),
     (
         "connection_errors",
         "descriptors",
@@ -44,8 +44,8 @@ LAYERS = (
         "tlsconfig",
         "yamlfile",
     ),
-    ("connections",),
-    ("errors", "incoming", "lanes", "logs", "systemd", "values"),
+    ("connections", "errors", "logs"),
+    ("accept", "incoming", "lanes", "linewriter", "ownership", "printable", "systemd", "values"),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
@@ -56,6 +56,7 @@ CATCH_ALL = {
     "schema": "a plug-in's own checks of its settings",
     "errors": "the text of a plug-in's own error",
     "exporter": "passed on to every scrape that waits for the same page",
+    "linewriter": "the text of what is logged, which may be a plug-in's object",
     "exchange": "a defect of ours becomes status 500",
     "server": "a defect of ours ends one connection",
     "service": "a reload runs plug-ins' code, and none may end the process",

@@ -15,6 +15,7 @@ from typing import NoReturn
 import bts_exporter
 from bts_exporter import commands, logs, systemd
 from bts_exporter.errors import ConfigError, ExporterError
+from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
 
 _EPILOG = """\
@@ -41,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             print(problem, file=sys.stderr)
         sys.exit(1)
     except ExporterError as error:
-        print(f"bts-exporter: {error}", file=sys.stderr)
+        print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output has seen enough; Python's own exit would complain once more.
         sys.stdout = None
         sys.exit(0)
     except OSError as error:  # such as a full disk behind our output
-        print(f"bts-exporter: {error}", file=sys.stderr)
+        print(f"bts-exporter: {printable(str(error))}", file=sys.stderr)
         sys.stdout = None
         sys.exit(1)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from bts_exporter.config import Settings, find, load, plugins_folder
 from bts_exporter.errors import ConfigError, PluginError
 from bts_exporter.formats import Format
 from bts_exporter.plugin import Command, Metric, Template
+from bts_exporter.printable import printable
 from bts_exporter.registry import Registry
 from bts_exporter.selfmetrics import DECLARED
 from bts_exporter.service import Options, Service
@@ -53,9 +54,10 @@ def of_type(options: Options, found: Found, arguments: Sequence[str]) -> int:
     blocks = [block.config for block in settings.blocks if block.kind == found.kind]
     try:
         for line in found.command.run(blocks, *arguments):
-            print(line)
+            print(printable(line, lines=True))
     except ValueError as error:
-        print(f"bts-exporter: {found.name}: {error}", file=sys.stderr)
+        message = printable(str(error), lines=True)
+        print(f"bts-exporter: {found.name}: {message}", file=sys.stderr)
         return 1
     return 0
 
@@ -78,7 +80,10 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
     try:
         runners = service.exporter.collectors.select(collect, exclude)
         sys.stdout.flush()
-        sys.stdout.buffer.write(service.exporter.page(runners, Format.TEXT))
+        page = service.exporter.page(runners, Format.TEXT)
+        if sys.stdout.isatty():  # labels are texts of others
+            page = printable(page.decode(), lines=True).encode()
+        sys.stdout.buffer.write(page)
         sys.stdout.flush()
     finally:
         service.stop_collectors()
@@ -94,7 +99,7 @@ def collectors(options: Options) -> int:
             cls = registry.load(name)
         except PluginError as error:
             broken = True
-            print(f"{name:<16} BROKEN: {error}")
+            print(f"{name:<16} BROKEN: {printable(str(error), lines=True)}")
         else:
             summary = (cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
@@ -137,7 +142,7 @@ def _check_targets(options: Options) -> int:
             state = "ok" if outcome.supported else f"nothing to read: {outcome.message}"
             if not outcome.success:
                 state = f"FAILS ({outcome.reason}): {outcome.message}"
-            print(f"{shot.runner.identity}: {state}")
+            print(printable(f"{shot.runner.identity}: {state}"))
     finally:
         service.stop_collectors()
     return int(failed > 0)
@@ -166,7 +171,7 @@ def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
         try:
             declared = list(registry.load(name).declared())
         except PluginError as error:
-            print(error, file=sys.stderr)
+            print(printable(str(error), lines=True), file=sys.stderr)
             continue
         for metric in declared:
             yield name, metric

@@ -99,6 +99,8 @@ class Connection:
         self.incoming = Incoming()
         #: Whether it has a thread, which it gets with its first request.
         self.served = False
+        #: Requests answered.
+        self.answered = 0
         #: Whether no further request is taken.
         self.last = False
         self.given_up = False
@@ -271,8 +273,8 @@ class Connections:
     def may_serve(self) -> bool:
         """Return whether one more may be served, if need be in place of another.
 
-        Its place is given up by the one that has been silent for longest, or else by the one that
-        has been sending its request or taking its answer for longest.
+        Its place is given up by a silent one, or else by the one that has been sending its request
+        or taking its answer for longest.
         """
         served = [connection for connection in self._all() if connection.served]
         if len(served) < self._served:
@@ -291,8 +293,12 @@ class Connections:
             self._changed.notify_all()
 
     def make_room(self) -> bool:
-        """Give up the connection that has been silent for longest; False if none is."""
-        return any(connection.give_up_if_silent() for connection in _by_age(self._all()))
+        """Give up the connection that is least likely to be used again; False if none is silent.
+
+        It is the one that had the fewest requests, and of these the one that has been silent for longest.
+        """
+        by_use = sorted(self._all(), key=lambda connection: (connection.answered, connection.since))
+        return any(connection.give_up_if_silent() for connection in by_use)
 
     def drop_slowest(self) -> bool:
         """Give up the connection whose client has kept us waiting for longest; False if none has."""

@@ -66,9 +66,9 @@ class Headers:
         found = self._values.get(name.lower())
         return found[0] if found else None
 
-    def all(self, name: str) -> list[str]:
-        """Return the values of all fields `name`."""
-        return self._values.get(name.lower(), [])
+    def get_all(self, name: str, default: list[str]) -> list[str]:
+        """Return the values of all fields `name`; `default` if there is none."""
+        return self._values.get(name.lower(), default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class Exchanges:
         elif len(self._headers) > MAX_FIELDS:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
-            hosts = len(self._headers.all("Host"))
+            hosts = len(self._headers.get_all("Host", []))
             self._set_keep(old=minor == b"0")
             if hosts == 1 or (minor == b"0" and not hosts):
                 return self._request(target.decode())
@@ -178,7 +178,7 @@ class Exchanges:
         """Decide whether the connection is kept: HTTP/1.0 says so, HTTP/1.1 says if not."""
         options = {
             option.strip().lower()
-            for value in self._headers.all("Connection")
+            for value in self._headers.get_all("Connection", [])
             for option in value.split(",")
         }
         self._announced = old and "keep-alive" in options
@@ -198,8 +198,8 @@ class Exchanges:
 
     def _skip_body(self) -> bool:
         """Read past the request's body, to where the next request begins; False if that is not to be."""
-        lengths = self._headers.all("Content-Length") or ["0"]
-        if self._headers.all("Transfer-Encoding"):
+        lengths = self._headers.get_all("Content-Length", ["0"])
+        if self._headers.get_all("Transfer-Encoding", []):
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
         elif len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
             self._refuse(HTTPStatus.BAD_REQUEST)
@@ -233,6 +233,7 @@ class Exchanges:
 
     def _write(self, response: Response) -> None:
         self._connection.enter(Phase.WRITING)
+        self._connection.answered += 1
         self._keep = self._keep and self._may_go_on()
         status = HTTPStatus(response.status)
         lines = [
