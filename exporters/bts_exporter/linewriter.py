@@ -25,7 +25,8 @@ class LineWriter(logging.Handler):
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         # Of the thread, which is there only while the reader does not keep up.
-        self._guard = threading.Lock()
+        # A garbage collection in here may log an error of its own.
+        self._guard = threading.RLock()
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._dropped = 0

@@ -5,6 +5,7 @@ Written because no server at hand cut slow clients, let others pass them and sta
 
 from __future__ import annotations
 
+import errno
 import logging
 import selectors
 import socket
@@ -53,6 +54,8 @@ MAX_REFUSED = 64
 MAX_CONNECTIONS = 128
 _FEWEST_SERVED = 12
 
+#: Errors of accept() for want of a file descriptor or of memory.
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Seconds between two warnings that there are no file descriptors.
 _WARNING_PAUSE_SECONDS = 60.0
 #: Seconds between two looks for a place while connections or requests wait for one.
@@ -223,17 +226,20 @@ class Server:
 
     def _starve(self, error: OSError) -> None:
         """Make do without a file descriptor or memory for one more connection."""
-        self.traffic.count(self.traffic.refused, "descriptors")
+        scarce = error.errno in _SCARCE
+        self._warn(error, "; raise the limit of open files (LimitNOFILE=)" if scarce else "")
+        if scarce:
+            self.traffic.count(self.traffic.refused, "descriptors")
+            if not self._connections.make_room():
+                self._connections.drop_slowest()
+        if not (scarce and self._reserve.release()):
+            self._pause_accepting(ACCEPT_PAUSE_SECONDS)
+
+    def _warn(self, error: OSError, cure: str) -> None:
         now = monotonic()
         if now >= self._warns_again:
             self._warns_again = now + _WARNING_PAUSE_SECONDS
-            log.warning(
-                "cannot accept connections: %s; raise the limit of open files (LimitNOFILE=)", error
-            )
-        if not self._connections.make_room():
-            self._connections.drop_slowest()
-        if not self._reserve.release():
-            self._pause_accepting(ACCEPT_PAUSE_SECONDS)
+            log.warning("cannot accept connections: %s%s", error, cure)
 
     # Requests
 
