@@ -256,7 +256,7 @@ class Connections:
     def has_room(self) -> bool:
         """Return whether one more may be admitted, if need be in place of one that has waited for long."""
         waiting = self.waiting()
-        return len(waiting) < self._waiting or self._drop_slowest(waiting)
+        return len(waiting) < self._waiting or _drop_slowest(waiting)
 
     def admit(self, sock: socket.socket) -> Connection:
         """Return `sock` as one more connection that waits for its request."""
@@ -271,11 +271,7 @@ class Connections:
         return [connection for connection in self._all() if not connection.served]
 
     def may_serve(self) -> bool:
-        """Return whether one more may be served, if need be in place of another.
-
-        Its place is given up by a silent one, or else by the one that has been sending its request
-        or taking its answer for longest.
-        """
+        """Return whether one more may be served, if need be in place of another."""
         served = [connection for connection in self._all() if connection.served]
         if len(served) < self._served:
             return True
@@ -283,7 +279,7 @@ class Connections:
         if len(served) >= 2 * self._served:
             return False
         kept = [connection for connection in served if not connection.given_up]
-        return len(kept) < self._served or self.make_room() or self._drop_slowest(kept)
+        return len(kept) < self._served or _give_up_one(kept)
 
     def leave(self, connection: Connection) -> None:
         """Take out `connection`, whose thread ends."""
@@ -293,16 +289,8 @@ class Connections:
             self._changed.notify_all()
 
     def make_room(self) -> bool:
-        """Give up the connection that is least likely to be used again; False if none is silent.
-
-        It is the one that had the fewest requests, and of these the one that has been silent for longest.
-        """
-        by_use = sorted(self._all(), key=lambda connection: (connection.answered, connection.since))
-        return any(connection.give_up_if_silent() for connection in by_use)
-
-    def drop_slowest(self) -> bool:
-        """Give up the connection whose client has kept us waiting for longest; False if none has."""
-        return self._drop_slowest(self._all())
+        """Give up one connection for its file descriptor; False if all of them are needed."""
+        return _give_up_one(self._all())
 
     def first_deadline(self) -> float:
         """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
@@ -330,9 +318,6 @@ class Connections:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
-    def _drop_slowest(self, connections: Iterable[Connection]) -> bool:
-        return any(connection.give_up_if_slow() for connection in _by_age(connections))
-
     def _all(self) -> list[Connection]:
         with self._changed:
             return list(self._open)
@@ -346,3 +331,22 @@ def close_socket(sock: socket.socket) -> None:
 
 def _by_age(connections: Iterable[Connection]) -> list[Connection]:
     return sorted(connections, key=lambda connection: connection.since)
+
+
+def _give_up_one(connections: Iterable[Connection]) -> bool:
+    """Give up the connection that costs its client least; False if none may be given up.
+
+    It is a silent one that had one request at most; or else the one whose client has been sending its
+    request or taking its answer for longest; or else the silent one that had the fewest requests.
+    """
+    by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
+    seldom_used = [connection for connection in by_use if connection.answered <= 1]
+    return (
+        any(connection.give_up_if_silent() for connection in seldom_used)
+        or _drop_slowest(by_use)
+        or any(connection.give_up_if_silent() for connection in by_use)
+    )
+
+
+def _drop_slowest(connections: Iterable[Connection]) -> bool:
+    return any(connection.give_up_if_slow() for connection in _by_age(connections))

@@ -230,8 +230,7 @@ class Server:
         self._warn(error, "; raise the limit of open files (LimitNOFILE=)" if scarce else "")
         if scarce:
             self.traffic.count(self.traffic.refused, "descriptors")
-            if not self._connections.make_room():
-                self._connections.drop_slowest()
+            self._connections.make_room()
         if not (scarce and self._reserve.release()):
             self._pause_accepting(ACCEPT_PAUSE_SECONDS)
 

@@ -114,6 +114,28 @@ def test_silent_connection_makes_room(phase: Phase, crowd: Crowd) -> None:
     assert crowd.clients[first].recv(1) == b""
 
 
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.WRITING])
+def test_connection_in_use_outlasts_others(phase: Phase, crowd: Crowd) -> None:
+    """A connection that had several requests is kept longer than one that had few or is slow."""
+    used, other = some(crowd.come(Phase.IDLE)), some(crowd.come(phase))
+    used.answered, other.answered = 5, 1
+    used.since -= 10 * PATIENCE_SECONDS
+    other.since -= PATIENCE_SECONDS
+    crowd.come(Phase.HANDLING)
+
+    assert (used.given_up, other.given_up) == (False, True)
+
+
+def test_waiting_client_makes_no_room_for_a_served_one(crowd: Crowd) -> None:
+    """A silent client without a thread stays when a thread is wanted: it has none to give."""
+    waiting = some(crowd.come())
+    for _ in range(2):
+        crowd.come(Phase.HANDLING)
+
+    assert crowd.come(Phase.HANDLING) is None
+    assert not waiting.given_up
+
+
 def test_silence_begins_with_the_last_phase(crowd: Crowd) -> None:
     """An old connection that was just used outlasts a younger one that was not."""
     first, second = some(crowd.come(Phase.IDLE)), some(crowd.come(Phase.IDLE))
