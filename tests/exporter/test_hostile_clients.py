@@ -6,11 +6,13 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from servers import wait_until
 from servers.exporter import Exporter, StartExporter
+from stubs import drop_in
 
 SETTINGS = "collectors: {host: }\n"
 SCRAPES = 15
@@ -120,3 +122,31 @@ def test_few_file_descriptors(limit: int, exporter: StartExporter) -> None:
     afterwards = [process.get("/metrics")[0] for _ in range(3)]
 
     assert (meanwhile, afterwards) == ([200] * 3, [200] * 3)
+
+
+LEAKY = """\
+import os
+from bts_exporter import Collector, gauge
+
+class Leaky(Collector):
+    leaked = gauge("leaked_files", "Files left open.")
+    files = []
+
+    def collect(self, scrape):
+        try:
+            while True:
+                self.files.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            scrape.emit(self.leaked, len(self.files))
+"""
+
+
+def test_plugin_that_leaves_no_file_descriptor(exporter: StartExporter, tmp_path: Path) -> None:
+    """When a plug-in has taken every file descriptor, scrapes are answered all the same."""
+    drop_in(tmp_path / "plugins", "leaky", LEAKY)
+    process = exporter(f"plugins: {tmp_path}/plugins\ncollectors: {{leaky: }}\n")
+    resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (256, 256))
+    statuses = [process.get("/metrics")[0] for _ in range(SCRAPES)]
+
+    assert statuses == [200] * SCRAPES
+    assert (process.value("leaked_files") or 0) > 100
