@@ -44,8 +44,18 @@ LAYERS = (
         "tlsconfig",
         "yamlfile",
     ),
-    ("connections", "errors", "logs"),
-    ("accept", "incoming", "lanes", "linewriter", "ownership", "printable", "systemd", "values"),
+    ("connections", "logs"),
+    (
+        "accept",
+        "errors",
+        "incoming",
+        "lanes",
+        "linewriter",
+        "ownership",
+        "printable",
+        "systemd",
+        "values",
+    ),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(code)
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(printable(str(problem), lines=True), file=sys.stderr)
         sys.exit(1)
     except ExporterError as error:
         print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)

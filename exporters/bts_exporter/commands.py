@@ -182,7 +182,7 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
     try:
         blocks = _load(options).blocks
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error), lines=True), file=sys.stderr)
         return
     for block in blocks:
         for metric in block.type.declared_by(block.config):

@@ -41,8 +41,9 @@ class Reserve:
     def __init__(self) -> None:
         self._held: list[int] = []
         self._source = os.open(os.devnull, os.O_RDONLY)
-        while len(self._held) < _RESERVED:
-            self._held.append(os.dup(self._source))
+        with suppress(OSError):  # fewer, where there are no more
+            while len(self._held) < _RESERVED:
+                self._held.append(os.dup(self._source))
 
     def release(self) -> bool:
         """Make one descriptor available; return False if none is left."""

@@ -7,8 +7,6 @@ import socket
 import sys
 from typing import Literal, NamedTuple, get_args
 
-from bts_exporter.printable import printable
-
 #: Why a collection failed, as the value of the `reason` label: bounded, so that no error text becomes a label.
 Reason = Literal[
     "auth",  # the target refused our credentials
@@ -45,8 +43,7 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        where = f"{place}: {self.path}" if self.path else place
-        return printable(f"{where}: {self.message}", lines=True)
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
 class ConfigError(ExporterError):

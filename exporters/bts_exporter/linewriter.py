@@ -53,11 +53,20 @@ class LineWriter(logging.Handler):
     def _write_what_fits(self, data: bytes) -> bytes:
         """Write as much of `data` as can be written without waiting; return the rest."""
         while data and self._poll.poll(0):
-            try:
-                data = data[os.write(self._descriptor, data[:_CHUNK_BYTES]) :]
-            except OSError:  # the reader is gone, or the disk is full
-                return b""
+            rest = self._write(data)
+            if rest == data:
+                break
+            data = rest
         return data
+
+    def _write(self, data: bytes) -> bytes:
+        """Write the beginning of `data`; return the rest, of which nothing is left without a reader."""
+        try:
+            return data[os.write(self._descriptor, data[:_CHUNK_BYTES]) :]
+        except BlockingIOError:  # whoever started us has made it so
+            return data
+        except OSError:  # the reader is gone, or the disk is full
+            return b""
 
     def _keep(self, data: bytes) -> None:
         if self._pending_bytes + len(data) > MAX_PENDING_BYTES:
@@ -82,11 +91,9 @@ class LineWriter(logging.Handler):
 
     def _write_pending(self) -> None:
         while data := self._next():
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:  # as above
-                pass
+            while data:
+                self._poll.poll()
+                data = self._write(data)
 
     def _next(self) -> bytes:
         """Return the next line; empty when all is written and told."""

@@ -58,8 +58,10 @@ def test_lines_are_written_at_once(pipe: Pipe) -> None:
     assert writers() == []
 
 
-def test_full_pipe_is_not_waited_for(pipe: Pipe) -> None:
+@pytest.mark.parametrize("blocking", [True, False])
+def test_full_pipe_is_not_waited_for(blocking: bool, pipe: Pipe) -> None:
     """Lines that the pipe cannot take are written, in order, when it is read."""
+    os.set_blocking(pipe.writing, blocking)
     writer = LineWriter(pipe.writing)
     lines = [f"{i}".rjust(1000, "-") for i in range(20)]
     for line in lines:
