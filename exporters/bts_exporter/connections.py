@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import chain
 from time import monotonic
 from typing import TypeVar
 
@@ -239,16 +240,20 @@ class Connections:
     """All connections; for use by any thread.
 
     Those whose first request has not come completely only wait, and have no thread. The others are
-    served, by a thread each. Both have a number that they cannot exceed.
+    served, by a thread each; while an answer is made, it waits for us, not for its client. Each of
+    these three kinds has a number that it cannot exceed.
     """
 
-    def __init__(self, served: int, waiting: int, seconds: Mapping[Phase, float]) -> None:
-        """Give the bounds of both, and the seconds that each phase may last."""
+    def __init__(
+        self, served: int, waiting: int, handled: int, seconds: Mapping[Phase, float]
+    ) -> None:
+        """Give the bounds of each kind, and the seconds that each phase may last."""
         self.traffic = Traffic()
         #: Requests that wait for a thread.
         self.queue: deque[Connection] = deque()
         self._served = served
         self._waiting = waiting
+        self._handled = handled
         self._seconds = seconds
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
@@ -273,13 +278,16 @@ class Connections:
     def may_serve(self) -> bool:
         """Return whether one more may be served, if need be in place of another."""
         served = [connection for connection in self._all() if connection.served]
-        if len(served) < self._served:
-            return True
-        # The threads of those given up are about to end, but a flood may be faster.
-        if len(served) >= 2 * self._served:
+        up_to_client = [
+            connection for connection in served if connection.phase is not Phase.HANDLING
+        ]
+        kept = [connection for connection in up_to_client if not connection.given_up]
+        excess = len(kept) - self._served + 1
+        if excess > 0 and _give_up(kept, excess) < excess:
             return False
-        kept = [connection for connection in served if not connection.given_up]
-        return len(kept) < self._served or _give_up_one(kept)
+        # The threads of those given up are about to end, but a flood may be faster.
+        handled = len(served) - len(up_to_client)
+        return handled < self._handled and len(up_to_client) < 2 * self._served
 
     def leave(self, connection: Connection) -> None:
         """Take out `connection`, whose thread ends."""
@@ -290,7 +298,7 @@ class Connections:
 
     def make_room(self) -> bool:
         """Give up one connection for its file descriptor; False if all of them are needed."""
-        return _give_up_one(self._all())
+        return _give_up(self._all(), 1) == 1
 
     def first_deadline(self) -> float:
         """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
@@ -333,19 +341,22 @@ def _by_age(connections: Iterable[Connection]) -> list[Connection]:
     return sorted(connections, key=lambda connection: connection.since)
 
 
-def _give_up_one(connections: Iterable[Connection]) -> bool:
-    """Give up the connection that costs its client least; False if none may be given up.
+def _give_up(connections: Collection[Connection], count: int) -> int:
+    """Give up to `count` connections up, those whose clients lose least; return how many it were.
 
-    It is a silent one that had one request at most; or else the one whose client has been sending its
-    request or taking its answer for longest; or else the silent one that had the fewest requests.
+    First are silent ones that had one request at most, then those whose clients have been sending their
+    request or taking their answer for longest, then silent ones, from the fewest requests on.
     """
     by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
-    seldom_used = [connection for connection in by_use if connection.answered <= 1]
-    return (
-        any(connection.give_up_if_silent() for connection in seldom_used)
-        or _drop_slowest(by_use)
-        or any(connection.give_up_if_silent() for connection in by_use)
+    attempts = chain(
+        (connection.give_up_if_silent for connection in by_use if connection.answered <= 1),
+        (connection.give_up_if_slow for connection in _by_age(connections)),
+        (connection.give_up_if_silent for connection in by_use),
     )
+    given_up = 0
+    while given_up < count and (attempt := next(attempts, None)):
+        given_up += attempt()
+    return given_up
 
 
 def _drop_slowest(connections: Iterable[Connection]) -> bool:

@@ -79,9 +79,10 @@ class Server:
     ) -> None:
         """Take over listening sockets; nothing is accepted yet.
 
-        `max_connections` have a thread at a time, and `max_waiting` wait for their first request to
-        be complete; both follow the limit of open files. `wrap` puts TLS around a new connection,
-        without I/O: the handshake is made later, by the connection's thread.
+        `max_connections` have a thread at a time, more of them while answers are made if it is not
+        given; `max_waiting` wait for their first request to be complete. Both follow the limit of open
+        files. `wrap` puts TLS around a new connection, without I/O: the handshake is made later, by
+        the connection's thread.
         """
         self._sockets = tuple(sockets)
         self._handle = handle
@@ -96,7 +97,7 @@ class Server:
         possible = connections_for(soft_limit())
         served = max_connections or min(MAX_CONNECTIONS, max(possible // 3, _FEWEST_SERVED))
         waiting = max_waiting or max(possible - served, 1)
-        self._connections = Connections(served, waiting, seconds)
+        self._connections = Connections(served, waiting, max_connections or possible, seconds)
         self.traffic = self._connections.traffic
         self._queue = self._connections.queue
         # No deadline can begin and pass within such a nap, but that of lingering, which may last longer.

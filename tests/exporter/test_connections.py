@@ -19,7 +19,7 @@ class Crowd:
     def __init__(self, limit: int = 2, **seconds: float) -> None:
         bounds = {phase: seconds.get(phase.name.lower(), LONG) for phase in Phase}
         del bounds[Phase.HANDLING]
-        self.connections = Connections(limit, limit, bounds)
+        self.connections = Connections(limit, limit, limit, bounds)
         self.traffic = self.connections.traffic
         self.clients: dict[Connection, socket.socket] = {}
 
@@ -93,6 +93,40 @@ def test_answer_under_way_keeps_its_place(crowd: Crowd) -> None:
         some(crowd.come(Phase.HANDLING)).since -= LONG
 
     assert crowd.come(Phase.HANDLING) is None
+
+
+def test_answers_that_are_made_take_no_place_of_slow_clients() -> None:
+    """A connection that waits for us has a bound of its own: a target that hangs locks nobody out."""
+    bounds = dict.fromkeys(set(Phase) - {Phase.HANDLING, Phase.QUEUED}, LONG)
+    connections = Connections(1, 1, 3, bounds)
+    admitted, clients = [], []
+    for _ in range(4):
+        ours, client = socket.socketpair()
+        clients.append(client)
+        admitted.append(connections.may_serve())
+        connection = connections.admit(ours)
+        connection.served = True
+        connection.enter(Phase.QUEUED)
+        connection.enter(Phase.HANDLING)
+
+    assert admitted == [True, True, True, False]
+    connections.give_up_all()
+    for sock in (*clients, *(connection.socket for connection in connections._all())):
+        sock.close()
+
+
+def test_many_answers_at_once_leave_room(crowd: Crowd) -> None:
+    """When more clients than there are places have their answers at the same time, idle ones make room."""
+    for _ in range(9):
+        connection = some(crowd.come())
+        connection.served = True
+        connection.enter(Phase.IDLE)
+        crowd.connections.may_serve()
+    for connection in list(crowd.clients):
+        if connection.given_up:
+            crowd.connections.leave(connection)
+
+    assert crowd.come(Phase.HANDLING) is not None
 
 
 def test_waiting_clients_take_no_place_of_served_ones(crowd: Crowd) -> None:

@@ -15,6 +15,8 @@ from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
 SETTINGS = "collectors: {host: }\n"
+#: A collector that opens no files.
+ABSENT = "collectors: {redis: {url: 'redis://127.0.0.1:1', optional: true}}\n"
 SCRAPES = 15
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: te"
@@ -112,7 +114,7 @@ def test_few_file_descriptors(limit: int, exporter: StartExporter) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        process = exporter(SETTINGS)
+        process = exporter(ABSENT)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     with attackers(process) as them:
@@ -122,6 +124,19 @@ def test_few_file_descriptors(limit: int, exporter: StartExporter) -> None:
     afterwards = [process.get("/metrics")[0] for _ in range(3)]
 
     assert (meanwhile, afterwards) == ([200] * 3, [200] * 3)
+
+
+def test_target_that_hangs(exporter: StartExporter) -> None:
+    """Greedy clients that all wait for a target that hangs leave room for a good scraper."""
+    with socket.create_server(("127.0.0.1", 0)) as target, ExitStack() as stack:
+        url = f"redis://127.0.0.1:{target.getsockname()[1]}"
+        process = exporter(f"collectors: {{redis: {{url: '{url}'}}}}\n")
+        them = Attackers(process.port, stack)
+        them.come(180, WHOLE * 200)
+        hurried = {"X-Prometheus-Scrape-Timeout-Seconds": "1.5"}
+        statuses = [process.get("/metrics", hurried)[0] for _ in range(3)]
+
+    assert statuses == [200] * 3
 
 
 LEAKY = """\
