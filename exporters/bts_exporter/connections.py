@@ -31,6 +31,8 @@ PATIENCE_SECONDS = 0.1
 #: client that reads nothing.
 _MAX_UNSENT = 256 * 1024
 _RECEIVE_BYTES = 8192
+#: Connections beyond the bound that were given up and are not closed yet.
+_CLOSING = 8
 #: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
 _DROP = struct.pack("ii", 1, 0)
 
@@ -241,7 +243,7 @@ class Connections:
 
     Those whose first request has not come completely only wait, and have no thread. The others are
     served, by a thread each; while an answer is made, it waits for us, not for its client. Each of
-    these three kinds has a number that it cannot exceed.
+    these three kinds has a number that it cannot exceed, and all have the sum of the first two.
     """
 
     def __init__(
@@ -260,8 +262,15 @@ class Connections:
 
     def has_room(self) -> bool:
         """Return whether one more may be admitted, if need be in place of one that has waited for long."""
-        waiting = self.waiting()
-        return len(waiting) < self._waiting or _drop_slowest(waiting)
+        everyone = self._all()
+        kept = [connection for connection in everyone if not connection.given_up]
+        waiting = [connection for connection in kept if not connection.served]
+        most = self._served + self._waiting
+        if len(waiting) >= self._waiting:
+            there_is = _drop_slowest(waiting)
+        else:
+            there_is = len(kept) < most or _drop_slowest(waiting) or _give_up(kept, 1) == 1
+        return there_is and len(everyone) < most + _CLOSING
 
     def admit(self, sock: socket.socket) -> Connection:
         """Return `sock` as one more connection that waits for its request."""

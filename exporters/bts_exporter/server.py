@@ -97,7 +97,9 @@ class Server:
         possible = connections_for(soft_limit())
         served = max_connections or min(MAX_CONNECTIONS, max(possible // 3, _FEWEST_SERVED))
         waiting = max_waiting or max(possible - served, 1)
-        self._connections = Connections(served, waiting, max_connections or possible, seconds)
+        # Some clients are let in, to be refused, while all others wait for answers.
+        handled = max_connections or possible * 7 // 8
+        self._connections = Connections(served, waiting, handled, seconds)
         self.traffic = self._connections.traffic
         self._queue = self._connections.queue
         # No deadline can begin and pass within such a nap, but that of lingering, which may last longer.

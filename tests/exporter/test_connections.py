@@ -115,6 +115,25 @@ def test_answers_that_are_made_take_no_place_of_slow_clients() -> None:
         sock.close()
 
 
+def test_connections_of_all_kinds_are_bounded() -> None:
+    """There are never more connections than places of both kinds, whatever they are at."""
+    bounds = dict.fromkeys(set(Phase) - {Phase.HANDLING, Phase.QUEUED}, LONG)
+    connections = Connections(2, 2, 9, bounds)
+    clients = []
+    for _ in range(4):
+        ours, client = socket.socketpair()
+        clients.append(client)
+        assert connections.has_room()
+        connection = connections.admit(ours)
+        connection.served = True
+        connection.enter(Phase.QUEUED)
+        connection.enter(Phase.HANDLING)
+
+    assert not connections.has_room()
+    for sock in (*clients, *(connection.socket for connection in connections._all())):
+        sock.close()
+
+
 def test_many_answers_at_once_leave_room(crowd: Crowd) -> None:
     """When more clients than there are places have their answers at the same time, idle ones make room."""
     for _ in range(9):
