@@ -112,7 +112,6 @@ class Exchanges:
         """Answer requests until the connection ends; OSError if the client is gone."""
         connection = self._connection
         connection.set_up()
-        connection.enter(Phase.READING)
         self._exchange()
         while self._keep:
             if connection.incoming:
@@ -121,7 +120,6 @@ class Exchanges:
             connection.enter(Phase.IDLE)
             if not connection.incoming and not connection.receive():
                 return
-            connection.enter(Phase.READING)
             self._exchange()
 
     def _exchange(self) -> None:
@@ -144,7 +142,7 @@ class Exchanges:
         """Return the request line and header fields; empty if the client is gone or too much came."""
         incoming = self._connection.incoming
         while not incoming.has_head():
-            if not self._connection.receive():
+            if not self._receive():
                 return b""
         head = incoming.take_head()
         if head is None:
@@ -218,10 +216,16 @@ class Exchanges:
     def _skip(self, length: int) -> bool:
         length -= self._connection.incoming.skip(length)
         while length:
-            if not self._connection.receive():
+            if not self._receive():
                 return False
             length -= self._connection.incoming.skip(length)
         return True
+
+    def _receive(self) -> bool:
+        """Receive more of a request, within the deadline that began with its first wait."""
+        if self._connection.phase is not Phase.READING:
+            self._connection.enter(Phase.READING)
+        return self._connection.receive()
 
     def _ask(self, request: Request) -> Response:
         self._connection.enter(Phase.HANDLING)

@@ -4,6 +4,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -58,6 +59,24 @@ def some(connection: Connection | None) -> Connection:
     return connection
 
 
+def fill(connection: Connection) -> None:
+    """Send until the client would have to read."""
+    with suppress(BlockingIOError):
+        while True:
+            connection.socket.send(bytes(65536), socket.MSG_DONTWAIT)
+
+
+@pytest.mark.parametrize("phase", [None, Phase.READING, Phase.WRITING])
+def test_client_that_waits_for_our_thread_is_not_slow(phase: Phase | None, crowd: Crowd) -> None:
+    """A client has not kept others waiting if its bytes have come, or if it takes more of its answer."""
+    for _ in range(2):
+        connection = some(crowd.come(phase))
+        connection.since -= LONG
+        crowd.clients[connection].send(b"G")
+
+    assert crowd.come(phase) is None
+
+
 @pytest.mark.parametrize("phase", [Phase.READING, Phase.HANDLING, Phase.WRITING])
 def test_full_of_busy_connections(phase: Phase, crowd: Crowd) -> None:
     """A client that has just begun to be served keeps its place; further requests have to wait."""
@@ -81,6 +100,7 @@ def test_slowest_client_makes_room(phase: Phase | None, reason: str, crowd: Crow
     first, second = some(crowd.come(phase)), some(crowd.come(phase))
     first.since -= 2 * PATIENCE_SECONDS
     second.since -= PATIENCE_SECONDS
+    fill(first)
 
     assert crowd.come(phase) is not None
     assert (first.given_up, second.given_up) == (True, False)
@@ -172,6 +192,7 @@ def test_connection_in_use_outlasts_others(phase: Phase, crowd: Crowd) -> None:
     """A connection that had several requests is kept longer than one that had few or is slow."""
     used, other = some(crowd.come(Phase.IDLE)), some(crowd.come(phase))
     used.answered, other.answered = 5, 1
+    fill(other)
     used.since -= 10 * PATIENCE_SECONDS
     other.since -= PATIENCE_SECONDS
     crowd.come(Phase.HANDLING)
