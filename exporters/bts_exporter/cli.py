@@ -19,8 +19,8 @@ from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
 
 _EPILOG = """\
-Settings are looked for in ./config.yaml and /etc/bts-exporter/config.yaml when --config.file does
-not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
+Settings are looked for in ./config.yaml, unless other users can write it, and in
+/etc/bts-exporter/config.yaml when --config.file does not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
 Collectors may have commands of their own, such as mqtt-test: `bts-exporter collectors` lists them.
 """
 
