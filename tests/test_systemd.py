@@ -328,6 +328,20 @@ def test_stop_ends_the_service_cleanly(service: Machine) -> None:
 
 
 @pytest.mark.live
+def test_service_that_ends_by_itself_is_started_again(service: Machine) -> None:
+    """A process that somebody ended, and that stopped cleanly, comes back, with the file of the unit."""
+    service.drop_in("[Service]\nRestartSec=100ms")
+    pid = service.property("MainPID")
+    service.run(f"kill {pid}")
+
+    wait_until(lambda: service.property("NRestarts") != "0", "a restart")
+    wait_until(lambda: service.property("ActiveState") == "active", "the service up again")
+    assert "--config.file=/etc/bts-exporter/config.yaml" in service.run(
+        f"tr '\\0' ' ' < /proc/{service.property('MainPID')}/cmdline"
+    )
+
+
+@pytest.mark.live
 def test_frozen_service_is_started_anew(service: Machine) -> None:
     """A process that no longer answers the watchdog is replaced."""
     service.drop_in("[Service]\nWatchdogSec=1s\nRestartSec=100ms")

@@ -15,11 +15,12 @@ from typing import NoReturn
 import bts_exporter
 from bts_exporter import commands, logs, systemd
 from bts_exporter.errors import ConfigError, ExporterError
+from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
 
 _EPILOG = """\
-Settings are looked for in ./config.yaml and /etc/bts-exporter/config.yaml when --config.file does
-not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
+Settings are looked for in ./config.yaml, unless other users can write it, and in
+/etc/bts-exporter/config.yaml when --config.file does not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
 Collectors may have commands of their own, such as mqtt-test: `bts-exporter collectors` lists them.
 """
 
@@ -38,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(code)
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(printable(str(problem), lines=True), file=sys.stderr)
         sys.exit(1)
     except ExporterError as error:
-        print(f"bts-exporter: {error}", file=sys.stderr)
+        print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output has seen enough; Python's own exit would complain once more.
         sys.stdout = None
         sys.exit(0)
     except OSError as error:  # such as a full disk behind our output
-        print(f"bts-exporter: {error}", file=sys.stderr)
+        print(f"bts-exporter: {printable(str(error))}", file=sys.stderr)
         sys.stdout = None
         sys.exit(1)
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from bts_exporter.config import Settings, find, load, plugins_folder
 from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
 from bts_exporter.formats import Format
 from bts_exporter.plugin import Command, Metric, Template
+from bts_exporter.printable import printable
 from bts_exporter.registry import Registry
 from bts_exporter.runner import Snapshot
 from bts_exporter.selfmetrics import DECLARED
@@ -56,9 +57,10 @@ def of_type(options: Options, found: Found, arguments: Sequence[str]) -> int:
     blocks = [block.config for block in settings.blocks if block.kind == found.kind]
     try:
         for line in found.command.run(blocks, *arguments):
-            print(line)
+            print(printable(line, lines=True))
     except ValueError as error:
-        print(f"bts-exporter: {found.name}: {error}", file=sys.stderr)
+        message = printable(str(error), lines=True)
+        print(f"bts-exporter: {found.name}: {message}", file=sys.stderr)
         return 1
     return 0
 
@@ -70,7 +72,8 @@ def check(options: Options, *, connect: bool) -> int:
     if problems := [*assembly.problems, *_unusable_files(settings)]:
         raise ConfigError(problems)
     for warning in assembly.warnings:
-        print(warning._replace(message=f"warning: {warning.message}"), file=sys.stderr)
+        said = str(warning._replace(message=f"warning: {warning.message}"))
+        print(printable(said), file=sys.stderr)
     types, made = len(settings.blocks), len(assembly.set.runners)
     print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
     return _check_targets(options) if connect else 0
@@ -83,7 +86,10 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
     try:
         runners = service.exporter.collectors.select(collect, exclude)
         sys.stdout.flush()
-        sys.stdout.buffer.write(service.exporter.page(runners, Format.TEXT))
+        page = service.exporter.page(runners, Format.TEXT)
+        if sys.stdout.isatty():  # labels are texts of others
+            page = printable(page.decode(), lines=True).encode()
+        sys.stdout.buffer.write(page)
         sys.stdout.flush()
     finally:
         service.stop_collectors()
@@ -99,7 +105,7 @@ def collectors(options: Options) -> int:
             cls = registry.load(name)
         except PluginError as error:
             broken = True
-            print(f"{name:<16} BROKEN: {error}")
+            print(f"{name:<16} BROKEN: {printable(str(error), lines=True)}")
         else:
             summary = str(cls.__doc__ or "").strip().partition("\n")[0]
             print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
@@ -147,7 +153,7 @@ def _check_targets(options: Options) -> int:
                 exporter.collectors.runners, exporter.scrape_timeout
             )
             for shot in shots:
-                print(f"{shot.runner.identity}: {_state(shot)}")
+                print(printable(f"{shot.runner.identity}: {_state(shot)}"))
         finally:
             service.stop_collectors()
     return int(any(not shot.outcome.success for shot in shots))
@@ -212,7 +218,7 @@ def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
         try:
             declared = list(registry.load(name).declared())
         except PluginError as error:
-            print(error, file=sys.stderr)
+            print(printable(str(error), lines=True), file=sys.stderr)
             continue
         for metric in declared:
             yield name, metric
@@ -223,13 +229,14 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
     try:
         blocks = _load(options).blocks
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error), lines=True), file=sys.stderr)
         return
     for block in blocks:
         try:
             named = list(block.type.declared_by(block.config))
         except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            print(f"{block.place}{type(error).__name__}: {text_of(error)}", file=sys.stderr)
+            said = f"{block.place}{type(error).__name__}: {text_of(error)}"
+            print(printable(said), file=sys.stderr)
             continue
         for metric in named:
             yield block.kind, metric

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +13,14 @@ import msgspec
 
 from bts_exporter import misplaced
 from bts_exporter.errors import ConfigError, PluginError, Problem
+from bts_exporter.ownership import doubt_about
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.schema import INVALID, Schema, nearest
 from bts_exporter.tlsconfig import TLSConfig
 from bts_exporter.values import Duration
 from bts_exporter.yamlfile import UNREADABLE, Document, Path_, read
+
+log = logging.getLogger("bts_exporter.config")
 
 #: Where settings are looked for when no file is named; the first that exists is taken.
 SEARCH = (Path("config.yaml"), Path("/etc/bts-exporter/config.yaml"))
@@ -147,7 +152,20 @@ def find(explicit: str | None) -> Path | None:
     """Return the file that holds the settings, None where the built-in ones apply."""
     if explicit is not None:  # an empty one is a mistake that must show
         return Path(explicit)
-    return next((path for path in SEARCH if path.exists()), None)
+    return next((path for path in SEARCH if path.exists() and _is_trusted(path)), None)
+
+
+def _is_trusted(path: Path) -> bool:
+    """Return whether nobody else decides what is in `path`, where we look without being told to."""
+    doubt = "" if path.is_absolute() else doubt_about(path)
+    if doubt:
+        _report(f"{path} is not used: {doubt}; or name the file: --config.file={path}")
+    return not doubt
+
+
+@cache  # commands look for the settings more than once
+def _report(message: str) -> None:
+    log.error(message)
 
 
 def plugins_folder(path: Path | None) -> Path:

@@ -6,27 +6,34 @@ need a stricter parser in front of it all the same.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bts_exporter.connections import Connection, Phase
 
 log = logging.getLogger("bts_exporter.server")
 
-#: Bounds of a request: bytes of its line and header fields, their number, bytes of its body, fields
-#: of its query.
-MAX_HEAD_BYTES = 32 * 1024
+#: Bounds of a request, besides that of its head: header fields, bytes of its body, fields of its query.
 MAX_FIELDS = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 256
+#: Answers in a row to requests that the client sent before it had the answer before.
+MAX_PIPELINED = 100
+
+#: What browsers are told with every answer: take it for what it says it is, load and run nothing,
+#: and show it in no other page. The hash is that of the status page's style.
+_SECURITY_LINES = (
+    "X-Content-Type-Options: nosniff\r\n"
+    "X-Frame-Options: DENY\r\n"
+    "Content-Security-Policy: default-src 'none'; style-src 'sha256-gpF5m50kImee0uMDH29nxepwdwOH/1XxkRoBNbZ8dqc='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_FIELDS = f"{_SECURITY_LINES}\r\n"
 
 #: A body up to this many bytes is sent together with the header, so that the client is woken once;
 #: a longer one is not copied for that.
@@ -59,9 +66,9 @@ class Headers:
         found = self._values.get(name.lower())
         return found[0] if found else None
 
-    def all(self, name: str) -> list[str]:
-        """Return the values of all fields `name`."""
-        return self._values.get(name.lower(), [])
+    def get_all(self, name: str, default: list[str]) -> list[str]:
+        """Return the values of all fields `name`; `default` if there is none."""
+        return self._values.get(name.lower(), default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Exchanges:
         """Prepare to have the requests of `connection` answered by `handle`."""
         self._connection = connection
         self._handle = handle
-        self._incoming: io.BufferedReader
+        self._pipelined = 0
         # Of the request at hand.
         self._method = ""
         self._headers = Headers()
@@ -103,20 +110,17 @@ class Exchanges:
 
     def run(self) -> None:
         """Answer requests until the connection ends; OSError if the client is gone."""
-        sock = self._connection.socket
-        if sock.family != socket.AF_UNIX:  # systemd may hand over such a socket
-            # Answers are written whole, so that waiting gains nothing.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with sock.makefile("rb", 8192) as incoming:
-            self._incoming = cast("io.BufferedReader", incoming)
-            self._connection.enter(Phase.READING)
+        connection = self._connection
+        connection.set_up()
+        self._exchange()
+        while self._keep:
+            if connection.incoming:
+                # Answers that nobody takes would fill the kernel's memory.
+                connection.wait_until_taken()
+            connection.enter(Phase.IDLE)
+            if not connection.incoming and not connection.receive():
+                return
             self._exchange()
-            while self._keep:
-                self._connection.enter(Phase.IDLE)
-                if not self._incoming.peek(1):
-                    return
-                self._connection.enter(Phase.READING)
-                self._exchange()
 
     def _exchange(self) -> None:
         """Read a request whole, have it answered, write the answer."""
@@ -136,20 +140,16 @@ class Exchanges:
 
     def _read_head(self) -> bytes:
         """Return the request line and header fields; empty if the client is gone or too much came."""
-        head = bytearray()
-        read = 0
-        while read <= MAX_HEAD_BYTES:
-            line = self._incoming.readline(MAX_HEAD_BYTES + 1)
-            read += len(line)
-            if not line:
+        incoming = self._connection.incoming
+        while not incoming.has_head():
+            if not self._receive():
                 return b""
-            if line not in {b"\n", b"\r\n"}:
-                head += line
-            elif head:  # blank lines before a request are let pass, as RFC 9112 has it
-                return bytes(head)
-        long_line = HTTPStatus.REQUEST_URI_TOO_LONG
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if b"\n" in head else long_line)
-        return b""
+        head = incoming.take_head()
+        if head is None:
+            long_line = HTTPStatus.REQUEST_URI_TOO_LONG
+            long_fields = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(long_fields if incoming.has_line() else long_line)
+        return head or b""
 
     def _parse(self, head: bytes) -> Request | None:
         """Return the request; None if it was turned away."""
@@ -165,7 +165,7 @@ class Exchanges:
         elif len(self._headers) > MAX_FIELDS:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
-            hosts = len(self._headers.all("Host"))
+            hosts = len(self._headers.get_all("Host", []))
             self._set_keep(old=minor == b"0")
             if hosts == 1 or (minor == b"0" and not hosts):
                 return self._request(target.decode())
@@ -176,7 +176,7 @@ class Exchanges:
         """Decide whether the connection is kept: HTTP/1.0 says so, HTTP/1.1 says if not."""
         options = {
             option.strip().lower()
-            for value in self._headers.all("Connection")
+            for value in self._headers.get_all("Connection", [])
             for option in value.split(",")
         }
         self._announced = old and "keep-alive" in options
@@ -196,8 +196,8 @@ class Exchanges:
 
     def _skip_body(self) -> bool:
         """Read past the request's body, to where the next request begins; False if that is not to be."""
-        lengths = self._headers.all("Content-Length") or ["0"]
-        if self._headers.all("Transfer-Encoding"):
+        lengths = self._headers.get_all("Content-Length", ["0"])
+        if self._headers.get_all("Transfer-Encoding", []):
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
         elif len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
             self._refuse(HTTPStatus.BAD_REQUEST)
@@ -205,10 +205,27 @@ class Exchanges:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             length = int(lengths[0])
-            if length and (self._headers.get("Expect") or "").lower() == "100-continue":
+            if (
+                len(self._connection.incoming) < length
+                and (self._headers.get("Expect") or "").lower() == "100-continue"
+            ):
                 self._connection.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return len(self._incoming.read(length)) == length
+            return self._skip(length)
         return False
+
+    def _skip(self, length: int) -> bool:
+        length -= self._connection.incoming.skip(length)
+        while length:
+            if not self._receive():
+                return False
+            length -= self._connection.incoming.skip(length)
+        return True
+
+    def _receive(self) -> bool:
+        """Receive more of a request, within the deadline that began with its first wait."""
+        if self._connection.phase is not Phase.READING:
+            self._connection.enter(Phase.READING)
+        return self._connection.receive()
 
     def _ask(self, request: Request) -> Response:
         self._connection.enter(Phase.HANDLING)
@@ -220,6 +237,8 @@ class Exchanges:
 
     def _write(self, response: Response) -> None:
         self._connection.enter(Phase.WRITING)
+        self._connection.answered += 1
+        self._keep = self._keep and self._may_go_on()
         status = HTTPStatus(response.status)
         lines = [
             f"HTTP/1.1 {status.value} {status.phrase}",
@@ -227,6 +246,7 @@ class Exchanges:
             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}",
             f"Content-Type: {response.content_type}",
             f"Content-Length: {len(response.body)}",
+            _SECURITY_LINES,
             *(f"{name}: {value}" for name, value in response.headers),
         ]
         if not self._keep or self._connection.last:
@@ -234,6 +254,14 @@ class Exchanges:
         elif self._announced:
             lines.append("Connection: keep-alive")
         self._send("\r\n".join((*lines, "", "")).encode("latin-1"), response.body)
+
+    def _may_go_on(self) -> bool:
+        """Return whether another request may follow: others go before one that has come already."""
+        if not self._connection.incoming:
+            self._pipelined = 0
+            return True
+        self._pipelined += 1
+        return self._pipelined < MAX_PIPELINED and not self._connection.others_wait()
 
     def _send(self, head: bytes, body: bytes) -> None:
         sock = self._connection.socket

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from operator import itemgetter
+from typing import NamedTuple
 
+from bts_exporter.accept import Accepted, accepted
 from bts_exporter.plugin import Kind, Metric
 
 #: What the samples of a distribution are called beside it.
@@ -19,11 +22,33 @@ class Format(Enum):
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-@lru_cache(maxsize=64)  # a scraper says the same each time
+_MEDIA_TYPES = {form: form.value.partition(";")[0] for form in Format}
+#: The versions that a page is valid in, the one for clients that name none first: those of the text
+#: formats differ in names that we do not have.
+_VERSIONS = {Format.TEXT: ("0.0.4", "1.0.0"), Format.OPENMETRICS: ("1.0.0", "0.0.1")}
+#: Escapings that leave our names as they are, all of letters, digits and underscores.
+_UNCHANGED = frozenset({"allow-utf-8", "underscores", "values"})
+
+
+class _Offer(NamedTuple):
+    """A format in the version that a client accepts, with the escaping of names that it asks for."""
+
+    quality: float
+    form: Format
+    version: str
+    escaping: str = ""
+
+
 def negotiate(accept: str) -> Format:
     """Return the format that an Accept header prefers; text where it names none that we have."""
-    best = max(map(_offer, accept.split(",")), key=itemgetter(0))
-    return best[1] if best[0] > 0 else Format.TEXT
+    return _best(accept).form
+
+
+def content_type(accept: str) -> str:
+    """Return the content type of the format that an Accept header prefers."""
+    best = _best(accept)
+    escaping = f"; escaping={best.escaping}" if best.escaping and best.version == "1.0.0" else ""
+    return f"{_MEDIA_TYPES[best.form]}; version={best.version}; charset=utf-8{escaping}"
 
 
 def header(metric: Metric, form: Format, *, clash: bool = False) -> str:
@@ -56,14 +81,28 @@ def sample_names(metric: Metric) -> list[str]:
     return [metric.name, *(metric.name + part for part in _PARTS.get(metric.kind, ()))]
 
 
-def _offer(media: str) -> tuple[float, Format]:
-    kind, *pairs = (part.strip() for part in media.lower().split(";"))
-    parameters = dict(pair.partition("=")[::2] for pair in pairs)
-    try:
-        quality = float(parameters.get("q", "1"))
-    except ValueError:
-        quality = 0.0
-    if kind == "application/openmetrics-text":
-        known = parameters.get("version", "1.0.0") in {"1.0.0", "0.0.1"}
-        return (quality if known else 0.0), Format.OPENMETRICS
-    return (quality if kind in {"text/plain", "text/*", "*/*"} else 0.0), Format.TEXT
+@lru_cache(maxsize=64)  # a scraper says the same each time
+def _best(accept: str) -> _Offer:
+    offers = [offer for element in accepted(accept) for offer in _offers(element)]
+    refused = {offer.form for offer in offers if not offer.quality}
+    acceptable = [offer for offer in offers if offer.form not in refused]
+    return max(acceptable, key=itemgetter(0), default=_Offer(0.0, Format.TEXT, "0.0.4"))
+
+
+def _offers(element: Accepted) -> Iterator[_Offer]:
+    """Yield what we have of a media range."""
+    for form, media in _MEDIA_TYPES.items():
+        if element.name == media:
+            known = _VERSIONS[form]
+            version = element.parameters.get("version", known[0])
+            if version in known:
+                yield _Offer(element.quality, form, version, _escaping(element))
+        elif element.name in {"*/*", media.partition("/")[0] + "/*"} and element.quality:
+            yield _Offer(element.quality, form, _VERSIONS[form][0])
+
+
+def _escaping(element: Accepted) -> str:
+    """Return the escaping of names that we say to have; empty where the client names none."""
+    asked = element.parameters.get("escaping", "")
+    # "dots" would double the underscores of every name.
+    return asked if not asked or asked in _UNCHANGED else "underscores"

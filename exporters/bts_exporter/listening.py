@@ -10,6 +10,8 @@ from bts_exporter.errors import ServeError
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65535
+#: Connections that the kernel keeps until they are accepted; it may have a lower bound of its own.
+_BACKLOG = 1024
 
 
 def listen(address: str) -> socket.socket:
@@ -27,7 +29,7 @@ def listen(address: str) -> socket.socket:
         )
         family, _, _, _, place = min(candidates, key=lambda found: found[0] != socket.AF_INET)
         both = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server(place, family=family, dualstack_ipv6=both)
+        return socket.create_server(place, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except UnicodeError as error:  # from getaddrinfo's IDNA
         message = f"cannot listen on {address}: {host!r} is no host name"
         raise ServeError(message) from error

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Literal
+
+from bts_exporter.linewriter import LineWriter
+
+log = logging.getLogger("bts_exporter.logs")
 
 LogFormat = Literal["logfmt", "json"]
 LEVELS = ("debug", "info", "warn", "error")
@@ -40,8 +45,11 @@ class Formatter(logging.Formatter):
 
 
 def set_up(level: str, style: LogFormat) -> None:
-    """Send the log lines of `level` (one of LEVELS) and above to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the log lines of `level` (one of LEVELS) and above to standard error.
+
+    What Python would write there by itself is logged, too: it would wait for the reader.
+    """
+    handler = _handler()
     handler.setFormatter(Formatter(style))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -49,6 +57,29 @@ def set_up(level: str, style: LogFormat) -> None:
     root.setLevel(logging.WARNING)
     name = "WARNING" if level == "warn" else level.upper()
     logging.getLogger("bts_exporter").setLevel(name)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_end_of_thread
+    sys.unraisablehook = _log_ignored_error
+
+
+def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit and args.exc_value is not None:
+        name = args.thread.name if args.thread else ""
+        details = (args.exc_type, args.exc_value, args.exc_traceback)
+        log.error("thread %s ended by an error", name, exc_info=details)
+
+
+def _log_ignored_error(args: sys.UnraisableHookArgs) -> None:
+    if args.exc_value is not None:
+        details = (args.exc_type, args.exc_value, args.exc_traceback)
+        log.error("an error was ignored, as none can be raised here", exc_info=details)
+
+
+def _handler() -> logging.Handler:
+    try:
+        return LineWriter(sys.stderr.fileno())
+    except (AttributeError, OSError):  # no file, no standard error, or no poll on this platform
+        return logging.StreamHandler(sys.stderr)
 
 
 def _logfmt(fields: dict[str, object]) -> str:
@@ -57,8 +88,13 @@ def _logfmt(fields: dict[str, object]) -> str:
 
 def _quoted(value: str) -> str:
     plain = value and value.isprintable() and not set(value) & set(' "=')
-    return value if plain else json.dumps(value)
+    return value if plain else _dumped(value)
 
 
 def _json(fields: dict[str, object]) -> str:
-    return json.dumps(fields)
+    return _dumped(fields)
+
+
+def _dumped(value: object) -> str:
+    # JSON leaves one control character as it is.
+    return json.dumps(value).replace("\x7f", r"\u007f")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bts_exporter import statuspage
+from bts_exporter.accept import accepts_gzip
 from bts_exporter.errors import ConfigError, SelectionError
 from bts_exporter.exporter import Exporter, TooManyScrapes
-from bts_exporter.formats import negotiate
+from bts_exporter.formats import content_type, negotiate
+from bts_exporter.origin import is_cross_site
+from bts_exporter.printable import printable
 from bts_exporter.runner import Runner
 from bts_exporter.server import Request, Response
 
@@ -82,8 +85,9 @@ class Routes:
         return self._page(request, runners, own=False)
 
     def _page(self, request: Request, runners: Sequence[Runner], *, own: bool) -> Response:
-        form = negotiate(request.headers.get("Accept") or "")
-        packed = _accepts_gzip(request.headers.get("Accept-Encoding") or "")
+        accept = ", ".join(request.headers.get_all("Accept", []))
+        form = negotiate(accept)
+        packed = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
         patience = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
         try:
             body = self._exporter.page(
@@ -94,13 +98,17 @@ class Routes:
         headers = [("Vary", "Accept, Accept-Encoding")]
         if packed:
             headers.append(("Content-Encoding", "gzip"))
-        return Response(200, body, form.value, tuple(headers))
+        return Response(200, body, content_type(accept), tuple(headers))
 
     def _reloading(self, request: Request) -> Response:
         if self._reload is None:
             return _text(403, "reload over HTTP is off: start with --web.enable-lifecycle")
         if request.method not in {"POST", "PUT"}:
             return _not_allowed("POST, PUT")
+        if is_cross_site(request.headers):
+            return _text(
+                403, "reload was asked for by another site's page; use a program such as curl"
+            )
         try:
             self._reload()
         except ConfigError as error:
@@ -109,7 +117,7 @@ class Routes:
 
 
 def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, f"{message}\n".encode("utf-8", "replace"), headers=headers)
+    return Response(status, f"{printable(message, lines=True)}\n".encode(), headers=headers)
 
 
 def _not_allowed(allowed: str) -> Response:
@@ -125,12 +133,3 @@ def _timeout(patience: str) -> float | None:
     if not 0 < seconds < float("inf"):
         return None
     return max(seconds - _TIMEOUT_OFFSET, seconds / 2)
-
-
-def _accepts_gzip(header: str) -> bool:
-    qualities: dict[str, str] = {}
-    for coding in header.lower().split(","):
-        name, _, quality = coding.partition(";")
-        qualities[name.strip()] = quality.replace(" ", "")
-    wanted = qualities.get("gzip", qualities.get("*", "q=0"))
-    return wanted not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import bts_exporter
 from bts_exporter.exporter import Exporter
+from bts_exporter.printable import printable
 from bts_exporter.runner import Outcome, Runner
 
 _STYLE = """
@@ -84,6 +85,7 @@ def _moment(seconds: float) -> str:
 
 
 def _escape(text: str) -> str:
+    text = printable(text, lines=True)
     # The standard library's module would bring the names of all entities there are.
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(character, entity)

@@ -7,14 +7,9 @@ from http import HTTPStatus
 
 import pytest
 
-from bts_exporter import server as server_module
-from bts_exporter.exchange import (
-    MAX_BODY_BYTES,
-    MAX_HEAD_BYTES,
-    MAX_QUERY_FIELDS,
-    Request,
-    Response,
-)
+from bts_exporter import refusals as refusals_module
+from bts_exporter.exchange import MAX_BODY_BYTES, MAX_QUERY_FIELDS, Request, Response
+from bts_exporter.incoming import MAX_HEAD_BYTES
 from servers import wait_until
 from servers.listener import GET, Listener, Wire, listening, quiet
 
@@ -293,12 +288,23 @@ def test_refusal_survives_a_body_that_is_not_read(wire: Wire) -> None:
 
 def test_refused_client_may_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends all of its request before it reads meets no error on the way."""
-    monkeypatch.setattr(server_module, "LINGER_SECONDS", 3600)
+    monkeypatch.setattr(refusals_module, "LINGER_SECONDS", 3600)
     with listening() as listener, listener.wire() as wire:
         assert wire.ask(request("POST / HTTP/1.1", "Content-Length: 1000000")).status == 413
 
         wire.send(bytes(1_000_000))
         assert wire.incoming.read() == b""
+
+
+@pytest.mark.parametrize("sent", [GET, b"garbage\r\n\r\n", request("GET / HTTP/1.1", "A b")])
+def test_browsers_are_told_to_trust_nothing(sent: bytes, wire: Wire) -> None:
+    """Every answer forbids guessing its type, running anything, and showing it in another page."""
+    headers = wire.ask(sent).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
 def test_function_that_raises_is_a_500(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bts_exporter.formats import Format, negotiate
+from bts_exporter.formats import Format, content_type, negotiate
 
 #: What Prometheus sends.
 PROMETHEUS_2 = (
@@ -48,11 +48,48 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("application/openmetrics-text;q=nan,text/plain;q=0.1", Format.TEXT),
         (";;,=,q=1,,", Format.TEXT),
         ("application/openmetrics-text;charset", Format.OPENMETRICS),
+        ('application/openmetrics-text; version="1.0.0"', Format.OPENMETRICS),
+        ('application/openmetrics-text; version="1.\\0.0"', Format.OPENMETRICS),
+        ('text/plain; x="a, application/openmetrics-text"; q=0.1', Format.TEXT),
+        ('text/plain; x="unclosed, application/openmetrics-text', Format.TEXT),
+        ("application/openmetrics-text;q=0.00000,text/plain;q=0.00001", Format.TEXT),
+        ("application/openmetrics-text;q=0.0000", Format.TEXT),
+        ("application/openmetrics-text;q=1.0000,text/plain;q=0.9999", Format.OPENMETRICS),
+        ("text/plain;version=9,application/openmetrics-text;q=0.1", Format.OPENMETRICS),
+        ("text/plain;q=0,*/*", Format.OPENMETRICS),
+        ("application/*", Format.OPENMETRICS),
     ],
 )  # fmt: skip
 def test_negotiation(accept: str, expected: Format) -> None:
     """The format is the one that the client prefers, the text format where it knows none of ours."""
     assert negotiate(accept) is expected
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", TEXT),
+        (PROMETHEUS_2, OPENMETRICS),
+        (PROMETHEUS_3, f"{OPENMETRICS}; escaping=allow-utf-8"),
+        (PROMETHEUS_3_PROTOBUF, f"{OPENMETRICS}; escaping=allow-utf-8"),
+        (PROMETHEUS_3.replace("allow-utf-8", "underscores"), f"{OPENMETRICS}; escaping=underscores"),
+        (PROMETHEUS_3.replace("allow-utf-8", "dots"), f"{OPENMETRICS}; escaping=underscores"),
+        (PROMETHEUS_3.replace("allow-utf-8", '"a, b"'), f"{OPENMETRICS}; escaping=underscores"),
+        ("application/openmetrics-text;version=1.0.0;escaping=values", f"{OPENMETRICS}; escaping=values"),
+        ("application/openmetrics-text;version=0.0.1;escaping=underscores", OPENMETRICS.replace("1.0.0", "0.0.1")),
+        ("text/plain;version=1.0.0;escaping=allow-utf-8", "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"),
+        ("text/plain;version=1.0.0;q=0.2,text/plain;version=0.0.4;q=0.3", TEXT),
+        ("text/plain;escaping=allow-utf-8", TEXT),
+        ("application/json", TEXT),
+    ],
+)  # fmt: skip
+def test_content_type(accept: str, expected: str) -> None:
+    """The answer's type has the version and the escaping that were asked for, where both exist."""
+    assert content_type(accept) == expected
 
 
 @given(st.text())

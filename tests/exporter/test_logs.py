@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +16,12 @@ from bts_exporter.logs import Formatter, LogFormat, set_up
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Undo what `set_up` does to the process."""
+    hooks = threading.excepthook, sys.unraisablehook
     root, own = logging.getLogger(), logging.getLogger("bts_exporter")
     before = root.handlers[:], root.level, own.level
     yield
+    logging.captureWarnings(capture=False)
+    threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:], root.level, own.level = before
     root.setLevel(before[1])
     own.setLevel(before[2])
@@ -159,3 +165,32 @@ def test_set_up_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
 def test_names_of_levels() -> None:
     """The flag takes these."""
     assert logs.LEVELS == ("debug", "info", "warn", "error")
+
+
+def test_what_python_writes_by_itself_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    """The end of a thread, an error in a destructor and a warning are log lines as any other."""
+
+    class Broken:
+        def __del__(self) -> None:
+            message = "in a destructor"
+            raise ValueError(message)
+
+    def fail() -> None:
+        message = "in a thread"
+        raise ValueError(message)
+
+    set_up("info", "logfmt")
+    thread = threading.Thread(target=fail, name="worker")
+    thread.start()
+    thread.join()
+    Broken()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("in the code", stacklevel=1)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("ts=") for line in lines)
+    assert "in a thread" in lines[0]
+    assert "in a destructor" in lines[1]
+    assert "in the code" in lines[2]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import itertools
 import logging
 import os
 import resource
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from bts_exporter import descriptors
+from bts_exporter import refusals as refusals_module
 from bts_exporter import server as server_module
 from bts_exporter.connections import Phase
-from bts_exporter.server import Server, listen
+from bts_exporter.exchange import MAX_PIPELINED
+from bts_exporter.server import Request, Response, Server, listen
 from servers import free_port, wait_until
 from servers.listener import GET, Gate, Listener, hello, listening, quiet
 
@@ -123,7 +127,7 @@ def test_clients_that_send_no_request_keep_nobody_out(sent: bytes) -> None:
 
 def test_silent_clients_do_not_fill_the_server() -> None:
     """More clients that send nothing than there are places still leave one for a client that asks."""
-    with listening(header_seconds=3600, max_connections=4) as listener, ExitStack() as stack:
+    with listening(header_seconds=3600, max_waiting=4) as listener, ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(listener.wire())
         wait_until(lambda: listener.traffic.accepted == 20, "all are accepted")
@@ -143,8 +147,9 @@ def test_idle_connection_makes_room() -> None:
     assert listener.traffic.cut == {"header_timeout": 0, "write_timeout": 0}
 
 
-def test_busy_server_refuses(gate: Gate) -> None:
+def test_busy_server_refuses(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """When every place is taken by a request under way, a client is told to come again later."""
+    monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     with listening(gate, max_connections=2) as listener, ExitStack() as stack:
         busy = [stack.enter_context(listener.wire()) for _ in range(2)]
         for wire in busy:
@@ -161,12 +166,15 @@ def test_busy_server_refuses(gate: Gate) -> None:
 
     assert (refusal.status, refusal.headers["Retry-After"]) == (503, "1")
     assert refusal.body == b"all connections are in use\n"
+    assert refusal.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in refusal.headers["Content-Security-Policy"]
     assert gate.asked == 3
     assert listener.traffic.refused["connections"] == 1
 
 
 def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused clients that do not go are closed: the longest refused first, the last by the clock."""
+    monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     monkeypatch.setattr(server_module, "MAX_REFUSED", 2)
     bounds = {"header_seconds": 3600, "idle_seconds": 3600, "write_seconds": 3600}
     with listening(gate, max_connections=1, **bounds) as listener, ExitStack() as stack:
@@ -174,24 +182,27 @@ def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.M
         busy.send(GET)
         assert gate.inside.acquire(timeout=20)
         stayers = [stack.enter_context(listener.wire()) for _ in range(5)]
+        for wire in stayers:
+            wire.send(GET)
         assert [wire.answer().status for wire in stayers] == [503] * 5
 
-        assert len(listener.server._refused) <= 2
-        wait_until(lambda: not listener.server._refused, "nobody lingers")
+        assert len(listener.server._refusals) <= 2
+        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
         gate.open.set()
         assert busy.answer().status == 200
 
 
 def test_refused_client_that_goes_is_forgotten(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused client holds a file descriptor no longer than it wants to."""
-    monkeypatch.setattr(server_module, "LINGER_SECONDS", 3600)
+    monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
+    monkeypatch.setattr(refusals_module, "LINGER_SECONDS", 3600)
     with listening(gate, max_connections=1) as listener, listener.wire() as busy:
         busy.send(GET)
         assert gate.inside.acquire(timeout=20)
         with listener.wire() as wire:
             assert wire.ask().status == 503
             assert wire.incoming.read() == b""  # an end, not a reset
-        wait_until(lambda: not listener.server._refused, "nobody lingers")
+        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
 
 
 @pytest.mark.usefixtures("quiet")
@@ -200,22 +211,100 @@ def test_refused_client_that_is_gone() -> None:
     with listening() as listener:
         ours, client = socket.socketpair()
         client.close()
-        listener.server._refuse(ours, "connections")
+        refusals = listener.server._refusals
+        refusals.add(ours)
         assert ours.fileno() == -1
 
         # Two events of one turn: another client takes the place of one that has just gone.
-        listener.server._discard(ours)
+        refusals.discard(ours)
 
 
-def test_half_sent_request_keeps_its_place() -> None:
-    """Who has begun to send is not given up for others before its deadline."""
-    with listening(max_connections=1, header_seconds=3600) as listener, listener.wire() as half:
+def test_request_waits_for_a_thread(gate: Gate) -> None:
+    """A request that comes while every place is taken is answered as soon as one is free."""
+    with (
+        listening(gate, max_connections=1) as listener,
+        listener.wire() as first,
+        listener.wire() as second,
+    ):
+        first.send(GET)
+        assert gate.inside.acquire(timeout=20)
+        second.send(GET)
+        wait_until(lambda: listener.server._queue, "the second request waits")
+        gate.open.set()
+
+        assert [wire.answer().status for wire in (first, second)] == [200, 200]
+
+
+def test_half_sent_request_gives_way() -> None:
+    """A client that does not finish its request loses its place when others wait."""
+    with listening(max_waiting=1, header_seconds=3600) as listener, listener.wire() as half:
         half.send(HALF)
         listener.wait_for(Phase.READING)
         with listener.wire() as wire:
-            assert wire.ask().status == 503
-        half.send(b"st\r\n\r\n")
-        assert half.answer().status == 200
+            assert wire.ask().status == 200
+        assert half.ended()
+        assert listener.traffic.cut["header_timeout"] == 1
+
+
+def test_reader_that_takes_nothing_gives_way() -> None:
+    """A client that does not take its answer loses its place when others wait."""
+
+    def answer(request: Request) -> Response:
+        return Response(200, bytes(64_000_000) if request.path == "/large" else b"hello\n")
+
+    with listening(answer, max_connections=1) as listener, listener.wire() as greedy:
+        greedy.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+        listener.wait_for(Phase.WRITING)
+        with listener.wire() as wire:
+            assert wire.ask().body == b"hello\n"
+        wait_until(lambda: listener.traffic.cut["write_timeout"] == 1, "it is counted as cut")
+
+
+def test_pipelining_ends_when_others_wait(gate: Gate) -> None:
+    """A client that has sent further requests already gives its place to others after an answer."""
+    with (
+        listening(gate, max_connections=1) as listener,
+        listener.wire() as greedy,
+        listener.wire() as modest,
+    ):
+        greedy.send(GET * 5)
+        assert gate.inside.acquire(timeout=20)
+        modest.send(GET)
+        wait_until(lambda: listener.server._queue, "the other request waits")
+        gate.open.set()
+
+        assert greedy.answer().headers["Connection"] == "close"
+        assert greedy.ended()
+        assert modest.answer().status == 200
+
+
+def test_pipelining_is_bounded() -> None:
+    """A connection ends after a number of requests that were sent without waiting for answers."""
+    with listening() as listener, listener.wire() as wire:
+        wire.send(GET * (MAX_PIPELINED + 50))
+        answers = [wire.answer() for _ in range(MAX_PIPELINED)]
+
+        assert answers[-2].headers["Connection"] is None
+        assert answers[-1].headers["Connection"] == "close"
+        assert wire.ended()
+
+
+def test_pipelined_answers_that_nobody_takes_are_not_made() -> None:
+    """The next request of a client is not begun before its last answer is on its way."""
+    count = itertools.count(1)
+    asked = []
+
+    def answer(_: Request) -> Response:
+        asked.append(next(count))
+        return Response(200, bytes(1_000_000))
+
+    with listening(answer, header_seconds=3600) as listener, listener.wire() as greedy:
+        greedy.send(GET * 50)
+        listener.wait_for(Phase.WRITING)
+        with listener.wire() as wire:
+            assert wire.ask().status == 200
+
+        assert len(asked) < 20
 
 
 def test_connections_are_set_up() -> None:
@@ -268,6 +357,7 @@ def test_no_file_descriptor_to_be_had(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a file descriptor the server says so once, tries again in a while, and then serves."""
+    monkeypatch.setattr(descriptors, "_RESERVED", 0)
     with listening() as listener, socket.socket() as client:
         client.settimeout(20)
         refused = listener.traffic.refused
@@ -281,8 +371,20 @@ def test_no_file_descriptor_to_be_had(
     assert "Too many open files; raise the limit of open files" in record.message
 
 
+def test_some_file_descriptors_are_kept_for_the_listener() -> None:
+    """Clients are served one after another though the rest of the process has taken every descriptor."""
+    clients = [socket.socket() for _ in range(20)]
+    with listening() as listener, ExitStack() as stack, no_file_descriptor_left():
+        for client in clients:
+            stack.enter_context(client).settimeout(20)
+            client.connect(listener.places[0])
+            client.sendall(GET)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_no_file_descriptor_is_no_reason_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed accept the server pauses, though the client that waits is still to be accepted."""
+    monkeypatch.setattr(descriptors, "_RESERVED", 0)
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE_SECONDS", 3600)
     with listening() as listener, socket.socket() as client:
         with no_file_descriptor_left():

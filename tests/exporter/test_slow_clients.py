@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from bts_exporter import server as server_module
 from bts_exporter.server import Request, Response
 from servers import need, wait_until
 from servers.listener import GET, Gate, Listener, Wire, listening, quiet
@@ -222,9 +223,10 @@ def test_failed_handshake_is_counted(tls: tuple[ssl.SSLContext, ssl.SSLContext])
 
 
 def test_busy_tls_server_refuses_without_a_word(
-    gate: Gate, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    gate: Gate, tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal in plain text is nothing that a TLS client can read."""
+    monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     ours, theirs = tls
     with (
         listening(gate, wrap=wrapping(ours), max_connections=1) as listener,
@@ -233,5 +235,6 @@ def test_busy_tls_server_refuses_without_a_word(
         busy.send(GET)
         assert gate.inside.acquire(timeout=20)
         with listener.wire() as refused:
+            refused.send(b"\x16\x03\x01")
             assert refused.ended()
     assert listener.traffic.refused["connections"] == 1

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from html import unescape
 from html.parser import HTMLParser
 
 import bts_exporter
-from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter import NothingToRead, Scrape, TargetError, statuspage
+from bts_exporter.exchange import SECURITY_FIELDS
 from bts_exporter.exporter import Exporter
 from bts_exporter.formats import Format
 from bts_exporter.statuspage import render
@@ -149,3 +152,10 @@ def test_reload_that_failed() -> None:
 
     assert "The last reload failed:" in page
     assert "c.yaml:3: &lt;key&gt;: unknown" in page
+
+
+def test_style_is_the_one_that_browsers_may_use() -> None:
+    """The policy that goes with every answer names the hash of this page's style, and allows no other."""
+    digest = hashlib.sha256(statuspage._STYLE.encode()).digest()
+
+    assert f"style-src 'sha256-{base64.b64encode(digest).decode()}'" in SECURITY_FIELDS

@@ -1,0 +1,20 @@
+"""Texts that others wrote, for a terminal or a page: nothing in them moves the cursor or hides."""
+
+from __future__ import annotations
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Return `text` with every character that cannot be seen as an escape such as \x1b.
+
+    `lines` keeps line ends and tabs.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(_shown(character, kept) for character in text)
+
+
+def _shown(character: str, kept: str) -> str:
+    if character.isprintable() or character in kept:
+        return character
+    return character.encode("unicode_escape").decode()
