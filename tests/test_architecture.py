@@ -48,6 +48,7 @@ CATCH_ALL = {
     "exporter": "passed on to every scrape that waits for the same page",
     "exchange": "a defect of ours becomes status 500",
     "server": "a defect of ours ends one connection",
+    "lanes": "the thread that collections run in outlives what they raise",
     "service": "a reload runs plug-ins' code, and none may end the process",
 }
 

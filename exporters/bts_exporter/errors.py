@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from typing import Literal, NamedTuple, get_args
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, get_args
 
 #: Why a collection failed, as the value of the `reason` label: bounded, so that no error text becomes a label.
 Reason = Literal[
@@ -95,15 +99,66 @@ def text_of(error: BaseException) -> str:
 
 def reason_of(error: BaseException) -> Reason:
     """Return the bounded reason of `error`, from it or from what caused it."""
+    for link in _chain(error):
+        reason = _reason_of_one(link)
+        if reason is not None:
+            return reason
+    return "os" if isinstance(error, OSError) else "internal"
+
+
+def one_line(message: str) -> str:
+    """Return `message` without line ends, and without what nobody reads to its end."""
+    return " ".join(message.split())[:500]
+
+
+def place_of(error: BaseException) -> str:
+    """Return where in a plug-in's code `error` was raised, as ` (file:line)`: what its author asks first."""
+    trace: TracebackType | None = _slot(error, "__traceback__")
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def forget_frames(error: BaseException) -> None:
+    """Empty the frames that `error`, and what caused it, was raised in, and detach it from them.
+
+    A frame keeps the data of the code that raised, and something may keep the error: the collector,
+    or a cycle that is collected much later.
+    """
+    todo, seen = [error], set()
+    while todo:
+        for link in _chain(todo.pop()):
+            if id(link) not in seen:
+                seen.add(id(link))
+                traceback.clear_frames(_slot(link, "__traceback__"))
+                BaseException.with_traceback(link, None)
+                todo += _others(link)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what it was raised from or while handling, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        reason = _reason_of_one(link)
-        if reason is not None:
-            return reason
-        link = link.__cause__ or link.__context__
-    return "os" if isinstance(error, OSError) else "internal"
+        yield link
+        cause = _slot(link, "__cause__")
+        link = cause if cause is not None else _slot(link, "__context__")
+
+
+def _others(error: BaseException) -> list[BaseException]:
+    """Return the errors behind `error` that are not in its chain."""
+    found = [] if _slot(error, "__context__") is None else [_slot(error, "__context__")]
+    if isinstance(error, BaseExceptionGroup):
+        found += error.exceptions
+    return found
+
+
+def _slot(error: BaseException, name: str) -> Any:
+    # Of the base class: a plug-in's class may define a property of this name.
+    return vars(BaseException)[name].__get__(error)
 
 
 def _reason_of_one(error: BaseException) -> Reason | None:

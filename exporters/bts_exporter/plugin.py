@@ -170,6 +170,11 @@ class Scrape:
         """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
         return max(self.deadline - monotonic(), 0.001)
 
+    @property
+    def emitted(self) -> bool:
+        """Return whether there was any sample, also if it was left out."""
+        return bool(self.samples or self._unwanted or self.dropped or self.rejected)
+
     def emit(self, metric: Metric, value: float, *labels: str) -> None:
         """Add one sample; a wrong one is left out and makes the collection a failure.
 

@@ -13,6 +13,8 @@ from bts_exporter.server import Request, Response
 
 #: Seconds kept back from Prometheus' patience for sending the answer.
 _TIMEOUT_OFFSET = 0.5
+#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+_SHORTEST = 0.5
 
 
 class Routes:
@@ -55,6 +57,8 @@ class Routes:
         return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
     def _healthy(self, _: Request) -> Response:
+        if problem := self._exporter.stalled():
+            return _text(503, f"bts-exporter is not healthy: {problem}")
         return _text(200, "bts-exporter is healthy.")
 
     def _readiness(self, _: Request) -> Response:
@@ -124,7 +128,7 @@ def _timeout(patience: str) -> float | None:
         return None
     if not 0 < seconds < float("inf"):
         return None
-    return max(seconds - _TIMEOUT_OFFSET, seconds / 2)
+    return max(seconds - _TIMEOUT_OFFSET, _SHORTEST)
 
 
 def _accepts_gzip(header: str) -> bool:
