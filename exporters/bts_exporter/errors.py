@@ -92,7 +92,7 @@ class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names
 def text_of(error: BaseException) -> str:
     """Return what `error` says, whatever the code of its own class does."""
     try:
-        return str(error)
+        return "".join([str(error)])  # a copy, should it be of a class of its own
     except BaseException:  # noqa: BLE001  # a plug-in's class
         return "an error without words"
 
@@ -151,14 +151,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _others(error: BaseException) -> list[BaseException]:
     """Return the errors behind `error` that are not in its chain."""
     found = [] if _slot(error, "__context__") is None else [_slot(error, "__context__")]
-    if isinstance(error, BaseExceptionGroup):
-        found += error.exceptions
+    if issubclass(type(error), BaseExceptionGroup):  # what its own code says of its class may raise
+        found += _slot(error, "exceptions", BaseExceptionGroup)
     return found
 
 
-def _slot(error: BaseException, name: str) -> Any:
+def _slot(error: BaseException, name: str, owner: type[BaseException] = BaseException) -> Any:
     # Of the base class: a plug-in's class may define a property of this name.
-    return vars(BaseException)[name].__get__(error)
+    return vars(owner)[name].__get__(error)
 
 
 def _reason_of_one(error: BaseException) -> Reason | None:

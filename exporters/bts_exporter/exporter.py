@@ -24,6 +24,8 @@ from bts_exporter.server import Traffic
 _SAME_PATIENCE = 1.0
 #: The same as a share of its own patience, where that is short.
 _SAME_SHARE = 0.1
+#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+_SHORTEST = 0.5
 #: A page that is not ready so long after its deadline never will be, in seconds.
 _OVERDUE = 10.0
 #: How long the thread that collectors share has to come to a job that does nothing, in seconds.
@@ -88,17 +90,23 @@ class Exporter:
     ) -> bytes:
         """Return what `runners` have to show, as `form`, gzipped if `packed`.
 
-        `timeout` is the longest that the caller can wait, in seconds; `own` says whether the
-        process's and the server's metrics belong on the page. TooManyScrapes at the bound.
+        `timeout` is the longest that the caller can wait, in seconds, raised to half a second; `own`
+        says whether the process's and the server's metrics belong on the page. TooManyScrapes at the
+        bound.
         """
         longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
+        # One that is raised is not what collections are measured by: they have all the time there is.
+        granted = longest if longest >= _SHORTEST else self.scrape_timeout
+        longest = min(max(longest, _SHORTEST), granted)
         deadline = time.monotonic() + longest
         key = (tuple(runners), form, packed, own)
         flight, first = self._board(key, deadline, min(_SAME_PATIENCE, longest * _SAME_SHARE))
         if not first:
             return flight.page.result()
         try:
-            flight.page.set_result(self._make(runners, form, longest, packed=packed, own=own))
+            flight.page.set_result(
+                self._make(runners, form, (longest, granted), packed=packed, own=own)
+            )
         except BaseException as error:
             # Theirs has no frames: those hold all samples of the scrape.
             flight.page.set_exception(_detached(error))
@@ -146,9 +154,15 @@ class Exporter:
             return flight, True
 
     def _make(
-        self, runners: Sequence[Runner], form: Format, timeout: float, *, packed: bool, own: bool
+        self,
+        runners: Sequence[Runner],
+        form: Format,
+        timeouts: tuple[float, float],
+        *,
+        packed: bool,
+        own: bool,
     ) -> bytes:
-        snapshots = self.collectors.collect(runners, timeout)
+        snapshots = self.collectors.collect(runners, *timeouts)
         self.remember(snapshots)
         try:
             return self._render(snapshots, form, packed=packed, own=own)

@@ -11,6 +11,8 @@ from bts_exporter.plugin import Key, Kind, Metric, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
+#: What stands for a label's value besides texts.
+_PRINTABLE = {int, float, bool, type(None)}
 #: Texts that a sample consists of: a line's end and its name, with the header in between where it is
 #: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
 _TEXTS = 3
@@ -182,6 +184,10 @@ def _text(value: float) -> str:
 
 
 def _label_value(value: object) -> str:
+    # What a plug-in's own class makes of itself may take for ever, and all scrapes wait for the page.
+    if not isinstance(value, str) and type(value) not in _PRINTABLE:
+        msg = f"the value of a label is a {type(value).__name__}, not a text"
+        raise TypeError(msg)
     # Lone surrogates are how Python holds the invalid UTF-8 of file names; no page may hold them.
     # Spelled out they stay distinct, as two names with one replacement character would not.
     text = str(value).encode("utf-8", "backslashreplace").decode()

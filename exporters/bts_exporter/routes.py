@@ -13,8 +13,6 @@ from bts_exporter.server import Request, Response
 
 #: Seconds kept back from Prometheus' patience for sending the answer.
 _TIMEOUT_OFFSET = 0.5
-#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
-_SHORTEST = 0.5
 
 
 class Routes:
@@ -128,7 +126,7 @@ def _timeout(patience: str) -> float | None:
         return None
     if not 0 < seconds < float("inf"):
         return None
-    return max(seconds - _TIMEOUT_OFFSET, _SHORTEST)
+    return max(seconds - _TIMEOUT_OFFSET, seconds / 2)
 
 
 def _accepts_gzip(header: str) -> bool:

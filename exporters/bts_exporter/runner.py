@@ -142,8 +142,7 @@ class Run:
 
     def extend(self, deadline: float) -> None:
         """Give the collection until `deadline`, for the sake of a scrape with more patience."""
-        # In all no more time than one of its own would have: otherwise scrapers that overlap
-        # would wait for one that hangs, again and again.
+        # No more time in all than its own would have: or scrapes that overlap never give one up.
         patience = deadline - time.monotonic()
         self.postpone(min(deadline, self.began + patience))
 
@@ -163,9 +162,8 @@ class Run:
             self.expired = True
             self.scrape.closed = True
             self.duration = time.monotonic() - self.began
-            # One that waits in the lane that others share has not failed: it had no turn.
-            to_blame = self.executing or self.runner.own_lane
-        if to_blame:
+        # One that waits in the lane that others share has not failed: it had no turn.
+        if self.executing or self.runner.own_lane:
             self.runner.note(self, self._late())
 
     @property
@@ -262,9 +260,8 @@ class Runner:
     ) -> Run:
         """Start a collection, or join the one under way; one that is late is never started twice.
 
-        One in a thread that others share is appended to `shared` instead, for `start_together`.
-        One in the way that was given up by a scrape with less patience is returned, so that its end
-        can be waited for; not if it is asked `again`.
+        One in a thread that others share is appended to `shared` instead, for `submit_runs`. One in the
+        way that a scrape with less patience gave up is returned, to be waited for; not if asked `again`.
         """
         self._repair()
         patience = self.own_deadline(deadline) - time.monotonic()
@@ -285,7 +282,7 @@ class Runner:
             late = time.monotonic() - under_way.began
             return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
         if shared is None or self.own_lane:
-            start_together([run])
+            submit_runs(self.lane, [run])
         else:
             shared.append(run)
         return run
@@ -317,6 +314,8 @@ class Runner:
 
     def start(self) -> None:
         """Let the collector begin what it does between scrapes; never raises."""
+        if type(self.collector).start is Collector.start:
+            return
         try:
             self.lane.submit(self._start)
         except RuntimeError as error:
@@ -329,16 +328,25 @@ class Runner:
         A collection under way has `patience` seconds to end before that. Returns the thread that
         does it, for who wants to wait for a while.
         """
-        # In a thread of its own: the lane's may be the one that hangs.
         last = Lane(f"bts-stop-{self.identity}")
-        try:
-            last.submit(partial(self._stop, patience))
-        except RuntimeError as error:
-            self._complain("stop", error)
+        if type(self.collector).stop is not Collector.stop:
+            self._submit_stop(last, patience)
         last.stop()
         if self.own_lane:
             self.lane.stop()
         return last
+
+    def _submit_stop(self, last: Lane, patience: float) -> None:
+        job = partial(self._stop, patience)
+        try:
+            try:
+                last.submit(job)
+            except RuntimeError:
+                if not self.own_lane:
+                    raise
+                self.lane.submit(job)  # which may be the one that hangs
+        except RuntimeError as error:
+            self._complain("stop", error)
 
     def _start(self) -> None:
         try:
@@ -374,7 +382,7 @@ class Runner:
                 return self.verdict(scrape)
             return Outcome(supported=False, absent=True, message=one_line(text_of(error)))
         except BaseException:  # noqa: BLE001  # the error's own code may raise
-            message = "an error that cannot be examined: its own code raises"
+            message = f"{type(error).__name__}: its own code raises"
             return Outcome(success=False, reason="internal", message=message)
         finally:
             forget_frames(error)
@@ -458,17 +466,13 @@ class Runner:
             log.error("samples left out: %s: %s", message, cure, extra={"collector": self.identity})
 
 
-def start_together(runs: Sequence[Run]) -> None:
-    """Have collections executed, those of one thread handed over together: it is woken up once."""
-    lanes: dict[Lane | SharedLane, list[Run]] = {}
-    for run in runs:
-        lanes.setdefault(run.runner.lane, []).append(run)
-    for lane, several in lanes.items():
-        try:
-            lane.submit_all(several)
-        except RuntimeError as error:
-            for run in several:
-                run.fail("os", f"no thread to collect in: {error}")
+def submit_runs(lane: Lane | SharedLane, runs: Sequence[Run]) -> None:
+    """Have collections executed, handed over together so that their thread is woken up once."""
+    try:
+        lane.submit_all(runs)
+    except RuntimeError as error:
+        for run in runs:
+            run.fail("os", f"no thread to collect in: {error}")
 
 
 def _log_change(identity: str, before: Outcome | None, now: Outcome) -> None:

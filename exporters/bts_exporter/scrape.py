@@ -12,7 +12,7 @@ from bts_exporter.config import Common
 from bts_exporter.errors import SelectionError
 from bts_exporter.lanes import SharedLane
 from bts_exporter.plugin import Collector
-from bts_exporter.runner import Run, Runner, Snapshot, start_together
+from bts_exporter.runner import Run, Runner, Snapshot, submit_runs
 
 log = logging.getLogger("bts_exporter.scrape")
 
@@ -62,6 +62,9 @@ class CollectorSet:
         """Begin empty, with the shared thread of the set that this one is to replace."""
         self.runners: list[Runner] = []
         self._local: SharedLane = before._local if before else SharedLane("bts-local")  # noqa: SLF001  # of this class
+        #: Collections that the others were moved away from.
+        self._parted: list[Run] = before._parted if before else []  # noqa: SLF001  # as above
+        self._parting = threading.Lock()
 
     def add(self, collector: Collector, kind: str, common: Common) -> Runner:
         """Take a collector in; it is idle until `start`."""
@@ -107,14 +110,23 @@ class CollectorSet:
             raise SelectionError(msg)
         return found
 
-    def collect(self, runners: Sequence[Runner], timeout: float) -> list[Snapshot]:
-        """Return what each of `runners` has to show within `timeout` seconds."""
+    def collect(
+        self, runners: Sequence[Runner], timeout: float, granted: float | None = None
+    ) -> list[Snapshot]:
+        """Return what each of `runners` has to show within `timeout` seconds.
+
+        A collection is late after `granted` seconds, where this is longer; until then it goes on.
+        """
         patience = _Patience(timeout)
+        deadline = patience.deadline + max((granted or 0) - timeout, 0)
+        if self._parted:
+            self._take_back()
         # Those that wait for somebody first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.collector.local)
         shared: list[Run] = []
-        runs = {runner: runner.begin(patience.deadline, shared) for runner in order}
-        start_together(shared)
+        runs = {runner: runner.begin(deadline, shared) for runner in order}
+        if shared:
+            submit_runs(self._local, shared)
         locals_ = [run for run in runs.values() if not run.runner.own_lane]
         self._wait_for_shared(locals_, patience)
         _wait_for(list(runs.values()), patience)
@@ -165,11 +177,28 @@ class CollectorSet:
             return
         stuck = job.runner
         stuck.lane, stuck.own_lane = lane, True
+        with self._parting:
+            self._parted.append(job)
         if stuck not in self.runners:  # taken away by a reload: it will not be collected again
             lane.stop()
-        log.warning(
-            "blocks the others: gets a thread of its own", extra={"collector": stuck.identity}
-        )
+
+    def _take_back(self) -> None:
+        """Have those share the thread again that blocked it no longer than they may.
+
+        A hurried scrape waits less long for them, and on a machine without CPU everything is slow.
+        """
+        with self._parting:
+            for run in list(self._parted):
+                runner = run.runner
+                lasted = (run.ended_at if run.ended else time.monotonic()) - run.began
+                if lasted >= _HOLD_UP:
+                    self._parted.remove(run)
+                    who = {"collector": runner.identity}
+                    log.warning("blocks the others: gets a thread of its own", extra=who)
+                elif run.ended:
+                    self._parted.remove(run)
+                    runner.lane.stop()
+                    runner.lane, runner.own_lane = self._local, False
 
 
 def _wait_for(runs: Sequence[Run], patience: _Patience) -> None:
@@ -192,11 +221,13 @@ def _ask_again(runs: dict[Runner, Run], patience: _Patience) -> None:
     """Have those collected once more that had too little time only for another scrape."""
     seconds = patience.seconds
     hurried = [runner for runner, run in runs.items() if runner.was_hurried(run, seconds)]
-    if not hurried or patience.left < _WORTHWHILE:
-        return
-    for runner in hurried:
+    again: list[Run] = []
+    for runner in sorted(hurried, key=lambda runner: not runs[runner].ended):
         run = runs[runner]
-        run.ends_by(min(patience.deadline, run.began + min(patience.seconds, _LONGEST)))
-        run.granted = patience.seconds  # nobody with as much patience has to wait for it again
-        runs[runner] = runner.begin(patience.deadline, again=True)
-    _wait_for([runs[runner] for runner in hurried], patience)
+        end = min(patience.deadline - _WORTHWHILE, run.began + min(seconds, _LONGEST))
+        run.ends_by(end)
+        run.granted = seconds  # nobody with as much patience has to wait for it again
+        if patience.left >= _WORTHWHILE:
+            runs[runner] = runner.begin(patience.deadline, again=True)
+            again.append(runs[runner])
+    _wait_for(again, patience)

@@ -242,19 +242,24 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stop_without_a_thread_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That a collector could not be told to stop is said, and harms nobody."""
+    """A collector is told to stop in its own thread if there is no other, and if there is none that is logged."""
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    with runner_of(Stub()) as runner:
-        collect(runner)
-        with monkeypatch.context() as patched:
-            patched.setattr(threading.Thread, "start", start)
+    stopped: list[str] = []
+    pushed = Pushed(stop=lambda: stopped.append(threading.current_thread().name))
+    runners = [Runner(pushed, kind, Common(), None) for kind in ("used", "unused")]
+    collect(runners[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for runner in runners:
             runner.stop()
+    runners[0].lane.wait(60)
 
-    assert ("ERROR", "stop failed: RuntimeError: can't start new thread") in lines(caplog)
+    assert stopped == ["bts-used"]
+    assert lines(caplog) == [("ERROR", "stop failed: RuntimeError: can't start new thread")]
 
 
 def test_start_comes_before_the_first_collection() -> None:
