@@ -229,7 +229,7 @@ class Scrape:
         if bound != float("inf"):
             rows.append((("_bucket", *labels, "+Inf"), count))
         rows += ((("_sum", *labels), total), (("_count", *labels), count))
-        self._put_all(metric, rows)
+        self.put_all(metric, rows)
 
     def emit_summary(
         self,
@@ -249,13 +249,18 @@ class Scrape:
         if total is not None:
             rows.append((("_sum", *labels), total))
         rows.append((("_count", *labels), count))
-        self._put_all(metric, rows)
+        self.put_all(metric, rows)
 
-    def _put_all(self, metric: Metric, rows: Iterable[tuple[Key, float]]) -> None:
+    def put_all(self, metric: Metric, rows: Sequence[tuple[Key, float]]) -> None:
+        """Add the samples of one distribution; beyond `max_series` none of them, since a part is none."""
+        if len(rows) > self._room and not self.closed:
+            if not self._chooses or self._wants(metric):
+                self.dropped += len(rows)
+            return
         samples = self.samples.get(metric, _NO_SAMPLES)
         for key, value in rows:
             usual = type(value) is int or type(value) is float
-            if samples and usual and self._room > 0 and key not in samples and not self.closed:
+            if samples and usual and key not in samples and not self.closed:
                 self._room -= 1
                 samples[key] = value
             else:  # the first one, or there is something wrong with it
