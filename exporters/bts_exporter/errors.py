@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
@@ -30,6 +30,8 @@ Reason = Literal[
     "unreachable",  # no route, or the connection broke
     "unusable",  # the collector's code or settings cannot be used: it could not be made
 ]
+#: Code of generators and coroutines: inspect's CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
+_SUSPENDABLE = 0x20 | 0x80 | 0x200
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -132,9 +134,19 @@ def forget_frames(error: BaseException) -> None:
         for link in _chain(todo.pop()):
             if id(link) not in seen:
                 seen.add(id(link))
-                traceback.clear_frames(_slot(link, "__traceback__"))
+                _clear_frames(_slot(link, "__traceback__"))
                 BaseException.with_traceback(link, None)
                 todo += _others(link)
+
+
+def _clear_frames(trace: TracebackType | None) -> None:
+    while trace is not None:
+        frame = trace.tb_frame
+        # To clear a generator's frame is to close it, and it may still be in use.
+        if not frame.f_code.co_flags & _SUSPENDABLE:
+            with suppress(RuntimeError):  # it is being executed
+                frame.clear()
+        trace = trace.tb_next
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,22 @@ def test_error_with_a_circle_of_causes() -> None:
     forget_frames(second)
 
     assert (first.__traceback__, second.__traceback__) == (None, None)
+
+
+def test_generator_that_raised_an_error_goes_on() -> None:
+    """A generator that caught the error, and is still in use, is left as it is."""
+
+    def numbers() -> Iterator[BaseException | int]:
+        try:
+            int("no number")
+        except ValueError as error:
+            yield error
+        yield 2
+
+    generator = numbers()
+    error = next(generator)
+    assert isinstance(error, ValueError)
+
+    forget_frames(error)
+
+    assert list(generator) == [2]
