@@ -219,7 +219,7 @@ def test_service_is_ready_when_it_is_started(service: Machine) -> None:
 
 @pytest.mark.live
 def test_limits_are_in_force(service: Machine) -> None:
-    """systemd knows the limits of the unit, and the process has them."""
+    """Systemd knows the limits of the unit, and the process has them."""
     pid = service.property("MainPID")
     limits = service.run(f"grep 'open files' /proc/{pid}/limits").split()
 
