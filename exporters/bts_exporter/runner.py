@@ -39,6 +39,8 @@ _ABSENT_SECONDS = 60.0
 #: What a collector has at most, between the end of its I/O and the scrape's, in seconds.
 _RESERVE = 0.25
 
+#: How much longer a collection has, once, that no scrape gave up when it was late, in seconds.
+_RESPITE = 0.4
 #: Two scrapes differ in patience only if it is by more than this, in seconds.
 _SAME_PATIENCE = 0.1
 
@@ -97,6 +99,7 @@ class Run:
         self.outcome: Outcome | None = None
         self.expired = False
         self.executing = False
+        self._had_respite = False
         #: Whether the collection's thread is through with it.
         self.ended = False
         self._lock = threading.Lock()
@@ -125,8 +128,8 @@ class Run:
 
     def wait(self, deadline: float) -> None:
         """Wait until the collection has ended, at most until `deadline`; give it up at its own."""
-        self.ends_by(min(deadline, self.deadline))
-        self.expire_at(deadline)
+        if not self.ends_by(min(deadline, self.deadline)) and deadline >= self.deadline:
+            self.expire()
 
     def ends_by(self, moment: float) -> bool:
         """Return whether the collection has ended by `moment`, as soon as it has."""
@@ -135,16 +138,18 @@ class Run:
             self._under_way.release()  # for the next one who waits
         return self.ended
 
-    def expire_at(self, deadline: float) -> None:
-        """Give the collection up if a scrape that ends at `deadline` is the last to wait for it."""
-        if not self.ended and deadline >= self.deadline:
-            self.expire()
-
     def extend(self, deadline: float) -> None:
         """Give the collection until `deadline`, for the sake of a scrape with more patience."""
-        # No more time in all than its own would have: or scrapes that overlap never give one up.
-        patience = deadline - time.monotonic()
-        self.postpone(min(deadline, self.began + patience))
+        now = time.monotonic()
+        if self.executing or self.runner.own_lane:
+            # No more time in all than its own would have: or scrapes that overlap never give one up.
+            deadline = min(deadline, self.began + deadline - now)
+            if (
+                deadline < now and not self._had_respite
+            ):  # unnoticed: the process may have stood still
+                self._had_respite = True
+                deadline = now + _RESPITE
+        self.postpone(deadline)
 
     def postpone(self, deadline: float) -> None:
         """Give the collection until `deadline`, if that is later than what it has."""
@@ -175,8 +180,7 @@ class Run:
     @property
     def blocks(self) -> bool:
         """Return whether the collector cannot be collected before this one has ended."""
-        # One that was given up before its turn never collects; but in the collector's own lane
-        # something else of the collector hangs.
+        # One given up before its turn never collects; but in its own lane something else hangs.
         return not self.ended and (self.executing or not self.expired or self.runner.own_lane)
 
     def snapshot(self, age: float | None = None) -> Snapshot:
@@ -246,8 +250,7 @@ class Runner:
         self.frames = Frames(constant | common.labels)
         self.totals = Totals()
         self.seen = False
-        self.conflicting = ""
-        self.unservable = ""
+        self._left_out: dict[Reason, str] = {}
         self.outcome: Outcome | None = None
         self.current: Run | None = None
         self._start_failed = False
@@ -306,8 +309,7 @@ class Runner:
 
     def look(self, run: Run) -> Snapshot:
         """Return what `run` has to show now."""
-        with self._lock:
-            # Whoever else waits for it has it; ended, it would only keep its samples alive.
+        with self._lock:  # others that wait for it have it; ended, it would only keep its samples
             if self.current is run and run.ended and not run.found_nothing_lately:
                 self.current = None
         return run.snapshot()
@@ -325,8 +327,7 @@ class Runner:
     def stop(self, patience: float = 0.0) -> Lane:
         """End the collector and its thread, without waiting for one that hangs; never raises.
 
-        A collection under way has `patience` seconds to end before that. Returns the thread that
-        does it, for who wants to wait for a while.
+        A collection under way has `patience` seconds to end before. Returns the thread that does it.
         """
         last = Lane(f"bts-stop-{self.identity}")
         if type(self.collector).stop is not Collector.stop:
@@ -448,22 +449,22 @@ class Runner:
     def spoilt(self, shot: Snapshot, error: Exception) -> Snapshot:
         """Return `shot` without its samples, which cannot be rendered because of `error`."""
         message = one_line(f"cannot be served: {type(error).__name__}: {text_of(error)}")
+        self._leave_out("invalid_sample", message)
         outcome = Outcome(success=False, reason="invalid_sample", message=message)
-        with self._lock:
-            self.totals.errors["invalid_sample"] += 1
-            known, self.unservable = self.unservable, message
-        if message != known:
-            log.error("samples left out: %s", message, extra={"collector": self.identity})
         return shot._replace(outcome=outcome, samples={})
 
     def conflict(self, message: str) -> None:
         """Count that samples could not be served because another collector serves them."""
+        cure = "rename one, or leave one out by metrics: {deny: [NAME]}"
+        self._leave_out("conflict", f"{message}: {cure}")
+
+    def _leave_out(self, reason: Reason, message: str) -> None:
         with self._lock:
-            self.totals.errors["conflict"] += 1
-            known, self.conflicting = self.conflicting, message
+            self.totals.errors[reason] += 1
+            known = self._left_out.get(reason)
+            self._left_out[reason] = message
         if message != known:
-            cure = "rename one, or leave one out by metrics: {deny: [NAME]}"
-            log.error("samples left out: %s: %s", message, cure, extra={"collector": self.identity})
+            log.error("samples left out: %s", message, extra={"collector": self.identity})
 
 
 def submit_runs(lane: Lane | SharedLane, runs: Sequence[Run]) -> None:

@@ -18,11 +18,13 @@ log = logging.getLogger("bts_exporter.scrape")
 
 #: How long one collector may keep others waiting that share its thread, in seconds.
 _HOLD_UP = 0.5
-#: A thread that wakes up so much later than it asked for was not alone in that: the whole process
-#: stood still or had no CPU. In seconds.
-_OVERSLEPT = 0.1
-#: How much longer a scrape waits after that, in seconds.
-_GRACE = 0.5
+#: A thread that loses so much time besides waiting is not alone in that: the whole process stood
+#: still or had no CPU. In seconds.
+_LOST = 0.1
+#: How much longer a scrape waits after that, in seconds: less than is kept back for sending the page.
+_GRACE = 0.4
+#: How often it does, each time after losing more.
+_GRACES = 4
 #: Collections are begun a second time only if there is so much time left, in seconds.
 _WORTHWHILE = 0.5
 #: One that was given up by a hurried scrape is waited for until it has lasted so long, in seconds.
@@ -34,8 +36,10 @@ class _Patience:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.deadline = time.monotonic() + seconds
-        self.postponed = False
+        self._seen = time.monotonic()
+        self.deadline = self._seen + seconds
+        self._lost = 0.0
+        self._graces = _GRACES
 
     @property
     def left(self) -> float:
@@ -45,13 +49,21 @@ class _Patience:
         """Wait for the end of `run`; return False if it is late although the process went on."""
         begin = time.monotonic()
         end = begin + max(seconds, 0)
-        if run.ends_by(end):
+        ended = run.ends_by(end)
+        now = time.monotonic()
+        # What passed since the last wait, and after the end of this one: normally next to nothing.
+        lost = begin - self._seen + max(now - end, 0)
+        self._seen = now
+        self._lost += lost
+        if ended:
             return True
-        overslept = time.monotonic() - end
-        if overslept < _OVERSLEPT or self.postponed:
+        if now < self.deadline:
+            return lost >= _LOST
+        if self._lost < _LOST or not self._graces:
             return False
-        self.postponed = True
-        self.deadline = max(self.deadline, time.monotonic() + min(overslept, _GRACE))
+        self.deadline = now + min(self._lost, _GRACE)
+        self._lost = 0.0
+        self._graces -= 1
         return True
 
 
@@ -155,10 +167,9 @@ class CollectorSet:
         """Wait for those that share a thread; one that blocks the others keeps it to itself."""
         hold_up = min(_HOLD_UP, patience.seconds / 4)
         while waiting := [run for run in runs if not (run.ended or run.expired)]:
-            left = patience.left
-            if left <= 0:
-                return
-            if not patience.wait(waiting[-1], min(hold_up, left)):
+            if not patience.wait(waiting[-1], min(hold_up, patience.left)):
+                if patience.left <= 0:
+                    return
                 self._replace_stuck(hold_up)
 
     def _replace_stuck(self, seconds: float) -> None:
@@ -206,14 +217,14 @@ def _wait_for(runs: Sequence[Run], patience: _Patience) -> None:
     # The last first: when it has ended, so have most, and nobody is woken for each of them.
     for run in reversed(runs):
         if not (run.ended or run.expired or _ends_in_time(run, patience)):
-            run.expire_at(patience.deadline)
+            run.wait(patience.deadline)  # no longer: it is given up if it is late
 
 
 def _ends_in_time(run: Run, patience: _Patience) -> bool:
     while patience.wait(run, min(patience.deadline, run.deadline) - time.monotonic()):
         if run.ended:
             return True
-        run.postpone(patience.deadline)  # the process itself stood still
+        run.postpone(min(patience.deadline, time.monotonic() + _GRACE))
     return False
 
 
@@ -225,7 +236,7 @@ def _ask_again(runs: dict[Runner, Run], patience: _Patience) -> None:
     for runner in sorted(hurried, key=lambda runner: not runs[runner].ended):
         run = runs[runner]
         end = min(patience.deadline - _WORTHWHILE, run.began + min(seconds, _LONGEST))
-        run.ends_by(end)
+        patience.wait(run, end - time.monotonic())
         run.granted = seconds  # nobody with as much patience has to wait for it again
         if patience.left >= _WORTHWHILE:
             runs[runner] = runner.begin(patience.deadline, again=True)

@@ -40,12 +40,13 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("stub", [Stub, LocalStub])
 def test_thread_that_dies(stub: type[Stub], monkeypatch: pytest.MonkeyPatch) -> None:
     """The collection that it was at is a failure, and the next one has a thread again."""
-    collector = stub()
+    own: list[threading.Thread] = []
+    collector = stub(lambda _: own.append(threading.current_thread()))
     with collectors(("stub", collector)) as (together, runners):
         with monkeypatch.context() as patched:
             deadly(patched)
             run = runners[0].begin(time.monotonic() + 60)
-            wait_until(lambda: bts_threads() == [], "the thread died")
+            wait_until(lambda: own and not own[0].is_alive(), "the thread died")
         shots = [together.collect(runners, 60)[0] for _ in range(2)]
 
         assert run.ended
@@ -54,14 +55,10 @@ def test_thread_that_dies(stub: type[Stub], monkeypatch: pytest.MonkeyPatch) -> 
         assert [shot.outcome.success for shot in shots] == [True, True]
 
 
-def bts_threads() -> list[str]:
-    """Return the names of the threads that collections run in."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("bts-")]
-
-
 def test_thread_that_dies_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those behind the one that it was at are collected in the same scrape."""
-    hang = Hang()
+    own: list[threading.Thread] = []
+    hang = Hang(before=lambda _: own.append(threading.current_thread()))
     first, behind = LocalStub(hang), LocalStub()
     with collectors(("first", first), ("behind", behind)) as (together, runners):
         shots: dict[str, Outcome] = {}
@@ -76,7 +73,7 @@ def test_thread_that_dies_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> No
             scraping.start()
             assert hang.begun.wait(60)
             hang.end()
-            wait_until(lambda: first.collections and bts_threads() == [], "the thread died")
+            wait_until(lambda: not own[0].is_alive(), "the thread died")
         scraping.join(60)
 
         assert shots["first"].reason == "internal"
