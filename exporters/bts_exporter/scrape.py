@@ -76,7 +76,7 @@ class CollectorSet:
         self._local: SharedLane = before._local if before else SharedLane("bts-local")  # noqa: SLF001  # of this class
         #: Collections that the others were moved away from.
         self._parted: list[Run] = before._parted if before else []  # noqa: SLF001  # as above
-        self._parting = threading.Lock()
+        self._parting: threading.Lock = before._parting if before else threading.Lock()  # noqa: SLF001  # as above
 
     def add(self, collector: Collector, kind: str, common: Common) -> Runner:
         """Take a collector in; it is idle until `start`."""
@@ -237,7 +237,7 @@ def _ask_again(runs: dict[Runner, Run], patience: _Patience) -> None:
         run = runs[runner]
         end = min(patience.deadline - _WORTHWHILE, run.began + min(seconds, _LONGEST))
         patience.wait(run, end - time.monotonic())
-        run.granted = seconds  # nobody with as much patience has to wait for it again
+        run.granted = seconds  # scrapes with as much patience do not wait for it again
         if patience.left >= _WORTHWHILE:
             runs[runner] = runner.begin(patience.deadline, again=True)
             again.append(runs[runner])
