@@ -142,7 +142,7 @@ class Run:
         """Give the collection until `deadline`, for the sake of a scrape with more patience."""
         now = time.monotonic()
         if self.executing or self.runner.own_lane:
-            # No more time in all than its own would have: or scrapes that overlap never give one up.
+            # No more time in all than its own would have: or scrapes that overlap never give it up.
             deadline = min(deadline, self.began + deadline - now)
             if (
                 deadline < now and not self._had_respite
@@ -215,8 +215,7 @@ class Run:
         self._end()
 
     def _end(self) -> None:
-        # Only the collection's thread comes here, or who found that this thread is not at it.
-        if not self.ended:
+        if not self.ended:  # only its thread comes here, or who found that thread not to be at it
             self.ended = True
             self._under_way.release()
 
@@ -379,9 +378,11 @@ class Runner:
         try:
             if not isinstance(error, NothingToRead):
                 return self.failure(error, scrape)
-            if scrape.emitted:  # something else was there to read
-                return self.verdict(scrape)
-            return Outcome(supported=False, absent=True, message=one_line(text_of(error)))
+            message = one_line(text_of(error))
+            if not scrape.emitted:
+                return Outcome(supported=False, absent=True, message=message)
+            verdict = self.verdict(scrape)  # of what else was there to read
+            return Outcome(message=message) if verdict.success else verdict
         except BaseException:  # noqa: BLE001  # the error's own code may raise
             message = f"{type(error).__name__}: its own code raises"
             return Outcome(success=False, reason="internal", message=message)
@@ -468,7 +469,7 @@ class Runner:
 
 
 def submit_runs(lane: Lane | SharedLane, runs: Sequence[Run]) -> None:
-    """Have collections executed, handed over together so that their thread is woken up once."""
+    """Have collections executed, handed over together: to wake the thread for each takes longer."""
     try:
         lane.submit_all(runs)
     except RuntimeError as error:

@@ -86,6 +86,23 @@ def test_what_was_emitted_is_fresh_and_a_success(
     assert counts == [counts[0], counts[0] + 1, counts[0] + 2]
 
 
+def test_host_collector_that_misses_a_part(exporter: StartExporter, tmp_path: Path) -> None:
+    """Half of what `entropy` reads is served as it is now, and the collector is there."""
+    folder = tmp_path / "proc/sys/kernel/random"
+    folder.mkdir(parents=True)
+    entropy = folder / "entropy_avail"
+    entropy.write_text("256\n")
+    server = exporter(f"collectors: {{host: {{procfs: {tmp_path}/proc}}}}")
+    before = server.value("node_entropy_available_bits")
+    entropy.write_text("255\n")
+
+    assert (before, server.value("node_entropy_available_bits")) == (256, 255)
+    assert "poolsize is absent" in server.get("/")[1]
+    for name in ("success", "supported"):
+        metric = f"bts_exporter_collector_{name}"
+        assert server.value(metric, collector="entropy", target="") == 1
+
+
 def test_what_the_settings_leave_out_counts_as_emitted(
     exporter: StartExporter, settings: str
 ) -> None:
