@@ -11,10 +11,12 @@ from collections import Counter
 import pytest
 
 from bts_exporter import Scrape
+from bts_exporter.background import BackgroundRunner
+from bts_exporter.config import Common
 from bts_exporter.runner import Outcome, Run, Runner
 from bts_exporter.scrape import CollectorSet
 from servers import wait_until
-from stubs import Hang, LocalStub, Stub, collect, collectors, runner_of
+from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # threads that die are the point
@@ -107,6 +109,44 @@ def test_background_collection_that_is_interrupted() -> None:
                 "it goes on",
             )
         wait_until(lambda: together.collect(runners, 60)[0].outcome.success, "it is well again")
+
+
+def no_thread(_: threading.Thread) -> None:
+    """Refuse to start, as at the limit of threads."""
+    message = "can't start new thread"
+    raise RuntimeError(message)
+
+
+def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a collector begins between scrapes is begun as soon as there is a thread for it."""
+    done: list[str] = []
+    pushed = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
+    runner = Runner(pushed, "stub", Common(), None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        runner.start()
+        starved = collect(runner)
+    for _ in range(2):
+        collect(runner)
+    runner.stop().wait(60)
+
+    assert starved.outcome.reason == "os"
+    assert done == ["start", "collect", "collect"]
+
+
+def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collecting at an interval begins with the first scrape after there is a thread for it."""
+    runner = BackgroundRunner(Stub(), "stub", Common(), 3600)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        runner.start()
+        starved = collect(runner)
+
+    wait_until(lambda: collect(runner).outcome.success, "it collects")
+    runner.stop()
+    runner.lane.wait(60)
+
+    assert starved.outcome.reason == "os"
 
 
 class Counted(Run):
