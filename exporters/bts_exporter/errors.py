@@ -109,7 +109,7 @@ def reason_of(error: BaseException) -> Reason:
 
 
 def one_line(message: str) -> str:
-    """Return `message` without line ends, and without what nobody reads to its end."""
+    """Return `message` in one line, cut to 500 characters."""
     return " ".join(message.split())[:500]
 
 
@@ -124,7 +124,7 @@ def place_of(error: BaseException) -> str:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Empty the frames that `error`, and what caused it, was raised in, and detach it from them.
+    """Clear the frames that `error`, and what caused it, was raised in, and detach it from them.
 
     A frame keeps the data of the code that raised, and something may keep the error: the collector,
     or a cycle that is collected much later.

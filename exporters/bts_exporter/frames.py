@@ -184,7 +184,7 @@ def _text(value: float) -> str:
 
 
 def _label_value(value: object) -> str:
-    # What a plug-in's own class makes of itself may take for ever, and all scrapes wait for the page.
+    # The conversion of a plug-in's own class may hang, and every scrape waits for the page.
     if not isinstance(value, str) and type(value) not in _PRINTABLE:
         msg = f"the value of a label is a {type(value).__name__}, not a text"
         raise TypeError(msg)

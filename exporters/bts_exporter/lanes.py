@@ -34,7 +34,7 @@ class _Call:
         self._function()
 
     def abandon(self) -> None:
-        """Do nothing: the function has no result that somebody waits for."""
+        """Do nothing: no result of the function is waited for."""
 
 
 class Lane:
@@ -130,7 +130,7 @@ class Lane:
         if thread is None or thread.is_alive():
             return
         with self._lock:
-            if self._thread is not thread:  # somebody else was faster
+            if self._thread is not thread:  # another thread was faster
                 return
             self._thread = None
         self._abandon_interrupted()

@@ -252,7 +252,7 @@ class Scrape:
         self.put_all(metric, rows)
 
     def put_all(self, metric: Metric, rows: Sequence[tuple[Key, float]]) -> None:
-        """Add the samples of one distribution; beyond `max_series` none of them, since a part is none."""
+        """Add the samples of one distribution; if `max_series` leaves no room for all, none of them."""
         if len(rows) > self._room and not self.closed:
             if not self._chooses or self._wants(metric):
                 self.dropped += len(rows)
