@@ -34,7 +34,7 @@ LAYERS = (
     ("adapter", "backlog", "exposition", "schema", "server", "testing"),
     ("frames", "misplaced"),
     ("formats",),
-    ("origin", "refusals"),
+    ("origin", "outcome", "refusals"),
     (
         "connection_errors",
         "descriptors",
@@ -76,6 +76,7 @@ CATCH_ALL = {
     "linewriter": "the text of what is logged, which may be a plug-in's object",
     "exchange": "a defect of ours becomes status 500",
     "server": "a defect of ours ends one connection",
+    "lanes": "the thread that collections run in outlives what they raise",
     "service": "a reload runs plug-ins' code, and none may end the process",
 }
 

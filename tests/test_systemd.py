@@ -61,6 +61,13 @@ def test_tmp_is_the_machines_own() -> None:
     assert setting("BindReadOnlyPaths") == ["/tmp /var/tmp"]
 
 
+def test_limits_leave_headroom() -> None:
+    """The unit bounds memory, threads and files, at least at twice what was measured at most."""
+    assert setting("MemoryMax") == ["1G"]
+    assert int(setting("TasksMax")[0]) >= 2 * (128 + 64)
+    assert int(setting("LimitNOFILE")[0]) >= 2 * 1500
+
+
 def test_systemd_finds_no_fault(installed: Path) -> None:
     """`systemd-analyze verify` has nothing to say about the unit."""
     done = run(systemd_analyze(), "verify", str(installed))
@@ -208,6 +215,17 @@ def test_service_is_ready_when_it_is_started(service: Machine) -> None:
     success = metrics["bts_exporter_collector_success"]
     assert success
     assert [labels for labels, value in success.items() if value != 1] == []
+
+
+@pytest.mark.live
+def test_limits_are_in_force(service: Machine) -> None:
+    """Systemd knows the limits of the unit, and the process has them."""
+    pid = service.property("MainPID")
+    limits = service.run(f"grep 'open files' /proc/{pid}/limits").split()
+
+    assert service.property("MemoryMax") == str(2**30)
+    assert service.property("TasksMax") == "1024"
+    assert limits[3:5] == ["8192", "8192"]
 
 
 @pytest.mark.live

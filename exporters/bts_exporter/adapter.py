@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from bts_exporter.errors import PluginError
-from bts_exporter.plugin import Collector, CollectorConfig, Kind, Metric, Scrape
+from bts_exporter.plugin import Collector, CollectorConfig, Key, Kind, Metric, Scrape
 
 _KINDS = {
     "counter": Kind.COUNTER,
@@ -95,12 +95,16 @@ class Adapted(Collector):
         bound = "le" if kind is Kind.HISTOGRAM else "quantile"
         labels = tuple(label for label in _union(family.samples) if label != bound)
         metric = self._metric(family.name, family.documentation, kind, labels)
+        distributions: dict[tuple[str, ...], list[tuple[Key, float]]] = {}
         for sample in family.samples:
             suffix = sample.name.removeprefix(family.name)
             if suffix in _SUFFIXES[kind]:
                 values = tuple(sample.labels.get(label, "") for label in labels)
                 ends = (sample.labels[bound],) if bound in sample.labels else ()
-                scrape.put(metric, (suffix, *values, *ends), sample.value)
+                rows = distributions.setdefault(values, [])
+                rows.append(((suffix, *values, *ends), sample.value))
+        for rows in distributions.values():
+            scrape.put_all(metric, rows)
 
     def _metric(self, name: str, text: str, kind: Kind, labels: tuple[str, ...]) -> Metric:
         key = (name, kind, labels)

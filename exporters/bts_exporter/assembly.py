@@ -35,7 +35,7 @@ class Assembly:
 
     def __init__(self, settings: Settings, before: CollectorSet | None = None) -> None:
         """Build everything; nothing is started or stopped, and nothing raises."""
-        self.set = CollectorSet()
+        self.set = CollectorSet(before)
         self.new: list[Runner] = []
         self.problems: list[Problem] = []
         #: What has no effect and is most likely a mistake.
@@ -50,12 +50,9 @@ class Assembly:
             self._add_unusable(kind, Common(), problem)
 
     def adopt(self) -> list[Runner]:
-        """Make the new set the one in force; returns the collectors that it has no use for."""
+        """Return the collectors of the set before that the new one has no use for."""
         for warning in self.warnings:
             log.warning("settings: %s", warning)
-        for runner in self.set.runners:
-            if runner not in self.new:
-                self.set.settle(runner)
         return [runner for runner in self._before if runner not in self.set.runners]
 
     def _add_block(self, block: Block) -> None:

@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import NoReturn
 
@@ -94,7 +95,8 @@ def _serve(options: Options, _: argparse.Namespace) -> int:
     # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
     last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (0,))
     last_resort.daemon = True
-    last_resort.start()
+    with suppress(RuntimeError):  # no thread left
+        last_resort.start()
     return 0
 
 

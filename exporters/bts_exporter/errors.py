@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, get_args
 
 #: Why a collection failed, as the value of the `reason` label: bounded, so that no error text becomes a label.
 Reason = Literal[
@@ -26,6 +30,8 @@ Reason = Literal[
     "unreachable",  # no route, or the connection broke
     "unusable",  # the collector's code or settings cannot be used: it could not be made
 ]
+#: Code of generators and coroutines: inspect's CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
+_SUSPENDABLE = 0x20 | 0x80 | 0x200
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -88,7 +94,7 @@ class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names
 def text_of(error: BaseException) -> str:
     """Return what `error` says, whatever the code of its own class does."""
     try:
-        return str(error)
+        return "".join([str(error)])  # a copy, should it be of a class of its own
     except BaseException:  # noqa: BLE001  # a plug-in's class
         return "an error without words"
 
@@ -102,15 +108,76 @@ def reason_of(error: BaseException) -> Reason:
 
 
 def _reason_of_chain(error: BaseException) -> Reason:
+    for link in _chain(error):
+        reason = _reason_of_one(link)
+        if reason is not None:
+            return reason
+    return "os" if isinstance(error, OSError) else "internal"
+
+
+def one_line(message: str) -> str:
+    """Return `message` in one line, cut to 500 characters."""
+    return " ".join(message.split())[:500]
+
+
+def place_of(error: BaseException) -> str:
+    """Return where in a plug-in's code `error` was raised, as ` (file:line)`: what its author asks first."""
+    trace: TracebackType | None = _slot(error, "__traceback__")
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def forget_frames(error: BaseException) -> None:
+    """Clear the frames that `error`, and what caused it, was raised in, and detach it from them.
+
+    A frame keeps the data of the code that raised, and something may keep the error: the collector,
+    or a cycle that is collected much later.
+    """
+    todo, seen = [error], set()
+    while todo:
+        for link in _chain(todo.pop()):
+            if id(link) not in seen:
+                seen.add(id(link))
+                _clear_frames(_slot(link, "__traceback__"))
+                BaseException.with_traceback(link, None)
+                todo += _others(link)
+
+
+def _clear_frames(trace: TracebackType | None) -> None:
+    while trace is not None:
+        frame = trace.tb_frame
+        # To clear a generator's frame is to close it, and it may still be in use.
+        if not frame.f_code.co_flags & _SUSPENDABLE:
+            with suppress(RuntimeError):  # it is being executed
+                frame.clear()
+        trace = trace.tb_next
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what it was raised from or while handling, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        reason = _reason_of_one(link)
-        if reason is not None:
-            return reason
-        link = link.__cause__ or link.__context__
-    return "os" if isinstance(error, OSError) else "internal"
+        yield link
+        cause = _slot(link, "__cause__")
+        link = cause if cause is not None else _slot(link, "__context__")
+
+
+def _others(error: BaseException) -> list[BaseException]:
+    """Return the errors behind `error` that are not in its chain."""
+    found = [] if _slot(error, "__context__") is None else [_slot(error, "__context__")]
+    if issubclass(type(error), BaseExceptionGroup):  # what its own code says of its class may raise
+        found += _slot(error, "exceptions", BaseExceptionGroup)
+    return found
+
+
+def _slot(error: BaseException, name: str, owner: type[BaseException] = BaseException) -> Any:
+    # Of the base class: a plug-in's class may define a property of this name.
+    return vars(owner)[name].__get__(error)
 
 
 def _reason_of_one(error: BaseException) -> Reason | None:

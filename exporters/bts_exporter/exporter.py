@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from copy import copy
 from typing import NamedTuple
 
-from bts_exporter.errors import ExporterError
+from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition import Layout, Source, compress, parts_of, render
 from bts_exporter.formats import Format
 from bts_exporter.frames import Frames
+from bts_exporter.outcome import Outcome
 from bts_exporter.plugin import Scrape
-from bts_exporter.runner import Outcome, Runner, Snapshot
+from bts_exporter.runner import Runner, Snapshot
 from bts_exporter.scrape import CollectorSet
 from bts_exporter.selfmetrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic
@@ -21,6 +23,14 @@ from bts_exporter.server import Traffic
 #: How much more patience than another's a scrape may have to be served with its page, in seconds:
 #: one that is in a hurry may have left out what there was time for.
 _SAME_PATIENCE = 1.0
+#: The same as a share of its own patience, where that is short.
+_SAME_SHARE = 0.1
+#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+_SHORTEST = 0.5
+#: A page that is not ready so long after its deadline never will be, in seconds.
+_OVERDUE = 10.0
+#: How long the thread that collectors share has to come to a job that does nothing, in seconds.
+_PROGRESS = 3.0
 
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
@@ -67,7 +77,7 @@ class Exporter:
         self._frames = Frames()
         self._layouts = {form: Layout() for form in Format}
         self._flights: dict[tuple[object, ...], _Flight] = {}
-        self._under_way = 0
+        self._under_way: set[_Flight] = set()
         self._lock = threading.Lock()
         self._rendering = threading.Lock()
 
@@ -82,26 +92,42 @@ class Exporter:
     ) -> bytes:
         """Return what `runners` have to show, as `form`, gzipped if `packed`.
 
-        `timeout` is the longest that the caller can wait, in seconds; `own` says whether the
-        process's and the server's metrics belong on the page. TooManyScrapes at the bound.
+        `timeout` is the longest that the caller can wait, in seconds, raised to half a second; `own`
+        says whether the process's and the server's metrics belong on the page. TooManyScrapes at the
+        bound.
         """
         longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
+        # One that is raised is not what collections are measured by: they have all the time there is.
+        granted = longest if longest >= _SHORTEST else self.scrape_timeout
+        longest = min(max(longest, _SHORTEST), granted)
         deadline = time.monotonic() + longest
         key = (tuple(runners), form, packed, own)
-        flight, first = self._board(key, deadline)
+        flight, first = self._board(key, deadline, min(_SAME_PATIENCE, longest * _SAME_SHARE))
         if not first:
             return flight.page.result()
         try:
-            flight.page.set_result(self._make(runners, form, longest, packed=packed, own=own))
+            flight.page.set_result(
+                self._make(runners, form, (longest, granted), packed=packed, own=own)
+            )
         except BaseException as error:
-            flight.page.set_exception(error)
+            # Theirs has no frames: those hold all samples of the scrape.
+            flight.page.set_exception(_detached(error))
             raise
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._under_way.discard(flight)
                 if self._flights.get(key) is flight:
                     del self._flights[key]
         return flight.page.result()
+
+    def stalled(self) -> str:
+        """Return why scrapes cannot make progress, although the process runs; empty if they can."""
+        now = time.monotonic()
+        with self._lock:
+            first = min((flight.deadline for flight in self._under_way), default=now)
+        if now - first > _OVERDUE:
+            return f"a scrape that had to end {now - first:.0f} s ago is still under way"
+        return self.collectors.stalled(_PROGRESS)
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
         """Keep what the status page shows of the last collections, without their samples."""
@@ -111,26 +137,34 @@ class Exporter:
             if shot.runner in here:
                 self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
 
-    def _board(self, key: tuple[object, ...], deadline: float) -> tuple[_Flight, bool]:
+    def _board(
+        self, key: tuple[object, ...], deadline: float, tolerance: float
+    ) -> tuple[_Flight, bool]:
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None and 0 <= deadline - flight.deadline <= _SAME_PATIENCE:
+            if flight is not None and 0 <= deadline - flight.deadline <= tolerance:
                 self.scrapes += 1
                 return flight, False
-            if self._max_scrapes and self._under_way >= self._max_scrapes:
+            if self._max_scrapes and len(self._under_way) >= self._max_scrapes:
                 self.scrapes_refused += 1
                 msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
                 raise TooManyScrapes(msg)
             self.scrapes += 1
-            self._under_way += 1
             flight = _Flight(deadline)
+            self._under_way.add(flight)
             self._flights[key] = flight
             return flight, True
 
     def _make(
-        self, runners: Sequence[Runner], form: Format, timeout: float, *, packed: bool, own: bool
+        self,
+        runners: Sequence[Runner],
+        form: Format,
+        timeouts: tuple[float, float],
+        *,
+        packed: bool,
+        own: bool,
     ) -> bytes:
-        snapshots = self.collectors.collect(runners, timeout)
+        snapshots = self.collectors.collect(runners, *timeouts)
         try:
             self.remember(snapshots)
             return self._render(snapshots, form, packed=packed, own=own)
@@ -181,3 +215,11 @@ class Exporter:
             scrape.emit(self._service.scrapes_refused, self.scrapes_refused)
             if self.traffic is not None:
                 self._service.emit_traffic(scrape, self.traffic)
+
+
+def _detached(error: BaseException) -> BaseException:
+    """Return a copy of `error` without the frames that it was raised in."""
+    try:
+        return copy(error)
+    except Exception:  # noqa: BLE001  # a plug-in's class
+        return RuntimeError(f"{type(error).__name__}: {text_of(error)}")

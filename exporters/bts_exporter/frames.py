@@ -11,6 +11,8 @@ from bts_exporter.plugin import METRIC_NAME, Key, Kind, Metric, is_label_name, n
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
+#: What stands for a label's value besides texts.
+_PRINTABLE = {int, float, bool, type(None)}
 #: Texts that a sample consists of: a line's end and its name, with the header in between where it is
 #: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
 _TEXTS = 3
@@ -198,6 +200,10 @@ def _text(value: float) -> str:
 
 
 def _label_value(value: object) -> str:
+    # The conversion of a plug-in's own class may hang, and every scrape waits for the page.
+    if not isinstance(value, str) and type(value) not in _PRINTABLE:
+        msg = f"the value of a label is a {type(value).__name__}, not a text"
+        raise TypeError(msg)
     # Lone surrogates are how Python holds the invalid UTF-8 of file names; no page may hold them.
     # Spelled out they stay distinct, as two names with one replacement character would not.
     text = str(value).encode("utf-8", "backslashreplace").decode()

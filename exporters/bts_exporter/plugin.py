@@ -209,6 +209,11 @@ class Scrape(ScrapeState):
         """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
         return max(self._deadline - monotonic(), 0.001)
 
+    @property
+    def emitted(self) -> bool:
+        """Return whether there was any sample, also if it was left out."""
+        return bool(self._samples or self._unwanted or self._dropped or self._rejected)
+
     def emit(self, metric: Metric, value: float, *labels: str) -> None:
         """Add one sample; a wrong one is left out and makes the collection a failure.
 
@@ -264,7 +269,7 @@ class Scrape(ScrapeState):
         if bound != float("inf"):
             rows.append((("_bucket", *labels, "+Inf"), count))
         rows += ((("_sum", *labels), total), (("_count", *labels), count))
-        self._put_all(metric, rows)
+        self.put_all(metric, rows)
 
     def emit_summary(
         self,
@@ -284,13 +289,18 @@ class Scrape(ScrapeState):
         if total is not None:
             rows.append((("_sum", *labels), total))
         rows.append((("_count", *labels), count))
-        self._put_all(metric, rows)
+        self.put_all(metric, rows)
 
-    def _put_all(self, metric: Metric, rows: Iterable[tuple[Key, float]]) -> None:
+    def put_all(self, metric: Metric, rows: Sequence[tuple[Key, float]]) -> None:
+        """Add the samples of one distribution; if `max_series` leaves no room for all, none of them."""
+        if len(rows) > self._room and not self._closed:
+            if not self._chooses or self._wants(metric):
+                self._dropped += len(rows)
+            return
         samples = self._samples.get(metric, _NO_SAMPLES)
         for key, value in rows:
             usual = type(value) is int or type(value) is float
-            if samples and usual and self._room > 0 and key not in samples and not self._closed:
+            if samples and usual and key not in samples and not self._closed:
                 self._room -= 1
                 samples[key] = value
             else:  # the first one, or there is something wrong with it

@@ -58,6 +58,8 @@ class Routes:
         return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
     def _healthy(self, _: Request) -> Response:
+        if problem := self._exporter.stalled():
+            return _text(503, f"bts-exporter is not healthy: {problem}")
         return _text(200, "bts-exporter is healthy.")
 
     def _readiness(self, _: Request) -> Response:

@@ -123,6 +123,11 @@ class Server:
         self._accept_again()
         self._thread.start()
 
+    @property
+    def accepts(self) -> bool:
+        """Return whether the thread that accepts connections is alive."""
+        return self._thread.is_alive()
+
     def stop(self, grace: float = 5.0) -> None:
         """Stop accepting, and return when the requests under way are answered or `grace` seconds are over."""
         if self._stopping.is_set():

@@ -19,7 +19,7 @@ from typing import TypeVar
 from bts_exporter import systemd
 from bts_exporter.assembly import Assembly
 from bts_exporter.config import Settings, find, load
-from bts_exporter.errors import ConfigError, Problem, text_of
+from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
 from bts_exporter.exporter import Exporter
 from bts_exporter.lanes import Lane
 from bts_exporter.registry import Registry
@@ -65,6 +65,36 @@ class _Reload:
     def __init__(self) -> None:
         self.done = threading.Event()
         self.error: ConfigError | None = None
+
+
+class _Watchdog:
+    """The service manager's, which restarts a process that it does not hear from in time."""
+
+    def __init__(self, stalled: Callable[[], str]) -> None:
+        self._stalled = stalled
+        self._interval = systemd.watchdog_seconds()
+        self._due = 0.0
+        self._problem = ""
+
+    def feed(self) -> float:
+        """Tell the manager that scrapes can make progress, if it is time and they can.
+
+        Returns the seconds until it is time again.
+        """
+        if self._interval is None:
+            return _PULSE
+        left = self._due - time.monotonic()
+        if left > 0:
+            return left
+        problem = self._stalled()
+        if problem and not self._problem:
+            log.error("no scrape can be answered, the watchdog will restart us: %s", problem)
+        self._problem = problem
+        if problem:
+            return _PULSE
+        systemd.notify("WATCHDOG=1")
+        self._due = time.monotonic() + self._interval / 2
+        return self._interval / 2
 
 
 class Service:
@@ -126,7 +156,7 @@ class Service:
         self._ready = True
         systemd.notify("READY=1")
         self._collect_once()
-        self._loop()
+        self._loop(server)
         self._ready = False
         systemd.notify("STOPPING=1")
         server.stop(_GRACE)
@@ -160,15 +190,12 @@ class Service:
             lane.submit(lambda: _fulfil(found, self._load_anew))
             lane.stop()
             return found.result(_LOAD_PATIENCE)
-        except ConfigError:
-            raise
         except TimeoutError as error:
             message = f"not loaded within {_LOAD_PATIENCE:g} s: a plug-in or a file hangs"
-            raise ConfigError([Problem("settings", None, "", message)]) from error
-        except BaseException as error:
-            log.exception("the settings could not be loaded")
-            message = f"{type(error).__name__}: {text_of(error)}"
-            raise ConfigError([Problem("settings", None, "", message)]) from error
+            raise _unloadable(message) from error
+        except RuntimeError as error:
+            message = f"no thread to load the settings in: {error}"
+            raise _unloadable(message) from error
 
     def _load_anew(self) -> tuple[Settings, Assembly]:
         settings = load(self._file, Registry)
@@ -181,15 +208,17 @@ class Service:
         """Have the log and the status page say what there is before anybody scrapes."""
         collectors = self.exporter.collectors
         first = Lane("bts-first")
-        first.submit(
-            lambda: self.exporter.remember(
-                collectors.collect(collectors.runners, self.exporter.scrape_timeout)
+        try:
+            first.submit(
+                lambda: self.exporter.remember(
+                    collectors.collect(collectors.runners, self.exporter.scrape_timeout)
+                )
             )
-        )
+        except RuntimeError as error:
+            log.warning("the collectors are not asked before the first scrape: %s", error)
         first.stop()
 
     def _put_in_force(self, assembly: Assembly, scrape_timeout: float) -> None:
-        before = self.exporter.collectors
         gone = assembly.adopt()
         for runner in assembly.new:
             runner.start()
@@ -204,12 +233,11 @@ class Service:
         self.exporter.last = {
             runner: last[runner] for runner in assembly.set.runners if runner in last
         }
-        before.close()
 
-    def _loop(self) -> None:
-        pulse = min(systemd.watchdog_seconds() or _PULSE, _PULSE)
+    def _loop(self, server: Server) -> None:
+        watchdog = _Watchdog(lambda: self._stalled(server))
         while True:
-            systemd.notify("WATCHDOG=1")
+            pulse = min(watchdog.feed(), _PULSE)
             wishes = self._received(pulse)
             reloads = [wish for wish in wishes if wish is not None]
             error: ConfigError | None = None
@@ -225,6 +253,12 @@ class Service:
                 wish.done.set()
             if len(reloads) < len(wishes):
                 return
+
+    def _stalled(self, server: Server) -> str:
+        """Return why no scrape can be answered any more; empty if they can."""
+        if not server.accepts:
+            return "the thread that accepts connections has died"
+        return self.exporter.stalled()
 
     def _received(self, seconds: float) -> list[_Reload | None]:
         """Return all wishes there are, after waiting `seconds` at most for the first."""
@@ -250,14 +284,23 @@ class Service:
             message = f"no answer within {_RELOAD_PATIENCE:g} s; it may still happen"
             raise ConfigError([Problem("reload", None, "", message)])
         if wish.error:
-            raise wish.error
+            raise ConfigError(wish.error.problems)
 
 
 def _fulfil(promise: Future[_T], work: Callable[[], _T]) -> None:
+    """Do `work`; whatever goes wrong becomes a ConfigError, which keeps nothing of it alive."""
     try:
         promise.set_result(work())
-    except BaseException as error:  # noqa: BLE001  # whoever waits for it shall judge
-        promise.set_exception(error)
+    except ConfigError as error:
+        promise.set_exception(ConfigError(error.problems))
+    except BaseException as error:
+        log.exception("the settings could not be loaded")
+        promise.set_exception(_unloadable(f"{type(error).__name__}: {text_of(error)}"))
+        forget_frames(error)
+
+
+def _unloadable(message: str) -> ConfigError:
+    return ConfigError([Problem("settings", None, "", message)])
 
 
 def _address(listener: socket.socket) -> str:

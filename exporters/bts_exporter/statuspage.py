@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import bts_exporter
 from bts_exporter.exporter import Exporter
+from bts_exporter.outcome import Outcome
 from bts_exporter.printable import printable
-from bts_exporter.runner import Outcome, Runner
+from bts_exporter.runner import Runner
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}

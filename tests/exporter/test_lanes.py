@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from bts_exporter.lanes import Lane
+from bts_exporter.lanes import Lane, SharedLane
 from servers import wait_until
 from stubs import Hang
 
@@ -131,3 +131,151 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
     lane.wait(60)
 
     assert done == ["taken"]
+
+
+# Threads that are interrupted, or die
+
+
+class Noted:
+    """A job that raises, and notes what was done with it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.notes: list[str] = []
+        self._error = error
+
+    def execute(self) -> None:
+        """Note, and raise."""
+        self.notes.append("executed")
+        if self._error:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Note."""
+        self.notes.append("abandoned")
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), MemoryError()])
+def test_job_that_raises(error: BaseException) -> None:
+    """It is concluded, the jobs behind it are done, and the thread is the same."""
+    lane, raising, behind = Lane("raises"), Noted(error), Noted()
+    idents: list[int] = []
+
+    lane.submit(lambda: idents.append(threading.get_ident()))
+    lane.submit_all([raising, behind])
+    lane.submit(lambda: idents.append(threading.get_ident()))
+    lane.stop()
+    lane.wait(60)
+
+    assert raising.notes == ["executed", "abandoned"]
+    assert behind.notes == ["executed"]
+    assert len(set(idents)) == 1
+
+
+def die(monkeypatch: pytest.MonkeyPatch, lane: Lane, job: Noted) -> None:
+    """Have the lane's thread die in `job`, as by a second exception while it handles the first."""
+
+    def raise_again(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bts_exporter.lanes.log.error", raise_again)
+        lane.submit_all([job])
+        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was at is concluded, and the next job has a new thread."""
+    lane, interrupted, after = Lane("dies"), Noted(ValueError()), Noted()
+    die(monkeypatch, lane, interrupted)
+
+    lane.submit_all([after])
+    lane.stop()
+    lane.wait(60)
+
+    assert interrupted.notes == ["executed", "abandoned"]
+    assert after.notes == ["executed"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that came before it died are done by the new thread."""
+    lane, hang = Lane("dies later"), Hang()
+    interrupted, waiting = Noted(ValueError()), Noted()
+    lane.submit(hang)
+    assert hang.begun.wait(60)
+    lane.submit_all([interrupted, waiting])
+
+    def raise_again(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bts_exporter.lanes.log.error", raise_again)
+        hang.end()
+        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+    died = waiting.notes[:]
+    lane.revive()
+    lane.stop()
+    lane.wait(60)
+
+    assert (died, waiting.notes) == ([], ["executed"])
+    assert interrupted.notes == ["executed", "abandoned"]
+
+
+def test_thread_that_lives_is_not_replaced() -> None:
+    """To revive a lane changes nothing while its thread is at work, or was never needed."""
+    lane, unused, hang = Lane("lives"), Lane("unused yet"), Hang()
+    lane.submit(hang)
+    assert hang.begun.wait(60)
+
+    lane.revive()
+    unused.revive()
+
+    assert (threads("lives"), threads("unused yet")) == (1, 0)
+    hang.end()
+    lane.stop()
+    lane.wait(60)
+
+
+def test_shared_lane_leaves_a_stuck_job_behind() -> None:
+    """The jobs behind one that hangs are done in a new thread, each once."""
+    shared, hang, behind = SharedLane("shared"), Hang(), Noted()
+    shared.submit(hang)
+    shared.submit_all([behind])
+    assert hang.begun.wait(60)
+
+    early = shared.replace_stuck(3600)
+    stuck = shared.replace_stuck(0)
+    wait_until(lambda: behind.notes, "the job behind is done")
+    again = shared.replace_stuck(0)
+    assert stuck is not None
+    hang.end()
+    stuck[0].stop()
+    stuck[0].wait(60)
+    shared.stop()
+    shared.wait(60)
+
+    assert (early, again) == (None, None)
+    assert behind.notes == ["executed"]
+
+
+def test_shared_lane_without_a_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no second thread can be started the jobs stay behind the one that hangs, and are not lost."""
+    shared, hang, behind = SharedLane("shared alone"), Hang(), Noted()
+    shared.submit(hang)
+    shared.submit_all([behind])
+    assert hang.begun.wait(60)
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            shared.replace_stuck(0)
+    hang.end()
+    shared.stop()
+    shared.wait(60)
+
+    assert behind.notes == ["executed"]

@@ -157,7 +157,7 @@ def test_error_outweighs_a_wrong_sample() -> None:
 def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
     """What is absent on this machine is no failure, and no news."""
     caplog.set_level(logging.INFO, "bts_exporter")
-    with runner_of(Stub(raising(NothingToRead("no /proc/mdstat")))) as runner:
+    with runner_of(Stub(raising(NothingToRead("no /proc/mdstat"), lambda _: None))) as runner:
         shot = collect(runner)
 
         assert (shot.outcome.success, shot.outcome.supported, shot.outcome.reason) == (
@@ -171,7 +171,7 @@ def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a minute the answer stays the same; after it what came in the meantime is found."""
-    stub = Stub(raising(NothingToRead("no /proc/mdstat")))
+    stub = Stub(raising(NothingToRead("no /proc/mdstat"), lambda _: None))
     with runner_of(stub) as runner:
         shots = [collect(runner) for _ in range(3)]
         asked = stub.collections

@@ -11,7 +11,18 @@ from bts_exporter.config import Common
 from bts_exporter.errors import DeadlineExceeded
 from bts_exporter.runner import Run, Runner, Snapshot
 from servers import wait_until
-from stubs import SERIES, Hang, LocalStub, Pushed, Stub, collect, emit_two, lines, runner_of
+from stubs import (
+    SERIES,
+    Hang,
+    LocalStub,
+    Pushed,
+    Stub,
+    collect,
+    collectors,
+    emit_two,
+    lines,
+    runner_of,
+)
 
 
 def give_up(run: Run) -> Snapshot:
@@ -162,19 +173,20 @@ def test_collection_that_ended_is_not_shared() -> None:
 
 
 def test_collection_given_up_before_its_turn_never_begins() -> None:
-    """A collection that waits behind another in a shared thread is not made up for later."""
-    with runner_of(LocalStub()) as runner:
+    """A collection that waits behind another in a shared thread is no failure, nor made up for later."""
+    with collectors(("stub", LocalStub())) as (_, [runner]):
         run = Run(runner, time.monotonic() + 60)
         run.expire()
         run.execute()
 
+        assert isinstance(runner.collector, Stub)
         assert runner.collector.collections == 0
         assert run.ended
         assert (
             runner.look(run).outcome.message
             == "not begun: the collector before it did not end in time"
         )
-        assert runner.totals.errors == {"timeout": 1}
+        assert runner.totals.errors == {}
 
 
 def test_collection_is_given_up_once() -> None:
@@ -230,19 +242,24 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stop_without_a_thread_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That a collector could not be told to stop is said, and harms nobody."""
+    """A collector is told to stop in its own thread if there is no other, and if there is none that is logged."""
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    with runner_of(Stub()) as runner:
-        collect(runner)
-        with monkeypatch.context() as patched:
-            patched.setattr(threading.Thread, "start", start)
+    stopped: list[str] = []
+    pushed = Pushed(stop=lambda: stopped.append(threading.current_thread().name))
+    runners = [Runner(pushed, kind, Common(), None) for kind in ("used", "unused")]
+    collect(runners[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for runner in runners:
             runner.stop()
+    runners[0].lane.wait(60)
 
-    assert ("ERROR", "stop failed: RuntimeError: can't start new thread") in lines(caplog)
+    assert stopped == ["bts-used"]
+    assert lines(caplog) == [("ERROR", "stop failed: RuntimeError: can't start new thread")]
 
 
 def test_start_comes_before_the_first_collection() -> None:

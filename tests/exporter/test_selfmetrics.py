@@ -15,7 +15,8 @@ import bts_exporter
 from bts_exporter import Metric, Scrape, selfmetrics
 from bts_exporter.exposition import Source, render
 from bts_exporter.formats import Format
-from bts_exporter.runner import Outcome, Snapshot
+from bts_exporter.outcome import Outcome
+from bts_exporter.runner import Snapshot
 from bts_exporter.selfmetrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.server import Traffic
 from servers import wait_until

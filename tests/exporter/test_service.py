@@ -245,6 +245,7 @@ def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:
     with pytest.raises(ConfigError):
         service.reload()
 
+    wait_until(place.entries, "the collector of before is started")
     assert place.entries() == ["start1"]
     assert service.exporter.scrape_timeout == 9.5
 

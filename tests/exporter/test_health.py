@@ -1,0 +1,180 @@
+"""Health and watchdog: whether scrapes can make progress, not just whether the process runs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from bts_exporter.exporter import Exporter
+from bts_exporter.formats import Format
+from servers import wait_until
+from servers.exporter import StartExporter
+from stubs import Hang, LocalStub, Stub, collectors, drop_in
+
+#: Puts the engine into a state in which no scrape ends, as a defect of ours would.
+DEADLOCK = """\
+import gc
+from pathlib import Path
+from bts_exporter import Collector, CollectorConfig, exporter, gauge
+
+class Deadlock(Collector):
+    class Config(CollectorConfig):
+        flag: str
+    value = gauge("deadlock_value", "A value.")
+    done = False
+    def collect(self, scrape):
+        exporter._OVERDUE = 0.2
+        scrape.emit(self.value, 1)
+        if Path(self.config.flag).exists() and not self.done:
+            self.done = True
+            for found in gc.get_objects():
+                if isinstance(found, exporter.Exporter):
+                    found._rendering.acquire()
+"""
+#: Hangs in the thread that it shares with others, for as long as a file is there.
+HANGS = """\
+import time
+from pathlib import Path
+from bts_exporter import Collector, CollectorConfig, gauge
+
+class Hangs(Collector):
+    class Config(CollectorConfig):
+        flag: str
+    local = True
+    value = gauge("hangs_value", "A value.")
+    def collect(self, scrape):
+        scrape.emit(self.value, 1)
+        while Path(self.config.flag).exists():
+            time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Return the socket of a service manager that wants to hear from us twenty times a second."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        yield sock
+
+
+def hears(manager: socket.socket, seconds: float) -> bool:
+    """Return whether the manager hears anything within `seconds`."""
+    manager.settimeout(seconds)
+    try:
+        return manager.recv(4096) != b""
+    except TimeoutError:
+        return False
+
+
+def discard(manager: socket.socket) -> None:
+    """Take everything that was told so far."""
+    while hears(manager, 0.001):
+        pass
+
+
+def test_scrapes_that_never_end(
+    exporter: StartExporter, manager: socket.socket, tmp_path: Path
+) -> None:
+    """When no scrape can end any more, health is 503 with the reason, and the watchdog is not fed."""
+    drop_in(tmp_path / "plugins", "deadlock", DEADLOCK)
+    flag = tmp_path / "flag"
+    block = f"collectors: {{deadlock: {{flag: {flag}}}}}"
+    server = exporter(f"plugins: {tmp_path}/plugins\nscrape_timeout: 1s\n{block}")
+    assert server.get("/metrics")[0] == 200
+    assert server.get("/-/healthy") == (200, "bts-exporter is healthy.\n")
+    assert hears(manager, 20)
+    flag.touch()
+
+    def scrape() -> None:
+        with suppress(OSError, HTTPException):  # the test ends before it does
+            server.get("/metrics")
+
+    threading.Thread(target=scrape, daemon=True).start()
+    wait_until(lambda: server.get("/-/healthy")[0] == 503, "it is not healthy")
+    text = server.get("/-/healthy")[1]
+    discard(manager)
+
+    assert text.startswith("bts-exporter is not healthy: a scrape that had to end ")
+    assert not hears(manager, 2)
+    assert "no scrape can be answered" in server.log.read_text()
+
+
+def test_collector_that_hangs_is_no_reason_to_restart(
+    exporter: StartExporter, manager: socket.socket, tmp_path: Path
+) -> None:
+    """One that hangs in the shared thread leaves the process healthy, and the watchdog is fed."""
+    drop_in(tmp_path / "plugins", "hangs", HANGS)
+    flag = tmp_path / "flag"
+    flag.touch()
+    block = f"collectors: {{hangs: {{flag: {flag}}}, host: }}"
+    server = exporter(f"plugins: {tmp_path}/plugins\nscrape_timeout: 1s\n{block}")
+    for _ in range(2):
+        assert server.value("bts_exporter_collector_success", collector="hangs", target="") == 0
+    discard(manager)
+
+    assert server.get("/-/healthy") == (200, "bts-exporter is healthy.\n")
+    assert hears(manager, 20)
+    flag.unlink()
+
+
+def test_shared_thread_that_hangs_is_replaced_by_the_check() -> None:
+    """Health does not depend on a scrape that has the time to find out what hangs."""
+    hang = Hang()
+    with collectors(("hangs", LocalStub(hang)), ("other", LocalStub())) as (together, runners):
+        runners[0].begin(1e9)
+        assert hang.begun.wait(60)
+
+        assert together.stalled(60) == ""
+        assert not hang.go_on.is_set()
+
+
+def test_shared_thread_that_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared thread that hangs, and no other to be had, is what keeps scrapes from their data."""
+    hang = Hang()
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with collectors(("hangs", LocalStub(hang))) as (together, runners):
+        runners[0].begin(1e9)
+        assert hang.begun.wait(60)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            stalled = together.stalled(0.01)
+        hang.end()
+        wait_until(lambda: together.stalled(60) == "", "it is well again")
+
+    assert stalled == "the thread bts-local does not come to its jobs"
+
+
+def test_no_thread_is_started_to_check_what_nobody_uses() -> None:
+    """Without a collector that shares a thread there is none to check."""
+    before = threading.active_count()
+    with collectors(("own", Stub())) as (together, _):
+        assert together.stalled(60) == ""
+        assert threading.active_count() == before
+
+
+def test_scrape_under_way() -> None:
+    """A scrape that waits for a collector, within its time, is nothing to restart for."""
+    hang = Hang()
+    exporter = Exporter()
+    with collectors(("slow", Stub(hang))) as (together, runners):
+        exporter.collectors = together
+        scraping = threading.Thread(target=lambda: exporter.page(runners, Format.TEXT))
+        scraping.start()
+        assert hang.begun.wait(60)
+
+        assert exporter.stalled() == ""
+        hang.end()
+        scraping.join(60)

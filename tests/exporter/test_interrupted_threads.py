@@ -1,0 +1,212 @@
+"""Collectors whose threads are interrupted or die: they come back, and each collection ends once."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from bts_exporter import Scrape
+from bts_exporter.background import BackgroundRunner
+from bts_exporter.config import Common
+from bts_exporter.outcome import Outcome
+from bts_exporter.runner import Run, Runner
+from bts_exporter.scrape import CollectorSet
+from servers import wait_until
+from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # threads that die are the point
+)
+
+
+def raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise `error` in another thread as soon as that executes Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have threads die of what is raised in them, as by a second exception while they handle the first."""
+
+    def raise_again(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("bts_exporter.lanes.log.error", raise_again)
+    # What a collector raises is caught before; this is what an interruption elsewhere looks like.
+    monkeypatch.setattr("bts_exporter.runner.Run._conclude", raise_again)
+
+
+@pytest.mark.parametrize("stub", [Stub, LocalStub])
+def test_thread_that_dies(stub: type[Stub], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection that it was at is a failure, and the next one has a thread again."""
+    own: list[threading.Thread] = []
+    collector = stub(lambda _: own.append(threading.current_thread()))
+    with collectors(("stub", collector)) as (together, runners):
+        with monkeypatch.context() as patched:
+            deadly(patched)
+            run = runners[0].begin(time.monotonic() + 60)
+            wait_until(lambda: own and not own[0].is_alive(), "the thread died")
+        shots = [together.collect(runners, 60)[0] for _ in range(2)]
+
+        assert run.ended
+        assert run.outcome is not None
+        assert (run.outcome.reason, collector.collections) == ("internal", 3)
+        assert [shot.outcome.success for shot in shots] == [True, True]
+
+
+def test_thread_that_dies_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those behind the one that it was at are collected in the same scrape."""
+    own: list[threading.Thread] = []
+    hang = Hang(before=lambda _: own.append(threading.current_thread()))
+    first, behind = LocalStub(hang), LocalStub()
+    with collectors(("first", first), ("behind", behind)) as (together, runners):
+        shots: dict[str, Outcome] = {}
+
+        def scrape() -> None:
+            found = together.collect(runners, 60)
+            shots.update({shot.runner.name: shot.outcome for shot in found})
+
+        scraping = threading.Thread(target=scrape)
+        with monkeypatch.context() as patched:
+            deadly(patched)
+            scraping.start()
+            assert hang.begun.wait(60)
+            hang.end()
+            wait_until(lambda: not own[0].is_alive(), "the thread died")
+        scraping.join(60)
+
+        assert shots["first"].reason == "internal"
+        assert shots["behind"].success
+
+
+def test_thread_that_is_interrupted_while_it_waits() -> None:
+    """An exception that hits an idle thread costs the next collection nothing."""
+    idents: list[int] = []
+    with runner_of(Stub(lambda _: idents.append(threading.get_ident()))) as runner:
+        collect(runner)
+        wait_until(lambda: runner.lane.idle, "the thread is idle")  # type: ignore[union-attr]
+        raise_in(idents[0], SystemExit)
+        outcomes = [collect(runner).outcome.success for _ in range(3)]
+
+    assert outcomes == [True] * 3
+    assert len(set(idents)) == 1
+
+
+def test_background_collection_that_is_interrupted() -> None:
+    """Collecting at an interval goes on after the thread was interrupted, at the next scrape at the latest."""
+    idents: list[int] = []
+    stub = Stub(lambda _: idents.append(threading.get_ident()))
+    with collectors(("stub", stub, {"interval": 1.0})) as (together, runners):
+        for turn in range(2):
+            wait_until(lambda: len(idents) > turn, "it collects")  # noqa: B023  # called at once
+            raise_in(idents[-1], KeyboardInterrupt)
+            before = stub.collections
+            wait_until(
+                lambda: together.collect(runners, 60) and stub.collections > before + 1,  # noqa: B023  # as above
+                "it goes on",
+            )
+        wait_until(lambda: together.collect(runners, 60)[0].outcome.success, "it is well again")
+
+
+def no_thread(_: threading.Thread) -> None:
+    """Refuse to start, as at the limit of threads."""
+    message = "can't start new thread"
+    raise RuntimeError(message)
+
+
+def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a collector begins between scrapes is begun as soon as there is a thread for it."""
+    done: list[str] = []
+    pushed = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
+    runner = Runner(pushed, "stub", Common(), None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        runner.start()
+        starved = collect(runner)
+    for _ in range(2):
+        collect(runner)
+    runner.stop().wait(60)
+
+    assert starved.outcome.reason == "os"
+    assert done == ["start", "collect", "collect"]
+
+
+def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collecting at an interval begins with the first scrape after there is a thread for it."""
+    runner = BackgroundRunner(Stub(), "stub", Common(), 3600)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        runner.start()
+        starved = collect(runner)
+
+    wait_until(lambda: collect(runner).outcome.success, "it collects")
+    runner.stop()
+    runner.lane.wait(60)
+
+    assert starved.outcome.reason == "os"
+
+
+class Counted(Run):
+    """A collection that counts how often it is concluded, and how often it ends."""
+
+    ends: Counter[int]
+
+    def _end(self) -> None:
+        ended = self.ended
+        super()._end()
+        if not ended:
+            self.ends[id(self)] += 1
+            self.kept.append(self)  # so that no other has its id
+
+    kept: list[Run]
+
+
+def test_every_collection_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scrapes with all kinds of patience, hangs and interruptions: no collector stays behind."""
+    monkeypatch.setattr("bts_exporter.runner.Run", Counted)
+    Counted.ends, Counted.kept = Counter(), []
+    dice = random.Random(1)
+    idents: set[int] = set()
+    collecting: Counter[str] = Counter()
+
+    def behave(scrape: Scrape) -> None:
+        name = threading.current_thread().name
+        idents.add(threading.get_ident())
+        collecting[name] += 1
+        scrape.emit(Stub.value, 1)
+        if dice.random() < 0.03:
+            time.sleep(dice.random() / 5)
+
+    members = [(f"local{n}", LocalStub(behave)) for n in range(8)]
+    with collectors(*members, ("own", Stub(behave))) as (together, runners):
+        ended = threading.Event()
+
+        def scrape(seed: int) -> None:
+            patience = random.Random(seed)
+            for _ in range(60):
+                together.collect(runners, patience.choice([0.001, 0.01, 0.1, 1]))
+
+        def interrupt() -> None:
+            while not ended.wait(0.01):
+                raise_in(dice.choice(sorted(idents) or [0]), KeyboardInterrupt)
+
+        threads = [threading.Thread(target=scrape, args=(seed,)) for seed in range(6)]
+        interrupting = threading.Thread(target=interrupt)
+        for thread in (*threads, interrupting):
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        ended.set()
+        interrupting.join(60)
+        wait_until(lambda: all_well(together, runners), "all collectors are back")
+
+    assert set(Counted.ends.values()) == {1}
+
+
+def all_well(together: CollectorSet, runners: list[Runner]) -> bool:
+    """Return whether all collectors succeed in one scrape."""
+    return all(shot.outcome.success for shot in together.collect(runners, 60))
