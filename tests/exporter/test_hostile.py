@@ -80,6 +80,26 @@ def test_samples_that_cannot_be_rendered_cost_nobody_else() -> None:
         assert runners[0].totals.errors == {"invalid_sample": 1}
 
 
+def test_label_that_is_not_a_text() -> None:
+    """A label that is an object of a plug-in's class is its collector's failure, and is not converted."""
+    converted: list[str] = []
+
+    class Slow:
+        def __str__(self) -> str:
+            converted.append("converted")
+            return "slow"
+
+    exporter = Exporter()
+    bad = Stub(lambda scrape: scrape.emit(Stub.series, 1, Slow()))  # type: ignore[arg-type]
+    with collectors(("bad", bad), ("good", Stub())) as (together, _):
+        exporter.collectors = together
+        text = page(exporter)
+
+    assert "stub_value 1\n" in text
+    assert 'bts_exporter_collector_success{collector="bad",target=""} 0\n' in text
+    assert converted == []
+
+
 def test_thread_that_emits_after_the_collection() -> None:
     """A collection that has returned is over for the threads that it started, too."""
     kept: list[Scrape] = []

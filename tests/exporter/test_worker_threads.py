@@ -17,6 +17,7 @@ from stubs import drop_in
 #: A collector for each way to fail, all of which share a thread with those of the host.
 FAILING = """\
 import ctypes, threading, time
+from queue import SimpleQueue
 from bts_exporter import Collector, gauge
 
 def raise_in(thread, error):
@@ -63,9 +64,19 @@ def recurse():
 def interrupt_itself(_):
     raise_in(threading.get_ident(), SystemExit)
 
+threads = SimpleQueue()
+
+def interrupt_threads():
+    while True:
+        thread = threads.get()
+        time.sleep(0.02)
+        raise_in(thread, SystemExit)
+
+threading.Thread(target=interrupt_threads, daemon=True).start()
+
 def interrupt_later(_):
     # As a plug-in does that limits its own time, when the time comes after it has returned.
-    threading.Timer(0.02, raise_in, (threading.get_ident(), SystemExit)).start()
+    threads.put(threading.get_ident())
 
 def raising(error):
     def act(_):
