@@ -18,6 +18,7 @@ from bts_exporter import (
     Collector,
     CollectorConfig,
     Duration,
+    Metric,
     Scrape,
     Secret,
     TargetError,
@@ -121,15 +122,7 @@ class RedisCollector(Collector):
     from_streams = streams.METRICS
     from_keys = keys.METRICS
     from_queues = queues.METRICS
-    vocabulary = (
-        backlog.BACKLOG,
-        backlog.IN_FLIGHT,
-        backlog.CONSUMERS,
-        backlog.LAG_SECONDS,
-        backlog.LAG_METHOD,
-        backlog.PUBLISHED,
-        backlog.CONSUMED,
-    )
+    vocabulary = backlog.VOCABULARY
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -165,6 +158,7 @@ class RedisCollector(Collector):
         """Emit all there is; TargetError for a dead server, and at the end for what was refused."""
         began = monotonic()
         self._count += 1
+        self._begin(scrape)
         try:
             with self._collecting:
                 visit = self._visit(scrape, began + scrape.remaining() * (1 - _RESERVE))
@@ -221,12 +215,27 @@ class RedisCollector(Collector):
             visit.up = False
             visit.now = int(time() * 1000)
             visit.losses.append(error)
+        else:
+            self._settle(visit.scrape, self.up, 1)
+
+    def _begin(self, scrape: Scrape) -> None:
+        """Emit first what must not fall to `max_series`: it is so if this collection does not end."""
+        scrape.emit(self.up, 0)
+        scrape.emit(self.last_error, 1, "timeout")
+        scrape.emit(self.scrapes, self._count)
+        scrape.emit(self.duration, scrape.remaining())
 
     def _report(self, scrape: Scrape, began: float, error: TargetError | None, *, up: bool) -> None:
-        scrape.emit(self.up, up)
-        scrape.emit(self.last_error, error is not None, error.reason if error else "")
-        scrape.emit(self.scrapes, self._count)
-        scrape.emit(self.duration, monotonic() - began)
+        reason = error.reason if error else ""
+        self._settle(scrape, self.up, up)
+        self._settle(scrape, self.last_error, error is not None, reason)
+        self._settle(scrape, self.duration, monotonic() - began)
+
+    @staticmethod
+    def _settle(scrape: Scrape, metric: Metric, value: float, *labels: str) -> None:
+        """Put the value that is known now in the place of the one that `_begin` emitted."""
+        if metric in scrape.samples:
+            scrape.samples[metric] = {labels: value}
 
 
 COLLECTOR = RedisCollector

@@ -46,6 +46,19 @@ _IDENTITY = (
 )
 #: Labels of a module, as the words of its row are called.
 _MODULE = ("name", "ver", "api", "filters", "usedby", "using")
+#: Commands that set the counters of streams and groups, or put another stream in the place of one.
+_SETTERS = (
+    "xsetid",
+    "xgroup|setid",
+    "xgroup|create",
+    "restore",
+    "restore-asking",
+    "rename",
+    "renamenx",
+    "copy",
+    "move",
+    "swapdb",
+)
 _COMMANDLOG_SINCE = (8, 1)
 
 START_TIME = gauge(
@@ -186,6 +199,13 @@ class Info:
         """Return the server's clock in milliseconds since 1970 (server_time_usec), None if unknown."""
         microseconds = number(self.fields.get("server_time_usec", ""))
         return None if microseconds is None else int(microseconds) // 1000
+
+    def counters_set(self) -> tuple[int, int] | None:
+        """Return how often entries-added of a stream was set, and any of its counters; None if unknown."""
+        if not self.commands:
+            return None
+        calls = {name: int(_calls(self.commands.get(name, "")).calls or 0) for name in _SETTERS}
+        return calls["xsetid"], sum(calls.values())
 
     def total_usec(self) -> dict[str, float]:
         """Return how long all calls of a command took together, by command."""

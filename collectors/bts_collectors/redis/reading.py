@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from hiredis import ReplyError
 
 from bts_collectors.redis.failures import is_denied
+from bts_collectors.redis.history import Settings
 from bts_collectors.redis.refusals import Refusals
-from bts_collectors.redis.visit import Visit
+from bts_collectors.redis.visit import Visit, text
 
 #: What counting entries may cost in one collection, 1 for an entry and 1 more for every 512 bytes
 #: of it: some 0.2 s of the server's time.
 BUDGET = 100_000
+#: What comes of a reply in which there is a list where a number should be, or the like.
+MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 #: How a server says that a stream or group is not there any more, a moment after it told its state.
 _GONE = ("NOGROUP", "WRONGTYPE", "ERR no such key")
 
@@ -25,6 +30,23 @@ class Reading:
     refusals: Refusals
     #: Left of what counting entries may cost.
     budget: int = BUDGET
+    ticks: Callable[[], float] = monotonic
+    #: When the server's clock was seen first in this collection.
+    _seen: float | None = None
+
+    def settings(self) -> Settings:
+        """Return how often clients have set counters of streams."""
+        if self.visit.clustered:
+            # What clients do at other nodes is not known: XSETID is for servers that copy streams.
+            return Settings(added=-1)
+        return Settings(*self.visit.counters_set or (None, None))
+
+    def now(self) -> int | None:
+        """Return the server's clock in milliseconds: it goes on while the streams are read."""
+        if self._seen is None:
+            self._seen = self.ticks()
+        visit = self.visit
+        return visit.now and visit.now + int((self.ticks() - self._seen) * 1000)
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command` (as ACLs spell it): a loss, or known from now on."""
@@ -32,3 +54,7 @@ class Reading:
             self.refusals.refused(command, reply)
         elif not str(reply).startswith(_GONE):
             self.visit.refused(command.replace("|", " ").upper(), reply)
+
+    def odd(self, command: str, name: bytes, error: Exception) -> None:
+        """Note that the reply to `command` about the stream `name` is not what it should be."""
+        self.visit.unexpected(f"answers {command} of {text(name)!r} with something odd ({error!r})")

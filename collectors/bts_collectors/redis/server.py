@@ -133,6 +133,7 @@ def _take_info(visit: Visit, reply: Reply) -> Info:
         raise unexpected(visit.url, "answers INFO with something else than Redis does")
     visit.version = found.facts.version
     visit.now = found.server_time()
+    visit.counters_set = found.counters_set()
     info.emit(visit.scrape, found)
     if found.facts.is_sentinel:
         sentinelstate.emit_info(visit.scrape, found)

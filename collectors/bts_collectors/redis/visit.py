@@ -40,6 +40,8 @@ class Visit:
     version: tuple[int, ...] = ()
     #: The server's clock in milliseconds since 1970; None if it is not known.
     now: int | None = None
+    #: How often clients have set entries-added of streams, and any counter; None if it is not known.
+    counters_set: tuple[int, int] | None = None
     #: Whether the server itself answered, not only other nodes of its cluster.
     up: bool = True
     #: Whether keys are spread over the nodes of a cluster.

@@ -10,7 +10,7 @@ from bts_collectors.redis import groups, streams
 from bts_collectors.redis.discovery import Names
 from bts_collectors.redis.refusals import RETRY
 from bts_collectors.redis.streams import Streams
-from bts_collectors.redis.streamstate import MOST_CONSUMERS
+from bts_collectors.redis.streamstate import MOST_CONSUMERS, MOST_GROUPS
 from bts_collectors.redis.visit import Rounds, Visit, together
 from bts_exporter import backlog
 
@@ -62,17 +62,18 @@ def values(visit: Visit) -> dict[str, float]:
 
 def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None:
     """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
+    visit.counters_set = (0, 0)
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
-        read(Streams(Names(["s"])), visit),
+        read(Streams(Names(["s"]), clock=lambda: 0), visit),
         ([SCRIPT], [[[state, [standing]]]]),
         (
             [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
             [
-                [[-1, identity(4000), 1]],
+                [[5, identity(4000), 5]],
                 [[identity(7000), b"c", 1, 3]],
-                [[b"name", b"c", b"pending", 2, b"idle", 2500]],
+                [[b"name", b"c", b"pending", 2, b"idle", 2500, b"inactive", 2500]],
             ],
         ),
     )
@@ -133,7 +134,7 @@ def test_whose_consumers_the_script_looks_at(visit: Visit, *, each: bool, room: 
 
     [(_, _, *arguments)] = next(part)
 
-    assert arguments == [1, b"s", "12500", room]
+    assert arguments == [1, b"s", "12500", room, MOST_GROUPS]
 
 
 def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
@@ -224,18 +225,23 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
     plain = (ASKING, [b"stream", told, [its_group]])
     place = f"({identity(5000).decode()}"
     head = (
-        [("XRANGE", b"s", place, "+", "COUNT", 1)],
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1)],
         [[[identity(4000), [b"k", b"v"]]]],
     )
+    page = (
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1001)],
+        [[[identity(age), [b"k", b"v"]] for age in (4000, 3000, 2500, 2000, 1000)]],
+    )
 
-    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head)
+    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head, page)
 
     assert values(visit)["redis_stream_group_lag"] == 5
     assert values(visit)["messaging_lag_seconds"] == 4
     assert values(visit)["redis_exporter_command_supported"] == 0
     assert visit.losses == []
     visit.scrape.samples.clear()
-    converse(read(reader, visit), plain, head)
+    converse(read(reader, visit), plain)
+    assert values(visit)["redis_stream_group_lag"] == 5  # nothing has happened since
     now = RETRY
     visit.scrape.samples.clear()
     converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
