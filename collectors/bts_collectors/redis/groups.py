@@ -136,7 +136,7 @@ def emit_states(visit: Visit, found: Sequence[Standing]) -> None:
 
 def emit_lags(reading: Reading, found: Sequence[Standing]) -> None:
     """Emit how far behind the groups are, as far as that is known now."""
-    scrape, ticks, now = reading.visit.scrape, reading.ticks(), reading.now()
+    scrape, ticks, now = reading.visit.scrape, reading.ticks(), reading.clock.now()
     flows = [one.history.take(one, ticks) for one in found]
     ages = [_age(one, ticks, now) for one in found]
     lags, seconds = [one.lag for one in found], [age and age.seconds for age in ages]

@@ -35,7 +35,7 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     told: list[tuple[Standing, float | None, int]] = [
         (one, 0, 0) for one in groups if not one.group.pending
     ]
-    now = reading.now()
+    now = reading.clock.now()
     if reading.refusals.expects("xpending"):
         replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
         for one, reply in zip(asked, replies, strict=True):

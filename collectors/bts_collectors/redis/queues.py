@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import isfinite
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import MOST_NAMES, Names
-from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
 from bts_collectors.redis.preset import Depth, Lists, Preset, Sets, SortedSets, total
+from bts_collectors.redis.queuehistory import QueueHistory
 from bts_collectors.redis.queuesettings import QueueSettings, Wanted
-from bts_collectors.redis.visit import Rounds, Visit, label, together
+from bts_collectors.redis.visit import Rounds, ServerClock, Visit, label, together
 from bts_exporter import Metric, backlog, gauge
 
 #: Queues read at a time: of some a whole message comes along, to tell its age.
@@ -31,8 +31,8 @@ MESSAGES = gauge(
 )
 OLDEST = gauge(
     "redis_queue_oldest_age_seconds",
-    "Age of the message that is next in line, by the time that the library wrote into it; 0 when"
-    " there is none.",
+    "Age of the message that is next in line, by the time that the library wrote into it; where that"
+    " cannot be right, the time since it was seen first; 0 when there is none.",
     ("library", "db", "queue"),
 )
 METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST)
@@ -45,13 +45,16 @@ class _Queue(NamedTuple):
     name: bytes
     #: Whether no other setting tells the vocabulary of it already.
     is_first: bool
+    history: QueueHistory
 
 
 class Queues:
     """Reads the queues that the settings want."""
 
-    def __init__(self, settings: QueueSettings) -> None:
-        """Take the settings."""
+    def __init__(self, settings: QueueSettings, clock: Callable[[], float] = monotonic) -> None:
+        """Take the settings, and a clock in seconds that never goes back."""
+        self._clock = clock
+        self._histories: dict[tuple[str, bytes], QueueHistory] = {}
         self._presets: list[Preset] = []
         #: What to look for in the key space, by setting.
         self.names: dict[str, Names] = {}
@@ -66,30 +69,36 @@ class Queues:
         """Emit all queues."""
         members: dict[Preset, Sequence[bytes]] = {}
         registering = [preset for preset in self._presets if preset.registered]
-        if registering:
+        self.truncated.clear()
+        needs_clock = any(preset.needs_clock for preset in self._presets)
+        if registering or (needs_clock and visit.now is None):
+            # Also where there is nothing to ask: after this round the server's clock is known.
             replies = yield [("SMEMBERS", preset.registered) for preset in registering]
-            self.truncated.clear()
-            for preset, reply in zip(registering, replies, strict=True):
-                if isinstance(reply, ReplyError):
-                    visit.refused("SMEMBERS", reply)
-                else:
-                    members[preset] = sorted(reply)[:MOST_NAMES]
-                    if len(reply) > MOST_NAMES:
-                        self.truncated.add(f"queues.{preset.library}")
+        else:
+            replies = []
+        for preset, reply in zip(registering, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                visit.refused("SMEMBERS", reply)
+            else:
+                members[preset] = sorted(reply)[:MOST_NAMES]
+                if len(reply) > MOST_NAMES:
+                    self.truncated.add(f"queues.{preset.library}")
+        clock = ServerClock(visit, self._clock)
         parts = [_read_rest(visit, preset) for preset in self._presets]
-        parts += [_read(visit, queue) for queue in self._queues(members)]
+        parts += [_read(visit, queue, clock) for queue in self._queues(members)]
         for start in range(0, len(parts), BATCH):
             yield from together(parts[start : start + BATCH])
 
     def _queues(self, members: dict[Preset, Sequence[bytes]]) -> Iterator[_Queue]:
-        seen: set[tuple[str, bytes]] = set()
+        before, self._histories = self._histories, {}
         told: set[bytes] = set()
         for preset in self._presets:
             for name in preset.queues(members.get(preset, ())):
+                key = (preset.library, name)
                 # A key that was a list and is a sorted set now is kept by both settings for a while.
-                if (preset.library, name) not in seen:
-                    yield _Queue(preset, name, preset.destination(name) not in told)
-                    seen.add((preset.library, name))
+                if key not in self._histories:
+                    history = self._histories[key] = before.get(key) or QueueHistory()
+                    yield _Queue(preset, name, preset.destination(name) not in told, history)
                     told.add(preset.destination(name))
 
 
@@ -104,8 +113,8 @@ def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[Preset], Wanted
             yield setting, plain, Wanted(names=names)
 
 
-def _read(visit: Visit, queue: _Queue) -> Rounds:
-    look = queue.preset.look(queue.name, visit.now)
+def _read(visit: Visit, queue: _Queue, clock: ServerClock) -> Rounds:
+    look = queue.preset.look(queue.name, clock.now())
     try:
         commands = next(look)
         while True:
@@ -113,7 +122,7 @@ def _read(visit: Visit, queue: _Queue) -> Rounds:
             pairs = zip(commands, replies, strict=True)
             commands = look.send([_known(visit, queue, *pair) for pair in pairs])
     except StopIteration as end:
-        _emit(visit, queue, end.value)
+        _emit(visit, queue, end.value, clock)
 
 
 def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply:
@@ -129,21 +138,25 @@ def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply
     return None
 
 
-def _emit(visit: Visit, queue: _Queue, depth: Depth) -> None:
+def _emit(visit: Visit, queue: _Queue, depth: Depth, clock: ServerClock) -> None:
     labels = (queue.preset.library, visit.db, label(queue.name))
     for state, count in depth.states.items():
         if count is not None:
             visit.scrape.emit(MESSAGES, count, *labels, state)
     waiting = total((depth.states.get("ready"), depth.states.get("paused", 0)))
-    seconds = _age(depth, waiting, visit.now)
-    if seconds is not None:
-        visit.scrape.emit(OLDEST, seconds, *labels)
+    age = queue.history.age(depth, waiting, clock.ticks(), clock.now())
+    drain = queue.history.drain(waiting, clock.ticks(), in_order=queue.preset.in_order)
+    if age is not None:
+        visit.scrape.emit(OLDEST, age.seconds, *labels)
     if queue.is_first:
-        _emit_common(visit, queue, waiting, depth.states.get("active"), seconds)
+        _emit_common(visit, queue, waiting, depth.states.get("active"), age)
+        if drain is not None:
+            common = ("redis", label(queue.preset.destination(queue.name)), "")
+            visit.scrape.emit(backlog.DRAIN_SECONDS, drain, *common)
 
 
 def _emit_common(
-    visit: Visit, queue: _Queue, waiting: int | None, active: int | None, seconds: float | None
+    visit: Visit, queue: _Queue, waiting: int | None, active: int | None, age: backlog.Age | None
 ) -> None:
     emit = visit.scrape.emit
     common = ("redis", label(queue.preset.destination(queue.name)), "")
@@ -151,19 +164,9 @@ def _emit_common(
         emit(backlog.BACKLOG, waiting, *common)
     if active is not None:
         emit(backlog.IN_FLIGHT, active, *common)
-    if seconds is not None:
-        emit(backlog.LAG_SECONDS, seconds, *common)
-        emit(backlog.LAG_METHOD, 1, *common, "message_time")
-
-
-def _age(depth: Depth, waiting: int | None, now: int | None) -> float | None:
-    if not depth.timed or waiting is None:
-        return None
-    if not waiting:
-        return 0.0
-    if depth.oldest is None or not isfinite(depth.oldest):  # whoever wrote the message says when
-        return None
-    return age_seconds((int(depth.oldest * 1000), 0), now)
+    if age is not None:
+        emit(backlog.LAG_SECONDS, age.seconds, *common)
+        emit(backlog.LAG_METHOD, 1, *common, age.method)
 
 
 def _read_rest(visit: Visit, preset: Preset) -> Rounds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from hiredis import ReplyError
@@ -11,7 +11,7 @@ from hiredis import ReplyError
 from bts_collectors.redis.failures import is_denied
 from bts_collectors.redis.history import Settings
 from bts_collectors.redis.refusals import Refusals
-from bts_collectors.redis.visit import Visit, text
+from bts_collectors.redis.visit import ServerClock, Visit, text
 
 #: What counting entries may cost in one collection, 1 for an entry and 1 more for every 512 bytes
 #: of it: some 0.2 s of the server's time.
@@ -31,8 +31,10 @@ class Reading:
     #: Left of what counting entries may cost.
     budget: int = BUDGET
     ticks: Callable[[], float] = monotonic
-    #: When the server's clock was seen first in this collection.
-    _seen: float | None = None
+    clock: ServerClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = ServerClock(self.visit, self.ticks)
 
     def settings(self) -> Settings:
         """Return how often clients have set counters of streams."""
@@ -40,13 +42,6 @@ class Reading:
             # What clients do at other nodes is not known: XSETID is for servers that copy streams.
             return Settings(added=-1)
         return Settings(*self.visit.counters_set or (None, None))
-
-    def now(self) -> int | None:
-        """Return the server's clock in milliseconds: it goes on while the streams are read."""
-        if self._seen is None:
-            self._seen = self.ticks()
-        visit = self.visit
-        return visit.now and visit.now + int((self.ticks() - self._seen) * 1000)
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command` (as ACLs spell it): a loss, or known from now on."""

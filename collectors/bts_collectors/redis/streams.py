@@ -340,7 +340,7 @@ def _light(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[
 
 
 def _emit(reading: Reading, found: Sequence[tuple[Stream, _Labels]]) -> None:
-    visit, now = reading.visit, reading.now()
+    visit, now = reading.visit, reading.clock.now()
     streams = [stream for stream, _ in found]
     own = Rows(visit.scrape, [labels.own for _, labels in found])
     for metric, number in _NUMBERS.items():

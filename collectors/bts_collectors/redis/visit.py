@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from time import monotonic
 from typing import TypeVar
 from zlib import crc32
 
@@ -72,6 +73,25 @@ class Visit:
     def unexpected(self, what: str) -> None:
         """Note that the server has something else than the settings say."""
         self.losses.append(unexpected(self.url, what))
+
+
+class ServerClock:
+    """The server's clock, which goes on while its contents are read."""
+
+    def __init__(self, visit: Visit, ticks: Callable[[], float] = monotonic) -> None:
+        """Take the collection, and a clock in seconds that never goes back."""
+        self.ticks = ticks
+        self._visit = visit
+        self._seen: float | None = None
+
+    def now(self) -> int | None:
+        """Return the server's clock in milliseconds since 1970; None if it is not known."""
+        told = self._visit.now
+        if told is None:
+            return None
+        if self._seen is None:
+            self._seen = self.ticks()
+        return told + int((self.ticks() - self._seen) * 1000)
 
 
 def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> None:
