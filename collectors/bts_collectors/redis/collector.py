@@ -92,6 +92,8 @@ class RedisCollector(Collector):
                 raise ValueError(msg)
 
     config: Config
+    #: Of 10,000 streams with four groups each there are 920,000.
+    default_max_series = 1_000_000
 
     up = gauge("redis_up", "Whether the server answered INFO.")
     last_error = gauge(
@@ -226,9 +228,9 @@ class RedisCollector(Collector):
         scrape.emit(self.duration, scrape.remaining())
 
     def _report(self, scrape: Scrape, began: float, error: TargetError | None, *, up: bool) -> None:
-        reason = error.reason if error else ""
-        self._settle(scrape, self.up, up)
-        self._settle(scrape, self.last_error, error is not None, reason)
+        reason = error.reason if error else "limited" if scrape.dropped else ""
+        self._settle(scrape, self.up, float(up))
+        self._settle(scrape, self.last_error, float(bool(reason)), reason)
         self._settle(scrape, self.duration, monotonic() - began)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from hiredis import ReplyError
@@ -27,7 +28,7 @@ _LONGEST_NUMBER = 64
 SIZE = gauge(
     "redis_key_size",
     "Elements of a list, set, sorted set, hash or stream, bytes of a string: LLEN, SCARD, ZCARD,"
-    " HLEN, XLEN, STRLEN.",
+    " HLEN, XLEN, STRLEN; of a module's type no sample.",
     ("db", "key"),
 )
 MEMORY = gauge("redis_key_memory_usage_bytes", "MEMORY USAGE of the key.", ("db", "key"))
@@ -51,6 +52,8 @@ class Keys:
         self._vanishing.intersection_update(names)
         types = yield [("TYPE", name) for name in names]
         there: dict[bytes, bytes] = {}
+        #: Of a module's types: how large their keys are only the module knows.
+        foreign: list[bytes] = []
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
                 visit.refused("TYPE", type_)
@@ -58,12 +61,18 @@ class Keys:
                 there[name] = type_
             elif type_ == b"none":
                 self._emit_missing(visit, name)
-        yield from self._measure(visit, there)
+            else:
+                foreign.append(name)
+        yield from self._measure(visit, there, foreign if self._memory else [])
 
-    def _measure(self, visit: Visit, there: dict[bytes, bytes]) -> Rounds:
-        """Emit what there is to tell of keys by their types."""
+    def _measure(
+        self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]
+    ) -> Rounds:
+        """Emit what there is to tell of keys by their types, and the memory of `foreign` ones."""
         sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
-        questions: list[tuple[Metric, bytes, Command]] = []
+        questions: list[tuple[Metric, bytes, Command]] = [
+            (MEMORY, name, ("MEMORY", "USAGE", name)) for name in foreign
+        ]
         for (name, type_), size in zip(there.items(), sizes, strict=True):
             _emit(visit, SIZE, name, _SIZE[type_], size)
             if type_ in _VANISHES:
