@@ -65,9 +65,7 @@ class Keys:
                 foreign.append(name)
         yield from self._measure(visit, there, foreign if self._memory else [])
 
-    def _measure(
-        self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]
-    ) -> Rounds:
+    def _measure(self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]) -> Rounds:
         """Emit what there is to tell of keys by their types, and the memory of `foreign` ones."""
         sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
         questions: list[tuple[Metric, bytes, Command]] = [
