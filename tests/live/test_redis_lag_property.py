@@ -74,6 +74,8 @@ class Member:
     def __init__(self) -> None:
         """Begin with nothing delivered."""
         self.delivered = 0
+        #: Whether it was looked at before.
+        self.is_known = False
         #: Whether it was made, or put elsewhere, since the last look.
         self.was_put = True
         #: What was delivered when it was looked at last, and what was exported then.
@@ -364,10 +366,12 @@ class Truth:
         if consumed is not None and not member.was_put:
             known = member.consumed
             assert consumed == since or (known is not None and consumed == known + since)
-        elif consumed is not None and member.consumed is None and not self._history.was_set:
+        elif consumed is not None and not member.is_known and not self._history.was_set:
             last = parse_id(group["last-delivered-id"])
-            assert consumed in {since, sum(entry <= last for entry in self._ever), 0}
-        member.then, member.consumed, member.was_put = member.delivered, consumed, False
+            assert consumed in {member.delivered, sum(entry <= last for entry in self._ever)}
+        # Of a group that a client has put elsewhere in between counts how far it got.
+        member.then, member.consumed = member.delivered, consumed
+        member.is_known, member.was_put = True, False
 
     def check_pending(self, group: dict[str, Any]) -> None:
         """Compare the oldest entry that a group was delivered and did not acknowledge."""

@@ -6,7 +6,6 @@ collections in which no client can have set them, and where no trim made the ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,8 +39,7 @@ class Settings(NamedTuple):
         return self.any is not None and self.any == before.any
 
 
-@dataclass(slots=True, frozen=True)
-class Flow:
+class Flow(NamedTuple):
     """What is known of a group's deliveries; None is not known."""
 
     consumed: int | None = None

@@ -325,3 +325,78 @@ def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Conve
     assert reader._labels[b"s"].groups == {}
     converse(read(reader, visit), ([SCRIPT], [[b"none"]]))
     assert reader._labels == {}
+
+
+def test_an_odd_stream_is_lost_alone(visit: Visit, converse: Converse) -> None:
+    """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
+    odd = [None, *stream()[1:]]
+    whole = stream(first=identity(9000), last=identity(1000), length=9)
+    odd_group = group(identity(1000))
+    odd_group[2] = None
+    named = [b"h", *group(identity(1000))[1:]]
+    converse(
+        read(Streams(Names(["odd", "s"])), visit),
+        ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
+    )
+
+    assert [loss.reason for loss in visit.losses] == ["protocol", "protocol"]
+    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
+    assert visit.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
+
+
+def test_a_stream_that_could_not_be_read_is_not_new(visit: Visit, converse: Converse) -> None:
+    """What is known of a group stays while its stream is refused, so that its counters go on."""
+    reader = Streams(Names(["s"]))
+    visit.counters_set = (0, 0)
+    state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]
+    at_the_end = [b"g", 0, 0, identity(1000), 10, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[state, [at_the_end]]]]))
+    visit.scrape.samples.clear()
+    busy = ReplyError("BUSY Redis is busy running a script.")
+    converse(read(reader, visit), ([SCRIPT], [busy]))
+    assert groups.LAG not in visit.scrape.samples
+    visit.scrape.samples.clear()
+
+    trimmed = [5, 1, 2, 3, identity(500), b"0-0", 11, identity(5000), identity(500)]
+    further = [b"g", 0, 0, identity(500), 11, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[trimmed, [further]]]]))
+
+    assert values(visit)["messaging_consumed_messages_total"] == 11
+    assert values(visit)["redis_stream_group_entries_lost"] == 0
+
+
+def test_a_stream_with_more_groups_than_a_script_looks_at(visit: Visit, converse: Converse) -> None:
+    """The script says how many there are, and the server itself hands them over in a round of their own."""
+    told = [
+        b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
+        b"entries-read", 9, b"lag", 0,
+    ]  # fmt: skip
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, 1000]]]),
+        asked,
+    )
+
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}
+
+
+def test_streams_with_too_many_groups_together_are_read_by_several_scripts(
+    visit: Visit, converse: Converse
+) -> None:
+    """No script looks at more groups than it may, as far as their number is known."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    some = [[b"%d" % number, *group(identity(1000))[1:]] for number in range(150)]
+    reader = Streams(Names(["s", "t"]))
+    converse(
+        read(reader, visit),
+        ([SCRIPT], [[[state, some], [state, 150]]]),
+        ([SCRIPT], [[[state, some]]]),
+    )
+    assert len(visit.scrape.samples[groups.LAG]) == 300
+    visit.scrape.samples.clear()
+
+    converse(read(reader, visit), ([SCRIPT] * 2, [[[state, some]], [[state, some]]]))
+    assert len(visit.scrape.samples[groups.LAG]) == 300
