@@ -167,22 +167,21 @@ def _delivered(before: Standing, one: Standing) -> int | None:
 
 def _by_lags(before: Standing, one: Standing, added: int) -> int | None:
     """Return how many entries were delivered: those that waited or came, and do not wait now."""
-    if before.lag is None or one.lag is None or not _is_forward(before, one):
-        return None
-    ahead = before.lag + added
-    is_whole = _is_trimmed_behind(before, one) or one.stream.length >= ahead
     read, since = _read(before.group), _read(one.group)
-    if read is None or since is None or not is_whole:
+    if before.lag is None or one.lag is None or read is None or since is None:
+        return None
+    if not _is_forward(before, one) or not _is_kept(before, one):
         return None
     # After a trim past the group the server estimates the counter, from where the group is.
-    agrees = since - read == ahead - one.lag or since + one.lag == one.stream.entries_added
-    return ahead - one.lag if agrees and ahead > one.lag else None
+    delivered = before.lag + added - one.lag
+    agrees = since - read == delivered or since + one.lag == one.stream.entries_added
+    return delivered if agrees and delivered > 0 else None
 
 
 def _by_counter(before: Standing, one: Standing) -> int | None:
     """Return how many entries were delivered by the server's counter, where no trim distorts it."""
     read, since = _read(before.group), _read(one.group)
-    if read is None or since is None or not _is_trimmed_behind(before, one):
+    if read is None or since is None or not _is_kept(before, one):
         return None
     if one.group.last_delivered == before.group.last_delivered:
         return 0 if read == since else None
@@ -222,16 +221,22 @@ def _is_untouched(one: Standing) -> bool:
 
 
 def _is_forward(before: Standing, one: Standing) -> bool:
-    """Return whether a group has moved on, and none of the entries on its way was deleted."""
-    last, deleted = before.group.last_delivered, one.stream.max_deleted
-    return one.group.last_delivered > last and deleted is not None and deleted <= last
+    """Return whether a group has moved on."""
+    return one.group.last_delivered > before.group.last_delivered
 
 
-def _is_trimmed_behind(before: Standing, one: Standing) -> bool:
-    """Return whether nothing that a group had ahead of it was trimmed or deleted since."""
+def _is_kept(before: Standing, one: Standing) -> bool:
+    """Return whether nothing that a group had ahead of it, or that came since, was trimmed or deleted."""
     first, deleted = one.stream.first, one.stream.max_deleted
-    last = before.group.last_delivered
-    return first is not None and first <= last and deleted is not None and deleted <= last
+    last, added = before.group.last_delivered, _added(before.stream, one.stream)
+    if deleted is None or deleted > last:
+        return False
+    if first is not None and first <= last:
+        return True
+    # Trims begin with the oldest: if so many are left, they took nothing of these.
+    if not before.exact or before.lag is None or added is None:
+        return False
+    return one.stream.length >= before.lag + added
 
 
 def _added(old: Stream, new: Stream) -> int | None:

@@ -139,6 +139,17 @@ def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
     assert not overtaken.exact
 
 
+def test_a_backlog_that_grows_fast_from_the_start() -> None:
+    """Where all that was ever added is there, a lag beyond what is counted is still certain."""
+    history = History()
+    history.take(standing(range(1, 1), 0, added=0, read=0), 0)
+
+    far = standing(range(1, 9001), 4000, added=9000, read=4000, counted=False)
+    history.conclude(far)
+    assert (far.lag, far.exact) == (5000, True)
+    assert history.take(far, 15)[:2] == (4000, 0)
+
+
 def test_nothing_has_happened() -> None:
     """The lag of a group is the same as long as stream and group are."""
     history = History()
