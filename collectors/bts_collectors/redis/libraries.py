@@ -185,7 +185,7 @@ class Arq(Preset):
     library = "arq"
     default = ("arq:queue",)
     type_ = "zset"
-    needs_clock = True
+    needs_time = True
     #: Jobs due longest, among which the running ones are.
     _HEAD = 250
 

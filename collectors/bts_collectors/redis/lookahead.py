@@ -24,6 +24,8 @@ _FEW_COST = 500
 #: The long look, at one group: 1,000 entries of 2 KB, or 5 ms of the server's time at most.
 _MANY_COST = 5 * MOST_COUNTED
 
+#: An entry behind it has the next millisecond.
+_LAST_SEQUENCE = 2**64 - 1
 #: Without scripts the payloads come along: bytes of a page, entries at most, pages that go out together.
 _PAGE_BYTES = 65_536
 PAGE = MOST_COUNTED + 1
@@ -165,8 +167,10 @@ def _take_count(one: Standing, counted: int) -> None:
 
 
 def _ask_page(one: Standing, count: int) -> Command:
-    start = f"({spell_id(one.group.last_delivered)}"
-    return ("XRANGE", one.name, start, _newest(one), "COUNT", count)
+    # Not with a parenthesis in front of the id, which Redis before 6.2 does not know.
+    milliseconds, sequence = one.group.last_delivered
+    first = (milliseconds, sequence + 1) if sequence < _LAST_SEQUENCE else (milliseconds + 1, 0)
+    return ("XRANGE", one.name, spell_id(first), _newest(one), "COUNT", count)
 
 
 def _newest(one: Standing) -> str:

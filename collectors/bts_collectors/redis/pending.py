@@ -8,7 +8,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.lag import age_seconds
-from bts_collectors.redis.reading import MISSHAPEN, Reading
+from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import parse_id
 from bts_collectors.redis.visit import Rounds
@@ -35,21 +35,20 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     told: list[tuple[Standing, float | None, int]] = [
         (one, 0, 0) for one in groups if not one.group.pending
     ]
-    now = reading.clock.now()
     if reading.refusals.expects("xpending"):
         replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
         for one, reply in zip(asked, replies, strict=True):
             if isinstance(reply, ReplyError):
                 reading.refused("xpending", reply)
                 continue
-            try:
-                entry, _, _, deliveries = reply[0] if reply else (None, None, None, 0)
-                # There is none where it was acknowledged meanwhile.
-                seconds = age_seconds(parse_id(entry), now) if entry is not None else 0
-            except MISSHAPEN as error:
-                reading.odd("XPENDING", one.name, error)
-            else:
-                told.append((one, seconds, deliveries))
+            match reply:
+                case [[bytes(entry), _, _, int(deliveries)], *_]:
+                    age = age_seconds(parse_id(entry), reading.clock.now())
+                    told.append((one, age, deliveries))
+                case []:
+                    told.append((one, 0, 0))  # acknowledged meanwhile
+                case _:
+                    reading.visit.unexpected("answers XPENDING with something else than Redis does")
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
     rows.emit(AGE, [seconds for _, seconds, _ in told])
     rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])

@@ -64,7 +64,7 @@ class Preset(ABC):
     #: Whether the message whose time is told stays until it is taken, and no other is taken before.
     in_order: ClassVar[bool] = False
     #: Whether what is asked depends on the server's clock.
-    needs_clock: ClassVar[bool] = False
+    needs_time: ClassVar[bool] = False
 
     def __init__(self, wanted: Wanted) -> None:
         """Take the settings, with the library's defaults for what they leave out."""

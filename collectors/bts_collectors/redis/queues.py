@@ -67,22 +67,20 @@ class Queues:
 
     def read(self, visit: Visit) -> Rounds:
         """Emit all queues."""
+        if visit.now is None and any(preset.needs_time for preset in self._presets):
+            yield ()  # the round trip that tells the server's time comes first
         members: dict[Preset, Sequence[bytes]] = {}
         registering = [preset for preset in self._presets if preset.registered]
-        self.truncated.clear()
-        needs_clock = any(preset.needs_clock for preset in self._presets)
-        if registering or (needs_clock and visit.now is None):
-            # Also where there is nothing to ask: after this round the server's clock is known.
+        if registering:
             replies = yield [("SMEMBERS", preset.registered) for preset in registering]
-        else:
-            replies = []
-        for preset, reply in zip(registering, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                visit.refused("SMEMBERS", reply)
-            else:
-                members[preset] = sorted(reply)[:MOST_NAMES]
-                if len(reply) > MOST_NAMES:
-                    self.truncated.add(f"queues.{preset.library}")
+            self.truncated.clear()
+            for preset, reply in zip(registering, replies, strict=True):
+                if isinstance(reply, ReplyError):
+                    visit.refused("SMEMBERS", reply)
+                else:
+                    members[preset] = sorted(reply)[:MOST_NAMES]
+                    if len(reply) > MOST_NAMES:
+                        self.truncated.add(f"queues.{preset.library}")
         clock = ServerClock(visit, self._clock)
         parts = [_read_rest(visit, preset) for preset in self._presets]
         parts += [_read(visit, queue, clock) for queue in self._queues(members)]
