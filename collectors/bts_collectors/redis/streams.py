@@ -224,22 +224,10 @@ class Streams:
         self, visit: Visit, left: dict[bytes, int], states: dict[bytes, Reply]
     ) -> Generator[Sequence[Command], list[Reply], dict[bytes, int]]:
         """Add to `states`; return the streams that turned out to have too many groups for their batch."""
-        consumers = self._refusals.expects("xinfo|consumers") and not self._each_consumer
-
-        def ask(names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
-            return ask_many(names, self._stale_after, consumers=consumers, groups=most)
-
         large = [name for name, count in left.items() if count > MOST_GROUPS]
-        for name in large:
-            # One a round: no script is as fast as the server itself, and others have their turn.
-            reply, of_groups = yield [ask([name], 0), ("XINFO", "GROUPS", name)]
-            if isinstance(reply, ReplyError):
-                self._refused(visit, [name], reply)
-            else:
-                (state,) = reply
-                states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
+        yield from self._large_states(visit, large, states)
         batches = _light(visit.batches([n for n in left if n not in large], BATCH, _itself), left)
-        replies = (yield [ask(batch) for batch in batches]) if batches else []
+        replies = (yield [self._ask(batch) for batch in batches]) if batches else []
         again: dict[bytes, int] = {}
         for batch, reply in zip(batches, replies, strict=True):
             if isinstance(reply, ReplyError):
@@ -252,6 +240,24 @@ class Streams:
                 else:
                     states[name] = state
         return again
+
+    def _large_states(
+        self, visit: Visit, names: Sequence[bytes], states: dict[bytes, Reply]
+    ) -> Rounds:
+        """Add streams with many groups to `states`: the server hands groups over faster than any script."""
+        for name in names:
+            # One a round, so that other clients have their turn.
+            reply, of_groups = yield [self._ask([name], 0), ("XINFO", "GROUPS", name)]
+            if isinstance(reply, ReplyError):
+                self._refused(visit, [name], reply)
+            else:
+                (state,) = reply
+                states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
+
+    def _ask(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
+        """Return the script's command for some streams that have at most so many groups together."""
+        consumers = self._refusals.expects("xinfo|consumers") and not self._each_consumer
+        return ask_many(names, self._stale_after, consumers=consumers, groups=most)
 
     def _size(self, name: bytes) -> int:
         """Return how many groups a stream had last."""
