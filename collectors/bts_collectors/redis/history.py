@@ -100,20 +100,23 @@ class History:
             return Flow(self._consumed, self._lost, self._drain(one, now, None))
         delivered = _delivered(before, one)
         self._lost = _lost(before, self._lost, one, delivered)
+        moved = delivered
+        if moved is None and not (before.exact and one.exact):
+            moved = _counted(before, one)  # as uncertain as the lag that it is for
         if delivered is None:
             self._consumed = None
         elif self._consumed is not None or delivered:
             # Where the total is not known, it counts from here.
             self._consumed = (self._consumed or 0) + delivered
-        return Flow(self._consumed, self._lost, self._drain(one, now, delivered))
+        return Flow(self._consumed, self._lost, self._drain(one, now, moved))
 
-    def _drain(self, one: Standing, now: float, delivered: int | None) -> float | None:
+    def _drain(self, one: Standing, now: float, moved: int | None) -> float | None:
         """Return in how many seconds what waits will have been delivered at the recent rate."""
         if one.lag == 0 and self._rate is None:
             return 0
-        if self._rate is None or delivered is None:
+        if self._rate is None or moved is None:
             self._rate = backlog.Rate()
-        self._moved += delivered or 0
+        self._moved += moved or 0
         rate = self._rate.observe(now, self._moved)
         if not one.lag:
             return one.lag
@@ -179,9 +182,20 @@ def _by_lags(before: Standing, one: Standing, added: int) -> int | None:
 
 
 def _by_counter(before: Standing, one: Standing) -> int | None:
-    """Return how many entries were delivered by the server's counter, where no trim distorts it."""
+    """Return how many entries were delivered by the server's counter, if it was right before.
+
+    Where it told the group's place in the stream, an estimate in between has not changed it.
+    """
+    read = _read(before.group)
+    if not before.exact or before.lag is None or read is None or not _is_kept(before, one):
+        return None
+    return _counted(before, one) if read + before.lag == before.stream.entries_added else None
+
+
+def _counted(before: Standing, one: Standing) -> int | None:
+    """Return by how much the server's counter rose; None if it did not rise as the group went on."""
     read, since = _read(before.group), _read(one.group)
-    if read is None or since is None or not _is_kept(before, one):
+    if read is None or since is None:
         return None
     if one.group.last_delivered == before.group.last_delivered:
         return 0 if read == since else None

@@ -150,6 +150,27 @@ def test_a_backlog_that_grows_fast_from_the_start() -> None:
     assert history.take(far, 15)[:2] == (4000, 0)
 
 
+def test_a_counter_that_was_off_is_not_gone_by() -> None:
+    """Where the server's counter did not agree with the entries, it may jump when it is estimated anew."""
+    history = History()
+    history.take(standing(range(8, 6008), 3000, added=6007, read=2990), 0)
+
+    far = standing(range(8, 6108), 3050, added=6107, read=3050, counted=False)
+    history.conclude(far)
+    assert not far.exact
+    assert history.take(far, 15)[:2] == (None, None)
+
+
+def test_the_rate_of_an_uncertain_lag() -> None:
+    """Of a lag by the server's figure the time until it is gone is by the server's counter, too."""
+    history = History()
+    for now, place in ((0.0, 3000), (30.0, 3300)):
+        one = standing(range(8, 6008), place, added=6007, read=place, counted=False)
+        flow = history.take(one, now)
+
+    assert flow == (None, None, 270.7)
+
+
 def test_nothing_has_happened() -> None:
     """The lag of a group is the same as long as stream and group are."""
     history = History()
