@@ -88,7 +88,9 @@ class Queues:
             yield from together(parts[start : start + BATCH])
 
     def _queues(self, members: dict[Preset, Sequence[bytes]]) -> Iterator[_Queue]:
-        before, self._histories = self._histories, {}
+        unlisted = {one.library for one in self._presets if one.registered and one not in members}
+        before = self._histories
+        self._histories = {}
         told: set[bytes] = set()
         for preset in self._presets:
             for name in preset.queues(members.get(preset, ())):
@@ -98,6 +100,9 @@ class Queues:
                     history = self._histories[key] = before.get(key) or QueueHistory()
                     yield _Queue(preset, name, preset.destination(name) not in told, history)
                     told.add(preset.destination(name))
+        for key, history in before.items():
+            if key[0] in unlisted:  # it may be there nevertheless, and is not new then
+                self._histories.setdefault(key, history)
 
 
 def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[Preset], Wanted]]:

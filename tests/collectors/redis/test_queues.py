@@ -105,6 +105,28 @@ def test_patterns_choose_among_the_registered(visit: Visit, converse: Converse) 
     assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 0}
 
 
+def test_queues_that_are_not_listed_are_not_new_afterwards(
+    visit: Visit, converse: Converse
+) -> None:
+    """What is known of a queue stays while its library's set cannot be read."""
+    now = 0.0
+    reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
+    members = [("SMEMBERS", b"queues")]
+    sets = [("ZCARD", b"schedule"), ("ZCARD", b"retry"), ("ZCARD", b"dead")]
+    reading = [*sets, ("LLEN", b"queue:low"), ("LINDEX", b"queue:low", -1)]
+    job = b'{"enqueued_at": 4000000000}'
+    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+    assert OLDEST not in visit.scrape.samples
+    visit.scrape.samples.clear()
+    now = 15.0
+    converse(reader.read(visit), (members, [REFUSAL]), (sets, [0, 0, 0]))
+    visit.scrape.samples.clear()
+    now = 30.0
+    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+
+    assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 30}
+
+
 def test_a_sum_is_not_told_in_part(visit: Visit, converse: Converse) -> None:
     """A priority that could not be counted leaves the depth of a Celery queue unknown, not too low."""
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
