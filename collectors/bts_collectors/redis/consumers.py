@@ -20,7 +20,7 @@ MOST = 1000
 STALE = gauge(
     "redis_stream_group_consumers_stale",
     "Consumers that hold pending entries and have asked for nothing for `stream_stale_after`"
-    " (pending and idle of XINFO CONSUMERS); before Redis 7.2 only where there is none.",
+    " (pending and idle of XINFO CONSUMERS); before Redis 7.2 only a 0 is told.",
     LABELS,
 )
 MAX_IDLE = gauge(

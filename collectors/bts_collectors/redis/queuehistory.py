@@ -39,7 +39,7 @@ class QueueHistory:
         if length == 0:
             return _NONE_WAITS
         oldest = depth.oldest
-        if oldest is None or not isfinite(oldest):  # whoever wrote the message says when
+        if oldest is None or not isfinite(oldest):  # the producer writes it
             return None
         claimed = age_seconds((int(oldest * 1000), 0), now)
         return self._waiting.age(ticks, oldest, oldest, claimed)

@@ -151,7 +151,7 @@ def test_a_backlog_that_grows_fast_from_the_start() -> None:
 
 
 def test_a_counter_that_was_off_is_not_gone_by() -> None:
-    """Where the server's counter did not agree with the entries, it may jump when it is estimated anew."""
+    """Where the server's counter did not agree with the entries, it may jump when it is estimated again."""
     history = History()
     history.take(standing(range(8, 6008), 3000, added=6007, read=2990), 0)
 
