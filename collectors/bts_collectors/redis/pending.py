@@ -37,13 +37,14 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     ]
     if reading.refusals.expects("xpending"):
         replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
+        now = reading.clock.now()
         for one, reply in zip(asked, replies, strict=True):
             if isinstance(reply, ReplyError):
                 reading.refused("xpending", reply)
                 continue
             match reply:
                 case [[bytes(entry), _, _, int(deliveries)], *_]:
-                    age = age_seconds(parse_id(entry), reading.clock.now())
+                    age = age_seconds(parse_id(entry), now)
                     told.append((one, age, deliveries))
                 case []:
                     told.append((one, 0, 0))  # acknowledged meanwhile

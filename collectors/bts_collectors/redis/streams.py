@@ -170,6 +170,7 @@ class Streams:
         streams: list[tuple[Stream, _Labels]] = []
         found: list[Standing] = []
         states = yield from self._states(reading, names)
+        settings = reading.settings()
         for name, state in states.items():
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
                 try:
@@ -183,6 +184,8 @@ class Streams:
                 found += self._groups(reading, name, *streams[-1], state[1])
             else:
                 self._no_stream(reading.visit, name, state)
+        for standing in found:
+            standing.settings = settings
         _emit(reading, streams)
         groups.emit_states(reading.visit, found)
         waiting = [one for one in found if one.is_open]
@@ -284,7 +287,7 @@ class Streams:
         self, reading: Reading, name: bytes, stream: Stream, labels: _Labels, reply: Reply
     ) -> list[Standing]:
         """Return what a reply of XINFO GROUPS tells of the groups of `stream`."""
-        visit, settings = reading.visit, reading.settings()
+        visit = reading.visit
         if self._names.spelled(name):
             visit.scrape.put(EXISTS, labels.own, 1)
         if isinstance(reply, ReplyError):
@@ -303,9 +306,7 @@ class Streams:
             if kept is None:
                 kept = Known(groups.Labels.of(*labels.own, label(group.name)), History())
             labels.groups[group.name] = kept
-            standing = Standing(name, stream, group, kept.labels, history=kept.history)
-            standing.settings = settings
-            found.append(standing)
+            found.append(Standing(name, stream, group, kept.labels, history=kept.history))
         return found
 
     def _no_stream(self, visit: Visit, name: bytes, state: Reply) -> None:
