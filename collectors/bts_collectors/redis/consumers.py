@@ -9,9 +9,9 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.fields import Fields
 from bts_collectors.redis.groups import LABELS, Standing
-from bts_collectors.redis.reading import MISSHAPEN, Reading
+from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.rows import Rows
-from bts_collectors.redis.visit import Rounds, Visit, label
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, label
 from bts_exporter import Metric, gauge
 
 #: Consumers of one group; of a group with more of them none is looked at.
@@ -85,7 +85,7 @@ def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, ea
             found.append((one, parse(reply)))
             told.append((one, *_judged(found[-1][1], stale_after)))
         except MISSHAPEN as error:
-            reading.odd("XINFO CONSUMERS", one.name, error)
+            reading.visit.misshapen(f"the consumers of {one.labels.own[1:]!r}", error)
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
     rows.emit(STALE, [None if stale < 0 else stale for _, stale, _ in told])
     rows.emit(MAX_IDLE, [None if idle < 0 else idle / 1000 for _, _, idle in told])

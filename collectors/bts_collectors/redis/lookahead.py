@@ -12,9 +12,9 @@ from hiredis import ReplyError
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.groups import Standing
 from bts_collectors.redis.lag import MOST_COUNTED
-from bts_collectors.redis.reading import MISSHAPEN, Reading
+from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.streamstate import EVALUATE, parse_id, spell_id
-from bts_collectors.redis.visit import Rounds
+from bts_collectors.redis.visit import MISSHAPEN, Rounds
 
 #: The first look: groups that one script looks at, entries it counts for each, and what it may cost
 #: (1 for an entry and 1 more for every 512 bytes of it) until it stops counting: 1 ms of the server's time.
@@ -24,6 +24,8 @@ _FEW_COST = 500
 #: The long look, at one group: 1,000 entries of 2 KB, or 5 ms of the server's time at most.
 _MANY_COST = 5 * MOST_COUNTED
 
+#: What the script asks for, and some forks do not know: without, plain commands do.
+EXCLUSIVE_RANGE = "xrange|exclusive"
 #: An entry behind it has the next millisecond.
 _LAST_SEQUENCE = 2**64 - 1
 #: Without scripts the payloads come along: bytes of a page, entries at most, pages that go out together.
@@ -146,7 +148,10 @@ def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
     spent = 0
     for one, answer in zip(batch, reply, strict=True):
         if isinstance(answer, ReplyError):
-            reading.refused("xrange", answer)
+            if "invalid stream id" in str(answer).lower():  # the script's way to say "behind"
+                reading.refusals.refused(EXCLUSIVE_RANGE, answer)
+            else:
+                reading.refused("xrange", answer)
             continue
         try:
             counted, head, cost = answer
@@ -154,7 +159,7 @@ def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
             one.head = parse_id(head) if head else None
             _take_count(one, counted)
         except MISSHAPEN as error:
-            reading.odd("XRANGE", one.name, error)
+            reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
     return spent
 
 
@@ -188,7 +193,7 @@ def _take_page(reading: Reading, one: Standing, reply: Reply, count: int) -> boo
             one.head = parse_id(reply[0][0])
         found = len(reply)
     except MISSHAPEN as error:
-        reading.odd("XRANGE", one.name, error)
+        reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
         return False
     _take_count(one, found if found < count else -found)
     return found == count

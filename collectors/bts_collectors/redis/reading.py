@@ -11,13 +11,11 @@ from hiredis import ReplyError
 from bts_collectors.redis.failures import is_denied
 from bts_collectors.redis.history import Settings
 from bts_collectors.redis.refusals import Refusals
-from bts_collectors.redis.visit import ServerClock, Visit, text
+from bts_collectors.redis.visit import ServerClock, Visit
 
 #: What counting entries may cost in one collection, 1 for an entry and 1 more for every 512 bytes
 #: of it: some 0.2 s of the server's time.
 BUDGET = 100_000
-#: What comes of a reply in which there is a list where a number should be, or the like.
-MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 #: How a server says that a stream or group is not there any more, a moment after it told its state.
 _GONE = ("NOGROUP", "WRONGTYPE", "ERR no such key")
 
@@ -49,7 +47,3 @@ class Reading:
             self.refusals.refused(command, reply)
         elif not str(reply).startswith(_GONE):
             self.visit.refused(command.replace("|", " ").upper(), reply)
-
-    def odd(self, command: str, name: bytes, error: Exception) -> None:
-        """Note that the reply to `command` about the stream `name` is not what it should be."""
-        self.visit.unexpected(f"answers {command} of {text(name)!r} with something odd ({error!r})")

@@ -16,7 +16,7 @@ from bts_collectors.redis.failures import is_denied
 from bts_collectors.redis.groups import Known, Standing
 from bts_collectors.redis.history import History
 from bts_collectors.redis.lag import age_seconds
-from bts_collectors.redis.reading import MISSHAPEN, Reading
+from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.refusals import RETRY, Refusals
 from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import (
@@ -32,7 +32,7 @@ from bts_collectors.redis.streamstate import (
     plain_state,
     runs_scripts,
 )
-from bts_collectors.redis.visit import Rounds, Visit, label, text, together
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, label, text, together
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
@@ -176,7 +176,7 @@ class Streams:
                 try:
                     stream = parse_stream(state[0])
                 except MISSHAPEN as error:
-                    reading.odd("XINFO STREAM", name, error)
+                    reading.visit.misshapen(f"stream {label(name)!r}", error)
                     continue
                 if (labels := self._labels.get(name)) is None:
                     labels = self._labels[name] = _labels(reading.visit.db, label(name))
@@ -190,6 +190,8 @@ class Streams:
         groups.emit_states(reading.visit, found)
         waiting = [one for one in found if one.is_open]
         plain = self._plain_among(reading.visit, names)
+        if not self._refusals.expects(lookahead.EXCLUSIVE_RANGE):
+            plain = dict.fromkeys(names)
         yield from together(
             [
                 lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
@@ -220,7 +222,7 @@ class Streams:
                 try:
                     states[name] = plain_state(triple)
                 except MISSHAPEN as error:
-                    reading.odd("XINFO STREAM", name, error)
+                    reading.visit.misshapen(f"stream {label(name)!r}", error)
         return states
 
     def _states_by_script(
@@ -300,7 +302,7 @@ class Streams:
             try:
                 group = parse_group(values)
             except MISSHAPEN as error:
-                reading.odd("XINFO GROUPS", name, error)
+                visit.misshapen(f"a group of {labels.own[-1]!r}", error)
                 continue
             kept = known.get(group.name)
             if kept is None:

@@ -26,6 +26,9 @@ Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 #: Bytes of a name that become a label: whoever writes to the server chooses names.
 LONGEST_NAME = 256
 
+#: What comes of a reply in which there is a list where a number should be, or the like.
+MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
 _T = TypeVar("_T")
 
 
@@ -69,6 +72,10 @@ class Visit:
     def refused(self, what: str, reply: ReplyError) -> None:
         """Note that the server refused `what`."""
         self.losses.append(refusal(self.url, what, reply))
+
+    def misshapen(self, what: str, error: Exception) -> None:
+        """Note that replies about `what` have another shape than Redis gives, so that `error` came of them."""
+        self.unexpected(f"tells of {what} in another way than Redis ({type(error).__name__})")
 
     def unexpected(self, what: str) -> None:
         """Note that the server has something else than the settings say."""
