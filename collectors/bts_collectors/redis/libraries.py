@@ -52,7 +52,6 @@ class Rq(Preset):
     prefix = "rq"
     middle = "queue:"
     registry = "queues"
-    in_order = True
 
     def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
         """Read list and registries, and when the first job was queued."""
@@ -92,7 +91,6 @@ class Sidekiq(Preset):
     library = "sidekiq"
     middle = "queue:"
     registry = "queues"
-    in_order = True
 
     def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
         """Read the list, and when the job at its end was queued."""
@@ -152,7 +150,6 @@ class Dramatiq(Preset):
     prefix = "dramatiq"
     tail = ".msgs"
     type_ = "hash"
-    in_order = True
 
     def name_of(self, key: bytes) -> bytes:
         """Return the queue, also of its delayed (DQ) and dead (XQ) messages."""

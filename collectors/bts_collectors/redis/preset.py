@@ -61,8 +61,6 @@ class Preset(ABC):
     type_: ClassVar[str] = ""
     #: The library's own set of its queues, where it keeps one.
     registry: ClassVar[str] = ""
-    #: Whether the message whose time is told stays until it is taken, and no other is taken before.
-    in_order: ClassVar[bool] = False
     #: Whether what is asked depends on the server's clock.
     needs_time: ClassVar[bool] = False
 

@@ -44,10 +44,10 @@ class QueueHistory:
         claimed = age_seconds((int(oldest * 1000), 0), now)
         return self._waiting.age(ticks, oldest, oldest, claimed)
 
-    def drain(self, length: int | None, ticks: float, *, in_order: bool) -> float | None:
+    def drain(self, length: int | None, ticks: float) -> float | None:
         """Return in how many seconds the queue will be empty at the rate at which it became shorter.
 
-        Where it does not, and messages are taken `in_order`, the one that is next tells if any was taken.
+        What came in meanwhile counts against it: a queue that does not become shorter never will be empty.
         """
         before, self._length = self._length, length
         if length is None:
@@ -61,7 +61,4 @@ class QueueHistory:
         rate = self._rate.observe(ticks, self._taken)
         if length == 0:
             return 0
-        if rate == 0:
-            still = in_order and self._waiting.stands_still(ticks, backlog.RATE_SECONDS)
-            return inf if still else None
-        return None if rate is None else length / rate
+        return None if rate is None else length / rate if rate else inf

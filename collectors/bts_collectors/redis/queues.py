@@ -148,7 +148,7 @@ def _emit(visit: Visit, queue: _Queue, depth: Depth, clock: ServerClock) -> None
             visit.scrape.emit(MESSAGES, count, *labels, state)
     waiting = total((depth.states.get("ready"), depth.states.get("paused", 0)))
     age = queue.history.age(depth, waiting, clock.ticks(), clock.now())
-    drain = queue.history.drain(waiting, clock.ticks(), in_order=queue.preset.in_order)
+    drain = queue.history.drain(waiting, clock.ticks())
     if age is not None:
         visit.scrape.emit(OLDEST, age.seconds, *labels)
     if queue.is_first:

@@ -49,7 +49,3 @@ class Waiting:
             seconds = claimed if most is None else min(claimed, most)
             return backlog.Age(max(seconds, _LEAST), "message_time")
         return backlog.Age(seen, "lower_bound") if seen > 0 else None
-
-    def stands_still(self, now: float, seconds: float) -> bool:
-        """Return whether the same message has been the next one for `seconds` at least."""
-        return self._first is not None and now - self._since >= seconds

@@ -60,7 +60,7 @@ def test_a_queue_that_is_not_known_is_not_empty() -> None:
     history = QueueHistory()
 
     assert history.age(waiting(None), None, 0, NOW_MS) is None
-    assert history.drain(None, 0, in_order=False) is None
+    assert history.drain(None, 0) is None
 
 
 def test_a_queue_that_becomes_shorter() -> None:
@@ -68,23 +68,22 @@ def test_a_queue_that_becomes_shorter() -> None:
     history = QueueHistory()
     looks = [(100, 0.0), (85, 15.0), (70, 30.0), (0, 45.0)]
 
-    drains = [history.drain(length, now, in_order=False) for length, now in looks]
+    drains = [history.drain(length, now) for length, now in looks]
     assert drains == [None, None, 70.0, 0]
 
 
-def test_a_queue_that_does_not_become_shorter() -> None:
-    """Whether nothing is taken, or as much as comes in, the length does not tell."""
+@pytest.mark.parametrize("growth", [0, 1])
+def test_a_queue_that_does_not_become_shorter(growth: int) -> None:
+    """A queue that stays as it is or grows will never be empty, whatever is taken from it."""
     history = QueueHistory()
 
-    assert [history.drain(100, now, in_order=False) for now in (0, 30, 60)] == [None] * 3
+    drains = [history.drain(100 + growth * now, now) for now in (0, 15, 30, 60)]
+    assert drains == [None, None, inf, inf]
 
 
-def test_a_queue_from_which_nothing_is_taken() -> None:
-    """The next message staying the same tells that it will never be empty."""
+def test_a_queue_that_was_not_read_for_a_while() -> None:
+    """A length that was missing is not taken for a queue that ran empty and filled again."""
     history = QueueHistory()
-    drains = []
-    for now in (0, 30):
-        history.age(waiting(NOW - 60), 100, now, NOW_MS)
-        drains.append(history.drain(100 + now, now, in_order=True))
+    looks = [(100, 0.0), (None, 15.0), (100, 30.0), (100, 45.0)]
 
-    assert drains == [None, inf]
+    assert [history.drain(length, now) for length, now in looks] == [None] * 4

@@ -52,15 +52,3 @@ def test_what_was_there_before_may_be_older() -> None:
 
     assert waiting.age(110, 5, 9, 3600.0) == backlog.Age(3600.0, "message_time")
     assert waiting.age(110, 10, 12, 3600.0) is None
-
-
-def test_a_message_that_stands_still() -> None:
-    """The next message being the same for long tells that none is taken."""
-    waiting = Waiting()
-    assert not waiting.stands_still(0, 30)
-    waiting.age(100, 5, 5, 1.0)
-
-    assert not waiting.stands_still(129, 30)
-    assert waiting.stands_still(130, 30)
-    waiting.age(131, 6, 6, 1.0)
-    assert not waiting.stands_still(132, 30)
