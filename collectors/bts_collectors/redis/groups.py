@@ -102,6 +102,8 @@ class Standing:
     exact: bool = False
     #: The first entry not delivered yet, None if it is not known or there is none.
     head: Id | None = None
+    #: Whether nothing has happened to stream and group since the collection before.
+    is_same: bool = False
     history: History = field(default_factory=History)
     settings: Settings = _UNKNOWN
 

@@ -65,10 +65,14 @@ class History:
         self._rate: backlog.Rate | None = None
 
     def recall(self, one: Standing) -> None:
-        """Take the lag from the collection before, if nothing has happened to stream and group."""
+        """Take the lag from the collection before, if nothing has happened to stream and group.
+
+        Asked only for a group amid the stream, which no trim has overtaken.
+        """
         before = self._before
         if before is not None and before.exact and _is_same(before, one):
             one.lag, one.exact, one.head = before.lag, True, before.head
+            one.is_same = True
 
     def conclude(self, one: Standing) -> None:
         """Take the lag from the one before and from what came and went, if counting did not tell."""
@@ -98,6 +102,9 @@ class History:
         if before is None:
             self._consumed, self._lost = _consumed_at_first(one), _lost_at_first(one)
             return Flow(self._consumed, self._lost, self._drain(one, now, None))
+        if one.is_same:
+            self._lost = 0
+            return Flow(self._consumed, 0, self._drain(one, now, 0))
         delivered = _delivered(before, one)
         self._lost = _lost(before, self._lost, one, delivered)
         moved = delivered
