@@ -7,9 +7,10 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Command, Connection, Reply, beside
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Command, Connection, Reply
 from bts_collectors.redis.dialing import DEFAULT_PORT
-from bts_collectors.redis.failures import Lost, Refused, refusal, unexpected
+from bts_collectors.redis.failures import Lost, Refused, bare, refusal, unexpected
 from bts_collectors.redis.slots import SLOTS, parse_ranges, redirection, slot_of
 from bts_exporter import TargetError, Url
 
@@ -170,7 +171,7 @@ class Cluster:
                 # Half of the time at most, so that one that hangs leaves some for the others.
                 return node.ask(commands, now + (deadline - now) / 2)
             except TargetError as error:
-                self._lost[node] = error
+                self._lost[node] = bare(error)
                 self._due = 0.0
         return [Lost(self._lost[node])] * len(commands)
 

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Sequence
 from time import monotonic, time
 
-from bts_collectors.redis import keys, queues, server, streams
-from bts_collectors.redis.connection import Command, Reply, database
+from bts_collectors.redis import address, keys, queues, server, streams
+from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Discovery, Names
-from bts_collectors.redis.failures import unexpected
+from bts_collectors.redis.failures import bare
 from bts_collectors.redis.queuesettings import QueueSettings
+from bts_collectors.redis.refusals import SUPPORTED
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_collectors.redis.topology import Topology
 from bts_collectors.redis.visit import Rounds, Visit, run
@@ -28,14 +29,11 @@ from bts_exporter import (
     gauge,
 )
 
-_SCHEMES = ("redis", "rediss", "unix")
 #: Part of the time left that stays unused, so that a dead server is reported before the scrape ends.
 _RESERVE = 0.05
 #: Seconds, and part of the time left, for finding names within the first scrape.
 _FIRST_WALK = 0.5
 _FIRST_WALK_PART = 0.25
-#: What comes of a reply in which there is a list where a number should be, or the like.
-_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class RedisCollector(Collector):
@@ -72,11 +70,8 @@ class RedisCollector(Collector):
 
         def __post_init__(self) -> None:
             """Check what the types cannot say."""
-            if self.url.scheme not in _SCHEMES:
-                msg = f"url: expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {self.url.scheme}://"
-                raise ValueError(msg)
             try:
-                database(self.url)
+                address.check(self.url)
             except ValueError as error:
                 msg = f"url: {error}"
                 raise ValueError(msg) from None
@@ -92,7 +87,7 @@ class RedisCollector(Collector):
 
     config: Config
 
-    up = gauge("redis_up", "Whether the server answered INFO.")
+    up = server.UP
     last_error = gauge(
         "redis_exporter_last_scrape_error",
         "1 with the reason as err if the last collection lost something, else 0.",
@@ -150,7 +145,7 @@ class RedisCollector(Collector):
             config.url, config.password, config.tls, config.sentinel, clustered=config.cluster
         )
         self._discovery = Discovery(list(self._names.values()), self._topology.places)
-        self._db = f"db{database(config.url)}"
+        self._db = f"db{address.database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()
 
@@ -165,30 +160,26 @@ class RedisCollector(Collector):
         """Emit all there is; TargetError for a dead server, and at the end for what was refused."""
         began = monotonic()
         self._count += 1
+        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
         try:
             with self._collecting:
-                visit = self._visit(scrape, began + scrape.remaining() * (1 - _RESERVE))
+                self._visit(visit, began + scrape.remaining() * (1 - _RESERVE))
         except TargetError as error:
             self._discovery.error = None  # of the same cause, and over when this one is
-            self._report(scrape, began, error, up=False)
+            self._report(visit, began, error)
             raise
-        except _MISSHAPEN as error:
-            what = f"answers with something else than Redis does ({type(error).__name__}: {error})"
-            failure = unexpected(self._topology.url, what)
-            self._report(scrape, began, failure, up=self._server.is_known)
-            raise failure from error
         loss = visit.losses[0] if visit.losses else self._discovery.error
-        self._report(scrape, began, loss, up=visit.up)
+        self._report(visit, began, loss)
         self._discovery.refresh()
         if loss is not None:
-            raise loss
+            raise bare(loss)
 
-    def _visit(self, scrape: Scrape, deadline: float) -> Visit:
+    def _visit(self, visit: Visit, deadline: float) -> None:
         def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
             return self._topology.ask(commands, deadline, ahead)
 
         self._topology.begin(deadline)
-        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
+        visit.url = self._topology.url
         parts = [self._read_server(visit)]
         if not self._server.is_known:
             # How to read the contents depends on what the server is.
@@ -199,17 +190,8 @@ class RedisCollector(Collector):
         streams, more_streams = self._streams.read(visit)
         parts += [streams, self._keys.read(visit), self._queues.read(visit)]
         run(parts, ask, [more_streams])
-        self._streams.emit_refusals(scrape)
-        for setting, names in self._names.items():
-            if names.patterns:
-                scrape.emit(self.names_known, len(names.all()), setting)
-            overfull = setting in self._queues.truncated
-            if names.patterns or overfull:
-                scrape.emit(self.names_truncated, names.truncated or overfull, setting)
-        for node, is_up in self._topology.states():
-            scrape.emit(self.node_up, is_up, node)
+        self._emit_names(visit)
         visit.losses += self._topology.losses()
-        return visit
 
     def _read_server(self, visit: Visit) -> Rounds:
         try:
@@ -218,15 +200,33 @@ class RedisCollector(Collector):
             if not visit.clustered:
                 raise
             # The other nodes have keys to tell of. Their clocks are set as ours is.
-            visit.up = False
             visit.now = int(time() * 1000)
-            visit.losses.append(error)
+            visit.losses.append(bare(error))
 
-    def _report(self, scrape: Scrape, began: float, error: TargetError | None, *, up: bool) -> None:
-        scrape.emit(self.up, up)
-        scrape.emit(self.last_error, error is not None, error.reason if error else "")
-        scrape.emit(self.scrapes, self._count)
-        scrape.emit(self.duration, monotonic() - began)
+    def _emit_names(self, visit: Visit) -> None:
+        """Emit which commands there are, which names were found, and which nodes answer."""
+        emit = visit.scrape.emit
+        self._streams.emit_refusals(visit.scrape)
+        if not self._discovery.is_supported:
+            visit.unsupported.add("scan")
+        for command in visit.unsupported:
+            emit(SUPPORTED, 0, command)
+        for setting, names in self._names.items():
+            if names.patterns:
+                emit(self.names_known, len(names.all()), setting)
+            overfull = setting in self._queues.truncated
+            if names.patterns or overfull:
+                emit(self.names_truncated, names.truncated or overfull, setting)
+        for node, is_up in self._topology.states():
+            emit(self.node_up, is_up, node)
+
+    def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
+        emit = visit.scrape.emit
+        if not visit.up:  # which is emitted as soon as it is known
+            emit(self.up, 0)
+        emit(self.last_error, error is not None, error.reason if error else "")
+        emit(self.scrapes, self._count)
+        emit(self.duration, monotonic() - began)
 
 
 COLLECTOR = RedisCollector

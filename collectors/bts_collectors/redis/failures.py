@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-import socket
-import sys
 
 from hiredis import ProtocolError, ReplyError
 
-from bts_exporter import Reason, TargetError, Url
+from bts_collectors.redis.reply_guard import OversizedReply
+from bts_exporter import Product, Reason, TargetError, Url, connection_error
+
+_PORT = 6379
+#: The port of a cluster's bus less that for clients.
+_BUS_OFFSET = 10_000
+#: How servers begin that speak something else.
+_OTHERS = {
+    b"HTTP/": "HTTP: is this the port of Redis?",
+    b"AMQP": "AMQP (RabbitMQ): is this the port of Redis?",
+    b"SSH-": "SSH: is this the port of Redis?",
+    b"\x15\x03": "TLS: use rediss:// in place of redis://",
+    b"\x16\x03": "TLS: use rediss:// in place of redis://",
+}
 
 _REASONS: dict[str, Reason] = {
     "NOAUTH": "auth",
@@ -32,7 +43,16 @@ _NO_CLUSTER = "cluster support disabled"
 #: How Redis, before and since 7.2, says NOPERM where a script was not permitted something.
 _NOPERM_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 _FULL = "ERR max number of clients reached"
-_UNKNOWN = re.compile("ERR unknown (sub)?command", re.IGNORECASE)
+#: How servers, proxies and services say that they do not have a command: "unknown command 'X'",
+#: "unsupported command", "command X is not allowed", "Command is not available".
+_ABOUT_COMMAND = re.compile(r"\b(sub)?command\b", re.IGNORECASE)
+_UNSUPPORTED = re.compile(
+    "unknown|unsupported|unavailable|disabled|forbidden|unimplemented"
+    "|not (support|implemented|allowed|available|permitted)",
+    re.IGNORECASE,
+)
+#: How a server begins its refusals that are over by themselves.
+_PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
 
 
 class Lost(ReplyError):  # noqa: N818  # as parts see it, it is a reply
@@ -51,29 +71,46 @@ class Refused(ReplyError):  # noqa: N818  # as above
         self.url = url
 
 
-def failure(url: Url, error: Exception) -> TargetError:
-    """Return what it means that `error` ended the conversation with `url`."""
-    match error:
-        case TimeoutError():
-            return _target(url, "timeout", "gave no answer in time")
-        case ConnectionRefusedError() | FileNotFoundError():
-            return _target(url, "refused", "cannot be reached: does it run and listen there?")
-        case OSError() if _is_tls(error):
-            return _target(url, "tls", f"and we have no TLS connection: {error}")
-        case socket.gaierror():
-            return _target(url, "dns", f"has a name that does not resolve: {error}")
-        case PermissionError():
-            return _target(url, "noperm", f"must not be opened by us: {error}")
-        case ProtocolError():
-            return _target(url, "protocol", f"does not speak Redis' protocol: {error}")
-        case _:
-            return _target(url, "unreachable", f"is not reachable: {error}")
+def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
+    """Return what it means that `error` ended the conversation with `url`.
+
+    `first` is what the server sent first: other protocols can be recognized by it.
+    """
+    if isinstance(error, OversizedReply):
+        return unexpected(url, f"sent {error}, which is more than a Redis does")
+    if isinstance(error, ProtocolError):
+        return unexpected(url, f"does not speak Redis' protocol{_spoken(first)}")
+    return connection_error(_product(url), url, error)
+
+
+def bare(error: TargetError) -> TargetError:
+    """Return `error` to be stored or raised again: without the frames, and the data in them, of where it was raised."""
+    return TargetError(error.reason, str(error))
+
+
+def _product(url: Url) -> Product:
+    if url.scheme == "unix":
+        return Product("Redis", "is Redis running, with this path as its `unixsocket`?")
+    tls = "does it speak TLS there? (rediss://)"
+    if url.scheme == "rediss":
+        tls = "does it speak TLS there? (redis:// is without)"
+    port = url.port or _PORT
+    if port - _BUS_OFFSET in range(1024, _BUS_OFFSET):
+        tls += f" Or is {port} its cluster bus, and {port - _BUS_OFFSET} the port for clients?"
+    return Product("Redis", "is Redis running, and does it listen at this address and port?", tls)
+
+
+def _spoken(first: bytes) -> str:
+    for start, name in _OTHERS.items():
+        if first.startswith(start):
+            return f", but {name}"
+    return f": its reply begins with {first[:20]!r}" if first else ""
 
 
 def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
     """Return what it means that the server refused `what` with `reply`."""
     if isinstance(reply, Lost):
-        return reply.error
+        return bare(reply.error)
     if isinstance(reply, Refused):
         url = reply.url
     text = str(reply)
@@ -86,6 +123,10 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
     elif what == "AUTH" and reason == "protocol":
         reason = "auth"
     cure = _CURES.get(reason)
+    if what == "SENTINEL" and is_unsupported(reply):
+        cure = "it is not a sentinel, whose port mostly is 26379"
+    elif what == "SELECT" and is_unsupported(reply):
+        cure = "it may be a sentinel, which has no databases: for its master set `sentinel`"
     if code in _REDIRECTIONS:
         cure = _ELSEWHERE
     elif _NO_CLUSTER in text:
@@ -96,7 +137,22 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
 def is_denied(reply: ReplyError) -> bool:
     """Return whether the server will refuse this again: not allowed, or a command it does not know."""
     text = str(reply)
-    return bool(text.startswith("NOPERM") or _NOPERM_IN_SCRIPT.search(text) or _UNKNOWN.match(text))
+    return bool(
+        text.startswith("NOPERM") or _NOPERM_IN_SCRIPT.search(text) or is_unsupported(reply)
+    )
+
+
+def is_unsupported(reply: ReplyError) -> bool:
+    """Return whether the server does not have the command: too old, renamed, or not offered by a service."""
+    text = str(reply)
+    if isinstance(reply, Lost) or text.partition(" ")[0] in _REASONS:
+        return False
+    return bool(_ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text))
+
+
+def is_passing(reply: ReplyError) -> bool:
+    """Return whether the refusal will be over by itself, and tells nothing of the command."""
+    return isinstance(reply, Lost) or str(reply).startswith(_PASSING)
 
 
 def unexpected(url: Url, what: str) -> TargetError:
@@ -106,19 +162,13 @@ def unexpected(url: Url, what: str) -> TargetError:
 
 def no_handshake(url: Url) -> TargetError:
     """Return the failure of a server that says nothing to the first words of TLS."""
-    what = "gave no answer in time to our TLS handshake: does it speak TLS there?"
-    return _target(url, "timeout", what)
+    what = "no reply in time to our TLS handshake; does it speak TLS there? (redis:// is without)"
+    return TargetError("timeout", f"Redis at {url}: {what}")
 
 
 def demoted(url: Url) -> TargetError:
     """Return the failure of a replica that sentinels take for the master."""
     return _target(url, "loading", "is a replica, though a sentinel says that it is the master")
-
-
-def _is_tls(error: OSError) -> bool:
-    # OpenSSL takes 5 MB: whoever raises its errors has it already, and nobody else needs it.
-    ssl = sys.modules.get("ssl")
-    return ssl is not None and isinstance(error, ssl.SSLError)
 
 
 def _target(url: Url, reason: Reason, what: str) -> TargetError:

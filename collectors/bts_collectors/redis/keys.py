@@ -21,6 +21,8 @@ _SIZE = {
 }
 #: What Redis deletes when it runs empty; no such key means size 0.
 _VANISHES = frozenset((b"list", b"set", b"zset", b"hash"))
+#: Types of replies to what is asked of a key; None where it is gone.
+_SIMPLE = frozenset((int, bytes, type(None)))
 #: Bytes; a longer string is no number.
 _LONGEST_NUMBER = 64
 
@@ -54,6 +56,8 @@ class Keys:
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
                 visit.refused("TYPE", type_)
+            elif type(type_) is not bytes:
+                visit.unexpected(f"answers TYPE with {type(type_).__name__}")
             elif type_ in _SIZE:
                 there[name] = type_
             elif type_ == b"none":
@@ -86,6 +90,8 @@ def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply)
     if isinstance(reply, ReplyError):
         if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
             visit.refused(command, reply)
+    elif type(reply) not in _SIMPLE:
+        visit.unexpected(f"answers {command} with {type(reply).__name__}")
     elif (value := _number(reply)) is not None:
         visit.scrape.emit(metric, value, visit.db, label(name))
 

@@ -204,13 +204,12 @@ class Arq(Preset):
         running = yield [("EXISTS", b"arq:in-progress:" + job) for job in head[::2]]
         if None in running:
             return Depth()
-        waiting = [
-            float(score) for score, runs in zip(head[1::2], running, strict=True) if not runs
-        ]
+        scores = map(_of_score, head[1::2])
+        waiting = [score for score, runs in zip(scores, running, strict=True) if not runs]
         depth = Depth({"scheduled": jobs - ripe}, timed=True)
         if waiting or ripe <= self._HEAD:
             depth.states |= {"ready": max(ripe - sum(running), 0), "active": sum(running)}
-            depth.oldest = waiting[0] / 1000 if waiting else None
+            depth.oldest = waiting[0] and waiting[0] / 1000 if waiting else None
         return depth
 
 
@@ -255,6 +254,14 @@ def _of_text(raw: Reply) -> float | None:
     """Return the time that ISO 8601 spells."""
     try:
         return datetime.fromisoformat(raw.decode()).timestamp() if raw else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _of_score(raw: bytes) -> float | None:
+    """Return the number that a sorted set has for a member."""
+    try:
+        return float(raw)
     except ValueError:
         return None
 

@@ -24,6 +24,8 @@ _FEW_COST = 500
 #: The long look, at one group: 1,000 entries of 2 KB, or 5 ms of the server's time at most.
 _MANY_COST = 5 * MOST_COUNTED
 
+#: An entry behind it has the next millisecond.
+_LAST_SEQUENCE = 2**64 - 1
 #: Without scripts the payloads come along: bytes of a page, entries at most, pages that go out together.
 _PAGE_BYTES = 65_536
 PAGE = 100
@@ -146,7 +148,10 @@ def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
 
 
 def _ask_page(one: Standing, count: int) -> Command:
-    return ("XRANGE", one.name, f"({spell_id(one.group.last_delivered)}", "+", "COUNT", count)
+    # Not with a parenthesis in front of the id, which Redis before 6.2 does not know.
+    milliseconds, sequence = one.group.last_delivered
+    first = (milliseconds, sequence + 1) if sequence < _LAST_SEQUENCE else (milliseconds + 1, 0)
+    return ("XRANGE", one.name, spell_id(first), "+", "COUNT", count)
 
 
 def _take_page(reading: Reading, one: Standing, reply: Reply, count: int) -> bool:

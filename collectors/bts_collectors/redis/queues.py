@@ -20,6 +20,10 @@ from bts_exporter import Metric, backlog, gauge
 #: Queues read at a time: of some a whole message comes along, to tell its age.
 BATCH = 100
 
+#: Commands whose replies are a number, and those whose replies are a list of texts; all others give
+#: one text or none.
+_COUNTS = frozenset({"EXISTS", "HLEN", "LLEN", "SCARD", "ZCARD", "ZCOUNT"})
+_LISTS = frozenset({"SMEMBERS", "ZRANGE"})
 _LIBRARIES = (Celery, Rq, Sidekiq, BullMQ, Dramatiq, Arq, Huey)
 _PLAIN = {"lists": Lists, "sets": Sets, "zsets": SortedSets}
 
@@ -72,6 +76,8 @@ class Queues:
             for preset, reply in zip(registering, replies, strict=True):
                 if isinstance(reply, ReplyError):
                     visit.refused("SMEMBERS", reply)
+                elif not _is_sound("SMEMBERS", reply):
+                    visit.unexpected("answers SMEMBERS with something else than Redis does")
                 else:
                     members[preset] = sorted(reply)[:MOST_NAMES]
                     if len(reply) > MOST_NAMES:
@@ -119,7 +125,10 @@ def _read(visit: Visit, queue: _Queue) -> Rounds:
 def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply:
     """Return a reply, None for a refusal."""
     if not isinstance(reply, ReplyError):
-        return reply
+        if _is_sound(name := str(command[0]), reply):
+            return reply
+        visit.unexpected(f"answers {name} with something else than Redis does")
+        return None
     found, key = queue.preset.found, command[1]
     if str(reply).startswith("WRONGTYPE") and key in found.all():
         # What a pattern found has become something else since.
@@ -127,6 +136,15 @@ def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply
     else:
         visit.refused(str(command[0]), reply)
     return None
+
+
+def _is_sound(command: str, reply: Reply) -> bool:
+    """Return whether a reply has the shape that the command's replies have."""
+    if command in _COUNTS:
+        return type(reply) is int
+    if command in _LISTS:
+        return isinstance(reply, list) and all(type(item) is bytes for item in reply)
+    return reply is None or type(reply) is bytes
 
 
 def _emit(visit: Visit, queue: _Queue, depth: Depth) -> None:
@@ -172,6 +190,9 @@ def _read_rest(visit: Visit, preset: Preset) -> Rounds:
     for each, reply in zip(rest, replies, strict=True):
         if isinstance(reply, ReplyError):
             visit.refused(each.command, reply)
+            continue
+        if not _is_sound(each.command, reply):
+            visit.unexpected(f"answers {each.command} with something else than Redis does")
             continue
         visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
         if each.state == "active":

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Reply, beside
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Reply
 from bts_exporter import Url
 
 #: A cluster's slots are numbered below it.

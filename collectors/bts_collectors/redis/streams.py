@@ -12,7 +12,7 @@ from hiredis import ReplyError
 from bts_collectors.redis import consumers, groups, lookahead, pending
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.failures import is_denied
+from bts_collectors.redis.failures import Lost, is_denied, is_passing
 from bts_collectors.redis.groups import Standing
 from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.reading import Reading
@@ -38,6 +38,10 @@ BATCH = 10
 WINDOW = 200
 
 _LABELS = ("db", "stream")
+#: The script that looks at entries asks for those behind an id, which older servers cannot.
+_FIRST_WITH_EXCLUSIVE_RANGES = (6, 2)
+#: What comes of a reply in which there is a list where a number should be, or the like.
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 EXISTS = gauge(
     "redis_stream_exists",
@@ -160,7 +164,11 @@ class Streams:
         self, reading: Reading, windows: Iterator[Sequence[bytes]], known: dict[bytes, _Labels]
     ) -> Rounds:
         for names in windows:
-            yield from self._window(reading, names, known)
+            try:
+                yield from self._window(reading, names, known)
+            except _MISSHAPEN as error:
+                what = f"tells of streams in another way than Redis does ({type(error).__name__}: {error})"
+                reading.visit.unexpected(what)
 
     def _window(
         self, reading: Reading, names: Sequence[bytes], known: dict[bytes, _Labels]
@@ -181,6 +189,8 @@ class Streams:
         groups.emit_states(reading.visit, found)
         waiting = [one for one in found if one.is_open]
         plain = self._plain_among(reading.visit, names)
+        if () < reading.visit.version < _FIRST_WITH_EXCLUSIVE_RANGES:
+            plain = dict.fromkeys(names)
         yield from together(
             [
                 lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
@@ -197,6 +207,7 @@ class Streams:
         """Return the state of every stream that there is an answer for."""
         visit = reading.visit
         states: dict[bytes, Reply] = {}
+        left_over: list[bytes] = []  # of scripts that told nothing
         plain = self._plain_among(visit, names)
         scripted = [name for name in names if name not in plain]
         batches = visit.batches(scripted, BATCH, lambda name: name)
@@ -209,10 +220,14 @@ class Streams:
         for batch, reply in zip(batches, replies, strict=True):
             if isinstance(reply, ReplyError):
                 self._refused(visit, batch, reply)
+                if isinstance(reply, Lost) and not visit.clustered:
+                    left_over += batch
+            elif type(reply) is not list or len(reply) != len(batch):
+                left_over += batch
             else:
                 self._refusals.answered(evaluate(visit.version).lower())
                 states.update(zip(batch, reply, strict=True))
-        rest = list(self._plain_among(visit, names))
+        rest = list(dict.fromkeys((*self._plain_among(visit, names), *left_over)))
         for start in range(0, len(rest), BATCH):
             # One batch a round: here the payloads of first and last entries come along.
             batch = rest[start : start + BATCH]
@@ -230,12 +245,12 @@ class Streams:
     def _refused(self, visit: Visit, batch: Sequence[bytes], reply: ReplyError) -> None:
         """Note that no script may run, or none on one of the streams in `batch`."""
         command = evaluate(visit.version)
-        if not is_denied(reply):
+        if is_passing(reply):
             visit.refused(command, reply)
-        elif "key" in str(reply):
+        elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
             self._retry = self._clock() + RETRY
-        else:
+        else:  # whatever its words are: plain commands tell the same
             self._refusals.refused(command.lower(), reply)
 
     def _groups(

@@ -13,7 +13,7 @@ from zlib import crc32
 from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
-from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis.failures import is_unsupported, refusal, unexpected
 from bts_collectors.redis.slots import slot_of
 from bts_exporter import Scrape, TargetError, Url
 
@@ -40,12 +40,15 @@ class Visit:
     version: tuple[int, ...] = ()
     #: The server's clock in milliseconds since 1970; None if it is not known.
     now: int | None = None
-    #: Whether the server itself answered, not only other nodes of its cluster.
-    up: bool = True
+    #: Whether the server itself answered INFO, not only other nodes of its cluster.
+    up: bool = False
     #: Whether keys are spread over the nodes of a cluster.
     clustered: bool = False
     #: What could not be read, while the rest was.
     losses: list[TargetError] = field(default_factory=list)
+    #: Commands that the server does not have, as ACLs spell them: what they tell is missing, which
+    #: is no failure.
+    unsupported: set[str] = field(default_factory=set)
 
     def batches(
         self, items: Sequence[_T], size: int, name: Callable[[_T], bytes]
@@ -64,8 +67,11 @@ class Visit:
         ]
 
     def refused(self, what: str, reply: ReplyError) -> None:
-        """Note that the server refused `what`."""
-        self.losses.append(refusal(self.url, what, reply))
+        """Note that the server refused `what`: a loss, unless it does not have that command."""
+        if is_unsupported(reply):
+            self.unsupported.add(what.lower().replace(" ", "|"))
+        else:
+            self.losses.append(refusal(self.url, what, reply))
 
     def unexpected(self, what: str) -> None:
         """Note that the server has something else than the settings say."""

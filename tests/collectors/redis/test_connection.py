@@ -11,7 +11,8 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.redis.connection import Connection, beside, database
+from bts_collectors.redis.address import beside, database
+from bts_collectors.redis.connection import Connection
 from bts_exporter import Secret, TargetError, Url
 from servers import free_port, wait_until
 from servers.redis import Listen
@@ -76,7 +77,7 @@ def test_number_of_the_database(url: str, number: int) -> None:
     assert number == database(Url.from_setting(url))
 
 
-@pytest.mark.parametrize("url", ["redis://example.net/cache", "unix:///run/redis.sock?x=3"])
+@pytest.mark.parametrize("url", ["redis://example.net/cache", "unix:///run/redis.sock?db=x"])
 def test_what_is_no_number_of_a_database(url: str) -> None:
     """Anything but a number is refused."""
     with pytest.raises(ValueError, match="expected the number of a database"):
@@ -100,7 +101,7 @@ def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Be
     reason, message = reason_and_text(Connection(redis_listener(behave), None), seconds=0.2)
 
     assert reason == "timeout"
-    assert "gave no answer in time" in message
+    assert "no reply in time" in message
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def test_a_failure_names_place_and_cure_but_no_secret() -> None:
 
     reason, message = reason_and_text(Connection(url, Secret("s3cret")))
 
-    expected = f"Redis at {url} cannot be reached: does it run and listen there?"
-    assert ("refused", expected) == (reason, message)
+    advice = "is Redis running, and does it listen at this address and port?"
+    assert ("refused", f"Redis at {url}: connection refused; {advice}") == (reason, message)
 
 
 def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
@@ -303,7 +304,7 @@ def test_an_endless_answer_is_given_up(
     redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer that would not fit the memory is refused, not collected."""
-    monkeypatch.setattr("bts_collectors.redis.connection.LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("bts_collectors.redis.reply_guard.MOST_RECEIVED", 1000)
     url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
 
     assert reason_and_text(Connection(url, None))[0] == "protocol"

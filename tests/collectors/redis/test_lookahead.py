@@ -128,7 +128,7 @@ def test_a_script_that_fails(reading: Reading, converse: Converse) -> None:
 
 def ask(count: int) -> tuple[str | bytes | int, ...]:
     """Return the command for the next entries of the group."""
-    return ("XRANGE", b"s", "(4-1", "+", "COUNT", count)
+    return ("XRANGE", b"s", "4-2", "+", "COUNT", count)
 
 
 def entries(count: int, size: int = 10) -> list[list[object]]:
