@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -117,36 +119,61 @@ class Connection:
         """Return the replies, over several connections where a command breaks one."""
         replies: list[Reply] = []
         fresh = not self._is_usable()
-        failed: TargetError | None = None
-        for _ in range(_MOST_CONNECTIONS):
-            answered = len(replies)
-            suspect = replies[-1] if replies else None
-            failed = self._converse(commands, replies, deadline, ahead, fresh=fresh)
-            if isinstance(suspect, Lost) and (self._introduced or len(replies) > answered):
-                self._unanswered.add(commands[answered - 1], suspect.error)
-            if failed is None:
-                return replies
-            is_open = self._socket is not None
-            self.close()
-            if self._over or (fresh and not is_open):
-                break  # the server is gone
-            if fresh or len(replies) > answered:
-                replies.append(_lost_at(commands[len(replies)], failed))
-            fresh = True
-            if len(replies) == len(commands):
-                break
-        return self._with_losses(replies, len(commands), failed)
-
-    def _with_losses(
-        self, replies: list[Reply], count: int, failed: TargetError | None
-    ) -> list[Reply]:
-        """Return `count` replies, some of them lost; TargetError if there is no other."""
-        if failed is not None:
-            replies += [Lost(failed)] * (count - len(replies))
+        failed = self._converse(commands, replies, deadline, ahead, fresh=fresh)
+        if failed is None:
+            return replies
+        replies += [_NOTHING] * (len(commands) - len(replies))
+        failed = self._recover(commands, replies, deadline, failed, fresh=fresh)
+        lost = Lost(failed)
+        replies = [lost if reply is _NOTHING else reply for reply in replies]
         if all(isinstance(reply, Lost) for reply in replies):
             self._names_itself = True  # that was not the reason
             raise bare(replies[0].error)
         return replies
+
+    def _recover(
+        self,
+        commands: Sequence[Command],
+        replies: list[Reply],
+        deadline: float,
+        failed: TargetError,
+        *,
+        fresh: bool,
+    ) -> TargetError:
+        """Ask for the replies that did not come, over new connections; return the last failure.
+
+        A command at which a connection ends is not asked again, nor are others of its name.
+        """
+        came = replies[0] is not _NOTHING
+        for _ in range(_MOST_CONNECTIONS):
+            missing = [place for place, reply in enumerate(replies) if reply is _NOTHING]
+            is_open = self._socket is not None
+            self.close()
+            if not missing or self._over or (fresh and not is_open):
+                break  # all is told, or the server is gone
+            suspect = ""
+            if fresh or came:
+                suspect = command_name(commands[missing[0]])
+                lost = _lost_at(suspect, failed)
+                for place in missing:
+                    if command_name(commands[place]) == suspect:
+                        replies[place] = lost
+                missing = [place for place in missing if replies[place] is _NOTHING]
+            fresh = True
+            if not missing:
+                break
+            found: list[Reply] = []
+            wanted = [commands[place] for place in missing]
+            outcome = self._converse(wanted, found, deadline, (), fresh=True)
+            came = bool(found)
+            for place, reply in zip(missing, found, strict=False):
+                replies[place] = reply
+            if suspect and (self._introduced or came):
+                self._unanswered.add(suspect, lost.error)  # the server answers, but not to this
+            if outcome is None:
+                break
+            failed = outcome
+        return failed
 
     def _converse(
         self,
@@ -326,8 +353,14 @@ class Connection:
                 msg = "the server closed the connection"
                 raise ConnectionResetError(msg)
             self._first = self._first or received[:32]
-            self._guard.check(received)
             self._patience = deadline
+            try:
+                self._guard.check(received)
+            except OversizedReply as error:
+                # The replies in front of it are as good as any.
+                self._reader.feed(received[: error.sound])
+                replies += islice(iter(partial(gets, False), _NOTHING), count - len(replies))
+                raise
             self._reader.feed(received)
 
     def _connected(self) -> socket.socket:
@@ -347,7 +380,6 @@ def _halfway(deadline: float) -> float:
     return now + (deadline - now) / 2
 
 
-def _lost_at(command: Command, failed: TargetError) -> Lost:
-    """Return what stands in place of a reply that did not come."""
-    what = f"{failed} (when it was asked for {command_name(command)})"
-    return Lost(TargetError(failed.reason, what))
+def _lost_at(name: str, failed: TargetError) -> Lost:
+    """Return what stands in place of the replies to a command that a connection ended at."""
+    return Lost(TargetError(failed.reason, f"{failed} (when it was asked for {name})"))

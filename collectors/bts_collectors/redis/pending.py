@@ -40,11 +40,15 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
         for one, reply in zip(asked, replies, strict=True):
             if isinstance(reply, ReplyError):
                 reading.refused("xpending", reply)
-            elif reply:
-                entry, _, _, deliveries = reply[0]
-                told.append((one, age_seconds(parse_id(entry), reading.visit.now), deliveries))
-            else:
-                told.append((one, 0, 0))  # acknowledged meanwhile
+                continue
+            match reply:
+                case [[bytes(entry), _, _, int(deliveries)], *_]:
+                    age = age_seconds(parse_id(entry), reading.visit.now)
+                    told.append((one, age, deliveries))
+                case []:
+                    told.append((one, 0, 0))  # acknowledged meanwhile
+                case _:
+                    reading.visit.unexpected("answers XPENDING with something else than Redis does")
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
     rows.emit(AGE, [seconds for _, seconds, _ in told])
     rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])

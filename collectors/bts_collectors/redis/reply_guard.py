@@ -41,6 +41,11 @@ _IN_PAIRS = frozenset((_MAP, _ATTRIBUTE))
 class OversizedReply(Exception):  # noqa: N818  # named as what it is raised for
     """Raised for a reply that is larger, or is announced to be larger, than a sound server's."""
 
+    def __init__(self, message: str, sound: int = 0) -> None:
+        """Take how many of the bytes received come before what must not be parsed."""
+        super().__init__(message)
+        self.sound = sound
+
 
 class ReceiveBudget:
     """What may be received in one collection and in one round trip, from several connections together."""
@@ -102,7 +107,8 @@ class ReplyGuard:
             if not self._is_suspicious(received):
                 return
             self._structure = _Structure()
-            received = b"".join(self._kept)
+            for earlier in self._kept[:-1]:
+                self._structure.follow(earlier)
             self._kept = []
         self._structure.follow(received)
 
@@ -132,20 +138,25 @@ class _Structure:
 
     def follow(self, received: bytes) -> None:
         """Go on to the end of `received`; OversizedReply where it announces too much."""
+        before = len(self._line)
         position = self._skip
-        if self._line:
+        if before:
             received = self._line + received
             self._line = b""
         size = len(received)
         while position < size:
-            end = received.find(b"\r\n", position)
-            if end < 0:
-                self._line = received[position:]
-                self._check_line(len(self._line))
-                position = size
-            else:
-                self._check_line(end - position)
-                position = self._step(received, position, end)
+            try:
+                end = received.find(b"\r\n", position)
+                if end < 0:
+                    self._line = received[position:]
+                    self._check_line(size - position)
+                    position = size
+                else:
+                    self._check_line(end - position)
+                    position = self._step(received, position, end)
+            except OversizedReply as error:
+                error.sound = max(position - before, 0)
+                raise
         self._skip = position - size
 
     def _step(self, received: bytes, start: int, end: int) -> int:

@@ -24,11 +24,12 @@ from bts_collectors.redis.streamstate import (
     ask_many,
     ask_plainly,
     evaluate,
+    is_scripts_reply,
     parse_groups,
     parse_stream,
     plain_state,
 )
-from bts_collectors.redis.visit import Rounds, Visit, label, text, together
+from bts_collectors.redis.visit import Rounds, Visit, isolated, label, text, together
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
@@ -40,8 +41,6 @@ WINDOW = 200
 _LABELS = ("db", "stream")
 #: The script that looks at entries asks for those behind an id, which older servers cannot.
 _FIRST_WITH_EXCLUSIVE_RANGES = (6, 2)
-#: What comes of a reply in which there is a list where a number should be, or the like.
-_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 EXISTS = gauge(
     "redis_stream_exists",
@@ -164,11 +163,7 @@ class Streams:
         self, reading: Reading, windows: Iterator[Sequence[bytes]], known: dict[bytes, _Labels]
     ) -> Rounds:
         for names in windows:
-            try:
-                yield from self._window(reading, names, known)
-            except _MISSHAPEN as error:
-                what = f"tells of streams in another way than Redis does ({type(error).__name__}: {error})"
-                reading.visit.unexpected(what)
+            yield from isolated(reading.visit, self._window(reading, names, known))
 
     def _window(
         self, reading: Reading, names: Sequence[bytes], known: dict[bytes, _Labels]
@@ -191,14 +186,13 @@ class Streams:
         plain = self._plain_among(reading.visit, names)
         if () < reading.visit.version < _FIRST_WITH_EXCLUSIVE_RANGES:
             plain = dict.fromkeys(names)
-        yield from together(
-            [
-                lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
-                lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
-                pending.read(reading, found),
-                consumers.read(reading, found, self._stale_after, each=self._each_consumer),
-            ]
+        parts = (
+            lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
+            lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
+            pending.read(reading, found),
+            consumers.read(reading, found, self._stale_after, each=self._each_consumer),
         )
+        yield from together([isolated(reading.visit, part) for part in parts])
         groups.emit_lags(reading.visit, found)
 
     def _states(
@@ -222,8 +216,8 @@ class Streams:
                 self._refused(visit, batch, reply)
                 if isinstance(reply, Lost) and not visit.clustered:
                     left_over += batch
-            elif type(reply) is not list or len(reply) != len(batch):
-                left_over += batch
+            elif not is_scripts_reply(reply, len(batch)):
+                self._refusals.refused(evaluate(visit.version).lower(), ReplyError("odd reply"))
             else:
                 self._refusals.answered(evaluate(visit.version).lower())
                 states.update(zip(batch, reply, strict=True))

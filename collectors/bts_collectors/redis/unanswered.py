@@ -41,9 +41,8 @@ class Unanswered:
             self._left_out = {name: one for name, one in self._left_out.items() if one[0] > now}
         return bool(self._left_out)
 
-    def add(self, command: Sequence[str | bytes | int], error: TargetError) -> None:
-        """Leave a command out from now on, since the server failed at it with `error`."""
-        name = command_name(command)
+    def add(self, name: str, error: TargetError) -> None:
+        """Leave the commands of a name out from now on, since the server failed at it with `error`."""
         if name not in _ESSENTIAL:
             what = f"{error} (not asked again for {RETRY_SECONDS:.0f} s)"
             self._left_out[name] = self._clock() + RETRY_SECONDS, TargetError(error.reason, what)

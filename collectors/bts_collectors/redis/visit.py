@@ -25,6 +25,9 @@ Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 #: Bytes of a name that become a label: whoever writes to the server chooses names.
 LONGEST_NAME = 256
 
+#: What comes of a reply in which there is a list where a number should be, or the like.
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
 _T = TypeVar("_T")
 
 
@@ -92,6 +95,16 @@ def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> Non
         replies = ask(commands, turns[0][1] if turns else ())
         with suppress(StopIteration):
             turns.append((lane, lane.send(replies)))
+
+
+def isolated(visit: Visit, part: Rounds) -> Rounds:
+    """Run a part that takes replies apart; one in another shape than Redis gives ends it, and no other."""
+    try:
+        yield from part
+    except _MISSHAPEN as error:
+        visit.unexpected(
+            f"replies in another way than Redis does ({type(error).__name__}: {error})"
+        )
 
 
 def together(parts: Iterable[Rounds]) -> Rounds:
