@@ -69,7 +69,7 @@ class Connection:
         self._introduced = False
         self._socket: socket.socket | None = None
         self._peer = ""
-        self._reader = Reader()
+        self._reader = Reader(notEnoughData=_NOTHING)
         self._first = b""  # received on this connection
         self._over = False
         #: The commands of the next `ask`, whose first chunk was sent already.
@@ -112,6 +112,9 @@ class Connection:
         connected, self._socket = self._socket, None
         if connected is not None:
             connected.close()
+            # Both may hold megabytes of what came last.
+            self._reader = Reader(notEnoughData=_NOTHING)
+            self._guard.at_boundary()
 
     def _ask(
         self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
@@ -245,8 +248,6 @@ class Connection:
         if self.url.scheme == "rediss":
             opened = self._secure(opened, deadline)
         self._peer = peer_address(opened)
-        self._reader = Reader(notEnoughData=_NOTHING)
-        self._guard.at_boundary()
 
     def _go_to(self, url: Url) -> None:
         if url.host != self.url.host:

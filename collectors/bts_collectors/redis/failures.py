@@ -21,6 +21,8 @@ _OTHERS = {
     b"\x16\x03": "TLS: use rediss:// in place of redis://",
 }
 
+#: How Redis' replies begin.
+_TYPES = frozenset(bytes((sign,)) for sign in b"*:+-$%~>|=!(_#,")
 _REASONS: dict[str, Reason] = {
     "NOAUTH": "auth",
     "WRONGPASS": "auth",
@@ -74,13 +76,13 @@ class Refused(ReplyError):  # noqa: N818  # as above
 def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
     """Return what it means that `error` ended the conversation with `url`.
 
-    `first` is what the server sent first: other protocols can be recognized by it.
+    `first` is what the server sent first, if anything: other protocols can be recognized by it.
     """
     if isinstance(error, OversizedReply):
         return unexpected(url, f"sent {error}, which is more than a Redis does")
     if isinstance(error, ProtocolError):
-        return unexpected(url, f"does not speak Redis' protocol{_spoken(first)}")
-    return connection_error(_product(url), url, error)
+        return unexpected(url, f"does not speak Redis' protocol{_spoken(first, error)}")
+    return connection_error(_product(url, answered=bool(first)), url, error)
 
 
 def bare(error: TargetError) -> TargetError:
@@ -88,23 +90,29 @@ def bare(error: TargetError) -> TargetError:
     return TargetError(error.reason, str(error))
 
 
-def _product(url: Url) -> Product:
+def _product(url: Url, *, answered: bool) -> Product:
     if url.scheme == "unix":
         return Product("Redis", "is Redis running, with this path as its `unixsocket`?")
-    tls = "does it speak TLS there? (rediss://)"
-    if url.scheme == "rediss":
-        tls = "does it speak TLS there? (redis:// is without)"
+    running = "is Redis running, and does it listen at this address and port?"
+    return Product("Redis", running, "" if answered else _other_port(url))
+
+
+def _other_port(url: Url) -> str:
+    """Return what may be listening where a connection ends without a reply."""
     port = url.port or _PORT
-    if port - _BUS_OFFSET in range(1024, _BUS_OFFSET):
-        tls += f" Or is {port} its cluster bus, and {port - _BUS_OFFSET} the port for clients?"
-    return Product("Redis", "is Redis running, and does it listen at this address and port?", tls)
+    bus = port - _BUS_OFFSET
+    if bus in range(1024, _BUS_OFFSET):
+        return f"is it the port of a cluster's bus? Clients use {bus}"
+    if url.scheme == "rediss":
+        return "does it speak TLS there? redis:// is without"
+    return "does it speak TLS there? Then use rediss://"
 
 
-def _spoken(first: bytes) -> str:
+def _spoken(first: bytes, error: ProtocolError) -> str:
     for start, name in _OTHERS.items():
         if first.startswith(start):
             return f", but {name}"
-    return f": its reply begins with {first[:20]!r}" if first else ""
+    return f": {error}" if first[:1] in _TYPES else f": its reply begins with {first[:20]!r}"
 
 
 def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
