@@ -182,6 +182,7 @@ class Arq(Preset):
     library = "arq"
     default = ("arq:queue",)
     type_ = "zset"
+    needs_time = True
     #: Jobs due longest, among which the running ones are.
     _HEAD = 250
 
@@ -193,14 +194,14 @@ class Arq(Preset):
         """Read how many jobs are due, and which of those due longest are running."""
         if now is None:
             return Depth()
-        due = ("-inf", now, "BYSCORE", "LIMIT", 0, self._HEAD, "WITHSCORES")
         jobs, ripe, head = yield [
             ("ZCARD", name),
             ("ZCOUNT", name, "-inf", now),
-            ("ZRANGE", name, *due),
+            ("ZRANGE", name, 0, self._HEAD - 1, "WITHSCORES"),
         ]
         if None in (jobs, ripe, head):
             return Depth()
+        head = head[: 2 * ripe]  # those behind are not due
         running = yield [("EXISTS", b"arq:in-progress:" + job) for job in head[::2]]
         if None in running:
             return Depth()

@@ -59,6 +59,8 @@ class Preset(ABC):
     #: What the key ends in, and its type, that shows that a queue is there.
     tail: ClassVar[str] = ""
     type_: ClassVar[str] = ""
+    #: Whether the server's clock decides what is due.
+    needs_time: ClassVar[bool] = False
     #: The library's own set of its queues, where it keeps one.
     registry: ClassVar[str] = ""
 

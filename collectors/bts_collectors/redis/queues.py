@@ -68,6 +68,8 @@ class Queues:
 
     def read(self, visit: Visit) -> Rounds:
         """Emit all queues."""
+        if visit.now is None and any(preset.needs_time for preset in self._presets):
+            yield ()  # the round trip that tells the server's time comes first
         members: dict[Preset, Sequence[bytes]] = {}
         registering = [preset for preset in self._presets if preset.registered]
         if registering:
