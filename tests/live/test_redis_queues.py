@@ -19,7 +19,7 @@ import redis
 
 from bts_collectors.redis import discovery
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -221,7 +221,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         connection.SimpleQueue("mail.out").put({})
         queue.get(timeout=20)
 
-        samples = collect(celery=Wanted(prefix="app:", names=("celery", "mail.*", "idle")))
+        samples = collect(celery=WantedCelery(prefix="app:", names=("celery", "mail.*", "idle")))
 
         assert depths(samples) == {
             "": {"active": 1},
@@ -236,6 +236,105 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         }
         assert samples["messaging_in_flight_messages"] == {("redis", "app:unacked", ""): 1}
         assert "messaging_lag_seconds" not in samples
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sep": ":"},
+        {"sep": "--", "priority_steps": [0, 5]},
+        {"priority_steps": list(range(10))},
+        {"priority_steps": [1, 4], "sep": "."},
+        {"unacked_key": "taken", "unacked_index_key": "taken_at"},
+        {"global_keyprefix": "{app}:", "sep": "*", "unacked_key": "taken"},
+    ],
+    ids=str,
+)
+def test_celery_with_other_transport_options(
+    redis_server: RedisServer, collect: Reader, options: dict[str, Any]
+) -> None:
+    """With kombu's own options as settings every depth is what kombu counts, whatever is part of a name."""
+    kombu = library("kombu")
+    library("packaging")
+    names = ["celery", "mail", "mail:eu", "a:3", "x--y", "mail.out"]
+    with kombu.Connection(redis_server.url, transport_options=options) as connection:
+        channel = connection.default_channel
+        fill(channel, *names)
+        channel._put("only.urgent", message(9))
+        taken = connection.SimpleQueue("taken")
+        taken.put({})
+        taken.get(timeout=20)
+
+        wanted = WantedCelery.from_setting({"names": [*names, "onl?.urgent"], **options})
+        samples = collect(celery=wanted)
+
+        assert ready(samples) == {name: channel._size(name) for name in (*names, "only.urgent")}
+        assert samples["redis_queue_messages"]["celery", "db0", "", "active"] == 1
+        key = options.get("global_keyprefix", "") + options.get("unacked_key", "unacked")
+        assert samples["messaging_in_flight_messages"] == {("redis", key, ""): 1}
+        assert 0 <= samples["redis_queue_oldest_active_age_seconds"]["celery", "db0"] < AGE
+
+
+def test_celery_queues_with_the_separator_in_their_names(
+    redis_server: RedisServer, collect: Reader
+) -> None:
+    """A pattern finds queues whose names have the separator in them, each once and whole."""
+    kombu = library("kombu")
+    library("packaging")
+    options = {"sep": ":"}
+    names = ("mail:eu", "mail:us:west")
+    with kombu.Connection(redis_server.url, transport_options=options) as connection:
+        channel = connection.default_channel
+        fill(channel, *names)
+
+        samples = collect(celery=WantedCelery.from_setting({"names": ["mail:*"], **options}))
+
+        assert ready(samples) == {name: channel._size(name) for name in names}
+
+
+def message(priority: int) -> dict[str, Any]:
+    """Return a message as kombu's transport takes it."""
+    return {"body": "{}", "properties": {"priority": priority}}
+
+
+def fill(channel: Any, *names: str) -> None:
+    """Put messages of several priorities into queues, past kombu's exchanges, which no separator may name."""
+    for name in names:
+        for priority in (0, 1, 4, 5, 9, 9):
+            channel._put(name, message(priority))
+
+
+def ready(samples: testing.Samples) -> dict[str, float]:
+    """Return how many messages wait in each queue."""
+    return {
+        queue: count
+        for (_, _, queue, state), count in samples["redis_queue_messages"].items()
+        if state == "ready"
+    }
+
+
+def test_a_huey_spelled_as_its_program_spells_it(
+    redis_server: RedisServer, collect: Reader
+) -> None:
+    """Huey leaves characters out of a queue's name; the name that the program gives is understood."""
+    huey = library("huey")
+    queue = huey.RedisHuey("my-app.jobs", port=redis_server.port)
+    queue.task()(double)(1)
+
+    samples = collect(huey=WantedNames(names=("my-app.jobs",)))
+
+    assert depths(samples) == {"my-app.jobs": {"ready": queue.pending_count()}}
+
+
+def test_arq_in_every_scrape(client: redis.Redis, collect: Reader) -> None:
+    """What is due depends on the server's clock, which later scrapes ask for together with the rest."""
+    client.zadd("arq:queue", {"job": 1})
+
+    for _ in range(2):
+        samples = collect(arq=WantedNames())
+
+        assert depths(samples) == {"arq:queue": {"ready": 1}}
 
 
 @pytest.mark.parametrize("milliseconds", [False, True], ids=["6.4", "8"])

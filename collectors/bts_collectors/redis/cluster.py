@@ -130,8 +130,8 @@ class Cluster:
         self._primaries = {url: self._node(url) for _, _, url in ranges}
         self._owners = [self._home] * SLOTS
         for first, last, url in ranges:
-            for slot in range(max(first, 0), min(last + 1, SLOTS)):
-                self._owners[slot] = self._primaries[url]
+            slots = range(max(first, 0), min(last + 1, SLOTS))
+            self._owners[slots.start : slots.stop] = [self._primaries[url]] * len(slots)
         for url, node in list(self._nodes.items()):
             if url not in self._primaries and node is not self._home:
                 node.close()

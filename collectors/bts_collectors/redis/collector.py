@@ -14,7 +14,7 @@ from bts_collectors.redis.queuesettings import QueueSettings
 from bts_collectors.redis.refusals import SUPPORTED
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_collectors.redis.topology import Topology
-from bts_collectors.redis.visit import Rounds, Visit, run
+from bts_collectors.redis.visit import UP, Rounds, Visit, run
 from bts_exporter import (
     Collector,
     CollectorConfig,
@@ -87,7 +87,7 @@ class RedisCollector(Collector):
 
     config: Config
 
-    up = server.UP
+    up = UP
     last_error = gauge(
         "redis_exporter_last_scrape_error",
         "1 with the reason as err if the last collection lost something, else 0.",
@@ -161,6 +161,7 @@ class RedisCollector(Collector):
         began = monotonic()
         self._count += 1
         visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
+        visit.set_up(up=False)
         try:
             with self._collecting:
                 self._visit(visit, began + scrape.remaining() * (1 - _RESERVE))
@@ -222,8 +223,6 @@ class RedisCollector(Collector):
 
     def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
         emit = visit.scrape.emit
-        if not visit.up:  # which is emitted as soon as it is known
-            emit(self.up, 0)
         emit(self.last_error, error is not None, error.reason if error else "")
         emit(self.scrapes, self._count)
         emit(self.duration, monotonic() - began)

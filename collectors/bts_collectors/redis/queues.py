@@ -39,7 +39,13 @@ OLDEST = gauge(
     " there is none.",
     ("library", "db", "queue"),
 )
-METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST)
+OLDEST_ACTIVE = gauge(
+    "redis_queue_oldest_active_age_seconds",
+    "Time since the message that is not acknowledged for longest was given to a worker, by"
+    " `unacked_index` of Celery; 0 when there is none.",
+    ("library", "db"),
+)
+METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST, OLDEST_ACTIVE)
 
 
 class _Queue(NamedTuple):
@@ -188,14 +194,39 @@ def _age(depth: Depth, waiting: int | None, now: int | None) -> float | None:
 
 def _read_rest(visit: Visit, preset: Preset) -> Rounds:
     rest = preset.rest()
-    replies = yield [(each.command, each.key) for each in rest]
-    for each, reply in zip(rest, replies, strict=True):
-        if isinstance(reply, ReplyError):
-            visit.refused(each.command, reply)
-            continue
-        if not _is_sound(each.command, reply):
-            visit.unexpected(f"answers {each.command} with something else than Redis does")
+    timed = [each.times for each in rest if each.times]
+    counts: list[Command] = [(each.command, each.key) for each in rest]
+    replies = yield [*counts, *(("ZRANGE", key, 0, 0, "WITHSCORES") for key in timed)]
+    for each, reply in zip(rest, replies, strict=False):
+        if _is_refused(visit, each.command, reply):
             continue
         visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
         if each.state == "active":
             visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
+    for reply in replies[len(rest) :]:
+        if _is_refused(visit, "ZRANGE", reply):
+            continue
+        since = _score(reply[-1]) if reply else 0.0
+        seconds = age_seconds((int(since * 1000), 0), visit.now) if reply else 0
+        if seconds is not None:
+            visit.scrape.emit(OLDEST_ACTIVE, seconds, preset.library, visit.db)
+
+
+def _is_refused(visit: Visit, command: str, reply: Reply) -> bool:
+    """Return whether a reply tells nothing, and note why."""
+    if isinstance(reply, ReplyError):
+        visit.refused(command, reply)
+    elif not _is_sound(command, reply):
+        visit.unexpected(f"answers {command} with something else than Redis does")
+    else:
+        return False
+    return True
+
+
+def _score(raw: bytes) -> float:
+    """Return the number that a sorted set has for a member, 0 for what is none."""
+    try:
+        number = float(raw)
+    except ValueError:
+        return 0.0
+    return number if isfinite(number) else 0.0

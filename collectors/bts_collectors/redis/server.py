@@ -12,8 +12,8 @@ from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.failures import is_passing, refusal, unexpected
 from bts_collectors.redis.info import Facts, Info
 from bts_collectors.redis.refusals import SUPPORTED, Refusals
-from bts_collectors.redis.visit import Rounds, Visit, text
-from bts_exporter import Scrape, gauge
+from bts_collectors.redis.visit import UP, Rounds, Visit, text
+from bts_exporter import Scrape
 
 #: What to ask for, the next one where the one before tells nothing: `everything` came with Redis 6.2.
 _INFOS: tuple[Command, ...] = (("INFO", "everything"), ("INFO", "all"), ("INFO",))
@@ -32,7 +32,6 @@ _EMITS: Mapping[str, Callable[[Scrape, Reply], None]] = MappingProxyType(
     }
 )
 
-UP = gauge("redis_up", "Whether the server answered INFO.")
 METRICS = (
     UP,
     SUPPORTED,
@@ -156,8 +155,7 @@ def _take_info(visit: Visit, reply: Reply) -> Info:
         error = refusal(visit.url, "INFO", reply)
         if error.reason != "noperm":
             raise error
-        visit.up = True
-        visit.scrape.emit(UP, 1)
+        visit.set_up(up=True)
         visit.losses.append(error)
         return Info()
     if type(reply) is not bytes or b"redis_version:" not in reply:
@@ -165,8 +163,7 @@ def _take_info(visit: Visit, reply: Reply) -> Info:
     if len(reply) > _LONGEST_INFO:
         raise unexpected(visit.url, f"answers INFO with {len(reply) >> 20} MB")
     found = info.parse(text(reply))
-    visit.up = True
-    visit.scrape.emit(UP, 1)
+    visit.set_up(up=True)
     visit.version = found.facts.version
     visit.now = found.server_time()
     info.emit(visit.scrape, found)

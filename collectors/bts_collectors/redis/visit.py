@@ -15,7 +15,7 @@ from hiredis import ReplyError
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.failures import is_unsupported, refusal, unexpected
 from bts_collectors.redis.slots import slot_of
-from bts_exporter import Scrape, TargetError, Url
+from bts_exporter import Scrape, TargetError, Url, gauge
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
 Rounds = Generator[Sequence[Command], list[Reply], None]
@@ -27,6 +27,8 @@ LONGEST_NAME = 256
 
 #: What comes of a reply in which there is a list where a number should be, or the like.
 _MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
+UP = gauge("redis_up", "Whether the server answered INFO.")
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,17 @@ class Visit:
     #: Commands that the server does not have, as ACLs spell them: what they tell is missing, which
     #: is no failure.
     unsupported: set[str] = field(default_factory=set)
+
+    def set_up(self, *, up: bool) -> None:
+        """Emit whether the server answers: first that it does not, and 1 as soon as it does.
+
+        So a scrape that does not wait for the end of this collection is told, too.
+        """
+        self.up = up
+        if there := self.scrape.samples.get(UP):
+            there[()] = int(up)
+        else:
+            self.scrape.emit(UP, int(up))
 
     def batches(
         self, items: Sequence[_T], size: int, name: Callable[[_T], bytes]
