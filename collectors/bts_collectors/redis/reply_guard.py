@@ -119,7 +119,7 @@ class ReplyGuard:
         self._line = len(text) - end if end >= 0 else self._line + len(received)
         self._tail = text[end:] if end >= 0 and self._line < _LONGEST_HEADER else b""
         return (
-            self._announced > MOST_ELEMENTS
+            2 * self._announced > MOST_ELEMENTS  # a map has two for each one that is announced
             or self._line > LONGEST_LINE
             or self._size > _MOST_KEPT
             or _LONG_STRING.search(text) is not None
