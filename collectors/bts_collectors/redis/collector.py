@@ -14,7 +14,7 @@ from bts_collectors.redis.queuesettings import QueueSettings
 from bts_collectors.redis.refusals import SUPPORTED
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_collectors.redis.topology import Topology
-from bts_collectors.redis.visit import UP, Rounds, Visit, run
+from bts_collectors.redis.visit import UP, Ask, Rounds, Visit, run
 from bts_exporter import (
     Collector,
     CollectorConfig,
@@ -188,11 +188,22 @@ class RedisCollector(Collector):
             parts.clear()
             left = deadline - monotonic()
             self._discovery.first(min(_FIRST_WALK, left * _FIRST_WALK_PART))
+        if self._server.is_sentinel:
+            self._read_sentinel(visit, parts, ask)
+            return
         streams, more_streams = self._streams.read(visit)
         parts += [streams, self._keys.read(visit), self._queues.read(visit)]
         run(parts, ask, [more_streams])
         self._emit_names(visit)
         visit.losses += self._topology.losses()
+
+    def _read_sentinel(self, visit: Visit, parts: Sequence[Rounds], ask: Ask) -> None:
+        """Read a sentinel, which has none of the contents that the settings may ask for."""
+        run(parts, ask)
+        names_wanted = any(names.patterns or names.all() for names in self._names.values())
+        if names_wanted or self._queues.are_wanted:
+            cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
+            visit.unexpected(f"is a sentinel, which has no keys: {cure}")
 
     def _read_server(self, visit: Visit) -> Rounds:
         try:

@@ -72,6 +72,11 @@ class Queues:
             self._presets.append(preset)
             self.names[f"queues.{setting}"] = preset.found
 
+    @property
+    def are_wanted(self) -> bool:
+        """Return whether the settings want any queues."""
+        return bool(self._presets)
+
     def read(self, visit: Visit) -> Rounds:
         """Emit all queues."""
         if visit.now is None and any(preset.needs_time for preset in self._presets):

@@ -11,7 +11,6 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.redis.address import beside, database
 from bts_collectors.redis.connection import Connection
 from bts_exporter import Secret, TargetError, Url
 from servers import free_port, wait_until
@@ -60,28 +59,6 @@ def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, s
     with pytest.raises(TargetError) as caught:
         connection.ask([("PING",)], monotonic() + seconds)
     return caught.value.reason, str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "number"),
-    [
-        ("redis://example.net", 0),
-        ("redis://example.net/", 0),
-        ("rediss://example.net:6380/12", 12),
-        ("unix:///run/redis.sock", 0),
-        ("unix:///run/redis.sock?db=3", 3),
-    ],
-)
-def test_number_of_the_database(url: str, number: int) -> None:
-    """The path names the database; beside a socket's path the query does."""
-    assert number == database(Url.from_setting(url))
-
-
-@pytest.mark.parametrize("url", ["redis://example.net/cache", "unix:///run/redis.sock?db=x"])
-def test_what_is_no_number_of_a_database(url: str) -> None:
-    """Anything but a number is refused."""
-    with pytest.raises(ValueError, match="expected the number of a database"):
-        database(Url.from_setting(url))
 
 
 def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
@@ -417,23 +394,6 @@ def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
     thread.join(60)
 
     assert failures == ["unreachable"]
-
-
-@pytest.mark.parametrize(
-    ("url", "beside_it"),
-    [
-        ("redis://u:p@h:1/3", "redis://other:7/3"),
-        ("rediss://h", "rediss://other:7"),
-        ("unix:///run/redis.sock?db=3", "redis://other:7/3"),
-    ],
-)
-def test_the_address_beside(url: str, beside_it: str) -> None:
-    """Another server is reached as this one is: with its login and database."""
-    other = beside(Url.from_setting(url), "other", 7)
-
-    assert str(other) == beside_it
-    assert database(other) == database(Url.from_setting(url))
-    assert other.username == Url.from_setting(url).username
 
 
 def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
