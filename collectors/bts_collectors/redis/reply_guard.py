@@ -28,9 +28,9 @@ _MOST_KEPT = 4 * 1024 * 1024
 #: A header is shorter: two signs, 20 digits and the end of the line.
 _LONGEST_HEADER = 32
 
-_CONTAINER = re.compile(rb"\n[*%~>|](\d{1,20})\r")
-#: A string of 10 MB or more, or a length that is not a number, as in RESP3's streamed replies.
-_LONG_STRING = re.compile(rb"\n[$=!;](?:\d{8}|\?)|\n[*%~>|]\?")
+_ARRAYS = re.compile(rb"\n\*(\d{1,20})\r")
+#: A string of 10 MB or more, what a server of RESP2 never sends, or a length that is not told.
+_UNUSUAL = re.compile(rb"\n(?:[$*=!;](?:\d{8}|\?)|[%~>|])")
 
 _ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE = b"*%~>|"
 _STRINGS = frozenset(b"$=!")
@@ -114,15 +114,15 @@ class ReplyGuard:
 
     def _is_suspicious(self, received: bytes) -> bool:
         text = self._tail + received
-        self._announced += sum(map(int, _CONTAINER.findall(text)))
+        self._announced += sum(map(int, _ARRAYS.findall(text)))
         end = text.rfind(b"\n")
         self._line = len(text) - end if end >= 0 else self._line + len(received)
         self._tail = text[end:] if end >= 0 and self._line < _LONGEST_HEADER else b""
         return (
-            2 * self._announced > MOST_ELEMENTS  # a map has two for each one that is announced
+            self._announced > MOST_ELEMENTS
             or self._line > LONGEST_LINE
             or self._size > _MOST_KEPT
-            or _LONG_STRING.search(text) is not None
+            or _UNUSUAL.search(text) is not None
         )
 
 
