@@ -24,6 +24,8 @@ _FEW_COST = 500
 #: The long look, at one group: 1,000 entries of 2 KB, or 5 ms of the server's time at most.
 _MANY_COST = 5 * MOST_COUNTED
 
+#: What the script asks for, and some forks do not know: without, plain commands do.
+EXCLUSIVE_RANGE = "xrange|exclusive"
 #: An entry behind it has the next millisecond.
 _LAST_SEQUENCE = 2**64 - 1
 #: Without scripts the payloads come along: bytes of a page, entries at most, pages that go out together.
@@ -137,7 +139,10 @@ def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
     spent = 0
     for one, answer in zip(batch, reply, strict=True):
         if isinstance(answer, ReplyError):
-            reading.refused("xrange", answer)
+            if "invalid stream id" in str(answer).lower():  # the script's way to say "behind"
+                reading.refusals.refused(EXCLUSIVE_RANGE, answer)
+            else:
+                reading.refused("xrange", answer)
             continue
         counted, head, cost = answer
         spent += cost

@@ -29,7 +29,7 @@ from bts_collectors.redis.streamstate import (
     parse_stream,
     plain_state,
 )
-from bts_collectors.redis.visit import Rounds, Visit, isolated, label, text, together
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, isolated, label, text, together
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
@@ -163,7 +163,7 @@ class Streams:
         self, reading: Reading, windows: Iterator[Sequence[bytes]], known: dict[bytes, _Labels]
     ) -> Rounds:
         for names in windows:
-            yield from isolated(reading.visit, self._window(reading, names, known))
+            yield from isolated(reading.visit, self._window(reading, names, known), "streams")
 
     def _window(
         self, reading: Reading, names: Sequence[bytes], known: dict[bytes, _Labels]
@@ -176,15 +176,19 @@ class Streams:
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
                 labels = known.get(name) or _labels(reading.visit.db, label(name))
                 self._labels[name] = labels
-                streams.append((parse_stream(state[0]), labels))
-                found += self._groups(reading.visit, name, *streams[-1], state[1])
+                try:
+                    streams.append((parse_stream(state[0]), labels))
+                    found += self._groups(reading.visit, name, *streams[-1], state[1])
+                except MISSHAPEN as error:
+                    reading.visit.misshapen(f"stream {labels.own[-1]!r}", error)
             else:
                 self._no_stream(reading.visit, name, state)
         _emit(reading.visit, streams)
         groups.emit_states(reading.visit, found)
         waiting = [one for one in found if one.is_open]
         plain = self._plain_among(reading.visit, names)
-        if () < reading.visit.version < _FIRST_WITH_EXCLUSIVE_RANGES:
+        old = () < reading.visit.version < _FIRST_WITH_EXCLUSIVE_RANGES
+        if old or not self._refusals.expects(lookahead.EXCLUSIVE_RANGE):
             plain = dict.fromkeys(names)
         parts = (
             lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
@@ -192,7 +196,7 @@ class Streams:
             pending.read(reading, found),
             consumers.read(reading, found, self._stale_after, each=self._each_consumer),
         )
-        yield from together([isolated(reading.visit, part) for part in parts])
+        yield from together([isolated(reading.visit, part, "groups") for part in parts])
         groups.emit_lags(reading.visit, found)
 
     def _states(

@@ -26,7 +26,7 @@ Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 LONGEST_NAME = 256
 
 #: What comes of a reply in which there is a list where a number should be, or the like.
-_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 UP = gauge("redis_up", "Whether the server answered INFO.")
 
@@ -89,6 +89,10 @@ class Visit:
         else:
             self.losses.append(refusal(self.url, what, reply))
 
+    def misshapen(self, what: str, error: Exception) -> None:
+        """Note that replies about `what` have another shape than Redis gives, so that `error` came of them."""
+        self.unexpected(f"tells of {what} in another way than Redis ({type(error).__name__})")
+
     def unexpected(self, what: str) -> None:
         """Note that the server has something else than the settings say."""
         self.losses.append(unexpected(self.url, what))
@@ -110,14 +114,12 @@ def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> Non
             turns.append((lane, lane.send(replies)))
 
 
-def isolated(visit: Visit, part: Rounds) -> Rounds:
-    """Run a part that takes replies apart; one in another shape than Redis gives ends it, and no other."""
+def isolated(visit: Visit, part: Rounds, what: str) -> Rounds:
+    """Run a part so that a reply in another shape than Redis gives ends it, and no other."""
     try:
         yield from part
-    except _MISSHAPEN as error:
-        visit.unexpected(
-            f"replies in another way than Redis does ({type(error).__name__}: {error})"
-        )
+    except MISSHAPEN as error:
+        visit.misshapen(what, error)
 
 
 def together(parts: Iterable[Rounds]) -> Rounds:
