@@ -78,7 +78,7 @@ class Keys:
                 questions.append((VALUE, name, ("GET", name)))
         replies = yield [command for _, _, command in questions]
         for (metric, name, command), reply in zip(questions, replies, strict=True):
-            _emit(visit, metric, name, str(command[0]), reply)
+            _emit(visit, metric, name, " ".join(map(str, command[:-1])), reply)
 
     def _emit_missing(self, visit: Visit, name: bytes) -> None:
         # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
