@@ -10,6 +10,8 @@ from bts_exporter import TargetError
 
 #: Seconds for which such a command is left out: each attempt costs half of a scrape's time.
 RETRY_SECONDS = 60.0
+#: Seconds within which it has to happen twice: once it may be the server that was started again.
+STRIKES_SECONDS = 600.0
 #: Commands whose second word tells what they ask for.
 _WITH_SUBCOMMANDS = frozenset(
     {"CLIENT", "CLUSTER", "COMMANDLOG", "CONFIG", "LATENCY", "MEMORY", "SENTINEL", "SLOWLOG"}
@@ -33,6 +35,8 @@ class Unanswered:
         self._clock = clock
         #: Until when each is left out, and why.
         self._left_out: dict[str, tuple[float, TargetError]] = {}
+        #: When each ended a connection last.
+        self._strikes: dict[str, float] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are any now."""
@@ -42,10 +46,14 @@ class Unanswered:
         return bool(self._left_out)
 
     def add(self, name: str, error: TargetError) -> None:
-        """Leave the commands of a name out from now on, since the server failed at it with `error`."""
-        if name not in _ESSENTIAL:
+        """Note that the server failed at a command with `error`, and answered others; twice is enough."""
+        if name in _ESSENTIAL:
+            return
+        now = self._clock()
+        before, self._strikes[name] = self._strikes.get(name), now
+        if before is not None and now - before < STRIKES_SECONDS:
             what = f"{error} (not asked again for {RETRY_SECONDS:.0f} s)"
-            self._left_out[name] = self._clock() + RETRY_SECONDS, TargetError(error.reason, what)
+            self._left_out[name] = now + RETRY_SECONDS, TargetError(error.reason, what)
 
     def lost(self, command: Sequence[str | bytes | int]) -> Lost | None:
         """Return what stands in place of the reply to a command that is left out; None for any other."""
