@@ -161,7 +161,7 @@ class RedisCollector(Collector):
         began = monotonic()
         self._count += 1
         visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
-        visit.set_up(up=False)
+        self._begin(visit)
         try:
             with self._collecting:
                 self._visit(visit, began + scrape.remaining() * (1 - _RESERVE))
@@ -174,6 +174,12 @@ class RedisCollector(Collector):
         self._discovery.refresh()
         if loss is not None:
             raise bare(loss)
+
+    def _begin(self, visit: Visit) -> None:
+        """Emit first what no limit may drop, and what is right if this collection is given up."""
+        visit.set_up(up=False)
+        visit.scrape.emit(self.last_error, 1, "timeout")
+        visit.scrape.emit(self.scrapes, self._count)
 
     def _visit(self, visit: Visit, deadline: float) -> None:
         def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
@@ -233,10 +239,11 @@ class RedisCollector(Collector):
             emit(self.node_up, is_up, node)
 
     def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
-        emit = visit.scrape.emit
-        emit(self.last_error, error is not None, error.reason if error else "")
-        emit(self.scrapes, self._count)
-        emit(self.duration, monotonic() - began)
+        reason = error.reason if error else ""
+        if there := visit.scrape.samples.get(self.last_error):
+            there.clear()
+            there[reason,] = int(error is not None)
+        visit.scrape.emit(self.duration, monotonic() - began)
 
 
 COLLECTOR = RedisCollector
