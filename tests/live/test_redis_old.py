@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis
 
 from bts_collectors.redis.queuesettings import QueueSettings, WantedNames
 from bts_exporter import testing
 from servers import need
 from servers.exporter import StartExporter
-from servers.redis import MakeCollector, MakeRedis, RedisServer
+from servers.redis import MakeCollector, MakeRedis, RedisServer, failure
 from servers.redis_versions import OLD_WHEELS, program
 
 pytestmark = pytest.mark.live
@@ -82,3 +83,29 @@ def test_the_process_in_front_of_an_old_server(
     for _ in range(2):
         assert running.value("redis_up") == 1
     assert running.value("redis_start_time_seconds") is not None
+
+
+def test_a_user_where_there_are_none(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
+    """Redis 5.0 knows only a password; who gives a user is told to leave it out."""
+    server = make_redis("--requirepass", "secret", program=program("redis-5.0"))
+
+    samples, error = failure(redis_collector(f"redis://bts@127.0.0.1:{server.port}", "secret"))
+
+    assert (error.reason, samples["redis_up"]) == ("auth", {(): 0})
+    assert "before Redis 6 there are no users: leave the user out of `url`" in str(error)
+    assert testing.collect(redis_collector(server.url, "secret"))["redis_up"] == {(): 1}
+
+
+@pytest.mark.parametrize("version", OLD_WHEELS)
+def test_without_scripts(
+    version: str, make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """Where EVAL was renamed, as it often was, streams are read all the same."""
+    server = make_redis("--rename-command", "EVAL", "", program=program(version))
+    server.client = redis.Redis(port=server.port, retry=None, protocol=2)
+    fill(server.client)
+
+    for _ in range(2):
+        samples = testing.collect(redis_collector(server.url, streams=("s",)))
+
+        assert samples["redis_stream_group_lag"] == {("db0", "s", "g"): 6}

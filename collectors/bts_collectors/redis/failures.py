@@ -39,8 +39,12 @@ _CURES: dict[Reason, str] = {
     "noperm": "give the user the permissions that docs/collectors/redis.md lists",
     "loading": "it will answer when it is done",
 }
-_REDIRECTIONS = ("MOVED", "ASK")
-_ELSEWHERE = "the key is on another node: with `cluster: true` all nodes are asked"
+#: For servers that lack a command which only one kind of server does.
+_CURES_WITHOUT = {
+    "SENTINEL": "it is not a sentinel, whose port mostly is 26379",
+    "SELECT": "it may be a sentinel, which has no databases: for its master set `sentinel`",
+}
+_REDIRECTIONS = ("MOVED ", "ASK ")
 _NO_CLUSTER = "cluster support disabled"
 #: How Redis, before and since 7.2, says NOPERM where a script was not permitted something.
 _NOPERM_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
@@ -122,24 +126,27 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
     if isinstance(reply, Refused):
         url = reply.url
     text = str(reply)
-    code = text.partition(" ")[0]
-    reason = _REASONS.get(code, "protocol")
+    reason = _REASONS.get(text.partition(" ")[0], "protocol")
     if _NOPERM_IN_SCRIPT.search(text):
         reason = "noperm"
     elif text == _FULL:
         reason = "unreachable"
     elif what == "AUTH" and reason == "protocol":
         reason = "auth"
-    cure = _CURES.get(reason)
-    if what == "SENTINEL" and is_unsupported(reply):
-        cure = "it is not a sentinel, whose port mostly is 26379"
-    elif what == "SELECT" and is_unsupported(reply):
-        cure = "it may be a sentinel, which has no databases: for its master set `sentinel`"
-    if code in _REDIRECTIONS:
-        cure = _ELSEWHERE
-    elif _NO_CLUSTER in text:
-        cure = "leave `cluster` out"
+    cure = _cure(what, text) or _CURES.get(reason)
     return _target(url, reason, f"refused {what}: {text[:200]}" + (f" ({cure})" if cure else ""))
+
+
+def _cure(what: str, text: str) -> str:
+    """Return what to do about a refusal that has a cause of its own; empty for others."""
+    if text.startswith(_REDIRECTIONS):
+        return "the key is on another node: with `cluster: true` all nodes are asked"
+    if _NO_CLUSTER in text:
+        return "leave `cluster` out"
+    if what == "AUTH" and "wrong number of arguments" in text:
+        return "before Redis 6 there are no users: leave the user out of `url`"
+    lacks_command = _ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text)
+    return _CURES_WITHOUT.get(what, "") if lacks_command else ""
 
 
 def is_denied(reply: ReplyError) -> bool:
