@@ -75,7 +75,7 @@ LARGE = {
 
 @pytest.mark.parametrize("large", LARGE)
 def test_large_replies(redis_listener: Listen, exporter: StartExporter, large: str) -> None:
-    """Whatever a server sends after INFO, it is up, and the process never has more than 300 MB.
+    """Whatever a server sends after INFO, it is up, and the process never has more than 250 MB.
 
     Without limits it was 500 MB, and an array that is announced to have 2^31 elements took as many
     bytes eight times and seconds in which nothing else was served.
@@ -87,7 +87,7 @@ def test_large_replies(redis_listener: Listen, exporter: StartExporter, large: s
         assert samples["redis_up", frozenset({("target", "hostile")})] == 1
         assert samples["redis_blocked_clients", frozenset({("target", "hostile")})] == 3
 
-    assert resident(server, "VmHWM") < 300
+    assert resident(server, "VmHWM") < 250
 
 
 def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
@@ -98,7 +98,7 @@ def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
 
     assert server.value("redis_up", target="hostile") == 0
     assert "more than a Redis does (when it was asked for INFO)" in server.get("/")[1]
-    assert resident(server, "VmHWM") < 300
+    assert resident(server, "VmHWM") < 250
 
 
 def test_memory_does_not_grow_with_failures(

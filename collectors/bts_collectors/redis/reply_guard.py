@@ -19,7 +19,7 @@ DEEPEST = 64
 #: Bytes received in one collection, from all servers together.
 MOST_RECEIVED = 64 * 1024 * 1024
 #: Bytes of memory that the replies to one round trip may take, as far as that can be estimated.
-MOST_MEMORY = 96 * 1024 * 1024
+MOST_MEMORY = 64 * 1024 * 1024
 
 #: Estimated memory of one line of a reply on top of its bytes: an object, and the place in its list.
 _LINE_COST = 48
