@@ -21,7 +21,7 @@ MB = 1 << 20
 FIELDS = b"redis_version:7.0.15\r\nserver_time_usec:1700000000000000\r\nblocked_clients:3\r\n"
 INFO = b"$%d\r\n%b\r\n" % (len(FIELDS), FIELDS)
 SETTINGS = """
-scrape_timeout: 6s
+scrape_timeout: 9s
 collectors:
   redis:
     - name: hostile

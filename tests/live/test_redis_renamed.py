@@ -76,6 +76,25 @@ def test_a_renamed_command(
             assert samples["redis_exporter_command_supported"][(told,)] == 0
 
 
+@pytest.mark.parametrize("scripts", ["EVAL_RO", "WAIT"])
+def test_ranges_that_were_renamed(
+    make_redis: MakeRedis, redis_collector: MakeCollector, scripts: str
+) -> None:
+    """Without XRANGE a lag that must be counted is missing, with scripts and without, and nothing fails."""
+    server = make_redis(*("--rename-command", "XRANGE", "", "--rename-command", scripts, ""))
+    ids = [server.client.xadd("stream", {"n": n}) for n in range(9)]
+    server.client.xgroup_create("stream", "group", "0")
+    server.client.xreadgroup("group", "me", {"stream": ">"}, count=4)
+    server.client.xdel("stream", ids[6])
+    one = redis_collector(server.url, streams=("stream",))
+
+    for _ in range(2):
+        samples = testing.collect(one)
+
+        assert samples["redis_stream_length"] == {("db0", "stream"): 8}
+        assert samples["redis_exporter_command_supported"]["xrange",] == 0
+
+
 def answering_without(upstream: int, field: str) -> Oddity:
     """Return the behaviour of a server whose INFO lacks a field, and knows no section `everything`."""
 

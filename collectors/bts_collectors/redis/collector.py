@@ -227,8 +227,10 @@ class RedisCollector(Collector):
         self._streams.emit_refusals(visit.scrape)
         if not self._discovery.is_supported:
             visit.unsupported.add("scan")
+        told = visit.scrape.samples.get(SUPPORTED, {})
         for command in visit.unsupported:
-            emit(SUPPORTED, 0, command)
+            if (command,) not in told:
+                emit(SUPPORTED, 0, command)
         for setting, names in self._names.items():
             if names.patterns:
                 emit(self.names_known, len(names.all()), setting)

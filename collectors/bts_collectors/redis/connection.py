@@ -126,7 +126,9 @@ class Connection:
         if failed is None:
             return replies
         replies += [_NOTHING] * (len(commands) - len(replies))
-        failed = self._recover(commands, replies, deadline, failed, fresh=fresh)
+        # Not all of the time: there may be more to ask, and what came has to be told.
+        until = deadline - (deadline - monotonic()) / 4
+        failed = self._recover(commands, replies, until, failed, fresh=fresh)
         lost = Lost(failed)
         replies = [lost if reply is _NOTHING else reply for reply in replies]
         if all(isinstance(reply, Lost) for reply in replies):
