@@ -19,7 +19,7 @@ import redis
 
 from bts_collectors.redis import discovery
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -221,7 +221,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         connection.SimpleQueue("mail.out").put({})
         queue.get(timeout=20)
 
-        samples = collect(celery=Wanted(prefix="app:", names=("celery", "mail.*", "idle")))
+        samples = collect(celery=WantedCelery(prefix="app:", names=("celery", "mail.*", "idle")))
 
         assert depths(samples) == {
             "": {"active": 1},
@@ -236,6 +236,29 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         }
         assert samples["messaging_in_flight_messages"] == {("redis", "app:unacked", ""): 1}
         assert "messaging_lag_seconds" not in samples
+
+
+def test_a_huey_spelled_as_its_program_spells_it(
+    redis_server: RedisServer, collect: Reader
+) -> None:
+    """Huey leaves characters out of a queue's name; the name that the program gives is understood."""
+    huey = library("huey")
+    queue = huey.RedisHuey("my-app.jobs", port=redis_server.port)
+    queue.task()(double)(1)
+
+    samples = collect(huey=WantedNames(names=("my-app.jobs",)))
+
+    assert depths(samples) == {"my-app.jobs": {"ready": queue.pending_count()}}
+
+
+def test_arq_in_every_scrape(client: redis.Redis, collect: Reader) -> None:
+    """What is due depends on the server's clock, which later scrapes ask for together with the rest."""
+    client.zadd("arq:queue", {"job": 1})
+
+    for _ in range(2):
+        samples = collect(arq=WantedNames())
+
+        assert depths(samples) == {"arq:queue": {"ready": 1}}
 
 
 @pytest.mark.parametrize("milliseconds", [False, True], ids=["6.4", "8"])

@@ -22,6 +22,8 @@ _SIZE = {
 }
 #: What Redis deletes when it runs empty; no such key means size 0.
 _VANISHES = frozenset((b"list", b"set", b"zset", b"hash"))
+#: Types of replies to what is asked of a key; None where it is gone.
+_SIMPLE = frozenset((int, bytes, type(None)))
 #: Bytes; a longer string is no number.
 _LONGEST_NUMBER = 64
 
@@ -57,6 +59,8 @@ class Keys:
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
                 visit.refused("TYPE", type_)
+            elif type(type_) is not bytes:
+                visit.unexpected(f"answers TYPE with {type(type_).__name__}")
             elif type_ in _SIZE:
                 there[name] = type_
             elif type_ == b"none":
@@ -81,7 +85,7 @@ class Keys:
                 questions.append((VALUE, name, ("GET", name)))
         replies = yield [command for _, _, command in questions]
         for (metric, name, command), reply in zip(questions, replies, strict=True):
-            _emit(visit, metric, name, str(command[0]), reply)
+            _emit(visit, metric, name, " ".join(map(str, command[:-1])), reply)
 
     def _emit_missing(self, visit: Visit, name: bytes) -> None:
         # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
@@ -93,6 +97,8 @@ def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply)
     if isinstance(reply, ReplyError):
         if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
             visit.refused(command, reply)
+    elif type(reply) not in _SIMPLE:
+        visit.unexpected(f"answers {command} with {type(reply).__name__}")
     elif (value := _number(reply)) is not None:
         visit.scrape.emit(metric, value, visit.db, label(name))
 

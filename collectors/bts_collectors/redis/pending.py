@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.connection import Reply
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.reading import Reading
@@ -26,6 +27,9 @@ DELIVERIES = gauge(
     LABELS,
 )
 METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
+
+#: Of what XPENDING tells of an entry.
+_PARTS = 4
 
 
 def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
@@ -53,3 +57,13 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
     rows.emit(AGE, [seconds for _, seconds, _ in told])
     rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])
+
+
+def _is_entry(entry: Reply) -> bool:
+    """Return whether it is an entry's id, its consumer, its idle time, and how often it was delivered."""
+    return (
+        type(entry) is list
+        and len(entry) == _PARTS
+        and type(entry[0]) is bytes
+        and type(entry[-1]) is int
+    )

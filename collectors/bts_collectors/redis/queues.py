@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from time import monotonic
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import MOST_NAMES, Names
+from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
 from bts_collectors.redis.preset import Depth, Lists, Preset, Sets, SortedSets, total
 from bts_collectors.redis.queuehistory import QueueHistory
@@ -20,6 +22,10 @@ from bts_exporter import Metric, backlog, gauge
 #: Queues read at a time: of some a whole message comes along, to tell its age.
 BATCH = 100
 
+#: Commands whose replies are a number, and those whose replies are a list of texts; all others give
+#: one text or none.
+_COUNTS = frozenset({"EXISTS", "HLEN", "LLEN", "SCARD", "ZCARD", "ZCOUNT"})
+_LISTS = frozenset({"SMEMBERS", "ZRANGE"})
 _LIBRARIES = (Celery, Rq, Sidekiq, BullMQ, Dramatiq, Arq, Huey)
 _PLAIN = {"lists": Lists, "sets": Sets, "zsets": SortedSets}
 
@@ -35,7 +41,13 @@ OLDEST = gauge(
     " cannot be right, the time since it was seen first; 0 when there is none.",
     ("library", "db", "queue"),
 )
-METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST)
+OLDEST_ACTIVE = gauge(
+    "redis_queue_oldest_active_age_seconds",
+    "Time since the message that is not acknowledged for longest was given to a worker, by"
+    " `unacked_index` of Celery; 0 when there is none.",
+    ("library", "db"),
+)
+METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST, OLDEST_ACTIVE)
 
 
 class _Queue(NamedTuple):
@@ -65,6 +77,11 @@ class Queues:
             self._presets.append(preset)
             self.names[f"queues.{setting}"] = preset.found
 
+    @property
+    def are_wanted(self) -> bool:
+        """Return whether the settings want any queues."""
+        return bool(self._presets)
+
     def read(self, visit: Visit) -> Rounds:
         """Emit all queues."""
         if visit.now is None and any(preset.needs_time for preset in self._presets):
@@ -77,6 +94,8 @@ class Queues:
             for preset, reply in zip(registering, replies, strict=True):
                 if isinstance(reply, ReplyError):
                     visit.refused("SMEMBERS", reply)
+                elif not _is_sound("SMEMBERS", reply):
+                    visit.unexpected("answers SMEMBERS with something else than Redis does")
                 else:
                     members[preset] = sorted(reply)[:MOST_NAMES]
                     if len(reply) > MOST_NAMES:
@@ -131,7 +150,10 @@ def _read(visit: Visit, queue: _Queue, clock: ServerClock) -> Rounds:
 def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply:
     """Return a reply, None for a refusal."""
     if not isinstance(reply, ReplyError):
-        return reply
+        if _is_sound(name := str(command[0]), reply):
+            return reply
+        visit.unexpected(f"answers {name} with something else than Redis does")
+        return None
     found, key = queue.preset.found, command[1]
     if str(reply).startswith("WRONGTYPE") and key in found.all():
         # What a pattern found has become something else since.
@@ -139,6 +161,15 @@ def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply
     else:
         visit.refused(str(command[0]), reply)
     return None
+
+
+def _is_sound(command: str, reply: Reply) -> bool:
+    """Return whether a reply has the shape that the command's replies have."""
+    if command in _COUNTS:
+        return type(reply) is int
+    if command in _LISTS:
+        return isinstance(reply, list) and all(type(item) is bytes for item in reply)
+    return reply is None or type(reply) is bytes
 
 
 def _emit(visit: Visit, queue: _Queue, depth: Depth, clock: ServerClock) -> None:
@@ -174,11 +205,39 @@ def _emit_common(
 
 def _read_rest(visit: Visit, preset: Preset) -> Rounds:
     rest = preset.rest()
-    replies = yield [(each.command, each.key) for each in rest]
-    for each, reply in zip(rest, replies, strict=True):
-        if isinstance(reply, ReplyError):
-            visit.refused(each.command, reply)
+    timed = [each.times for each in rest if each.times]
+    counts: list[Command] = [(each.command, each.key) for each in rest]
+    replies = yield [*counts, *(("ZRANGE", key, 0, 0, "WITHSCORES") for key in timed)]
+    for each, reply in zip(rest, replies, strict=False):
+        if _is_refused(visit, each.command, reply):
             continue
         visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
         if each.state == "active":
             visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
+    for reply in replies[len(rest) :]:
+        if _is_refused(visit, "ZRANGE", reply):
+            continue
+        since = _score(reply[-1]) if reply else 0.0
+        seconds = age_seconds((int(since * 1000), 0), visit.now) if reply else 0
+        if seconds is not None:
+            visit.scrape.emit(OLDEST_ACTIVE, seconds, preset.library, visit.db)
+
+
+def _is_refused(visit: Visit, command: str, reply: Reply) -> bool:
+    """Return whether a reply tells nothing, and note why."""
+    if isinstance(reply, ReplyError):
+        visit.refused(command, reply)
+    elif not _is_sound(command, reply):
+        visit.unexpected(f"answers {command} with something else than Redis does")
+    else:
+        return False
+    return True
+
+
+def _score(raw: bytes) -> float:
+    """Return the number that a sorted set has for a member, 0 for what is none."""
+    try:
+        number = float(raw)
+    except ValueError:
+        return 0.0
+    return number if isfinite(number) else 0.0

@@ -12,7 +12,7 @@ from hiredis import ReplyError
 from bts_collectors.redis import consumers, groups, lookahead, pending
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.failures import is_denied
+from bts_collectors.redis.failures import Lost, is_denied, is_passing
 from bts_collectors.redis.groups import Known, Standing
 from bts_collectors.redis.history import History
 from bts_collectors.redis.lag import age_seconds
@@ -26,13 +26,14 @@ from bts_collectors.redis.streamstate import (
     Stream,
     ask_many,
     ask_plainly,
+    is_scripts_reply,
     parse_group,
     parse_stream,
     plain_groups,
     plain_state,
     runs_scripts,
 )
-from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, label, text, together
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, isolated, label, text, together
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
@@ -163,7 +164,7 @@ class Streams:
 
     def _windows(self, reading: Reading, windows: Iterator[Sequence[bytes]]) -> Rounds:
         for names in windows:
-            yield from self._window(reading, names)
+            yield from isolated(reading.visit, self._window(reading, names), "streams")
 
     def _window(self, reading: Reading, names: Sequence[bytes]) -> Rounds:
         """Emit the streams of `names` and their groups."""
@@ -192,14 +193,13 @@ class Streams:
         plain = self._plain_among(reading.visit, names)
         if not self._refusals.expects(lookahead.EXCLUSIVE_RANGE):
             plain = dict.fromkeys(names)
-        yield from together(
-            [
-                lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
-                lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
-                pending.read(reading, found),
-                consumers.read(reading, found, self._stale_after, each=self._each_consumer),
-            ]
+        parts = (
+            lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
+            lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
+            pending.read(reading, found),
+            consumers.read(reading, found, self._stale_after, each=self._each_consumer),
         )
+        yield from together([isolated(reading.visit, part, "groups") for part in parts])
         groups.emit_lags(reading, found)
 
     def _states(
@@ -208,12 +208,14 @@ class Streams:
         """Return the state of every stream that there is an answer for."""
         visit = reading.visit
         states: dict[bytes, Reply] = {}
+        left_over: list[bytes] = []  # of scripts that told nothing
         plain = self._plain_among(visit, names)
         #: Streams for the script, with the number of their groups as far as it is known.
         left = {name: self._size(name) for name in names if name not in plain}
         while left:
-            left = yield from self._states_by_script(visit, left, states)
-        rest = list(self._plain_among(visit, [name for name in names if name not in states]))
+            left = yield from self._states_by_script(visit, left, states, left_over)
+        unread = [name for name in names if name not in states]
+        rest = list(dict.fromkeys((*self._plain_among(visit, unread), *left_over)))
         for start in range(0, len(rest), BATCH):
             # One batch a round: here the payloads of first and last entries come along.
             batch = rest[start : start + BATCH]
@@ -226,7 +228,11 @@ class Streams:
         return states
 
     def _states_by_script(
-        self, visit: Visit, left: dict[bytes, int], states: dict[bytes, Reply]
+        self,
+        visit: Visit,
+        left: dict[bytes, int],
+        states: dict[bytes, Reply],
+        left_over: list[bytes],
     ) -> Generator[Sequence[Command], list[Reply], dict[bytes, int]]:
         """Add to `states`; return the streams that turned out to have too many groups for their batch."""
         large = [name for name, count in left.items() if count > MOST_GROUPS]
@@ -235,10 +241,10 @@ class Streams:
         replies = (yield [self._ask(batch) for batch in batches]) if batches else []
         again: dict[bytes, int] = {}
         for batch, reply in zip(batches, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                self._refused(visit, batch, reply)
+            if isinstance(reply, Lost) and not visit.clustered:
+                left_over += batch
+            if not self._is_read(visit, batch, reply):
                 continue
-            self._refusals.answered(EVALUATE.lower())
             for name, state in zip(batch, reply, strict=True):
                 if type(state) is list and type(state[1]) is int:
                     again[name] = state[1]
@@ -253,11 +259,20 @@ class Streams:
         for name in names:
             # One a round, so that other clients have their turn.
             reply, of_groups = yield [self._ask([name], 0), ("XINFO", "GROUPS", name)]
-            if isinstance(reply, ReplyError):
-                self._refused(visit, [name], reply)
-            else:
+            if self._is_read(visit, [name], reply):
                 (state,) = reply
                 states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
+
+    def _is_read(self, visit: Visit, batch: Sequence[bytes], reply: Reply) -> bool:
+        """Return whether the script has read the streams in `batch`; note what it means if not."""
+        if isinstance(reply, ReplyError):
+            self._refused(visit, batch, reply)
+            return False
+        if not is_scripts_reply(reply, len(batch)):
+            self._refusals.refused(EVALUATE.lower(), ReplyError("odd reply"))
+            return False
+        self._refusals.answered(EVALUATE.lower())
+        return True
 
     def _ask(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
         """Return the script's command for some streams that have at most so many groups together."""
@@ -277,12 +292,12 @@ class Streams:
 
     def _refused(self, visit: Visit, batch: Sequence[bytes], reply: ReplyError) -> None:
         """Note that no script may run, or none on one of the streams in `batch`."""
-        if not is_denied(reply):
+        if is_passing(reply):
             visit.refused(EVALUATE, reply)
-        elif "key" in str(reply):
+        elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
             self._retry = self._clock() + RETRY
-        else:
+        else:  # whatever its words are: plain commands tell the same
             self._refusals.refused(EVALUATE.lower(), reply)
 
     def _groups(

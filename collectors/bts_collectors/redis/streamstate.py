@@ -84,6 +84,9 @@ MOST_CONSUMERS = 200
 #: Groups that one script looks at: 1 ms. Of a stream with more it says how many there are.
 MOST_GROUPS = 200
 
+#: What the script gives of a stream: its own values, and its groups; and how many values.
+_PARTS, _VALUES = 2, 9
+
 _STREAM = Fields(
     b"length",
     b"groups",
@@ -154,6 +157,23 @@ def ask_many(
     room = MOST_CONSUMERS if consumers else -1
     stale = f"{stale_after * 1000:.0f}"
     return (EVALUATE, _SCRIPT, len(names), *names, stale, room, groups)
+
+
+def is_scripts_reply(reply: Reply, count: int) -> bool:
+    """Return whether `reply` is what the script gives for `count` streams."""
+    return type(reply) is list and len(reply) == count and all(map(_is_state, reply))
+
+
+def _is_state(state: Reply) -> bool:
+    """Return whether it is the type of what is no stream, or a stream and its groups."""
+    if type(state) is not list:
+        return type(state) is bytes
+    if len(state) != _PARTS:
+        return False
+    stream, groups = state
+    return (
+        isinstance(stream, ReplyError) or (type(stream) is list and len(stream) == _VALUES)
+    ) and (groups is None or isinstance(groups, ReplyError | list | int))
 
 
 def ask_plainly(name: bytes) -> tuple[Command, Command, Command]:
