@@ -15,5 +15,6 @@ pytest_plugins = [
     "servers.rabbitmq",
     "servers.redis",
     "servers.redis_groups",
+    "servers.redis_proxy",
     "servers.redis_versions",
 ]

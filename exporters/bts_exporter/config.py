@@ -352,6 +352,7 @@ class _Blocks:
             self._schema.unknown(key, known, (*path, key), advice=hint)
         shared = {key: value for key, value in raw.items() if key in COMMON_KEYS}
         own = {k: v for k, v in raw.items() if k in known and k not in COMMON_KEYS}
+        shared = {"max_series": cls.default_max_series, **shared}
         common = self._schema.convert(shared, Common, path)
         config = self._schema.convert(own, cls.Config, path)
         if common is INVALID or config is INVALID:

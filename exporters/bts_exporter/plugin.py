@@ -380,6 +380,8 @@ class Collector:
     name: ClassVar[str] = ""
     #: True if it reads kernel files and answers at once: it shares a thread with others like it.
     local: ClassVar[bool] = False
+    #: `max_series` where the settings do not give it: above what it serves within its own bounds.
+    default_max_series: ClassVar[int] = 100_000
     #: Commands of this type by name; they are offered as `bts-exporter TYPE-NAME`.
     commands: ClassVar[Mapping[str, Command]] = MappingProxyType({})
     #: Whether it serves metrics that it cannot declare, such as those of files or of another exporter.

@@ -150,6 +150,14 @@ def test_defaults_of_the_common_settings(read: Load) -> None:
     assert (common.metrics.allow, common.metrics.deny) == ((), ())
 
 
+def test_a_type_with_more_series_than_others(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A type may say how many series it has within its own bounds; the settings decide."""
+    monkeypatch.setattr(Host, "default_max_series", 1_000_000)
+
+    assert read("collectors: {host: {}}").blocks[0].common.max_series == 1_000_000
+    assert read("collectors: {host: {max_series: 5}}").blocks[0].common.max_series == 5
+
+
 def test_keys_that_belong_to_the_engine() -> None:
     """These keys are taken from every block, so that no collector may have them."""
     assert set(COMMON_KEYS) == {

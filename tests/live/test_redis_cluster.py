@@ -202,3 +202,44 @@ def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
     told = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
 
     assert slot_of(name.encode()) == told
+
+
+@pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])
+def test_nodes_that_do_not_tell_their_address(
+    filled: RedisCluster, redis_collector: MakeCollector, preferred: str
+) -> None:
+    """Nodes that prefer a host name and have none (`?`), or are told not to tell, are reached all the same."""
+    names = "cluster-preferred-endpoint-type"
+    for node in filled.nodes:
+        node.client.config_set(names, preferred)
+    try:
+        samples = testing.collect(redis_collector(filled.nodes[0].url, **SETTINGS))
+    finally:
+        for node in filled.nodes:
+            node.client.config_set(names, "ip")
+
+    assert keys_of(samples) == (SIZES, LAGS)
+    assert set(samples["redis_cluster_node_up"].values()) == {1}
+
+
+def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollector) -> None:
+    """Nodes that announce host names are reached by these."""
+    for node in filled.nodes:
+        node.client.config_set("cluster-announce-hostname", "localhost")
+        node.client.config_set("cluster-preferred-endpoint-type", "hostname")
+    first = filled.nodes[0].client
+
+    def all_named() -> bool:
+        slots = first.execute_command("CLUSTER", "SLOTS")
+        return all(primary[0] in {b"localhost", "localhost"} for _, _, primary, *_ in slots)
+
+    try:
+        wait_until(all_named, "the nodes know each other's names")
+        samples = testing.collect(redis_collector(filled.nodes[0].url, **SETTINGS))
+    finally:
+        for node in filled.nodes:
+            node.client.config_set("cluster-preferred-endpoint-type", "ip")
+            node.client.config_set("cluster-announce-hostname", "")
+
+    assert keys_of(samples) == (SIZES, LAGS)
+    assert all(node.startswith("localhost:") for (node,) in samples["redis_cluster_node_up"])

@@ -12,6 +12,7 @@ import redis
 
 from bts_exporter import TargetError, testing
 from servers import free_port, wait_until
+from servers.exporter import StartExporter
 from servers.redis import (
     Listen,
     MakeCollector,
@@ -364,3 +365,25 @@ def test_a_failure_of_the_background_ends_with_its_cause(
     server.restart()
 
     assert testing.collect(one)["redis_up"] == {(): 1}
+
+
+def test_a_limit_drops_no_verdict(redis_server: RedisServer, exporter: StartExporter) -> None:
+    """Whatever number of series is allowed, the page tells whether the server is up and what went wrong."""
+    redis_server.client.rpush("list", 1)
+    server = exporter(f"""
+collectors:
+  redis:
+    - {{name: limited, url: "{redis_server.url}", max_series: 20, streams: [list]}}
+    - {{name: down, url: "redis://127.0.0.1:{free_port()}", max_series: 2}}
+""")
+
+    for _ in range(2):
+        samples = server.samples()
+        told = {
+            dict(labels)["target"]: (samples["redis_up", labels], dict(error)["err"])
+            for name, labels in samples
+            if name == "redis_up"
+            for other, error in samples
+            if other == "redis_exporter_last_scrape_error" and labels <= error
+        }
+        assert told == {"limited": (1, "protocol"), "down": (0, "refused")}

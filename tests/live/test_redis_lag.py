@@ -13,6 +13,7 @@ from bts_collectors.redis.streamstate import MOST_CONSUMERS
 from bts_exporter import Duration, testing
 from servers import wait_until
 from servers.redis import MakeCollector, MakeRedis, RedisServer
+from servers.redis_versions import program
 
 pytestmark = pytest.mark.live
 
@@ -263,9 +264,11 @@ def test_an_entry_that_is_delivered_again_and_again(
 
 
 def test_each_consumer_for_who_asks_for_it(
-    redis_server: RedisServer, client: redis.Redis, redis_collector: MakeCollector
+    make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
     """With `stream_consumers` every consumer has series, and one that holds entries is soon stale."""
+    server = make_redis(program=program("redis-8.2"))
+    client = server.client
     fill(client)
     client.xgroup_create("s", "g", "0")
     read(client, 4)
@@ -273,7 +276,7 @@ def test_each_consumer_for_who_asks_for_it(
 
     samples = testing.collect(
         redis_collector(
-            redis_server.url,
+            server.url,
             streams=("s",),
             stream_consumers=True,
             stream_stale_after=Duration(0),
@@ -296,7 +299,7 @@ def test_consumers_are_judged_alike_with_and_without_scripts(
     make_redis: MakeRedis, redis_collector: MakeCollector, stale_after: float, stale: int
 ) -> None:
     """Whoever may run no scripts sees the same: of a few consumers, of none, of more than a script looks at."""
-    server = make_redis()
+    server = make_redis(program=program("redis-8.2"))
     client = server.client
     fill(client)
     for name, idlers in (("few", 1), ("many", MOST_CONSUMERS), ("none", 0)):

@@ -19,7 +19,7 @@ import redis
 
 from bts_collectors.redis import discovery
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -221,7 +221,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         connection.SimpleQueue("mail.out").put({})
         queue.get(timeout=20)
 
-        samples = collect(celery=Wanted(prefix="app:", names=("celery", "mail.*", "idle")))
+        samples = collect(celery=WantedCelery(prefix="app:", names=("celery", "mail.*", "idle")))
 
         assert depths(samples) == {
             "": {"active": 1},
@@ -236,6 +236,29 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         }
         assert samples["messaging_in_flight_messages"] == {("redis", "app:unacked", ""): 1}
         assert "messaging_lag_seconds" not in samples
+
+
+def test_a_huey_spelled_as_its_program_spells_it(
+    redis_server: RedisServer, collect: Reader
+) -> None:
+    """Huey leaves characters out of a queue's name; the name that the program gives is understood."""
+    huey = library("huey")
+    queue = huey.RedisHuey("my-app.jobs", port=redis_server.port)
+    queue.task()(double)(1)
+
+    samples = collect(huey=WantedNames(names=("my-app.jobs",)))
+
+    assert depths(samples) == {"my-app.jobs": {"ready": queue.pending_count()}}
+
+
+def test_arq_in_every_scrape(client: redis.Redis, collect: Reader) -> None:
+    """What is due depends on the server's clock, which later scrapes ask for together with the rest."""
+    client.zadd("arq:queue", {"job": 1})
+
+    for _ in range(2):
+        samples = collect(arq=WantedNames())
+
+        assert depths(samples) == {"arq:queue": {"ready": 1}}
 
 
 @pytest.mark.parametrize("milliseconds", [False, True], ids=["6.4", "8"])
@@ -420,3 +443,51 @@ def test_a_key_of_another_type(
 
     assert error.reason == "protocol"
     assert depths(samples) == {"more": {"ready": 1}}
+
+
+def test_arq_at_every_scrape(client: redis.Redis, collect: Reader) -> None:
+    """Later scrapes ask for everything in fewer rounds, and tell the same."""
+    client.zadd("arq:queue", {"job": (now(client) - AGE) * 1000})
+
+    for _ in range(3):
+        samples = collect(arq=WantedNames())
+        assert depths(samples) == {"arq:queue": {"ready": 1}}
+        assert age(samples, "arq:queue") == pytest.approx(AGE, abs=5)
+
+
+def test_a_producer_whose_clock_is_wrong(client: redis.Redis, collect: Reader) -> None:
+    """A job from five hours ahead has no age of 0: there is none, and then what was seen at least."""
+    client.sadd("queues", "default")
+    client.lpush("queue:default", json.dumps({"enqueued_at": now(client) + 5 * 3600}))
+    common = ("redis", "queue:default", "")
+
+    samples = collect(sidekiq=Wanted())
+    assert samples["messaging_backlog_messages"] == {common: 1}
+    assert "messaging_lag_seconds" not in samples
+    assert "redis_queue_oldest_age_seconds" not in samples
+
+    samples = collect(sidekiq=Wanted())
+    assert 0 < samples["messaging_lag_seconds"][common] < AGE
+    assert samples["messaging_lag_method_info"] == {(*common, "lower_bound"): 1}
+
+
+def test_a_job_is_not_older_than_the_queue_was_empty(client: redis.Redis, collect: Reader) -> None:
+    """A job that came to an empty queue waits since then, whatever it says."""
+    client.sadd("queues", "default")
+    common = ("redis", "queue:default", "")
+    assert collect(sidekiq=Wanted())["messaging_lag_seconds"] == {common: 0}
+    assert collect(sidekiq=Wanted())["messaging_drain_seconds"] == {common: 0}
+    client.lpush("queue:default", json.dumps({"enqueued_at": now(client) - 5 * 3600}))
+
+    assert "messaging_lag_seconds" not in collect(sidekiq=Wanted())
+    samples = collect(sidekiq=Wanted())
+    assert 0 < samples["messaging_lag_seconds"][common] < AGE
+
+
+def test_the_time_until_a_list_is_empty(client: redis.Redis, collect: Reader) -> None:
+    """It is 0 for an empty list, and unknown until it was seen to become shorter."""
+    client.rpush("jobs", 1, 2, 3)
+    assert "messaging_drain_seconds" not in collect(lists=("jobs",))
+
+    client.delete("jobs")
+    assert collect(lists=("jobs",))["messaging_drain_seconds"] == {("redis", "jobs", ""): 0}

@@ -7,9 +7,10 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Command, Connection, Reply, beside
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Command, Connection, Reply
 from bts_collectors.redis.dialing import DEFAULT_PORT
-from bts_collectors.redis.failures import Lost, Refused, refusal, unexpected
+from bts_collectors.redis.failures import Lost, Refused, bare, refusal, unexpected
 from bts_collectors.redis.slots import SLOTS, parse_ranges, redirection, slot_of
 from bts_exporter import TargetError, Url
 
@@ -129,8 +130,8 @@ class Cluster:
         self._primaries = {url: self._node(url) for _, _, url in ranges}
         self._owners = [self._home] * SLOTS
         for first, last, url in ranges:
-            for slot in range(max(first, 0), min(last + 1, SLOTS)):
-                self._owners[slot] = self._primaries[url]
+            slots = range(max(first, 0), min(last + 1, SLOTS))
+            self._owners[slots.start : slots.stop] = [self._primaries[url]] * len(slots)
         for url, node in list(self._nodes.items()):
             if url not in self._primaries and node is not self._home:
                 node.close()
@@ -170,7 +171,7 @@ class Cluster:
                 # Half of the time at most, so that one that hangs leaves some for the others.
                 return node.ask(commands, now + (deadline - now) / 2)
             except TargetError as error:
-                self._lost[node] = error
+                self._lost[node] = bare(error)
                 self._due = 0.0
         return [Lost(self._lost[node])] * len(commands)
 

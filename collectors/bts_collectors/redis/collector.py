@@ -6,14 +6,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
-from bts_collectors.redis import keys, queues, server, streams
-from bts_collectors.redis.connection import Command, Reply, database
+from bts_collectors.redis import address, keys, queues, server, streams
+from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Discovery, Names
-from bts_collectors.redis.failures import unexpected
+from bts_collectors.redis.failures import bare
 from bts_collectors.redis.queuesettings import QueueSettings
+from bts_collectors.redis.refusals import SUPPORTED
 from bts_collectors.redis.sentinel import SentinelSettings
 from bts_collectors.redis.topology import Topology
-from bts_collectors.redis.visit import Rounds, Visit, run
+from bts_collectors.redis.visit import UP, Ask, Rounds, Visit, run
 from bts_exporter import (
     Collector,
     CollectorConfig,
@@ -29,14 +30,11 @@ from bts_exporter import (
     gauge,
 )
 
-_SCHEMES = ("redis", "rediss", "unix")
 #: Part of the time left that stays unused, so that a dead server is reported before the scrape ends.
 _RESERVE = 0.05
 #: Seconds, and part of the time left, for finding names within the first scrape.
 _FIRST_WALK = 0.5
 _FIRST_WALK_PART = 0.25
-#: What comes of a reply in which there is a list where a number should be, or the like.
-_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
 
 
 _SENTINEL = (
@@ -97,16 +95,13 @@ class RedisCollector(Collector):
             if "sentinel" in self.url.scheme:
                 msg = f"url: {_SENTINEL}"
                 raise ValueError(msg)
-            if self.url.scheme not in _SCHEMES:
-                msg = f"url: expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {self.url.scheme}://"
-                if "cluster" in self.url.scheme:
-                    msg += "; of a cluster name one node, and write cluster: true"
-                raise ValueError(msg)
-            if self.url.query and self.url.scheme != "unix":
-                msg = f"url: what follows ? has no effect: leave it out; {_DATABASE}"
+            if "cluster" in self.url.scheme:
+                msg = (
+                    "url: name one node of the cluster as redis://HOST:PORT, and set cluster: true"
+                )
                 raise ValueError(msg)
             try:
-                database(self.url)
+                address.check(self.url)
             except ValueError as error:
                 msg = f"url: {error}"
                 raise ValueError(msg) from None
@@ -121,8 +116,10 @@ class RedisCollector(Collector):
                 raise ValueError(msg)
 
     config: Config
+    #: Of 10,000 streams with four groups each there are 920,000.
+    default_max_series = 1_000_000
 
-    up = gauge("redis_up", "Whether the server answered INFO.")
+    up = UP
     last_error = gauge(
         "redis_exporter_last_scrape_error",
         "1 with the reason as err if the last collection lost something, else 0.",
@@ -151,15 +148,7 @@ class RedisCollector(Collector):
     from_streams = streams.METRICS
     from_keys = keys.METRICS
     from_queues = queues.METRICS
-    vocabulary = (
-        backlog.BACKLOG,
-        backlog.IN_FLIGHT,
-        backlog.CONSUMERS,
-        backlog.LAG_SECONDS,
-        backlog.LAG_METHOD,
-        backlog.PUBLISHED,
-        backlog.CONSUMED,
-    )
+    vocabulary = backlog.VOCABULARY
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -180,7 +169,7 @@ class RedisCollector(Collector):
             config.url, config.password, config.tls, config.sentinel, clustered=config.cluster
         )
         self._discovery = Discovery(list(self._names.values()), self._topology.places)
-        self._db = f"db{database(config.url)}"
+        self._db = f"db{address.database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()
 
@@ -201,30 +190,33 @@ class RedisCollector(Collector):
         """Emit all there is; TargetError for a dead server, and at the end for what was refused."""
         began = monotonic()
         self._count += 1
+        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
+        self._begin(visit)
         try:
             with self._collecting:
-                visit = self._visit(scrape, began + scrape.remaining() * (1 - _RESERVE))
+                self._visit(visit, began + scrape.remaining() * (1 - _RESERVE))
         except TargetError as error:
             self._discovery.error = None  # of the same cause, and over when this one is
-            self._report(scrape, began, error, up=False)
+            self._report(visit, began, error)
             raise
-        except _MISSHAPEN as error:
-            what = f"answers with something else than Redis does ({type(error).__name__}: {error})"
-            failure = unexpected(self._topology.url, what)
-            self._report(scrape, began, failure, up=self._server.is_known)
-            raise failure from error
         loss = visit.losses[0] if visit.losses else self._discovery.error
-        self._report(scrape, began, loss, up=visit.up)
+        self._report(visit, began, loss)
         self._discovery.refresh()
         if loss is not None:
-            raise loss
+            raise bare(loss)
 
-    def _visit(self, scrape: Scrape, deadline: float) -> Visit:
+    def _begin(self, visit: Visit) -> None:
+        """Emit first what no limit may drop, and what is right if this collection is given up."""
+        visit.set_up(up=False)
+        visit.scrape.emit(self.last_error, 1, "timeout")
+        visit.scrape.emit(self.scrapes, self._count)
+
+    def _visit(self, visit: Visit, deadline: float) -> None:
         def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
             return self._topology.ask(commands, deadline, ahead)
 
         self._topology.begin(deadline)
-        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
+        visit.url = self._topology.url
         parts = [self._read_server(visit)]
         if not self._server.is_known:
             # How to read the contents depends on what the server is.
@@ -232,20 +224,22 @@ class RedisCollector(Collector):
             parts.clear()
             left = deadline - monotonic()
             self._discovery.first(min(_FIRST_WALK, left * _FIRST_WALK_PART))
+        if self._server.is_sentinel:
+            self._read_sentinel(visit, parts, ask)
+            return
         streams, more_streams = self._streams.read(visit)
         parts += [streams, self._keys.read(visit), self._queues.read(visit)]
         run(parts, ask, [more_streams])
-        self._streams.emit_refusals(scrape)
-        for setting, names in self._names.items():
-            if names.patterns:
-                scrape.emit(self.names_known, len(names.all()), setting)
-            overfull = setting in self._queues.truncated
-            if names.patterns or overfull:
-                scrape.emit(self.names_truncated, names.truncated or overfull, setting)
-        for node, is_up in self._topology.states():
-            scrape.emit(self.node_up, is_up, node)
+        self._emit_names(visit)
         visit.losses += self._topology.losses()
-        return visit
+
+    def _read_sentinel(self, visit: Visit, parts: Sequence[Rounds], ask: Ask) -> None:
+        """Read a sentinel, which has none of the contents that the settings may ask for."""
+        run(parts, ask)
+        names_wanted = any(names.patterns or names.all() for names in self._names.values())
+        if names_wanted or self._queues.are_wanted:
+            cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
+            visit.unexpected(f"is a sentinel, which has no keys: {cure}")
 
     def _read_server(self, visit: Visit) -> Rounds:
         try:
@@ -254,15 +248,34 @@ class RedisCollector(Collector):
             if not visit.clustered:
                 raise
             # The other nodes have keys to tell of. Their clocks are set as ours is.
-            visit.up = False
             visit.now = int(time() * 1000)
-            visit.losses.append(error)
+            visit.losses.append(bare(error))
 
-    def _report(self, scrape: Scrape, began: float, error: TargetError | None, *, up: bool) -> None:
-        scrape.emit(self.up, up)
-        scrape.emit(self.last_error, error is not None, error.reason if error else "")
-        scrape.emit(self.scrapes, self._count)
-        scrape.emit(self.duration, monotonic() - began)
+    def _emit_names(self, visit: Visit) -> None:
+        """Emit which commands there are, which names were found, and which nodes answer."""
+        emit = visit.scrape.emit
+        self._streams.emit_refusals(visit.scrape)
+        if not self._discovery.is_supported:
+            visit.unsupported.add("scan")
+        told = visit.scrape.samples.get(SUPPORTED, {})
+        for command in visit.unsupported:
+            if (command,) not in told:
+                emit(SUPPORTED, 0, command)
+        for setting, names in self._names.items():
+            if names.patterns:
+                emit(self.names_known, len(names.all()), setting)
+            overfull = setting in self._queues.truncated
+            if names.patterns or overfull:
+                emit(self.names_truncated, names.truncated or overfull, setting)
+        for node, is_up in self._topology.states():
+            emit(self.node_up, is_up, node)
+
+    def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
+        reason = error.reason if error else "limited" if visit.scrape.dropped else ""
+        if there := visit.scrape.samples.get(self.last_error):
+            there.clear()
+            there[reason,] = int(bool(reason))
+        visit.scrape.emit(self.duration, monotonic() - began)
 
 
 COLLECTOR = RedisCollector

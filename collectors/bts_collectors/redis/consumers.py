@@ -11,7 +11,7 @@ from bts_collectors.redis.fields import Fields
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.rows import Rows
-from bts_collectors.redis.visit import Rounds, Visit, label
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, label
 from bts_exporter import Metric, gauge
 
 #: Consumers of one group; of a group with more of them none is looked at.
@@ -20,13 +20,13 @@ MOST = 1000
 STALE = gauge(
     "redis_stream_group_consumers_stale",
     "Consumers that hold pending entries and have asked for nothing for `stream_stale_after`"
-    " (pending and idle of XINFO CONSUMERS).",
+    " (pending and idle of XINFO CONSUMERS); before Redis 7.2 only a 0 is told.",
     LABELS,
 )
 MAX_IDLE = gauge(
     "redis_stream_group_consumer_max_idle_seconds",
     "The longest idle of XINFO CONSUMERS among the consumers that hold pending entries; 0 when none"
-    " does.",
+    " does; not before Redis 7.2.",
     LABELS,
 )
 PENDING = gauge(
@@ -41,7 +41,7 @@ IDLE = gauge(
 )
 METRICS: tuple[Metric, ...] = (STALE, MAX_IDLE, PENDING, IDLE)
 
-_CONSUMER = Fields(b"name", b"pending", b"idle")
+_CONSUMER = Fields(b"name", b"pending", b"idle", b"inactive")
 
 
 class Consumer(NamedTuple):
@@ -49,8 +49,10 @@ class Consumer(NamedTuple):
 
     name: bytes
     pending: int
-    #: Milliseconds since it asked for entries, claimed or acknowledged them.
+    #: Milliseconds since it asked for entries, claimed or acknowledged them; before Redis 7.2, which has
+    #: no `inactive`, it goes on while the consumer asks and there is nothing for it.
     idle: int
+    inactive: int | None = None
 
 
 def parse(reply: Sequence[list[Any]]) -> list[Consumer]:
@@ -78,20 +80,29 @@ def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, ea
     for one, reply in zip(asked, replies, strict=True):
         if isinstance(reply, ReplyError):
             reading.refused("xinfo|consumers", reply)
-        else:
+            continue
+        try:
             found.append((one, parse(reply)))
             told.append((one, *_judged(found[-1][1], stale_after)))
+        except MISSHAPEN as error:
+            reading.visit.misshapen(f"the consumers of {one.labels.own[1:]!r}", error)
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
-    rows.emit(STALE, [stale for _, stale, _ in told])
-    rows.emit(MAX_IDLE, [idle / 1000 for _, _, idle in told])
+    rows.emit(STALE, [None if stale < 0 else stale for _, stale, _ in told])
+    rows.emit(MAX_IDLE, [None if idle < 0 else idle / 1000 for _, _, idle in told])
     if each:
         _emit_each(reading.visit, found)
 
 
 def _judged(consumers: Sequence[Consumer], stale_after: float) -> tuple[int, int]:
-    """Return how many of those that hold entries are stale, and the longest idle in milliseconds."""
-    idle = [consumer.idle for consumer in consumers if consumer.pending]
-    return sum(milliseconds >= stale_after * 1000 for milliseconds in idle), max(idle, default=0)
+    """Return how many of those that hold entries are stale, and the longest idle in milliseconds.
+
+    It is -1 where one that asks in vain is not told from one that does not ask.
+    """
+    holding = [consumer for consumer in consumers if consumer.pending]
+    stale = sum(consumer.idle >= stale_after * 1000 for consumer in holding)
+    if any(consumer.inactive is None for consumer in holding):
+        return (-1 if stale else 0), -1
+    return stale, max((consumer.idle for consumer in holding), default=0)
 
 
 def _emit_each(visit: Visit, told: Sequence[tuple[Standing, list[Consumer]]]) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from bts_collectors.redis.address import socket_path
+from bts_collectors.redis.name_lookup import NameLookup
 from bts_exporter import Url
 
 DEFAULT_PORT = 6379
@@ -18,11 +20,11 @@ DEFAULT_PORT = 6379
 Hold = Callable[[socket.socket], None]
 
 
-def dial(url: Url, deadline: float, hold: Hold) -> socket.socket:
+def dial(url: Url, deadline: float, hold: Hold, names: NameLookup) -> socket.socket:
     """Return a connection to the first address of `url` that takes one; OSError of the last else."""
     if url.scheme == "unix":
-        return _dial_one(socket.AF_UNIX, url.path, deadline, hold)
-    addresses = _resolve(url)
+        return _dial_one(socket.AF_UNIX, socket_path(url), deadline, hold)
+    addresses = names.addresses(url.host, url.port or DEFAULT_PORT, deadline)
     for place, (family, _, _, _, address) in enumerate(addresses, 1):
         now = monotonic()
         # Its share of the time, lest an address that swallows everything keeps us from the next.
@@ -57,19 +59,20 @@ def send(opened: socket.socket, message: bytes, deadline: float) -> None:
         rest = rest[opened.send(rest) :]
 
 
+def peer_address(opened: socket.socket) -> str:
+    """Return the address of the other side; empty for a unix socket, or one that is closed already."""
+    try:
+        peer = opened.getpeername()
+    except OSError:
+        return ""
+    return peer[0] if isinstance(peer, tuple) else ""
+
+
 def is_stale(idle: socket.socket) -> bool:
     """Return whether the server has hung up meanwhile: on an idle connection it has nothing to say."""
     poll = select.poll()
     poll.register(idle, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _resolve(url: Url) -> list[Any]:
-    try:
-        return socket.getaddrinfo(url.host, url.port or DEFAULT_PORT, type=socket.SOCK_STREAM)
-    except ValueError as error:
-        # What cannot be a name at all, such as a label of 64 characters or a zero byte.
-        raise socket.gaierror(str(error)) from error
 
 
 def _dial_one(family: int, address: Any, deadline: float, hold: Hold) -> socket.socket:

@@ -11,7 +11,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis import globs
 from bts_collectors.redis.connection import Command, Connection, Reply
-from bts_collectors.redis.failures import refusal
+from bts_collectors.redis.failures import bare, is_unsupported, refusal, unexpected
 from bts_exporter import TargetError
 
 #: Seconds from the beginning of one walk through the key space to the next.
@@ -21,6 +21,8 @@ BUDGET = 5.0
 KEYS_BUDGET = 2_000_000
 #: Names of one setting; those found beyond it are left out.
 MOST_NAMES = 10_000
+#: Bytes of a name; longer ones are left out, since all names are kept.
+LONGEST_NAME = 1024
 #: Seconds for which a name is kept that is not there any more: Redis deletes what runs empty.
 KEPT = 3600.0
 #: Keys the server looks at in one SCAN: 0.3 ms of its time.
@@ -80,7 +82,9 @@ class Names:
         now = monotonic()
         with self._lock:
             for name in names:
-                if name in self._found or len(self._found) < MOST_NAMES:
+                if name in self._found or (
+                    len(self._found) < MOST_NAMES and len(name) <= LONGEST_NAME
+                ):
                     self._found[name] = now
                 else:
                     self._overfull = self.truncated = True
@@ -115,6 +119,8 @@ class Discovery:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._due = 0.0  # monotonic
+        #: Whether the server has SCAN; without, only the names that the settings spell are known.
+        self.is_supported = True
         #: Why the walk before this one failed.
         self.error: TargetError | None = None
 
@@ -150,9 +156,9 @@ class Discovery:
         try:
             done = self._walk(began + BUDGET)
         except TargetError as error:
-            self.error = error
+            self.error = bare(error) if self.is_supported else None
             self._cursors.clear()  # another server may be there next time
-            if error.reason != "noperm":
+            if error.reason != "noperm" and self.is_supported:
                 self._due = 0.0
         else:
             self.error = None
@@ -182,8 +188,14 @@ class Discovery:
         words = ("MATCH", self._match, "COUNT", COUNT, *type_)
         reply = self._ask(place, [("SCAN", self._cursors[where], *words)])[0]
         if isinstance(reply, ReplyError):
+            self.is_supported = not is_unsupported(reply)
             raise refusal(place.url, "SCAN", reply)
-        cursor, page = reply
+        self.is_supported = True
+        match reply:
+            case [bytes(cursor), list(page)] if all(type(name) is bytes for name in page):
+                pass
+            case _:
+                raise unexpected(place.url, "answers SCAN with something else than Redis does")
         self._take(place, page)
         if cursor == _BEGIN:
             del self._cursors[where]
@@ -199,7 +211,7 @@ class Discovery:
             types = dict(zip(typed, self._ask(place, [("TYPE", n) for n in typed]), strict=True))
         for names, found in matching:
             # A type that we must not ask for is left to whoever reads the key, and tells.
-            other = {n for n, t in types.items() if t != names.type and type(t) is not ReplyError}
+            other = {n for n, t in types.items() if type(t) is bytes and t != names.type}
             names.add(n for n in found if not names.type or n not in other)
 
     def _ask(self, place: Connection, commands: Sequence[Command]) -> list[Reply]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bts_collectors.redis.lag import MOST_COUNTED, age_seconds, consumed, judge, lost
+from bts_collectors.redis.history import History, Settings
+from bts_collectors.redis.lag import age_seconds, judge
+from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import Group, Id, Stream
 from bts_collectors.redis.visit import Visit
@@ -30,19 +32,20 @@ LAG = gauge(
 )
 LAG_EXACT = gauge(
     "redis_stream_group_lag_exact",
-    "1 if redis_stream_group_lag is certain; 0 if it is missing, or the server's own figure that"
-    " its version may have wrong and that is too large to be checked by counting.",
+    "1 if redis_stream_group_lag is certain: proved by the ids and the length of the stream, or"
+    " counted; 0 if it is missing, or the server's own figure where too many entries are to be counted.",
     LABELS,
 )
 LAG_SECONDS = gauge(
     "redis_stream_group_lag_seconds",
-    "Age of the oldest entry not delivered to the group yet, by its id; 0 when there is none.",
+    "Age of the oldest entry not delivered to the group yet, by its id; where the id cannot be right,"
+    " the time since it was seen first; 0 when there is none.",
     LABELS,
 )
 LOST = gauge(
     "redis_stream_group_entries_lost",
     "Entries trimmed or deleted from the start of the stream before the group was delivered them,"
-    " until it goes on: entries-added less length of XINFO STREAM, less entries-read of XINFO GROUPS.",
+    " until it goes on; no sample where some may have gone unseen between two collections.",
     LABELS,
 )
 METRICS: tuple[Metric, ...] = (
@@ -55,6 +58,11 @@ METRICS: tuple[Metric, ...] = (
     LAG_SECONDS,
     LOST,
 )
+
+
+_START: Id = (0, 0)
+_UNKNOWN = Settings()
+_NONE_WAITS = backlog.Age(0, "message_time")
 
 
 class Labels(NamedTuple):
@@ -73,6 +81,13 @@ class Labels(NamedTuple):
         return cls((db, stream, group), common, (*common, "message_time"))
 
 
+class Known(NamedTuple):
+    """What is kept of a group from one collection to the next."""
+
+    labels: Labels
+    history: History
+
+
 @dataclass(slots=True)
 class Standing:
     """How a group stands: what is known of its lag so far."""
@@ -87,6 +102,10 @@ class Standing:
     exact: bool = False
     #: The first entry not delivered yet, None if it is not known or there is none.
     head: Id | None = None
+    #: Whether nothing has happened to stream and group since the collection before.
+    is_same: bool = False
+    history: History = field(default_factory=History)
+    settings: Settings = _UNKNOWN
 
     @property
     def is_open(self) -> bool:
@@ -96,13 +115,15 @@ class Standing:
     @property
     def is_worth_counting(self) -> bool:
         """Return whether a long count may tell what a short one did not."""
-        return not self.exact and self.head is not None and (self.lag or 0) <= MOST_COUNTED
+        return not self.exact and self.head is not None
 
 
 def emit_states(visit: Visit, found: Sequence[Standing]) -> None:
     """Emit what XINFO GROUPS told, and judge the lag by it."""
     for one in found:
-        one.lag, one.exact, one.head = judge(one.stream, one.group, visit.version)
+        one.lag, one.exact, one.head = judge(one.stream, one.group)
+        if one.is_open:
+            one.history.recall(one)
     groups = [one.group for one in found]
     consumers, pending = [group.consumers for group in groups], [group.pending for group in groups]
     own = Rows(visit.scrape, [one.labels.own for one in found])
@@ -110,32 +131,44 @@ def emit_states(visit: Visit, found: Sequence[Standing]) -> None:
     own.emit(PENDING, pending)
     own.emit(LAST_DELIVERED, [group.last_delivered[0] for group in groups])
     own.emit(READ, [group.entries_read for group in groups])
-    own.emit(LOST, [lost(one.stream, one.group) for one in found])
     common = Rows(visit.scrape, [one.labels.common for one in found])
     common.emit(backlog.CONSUMERS, consumers)
     common.emit(backlog.IN_FLIGHT, pending)
 
 
-def emit_lags(visit: Visit, found: Sequence[Standing]) -> None:
+def emit_lags(reading: Reading, found: Sequence[Standing]) -> None:
     """Emit how far behind the groups are, as far as that is known now."""
-    lags, seconds = [one.lag for one in found], [_age(one, visit.now) for one in found]
-    own = Rows(visit.scrape, [one.labels.own for one in found])
+    scrape, ticks, now = reading.visit.scrape, reading.ticks(), reading.clock.now()
+    flows = [one.history.take(one, ticks) for one in found]
+    ages = [_age(one, ticks, now) for one in found]
+    lags, seconds = [one.lag for one in found], [age and age.seconds for age in ages]
+    own = Rows(scrape, [one.labels.own for one in found])
     own.emit(LAG_EXACT, [int(one.exact) for one in found])
     own.emit(LAG, lags)
     own.emit(LAG_SECONDS, seconds)
-    common = Rows(visit.scrape, [one.labels.common for one in found])
+    own.emit(LOST, [flow.lost for flow in flows])
+    common = Rows(scrape, [one.labels.common for one in found])
     common.emit(backlog.BACKLOG, lags)
-    common.emit(backlog.CONSUMED, [_consumed(one) for one in found])
+    common.emit(backlog.CONSUMED, [flow.consumed for flow in flows])
+    common.emit(backlog.DRAIN_SECONDS, [flow.drain for flow in flows])
     common.emit(backlog.LAG_SECONDS, seconds)
-    methods = Rows(visit.scrape, [one.labels.method for one in found])
-    methods.emit(backlog.LAG_METHOD, [None if age is None else 1 for age in seconds])
+    methods = Rows(scrape, [_method(*pair) for pair in zip(found, ages, strict=True)])
+    methods.emit(backlog.LAG_METHOD, [None if age is None else 1 for age in ages])
 
 
-def _age(one: Standing, now: int | None) -> float | None:
+def _method(one: Standing, age: backlog.Age | None) -> tuple[str, str, str, str]:
+    """Return the label values that say how the seconds are found."""
+    if age is None or age.method == "message_time":
+        return one.labels.method
+    return (*one.labels.common, age.method)
+
+
+def _age(one: Standing, ticks: float, now: int | None) -> backlog.Age | None:
+    """Return the age of the first entry that waits; `now` is the server's clock in milliseconds."""
+    waiting, stream = one.history.waiting, one.stream
     if one.lag == 0:
-        return 0
-    return one.head and age_seconds(one.head, now)
-
-
-def _consumed(one: Standing) -> int | None:
-    return consumed(one.stream, one.group, one.lag) if one.exact and one.lag is not None else None
+        waiting.clear(ticks, max(stream.last_generated or _START, one.group.last_delivered))
+        return _NONE_WAITS
+    if one.head is None:
+        return None
+    return waiting.age(ticks, one.head, stream.last or one.head, age_seconds(one.head, now))

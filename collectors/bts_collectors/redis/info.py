@@ -20,6 +20,10 @@ MOST_EMPTY_DATABASES = 16
 #: Primaries of one Sentinel; about each there are three further commands.
 MOST_MASTERS = 100
 
+#: Characters of a line of INFO; the longest are paths, of up to 4,096.
+_LONGEST_LINE = 8192
+#: Fields of CLUSTER INFO that a process passes on under their own names; Redis 8 has 30.
+_MOST_CLUSTER_FIELDS = 200
 #: Of an integer that 64 bits hold.
 _MOST_DIGITS = 20
 _WORDS = {"ok": 1.0, "true": 1.0, "err": 0.0, "fail": 0.0, "false": 0.0}
@@ -46,6 +50,19 @@ _IDENTITY = (
 )
 #: Labels of a module, as the words of its row are called.
 _MODULE = ("name", "ver", "api", "filters", "usedby", "using")
+#: Commands that set the counters of streams and groups, or put another stream in the place of one.
+_SETTERS = (
+    "xsetid",
+    "xgroup|setid",
+    "xgroup|create",
+    "restore",
+    "restore-asking",
+    "rename",
+    "renamenx",
+    "copy",
+    "move",
+    "swapdb",
+)
 _COMMANDLOG_SINCE = (8, 1)
 
 START_TIME = gauge(
@@ -59,6 +76,7 @@ IO_THREAD = counter(
     ("thread",),
 )
 CLUSTER = Template("redis_cluster_{field}", "Field cluster_{field} of INFO.", Kind.GAUGE)
+_CLUSTER_METRICS: dict[str, Metric] = {}
 INSTANCE = gauge("redis_instance_info", "What the server is: INFO.", _IDENTITY)
 
 CALLS = counter("redis_commands_total", "Field calls of INFO commandstats.", ("cmd",))
@@ -162,6 +180,8 @@ class Facts(NamedTuple):
     #: Whether CLUSTER INFO tells more than INFO.
     has_cluster_info: bool = False
     has_commandlog: bool = False
+    #: Whether INFO leaves out the server's clock, as before Redis 6.2 and in some forks.
+    lacks_clock: bool = False
 
 
 @dataclass(slots=True)
@@ -187,6 +207,13 @@ class Info:
         microseconds = number(self.fields.get("server_time_usec", ""))
         return None if microseconds is None else int(microseconds) // 1000
 
+    def counters_set(self) -> tuple[int, int] | None:
+        """Return how often entries-added of a stream was set, and any of its counters; None if unknown."""
+        if not self.commands:
+            return None
+        calls = {name: int(_calls(self.commands.get(name, "")).calls or 0) for name in _SETTERS}
+        return calls["xsetid"], sum(calls.values())
+
     def total_usec(self) -> dict[str, float]:
         """Return how long all calls of a command took together, by command."""
         totals = ((command, _calls(raw).usec) for command, raw in self.commands.items())
@@ -198,6 +225,8 @@ def parse(text: str) -> Info:
     info = Info()
     rows = {"cmdstat": info.commands, "latency": info.percentiles, "errorstat": info.errors}
     for line in text.replace("\r", "").split("\n"):
+        if len(line) > _LONGEST_LINE:
+            continue
         name, colon, value = line.partition(":")
         kind, _, rest = name.partition("_")
         if kind in rows:
@@ -239,8 +268,19 @@ def emit(scrape: Scrape, info: Info) -> None:
 def emit_cluster(scrape: Scrape, fields: Fields) -> None:
     """Emit the fields of CLUSTER INFO; INFO's own begin like them."""
     for name, raw in fields.items():
-        if name.startswith(_CLUSTER) and name.isidentifier() and (value := number(raw)) is not None:
-            scrape.emit(PLAIN.get(name) or CLUSTER.of(name.removeprefix(_CLUSTER)), value)
+        if not name.startswith(_CLUSTER) or not name.isidentifier():
+            continue
+        metric = PLAIN.get(name) or _cluster_metric(name.removeprefix(_CLUSTER))
+        if metric is not None and (value := number(raw)) is not None:
+            scrape.emit(metric, value)
+
+
+def _cluster_metric(field: str) -> Metric | None:
+    """Return the metric of a field; None beyond those that a sound server has, since they are kept."""
+    metric = _CLUSTER_METRICS.get(field)
+    if metric is None and len(_CLUSTER_METRICS) < _MOST_CLUSTER_FIELDS:
+        metric = _CLUSTER_METRICS[field] = CLUSTER.of(field)
+    return metric
 
 
 def emit_keyspace(scrape: Scrape, fields: Fields, databases: int) -> None:
@@ -264,6 +304,7 @@ def _facts(info: Info) -> Facts:
         is_sentinel="sentinel_masters" in fields,
         masters=tuple(row["name"] for row in info.masters()),
         has_cluster_info=fields.get("cluster_enabled") == "1" and "cluster_state" not in fields,
+        lacks_clock="redis_version" in fields and info.server_time() is None,
         has_commandlog=_version(fields.get("valkey_version", "")) >= _COMMANDLOG_SINCE,
     )
 

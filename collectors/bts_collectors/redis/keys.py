@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from hiredis import ReplyError
@@ -21,13 +22,15 @@ _SIZE = {
 }
 #: What Redis deletes when it runs empty; no such key means size 0.
 _VANISHES = frozenset((b"list", b"set", b"zset", b"hash"))
+#: Types of replies to what is asked of a key; None where it is gone.
+_SIMPLE = frozenset((int, bytes, type(None)))
 #: Bytes; a longer string is no number.
 _LONGEST_NUMBER = 64
 
 SIZE = gauge(
     "redis_key_size",
     "Elements of a list, set, sorted set, hash or stream, bytes of a string: LLEN, SCARD, ZCARD,"
-    " HLEN, XLEN, STRLEN.",
+    " HLEN, XLEN, STRLEN; of a module's type no sample.",
     ("db", "key"),
 )
 MEMORY = gauge("redis_key_memory_usage_bytes", "MEMORY USAGE of the key.", ("db", "key"))
@@ -51,19 +54,27 @@ class Keys:
         self._vanishing.intersection_update(names)
         types = yield [("TYPE", name) for name in names]
         there: dict[bytes, bytes] = {}
+        #: Of a module's types: how large their keys are only the module knows.
+        foreign: list[bytes] = []
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
                 visit.refused("TYPE", type_)
+            elif type(type_) is not bytes:
+                visit.unexpected(f"answers TYPE with {type(type_).__name__}")
             elif type_ in _SIZE:
                 there[name] = type_
             elif type_ == b"none":
                 self._emit_missing(visit, name)
-        yield from self._measure(visit, there)
+            else:
+                foreign.append(name)
+        yield from self._measure(visit, there, foreign if self._memory else [])
 
-    def _measure(self, visit: Visit, there: dict[bytes, bytes]) -> Rounds:
-        """Emit what there is to tell of keys by their types."""
+    def _measure(self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]) -> Rounds:
+        """Emit what there is to tell of keys by their types, and the memory of `foreign` ones."""
         sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
-        questions: list[tuple[Metric, bytes, Command]] = []
+        questions: list[tuple[Metric, bytes, Command]] = [
+            (MEMORY, name, ("MEMORY", "USAGE", name)) for name in foreign
+        ]
         for (name, type_), size in zip(there.items(), sizes, strict=True):
             _emit(visit, SIZE, name, _SIZE[type_], size)
             if type_ in _VANISHES:
@@ -74,7 +85,7 @@ class Keys:
                 questions.append((VALUE, name, ("GET", name)))
         replies = yield [command for _, _, command in questions]
         for (metric, name, command), reply in zip(questions, replies, strict=True):
-            _emit(visit, metric, name, str(command[0]), reply)
+            _emit(visit, metric, name, " ".join(map(str, command[:-1])), reply)
 
     def _emit_missing(self, visit: Visit, name: bytes) -> None:
         # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
@@ -86,6 +97,8 @@ def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply)
     if isinstance(reply, ReplyError):
         if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
             visit.refused(command, reply)
+    elif type(reply) not in _SIMPLE:
+        visit.unexpected(f"answers {command} with {type(reply).__name__}")
     elif (value := _number(reply)) is not None:
         visit.scrape.emit(metric, value, visit.db, label(name))
 

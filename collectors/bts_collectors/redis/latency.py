@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_collectors.redis.connection import Reply
-from bts_collectors.redis.visit import text
+from bts_collectors.redis.visit import label, text
 from bts_exporter import Metric, Scrape, gauge, histogram
 
 SPIKE_LAST = gauge(
@@ -30,9 +30,9 @@ def emit_spikes(scrape: Scrape, reply: Reply) -> None:
     for event in reply if isinstance(reply, list) else []:
         match event:
             case [bytes(name), int(when), int(milliseconds), *_]:
-                label = text(name)
-                scrape.emit(SPIKE_LAST, when, label)
-                scrape.emit(SPIKE_DURATION, milliseconds / 1000, label)
+                event_name = label(name)
+                scrape.emit(SPIKE_LAST, when, event_name)
+                scrape.emit(SPIKE_DURATION, milliseconds / 1000, event_name)
 
 
 class Durations(NamedTuple):
@@ -48,7 +48,7 @@ def parse_durations(reply: Reply) -> Iterator[Durations]:
     flat = reply if isinstance(reply, list) else []
     for name, details in zip(flat[::2], flat[1::2], strict=False):
         match name, details:
-            case [bytes(), [b"calls", int(), b"histogram_usec", [*bounds]]]:
+            case bytes(), [b"calls", int(), b"histogram_usec", [*bounds]] if _are_numbers(bounds):
                 buckets = list(zip(bounds[::2], bounds[1::2], strict=False))
                 yield Durations(text(name), buckets)
 
@@ -58,3 +58,7 @@ def emit_durations(scrape: Scrape, reply: Reply, totals: Mapping[str, float]) ->
     for command, buckets in parse_durations(reply):
         if command in totals:
             scrape.emit_histogram(DURATIONS, buckets, totals[command], command)
+
+
+def _are_numbers(values: Sequence[Reply]) -> bool:
+    return all(type(value) is int for value in values)

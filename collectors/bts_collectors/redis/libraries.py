@@ -5,19 +5,25 @@ Every command names one key, so that a cluster can be asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
+from bts_collectors.redis import globs
 from bts_collectors.redis.connection import Reply
 from bts_collectors.redis.preset import Depth, Look, Preset, Rest, total
-from bts_collectors.redis.queuesettings import Wanted
+from bts_collectors.redis.queuesettings import Wanted, WantedCelery
 
 #: A time beyond it is in milliseconds: in seconds it would be the year 5138.
 _LATEST_SECONDS = 1e11
 #: A count that is no time in any unit that is used.
 _NO_TIME = 1e15
+
+
+#: What Huey leaves out of the names of its queues.
+_NOT_IN_HUEY = re.compile(rb"[^A-Za-z0-9_]")
 
 
 class Celery(Preset):
@@ -27,22 +33,44 @@ class Celery(Preset):
     default = ("celery",)
     joint = ""
     type_ = "list"
-    _SEPARATOR = b"\x06\x16"
+    #: Lists that are asked for where the settings do not say which priorities there are.
+    _STEPS = range(10)
+
+    def __init__(self, wanted: Wanted) -> None:
+        options = wanted if isinstance(wanted, WantedCelery) else WantedCelery()
+        self._options = options
+        self._separator = options.sep.encode()
+        self._steps = self._STEPS if options.priority_steps is None else options.priority_steps
+        super().__init__(wanted)
+
+    def _keys(self, head: str, pattern: str) -> Sequence[str]:
+        # A queue may have nothing but messages with a priority.
+        with_priority = globs.escaped(head) + pattern + globs.escaped(self._options.sep) + "[0-9]*"
+        return (*super()._keys(head, pattern), with_priority)
 
     def name_of(self, key: bytes) -> bytes:
-        """Return the queue without prefix and priority."""
-        return super().name_of(key).partition(self._SEPARATOR)[0]
+        """Return the queue without prefix and priority; the separator may be part of a queue's name, too."""
+        whole = super().name_of(key)
+        name, _, step = whole.rpartition(self._separator)
+        if whole in self.spelled or not (name and step.isdigit() and self._has(int(step[:4]))):
+            return whole
+        return name if name in self.spelled or self._matches(name) else whole
+
+    def _has(self, step: int) -> bool:
+        return self._options.priority_steps is None or step in self._steps
 
     def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # the others'
         """Read the lengths of the lists; a message does not tell since when it has been waiting."""
         key = self.head + name
-        lists = (key, *(b"%s%s%d" % (key, self._SEPARATOR, step) for step in range(1, 10)))
+        lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
         sizes = yield [("LLEN", each) for each in lists]
         return Depth({"ready": total(sizes)})
 
     def rest(self) -> Sequence[Rest]:
         """Return what workers took and did not acknowledge yet."""
-        return (Rest("active", self.root + b"unacked", "HLEN"),)
+        messages = self.root + self._options.unacked_key.encode()
+        times = self.root + self._options.unacked_index_key.encode()
+        return (Rest("active", messages, "HLEN", times),)
 
 
 class Rq(Preset):
@@ -182,6 +210,7 @@ class Arq(Preset):
     library = "arq"
     default = ("arq:queue",)
     type_ = "zset"
+    needs_time = True
     #: Jobs due longest, among which the running ones are.
     _HEAD = 250
 
@@ -193,24 +222,23 @@ class Arq(Preset):
         """Read how many jobs are due, and which of those due longest are running."""
         if now is None:
             return Depth()
-        due = ("-inf", now, "BYSCORE", "LIMIT", 0, self._HEAD, "WITHSCORES")
         jobs, ripe, head = yield [
             ("ZCARD", name),
             ("ZCOUNT", name, "-inf", now),
-            ("ZRANGE", name, *due),
+            ("ZRANGE", name, 0, self._HEAD - 1, "WITHSCORES"),
         ]
         if None in (jobs, ripe, head):
             return Depth()
+        head = head[: 2 * ripe]  # those behind are not due
         running = yield [("EXISTS", b"arq:in-progress:" + job) for job in head[::2]]
         if None in running:
             return Depth()
-        waiting = [
-            float(score) for score, runs in zip(head[1::2], running, strict=True) if not runs
-        ]
+        scores = map(_of_score, head[1::2])
+        waiting = [score for score, runs in zip(scores, running, strict=True) if not runs]
         depth = Depth({"scheduled": jobs - ripe}, timed=True)
         if waiting or ripe <= self._HEAD:
             depth.states |= {"ready": max(ripe - sum(running), 0), "active": sum(running)}
-            depth.oldest = waiting[0] / 1000 if waiting else None
+            depth.oldest = waiting[0] and waiting[0] / 1000 if waiting else None
         return depth
 
 
@@ -227,6 +255,11 @@ class Huey(Preset):
 
     def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
         """Read the sizes; only a message with priority begins with its time."""
+        plain = _NOT_IN_HUEY.sub(b"", name)
+        if plain != name:
+            # Huey leaves other characters out of a name, unless it is told not to.
+            (kind,) = yield [("TYPE", self.head + name)]
+            name = plain if kind == b"none" else name
         key = self.head + name
         kind, scheduled = yield [("TYPE", key), ("ZCARD", b"huey.schedule." + name)]
         if kind == b"zset":
@@ -255,6 +288,14 @@ def _of_text(raw: Reply) -> float | None:
     """Return the time that ISO 8601 spells."""
     try:
         return datetime.fromisoformat(raw.decode()).timestamp() if raw else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _of_score(raw: bytes) -> float | None:
+    """Return the number that a sorted set has for a member."""
+    try:
+        return float(raw)
     except ValueError:
         return None
 

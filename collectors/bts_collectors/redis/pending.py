@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.connection import Reply
 from bts_collectors.redis.groups import LABELS, Standing
 from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.reading import Reading
@@ -27,6 +28,9 @@ DELIVERIES = gauge(
 )
 METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
 
+#: Of what XPENDING tells of an entry.
+_PARTS = 4
+
 
 def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     """Emit the oldest pending entry of every group."""
@@ -37,14 +41,29 @@ def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
     ]
     if reading.refusals.expects("xpending"):
         replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
+        now = reading.clock.now()
         for one, reply in zip(asked, replies, strict=True):
             if isinstance(reply, ReplyError):
                 reading.refused("xpending", reply)
-            elif reply:
-                entry, _, _, deliveries = reply[0]
-                told.append((one, age_seconds(parse_id(entry), reading.visit.now), deliveries))
-            else:
-                told.append((one, 0, 0))  # acknowledged meanwhile
+                continue
+            match reply:
+                case [[bytes(entry), _, _, int(deliveries)], *_]:
+                    age = age_seconds(parse_id(entry), now)
+                    told.append((one, age, deliveries))
+                case []:
+                    told.append((one, 0, 0))  # acknowledged meanwhile
+                case _:
+                    reading.visit.unexpected("answers XPENDING with something else than Redis does")
     rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
     rows.emit(AGE, [seconds for _, seconds, _ in told])
     rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])
+
+
+def _is_entry(entry: Reply) -> bool:
+    """Return whether it is an entry's id, its consumer, its idle time, and how often it was delivered."""
+    return (
+        type(entry) is list
+        and len(entry) == _PARTS
+        and type(entry[0]) is bytes
+        and type(entry[-1]) is int
+    )

@@ -8,7 +8,9 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Command, Connection, Reply, beside
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Command, Connection, Reply
+from bts_collectors.redis.failures import bare
 from bts_exporter import TargetError, Url
 
 #: Seconds in which a server has to show that it can be used.
@@ -55,9 +57,9 @@ class Places:
             try:
                 chosen.append(self._choice(primary))
             except TargetError as error:
-                failures.append(error)
+                failures.append(bare(error))
         if failures and not chosen:
-            raise failures[0]
+            raise bare(failures[0])
         for url, connection in list(self._connections.items()):
             if connection not in chosen:
                 connection.close()

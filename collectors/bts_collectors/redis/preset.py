@@ -35,6 +35,8 @@ class Rest(NamedTuple):
     state: str
     key: bytes
     command: str
+    #: A sorted set of the same messages by the time since when they are in this state; empty for none.
+    times: bytes = b""
 
 
 def total(counts: Iterable[int | None]) -> int | None:
@@ -59,6 +61,8 @@ class Preset(ABC):
     #: What the key ends in, and its type, that shows that a queue is there.
     tail: ClassVar[str] = ""
     type_: ClassVar[str] = ""
+    #: Whether the server's clock decides what is due.
+    needs_time: ClassVar[bool] = False
     #: The library's own set of its queues, where it keeps one.
     registry: ClassVar[str] = ""
 
@@ -76,7 +80,7 @@ class Preset(ABC):
         self.registered = (root + self.registry).encode() if self.registry and patterns else b""
         #: The keys to look for, where there is no such set.
         self.found = Names(
-            [] if self.registry else [globs.escaped(head) + name + self.tail for name in patterns],
+            [] if self.registry else [key for name in patterns for key in self._keys(head, name)],
             self.type_,
         )
         self._matches = globs.compiled(name.encode() for name in patterns).fullmatch
@@ -86,6 +90,10 @@ class Preset(ABC):
         names = [name for name in map(self.name_of, registered) if self._matches(name)]
         names += map(self.name_of, self.found.all())
         return [name for name in dict.fromkeys((*self.spelled, *names)) if name]
+
+    def _keys(self, head: str, pattern: str) -> Sequence[str]:
+        """Return the patterns of the keys that show that a queue is there."""
+        return (globs.escaped(head) + pattern + self.tail,)
 
     def name_of(self, key: bytes) -> bytes:
         """Return the name of the queue that a key is of; empty if of none."""

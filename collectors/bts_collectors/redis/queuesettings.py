@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from bts_exporter import CollectorConfig
+
+#: kombu's, between a queue's name and a priority.
+_SEPARATOR = "\x06\x16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,47 @@ class Wanted:
         for key in raw.keys() - set(cls._KEYS):
             msg = f"unknown key {key!r}; known: {', '.join(cls._KEYS)}"
             raise ValueError(msg)
-        prefix = raw.get("prefix")
-        if prefix is not None and not isinstance(prefix, str):
-            msg = f"prefix: expected a string, got {prefix!r} (put it in quotes)"
-            raise ValueError(msg)
         names = raw.get("names")
+        prefix = _string(raw, "prefix")
         return cls(names=None if names is None else _names(names), prefix=prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCelery(Wanted):
+    """The queues of Celery, with those of kombu's transport options that decide where they are."""
+
+    sep: str = _SEPARATOR
+    #: As kombu has them; None for all that may be in use.
+    priority_steps: tuple[int, ...] | None = None
+    unacked_key: str = "unacked"
+    unacked_index_key: str = "unacked_index"
+
+    _OPTIONS: ClassVar[tuple[str, ...]] = ("sep", "unacked_key", "unacked_index_key")
+    _KEYS: ClassVar[tuple[str, ...]] = (
+        *("names", "prefix", "global_keyprefix", "priority_steps"),
+        *_OPTIONS,
+    )
+
+    @classmethod
+    def _from_block(cls, raw: dict[str, object]) -> Self:
+        if raw.get("prefix") is not None and raw.get("global_keyprefix") is not None:
+            msg = "prefix and global_keyprefix are the same: leave one out"
+            raise ValueError(msg)
+        common = super(WantedCelery, cls)._from_block(raw)
+        prefix = _string(raw, "global_keyprefix")
+        steps = raw.get("priority_steps")
+        options = {key: _string(raw, key) for key in cls._OPTIONS}
+        if empty := [key for key, text in options.items() if text == ""]:
+            msg = f"{empty[0]}: must not be empty"
+            raise ValueError(msg)
+        return replace(
+            common,
+            prefix=common.prefix if prefix is None else prefix,
+            priority_steps=None if steps is None else _steps(steps),
+            sep=options["sep"] or _SEPARATOR,
+            unacked_key=options["unacked_key"] or "unacked",
+            unacked_index_key=options["unacked_index_key"] or "unacked_index",
+        )
 
 
 class WantedNames(Wanted):
@@ -57,14 +95,17 @@ class WantedNames(Wanted):
     _KEYS = ("names",)
 
 
+#: Priorities of a message are below it.
+_MOST_PRIORITIES = 256
 OFF = Wanted(on=False)
+_OFF_CELERY = WantedCelery(on=False)
 _OFF_NAMES = WantedNames(on=False)
 
 
 class QueueSettings(CollectorConfig, frozen=True):
     """Queues that libraries keep in Redis, and plain keys that are queues."""
 
-    celery: Wanted = OFF
+    celery: WantedCelery = _OFF_CELERY
     rq: Wanted = OFF
     sidekiq: Wanted = OFF
     bullmq: Wanted = OFF
@@ -86,3 +127,21 @@ def _names(raw: object) -> tuple[str, ...]:
             msg = f"names: expected strings, got {name!r} (put it in quotes)"
             raise ValueError(msg)  # noqa: TRY004  # as above
     return tuple(raw)
+
+
+def _string(raw: dict[str, object], key: str) -> str | None:
+    text = raw.get(key)
+    if text is not None and not isinstance(text, str):
+        msg = f"{key}: expected a string, got {text!r} (put it in quotes)"
+        raise ValueError(msg)
+    return text
+
+
+def _steps(raw: object) -> tuple[int, ...]:
+    """Return kombu's priority_steps, which have to rise, as kombu looks priorities up among them."""
+    steps = raw if isinstance(raw, list) else []
+    numbers = [step for step in steps if type(step) is int and 0 <= step < _MOST_PRIORITIES]
+    if not numbers or numbers != steps or sorted(set(numbers)) != numbers:
+        msg = f"priority_steps: expected rising numbers such as [0, 3, 6, 9], got {raw!r}"
+        raise ValueError(msg)
+    return tuple(numbers)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
 
 from hiredis import ReplyError
 
 from bts_collectors.redis.failures import is_denied
+from bts_collectors.redis.history import Settings
 from bts_collectors.redis.refusals import Refusals
-from bts_collectors.redis.visit import Visit
+from bts_collectors.redis.visit import ServerClock, Visit
 
 #: What counting entries may cost in one collection, 1 for an entry and 1 more for every 512 bytes
 #: of it: some 0.2 s of the server's time.
@@ -25,6 +28,18 @@ class Reading:
     refusals: Refusals
     #: Left of what counting entries may cost.
     budget: int = BUDGET
+    ticks: Callable[[], float] = monotonic
+    clock: ServerClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = ServerClock(self.visit, self.ticks)
+
+    def settings(self) -> Settings:
+        """Return how often clients have set counters of streams."""
+        if self.visit.clustered:
+            # What clients do at other nodes is not known: XSETID is for servers that copy streams.
+            return Settings(added=-1)
+        return Settings(*self.visit.counters_set or (None, None))
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command` (as ACLs spell it): a loss, or known from now on."""

@@ -7,13 +7,11 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.failures import Lost
+from bts_collectors.redis.failures import is_passing
 from bts_exporter import Scrape, gauge
 
 #: Seconds until a refused command is tried again.
 RETRY = 600.0
-#: How a server begins its refusals that are over by themselves.
-_PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 
 SUPPORTED = gauge(
     "redis_exporter_command_supported",
@@ -41,7 +39,7 @@ class Refusals:
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command`, unless it will not do so next time."""
-        if not isinstance(reply, Lost) and not str(reply).startswith(_PASSING):
+        if not is_passing(reply):
             self._supported[command] = False
             self._retry[command] = self._clock() + RETRY
 

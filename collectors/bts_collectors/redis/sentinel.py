@@ -8,8 +8,11 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Connection, beside
-from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis import address
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Connection
+from bts_collectors.redis.failures import bare, refusal, unexpected
+from bts_collectors.redis.reply_guard import ReceiveBudget
 from bts_exporter import CollectorConfig, Secret, TargetError, TLSConfig, Url
 
 DEFAULT_PORT = 26379
@@ -31,17 +34,35 @@ class SentinelSettings(CollectorConfig, frozen=True):
         if wrong := {url.scheme for url in self.addresses} - {"redis", "rediss"}:
             msg = f"addresses: expected redis:// or rediss://, got {wrong.pop()}://"
             raise ValueError(msg)
+        for url in self.addresses:
+            try:
+                number = address.database(url)
+                address.check(url)
+            except ValueError as error:
+                msg = f"addresses: {error}"
+                raise ValueError(msg) from None
+            if number:
+                msg = f"addresses: a sentinel has no databases: write /{number} behind `url` in place of {url}"
+                raise ValueError(msg)
 
 
 class Sentinels:
     """Asks one sentinel after the other, the one first that answered last."""
 
-    def __init__(self, settings: SentinelSettings, url: Url, tls: TLSConfig) -> None:
+    def __init__(
+        self,
+        settings: SentinelSettings,
+        url: Url,
+        tls: TLSConfig,
+        budget: ReceiveBudget | None = None,
+    ) -> None:
         """Take whom to ask; `url` has the scheme, login and database of the master. No I/O here."""
         self._master = settings.master
         self._url = url
         self._connections = deque(
-            Connection(replace(one, port=one.port or DEFAULT_PORT), settings.password, tls)
+            Connection(
+                replace(one, port=one.port or DEFAULT_PORT), settings.password, tls, budget=budget
+            )
             for one in settings.addresses
         )
 
@@ -56,7 +77,7 @@ class Sentinels:
             try:
                 return self._ask(sentinel, deadline)
             except TargetError as error:
-                errors.append(error)
+                errors.append(bare(error))
                 self.doubt()
             finally:
                 sentinel.close()

@@ -9,14 +9,19 @@ from hiredis import ReplyError
 
 from bts_collectors.redis import clients, info, latency, sentinelstate, serverconfig, slowlog
 from bts_collectors.redis.connection import Command, Reply
-from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis.failures import is_passing, refusal, unexpected
 from bts_collectors.redis.info import Facts, Info
 from bts_collectors.redis.refusals import SUPPORTED, Refusals
-from bts_collectors.redis.visit import Rounds, Visit, text
+from bts_collectors.redis.visit import UP, Rounds, Visit, text
 from bts_exporter import Scrape
 
-_INFO: Command = ("INFO", "everything")
+#: What to ask for, the next one where the one before tells nothing: `everything` came with Redis 6.2.
+_INFOS: tuple[Command, ...] = (("INFO", "everything"), ("INFO", "all"), ("INFO",))
+#: Bytes; INFO of 10,000 databases has a tenth of it.
+_LONGEST_INFO = 4 * 1024 * 1024
 _WITH_HISTOGRAMS = (7,)
+#: Of a count of seconds since 1970.
+_MOST_DIGITS = 12
 #: What emits the reply to a question that stands for itself.
 _EMITS: Mapping[str, Callable[[Scrape, Reply], None]] = MappingProxyType(
     {
@@ -28,6 +33,7 @@ _EMITS: Mapping[str, Callable[[Scrape, Reply], None]] = MappingProxyType(
 )
 
 METRICS = (
+    UP,
     SUPPORTED,
     info.METRICS,
     serverconfig.METRICS,
@@ -48,25 +54,34 @@ class Server:
         self._refusals = Refusals()
         self._facts: Facts | None = None
         self._databases = 0
+        self._info = _INFOS[0]
 
     @property
     def is_known(self) -> bool:
         """Return whether `read` takes one round, since INFO told before what else can be asked."""
         return self._facts is not None
 
+    @property
+    def is_sentinel(self) -> bool:
+        """Return whether it is a sentinel, which has no keys."""
+        return self._facts is not None and self._facts.is_sentinel
+
     def read(self, visit: Visit) -> Rounds:
         """Emit all there is but the contents; tell `visit` the server's version and time."""
         known = self._facts
+        asked = {} if known is None else self._questions(known)
+        if known is not None:
+            visit.version = known.version
+        reply, *replies = yield (self._info, *_flat(asked))
+        for other in _INFOS[_INFOS.index(self._info) + 1 :]:
+            if not _tells_nothing(visit, reply):
+                break
+            self._info = other
+            (reply,) = yield (other,)
+        found = _take_info(visit, reply)
         if known is None:
-            (reply,) = yield (_INFO,)
-            found = _take_info(visit, reply)
             asked = self._questions(found.facts)
             replies = yield _flat(asked)
-        else:
-            visit.version = known.version
-            asked = self._questions(known)
-            reply, *replies = yield (_INFO, *_flat(asked))
-            found = _take_info(visit, reply)
         rest = iter(replies)
         for name, commands in asked.items():
             self._take(visit, found, name, {command: next(rest) for command in commands})
@@ -75,6 +90,7 @@ class Server:
         self._facts = found.facts
         if known is not None and known.run_id != found.facts.run_id:
             self._refusals.forget()
+            self._info = _INFOS[0]
 
     def _questions(self, facts: Facts) -> dict[str, Sequence[Command]]:
         """Return what to ask beside INFO, by the name that ACLs have for it."""
@@ -92,6 +108,8 @@ class Server:
                 asked["cluster|info"] = [("CLUSTER", "INFO")]
             if facts.has_commandlog:
                 asked["commandlog|len"] = [("COMMANDLOG", "LEN", k) for k in slowlog.COMMANDLOGS]
+        if facts.lacks_clock:
+            asked["time"] = [("TIME",)]
         if self._clients:
             asked["client|list"] = [("CLIENT", "LIST")]
         return {name: asked[name] for name in asked if self._refusals.expects(name)}
@@ -99,6 +117,8 @@ class Server:
     def _take(self, visit: Visit, found: Info, name: str, replies: dict[Command, Reply]) -> None:
         scrape, reply = visit.scrape, next(iter(replies.values()))
         if isinstance(reply, ReplyError):
+            if is_passing(reply):
+                visit.losses.append(refusal(visit.url, name.replace("|", " ").upper(), reply))
             self._refusals.refused(name, reply)
             return
         self._refusals.answered(name)
@@ -116,27 +136,50 @@ class Server:
                 info.emit_cluster(scrape, {n: told[n] for n in told if n not in found.fields})
             case "commandlog|len":
                 slowlog.emit_commandlogs(scrape, replies.values())
+            case "time":
+                visit.now = _milliseconds(reply)
             case "sentinel":
                 sentinelstate.emit(scrape, replies)
 
 
+def _tells_nothing(visit: Visit, reply: Reply) -> bool:
+    """Return whether the server may tell more if INFO is asked otherwise."""
+    if isinstance(reply, ReplyError):
+        return not is_passing(reply) and refusal(visit.url, "INFO", reply).reason == "protocol"
+    return type(reply) is bytes and b"redis_version:" not in reply
+
+
 def _take_info(visit: Visit, reply: Reply) -> Info:
-    """Emit INFO; a user who may not see it loses it alone."""
+    """Emit INFO, and that the server is up; a user who may not see INFO loses it alone."""
     if isinstance(reply, ReplyError):
         error = refusal(visit.url, "INFO", reply)
         if error.reason != "noperm":
             raise error
+        visit.set_up(up=True)
         visit.losses.append(error)
         return Info()
-    found = info.parse(text(reply) if type(reply) is bytes else "")
-    if "redis_version" not in found.fields:
+    if type(reply) is not bytes or b"redis_version:" not in reply:
         raise unexpected(visit.url, "answers INFO with something else than Redis does")
+    if len(reply) > _LONGEST_INFO:
+        raise unexpected(visit.url, f"answers INFO with {len(reply) >> 20} MB")
+    found = info.parse(text(reply))
+    visit.set_up(up=True)
     visit.version = found.facts.version
     visit.now = found.server_time()
+    visit.counters_set = found.counters_set()
     info.emit(visit.scrape, found)
     if found.facts.is_sentinel:
         sentinelstate.emit_info(visit.scrape, found)
     return found
+
+
+def _milliseconds(reply: Reply) -> int | None:
+    """Return the reply to TIME, seconds and microseconds, in milliseconds since 1970."""
+    match reply:
+        case [bytes(seconds), bytes(micros)] if seconds.isdigit() and micros.isdigit():
+            return int(seconds[:_MOST_DIGITS]) * 1000 + int(micros[:_MOST_DIGITS]) // 1000
+        case _:
+            return None
 
 
 def _flat(asked: Mapping[str, Sequence[Command]]) -> list[Command]:

@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.connection import Reply, beside
+from bts_collectors.redis.address import beside
+from bts_collectors.redis.connection import Reply
 from bts_exporter import Url
 
 #: A cluster's slots are numbered below it.
 SLOTS = 16384
+_PORTS = 65536
+_NO_NAME = b"?"
+#: What stands for an address that is not known, or not told.
+_UNKNOWN = (b"", _NO_NAME)
 _REDIRECTIONS = frozenset({"MOVED", "ASK"})
 
 
@@ -38,16 +43,33 @@ def slot_of(name: bytes) -> int:
 def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
     """Return first slot, last slot and primary of each range in a reply of CLUSTER SLOTS.
 
-    None if it is no such reply; `asked` is the node that gave it.
+    None if it is no such reply; a range of another shape is left out. `asked` is the node that gave it.
     """
-    try:
-        # A node that does not know its own address leaves it out: it is the one that we came by.
-        return [
-            (int(first), int(last), beside(asked, host.decode() if host else asked.host, int(port)))
-            for first, last, (host, port, *_), *_ in reply
-        ]
-    except (AttributeError, TypeError, ValueError):
+    if not isinstance(reply, list):
         return None
+    ranges: list[tuple[int, int, Url]] = []
+    for entry in reply[:SLOTS]:
+        match entry:
+            case [int(first), int(last), [endpoint, int(port), *details], *_] if 0 < port < _PORTS:
+                ranges.append((first, last, beside(asked, _host(endpoint, details, asked), port)))
+    return ranges if ranges or not reply else None
+
+
+def _host(endpoint: Reply, details: list[Reply], asked: Url) -> str:
+    """Return where a node is.
+
+    It is where we asked for a node that does not know its own address, or is told not to tell it
+    (cluster-preferred-endpoint-type). One that prefers a host name and has none has `?`, and its
+    address among the details.
+    """
+    if isinstance(endpoint, bytes) and endpoint not in _UNKNOWN:
+        return endpoint.decode("utf-8", "replace")
+    match details:
+        case [_, [*pairs], *_] if endpoint == _NO_NAME:
+            known = zip(pairs[::2], pairs[1::2], strict=False)
+            address = next((value for name, value in known if name == b"ip"), b"")
+            return address.decode("ascii", "replace") if address else asked.host
+    return asked.host
 
 
 def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
@@ -57,5 +79,7 @@ def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
     host, _, port = address.rpartition(":")
     if word not in _REDIRECTIONS or not (slot.isdecimal() and port.isdecimal()):
         return None
-    url = beside(asked, host or asked.host, int(port))
+    if host.encode() in _UNKNOWN:
+        host = asked.host
+    url = beside(asked, host, int(port))
     return Redirection(int(slot) % SLOTS, url, once=word == "ASK")

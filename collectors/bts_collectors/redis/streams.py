@@ -12,23 +12,28 @@ from hiredis import ReplyError
 from bts_collectors.redis import consumers, groups, lookahead, pending
 from bts_collectors.redis.connection import Command, Reply
 from bts_collectors.redis.discovery import Names
-from bts_collectors.redis.failures import is_denied
-from bts_collectors.redis.groups import Standing
+from bts_collectors.redis.failures import Lost, is_denied, is_passing
+from bts_collectors.redis.groups import Known, Standing
+from bts_collectors.redis.history import History
 from bts_collectors.redis.lag import age_seconds
 from bts_collectors.redis.reading import Reading
 from bts_collectors.redis.refusals import RETRY, Refusals
 from bts_collectors.redis.rows import Rows
 from bts_collectors.redis.streamstate import (
+    EVALUATE,
+    MOST_GROUPS,
     Id,
     Stream,
     ask_many,
     ask_plainly,
-    evaluate,
-    parse_groups,
+    is_scripts_reply,
+    parse_group,
     parse_stream,
+    plain_groups,
     plain_state,
+    runs_scripts,
 )
-from bts_collectors.redis.visit import Rounds, Visit, label, text, together
+from bts_collectors.redis.visit import MISSHAPEN, Rounds, Visit, isolated, label, text, together
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
 #: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
@@ -117,7 +122,7 @@ class _Labels(NamedTuple):
 
     own: tuple[str, str]
     common: tuple[str, str, str]
-    groups: dict[bytes, groups.Labels]
+    groups: dict[bytes, Known]
 
 
 class Streams:
@@ -146,50 +151,56 @@ class Streams:
         """Return what emits all streams and their groups, in two parts that may take turns."""
         if self._plain and self._clock() >= self._retry:
             self._plain.clear()
-        reading = Reading(visit, self._refusals)
+        reading = Reading(visit, self._refusals, ticks=self._clock)
         names = self._names.all()
         windows = iter([names[start : start + WINDOW] for start in range(0, len(names), WINDOW)])
-        known, self._labels = self._labels, {}
-        return self._windows(reading, windows, known), self._windows(reading, windows, known)
+        for gone in self._labels.keys() - dict.fromkeys(names):
+            del self._labels[gone]
+        return self._windows(reading, windows), self._windows(reading, windows)
 
     def emit_refusals(self, scrape: Scrape) -> None:
         """Emit which commands the server answers, once the streams are read."""
         self._refusals.emit(scrape)
 
-    def _windows(
-        self, reading: Reading, windows: Iterator[Sequence[bytes]], known: dict[bytes, _Labels]
-    ) -> Rounds:
+    def _windows(self, reading: Reading, windows: Iterator[Sequence[bytes]]) -> Rounds:
         for names in windows:
-            yield from self._window(reading, names, known)
+            yield from isolated(reading.visit, self._window(reading, names), "streams")
 
-    def _window(
-        self, reading: Reading, names: Sequence[bytes], known: dict[bytes, _Labels]
-    ) -> Rounds:
-        """Emit the streams of `names` and their groups; `known` are the labels of last time."""
+    def _window(self, reading: Reading, names: Sequence[bytes]) -> Rounds:
+        """Emit the streams of `names` and their groups."""
         streams: list[tuple[Stream, _Labels]] = []
         found: list[Standing] = []
         states = yield from self._states(reading, names)
+        settings = reading.settings()
         for name, state in states.items():
             if isinstance(state, list) and not isinstance(state[0], ReplyError):
-                labels = known.get(name) or _labels(reading.visit.db, label(name))
-                self._labels[name] = labels
-                streams.append((parse_stream(state[0]), labels))
-                found += self._groups(reading.visit, name, *streams[-1], state[1])
+                try:
+                    stream = parse_stream(state[0])
+                except MISSHAPEN as error:
+                    reading.visit.misshapen(f"stream {label(name)!r}", error)
+                    continue
+                if (labels := self._labels.get(name)) is None:
+                    labels = self._labels[name] = _labels(reading.visit.db, label(name))
+                streams.append((stream, labels))
+                found += self._groups(reading, name, *streams[-1], state[1])
             else:
                 self._no_stream(reading.visit, name, state)
-        _emit(reading.visit, streams)
+        for standing in found:
+            standing.settings = settings
+        _emit(reading, streams)
         groups.emit_states(reading.visit, found)
         waiting = [one for one in found if one.is_open]
         plain = self._plain_among(reading.visit, names)
-        yield from together(
-            [
-                lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
-                lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
-                pending.read(reading, found),
-                consumers.read(reading, found, self._stale_after, each=self._each_consumer),
-            ]
+        if not self._refusals.expects(lookahead.EXCLUSIVE_RANGE):
+            plain = dict.fromkeys(names)
+        parts = (
+            lookahead.by_script(reading, [one for one in waiting if one.name not in plain]),
+            lookahead.plainly(reading, [one for one in waiting if one.name in plain]),
+            pending.read(reading, found),
+            consumers.read(reading, found, self._stale_after, each=self._each_consumer),
         )
-        groups.emit_lags(reading.visit, found)
+        yield from together([isolated(reading.visit, part, "groups") for part in parts])
+        groups.emit_lags(reading, found)
 
     def _states(
         self, reading: Reading, names: Sequence[bytes]
@@ -197,51 +208,103 @@ class Streams:
         """Return the state of every stream that there is an answer for."""
         visit = reading.visit
         states: dict[bytes, Reply] = {}
+        left_over: list[bytes] = []  # of scripts that told nothing
         plain = self._plain_among(visit, names)
-        scripted = [name for name in names if name not in plain]
-        batches = visit.batches(scripted, BATCH, lambda name: name)
-        consumers = self._refusals.expects("xinfo|consumers") and not self._each_consumer
-        commands = [
-            ask_many(batch, visit.version, self._stale_after, consumers=consumers)
-            for batch in batches
-        ]
-        replies = (yield commands) if commands else []
-        for batch, reply in zip(batches, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                self._refused(visit, batch, reply)
-            else:
-                self._refusals.answered(evaluate(visit.version).lower())
-                states.update(zip(batch, reply, strict=True))
-        rest = list(self._plain_among(visit, names))
+        #: Streams for the script, with the number of their groups as far as it is known.
+        left = {name: self._size(name) for name in names if name not in plain}
+        while left:
+            left = yield from self._states_by_script(visit, left, states, left_over)
+        unread = [name for name in names if name not in states]
+        rest = list(dict.fromkeys((*self._plain_among(visit, unread), *left_over)))
         for start in range(0, len(rest), BATCH):
             # One batch a round: here the payloads of first and last entries come along.
             batch = rest[start : start + BATCH]
             replies = yield [command for name in batch for command in ask_plainly(name)]
-            triples = zip(*[iter(replies)] * 3, strict=True)
-            states.update(zip(batch, map(plain_state, triples), strict=True))
+            for name, triple in zip(batch, zip(*[iter(replies)] * 3, strict=True), strict=True):
+                try:
+                    states[name] = plain_state(triple)
+                except MISSHAPEN as error:
+                    reading.visit.misshapen(f"stream {label(name)!r}", error)
         return states
+
+    def _states_by_script(
+        self,
+        visit: Visit,
+        left: dict[bytes, int],
+        states: dict[bytes, Reply],
+        left_over: list[bytes],
+    ) -> Generator[Sequence[Command], list[Reply], dict[bytes, int]]:
+        """Add to `states`; return the streams that turned out to have too many groups for their batch."""
+        large = [name for name, count in left.items() if count > MOST_GROUPS]
+        yield from self._large_states(visit, large, states)
+        batches = _light(visit.batches([n for n in left if n not in large], BATCH, _itself), left)
+        replies = (yield [self._ask(batch) for batch in batches]) if batches else []
+        again: dict[bytes, int] = {}
+        for batch, reply in zip(batches, replies, strict=True):
+            if isinstance(reply, Lost) and not visit.clustered:
+                left_over += batch
+            if not self._is_read(visit, batch, reply):
+                continue
+            for name, state in zip(batch, reply, strict=True):
+                if type(state) is list and type(state[1]) is int:
+                    again[name] = state[1]
+                else:
+                    states[name] = state
+        return again
+
+    def _large_states(
+        self, visit: Visit, names: Sequence[bytes], states: dict[bytes, Reply]
+    ) -> Rounds:
+        """Add streams with many groups to `states`: the server hands groups over faster than any script."""
+        for name in names:
+            # One a round, so that other clients have their turn.
+            reply, of_groups = yield [self._ask([name], 0), ("XINFO", "GROUPS", name)]
+            if self._is_read(visit, [name], reply):
+                (state,) = reply
+                states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
+
+    def _is_read(self, visit: Visit, batch: Sequence[bytes], reply: Reply) -> bool:
+        """Return whether the script has read the streams in `batch`; note what it means if not."""
+        if isinstance(reply, ReplyError):
+            self._refused(visit, batch, reply)
+            return False
+        if not is_scripts_reply(reply, len(batch)):
+            self._refusals.refused(EVALUATE.lower(), ReplyError("odd reply"))
+            return False
+        self._refusals.answered(EVALUATE.lower())
+        return True
+
+    def _ask(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
+        """Return the script's command for some streams that have at most so many groups together."""
+        consumers = self._refusals.expects("xinfo|consumers") and not self._each_consumer
+        return ask_many(names, self._stale_after, consumers=consumers, groups=most)
+
+    def _size(self, name: bytes) -> int:
+        """Return how many groups a stream had last."""
+        kept = self._labels.get(name)
+        return len(kept.groups) if kept else 0
 
     def _plain_among(self, visit: Visit, names: Sequence[bytes]) -> dict[bytes, None]:
         """Return the streams, in their order, that no script may read as far as that is known."""
-        if not self._refusals.expects(evaluate(visit.version).lower()):
+        if not runs_scripts(visit.version) or not self._refusals.expects(EVALUATE.lower()):
             return dict.fromkeys(names)
         return dict.fromkeys(name for name in names if name in self._plain)
 
     def _refused(self, visit: Visit, batch: Sequence[bytes], reply: ReplyError) -> None:
         """Note that no script may run, or none on one of the streams in `batch`."""
-        command = evaluate(visit.version)
-        if not is_denied(reply):
-            visit.refused(command, reply)
-        elif "key" in str(reply):
+        if is_passing(reply):
+            visit.refused(EVALUATE, reply)
+        elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
             self._retry = self._clock() + RETRY
-        else:
-            self._refusals.refused(command.lower(), reply)
+        else:  # whatever its words are: plain commands tell the same
+            self._refusals.refused(EVALUATE.lower(), reply)
 
     def _groups(
-        self, visit: Visit, name: bytes, stream: Stream, labels: _Labels, reply: Reply
+        self, reading: Reading, name: bytes, stream: Stream, labels: _Labels, reply: Reply
     ) -> list[Standing]:
         """Return what a reply of XINFO GROUPS tells of the groups of `stream`."""
+        visit = reading.visit
         if self._names.spelled(name):
             visit.scrape.put(EXISTS, labels.own, 1)
         if isinstance(reply, ReplyError):
@@ -250,14 +313,23 @@ class Streams:
         found: list[Standing] = []
         known = labels.groups.copy()
         labels.groups.clear()  # of groups that are gone
-        for group in parse_groups(reply):
-            of_group = known.get(group.name) or groups.Labels.of(*labels.own, label(group.name))
-            labels.groups[group.name] = of_group
-            found.append(Standing(name, stream, group, of_group))
+        for values in reply:
+            try:
+                group = parse_group(values)
+            except MISSHAPEN as error:
+                visit.misshapen(f"a group of {labels.own[-1]!r}", error)
+                continue
+            kept = known.get(group.name)
+            if kept is None:
+                kept = Known(groups.Labels.of(*labels.own, label(group.name)), History())
+            labels.groups[group.name] = kept
+            found.append(Standing(name, stream, group, kept.labels, history=kept.history))
         return found
 
     def _no_stream(self, visit: Visit, name: bytes, state: Reply) -> None:
-        """Note what there is in place of a stream."""
+        """Note what there is in place of a stream; what is known of one that is gone is forgotten."""
+        if type(state) is bytes:
+            self._labels.pop(name, None)
         if isinstance(state, list):
             visit.refused("XINFO STREAM", state[0])
         elif isinstance(state, ReplyError):
@@ -273,7 +345,26 @@ def _labels(db: str, stream: str) -> _Labels:
     return _Labels((db, stream), ("redis", stream, ""), {})
 
 
-def _emit(visit: Visit, found: Sequence[tuple[Stream, _Labels]]) -> None:
+def _itself(name: bytes) -> bytes:
+    return name
+
+
+def _light(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[Sequence[bytes]]:
+    """Return `batches`, those split whose streams have too many groups together for one script."""
+    light: list[Sequence[bytes]] = []
+    for batch in batches:
+        start, room = 0, MOST_GROUPS
+        for place, name in enumerate(batch):
+            if sizes[name] > room:
+                light.append(batch[start:place])
+                start, room = place, MOST_GROUPS
+            room -= sizes[name]
+        light.append(batch[start:])
+    return light
+
+
+def _emit(reading: Reading, found: Sequence[tuple[Stream, _Labels]]) -> None:
+    visit, now = reading.visit, reading.clock.now()
     streams = [stream for stream, _ in found]
     own = Rows(visit.scrape, [labels.own for _, labels in found])
     for metric, number in _NUMBERS.items():
@@ -281,6 +372,6 @@ def _emit(visit: Visit, found: Sequence[tuple[Stream, _Labels]]) -> None:
     for metric, identity in _IDS.items():
         own.emit(metric, [entry and entry[0] for entry in map(identity, streams)])
     last = [stream.last_generated for stream in streams]
-    own.emit(LAST_AGE, [entry and age_seconds(entry, visit.now) for entry in last])
+    own.emit(LAST_AGE, [entry and age_seconds(entry, now) for entry in last])
     common = Rows(visit.scrape, [labels.common for _, labels in found])
     common.emit(backlog.PUBLISHED, [stream.entries_added for stream in streams])

@@ -7,8 +7,9 @@ from functools import partial
 
 from bts_collectors.redis.cluster import Cluster
 from bts_collectors.redis.connection import Command, Connection, Reply
-from bts_collectors.redis.failures import demoted
+from bts_collectors.redis.failures import Lost, bare, demoted
 from bts_collectors.redis.places import Places
+from bts_collectors.redis.reply_guard import ReceiveBudget
 from bts_collectors.redis.sentinel import Sentinels, SentinelSettings
 from bts_exporter import Secret, TargetError, TLSConfig, Url
 
@@ -26,13 +27,17 @@ class Topology:
         clustered: bool,
     ) -> None:
         """Take the settings. No I/O here."""
-        connect = partial(Connection, password=password, tls=tls)
-        self._sentinels = None if sentinel is None else Sentinels(sentinel, url, tls)
+        self._budget = ReceiveBudget()
+        connect = partial(Connection, password=password, tls=tls, budget=self._budget)
+        self._sentinels = None if sentinel is None else Sentinels(sentinel, url, tls, self._budget)
         self._home = connect(url, find=None if self._sentinels is None else self._sentinels.find)
         self._cluster = Cluster(self._home, connect) if clustered else None
         self._losses: list[TargetError] = []
+        #: Whether the server has answered in this collection.
+        self._is_answering = False
         #: Where to look for names, in another thread.
-        self.places = Places(self._primaries, connect, clustered=clustered)
+        search = partial(Connection, password=password, tls=tls)
+        self.places = Places(self._primaries, search, clustered=clustered)
 
     @property
     def url(self) -> Url:
@@ -47,6 +52,8 @@ class Topology:
     def begin(self, deadline: float) -> None:
         """Begin a collection: follow what has moved; TargetError when nothing can be asked."""
         self._losses.clear()
+        self._is_answering = False
+        self._budget.begin_collection()
         if self._sentinels is not None:
             self._follow(self._sentinels, deadline)
         if self._cluster is not None:
@@ -58,12 +65,20 @@ class Topology:
         """Return the replies to `commands`; `deadline` is on time.monotonic's clock.
 
         `ahead` is what will be asked next, the same object: one server may begin with it.
-        TargetError when there are no replies to be had; one refused command is a ReplyError in
-        its place, and so is (`Lost`) what a node of a cluster owes.
+        One refused command is a ReplyError in its place, and what is owed by a server that does not
+        answer is `Lost`. TargetError when the first commands of a collection get no replies at all.
         """
+        self._budget.begin_round()
         if self._cluster is not None:
             return self._cluster.ask(commands, deadline)
-        return self._home.ask(commands, deadline, ahead)
+        try:
+            replies = self._home.ask(commands, deadline, ahead)
+        except TargetError as error:
+            if not self._is_answering:
+                raise
+            return [Lost(bare(error))] * len(commands)
+        self._is_answering = True
+        return replies
 
     def losses(self) -> list[TargetError]:
         """Return what is wrong with the topology, though something was there to ask."""

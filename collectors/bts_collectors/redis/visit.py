@@ -7,15 +7,16 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from time import monotonic
 from typing import TypeVar
 from zlib import crc32
 
 from hiredis import ReplyError
 
 from bts_collectors.redis.connection import Command, Reply
-from bts_collectors.redis.failures import refusal, unexpected
+from bts_collectors.redis.failures import is_unsupported, refusal, unexpected
 from bts_collectors.redis.slots import slot_of
-from bts_exporter import Scrape, TargetError, Url
+from bts_exporter import Scrape, TargetError, Url, gauge
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
 Rounds = Generator[Sequence[Command], list[Reply], None]
@@ -24,6 +25,11 @@ Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 
 #: Bytes of a name that become a label: whoever writes to the server chooses names.
 LONGEST_NAME = 256
+
+#: What comes of a reply in which there is a list where a number should be, or the like.
+MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
+UP = gauge("redis_up", "Whether the server answered INFO.")
 
 _T = TypeVar("_T")
 
@@ -40,12 +46,28 @@ class Visit:
     version: tuple[int, ...] = ()
     #: The server's clock in milliseconds since 1970; None if it is not known.
     now: int | None = None
-    #: Whether the server itself answered, not only other nodes of its cluster.
-    up: bool = True
+    #: How often clients have set entries-added of streams, and any counter; None if it is not known.
+    counters_set: tuple[int, int] | None = None
+    #: Whether the server itself answered INFO, not only other nodes of its cluster.
+    up: bool = False
     #: Whether keys are spread over the nodes of a cluster.
     clustered: bool = False
     #: What could not be read, while the rest was.
     losses: list[TargetError] = field(default_factory=list)
+    #: Commands that the server does not have, as ACLs spell them: what they tell is missing, which
+    #: is no failure.
+    unsupported: set[str] = field(default_factory=set)
+
+    def set_up(self, *, up: bool) -> None:
+        """Emit whether the server answers: first that it does not, and 1 as soon as it does.
+
+        So a scrape that does not wait for the end of this collection is told, too.
+        """
+        self.up = up
+        if there := self.scrape.samples.get(UP):
+            there[()] = int(up)
+        else:
+            self.scrape.emit(UP, int(up))
 
     def batches(
         self, items: Sequence[_T], size: int, name: Callable[[_T], bytes]
@@ -64,12 +86,38 @@ class Visit:
         ]
 
     def refused(self, what: str, reply: ReplyError) -> None:
-        """Note that the server refused `what`."""
-        self.losses.append(refusal(self.url, what, reply))
+        """Note that the server refused `what`: a loss, unless it does not have that command."""
+        if is_unsupported(reply):
+            self.unsupported.add(what.lower().replace(" ", "|"))
+        else:
+            self.losses.append(refusal(self.url, what, reply))
+
+    def misshapen(self, what: str, error: Exception) -> None:
+        """Note that replies about `what` have another shape than Redis gives, so that `error` came of them."""
+        self.unexpected(f"tells of {what} in another way than Redis ({type(error).__name__})")
 
     def unexpected(self, what: str) -> None:
         """Note that the server has something else than the settings say."""
         self.losses.append(unexpected(self.url, what))
+
+
+class ServerClock:
+    """The server's clock, which goes on while its contents are read."""
+
+    def __init__(self, visit: Visit, ticks: Callable[[], float] = monotonic) -> None:
+        """Take the collection, and a clock in seconds that never goes back."""
+        self.ticks = ticks
+        self._visit = visit
+        self._seen: float | None = None
+
+    def now(self) -> int | None:
+        """Return the server's clock in milliseconds since 1970; None if it is not known."""
+        told = self._visit.now
+        if told is None:
+            return None
+        if self._seen is None:
+            self._seen = self.ticks()
+        return told + int((self.ticks() - self._seen) * 1000)
 
 
 def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> None:
@@ -86,6 +134,14 @@ def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> Non
         replies = ask(commands, turns[0][1] if turns else ())
         with suppress(StopIteration):
             turns.append((lane, lane.send(replies)))
+
+
+def isolated(visit: Visit, part: Rounds, what: str) -> Rounds:
+    """Run a part so that a reply in another shape than Redis gives ends it, and no other."""
+    try:
+        yield from part
+    except MISSHAPEN as error:
+        visit.misshapen(what, error)
 
 
 def together(parts: Iterable[Rounds]) -> Rounds:

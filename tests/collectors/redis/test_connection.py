@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.redis.connection import Connection, beside, database
+from bts_collectors.redis.connection import Connection
 from bts_exporter import Secret, TargetError, Url
 from servers import free_port, wait_until
 from servers.redis import Listen
@@ -61,28 +61,6 @@ def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, s
     return caught.value.reason, str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "number"),
-    [
-        ("redis://example.net", 0),
-        ("redis://example.net/", 0),
-        ("rediss://example.net:6380/12", 12),
-        ("unix:///run/redis.sock", 0),
-        ("unix:///run/redis.sock?db=3", 3),
-    ],
-)
-def test_number_of_the_database(url: str, number: int) -> None:
-    """The path names the database; beside a socket's path the query does."""
-    assert number == database(Url.from_setting(url))
-
-
-@pytest.mark.parametrize("url", ["redis://example.net/cache", "unix:///run/redis.sock?x=3"])
-def test_what_is_no_number_of_a_database(url: str) -> None:
-    """Anything but a number is refused."""
-    with pytest.raises(ValueError, match="expected the number of a database"):
-        database(Url.from_setting(url))
-
-
 def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
     """All commands go out together, and a refused one is an error in its place."""
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
@@ -100,7 +78,7 @@ def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Be
     reason, message = reason_and_text(Connection(redis_listener(behave), None), seconds=0.2)
 
     assert reason == "timeout"
-    assert "gave no answer in time" in message
+    assert "no reply in time" in message
 
 
 @pytest.mark.parametrize(
@@ -127,8 +105,8 @@ def test_a_failure_names_place_and_cure_but_no_secret() -> None:
 
     reason, message = reason_and_text(Connection(url, Secret("s3cret")))
 
-    expected = f"Redis at {url} cannot be reached: does it run and listen there?"
-    assert ("refused", expected) == (reason, message)
+    advice = "is Redis running, and does it listen at this address and port?"
+    assert ("refused", f"Redis at {url}: connection refused; {advice}") == (reason, message)
 
 
 def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
@@ -303,7 +281,7 @@ def test_an_endless_answer_is_given_up(
     redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer that would not fit the memory is refused, not collected."""
-    monkeypatch.setattr("bts_collectors.redis.connection.LONGEST_ANSWER", 1000)
+    monkeypatch.setattr("bts_collectors.redis.reply_guard.MOST_RECEIVED", 1000)
     url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
 
     assert reason_and_text(Connection(url, None))[0] == "protocol"
@@ -416,23 +394,6 @@ def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
     thread.join(60)
 
     assert failures == ["unreachable"]
-
-
-@pytest.mark.parametrize(
-    ("url", "beside_it"),
-    [
-        ("redis://u:p@h:1/3", "redis://other:7/3"),
-        ("rediss://h", "rediss://other:7"),
-        ("unix:///run/redis.sock?db=3", "redis://other:7/3"),
-    ],
-)
-def test_the_address_beside(url: str, beside_it: str) -> None:
-    """Another server is reached as this one is: with its login and database."""
-    other = beside(Url.from_setting(url), "other", 7)
-
-    assert str(other) == beside_it
-    assert database(other) == database(Url.from_setting(url))
-    assert other.username == Url.from_setting(url).username
 
 
 def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:

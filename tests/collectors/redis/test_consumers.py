@@ -56,6 +56,17 @@ def test_stale_consumers_hold_entries(reading: Reading, converse: Converse) -> N
     }
 
 
+@pytest.mark.parametrize(("stale_after", "stale"), [(300, {}), (601, {consumers.STALE: {OWN: 0}})])
+def test_before_7_2_stale_consumers_are_not_told_from_those_that_ask_in_vain(
+    reading: Reading, converse: Converse, stale_after: float, stale: dict[object, object]
+) -> None:
+    """Without `inactive` idle goes on while a consumer asks: only that none is stale can be told."""
+    old = [each[:6] for each in REPLY]
+    converse(read(reading, [standing(3)], stale_after, each=False), (ASKING, [old]))
+
+    assert reading.visit.scrape.samples == stale
+
+
 def test_how_long_is_stale(reading: Reading, converse: Converse) -> None:
     """The settings say from when on a consumer is stale."""
     converse(read(reading, [standing(3)], 601, each=False), (ASKING, [REPLY]))

@@ -238,7 +238,7 @@ def test_version(text: str, version: tuple[int, ...]) -> None:
     ("text", "facts"),
     [
         ("", info.Facts()),
-        ("redis_version:7.0.15\nrun_id:8afc", info.Facts((7, 0, 15), "8afc")),
+        ("redis_version:7.0.15\nserver_time_usec:1\nrun_id:8afc", info.Facts((7, 0, 15), "8afc")),
         ("cluster_enabled:0", info.Facts()),
         ("cluster_enabled:1", info.Facts(has_cluster_info=True)),
         ("cluster_enabled:1\ncluster_state:ok", info.Facts()),

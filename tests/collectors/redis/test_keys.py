@@ -180,3 +180,15 @@ def test_a_key_made_anew_between_two_questions_is_no_failure(
     )
 
     assert (visit.losses, visit.scrape.samples) == ([], {})
+
+
+def test_a_key_of_a_modules_type(visit: Visit, converse: Converse) -> None:
+    """How large it is only its module knows; what memory it takes the server tells."""
+    converse(
+        Keys(Names(["g"]), memory=True).read(visit),
+        ([("TYPE", b"g")], [b"graphdata"]),
+        ([], []),
+        ([("MEMORY", "USAGE", b"g")], [24]),
+    )
+
+    assert visit.scrape.samples == {MEMORY: {("db0", "g"): 24}}

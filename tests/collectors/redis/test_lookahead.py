@@ -7,6 +7,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis import lookahead
 from bts_collectors.redis.groups import Labels, Standing
+from bts_collectors.redis.history import RECOUNT
 from bts_collectors.redis.lag import MOST_COUNTED
 from bts_collectors.redis.lookahead import ask_entries, by_script, plainly
 from bts_collectors.redis.reading import Reading
@@ -29,20 +30,19 @@ def reading(visit: Visit) -> Reading:
 def standing(*, lag: int | None = None, exact: bool = False) -> Standing:
     """Return a group that was delivered 4-1 of a stream."""
     group = Group(b"g", consumers=0, pending=0, last_delivered=(4, 1))
-    return Standing(b"s", Stream(length=9), group, Labels.of("db0", "s", "g"), lag, exact)
-
-
-@pytest.mark.parametrize(
-    ("version", "command"), [((6, 2, 14), "EVAL"), ((7, 0, 0), "EVAL_RO"), ((), "EVAL_RO")]
-)
-def test_question_about_entries(version: tuple[int, ...], command: str) -> None:
-    """The script gets the streams as keys, the limits, and each group's place and need."""
-    name, _, count, *arguments = ask_entries(
-        [standing(), standing(lag=5, exact=True)], version, most=7, budget=8
+    return Standing(
+        b"s", Stream(length=9, last=(20, 0)), group, Labels.of("db0", "s", "g"), lag, exact
     )
 
-    assert (command, 2) == (name, count)
-    assert arguments == [b"s", b"s", 7, 8, "4-1", 1, "4-1", 0]
+
+def test_question_about_entries() -> None:
+    """The script gets the streams as keys, the limits, and each group's place, end and need."""
+    command, _, count, *arguments = ask_entries(
+        [standing(), standing(lag=5, exact=True)], most=7, budget=8
+    )
+
+    assert (command, count) == ("EVAL_RO", 2)
+    assert arguments == [b"s", b"s", 7, 8, "4-1", "20-0", 1, "4-1", "20-0", 0]
 
 
 def test_the_first_entry_of_a_known_lag(reading: Reading, converse: Converse) -> None:
@@ -84,14 +84,37 @@ def test_long_counts_go_out_one_at_a_time(reading: Reading, converse: Converse) 
     assert [(one.lag, one.exact) for one in far] == [(900, True), (None, False), (901, True)]
 
 
-def test_a_figure_beyond_what_is_counted_is_left_alone(
-    reading: Reading, converse: Converse
-) -> None:
-    """The server's own figure stays, uncertain, where it is too large to be checked."""
+def test_a_figure_beyond_what_is_counted_stays(reading: Reading, converse: Converse) -> None:
+    """The server's own figure stays, uncertain, where there are more entries than are counted."""
     one = standing(lag=MOST_COUNTED + 1)
-    converse(by_script(reading, [one]), ([SCRIPT], [[[-1, b"6-0", 500]]]))
+    far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
+    converse(by_script(reading, [one]), far, far)
 
     assert (one.lag, one.exact, one.head) == (MOST_COUNTED + 1, False, (6, 0))
+
+
+def test_a_figure_below_what_is_counted_is_wrong(reading: Reading, converse: Converse) -> None:
+    """The server's own figure is dropped where more entries were counted already."""
+    one = standing(lag=7)
+    far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
+    converse(by_script(reading, [one]), far, far)
+
+    assert (one.lag, one.exact, one.head) == (None, False, (6, 0))
+
+
+def test_what_cannot_be_counted_is_left_alone_for_a_minute(
+    visit: Visit, converse: Converse
+) -> None:
+    """A long count that ends nowhere is not tried again at the next collection, but a minute later."""
+    now = 0.0
+    reading = Reading(visit, Refusals(), ticks=lambda: now)
+    one = standing()
+    far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
+    converse(by_script(reading, [one]), far, far)
+    now = RECOUNT - 1
+    converse(by_script(reading, [one]), far)
+    now = RECOUNT
+    converse(by_script(reading, [one]), far, far)
 
 
 def test_the_budget_of_a_collection(reading: Reading, converse: Converse) -> None:
@@ -128,7 +151,7 @@ def test_a_script_that_fails(reading: Reading, converse: Converse) -> None:
 
 def ask(count: int) -> tuple[str | bytes | int, ...]:
     """Return the command for the next entries of the group."""
-    return ("XRANGE", b"s", "(4-1", "+", "COUNT", count)
+    return ("XRANGE", b"s", "4-2", "20-0", "COUNT", count)
 
 
 def entries(count: int, size: int = 10) -> list[list[object]]:
@@ -139,7 +162,7 @@ def entries(count: int, size: int = 10) -> list[list[object]]:
 def test_without_scripts_a_page_is_counted(reading: Reading, converse: Converse) -> None:
     """The first entry alone, and then a page of entries as small as it."""
     one = standing()
-    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(100)], [entries(99)]))
+    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
 
     assert (one.lag, one.exact, one.head) == (99, True, (5, 0))
 
@@ -147,7 +170,7 @@ def test_without_scripts_a_page_is_counted(reading: Reading, converse: Converse)
 def test_without_scripts_a_full_page_tells_nothing(reading: Reading, converse: Converse) -> None:
     """More than a page is too many to count: the seconds are known, the messages are not."""
     one = standing()
-    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(100)], [entries(100)]))
+    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(1001)]))
 
     assert (one.lag, one.exact, one.head) == (None, False, (5, 0))
 
@@ -179,7 +202,7 @@ def test_pages_go_out_few_at_a_time(reading: Reading, converse: Converse) -> Non
         plainly(reading, groups),
         ([ask(1)] * 20, [entries(1)] * 20),
         ([ask(1)], [[]]),
-        *[([ask(100)] * 5, [entries(7)] * 5)] * 4,
+        *[([ask(1001)] * 5, [entries(7)] * 5)] * 4,
     )
 
     assert [one.lag for one in groups] == [7] * 20 + [0]

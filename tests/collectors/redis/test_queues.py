@@ -8,7 +8,7 @@ from hiredis import ReplyError
 from bts_collectors.redis import queues
 from bts_collectors.redis.connection import Command
 from bts_collectors.redis.queues import MESSAGES, OLDEST, Queues
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery, WantedNames
 from bts_collectors.redis.visit import Visit, run
 from bts_exporter import backlog
 
@@ -105,12 +105,35 @@ def test_patterns_choose_among_the_registered(visit: Visit, converse: Converse) 
     assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 0}
 
 
+def test_queues_that_are_not_listed_are_not_new_afterwards(
+    visit: Visit, converse: Converse
+) -> None:
+    """What is known of a queue stays while its library's set cannot be read."""
+    now = 0.0
+    reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
+    members = [("SMEMBERS", b"queues")]
+    sets = [("ZCARD", b"schedule"), ("ZCARD", b"retry"), ("ZCARD", b"dead")]
+    reading = [*sets, ("LLEN", b"queue:low"), ("LINDEX", b"queue:low", -1)]
+    job = b'{"enqueued_at": 4000000000}'
+    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+    assert OLDEST not in visit.scrape.samples
+    visit.scrape.samples.clear()
+    now = 15.0
+    converse(reader.read(visit), (members, [REFUSAL]), (sets, [0, 0, 0]))
+    visit.scrape.samples.clear()
+    now = 30.0
+    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+
+    assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 30}
+
+
 def test_a_sum_is_not_told_in_part(visit: Visit, converse: Converse) -> None:
     """A priority that could not be counted leaves the depth of a Celery queue unknown, not too low."""
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
+    oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
     converse(
-        Queues(QueueSettings(celery=Wanted())).read(visit),
-        ([("HLEN", b"unacked"), *lists], [1, 5, REFUSAL, *8 * [0]]),
+        Queues(QueueSettings(celery=WantedCelery())).read(visit),
+        ([("HLEN", b"unacked"), oldest, *lists], [1, [], 5, REFUSAL, *8 * [0]]),
     )
 
     assert visit.scrape.samples[MESSAGES] == {("celery", "db0", "", "active"): 1}
@@ -147,7 +170,7 @@ def test_arq_with_more_running_than_are_looked_at(visit: Visit, converse: Conver
     """Where all that were looked at are running the rest may run as well, and is not told."""
     assert visit.now is not None
     jobs = [b"%d" % number for number in range(250)]
-    words = ("-inf", visit.now, "BYSCORE", "LIMIT", 0, 250, "WITHSCORES")
+    words = (0, 249, "WITHSCORES")
     converse(
         Queues(QueueSettings(arq=WantedNames())).read(visit),
         (

@@ -67,7 +67,7 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
     assert caught.value.reason == "refused"
     assert str(caught.value) == (
         "no sentinel tells where 'orders' is:"
-        f" Redis at {dead} cannot be reached: does it run and listen there?;"
+        f" Redis at {dead}: connection refused; is Redis running, and does it listen at this address and port?;"
         f" Redis at {ignorant} knows no master named 'orders'"
     )
 

@@ -17,7 +17,7 @@ FAMILIES = Path(__file__).with_name("families.txt")
 INFO = ("INFO", "everything")
 NOPERM = ReplyError("NOPERM this user has no permissions to run this command")
 
-REDIS = "redis_version:7.0.15\nrun_id:a\ndb0:keys=1,expires=0\ncmdstat_get:calls=1,usec=9\n"
+REDIS = "redis_version:7.0.15\nserver_time_usec:1767225600000000\nrun_id:a\ndb0:keys=1,expires=0\ncmdstat_get:calls=1,usec=9\n"
 REPLIES: dict[tuple[Any, ...], Any] = {
     INFO: REDIS.encode(),
     ("CONFIG", "GET"): [b"databases", b"2", b"maxclients", b"10"],
@@ -76,7 +76,7 @@ class Fake:
 
     def _ask(self, commands: Sequence[tuple[Any, ...]], _: object) -> list[Any]:
         self.rounds.append(list(commands))
-        return [self.replies[command[:2]] for command in commands]
+        return [self.replies.get(command[:2], b"") for command in commands]
 
 
 def test_families() -> None:

@@ -10,7 +10,7 @@ from bts_collectors.redis import groups, streams
 from bts_collectors.redis.discovery import Names
 from bts_collectors.redis.refusals import RETRY
 from bts_collectors.redis.streams import Streams
-from bts_collectors.redis.streamstate import MOST_CONSUMERS
+from bts_collectors.redis.streamstate import MOST_CONSUMERS, MOST_GROUPS
 from bts_collectors.redis.visit import Rounds, Visit, together
 from bts_exporter import backlog
 
@@ -62,17 +62,18 @@ def values(visit: Visit) -> dict[str, float]:
 
 def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None:
     """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
+    visit.counters_set = (0, 0)
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
-        read(Streams(Names(["s"])), visit),
+        read(Streams(Names(["s"]), clock=lambda: 0), visit),
         ([SCRIPT], [[[state, [standing]]]]),
         (
             [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
             [
-                [[-1, identity(4000), 1]],
+                [[5, identity(4000), 5]],
                 [[identity(7000), b"c", 1, 3]],
-                [[b"name", b"c", b"pending", 2, b"idle", 2500]],
+                [[b"name", b"c", b"pending", 2, b"idle", 2500, b"inactive", 2500]],
             ],
         ),
     )
@@ -133,7 +134,7 @@ def test_whose_consumers_the_script_looks_at(visit: Visit, *, each: bool, room: 
 
     [(_, _, *arguments)] = next(part)
 
-    assert arguments == [1, b"s", "12500", room]
+    assert arguments == [1, b"s", "12500", room, MOST_GROUPS]
 
 
 def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
@@ -222,20 +223,25 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
         b"entries-read", 4, b"lag", 5,
     ]  # fmt: skip
     plain = (ASKING, [b"stream", told, [its_group]])
-    place = f"({identity(5000).decode()}"
+    place = identity(5000).decode().removesuffix("-0") + "-1"
     head = (
-        [("XRANGE", b"s", place, "+", "COUNT", 1)],
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1)],
         [[[identity(4000), [b"k", b"v"]]]],
     )
+    page = (
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1001)],
+        [[[identity(age), [b"k", b"v"]] for age in (4000, 3000, 2500, 2000, 1000)]],
+    )
 
-    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head)
+    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head, page)
 
     assert values(visit)["redis_stream_group_lag"] == 5
     assert values(visit)["messaging_lag_seconds"] == 4
     assert values(visit)["redis_exporter_command_supported"] == 0
     assert visit.losses == []
     visit.scrape.samples.clear()
-    converse(read(reader, visit), plain, head)
+    converse(read(reader, visit), plain)
+    assert values(visit)["redis_stream_group_lag"] == 5  # nothing has happened since
     now = RETRY
     visit.scrape.samples.clear()
     converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
@@ -319,3 +325,78 @@ def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Conve
     assert reader._labels[b"s"].groups == {}
     converse(read(reader, visit), ([SCRIPT], [[b"none"]]))
     assert reader._labels == {}
+
+
+def test_an_odd_stream_is_lost_alone(visit: Visit, converse: Converse) -> None:
+    """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
+    odd = [None, *stream()[1:]]
+    whole = stream(first=identity(9000), last=identity(1000), length=9)
+    odd_group = group(identity(1000))
+    odd_group[2] = None
+    named = [b"h", *group(identity(1000))[1:]]
+    converse(
+        read(Streams(Names(["odd", "s"])), visit),
+        ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
+    )
+
+    assert [loss.reason for loss in visit.losses] == ["protocol", "protocol"]
+    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
+    assert visit.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
+
+
+def test_a_stream_that_could_not_be_read_is_not_new(visit: Visit, converse: Converse) -> None:
+    """What is known of a group stays while its stream is refused, so that its counters go on."""
+    reader = Streams(Names(["s"]))
+    visit.counters_set = (0, 0)
+    state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]
+    at_the_end = [b"g", 0, 0, identity(1000), 10, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[state, [at_the_end]]]]))
+    visit.scrape.samples.clear()
+    busy = ReplyError("BUSY Redis is busy running a script.")
+    converse(read(reader, visit), ([SCRIPT], [busy]))
+    assert groups.LAG not in visit.scrape.samples
+    visit.scrape.samples.clear()
+
+    trimmed = [5, 1, 2, 3, identity(500), b"0-0", 11, identity(5000), identity(500)]
+    further = [b"g", 0, 0, identity(500), 11, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[trimmed, [further]]]]))
+
+    assert values(visit)["messaging_consumed_messages_total"] == 11
+    assert values(visit)["redis_stream_group_entries_lost"] == 0
+
+
+def test_a_stream_with_more_groups_than_a_script_looks_at(visit: Visit, converse: Converse) -> None:
+    """The script says how many there are, and the server itself hands them over in a round of their own."""
+    told = [
+        b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
+        b"entries-read", 9, b"lag", 0,
+    ]  # fmt: skip
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, 1000]]]),
+        asked,
+    )
+
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}
+
+
+def test_streams_with_too_many_groups_together_are_read_by_several_scripts(
+    visit: Visit, converse: Converse
+) -> None:
+    """No script looks at more groups than it may, as far as their number is known."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    some = [[b"%d" % number, *group(identity(1000))[1:]] for number in range(150)]
+    reader = Streams(Names(["s", "t"]))
+    converse(
+        read(reader, visit),
+        ([SCRIPT], [[[state, some], [state, 150]]]),
+        ([SCRIPT], [[[state, some]]]),
+    )
+    assert len(visit.scrape.samples[groups.LAG]) == 300
+    visit.scrape.samples.clear()
+
+    converse(read(reader, visit), ([SCRIPT] * 2, [[[state, some]], [[state, some]]]))
+    assert len(visit.scrape.samples[groups.LAG]) == 300

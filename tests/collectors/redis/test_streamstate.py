@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.streamstate import (
     Group,
     Stream,
-    parse_groups,
+    parse_group,
     parse_id,
     parse_stream,
     plain_state,
@@ -90,4 +91,26 @@ def test_groups() -> None:
         Group(b"h", consumers=0, pending=0, last_delivered=(0, 0)),
     ]
 
-    assert expected == parse_groups(found)
+    assert expected == [parse_group(each) for each in found]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [b"g", None, 2, b"5-0", 3, 4, None, None],
+        [b"g", 1, b"2", b"5-0", 3, 4, None, None],
+        [b"g", 1, 2, b"-", 3, 4, None, None],
+        [b"g", 1, 2, b"5-0", [], 4, None, None],
+        [b"g"],
+    ],
+)
+def test_a_group_that_looks_like_none(odd: list[object]) -> None:
+    """A number that is missing is not 0: the group is refused."""
+    with pytest.raises((TypeError, ValueError)):
+        parse_group(odd)
+
+
+def test_a_stream_without_a_length() -> None:
+    """A stream whose length is missing is not empty: it is refused."""
+    with pytest.raises(TypeError):
+        parse_stream([None, 4, 1, 3, b"7-1", b"2-0", 5, b"3-0", b"7-1"])

@@ -1,0 +1,70 @@
+"""What an address of the settings says beyond host and port: as the `redis` package's from_url reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import parse_qsl, unquote
+
+from bts_exporter import Url
+
+_SCHEMES = ("redis", "rediss", "unix")
+#: Options that from_url knows and we have a setting for.
+_SETTINGS = {
+    "password": "use the setting `password`",
+    "username": "write it in front of the host: redis://USER@HOST",
+    "timeout": "use the setting `timeout`",
+    "socket_timeout": "use the setting `timeout`",
+    "socket_connect_timeout": "use the setting `timeout`",
+    "ssl_ca_certs": "use `tls: {ca_file: ...}`",
+    "ssl_certfile": "use `tls: {cert_file: ...}`",
+    "ssl_keyfile": "use `tls: {key_file: ...}`",
+    "ssl_cert_reqs": "use `tls: {insecure_skip_verify: true}` to accept any certificate",
+    "ssl_check_hostname": "use `tls: {server_name: ...}`",
+}
+
+
+def check(url: Url) -> None:
+    """Raise ValueError, with the way to write it, for an address that cannot be a Redis server's."""
+    if url.scheme not in _SCHEMES:
+        msg = f"expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {url.scheme}://"
+        raise ValueError(msg)
+    if url.scheme == "unix" and url.host:
+        msg = f"a path begins with a slash: unix:///{url.host}{url.path}"
+        raise ValueError(msg)
+    for key, _ in _options(url):
+        if key != "db":
+            cure = _SETTINGS.get(key, "the only option in an address is ?db=NUMBER")
+            msg = f"unknown option {key!r}: {cure}"
+            raise ValueError(msg)
+    database(url)
+
+
+def database(url: Url) -> int:
+    """Return the database that `redis://host/2` or `?db=2` names; ValueError if that is not a number.
+
+    The option wins over the path, as in from_url. The path of `unix://` is the socket's.
+    """
+    path = "" if url.scheme == "unix" else unquote(url.path).replace("/", "")
+    text = next((value for key, value in _options(url) if key == "db" and value), path)
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        msg = f"expected the number of a database, got {text!r}"
+        raise ValueError(msg)
+    return int(text)
+
+
+def socket_path(url: Url) -> str:
+    """Return the path of a unix socket; special characters in an address are percent-encoded."""
+    return unquote(url.path)
+
+
+def beside(url: Url, host: str, port: int) -> Url:
+    """Return the address of another server with the login, the database and the TLS of `url`."""
+    if url.scheme == "unix":
+        return Url("redis", host, port, f"/{database(url)}", url.username, url.password)
+    return replace(url, host=host, port=port)
+
+
+def _options(url: Url) -> list[tuple[str, str]]:
+    return parse_qsl(url.query, keep_blank_values=True)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from bts_collectors.redis.waiting import Waiting
+from bts_exporter import backlog
+
+
+def test_a_message_is_as_old_as_it_says() -> None:
+    """Without any other knowledge the message's own time tells its age."""
+    assert Waiting().age(0, 1, 9, 50.0) == backlog.Age(50.0, "message_time")
+
+
+def test_a_message_that_came_now_is_not_no_message() -> None:
+    """An age of 0 would say that nothing waits."""
+    age = Waiting().age(0, 1, 1, 0.0)
+
+    assert age is not None
+    assert age.seconds > 0
+
+
+def test_a_time_in_the_future_carries_no_information() -> None:
+    """The age is at least the time since the message was seen first; at the first look it is unknown."""
+    waiting = Waiting()
+
+    assert waiting.age(100, 5, 9, None) is None
+    assert waiting.age(115, 5, 12, None) == backlog.Age(15, "lower_bound")
+    assert waiting.age(130, 8, 12, None) == backlog.Age(30, "lower_bound")  # it was there at 100
+    assert waiting.age(145, 10, 12, None) is None  # that one came later
+
+
+def test_the_bound_goes_on_from_before_the_clock_was_set() -> None:
+    """A message whose own time was right until the clock was set back keeps an age."""
+    waiting = Waiting()
+    waiting.age(100, 5, 9, 3.0)
+
+    assert waiting.age(115, 5, 9, None) == backlog.Age(15, "lower_bound")
+
+
+def test_an_age_is_not_longer_than_the_queue_was_not_empty() -> None:
+    """A message that claims to be older than the time since the queue was seen empty has a wrong clock."""
+    waiting = Waiting()
+    waiting.clear(100)
+
+    assert waiting.age(110, 5, 5, 9.0) == backlog.Age(9.0, "message_time")
+    assert waiting.age(120, 5, 5, 20.5) == backlog.Age(20, "message_time")  # clocks differ a little
+    assert waiting.age(130, 5, 5, 3600.0) == backlog.Age(20, "lower_bound")
+
+
+def test_what_was_there_before_may_be_older() -> None:
+    """When a group is set back, what waits may have been there while nothing waited."""
+    waiting = Waiting()
+    waiting.clear(100, 9)
+
+    assert waiting.age(110, 5, 9, 3600.0) == backlog.Age(3600.0, "message_time")
+    assert waiting.age(110, 10, 12, 3600.0) is None
