@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from servers.redis import (
     reason_when_stopped,
 )
 from servers.redis_groups import RedisCluster
+from servers.redis_proxy import MakeProxy
 
 pytestmark = pytest.mark.live
 
@@ -243,3 +245,25 @@ def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollec
 
     assert keys_of(samples) == (SIZES, LAGS)
     assert all(node.startswith("localhost:") for (node,) in samples["redis_cluster_node_up"])
+
+
+@pytest.mark.parametrize("reply", [b"*2147483647\r\n", b"-ERR go away\r\n", b":7\r\n", b""])
+def test_a_node_that_does_not_tell_the_slots(
+    filled: RedisCluster, redis_proxy: MakeProxy, redis_collector: MakeCollector, reply: bytes
+) -> None:
+    """A node that is odd, or hangs up, at CLUSTER SLOTS is up, and keys are found where it points to."""
+
+    def answer(client: socket.socket) -> bool:
+        client.sendall(reply)
+        return bool(reply)
+
+    port = redis_proxy(filled.nodes[0].port, "CLUSTER SLOTS", answer)
+    one = redis_collector(f"redis://127.0.0.1:{port}", cluster=True, keys=("a", "b", "e"))
+
+    assert "CLUSTER SLOTS" in str(failure(one)[1])
+    for _ in range(2):
+        samples, _ = testing.look(one)
+
+        assert samples["redis_up"] == {(): 1}
+        assert samples["redis_memory_used_bytes"][()] > 0
+        assert {key: SIZES[key] for key in samples["redis_key_size"]} == samples["redis_key_size"]

@@ -111,9 +111,13 @@ class Cluster:
 
     def _learn(self, deadline: float) -> None:
         """Ask the node of the address what the cluster looks like, or else any other."""
+        self._refused = None
         for node in list(self._nodes.values()):
-            reply = self._ask_node(node, [("CLUSTER", "SLOTS")], deadline)[0]
+            # Together with what every node answers, so that one that hangs at the question is not lost.
+            *_, reply = self._ask_node(node, [("PING",), ("CLUSTER", "SLOTS")], deadline)
             if isinstance(reply, Lost):
+                if node not in self._lost:
+                    self._refused = reply.error
                 continue
             self._due = monotonic() + REFRESH
             self._refused = None
