@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bts_collectors.redis.connection import Connection
-from bts_collectors.redis.discovery import Discovery, Names
+from bts_collectors.redis.client.connection import Connection
+from bts_collectors.redis.keyspace.scanner import Discovery, Names
 from bts_exporter import Url
 from measuring import Answer, Bench, Scraper, Server, running, spread
 from report import Bar, Row, Section, Table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bts_collectors.redis import discovery
+from bts_collectors.redis.keyspace import scanner
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, MakeRedis, RedisServer, calls
@@ -111,7 +111,7 @@ def test_new_names_are_found_in_the_background(
     redis_server: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that came after the first scrape is found between scrapes; one that ran empty stays."""
-    monkeypatch.setattr(discovery, "INTERVAL", 0)
+    monkeypatch.setattr(scanner, "INTERVAL", 0)
     client = redis_server.client
     one = redis_collector(redis_server.url, keys=("queue:*",))
     client.rpush("queue:a", 1)

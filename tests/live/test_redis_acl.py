@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
-from bts_collectors.redis.sentinel import SentinelSettings
+from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
 from bts_exporter import Secret, TargetError, Url, testing
 from servers import wait_until
 from servers.redis import MakeRedis, RedisServer

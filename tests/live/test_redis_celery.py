@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.queuesettings import QueueSettings, WantedCelery
+from bts_collectors.redis.queues.config import QueueSettings, WantedCelery
 from bts_exporter import testing
 from servers.redis import MakeCollector, RedisServer
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.slots import slot_of
+from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.redis import discovery, globs
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.keyspace import globs, scanner
+from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, calls
@@ -100,7 +100,7 @@ def test_an_interrupted_walk_is_resumed(
     crowded: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key space that is too large for one walk is walked through in several, from where it was left."""
-    monkeypatch.setattr(discovery, "KEYS_BUDGET", KEYS // 4)
+    monkeypatch.setattr(scanner, "KEYS_BUDGET", KEYS // 4)
     one = redis_collector(crowded.url, streams=("bts:*",))
     first = testing.collect(one)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from bts_collectors.redis import consumers, lag
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.streamstate import MOST_CONSUMERS
+from bts_collectors.redis.streams import consumers, lag
+from bts_collectors.redis.streams.state import MOST_CONSUMERS
 from bts_exporter import Duration, testing
 from servers import wait_until
 from servers.redis import MakeCollector, MakeRedis, RedisServer

@@ -17,9 +17,9 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.redis import history, lookahead
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.streamstate import Id, parse_id
+from bts_collectors.redis.streams import head_entries, history
+from bts_collectors.redis.streams.state import Id, parse_id
 from bts_exporter import testing
 from servers.redis import MakeCollector, RedisServer
 
@@ -240,9 +240,9 @@ def test_every_lag_and_age_is_what_the_entries_say(
     try:
         with (
             patch.object(history, "RECOUNT", 0),
-            patch.object(lookahead, "MOST_COUNTED", most),
-            patch.object(lookahead, "FEW", min(most, lookahead.FEW)),
-            patch.object(lookahead, "PAGE", min(most + 1, lookahead.PAGE)),
+            patch.object(head_entries, "MOST_COUNTED", most),
+            patch.object(head_entries, "FEW", min(most, head_entries.FEW)),
+            patch.object(head_entries, "PAGE", min(most + 1, head_entries.PAGE)),
         ):
             for look in range(LOOKS):
                 happening.live(_part(events, look))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.sentinel import SentinelSettings
 from bts_exporter import AddressWatch, Secret, Url, testing
 from servers import wait_until
 from servers.exporter import StartExporter
@@ -37,7 +37,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     watch = partial(AddressWatch, interval_seconds=0.0)
-    monkeypatch.setattr("bts_collectors.redis.connection.AddressWatch", watch)
+    monkeypatch.setattr("bts_collectors.redis.client.connection.AddressWatch", watch)
     return table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from bts_collectors.redis.queuesettings import QueueSettings, WantedNames
+from bts_collectors.redis.queues.config import QueueSettings, WantedNames
 from bts_exporter import testing
 from servers import need
 from servers.exporter import StartExporter

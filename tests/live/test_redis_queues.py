@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import redis
 
-from bts_collectors.redis import discovery
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery, WantedNames
+from bts_collectors.redis.keyspace import scanner
+from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -402,7 +402,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A list that a pattern found is at 0 when Redis has deleted it, through all later walks."""
-    monkeypatch.setattr(discovery, "INTERVAL", 0)
+    monkeypatch.setattr(scanner, "INTERVAL", 0)
     collector = redis_collector(redis_server.url, queues=QueueSettings(lists=("jobs:*",)))
     client.rpush("jobs:a", 1)
     assert depths(testing.collect(collector)) == {"jobs:a": {"ready": 1}}

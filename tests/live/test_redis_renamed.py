@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from bts_collectors.redis.queuesettings import QueueSettings, Wanted, WantedCelery
+from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery
 from bts_exporter import testing
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 from servers.redis_proxy import MakeProxy, Oddity

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis import places
-from bts_collectors.redis.sentinel import SentinelSettings
+from bts_collectors.redis.client import replicas
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_exporter import Secret, TLSConfig, Url, testing
 from servers import free_port, wait_until
 from servers.certificates import SERVER_NAME, Certificates
@@ -192,7 +192,7 @@ def test_a_replica_that_cannot_be_used(
     way: str,
 ) -> None:
     """Where a replica does not let us in, or hangs, names are looked for on the primary."""
-    monkeypatch.setattr(places, "PATIENCE", 1.0)
+    monkeypatch.setattr(replicas, "PATIENCE", 1.0)
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     if way == "denied":

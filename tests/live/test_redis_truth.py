@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.streamstate import MOST_GROUPS
+from bts_collectors.redis.streams.state import MOST_GROUPS
 from bts_exporter import Duration, testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.redis.sentinel import SentinelSettings
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_exporter import Url, testing
 from servers import free_port
 from servers.certificates import Certificates

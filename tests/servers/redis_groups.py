@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from bts_collectors.redis.slots import SLOTS, slot_of
+from bts_collectors.redis.client.slots import SLOTS, slot_of
 from servers import Process, free_port, listens, need, wait_until
 from servers.redis import MakeRedis, RedisServer
 

@@ -6,15 +6,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
-from bts_collectors.redis import address, keys, queues, server, streams
-from bts_collectors.redis.connection import Command, Reply
-from bts_collectors.redis.discovery import Discovery, Names
-from bts_collectors.redis.failures import bare
-from bts_collectors.redis.queuesettings import QueueSettings
-from bts_collectors.redis.refusals import SUPPORTED
-from bts_collectors.redis.sentinel import SentinelSettings
-from bts_collectors.redis.topology import Topology
-from bts_collectors.redis.visit import UP, Ask, Rounds, Visit, run
+from bts_collectors.redis.client import address
+from bts_collectors.redis.client.command_support import SUPPORTED
+from bts_collectors.redis.client.connection import Command, Reply
+from bts_collectors.redis.client.context import UP, Ask, Rounds, Visit, run
+from bts_collectors.redis.client.errors import bare
+from bts_collectors.redis.client.sentinel import SentinelSettings
+from bts_collectors.redis.client.topology import Topology
+from bts_collectors.redis.keyspace import keys
+from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_collectors.redis.queues import collector as queues
+from bts_collectors.redis.queues.config import QueueSettings
+from bts_collectors.redis.server import collector as server
+from bts_collectors.redis.streams import collector as streams
 from bts_exporter import (
     Collector,
     CollectorConfig,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.visit import Rounds, Visit
+from bts_collectors.redis.client.context import Rounds, Visit
 from bts_exporter import Scrape, Url
 
 #: A server's answers to one round: the commands it expects, and the replies it gives.

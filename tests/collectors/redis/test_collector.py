@@ -10,9 +10,9 @@ import pytest
 from hiredis import Reader
 
 from bts_collectors.redis import COLLECTOR, collector
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.infofields import PLAIN
-from bts_collectors.redis.sentinel import SentinelSettings
+from bts_collectors.redis.server.info_fields import PLAIN
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 from servers.redis import Listen
 

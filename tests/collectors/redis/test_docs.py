@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from bts_collectors.redis import COLLECTOR
-from bts_collectors.redis.queuesettings import QueueSettings
+from bts_collectors.redis.queues.config import QueueSettings
 from bts_exporter import Metric
 
 PAGE = (Path(__file__).parents[3] / "docs" / "collectors" / "redis.md").read_text()

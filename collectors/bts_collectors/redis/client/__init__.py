@@ -1,0 +1,1 @@
+"""The connection to a server, and to those that Sentinel or a cluster names."""

@@ -1,0 +1,191 @@
+"""A cluster as if it were one server: every command goes to the node that has its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.connection import Command, Connection, Reply
+from bts_collectors.redis.client.dialing import DEFAULT_PORT
+from bts_collectors.redis.client.errors import Lost, Refused, bare, refusal, unexpected
+from bts_collectors.redis.client.slots import SLOTS, parse_ranges, redirection, slot_of
+from bts_exporter import TargetError, Url
+
+#: Seconds after which the cluster is asked what it looks like, if nothing tells of a change before.
+REFRESH = 60.0
+#: How often a command is sent: to whom we take for the owner, to where that points, and once more.
+_HOPS = 3
+#: Commands without a key: the node of the address answers them.
+_KEYLESS = frozenset(
+    {
+        "CLIENT",
+        "CLUSTER",
+        "COMMANDLOG",
+        "CONFIG",
+        "INFO",
+        "LATENCY",
+        "MODULE",
+        "PING",
+        "SENTINEL",
+        "SLOWLOG",
+    }
+)
+#: Where the first key stands in a command, if not right behind its name.
+_KEY_AT = {"EVAL": 3, "EVAL_RO": 3, "MEMORY": 2, "XINFO": 2}
+
+#: A node, and whether it is to answer for a slot that it does not own yet.
+_Route = tuple[Connection, bool]
+
+
+class Cluster:
+    """Asks all primaries. What one of them owes is `Lost`; the others' replies are there."""
+
+    def __init__(self, home: Connection, connect: Callable[[Url], Connection]) -> None:
+        """Take the node of the address, and what makes connections to others. No I/O here."""
+        self._home = home
+        self._connect = connect
+        port = home.url.port or DEFAULT_PORT
+        self._nodes = {beside(home.url, home.url.host, port): home}
+        self._owners = [home] * SLOTS
+        self._primaries: dict[Url, Connection] = {}
+        self._due = 0.0  # monotonic
+        self._refused: TargetError | None = None
+        self._lost: dict[Connection, TargetError] = {}
+        self._over = False
+
+    def primaries(self) -> Sequence[Url]:
+        """Return the addresses of all primaries that have keys; none before the first `begin`."""
+        return tuple(self._primaries)
+
+    def begin(self, deadline: float) -> None:
+        """Begin a collection: see what the cluster looks like, and which primaries answer."""
+        self._lost.clear()
+        if monotonic() >= self._due:
+            self._learn(deadline)
+        for node in self._primaries.values():
+            self._ask_node(node, [("PING",)], deadline)
+
+    def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+        """Return the replies to `commands`, in their order; raises nothing, see `Lost`."""
+        replies: list[Reply] = [None] * len(commands)
+        routes: dict[_Route, list[int]] = {}
+        for place, command in enumerate(commands):
+            routes.setdefault((self._owner(command), False), []).append(place)
+        for _ in range(_HOPS):
+            onward: dict[_Route, list[int]] = {}
+            for route, places in routes.items():
+                answers = self._ask_route(route, [commands[place] for place in places], deadline)
+                for place, answer in zip(places, answers, strict=True):
+                    replies[place] = answer
+                    if not isinstance(answer, ReplyError) or isinstance(answer, Lost):
+                        continue
+                    if to := self._pointed(answer, route):
+                        onward.setdefault(to, []).append(place)
+                    else:
+                        replies[place] = Refused(route[0].url, answer)
+            routes = onward
+        return replies
+
+    def losses(self) -> list[TargetError]:
+        """Return why the cluster, or nodes of it, could not be asked in this collection."""
+        return [*self._lost.values(), *([self._refused] if self._refused else [])]
+
+    def states(self) -> Iterator[tuple[str, bool]]:
+        """Yield every primary, as `host:port`, and whether it answers."""
+        for url, node in self._primaries.items():
+            yield f"{url.host}:{url.port}", node not in self._lost
+
+    def abort(self) -> None:
+        """End all connections for good."""
+        self._over = True
+        for node in list(self._nodes.values()):
+            node.abort()
+
+    def close(self) -> None:
+        """Close all connections; they open again when they are needed."""
+        for node in self._nodes.values():
+            node.close()
+
+    def _learn(self, deadline: float) -> None:
+        """Ask the node of the address what the cluster looks like, or else any other."""
+        self._refused = None
+        for node in list(self._nodes.values()):
+            # Together with what every node answers, so that one that hangs at the question is not lost.
+            *_, reply = self._ask_node(node, [("PING",), ("CLUSTER", "SLOTS")], deadline)
+            if isinstance(reply, Lost):
+                if node not in self._lost:
+                    self._refused = reply.error
+                continue
+            self._due = monotonic() + REFRESH
+            self._refused = None
+            if isinstance(reply, ReplyError):
+                self._refused = refusal(node.url, "CLUSTER SLOTS", reply)
+            elif (ranges := parse_ranges(reply, node.url)) is not None:
+                self._settle(ranges)
+            else:
+                what = "answers CLUSTER SLOTS with something else than Redis does"
+                self._refused = unexpected(node.url, what)
+            return
+
+    def _settle(self, ranges: Sequence[tuple[int, int, Url]]) -> None:
+        self._primaries = {url: self._node(url) for _, _, url in ranges}
+        self._owners = [self._home] * SLOTS
+        for first, last, url in ranges:
+            slots = range(max(first, 0), min(last + 1, SLOTS))
+            self._owners[slots.start : slots.stop] = [self._primaries[url]] * len(slots)
+        for url, node in list(self._nodes.items()):
+            if url not in self._primaries and node is not self._home:
+                node.close()
+                del self._nodes[url]
+
+    def _owner(self, command: Command) -> Connection:
+        name = str(command[0])
+        if name in _KEYLESS:
+            return self._home
+        key = command[_KEY_AT.get(name, 1)]
+        return self._owners[slot_of(key if isinstance(key, bytes) else str(key).encode())]
+
+    def _node(self, url: Url) -> Connection:
+        node = self._nodes.get(url)
+        if node is None:
+            node = self._nodes[url] = self._connect(url)
+            if self._over:
+                node.abort()
+        return node
+
+    def _ask_route(
+        self, route: _Route, commands: Sequence[Command], deadline: float
+    ) -> list[Reply]:
+        node, asking = route
+        if not asking:
+            return self._ask_node(node, commands, deadline)
+        pairs = [word for command in commands for word in (("ASKING",), command)]
+        return self._ask_node(node, pairs, deadline)[1::2]
+
+    def _ask_node(
+        self, node: Connection, commands: Sequence[Command], deadline: float
+    ) -> list[Reply]:
+        """Return one node's replies; one that fails is left alone for the rest of the collection."""
+        if node not in self._lost:
+            now = monotonic()
+            try:
+                # Half of the time at most, so that one that hangs leaves some for the others.
+                return node.ask(commands, now + (deadline - now) / 2)
+            except TargetError as error:
+                self._lost[node] = bare(error)
+                self._due = 0.0
+        return [Lost(self._lost[node])] * len(commands)
+
+    def _pointed(self, answer: ReplyError, route: _Route) -> _Route | None:
+        """Return where an answer points to, if to another node, and remember a slot's new owner."""
+        to = redirection(answer, route[0].url)
+        if to is None:
+            return None
+        node = self._node(to.url)
+        if not to.once:
+            self._owners[to.slot] = node
+            self._due = 0.0
+        return node, to.once

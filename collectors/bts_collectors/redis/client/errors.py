@@ -1,0 +1,190 @@
+"""What went wrong with a server, as the engine's bounded reasons and a message with the cure."""
+
+from __future__ import annotations
+
+import re
+
+from hiredis import ProtocolError, ReplyError
+
+from bts_collectors.redis.client.reply_guard import OversizedReply
+from bts_exporter import Product, Reason, TargetError, Url, connection_error
+
+_PORT = 6379
+#: The port of a cluster's bus less that for clients.
+_BUS_OFFSET = 10_000
+#: How servers begin that speak something else.
+_OTHERS = {
+    b"HTTP/": "HTTP: is this the port of Redis?",
+    b"AMQP": "AMQP (RabbitMQ): is this the port of Redis?",
+    b"SSH-": "SSH: is this the port of Redis?",
+    b"\x15\x03": "TLS: use rediss:// in place of redis://",
+    b"\x16\x03": "TLS: use rediss:// in place of redis://",
+}
+
+#: How Redis' replies begin.
+_TYPES = frozenset(bytes((sign,)) for sign in b"*:+-$%~>|=!(_#,")
+_REASONS: dict[str, Reason] = {
+    "NOAUTH": "auth",
+    "WRONGPASS": "auth",
+    "DENIED": "auth",  # protected mode
+    "NOPERM": "noperm",
+    "LOADING": "loading",
+    "MASTERDOWN": "loading",
+    "BUSY": "loading",  # a script runs for too long
+    "CLUSTERDOWN": "loading",
+    "TRYAGAIN": "loading",  # keys of one slot are on two nodes while it moves
+}
+_CURES: dict[Reason, str] = {
+    "auth": "check `password`, and the user name in `url`",
+    "noperm": "give the user the permissions that docs/collectors/redis.md lists",
+    "loading": "it will answer when it is done",
+}
+#: For servers that lack a command which only one kind of server does.
+_CURES_WITHOUT = {
+    "SENTINEL": "it is not a sentinel, whose port mostly is 26379",
+    "SELECT": "it may be a sentinel, which has no databases: for its master set `sentinel`",
+}
+_REDIRECTIONS = ("MOVED ", "ASK ")
+_NO_CLUSTER = "cluster support disabled"
+#: How Redis, before and since 7.2, says NOPERM where a script was not permitted something.
+_NOPERM_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
+_FULL = "ERR max number of clients reached"
+#: How servers, proxies and services say that they do not have a command: "unknown command 'X'",
+#: "unsupported command", "command X is not allowed", "Command is not available".
+_ABOUT_COMMAND = re.compile(r"\b(sub)?command\b", re.IGNORECASE)
+_UNSUPPORTED = re.compile(
+    "unknown|unsupported|unavailable|disabled|forbidden|unimplemented"
+    "|not (support|implemented|allowed|available|permitted)",
+    re.IGNORECASE,
+)
+#: How a server begins its refusals that are over by themselves.
+_PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
+
+
+class Lost(ReplyError):  # noqa: N818  # as parts see it, it is a reply
+    """Stands where the reply of a node of a cluster would be that cannot be asked."""
+
+    def __init__(self, error: TargetError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Refused(ReplyError):  # noqa: N818  # as above
+    """What a node of a cluster said that is not the one of the address."""
+
+    def __init__(self, url: Url, reply: ReplyError) -> None:
+        super().__init__(*reply.args)
+        self.url = url
+
+
+def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
+    """Return what it means that `error` ended the conversation with `url`.
+
+    `first` is what the server sent first, if anything: other protocols can be recognized by it.
+    """
+    if isinstance(error, OversizedReply):
+        return unexpected(url, f"sent {error}, which is more than a Redis does")
+    if isinstance(error, ProtocolError):
+        return unexpected(url, f"does not speak Redis' protocol{_spoken(first, error)}")
+    return connection_error(_product(url, answered=bool(first)), url, error)
+
+
+def bare(error: TargetError) -> TargetError:
+    """Return `error` to be stored or raised again: without the frames, and the data in them, of where it was raised."""
+    return TargetError(error.reason, str(error))
+
+
+def _product(url: Url, *, answered: bool) -> Product:
+    if url.scheme == "unix":
+        return Product("Redis", "is Redis running, with this path as its `unixsocket`?")
+    running = "is Redis running, and does it listen at this address and port?"
+    return Product("Redis", running, "" if answered else _other_port(url))
+
+
+def _other_port(url: Url) -> str:
+    """Return what may be listening where a connection ends without a reply."""
+    port = url.port or _PORT
+    bus = port - _BUS_OFFSET
+    if bus in range(1024, _BUS_OFFSET):
+        return f"is it the port of a cluster's bus? Clients use {bus}"
+    if url.scheme == "rediss":
+        return "does it speak TLS there? redis:// is without"
+    return "does it speak TLS there? Then use rediss://"
+
+
+def _spoken(first: bytes, error: ProtocolError) -> str:
+    for start, name in _OTHERS.items():
+        if first.startswith(start):
+            return f", but {name}"
+    return f": {error}" if first[:1] in _TYPES else f": its reply begins with {first[:20]!r}"
+
+
+def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
+    """Return what it means that the server refused `what` with `reply`."""
+    if isinstance(reply, Lost):
+        return bare(reply.error)
+    if isinstance(reply, Refused):
+        url = reply.url
+    text = str(reply)
+    reason = _REASONS.get(text.partition(" ")[0], "protocol")
+    if _NOPERM_IN_SCRIPT.search(text):
+        reason = "noperm"
+    elif text == _FULL:
+        reason = "unreachable"
+    elif what == "AUTH" and reason == "protocol":
+        reason = "auth"
+    cure = _cure(what, text) or _CURES.get(reason)
+    return _target(url, reason, f"refused {what}: {text[:200]}" + (f" ({cure})" if cure else ""))
+
+
+def _cure(what: str, text: str) -> str:
+    """Return what to do about a refusal that has a cause of its own; empty for others."""
+    if text.startswith(_REDIRECTIONS):
+        return "the key is on another node: with `cluster: true` all nodes are asked"
+    if _NO_CLUSTER in text:
+        return "leave `cluster` out"
+    if what == "AUTH" and "wrong number of arguments" in text:
+        return "before Redis 6 there are no users: leave the user out of `url`"
+    lacks_command = _ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text)
+    return _CURES_WITHOUT.get(what, "") if lacks_command else ""
+
+
+def is_denied(reply: ReplyError) -> bool:
+    """Return whether the server will refuse this again: not allowed, or a command it does not know."""
+    text = str(reply)
+    return bool(
+        text.startswith("NOPERM") or _NOPERM_IN_SCRIPT.search(text) or is_unsupported(reply)
+    )
+
+
+def is_unsupported(reply: ReplyError) -> bool:
+    """Return whether the server does not have the command: too old, renamed, or not offered by a service."""
+    text = str(reply)
+    if isinstance(reply, Lost) or text.partition(" ")[0] in _REASONS:
+        return False
+    return bool(_ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text))
+
+
+def is_passing(reply: ReplyError) -> bool:
+    """Return whether the refusal will be over by itself, and tells nothing of the command."""
+    return isinstance(reply, Lost) or str(reply).startswith(_PASSING)
+
+
+def unexpected(url: Url, what: str) -> TargetError:
+    """Return the failure of a server that answers, but not `what` a Redis would."""
+    return _target(url, "protocol", what)
+
+
+def no_handshake(url: Url) -> TargetError:
+    """Return the failure of a server that says nothing to the first words of TLS."""
+    what = "no reply in time to our TLS handshake; does it speak TLS there? (redis:// is without)"
+    return TargetError("timeout", f"Redis at {url}: {what}")
+
+
+def demoted(url: Url) -> TargetError:
+    """Return the failure of a replica that sentinels take for the master."""
+    return _target(url, "loading", "is a replica, though a sentinel says that it is the master")
+
+
+def _target(url: Url, reason: Reason, what: str) -> TargetError:
+    return TargetError(reason, f"Redis at {url} {what}")

@@ -1,0 +1,1 @@
+"""Keys: found in the background, and measured."""

@@ -1,0 +1,222 @@
+"""Names that patterns match, found with SCAN apart from the scrapes: a key space can be huge."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from time import monotonic
+
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.connection import Command, Connection, Reply
+from bts_collectors.redis.client.errors import bare, is_unsupported, refusal, unexpected
+from bts_collectors.redis.keyspace import globs
+from bts_exporter import TargetError
+
+#: Seconds from the beginning of one walk through the key space to the next.
+INTERVAL = 60.0
+#: Seconds, and keys looked at, after which a walk is interrupted, to go on after the next scrape.
+BUDGET = 5.0
+KEYS_BUDGET = 2_000_000
+#: Names of one setting; those found beyond it are left out.
+MOST_NAMES = 10_000
+#: Bytes of a name; longer ones are left out, since all names are kept.
+LONGEST_NAME = 1024
+#: Seconds for which a name is kept that is not there any more: Redis deletes what runs empty.
+KEPT = 3600.0
+#: Keys the server looks at in one SCAN: 0.3 ms of its time.
+COUNT = 500
+_BEGIN = b"0"
+
+
+class Names:
+    """The names that one setting asks for: those it spells, and those its patterns matched."""
+
+    def __init__(self, setting: Sequence[str], type_: str = "") -> None:
+        """Take plain names and glob patterns; `type_` leaves out keys of any other type."""
+        self.type = type_.encode()
+        self.globs = tuple(n.encode() for n in setting if globs.is_glob(n))
+        #: Whether names may be missing: not all keys looked at yet, or too many names.
+        self.truncated = bool(self.globs)
+        self._plain = dict.fromkeys(n.encode() for n in setting if not globs.is_glob(n))
+        self._matches = globs.compiled(self.globs).fullmatch
+        self._found: dict[bytes, float] = {}  # when the walk met it last, monotonic
+        self._lock = threading.Lock()
+        self._overfull = False
+
+    @property
+    def patterns(self) -> bool:
+        """Return whether there is anything to find."""
+        return bool(self.globs)
+
+    def all(self) -> list[bytes]:
+        """Return every name known, each once."""
+        with self._lock:
+            return list(dict.fromkeys((*self._plain, *self._found)))
+
+    def counts(self) -> dict[str, int]:
+        """Return of each pattern how many of the names known it matches."""
+        names = self.all()
+        return {
+            glob.decode(): sum(map(bool, map(globs.compiled([glob]).fullmatch, names)))
+            for glob in self.globs
+        }
+
+    def spelled(self, name: bytes) -> bool:
+        """Return whether the setting spells `name`, so that it is wanted even while it is not there."""
+        return name in self._plain
+
+    def forget(self, name: bytes) -> bool:
+        """Drop a name that was found and is gone; return False for one that the setting spells."""
+        with self._lock:
+            self._found.pop(name, None)
+        return not self.spelled(name)
+
+    def matching(self, page: Iterable[bytes]) -> list[bytes]:
+        """Return the names of `page` that the patterns match."""
+        return [name for name in page if self._matches(name)]
+
+    def add(self, names: Iterable[bytes]) -> None:
+        """Keep `names`, which were met just now, as far as there is room."""
+        now = monotonic()
+        with self._lock:
+            for name in names:
+                if name in self._found or (
+                    len(self._found) < MOST_NAMES and len(name) <= LONGEST_NAME
+                ):
+                    self._found[name] = now
+                else:
+                    self._overfull = self.truncated = True
+
+    def end(self) -> None:
+        """Note that all keys were looked at, and drop what was not met for long."""
+        self.truncated, self._overfull = self._overfull, False
+        oldest = monotonic() - KEPT
+        with self._lock:
+            self._found = {name: when for name, when in self._found.items() if when >= oldest}
+
+
+class Discovery:
+    """Walks through the keys for all settings at once, in a thread that ends by itself."""
+
+    def __init__(
+        self, settings: Sequence[Names], places: Callable[[], Sequence[Connection]]
+    ) -> None:
+        """Take what to find, and what opens the connections to walk through, one after another.
+
+        `places` is called in the thread, for every walk, and after an interruption: a cursor is
+        the address's.
+        """
+        self._settings = [names for names in settings if names.patterns]
+        self._match = globs.covering([glob for names in self._settings for glob in names.globs])
+        types = {names.type for names in self._settings}
+        #: The type that all settings want, which the server itself can look for.
+        self._type = types.pop() if len(types) == 1 else b""
+        self._places = places
+        self._cursors: dict[str, bytes] = {}  # of the addresses not walked through yet
+        self._connection: Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+        self._due = 0.0  # monotonic
+        #: Whether the server has SCAN; without, only the names that the settings spell are known.
+        self.is_supported = True
+        #: Why the walk before this one failed.
+        self.error: TargetError | None = None
+
+    def refresh(self) -> None:
+        """Begin a walk in the background if it is time for one; does not wait."""
+        alive = self._thread is not None and self._thread.is_alive()
+        if alive or not self._settings or self._stopped.is_set() or monotonic() < self._due:
+            return
+        self._thread = threading.Thread(target=self._run, name="bts-redis-scan", daemon=True)
+        self._thread.start()
+
+    def first(self, seconds: float) -> None:
+        """Begin the first walk, if there was none, and wait for it that long at most.
+
+        So a small server is complete at the first scrape already.
+        """
+        if self._thread is None:
+            self.refresh()
+            if self._thread is not None:
+                self._thread.join(seconds)
+
+    def stop(self) -> None:
+        """End the walk under way."""
+        self._stopped.set()
+        if (connection := self._connection) is not None:
+            connection.abort()
+        if self._thread is not None:
+            self._thread.join(BUDGET)
+
+    def _run(self) -> None:
+        began = monotonic()
+        self._due = began + INTERVAL
+        try:
+            done = self._walk(began + BUDGET)
+        except TargetError as error:
+            self.error = bare(error) if self.is_supported else None
+            self._cursors.clear()  # another server may be there next time
+            if error.reason != "noperm" and self.is_supported:
+                self._due = 0.0
+        else:
+            self.error = None
+            if not done:
+                self._due = 0.0
+
+    def _walk(self, end: float) -> bool:
+        """Go on through the keys of all places until `end`; return whether all were looked at."""
+        places = {str(place.url): place for place in self._places()}
+        unfinished = self._cursors or dict.fromkeys(places, _BEGIN)
+        self._cursors = {where: cursor for where, cursor in unfinished.items() if where in places}
+        room = KEYS_BUDGET
+        for where in list(self._cursors):
+            with closing(places[where]) as place:
+                self._connection = place
+                while where in self._cursors:
+                    if self._stopped.is_set() or monotonic() > end or room <= 0:
+                        return False
+                    self._step(place, where)
+                    room -= COUNT
+        for names in self._settings:
+            names.end()
+        return True
+
+    def _step(self, place: Connection, where: str) -> None:
+        type_ = ("TYPE", self._type) if self._type else ()
+        words = ("MATCH", self._match, "COUNT", COUNT, *type_)
+        reply = self._ask(place, [("SCAN", self._cursors[where], *words)])[0]
+        if isinstance(reply, ReplyError):
+            self.is_supported = not is_unsupported(reply)
+            raise refusal(place.url, "SCAN", reply)
+        self.is_supported = True
+        match reply:
+            case [bytes(cursor), list(page)] if all(type(name) is bytes for name in page):
+                pass
+            case _:
+                raise unexpected(place.url, "answers SCAN with something else than Redis does")
+        self._take(place, page)
+        if cursor == _BEGIN:
+            del self._cursors[where]
+        else:
+            self._cursors[where] = cursor
+
+    def _take(self, place: Connection, page: Sequence[bytes]) -> None:
+        """Give every setting the names that it wants."""
+        matching = [(names, names.matching(page)) for names in self._settings]
+        types: dict[bytes, Reply] = {}
+        if not self._type:
+            typed = dict.fromkeys(n for names, found in matching if names.type for n in found)
+            types = dict(zip(typed, self._ask(place, [("TYPE", n) for n in typed]), strict=True))
+        for names, found in matching:
+            # A type that we must not ask for is left to whoever reads the key, and tells.
+            other = {n for n, t in types.items() if type(t) is bytes and t != names.type}
+            names.add(n for n in found if not names.type or n not in other)
+
+    def _ask(self, place: Connection, commands: Sequence[Command]) -> list[Reply]:
+        began = monotonic()
+        replies = place.ask(commands, began + BUDGET) if commands else []
+        # At most half of the time, so that the server's own clients hardly notice.
+        self._stopped.wait(monotonic() - began)
+        return replies

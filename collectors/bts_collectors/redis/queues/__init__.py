@@ -1,0 +1,1 @@
+"""Queues of job libraries and plain keys."""

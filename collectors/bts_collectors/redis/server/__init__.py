@@ -1,0 +1,1 @@
+"""Metrics of the server from INFO, CONFIG, SLOWLOG, LATENCY and CLIENT LIST."""

@@ -1,0 +1,1 @@
+"""Streams: lag of consumer groups, pending entries, consumers."""

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, cast
+
+import pytest
+from hiredis import ReplyError
+
+from bts_collectors.redis.client import cluster as module
+from bts_collectors.redis.client.cluster import Cluster
+from bts_collectors.redis.client.connection import Command, Connection
+from bts_collectors.redis.client.errors import Lost, is_denied, refusal
+from bts_collectors.redis.client.slots import slot_of
+from bts_exporter import TargetError, Url
+
+HOME = Url("redis", "home")
+#: The node that has the slots of a and of b.
+A, B = Url("redis", "a", 1), Url("redis", "b", 2)
+HALVES = [[0, 8191, [b"b", 2, b"B"]], [8192, 16383, [b"a", 1, b"A"]]]
+
+#: What asks a node for the layout of the cluster.
+LAYOUT = [("PING",), ("CLUSTER", "SLOTS")]
+
+
+class Node:
+    """Stands in for the connection to a node; replies by the first word, or with word and key."""
+
+    def __init__(self, url: Url) -> None:
+        self.url = url
+        self.asked: list[list[Command]] = []
+        self.replies: dict[str, Any] = {"PING": b"PONG", "CLUSTER": HALVES}
+        self.dead = False
+        self.closed = self.aborted = False
+
+    def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Reply as told, or fail."""
+        assert deadline > monotonic()
+        self.asked.append(list(commands))
+        if self.dead:
+            reason = "refused"
+            raise TargetError(reason, f"{self.url.host} is dead")
+        return [self.replies.get(str(c[0]), f"{self.url.host}:{c[-1]}") for c in commands]
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def abort(self) -> None:
+        """Note it."""
+        self.aborted = True
+
+
+class Nodes(dict[Url, Node]):
+    """All nodes, made when they are first asked for."""
+
+    def __missing__(self, url: Url) -> Node:
+        self[url] = Node(url)
+        return self[url]
+
+    def connect(self, url: Url) -> Connection:
+        """Return what stands in for a connection."""
+        return cast("Connection", self[url])
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    """Give nodes that answer everything."""
+    return Nodes()
+
+
+@pytest.fixture
+def cluster(nodes: Nodes) -> Cluster:
+    """Give a cluster of two primaries that was looked at once, through a third node."""
+    one = Cluster(nodes.connect(HOME), nodes.connect)
+    one.begin(later())
+    for node in nodes.values():
+        node.asked.clear()
+    return one
+
+
+def later() -> float:
+    """Return a deadline that is far away."""
+    return monotonic() + 60
+
+
+def test_where_the_names_of_these_tests_are() -> None:
+    """The names a and b are in different halves of the slots."""
+    assert slot_of(b"b") < 8192 <= slot_of(b"a")
+
+
+def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster) -> None:
+    """Each command goes to the node that has its key; those without a key to the address's node."""
+    commands: list[Command] = [
+        ("LLEN", b"a"),
+        ("INFO",),
+        ("XINFO", "STREAM", b"b"),
+        ("EVAL_RO", "return 1", 1, b"a"),
+        ("MEMORY", "USAGE", "b"),
+        ("XPENDING", "a", "g"),
+        ("LLEN", 1),
+    ]
+
+    replies = cluster.ask(commands, later())
+
+    assert [reply.partition(":")[0] for reply in replies] == ["a", "home", "b", "a", "b", "a", "a"]
+    assert nodes[A].asked == [[commands[place] for place in (0, 3, 5, 6)]]
+    assert nodes[B].asked == [[commands[place] for place in (2, 4)]]
+    assert nodes[HOME].asked == [[commands[1]]]
+
+
+def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None:
+    """A dead node is asked once in a collection; what the others say is there."""
+    nodes[B].dead = True
+
+    first, second = (cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
+
+    for one in (first, second):
+        assert one[0] == "a:b'a'"
+        assert isinstance(one[1], Lost)
+        assert one[1].error.reason == "refused"
+    assert len(nodes[B].asked) == 1
+    assert list(map(str, cluster.losses())) == ["b is dead"]
+    assert dict(cluster.states()) == {"a:1": True, "b:2": False}
+
+
+def test_a_failure_makes_us_look_again(nodes: Nodes, cluster: Cluster) -> None:
+    """After a failure the cluster is asked anew, and who is no primary any more is left."""
+    nodes[B].dead = True
+    cluster.ask([("LLEN", b"b")], later())
+    nodes[HOME].replies["CLUSTER"] = [[0, 16383, [b"a", 1, b"A"]]]
+
+    cluster.begin(later())
+
+    assert cluster.ask([("LLEN", b"b")], later()) == ["a:b'b'"]
+    assert cluster.losses() == []
+    assert nodes[B].closed
+    assert list(cluster.primaries()) == [A]
+
+
+def test_without_the_node_of_the_address_others_tell(nodes: Nodes, cluster: Cluster) -> None:
+    """What the cluster looks like is any node's knowledge, once one of them is known."""
+    nodes[HOME].dead = True
+    assert isinstance(cluster.ask([("INFO",)], later())[0], Lost)
+
+    cluster.begin(later())
+
+    assert cluster.ask([("LLEN", b"a")], later()) == ["a:b'a'"]
+    assert LAYOUT in nodes[A].asked + nodes[B].asked
+
+
+def test_a_dead_node_of_the_address_at_the_start(nodes: Nodes) -> None:
+    """With nobody else known yet, everything is lost after one attempt."""
+    nodes[HOME].dead = True
+    cluster = Cluster(nodes.connect(HOME), nodes.connect)
+
+    cluster.begin(later())
+    replies = cluster.ask([("INFO",), ("LLEN", b"a")], later())
+
+    assert [type(reply) for reply in replies] == [Lost, Lost]
+    assert len(nodes[HOME].asked) == 1
+    assert list(map(str, cluster.losses())) == ["home is dead"]
+
+
+def test_the_layout_is_kept(
+    nodes: Nodes, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing fails and nothing moves, the cluster is asked once a minute what it looks like."""
+    cluster.begin(later())
+    assert nodes[HOME].asked == []
+
+    monkeypatch.setattr(module, "REFRESH", 0.0)
+    cluster._due = 0.0
+    cluster.begin(later())
+    cluster.begin(later())
+
+    assert nodes[HOME].asked == [LAYOUT] * 2
+
+
+def test_a_refusal_to_tell_the_layout(nodes: Nodes) -> None:
+    """Where CLUSTER SLOTS is denied, the node of the address is asked for all, and it is told."""
+    nodes[HOME].replies["CLUSTER"] = ReplyError("NOPERM no permissions")
+    cluster = Cluster(nodes.connect(HOME), nodes.connect)
+    for _ in range(2):
+        cluster.begin(later())
+
+    assert cluster.ask([("LLEN", b"a")], later()) == ["home:b'a'"]
+    assert [error.reason for error in cluster.losses()] == ["noperm"]
+    assert nodes[HOME].asked.count(LAYOUT) == 1
+
+
+@pytest.mark.parametrize(
+    "reply", [b"OK", [[-5, 10**12, [b"a", 1, b"A"]], [5, 4, [b"b", 2, b"B"]]]], ids=["ok", "huge"]
+)
+def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
+    """Whatever a server says of its slots, every command goes somewhere."""
+    nodes[HOME].replies["CLUSTER"] = reply
+    cluster = Cluster(nodes.connect(HOME), nodes.connect)
+
+    cluster.begin(later())
+    (answer,) = cluster.ask([("LLEN", b"a")], later())
+
+    assert answer in {"home:b'a'", "a:b'a'"}
+    assert [error.reason for error in cluster.losses()] == ["protocol"][: reply == b"OK"]
+
+
+def test_moved(nodes: Nodes, cluster: Cluster) -> None:
+    """A key that moved is asked for where it is now, at once and from then on."""
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+
+    assert cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
+    assert cluster.ask([("TYPE", b"a")], later()) == ["c:b'a'"]
+    assert len(nodes[A].asked) == 1
+    cluster.begin(later())
+    assert nodes[HOME].asked == [LAYOUT]
+
+
+def test_ask(nodes: Nodes, cluster: Cluster) -> None:
+    """A key on its way is asked for at the other node, announced by ASKING, this once."""
+    nodes[A].replies["LLEN"] = ReplyError(f"ASK {slot_of(b'a')} c:3")
+
+    assert cluster.ask([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
+    assert nodes[Url("redis", "c", 3)].asked == [[("ASKING",), ("LLEN", b"a")] * 2]
+    assert cluster.ask([("TYPE", b"a")], later()) == ["a:b'a'"]
+
+
+def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
+    """What one node does not permit is told with that node's address."""
+    nodes[A].replies["LLEN"] = ReplyError("NOPERM no permissions")
+
+    (reply,) = cluster.ask([("LLEN", b"a")], later())
+
+    assert is_denied(reply)
+    assert str(refusal(HOME, "LLEN", reply)).startswith("Redis at redis://a:1 refused LLEN: NOPERM")
+
+
+def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
+    """A key that nobody has is given up after some attempts, with the last answer as the reply."""
+    slot = slot_of(b"a")
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot} b:2")
+    nodes[B].replies["LLEN"] = ReplyError(f"MOVED {slot} a:1")
+
+    (reply,) = cluster.ask([("LLEN", b"a")], later())
+
+    assert str(reply).startswith("MOVED")
+    assert len(nodes[A].asked) + len(nodes[B].asked) == 3
+
+
+def test_abort_reaches_every_node(nodes: Nodes, cluster: Cluster) -> None:
+    """The end is for all nodes, also for one that is met afterwards."""
+    cluster.abort()
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+    cluster.ask([("LLEN", b"a")], later())
+
+    assert [node.aborted for node in nodes.values()] == [True] * 4

@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bts_collectors.redis.client.connection import Connection
+from bts_exporter import Secret, TargetError, Url
+from servers import free_port, wait_until
+from servers.redis import Listen
+from stubs import environment
+
+Behave = Callable[[socket.socket], None]
+
+
+def answering(*replies: bytes) -> Behave:
+    """Return the behaviour of a server that gives each of `replies` to a message."""
+
+    def behave(connection: socket.socket) -> None:
+        for reply in replies:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    return behave
+
+
+def in_turns(*behaviours: Behave) -> Behave:
+    """Return the behaviour of a server with one of `behaviours` for each connection."""
+    rest = iter(behaviours)
+
+    def behave(connection: socket.socket) -> None:
+        next(rest)(connection)
+
+    return behave
+
+
+def dripping(connection: socket.socket) -> None:
+    """Behave as a server that sends an endless answer, a byte now and then."""
+    connection.recv(65536)
+    connection.sendall(b"$1000000\r\n")
+    pause = threading.Event()
+    while not pause.wait(0.01):
+        connection.sendall(b"x")
+
+
+def silent(connection: socket.socket) -> None:
+    """Behave as a server that accepts and never answers."""
+
+
+def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, str]:
+    """Return how asking fails."""
+    with pytest.raises(TargetError) as caught:
+        connection.ask([("PING",)], monotonic() + seconds)
+    return caught.value.reason, str(caught.value)
+
+
+def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
+    """All commands go out together, and a refused one is an error in its place."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
+    connection = Connection(url, None)
+
+    one, refused, two = connection.ask([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
+    connection.close()
+
+    assert (one, str(refused), two) == (1, "ERR no", [b"\xff\x00", None])
+
+
+@pytest.mark.parametrize("behave", [silent, dripping])
+def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Behave) -> None:
+    """A server that never ends its answer is given up, though it may send something all the time."""
+    reason, message = reason_and_text(Connection(redis_listener(behave), None), seconds=0.2)
+
+    assert reason == "timeout"
+    assert "no reply in time" in message
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol"),
+        (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "auth"),
+        (b"-ERR AUTH <password> called without any password configured\r\n", "auth"),
+        (b"-DENIED Redis is running in protected mode\r\n", "auth"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "loading"),
+        (b"-ERR max number of clients reached\r\n", "unreachable"),
+    ],
+)
+def test_what_a_server_says_to_a_login(redis_listener: Listen, reply: bytes, reason: str) -> None:
+    """The answer to AUTH tells why there is no connection."""
+    assert (
+        reason == reason_and_text(Connection(redis_listener(answering(reply)), Secret("s3cret")))[0]
+    )
+
+
+def test_a_failure_names_place_and_cure_but_no_secret() -> None:
+    """The message of a failure has the address and what to look at, and not the password."""
+    url = Url.from_setting(f"redis://user:hunter2@127.0.0.1:{free_port()}/1")
+
+    reason, message = reason_and_text(Connection(url, Secret("s3cret")))
+
+    advice = "is Redis running, and does it listen at this address and port?"
+    assert ("refused", f"Redis at {url}: connection refused; {advice}") == (reason, message)
+
+
+def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
+    """A server that closes the connection in place of an answer is not reachable."""
+
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    assert reason_and_text(Connection(redis_listener(hang_up), None))[0] == "unreachable"
+
+
+def test_a_missing_socket_is_refused(tmp_path: Path) -> None:
+    """A path where no server has made its socket means the same as a closed port."""
+    connection = Connection(Url("unix", path=str(tmp_path / "redis.sock")), None)
+
+    assert reason_and_text(connection)[0] == "refused"
+
+
+def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an address is the resolver's failure, not the server's."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+    assert reason_and_text(Connection(Url("redis", "nowhere.invalid"), None))[0] == "dns"
+
+
+@pytest.mark.parametrize("host", [64 * "a" + ".invalid", "a\0b"])
+def test_what_cannot_be_a_name(host: str) -> None:
+    """A name that nothing can have, as a server may point to, is a failure like any."""
+    assert reason_and_text(Connection(Url("redis", host), None))[0] == "dns"
+
+
+def test_the_next_address_of_a_name_is_tried(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that listens on one of its name's addresses is found."""
+    url = redis_listener(answering(b"+OK\r\n", b"+PONG\r\n"))
+    ports = (free_port(), url.port)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    connection = Connection(url, None)
+
+    assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
+
+    connection.close()
+
+
+def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: Listen) -> None:
+    """A server has them together with those before, and once."""
+    got: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"+OK\r\n")
+        heard = b""
+        while heard.count(b"*1") < 2:
+            heard += connection.recv(65536)
+        got.append(heard)
+        connection.sendall(b":1\r\n:2\r\n")
+        got.append(connection.recv(65536))
+        connection.sendall(b":3\r\n")
+
+    connection = Connection(redis_listener(behave), None)
+    first, then, last = [[(name,)] for name in ("A", "B", "C")]
+
+    replies = [
+        connection.ask(first, monotonic() + 20, then),
+        connection.ask(then, monotonic() + 20),
+        connection.ask(last, monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [2], [3]]
+    assert got == [b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n", b"*1\r\n$1\r\nC\r\n"]
+
+
+def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
+    """Replies that nobody waited for are not taken for those to other commands."""
+    two_replies = answering(b"+OK\r\n", b":1\r\n:2\r\n")
+    url = redis_listener(in_turns(two_replies, answering(b"+OK\r\n", b":3\r\n")))
+    connection = Connection(url, None)
+
+    replies = [
+        connection.ask([("A",)], monotonic() + 20, [("B",)]),
+        connection.ask([("B",)], monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [3]]
+
+
+def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> None:
+    """They are sent again over the next connection."""
+
+    def breaking(connection: socket.socket) -> None:
+        answering(b"+OK\r\n", b":1\r\n")(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    url = redis_listener(in_turns(breaking, answering(b"+OK\r\n", b":2\r\n")))
+    connection = Connection(url, None)
+    ahead: list[tuple[str]] = [("B",)]
+
+    replies = [
+        connection.ask([("A",)], monotonic() + 20, ahead),
+        connection.ask(ahead, monotonic() + 20),
+    ]
+    connection.close()
+
+    assert replies == [[1], [2]]
+
+
+def test_a_connection_is_kept(redis_listener: Listen) -> None:
+    """Further questions go over the same connection, which introduces itself once."""
+    greetings = []
+
+    def behave(connection: socket.socket) -> None:
+        greetings.append(connection.recv(65536))
+        connection.sendall(b"+OK\r\n")
+        answering(b":1\r\n", b":2\r\n")(connection)
+
+    connection = Connection(redis_listener(behave), None)
+
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    connection.close()
+    assert greetings == [b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$12\r\nbts-exporter\r\n"]
+
+
+def test_a_connection_that_the_server_closed_is_replaced(redis_listener: Listen) -> None:
+    """A connection closed while idle is noticed before it is used again."""
+    closed = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n", b":1\r\n")(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    connection = Connection(redis_listener(behave), None)
+    first = connection.ask([("A",)], monotonic() + 20)
+    assert closed.wait(20)
+
+    assert [1] == first == connection.ask([("A",)], monotonic() + 20)
+
+    connection.close()
+
+
+def test_abort_ends_a_wait_in_another_thread(redis_listener: Listen) -> None:
+    """A question under way fails as soon as the connection is aborted."""
+    asked = threading.Event()
+    failures: list[str] = []
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n")(connection)
+        connection.recv(65536)
+        asked.set()
+
+    connection = Connection(redis_listener(behave), None)
+    thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
+    thread.start()
+    assert asked.wait(20)
+    connection.abort()
+    thread.join(20)
+
+    assert failures == ["unreachable"]
+
+
+def test_an_endless_answer_is_given_up(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that would not fit the memory is refused, not collected."""
+    monkeypatch.setattr("bts_collectors.redis.client.reply_guard.MOST_RECEIVED", 1000)
+    url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
+
+    assert reason_and_text(Connection(url, None))[0] == "protocol"
+
+
+def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
+    """A question that comes after the end gets no new connection."""
+    connection = Connection(redis_listener(answering(b"+OK\r\n", b":1\r\n")), None)
+    connection.abort()
+
+    assert reason_and_text(connection)[0] == "unreachable"
+
+
+def vanishing(greetings: list[bytes]) -> Behave:
+    """Return the behaviour of a server whose first connection goes silent after one answer."""
+
+    def behave(connection: socket.socket) -> None:
+        greetings.append(connection.recv(65536))
+        connection.sendall(b"+OK\r\n")
+        answering(*[b":%d\r\n" % len(greetings)])(connection)
+
+    return behave
+
+
+def test_a_kept_connection_that_went_silent(redis_listener: Listen) -> None:
+    """Where the other side vanished without a word, a new connection gets half of the time."""
+    greetings: list[bytes] = []
+    connection = Connection(redis_listener(vanishing(greetings)), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert connection.ask([("A",)], monotonic() + 4) == [2]
+
+    connection.close()
+
+
+def test_a_kept_connection_that_is_reset(redis_listener: Listen) -> None:
+    """A connection that turns out to be gone when it is used is replaced at once."""
+    greetings: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        vanishing(greetings)(connection)
+        if len(greetings) == 1:
+            connection.recv(65536)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    connection = Connection(redis_listener(behave), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert connection.ask([("A",)], monotonic() + 20) == [2]
+
+    connection.close()
+
+
+def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
+    """A kept connection that gives part of an answer is not replaced: the server is at work."""
+    greetings: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        vanishing(greetings)(connection)
+        dripping(connection)
+
+    connection = Connection(redis_listener(behave), None)
+    assert connection.ask([("A",)], monotonic() + 20) == [1]
+
+    assert reason_and_text(connection, seconds=0.5)[0] == "timeout"
+
+    assert len(greetings) == 1
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """Give a port of 127.0.0.1 that neither takes nor refuses a connection."""
+    # A backlog of none that is full: the handshake of one more does not complete.
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    filling = [socket.socket() for _ in range(4)]
+    for one in filling:
+        one.setblocking(False)
+        one.connect_ex(full.getsockname())
+    yield full.getsockname()[1]
+    for opened in (full, *filling):
+        opened.close()
+
+
+def test_an_address_that_swallows_everything(
+    redis_listener: Listen, monkeypatch: pytest.MonkeyPatch, black_hole: int
+) -> None:
+    """An address of a name that never answers gets its share of the time, and the next one the rest."""
+    url = redis_listener(answering(b"+OK\r\n", b"+PONG\r\n"))
+    ports = (black_hole, url.port)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    connection = Connection(url, None)
+
+    assert connection.ask([("PING",)], monotonic() + 4) == [b"PONG"]
+
+    connection.close()
+
+
+def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
+    """A connection that is being opened to an address that never answers ends when it is aborted."""
+    connection = Connection(Url("redis", "127.0.0.1", black_hole))
+    failures: list[str] = []
+    thread = threading.Thread(
+        target=lambda: failures.append(reason_and_text(connection, 600)[0]), daemon=True
+    )
+    thread.start()
+    wait_until(lambda: connection._socket, "the connection is being opened")
+    connection.abort()
+    thread.join(60)
+
+    assert failures == ["unreachable"]
+
+
+def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
+    """A handshake that nobody answers ends as soon as the connection is aborted."""
+    begun = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        begun.set()
+
+    url = redis_listener(behave)
+    connection = Connection(Url("rediss", url.host, url.port))
+    failures: list[str] = []
+    thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
+    thread.start()
+    assert begun.wait(20)
+    connection.abort()
+    thread.join(20)
+
+    assert len(failures) == 1
+
+
+def test_openssl_is_loaded_for_tls_alone() -> None:
+    """OpenSSL costs 5 MB, and nobody pays for it who does not use it."""
+    code = (
+        "import sys; from time import monotonic\n"
+        "import bts_collectors.redis; from bts_collectors.redis.client.connection import Connection\n"
+        "from bts_exporter import TargetError, Url\n"
+        "try: Connection(Url('redis', '127.0.0.1', 1)).ask([('PING',)], monotonic() + 20)\n"
+        "except TargetError: pass\n"
+        "sys.exit('ssl' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+
+    assert done.returncode == 0

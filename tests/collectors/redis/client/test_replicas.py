@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from bts_collectors.redis.client import replicas as module
+from bts_collectors.redis.client.connection import Command, Connection
+from bts_collectors.redis.client.replicas import Places, replicas
+from bts_exporter import TargetError, Url
+
+PRIMARY = Url("redis", "primary", 6379, path="/2", username="bts")
+ONE = Url("redis", "10.0.0.1", 6380, path="/2", username="bts")
+TWO = Url("redis", "10.0.0.2", 6380, path="/2", username="bts")
+
+TOLD = b"""\
+# Replication\r
+role:master\r
+connected_slaves:4\r
+slave0:ip=10.0.0.1,port=6380,state=online,offset=98,lag=0\r
+slave1:ip=10.0.0.3,port=6380,state=wait_bgsave,offset=0,lag=0\r
+slave2:ip=10.0.0.4,port=0,state=online,offset=98,lag=1,type=main-channel\r
+slave3:ip=10.0.0.2,port=6380,state=online,offset=98,lag=1\r
+"""
+IN_SYNC = b"role:slave\r\nmaster_link_status:up\r\n"
+
+
+class Server:
+    """Stands in for a connection; `told` is its INFO, None if it is dead."""
+
+    def __init__(self, told: bytes | None) -> None:
+        self.told = told
+        self.asked: list[Command] = []
+        self.closed = self.aborted = False
+
+    def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Reply to INFO and SCAN, or fail."""
+        assert deadline
+        self.asked += commands
+        if self.told is None:
+            reason = "timeout"
+            raise TargetError(reason, "no answer")
+        return [self.told if name == "INFO" else b"OK" for name, *_ in commands]
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def abort(self) -> None:
+        """Note it."""
+        self.aborted = True
+
+
+@pytest.fixture
+def servers() -> dict[Url, Server]:
+    """Give a primary with two replicas in sync."""
+    return {PRIMARY: Server(TOLD), ONE: Server(IN_SYNC), TWO: Server(IN_SYNC)}
+
+
+@pytest.fixture
+def places(servers: dict[Url, Server]) -> Places:
+    """Give where to look for their names."""
+    return Places(lambda: [PRIMARY], lambda url: cast("Connection", servers[url]), clustered=False)
+
+
+def test_replicas_that_are_in_sync() -> None:
+    """Of the replicas that INFO tells, those count that are online and say where they listen."""
+    assert replicas(TOLD, PRIMARY) == [ONE, TWO]
+    assert replicas(b"role:slave\r\nslave_repl_offset:1\r\n", PRIMARY) == []
+    assert replicas(None, PRIMARY) == []
+
+
+def test_a_replica_is_preferred(servers: dict[Url, Server], places: Places) -> None:
+    """The first replica in sync is taken; connections that are not used are closed."""
+    assert places() == [servers[ONE]]
+    assert servers[PRIMARY].closed
+    assert servers[TWO].asked == []
+
+
+@pytest.mark.parametrize(
+    "told", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
+)
+def test_a_replica_of_no_use_is_left_alone(
+    servers: dict[Url, Server], places: Places, told: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that cannot be asked or lost its primary is passed over, and tried again much later."""
+    servers[ONE].told = told
+
+    assert [places(), places()] == [[servers[TWO]]] * 2
+    assert len(servers[ONE].asked) == 2
+    servers[ONE].told = IN_SYNC
+    monkeypatch.setattr(module, "RETRY", -1.0)
+    places._left_alone.clear()
+    assert places() == [servers[ONE]]
+
+
+def test_a_replica_in_a_cluster(servers: dict[Url, Server]) -> None:
+    """In a cluster a replica is told that we want its own answers."""
+    clustered = Places(
+        lambda: [PRIMARY], lambda url: cast("Connection", servers[url]), clustered=True
+    )
+
+    assert clustered() == [servers[ONE]]
+    assert servers[ONE].asked[0] == ("READONLY",)
+
+
+def test_without_replicas_the_primary_is_walked_through(
+    servers: dict[Url, Server], places: Places
+) -> None:
+    """Where no replica can be used, or the primary does not tell, it is the primary itself."""
+    servers[ONE].told = servers[TWO].told = None
+    assert places() == [servers[PRIMARY]]
+
+    servers[PRIMARY].told = b""
+    assert places() == [servers[PRIMARY]]
+
+
+def test_a_dead_primary_is_left_out(servers: dict[Url, Server]) -> None:
+    """Of a cluster the primaries that answer are walked through; if none does that is a failure."""
+    other = Url("redis", "other", 6379)
+    servers[other] = Server(b"role:master")
+    several = Places(
+        lambda: [PRIMARY, other], lambda url: cast("Connection", servers[url]), clustered=True
+    )
+    servers[PRIMARY].told = None
+    assert several() == [servers[other]]
+
+    servers[other].told = None
+    with pytest.raises(TargetError, match="no answer"):
+        several()
+
+
+def test_abort_is_for_good(servers: dict[Url, Server], places: Places) -> None:
+    """After the end, connections that are made yet can do nothing."""
+    places.abort()
+    places()  # real connections would fail
+
+    assert [server.aborted for server in servers.values()] == [True, True, False]

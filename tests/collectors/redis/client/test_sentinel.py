@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+
+from bts_collectors.redis.client.sentinel import Sentinels, SentinelSettings
+from bts_exporter import TargetError, TLSConfig, Url
+from servers import free_port
+from servers.redis import Listen
+
+URL = Url("rediss", "ignored", 1, path="/2", username="bts")
+KNOWN = b"*2\r\n$8\r\n10.0.0.1\r\n$4\r\n6380\r\n"
+UNKNOWN = b"*-1\r\n"
+
+
+def answering(reply: bytes) -> Callable[[socket.socket], None]:
+    """Return the behaviour of a sentinel that answers one question, and then the next to ask."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"+OK\r\n")
+        connection.recv(65536)
+        connection.sendall(reply)
+
+    return behave
+
+
+def sentinels(*addresses: Url) -> Sentinels:
+    """Return sentinels at `addresses` that are asked for a master called orders."""
+    return Sentinels(SentinelSettings(master="orders", addresses=addresses), URL, TLSConfig())
+
+
+def test_the_masters_address(redis_listener: Listen) -> None:
+    """The master is where the sentinel says, with our own scheme, user and database."""
+    found = sentinels(redis_listener(answering(KNOWN))).find(monotonic() + 20)
+
+    assert found == Url("rediss", "10.0.0.1", 6380, path="/2", username="bts")
+
+
+def test_the_next_sentinel_is_asked(redis_listener: Listen) -> None:
+    """One that is dead or does not know is passed over, and asked last the next time."""
+    dead = Url("redis", "127.0.0.1", free_port())
+    asked: list[socket.socket] = []
+
+    def ignorant(connection: socket.socket) -> None:
+        asked.append(connection)
+        answering(UNKNOWN)(connection)
+
+    several = sentinels(dead, redis_listener(ignorant), redis_listener(answering(KNOWN)))
+
+    for _ in range(2):
+        assert several.find(monotonic() + 20).host == "10.0.0.1"
+    assert len(asked) == 1
+
+
+def test_no_sentinel_knows(redis_listener: Listen) -> None:
+    """The failure has what every sentinel said, and the reason of the first."""
+    dead = Url("redis", "127.0.0.1", free_port())
+    ignorant = redis_listener(answering(UNKNOWN))
+
+    with pytest.raises(TargetError) as caught:
+        sentinels(dead, ignorant).find(monotonic() + 20)
+
+    assert caught.value.reason == "refused"
+    assert str(caught.value) == (
+        "no sentinel tells where 'orders' is:"
+        f" Redis at {dead}: connection refused; is Redis running, and does it listen at this address and port?;"
+        f" Redis at {ignorant} knows no master named 'orders'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"+OK\r\n", "something else than a sentinel does"),
+        (b"*1\r\n+x\r\n", "something else than a sentinel does"),
+        (b"*2\r\n+x\r\n+y\r\n", "something else than a sentinel does"),
+        (b"-ERR unknown command 'SENTINEL'\r\n", "refused SENTINEL: ERR unknown command"),
+    ],
+)
+def test_what_is_no_sentinel(redis_listener: Listen, reply: bytes, said: str) -> None:
+    """Something else that answers, such as the Redis itself, is told apart."""
+    with pytest.raises(TargetError, match=said) as caught:
+        sentinels(redis_listener(answering(reply))).find(monotonic() + 20)
+
+    assert caught.value.reason == "protocol"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "message"),
+    [
+        ((), "addresses: at least one sentinel is needed"),
+        ((Url("unix", path="/s"),), "addresses: expected redis:// or rediss://, got unix://"),
+    ],
+)
+def test_wrong_settings(addresses: tuple[Url, ...], message: str) -> None:
+    """Sentinels are needed, and reached over the network."""
+    with pytest.raises(ValueError, match=message):
+        SentinelSettings(master="orders", addresses=addresses)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from bts_collectors.redis.client.unanswered_commands import (
+    RETRY_SECONDS,
+    STRIKES_SECONDS,
+    Unanswered,
+    command_name,
+)
+from bts_exporter import TargetError
+
+HANG = TargetError("timeout", "no reply in time")
+COMMAND = ("LATENCY", "LATEST")
+NAME = command_name(COMMAND)
+
+
+def test_a_command_is_left_out_when_it_failed_twice() -> None:
+    """Once may be a server that was started again; twice is the command, for a while."""
+    now = 1000.0
+    unanswered = Unanswered(lambda: now)
+    unanswered.add(NAME, HANG)
+    assert not unanswered
+
+    unanswered.add(NAME, HANG)
+
+    assert unanswered
+    assert unanswered.lost(("LATENCY", "HISTOGRAM")) is None
+    lost = unanswered.lost(COMMAND)
+    assert lost is not None
+    assert str(lost) == "no reply in time (not asked again for 60 s)"
+    now += RETRY_SECONDS
+    assert not unanswered
+    assert unanswered.lost(COMMAND) is None
+    unanswered.add(NAME, HANG)
+    assert unanswered
+
+
+def test_two_failures_far_apart() -> None:
+    """Failures that lie hours apart say nothing of the command."""
+    now = 1000.0
+    unanswered = Unanswered(lambda: now)
+    unanswered.add(NAME, HANG)
+    now += STRIKES_SECONDS
+
+    unanswered.add(NAME, HANG)
+
+    assert not unanswered
+
+
+def test_info_is_always_asked() -> None:
+    """Without INFO nothing is known of the server, so that it is asked in every scrape."""
+    unanswered = Unanswered()
+    for _ in range(3):
+        unanswered.add("INFO", HANG)
+
+    assert not unanswered

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.context import Visit
+from bts_collectors.redis.keyspace.keys import MEMORY, SIZE, VALUE, Keys
+from bts_collectors.redis.keyspace.scanner import Names
+
+Converse = Callable[..., None]
+
+#: A round without commands.
+NOTHING_MORE = ([], [])
+
+
+def found(*names: bytes) -> Names:
+    """Return names that a pattern matched."""
+    found = Names(["*"])
+    found.add(names)
+    return found
+
+
+def test_every_type_has_its_size(visit: Visit, converse: Converse) -> None:
+    """Each key is asked for with the command of its type, all in one round."""
+    converse(
+        Keys(Names(["l", "s", "z", "h", "x", "t"])).read(visit),
+        (
+            [("TYPE", name) for name in (b"l", b"s", b"z", b"h", b"x", b"t")],
+            [b"list", b"set", b"zset", b"hash", b"stream", b"string"],
+        ),
+        (
+            [
+                ("LLEN", b"l"),
+                ("SCARD", b"s"),
+                ("ZCARD", b"z"),
+                ("HLEN", b"h"),
+                ("XLEN", b"x"),
+                ("STRLEN", b"t"),
+            ],
+            [1, 2, 3, 4, 5, 6],
+        ),
+        NOTHING_MORE,
+    )
+
+    names = "lszhxt"
+    assert visit.scrape.samples == {SIZE: {("db0", n): i for i, n in enumerate(names, 1)}}
+
+
+def test_a_list_that_ran_empty_stays_at_0(visit: Visit, converse: Converse) -> None:
+    """Redis deletes an empty list; its series goes on at 0 for as long as its name is known."""
+    names = found(b"l")
+    keys = Keys(names)
+    converse(
+        keys.read(visit),
+        ([("TYPE", b"l")], [b"list"]),
+        ([("LLEN", b"l")], [3]),
+        NOTHING_MORE,
+    )
+    visit.scrape.samples.clear()
+
+    converse(keys.read(visit), ([("TYPE", b"l")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+
+    assert visit.scrape.samples == {SIZE: {("db0", "l"): 0}}
+    assert names.all() == [b"l"]
+
+
+def test_a_string_that_is_gone_is_forgotten(visit: Visit, converse: Converse) -> None:
+    """A key that does not vanish by running empty is gone at once."""
+    names = found(b"t")
+    keys = Keys(names)
+    converse(
+        keys.read(visit),
+        ([("TYPE", b"t")], [b"string"]),
+        ([("STRLEN", b"t")], [3]),
+        NOTHING_MORE,
+    )
+    visit.scrape.samples.clear()
+    converse(keys.read(visit), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+
+    assert visit.scrape.samples == {}
+    assert names.all() == []
+
+
+def test_a_key_of_the_settings_is_0_while_it_is_not_there(visit: Visit, converse: Converse) -> None:
+    """A key spelled out in the settings has size 0, whatever it was or will be."""
+    keys = Keys(Names(["t"]))
+    converse(keys.read(visit), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+
+    assert visit.scrape.samples == {SIZE: {("db0", "t"): 0}}
+
+
+def test_memory_and_numbers(visit: Visit, converse: Converse) -> None:
+    """Where it is asked for, MEMORY USAGE of every key, and the number that a short string holds."""
+    names = [b"n", b"word", b"long", b"l", b"gone"]
+    converse(
+        Keys(found(*names), memory=True, values=True).read(visit),
+        (
+            [("TYPE", name) for name in names],
+            [b"string", b"string", b"string", b"list", b"string"],
+        ),
+        (
+            [
+                ("STRLEN", b"n"),
+                ("STRLEN", b"word"),
+                ("STRLEN", b"long"),
+                ("LLEN", b"l"),
+                ("STRLEN", b"gone"),
+            ],
+            [4, 3, 65, 1, 0],
+        ),
+        (
+            [
+                ("MEMORY", "USAGE", b"n"),
+                ("GET", b"n"),
+                ("MEMORY", "USAGE", b"word"),
+                ("GET", b"word"),
+                ("MEMORY", "USAGE", b"long"),
+                ("MEMORY", "USAGE", b"l"),
+                ("MEMORY", "USAGE", b"gone"),
+                ("GET", b"gone"),
+            ],
+            [56, b"-1.5", 57, b"1_0", 150, 80, None, None],
+        ),
+    )
+
+    assert visit.scrape.samples[MEMORY] == {
+        ("db0", "n"): 56,
+        ("db0", "word"): 57,
+        ("db0", "long"): 150,
+        ("db0", "l"): 80,
+    }
+    assert visit.scrape.samples[VALUE] == {("db0", "n"): -1.5}
+
+
+@pytest.mark.parametrize("text", [b"", b"nan", b"inf", b"1e999", b"0x1", b"\xff", b"1 2"])
+def test_what_is_no_number(visit: Visit, converse: Converse, text: bytes) -> None:
+    """A string that is not a finite number has no value."""
+    converse(
+        Keys(found(b"t"), values=True).read(visit),
+        ([("TYPE", b"t")], [b"string"]),
+        ([("STRLEN", b"t")], [len(text)]),
+        ([("GET", b"t")], [text]),
+    )
+
+    assert VALUE not in visit.scrape.samples
+
+
+def test_a_refused_key_is_lost_alone(visit: Visit, converse: Converse) -> None:
+    """A key that may not be read is a loss; the others are served."""
+    refusal = ReplyError("NOPERM no permissions to access a key")
+    converse(
+        Keys(Names(["a", "b", "c"])).read(visit),
+        ([("TYPE", b"a"), ("TYPE", b"b"), ("TYPE", b"c")], [refusal, b"list", b"list"]),
+        ([("LLEN", b"b"), ("LLEN", b"c")], [refusal, 3]),
+        NOTHING_MORE,
+    )
+
+    assert [loss.reason for loss in visit.losses] == ["noperm", "noperm"]
+    assert visit.scrape.samples[SIZE] == {("db0", "c"): 3}
+
+
+def test_a_type_of_a_module_is_left_out(visit: Visit, converse: Converse) -> None:
+    """A key that has no size command has no size."""
+    converse(Keys(found(b"j")).read(visit), ([("TYPE", b"j")], [b"ReJSON-RL"]), *2 * [NOTHING_MORE])
+
+    assert visit.scrape.samples == {}
+
+
+def test_a_key_made_anew_between_two_questions_is_no_failure(
+    visit: Visit, converse: Converse
+) -> None:
+    """It has another type by then, and its size at the next collection."""
+    converse(
+        Keys(Names(["k"])).read(visit),
+        ([("TYPE", b"k")], [b"list"]),
+        ([("LLEN", b"k")], [ReplyError("WRONGTYPE Operation against a key")]),
+        NOTHING_MORE,
+    )
+
+    assert (visit.losses, visit.scrape.samples) == ([], {})
+
+
+def test_a_key_of_a_modules_type(visit: Visit, converse: Converse) -> None:
+    """How large it is only its module knows; what memory it takes the server tells."""
+    converse(
+        Keys(Names(["g"]), memory=True).read(visit),
+        ([("TYPE", b"g")], [b"graphdata"]),
+        ([], []),
+        ([("MEMORY", "USAGE", b"g")], [24]),
+    )
+
+    assert visit.scrape.samples == {MEMORY: {("db0", "g"): 24}}

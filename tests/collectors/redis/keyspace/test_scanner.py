@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.connection import Command, Connection
+from bts_collectors.redis.keyspace import scanner
+from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_exporter import TargetError, Url
+from servers.redis import Listen
+
+REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
+
+
+class Keyspace:
+    """A server's side of discovery: pages of keys with their types, and what it was asked."""
+
+    def __init__(self, *pages: dict[bytes, object], host: str = "example.net") -> None:
+        self.pages = pages
+        self.url = Url("redis", host)
+        self.asked: list[Command] = []
+        self.closed = 0
+
+    def ask(self, commands: Sequence[Command], deadline: float) -> list[object]:
+        """Answer SCAN with the page that its cursor names, TYPE with the type of the key."""
+        self.asked += commands
+        return [self._answer(command) for command in commands]
+
+    def _answer(self, command: Command) -> object:
+        if command[0] == "TYPE":
+            return next(page[command[1]] for page in self.pages if command[1] in page)  # type: ignore[index]
+        place = int(command[1])
+        following = str((place + 1) % len(self.pages)).encode()
+        return [following, list(self.pages[place])]
+
+    def close(self) -> None:
+        """Count what is closed."""
+        self.closed += 1
+
+    def abort(self) -> None:
+        """Do nothing: there is nobody to wait for."""
+
+
+def walk(settings: Sequence[Names], *spaces: Keyspace) -> Discovery:
+    """Walk once through `spaces`."""
+    finder = Discovery(settings, lambda: spaces)  # type: ignore[arg-type,return-value]
+    finder.first(20)
+    return finder
+
+
+def again(finder: Discovery) -> None:
+    """Let the next walk run to its end."""
+    finder.refresh()
+    assert finder._thread
+    finder._thread.join(20)
+
+
+def test_plain_names_need_no_walk() -> None:
+    """Names without glob characters are known from the settings, each once."""
+    names = Names(["b", "a", "b"])
+    space = Keyspace({})
+
+    walk([names], space)
+
+    assert names.all() == [b"b", b"a"]
+    assert (names.patterns, names.truncated) == (False, False)
+    assert space.asked == []
+
+
+def test_patterns_of_one_type_are_the_servers_work() -> None:
+    """One pattern for keys of one type is looked for by the server itself."""
+    space = Keyspace({b"a1": b"stream", b"a2": b"stream"}, {b"a1": b"stream"})
+    names = Names(["a*"], "stream")
+    assert names.truncated
+
+    walk([names], space)
+
+    assert names.all() == [b"a1", b"a2"]
+    assert not names.truncated
+    words = ("MATCH", b"a*", "COUNT", 500, "TYPE", b"stream")
+    assert space.asked == [("SCAN", b"0", *words), ("SCAN", b"1", *words)]
+    assert space.closed == 1
+
+
+def test_one_walk_serves_all_settings() -> None:
+    """Settings that want different things share the SCANs; types are asked for what they match."""
+    space = Keyspace(
+        {b"bts:1": b"stream", b"bts:2": b"list", b"jobs:1": b"list", b"jxxs:1": b"list"}
+    )
+    streams, lists, keys = (
+        Names(["bts:*"], "stream"),
+        Names(["bts:*", "jobs:*"], "list"),
+        Names(["jobs:?"]),
+    )
+
+    walk([streams, lists, keys], space)
+
+    assert streams.all() == [b"bts:1"]
+    assert lists.all() == [b"bts:2", b"jobs:1"]
+    assert keys.all() == [b"jobs:1"]
+    assert [command[0] for command in space.asked] == ["SCAN", "TYPE", "TYPE", "TYPE"]
+    assert space.asked[0][3] == b"[\\b\\j][\\o\\t][\\b\\s][\\:\\s]*"
+
+
+def test_a_type_that_must_not_be_asked_for() -> None:
+    """A name whose type is refused is kept: whoever reads it tells that it may not."""
+    names = Names(["a*"], "stream")
+
+    walk([names, Names(["b*"])], Keyspace({b"a1": REFUSAL}))
+
+    assert names.all() == [b"a1"]
+
+
+@pytest.mark.parametrize(("budget", "amount"), [("KEYS_BUDGET", 1000), ("BUDGET", -1)])
+def test_a_walk_goes_on_where_it_was_interrupted(
+    budget: str, amount: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A walk that is over its budget of keys or time goes on at the same cursor of the same place."""
+    monkeypatch.setattr(scanner, budget, amount)
+    spaces = Keyspace({b"a1": b""}, {b"a2": b""}), Keyspace({b"a3": b""}, host="other.net")
+    names = Names(["a*"])
+    finder = walk([names], *spaces)
+    first = len(spaces[0].asked)
+    assert first == amount // 500 if budget == "KEYS_BUDGET" else first == 0
+    assert names.truncated
+    monkeypatch.undo()
+
+    again(finder)
+
+    assert names.all() == [b"a1", b"a2", b"a3"]
+    assert not names.truncated
+    assert [command[1] for command in spaces[0].asked] == [b"0", b"1"]
+    assert [command[1] for command in spaces[1].asked] == [b"0"]
+
+
+def test_a_place_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted walk ends without the nodes that left meanwhile."""
+    monkeypatch.setattr(scanner, "KEYS_BUDGET", 1)
+    spaces = [Keyspace({b"a1": b""}), Keyspace({b"a2": b""}, host="other.net")]
+    names = Names(["a*"])
+    finder = Discovery([names], lambda: spaces)  # type: ignore[arg-type,return-value]
+    finder.first(20)
+    assert names.truncated
+    del spaces[1]
+
+    again(finder)
+
+    assert names.all() == [b"a1"]
+    assert not names.truncated
+
+
+def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit names are left out, which is told until a walk finds room for all."""
+    monkeypatch.setattr(scanner, "MOST_NAMES", 2)
+    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    space = Keyspace({b"a1": b"", b"a2": b"", b"a3": b""}, {})
+    names = Names(["a*"])
+
+    finder = walk([names], space)
+
+    assert names.all() == [b"a1", b"a2"]
+    assert names.truncated
+    names.forget(b"a1")
+    space.pages = ({b"a3": b""},)
+    again(finder)
+    assert names.all() == [b"a2", b"a3"]
+    assert not names.truncated
+
+
+def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not there any more is still asked for, since Redis deletes what runs empty."""
+    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    now = 0.0
+    monkeypatch.setattr(scanner, "monotonic", lambda: now)
+    space = Keyspace({b"a1": b"", b"a2": b""})
+    names = Names(["a*"])
+    finder = walk([names], space)
+    space.pages = ({b"a2": b""},)
+
+    now = scanner.KEPT
+    again(finder)
+    kept = names.all()
+    now = scanner.KEPT + 1
+    again(finder)
+
+    assert (kept, names.all()) == ([b"a1", b"a2"], [b"a2"])
+
+
+def test_forgetting() -> None:
+    """A name that was found is forgotten; one that the settings spell is not."""
+    names = Names(["plain", "a*"])
+    names.add([b"a1"])
+
+    assert names.forget(b"a1")
+    assert not names.forget(b"plain")
+    assert names.all() == [b"plain"]
+
+
+def test_a_refused_scan_is_an_error_for_a_minute() -> None:
+    """Where SCAN is not allowed that is told, and not tried again with every scrape."""
+    space = Keyspace({})
+    space.ask = lambda _commands, _deadline: [REFUSAL]  # type: ignore[method-assign]
+    finder = walk([Names(["a*"])], space)
+    assert finder.error is not None
+    assert finder.error.reason == "noperm"
+    assert "refused SCAN" in str(finder.error)
+    before = finder._thread
+
+    finder.refresh()
+
+    assert finder._thread is before
+
+
+def test_a_server_that_is_gone_is_tried_again() -> None:
+    """What ended a walk is told until one succeeds, which begins anew: another server may answer."""
+    space = Keyspace({b"a1": b""}, {b"a2": b""})
+    names = Names(["a*"])
+    error = TargetError("unreachable", "gone")
+    works = space.ask
+
+    def breaks(commands: Sequence[Command], deadline: float) -> list[object]:
+        if commands[0][1] == b"1":
+            raise error
+        return works(commands, deadline)
+
+    space.ask = breaks  # type: ignore[method-assign]
+    finder = walk([names], space)
+    assert str(finder.error) == str(error)
+    space.ask = works  # type: ignore[method-assign]
+
+    again(finder)
+
+    assert finder.error is None
+    assert [command[1] for command in space.asked] == [b"0", b"0", b"1"]
+
+
+def test_the_first_walk_is_the_only_one_in_a_scrape() -> None:
+    """Only once does a scrape wait for the key space."""
+    space = Keyspace({b"a1": b""})
+    finder = walk([Names(["a*"])], space)
+
+    finder.first(20)
+
+    assert len(space.asked) == 1
+
+
+def scanning(
+    redis_listener: Listen, reply: bytes
+) -> tuple[Callable[[], list[Connection]], threading.Semaphore]:
+    """Return what connects to a server with one answer to every SCAN, and a count of these."""
+    scans = threading.Semaphore(0)
+
+    def behave(connection: socket.socket) -> None:
+        while message := connection.recv(65536):
+            # Everything else that a connection begins with is granted.
+            for word in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", message):
+                connection.sendall(reply if word == b"SCAN" else b"+OK\r\n")
+                if word == b"SCAN":
+                    scans.release()
+
+    url = redis_listener(behave)
+    return lambda: [Connection(url, None)], scans
+
+
+def test_a_walk_needs_nobody_to_wait_for_it(redis_listener: Listen) -> None:
+    """When it is due a walk runs in a thread of its own, over a connection of its own."""
+    places, scans = scanning(redis_listener, b"*2\r\n$1\r\n0\r\n*1\r\n$2\r\na1\r\n")
+    names = Names(["a*"])
+    finder = Discovery([names], places)
+
+    finder.refresh()
+
+    assert scans.acquire(timeout=20)
+    assert finder._thread
+    finder._thread.join(20)
+    assert names.all() == [b"a1"]
+    finder.refresh()
+    assert not finder._thread.is_alive()
+    finder.stop()
+
+
+def test_stop_ends_a_walk_that_never_would(redis_listener: Listen) -> None:
+    """A key space without an end does not keep the collector from stopping."""
+    places, scans = scanning(redis_listener, b"*2\r\n$1\r\n7\r\n*0\r\n")
+    finder = Discovery([Names(["a*"])], places)
+    finder.refresh()
+    assert scans.acquire(timeout=20)
+
+    finder.stop()
+
+    assert finder._thread
+    assert not finder._thread.is_alive()
+    finder.refresh()
+    assert not finder._thread.is_alive()

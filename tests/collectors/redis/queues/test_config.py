@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from bts_collectors.redis.queues.config import Wanted, WantedNames
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (True, Wanted()),
+        (None, Wanted()),
+        ({}, Wanted()),
+        (False, Wanted(on=False)),
+        (["a", "b*"], Wanted(names=("a", "b*"))),
+        ([], Wanted(names=())),
+        ({"prefix": "app:"}, Wanted(prefix="app:")),
+        ({"names": ["a"], "prefix": ""}, Wanted(names=("a",), prefix="")),
+    ],
+)
+def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
+    """A library is wanted with its defaults, for some queues, or with another prefix."""
+    assert Wanted.from_setting(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (5, "expected true, a list of names, or a block of names and prefix, got 5"),
+        ("celery", "expected true, a list of names, or a block of names and prefix, got 'celery'"),
+        ({"queues": []}, "unknown key 'queues'; known: names, prefix"),
+        ([1], "names: expected strings, got 1 (put it in quotes)"),
+        ({"names": "a"}, "names: expected a list, got 'a'"),
+        ({"prefix": 1}, "prefix: expected a string, got 1 (put it in quotes)"),
+    ],
+)
+def test_what_asks_for_nothing(raw: object, message: str) -> None:
+    """What is wrong with a setting is said with what would be right."""
+    with pytest.raises(ValueError, match=r"expected|unknown") as caught:
+        Wanted.from_setting(raw)
+
+    assert str(caught.value) == message
+
+
+def test_libraries_without_a_prefix() -> None:
+    """Where the library knows no prefix there is no such setting."""
+    assert WantedNames.from_setting(["a"]) == WantedNames(names=("a",))
+    with pytest.raises(ValueError, match="unknown key 'prefix'; known: names"):
+        WantedNames.from_setting({"prefix": "a"})

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+
+from bts_collectors.redis.queues.history import QueueHistory
+from bts_collectors.redis.queues.queue_library import Depth
+from bts_exporter import backlog
+
+#: The server's clock in seconds and milliseconds.
+NOW = 1_767_225_600
+NOW_MS = NOW * 1000
+
+
+def waiting(since: float | None) -> Depth:
+    """Return a queue whose next message says since when it has been waiting."""
+    return Depth({"ready": 1}, timed=True, oldest=since)
+
+
+def test_a_message_tells_its_age() -> None:
+    """The age is the server's time less the message's own."""
+    age = QueueHistory().age(waiting(NOW - 60), 1, 0, NOW_MS)
+
+    assert age == backlog.Age(60, "message_time")
+
+
+def test_a_producer_whose_clock_is_ahead() -> None:
+    """A time in the future is no age of 0: first there is none, then the time since it was seen."""
+    history = QueueHistory()
+    ahead = waiting(NOW + 5 * 3600)
+
+    assert history.age(ahead, 1, 0, NOW_MS) is None
+    assert history.age(ahead, 1, 15, NOW_MS + 15_000) == backlog.Age(15, "lower_bound")
+    other = waiting(NOW + 5 * 3600 + 1)
+    assert history.age(other, 1, 30, NOW_MS + 30_000) is None
+
+
+def test_a_producer_whose_clock_is_behind() -> None:
+    """A message is not older than the time since the queue was seen empty."""
+    history = QueueHistory()
+    assert history.age(Depth({"ready": 0}, timed=True), 0, 100, NOW_MS) == backlog.Age(
+        0, "message_time"
+    )
+
+    assert history.age(waiting(NOW - 3600), 1, 115, NOW_MS + 15_000) is None
+    assert history.age(waiting(NOW - 3600), 1, 130, NOW_MS + 30_000) == backlog.Age(
+        15, "lower_bound"
+    )
+
+
+@pytest.mark.parametrize("since", [None, nan, inf])
+def test_a_message_without_a_time(since: float | None) -> None:
+    """What tells no time has no age."""
+    assert QueueHistory().age(waiting(since), 1, 0, NOW_MS) is None
+
+
+def test_a_queue_that_is_not_known_is_not_empty() -> None:
+    """A refused length is no length of 0."""
+    history = QueueHistory()
+
+    assert history.age(waiting(None), None, 0, NOW_MS) is None
+    assert history.drain(None, 0) is None
+
+
+def test_a_queue_that_becomes_shorter() -> None:
+    """The rest lasts as long as it takes at the rate of the last half minute."""
+    history = QueueHistory()
+    looks = [(100, 0.0), (85, 15.0), (70, 30.0), (0, 45.0)]
+
+    drains = [history.drain(length, now) for length, now in looks]
+    assert drains == [None, None, 70.0, 0]
+
+
+@pytest.mark.parametrize("growth", [0, 1])
+def test_a_queue_that_does_not_become_shorter(growth: int) -> None:
+    """A queue that stays as it is or grows will never be empty, whatever is taken from it."""
+    history = QueueHistory()
+
+    drains = [history.drain(100 + growth * now, now) for now in (0, 15, 30, 60)]
+    assert drains == [None, None, inf, inf]
+
+
+def test_a_queue_that_was_not_read_for_a_while() -> None:
+    """A length that was missing is not taken for a queue that ran empty and filled again."""
+    history = QueueHistory()
+    looks = [(100, 0.0), (None, 15.0), (100, 30.0), (100, 45.0)]
+
+    assert [history.drain(length, now) for length, now in looks] == [None] * 4

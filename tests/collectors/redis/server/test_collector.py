@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.context import Visit, run
+from bts_collectors.redis.collector import RedisCollector
+from bts_collectors.redis.server.collector import Server
+from bts_exporter import Metric, Scrape, TargetError, Url
+
+FAMILIES = Path(__file__).with_name("families.txt")
+INFO = ("INFO", "everything")
+NOPERM = ReplyError("NOPERM this user has no permissions to run this command")
+
+REDIS = "redis_version:7.0.15\nserver_time_usec:1767225600000000\nrun_id:a\ndb0:keys=1,expires=0\ncmdstat_get:calls=1,usec=9\n"
+REPLIES: dict[tuple[Any, ...], Any] = {
+    INFO: REDIS.encode(),
+    ("CONFIG", "GET"): [b"databases", b"2", b"maxclients", b"10"],
+    ("SLOWLOG", "LEN"): 3,
+    ("SLOWLOG", "GET"): [[14, 1767225600, 15400, [], b"", b""]],
+    ("LATENCY", "LATEST"): [[b"fork", 1767225700, 2, 2]],
+    ("LATENCY", "HISTOGRAM"): [b"get", [b"calls", 1, b"histogram_usec", [16, 1]]],
+    ("CLUSTER", "INFO"): b"cluster_state:ok\r\ncluster_enabled:1\r\n",
+    ("COMMANDLOG", "LEN"): 5,
+    ("CLIENT", "LIST"): b"id=1 name=me user=app\n",
+}
+#: Question, as ACLs call it -> the family that is lost with it.
+LOST = {
+    "config|get": "redis_config_maxclients",
+    "slowlog|len": "redis_slowlog_length",
+    "slowlog|get": "redis_slowlog_last_id",
+    "latency|latest": "redis_latency_spike_last",
+    "latency|histogram": "redis_commands_latencies_usec",
+    "cluster|info": "redis_cluster_state",
+    "commandlog|len": "redis_commandlog_slow_length",
+    "client|list": "redis_clients",
+}
+
+
+class Fake:
+    """A server that answers from a table, and remembers what it was asked, round by round."""
+
+    def __init__(self, **info: str) -> None:
+        """Add fields to INFO."""
+        self.replies = dict(REPLIES)
+        self.say(**info)
+        self.rounds: list[list[tuple[Any, ...]]] = []
+        self.server = Server(clients=True, latency_histograms=True)
+
+    def say(self, **info: str) -> None:
+        """Change fields of INFO."""
+        fields = "".join(f"{name}:{value}\n" for name, value in info.items())
+        self.replies[INFO] = (REDIS + fields).encode()
+
+    def deny(self, command: str) -> None:
+        """Refuse a command from now on."""
+        first, second = command.upper().split("|")
+        self.replies[first, second] = NOPERM
+
+    def visit(self) -> tuple[Visit, dict[str, dict[tuple[str, ...], float]]]:
+        """Read it once; return the visit and its samples."""
+        self.rounds.clear()
+        visit = Visit(Url("redis", "example.net", 6379), Scrape(monotonic() + 60))
+        run([self.server.read(visit)], self._ask)
+        assert visit.scrape.rejected is None
+        return visit, {metric.name: rows for metric, rows in visit.scrape.samples.items()}
+
+    def asked(self) -> set[str]:
+        """Return what was asked in the last visit."""
+        return {f"{c[0]}|{c[1]}".lower() for commands in self.rounds for c in commands}
+
+    def _ask(self, commands: Sequence[tuple[Any, ...]], _: object) -> list[Any]:
+        self.rounds.append(list(commands))
+        return [self.replies.get(command[:2], b"") for command in commands]
+
+
+def test_families() -> None:
+    """Every family that redis_exporter's dashboards use has its name, its type and its labels."""
+    declared = {
+        metric.name: f"{metric.name} {metric.kind} {' '.join(metric.labels)}".rstrip()
+        for metric in RedisCollector.declared()
+        if isinstance(metric, Metric)
+    }
+    expected = FAMILIES.read_text().splitlines()
+
+    assert [declared.get(line.split(" ")[0]) for line in expected] == expected
+
+
+def test_a_known_server_costs_one_round_trip() -> None:
+    """What can be asked depends on what the server is, and so the first visit alone takes two."""
+    fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
+    fake.visit()
+    assert (len(fake.rounds), fake.server.is_known) == (2, True)
+
+    visit, samples = fake.visit()
+
+    assert len(fake.rounds) == 1
+    assert LOST.keys() | {"info|everything"} == fake.asked()
+    assert set(LOST.values()) <= samples.keys()
+    assert visit.version == (7, 0, 15)
+    assert samples["redis_db_keys"] == {("db0",): 1, ("db1",): 0}
+    assert samples["redis_exporter_command_supported"] == {(name,): 1 for name in LOST}
+
+
+def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
+    """No command is sent of which the server's INFO tells that it would be an error."""
+    fake = Fake(redis_version="6.2.14", cluster_enabled="0")
+    fake.visit()
+
+    assert fake.asked() == {
+        "info|everything",
+        "config|get",
+        "slowlog|len",
+        "slowlog|get",
+        "latency|latest",
+        "client|list",
+    }
+
+
+def test_what_is_large_is_asked_for_only_when_wanted() -> None:
+    """CLIENT LIST and LATENCY HISTOGRAM wait for the settings to want them."""
+    fake = Fake()
+    fake.server = Server(clients=False, latency_histograms=False)
+    fake.visit()
+
+    assert not {"client|list", "latency|histogram"} & fake.asked()
+
+
+@pytest.mark.parametrize("denied", LOST)
+def test_a_denied_command_is_lost_alone(denied: str) -> None:
+    """A command that is denied costs its own families, is no failure, and is not asked for again."""
+    fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
+    fake.deny(denied)
+
+    visit, samples = fake.visit()
+
+    assert visit.losses == []
+    assert LOST[denied] not in samples
+    assert {family for name, family in LOST.items() if name != denied} <= samples.keys()
+    assert samples["redis_exporter_command_supported"][denied,] == 0
+    fake.visit()
+    assert denied not in fake.asked()
+
+
+def test_another_server_at_the_address_is_asked_anew() -> None:
+    """After a restart or a failover what was refused before is asked for again."""
+    fake = Fake()
+    fake.deny("slowlog|len")
+    fake.visit()
+    fake.say(run_id="b")
+    fake.replies["SLOWLOG", "LEN"] = 3
+    fake.visit()
+
+    _, samples = fake.visit()
+
+    assert samples["redis_slowlog_length"] == {(): 3}
+
+
+def test_without_info_the_rest_is_read() -> None:
+    """A user who may not see INFO loses it, and is told so."""
+    fake = Fake()
+    fake.replies[INFO] = NOPERM
+
+    visit, samples = fake.visit()
+
+    assert [loss.reason for loss in visit.losses] == ["noperm"]
+    assert (visit.version, visit.now) == ((), None)
+    assert samples["redis_slowlog_length"] == {(): 3}
+
+
+@pytest.mark.parametrize("reply", [b"", b"# Server\r\nname:x\r\n", None, 7, [b"x"]])
+def test_what_is_no_redis(reply: Any) -> None:
+    """An INFO that no Redis gives ends the visit."""
+    fake = Fake()
+    fake.replies[INFO] = reply
+
+    with pytest.raises(TargetError, match="answers INFO with something else than Redis does"):
+        fake.visit()
+
+
+@pytest.mark.parametrize("odd", [None, 7, b"\xff", [], [None, [None]]], ids=repr)
+def test_odd_replies_cost_their_own_families(odd: Any) -> None:
+    """Replies of any shape beside INFO leave INFO's families alone."""
+    fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
+    fake.replies |= {command: odd for command in fake.replies if command != INFO}
+
+    visit, samples = fake.visit()
+
+    assert visit.losses == []
+    assert samples["redis_commands_total"] == {("get",): 1}
+
+
+def test_a_sentinel() -> None:
+    """A Sentinel is asked what Sentinels know, and nothing that is an error there."""
+    fake = Fake(
+        sentinel_masters="1",
+        master0="name=mine,status=ok,address=10.0.0.1:6379,slaves=0,sentinels=1",
+    )
+    fake.replies |= {
+        ("SENTINEL", "MASTERS"): [[b"name", b"mine", b"ip", b"10.0.0.1", b"port", b"6379"]],
+        ("SENTINEL", "CKQUORUM"): b"OK",
+        ("SENTINEL", "SENTINELS"): [],
+        ("SENTINEL", "SLAVES"): [],
+    }
+
+    fake.visit()
+    _, samples = fake.visit()
+
+    assert fake.rounds == [
+        [
+            INFO,
+            ("SENTINEL", "MASTERS"),
+            ("SENTINEL", "CKQUORUM", "mine"),
+            ("SENTINEL", "SENTINELS", "mine"),
+            ("SENTINEL", "SLAVES", "mine"),
+            ("CLIENT", "LIST"),
+        ]
+    ]
+    assert samples["redis_sentinel_masters"] == {(): 1}
+    assert samples["redis_sentinel_master_ckquorum_status"] == {("mine",): 1}

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hiredis import ReplyError
+
+from bts_collectors.redis.client.command_support import RETRY
+from bts_collectors.redis.client.context import Rounds, Visit, together
+from bts_collectors.redis.keyspace.scanner import Names
+from bts_collectors.redis.streams import collector as streams
+from bts_collectors.redis.streams import groups
+from bts_collectors.redis.streams.collector import Streams
+from bts_collectors.redis.streams.state import MOST_CONSUMERS, MOST_GROUPS
+from bts_exporter import backlog
+
+Converse = Callable[..., None]
+
+NEW_YEAR = 1_767_225_600_000
+SCRIPT = ("EVAL_RO",)
+NOPERM = ReplyError("NOPERM this user has no permissions")
+
+
+def identity(age: int) -> bytes:
+    """Return the id of an entry that is `age` milliseconds old at new year."""
+    return f"{NEW_YEAR - age}-0".encode()
+
+
+def stream(*, first: bytes | None = None, last: bytes | None = None, length: int = 0) -> list[Any]:
+    """Return a stream as the script finds it."""
+    return [length, 1, 2, 3, last or b"0-0", b"0-0", 9, first, last]
+
+
+def group(  # each has a name
+    last_delivered: bytes,
+    *,
+    consumers: int = 0,
+    pending: int = 0,
+    lag: int | None = None,
+    stale: int | None = None,
+    idle: int | None = None,
+) -> list[Any]:
+    """Return a group as the script finds it."""
+    return [b"g", consumers, pending, last_delivered, 4, lag, stale, idle]
+
+
+def read(streams: Streams, visit: Visit) -> Rounds:
+    """Read all streams, as a collection does."""
+    yield from together(streams.read(visit))
+    streams.emit_refusals(visit.scrape)
+
+
+def values(visit: Visit) -> dict[str, float]:
+    """Return the samples of the one stream and group, by metric."""
+    assert all(len(samples) == 1 for samples in visit.scrape.samples.values())
+    return {
+        metric.name: value
+        for metric, samples in visit.scrape.samples.items()
+        for value in samples.values()
+    }
+
+
+def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None:
+    """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
+    visit.counters_set = (0, 0)
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    standing = group(identity(5000), consumers=1, pending=2, lag=5)
+    converse(
+        read(Streams(Names(["s"]), clock=lambda: 0), visit),
+        ([SCRIPT], [[[state, [standing]]]]),
+        (
+            [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
+            [
+                [[5, identity(4000), 5]],
+                [[identity(7000), b"c", 1, 3]],
+                [[b"name", b"c", b"pending", 2, b"idle", 2500, b"inactive", 2500]],
+            ],
+        ),
+    )
+
+    assert values(visit) == {
+        "redis_stream_exists": 1,
+        "redis_stream_length": 9,
+        "redis_stream_groups": 1,
+        "redis_stream_radix_tree_keys": 2,
+        "redis_stream_radix_tree_nodes": 3,
+        "redis_stream_entries_added_total": 9,
+        "redis_stream_last_generated_id": NEW_YEAR - 1000,
+        "redis_stream_max_deleted_entry_id": 0,
+        "redis_stream_first_entry_id": NEW_YEAR - 9000,
+        "redis_stream_last_entry_id": NEW_YEAR - 1000,
+        "redis_stream_last_entry_age_seconds": 1,
+        "redis_stream_group_consumers": 1,
+        "redis_stream_group_messages_pending": 2,
+        "redis_stream_group_last_delivered_id": NEW_YEAR - 5000,
+        "redis_stream_group_entries_read": 4,
+        "redis_stream_group_entries_lost": 0,
+        "redis_stream_group_lag": 5,
+        "redis_stream_group_lag_exact": 1,
+        "redis_stream_group_lag_seconds": 4,
+        "redis_stream_group_oldest_pending_age_seconds": 7,
+        "redis_stream_group_oldest_pending_deliveries": 3,
+        "redis_stream_group_consumers_stale": 0,
+        "redis_stream_group_consumer_max_idle_seconds": 2.5,
+        "redis_exporter_command_supported": 1,
+        "messaging_published_messages_total": 9,
+        "messaging_consumed_messages_total": 4,
+        "messaging_backlog_messages": 5,
+        "messaging_in_flight_messages": 2,
+        "messaging_consumers": 1,
+        "messaging_lag_seconds": 4,
+        "messaging_lag_method_info": 1,
+    }
+
+
+def test_consumers_that_the_script_looked_at(visit: Visit, converse: Converse) -> None:
+    """What the script found of a group's consumers is not asked for again."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    standing = group(identity(1000), consumers=3, pending=2, stale=1, idle=400_000)
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, [standing]]]]),
+        ([("XPENDING", b"s", b"g", "-", "+", 1)], [[[identity(7000), b"c", 1, 3]]]),
+    )
+
+    assert values(visit)["redis_stream_group_consumers_stale"] == 1
+    assert values(visit)["redis_stream_group_consumer_max_idle_seconds"] == 400
+
+
+@pytest.mark.parametrize(("each", "room"), [(False, MOST_CONSUMERS), (True, -1)])
+def test_whose_consumers_the_script_looks_at(visit: Visit, *, each: bool, room: int) -> None:
+    """The script looks at some consumers, and at none where each is asked for: it tells no names."""
+    part, _ = Streams(Names(["s"]), stale_after=12.5, each_consumer=each).read(visit)
+
+    [(_, _, *arguments)] = next(part)
+
+    assert arguments == [1, b"s", "12500", room, MOST_GROUPS]
+
+
+def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
+    """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[state, [group(identity(1000))]]]]))
+
+    found = values(visit)
+    assert found["redis_stream_group_lag"] == 0
+    assert found["redis_stream_group_lag_seconds"] == 0
+    assert found["redis_stream_group_oldest_pending_age_seconds"] == 0
+    assert found["redis_stream_group_oldest_pending_deliveries"] == 0
+    assert found["redis_stream_group_consumers_stale"] == 0
+
+
+def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse) -> None:
+    """Scripts of ten streams, twenty of them a round: nothing grows with the number of streams.
+
+    Two parts share the windows: what the one has taken is not left to the other.
+    """
+    names = [f"s{number}" for number in range(streams.WINDOW + 1)]
+    scripts = streams.WINDOW // streams.BATCH
+    part, other = Streams(Names(names)).read(visit)
+    converse(
+        part,
+        ([SCRIPT] * scripts, [[[stream(), []]] * streams.BATCH] * scripts),
+        ([SCRIPT], [[[stream(), []]]]),
+    )
+
+    assert list(other) == []
+    assert len(visit.scrape.samples[streams.LENGTH]) == len(names)
+
+
+def test_a_stream_that_is_not_there(visit: Visit, converse: Converse) -> None:
+    """A name without a key is no failure and has no length; that it is missing is told."""
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[b"none"]]))
+
+    assert visit.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
+    assert streams.LENGTH not in visit.scrape.samples
+    assert visit.losses == []
+
+
+def test_a_key_of_another_type_is_reported_and_the_rest_served(
+    visit: Visit, converse: Converse
+) -> None:
+    """A list under a stream's name is a loss that names it; other streams are served."""
+    converse(read(Streams(Names(["l", "s"])), visit), ([SCRIPT], [[b"list", [stream(), []]]]))
+
+    assert [str(loss) for loss in visit.losses] == [
+        "Redis at redis://example.net:6379 has a list named 'l', which `streams` asks for"
+    ]
+    assert visit.losses[0].reason == "protocol"
+    assert visit.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
+    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
+
+
+def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
+    """Groups that may not be read leave the stream's own numbers."""
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[stream(), NOPERM]]]))
+
+    assert [loss.reason for loss in visit.losses] == ["noperm"]
+    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
+
+
+def test_a_stream_that_may_not_be_read(visit: Visit, converse: Converse) -> None:
+    """A refusal inside the script is a loss."""
+    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[NOPERM, NOPERM]]]))
+
+    assert [loss.reason for loss in visit.losses] == ["noperm"]
+
+
+ASKING = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
+
+
+def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> None:
+    """A refused script is replaced by plain commands, and tried again only after a while."""
+    now = 0.0
+    reader = Streams(Names(["s"]), clock=lambda: now)
+    told = [
+        b"length", 9, b"groups", 1, b"radix-tree-keys", 2, b"radix-tree-nodes", 3, b"entries-added", 9,
+        b"last-generated-id", identity(1000), b"max-deleted-entry-id", b"0-0",
+        b"first-entry", [identity(9000), [b"k", b"v"]], b"last-entry", [identity(1000), []],
+    ]  # fmt: skip
+    its_group = [
+        b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(5000),
+        b"entries-read", 4, b"lag", 5,
+    ]  # fmt: skip
+    plain = (ASKING, [b"stream", told, [its_group]])
+    place = identity(5000).decode().removesuffix("-0") + "-1"
+    head = (
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1)],
+        [[[identity(4000), [b"k", b"v"]]]],
+    )
+    page = (
+        [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1001)],
+        [[[identity(age), [b"k", b"v"]] for age in (4000, 3000, 2500, 2000, 1000)]],
+    )
+
+    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head, page)
+
+    assert values(visit)["redis_stream_group_lag"] == 5
+    assert values(visit)["messaging_lag_seconds"] == 4
+    assert values(visit)["redis_exporter_command_supported"] == 0
+    assert visit.losses == []
+    visit.scrape.samples.clear()
+    converse(read(reader, visit), plain)
+    assert values(visit)["redis_stream_group_lag"] == 5  # nothing has happened since
+    now = RETRY
+    visit.scrape.samples.clear()
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
+    assert values(visit)["redis_exporter_command_supported"] == 1
+
+
+def test_streams_that_a_script_may_not_read(visit: Visit, converse: Converse) -> None:
+    """One forbidden key makes its batch plain for a while, and scripts go on for all others."""
+    now = 0.0
+    reader = Streams(Names(["s"]), clock=lambda: now)
+    forbidden = ReplyError("NOPERM No permissions to access a key")
+    plain = (ASKING, [forbidden, forbidden, forbidden])
+
+    converse(read(reader, visit), ([SCRIPT], [forbidden]), plain)
+    assert [loss.reason for loss in visit.losses] == ["noperm"]
+    converse(read(reader, visit), plain)
+    now = RETRY
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
+
+
+def test_a_busy_server_is_asked_by_script_again(visit: Visit, converse: Converse) -> None:
+    """Somebody else's script that blocks the server is a loss, and no reason to do without scripts."""
+    reader = Streams(Names(["s"]))
+    busy = ReplyError("BUSY Redis is busy running a script.")
+
+    converse(read(reader, visit), ([SCRIPT], [busy]))
+    assert [loss.reason for loss in visit.losses] == ["loading"]
+    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
+
+
+def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Converse) -> None:
+    """Bytes that are no text are shown, not lost and not a failure."""
+    names = Names(["*"], "stream")
+    names.add([b"caf\xe9"])
+
+    converse(read(Streams(names), visit), ([SCRIPT], [[[stream(), []]]]))
+
+    assert visit.scrape.samples[backlog.PUBLISHED] == {("redis", "caf\\xe9", ""): 9}
+
+
+def test_a_discovered_stream_that_is_gone_is_forgotten(visit: Visit, converse: Converse) -> None:
+    """A name that a pattern matched is not asked for again once its key is gone."""
+    names = Names(["*"], "stream")
+    names.add([b"s"])
+    converse(read(Streams(names), visit), ([SCRIPT], [[b"none"]]))
+
+    assert names.all() == []
+    assert streams.EXISTS not in visit.scrape.samples
+
+
+def test_what_is_gone_at_the_second_look_is_no_failure(visit: Visit, converse: Converse) -> None:
+    """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
+    gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, [group(identity(1000), consumers=1, pending=1)]]]]),
+        (
+            [("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
+            [gone, gone],
+        ),
+    )
+
+    assert visit.losses == []
+
+
+def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Converse) -> None:
+    """The next collection uses the same label values, and nothing is kept of what is gone."""
+    reader = Streams(Names(["s"]))
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    there = ([SCRIPT], [[[state, [group(identity(1000))]]]])
+
+    converse(read(reader, visit), there)
+    (before,) = visit.scrape.samples[groups.LAG]
+    visit.scrape.samples.clear()
+    converse(read(reader, visit), there)
+    (after,) = visit.scrape.samples[groups.LAG]
+    assert before is after
+
+    converse(read(reader, visit), ([SCRIPT], [[[state, []]]]))
+    assert reader._labels[b"s"].groups == {}
+    converse(read(reader, visit), ([SCRIPT], [[b"none"]]))
+    assert reader._labels == {}
+
+
+def test_an_odd_stream_is_lost_alone(visit: Visit, converse: Converse) -> None:
+    """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
+    odd = [None, *stream()[1:]]
+    whole = stream(first=identity(9000), last=identity(1000), length=9)
+    odd_group = group(identity(1000))
+    odd_group[2] = None
+    named = [b"h", *group(identity(1000))[1:]]
+    converse(
+        read(Streams(Names(["odd", "s"])), visit),
+        ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
+    )
+
+    assert [loss.reason for loss in visit.losses] == ["protocol", "protocol"]
+    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
+    assert visit.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
+
+
+def test_a_stream_that_could_not_be_read_is_not_new(visit: Visit, converse: Converse) -> None:
+    """What is known of a group stays while its stream is refused, so that its counters go on."""
+    reader = Streams(Names(["s"]))
+    visit.counters_set = (0, 0)
+    state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]
+    at_the_end = [b"g", 0, 0, identity(1000), 10, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[state, [at_the_end]]]]))
+    visit.scrape.samples.clear()
+    busy = ReplyError("BUSY Redis is busy running a script.")
+    converse(read(reader, visit), ([SCRIPT], [busy]))
+    assert groups.LAG not in visit.scrape.samples
+    visit.scrape.samples.clear()
+
+    trimmed = [5, 1, 2, 3, identity(500), b"0-0", 11, identity(5000), identity(500)]
+    further = [b"g", 0, 0, identity(500), 11, 0, None, None]
+    converse(read(reader, visit), ([SCRIPT], [[[trimmed, [further]]]]))
+
+    assert values(visit)["messaging_consumed_messages_total"] == 11
+    assert values(visit)["redis_stream_group_entries_lost"] == 0
+
+
+def test_a_stream_with_more_groups_than_a_script_looks_at(visit: Visit, converse: Converse) -> None:
+    """The script says how many there are, and the server itself hands them over in a round of their own."""
+    told = [
+        b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
+        b"entries-read", 9, b"lag", 0,
+    ]  # fmt: skip
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
+    converse(
+        read(Streams(Names(["s"])), visit),
+        ([SCRIPT], [[[state, 1000]]]),
+        asked,
+    )
+
+    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}
+
+
+def test_streams_with_too_many_groups_together_are_read_by_several_scripts(
+    visit: Visit, converse: Converse
+) -> None:
+    """No script looks at more groups than it may, as far as their number is known."""
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+    some = [[b"%d" % number, *group(identity(1000))[1:]] for number in range(150)]
+    reader = Streams(Names(["s", "t"]))
+    converse(
+        read(reader, visit),
+        ([SCRIPT], [[[state, some], [state, 150]]]),
+        ([SCRIPT], [[[state, some]]]),
+    )
+    assert len(visit.scrape.samples[groups.LAG]) == 300
+    visit.scrape.samples.clear()
+
+    converse(read(reader, visit), ([SCRIPT] * 2, [[[state, some]], [[state, some]]]))
+    assert len(visit.scrape.samples[groups.LAG]) == 300
