@@ -35,7 +35,8 @@ setup(
         "msgspec>=0.19",
         "paho-mqtt>=2.1,<3",
         "pika>=1.3,<2",
-        'psutil>=5.9; sys_platform != "linux"',
+        "prometheus-client>=0.22",
+        "psutil>=5.9",
         "pyyaml>=6",
         "urllib3>=2",
     ],
@@ -43,9 +44,8 @@ setup(
         "test": [
             "hypothesis>=6",
             "jeepney>=0.8",
-            "prometheus-client>=0.22",
-            "psutil>=5.9",
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "redis>=6",
             # Queues as the libraries themselves keep them.
             "dramatiq>=2",

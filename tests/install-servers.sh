@@ -8,7 +8,7 @@ set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 packages=(mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
-  rabbitmq-server redis-server)
+  prometheus-pushgateway rabbitmq-server redis-server)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.

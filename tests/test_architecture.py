@@ -23,6 +23,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands",),
+    ("client",),
     ("service",),
     ("routes",),
     ("statuspage",),

@@ -104,6 +104,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
+    "push": lambda options, a: commands.push(options, a.url, a.job),
     "collectors": lambda options, _: commands.collectors(options),
     "metrics": lambda options, a: commands.metrics(options, a.format),
 }
@@ -128,6 +129,9 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     once = _command(commands_, "once", "collect once and print the metrics")
     once.add_argument("--collect", action="append", default=[], metavar="NAME")
     once.add_argument("--exclude", action="append", default=[], metavar="NAME")
+    push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
+    push.add_argument("--url", required=True, help="address of the Pushgateway")
+    push.add_argument("--job", required=True, help="value of the label job")
     _command(commands_, "collectors", "list the collector types, where from, and what is broken")
     metrics = _command(commands_, "metrics", "list every metric that can be served")
     metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")

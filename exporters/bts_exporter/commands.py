@@ -96,6 +96,16 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
     return int(any(runner.outcome and not runner.outcome.success for runner in runners))
 
 
+def push(options: Options, url: str, job: str) -> int:
+    """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
+    from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
+
+    failures = client.push(url, job, options.config_file)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return int(bool(failures))
+
+
 def collectors(options: Options) -> int:
     """Print the collector types, where they come from, and what is wrong with them."""
     registry = _registry(options)

@@ -68,6 +68,10 @@ class ServeError(ExporterError):
     """Raised when the exporter cannot listen where it was told to."""
 
 
+class PushError(ExporterError):
+    """Raised when a Pushgateway does not take the metrics."""
+
+
 class SelectionError(ExporterError):
     """Raised when a request asks for collectors or targets that are not configured."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterable
+from importlib import import_module
 
 import bts_exporter
 from bts_exporter.errors import REASONS
@@ -102,7 +104,10 @@ def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
 
 
 class ProcessMetrics:
-    """This process as the client libraries of Prometheus describe one, from /proc/self."""
+    """This process as the client libraries of Prometheus describe one.
+
+    From /proc/self, on systems other than Linux by psutil.
+    """
 
     cpu = counter(
         "process_cpu_seconds_total", "Total user and system CPU time spent in seconds (times)."
@@ -132,13 +137,25 @@ class ProcessMetrics:
         try:
             fields = _own_stat()
             fds = _open_fds()
-        except OSError:  # not Linux, or no file descriptor left to look with
+        except OSError:  # another system, or no file descriptor left to look with
+            if sys.platform != "linux":
+                self._emit_by_psutil(scrape)
             return
         scrape.emit(self.virtual, int(fields[20]))
         scrape.emit(self.resident, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
         scrape.emit(self.open_fds, fds)
         scrape.emit(self.threads, int(fields[17]))
         self._emit_limit(scrape)
+
+    def _emit_by_psutil(self, scrape: Scrape) -> None:
+        process = import_module("psutil").Process()
+        memory = process.memory_info()
+        scrape.emit(self.resident, memory.rss)
+        scrape.emit(self.virtual, memory.vms)
+        scrape.emit(self.threads, process.num_threads())
+        if hasattr(process, "num_fds"):  # not on Windows
+            scrape.emit(self.open_fds, process.num_fds())
+            self._emit_limit(scrape)
 
     def _emit_limit(self, scrape: Scrape) -> None:
         import resource  # noqa: PLC0415  # not on every platform

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -240,8 +241,26 @@ def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch)
     assert process()["process_max_fds"] == {(): math.inf}
 
 
-def test_process_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without /proc, or a descriptor left to read it, there is what needs none."""
+def test_process_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc, psutil gives the same metrics."""
+    importlib.import_module("psutil")  # which asks for the platform as it is imported
+    usual = process()
+
+    def no_proc() -> list[bytes]:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/self/stat")
+
+    monkeypatch.setattr(selfmetrics, "_own_stat", no_proc)
+    monkeypatch.setattr(selfmetrics.sys, "platform", "darwin")
+    found = process()
+
+    assert found.keys() == usual.keys()
+    assert found["process_max_fds"] == usual["process_max_fds"]
+    assert found["process_resident_memory_bytes"][()] > 5_000_000
+    assert found["process_threads"][()] >= 1
+
+
+def test_process_without_a_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor left to read /proc, there is what needs none."""
 
     def stat(_: object) -> os.stat_result:
         raise OSError(24, "Too many open files")
