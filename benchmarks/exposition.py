@@ -17,9 +17,9 @@ from prometheus_client.core import Metric as TheirMetric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from bts_exporter import Metric, Scrape, counter, gauge
-from bts_exporter.exposition import Source, render
-from bts_exporter.formats import Format
-from bts_exporter.frames import Frames
+from bts_exporter.exposition.formats import Format
+from bts_exporter.exposition.page import Source, render
+from bts_exporter.exposition.templates import Frames
 from measuring import Bench, ratios, spread
 from report import Bar, Row, Section, Table
 

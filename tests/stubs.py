@@ -15,9 +15,9 @@ import pytest
 
 import bts_exporter
 from bts_exporter import Collector, CollectorConfig, Scrape, gauge
-from bts_exporter.config import Common
-from bts_exporter.runner import Runner, Snapshot
-from bts_exporter.scrape import CollectorSet
+from bts_exporter.collection.collector_set import CollectorSet
+from bts_exporter.collection.runner import Runner, Snapshot
+from bts_exporter.settings.loader import Common
 
 Behaviour = Callable[[Scrape], None]
 

@@ -25,59 +25,66 @@ LAYERS = (
     ("commands",),
     ("client",),
     ("service",),
-    ("routes",),
-    ("statuspage",),
-    ("assembly", "exporter"),
-    ("scrape", "selfmetrics"),
-    ("background",),
-    ("metricfilters", "registry", "runner"),
-    ("config", "bts_exporter"),
-    ("adapter", "backlog", "exposition", "schema", "server", "testing"),
-    ("frames", "misplaced"),
-    ("formats",),
-    ("origin", "outcome", "refusals"),
+    ("web.routes",),
+    ("web.status_page",),
+    ("collection.builder", "page_service"),
+    ("collection.collector_set", "self_metrics"),
+    ("collection.background",),
+    ("settings.metric_filters", "collection.registry", "collection.runner"),
+    ("settings.loader", "bts_exporter"),
+    (
+        "collection.prometheus_client_adapter",
+        "backlog",
+        "exposition.page",
+        "settings.schema",
+        "web.server",
+        "testing",
+    ),
+    ("exposition.templates", "settings.misplaced_keys"),
+    ("exposition.formats",),
+    ("web.origin", "collection.outcome", "web.refusals"),
     (
         "connection_errors",
-        "descriptors",
-        "exchange",
-        "listening",
+        "web.descriptors",
+        "web.protocol",
+        "web.listener",
         "plugin",
-        "pluginfile",
-        "tlsconfig",
-        "yamlfile",
+        "collection.plugin_file",
+        "settings.tls",
+        "settings.yaml_document",
     ),
-    ("literals", "scrapestate"),
-    ("yamlerrors",),
-    ("connections", "logs"),
+    ("settings.literals", "scrape_state"),
+    ("settings.yaml_errors",),
+    ("web.connections", "logs"),
     (
-        "accept",
+        "web.accept",
         "address_watch",
         "errors",
         "immutable",
-        "incoming",
-        "lanes",
-        "linewriter",
+        "web.incoming",
+        "collection.worker",
+        "line_writer",
         "matches",
-        "ownership",
+        "settings.ownership",
         "printable",
-        "systemd",
-        "values",
+        "sd_notify",
+        "settings.value_types",
     ),
 )
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
-    "runner": "collect, start and stop of a collector",
+    "collection.runner": "collect, start and stop of a collector",
     "commands": "what a collector says its patterns matched",
-    "registry": "the import of a plug-in",
-    "assembly": "the constructor of a collector",
-    "schema": "a plug-in's own checks of its settings",
+    "collection.registry": "the import of a plug-in",
+    "collection.builder": "the constructor of a collector",
+    "settings.schema": "a plug-in's own checks of its settings",
     "errors": "the text of a plug-in's own error",
-    "exporter": "passed on to every scrape that waits for the same page",
-    "linewriter": "the text of what is logged, which may be a plug-in's object",
-    "exchange": "a defect of ours becomes status 500",
-    "server": "a defect of ours ends one connection",
-    "lanes": "the thread that collections run in outlives what they raise",
+    "page_service": "passed on to every scrape that waits for the same page",
+    "line_writer": "the text of what is logged, which may be a plug-in's object",
+    "web.protocol": "a defect of ours becomes status 500",
+    "web.server": "a defect of ours ends one connection",
+    "collection.worker": "the thread that collections run in outlives what they raise",
     "service": "a reload runs plug-ins' code, and none may end the process",
 }
 
@@ -114,17 +121,32 @@ def imports(path: Path) -> Iterator[tuple[str, Sequence[str]]]:
             yield node.module or "", [alias.name for alias in node.names]
 
 
+def is_module_of_engine(path_to: Sequence[str]) -> bool:
+    """Return whether these names below bts_exporter lead to a module."""
+    return ENGINE.joinpath(*path_to).with_suffix(".py").is_file()
+
+
+def is_package(path: Path) -> bool:
+    """Return whether a file only says what its folder is for."""
+    return path.name == "__init__.py" and path.parent not in {ENGINE, COLLECTORS}
+
+
+def module_of_engine(path: Path) -> str:
+    """Return a module of the engine as the table names it, such as `web.server`."""
+    if path == ENGINE / "__init__.py":
+        return "bts_exporter"
+    return ".".join(path.relative_to(ENGINE).with_suffix("").parts)
+
+
 def engine_imports(path: Path) -> set[str]:
     """Return the modules of the engine that one of them imports."""
     found: set[str] = set()
     for module, names in imports(path):
-        if module == "bts_exporter":
-            # What is no module is the package's own.
-            found |= {
-                n if (ENGINE / f"{n}.py").exists() else "bts_exporter" for n in names or [module]
-            }
-        elif module.startswith("bts_exporter."):
-            found.add(module.split(".")[1])
+        if module.partition(".")[0] == "bts_exporter":
+            below = module.split(".")[1:]
+            for name in names or [""]:
+                path_to = [*below, name] if is_module_of_engine([*below, name]) else below
+                found.add(".".join(path_to) or "bts_exporter")
     return found
 
 
@@ -158,7 +180,7 @@ def broad_handlers(path: Path) -> list[int]:
 def test_every_module_has_its_layer() -> None:
     """A new module gets its place in the table, and one that is gone leaves it."""
     table = [module for layer in LAYERS for module in layer]
-    modules = {"bts_exporter" if p.stem == "__init__" else p.stem for p in sources(ENGINE)}
+    modules = {module_of_engine(path) for path in sources(ENGINE) if not is_package(path)}
 
     assert sorted(table) == sorted(modules)
 
@@ -169,11 +191,20 @@ def test_imports_of_the_engine_go_down(layer: int) -> None:
     below = {module for lower in LAYERS[layer + 1 :] for module in lower}
     wrong = {}
     for module in LAYERS[layer]:
-        path = ENGINE / ("__init__.py" if module == "bts_exporter" else f"{module}.py")
+        path_to = ["__init__"] if module == "bts_exporter" else module.split(".")
+        path = ENGINE.joinpath(*path_to).with_suffix(".py")
         if found := engine_imports(path) - below:
             wrong[module] = sorted(found)
 
     assert wrong == {}
+
+
+def test_folders_of_the_engine_hold_nothing_themselves() -> None:
+    """The __init__.py of a folder has a docstring that says what is in it, and no code."""
+    packages = [path for path in sources(ENGINE) if is_package(path)]
+
+    assert [named(path) for path in packages if len(tree(path).body) != 1] == []
+    assert len(packages) == 4
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:
@@ -243,7 +274,7 @@ def test_collectors_catch_no_error_that_they_do_not_know() -> None:
 
 def test_engine_catches_every_error_only_where_it_must() -> None:
     """The places where any error is caught are few, and each has its reason in the table."""
-    assert {path.stem for path in sources(ENGINE) if broad_handlers(path)} == set(CATCH_ALL)
+    assert {module_of_engine(p) for p in sources(ENGINE) if broad_handlers(p)} == set(CATCH_ALL)
 
 
 # Sizes and names

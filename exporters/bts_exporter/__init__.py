@@ -19,8 +19,8 @@ from bts_exporter.plugin import (
     summary,
     untyped,
 )
-from bts_exporter.tlsconfig import TLSConfig
-from bts_exporter.values import Duration, Secret, Url
+from bts_exporter.settings.tls import TLSConfig
+from bts_exporter.settings.value_types import Duration, Secret, Url
 
 __version__ = "0.1.0"
 

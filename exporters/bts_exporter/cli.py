@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import NoReturn
 
 import bts_exporter
-from bts_exporter import commands, logs, systemd
+from bts_exporter import commands, logs, sd_notify
 from bts_exporter.errors import ConfigError, ExporterError
 from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
@@ -91,7 +91,7 @@ def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
 
 
 def _serve(options: Options, _: argparse.Namespace) -> int:
-    Service(options).run(systemd.sockets())
+    Service(options).run(sd_notify.sockets())
     # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
     last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (0,))
     last_resort.daemon = True

@@ -13,10 +13,10 @@ from typing import Self
 import prometheus_client
 from prometheus_client.registry import Collector as ClientCollector
 
+from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import PushError
 from bts_exporter.plugin import Key, Kind, Metric, Scrape
-from bts_exporter.runner import Snapshot
-from bts_exporter.selfmetrics import CollectorMetrics
+from bts_exporter.self_metrics import CollectorMetrics
 from bts_exporter.service import Options, Service
 
 _TYPES = {Kind.UNTYPED: "unknown"}

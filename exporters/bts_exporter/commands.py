@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from bts_exporter.assembly import Assembly
-from bts_exporter.config import Settings, find, load, plugins_folder
+from bts_exporter.collection.builder import Assembly
+from bts_exporter.collection.registry import Registry
+from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
-from bts_exporter.formats import Format
+from bts_exporter.exposition.formats import Format
 from bts_exporter.plugin import Command, Metric, Template
 from bts_exporter.printable import printable
-from bts_exporter.registry import Registry
-from bts_exporter.runner import Snapshot
-from bts_exporter.selfmetrics import DECLARED
+from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
+from bts_exporter.settings.loader import Settings, find, load, plugins_folder
 
 
 @dataclass(frozen=True)

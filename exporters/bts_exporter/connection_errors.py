@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 from bts_exporter.errors import TargetError
-from bts_exporter.values import Url
+from bts_exporter.settings.value_types import Url
 
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 #: What OpenSSL says of a peer that answers a TLS handshake with something else, in several versions.

@@ -9,7 +9,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Literal
 
-from bts_exporter.linewriter import LineWriter
+from bts_exporter.line_writer import LineWriter
 
 log = logging.getLogger("bts_exporter.logs")
 

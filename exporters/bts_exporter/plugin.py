@@ -15,7 +15,7 @@ import msgspec
 from bts_exporter.errors import REASONS, DeadlineExceeded, Reason
 from bts_exporter.immutable import Immutable, make
 from bts_exporter.matches import Match
-from bts_exporter.scrapestate import ScrapeState
+from bts_exporter.scrape_state import ScrapeState
 
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")

@@ -16,15 +16,15 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TypeVar
 
-from bts_exporter import systemd
-from bts_exporter.assembly import Assembly
-from bts_exporter.config import Settings, find, load
+from bts_exporter import sd_notify
+from bts_exporter.collection.builder import Assembly
+from bts_exporter.collection.registry import Registry
+from bts_exporter.collection.worker import Lane
 from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
-from bts_exporter.exporter import Exporter
-from bts_exporter.lanes import Lane
-from bts_exporter.registry import Registry
-from bts_exporter.routes import Routes
-from bts_exporter.server import Server, listen
+from bts_exporter.page_service import Exporter
+from bts_exporter.settings.loader import Settings, find, load
+from bts_exporter.web.routes import Routes
+from bts_exporter.web.server import Server, listen
 
 log = logging.getLogger("bts_exporter.service")
 
@@ -72,7 +72,7 @@ class _Watchdog:
 
     def __init__(self, stalled: Callable[[], str]) -> None:
         self._stalled = stalled
-        self._interval = systemd.watchdog_seconds()
+        self._interval = sd_notify.watchdog_seconds()
         self._due = 0.0
         self._problem = ""
 
@@ -92,7 +92,7 @@ class _Watchdog:
         self._problem = problem
         if problem:
             return _PULSE
-        systemd.notify("WATCHDOG=1")
+        sd_notify.notify("WATCHDOG=1")
         self._due = time.monotonic() + self._interval / 2
         return self._interval / 2
 
@@ -124,7 +124,7 @@ class Service:
 
     def reload(self) -> None:
         """Put the settings as they are now in force; ConfigError, with nothing changed, on any error."""
-        systemd.reloading()
+        sd_notify.reloading()
         try:
             settings, assembly = self._assemble_anew()
         except ConfigError as error:
@@ -137,7 +137,7 @@ class Service:
             self._put_in_force(assembly, settings.scrape_timeout)
             log.info("settings reloaded", extra={"file": settings.file})
         finally:
-            systemd.notify("READY=1")
+            sd_notify.notify("READY=1")
 
     def run(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve until a signal says stop; ConfigError or ServeError when it cannot begin."""
@@ -154,11 +154,11 @@ class Service:
         for listener in listeners:
             log.info("listening", extra={"address": _address(listener)})
         self._ready = True
-        systemd.notify("READY=1")
+        sd_notify.notify("READY=1")
         self._collect_once()
         self._loop(server)
         self._ready = False
-        systemd.notify("STOPPING=1")
+        sd_notify.notify("STOPPING=1")
         server.stop(_GRACE)
         self.stop_collectors()
         log.info("stopped")

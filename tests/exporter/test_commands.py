@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bts_exporter import commands
 from bts_exporter.errors import ConfigError, SelectionError
-from bts_exporter.selfmetrics import DECLARED
+from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options
 from stubs import SPOOLDIR, drop_in
 

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from bts_exporter.connection_errors import Product, connection_error
-from bts_exporter.values import Url
+from bts_exporter.settings.value_types import Url
 
 BROKER = Product("Broker", if_refused="is it running?", if_closed="is 1883 the right port?")
 

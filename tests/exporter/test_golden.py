@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bts_exporter import Kind, Scrape, Template, counter, gauge, histogram, summary, untyped
-from bts_exporter.exposition import Source, render
-from bts_exporter.formats import Format
-from bts_exporter.frames import Frames
+from bts_exporter.exposition.formats import Format
+from bts_exporter.exposition.page import Source, render
+from bts_exporter.exposition.templates import Frames
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bts_exporter.exporter import Exporter
-from bts_exporter.formats import Format
+from bts_exporter.exposition.formats import Format
+from bts_exporter.page_service import Exporter
 from servers import wait_until
 from servers.exporter import StartExporter
 from stubs import Hang, LocalStub, Stub, collectors, drop_in
@@ -21,7 +21,7 @@ from stubs import Hang, LocalStub, Stub, collectors, drop_in
 DEADLOCK = """\
 import gc
 from pathlib import Path
-from bts_exporter import Collector, CollectorConfig, exporter, gauge
+from bts_exporter import Collector, CollectorConfig, gauge, page_service
 
 class Deadlock(Collector):
     class Config(CollectorConfig):
@@ -29,12 +29,12 @@ class Deadlock(Collector):
     value = gauge("deadlock_value", "A value.")
     done = False
     def collect(self, scrape):
-        exporter._OVERDUE = 0.2
+        page_service._OVERDUE = 0.2
         scrape.emit(self.value, 1)
         if Path(self.config.flag).exists() and not self.done:
             self.done = True
             for found in gc.get_objects():
-                if isinstance(found, exporter.Exporter):
+                if isinstance(found, page_service.Exporter):
                     found._rendering.acquire()
 """
 #: Hangs in the thread that it shares with others, for as long as a file is there.

@@ -11,11 +11,11 @@ from collections import Counter
 import pytest
 
 from bts_exporter import Scrape
-from bts_exporter.background import BackgroundRunner
-from bts_exporter.config import Common
-from bts_exporter.outcome import Outcome
-from bts_exporter.runner import Run, Runner
-from bts_exporter.scrape import CollectorSet
+from bts_exporter.collection.background import BackgroundRunner
+from bts_exporter.collection.collector_set import CollectorSet
+from bts_exporter.collection.outcome import Outcome
+from bts_exporter.collection.runner import Run, Runner
+from bts_exporter.settings.loader import Common
 from servers import wait_until
 from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of
 
@@ -35,9 +35,9 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_again(*_: object) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("bts_exporter.lanes.log.error", raise_again)
+    monkeypatch.setattr("bts_exporter.collection.worker.log.error", raise_again)
     # What a collector raises is caught before; this is what an interruption elsewhere looks like.
-    monkeypatch.setattr("bts_exporter.runner.Run._conclude", raise_again)
+    monkeypatch.setattr("bts_exporter.collection.runner.Run._conclude", raise_again)
 
 
 @pytest.mark.parametrize("stub", [Stub, LocalStub])
@@ -167,7 +167,7 @@ class Counted(Run):
 
 def test_every_collection_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scrapes with all kinds of patience, hangs and interruptions: no collector stays behind."""
-    monkeypatch.setattr("bts_exporter.runner.Run", Counted)
+    monkeypatch.setattr("bts_exporter.collection.runner.Run", Counted)
     Counted.ends, Counted.kept = Counter(), []
     dice = random.Random(1)
     idents: set[int] = set()

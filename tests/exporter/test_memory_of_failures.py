@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bts_exporter import NothingToRead, Scrape
-from bts_exporter.background import BackgroundRunner
-from bts_exporter.config import Common
+from bts_exporter.collection.background import BackgroundRunner
 from bts_exporter.errors import forget_frames
-from bts_exporter.exporter import Exporter
-from bts_exporter.formats import Format
+from bts_exporter.exposition.formats import Format
+from bts_exporter.page_service import Exporter
+from bts_exporter.settings.loader import Common
 from servers import wait_until
 from servers.exporter import Exporter as Process
 from servers.exporter import StartExporter
@@ -186,7 +186,7 @@ def test_page_that_fails_is_kept_by_no_future(monkeypatch: pytest.MonkeyPatch) -
         held.append(weakref.ref(thing))
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bts_exporter.exporter.parts_of", broken)
+    monkeypatch.setattr("bts_exporter.page_service.parts_of", broken)
     gc.disable()
     try:
         with collectors(("one", Stub())) as (together, runners):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bts_exporter.runner import Run, Snapshot
+from bts_exporter.collection.runner import Run, Snapshot
 from servers import wait_until
 from stubs import Hang, LocalStub, Stub, collectors, runner_of
 
@@ -48,7 +48,7 @@ def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Others that had no time to wait for it go on in another thread, and it comes back to them."""
-    monkeypatch.setattr("bts_exporter.scrape._HOLD_UP", 3600)
+    monkeypatch.setattr("bts_exporter.collection.collector_set._HOLD_UP", 3600)
     hang = Hang()
     members = [("slow", LocalStub(hang)), ("other", LocalStub())]
     with collectors(*members) as (together, runners):

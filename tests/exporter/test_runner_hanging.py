@@ -7,9 +7,9 @@ import time
 import pytest
 
 from bts_exporter import Scrape
-from bts_exporter.config import Common
+from bts_exporter.collection.runner import Run, Runner, Snapshot
 from bts_exporter.errors import DeadlineExceeded
-from bts_exporter.runner import Run, Runner, Snapshot
+from bts_exporter.settings.loader import Common
 from servers import wait_until
 from stubs import (
     SERIES,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bts_exporter import Secret
-from bts_exporter.yamlfile import Document
+from bts_exporter.settings.yaml_document import Document
 
 
 def secret_of(folder: Path, value: str) -> Secret:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bts_exporter.collection.runner import Runner
 from bts_exporter.errors import ConfigError, ServeError
-from bts_exporter.formats import Format
-from bts_exporter.runner import Runner
+from bts_exporter.exposition.formats import Format
 from bts_exporter.service import Options, Service
 from servers import free_port, wait_until
 from stubs import drop_in
@@ -256,7 +256,7 @@ def test_file_that_appears_is_not_taken_by_a_reload(
     """A reload reads the file that the start found: which one does not change in between."""
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     place.config.rename(second)
-    monkeypatch.setattr("bts_exporter.config.SEARCH", (first, second))
+    monkeypatch.setattr("bts_exporter.settings.loader.SEARCH", (first, second))
     service = Service(Options())
     service.start_collectors()
     before = runners(service)

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from bts_exporter import server as server_module
-from bts_exporter.server import Request, Response
+from bts_exporter.web import server as server_module
+from bts_exporter.web.server import Request, Response
 from servers import need, wait_until
 from servers.listener import GET, Gate, Listener, Wire, listening, quiet
 

@@ -11,8 +11,8 @@ from textwrap import indent
 import pytest
 
 from bts_collectors.mqtt.collector import Mqtt
-from bts_exporter.config import load
-from bts_exporter.registry import Registry
+from bts_exporter.collection.registry import Registry
+from bts_exporter.settings.loader import load
 from bts_exporter.testing import Samples, look
 from servers import wait_until
 from servers.exporter import StartExporter

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from bts_exporter.connections import Phase
-from bts_exporter.server import Handle, Request, Response, Server, listen
+from bts_exporter.web.connections import Phase
+from bts_exporter.web.server import Handle, Request, Response, Server, listen
 from servers import wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"

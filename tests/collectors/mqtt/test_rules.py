@@ -5,8 +5,8 @@ import pytest
 
 from bts_collectors.mqtt import COLLECTOR
 from bts_collectors.mqtt.rules import Rule
-from bts_exporter.config import load
 from bts_exporter.errors import ConfigError
+from bts_exporter.settings.loader import load
 
 #: Returns the rules that settings spell, or the problems with them.
 Read = Callable[[str], dict[str, Rule]]

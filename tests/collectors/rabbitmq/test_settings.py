@@ -8,7 +8,7 @@ import pytest
 from bts_collectors.rabbitmq import RabbitMQ
 from bts_collectors.rabbitmq.settings import CanarySettings, RabbitMQConfig
 from bts_exporter import Duration, TLSConfig, Url, gauge
-from bts_exporter.misplaced import advice
+from bts_exporter.settings.misplaced_keys import advice
 
 HTTP = Url.from_setting("http://broker:15672")
 AMQP = Url.from_setting("amqp://broker")

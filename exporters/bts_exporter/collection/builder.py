@@ -1,0 +1,155 @@
+"""Settings become a set of collectors; what did not change is taken over from the set before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from bts_exporter.collection.collector_set import CollectorSet
+from bts_exporter.collection.runner import Runner
+from bts_exporter.errors import PluginError, Problem, TargetError, text_of
+from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape, Template
+from bts_exporter.self_metrics import DECLARED
+from bts_exporter.settings.loader import Block, Common, Settings
+from bts_exporter.settings.metric_filters import denied_by_the_way, without_effect
+
+log = logging.getLogger("bts_exporter.collection.builder")
+
+
+class UnusableConfig(CollectorConfig, frozen=True):
+    """Why a collector could not be made."""
+
+    message: str
+
+
+class Unusable(Collector):
+    """Stands in for a collector that could not be made, so that everybody sees that it is missing."""
+
+    def collect(self, scrape: Scrape) -> None:  # noqa: ARG002  # the contract
+        """Fail with the reason."""
+        raise TargetError(reason="unusable", message=self.config.message)
+
+
+class Assembly:
+    """The new set, which collectors in it are new, and what could not be made."""
+
+    def __init__(self, settings: Settings, before: CollectorSet | None = None) -> None:
+        """Build everything; nothing is started or stopped, and nothing raises."""
+        self.set = CollectorSet(before)
+        self.new: list[Runner] = []
+        self.problems: list[Problem] = []
+        #: What has no effect and is most likely a mistake.
+        self.warnings: list[Problem] = list(settings.warnings)
+        self._before = list(before.runners) if before else []
+        self._declared: dict[str, tuple[str, Metric]] = {
+            metric.name: ("the exporter itself", metric) for metric in DECLARED
+        }
+        for block in settings.blocks:
+            self._add_block(block)
+        for kind, problem in settings.broken:
+            self._add_unusable(kind, Common(), problem)
+
+    def adopt(self) -> list[Runner]:
+        """Return the collectors of the set before that the new one has no use for."""
+        for warning in self.warnings:
+            log.warning("settings: %s", warning)
+        return [runner for runner in self._before if runner not in self.set.runners]
+
+    def _add_block(self, block: Block) -> None:
+        try:
+            self._check_names(block)
+            built = self._built(block)
+            self._check_filters(block, built)
+            found = [(made, self._kept(made, block)) for made in built]
+        except BaseException as error:
+            # A plug-in's own code may do anything; SystemExit among it.
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            known = isinstance(error, PluginError | ValueError)
+            message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+            self._add_unusable(block.kind, block.common, block.place._replace(message=message))
+            return
+        for collector, kept in found:
+            if kept is None:
+                self.new.append(self.set.add(collector, block.kind, block.common))
+            else:
+                self.set.runners.append(kept)
+
+    def _built(self, block: Block) -> list[Collector]:
+        """Return the block's collectors; PluginError where one could not be told from another."""
+        collectors = list(block.type.build(block.config))
+        taken = {(runner.name, runner.target) for runner in self.set.runners}
+        for collector in collectors:
+            if not isinstance(collector, Collector):
+                msg = f"type {block.kind}: build returned {type(collector).__name__}, no Collector"
+                raise PluginError(msg)
+            if not hasattr(collector, "config"):
+                msg = f"type {block.kind}: __init__ must call super().__init__(config)"
+                raise PluginError(msg)
+            _check_attributes(block.kind, collector)
+            place = (collector.name or block.kind, block.common.name)
+            if place in taken:
+                msg = f"type {block.kind}: there is a collector {place[0]} already"
+                raise PluginError(msg)
+            taken.add(place)
+        return collectors
+
+    def _add_unusable(self, kind: str, common: Common, problem: Problem) -> None:
+        self.problems.append(problem)
+        stand_in = Unusable(UnusableConfig(message=problem.message))
+        self.new.append(self.set.add(stand_in, kind, common))
+
+    def _kept(self, collector: Collector, block: Block) -> Runner | None:
+        for runner in self._before:
+            if (
+                type(runner.collector) is type(collector)
+                and (runner.kind, runner.name) == (block.kind, collector.name or block.kind)
+                and runner.common == block.common
+                and runner.collector.config == collector.config
+            ):
+                return runner
+        return None
+
+    def _check_filters(self, block: Block, built: Sequence[Collector]) -> None:
+        """Warn of filters of metrics that match nothing."""
+        if block.metrics_place is None:
+            return
+        declared = [*block.type.declared(), *block.type.declared_by(block.config)]
+        for glob, names in denied_by_the_way(block.common.metrics, declared):
+            message = f"deny: {glob!r} removes {', '.join(names)}, which alerts need"
+            self.warnings.append(block.metrics_place._replace(message=message))
+        if any(made.open_ended for made in built):
+            return
+        for key, glob in without_effect(block.common.metrics, declared):
+            effect = "lets nothing through" if key == "allow" else "removes nothing"
+            message = f"{key}: {glob!r} {effect}: {block.kind} declares no such metric (`bts-exporter metrics` lists all)"
+            self.warnings.append(block.metrics_place._replace(message=message))
+
+    def _check_names(self, block: Block) -> None:
+        """PluginError where a metric or a label of this type has a name that is taken."""
+        given = {*block.common.labels, *(["target"] if block.common.name else [])}
+        found: list[tuple[str, Metric | Template]] = [
+            *((block.kind, metric) for metric in block.type.declared()),
+            *((f"the settings of {block.kind}", m) for m in block.type.declared_by(block.config)),
+        ]
+        for owner, declared in found:
+            for label in sorted(given.intersection(declared.labels)):
+                key = "name" if label == "target" else "labels"
+                msg = f"{key}: metric {declared.name} has a label {label!r} of its own"
+                raise PluginError(msg)
+            if isinstance(declared, Metric):
+                first, metric = self._declared.setdefault(declared.name, (owner, declared))
+                if metric is not declared and first != owner:
+                    msg = f"type {block.kind}: metric {declared.name} is one of {first} already"
+                    raise PluginError(msg)
+
+
+def _check_attributes(kind: str, collector: Collector) -> None:
+    """Check the attributes that the engine reads at every scrape; PluginError for a wrong type."""
+    outcome = collector.outcome_metrics
+    if not isinstance(collector.name, str) or not isinstance(collector.local, bool):
+        msg = f"type {kind}: name must be a string and local a bool"
+        raise PluginError(msg)
+    if outcome is not None and [type(metric) for metric in outcome] != [Metric, Metric]:
+        msg = f"type {kind}: outcome_metrics must be two metrics"
+        raise PluginError(msg)

@@ -1,0 +1,1 @@
+"""Samples become pages in Prometheus' text format and OpenMetrics."""

@@ -1,0 +1,210 @@
+"""What is the same from page to page, rendered once: a collector's names and labels, with room for values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from bts_exporter.exposition.formats import Format, family_of, header, sample_names
+from bts_exporter.plugin import METRIC_NAME, Key, Kind, Metric, is_label_name, number
+
+#: A number beyond it may be an integer that floating point cannot hold.
+_LARGE = 1e300
+#: What stands for a label's value besides texts.
+_PRINTABLE = {int, float, bool, type(None)}
+#: Texts that a sample consists of: a line's end and its name, with the header in between where it is
+#: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
+_TEXTS = 3
+
+
+class Block(NamedTuple):
+    """Where a metric's samples stand in a frame."""
+
+    metric: Metric
+    begin: int
+    end: int
+
+
+class _Series(NamedTuple):
+    """Series of a metric in the order of its samples."""
+
+    keys: list[Key]
+    #: What stands between name and value of each; a compound's suffix in front.
+    tails: list[str]
+
+
+class Frame:
+    """The samples of one collector as texts, without their values."""
+
+    def __init__(self, form: Format, found: Mapping[Metric, _Series]) -> None:
+        """Render the headers for `form`."""
+        self.form = form
+        self._metrics = list(found)
+        self._keys = [series.keys for series in found.values()]
+        self._texts: list[str] = []
+        #: The metrics that have samples, by place.
+        self.blocks: list[Block] = []
+        self.size = 0
+        for metric, series in found.items():
+            if series.keys:
+                _check(metric)
+                self._append(metric, series)
+        names = [name for block in self.blocks for name in sample_names(block.metric)]
+        self.names = frozenset(names)
+        #: How many there are, with those that two metrics have.
+        self.named = len(names)
+
+    def fits(self, metrics: list[Metric], keys: list[list[Key]]) -> bool:
+        """Return whether samples with these keys are those of this frame."""
+        return metrics == self._metrics and keys == self._keys
+
+    def filled(
+        self, values: Sequence[float], begin: int, end: int, first: str | None = None
+    ) -> list[str]:
+        """Return the texts of the samples from `begin` to `end`; `values` are those of all.
+
+        `first` is what stands in place of the first one's name.
+        """
+        texts = self._texts[_TEXTS * begin : _TEXTS * end]
+        texts[2::_TEXTS] = _spelled(values[begin:end])
+        if first is not None:
+            texts[0] = first
+        return texts
+
+    def series(self, index: int) -> str:
+        """Return name and labels of a sample."""
+        name, tail = self._texts[_TEXTS * index : _TEXTS * index + 2]
+        return name.rpartition("\n")[2] + tail[:-1]
+
+    def known(self) -> dict[Metric, _Series]:
+        """Return what is rendered of each metric."""
+        tails = self._texts[1::_TEXTS]
+        keys = dict(zip(self._metrics, self._keys, strict=True))
+        return {m: _Series(keys[m], tails[begin:end]) for m, begin, end in self.blocks}
+
+    def clashes(self, names: Iterable[str]) -> bool:
+        """Return whether one of `names` is that of a counter's family, and so another metric's."""
+        if self.form is Format.TEXT:
+            return False
+        metrics = [block.metric for block in self.blocks]
+        families = {family for m in metrics if (family := family_of(m)) != m.name}
+        return not families.isdisjoint(names)
+
+    def _append(self, metric: Metric, series: _Series) -> None:
+        name, size = f"\n{metric.name}", len(series.keys)
+        texts = [name, "", ""] * size
+        texts[0] = f"\n{header(metric, self.form)}{name}"
+        texts[1::_TEXTS] = series.tails
+        self._texts += texts
+        self.blocks.append(Block(metric, self.size, self.size + size))
+        self.size += size
+
+
+class Frames:
+    """Keeps the frame of one collector from one page to the next; one for each format in use.
+
+    Metrics with the same labels share what is rendered of these: it is most of the memory that many
+    series take.
+    """
+
+    def __init__(self, constant: Mapping[str, str] | None = None) -> None:
+        """Give the labels that every series of the collector gets."""
+        self._constant = dict(constant or {})
+        self._frames: dict[Format, Frame] = {}
+
+    def of(self, samples: Mapping[Metric, Mapping[Key, float]], form: Format) -> Frame:
+        """Return the frame of `samples`; series that are gone are forgotten."""
+        frame = self._frames.get(form)
+        metrics, keys = list(samples), list(map(list, samples.values()))
+        if frame is None or not frame.fits(metrics, keys):
+            known = next(iter(self._frames.values())).known() if self._frames else {}
+            frame = Frame(form, self._found(dict(zip(metrics, keys, strict=True)), known))
+            others = {f: o for f, o in self._frames.items() if f is not form}
+            self._frames = {f: o for f, o in others.items() if o.fits(metrics, keys)}
+            self._frames[form] = frame
+        return frame
+
+    def _found(
+        self, keys: Mapping[Metric, list[Key]], known: Mapping[Metric, _Series]
+    ) -> dict[Metric, _Series]:
+        """Return the series of each metric, rendered as far as they were not `known`."""
+        found: dict[Metric, _Series] = {}
+        #: What there is now of the last metric with these labels.
+        alike: dict[tuple[str, ...], _Series] = {}
+        for metric, own in keys.items():
+            like = alike.get(metric.labels) if not metric.compound else None
+            series = found[metric] = self._series(metric, own, like, known.get(metric))
+            if not metric.compound:
+                alike[metric.labels] = series
+        return found
+
+    def _series(self, metric: Metric, keys: list[Key], *others: _Series | None) -> _Series:
+        """Return the series of `keys`, rendered as far as none of the `others` has them."""
+        known: dict[Key, str] = {}
+        for series in filter(None, others):
+            if series.keys == keys:
+                return series
+            known.update(zip(*series, strict=True))
+        return _Series(keys, [known.get(key) or self._tail(metric, key) for key in keys])
+
+    def _tail(self, metric: Metric, key: Key) -> str:
+        suffix, values, bound = "", key, ""
+        if metric.compound:
+            suffix, values = key[0], key[1 : metric.width + 1]
+            bound = key[-1] if len(key) > metric.width + 1 else ""
+        pairs = list(zip(metric.labels, values, strict=True))
+        # Of two labels with one name Prometheus would refuse the whole page.
+        pairs += [pair for pair in self._constant.items() if pair[0] not in metric.labels]
+        if bound:
+            pairs.append(("le" if metric.kind is Kind.HISTOGRAM else "quantile", bound))
+        if not pairs:
+            return f"{suffix} "
+        labels = ",".join([f'{name}="{_label_value(value)}"' for name, value in pairs])
+        return f"{suffix}{{{labels}}} "
+
+
+def _check(metric: object) -> None:
+    """Refuse a metric that would make the whole page unreadable; ValueError."""
+    sound = (
+        type(metric) is Metric
+        and type(metric.name) is str
+        and METRIC_NAME.fullmatch(metric.name)
+        and type(metric.labels) is tuple
+        and all(map(is_label_name, metric.labels))
+        and type(metric.kind) is Kind
+    )
+    if not sound:
+        msg = f"{metric!r} is not a metric, or was changed after its declaration"
+        raise ValueError(msg)
+
+
+def _spelled(values: Sequence[float]) -> list[str]:
+    try:
+        # From 0.0, so that integers beyond floating point cannot cancel each other out.
+        finite = math.isfinite(sum(values, 0.0))
+    except OverflowError:
+        finite = False
+    texts = map(repr, values) if finite else map(_text, values)
+    # Whole numbers without Python's .0, for all values at one stroke.
+    return ("\n".join(texts) + "\n").replace(".0\n", "\n")[:-1].split("\n")
+
+
+def _text(value: float) -> str:
+    if -_LARGE < value < _LARGE:
+        return repr(value)
+    try:
+        return number(value) if math.isfinite(value) else number(float(value))
+    except OverflowError:  # an integer beyond floating point
+        return "+Inf" if value > 0 else "-Inf"
+
+
+def _label_value(value: object) -> str:
+    # The conversion of a plug-in's own class may hang, and every scrape waits for the page.
+    if not isinstance(value, str) and type(value) not in _PRINTABLE:
+        msg = f"the value of a label is a {type(value).__name__}, not a text"
+        raise TypeError(msg)
+    # Lone surrogates are how Python holds the invalid UTF-8 of file names; no page may hold them.
+    # Spelled out they stay distinct, as two names with one replacement character would not.
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

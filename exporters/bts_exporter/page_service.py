@@ -1,0 +1,225 @@
+"""The page of metrics: collected once for all scrapes that ask for the same at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from copy import copy
+from typing import NamedTuple
+
+from bts_exporter.collection.collector_set import CollectorSet
+from bts_exporter.collection.outcome import Outcome
+from bts_exporter.collection.runner import Runner, Snapshot
+from bts_exporter.errors import ExporterError, text_of
+from bts_exporter.exposition.formats import Format
+from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
+from bts_exporter.exposition.templates import Frames
+from bts_exporter.plugin import Scrape
+from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
+from bts_exporter.web.server import Traffic
+
+#: How much more patience than another's a scrape may have to be served with its page, in seconds:
+#: one that is in a hurry may have left out what there was time for.
+_SAME_PATIENCE = 1.0
+#: The same as a share of its own patience, where that is short.
+_SAME_SHARE = 0.1
+#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+_SHORTEST = 0.5
+#: A page that is not ready so long after its deadline never will be, in seconds.
+_OVERDUE = 10.0
+#: How long the thread that collectors share has to come to a job that does nothing, in seconds.
+_PROGRESS = 3.0
+
+
+class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
+    """Raised when as many scrapes as allowed are under way."""
+
+
+class _Flight:
+    """A page under way, and until when those who wait for it will have it."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.page: Future[bytes] = Future()
+
+
+class Shown(NamedTuple):
+    """What the status page shows of a collection."""
+
+    duration: float
+    series: int
+    outcome: Outcome | None = None
+
+
+class Exporter:
+    """Turns the collectors in force into pages."""
+
+    def __init__(self, *, max_scrapes: int = 0, own_metrics: bool = True) -> None:
+        """Give the bound of scrapes under way (0: none), and whether to tell of the process."""
+        self.collectors = CollectorSet()
+        #: The HTTP server's counts, where there is one.
+        self.traffic: Traffic | None = None
+        self.scrape_timeout = 9.5
+        self.reload_successful = False
+        #: Why the last reload failed, for the status page.
+        self.reload_problem = ""
+        self.reloaded_at = 0.0
+        self.scrapes = 0
+        self.scrapes_refused = 0
+        self.last: dict[Runner, Shown] = {}
+        self._max_scrapes = max_scrapes
+        self._own_metrics = own_metrics
+        self._process = ProcessMetrics()
+        self._service = ServiceMetrics()
+        self._outcomes = CollectorMetrics()
+        self._frames = Frames()
+        self._layouts = {form: Layout() for form in Format}
+        self._flights: dict[tuple[object, ...], _Flight] = {}
+        self._under_way: set[_Flight] = set()
+        self._lock = threading.Lock()
+        self._rendering = threading.Lock()
+
+    def page(
+        self,
+        runners: Sequence[Runner],
+        form: Format,
+        *,
+        timeout: float | None = None,
+        packed: bool = False,
+        own: bool = True,
+    ) -> bytes:
+        """Return what `runners` have to show, as `form`, gzipped if `packed`.
+
+        `timeout` is the longest that the caller can wait, in seconds, raised to half a second; `own`
+        says whether the process's and the server's metrics belong on the page. TooManyScrapes at the
+        bound.
+        """
+        longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
+        # One that is raised is not what collections are measured by: they have all the time there is.
+        granted = longest if longest >= _SHORTEST else self.scrape_timeout
+        longest = min(max(longest, _SHORTEST), granted)
+        deadline = time.monotonic() + longest
+        key = (tuple(runners), form, packed, own)
+        flight, first = self._board(key, deadline, min(_SAME_PATIENCE, longest * _SAME_SHARE))
+        if not first:
+            return flight.page.result()
+        try:
+            flight.page.set_result(
+                self._make(runners, form, (longest, granted), packed=packed, own=own)
+            )
+        except BaseException as error:
+            # Theirs has no frames: those hold all samples of the scrape.
+            flight.page.set_exception(_detached(error))
+            raise
+        finally:
+            with self._lock:
+                self._under_way.discard(flight)
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+        return flight.page.result()
+
+    def stalled(self) -> str:
+        """Return why scrapes cannot make progress, although the process runs; empty if they can."""
+        now = time.monotonic()
+        with self._lock:
+            first = min((flight.deadline for flight in self._under_way), default=now)
+        if now - first > _OVERDUE:
+            return f"a scrape that had to end {now - first:.0f} s ago is still under way"
+        return self.collectors.stalled(_PROGRESS)
+
+    def remember(self, snapshots: Sequence[Snapshot]) -> None:
+        """Keep what the status page shows of the last collections, without their samples."""
+        # A scrape from before a reload must not keep collectors alive that are gone.
+        here = set(self.collectors.runners)
+        for shot in snapshots:
+            if shot.runner in here:
+                self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
+
+    def _board(
+        self, key: tuple[object, ...], deadline: float, tolerance: float
+    ) -> tuple[_Flight, bool]:
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None and 0 <= deadline - flight.deadline <= tolerance:
+                self.scrapes += 1
+                return flight, False
+            if self._max_scrapes and len(self._under_way) >= self._max_scrapes:
+                self.scrapes_refused += 1
+                msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
+                raise TooManyScrapes(msg)
+            self.scrapes += 1
+            flight = _Flight(deadline)
+            self._under_way.add(flight)
+            self._flights[key] = flight
+            return flight, True
+
+    def _make(
+        self,
+        runners: Sequence[Runner],
+        form: Format,
+        timeouts: tuple[float, float],
+        *,
+        packed: bool,
+        own: bool,
+    ) -> bytes:
+        snapshots = self.collectors.collect(runners, *timeouts)
+        try:
+            self.remember(snapshots)
+            return self._render(snapshots, form, packed=packed, own=own)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
+            sound = [self._sound(snapshot, form) for snapshot in snapshots]
+            self.remember(sound)
+            return self._render(sound, form, packed=packed, own=own)
+
+    def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
+        """Return `shot`, without its samples if they cannot be rendered: others' can."""
+        try:
+            with self._rendering:  # with the collector's own frames, since comparing keys may raise
+                render([Source(shot.samples, shot.runner.frames)], form)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # as above
+            return shot.runner.spoilt(shot, error)
+        return shot
+
+    def _render(
+        self, snapshots: Sequence[Snapshot], form: Format, *, packed: bool, own: bool
+    ) -> bytes:
+        scrape = Scrape(float("inf"))
+        self._outcomes.emit(scrape, snapshots)
+        if own:
+            self._emit_own(scrape)
+        sources = [Source(s.samples, s.runner.frames) for s in snapshots]
+        # What is kept of rendered series is not for two pages at once.
+        with self._rendering:
+            # Our own first, so that no collector takes the place of what is told about it.
+            own_source = Source(scrape.samples, self._frames)
+            parts = parts_of([own_source, *sources], form, self._layouts[form])
+            page = compress(parts) if packed else b"".join(parts)
+        for snapshot, source in zip(snapshots, sources, strict=True):
+            if source.conflict:
+                snapshot.runner.conflict(source.conflict)
+        return page
+
+    def _emit_own(self, scrape: Scrape) -> None:
+        self._service.emit_service(
+            scrape, self.reloaded_at, reload_successful=self.reload_successful
+        )
+        if self._own_metrics:
+            self._process.emit(scrape)
+            scrape.emit(self._service.scrapes, self.scrapes)
+            scrape.emit(self._service.scrapes_refused, self.scrapes_refused)
+            if self.traffic is not None:
+                self._service.emit_traffic(scrape, self.traffic)
+
+
+def _detached(error: BaseException) -> BaseException:
+    """Return a copy of `error` without the frames that it was raised in."""
+    try:
+        return copy(error)
+    except Exception:  # noqa: BLE001  # a plug-in's class
+        return RuntimeError(f"{type(error).__name__}: {text_of(error)}")

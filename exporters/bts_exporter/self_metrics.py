@@ -1,0 +1,238 @@
+"""What the exporter says of itself: its collectors, its settings, its server, its process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from importlib import import_module
+
+import bts_exporter
+from bts_exporter.collection.runner import Snapshot
+from bts_exporter.errors import REASONS
+from bts_exporter.plugin import Key, Metric, Scrape, counter, gauge
+from bts_exporter.web.server import Traffic
+
+_OF = ("collector", "target")
+#: Bytes of /proc/self/stat: a name and 52 numbers fit well.
+_STAT_SIZE = 2048
+
+
+class CollectorMetrics:
+    """How each collector fared in this scrape, and since the start."""
+
+    success = gauge(
+        "bts_exporter_collector_success",
+        "Whether the collection succeeded (1) or failed (0); one that finds nothing to read succeeds.",
+        _OF,
+    )
+    supported = gauge(
+        "bts_exporter_collector_supported",
+        "Whether there is something to read (1) or what it reads is absent here (0).",
+        _OF,
+    )
+    optional = gauge(
+        "bts_exporter_collector_optional",
+        "1 for a collector whose target may be absent (optional: true); others have no such series.",
+        _OF,
+    )
+    duration = gauge(
+        "bts_exporter_collector_duration_seconds", "How long the collection took.", _OF
+    )
+    series = gauge("bts_exporter_collector_series", "Series that the collection gave.", _OF)
+    age = gauge(
+        "bts_exporter_collector_age_seconds",
+        "Age of the samples of a collector with an interval: cached, collected in the background.",
+        _OF,
+    )
+    last_success = gauge(
+        "bts_exporter_collector_last_success_timestamp_seconds",
+        "When a collection last succeeded, in Unix time.",
+        _OF,
+    )
+    timeouts = counter(
+        "bts_exporter_collector_timeouts_total", "Collections that did not end in time.", _OF
+    )
+    errors = counter(
+        "bts_exporter_collector_errors_total",
+        f"Collections that failed, by reason ({', '.join(REASONS)}).",
+        (*_OF, "reason"),
+    )
+    dropped = counter(
+        "bts_exporter_collector_series_dropped_total",
+        "Samples left out because the collector has more series than max_series.",
+        _OF,
+    )
+
+    def emit(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
+        """Emit the state of the collectors of `snapshots`."""
+        found = {(shot.runner.name, shot.runner.target): shot for shot in snapshots}
+        totals = {labels: shot.runner.totals for labels, shot in found.items()}
+        # Whole families at once: these are half of the samples of a host's page.
+        columns: dict[Metric, dict[Key, float]] = {
+            self.success: {of: int(shot.outcome.success) for of, shot in found.items()},
+            self.supported: {of: int(shot.outcome.supported) for of, shot in found.items()},
+            self.optional: {of: 1 for of, shot in found.items() if shot.runner.may_be_absent},
+            self.duration: {of: shot.duration for of, shot in found.items()},
+            self.series: {of: shot.series for of, shot in found.items()},
+            self.age: {of: shot.age for of, shot in found.items() if shot.age is not None},
+            self.last_success: {of: t.last_success for of, t in totals.items() if t.last_success},
+            self.timeouts: {of: total.timeouts for of, total in totals.items()},
+            self.errors: {
+                (*of, reason): count
+                for of, total in totals.items()
+                for reason, count in sorted(total.errors.items())
+            },
+            self.dropped: {of: total.series_dropped for of, total in totals.items()},
+        }
+        columns |= _outcomes(found.values())
+        scrape.samples.update((metric, column) for metric, column in columns.items() if column)
+
+
+def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
+    """Return success and duration under the names of the exporters that we are compatible with."""
+    columns: dict[Metric, dict[Key, float]] = {}
+    for shot in snapshots:
+        runner = shot.runner
+        if runner.outcome_metrics and not runner.target:
+            success, duration = runner.outcome_metrics
+            columns.setdefault(success, {})[(runner.name,)] = int(shot.outcome.success)
+            columns.setdefault(duration, {})[(runner.name,)] = shot.duration
+    return columns
+
+
+class ProcessMetrics:
+    """This process as the client libraries of Prometheus describe one.
+
+    From /proc/self, on systems other than Linux by psutil.
+    """
+
+    cpu = counter(
+        "process_cpu_seconds_total", "Total user and system CPU time spent in seconds (times)."
+    )
+    resident = gauge(
+        "process_resident_memory_bytes", "Resident memory size in bytes (/proc/self/stat)."
+    )
+    virtual = gauge(
+        "process_virtual_memory_bytes", "Virtual memory size in bytes (/proc/self/stat)."
+    )
+    start = gauge(
+        "process_start_time_seconds", "Start time of the process since unix epoch in seconds."
+    )
+    open_fds = gauge("process_open_fds", "Number of open file descriptors (/proc/self/fd).")
+    max_fds = gauge("process_max_fds", "Maximum number of open file descriptors (RLIMIT_NOFILE).")
+    threads = gauge("process_threads", "Number of threads of the process (/proc/self/stat).")
+
+    def __init__(self) -> None:
+        """Remember the start: late by the imports' time, but the same wherever there is no /proc."""
+        self._started = time.time()
+
+    def emit(self, scrape: Scrape) -> None:
+        """Emit what this platform tells of its processes."""
+        times = os.times()
+        scrape.emit(self.cpu, times.user + times.system)
+        scrape.emit(self.start, self._started)
+        try:
+            fields = _own_stat()
+            fds = _open_fds()
+        except OSError:  # another system, or no file descriptor left to look with
+            if sys.platform != "linux":
+                self._emit_by_psutil(scrape)
+            return
+        scrape.emit(self.virtual, int(fields[20]))
+        scrape.emit(self.resident, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+        scrape.emit(self.open_fds, fds)
+        scrape.emit(self.threads, int(fields[17]))
+        self._emit_limit(scrape)
+
+    def _emit_by_psutil(self, scrape: Scrape) -> None:
+        process = import_module("psutil").Process()
+        memory = process.memory_info()
+        scrape.emit(self.resident, memory.rss)
+        scrape.emit(self.virtual, memory.vms)
+        scrape.emit(self.threads, process.num_threads())
+        if hasattr(process, "num_fds"):  # not on Windows
+            scrape.emit(self.open_fds, process.num_fds())
+            self._emit_limit(scrape)
+
+    def _emit_limit(self, scrape: Scrape) -> None:
+        import resource  # noqa: PLC0415  # not on every platform
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        scrape.emit(self.max_fds, limit if limit != resource.RLIM_INFINITY else float("inf"))
+
+
+def _own_stat() -> list[bytes]:
+    """Return the fields of /proc/self/stat behind the name."""
+    descriptor = os.open("/proc/self/stat", os.O_RDONLY)
+    try:
+        return os.read(descriptor, _STAT_SIZE).rpartition(b") ")[2].split()
+    finally:
+        os.close(descriptor)
+
+
+def _open_fds() -> int:
+    # Linux says so since 6.2; before that it was 0, and they have to be listed.
+    counted = os.stat("/proc/self/fd").st_size  # noqa: PTH116  # no need of Path objects
+    return counted or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  # the last one lists them
+
+
+class ServiceMetrics:
+    """The version, the settings in force and the HTTP server's traffic."""
+
+    build = gauge(
+        "bts_exporter_build_info",
+        "A metric with a constant '1' value, labelled by version and the Python that runs it.",
+        ("version", "python_version"),
+    )
+    reload_successful = gauge(
+        "bts_exporter_config_last_reload_successful",
+        "Whether the last attempt to load the settings succeeded; if not, those before are in force.",
+    )
+    reload_time = gauge(
+        "bts_exporter_config_last_reload_success_timestamp_seconds",
+        "When the settings in force were loaded, in Unix time.",
+    )
+    connections = gauge("bts_exporter_http_open_connections", "Open HTTP connections.")
+    accepted = counter("bts_exporter_http_connections_total", "HTTP connections accepted.")
+    refused = counter(
+        "bts_exporter_http_connections_refused_total",
+        "HTTP connections and requests turned away before they reached a page, by reason.",
+        ("reason",),
+    )
+    cut = counter(
+        "bts_exporter_http_connections_cut_total",
+        "HTTP connections cut because the client was too slow, by what it was slow at.",
+        ("reason",),
+    )
+    scrapes_refused = counter(
+        "bts_exporter_scrapes_refused_total",
+        "Scrapes refused because --web.max-requests were under way.",
+    )
+    scrapes = counter("bts_exporter_scrapes_total", "Scrapes answered.")
+
+    def emit_service(self, scrape: Scrape, reloaded_at: float, *, reload_successful: bool) -> None:
+        """Emit the version and the state of the settings; `reloaded_at` is Unix time."""
+        scrape.emit(self.build, 1, bts_exporter.__version__, platform.python_version())
+        scrape.emit(self.reload_successful, int(reload_successful))
+        scrape.emit(self.reload_time, reloaded_at)
+
+    def emit_traffic(self, scrape: Scrape, traffic: Traffic) -> None:
+        """Emit what the HTTP server counted."""
+        scrape.emit(self.connections, traffic.open)
+        scrape.emit(self.accepted, traffic.accepted)
+        for reason, count in traffic.refused.items():
+            scrape.emit(self.refused, count, reason)
+        for reason, count in traffic.cut.items():
+            scrape.emit(self.cut, count, reason)
+
+
+#: Every metric that the exporter itself can emit, for listings.
+DECLARED: tuple[Metric, ...] = tuple(
+    value
+    for owner in (ProcessMetrics, ServiceMetrics, CollectorMetrics)
+    for value in vars(owner).values()
+    if isinstance(value, Metric)
+)

@@ -1,0 +1,374 @@
+"""config.yaml becomes frozen, typed settings; every error has file, line and path."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from bts_exporter.errors import ConfigError, PluginError, Problem
+from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.settings import misplaced_keys
+from bts_exporter.settings.ownership import doubt_about
+from bts_exporter.settings.schema import INVALID, Schema, nearest
+from bts_exporter.settings.tls import TLSConfig
+from bts_exporter.settings.value_types import Duration
+from bts_exporter.settings.yaml_document import UNREADABLE, Document, Path_, read
+
+log = logging.getLogger("bts_exporter.settings.loader")
+
+#: Where settings are looked for when no file is named; the first that exists is taken.
+SEARCH = (Path("config.yaml"), Path("/etc/bts-exporter/config.yaml"))
+
+#: What runs without any settings: this host, and the brokers that may be on it.
+BUILT_IN = """\
+collectors:
+  host:
+  rabbitmq: {url: "http://guest:guest@127.0.0.1:15672", optional: true}
+  redis: {url: "redis://127.0.0.1:6379", optional: true}
+  mqtt: {url: "mqtt://127.0.0.1:1883", optional: true}
+"""
+
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+#: Labels that the engine gives itself, and those of histograms and summaries.
+_OCCUPIED = frozenset({"target", "le", "quantile"})
+
+
+#: Seconds in which no target can be asked for anything.
+_SHORTEST_SCRAPE = 0.1
+
+
+class MetricFilter(msgspec.Struct, frozen=True):
+    """Which metrics of a collector are served: globs on their names, `deny` over `allow`."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that the engine keeps for every collector."""
+
+    #: Becomes the label `target` of all its series; needed when a type is configured twice.
+    name: str = ""
+    #: Further labels of all its series.
+    labels: dict[str, str] = {}
+    #: Collect in the background this often, instead of at each scrape.
+    interval: Duration | None = None
+    #: Longest time for one collection, if it shall end before the scrape's deadline.
+    timeout: Duration | None = None
+    #: Series beyond it are dropped and counted.
+    max_series: int = 100_000
+    #: Whether it is fine that nothing listens at the target's address.
+    optional: bool = False
+    metrics: MetricFilter = MetricFilter()
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say; ValueError with all that is wrong."""
+        wrong = [
+            f"labels: {label!r} cannot be the name of a label (letters, digits and _, none of those taken)"
+            for label in self.labels
+            if not _LABEL.fullmatch(label) or label in _OCCUPIED
+        ]
+        wrong += [
+            f"labels: {label} is empty, as if it were not there"
+            for label in self.labels
+            if not self.labels[label]
+        ]
+        if self.interval is not None and self.interval < 1:
+            wrong.append(f"interval: at least 1 s, got {self.interval:g}")
+        if self.timeout is not None and self.timeout <= 0:
+            wrong.append("timeout: must be more than 0")
+        if self.max_series < 1:
+            wrong.append(f"max_series: at least 1, got {self.max_series}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+COMMON_KEYS = frozenset(Common.__struct_fields__)
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One configured collector type, ready to be built."""
+
+    kind: str
+    type: type[Collector]
+    common: Common
+    config: CollectorConfig
+    place: Problem  # where it stands, for what is found later
+    #: Where its filter of metrics stands.
+    metrics_place: Problem | None = None
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that a configuration says."""
+
+    file: str
+    blocks: tuple[Block, ...]
+    #: Types that are configured and cannot be loaded, with where they are asked for.
+    broken: tuple[tuple[str, Problem], ...]
+    #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
+    scrape_timeout: float
+    #: Settings of TLS and their places: `check` tests whether their files can be used.
+    tls: tuple[tuple[TLSConfig, Problem], ...] = ()
+    #: What has no effect and is most likely a mistake.
+    warnings: tuple[Problem, ...] = ()
+
+
+class _Top(msgspec.Struct, frozen=True):
+    collectors: Any = msgspec.UNSET
+    plugins: str = "/etc/bts-exporter/plugins"
+    scrape_timeout: Duration = Duration(9.5)
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if self.scrape_timeout < _SHORTEST_SCRAPE:
+            msg = f"scrape_timeout: at least {_SHORTEST_SCRAPE} s, got {self.scrape_timeout:g}"
+            raise ValueError(msg)
+
+
+class Types(Protocol):
+    """Where collector types come from."""
+
+    def names(self) -> list[str]:
+        """Return the names of all types, broken ones included."""
+
+    def load(self, name: str) -> type[Collector]:
+        """Return the type `name`; PluginError when it cannot be loaded."""
+
+
+class TypesIn(Protocol):
+    """Makes the types known, given the drop-in folder that the settings name."""
+
+    def __call__(self, folder: Path) -> Types:
+        """Look into `folder`."""
+
+
+def find(explicit: str | None) -> Path | None:
+    """Return the file that holds the settings, None where the built-in ones apply."""
+    if explicit is not None:  # an empty one is a mistake that must show
+        return Path(explicit)
+    return next((path for path in SEARCH if path.exists() and _is_trusted(path)), None)
+
+
+def _is_trusted(path: Path) -> bool:
+    """Return whether nobody else decides what is in `path`, where we look without being told to."""
+    doubt = "" if path.is_absolute() else doubt_about(path)
+    if doubt:
+        _report(f"{path} is not used: {doubt}; or name the file: --config.file={path}")
+    return not doubt
+
+
+@cache  # commands look for the settings more than once
+def _report(message: str) -> None:
+    log.error(message)
+
+
+def plugins_folder(path: Path | None) -> Path:
+    """Return the drop-in folder that the settings in `path` name, whatever else is in them."""
+    document = _document(path)
+    return _folder(document, _folder_named(document))
+
+
+def load(path: Path | None, types_in: TypesIn) -> Settings:
+    """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
+    document = _document(path)
+    if document.value is None or document.value == {}:
+        # Most likely what is left of a file that could not be written; never the wish for all defaults.
+        msg = "says nothing; without any such file this host and the brokers on it are served"
+        raise ConfigError([document.problem((), msg)])
+    schema = Schema(document)
+    folder = _folder(document, _folder_named(document))
+    types = types_in(folder)
+    top = schema.convert(_without_misplaced(document, types, schema), _Top, ())
+    if top is INVALID:
+        # What is wrong with the collectors is found too, so that it is all told at once.
+        top = _Top(_of(document, "collectors", {}))
+    raw = top.collectors
+    if raw is msgspec.UNSET:
+        raw = Document("", BUILT_IN).value["collectors"]
+    converter = _Blocks(schema, types, folder)
+    blocks = converter.convert(raw)
+    if schema.problems:
+        problems = schema.problems + [problem for _, problem in converter.broken]
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+    return Settings(
+        document.file,
+        tuple(blocks),
+        tuple(converter.broken),
+        float(top.scrape_timeout),
+        tuple(schema.tls),
+        (
+            *_missing_folder(document, folder),
+            *_late_timeouts(document, converter, float(top.scrape_timeout)),
+        ),
+    )
+
+
+def _document(path: Path | None) -> Document:
+    return read(path) if path is not None else Document("built-in settings", BUILT_IN)
+
+
+def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
+    """Return the values without top-level keys that belong elsewhere, and add a problem for each of those."""
+    if not isinstance(document.value, dict):
+        return document.value
+    known = _Top.__struct_fields__
+    found: dict[str, Any] = {}
+    for key, value in document.value.items():
+        advice = "" if key in known else misplaced_keys.advice_at_top(key)
+        if key not in known and key in types.names():
+            advice = f"it belongs below collectors, indented: collectors: {{{key}: ...}}"
+        if advice:
+            schema.unknown(key, known, (key,), advice=advice)
+        else:
+            found[key] = value
+    return found
+
+
+def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
+    """Yield a warning for a folder of plug-ins that is named and missing; the default one may be missing."""
+    if _folder_named(document) != _Top().plugins and not folder.is_dir():
+        yield document.problem(("plugins",), f"no effect: {folder} does not exist")
+
+
+def _late_timeouts(
+    document: Document, converter: _Blocks, scrape_timeout: float
+) -> Iterator[Problem]:
+    """Yield a warning for each timeout that is longer than a collection can take."""
+    for common, path in converter.timeouts:
+        key = "scrape_timeout" if common.interval is None else "interval"
+        end = scrape_timeout if common.interval is None else common.interval
+        if common.timeout is not None and common.timeout > end:
+            message = f"no effect: a collection ends after {end:g} s already ({key})"
+            yield document.problem(path, message)
+
+
+def _as_map(raw: Any) -> str:
+    """Return how to write the map of collectors in place of `raw`."""
+    if isinstance(raw, list):
+        return "; write each type without a hyphen and with a colon, such as host:"
+    return "; write each type in a line of its own, indented, such as host:"
+
+
+def _as_block(raw: Any) -> str:
+    """Return how to write a block of settings in place of `raw`."""
+    match raw:
+        case True:
+            return "; write nothing behind the colon to collect it as it is"
+        case False:
+            return "; leave it out to switch it off"
+        case str() if re.match(r"\w+\s*=", raw):
+            return "; a key and its value are written key: value"
+        case str() if "://" in raw and not raw.partition(":")[2].startswith("//"):
+            return "; a space is missing behind the colon of its key"
+        case str() if "://" in raw:
+            return "; an address is written {url: ADDRESS}"
+        case _:
+            return "; write its settings below it, indented, as key: value"
+
+
+def _of(document: Document, key: str, default: Any) -> Any:
+    return document.value.get(key, default) if isinstance(document.value, dict) else default
+
+
+def _folder_named(document: Document) -> str:
+    named = _of(document, "plugins", None)
+    return named if isinstance(named, str) else _Top().plugins
+
+
+def _folder(document: Document, named: str) -> Path:
+    # Relative to the settings, as every path in them.
+    return Path(document.file).parent / named
+
+
+class _Blocks:
+    """Converts the map of collectors, one type after another."""
+
+    def __init__(self, schema: Schema, types: Types, folder: Path) -> None:
+        self._schema = schema
+        self._types = types
+        self._folder = folder
+        self.broken: list[tuple[str, Problem]] = []
+        #: The settings common to all of each block, with the place of its timeout.
+        self.timeouts: list[tuple[Common, Path_]] = []
+
+    def convert(self, raw: Any) -> list[Block]:
+        path: Path_ = ("collectors",)
+        if raw is UNREADABLE:
+            return []
+        if not isinstance(raw, dict):
+            message = f"expected a map from collector types to their settings{_as_map(raw)}"
+            self._schema.complain(path, message)
+            return []
+        blocks: list[Block] = []
+        for kind, value in raw.items():
+            if kind in self._types.names():
+                blocks.extend(self._of_kind(kind, value, (*path, kind)))
+            else:
+                self._unknown(kind, (*path, kind))
+        return blocks
+
+    def _unknown(self, kind: str, path: Path_) -> None:
+        names, advice = self._types.names(), ""
+        if nearest(kind, names) is None and not self._folder.is_dir():
+            advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
+        self._schema.unknown(kind, names, path, what="collector type", advice=advice)
+
+    def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
+        try:
+            cls = self._types.load(kind)
+        except PluginError as error:
+            self.broken.append((kind, self._schema.document.problem(path, str(error))))
+            return []
+        if not isinstance(raw, list):
+            found = [self._block(kind, cls, raw, path)]
+        elif not raw:
+            self._schema.complain(path, "an empty list: leave the key out, or put a block into it")
+            return []
+        else:
+            found = [self._block(kind, cls, item, (*path, i)) for i, item in enumerate(raw)]
+        blocks = [block for block in found if block is not None]
+        self._check_names(blocks)
+        return blocks
+
+    def _block(self, kind: str, cls: type[Collector], raw: Any, path: Path_) -> Block | None:
+        raw = {} if raw is None else raw
+        if raw is UNREADABLE:
+            return None
+        if not isinstance(raw, dict):
+            message = f"expected a block of settings, or a list of blocks{_as_block(raw)}"
+            self._schema.complain(path, message)
+            return None
+        known = {*COMMON_KEYS, *cls.Config.__struct_fields__}
+        for key in raw.keys() - known:
+            hint = misplaced_keys.advice(key, known, cls.Config)
+            if isinstance(raw[key], dict) and "url" in known and "url" in raw[key]:
+                hint = f"several targets are a list of blocks: - {{name: {key}, url: ...}}"
+            self._schema.unknown(key, known, (*path, key), advice=hint)
+        shared = {key: value for key, value in raw.items() if key in COMMON_KEYS}
+        own = {k: v for k, v in raw.items() if k in known and k not in COMMON_KEYS}
+        shared = {"max_series": cls.default_max_series, **shared}
+        common = self._schema.convert(shared, Common, path)
+        config = self._schema.convert(own, cls.Config, path)
+        if common is INVALID or config is INVALID:
+            return None
+        problem = self._schema.document.problem
+        self.timeouts.append((common, (*path, "timeout")))
+        place = problem((*path, "metrics"), "") if "metrics" in raw else None
+        return Block(kind, cls, common, config, problem(path, ""), place)
+
+    def _check_names(self, blocks: list[Block]) -> None:
+        names: set[str] = set()
+        for block in blocks:
+            if len(blocks) > 1 and not block.common.name:
+                message = "name is missing: it tells this target from the others of its type"
+                self._schema.problems.append(block.place._replace(message=message))
+            elif block.common.name in names:
+                message = f"a target named {block.common.name!r} is there already"
+                self._schema.problems.append(block.place._replace(message=message))
+            names.add(block.common.name)

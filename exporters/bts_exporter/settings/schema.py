@@ -1,0 +1,241 @@
+"""Plain values become typed settings, and everything that is wrong with them is found at once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from bts_exporter.errors import Problem, text_of
+from bts_exporter.settings import misplaced_keys
+from bts_exporter.settings.tls import TLSConfig
+from bts_exporter.settings.value_types import Secret, Url
+from bts_exporter.settings.yaml_document import UNREADABLE, Document, Hidden, Path_, spell
+
+#: Stands for a value that could not be converted; the problem says why.
+INVALID: Any = object()
+
+#: Shortest key that is suggested because it is part of the unknown one, in letters.
+_SHORTEST_PART = 4
+
+
+class Schema:
+    """Converts the values of one document and keeps the problems met on the way."""
+
+    def __init__(self, document: Document) -> None:
+        """Begin with the problems that the document has already."""
+        self.document = document
+        self.problems: list[Problem] = list(document.problems)
+        #: Settings of TLS and their places, for `check`.
+        self.tls: list[tuple[TLSConfig, Problem]] = []
+
+    def complain(self, path: Path_, message: str) -> Any:
+        """Remember a problem; returns INVALID."""
+        self.problems.append(self.document.problem(path, message))
+        return INVALID
+
+    def convert(self, raw: Any, kind: Any, path: Path_) -> Any:
+        """Return `raw` as `kind`, or INVALID after remembering every problem in it."""
+        if raw is UNREADABLE:
+            return INVALID
+        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
+            return self._struct(raw, kind, path)
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin in {Union, types.UnionType}:
+            return self._union(raw, arguments, path)
+        if origin is Literal:
+            return raw if raw in arguments else self._not_among(raw, arguments, path)
+        if origin in {list, tuple} and isinstance(raw, list):
+            return self._sequence(raw, origin, arguments, path)
+        if origin is dict and isinstance(raw, dict):
+            return self._mapping(raw, arguments[1], path)
+        return self._leaf(raw, kind, path)
+
+    def unknown(
+        self, key: str, known: Iterable[str], path: Path_, *, what: str = "key", advice: str = ""
+    ) -> None:
+        """Remember that `key` is none of `known`, with the `advice`, or the nearest, or all."""
+        known = sorted(known)
+        near = nearest(key, known)
+        cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}"
+        cure = advice or cure
+        name, colon, _ = key.partition(":")
+        if colon:  # {password:x} lacks a space, and is a key that holds a password
+            cure = "a space is missing behind the colon"
+        elif name.startswith("-"):
+            cure = "a space is missing behind the hyphen"
+        problem = self.document.problem(path, f"unknown {what} {name!r}; {cure}")
+        self.problems.append(problem._replace(path=spell((*path[:-1], name))))
+
+    def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
+        raw = {} if raw is None else raw  # a key with nothing behind it
+        if not isinstance(raw, dict):
+            return self.complain(path, f"expected a block of keys, got {_name(raw)}{_block(raw)}")
+        before = len(self.problems)
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        for key in raw.keys() - fields.keys():
+            self.unknown(key, fields, (*path, key), advice=misplaced_keys.advice(key, fields, kind))
+        values = {}
+        for key, field in fields.items():
+            if key in raw:
+                values[field.name] = self.convert(raw[key], field.type, (*path, key))
+            elif field.required:
+                self.complain(path, f"{key} is missing")
+        self._check_passwords(values, path)
+        if len(self.problems) > before or any(value is INVALID for value in values.values()):
+            return INVALID
+        try:
+            made = kind(**values)
+        except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
+            return self._complain_of_block(raw, path, _words(error))
+        if isinstance(made, TLSConfig):
+            made = made.below(Path(self.document.file).parent)
+            self.tls.append((made, self.document.problem(path, "")))
+        return made
+
+    def _complain_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
+        """Remember a problem that a block reports itself; its line is that of the key it begins with."""
+        key = message.partition(":")[0]
+        problem = self.document.problem((*path, key) if key in raw else path, message)
+        self.problems.append(problem._replace(path=spell(path)))
+        return INVALID
+
+    def _check_passwords(self, values: dict[str, Any], path: Path_) -> None:
+        """Complain about a password that is in the address as well: only one of them has an effect."""
+        found = values.get("url"), values.get("addresses")
+        urls = [found[0], *found[1]] if isinstance(found[1], tuple | list) else [found[0]]
+        if isinstance(values.get("password"), Secret):
+            for url in urls:
+                if isinstance(url, Url) and url.password is not None:
+                    message = (
+                        f"given twice, here and in the address of {url}: leave one of them out"
+                    )
+                    self.complain((*path, "password"), message)
+
+    def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
+        arms_left = [arm for arm in arms if arm is not types.NoneType]
+        if raw is None and len(arms_left) < len(arms):
+            if Secret in arms_left:  # such as an empty variable of a template
+                message = (
+                    "nothing stands behind the colon: leave the key out, or write !env NAME;"
+                    " text that begins with # or & needs quotes"
+                )
+                return self.complain(path, message)
+            return None
+        if len(arms_left) == 1:
+            return self.convert(raw, arms_left[0], path)
+        problems = self.problems
+        for arm in arms_left:
+            self.problems = []
+            value = self.convert(raw, arm, path)
+            failed, self.problems = bool(self.problems), problems
+            if not failed:
+                return value
+        expected = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms_left)
+        return self.complain(path, f"expected {expected}, got {_name(raw)}")
+
+    def _sequence(
+        self, raw: list[Any], origin: Any, arguments: tuple[Any, ...], path: Path_
+    ) -> Any:
+        return origin([self.convert(item, arguments[0], (*path, i)) for i, item in enumerate(raw)])
+
+    def _mapping(self, raw: dict[str, Any], kind: Any, path: Path_) -> dict[str, Any]:
+        return {key: self.convert(item, kind, (*path, key)) for key, item in raw.items()}
+
+    def _not_among(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
+        near = nearest(str(raw), list(map(str, allowed)))
+        cure = f"; did you mean {near}?" if near else ""
+        return self.complain(
+            path, f"expected one of {', '.join(map(str, allowed))}, got {raw!r}{cure}"
+        )
+
+    def _leaf(self, raw: Any, kind: Any, path: Path_) -> Any:
+        if isinstance(raw, Hidden) and inspect.isclass(kind) and issubclass(kind, int | float):
+            raw = _unquoted(raw)
+        try:
+            if hasattr(kind, "from_setting"):
+                return kind.from_setting(raw)
+            if kind is re.Pattern or get_origin(kind) is re.Pattern:
+                return _pattern(raw)
+            return msgspec.convert(raw, kind)
+        except msgspec.ValidationError as error:
+            return self.complain(path, _reword(str(error), raw))
+        except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
+            return self.complain(path, _words(error))
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the one of `known` that `word` is most likely meant to be."""
+    import difflib  # noqa: PLC0415  # only errors need it
+
+    if word.lower() in known:
+        return word.lower()
+    close = difflib.get_close_matches(word, known, n=1)
+    parts = (name for name in known if len(name) >= _SHORTEST_PART and name in word)
+    return next(iter((*close, *parts)), None)
+
+
+def _pattern(raw: Any) -> re.Pattern[str]:
+    if not isinstance(raw, str):
+        several = "; several are one, with | between them: ^(a|b)$" if isinstance(raw, list) else ""
+        msg = f"expected a regular expression, got {_name(raw)}{several}"
+        raise ValueError(msg)  # noqa: TRY004  # as from_setting
+    try:
+        return re.compile(raw)
+    except (re.error, OverflowError, RecursionError) as error:
+        glob = "; where a glob has * it has .*" if raw.startswith("*") else ""
+        msg = f"not a regular expression: {error}{glob}"
+        raise ValueError(msg) from error
+
+
+def _unquoted(raw: Hidden) -> Any:
+    """Return what an environment variable would mean as a YAML number or truth value."""
+    try:
+        return msgspec.json.decode(raw.encode("utf-8", "replace"))
+    except msgspec.DecodeError:
+        return raw
+
+
+def _reword(message: str, raw: Any) -> str:
+    message = re.sub(r" - at `\$[^`]*`$", "", message).replace("`", "")
+    message = message.replace("Expected", "expected", 1)
+    for their, our in (("array", "a list"), ("object", "a block of keys")):
+        message = re.sub(rf"\b{their}\b", our, message)
+    if message == "expected a list, got str":
+        shown = "VALUE" if isinstance(raw, Hidden) else json.dumps(str(raw), ensure_ascii=False)
+        message += f"; write it in brackets: [{shown}]"
+    elif message.startswith("expected bool, got"):
+        message += "; write true or false, without quotes"
+    elif message in {"expected int, got str", "expected float, got str"}:
+        message += "; write a number, without quotes or a unit"
+    elif message.startswith("expected a block of keys, got"):
+        message += _block(raw)
+    if message.startswith("expected str, got"):
+        message += f" (put it in quotes: {str(raw)!r})" if isinstance(raw, int | float) else ""
+    return message
+
+
+def _block(raw: Any) -> str:
+    """Return how to write a block of keys in place of `raw`."""
+    if isinstance(raw, list):
+        return "; write its keys without hyphens and brackets, key: value"
+    if isinstance(raw, bool):
+        return "; write {key: value}, or leave it out"
+    return "; write its keys below it, indented, or {key: value}" if isinstance(raw, str) else ""
+
+
+def _words(error: Exception) -> str:
+    known = isinstance(error, TypeError | ValueError | re.error)
+    return text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+
+
+def _name(raw: Any) -> str:
+    return {dict: "a block of keys", list: "a list", type(None): "nothing"}.get(
+        type(raw), f"{type(raw).__name__.replace('Hidden', 'str')} {raw!r}"
+    )

@@ -1,0 +1,275 @@
+"""YAML with places: every value knows its line, and secrets come from where secrets live."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.settings.literals import mistake_in
+from bts_exporter.settings.yaml_errors import TEMPLATE, explain
+
+#: A key or an index for each step into the document.
+Path_ = tuple[str | int, ...]
+
+
+#: A line that begins with a key.
+_KEY = re.compile(r"\s*(?:- )?[\w-]+:(?:\s|$)")
+#: More than any settings have, and soon counted.
+_MAX_VALUES = 100_000
+
+
+class Hidden(str):
+    """A string that came from outside the file and may be a secret: no message quotes it."""
+
+    __slots__ = ("reread",)
+
+    #: Reads it once more from where it came from; OSError, LookupError or ValueError if that fails.
+    reread: Callable[[], str]
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+#: Stands for a value that the document does not give; its problems say why.
+UNREADABLE: Any = object()
+
+
+class Document:
+    """A file's content as plain values, and where each of them stands."""
+
+    def __init__(self, file: str, text: str) -> None:
+        """Parse `text`; ConfigError when it is no YAML.
+
+        What else is wrong with it is in `problems`, and UNREADABLE stands in its place.
+        """
+        self.file = file
+        self.problems: list[Problem] = []
+        self._lines: dict[Path_, int] = {}
+        self._open: set[int] = set()
+        self._values = 0
+        self._text_lines = text.splitlines()
+        self._written: dict[int, set[int]] = {}
+        self.value = self._parse(text)
+
+    def line(self, path: Path_) -> int | None:
+        """Return the line of `path`, or of what it would stand in."""
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path)
+
+    def problem(self, path: Path_, message: str) -> Problem:
+        """Return a problem at `path`."""
+        return Problem(self.file, self.line(path), spell(path), message)
+
+    def _parse(self, text: str) -> Any:
+        try:
+            self._loader = yaml.SafeLoader(text)
+            node = self._loader.get_single_node()
+            return None if node is None else self._build(node, ())
+        except yaml.MarkedYAMLError as error:
+            line, words = explain(error, text)
+            raise ConfigError([Problem(self.file, line, "", f"not YAML: {words}")]) from error
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            message = f"not YAML: it cannot hold the character {error.character:#x}"
+            raise ConfigError([Problem(self.file, line, "", message)]) from error
+        except RecursionError as error:
+            raise ConfigError([Problem(self.file, None, "", "nested too deeply")]) from error
+
+    def _build(self, node: yaml.Node, path: Path_) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        self._count(1)
+        if id(node) in self._open:
+            self.problems.append(self.problem(path, "an alias of what it stands in"))
+            return UNREADABLE
+        if node.tag in _TAGS and not isinstance(node, yaml.ScalarNode):
+            self.problems.append(self.problem(path, f"{node.tag} takes one name"))
+        elif node.tag not in _TAGS and node.tag not in _YAML_TAGS:
+            self.problems.append(self.problem(path, f"unknown tag; {_TAGS_KNOWN}"))
+            return UNREADABLE
+        self._open.add(id(node))
+        try:
+            match node:
+                case yaml.MappingNode():
+                    return self._mapping(node, path)
+                case yaml.SequenceNode():
+                    return [self._build(item, (*path, i)) for i, item in enumerate(node.value)]
+                case _:
+                    return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _count(self, values: int) -> None:
+        # Aliases of aliases: a few lines can stand for more than fits into memory.
+        self._values += values
+        if self._values > _MAX_VALUES:
+            message = f"more than {_MAX_VALUES} values, aliases written out"
+            raise ConfigError([Problem(self.file, None, "", message)])
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
+        # As it was before keys were merged in, also where an alias leads here again.
+        written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
+        self._loader.flatten_mapping(node)  # merge keys: <<
+        self._count(len(node.value))
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        unreadable = False
+        own: set[str] = set()
+        # What a merge brings in comes first and is overridden by what is written in place.
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                message = f"a key must be a plain text; {TEMPLATE}"
+                self.problems.append(self.problem(path, message))
+                unreadable = True
+                continue
+            if wrong := mistake_in(key_node.value, plain=key_node.style is None, key=True):
+                line = key_node.start_mark.line + 1
+                self.problems.append(Problem(self.file, line, spell(path), wrong))
+                continue
+            key = str(self._construct(key_node, path))
+            here = (*path, key)
+            if id(key_node) in written:
+                self._lines[here] = key_node.start_mark.line + 1
+                if key in own:
+                    self.problems.append(self.problem(here, "given twice"))
+                own.add(key)
+            pairs[key] = key_node, value_node
+        # Whoever merges this block in must not find what is overridden: of two keys of one letter
+        # PyYAML 6.0.4 takes the first.
+        node.value = list(pairs.values())
+        built = {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
+        return UNREADABLE if unreadable else built
+
+    def _construct(self, node: yaml.Node, path: Path_) -> Any:
+        if node.tag in _SIGNS:
+            return node.value
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (AttributeError, ArithmeticError, LookupError, ValueError):
+            # What looks like a number or a date and is none, such as 0x_ and 2026-13-01.
+            kind = node.tag.rpartition(":")[2]
+            message = f"looks like a YAML {kind} and is none: put it in quotes"
+            self.problems.append(self.problem(path, message))
+            return UNREADABLE
+
+    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
+        resolve = _TAGS.get(node.tag)
+        if resolve is None:
+            wrong = mistake_in(str(node.value), plain=getattr(node, "style", "") is None)
+            if wrong := wrong or self._swallowed(node) or self._cut_off(node, path):
+                self.problems.append(self.problem(path, wrong))
+                return UNREADABLE
+            return self._construct(node, path)
+        reread = partial(_filled, resolve, str(node.value), self.file)
+        try:
+            hidden = Hidden(reread())
+        except (LookupError, OSError, ValueError) as error:
+            reason = error.args[0]
+            if isinstance(error, OSError):
+                reason = f"{error.filename}: {error.strerror}"
+            self.problems.append(self.problem(path, f"{node.tag} {node.value}: {reason}"))
+            return UNREADABLE
+        hidden.reread = reread
+        return hidden
+
+    def _swallowed(self, node: yaml.Node) -> str | None:
+        """Return what is wrong with a quoted text that has keys of other lines in it."""
+        first, last = node.start_mark.line + 1, node.end_mark.line + 1
+        if getattr(node, "style", None) in {"'", '"'} and any(
+            _KEY.match(line) for line in self._text_lines[first:last]
+        ):
+            return f"the quote that opens in this line goes on to line {last}: close it here"
+        return None
+
+    def _cut_off(self, node: yaml.Node, path: Path_) -> str | None:
+        """Return what is wrong with a password without quotes that ends in front of a `#`."""
+        end = node.end_mark
+        if path[-1:] == ("password",) and getattr(node, "style", "") is None:
+            lines = self._text_lines[end.line : end.line + 1]
+            if lines and re.match(r"\s+#\S", lines[0][end.column :]):
+                return "it ends in front of #, which begins a comment: put it in quotes, or a space behind #"
+        return None
+
+
+def read(path: Path) -> Document:
+    """Return the document in the file `path`; ConfigError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(str(path), None, "", message)]) from error
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
+        raise ConfigError([Problem(str(path), None, "", message)]) from error
+    return Document(str(path), text)
+
+
+def spell(path: Path_) -> str:
+    """Return a path as messages show it: `collectors.redis[0].url`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _filled(resolve: Callable[[str, str], str], name: str, file: str) -> str:
+    text = resolve(name, file)
+    if not text.strip():
+        msg = "it is empty"
+        raise ValueError(msg)
+    return text
+
+
+def _from_environment(name: str, _file: str) -> str:
+    try:
+        # As of a file, the end of the last line is left out: secrets are often made by `echo`.
+        return os.environ[name].rstrip("\r\n")
+    except KeyError:
+        msg = "no such environment variable"
+        if name.startswith("$"):
+            msg += f"; write the name alone: !env {name.strip('${}()')}"
+        raise LookupError(msg) from None
+
+
+def _from_file(name: str, file: str) -> str:
+    # Relative to the settings, so that a configuration can be moved as a whole.
+    return _content(Path(file).parent / name)
+
+
+def _from_credential(name: str, _file: str) -> str:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        msg = (
+            f"no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential={name}:PATH,"
+            " or set the variable to the folder that holds the file"
+        )
+        raise LookupError(msg)
+    if "/" in name or name in {"", ".", ".."}:
+        msg = "the name of a credential has no slash"
+        raise ValueError(msg)
+    return _content(Path(folder) / name)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        msg = "not UTF-8"
+        raise ValueError(msg) from None
+
+
+#: What YAML takes `=` and `<<` for where they are values; nothing comes of it but themselves.
+_SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
+_YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
+_TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"
+_TAGS: dict[str, Callable[[str, str], str]] = {
+    "!env": _from_environment,
+    "!file": _from_file,
+    "!credential": _from_credential,
+}

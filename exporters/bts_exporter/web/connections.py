@@ -1,0 +1,382 @@
+"""The connections of the HTTP server: how many there are, what each is at, and until when.
+
+A deadline covers a whole phase: a time-out per recv never ends for a client that drips bytes.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import chain
+from time import monotonic
+from typing import TypeVar
+
+from bts_exporter.web.incoming import Incoming
+
+Wrapped = TypeVar("Wrapped", bound=socket.socket)
+
+#: Seconds that a client has to take the last answer before the connection is closed.
+LINGER_SECONDS = 1.0
+#: Seconds that a client may take to send its request or to take its answer while others wait.
+PATIENCE_SECONDS = 0.1
+
+#: Bytes of answers that the kernel keeps unsent: without a bound it would be megabytes for each
+#: client that reads nothing.
+_MAX_UNSENT = 256 * 1024
+_RECEIVE_BYTES = 8192
+#: Connections beyond the bound that were given up and are not closed yet.
+_CLOSING = 8
+#: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
+_DROP = struct.pack("ii", 1, 0)
+
+
+class Phase(Enum):
+    """What a connection is at."""
+
+    OPENING = auto()  # connected, and not a byte has come
+    READING = auto()  # a handshake or a request has begun to come
+    QUEUED = auto()  # a request has come, and waits for a thread
+    HANDLING = auto()  # our turn: whoever answers has a deadline of its own
+    WRITING = auto()
+    IDLE = auto()  # answered, and kept for the next request
+    CLOSING = auto()  # the last answer is on its way
+
+
+#: Phases in which a connection makes room for others; not while something to read has arrived.
+_SILENT = (Phase.OPENING, Phase.IDLE)
+#: Why a connection was cut, as a label; giving up an idle one is no incident.
+_CUT_REASONS = {
+    Phase.OPENING: "header_timeout",
+    Phase.READING: "header_timeout",
+    Phase.WRITING: "write_timeout",
+}
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What the server did since its start, for the exporter's own metrics; reasons are bounded."""
+
+    open: int = 0  # connections now
+    accepted: int = 0  # connections in total
+    #: Turned away without being answered by the exporter: all connections in use, no thread or
+    #: file descriptor to be had, failed TLS handshakes, requests that are no HTTP or too large.
+    refused: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("connections", "threads", "descriptors", "handshake", "request"), 0
+        )
+    )
+    #: Connections cut because the client was too slow, by what it was at.
+    cut: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("header_timeout", "write_timeout"), 0)
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, table: dict[str, int], reason: str) -> None:
+        """Add one to `reason` in `refused` or `cut`; from any thread."""
+        with self._lock:
+            table[reason] += 1
+
+
+class Connection:
+    """One client's connection; one thread moves it from phase to phase, another may give it up."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        seconds: Mapping[Phase, float],
+        traffic: Traffic,
+        queue: Collection[Connection],
+    ) -> None:
+        """Give the seconds that each phase may last; a phase that is not named lasts forever."""
+        self.socket = sock
+        self.traffic = traffic
+        self.incoming = Incoming()
+        #: Whether it has a thread, which it gets with its first request.
+        self.served = False
+        #: Requests answered.
+        self.answered = 0
+        #: Whether no further request is taken.
+        self.last = False
+        self.given_up = False
+        self._seconds = seconds
+        self._queue = queue
+        self._lock = threading.Lock()
+        self.phase = Phase.OPENING
+        self.since = monotonic()
+        self.deadline = self.since + seconds[Phase.OPENING]
+
+    def enter(self, phase: Phase) -> None:
+        """Begin `phase`; ConnectionAbortedError if the connection was given up meanwhile."""
+        with self._lock:
+            if self.given_up or (self.last and phase is Phase.IDLE):
+                message = f"given up: {self.phase.name.lower()}"
+                raise ConnectionAbortedError(message)
+            # The first request has as long as any, the silence before included.
+            if self.phase is not Phase.OPENING or phase is not Phase.READING:
+                self.since = monotonic()
+                self.deadline = self.since + self._seconds.get(phase, float("inf"))
+            self.phase = phase
+
+    def replace(self, wrap: Callable[[socket.socket], Wrapped]) -> Wrapped:
+        """Put the socket that `wrap` makes of this one in its place, and return it.
+
+        ConnectionAbortedError if the connection was given up while it was neither of the two.
+        """
+        wrapped = wrap(self.socket)
+        with self._lock:
+            self.socket = wrapped
+            if self.given_up:
+                raise ConnectionAbortedError
+        return wrapped
+
+    def others_wait(self) -> bool:
+        """Return whether requests of others wait for a thread."""
+        return bool(self._queue)
+
+    def set_up(self) -> None:
+        """Set the socket's options, for a thread that reads and writes."""
+        self.socket.setblocking(True)
+        if self.socket.family == socket.AF_UNIX:  # systemd may hand over such a socket
+            return
+        # Answers are written whole, so that waiting gains nothing.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._bound_unsent(_MAX_UNSENT)
+
+    def receive(self) -> bool:
+        """Add what comes to `incoming`; False if the client is gone instead."""
+        data = self.socket.recv(_RECEIVE_BYTES)
+        self.incoming.add(data)
+        return bool(data)
+
+    def wait_until_taken(self) -> None:
+        """Wait until all that was written is on its way to the client."""
+        if self.socket.family != socket.AF_UNIX and self._bound_unsent(1):
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT)
+            poll.poll()
+
+    def _bound_unsent(self, count: int) -> bool:
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every platform
+        if option is not None:
+            self.socket.setsockopt(socket.IPPROTO_TCP, option, count)
+        return option is not None
+
+    def give_up(self) -> None:
+        """Shut the connection down: whatever its thread waits for ends at once."""
+        with self._lock:
+            self._shut_down()
+
+    def give_up_if_silent(self) -> bool:
+        """Give the connection up unless somebody would lose an answer; return whether it was."""
+        with self._lock:
+            silent = self.phase in _SILENT and not (self.incoming or self._has_bytes())
+            if self.given_up or not (silent or self.phase is Phase.CLOSING):
+                return False
+            self._shut_down()
+            return True
+
+    def give_up_if_slow(self) -> bool:
+        """Give the connection up, and count it, if its client keeps others waiting."""
+        with self._lock:
+            early = monotonic() - self.since < PATIENCE_SECONDS
+            if self.given_up or early or not self._waits_for_client():
+                return False
+            self._cut()
+            return True
+
+    def cut_if_overdue(self) -> None:
+        """Give the connection up, and count it, if its phase has lasted too long."""
+        with self._lock:
+            if not self.given_up and monotonic() >= self.deadline:
+                self._cut()
+
+    def part(self) -> None:
+        """Wait until the client has taken the last answer: closing with bytes unread destroys it."""
+        self.enter(Phase.CLOSING)
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
+        while socket.socket.recv(self.socket, 65536):
+            pass
+
+    def close(self, close: Callable[[socket.socket], None] | None = None) -> None:
+        """Close the socket; never while another thread is shutting it down."""
+        with self._lock:
+            self.given_up = True
+            (close or close_socket)(self.socket)
+
+    def _cut(self) -> None:
+        reason = _CUT_REASONS.get(self.phase)
+        if reason is not None:
+            self.traffic.count(self.traffic.cut, reason)
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        self.given_up = True
+        try:
+            if self.phase is Phase.WRITING:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+            # An SSLSocket's own shutdown() has the thread that writes go on in plain text.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+        except OSError:  # the client was faster
+            pass
+
+    def _waits_for_client(self) -> bool:
+        """Return whether it is the client's turn: on a busy machine it may be our thread that is late."""
+        match self.phase:
+            case Phase.OPENING | Phase.READING:
+                return not self._has_bytes()
+            case Phase.WRITING if not hasattr(select, "poll"):  # not on every platform
+                return True
+            case Phase.WRITING:
+                poll = select.poll()
+                poll.register(self.socket, select.POLLOUT)
+                return not poll.poll(0)
+            case _:
+                return False
+
+    def _has_bytes(self) -> bool:
+        try:
+            peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
+            return bool(socket.socket.recv(self.socket, 1, peek))
+        except OSError:  # nothing there, or nobody
+            return False
+
+
+class Connections:
+    """All connections; for use by any thread.
+
+    Those whose first request has not come completely only wait, and have no thread. The others are
+    served, by a thread each; while an answer is made, it waits for us, not for its client. Each of
+    these three kinds has a number that it cannot exceed, and all have the sum of the first two.
+    """
+
+    def __init__(
+        self, served: int, waiting: int, handled: int, seconds: Mapping[Phase, float]
+    ) -> None:
+        """Give the bounds of each kind, and the seconds that each phase may last."""
+        self.traffic = Traffic()
+        #: Requests that wait for a thread.
+        self.queue: deque[Connection] = deque()
+        self._served = served
+        self._waiting = waiting
+        self._handled = handled
+        self._seconds = seconds
+        self._open: set[Connection] = set()
+        self._changed = threading.Condition()
+
+    def has_room(self) -> bool:
+        """Return whether one more may be admitted, if need be in place of one that has waited for long."""
+        everyone = self._all()
+        kept = [connection for connection in everyone if not connection.given_up]
+        waiting = [connection for connection in kept if not connection.served]
+        most = self._served + self._waiting
+        if len(waiting) >= self._waiting:
+            there_is = _drop_slowest(waiting)
+        else:
+            there_is = len(kept) < most or _drop_slowest(waiting) or _give_up(kept, 1) == 1
+        return there_is and len(everyone) < most + _CLOSING
+
+    def admit(self, sock: socket.socket) -> Connection:
+        """Return `sock` as one more connection that waits for its request."""
+        connection = Connection(sock, self._seconds, self.traffic, self.queue)
+        with self._changed:
+            self._open.add(connection)
+            self.traffic.open = len(self._open)
+        return connection
+
+    def waiting(self) -> list[Connection]:
+        """Return those that wait for their first request."""
+        return [connection for connection in self._all() if not connection.served]
+
+    def may_serve(self) -> bool:
+        """Return whether one more may be served, if need be in place of another."""
+        served = [connection for connection in self._all() if connection.served]
+        up_to_client = [
+            connection for connection in served if connection.phase is not Phase.HANDLING
+        ]
+        kept = [connection for connection in up_to_client if not connection.given_up]
+        excess = len(kept) - self._served + 1
+        if excess > 0 and _give_up(kept, excess) < excess:
+            return False
+        # The threads of those given up are about to end, but a flood may be faster.
+        handled = len(served) - len(up_to_client)
+        return handled < self._handled and len(up_to_client) < 2 * self._served
+
+    def leave(self, connection: Connection) -> None:
+        """Take out `connection`, whose thread ends."""
+        with self._changed:
+            self._open.discard(connection)
+            self.traffic.open = len(self._open)
+            self._changed.notify_all()
+
+    def make_room(self) -> bool:
+        """Give up one connection for its file descriptor; False if all of them are needed."""
+        return _give_up(self._all(), 1) == 1
+
+    def first_deadline(self) -> float:
+        """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
+        deadlines = (c.deadline for c in self._all() if not c.given_up)
+        return min(deadlines, default=float("inf"))
+
+    def cut_overdue(self) -> None:
+        """Give up every connection whose phase has lasted too long."""
+        for connection in self._all():
+            connection.cut_if_overdue()
+
+    def drain(self) -> None:
+        """Take no further request: give up the silent ones, the others end with their answer."""
+        for connection in self._all():
+            connection.last = True
+            connection.give_up_if_silent()
+
+    def give_up_all(self) -> None:
+        """Give up every connection, whatever it is at."""
+        for connection in self._all():
+            connection.give_up()
+
+    def wait_empty(self, seconds: float) -> bool:
+        """Wait until all are gone, for `seconds` at most; return whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, seconds)
+
+    def _all(self) -> list[Connection]:
+        with self._changed:
+            return list(self._open)
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close `sock`, which forgets its number first; an error leaves nothing to be done."""
+    with suppress(OSError):
+        sock.close()
+
+
+def _by_age(connections: Iterable[Connection]) -> list[Connection]:
+    return sorted(connections, key=lambda connection: connection.since)
+
+
+def _give_up(connections: Collection[Connection], count: int) -> int:
+    """Give up to `count` connections up, those whose clients lose least; return how many it were.
+
+    First are silent ones that had one request at most, then those whose clients have been sending their
+    request or taking their answer for longest, then silent ones, from the fewest requests on.
+    """
+    by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
+    attempts = chain(
+        (connection.give_up_if_silent for connection in by_use if connection.answered <= 1),
+        (connection.give_up_if_slow for connection in _by_age(connections)),
+        (connection.give_up_if_silent for connection in by_use),
+    )
+    given_up = 0
+    while given_up < count and (attempt := next(attempts, None)):
+        given_up += attempt()
+    return given_up
+
+
+def _drop_slowest(connections: Iterable[Connection]) -> bool:
+    return any(connection.give_up_if_slow() for connection in _by_age(connections))

@@ -1,0 +1,137 @@
+"""What each HTTP address answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bts_exporter.collection.runner import Runner
+from bts_exporter.errors import ConfigError, SelectionError
+from bts_exporter.exposition.formats import content_type, negotiate
+from bts_exporter.page_service import Exporter, TooManyScrapes
+from bts_exporter.printable import printable
+from bts_exporter.web import status_page
+from bts_exporter.web.accept import accepts_gzip
+from bts_exporter.web.origin import is_cross_site
+from bts_exporter.web.server import Request, Response
+
+#: Seconds kept back from Prometheus' patience for sending the answer.
+_TIMEOUT_OFFSET = 0.5
+
+
+class Routes:
+    """The addresses of one exporter."""
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        *,
+        telemetry_path: str = "/metrics",
+        reload: Callable[[], None] | None = None,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Give `reload` where HTTP may ask for one; it raises ConfigError when it fails."""
+        self._exporter = exporter
+        self._telemetry_path = telemetry_path
+        self._reload = reload
+        self._ready = ready
+        self._pages: dict[str, Callable[[Request], Response]] = {
+            "/": self._landing,
+            telemetry_path: self._metrics,
+            "/probe": self._probe,
+            "/-/healthy": self._healthy,
+            "/-/ready": self._readiness,
+        }
+
+    def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        if request.path == "/-/reload":
+            return self._reloading(request)
+        page = self._pages.get(request.path)
+        if page is None:
+            return _text(404, f"no such page; metrics are at {self._telemetry_path}")
+        if request.method not in {"GET", "HEAD"}:
+            return _not_allowed("GET, HEAD")
+        return page(request)
+
+    def _landing(self, _: Request) -> Response:
+        page = status_page.render(self._exporter, self._telemetry_path)
+        return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
+
+    def _healthy(self, _: Request) -> Response:
+        if problem := self._exporter.stalled():
+            return _text(503, f"bts-exporter is not healthy: {problem}")
+        return _text(200, "bts-exporter is healthy.")
+
+    def _readiness(self, _: Request) -> Response:
+        if self._ready():
+            return _text(200, "bts-exporter is ready.")
+        return _text(503, "bts-exporter is starting or stopping.")
+
+    def _metrics(self, request: Request) -> Response:
+        include = request.query.get("collect[]", [])
+        exclude = request.query.get("exclude[]", [])
+        try:
+            runners = self._exporter.collectors.select(include, exclude)
+        except SelectionError as error:
+            return _text(400, str(error))
+        return self._page(request, runners, own=True)
+
+    def _probe(self, request: Request) -> Response:
+        names = request.query.get("target", [])
+        if len(names) != 1:
+            return _text(400, "one target is needed: /probe?target=NAME, NAME as in the settings")
+        try:
+            runners = self._exporter.collectors.target(names[0])
+        except SelectionError as error:
+            return _text(400, str(error))
+        return self._page(request, runners, own=False)
+
+    def _page(self, request: Request, runners: Sequence[Runner], *, own: bool) -> Response:
+        accept = ", ".join(request.headers.get_all("Accept", []))
+        form = negotiate(accept)
+        packed = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
+        patience = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
+        try:
+            body = self._exporter.page(
+                runners, form, timeout=_timeout(patience), packed=packed, own=own
+            )
+        except TooManyScrapes as error:
+            return _text(503, str(error), ("Retry-After", "1"))
+        headers = [("Vary", "Accept, Accept-Encoding")]
+        if packed:
+            headers.append(("Content-Encoding", "gzip"))
+        return Response(200, body, content_type(accept), tuple(headers))
+
+    def _reloading(self, request: Request) -> Response:
+        if self._reload is None:
+            return _text(403, "reload over HTTP is off: start with --web.enable-lifecycle")
+        if request.method not in {"POST", "PUT"}:
+            return _not_allowed("POST, PUT")
+        if is_cross_site(request.headers):
+            return _text(
+                403, "reload was asked for by another site's page; use a program such as curl"
+            )
+        try:
+            self._reload()
+        except ConfigError as error:
+            return _text(500, f"failed to reload, the settings before stay in force:\n{error}")
+        return _text(200, "reloaded.")
+
+
+def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, f"{printable(message, lines=True)}\n".encode(), headers=headers)
+
+
+def _not_allowed(allowed: str) -> Response:
+    return _text(405, f"allowed here: {allowed}", ("Allow", allowed))
+
+
+def _timeout(patience: str) -> float | None:
+    """Return the seconds that a scrape may take, from what Prometheus says of its own."""
+    try:
+        seconds = float(patience)
+    except ValueError:
+        return None
+    if not 0 < seconds < float("inf"):
+        return None
+    return max(seconds - _TIMEOUT_OFFSET, seconds / 2)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from bts_exporter import Scrape
+from bts_exporter.collection.background import BackgroundRunner
+from bts_exporter.collection.runner import Snapshot
+from bts_exporter.settings.loader import Common
+from servers import wait_until
+from stubs import Hang, Pushed, Stub
+
+#: An interval that does not come round during a test, and one that does at once.
+LONG, SHORT = 3600.0, 0.01
+
+
+@contextmanager
+def background(stub: Stub, interval: float, **common: Any) -> Iterator[BackgroundRunner]:
+    """Run one collector at an interval that may be shorter than settings allow."""
+    runner = BackgroundRunner(stub, "stub", Common(**common), interval)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        if isinstance(stub.behave, Hang):
+            stub.behave.end()
+        runner.stop()
+        runner.lane.wait(60)
+
+
+def look(runner: BackgroundRunner, seconds: float = 60) -> Snapshot:
+    """Return what a scrape with `seconds` of time shows."""
+    deadline = time.monotonic() + seconds
+    run = runner.begin(deadline)
+    run.wait(deadline)
+    return runner.look(run)
+
+
+class Rounds:
+    """A behaviour that emits the number of its round, and raises in the later ones if so told."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.number = 0
+        self.error = error
+
+    def __call__(self, scrape: Scrape) -> None:
+        """Emit, and raise in all rounds but the first."""
+        self.number += 1
+        scrape.emit(Stub.value, self.number)
+        if self.error and self.number > 1:
+            raise self.error
+
+
+def value(shot: Snapshot) -> float | None:
+    """Return the one sample."""
+    return shot.samples.get(Stub.value, {}).get(())
+
+
+def test_first_scrape_waits_and_later_ones_do_not() -> None:
+    """The first scrape gets the first collection; from then on what it found is served with its age."""
+    stub = Stub()
+    with background(stub, LONG) as runner:
+        shots = [look(runner) for _ in range(3)]
+
+        assert [value(shot) for shot in shots] == [1, 1, 1]
+        assert stub.collections == 1
+        ages = [shot.age for shot in shots]
+        assert None not in ages
+        assert ages == sorted(ages)  # type: ignore[type-var]
+        assert all(shot.outcome.success for shot in shots)
+
+
+def test_collection_comes_round_by_itself() -> None:
+    """No scrape is needed for the next collection, and the newest one is what is served."""
+    with background(Stub(Rounds()), 0.2) as runner:
+        for number in (1, 2, 3):
+            wait_until(lambda: (value(look(runner)) or 0) >= number, "a later one is served")  # noqa: B023  # called at once
+
+
+def test_first_scrape_does_not_wait_longer_than_it_can() -> None:
+    """A first collection that takes longer than the scrape is shown as late, and is no failure yet."""
+    hang = Hang()
+    with background(Stub(hang), LONG) as runner:
+        assert hang.begun.wait(60)
+        early = look(runner, seconds=0)
+        hang.go_on.set()
+        late = look(runner)
+
+        assert (early.outcome.success, early.outcome.reason, early.samples, early.age) == (
+            False,
+            "timeout",
+            {},
+            0,
+        )
+        assert late.outcome.success
+        assert runner.totals.errors == {}
+
+
+def test_hang_is_shown_while_the_last_samples_stay() -> None:
+    """A collection that takes longer than its interval is a failure, and what was known is served."""
+    hang = Hang()
+    stub = Stub()
+    with background(stub, 0.2) as runner:
+        assert look(runner).outcome.success
+        stub.behave = hang
+        assert hang.begun.wait(60)
+        wait_until(lambda: not look(runner).outcome.success, "the hang is seen")
+        shots = [look(runner) for _ in range(3)]
+
+        assert [(value(shot), shot.outcome.reason) for shot in shots] == [(1, "timeout")] * 3
+        assert runner.totals.errors == {"timeout": 1}
+        assert runner.totals.timeouts == 1
+        begun = stub.collections
+        stub.behave = stub.emit_value
+        hang.go_on.set()
+        wait_until(lambda: look(runner).outcome.success, "it recovers")
+        assert stub.collections > begun
+
+
+def test_hang_is_never_started_twice() -> None:
+    """However many scrapes look at it, one collection hangs."""
+    hang = Hang()
+    stub = Stub(hang)
+    with background(stub, SHORT) as runner:
+        assert hang.begun.wait(60)
+        wait_until(lambda: runner.totals.timeouts or look(runner, seconds=0) is None, "it is late")
+        for _ in range(10):
+            look(runner, seconds=0)
+
+        assert stub.collections == 1
+        assert runner.totals.errors == {"timeout": 1}
+
+
+def test_failure_is_shown_with_what_it_found() -> None:
+    """A collection that fails is served as it would be at a scrape: what it emitted, and why it failed."""
+    expected = ("internal", "ValueError: defect (test_background.py:56)")
+    with background(Stub(Rounds(ValueError("defect"))), 0.2) as runner:
+        wait_until(lambda: (value(look(runner)) or 0) > 1, "a later round is served")
+        shot = look(runner)
+
+        assert (shot.outcome.reason, shot.outcome.message) == expected
+
+
+def test_own_timeout_within_the_interval() -> None:
+    """A collection has as long as its interval, or its time-out where that is shorter."""
+    left: list[float] = []
+    for common in ({}, {"timeout": 5.0}):
+        stub = Stub(lambda scrape: left.append(scrape.remaining()))
+        with background(stub, 100, **common) as runner:
+            look(runner)
+
+    assert 60 < left[0] < 100
+    assert 0 < left[1] < 5
+
+
+def test_start_comes_before_the_first_collection() -> None:
+    """What the collector begins has begun when it first collects."""
+    done: list[str] = []
+    stub = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
+    with background(stub, LONG) as runner:
+        look(runner)
+
+    assert done == ["start", "collect"]
+
+
+def test_stop_ends_the_collecting() -> None:
+    """A collector that is stopped is collected no more, and its thread ends."""
+    stub = Stub()
+    with background(stub, LONG) as runner:
+        look(runner)
+        runner.stop()
+        runner.lane.wait(60)
+
+        assert not [t for t in threading.enumerate() if t.name == "bts-stub"]
+        assert stub.collections == 1
+        assert value(look(runner)) == 1
+
+
+def test_scrape_before_the_start() -> None:
+    """What was not started yet says so."""
+    runner = BackgroundRunner(Stub(), "stub", Common(), LONG)
+
+    shot = look(runner)
+
+    assert (shot.outcome.reason, shot.outcome.message) == ("busy", "not started yet")
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that cannot collect in the background says why."""
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    runner = BackgroundRunner(Stub(), "stub", Common(), LONG)
+    runner.start()
+
+    shot = look(runner)
+
+    assert (shot.outcome.reason, shot.outcome.message) == (
+        "os",
+        "no thread to collect in: can't start new thread",
+    )

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from bts_exporter.collection.worker import Lane, SharedLane
+from servers import wait_until
+from stubs import Hang
+
+
+def threads(name: str) -> int:
+    """Return how many threads are called `name`."""
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+def test_jobs_are_done_in_turn() -> None:
+    """One thread does all jobs, one after another, as they came."""
+    lane, done = Lane("turn"), []
+
+    for number in range(100):
+        lane.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    lane.stop()
+    lane.wait(60)
+
+    assert done == [(number, "turn") for number in range(100)]
+
+
+def test_thread_starts_with_the_first_job_and_stays() -> None:
+    """A lane costs a thread only once it is used, and one for all its jobs."""
+    lane = Lane("stays")
+    assert threads("stays") == 0
+
+    idents = set()
+    for _ in range(3):
+        ended = threading.Event()
+        lane.submit(lambda ended=ended: (idents.add(threading.get_ident()), ended.set()))  # type: ignore[misc]
+        assert ended.wait(60)
+
+    assert (len(idents), threads("stays")) == (1, 1)
+    lane.stop()
+    lane.wait(60)
+    assert threads("stays") == 0
+
+
+def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
+    """Stopping returns while a job hangs; the jobs behind it are done when it ends."""
+    lane, hang, after = Lane("hangs"), Hang(), threading.Event()
+    lane.submit(hang)
+    lane.submit(after.set)
+    assert hang.begun.wait(60)
+
+    lane.stop()
+    lane.wait(0.01)
+
+    assert threads("hangs") == 1
+    hang.go_on.set()
+    lane.wait(60)
+    assert (after.is_set(), threads("hangs")) == (True, 0)
+
+
+def test_job_after_the_stop_is_done() -> None:
+    """A scrape that began before a reload gets its collection, and the thread ends after it."""
+    lane, done = Lane("late"), threading.Event()
+    lane.submit(lambda: None)
+    lane.stop()
+    lane.wait(60)
+
+    lane.submit(done.set)
+
+    assert done.wait(60)
+    wait_until(lambda: threads("late") == 0, "the thread ended")
+
+
+def test_job_after_the_stop_of_an_unused_lane_is_done() -> None:
+    """The same where there was no thread before."""
+    lane, done = Lane("unused"), threading.Event()
+    lane.stop()
+    lane.wait(60)
+
+    lane.submit(done.set)
+
+    assert done.wait(60)
+    wait_until(lambda: threads("unused") == 0, "the thread ended")
+
+
+def test_thread_does_not_keep_the_process() -> None:
+    """A job that hangs in a system call must not keep the process from ending."""
+    lane, daemon = Lane("daemon"), []
+
+    lane.submit(lambda: daemon.append(threading.current_thread().daemon))
+    lane.stop()
+    lane.wait(60)
+
+    assert daemon == [True]
+
+
+def test_idle_lane_holds_no_job() -> None:
+    """What the last job held, such as its samples, is freed although the thread lives on."""
+
+    class Samples:
+        pass
+
+    lane, samples, ended = Lane("idle"), Samples(), threading.Event()
+    alive = weakref.ref(samples)
+    lane.submit(lambda samples=samples: ended.set())  # type: ignore[misc]
+    del samples
+    assert ended.wait(60)
+
+    wait_until(lambda: gc.collect() is None or alive() is None, "the samples are freed")
+    lane.stop()
+    lane.wait(60)
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread a job is refused, not kept; with the next one there is a thread again."""
+    lane, done = Lane("none left"), []
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            lane.submit(lambda: done.append("refused"))
+    lane.submit(lambda: done.append("taken"))
+    lane.stop()
+    lane.wait(60)
+
+    assert done == ["taken"]
+
+
+# Threads that are interrupted, or die
+
+
+class Noted:
+    """A job that raises, and notes what was done with it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.notes: list[str] = []
+        self._error = error
+
+    def execute(self) -> None:
+        """Note, and raise."""
+        self.notes.append("executed")
+        if self._error:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Note."""
+        self.notes.append("abandoned")
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), MemoryError()])
+def test_job_that_raises(error: BaseException) -> None:
+    """It is concluded, the jobs behind it are done, and the thread is the same."""
+    lane, raising, behind = Lane("raises"), Noted(error), Noted()
+    idents: list[int] = []
+
+    lane.submit(lambda: idents.append(threading.get_ident()))
+    lane.submit_all([raising, behind])
+    lane.submit(lambda: idents.append(threading.get_ident()))
+    lane.stop()
+    lane.wait(60)
+
+    assert raising.notes == ["executed", "abandoned"]
+    assert behind.notes == ["executed"]
+    assert len(set(idents)) == 1
+
+
+def die(monkeypatch: pytest.MonkeyPatch, lane: Lane, job: Noted) -> None:
+    """Have the lane's thread die in `job`, as by a second exception while it handles the first."""
+
+    def raise_again(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bts_exporter.collection.worker.log.error", raise_again)
+        lane.submit_all([job])
+        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was at is concluded, and the next job has a new thread."""
+    lane, interrupted, after = Lane("dies"), Noted(ValueError()), Noted()
+    die(monkeypatch, lane, interrupted)
+
+    lane.submit_all([after])
+    lane.stop()
+    lane.wait(60)
+
+    assert interrupted.notes == ["executed", "abandoned"]
+    assert after.notes == ["executed"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that came before it died are done by the new thread."""
+    lane, hang = Lane("dies later"), Hang()
+    interrupted, waiting = Noted(ValueError()), Noted()
+    lane.submit(hang)
+    assert hang.begun.wait(60)
+    lane.submit_all([interrupted, waiting])
+
+    def raise_again(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bts_exporter.collection.worker.log.error", raise_again)
+        hang.end()
+        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+    died = waiting.notes[:]
+    lane.revive()
+    lane.stop()
+    lane.wait(60)
+
+    assert (died, waiting.notes) == ([], ["executed"])
+    assert interrupted.notes == ["executed", "abandoned"]
+
+
+def test_thread_that_lives_is_not_replaced() -> None:
+    """To revive a lane changes nothing while its thread is at work, or was never needed."""
+    lane, unused, hang = Lane("lives"), Lane("unused yet"), Hang()
+    lane.submit(hang)
+    assert hang.begun.wait(60)
+
+    lane.revive()
+    unused.revive()
+
+    assert (threads("lives"), threads("unused yet")) == (1, 0)
+    hang.end()
+    lane.stop()
+    lane.wait(60)
+
+
+def test_shared_lane_leaves_a_stuck_job_behind() -> None:
+    """The jobs behind one that hangs are done in a new thread, each once."""
+    shared, hang, behind = SharedLane("shared"), Hang(), Noted()
+    shared.submit(hang)
+    shared.submit_all([behind])
+    assert hang.begun.wait(60)
+
+    early = shared.replace_stuck(3600)
+    stuck = shared.replace_stuck(0)
+    wait_until(lambda: behind.notes, "the job behind is done")
+    again = shared.replace_stuck(0)
+    assert stuck is not None
+    hang.end()
+    stuck[0].stop()
+    stuck[0].wait(60)
+    shared.stop()
+    shared.wait(60)
+
+    assert (early, again) == (None, None)
+    assert behind.notes == ["executed"]
+
+
+def test_shared_lane_without_a_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no second thread can be started the jobs stay behind the one that hangs, and are not lost."""
+    shared, hang, behind = SharedLane("shared alone"), Hang(), Noted()
+    shared.submit(hang)
+    shared.submit_all([behind])
+    assert hang.begun.wait(60)
+
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            shared.replace_stuck(0)
+    hang.end()
+    shared.stop()
+    shared.wait(60)
+
+    assert behind.notes == ["executed"]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Self
+
+import pytest
+
+from bts_exporter import Metric, gauge, histogram, summary
+from bts_exporter.exposition.formats import Format
+from bts_exporter.exposition.page import Source, render
+from bts_exporter.exposition.templates import Frames
+from bts_exporter.plugin import Key
+
+FILES = gauge("files", "Files.", ("path",))
+UP = gauge("up", "Up.")
+
+
+class Counted(str):
+    """A label value that knows how often it was rendered."""
+
+    __slots__ = ("times",)
+
+    def __new__(cls, text: str) -> Self:
+        """Begin with none."""
+        made = super().__new__(cls, text)
+        made.times = 0
+        return made
+
+    def __str__(self) -> str:
+        self.times += 1
+        return str.__str__(self)
+
+
+def test_series_is_rendered_once() -> None:
+    """As long as a series is there its name and labels are not rendered again."""
+    label, frames = Counted("/"), Frames()
+
+    pages = [render([Source({FILES: {(label,): n}}, frames)], Format.TEXT) for n in range(3)]
+
+    assert [text[-2:] for text in pages] == [b"0\n", b"1\n", b"2\n"]
+    assert label.times == 1
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [{}, {FILES: {}}, {FILES: {("/b",): 1}}, {UP: {(): 1}}],
+    ids=["nothing", "no samples", "another series", "another metric"],
+)
+def test_series_that_is_gone_is_forgotten(meanwhile: dict[Metric, dict[Key, float]]) -> None:
+    """A series that came back is rendered anew: it did not take memory in between."""
+    label, frames = Counted("/"), Frames()
+
+    for samples in ({FILES: {(label,): 1}}, meanwhile, {FILES: {(label,): 1}}):
+        render([Source(samples, frames)], Format.TEXT)
+
+    assert label.times == 2
+
+
+def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
+    """New series do not cost those that stay their rendering."""
+    label, frames = Counted("/"), Frames()
+
+    for other in "abc":
+        text = render([Source({FILES: {(label,): 1, (other,): 2}}, frames)], Format.TEXT)
+        assert f'files{{path="{other}"}} 2'.encode() in text
+
+    assert label.times == 1
+
+
+def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
+    """Metrics with the same label names share the rendering of their series, of all or of some."""
+    label, other, frames = Counted("/"), Counted("/b"), Frames()
+    free, used = gauge("free", "Free.", ("path",)), gauge("used", "Used.", ("path",))
+    samples = {
+        FILES: {(label,): 1, (other,): 2},
+        free: {(label,): 3, (other,): 4},
+        used: {(other,): 5},
+    }
+
+    text = render([Source(samples, frames)], Format.TEXT).decode()
+
+    assert (label.times, other.times) == (1, 1)
+    assert [line for line in text.splitlines() if line[0] != "#"] == [
+        'files{path="/"} 1',
+        'files{path="/b"} 2',
+        'free{path="/"} 3',
+        'free{path="/b"} 4',
+        'used{path="/b"} 5',
+    ]
+
+
+def test_labels_of_distributions_are_their_own() -> None:
+    """A bucket, a quantile and a label value may be spelled alike and are rendered apart."""
+    key = ("_bucket", "1")
+    metrics = histogram("h", "H."), summary("s", "S."), gauge("g", "G.", ("a", "b"))
+
+    text = render([Source({metric: {key: 1} for metric in metrics})], Format.TEXT).decode()
+
+    assert [line for line in text.splitlines() if line[0] != "#"] == [
+        'h_bucket{le="1"} 1',
+        's_bucket{quantile="1"} 1',
+        'g{a="_bucket",b="1"} 1',
+    ]
+
+
+def test_two_formats_by_turns() -> None:
+    """Who asks for the one format does not cost who asks for the other."""
+    frames, samples = Frames(), {FILES: {("/",): 1}}
+    one = [frames.of(samples, form) for form in Format]
+
+    assert [frames.of(samples, form) for form in Format] == one
+    frames.of({FILES: {("/b",): 1}}, Format.TEXT)
+    assert frames.of(samples, Format.OPENMETRICS) not in one  # of series that were gone meanwhile

@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bts_exporter.errors import ConfigError
+from bts_exporter.settings.yaml_document import Document, Hidden, read, spell
+
+
+def problems(text: str, file: str = "c.yaml") -> list[str]:
+    """Return what is wrong with a document, as it is shown."""
+    try:
+        found = Document(file, text).problems
+    except ConfigError as error:
+        found = error.problems
+    assert found
+    return list(map(str, found))
+
+
+def sound(text: str) -> Document:
+    """Return a document with nothing wrong in it."""
+    document = Document("c.yaml", text)
+    assert document.problems == []
+    return document
+
+
+# Values and their places
+
+
+def test_values_and_lines() -> None:
+    """A document is plain values, and every one of them knows its line."""
+    document = sound("a: 1\nb:\n  - x\n  - c: [true, null]\n    d: 0.5\n'5': 2024-01-02\n")
+
+    assert document.value == {
+        "a": 1,
+        "b": ["x", {"c": [True, None], "d": 0.5}],
+        "5": document.value["5"],
+    }
+    lines = {
+        path: document.line(path)
+        for path in [("a",), ("b",), ("b", 0), ("b", 1), ("b", 1, "c", 1), ("b", 1, "d"), ()]
+    }
+    assert lines == {
+        ("a",): 1,
+        ("b",): 2,
+        ("b", 0): 3,
+        ("b", 1): 4,
+        ("b", 1, "c", 1): 4,
+        ("b", 1, "d"): 5,
+        (): 1,
+    }
+
+
+def test_line_of_what_is_missing() -> None:
+    """What is not there has the line of what it would stand in."""
+    document = sound("a: 1\nb:\n  c: 2\n")
+
+    assert document.line(("b", "missing", "deeper")) == 2
+    assert document.line(("missing",)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "null\n", "~\n"])
+def test_empty_document(text: str) -> None:
+    """An empty file is no error: it says nothing."""
+    assert sound(text).value is None
+
+
+def test_keys_are_text() -> None:
+    """Whatever YAML takes a key for, it is its text: YAML 1.1 has a number for some."""
+    assert sound("1: a\ntrue: b\n~: c\n").value == {
+        "1": "a",
+        "True": "b",
+        "None": "c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ((), ""),
+        (("collectors",), "collectors"),
+        (("collectors", "redis", 0, "url"), "collectors.redis[0].url"),
+        ((0, "a"), "[0].a"),
+    ],
+)
+def test_spelling_of_paths(path: tuple[str | int, ...], text: str) -> None:
+    """A path is spelled as one would write it."""
+    assert spell(path) == text
+
+
+# Anchors, aliases, merges
+
+
+def test_aliases() -> None:
+    """What is written once can stand in several places; its line is where it is written."""
+    document = sound("a: &x {k: [1]}\nb: *x\n")
+
+    assert document.value == {"a": {"k": [1]}, "b": {"k": [1]}}
+    assert document.line(("b",)) == 2
+    assert document.line(("b", "k")) == 1
+
+
+def test_merges() -> None:
+    """Merged keys give way to those in place, and of several merges the first has precedence."""
+    text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  <<: [*a, *b]\n  x: 3\n"
+
+    document = sound(text)
+
+    assert document.value["c"] == {"x": 3, "y": 1, "z": 2}
+    assert document.line(("c", "x")) == 5
+    assert document.line(("c", "y")) == 1
+
+
+def test_alias_of_a_block_with_a_merge() -> None:
+    """A block with an overridden key can be used twice."""
+    text = "- &a {x: 1}\n- &b {<<: *a, x: 2}\n- *b\n- {<<: *b, y: 3}\n"
+
+    assert sound(text).value == [{"x": 1}, {"x": 2}, {"x": 2}, {"x": 2, "y": 3}]
+
+
+def test_alias_of_what_it_stands_in() -> None:
+    """A document that contains itself is an error."""
+    assert problems("a: &x\n  b: *x\n") == ["c.yaml:2: a.b: an alias of what it stands in"]
+    assert problems("a: &x [*x]\n") == ["c.yaml:1: a[0]: an alias of what it stands in"]
+
+
+def test_deep_nesting() -> None:
+    """A document as deep as no settings are is an error and nothing worse."""
+    assert problems("[" * 1000 + "]" * 1000) == ["c.yaml: nested too deeply"]
+
+
+def test_aliases_that_stand_for_more_than_fits_into_memory() -> None:
+    """A few lines of aliases of aliases are an error before they are written out."""
+    levels = [f"- &l{n + 1} [{', '.join([f'*l{n}'] * 10)}]\n" for n in range(5)]
+
+    assert problems("- &l0 [" + "x, " * 10 + "]\n" + "".join(levels)) == [
+        "c.yaml: more than 100000 values, aliases written out"
+    ]
+
+
+def test_merge_of_what_is_no_block() -> None:
+    """Only blocks can be merged."""
+    assert problems("a:\n  <<: 5\n") == [
+        "c.yaml:2: not YAML: while constructing a mapping expected a mapping or list of mappings for merging, but found scalar"
+    ]
+
+
+# Mistakes
+
+
+def test_key_given_twice() -> None:
+    """YAML would take the last one in silence."""
+    assert problems("a:\n  x: 1\n  y: 2\n  x: 3\n") == ["c.yaml:4: a.x: given twice"]
+
+
+def test_every_key_given_twice_is_told() -> None:
+    """All problems are found at once."""
+    assert problems("a: 1\na: 2\nb: {c: 1, c: 2}\n") == [
+        "c.yaml:2: a: given twice",
+        "c.yaml:3: b.c: given twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [1, 2\nb: 3\n", "c.yaml:1: not YAML: the [ that opens in this line is not closed by ], or a comma is missing, and line 2 goes on; text that begins with [ needs quotes"),
+        ("a:\n\t- x\n", "c.yaml:2: not YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces: YAML allows no tab here"),
+        ("a: b: c\n", "c.yaml:1: not YAML: mapping values are not allowed here; text that holds ': ' needs quotes"),
+        ("a: 1\n---\nb: 2\n", "c.yaml:2: not YAML: expected a single document in the stream but found another document; the file must be one document: one map of keys"),
+        ("a: 1\nb: \x07\n", "c.yaml:2: not YAML: it cannot hold the character 0x7"),
+    ],
+    ids=["flow", "tab", "colon", "documents", "bell"],
+)  # fmt: skip
+def test_what_is_no_yaml(text: str, problem: str) -> None:
+    """A syntax error has its line."""
+    assert problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("2026-13-01", "timestamp"),
+        ("0x_", "int"),
+        ("0b_", "int"),
+        ("!!int many", "int"),
+        ("!!bool perhaps", "bool"),
+        ("!!timestamp now", "timestamp"),
+    ],
+)
+def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
+    """What YAML takes for a number or a date and is none has to be quoted; it may be a password."""
+    assert problems(f"a: 1\nb: {value}\n") == [
+        f"c.yaml:2: b: looks like a YAML {kind} and is none: put it in quotes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("password: *hunter2\n", 'c.yaml:1: not YAML: found undefined alias (text that begins with its sign needs quotes); text that begins with * needs quotes: "*"'),
+        ("password: !hunter2\n", "c.yaml:1: password: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"),
+        ("password: !hun!ter2 x\n", "c.yaml:1: not YAML: while parsing a node found undefined tag handle (text that begins with its sign needs quotes)"),
+        ("a: &hunter2 x\nb: &hunter2 y\n", "c.yaml:2: not YAML: found duplicate anchor (text that begins with its sign needs quotes); first occurrence second occurrence"),
+    ],
+    ids=["alias", "tag", "handle", "anchor"],
+)  # fmt: skip
+def test_password_that_yaml_takes_for_a_name(text: str, problem: str) -> None:
+    """A password without its quotes is an error that does not show it."""
+    found = problems(text)
+
+    assert "hunter2" not in found[0]
+    assert "ter2" not in found[0]
+    assert found == [problem]
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !what {b: 1}\n", "a: !what [1]\n", "a: !what x\n", "a: !ENV X\n"]
+)
+def test_unknown_tag(text: str) -> None:
+    """A tag that nothing would come of is an error, on whatever it stands."""
+    assert problems(text) == [
+        "c.yaml:1: a: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"
+    ]
+
+
+@pytest.mark.parametrize("text", ["a: !env [X]\n", "a: !env {X: 1}\n"])
+def test_tag_on_several_values(text: str) -> None:
+    """Our tags take one name."""
+    assert problems(text) == ["c.yaml:1: a: !env takes one name"]
+
+
+def test_python_objects_are_not_made() -> None:
+    """The settings are data: no tag makes the loader call anything."""
+    [problem] = problems("a: !!python/object/apply:os.system ['true']\n")
+
+    assert problem.startswith("c.yaml:1: a: unknown tag")
+
+
+@pytest.mark.parametrize("sign", ["=", "<<"])
+def test_sign_that_yaml_has_a_type_for(sign: str) -> None:
+    """A value that is one of YAML's signs is that text."""
+    assert sound(f"a: {sign}\n").value == {"a": sign}
+
+
+# Values from elsewhere
+
+
+def test_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag !env puts a variable's value in its place."""
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2")
+
+    assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+
+
+def test_variable_with_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that `echo` made is taken without the end of its line, as from a file."""
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2\n")
+
+    assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
+
+
+def test_comment_behind_a_password() -> None:
+    """A comment with a space behind its sign is one, and so is any behind a password in quotes."""
+    text = "password: abc  # of redis\nx: {password: 'abc' #old\n}\ny: a #b\n"
+
+    assert sound(text).value == {"password": "abc", "x": {"password": "abc"}, "y": "a"}
+
+
+@pytest.mark.parametrize("text", [r'"a\nb: c"', "'a\n\n  b'", "|\n  a\n  b: c\n", '"b: c"'])
+def test_text_of_several_lines(text: str) -> None:
+    """A text may have several lines, and a colon; only what looks like a key in a quoted one is refused."""
+    assert isinstance(sound(f"x: {text}\n").value["x"], str)
+
+
+def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is missing is named with its place."""
+    monkeypatch.delenv("STUB_PASSWORD", raising=False)
+
+    assert problems("a: 1\nb: !env STUB_PASSWORD\n") == [
+        "c.yaml:2: b: !env STUB_PASSWORD: no such environment variable"
+    ]
+
+
+def test_value_from_a_file(tmp_path: Path) -> None:
+    """The tag !file puts a file's content in its place, without the last line's end."""
+    (tmp_path / "secret").write_text("two\nlines\r\n\n")
+    (tmp_path / "absolute").write_text("x")
+    (tmp_path / "c.yaml").write_text(f"a: !file secret\nb: !file {tmp_path}/absolute\n")
+
+    assert read(tmp_path / "c.yaml").value == {"a": "two\nlines", "b": "x"}
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Each reason is told as the system has it, for all files at once."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder").mkdir()
+    file = str(tmp_path / "c.yaml")
+
+    found = problems(
+        'a: !file missing\nb: !file binary\nc: !file folder\nd: !file "nul\\0"\n', file
+    )
+
+    assert found == [
+        f"{file}:1: a: !file missing: {tmp_path}/missing: No such file or directory",
+        f"{file}:2: b: !file binary: not UTF-8",
+        f"{file}:3: c: !file folder: {tmp_path}/folder: Is a directory",
+        f"{file}:4: d: !file nul\0: embedded null byte",
+    ]
+
+
+def test_value_from_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag !credential takes what systemd gave the service."""
+    (tmp_path / "redis").write_text("hunter2\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert sound("a: !credential redis\n").value == {"a": "hunter2"}
+
+
+def test_credential_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of a service the message says how to get there."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+    assert problems("a: !credential redis\n") == [
+        "c.yaml:1: a: !credential redis: no CREDENTIALS_DIRECTORY: run as a systemd service with LoadCredential=redis:PATH, or set the variable to the folder that holds the file"
+    ]
+
+
+@pytest.mark.parametrize("name", ["../redis", "a/b", "/etc/passwd", "..", ".", '""'])
+def test_credential_that_is_a_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A credential is a name in the service's folder, not a way out of it."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    [problem] = problems(f"a: !credential {name}\n")
+
+    assert problem.endswith(": the name of a credential has no slash")
+
+
+def test_credential_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential that systemd was not told to load is named."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert problems("a: !credential redis\n") == [
+        f"c.yaml:1: a: !credential redis: {tmp_path}/redis: No such file or directory"
+    ]
+
+
+def test_values_from_elsewhere_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came from outside the file may be a secret: no message quotes it by accident."""
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2")
+    value = sound("!env STUB_PASSWORD").value
+
+    assert isinstance(value, Hidden)
+    assert repr(value) == "<hidden>"
+    assert "hunter2" not in f"{[value]}"
+
+
+def test_secret_that_is_overridden_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a merged block only what is used is asked for."""
+    monkeypatch.delenv("STUB_MISSING", raising=False)
+    monkeypatch.setenv("STUB_PASSWORD", "hunter2")
+    text = (
+        "- &base {user: a}\n- <<: {password: !env STUB_MISSING}\n  password: !env STUB_PASSWORD\n"
+    )
+
+    assert sound(text).value[1] == {"password": "hunter2"}
+
+
+# Files
+
+
+def test_file_that_is_missing(tmp_path: Path) -> None:
+    """A settings file that is not there is told with its path."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "c.yaml")
+
+    assert str(caught.value) == f"{tmp_path}/c.yaml: cannot be read: No such file or directory"
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    """So is one in another encoding."""
+    (tmp_path / "c.yaml").write_bytes("a: ü".encode("latin-1"))
+
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "c.yaml")
+
+    assert str(caught.value) == f"{tmp_path}/c.yaml: not UTF-8 at byte 3: save it as UTF-8"
+
+
+def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """What Windows' editors put in front is no part of the settings."""
+    (tmp_path / "c.yaml").write_text("\ufeffa: 1\n", encoding="utf-8")
+
+    assert read(tmp_path / "c.yaml").value == {"a": 1}
+
+
+@given(st.text() | st.text("abc01 :-[]{},&*!<>|'\"\n\t#?%@~._=\\", max_size=40))
+def test_any_text_is_a_document_or_an_error_with_its_place(text: str) -> None:
+    """No text brings the loader to anything but values or a ConfigError."""
+    try:
+        document = Document("c.yaml", text)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017  # either is fine
+    else:
+        document.line(("any", 0))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from html import unescape
+from html.parser import HTMLParser
+
+import bts_exporter
+from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter.exposition.formats import Format
+from bts_exporter.page_service import Exporter
+from bts_exporter.web import status_page
+from bts_exporter.web.protocol import SECURITY_FIELDS
+from bts_exporter.web.status_page import render
+from stubs import Stub, collectors
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+
+
+class Page(HTMLParser):
+    """What a browser finds on the page: it must be whole, with every tag closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.links: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        """Note rows, cells and links."""
+        if tag == "meta":
+            return
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+        elif tag == "a":
+            self.links.append(dict(attrs)["href"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note what is closed."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Note what a cell holds."""
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+
+def fail(_: Scrape) -> None:
+    """Be refused."""
+    reason = "auth"
+    raise TargetError(reason, 'redis://cache refuses <b>"us"</b> & others')
+
+
+def absent(_: Scrape) -> None:
+    """Find nothing."""
+    message = "no /proc/mdstat"
+    raise NothingToRead(message)
+
+
+def test_states_of_collectors() -> None:
+    """A row tells of each collector how it fares, how long it took, and what went wrong."""
+    exporter = Exporter()
+    members = [
+        ("works", Stub()),
+        ("fails", Stub(fail), {"name": "cache"}),
+        ("absent", Stub(absent)),
+    ]
+    with collectors(*members) as (together, runners):
+        exporter.collectors = together
+        before = Page(render(exporter, "/metrics"))
+        exporter.page(runners, Format.TEXT)
+        after = Page(render(exporter, "/metrics"))
+
+    assert [row[:3] for row in before.rows[1:]] == [
+        ["works", "", "waiting for the first scrape"],
+        ["fails", "cache", "waiting for the first scrape"],
+        ["absent", "", "waiting for the first scrape"],
+    ]
+    assert after.rows[0] == [
+        "Collector",
+        "Target",
+        "State",
+        "Duration",
+        "Series",
+        "Last success",
+        "Message",
+    ]
+    works, fails, nothing = after.rows[1:]
+    assert works[:3] == ["works", "", "ok"]
+    assert re.fullmatch(r"\d+\.\d ms", works[3])
+    assert works[4] == "1"
+    assert _DATE.fullmatch(works[5])
+    assert works[6] == ""
+    assert fails[:3] == ["fails", "cache", "failing (auth)"]
+    assert fails[4:] == ["0", "never", 'redis://cache refuses <b>"us"</b> & others']
+    assert nothing[:3] == ["absent", "", "absent"]
+    assert nothing[6] == "no /proc/mdstat"
+
+
+def test_nothing_is_collected_for_the_page() -> None:
+    """To look costs no target a request."""
+    exporter, stub = Exporter(), Stub()
+    with collectors(("one", stub)) as (together, _):
+        exporter.collectors = together
+        render(exporter, "/metrics")
+
+    assert stub.collections == 0
+
+
+def test_links() -> None:
+    """From the page there is a way to everything, whatever the names are."""
+    exporter = Exporter()
+    with collectors(("a&b", Stub(), {"name": 'x "y"/z'})) as (together, _):
+        exporter.collectors = together
+        links = Page(render(exporter, "/my?metrics")).links
+
+    assert links == [
+        "/my?metrics",
+        "/-/healthy",
+        "/-/ready",
+        "/my?metrics?collect[]=a%26b",
+        "/probe?target=x%20%22y%22/z",
+    ]
+
+
+def test_version_and_settings() -> None:
+    """The page says which version runs and when its settings were loaded."""
+    exporter = Exporter()
+    exporter.reload_successful, exporter.reloaded_at = True, 1_700_000_000
+
+    text = unescape(render(exporter, "/metrics"))
+
+    assert (
+        f"Version {bts_exporter.__version__}. Settings loaded 2023-11-14 22:13:20 UTC.</p>" in text
+    )
+
+
+def test_reload_that_failed() -> None:
+    """Who looks sees that the settings in force are not those in the file."""
+    exporter = Exporter()
+    exporter.reload_successful = False
+    exporter.reload_problem = "c.yaml:3: <key>: unknown"
+
+    page = render(exporter, "/metrics")
+
+    assert "The last reload failed:" in page
+    assert "c.yaml:3: &lt;key&gt;: unknown" in page
+
+
+def test_style_is_the_one_that_browsers_may_use() -> None:
+    """The policy that goes with every answer names the hash of this page's style, and allows no other."""
+    digest = hashlib.sha256(status_page._STYLE.encode()).digest()
+
+    assert f"style-src 'sha256-{base64.b64encode(digest).decode()}'" in SECURITY_FIELDS
