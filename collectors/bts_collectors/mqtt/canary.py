@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from math import ceil
 from threading import Event, Lock
 
 from bts_collectors.mqtt.distribution import Distribution
 from bts_collectors.mqtt.patterns import Subscription
-from bts_collectors.mqtt.router import Handler, Publish
+from bts_collectors.mqtt.router import Handler, Outgoing, Publish
 from bts_exporter import CollectorConfig, Duration, Metric, Scrape, counter, histogram
 
 #: Seconds.
@@ -38,7 +39,8 @@ class CanaryConfig(CollectorConfig, frozen=True):
     """Where our own messages go, how many, and when one is lost."""
 
     topic: str = "bts-exporter/canary"
-    qos: tuple[int, ...] = (1,)
+    #: With 0 brokers keep no message for clients that are away.
+    qos: tuple[int, ...] = (0,)
     interval: Duration = Duration(5)
     timeout: Duration = Duration(10)
 
@@ -97,7 +99,9 @@ class Canary:
         # Not our client id, which is another at each start: filters are labels.
         host = _NOT_IN_A_LEVEL.sub("_", host)
         self._topics = {f"{config.topic}/{host}/{qos}": qos for qos in self._lanes}
-        self.subscriptions = tuple(Subscription(topic, qos) for topic, qos in self._topics.items())
+        self.subscriptions = tuple(
+            Subscription(topic, qos, apart=True) for topic, qos in self._topics.items()
+        )
 
     def begin(self) -> None:
         """Give up what was under way on the connection before, and begin anew at once."""
@@ -113,7 +117,7 @@ class Canary:
             return None
         lane = self._lanes[qos]
 
-        def receive(payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+        def receive(payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             now = self._clock()
             with self._lock:
                 published = lane.under_way.pop(payload, None)
@@ -139,7 +143,7 @@ class Canary:
                 lane.sent += 1
                 lane.due = now + self._config.interval
                 lane.under_way[payload] = now
-            publish(topic, payload, qos)
+            publish(Outgoing(topic, payload, qos, expires=ceil(self._config.timeout)))
 
     def age(self) -> float:
         """Return the seconds since a message of ours last came back; infinite before the first."""

@@ -184,7 +184,7 @@ class Pipeline:
     def _handler(
         self, pair: Callable[[Key], None], side: str, levels: Key, identify: Identify
     ) -> Handler:
-        def handle(payload: bytes, retained: bool) -> None:  # noqa: FBT001  # Handler
+        def handle(payload: bytes, retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             if retained:  # of before our time
                 return
             found = identify(payload)

@@ -163,7 +163,7 @@ class Readings:
         return found
 
     def emit(self, scrape: Scrape) -> None:
-        """Emit the account of the rule; its families are emitted once for all rules."""
+        """Emit the account of the rule; its families are emitted once for all rules, its topics apart."""
         scrape.emit(RECEIVED, self.messages, self.name)
         scrape.emit(RECEIVED_BYTES, self.bytes, self.name)
         for reason in REASONS:
@@ -173,6 +173,9 @@ class Readings:
         scrape.emit(EXPIRED, self.expired, self.name)
         if self.lag is not None:
             self.lag.emit(scrape, self.name)
+
+    def emit_topics(self, scrape: Scrape) -> None:
+        """Emit the account of each topic, for `per_topic`."""
         now = self.clock()
         for topic, traffic in list(self.topics.items()):
             if now - traffic.seen <= self.expire:
@@ -181,7 +184,7 @@ class Readings:
                 if traffic.last:
                     scrape.emit(TOPIC_LAST, traffic.last, self.name, topic)
 
-    def _refuse(self, payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+    def _refuse(self, payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
         self.messages += 1
         self.bytes += len(payload)
         why = f"a level of the topic has more than {MAX_LABEL} characters"
@@ -228,7 +231,7 @@ class _Topic:
         self._labels = labels
         self._link()
 
-    def take(self, payload: bytes, retained: bool) -> None:  # noqa: FBT001  # Handler
+    def take(self, payload: bytes, retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
         """Update what a message has a value for."""
         readings = self._readings
         readings.messages += 1

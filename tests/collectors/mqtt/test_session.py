@@ -13,6 +13,7 @@ from threading import Event, Thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paho.mqtt.client import Client
 
 from bts_collectors.mqtt import reader as reader_module
 from bts_collectors.mqtt import router as router_module
@@ -21,7 +22,7 @@ from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import DISCONNECT_REASONS, Link
 from bts_collectors.mqtt.patterns import Subscription
 from bts_collectors.mqtt.reader import BatchReader
-from bts_collectors.mqtt.router import Handler, Publish, Router
+from bts_collectors.mqtt.router import Handler, Outgoing, Publish, Router
 from bts_collectors.mqtt.session import Protocol, Session, Target
 from bts_exporter import TargetError, TLSConfig, Url
 from servers.certificates import Certificates
@@ -40,7 +41,7 @@ class Keeps:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.published: list[tuple[str, bytes, int]] = []
+        self.published: list[Outgoing] = []
         self.ticks = 0
 
     def begin(self) -> None:
@@ -49,7 +50,7 @@ class Keeps:
     def route(self, topic: str) -> Handler | None:
         """Take it."""
 
-        def take(payload: bytes, retained: bool) -> None:
+        def take(payload: bytes, retained: bool, _properties: bytes = b"") -> None:
             if payload == b"fail":
                 msg = "defect"
                 raise RuntimeError(msg)
@@ -61,7 +62,7 @@ class Keeps:
         """Publish what a test wants published."""
         self.ticks += 1
         while self.published:
-            publish(*self.published.pop())
+            publish(self.published.pop())
 
 
 class Ended:
@@ -146,7 +147,7 @@ def exchange(reading: str) -> Iterator[Exchange]:
         *chunks: bytes,
         protocol: Protocol = "3.1.1",
         answers: int = 0,
-        published: tuple[str, bytes, int] | None = None,
+        published: Outgoing | None = None,
     ) -> Ended:
         ended = Ended()
         if published:
@@ -323,7 +324,7 @@ def test_nothing_that_comes_is_unforeseen(
 def test_receiver_can_publish(exchange: Exchange, protocol: Protocol) -> None:
     """From the network thread, as soon as the subscription is answered."""
     expected = publish("canary", b"1", protocol=protocol)
-    ended = exchange(published=("canary", b"1", 0), protocol=protocol, answers=len(expected))
+    ended = exchange(published=Outgoing("canary", b"1"), protocol=protocol, answers=len(expected))
 
     assert ended.received.startswith(expected)
 
@@ -417,10 +418,23 @@ def test_all_private_names_are_looked_at() -> None:
     assert source
     with open(source) as file:  # noqa: PTH123  # a module's own
         used = set(re.findall(r"self\.(_\w+)", file.read()))
-    own = {"_router", "_guard", "_rest", "_at", "_skip", "_read_at"}
-    own |= {name for name in vars(BatchReader) if name.startswith("_")}
+    own = {
+        "_router",
+        "_guard",
+        "_rest",
+        "_at",
+        "_skip",
+        "_read_at",
+        "_delivered",
+        "_hurry_until",
+        "_ended",
+    }
+    own |= {
+        name for name in vars(BatchReader) if name.startswith("_") and not hasattr(Client, name)
+    }
 
-    assert used - own == set(reader_module._PRIVATE)
+    # paho calls this one.
+    assert (used - own) | {"_create_socket"} == set(reader_module._PRIVATE)
 
 
 def test_limit_of_payloads_fits_into_packets() -> None:
