@@ -133,6 +133,9 @@ class MqttConfig(CollectorConfig, frozen=True):
         if self.persistence and self.emqx:
             yield "persistence, emqx: a broker is mosquitto or EMQX, not both"
         yield from rules.check(self.rules)
+        for name, rule in self.rules.items():
+            if rule.property_labels and self.protocol != 5:  # noqa: PLR2004  # as it calls itself
+                yield f"rules.{name}.property_labels: only MQTT 5 has properties: set protocol: 5"
         yield from names.check("pipelines", self.pipelines)
 
     @property

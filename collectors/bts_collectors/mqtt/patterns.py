@@ -73,6 +73,19 @@ def matches(filter_: str, topic: str) -> bool:
     return _overlap(filter_.split("/"), topic.split("/"))
 
 
+def explain(pattern: Pattern, topic: str) -> str:
+    """Return why a pattern does not match a topic."""
+    wanted, levels = pattern.filter.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in {"+", "#"}:
+        return "no wildcard matches a topic that begins with $"
+    for number, (one, level) in enumerate(zip(wanted, levels, strict=False), 1):
+        if one == "#":
+            break
+        if one not in {"+", level}:
+            return f"level {number} is {level!r}, and {one!r} in {pattern}"
+    return f"the topic has {len(levels)} levels, and {pattern} {len(wanted)}"
+
+
 def disjoint(wanted: Iterable[Subscription]) -> tuple[Subscription, ...]:
     """Return subscriptions of which no two bring the same message, and that bring all.
 

@@ -76,7 +76,7 @@ def test_value_that_is_missing_is_said_beside_those_that_are_there(
         (("reading", "x", "1"), "there is no rule 'reading'; there are: doors, readings"),
         (("doors", "windows/1", "open"), "topic 'windows/1' does not match doors/{door}"),
         (("doors", "doors/1", "ajar"), "unmapped: not in the map: 'ajar'"),
-        (("doors", "doors/1", "\udcff"), "malformed: not UTF-8: b'\\xff'"),
+        (("doors", "doors/1", "\udcff"), "unmapped: not in the map: '\ufffd'"),
         (("readings", "bts/7/122", "{"), "malformed: no JSON"),
     ],
 )
