@@ -45,11 +45,12 @@ class Traffic:
 class _Slot:
     """A metric whose labels the topic alone gives: one series."""
 
-    __slots__ = ("family", "labels", "measure", "read", "series")
+    __slots__ = ("family", "is_event", "labels", "measure", "read", "series")
 
     def __init__(self, readings: Readings, name: str, topic_labels: Mapping[str, str]) -> None:
         self.family: Family = readings.families[name]
         self.measure: Measure = readings.rule.metrics[name]
+        self.is_event = self.measure.type == "histogram"
         self.read = readings.rule.reader(self.measure)
         values = topic_labels | self.measure.const_labels  # type: ignore[operator]
         self.labels = tuple(values[label] for label in readings.rule.labels_of(self.measure))
@@ -116,6 +117,7 @@ class TopicReader:
 
     __slots__ = (
         "_counts",
+        "_does_more",
         "_labels",
         "_per_topic",
         "_properties",
@@ -148,6 +150,7 @@ class TopicReader:
             else:
                 self._slots.append(_Slot(readings, name, labels))
         self._per_topic = rule.per_topic
+        self._does_more = bool(self._spreads or self._per_topic)
         self._traffic: Traffic | None = None
 
     @property
@@ -160,62 +163,49 @@ class TopicReader:
         """Return whether none of those series exists."""
         return all(one.gone for spread in self._spreads for one in spread.series.values())
 
-    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
+    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: C901, FBT001  # a call costs as much as three lines
         """Update what a message has a value for."""
         readings = self._readings
         readings.messages += 1
         readings.bytes += len(payload)
-        if not readings.reads:
-            self._count(len(payload), retained, readings.clock())
-            return
-        if not payload and readings.deletes:
-            self._remove()
-            return
-        try:
-            data = readings.decode(payload)
-        except Unusable as error:
-            readings.note(error)
-            if not readings.conditions:
-                self._count(len(payload), retained, readings.clock())
-                self._fail_all()
-            return
-        if readings.conditions and not readings.wants(data):
-            readings.filtered += 1
-            return
+        data, readable = None, readings.reads
+        if readable:
+            if not payload and readings.deletes:
+                self._remove()
+                return
+            try:
+                data = readings.decode(payload)
+            except Unusable as error:
+                readable = False
+                self._fail_all(error)
+            if readings.conditions and not (readable and readings.wants(data)):
+                readings.filtered += readable
+                return
         now = readings.clock()
-        self._count(len(payload), retained, now)
-        if readings.lag and not retained:
-            readings.note_lag(data)
-        self._read(data, retained, now)
-        if self._spreads:
-            self._read_spreads(data, retained, now, properties)
-
-    def _count(self, size: int, retained: bool, now: float) -> None:  # noqa: FBT001  # Handler
-        """Count a message; one that is retained is a state and no event, but its series begin."""
         for slot in self._counts:
             series = slot.series
             if series is None or series.gone:
                 series = self._find(slot)
-            if series and not retained:
-                series.update(1)
+            if series and not retained:  # else it is a state, and no event
+                series.value += 1  # type: ignore[operator]
                 series.seen = now
-        if self._per_topic:
-            traffic = self._traffic
-            if traffic is None or traffic.gone:
-                traffic = self._traffic = self._readings.traffic(self._topic)
-            if traffic and not retained:
-                traffic.note(size, now)
+        if readable:
+            self._read(data, retained, now)
+        if self._does_more:
+            self._note_traffic(len(payload), retained, now)
+            if readable and self._spreads:
+                self._read_spreads(data, retained, now, properties)
 
     def _read(self, data: Any, retained: bool, now: float) -> None:  # noqa: FBT001  # Handler
+        """Update the metrics whose labels the topic alone gives."""
+        readings = self._readings
+        if readings.lag and not retained:
+            readings.note_lag(data)
         for slot in self._slots:
-            if retained and slot.measure.type == "histogram":
-                if slot.series is None or slot.series.gone:
-                    self._find(slot)  # it begins at 0, so that the first message is an increase
-                continue
             try:
                 value = slot.read(data)
             except Unusable as error:
-                self._readings.note(error)
+                readings.note(error)
                 self._fail(slot)
                 continue
             if value is None:
@@ -223,7 +213,7 @@ class TopicReader:
             series = slot.series
             if series is None or series.gone:
                 series = self._find(slot)
-            if series:
+            if series and not (retained and slot.is_event):
                 series.update(value)
                 series.seen = now
 
@@ -231,7 +221,8 @@ class TopicReader:
         slot.series = self._readings.series(slot.family, slot.labels, self._topic)
         return slot.series
 
-    def _fail_all(self) -> None:
+    def _fail_all(self, error: Unusable) -> None:
+        self._readings.note(error)
         for slot in self._slots:
             self._fail(slot)
         for spread in self._spreads:
@@ -246,6 +237,15 @@ class TopicReader:
             for labels in spread.series:
                 self._readings.drop(spread.family, labels)
             spread.series.clear()
+
+    def _note_traffic(self, size: int, retained: bool, now: float) -> None:  # noqa: FBT001
+        """Keep account of the topic where the rule asks for it."""
+        if self._per_topic:
+            traffic = self._traffic
+            if traffic is None or traffic.gone:
+                traffic = self._traffic = self._readings.traffic(self._topic)
+            if traffic and not retained:
+                traffic.note(size, now)
 
     def _read_spreads(self, data: Any, retained: bool, now: float, properties: bytes) -> None:  # noqa: FBT001
         """Update the metrics whose labels come from the message."""
