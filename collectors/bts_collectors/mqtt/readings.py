@@ -146,14 +146,18 @@ class Readings:
 
     def wants(self, data: Any) -> bool:
         """Return whether a payload has what `where` asks for."""
+        return not self.unmet(data)
+
+    def unmet(self, data: Any) -> str:
+        """Return what of `where` a payload does not have; "" for nothing."""
         for path, choice in self.conditions:
             try:
                 found = path.find(data)
             except Unusable:
-                return False
+                return f"nothing at {path}"
             if isinstance(found, dict | list) or spelled(found) not in choice.texts:
-                return False
-        return True
+                return f"{path} is {found!r:.60}, and has to be {choice}"
+        return ""
 
     def series(self, family: Family, labels: Labels, topic: str) -> Series | None:
         """Return a series, a new one if need be; None, and counted, where there is no room for it."""
