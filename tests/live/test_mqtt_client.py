@@ -177,7 +177,7 @@ def test_denied_rule_is_shown_and_the_others_are_served(
 
     assert error is not None
     assert error.reason == "noperm"
-    assert "subscription to bts/+/+ denied" in str(error)
+    assert "subscription to bts/+/+ (Unspecified error (128)) denied" in str(error)
     assert found["mqtt_subscription_granted_qos"]["$SYS/#",] == 0
     assert "mosquitto_uptime_seconds" in found
 
@@ -193,9 +193,9 @@ def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> No
 
 @LEFT_OPEN
 def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start) -> None:
-    """The message names what is missing, and the path that may be wrong."""
+    """The message names what is missing."""
     _, error = look(start(f"ws://127.0.0.1:{mosquitto.port}/mqtt"))
 
     assert error is not None
-    assert error.reason == "protocol"
-    assert "WebSocket" in str(error)
+    assert error.reason == "unreachable"
+    assert "is it a WebSocket listener" in str(error)

@@ -130,11 +130,11 @@ def lost(url: Url, *, hung: bool, garbled: bool, asked: Sequence[str] = ()) -> T
 
 def denied(url: Url, refused: Mapping[str, str]) -> TargetError:
     """Return the failure of subscriptions that the broker refuses; their reasons by filter."""
-    listed = ", ".join(f"{name}: {why}" for name, why in refused.items())
+    listed = ", ".join(f"{name} ({why})" for name, why in refused.items())
     cure = "allow the user to subscribe to it and read it"
     if all(name.startswith("$SYS") for name in refused):
         cure += ", or set `sys: false` and watch the broker with `canary`"
-    return TargetError("noperm", f"{url}: subscription denied ({listed}): {cure}")
+    return TargetError("noperm", f"{url}: subscription to {listed} denied: {cure}")
 
 
 def unanswered(url: Url, asked: Sequence[str]) -> TargetError:

@@ -74,7 +74,7 @@ def said(error: TargetError) -> str:
         (
             Link(connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "Not authorized (135)"}),
             heard(),
-            "noperm: subscription denied ($SYS/#: Not authorized (135)): allow",
+            "noperm: subscription to $SYS/# (Not authorized (135)) denied: allow",
         ),
         (
             Link(connected=True, granted=GRANTED),
@@ -141,7 +141,7 @@ def test_subscription_of_a_rule_that_is_denied_is_named() -> None:
     missing = health(link, None, listens=True).why_incomplete()
 
     assert missing
-    assert said(missing).startswith("noperm: subscription denied (bts/#: Not authorized (135)):")
+    assert said(missing).startswith("noperm: subscription to bts/# (Not authorized (135)) denied:")
 
 
 def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
