@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from contextlib import ExitStack
 from functools import partial
 from ssl import SSLError
 from time import monotonic, sleep
@@ -137,23 +138,21 @@ class BatchReader(Client):
 
     def _create_socket(self) -> Any:
         """Connect; what was opened is closed again where that fails."""
-        if self._transport == "unix":
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            made.settimeout(self._connect_timeout)
-        else:
-            made = self._create_socket_connection()
-        try:
+        with ExitStack() as failing:
             if self._transport == "unix":
+                made = failing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                made.settimeout(self._connect_timeout)
                 made.connect(self._host)
+            else:
+                made = failing.enter_context(self._create_socket_connection())
+            result: Any = made
             if self._ssl:
-                made = self._ssl_wrap_socket(made)
+                result = made = failing.enter_context(self._ssl_wrap_socket(made))
             if self._transport == "websockets":
                 name = self._websocket_host()
-                return WebSocket(made, name, self._websocket_path, self._connect_timeout)
-        except BaseException:
-            made.close()
-            raise
-        return made
+                result = WebSocket(made, name, self._websocket_path, self._connect_timeout)
+            failing.pop_all()
+        return result
 
     def _websocket_host(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
