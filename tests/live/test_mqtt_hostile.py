@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from servers import wait_until
 from servers.exporter import Exporter, StartExporter
+from servers.management import FakeManagement, Handler, Reply
+from servers.mosquitto import Mosquitto
 from servers.mqttfake import (
     CONNACK,
     CONNECT,
@@ -290,3 +294,73 @@ def test_rule_that_the_broker_hangs_up_on_costs_itself(
     assert server.value("mqtt_subscription_granted_qos", filter="secret/+") == -1
     assert server.value("mqtt_up") == 1
     assert "secret/+" in server.log.read_text()
+
+
+def large(body: bytes, *, packed: bool) -> Reply:
+    """Return an answer of which the end is missing, or one that unpacks to more than is read."""
+
+    def reply(handler: Handler) -> None:
+        handler.send_response(200)
+        if packed:
+            handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(body) + (0 if packed else 10)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return reply
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_failed_answers_of_emqx_are_not_kept(
+    mosquitto: Mosquitto, exporter: StartExporter, packed: bool
+) -> None:
+    """Memory after fifty answers that were cut off, or were bombs, is that after five."""
+    client = b'{"clientid": "%s", "mqueue_len": 1}'
+    body = b'{"data": [' + b",".join(client % (b"x" * 100) for _ in range(40_000))
+    if packed:
+        body = gzip.compress(b" " * 50_000_000)
+    with FakeManagement() as api:
+        api.routes["/api/v5/clients"] = large(body, packed=packed)
+        server = exporter(settings(mosquitto.url, f"    emqx: {{url: '{api.url}'}}\n"))
+        for _ in range(5):
+            server.samples()
+        after_five = now_resident(server)
+        for _ in range(45):
+            server.samples()
+
+        assert len(api.requests) >= 50
+        assert now_resident(server) - after_five < GROWTH / 2
+        assert server.value("mqtt_up") == 1
+
+
+def now_resident(exporter: Exporter) -> int:
+    """Return the memory that the process has now, in bytes."""
+    status = Path(f"/proc/{exporter.popen.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def test_many_scrapers_and_floods_at_once(fake_broker: FakeBroker, exporter: StartExporter) -> None:
+    """Fifty scrapes at a time are answered while a broker floods with topics, good and bad payloads."""
+
+    def flood(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(packet(CONNACK, b"\x00\x00"))
+        number = 0
+        with suppress(OSError):
+            while True:
+                batch = [
+                    publish(f"bts/{(number + n) % 30_000}", b'{"value": nan}' if n % 2 else b"{")
+                    for n in range(200)
+                ]
+                connection.sendall(b"".join(batch) + publish("bts/7", b'{"value": 1}'))
+                number += 200
+
+    server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(talk=flood)}"))
+    wait_until(lambda: server.value("bts_reading", station="7") == 1, "a reading")
+    with ThreadPoolExecutor(50) as pool:
+        pages = list(pool.map(lambda _: server.get("/metrics")[0], range(100)))
+
+    assert set(pages) == {200}
+    assert server.value("mqtt_message_handling_errors_total") == 0
+    assert server.value("mqtt_connected") == 1

@@ -213,7 +213,12 @@ class TopicReader:
             series = slot.series
             if series is None or series.gone:
                 series = self._find(slot)
-            if series and not (retained and slot.is_event):
+            if series is None:
+                continue
+            if not slot.is_event:
+                series.value = value
+                series.seen = now
+            elif not retained:
                 series.update(value)
                 series.seen = now
 
