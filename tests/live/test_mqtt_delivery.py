@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,15 @@ collectors:
     assert server.value("bts_reading", station="8", room="hall") == 5
     assert server.value("bts_readings_total", station="7", room="hall") is None
     assert server.value("mqtt_message_errors_total", rule="readings", reason="malformed") == 0
+
+
+def test_descriptors_above_a_thousand_are_served(mosquitto: Mosquitto, start: Start) -> None:
+    """A process that keeps many files open has no small numbers left for its connections."""
+    with ExitStack() as files:
+        for _ in range(1100):
+            files.callback(os.close, os.dup(0))
+        collector = start(mosquitto.url, canary=CanaryConfig(interval=Duration(1)))
+        wait_until(shows(collector, "mqtt_up", 1), "up")
+        wait_until(
+            lambda: look(collector)[0]["mqtt_canary_received_total"]["0",] >= 1, "a canary back"
+        )
