@@ -18,7 +18,7 @@ import pytest
 from bts_collectors.mqtt import supervisor as supervisor_module
 from bts_collectors.mqtt.canary import CanaryConfig
 from bts_collectors.mqtt.savedsessions import PersistenceConfig
-from bts_exporter import AddressWatch, Duration
+from bts_exporter import AddressWatch, Duration, TLSConfig
 from bts_exporter.testing import collect, look
 from servers import free_port, listens, need, wait_until
 from servers.certificates import Certificates
@@ -306,3 +306,35 @@ def test_descriptors_above_a_thousand_are_served(mosquitto: Mosquitto, start: St
         wait_until(
             lambda: look(collector)[0]["mqtt_canary_received_total"]["0",] >= 1, "a canary back"
         )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("mqtt", "mqtts", "unreachable", "does the port speak TLS (mqtts://, usually 8883)"),
+        ("mqtt", "ws", "protocol", "it speaks HTTP: for MQTT over WebSocket use ws://"),
+        ("mqtt", "wss", "unreachable", "does the port speak TLS"),
+        ("mqtts", "mqtt", "unreachable", "1883 is without (mqtt://)"),
+        ("mqtts", "ws", "tls", "does this port speak TLS?"),
+        ("mqtts", "wss", "protocol", "or wss:// with TLS"),
+        ("ws", "mqtt", "unreachable", "1883 is plain MQTT (mqtt://)"),
+        ("ws", "mqtts", "unreachable", "is it a WebSocket listener"),
+        ("ws", "wss", "unreachable", "has TLS (wss://)"),
+        ("wss", "mqtt", "unreachable", "8883 is MQTT (mqtts://)"),
+        ("wss", "ws", "tls", "does this port speak TLS?"),
+        ("wss", "mqtts", "unreachable", "8883 is MQTT (mqtts://)"),
+    ],
+)
+def test_confused_ports_are_named(
+    broker: tuple[Mosquitto, dict[str, int]],
+    certificates: Certificates,
+    start: Start,
+    case: tuple[str, str, str, str],
+) -> None:
+    """Each listener, asked as if it was another: the message says which was probably meant."""
+    scheme, port, reason, words = case
+    tls = TLSConfig(ca_file=str(certificates.ca)) if scheme in {"mqtts", "wss"} else TLSConfig()
+    _, error = look(start(f"{scheme}://127.0.0.1:{broker[1][port]}", tls=tls))
+
+    assert error is not None
+    assert (error.reason, words in str(error)) == (reason, True), error

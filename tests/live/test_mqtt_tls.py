@@ -15,11 +15,7 @@ from servers import free_port, listens, wait_until
 from servers.certificates import SERVER_NAME, Certificates
 from servers.mosquitto import StartMosquitto
 
-pytestmark = [
-    pytest.mark.live,
-    # paho leaves the socket of a failed handshake to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.live
 
 Listen = Callable[..., Url]
 Start = Callable[..., Mqtt]

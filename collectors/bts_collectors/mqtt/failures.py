@@ -23,7 +23,7 @@ _IF_CLOSED = {
 }
 #: What other servers begin with, and the cure.
 _OTHERS = {
-    b"HTTP/": "it speaks HTTP: for MQTT over WebSocket use ws://, and the WebSocket port",
+    b"HTTP/": "it speaks HTTP: for MQTT over WebSocket use ws://, or wss:// with TLS",
     b"AMQP": "it speaks AMQP: RabbitMQ has MQTT on 1883, with its plug-in rabbitmq_mqtt",
     b"\x15\x03": "it speaks TLS: use mqtts://",
     b"SSH-": "it speaks SSH",

@@ -61,8 +61,7 @@ _PRIVATE = (
     "_send_puback",
     "_send_pubrec",
     "_sock",
-    "_ssl",
-    "_ssl_wrap_socket",
+    "_ssl_context",
     "_transport",
     "_websocket_path",
 )
@@ -146,8 +145,14 @@ class BatchReader(Client):
             else:
                 made = failing.enter_context(self._create_socket_connection())
             result: Any = made
-            if self._ssl:
-                result = made = failing.enter_context(self._ssl_wrap_socket(made))
+            if self._ssl_context:
+                result = made = failing.enter_context(
+                    self._ssl_context.wrap_socket(
+                        made, server_hostname=self._host, do_handshake_on_connect=False
+                    )
+                )
+                made.settimeout(self._connect_timeout)
+                made.do_handshake()
             if self._transport == "websockets":
                 name = self._websocket_host()
                 result = WebSocket(made, name, self._websocket_path, self._connect_timeout)
@@ -156,7 +161,7 @@ class BatchReader(Client):
 
     def _websocket_host(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        usual = self._port == (443 if self._ssl else 80)
+        usual = self._port == (443 if self._ssl_context else 80)
         return host if usual else f"{host}:{self._port}"
 
     def _consume(self, buffer: bytes) -> MQTTErrorCode:

@@ -174,13 +174,13 @@ class Session:
                 # By TLS 1.3 the broker looks at our certificate only after the handshake.
                 raise failures.not_connected(self._target.url, error) from error
             except _GARBLED as error:
-                raise failures.lost(self._target.url, hung=False, garbled=True) from error
+                raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                first = client.first_bytes if isinstance(client, BatchReader) else b""
-                raise self._why_ended(ended, first)
+                raise self._why_ended(ended, client)
 
-    def _why_ended(self, ended: MQTTErrorCode, first: bytes) -> TargetError:
+    def _why_ended(self, ended: MQTTErrorCode, client: Client) -> TargetError:
         url = self._target.url
+        first = client.first_bytes if isinstance(client, BatchReader) else b""
         garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
         if self._farewell and self._link.connected:
             return failures.dismissed(url, self._farewell)

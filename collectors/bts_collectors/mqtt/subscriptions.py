@@ -7,6 +7,7 @@ suspect: the next time it is asked for by itself, after all others.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 
@@ -14,6 +15,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt.link import Link
 from bts_collectors.mqtt.patterns import Subscription
+
+log = logging.getLogger(__name__)
 
 #: Seconds to wait for an answer before the next suspect is asked for, or it counts as unanswered.
 ANSWER_SECONDS = 2.0
@@ -31,8 +34,10 @@ Subscribe = Callable[[str, int], int | None]
 class Suspects:
     """Filters that may make the broker close the connection; outlives connections."""
 
-    def __init__(self) -> None:
-        """Begin with `$SYS` only, which see."""
+    def __init__(self, broker: str = "") -> None:
+        """Begin with `$SYS` only; `broker` is its address, for the log."""
+        self._broker = broker
+        self._denied: dict[str, str] = {}
         self._hangups: dict[str, int] = {}
         self._left_out_until: dict[str, float] = {}
 
@@ -52,6 +57,12 @@ class Suspects:
                 self._hangups[name] = before + 1
             if self._hangups[name] >= MAX_HANGUPS:
                 self._left_out_until[name] = monotonic() + LEAVE_OUT_SECONDS
+
+    def log_denied(self, filter_: str, why: str) -> None:
+        """Log that a filter is denied, once; `$SYS` may be denied without any failure."""
+        if self._denied.get(filter_) != why:
+            self._denied[filter_] = why
+            log.warning("%s: subscription to %s denied: %s", self._broker, filter_, why)
 
     def clear(self, filter_: str) -> None:
         """Take note that the broker has answered."""
@@ -129,5 +140,6 @@ class Subscriptions:
             self._patience = monotonic() + ANSWER_SECONDS
 
     def _deny(self, name: str, why: str) -> None:
+        self._suspects.log_denied(name, why)
         self._link.denied = self._link.denied | {name: why}
         self._link.granted = self._link.granted | {name: -1}

@@ -37,7 +37,7 @@ class Supervisor:
         self._answered = answered
         self._stopping = Event()
         self._failure: Failure | None = None
-        self._suspects = Suspects()
+        self._suspects = Suspects(str(target.url))
         self._watch = AddressWatch(target.url.host)
         self._session_guard = Guard(self._note_crash)
         self._message_guard = Guard(self._note_message_error)

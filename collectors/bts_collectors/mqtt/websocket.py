@@ -181,11 +181,10 @@ class WebSocket:
             self._socket.settimeout(_seconds_until(deadline))
             data = self._socket.recv(4096)
             head += data
+            if not data:
+                raise ConnectionAbortedError
             if not head.startswith(b"HTTP/"[: len(head)]):
                 msg = f"the server does not speak HTTP, it sent {head[:16]!r}"
-                raise NoWebSocketError(msg)
-            if not data:
-                msg = "the server closed the connection during the handshake"
                 raise NoWebSocketError(msg)
             if len(head) > MAX_HEAD:
                 msg = f"an answer with more than {MAX_HEAD} bytes of headers"
