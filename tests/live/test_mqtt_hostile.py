@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -364,3 +366,37 @@ def test_many_scrapers_and_floods_at_once(fake_broker: FakeBroker, exporter: Sta
     assert set(pages) == {200}
     assert server.value("mqtt_message_handling_errors_total") == 0
     assert server.value("mqtt_connected") == 1
+
+
+def test_client_id_is_the_one_that_is_set(fake_broker: FakeBroker, exporter: StartExporter) -> None:
+    """Brokers allow clients by it."""
+    bodies: list[bytes] = []
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        bodies.extend([body] if kind == CONNECT else [])
+        return lets_in(kind, body)
+
+    server = exporter(
+        settings(f"mqtt://127.0.0.1:{fake_broker(answer)}", "    sys: false\n    client_id: mine\n")
+    )
+    wait_until(lambda: server.value("mqtt_up") == 1, "up")
+
+    assert bodies[0].endswith(b"\x00\x04mine")
+
+
+def test_names_that_yaml_reads_as_values_are_refused(tmp_path: Path) -> None:
+    """With the line and the cure, before anything is served under another name."""
+    config = tmp_path / "config.yaml"
+    rule = "{topic: a, metrics: {m: {path: b}}}"
+    config.write_text(f"collectors:\n  mqtt:\n    rules:\n      on: {rule}\n      null: {rule}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bts_exporter", f"--config.file={config}", "check"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "YAML reads on, yes or true as True: put the name in quotes" in done.stderr
+    assert "YAML reads null or ~ as None" in done.stderr
