@@ -199,3 +199,25 @@ def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start)
     assert error is not None
     assert error.reason == "unreachable"
     assert "is it a WebSocket listener" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "ws", "wss", "unix"])
+def test_every_transport_survives_a_hang_and_a_restart(
+    listening: Callable[[str], tuple[Mosquitto, str]], start: Start, scheme: str
+) -> None:
+    """A broker that hangs is given up and found again when it thaws, and when it was restarted."""
+    broker, url = listening(scheme)
+    collector = start(url, keepalive=Duration(1))
+    hears(collector, broker, 1)
+    broker.freeze()
+    wait_until(shows(collector, "mqtt_disconnects_total", 1, "timeout"), "given up")
+    broker.thaw()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected again")
+    hears(collector, broker, 2)
+    broker.kill()
+    wait_until(shows(collector, "mqtt_connected", 0), "connection lost")
+    broker.start()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected to the new one")
+    hears(collector, broker, 3)
+
+    assert look(collector)[0]["mqtt_network_thread_restarts_total"] == {(): 0}
