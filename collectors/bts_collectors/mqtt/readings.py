@@ -14,6 +14,7 @@ from bts_collectors.mqtt.patterns import Subscription
 from bts_collectors.mqtt.payloads import MAX_LABEL, REASONS, Reason, Unusable, decoder, spelled
 from bts_collectors.mqtt.router import Handler, Publish
 from bts_collectors.mqtt.rules import Rule
+from bts_collectors.mqtt.sources import Source
 from bts_collectors.mqtt.topicreader import TopicReader, Traffic
 from bts_exporter import Metric, Scrape, counter, gauge
 
@@ -87,6 +88,9 @@ class Readings:
         self.lag: EventLag | None = None
         if rule.event_time is not None:
             self.lag = EventLag(rule.event_time, rule.resolve(rule.event_time.path))
+        #: How to read each metric, and the labels that all of them have from payloads.
+        self.sources = [Source(rule, metric, families[metric]) for metric in rule.metrics]
+        self.shared_labels = [(n, rule.resolve(path)) for n, path in rule.payload_labels.items()]
         self.conditions = rule.conditions()
         #: Whether payloads need to be looked into.
         self.reads = bool(self.lag or self.conditions or rule.payload_labels) or any(

@@ -58,6 +58,11 @@ class Suspects:
             if self._hangups[name] >= MAX_HANGUPS:
                 self._left_out_until[name] = monotonic() + LEAVE_OUT_SECONDS
 
+    def forget(self) -> None:
+        """Suspect nothing any more: the broker was restarted, which closes connections as well."""
+        self._hangups.clear()
+        self._left_out_until.clear()
+
     def log_denied(self, filter_: str, why: str) -> None:
         """Log that a filter is denied, once; `$SYS` may be denied without any failure."""
         if self._denied.get(filter_) != why:

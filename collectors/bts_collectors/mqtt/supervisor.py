@@ -88,6 +88,8 @@ class Supervisor:
                 session.run(self._stopping)
             except TargetError as error:
                 self._failure = Failure(error.reason, str(error))
+        if self._failure and self._failure.reason == "refused":
+            self._suspects.forget()
         self.link.end(self._failure)
         if self._failure and self._failure.reason == "auth" and self._target.password:
             # It may have been changed since the start.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bts_collectors.mqtt.families import Family, Labels, Series
-from bts_collectors.mqtt.payloads import Path, Unusable, label_text
+from bts_collectors.mqtt.families import Labels, Series
+from bts_collectors.mqtt.payloads import Unusable, label_text
 from bts_collectors.mqtt.properties import user_properties
-from bts_collectors.mqtt.rules import Measure
+from bts_collectors.mqtt.sources import Source, optional_label
 
 if TYPE_CHECKING:
     from bts_collectors.mqtt.readings import Readings
@@ -45,43 +44,23 @@ class Traffic:
 class _Slot:
     """A metric whose labels the topic alone gives: one series."""
 
-    __slots__ = ("family", "is_event", "labels", "measure", "read", "series")
+    __slots__ = ("is_event", "labels", "read", "series", "source")
 
-    def __init__(self, readings: Readings, name: str, topic_labels: Mapping[str, str]) -> None:
-        self.family: Family = readings.families[name]
-        self.measure: Measure = readings.rule.metrics[name]
-        self.is_event = self.measure.type == "histogram"
-        self.read = readings.rule.reader(self.measure)
-        values = topic_labels | self.measure.const_labels  # type: ignore[operator]
-        self.labels = tuple(values[label] for label in readings.rule.labels_of(self.measure))
+    def __init__(self, source: Source, labels: Labels) -> None:
+        self.source = source
+        self.labels = labels
+        self.read = source.read
+        self.is_event = source.is_event
         self.series: Series | None = None
 
 
 class _Spread:
     """A metric whose labels come from messages, too: any number of series."""
 
-    __slots__ = (
-        "convert",
-        "family",
-        "latest",
-        "limit",
-        "measure",
-        "names",
-        "path",
-        "paths",
-        "series",
-        "wild",
-    )
+    __slots__ = ("latest", "limit", "series", "source")
 
-    def __init__(self, readings: Readings, name: str) -> None:
-        rule = readings.rule
-        self.family: Family = readings.families[name]
-        self.measure: Measure = rule.metrics[name]
-        self.names = rule.labels_of(self.measure)
-        self.path = rule.resolve(self.measure.path)
-        self.wild = self.path.labels
-        self.convert = self.measure.conversion.convert()
-        self.paths = [(n, rule.resolve(path)) for n, path in self.measure.payload_labels.items()]
+    def __init__(self, source: Source) -> None:
+        self.source = source
         #: Those of this topic, so that they can be removed with it.
         self.series: dict[Labels, Series] = {}
         #: The labels of an info: new ones take their place.
@@ -95,34 +74,15 @@ class _Spread:
             self.series = {known: one for known, one in self.series.items() if not one.gone}
             self.limit = max(_FEW, 2 * len(self.series))
 
-    def values(self, data: Any) -> Iterator[tuple[dict[str, str], Any]]:
-        """Yield the labels of the metric's own and what is found in the payload; Unusable for nothing."""
-        own = {name: _optional(path, data) for name, path in self.paths} | self.measure.const_labels
-        if self.measure.type == "info" or self.measure.counts_messages:
-            yield own, None
-        elif not self.path.is_wild:
-            yield own, self.path.find(data)
-        else:
-            matches = self.path.matches(data)
-            texts = [tuple(label_text(label) for label in labels) for labels, _ in matches]
-            twice = Counter(texts)
-            for wild, (_, raw) in zip(texts, matches, strict=True):
-                if twice[wild] > 1 and self.measure.type != "histogram":
-                    raise Unusable(reason="label", why="several values for one series", raw=data)
-                yield own | dict(zip(self.wild, wild, strict=True)), raw
-
 
 class TopicReader:
-    """The series of one topic, and what updates them."""
+    """The series of one topic, and what updates them; there may be fifty thousand."""
 
     __slots__ = (
         "_counts",
         "_does_more",
         "_labels",
-        "_per_topic",
-        "_properties",
         "_readings",
-        "_shared",
         "_slots",
         "_spreads",
         "_topic",
@@ -131,26 +91,18 @@ class TopicReader:
 
     def __init__(self, readings: Readings, topic: str, labels: Mapping[str, str]) -> None:
         """Give the rule at work, the topic and the labels that it gives."""
-        rule = readings.rule
+        slots = [
+            _Slot(one, tuple((labels | one.measure.const_labels)[name] for name in one.names))  # type: ignore[operator]
+            for one in readings.sources
+            if not one.varies
+        ]
         self._readings = readings
         self._topic = topic
-        self._labels = labels
-        self._shared = [(n, rule.resolve(path)) for n, path in rule.payload_labels.items()]
-        self._properties = rule.property_labels
-        self._counts: list[_Slot] = []
-        self._slots: list[_Slot] = []
-        self._spreads: list[_Spread] = []
-        for name, measure in rule.metrics.items():
-            fixed = set(labels) | set(measure.const_labels)
-            varies = measure.type == "info" or not fixed >= set(rule.labels_of(measure))
-            if varies or (measure.path and measure.path.is_wild):
-                self._spreads.append(_Spread(readings, name))
-            elif measure.counts_messages:
-                self._counts.append(_Slot(readings, name, labels))
-            else:
-                self._slots.append(_Slot(readings, name, labels))
-        self._per_topic = rule.per_topic
-        self._does_more = bool(self._spreads or self._per_topic)
+        self._counts = tuple(slot for slot in slots if slot.source.counts)
+        self._slots = tuple(slot for slot in slots if not slot.source.counts)
+        self._spreads = tuple(_Spread(one) for one in readings.sources if one.varies)
+        self._labels = labels if self._spreads else {}
+        self._does_more = bool(self._spreads or readings.rule.per_topic)
         self._traffic: Traffic | None = None
 
     @property
@@ -223,7 +175,7 @@ class TopicReader:
                 series.seen = now
 
     def _find(self, slot: _Slot) -> Series | None:
-        slot.series = self._readings.series(slot.family, slot.labels, self._topic)
+        slot.series = self._readings.series(slot.source.family, slot.labels, self._topic)
         return slot.series
 
     def _fail_all(self, error: Unusable) -> None:
@@ -234,18 +186,18 @@ class TopicReader:
             self._fail_spread(spread)
 
     def _fail(self, slot: _Slot) -> None:
-        if slot.measure.on_error == "drop" and slot.measure.type != "histogram":
-            self._readings.drop(slot.family, slot.labels)
+        if slot.source.drops:
+            self._readings.drop(slot.source.family, slot.labels)
 
     def _fail_spread(self, spread: _Spread) -> None:
-        if spread.measure.on_error == "drop" and spread.measure.type != "histogram":
+        if spread.source.drops:
             for labels in spread.series:
-                self._readings.drop(spread.family, labels)
+                self._readings.drop(spread.source.family, labels)
             spread.series.clear()
 
     def _note_traffic(self, size: int, retained: bool, now: float) -> None:  # noqa: FBT001
         """Keep account of the topic where the rule asks for it."""
-        if self._per_topic:
+        if self._readings.rule.per_topic:
             traffic = self._traffic
             if traffic is None or traffic.gone:
                 traffic = self._traffic = self._readings.traffic(self._topic)
@@ -254,21 +206,21 @@ class TopicReader:
 
     def _read_spreads(self, data: Any, retained: bool, now: float, properties: bytes) -> None:  # noqa: FBT001
         """Update the metrics whose labels come from the message."""
+        rule = self._readings.rule
         try:
             shared = dict(self._labels)
-            shared |= {name: _optional(path, data) for name, path in self._shared}
-            if self._properties:
+            shared |= {n: optional_label(path, data) for n, path in self._readings.shared_labels}
+            if rule.property_labels:
                 sent = user_properties(properties)
-                shared |= {n: label_text(sent.get(of, "")) for n, of in self._properties.items()}
+                shared |= {n: label_text(sent.get(p, "")) for n, p in rule.property_labels.items()}
         except Unusable as error:
             self._readings.note(error)
             return
         for spread in self._spreads:
-            event = spread.measure.type == "histogram" or spread.measure.counts_messages
-            if retained and event:
+            if retained and spread.source.is_event:
                 continue
             try:
-                for own, raw in spread.values(data):
+                for own, raw in spread.source.values(data):
                     self._update(spread, shared | own, raw, now)
             except Unusable as error:
                 self._readings.note(error)
@@ -276,22 +228,23 @@ class TopicReader:
 
     def _update(self, spread: _Spread, texts: Mapping[str, str], raw: Any, now: float) -> None:
         """Update one series; what its value lacks costs no other."""
-        labels = tuple(texts[name] for name in spread.names)
+        source = spread.source
+        labels = tuple(texts[name] for name in source.names)
         try:
-            value = 1.0 if raw is None else spread.convert(raw)
+            value = 1.0 if raw is None else source.convert(raw)
         except Unusable as error:
             self._readings.note(error)
-            if spread.measure.on_error == "drop" and labels in spread.series:
+            if source.drops and labels in spread.series:
                 del spread.series[labels]
-                self._readings.drop(spread.family, labels)
+                self._readings.drop(source.family, labels)
             return
         if value is None:
             return
-        if spread.measure.type == "info" and spread.latest and spread.latest != labels:
+        if source.measure.type == "info" and spread.latest and spread.latest != labels:
             self._forget(spread, spread.latest)
         series = spread.series.get(labels)
         if series is None or series.gone:
-            series = self._readings.series(spread.family, labels, self._topic)
+            series = self._readings.series(source.family, labels, self._topic)
             if series is None:
                 return
             spread.keep(labels, series)
@@ -301,22 +254,13 @@ class TopicReader:
 
     def _forget(self, spread: _Spread, labels: Labels) -> None:
         spread.series.pop(labels, None)
-        self._readings.remove(spread.family, labels, self._topic)
+        self._readings.remove(spread.source.family, labels, self._topic)
 
     def _remove(self) -> None:
         """Remove all series of the topic alone: its retained message was deleted."""
         for slot in (*self._counts, *self._slots):
-            self._readings.remove(slot.family, slot.labels, self._topic)
+            self._readings.remove(slot.source.family, slot.labels, self._topic)
         for spread in self._spreads:
             for labels in list(spread.series):
                 self._forget(spread, labels)
         self._readings.remove_traffic(self._topic)
-
-
-def _optional(path: Path, data: Any) -> str:
-    """Return a label from a payload; "" where there is nothing, which is as if the label was not there."""
-    try:
-        found = path.find(data)
-    except Unusable:
-        return ""
-    return label_text(found)
