@@ -5,11 +5,12 @@ It uses names that are private to paho; where one is missing, paho reads as it a
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from contextlib import ExitStack
 from functools import partial
-from ssl import SSLError
+from ssl import SSLError, SSLSocket
 from time import monotonic, sleep
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ _PUBREL = 0x62
 _SUBACK = 0x90
 #: Bytes of the shortest: its head, and a topic of one.
 _SHORTEST = 5
+_READABLE = select.POLLIN | select.POLLPRI
 #: Numbers have seven bits a byte, and more follows where the eighth is set.
 _NUMBER_BYTES = 4
 _MORE = 0x80
@@ -54,6 +56,7 @@ _PRIVATE = (
     "_create_socket_connection",
     "_host",
     "_in_packet",
+    "_loop",
     "_loop_rc_handle",
     "_packet_handle",
     "_port",
@@ -110,6 +113,28 @@ class BatchReader(Client):
         if self._ended and not result and self._sock:
             result = MQTTErrorCode.MQTT_ERR_CONN_LOST
         return self._loop_rc_handle(result) if result else result
+
+    def _loop(self, timeout: float = 1.0) -> MQTTErrorCode:
+        """Wait for the socket, for `timeout` seconds at most, and do what is to be done.
+
+        paho's own waits with select(), which knows no descriptor above 1023.
+        """
+        sock = cast("Socket | WebSocket | None", self._sock)
+        if sock is None:
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        waits = select.poll()
+        waits.register(sock.fileno(), _READABLE | (select.POLLOUT if self.want_write() else 0))
+        # TLS may have read already what the kernel has no more.
+        pending = isinstance(sock, SSLSocket | WebSocket) and sock.pending() > 0
+        events = waits.poll(0 if pending else timeout * 1000)
+        ready = events[0][1] if events else 0
+        if pending or ready & ~select.POLLOUT:
+            ended = self.loop_read()
+            if ended or self._sock is None:
+                return ended
+        if ready & select.POLLOUT and (ended := self.loop_write()):
+            return ended
+        return self.loop_misc() if self._sock else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _drain(self, pieces: deque[bytes]) -> int:
         """Add all that can be read without waiting; return how many bytes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import ssl
 import struct
@@ -55,7 +54,6 @@ TICK = 0.5
 MAX_UNACKNOWLEDGED = 100
 #: A code of MQTT 5 (2.4), which paho uses whatever the protocol.
 _KEEP_ALIVE_TIMEOUT = 141
-_READABLE = select.POLLIN | select.POLLPRI
 #: What paho raises for packets that are not as they should be.
 _GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
 
@@ -169,7 +167,7 @@ class Session:
                 if self._subscriptions.settled:
                     self._router.tick(publish)
             try:
-                ended = _step(client)
+                ended = client.loop(TICK)
             except (ssl.SSLError, NoWebSocketError) as error:
                 # By TLS 1.3 the broker looks at our certificate only after the handshake.
                 raise failures.not_connected(self._target.url, error) from error
@@ -282,28 +280,6 @@ def _context(tls: TLSConfig, alpn: tuple[str, ...]) -> Any:
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return _Named(context, tls.server_name) if tls.server_name else context
-
-
-def _step(client: Client) -> MQTTErrorCode:
-    """Wait for the socket, for TICK at most, and do what is to be done.
-
-    In place of paho's `loop`, whose select() knows no descriptor above 1023.
-    """
-    sock = client.socket()
-    if sock is None:
-        return MQTTErrorCode.MQTT_ERR_NO_CONN
-    waits = select.poll()
-    waits.register(sock.fileno(), _READABLE | (select.POLLOUT if client.want_write() else 0))
-    pending = sock.pending() if hasattr(sock, "pending") else 0  # TLS has read it already
-    events = waits.poll(0 if pending else TICK * 1000)
-    ready = events[0][1] if events else 0
-    if pending or ready & ~select.POLLOUT:
-        ended = client.loop_read()
-        if ended or client.socket() is None:
-            return ended
-    if ready & select.POLLOUT and (ended := client.loop_write()):
-        return ended
-    return client.loop_misc() if client.socket() else MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def _peer(client: Client) -> str:
