@@ -207,6 +207,9 @@ class Mqtt(Collector):
             self._values,
             self._canary,
             listens=bool(config.rules or config.pipelines),
+            needs_sys=config.broker_log
+            or config.compat_names is not None
+            or any(rule.topic.filter.startswith("$SYS") for rule in config.rules.values()),
         )
 
     @classmethod

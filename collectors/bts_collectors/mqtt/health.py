@@ -23,6 +23,8 @@ class Health:
     canary: Canary | None
     #: Whether there are rules or pipelines.
     listens: bool
+    #: Whether something that was asked for comes from `$SYS` alone.
+    needs_sys: bool = False
 
     def fresh(self) -> bool:
         """Return whether the broker has given its uptime of late."""
@@ -41,13 +43,15 @@ class Health:
         return self._why_silent()
 
     def why_incomplete(self) -> TargetError | None:
-        """Return what is missing although the broker is up: subscriptions of others than `$SYS`."""
+        """Return what is missing although the broker is up: subscriptions that something needs."""
         link = self.supervisor.link
-        refused = {n: why for n, why in link.denied.items() if not n.startswith("$SYS")}
-        if refused:
+        if refused := {name: why for name, why in link.denied.items() if self._needs(name)}:
             return failures.denied(self.url, refused)
-        waiting = [name for name in link.unanswered if not name.startswith("$SYS")]
+        waiting = [name for name in link.unanswered if self._needs(name)]
         return failures.unanswered(self.url, waiting) if waiting else None
+
+    def _needs(self, filter_: str) -> bool:
+        return self.needs_sys or not filter_.startswith("$SYS")
 
     def _canary_returns(self) -> bool:
         return self.canary is not None and self.canary.age() <= self.stale_after

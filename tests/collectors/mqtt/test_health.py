@@ -160,3 +160,13 @@ def test_network_thread_that_is_gone_is_the_first_reason() -> None:
 
     assert found
     assert found.reason == "internal"
+
+
+def test_denied_sys_is_named_where_something_needs_it() -> None:
+    """The broker's log and rules for `$SYS` have no other source."""
+    link = Link(connected=True, denied={"$SYS/#": "Not authorized (135)"})
+    judge = Health(URL, 60, Running(link), None, None, listens=True, needs_sys=True)  # type: ignore[arg-type]
+    missing = judge.why_incomplete()
+
+    assert missing
+    assert said(missing).startswith("noperm: subscription to $SYS/# (Not authorized (135)) denied")
