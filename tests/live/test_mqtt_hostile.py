@@ -6,6 +6,7 @@ import gzip
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -400,3 +401,22 @@ def test_names_that_yaml_reads_as_values_are_refused(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "YAML reads on, yes or true as True: put the name in quotes" in done.stderr
     assert "YAML reads null or ~ as None" in done.stderr
+
+
+def test_pause_of_the_process_is_no_fault_of_the_broker(
+    mosquitto: Mosquitto, exporter: StartExporter
+) -> None:
+    """Stopped for longer than all time-outs: the first scrape afterwards finds the broker up, and nothing lost."""
+    more = "    keepalive: 60\n    stale_after: 3\n    canary: {interval: 1s, timeout: 2s}\n"
+    server = exporter(settings(mosquitto.url, more))
+    wait_until(
+        lambda: (server.value("mqtt_canary_received_total", qos="0") or 0) >= 1, "a canary back"
+    )
+    server.freeze()
+    ready = time.monotonic() + 12
+    wait_until(lambda: time.monotonic() > ready, "longer than the thread may be away")
+    server.thaw()
+    found = server.samples()
+
+    assert found["mqtt_up", frozenset()] == 1
+    assert found["mqtt_canary_lost_total", frozenset({("qos", "0")})] == 0

@@ -60,6 +60,8 @@ from bts_exporter import (
 FIRST_ANSWER_SECONDS = 2.0
 #: Seconds that a collection waits, at most, for a burst of values to be through.
 SETTLE_SECONDS = 0.5
+#: Seconds that a collection waits, at most, for the network thread after a pause of the process.
+WAKE_SECONDS = 1.0
 _KEEPALIVE_MAX = 65535  # seconds: the protocol has 16 bits for them
 _CLIENT_ID_MAX = 65535  # bytes, likewise
 _ALPN_MAX = 255  # bytes of a name
@@ -231,6 +233,7 @@ class Mqtt(Collector):
         # At the start only; and never all of the time, since there is something to say afterwards.
         patience = min(self._patience - monotonic(), scrape.remaining() / 2)
         self._answered.wait(max(patience, 0))
+        self._supervisor.wake(min(WAKE_SECONDS, scrape.remaining() / 2))
         if self._values:
             self._values.settle(min(SETTLE_SECONDS, scrape.remaining() / 2))
         down = self._health.why_down()

@@ -23,6 +23,9 @@ RETRY_FIRST = 0.5
 RETRY_LAST = 15.0
 #: Seconds after which a thread that is not at its socket again is stuck in the handling of a message.
 HANGS_SECONDS = 10.0
+#: Seconds after which a thread that is at its socket twice a second was away.
+AWAY_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
 #: Seconds to wait for the thread's goodbye to the broker.
 STOP_SECONDS = 2.0
 
@@ -49,6 +52,21 @@ class Supervisor:
         """Return whether the network thread runs, and looks after its connection."""
         hangs = self.link.connected and monotonic() - self.link.beat > HANGS_SECONDS
         return self._thread.is_alive() and not hangs
+
+    def wake(self, seconds: float) -> None:
+        """Wait until the thread has been at its socket where it was long away, `seconds` at most.
+
+        After a pause of the whole process it is not late, but not there yet.
+        """
+        if not self.link.connected or monotonic() - self.link.beat < AWAY_SECONDS:
+            return
+        end = monotonic() + seconds
+        before = self.link.beat
+        # The beat after the next one: what had come by then is read.
+        for _ in range(2):
+            while self.link.beat == before and monotonic() < end:
+                self._stopping.wait(_LOOK_SECONDS)
+            before = self.link.beat
 
     def start(self) -> None:
         """Begin to connect; returns at once."""

@@ -109,15 +109,39 @@ def test_message_that_does_not_come_back_is_lost() -> None:
     """After the timeout, and not before; what comes later is not counted again."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
-    broker.now += 10
+    for _ in range(10):
+        broker.tick(1)
     in_time = broker.shown(LOST, "1")
-    broker.now += 0.1
+    broker.tick(0.1)
     late = broker.shown(LOST, "1")
-    broker.give_back()
+    broker.give_back(0)
 
     assert (in_time, late) == (0, 1)
     assert broker.shown(RECEIVED, "1") == 0
     assert broker.shown(LOST, "1") == 1
+
+
+def test_pause_of_our_own_is_no_loss() -> None:
+    """What came back while the process was stopped is read afterwards; how long it took is unknown."""
+    broker = Broker(timeout=Duration(10))
+    broker.tick()
+    broker.tick(60)
+    broker.give_back(0)
+
+    assert broker.shown(LOST, "1") == 0
+    assert broker.shown(RECEIVED, "1") == 1
+    assert broker.shown(ROUND_TRIP, "_count", "1") == 0
+
+
+def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
+    """With as much time as it had before; pauses one after the other keep nothing."""
+    broker = Broker(timeout=Duration(10), interval=Duration(1))
+    for _ in range(100):
+        broker.tick(20)
+    broker.tick(1)
+
+    assert len(broker.canary._lanes[1].under_way) <= 3
+    assert broker.shown(LOST, "1") >= 98
 
 
 def test_end_of_the_connection_loses_what_is_under_way() -> None:
