@@ -166,7 +166,7 @@ def _too_much(place: str, clients: int) -> TargetError:
 
 def parse(body: bytes, place: str) -> Page:
     """Return the clients in an answer; TargetError where it is none of EMQX's."""
-    # A client may choose a name that is no UTF-8: the second time it is replaced.
+    # A client may choose a name with invalid UTF-8, which is replaced the second time.
     for text in (body, body.decode("utf-8", "replace").encode()):
         try:
             page = _PAGE.decode(text)

@@ -103,7 +103,7 @@ def mute(url: Url, seconds: float) -> TargetError:
     """Return the failure of a target that accepts the connection and says nothing."""
     return TargetError(
         "timeout",
-        f"{url}: no answer to CONNECT within {seconds:g} s: the broker hangs, or is none; {_PORTS}",
+        f"{url}: no answer to CONNECT within {seconds:g} s: the broker hangs, or another server listens there; {_PORTS}",
     )
 
 
@@ -114,14 +114,14 @@ def dismissed(url: Url, code: ReasonCode) -> TargetError:
 
 
 def lost(url: Url, *, hung: bool, garbled: bool, asked: Sequence[str] = ()) -> TargetError:
-    """Return why a working connection ended: no answer to a ping, what is no MQTT, or neither.
+    """Return why a working connection ended: no answer to a ping, data that is not MQTT, or neither.
 
     `asked` are the filters whose subscription was not answered.
     """
     if hung:
         return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
     if garbled:
-        return TargetError("protocol", f"{url}: the broker sent what is no MQTT")
+        return TargetError("protocol", f"{url}: the broker sent data that is not MQTT")
     if asked:
         what = f"the broker closed the connection when asked for {', '.join(asked)}"
         return TargetError("unreachable", f"{url}: {what}: may this user subscribe to it?")

@@ -248,7 +248,7 @@ def _csv(separator: str, payload: bytes) -> list[str]:
 
 
 def _text(payload: bytes) -> str:
-    """Return the text; a byte that is no UTF-8 is replaced, as it may be in a part that nobody reads."""
+    """Return the text; invalid UTF-8 is replaced, since it may be in a part that is not read."""
     return payload.decode("utf-8", "replace").removeprefix(_BOM).rstrip("\0").strip()
 
 

@@ -85,7 +85,7 @@ class BatchReader(Client):
         self._skip = 0  # bytes yet to come of a message that is too large
         # Numbers of messages with QoS 2 that were delivered, and may be sent again.
         self._delivered: set[int] = set()
-        #: The first bytes that came, for the explanation of what is no MQTT.
+        #: The first bytes that came, to explain what listens there if it is not a broker.
         self.first_bytes = b""
 
     @classmethod

@@ -138,7 +138,7 @@ def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected:
     ("hung", "garbled", "expected"),
     [
         (True, False, "timeout: no answer to PING"),
-        (False, True, "protocol: the broker sent what is no MQTT"),
+        (False, True, "protocol: the broker sent data that is not MQTT"),
         (False, False, "unreachable: the broker closed the connection"),
     ],
 )
