@@ -133,6 +133,35 @@ def test_messages_that_are_never_released_are_not_kept(
     assert resident(server) - before < GROWTH
 
 
+def unread(connection: socket.socket) -> None:
+    """Send messages of QoS 1 without end, and read no acknowledgement."""
+    connection.recv(4096)
+    connection.sendall(packet(CONNACK, b"\x00\x00"))
+    request = connection.recv(4096)
+    connection.sendall(packet(9, request[2:4] + b"\x00"))
+    messages = b"".join(
+        packet(PUBLISH, b"\x00\x05bts/7" + number.to_bytes(2) + b'{"value": 1}', 2)
+        for number in range(1, 60_000)
+    )
+    with suppress(OSError):
+        while True:
+            connection.sendall(messages)
+
+
+def test_acknowledgements_that_nobody_reads_are_not_kept(
+    fake_broker: FakeBroker, exporter: StartExporter
+) -> None:
+    """The connection is given up before they fill the memory, and the reason says why."""
+    server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(talk=unread)}"))
+    before = resident(server)
+    wait_until(
+        lambda: (server.value("mqtt_disconnects_total", reason="protocol") or 0) >= 1, "given up"
+    )
+
+    assert resident(server) - before < 2 * GROWTH
+    assert server.value("mqtt_network_thread_restarts_total") == 0
+
+
 def endless_head(connection: socket.socket) -> None:
     """Answer the handshake with headers without end."""
     connection.recv(4096)

@@ -128,6 +128,12 @@ def lost(url: Url, *, hung: bool, garbled: bool, asked: Sequence[str] = ()) -> T
     return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
 
 
+def unread(url: Url) -> TargetError:
+    """Return the failure of a broker that does not read what it asks for."""
+    what = "the broker sends messages and does not read the acknowledgements"
+    return TargetError("protocol", f"{url}: {what}: look at its log")
+
+
 def denied(url: Url, refused: Mapping[str, str]) -> TargetError:
     """Return the failure of subscriptions that the broker refuses; their reasons by filter."""
     listed = ", ".join(f"{name} ({why})" for name, why in refused.items())

@@ -35,6 +35,8 @@ _FIRST = 16
 _GATHER = 0.002
 #: Payload, topic, and properties within reason.
 _MAX_PACKET = MAX_PAYLOAD + 2 * 65536
+#: Packets of ours that wait for a broker which does not read.
+_MAX_UNSENT = 10_000
 #: First byte of a PUBLISH with QoS 0, and its bit that may be set.
 _PUBLISH = 0x30
 _RETAIN = 0x01
@@ -58,6 +60,7 @@ _PRIVATE = (
     "_in_packet",
     "_loop",
     "_loop_rc_handle",
+    "_out_packet",
     "_packet_handle",
     "_port",
     "_protocol",
@@ -68,6 +71,10 @@ _PRIVATE = (
     "_transport",
     "_websocket_path",
 )
+
+
+class UnreadError(Exception):
+    """Raised when the broker sends what has to be acknowledged, and does not read the answers."""
 
 
 class BatchReader(Client):
@@ -229,6 +236,8 @@ class BatchReader(Client):
 
     def _hand_over(self, buffer: bytes) -> MQTTErrorCode | None:
         """Have paho deal with the next packet; None where it is not all there."""
+        if len(self._out_packet) > _MAX_UNSENT:
+            raise UnreadError
         length, start = number_at(buffer, self._at + 1)
         if length == _UNKNOWN:
             endless = len(buffer) - start >= _NUMBER_BYTES

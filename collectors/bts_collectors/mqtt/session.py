@@ -24,7 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bts_collectors.mqtt import failures
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
-from bts_collectors.mqtt.reader import BatchReader, number_at
+from bts_collectors.mqtt.reader import BatchReader, UnreadError, number_at
 from bts_collectors.mqtt.router import MAX_PAYLOAD, Outgoing, Router
 from bts_collectors.mqtt.subscriptions import Subscriptions, Suspects
 from bts_collectors.mqtt.websocket import NoWebSocketError
@@ -171,6 +171,8 @@ class Session:
             except (ssl.SSLError, NoWebSocketError) as error:
                 # By TLS 1.3 the broker looks at our certificate only after the handshake.
                 raise failures.not_connected(self._target.url, error) from error
+            except UnreadError as error:
+                raise failures.unread(self._target.url) from error
             except _GARBLED as error:
                 raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
