@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measuring import Bench, Scraper, Server, ratios, spread
 from report import Bar, Row, Section, Table
-from servers import need
+from servers import free_port, need
 from servers.mosquitto import Mosquitto
 
 MESSAGES, TOPICS = 100_000, 1_000
@@ -31,7 +31,7 @@ _HOW = f"""\
 {MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one contestant at a time, in
 turns. Each payload is JSON of 194 bytes of which one number becomes a gauge; a counter counts, both with two labels from
 the topic. Each contestant was sent one message a topic before. CPU is that of its process from the first to the last
-message. The callback is paho's with json and prometheus_client's labels, as one writes it by oneself; mosquitto_sub writes
+message. bts-exporter takes them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's with json and prometheus_client's labels, as one writes it by oneself; mosquitto_sub writes
 payloads to /dev/null. A message is lost if no count shows it."""
 
 
@@ -103,18 +103,25 @@ class Contestant:
 def run(bench: Bench) -> Section:
     """Measure."""
     folder = bench.new_folder("mosquitto")
-    broker = Mosquitto(folder)
+    transports = Transports(folder)
+    broker = Mosquitto(folder, *transports.listeners)
     bench.ends.callback(broker.kill)
     broker.start()
     sensors = Sensors(broker.port)
     bench.ends.callback(sensors.close)
-    contestants = [_ours(bench, broker), _go(bench, broker), _callback(bench, broker)]
+    contestants = [_ours(bench, "bts-exporter", broker.url), _go(bench, broker)]
+    contestants.append(_callback(bench, broker))
+    others = [
+        _ours(bench, f"bts-exporter, {name}", url, settings)
+        for name, url, settings in transports.addresses
+    ]
+    contestants += others
     reference: list[float] = []
     for _ in range(bench.often(5, 2)):
         for contestant in contestants:
             contestant.take_turn(sensors)
         reference.append(_mosquitto_sub(broker, sensors))
-    ours, go, callback = contestants
+    ours, go, callback = contestants[:3]
     rows = [
         Row(c.name, [spread(c.cpu), float(c.lost)], ratios(ours.cpu, c.cpu)) for c in contestants
     ]
@@ -133,17 +140,38 @@ def run(bench: Bench) -> Section:
                 f"{beside[callback.name]:.2f} of {callback.name}, at most {CALLBACK_RATIO}",
                 beside[callback.name] <= CALLBACK_RATIO,
             ),
-            Bar(f"messages lost: {ours.lost}", ours.lost == 0),
+            *(Bar(f"messages lost by {c.name}: {c.lost}", c.lost == 0) for c in (ours, *others)),
         ],
     )
 
 
-def _ours(bench: Bench, broker: Mosquitto) -> Contestant:
+class Transports:
+    """Listeners beside that for TCP: TLS, with a certificate of its own, and WebSocket."""
+
+    def __init__(self, folder: Path) -> None:
+        tls, web = free_port(), free_port()
+        cert, key = folder / "cert.pem", folder / "key.pem"
+        argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec", "-days", "2"]
+        argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"]
+        argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+        subprocess.run(argv, check=True, capture_output=True)
+        self.listeners = [
+            *(f"listener {tls} 127.0.0.1", f"certfile {cert}", f"keyfile {key}"),
+            *(f"listener {web} 127.0.0.1", "protocol websockets"),
+        ]
+        self.addresses = [
+            ("TLS", f"mqtts://127.0.0.1:{tls}", f"tls: {{ca_file: {cert}}}"),
+            ("WebSocket", f"ws://127.0.0.1:{web}", ""),
+        ]
+
+
+def _ours(bench: Bench, name: str, url: str, tls: str = "") -> Contestant:
     settings = f"""\
 plugins: none
 collectors:
   mqtt:
-    url: {broker.url}
+    url: {url}
+    {tls}
     rules:
       bench:
         topic: bench/{{station}}/{{parameter}}
@@ -152,7 +180,7 @@ collectors:
           bench_messages_total: {{type: counter}}
 """
     seen = re.compile(r"^bench_messages_total\{.*\} (\S+)", re.MULTILINE)
-    return Contestant("bts-exporter", lambda: bench.start_ours(settings), seen)
+    return Contestant(name, lambda: bench.start_ours(settings), seen)
 
 
 def _go(bench: Bench, broker: Mosquitto) -> Contestant:

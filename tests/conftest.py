@@ -10,6 +10,7 @@ pytest_plugins = [
     "servers.certificates",
     "servers.exporter",
     "servers.mosquitto",
+    "servers.mqttfake",
     "servers.mqtt",
     "servers.prometheus",
     "servers.rabbitmq",

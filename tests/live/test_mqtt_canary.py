@@ -60,12 +60,12 @@ def test_round_trip_is_measured_for_each_qos(mosquitto: Mosquitto, start: Start)
 def test_frozen_broker_loses_the_canary(mosquitto: Mosquitto, start: Start) -> None:
     """Long before the keepalive ends the connection; when it thaws they come back again."""
     collector = start(mosquitto.url, canary=BRISK, keepalive=Duration(3600))
-    wait_until(at_least(collector, RECEIVED, 1, "1"), "first one back")
+    wait_until(at_least(collector, RECEIVED, 1, "0"), "first one back")
     mosquitto.freeze()
-    wait_until(at_least(collector, LOST, 2, "1"), "two lost")
+    wait_until(at_least(collector, LOST, 2, "0"), "two lost")
     lost, _ = look(collector)
     mosquitto.thaw()
-    wait_until(at_least(collector, RECEIVED, lost[RECEIVED]["1",] + 1, "1"), "back again")
+    wait_until(at_least(collector, RECEIVED, lost[RECEIVED]["0",] + 1, "0"), "back again")
 
     assert lost["mqtt_connected"] == {(): 1}
 
@@ -73,15 +73,15 @@ def test_frozen_broker_loses_the_canary(mosquitto: Mosquitto, start: Start) -> N
 def test_restarted_broker_has_the_canary_again(mosquitto: Mosquitto, start: Start) -> None:
     """The new connection subscribes and publishes; while there is none nothing is sent."""
     collector = start(mosquitto.url, canary=BRISK)
-    wait_until(at_least(collector, RECEIVED, 1, "1"), "first one back")
+    wait_until(at_least(collector, RECEIVED, 1, "0"), "first one back")
     mosquitto.kill()
     wait_until(lambda: look(collector)[0]["mqtt_connected"] == {(): 0}, "connection lost")
     sent = look(collector)[0][SENT]
     mosquitto.start()
-    wait_until(at_least(collector, RECEIVED, sent["1",] + 1, "1"), "back again")
+    wait_until(at_least(collector, RECEIVED, sent["0",] + 1, "0"), "back again")
     found = collect(collector)
 
-    assert 0 <= found[SENT]["1",] - found[RECEIVED]["1",] - found[LOST]["1",] <= 3
+    assert 0 <= found[SENT]["0",] - found[RECEIVED]["0",] - found[LOST]["0",] <= 3
 
 
 def test_broker_that_says_nothing_of_itself_is_up_by_its_canary(
@@ -119,11 +119,11 @@ def test_canary_needs_the_documented_rule(
     patience = Duration(60 if allowed else 1)
     config = CanaryConfig(interval=Duration(1), timeout=patience)
     collector = start(f"mqtt://monitor:pw@127.0.0.1:{broker.port}", canary=config)
-    wait_until(at_least(collector, RECEIVED if allowed else LOST, 2, "1"), "two known")
+    wait_until(at_least(collector, RECEIVED if allowed else LOST, 2, "0"), "two known")
     wait_until(up(collector, 1), "up")
     found = collect(collector)
 
-    assert found[LOST if allowed else RECEIVED] == {("1",): 0}
+    assert found[LOST if allowed else RECEIVED] == {("0",): 0}
     assert "mosquitto_clients" in found
 
 

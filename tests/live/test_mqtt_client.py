@@ -177,7 +177,7 @@ def test_denied_rule_is_shown_and_the_others_are_served(
 
     assert error is not None
     assert error.reason == "noperm"
-    assert "subscription to bts/+/+ denied" in str(error)
+    assert "subscription to bts/+/+ (Unspecified error (128)) denied" in str(error)
     assert found["mqtt_subscription_granted_qos"]["$SYS/#",] == 0
     assert "mosquitto_uptime_seconds" in found
 
@@ -193,9 +193,31 @@ def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> No
 
 @LEFT_OPEN
 def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start) -> None:
-    """The message names what is missing, and the path that may be wrong."""
+    """The message names what is missing."""
     _, error = look(start(f"ws://127.0.0.1:{mosquitto.port}/mqtt"))
 
     assert error is not None
-    assert error.reason == "protocol"
-    assert "WebSocket" in str(error)
+    assert error.reason == "unreachable"
+    assert "is it a WebSocket listener" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "ws", "wss", "unix"])
+def test_every_transport_survives_a_hang_and_a_restart(
+    listening: Callable[[str], tuple[Mosquitto, str]], start: Start, scheme: str
+) -> None:
+    """A broker that hangs is given up and found again when it thaws, and when it was restarted."""
+    broker, url = listening(scheme)
+    collector = start(url, keepalive=Duration(1))
+    hears(collector, broker, 1)
+    broker.freeze()
+    wait_until(shows(collector, "mqtt_disconnects_total", 1, "timeout"), "given up")
+    broker.thaw()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected again")
+    hears(collector, broker, 2)
+    broker.kill()
+    wait_until(shows(collector, "mqtt_connected", 0), "connection lost")
+    broker.start()
+    wait_until(shows(collector, "mqtt_connected", 1), "connected to the new one")
+    hears(collector, broker, 3)
+
+    assert look(collector)[0]["mqtt_network_thread_restarts_total"] == {(): 0}

@@ -30,8 +30,11 @@ class Queue(NamedTuple):
     in_flight: int | None
 
 
-def emit(scrape: Scrape, queues: Mapping[str, Queue]) -> list[str]:
-    """Emit the queues by client id; return the ids that are shown."""
+def emit(scrape: Scrape, queues: Mapping[str, Queue], others: int | None = 0) -> list[str]:
+    """Emit the queues by client id; return the ids that are shown.
+
+    `others` is how many more clients there are whose queues are not known; None if that is not known.
+    """
     usable = (name for name in queues if 0 < len(name) <= MAX_CLIENT_ID)
     shown = heapq.nlargest(MAX_CLIENTS, usable, key=lambda name: queues[name].waiting or 0)
     for name in shown:
@@ -40,5 +43,6 @@ def emit(scrape: Scrape, queues: Mapping[str, Queue]) -> list[str]:
             scrape.emit(backlog.BACKLOG, waiting, "mqtt", "", name)
         if in_flight is not None:
             scrape.emit(backlog.IN_FLIGHT, in_flight, "mqtt", "", name)
-    scrape.emit(LEFT_OUT, len(queues) - len(shown))
+    if others is not None:
+        scrape.emit(LEFT_OUT, len(queues) - len(shown) + others)
     return shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from socket import gethostname
 from threading import Event
 from time import monotonic
@@ -19,9 +19,9 @@ from bts_collectors.mqtt import (
     connection,
     dryrun,
     emqx,
-    failures,
     families,
     logtopic,
+    names,
     pipeline,
     readings,
     rules,
@@ -31,6 +31,8 @@ from bts_collectors.mqtt import (
 from bts_collectors.mqtt.canary import Canary, CanaryConfig
 from bts_collectors.mqtt.emqx import Emqx, EmqxConfig
 from bts_collectors.mqtt.families import Families
+from bts_collectors.mqtt.health import Health
+from bts_collectors.mqtt.link import Failure
 from bts_collectors.mqtt.logtopic import DropEpisodes
 from bts_collectors.mqtt.pipeline import Pipeline, PipelineConfig
 from bts_collectors.mqtt.readings import Readings
@@ -38,6 +40,7 @@ from bts_collectors.mqtt.rules import Rule
 from bts_collectors.mqtt.savedsessions import PersistenceConfig, SavedSessions
 from bts_collectors.mqtt.session import PATHS, PORTS, TLS, Protocol, Target
 from bts_collectors.mqtt.supervisor import Supervisor
+from bts_collectors.mqtt.systopics import Reading
 from bts_collectors.mqtt.sysvalues import SysValues
 from bts_exporter import (
     Collector,
@@ -58,7 +61,11 @@ from bts_exporter import (
 FIRST_ANSWER_SECONDS = 2.0
 #: Seconds that a collection waits, at most, for a burst of values to be through.
 SETTLE_SECONDS = 0.5
+#: Seconds that a collection waits, at most, for the network thread after a pause of the process.
+WAKE_SECONDS = 1.0
 _KEEPALIVE_MAX = 65535  # seconds: the protocol has 16 bits for them
+_CLIENT_ID_MAX = 65535  # bytes, likewise
+_ALPN_MAX = 255  # bytes of a name
 
 
 #: What clients of other makers call a connection.
@@ -82,6 +89,12 @@ class MqttConfig(CollectorConfig, frozen=True):
     tls: TLSConfig = TLSConfig()
     #: Without the broker's uptime for so long, mqtt_up is 0 and the broker's series are dropped.
     stale_after: Duration = Duration(30)
+    #: Whether to subscribe to what the broker says of itself, `$SYS/#`.
+    sys: bool = True
+    #: By which the broker knows us; a random one if empty.
+    client_id: str = ""
+    #: Protocols offered by TLS (ALPN): AWS IoT wants x-amzn-mqtt-ca on port 443.
+    alpn: tuple[str, ...] = ()
     #: Version of MQTT.
     protocol: Protocol = "3.1.1"
     #: Of silence, after which the connection is checked.
@@ -106,39 +119,52 @@ class MqttConfig(CollectorConfig, frozen=True):
         "mappings": _RULES,
         "topic_path": _RULES,
         "topic_filter": _RULES,
-        "client_id": "the exporter makes one up, so that no other client has it",
     }
 
     def __post_init__(self) -> None:
-        """Check what the types cannot; ValueError with what is wrong."""
-        if self.url.scheme not in PORTS:
-            msg = _wrong_scheme(self.url)
-            raise ValueError(msg)
-        if self.url.scheme not in PATHS and (self.url.path.strip("/") or self.url.query):
-            msg = f"url: expected nothing behind the port, got {self.url}"
-            raise ValueError(msg)
-        if (self.password or self.url.password) and not self.url.username:
-            msg = "password: MQTT knows none without a user: url: mqtt://USER@host"
-            raise ValueError(msg)
-        secured = self.url.scheme in TLS or (self.emqx and self.emqx.url.scheme == "https")
-        if self.tls != TLSConfig() and not secured:
+        """Check what the types cannot; ValueError with all that is wrong."""
+        if wrong := [*self._wrong_address(), *self._wrong_numbers(), *self._wrong_blocks()]:
+            raise ValueError("; ".join(wrong))
+
+    def _wrong_address(self) -> Iterator[str]:
+        url = self.url
+        if url.scheme not in PORTS:
+            yield _wrong_scheme(url)
+        elif url.scheme not in PATHS and (url.path.strip("/") or url.query):
+            yield f"url: expected nothing behind the port, got {url}"
+        if (self.password or url.password) and not url.username:
+            yield "password: MQTT knows none without a user: url: mqtt://USER@host"
+        secured = url.scheme in TLS
+        if self.tls != TLSConfig() and not (secured or self._emqx_secured):
             # Nobody means to send a password in the clear who says whom to trust.
-            msg = f"tls: only mqtts:// and wss:// speak TLS, and url is {self.url.scheme}://"
-            raise ValueError(msg)
+            yield f"tls: only mqtts:// and wss:// speak TLS, and url is {url.scheme}://"
+        if self.alpn and not secured:
+            yield f"alpn: only mqtts:// and wss:// speak TLS, and url is {url.scheme}://"
+
+    def _wrong_numbers(self) -> Iterator[str]:
+        if not all(0 < len(name.encode()) <= _ALPN_MAX for name in self.alpn):
+            yield f"alpn: a name has 1 to {_ALPN_MAX} bytes"
+        if len(self.client_id.encode()) > _CLIENT_ID_MAX or "\0" in self.client_id:
+            yield f"client_id: at most {_CLIENT_ID_MAX} bytes, and no NUL"
         if not 1 <= self.keepalive <= _KEEPALIVE_MAX:
-            msg = f"keepalive: must be between 1 s and {_KEEPALIVE_MAX} s, got {self.keepalive:g} s"
-            raise ValueError(msg)
+            yield f"keepalive: must be between 1 s and {_KEEPALIVE_MAX} s, got {self.keepalive:g} s"
         if not self.stale_after:
-            msg = "stale_after: must be more than 0 s"
-            raise ValueError(msg)
+            yield "stale_after: must be more than 0 s"
+
+    def _wrong_blocks(self) -> Iterator[str]:
+        if not self.sys and self.compat_names:
+            yield "compat_names: there are no values to name with `sys: false`"
         if self.persistence and self.emqx:
-            msg = "persistence, emqx: a broker is mosquitto or EMQX, not both"
-            raise ValueError(msg)
-        if wrong := "; ".join(rules.check(self.rules)):
-            raise ValueError(wrong)
-        if "" in self.pipelines:
-            msg = "pipelines: each needs a name"
-            raise ValueError(msg)
+            yield "persistence, emqx: a broker is mosquitto or EMQX, not both"
+        yield from rules.check(self.rules)
+        for name, rule in self.rules.items():
+            if rule.property_labels and self.protocol != 5:  # noqa: PLR2004  # as it calls itself
+                yield f"rules.{name}.property_labels: only MQTT 5 has properties: set protocol: 5"
+        yield from names.check("pipelines", self.pipelines)
+
+    @property
+    def _emqx_secured(self) -> bool:
+        return self.emqx is not None and self.emqx.url.scheme == "https"
 
 
 class Mqtt(Collector):
@@ -162,8 +188,8 @@ class Mqtt(Collector):
     )
     up = gauge(
         "mqtt_up",
-        "Whether the network thread runs, is connected and the broker's uptime, or else a canary, is"
-        " not older than stale_after.",
+        "Whether the network thread runs and is connected, and the broker's uptime or a canary is not"
+        " older than stale_after; where there is neither, connected and answering pings.",
     )
     connection = connection.METRICS
     readings = readings.METRICS
@@ -173,18 +199,21 @@ class Mqtt(Collector):
         super().__init__(config)
         self._answered = Event()
         self._patience = 0.0
-        self._values = SysValues(self._answered)
+        self._values = SysValues(self._answered) if config.sys else None
         target = Target(
             url=config.url,
             password=config.password or config.url.password,
             # The same for every connection: a new one takes the place of one that hangs.
-            client_id=f"bts-exporter-{secrets.token_hex(4)}",
+            client_id=config.client_id or f"bts-exporter-{secrets.token_hex(4)}",
             keepalive=int(config.keepalive),
             protocol=config.protocol,
             tls=config.tls,
+            alpn=config.alpn,
         )
         self._drops = DropEpisodes() if config.broker_log else None
-        self._canary = config.canary and Canary(config.canary, gethostname(), self._answered)
+        self._canary: Canary | None = None
+        if config.canary:
+            self._canary = Canary(config.canary, gethostname(), self._answered)
         self._pipelines = [Pipeline(*one) for one in config.pipelines.items()]
         self._queues: SavedSessions | Emqx | None = None
         if config.persistence:
@@ -195,6 +224,17 @@ class Mqtt(Collector):
         self._readings = [Readings(*rule, self._families) for rule in config.rules.items()]
         receivers = [self._values, self._drops, self._canary, *self._pipelines, *self._readings]
         self._supervisor = Supervisor(target, [r for r in receivers if r], self._answered)
+        self._health = Health(
+            config.url,
+            config.stale_after,
+            self._supervisor,
+            self._values,
+            self._canary,
+            listens=bool(config.rules or config.pipelines),
+            needs_sys=config.broker_log
+            or config.compat_names is not None
+            or any(rule.topic.filter.startswith("$SYS") for rule in config.rules.values()),
+        )
 
     @classmethod
     def declared_by(cls, config: MqttConfig) -> Iterator[Metric]:
@@ -217,69 +257,65 @@ class Mqtt(Collector):
         self._supervisor.stop()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what the network thread knows; TargetError when the broker gives no fresh values."""
+        """Emit what the network thread knows; TargetError with all that is missing, and why."""
         # At the start only; and never all of the time, since there is something to say afterwards.
         patience = min(self._patience - monotonic(), scrape.remaining() / 2)
         self._answered.wait(max(patience, 0))
-        self._values.settle(min(SETTLE_SECONDS, scrape.remaining() / 2))
-        age = self._values.age()
-        fresh = age is not None and age <= self.config.stale_after
-        if fresh:
-            self._emit_broker(scrape)
+        self._supervisor.wake(min(WAKE_SECONDS, scrape.remaining() / 2))
+        if self._values:
+            self._values.settle(min(SETTLE_SECONDS, scrape.remaining() / 2))
+        down = self._health.why_down()
+        # What alerts are made of comes first: `max_series` takes from the end.
+        scrape.emit(self.up, int(down is None))
         self._emit_connection(scrape)
         self._emit_messages(scrape)
-        heard = fresh or (self._canary and self._canary.age() <= self.config.stale_after)
-        up = heard and self._supervisor.alive and self._supervisor.link.connected
-        scrape.emit(self.up, int(bool(up)))
-        failure = self._why_down() if not up or self._supervisor.link.denied else None
-        if self._queues:
-            try:
-                self._queues.emit(scrape)
-            except TargetError as error:
-                failure = failure or error
-        if failure:
-            raise failure
+        if self._values and self._health.fresh():
+            self._emit_broker(scrape, self._values.readings())
+        lost = [down or self._health.why_incomplete(), self._emit_queues(scrape)]
+        self._emit_series(scrape)
+        if found := [Failure(error.reason, str(error)) for error in lost if error]:
+            raise TargetError(found[0].reason, "; ".join(message for _, message in found))
 
-    def _emit_broker(self, scrape: Scrape) -> None:
-        readings = self._values.readings()
+    def _emit_broker(self, scrape: Scrape, readings: Mapping[str, Reading]) -> None:
+        queued = systopics.queued(readings)
+        if queued is not None:
+            scrape.emit(self.backlog, queued, "mqtt", "", "")
+            scrape.emit(systopics.QUEUED, queued)
         for reading in readings.values():
             if reading.metric:
                 scrape.emit(reading.metric, reading.value, *reading.labels)
         if self.config.compat_names:
             compat.emit(scrape, readings)
-        queued = systopics.queued(readings)
-        if queued is not None:
-            scrape.emit(systopics.QUEUED, queued)
-            scrape.emit(self.backlog, queued, "mqtt", "", "")
 
     def _emit_connection(self, scrape: Scrape) -> None:
-        if self._values.updated is not None:
+        if self._values and self._values.updated is not None:
             scrape.emit(self.sys_updated, self._values.updated)
         connection.emit(scrape, self._supervisor.link, self._supervisor.router)
 
     def _emit_messages(self, scrape: Scrape) -> None:
-        if self._drops:
-            self._drops.emit(scrape)
+        for rule in self._readings:
+            rule.emit(scrape)
         if self._canary:
             self._canary.emit(scrape)
         for one in self._pipelines:
             one.emit(scrape, connected=self._supervisor.link.connected)
+
+    def _emit_queues(self, scrape: Scrape) -> TargetError | None:
+        """Emit the queues of clients; return why there are none."""
+        if self._queues:
+            try:
+                self._queues.emit(scrape)
+            except TargetError as error:
+                return TargetError(error.reason, str(error))  # without frames and what they hold
+        return None
+
+    def _emit_series(self, scrape: Scrape) -> None:
+        """Emit what anybody who may publish can make more of, at last."""
+        if self._drops:
+            self._drops.emit(scrape)
         self._families.emit(scrape, monotonic())
         for rule in self._readings:
-            rule.emit(scrape)
-
-    def _why_down(self) -> TargetError:
-        if not self._supervisor.alive:
-            return TargetError(
-                "internal", f"{self.config.url}: the network thread does not run, or hangs"
-            )
-        return failures.why_down(
-            self.config.url,
-            self._supervisor.link,
-            self._values,
-            self.config.stale_after,
-            canary=self._canary is not None,
-        )
+            rule.emit_topics(scrape)
 
 
 COLLECTOR = Mqtt

@@ -18,6 +18,8 @@ from bts_exporter import CollectorConfig, Metric, Scrape, counter, histogram
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 #: Seconds; more is a clock that was never set, and would spoil the sum for good.
 _LONGEST_LAG = 10 * 365 * 86400.0
+#: Seconds; no two clocks are the same.
+_CLOCK_SKEW = 5.0
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 LAG = histogram(
@@ -28,7 +30,7 @@ LAG = histogram(
 )
 SKEWED = counter(
     "mqtt_message_clock_skew_total",
-    "Messages whose event_time is in the future, or longer ago than ten years.",
+    "Messages whose event_time is more than 5 s in the future, or longer ago than ten years.",
     "rule",
 )
 METRICS: tuple[Metric, ...] = (LAG, SKEWED)
@@ -76,8 +78,8 @@ class EventLag:
     def note(self, data: Any) -> None:
         """Count how late a message is; Unusable when it does not say its time."""
         lag = self._clock() - self._to_unix(self._find(data))
-        if 0 <= lag < _LONGEST_LAG:
-            self._lags.observe(lag)
+        if -_CLOCK_SKEW <= lag < _LONGEST_LAG:
+            self._lags.observe(max(lag, 0.0))
         else:
             self._skewed += 1
 

@@ -5,63 +5,71 @@ Pure: what the network thread saw goes in, the error for the scrape comes out.
 
 from __future__ import annotations
 
-import errno
-import socket
-import ssl
+from collections.abc import Mapping, Sequence
 
 from paho.mqtt.client import WebsocketConnectionError
+from paho.mqtt.reasoncodes import ReasonCode
 
-from bts_collectors.mqtt.link import Link
-from bts_collectors.mqtt.sysvalues import SysValues
-from bts_exporter import Reason, TargetError, Url
+from bts_collectors.mqtt.websocket import NoWebSocketError
+from bts_exporter import Product, Reason, TargetError, Url, connection_error
 
-_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+_PORTS = "MQTT usually listens on 1883, with TLS on 8883, as WebSocket on 9001 or 8083"
+#: What to check where the server ends a connection that has not become one of MQTT.
+_IF_CLOSED = {
+    "mqtt": "does the port speak TLS (mqtts://, usually 8883) or WebSocket (ws://, 9001 or 8083)?",
+    "mqtts": "does the port speak TLS (usually 8883)? 1883 is without (mqtt://), 8084 WebSocket (wss://)",
+    "ws": "is it a WebSocket listener (usually 9001 or 8083)? 1883 is plain MQTT (mqtt://), 8084 has TLS (wss://)",
+    "wss": "is it a WebSocket listener with TLS (usually 8084)? 8883 is MQTT (mqtts://)",
+}
+#: What other servers begin with, and the cure.
+_OTHERS = {
+    b"HTTP/": "it speaks HTTP: for MQTT over WebSocket use ws://, or wss:// with TLS",
+    b"AMQP": "it speaks AMQP: RabbitMQ has MQTT on 1883, with its plug-in rabbitmq_mqtt",
+    b"\x15\x03": "it speaks TLS: use mqtts://",
+    b"SSH-": "it speaks SSH",
+    b"-ERR": "it speaks the protocol of Redis",
+}
 
-#: By codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
+#: Reasons and cures by codes of MQTT 5 (2.4), which paho translates those of 3.1.1 to.
 _REFUSALS: dict[int, tuple[Reason, str]] = {
-    132: ("protocol", "the broker does not speak this version of MQTT: set protocol"),
-    133: ("protocol", "the broker refuses the client id bts-exporter-..."),
-    134: ("auth", "wrong user or password: set them in url and password"),
-    135: (
-        "auth",
-        "the broker refuses the user, password or anonymous access: set user and password",
-    ),
-    136: ("loading", "the broker says that it is unavailable: look at its log"),
+    132: ("protocol", "set protocol to the version of MQTT that the broker speaks"),
+    133: ("protocol", "set client_id to one that the broker accepts"),
+    134: ("auth", "set user and password in url and password"),
+    135: ("auth", "set user and password, or allow this user or client_id to connect"),
+    136: ("loading", "look at the broker's log"),
+    137: ("loading", "try again later"),
+    138: ("noperm", "the broker bans this client: look at its log"),
+    140: ("auth", "the broker wants an authentication method that is not supported here"),
+    151: ("noperm", "the broker's quota of connections is used up"),
+    156: ("protocol", "set url to the server that the broker's operator names"),
+    157: ("protocol", "set url to the server that the broker's operator names"),
+    159: ("loading", "the broker limits connections per second"),
+}
+#: Reasons and cures by codes in DISCONNECT.
+_DISMISSALS: dict[int, tuple[Reason, str]] = {
+    129: ("protocol", "report it"),
+    130: ("protocol", "report it"),
+    135: ("noperm", "the broker does not allow this user what it asked for"),
+    139: ("unreachable", "it is restarted or stopped"),
+    142: ("unreachable", "another client has the same client_id"),
 }
 
 
+def product(url: Url) -> Product:
+    """Return what connects to `url`, for connection_error."""
+    return Product(
+        "MQTT broker",
+        if_refused=f"is the broker running, and listening there? {_PORTS}",
+        if_closed=_IF_CLOSED.get(url.scheme, "look at the broker's log"),
+    )
+
+
 def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
-    """Return why the TCP or TLS connection could not be made."""
-    match error:
-        case TimeoutError():
-            return TargetError(
-                "timeout", f"{url}: no connection in time: firewall, or broker hangs?"
-            )
-        case ConnectionRefusedError():
-            return TargetError(
-                "refused", f"{url}: nothing listens there: start the broker, or correct url"
-            )
-        case ssl.SSLError():
-            cure = "does the port speak it? tls.ca_file: whom we trust; tls.cert_file: who we are"
-            return TargetError("tls", f"{url}: no TLS connection: {error} ({cure})")
-        case socket.gaierror() | UnicodeError():
-            return TargetError("dns", f"{url}: the name does not resolve: correct url ({error})")
-        case WebsocketConnectionError():
-            cure = "is there a WebSocket listener, and is its path right?"
-            return TargetError("protocol", f"{url}: no WebSocket there ({error}): {cure}")
-        case FileNotFoundError():
-            return TargetError(
-                "refused", f"{url}: no such socket: start the broker, or correct url"
-            )
-        case PermissionError():
-            return TargetError("noperm", f"{url}: our user may not write to the socket")
-        case ConnectionError():
-            hint = " (does the port speak TLS?)" if url.scheme == "mqtts" else ""
-            return TargetError("unreachable", f"{url}: the connection broke at once: {error}{hint}")
-        case OSError(errno=code) if code in _NO_ROUTE:
-            return TargetError("unreachable", f"{url}: no route: {error.strerror}")
-        case _:
-            return TargetError("os", f"{url}: {error}")
+    """Return why the TCP, TLS or WebSocket connection could not be made."""
+    if isinstance(error, NoWebSocketError | WebsocketConnectionError):
+        cure = _IF_CLOSED.get(url.scheme, _PORTS)
+        return TargetError("protocol", f"MQTT broker at {url}: no WebSocket: {error}; {cure}")
+    return connection_error(product(url), url, error)
 
 
 def unwanted(url: Url) -> TargetError:
@@ -70,77 +78,123 @@ def unwanted(url: Url) -> TargetError:
     return TargetError("tls", f"{url}: the broker ended the connection after the handshake: {cure}")
 
 
-def not_accepted(url: Url, refusal: int | None) -> TargetError:
-    """Return why the broker did not let us in; `refusal` is its code, None where it gave none."""
-    if refusal is None:
-        return TargetError(
-            "protocol",
-            f"{url}: no MQTT broker, as its answer to CONNECT shows: correct url"
-            " (a port that speaks TLS needs mqtts://)",
-        )
-    reason, message = _REFUSALS.get(refusal, ("protocol", f"CONNECT refused with code {refusal}"))
-    return TargetError(reason, f"{url}: {message}")
+def not_accepted(
+    url: Url, refusal: ReasonCode | None, first: bytes, *, garbled: bool
+) -> TargetError:
+    """Return why the broker did not let us in.
+
+    `refusal` is its code, None where it gave none; `first` is the beginning of what it sent.
+    """
+    if refusal is not None:
+        reason, cure = _REFUSALS.get(refusal.value, ("protocol", "look at the broker's log"))
+        return TargetError(reason, f"{url}: CONNECT refused: {named(refusal)}; {cure}")
+    if not first and not garbled:
+        return connection_error(product(url), url, EOFError())
+    cure = next((cure for sign, cure in _OTHERS.items() if first.startswith(sign)), _PORTS)
+    return TargetError("protocol", f"{url}: not an MQTT broker, it answered {first!r}; {cure}")
+
+
+def named(code: ReasonCode) -> str:
+    """Return a reason code as the standard names it."""
+    return f"{code} ({code.value})"
 
 
 def mute(url: Url, seconds: float) -> TargetError:
     """Return the failure of a target that accepts the connection and says nothing."""
     return TargetError(
         "timeout",
-        f"{url}: no answer to CONNECT within {seconds:g} s: the broker hangs, or is none",
+        f"{url}: no answer to CONNECT within {seconds:g} s: the broker hangs, or another server listens there; {_PORTS}",
     )
 
 
-def lost(url: Url, *, hung: bool, garbled: bool) -> TargetError:
-    """Return why a working connection ended: no answer to a ping, what is no MQTT, or neither."""
+def dismissed(url: Url, code: ReasonCode) -> TargetError:
+    """Return why the broker ended a working connection, as it says by MQTT 5."""
+    reason, cure = _DISMISSALS.get(code.value, ("unreachable", "look at the broker's log"))
+    return TargetError(reason, f"{url}: the broker ended the connection: {named(code)}; {cure}")
+
+
+def lost(url: Url, *, hung: bool, garbled: bool, asked: Sequence[str] = ()) -> TargetError:
+    """Return why a working connection ended: no answer to a ping, data that is not MQTT, or neither.
+
+    `asked` are the filters whose subscription was not answered.
+    """
     if hung:
         return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
     if garbled:
-        return TargetError("protocol", f"{url}: the broker sent what is no MQTT")
+        return TargetError("protocol", f"{url}: the broker sent data that is not MQTT")
+    if asked:
+        what = f"the broker closed the connection when asked for {', '.join(asked)}"
+        return TargetError("unreachable", f"{url}: {what}: may this user subscribe to it?")
     return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
 
 
-def why_down(
-    url: Url, link: Link, values: SysValues, stale_after: float, *, canary: bool = False
-) -> TargetError:
-    """Return why nothing shows that the broker lives although the network thread runs."""
-    if not link.connected:
-        if link.failure is None:
-            return TargetError(
-                "timeout",
-                f"{url}: no answer to CONNECT yet: does a broker listen there, and does it run?",
-            )
-        return TargetError(*link.failure)
-    if not link.granted:
-        return TargetError("timeout", f"{url}: no answer to SUBSCRIBE: the broker hangs")
-    if link.denied:
-        cure = "allow the user to subscribe to it and read it"
-        denied = ", ".join(link.denied)
-        return TargetError("noperm", f"{url}: subscription to {denied} denied: {cure}")
-    if canary and values.age() is None:
-        return TargetError(
-            "timeout",
-            f"{url}: no message of ours came back within {stale_after:g} s: the broker hangs, or its"
-            " ACL forbids what docs/collectors/mqtt.md says that the canary needs",
-        )
-    if not values.heard:
-        return TargetError(
-            "noperm",
-            f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
-            " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none:"
-            " watch it with `canary`",
-        )
-    age = values.age()
-    if age is None:
-        return TargetError(
-            "protocol",
-            f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: watch a"
-            " broker other than mosquitto with `canary`",
-        )
+def unread(url: Url) -> TargetError:
+    """Return the failure of a broker that does not read what it asks for."""
+    what = "the broker sends messages and does not read the acknowledgements"
+    return TargetError("protocol", f"{url}: {what}: look at its log")
+
+
+def denied(url: Url, refused: Mapping[str, str]) -> TargetError:
+    """Return the failure of subscriptions that the broker refuses; their reasons by filter."""
+    listed = ", ".join(f"{name} ({why})" for name, why in refused.items())
+    cure = "allow the user to subscribe to it and read it"
+    if all(name.startswith("$SYS") for name in refused):
+        cure += ", or set `sys: false` and watch the broker with `canary`"
+    return TargetError("noperm", f"{url}: subscription to {listed} denied: {cure}")
+
+
+def unanswered(url: Url, asked: Sequence[str]) -> TargetError:
+    """Return the failure of subscriptions that the broker does not answer."""
+    return TargetError("timeout", f"{url}: no answer to SUBSCRIBE to {', '.join(asked)}")
+
+
+def no_connection(url: Url) -> TargetError:
+    """Return the failure of a connection before its first attempt has ended."""
+    return TargetError(
+        "timeout", f"{url}: no answer to CONNECT yet: does a broker listen there, and does it run?"
+    )
+
+
+def no_canary(url: Url, stale_after: float) -> TargetError:
+    """Return the failure of a broker that gives messages of ours back no more."""
+    return TargetError(
+        "timeout",
+        f"{url}: no message of ours came back within {stale_after:g} s: the broker hangs, or its"
+        " ACL forbids what docs/collectors/mqtt.md says that the canary needs",
+    )
+
+
+def silent_sys(url: Url) -> TargetError:
+    """Return the failure of a broker that publishes nothing of itself, where nothing else shows that it lives."""
+    return TargetError(
+        "noperm",
+        f"{url}: connected, but nothing comes under $SYS/: allow it in the broker's ACL"
+        " (topic read $SYS/#); a broker with sys_interval 0, or other than mosquitto, has none:"
+        " set `sys: false`, or watch it with `canary`",
+    )
+
+
+def no_uptime(url: Url) -> TargetError:
+    """Return the failure of a broker whose `$SYS` is not mosquitto's, where nothing else shows that it lives."""
+    return TargetError(
+        "protocol",
+        f"{url}: connected, but no $SYS/broker/uptime among its $SYS topics: watch a"
+        " broker other than mosquitto with `canary`",
+    )
+
+
+def old_uptime(url: Url, age: float, stale_after: float) -> TargetError:
+    """Return the failure of a broker that has stopped to publish its uptime."""
     return TargetError(
         "timeout",
         f"{url}: no $SYS/broker/uptime for {age:.0f} s: the broker hangs, or its sys_interval is"
         f" longer than stale_after ({stale_after:g} s)",
     )
+
+
+def network_thread(url: Url) -> TargetError:
+    """Return the failure of our own network thread."""
+    return TargetError("internal", f"{url}: the network thread does not run, or hangs")
 
 
 def sessions_unreadable(file: str, error: OSError) -> TargetError:

@@ -18,14 +18,22 @@ Labels = tuple[str, ...]
 class Series:
     """The last value; None while there is none to show."""
 
-    __slots__ = ("expire", "owner", "seen", "value")
+    __slots__ = ("expire", "gone", "owner", "seen", "topic", "value")
 
     def __init__(self, owner: str, expire: float, now: float) -> None:
         """Give the rule that it counts for, and after how many seconds without a message it is gone."""
+        #: Whether it was removed: who holds it has to look for another.
+        self.gone = False
+        #: The one topic that it is from; "" if there are several, None before the first.
+        self.topic: str | None = None
         self.owner = owner
         self.expire = expire
         self.seen = now
         self.value: float | None = None
+
+    def belong(self, topic: str) -> None:
+        """Take note that a topic has this series."""
+        self.topic = topic if self.topic in {None, topic} else ""
 
     def update(self, value: float) -> None:
         """Take the value of a message."""
@@ -110,8 +118,12 @@ class Family:
             if series.owner == owner and now - series.seen > series.expire
         ]
         for labels in silent:
-            del self.series[labels]
+            self.remove(labels)
         return len(silent)
+
+    def remove(self, labels: Labels) -> None:
+        """Remove a series."""
+        self.series.pop(labels).gone = True
 
 
 class Families(dict[str, Family]):
@@ -120,8 +132,6 @@ class Families(dict[str, Family]):
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         """Declare the metrics; there are no series yet."""
         super().__init__()
-        #: Changes when series are removed: whoever holds some has to look them up again.
-        self.generation = 0
         for metric, measure in declared(rules):
             self[metric.name] = Family(metric, measure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-import ssl
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Timer
@@ -13,10 +13,19 @@ from time import monotonic
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from bts_exporter import Reason, TargetError, TLSConfig, Url
+from bts_exporter import Product, TargetError, TLSConfig, Url, connection_error
 
+_CHUNK = 256 * 1024
+#: zlib's word for gzip's format.
+_GZIP = 31
 #: An answer above this many bytes, unpacked, is given up.
 MAX_BYTES = 8 * 1024 * 1024
+
+_PRODUCT = Product(
+    "EMQX REST API",
+    if_refused="is EMQX running, with its dashboard's listener (usually 18083)?",
+    if_closed="is this the dashboard's port (usually 18083), and does it speak TLS (https://)?",
+)
 
 
 def place(url: Url, path: str) -> str:
@@ -27,7 +36,7 @@ def place(url: Url, path: str) -> str:
 def get(
     url: Url, tls: TLSConfig, path: str, headers: Mapping[str, str], seconds: float
 ) -> tuple[int, bytes]:
-    """Return status and unpacked body of the answer; TargetError where there is none in `seconds`."""
+    """Return status and body of the answer; TargetError where there is none in `seconds`."""
     deadline = monotonic() + seconds
     connection = _connection(url, tls)
     try:
@@ -47,10 +56,11 @@ def get(
             cutter.join()
     except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         # What is cut off at the deadline breaks in many ways.
-        reason, what = _explain(TimeoutError() if monotonic() >= deadline else error)
-        raise TargetError(reason, f"{place(url, path)}: {what}") from error
+        failure = _explain(place(url, path), TimeoutError() if monotonic() >= deadline else error)
     finally:
         connection.close()
+    # Without the error before it, whose frames hold what was read.
+    raise failure
 
 
 def _connection(url: Url, tls: TLSConfig) -> HTTPConnection:
@@ -66,13 +76,28 @@ def _exchange(
     connection.request("GET", path, headers=headers, preload_content=False)
     response = connection.getresponse()
     with response:
-        body = response.read(MAX_BYTES + 1)
+        body = bytearray()
+        while len(body) <= MAX_BYTES and (part := response.read(_CHUNK, decode_content=False)):
+            body += part
+        if packed := response.headers.get("Content-Encoding"):
+            body[:] = _unpack(body, packed)
     if len(body) > MAX_BYTES:
         msg = f"an answer of more than {MAX_BYTES} bytes"
         raise exceptions.HTTPError(msg)
     if monotonic() >= deadline:  # cut off, an answer of unknown length looks complete
         raise TimeoutError
-    return response.status, body
+    return response.status, bytes(body)
+
+
+def _unpack(body: bytes | bytearray, encoding: str) -> bytes:
+    """Return the unpacked body, of which there may be a thousand times as much, up to the limit."""
+    if encoding != "gzip":
+        msg = f"an answer packed as {encoding[:20]}, which was not asked for"
+        raise exceptions.HTTPError(msg)
+    try:
+        return zlib.decompressobj(_GZIP).decompress(body, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise exceptions.HTTPError(str(error)) from None
 
 
 def _cut(used: socket.socket) -> None:
@@ -81,24 +106,19 @@ def _cut(used: socket.socket) -> None:
         socket.socket.shutdown(used, socket.SHUT_RDWR)
 
 
-def _explain(error: Exception) -> tuple[Reason, str]:
-    """Return why there is no answer, and how to say it."""
+def _explain(address: str, error: Exception) -> TargetError:
+    """Return why there is no answer."""
     cause = error.__cause__ if isinstance(error, exceptions.NewConnectionError) else error
     match cause:
-        case socket.gaierror():
-            return "dns", "the name of the host does not resolve"
-        case ConnectionRefusedError():
-            return "refused", "nothing listens there: start it, or correct the url"
-        case TimeoutError() | exceptions.TimeoutError():
-            return "timeout", "no answer in time"
-        case ssl.SSLError() | exceptions.SSLError():
-            return (
-                "tls",
-                f"no TLS connection: {cause} (tls.ca_file: whom we trust; tls.cert_file: who we are)",
-            )
-        case OSError() | exceptions.ProtocolError():
-            return "unreachable", f"the connection failed: {cause}"
+        case exceptions.TimeoutError():
+            return connection_error(_PRODUCT, address, TimeoutError())
+        case exceptions.SSLError() | exceptions.ProtocolError():
+            inner = next((one for one in cause.args if isinstance(one, OSError)), None)
+            return connection_error(_PRODUCT, address, inner or EOFError())
+        case OSError():
+            return connection_error(_PRODUCT, address, cause)
         case http.client.HTTPException():
-            return "protocol", f"not HTTP ({cause!r}): is this the port of the REST API?"
+            what = f"not HTTP ({cause!r:.200}): is this the port of the REST API?"
         case _:
-            return "protocol", f"unusable: {cause}"
+            what = f"unusable: {cause!s:.200}"
+    return TargetError("protocol", f"{_PRODUCT.name} at {address}: {what}")

@@ -22,7 +22,14 @@ CONNECT_REASONS: tuple[Reason, ...] = (
     "tls",
     "unreachable",
 )
-DISCONNECT_REASONS: tuple[Reason, ...] = ("internal", "protocol", "timeout", "tls", "unreachable")
+DISCONNECT_REASONS: tuple[Reason, ...] = (
+    "internal",
+    "noperm",
+    "protocol",
+    "timeout",
+    "tls",
+    "unreachable",
+)
 
 
 class Failure(NamedTuple):
@@ -48,15 +55,14 @@ class Link:
     message_errors: int = 0
     disconnects: Counter[Reason] = field(default_factory=Counter)
     connect_failures: Counter[Reason] = field(default_factory=Counter)
-    #: QoS granted by filter, -1 for denied; empty until the broker answers the subscription.
+    #: QoS granted by filter, -1 for denied; without those that the broker has not answered.
     granted: dict[str, int] = field(default_factory=dict)
+    #: Why subscriptions were denied, by filter, in the words of the MQTT standard.
+    denied: dict[str, str] = field(default_factory=dict)
+    #: Filters whose subscription the broker leaves unanswered.
+    unanswered: tuple[str, ...] = ()
     #: Why the last attempt or connection ended; None before the first end.
     failure: Failure | None = None
-
-    @property
-    def denied(self) -> list[str]:
-        """Return the filters that the broker does not let us subscribe to."""
-        return [name for name, qos in self.granted.items() if qos < 0]
 
     def end(self, failure: Failure | None) -> None:
         """Count the end of a connection, or of the attempt to make one; None if we ended it.
@@ -67,4 +73,4 @@ class Link:
             self.failure = failure
             (self.disconnects if self.connected else self.connect_failures)[failure.reason] += 1
         self.connected = False
-        self.granted = {}
+        self.granted, self.denied, self.unanswered = {}, {}, ()

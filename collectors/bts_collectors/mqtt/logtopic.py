@@ -68,7 +68,7 @@ class DropEpisodes:
     def tick(self, publish: Publish) -> None:
         """Do nothing: nothing is due."""
 
-    def _receive(self, payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+    def _receive(self, payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
         client_id = dropping(payload)
         if client_id is None:
             return

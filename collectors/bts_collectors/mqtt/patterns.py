@@ -20,6 +20,8 @@ class Subscription(NamedTuple):
 
     filter: str
     qos: int = 0
+    #: Whether others of another QoS may not be joined with it.
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +73,36 @@ def matches(filter_: str, topic: str) -> bool:
     return _overlap(filter_.split("/"), topic.split("/"))
 
 
+def explain(pattern: Pattern, topic: str) -> str:
+    """Return why a pattern does not match a topic."""
+    wanted, levels = pattern.filter.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in {"+", "#"}:
+        return "no wildcard matches a topic that begins with $"
+    for number, (one, level) in enumerate(zip(wanted, levels, strict=False), 1):
+        if one == "#":
+            break
+        if one not in {"+", level}:
+            return f"level {number} is {level!r}, and {one!r} in {pattern}"
+    return f"the topic has {len(levels)} levels, and {pattern} {len(wanted)}"
+
+
 def disjoint(wanted: Iterable[Subscription]) -> tuple[Subscription, ...]:
-    """Return subscriptions of which no two of one QoS bring the same message, and that bring all.
+    """Return subscriptions of which no two bring the same message, and that bring all.
 
     A broker may send a message once for each subscription that matches it (mosquitto does for
-    MQTT 5), and nothing in the message says so. Filters that overlap become one that holds both.
+    MQTT 5), and nothing in the message says so. Filters that overlap become one that holds both,
+    with the higher QoS; only one that is `apart` is left alone by those of another QoS.
     """
     found: list[Subscription] = []
     for new in dict.fromkeys(wanted):
         merged = new
         while other := next((one for one in found if _collide(one, merged)), None):
             found.remove(other)
-            merged = Subscription(_join(other.filter, merged.filter), merged.qos)
+            merged = Subscription(
+                _join(other.filter, merged.filter),
+                max(other.qos, merged.qos),
+                other.apart and merged.apart,
+            )
         found.append(merged)
     return tuple(found)
 
@@ -106,7 +126,9 @@ def _wildcard(level: str, at: int, places: dict[str, int], *, last: bool) -> str
 
 
 def _collide(a: Subscription, b: Subscription) -> bool:
-    return a.qos == b.qos and _overlap(a.filter.split("/"), b.filter.split("/"))
+    if a.qos != b.qos and (a.apart or b.apart):
+        return False
+    return _overlap(a.filter.split("/"), b.filter.split("/"))
 
 
 def _overlap(a: list[str], b: list[str]) -> bool:

@@ -15,6 +15,9 @@ from typing import Any, Literal, Self, get_args
 
 import msgspec
 
+from bts_collectors.mqtt.mending import mend
+from bts_collectors.mqtt.wildcards import Each, Keys, Matches, Select, Step, matches_of, parse_steps
+
 Format = Literal["json", "csv", "number", "text"]
 #: Why a message gives no value, as the value of the `reason` label.
 Reason = Literal[
@@ -23,18 +26,27 @@ Reason = Literal[
     "wrong_type",  # no number there, nor what can be read as one
     "unmapped",  # a text that the map does not have
     "not_finite",  # NaN, infinity, or beyond floats
+    "negative",  # a total below 0
     "event_time",  # no time that can be read
-    "label",  # a level of the topic is too long for a label
+    "label",  # what is to become a label is too long, or no text or number
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-_STEP = re.compile(r"""\.?([^.\[\]"]+)|\[(\d+)\]|\["([^"]+)"\]""")
+#: Characters of a label's value.
+MAX_LABEL = 128
+#: Characters of a text that a regular expression is shown.
+MAX_SEARCHED = 1024
 #: Characters of a payload that messages show.
 _SHOWN = 60
+#: What devices written in C or on Windows put before or behind a payload.
+_BOM = "\ufeff"
+#: What Python's csv says of a text that ends within quotes.
+_CUT_OFF = "unexpected end"
 
-_YAML_BOOLEANS = {
+_YAML_WORDS = {
     "True": ("true", "TRUE", "on", "On", "ON", "yes", "Yes", "YES"),
     "False": ("false", "FALSE", "off", "Off", "OFF", "no", "No", "NO"),
+    "None": ("null", "Null", "NULL", "~"),
 }
 
 _decode_json = msgspec.json.Decoder().decode
@@ -53,16 +65,22 @@ class Unusable(Exception):  # noqa: N818  # what the message is
         self._raw = raw
 
     def __str__(self) -> str:
-        shown = repr(self._raw)
+        try:
+            shown = repr(self._raw)
+        except RecursionError:
+            shown = "a deeply nested value"
         return f"{self._why}: {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a value is: `a.b`, `list[0].b`, `["a.b"].c`, `$` for the payload itself, a CSV column."""
+    """Where a value is: `a.b`, `list[-1].b`, `["a.b"].c`, `$` for the payload itself, a CSV column.
+
+    With wildcards it is where several are: `{sensor}.tC`, `list[{sensor=id}].value`.
+    """
 
     text: str
-    steps: tuple[str | int, ...]
+    steps: tuple[Step, ...]
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -72,26 +90,40 @@ class Path:
         if not isinstance(raw, str) or not raw:
             msg = f"expected a path such as value, a.b or list[0].b, got {raw!r}"
             raise ValueError(msg)
-        steps: list[str | int] = []
-        rest = "" if raw == "$" else raw.removeprefix("$.")
-        while rest:
-            step = _STEP.match(rest)
-            if step is None:
-                msg = f'{raw!r}: not understood from {rest!r} on; as in a.b, list[0].b, ["a.b"].c'
-                raise ValueError(msg)
-            steps.append(int(step[2]) if step[2] else step[1] or step[3])
-            rest = rest[step.end() :]
-        return cls(raw, tuple(steps))
+        return cls(raw, parse_steps(raw))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the wildcards."""
+        named = (step for step in self.steps if isinstance(step, Keys | Each))
+        return tuple(step.label for step in named if step.label)
+
+    @property
+    def is_wild(self) -> bool:
+        """Return whether there may be several values."""
+        return any(isinstance(step, Keys | Each) for step in self.steps)
 
     def find(self, data: Any) -> Any:
         """Return what is there; Unusable when nothing is, or null."""
         found = data
         try:
             for step in self.steps:
-                found = None if type(found) is str else found[step]
+                if isinstance(step, Select):
+                    found = step.of(found)
+                else:
+                    found = None if type(found) is str else found[step]
         except (LookupError, TypeError):
             found = None
         if found is None:
+            raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
+        return found
+
+    def matches(self, data: Any) -> Matches:
+        """Return the labels and the value of each match, nulls left out; Unusable without any."""
+        found = [
+            (labels, value) for labels, value in matches_of(self.steps, data) if value is not None
+        ]
+        if not found:
             raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
         return found
 
@@ -126,68 +158,119 @@ def number(raw: Any) -> float:
     return value
 
 
-def reader(path: Path, mapping: Mapping[str, float | None], scale: float, offset: float) -> Read:
-    """Return what reads a value from a decoded payload: value * scale + offset.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """How what is found in a payload becomes a value: value * scale + offset."""
 
-    None where the map says that there is none; Unusable where there should be one.
-    """
-    find = path.find
-    texts = _all_spellings(mapping)
-    as_it_is = (scale, offset) == (1, 0)
+    mapping: Mapping[str, float | None]
+    scale: float = 1.0
+    offset: float = 0.0
+    regex: re.Pattern[str] | None = None
+    decimal: Literal[".", ","] = "."
+    #: Whether it is a total, which cannot be below 0.
+    total: bool = False
 
-    def read_plain(data: Any) -> float:
-        raw = find(data)
-        return raw if type(raw) is float else number(raw)
+    def convert(self) -> Callable[[Any], float | None]:
+        """Return what converts: None where the map has no value, Unusable where there should be one."""
+        texts = _all_spellings(self.mapping)
+        as_it_is = (self.scale, self.offset) == (1, 0)
 
-    def read(data: Any) -> float | None:
-        raw = find(data)
-        if texts and (text := _spelled(raw)) in texts:
-            raw = texts[text]
-            if raw is None:
-                return None
-        elif texts and type(raw) is str and not _is_number(raw):
-            raise Unusable(reason="unmapped", why="not in the map", raw=raw)
-        value = number(raw)
-        return value if as_it_is else number(value * scale + offset)
+        def convert(raw: Any) -> float | None:
+            if self.regex:
+                raw = _search(self.regex, raw)
+            if texts and (text := spelled(raw)) in texts:
+                raw = texts[text]
+                if raw is None:
+                    return None
+            elif type(raw) is str:
+                raw = _with_point(raw) if self.decimal == "," else raw
+                if texts and not _is_number(raw):
+                    raise Unusable(reason="unmapped", why="not in the map", raw=raw)
+            value = number(raw)
+            if not as_it_is:
+                value = number(value * self.scale + self.offset)
+            if self.total and value < 0:
+                raise Unusable(reason="negative", why="a total below 0", raw=raw)
+            return value
 
-    return read if texts or not as_it_is else read_plain
+        return convert
+
+    def reader(self, path: Path) -> Read:
+        """Return what reads the one value at a path from a decoded payload."""
+        find, convert = path.find, self.convert()
+        plain = Conversion(mapping={}, decimal=self.decimal) == self and self.decimal == "."
+
+        def read_plain(data: Any) -> float:
+            raw = find(data)
+            return raw if type(raw) is float else number(raw)
+
+        return read_plain if plain else lambda data: convert(find(data))
+
+
+def label_text(raw: Any) -> str:
+    """Return a value of a payload as a label has it; Unusable where it is too long, or no text or number."""
+    text = spelled(raw)
+    if len(text) > MAX_LABEL or (not text and raw != ""):
+        raise Unusable(reason="label", why=f"no text of up to {MAX_LABEL} characters", raw=raw)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def spelled(raw: Any) -> str:
+    """Return a value of JSON as keys of a map and labels spell it; "" for lists and blocks."""
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    if isinstance(raw, float) and raw.is_integer():
+        return str(int(raw))
+    return str(raw) if isinstance(raw, str | int | float) else ""
 
 
 def _json(payload: bytes) -> Any:
     try:
         return _decode_json(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unusable(reason="malformed", why=f"no JSON ({error})", raw=payload) from None
+        try:
+            return mend(payload)
+        except (ValueError, RecursionError):
+            raise Unusable(reason="malformed", why=f"no JSON ({error})", raw=payload) from None
 
 
 def _csv(separator: str, payload: bytes) -> list[str]:
-    try:
-        # One line: a second one would be a second message.
-        return next(csv.reader([_text(payload)], delimiter=separator, strict=True), [])
-    except csv.Error as error:
-        raise Unusable(reason="malformed", why=f"no CSV ({error})", raw=payload) from None
+    text = _text(payload)
+    for strict in (True, False):  # a quote in the wrong place costs its own column
+        try:
+            # One line: a second one would be a second message.
+            return next(csv.reader([text], delimiter=separator, strict=strict), [])
+        except csv.Error as error:
+            why = str(error)
+            if _CUT_OFF in why:
+                break
+    raise Unusable(reason="malformed", why=f"no CSV ({why})", raw=payload)
 
 
 def _text(payload: bytes) -> str:
-    try:
-        return payload.decode().strip()
-    except UnicodeDecodeError:
-        raise Unusable(reason="malformed", why="not UTF-8", raw=payload) from None
+    """Return the text; invalid UTF-8 is replaced, since it may be in a part that is not read."""
+    return payload.decode("utf-8", "replace").removeprefix(_BOM).rstrip("\0").strip()
 
 
 def _all_spellings(mapping: Mapping[str, float | None]) -> dict[str, float | None]:
     """Return the map with all that YAML takes for the same: `ON` in the settings arrives as `True`."""
-    spelled = {text: mapping[key] for key in mapping for text in _YAML_BOOLEANS.get(key, ())}
-    return spelled | dict(mapping)
+    texts = {text: mapping[key] for key in mapping for text in _YAML_WORDS.get(key, ())}
+    return texts | dict(mapping)
 
 
-def _spelled(raw: Any) -> str:
-    """Return a value of JSON as a key of a map spells it."""
-    if isinstance(raw, bool):
-        return str(raw).lower()
-    if isinstance(raw, float) and raw.is_integer():
-        return str(int(raw))
-    return str(raw) if isinstance(raw, str | int | float) else ""
+def _search(regex: re.Pattern[str], raw: Any) -> str:
+    """Return the first group of the first match, or all of it; Unusable without one."""
+    text = spelled(raw)[:MAX_SEARCHED]
+    match = regex.search(text)
+    found = match and match[1 if regex.groups else 0]
+    if found is None:
+        raise Unusable(reason="wrong_type", why=f"regex {regex.pattern} does not match", raw=raw)
+    return found
+
+
+def _with_point(text: str) -> str:
+    """Return a number as programs write it: `1.234,5` and `1 234,5` are 1234.5."""
+    return re.sub(r"[.\s\u00a0\u202f']", "", text.strip()).replace(",", ".", 1)
 
 
 def _is_number(text: str) -> bool:

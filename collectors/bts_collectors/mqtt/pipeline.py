@@ -133,6 +133,9 @@ class Pipeline:
         self._came_in = self._paired = self._timeouts = 0
         self._unmatched = {"in": 0, "out": 0}
         self._latency = Distribution(BUCKETS)
+        # Until then messages may wait that are not pending here: of before the connection or given
+        # up, which a pair ends, since the service has come to ours; or beyond max_pending.
+        self._unknown_until = self._overfull_until = 0.0
 
     def begin(self) -> None:
         """Give up what is pending: its pairs may have passed while there was no connection."""
@@ -140,6 +143,7 @@ class Pipeline:
             self._unmatched["in"] += len(self._pending)
             self._pending.clear()
             self._numbers.clear()
+            self._lose_sight()
 
     def route(self, topic: str) -> Handler | None:
         """Return what takes the messages of a topic on either side."""
@@ -169,9 +173,20 @@ class Pipeline:
             scrape.emit(backlog.CONSUMED, self._paired, *labels)
             if connected:
                 scrape.emit(PENDING, len(self._pending), name)
-                scrape.emit(backlog.BACKLOG, len(self._pending), *labels)
-                scrape.emit(backlog.LAG_SECONDS, self._age(), *labels)
-                scrape.emit(backlog.LAG_METHOD, 1, *labels, "message_time")
+                self._emit_lag(scrape, labels)
+
+    def _emit_lag(self, scrape: Scrape, labels: tuple[str, str, str]) -> None:
+        """Emit backlog and age where they are known; of the age at least how much it is."""
+        known = self._clock() >= max(self._unknown_until, self._overfull_until)
+        if known:
+            scrape.emit(backlog.BACKLOG, len(self._pending), *labels)
+        if known or self._pending:
+            method = "message_time" if known else "lower_bound"
+            scrape.emit(backlog.LAG_SECONDS, self._age(), *labels)
+            scrape.emit(backlog.LAG_METHOD, 1, *labels, method)
+
+    def _lose_sight(self) -> None:
+        self._unknown_until = self._clock() + self._config.timeout
 
     def _levels(self, pattern: Pattern, topic: str) -> Key | None:
         """Return the levels of the topic that belong to the key; None where it does not match."""
@@ -179,12 +194,13 @@ class Pipeline:
         if values is None:
             return None
         named = dict(zip(pattern.labels, values, strict=True))
-        return tuple(named[name] for name in self._config.common)
+        levels = tuple(named[name] for name in self._config.common)
+        return levels if all(len(level) <= MAX_ID for level in levels) else None
 
     def _handler(
         self, pair: Callable[[Key], None], side: str, levels: Key, identify: Identify
     ) -> Handler:
-        def handle(payload: bytes, retained: bool) -> None:  # noqa: FBT001  # Handler
+        def handle(payload: bytes, retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             if retained:  # of before our time
                 return
             found = identify(payload)
@@ -203,6 +219,7 @@ class Pipeline:
         if len(self._pending) >= self._config.max_pending:
             # The new one, not the oldest: that one's age is how late the pipeline is.
             self._unmatched["in"] += 1
+            self._overfull_until = self._clock() + self._config.timeout
             return
         self._pending[self._came_in] = key, self._clock()
         self._numbers.setdefault(key, []).append(self._came_in)
@@ -213,6 +230,7 @@ class Pipeline:
             return
         entered = self._take(key)
         self._paired += 1
+        self._unknown_until = 0.0
         self._latency.observe(self._clock() - entered)
 
     def _take(self, key: Key) -> float:
@@ -231,6 +249,7 @@ class Pipeline:
                 return
             self._take(key)
             self._timeouts += 1
+            self._lose_sight()
 
     def _age(self) -> float:
         """Return for how long the oldest has been pending, in seconds; 0 if none is."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from bts_collectors.mqtt import eventtime
 from bts_collectors.mqtt.eventtime import EventLag
-from bts_collectors.mqtt.families import Families, Labels, Series
+from bts_collectors.mqtt.families import Families, Family, Labels, Series
 from bts_collectors.mqtt.patterns import Subscription
-from bts_collectors.mqtt.payloads import REASONS, Read, Reason, Unusable, decoder
+from bts_collectors.mqtt.payloads import MAX_LABEL, REASONS, Reason, Unusable, decoder, spelled
 from bts_collectors.mqtt.router import Handler, Publish
-from bts_collectors.mqtt.rules import Measure, Rule
+from bts_collectors.mqtt.rules import Rule
+from bts_collectors.mqtt.sources import Source
+from bts_collectors.mqtt.topicreader import TopicReader, Traffic
 from bts_exporter import Metric, Scrape, counter, gauge
 
-#: Characters of a level of a topic, and of a topic, that become a label at most.
-MAX_LABEL = 128
+#: Characters of a topic that becomes a label.
 MAX_TOPIC = 256
 _SWEEP_SECONDS = 1.0
 
@@ -28,7 +29,12 @@ ERRORS = counter(
     f"Values that messages of the rule did not give, by reason ({', '.join(sorted(REASONS))}).",
     ("rule", "reason"),
 )
-SERIES = gauge("mqtt_series", "Series that the rule's messages have made.", "rule")
+FILTERED = counter(
+    "mqtt_filtered_messages_total",
+    "Messages that the rule left out since they do not have what `where` asks for.",
+    "rule",
+)
+SERIES = gauge("mqtt_series", "Series that the rule's messages have made, and that exist.", "rule")
 DROPPED = counter(
     "mqtt_series_limit_dropped_total",
     "Values without a series because the rule has max_series already.",
@@ -49,6 +55,7 @@ METRICS: tuple[Metric, ...] = (
     RECEIVED,
     RECEIVED_BYTES,
     ERRORS,
+    FILTERED,
     SERIES,
     DROPPED,
     EXPIRED,
@@ -57,27 +64,6 @@ METRICS: tuple[Metric, ...] = (
     TOPIC_LAST,
     *eventtime.METRICS,
 )
-
-
-class Traffic:
-    """What came of one topic."""
-
-    __slots__ = ("bytes", "last", "messages", "seen")
-
-    #: Series that it is.
-    cost = 3
-
-    def __init__(self, now: float) -> None:
-        self.messages = self.bytes = 0
-        self.last = 0.0  # Unix time; 0: none but retained ones
-        self.seen = now
-
-    def note(self, size: int, now: float) -> None:
-        """Count a message of `size` bytes."""
-        self.messages += 1
-        self.bytes += size
-        self.last = time.time()
-        self.seen = now
 
 
 class Readings:
@@ -97,20 +83,26 @@ class Readings:
         self.families = families
         self.clock = clock
         self.expire = rule.expire or float("inf")
-        self.subscriptions = (Subscription(rule.topic.filter),)
+        self.subscriptions = (Subscription(rule.topic.filter, rule.qos),)
         self.decode = decoder(rule.format, rule.separator)
         self.lag: EventLag | None = None
         if rule.event_time is not None:
             self.lag = EventLag(rule.event_time, rule.resolve(rule.event_time.path))
-        #: How to read each metric that needs a payload.
-        self.read = {
-            name: rule.reader(m) for name, m in rule.metrics.items() if not m.counts_messages
-        }
+        #: How to read each metric, and the labels that all of them have from payloads.
+        self.sources = [Source(rule, metric, families[metric]) for metric in rule.metrics]
+        self.shared_labels = [(n, rule.resolve(path)) for n, path in rule.payload_labels.items()]
+        self.conditions = rule.conditions()
         #: Whether payloads need to be looked into.
-        self.reads = bool(self.read or self.lag)
-        self.messages = self.bytes = self.size = self.refused = self.expired = 0
+        self.reads = bool(self.lag or self.conditions or rule.payload_labels) or any(
+            not m.counts_messages or m.payload_labels for m in rule.metrics.values()
+        )
+        #: Whether an empty payload means that the topic is gone: the way to delete a retained message.
+        self.deletes = self.reads and not any("" in m.map for m in rule.metrics.values())
+        self.messages = self.bytes = self.size = self.refused = self.expired = self.filtered = 0
         self.errors: Counter[Reason] = Counter()
         self.topics: dict[str, Traffic] = {}
+        # Those that have to know which series they made; others can be made again at any time.
+        self._readers: dict[str, TopicReader] = {}
         self._report = report
         self._swept = clock()
 
@@ -119,12 +111,21 @@ class Readings:
 
     def route(self, topic: str) -> Handler | None:
         """Return what takes the messages of a topic that the rule is for."""
-        values = self.rule.topic.match(topic)
-        if values is None:
+        labels = self.rule.match(topic)
+        if labels is None:
             return None
-        if any(len(value) > MAX_LABEL for value in values):
+        if any(len(value) > MAX_LABEL for value in labels.values()):
             return self._refuse
-        return _Topic(self, topic, dict(zip(self.rule.topic.labels, values, strict=True))).take
+        found = self._readers.get(topic)
+        if found is None:
+            found = TopicReader(self, topic, labels)
+            if (
+                found.varies
+                and len(topic) <= MAX_TOPIC
+                and len(self._readers) < self.rule.max_series
+            ):
+                self._readers[topic] = found
+        return found.take
 
     def tick(self, publish: Publish) -> None:  # noqa: ARG002  # Receiver
         """Remove what is silent for too long."""
@@ -147,32 +148,79 @@ class Readings:
         except Unusable as error:
             self.note(error)
 
-    def series(self, metric: str, labels: Labels) -> Series | None:
-        """Return a series, a new one if need be; None where there is no room for it."""
-        family = self.families[metric]
+    def wants(self, data: Any) -> bool:
+        """Return whether a payload has what `where` asks for."""
+        return not self.unmet(data)
+
+    def unmet(self, data: Any) -> str:
+        """Return what of `where` a payload does not have; "" for nothing."""
+        for path, choice in self.conditions:
+            try:
+                found = path.find(data)
+            except Unusable:
+                return f"nothing at {path}"
+            if isinstance(found, dict | list) or spelled(found) not in choice.texts:
+                return f"{path} is {found!r:.60}, and has to be {choice}"
+        return ""
+
+    def series(self, family: Family, labels: Labels, topic: str) -> Series | None:
+        """Return a series, a new one if need be; None, and counted, where there is no room for it."""
         found = family.series.get(labels)
-        if found is None and self._has_room(family.cost):
+        if found is None:
+            if not self._has_room(family.cost):
+                self.refused += 1
+                return None
             found = family.create(labels, self.name, self.expire, self.clock())
+        found.belong(topic)
         return found
 
+    def remove(self, family: Family, labels: Labels, topic: str) -> None:
+        """Remove a series that this rule has made from one topic only."""
+        found = family.series.get(labels)
+        if found and found.owner == self.name and found.topic == topic:
+            family.remove(labels)
+            self.size -= family.cost
+
+    def drop(self, family: Family, labels: Labels) -> None:
+        """Remove a series until there is a value again; one of another rule has none until then."""
+        found = family.series.get(labels)
+        if found and found.owner == self.name:
+            family.remove(labels)
+            self.size -= family.cost
+        elif found:
+            found.value = None
+
     def traffic(self, topic: str) -> Traffic | None:
-        """Return the account of a topic; None where there is no room for it."""
+        """Return the account of a topic; None, and counted, where there is no room for it."""
         found = self.topics.get(topic)
-        if found is None and len(topic) <= MAX_TOPIC and self._has_room(Traffic.cost):
+        if found is None:
+            if len(topic) > MAX_TOPIC or not self._has_room(Traffic.cost):
+                self.refused += 1
+                return None
             found = self.topics[topic] = Traffic(self.clock())
         return found
 
+    def remove_traffic(self, topic: str) -> None:
+        """Remove the account of a topic."""
+        if found := self.topics.pop(topic, None):
+            found.gone = True
+            self.size -= Traffic.cost
+
     def emit(self, scrape: Scrape) -> None:
-        """Emit the account of the rule; its families are emitted once for all rules."""
+        """Emit the account of the rule; its families are emitted once for all rules, its topics apart."""
         scrape.emit(RECEIVED, self.messages, self.name)
         scrape.emit(RECEIVED_BYTES, self.bytes, self.name)
         for reason in REASONS:
             scrape.emit(ERRORS, self.errors[reason], self.name, reason)
+        scrape.emit(FILTERED, self.filtered, self.name)
         scrape.emit(SERIES, self.size, self.name)
         scrape.emit(DROPPED, self.refused, self.name)
         scrape.emit(EXPIRED, self.expired, self.name)
         if self.lag is not None:
             self.lag.emit(scrape, self.name)
+
+    def emit_topics(self, scrape: Scrape) -> None:
+        """Emit the account of each topic, for `per_topic`."""
         now = self.clock()
         for topic, traffic in list(self.topics.items()):
             if now - traffic.seen <= self.expire:
@@ -181,7 +229,7 @@ class Readings:
                 if traffic.last:
                     scrape.emit(TOPIC_LAST, traffic.last, self.name, topic)
 
-    def _refuse(self, payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+    def _refuse(self, payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
         self.messages += 1
         self.bytes += len(payload)
         why = f"a level of the topic has more than {MAX_LABEL} characters"
@@ -198,100 +246,10 @@ class Readings:
         for name in self.rule.metrics:
             family = self.families[name]
             gone += family.drop_silent(self.name, now) * family.cost
+        self.size -= gone
         for topic, traffic in list(self.topics.items()):
             if now - traffic.seen > self.expire:
-                del self.topics[topic]
+                self.remove_traffic(topic)
                 gone += Traffic.cost
-        if gone:
-            self.size -= gone
-            self.expired += gone
-            self.families.generation += 1
-
-
-class _Topic:
-    """Takes the messages of one topic; what they need is looked up once, not for each."""
-
-    __slots__ = (
-        "_counts",
-        "_generation",
-        "_labels",
-        "_readings",
-        "_refused",
-        "_slots",
-        "_topic",
-        "_traffic",
-    )
-
-    def __init__(self, readings: Readings, topic: str, labels: Mapping[str, str]) -> None:
-        self._readings = readings
-        self._topic = topic
-        self._labels = labels
-        self._link()
-
-    def take(self, payload: bytes, retained: bool) -> None:  # noqa: FBT001  # Handler
-        """Update what a message has a value for."""
-        readings = self._readings
-        readings.messages += 1
-        readings.bytes += len(payload)
-        if self._generation != readings.families.generation:
-            self._link()
-        if self._refused:
-            readings.refused += self._refused
-        now = readings.clock()
-        if not retained:  # else it is a state, and no event
-            for series in self._counts:
-                series.update(1)
-                series.seen = now
-            if self._traffic:
-                self._traffic.note(len(payload), now)
-        if not readings.reads:
-            return
-        try:
-            data = readings.decode(payload)
-        except Unusable as error:
-            readings.note(error)
-            for _, series, measure in self._slots:
-                _fail(series, measure)
-        else:
-            self._read(data, retained, now)
-
-    def _read(self, data: Any, retained: bool, now: float) -> None:  # noqa: FBT001  # Handler
-        readings = self._readings
-        if readings.lag and not retained:
-            readings.note_lag(data)
-        for read, series, measure in self._slots:
-            if retained and measure.type == "histogram":
-                continue
-            try:
-                value = read(data)
-            except Unusable as error:
-                readings.note(error)
-                _fail(series, measure)
-            else:
-                if value is not None:
-                    series.update(value)
-                    series.seen = now
-
-    def _link(self) -> None:
-        """Look up the series of the topic."""
-        readings = self._readings
-        rule = readings.rule
-        self._generation = readings.families.generation
-        self._counts: list[Series] = []
-        self._slots: list[tuple[Read, Series, Measure]] = []
-        self._traffic = readings.traffic(self._topic) if rule.per_topic else None
-        self._refused = int(rule.per_topic and self._traffic is None)
-        for name, measure in rule.metrics.items():
-            labels = tuple(self._labels[label] for label in rule.labels_of(measure))
-            series = readings.series(name, labels)
-            if series is None:
-                self._refused += 1
-            elif measure.counts_messages:
-                self._counts.append(series)
-            else:
-                self._slots.append((readings.read[name], series, measure))
-
-
-def _fail(series: Series, measure: Measure) -> None:
-    if measure.on_error == "drop":
-        series.value = None
+        self.expired += gone
+        self._readers = {topic: one for topic, one in self._readers.items() if not one.idle}

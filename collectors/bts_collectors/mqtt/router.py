@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.patterns import Subscription, disjoint
 
-#: Takes a message: its payload, and whether the broker had kept it for us (retained).
-Handler = Callable[[bytes, bool], None]
-#: Sends a message: topic, payload, QoS.
-Publish = Callable[[str, bytes, int], None]
+
+class Handler(Protocol):
+    """Takes a message."""
+
+    def __call__(self, payload: bytes, retained: bool, properties: bytes = b"", /) -> None:  # noqa: FBT001
+        """Take its payload, whether the broker had kept it for us, and MQTT 5's properties as sent."""
+
+
+class Outgoing(NamedTuple):
+    """A message of ours."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    #: Seconds after which the broker is to throw it away, with MQTT 5; 0 for never.
+    expires: int = 0
+
+
+#: Sends a message.
+Publish = Callable[[Outgoing], None]
 
 #: Bytes of a payload; messages with more are counted and left out.
 MAX_PAYLOAD = 1 << 20
@@ -98,13 +114,13 @@ class Router(dict[bytes, Handler]):
         return self._fan_out(found)
 
     def _fan_out(self, handlers: list[Handler]) -> Handler:
-        def handle(payload: bytes, retained: bool) -> None:  # noqa: FBT001  # Handler
+        def handle(payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             for handler in handlers:
                 with self._guard:
-                    handler(payload, retained)
+                    handler(payload, retained, properties)
 
         return handle
 
 
-def _ignore(_payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+def _ignore(_payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
     """Take a message that nobody wants."""

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from bts_collectors.mqtt import clientqueues, failures, persistence
 from bts_collectors.mqtt.clientqueues import Queue
+from bts_collectors.mqtt.persistence import Waiting
 from bts_exporter import CollectorConfig, Duration, Metric, Scrape, gauge
 
 #: Bytes read at a time: payloads, which are most of the file, are skipped.
@@ -15,7 +16,7 @@ _BUFFER = 64 * 1024
 
 QUEUED = gauge(
     "mosquitto_client_queued_messages",
-    "Messages for a client with a persistent session that were not sent yet (mosquitto.db).",
+    "Messages for a client with a persistent session that were not sent yet and have not expired (mosquitto.db).",
     "client_id",
 )
 SAVED = gauge(
@@ -44,7 +45,7 @@ class SavedSessions:
         """Keep the settings; no I/O here."""
         self._config = config
         self._version: tuple[int, ...] = ()
-        self._queues: dict[str, Queue] = {}
+        self._waiting: dict[str, Waiting] = {}
 
     def emit(self, scrape: Scrape) -> None:
         """Emit the queues; TargetError where the file cannot be read, or is too old."""
@@ -59,8 +60,12 @@ class SavedSessions:
         age = time.time() - saved
         if age > self._config.stale_after:
             raise failures.sessions_too_old(file, age)
-        for name in clientqueues.emit(scrape, self._queues):
-            scrape.emit(QUEUED, self._queues[name].waiting or 0, name)
+        now = time.time()
+        queues = {
+            name: Queue(of.queued_at(now), of.in_flight) for name, of in self._waiting.items()
+        }
+        for name in clientqueues.emit(scrape, queues):
+            scrape.emit(QUEUED, queues[name].waiting or 0, name)
 
     def _refresh(self, seconds: float) -> float:
         """Read the file if it is another than before; return when it was written, in Unix time."""
@@ -68,16 +73,15 @@ class SavedSessions:
             status = os.fstat(stream.fileno())
             version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             if version != self._version:
-                self._queues = self._read(stream, seconds)
+                self._waiting = self._read(stream, seconds)
                 self._version = version
         return status.st_mtime
 
-    def _read(self, stream: BinaryIO, seconds: float) -> dict[str, Queue]:
+    def _read(self, stream: BinaryIO, seconds: float) -> dict[str, Waiting]:
         end = time.monotonic() + seconds
 
         def check() -> None:
             if time.monotonic() > end:
                 raise failures.sessions_too_many(self._config.file, seconds)
 
-        waiting = persistence.read(stream, check)
-        return {name: Queue(of.queued, of.in_flight) for name, of in waiting.items()}
+        return persistence.read(stream, check)

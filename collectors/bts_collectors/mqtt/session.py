@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from paho.mqtt import MQTTException
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -22,9 +24,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bts_collectors.mqtt import failures
 from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import Link
-from bts_collectors.mqtt.reader import BatchReader
-from bts_collectors.mqtt.router import MAX_PAYLOAD, Router
-from bts_exporter import Secret, TargetError, TLSConfig, Url
+from bts_collectors.mqtt.reader import BatchReader, UnreadError, number_at
+from bts_collectors.mqtt.router import MAX_PAYLOAD, Outgoing, Router
+from bts_collectors.mqtt.subscriptions import Subscriptions, Suspects
+from bts_collectors.mqtt.websocket import NoWebSocketError
+from bts_exporter import AddressWatch, Secret, TargetError, TLSConfig, Url
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["3.1.1", 5]
 
@@ -44,8 +50,9 @@ _PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
 CONNECT_SECONDS = 5.0
 #: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
 TICK = 0.5
-#: Codes of MQTT 5 (2.4), which paho uses whatever the protocol.
-_DENIED = 128  # and above, in SUBACK
+#: Messages of ours that a broker may leave unacknowledged before no more are sent.
+MAX_UNACKNOWLEDGED = 100
+#: A code of MQTT 5 (2.4), which paho uses whatever the protocol.
 _KEEP_ALIVE_TIMEOUT = 141
 #: What paho raises for packets that are not as they should be.
 _GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
@@ -61,23 +68,38 @@ class Target:
     keepalive: int  # seconds
     protocol: Protocol = "3.1.1"
     tls: TLSConfig = field(default_factory=TLSConfig)
+    alpn: tuple[str, ...] = ()
 
 
 class Session:
     """One connection and none after it: each has a client of its own, so that no state is left over."""
 
-    def __init__(self, target: Target, router: Router, link: Link, guard: Guard) -> None:
+    def __init__(  # noqa: PLR0913  # what outlives a connection
+        self,
+        target: Target,
+        router: Router,
+        link: Link,
+        guard: Guard,
+        *,
+        suspects: Suspects | None = None,
+        watch: AddressWatch | None = None,
+    ) -> None:
         """Give where messages and news of the connection go, and what errors of handlers end in."""
         self._target = target
         self._router = router
         self._link = link
         self._guard = guard
-        self._subscriptions = router.subscriptions
-        self._refusal: int | None = None
+        self._watch = watch or AddressWatch("")
+        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), link)
+        self._refusal: ReasonCode | None = None
+        self._farewell: ReasonCode | None = None  # of the broker, with MQTT 5
         self._hung = False
 
     def run(self, stopping: Event) -> None:
-        """Connect, subscribe and receive until `stopping` is set; TargetError when it ends before."""
+        """Connect, subscribe and receive until `stopping` is set or the host name has moved.
+
+        TargetError when the connection ends before.
+        """
         client = self._client()
         url = self._target.url
         # paho wants a port, for unix sockets too.
@@ -88,9 +110,14 @@ class Session:
             raise failures.not_connected(url, error) from error
         if sent != MQTTErrorCode.MQTT_ERR_SUCCESS and url.scheme in TLS:
             raise failures.unwanted(url)
+        ended_by_broker = False
         try:
             self._serve(client, stopping)
+        except TargetError:
+            ended_by_broker = self._link.connected and not self._hung
+            raise
         finally:
+            self._subscriptions.end(hung_up=ended_by_broker)
             client.disconnect()
 
     def _client(self) -> Client:
@@ -108,12 +135,13 @@ class Session:
         else:
             client = Client(CallbackAPIVersion.VERSION2, **settings)
         client.connect_timeout = CONNECT_SECONDS
+        client.max_queued_messages_set(MAX_UNACKNOWLEDGED)
         if url.username:
             password = target.password.reveal() if target.password else None
             client.username_pw_set(url.username, password)
         if url.scheme in TLS:
-            client.tls_set_context(_context(target.tls))
-        path = url.path if url.path.strip("/") else _WEBSOCKET_PATH
+            client.tls_set_context(_context(target.tls, target.alpn))
+        path = url.path or _WEBSOCKET_PATH
         client.ws_set_options(f"{path}?{url.query}" if url.query else path)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -124,29 +152,49 @@ class Session:
 
     def _serve(self, client: Client, stopping: Event) -> None:
         began = next_tick = monotonic()
-        publish = partial(_publish, client)
+        publish = partial(_publish, client, self._target.protocol)
+        peer = _peer(client)
         while not stopping.is_set():
             self._link.beat = now = monotonic()
             if not self._link.connected and now > began + CONNECT_SECONDS:
                 raise failures.mute(self._target.url, CONNECT_SECONDS)
-            if self._link.granted and now >= next_tick:
-                self._router.tick(publish)
+            if self._link.connected and now >= next_tick:
                 next_tick = now + TICK
+                if self._watch.has_moved(peer):
+                    log.info("%s: connecting again, the host name has moved", self._target.url)
+                    return
+                self._subscriptions.advance(partial(self._subscribe, client))
+                if self._subscriptions.settled:
+                    self._router.tick(publish)
             try:
                 ended = client.loop(TICK)
-            except ssl.SSLError as error:
+            except (ssl.SSLError, NoWebSocketError) as error:
                 # By TLS 1.3 the broker looks at our certificate only after the handshake.
                 raise failures.not_connected(self._target.url, error) from error
+            except UnreadError as error:
+                raise failures.unread(self._target.url) from error
             except _GARBLED as error:
-                raise failures.lost(self._target.url, hung=False, garbled=True) from error
+                raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                raise self._why_ended(ended)
+                raise self._why_ended(ended, client)
 
-    def _why_ended(self, ended: MQTTErrorCode) -> TargetError:
-        if not self._link.connected:
-            return failures.not_accepted(self._target.url, self._refusal)
+    def _why_ended(self, ended: MQTTErrorCode, client: Client) -> TargetError:
+        url = self._target.url
+        first = client.first_bytes if isinstance(client, BatchReader) else b""
         garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
-        return failures.lost(self._target.url, hung=self._hung, garbled=garbled)
+        if self._farewell and self._link.connected:
+            return failures.dismissed(url, self._farewell)
+        if not self._link.connected:
+            return failures.not_accepted(
+                url, self._refusal or self._farewell, first, garbled=garbled
+            )
+        waiting = self._subscriptions.waiting
+        return failures.lost(url, hung=self._hung, garbled=garbled, asked=waiting)
+
+    def _subscribe(self, client: Client, name: str, qos: int) -> int | None:
+        if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
+            return client.subscribe(name, options=SubscribeOptions(qos))[1]
+        return client.subscribe(name, qos)[1]
 
     def _on_socket_open(self, _client: Client, _userdata: Any, opened: Any) -> None:
         if self._target.url.scheme == "unix":
@@ -165,30 +213,26 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self._refusal = code.value
+            self._refusal = code
             return
         self._router.begin()
         self._link.connects += 1
         self._link.connected = True
-        if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
-            client.subscribe([(name, SubscribeOptions(qos)) for name, qos in self._subscriptions])
-        else:
-            client.subscribe([(name, qos) for name, qos in self._subscriptions])
+        self._subscriptions.begin(partial(self._subscribe, client))
 
     def _on_subscribe(
         self,
-        _client: Client,
+        client: Client,
         _userdata: Any,
-        _mid: int,
+        mid: int,
         codes: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        granted = [code.value if code.value < _DENIED else -1 for code in codes]
-        names = [name for name, _ in self._subscriptions]
-        self._link.granted = dict(zip(names, granted, strict=False))
+        self._subscriptions.answer(mid, codes)
+        self._subscriptions.advance(partial(self._subscribe, client))
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        """Take a message that the batched reader leaves to paho: any of QoS 1 or 2."""
+        """Take a message where paho reads by itself."""
         if len(message.payload) > MAX_PAYLOAD:
             self._router.oversized += 1
             return
@@ -197,18 +241,24 @@ class Session:
         except UnicodeDecodeError:
             self._router.undecodable += 1
             return
+        # Untyped in paho, as is its constructor below.
+        properties: bytes = message.properties.pack() if message.properties else b""  # type: ignore[no-untyped-call]
+        _, start = number_at(properties, 0) if properties else (0, 0)
         with self._guard:
-            self._router[topic](bytes(message.payload), message.retain)
+            self._router[topic](bytes(message.payload), message.retain, properties[start:])
 
     def _on_disconnect(
         self,
         _client: Client,
         _userdata: Any,
-        _flags: DisconnectFlags,
+        flags: DisconnectFlags,
         code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._hung = code.value == _KEEP_ALIVE_TIMEOUT
+        if flags.is_disconnect_packet_from_server:
+            self._farewell = code
+        else:
+            self._hung = code.value == _KEEP_ALIVE_TIMEOUT
 
 
 class _Named:
@@ -227,10 +277,25 @@ class _Named:
         return self._context.wrap_socket(sock, **options | {"server_hostname": self._name})
 
 
-def _context(tls: TLSConfig) -> Any:
+def _context(tls: TLSConfig, alpn: tuple[str, ...]) -> Any:
     context = tls.context()
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     return _Named(context, tls.server_name) if tls.server_name else context
 
 
-def _publish(client: Client, topic: str, payload: bytes, qos: int) -> None:
-    client.publish(topic, payload, qos)
+def _peer(client: Client) -> str:
+    """Return the address that the client is connected to; "" where there is none, as for a socket's file."""
+    try:
+        name = client.socket().getpeername()  # type: ignore[union-attr]
+    except (AttributeError, OSError):
+        return ""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def _publish(client: Client, protocol: Protocol, message: Outgoing) -> None:
+    properties = None
+    if protocol == 5 and message.expires:  # noqa: PLR2004  # as the protocol calls itself
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = message.expires
+    client.publish(message.topic, message.payload, message.qos, properties=properties)

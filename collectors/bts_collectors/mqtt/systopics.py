@@ -204,9 +204,10 @@ def _read_bridge(name: str, payload: bytes) -> Reading | None:
 def queued(readings: Mapping[str, Reading]) -> float | None:
     """Return the messages held for clients, from the readings by topic; None unless both counts are known.
 
-    The two counts are taken one after the other: just after a start the second may be ahead.
+    The two counts are taken one after the other: just after a start the second may be ahead, and
+    says nothing then.
     """
     stored, retained = readings.get(STORED), readings.get(RETAINED)
-    if stored is None or retained is None:
+    if stored is None or retained is None or stored.value < retained.value:
         return None
-    return max(0.0, stored.value - retained.value)
+    return stored.value - retained.value

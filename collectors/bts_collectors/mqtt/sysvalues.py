@@ -28,6 +28,8 @@ class SysValues:
         """Set `answered` as soon as there are values to show."""
         #: Whether anything under `$SYS/` came since the connection was made.
         self.heard = False
+        #: Whether an uptime was among it.
+        self.gave_uptime = False
         #: Unix time of the last uptime; None before the first.
         self.updated: float | None = None
         self._answered = answered
@@ -41,7 +43,7 @@ class SysValues:
 
     def begin(self) -> None:
         """Take note of a new connection: it may be to another process than the one before."""
-        self.heard = False
+        self.heard = self.gave_uptime = False
         with self._lock:
             self._before, self._values = self._before | self._values, {}
         if self._silent_since is None:  # else the connection before ended without an uptime
@@ -52,7 +54,7 @@ class SysValues:
         if not topic.startswith("$SYS/"):
             return None
 
-        def receive(payload: bytes, _retained: bool) -> None:  # noqa: FBT001  # Handler
+        def receive(payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             self.receive(topic, payload)
 
         return receive
@@ -101,6 +103,7 @@ class SysValues:
 
     def _note_uptime(self, uptime: float) -> None:
         self._last_uptime = self._last_value
+        self.gave_uptime = True
         self.updated = time.time()
         if self._silent_since is not None:
             # Mosquitto before 2.0.16 lets its retained values expire after a minute: what did not

@@ -14,6 +14,7 @@ from bts_collectors.mqtt.canary import (
     CanaryConfig,
 )
 from bts_collectors.mqtt.patterns import Subscription
+from bts_collectors.mqtt.router import Outgoing
 from bts_exporter import Duration, Metric, Scrape
 
 
@@ -23,19 +24,19 @@ class Broker:
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
         self.answered = Event()
-        self.published: list[tuple[str, bytes, int]] = []
-        config = CanaryConfig(**settings)  # type: ignore[arg-type]
+        self.published: list[Outgoing] = []
+        config = CanaryConfig(**{"qos": (1,)} | settings)  # type: ignore[arg-type]
         self.canary = Canary(config, "host", self.answered, lambda: self.now)
         self.canary.begin()
 
     def tick(self, seconds: float = 0) -> None:
         """Let time pass, and the canary do what is due."""
         self.now += seconds
-        self.canary.tick(lambda *message: self.published.append(message))
+        self.canary.tick(self.published.append)
 
     def give_back(self, number: int = -1) -> None:
         """Deliver a message that was published."""
-        topic, payload, _ = self.published[number]
+        topic, payload = self.published[number][:2]
         handler = self.canary.route(topic)
         assert handler
         handler(payload, False)
@@ -52,8 +53,8 @@ def test_topics_have_their_own_qos() -> None:
     broker = Broker(topic="a/b", qos=(2, 0))
 
     assert broker.canary.subscriptions == (
-        Subscription("a/b/host/0", 0),
-        Subscription("a/b/host/2", 2),
+        Subscription("a/b/host/0", 0, apart=True),
+        Subscription("a/b/host/2", 2, apart=True),
     )
 
 
@@ -62,7 +63,7 @@ def test_name_of_the_host_is_one_level(host: str) -> None:
     """What means something in a topic is replaced."""
     (subscription,) = Canary(CanaryConfig(), host, Event()).subscriptions
 
-    assert re.fullmatch(r"bts-exporter/canary/[a-z_]+/1", subscription.filter)
+    assert re.fullmatch(r"bts-exporter/canary/[a-z_]+/0", subscription.filter)
 
 
 def test_message_is_published_at_each_interval() -> None:
@@ -71,12 +72,10 @@ def test_message_is_published_at_each_interval() -> None:
     broker.tick()
     broker.tick(4.9)
     broker.tick(0.1)
-    numbers = [json.loads(payload)["seq"] for _, payload, _ in broker.published]
+    numbers = [json.loads(payload)["seq"] for _, payload, *_ in broker.published]
 
     assert numbers == [0, 1]
-    assert {(topic, qos) for topic, _, qos in broker.published} == {
-        ("bts-exporter/canary/host/1", 1)
-    }
+    assert {(one.topic, one.qos) for one in broker.published} == {("bts-exporter/canary/host/1", 1)}
     assert broker.shown(SENT, "1") == 2
 
 
@@ -110,15 +109,39 @@ def test_message_that_does_not_come_back_is_lost() -> None:
     """After the timeout, and not before; what comes later is not counted again."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
-    broker.now += 10
+    for _ in range(10):
+        broker.tick(1)
     in_time = broker.shown(LOST, "1")
-    broker.now += 0.1
+    broker.tick(0.1)
     late = broker.shown(LOST, "1")
-    broker.give_back()
+    broker.give_back(0)
 
     assert (in_time, late) == (0, 1)
     assert broker.shown(RECEIVED, "1") == 0
     assert broker.shown(LOST, "1") == 1
+
+
+def test_pause_of_our_own_is_no_loss() -> None:
+    """What came back while the process was stopped is read afterwards; how long it took is unknown."""
+    broker = Broker(timeout=Duration(10))
+    broker.tick()
+    broker.tick(60)
+    broker.give_back(0)
+
+    assert broker.shown(LOST, "1") == 0
+    assert broker.shown(RECEIVED, "1") == 1
+    assert broker.shown(ROUND_TRIP, "_count", "1") == 0
+
+
+def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
+    """With as much time as it had before; pauses one after the other keep nothing."""
+    broker = Broker(timeout=Duration(10), interval=Duration(1))
+    for _ in range(100):
+        broker.tick(20)
+    broker.tick(1)
+
+    assert len(broker.canary._lanes[1].under_way) <= 3
+    assert broker.shown(LOST, "1") >= 98
 
 
 def test_end_of_the_connection_loses_what_is_under_way() -> None:

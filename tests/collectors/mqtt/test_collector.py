@@ -108,7 +108,7 @@ def look(collector: Mqtt) -> tuple[Samples, TargetError]:
         (b"\x15\x03\x01\x00\x02\x02\x16", True, "protocol"),
         (b"\x00\x00", False, "protocol"),
         (b"\x20\x00", False, "protocol"),
-        (b"", True, "protocol"),
+        (b"", True, "unreachable"),
         (b"", False, "timeout"),
         (b"-", False, "timeout"),
         (b"\x20\x02\x00\x01", False, "protocol"),
@@ -188,7 +188,7 @@ def test_nothing_listening_is_refused(start: Start) -> None:
         found, error = look(start(port))
 
     assert (error.reason, found["mqtt_up"][()]) == ("refused", 0)
-    assert str(error).startswith(f"mqtt://127.0.0.1:{port}: nothing listens there")
+    assert str(error).startswith(f"MQTT broker at mqtt://127.0.0.1:{port}: connection refused")
 
 
 def test_collection_without_a_thread_says_so() -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,10 +75,16 @@ def test_value_that_is_missing_is_said_beside_those_that_are_there(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("reading", "x", "1"), "there is no rule 'reading'; there are: doors, readings"),
-        (("doors", "windows/1", "open"), "topic 'windows/1' does not match doors/{door}"),
+        (
+            ("reading", "x", "1"),
+            "there is no rule 'reading'; there are: doors, readings (all stands",
+        ),
+        (
+            ("doors", "windows/1", "open"),
+            "topic 'windows/1' does not match doors/{door}: level 1 is 'windows', and 'doors' in",
+        ),
         (("doors", "doors/1", "ajar"), "unmapped: not in the map: 'ajar'"),
-        (("doors", "doors/1", "\udcff"), "malformed: not UTF-8: b'\\xff'"),
+        (("doors", "doors/1", "\udcff"), "unmapped: not in the map: '\ufffd'"),
         (("readings", "bts/7/122", "{"), "malformed: no JSON"),
     ],
 )
@@ -99,3 +107,83 @@ def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixtur
 
     assert run(settings, "r", "x", "9") == 1
     assert "the map has no number for it" in capsys.readouterr().err
+
+
+def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that take the topic show their samples, the others why they do not."""
+    code = run(settings, "all", "doors/front", "closed")
+
+    assert (code, capsys.readouterr().out.splitlines()) == (
+        0,
+        [
+            (
+                "# mqtt://127.0.0.1:1883 readings: does not take the topic:"
+                " level 1 is 'doors', and 'bts' in bts/{station}/{parameter}"
+            ),
+            "# mqtt://127.0.0.1:1883 doors:",
+            'door_open{door="front"} 0',
+        ],
+    )
+
+
+def test_topic_that_no_rule_takes_is_no_success(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code says so, after all the reasons."""
+    code = run(settings, "all", "x/y", "1")
+    out, err = capsys.readouterr()
+
+    assert (code, len(out.splitlines())) == (1, 2)
+    assert "no rule takes the topic" in err
+
+
+def test_topic_of_another_rule_is_named(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asks for the wrong rule learns of the right one."""
+    assert run(settings, "readings", "doors/front", "closed") == 1
+    assert "rules that take it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
+
+
+def test_condition_that_is_not_met_is_told(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what is there instead."""
+    settings.write_text(
+        "collectors: {mqtt: {rules: {r: {topic: x, where: {kind: [a, b]}, metrics: {m: {path: v}}}}}}"
+    )
+
+    assert run(settings, "r", "x", '{"kind": "c", "v": 1}') == 1
+    words = "left out by where: kind is 'c', and has to be 'a' or 'b'"
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, (1 << 20) + 1])
+def test_payload_without_or_with_too_much_gives_nothing(
+    settings: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    """The reason is said."""
+    assert run(settings, "readings", "bts/7/122", "x" * size) == 1
+    words = "more than 1 MiB" if size else "removes the series of the topic"
+    assert words in capsys.readouterr().err
+
+
+def test_payload_is_read_from_standard_input(settings: Path) -> None:
+    """As a process: any bytes, with a line's end that shells and editors put behind."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bts_exporter",
+            f"--config.file={settings}",
+            "mqtt-test",
+            "readings",
+            "bts/7/122",
+            "-",
+        ],
+        input=b'\xef\xbb\xbf{"value": 12.5, "t": 1700000000, "x": "\xb0"}\n',
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'bts_reading{station="7",parameter="122"} 12.5\n' in done.stdout

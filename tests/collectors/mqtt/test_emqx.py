@@ -1,3 +1,4 @@
+import base64
 import gzip
 import json
 import socket
@@ -153,6 +154,90 @@ def test_answer_without_a_length_is_read(fake: FakeManagement) -> None:
     assert ask(fake.url).samples[DROPPED] == {("idle",): 0}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"clientid": 5, "mqueue_len": 1},
+        {"mqueue_len": 1},
+        "nonsense",
+        None,
+        {"clientid": "x" * 200, "mqueue_len": 1},
+    ],
+)
+def test_odd_client_costs_itself(fake: FakeManagement, odd: object) -> None:
+    """The others are shown, and the odd one is counted as left out."""
+    fake.routes[PATH] = answer(page(odd, SLOW))
+    samples = ask(fake.url).samples
+
+    assert samples[backlog.BACKLOG] == {("mqtt", "", "consumer"): 1000}
+    assert samples[LEFT_OUT] == {(): 1}
+
+
+@pytest.mark.parametrize("length", [-1, "many", 1.5, True, None, {}])
+def test_odd_field_costs_itself(fake: FakeManagement, length: object) -> None:
+    """The client's other figures are shown."""
+    fake.routes[PATH] = answer(page(SLOW | {"mqueue_len": length}))
+    samples = ask(fake.url).samples
+
+    assert backlog.BACKLOG not in samples
+    assert samples[backlog.IN_FLIGHT] == {("mqtt", "", "consumer"): 32}
+
+
+def test_name_that_is_no_utf_8_costs_itself(fake: FakeManagement) -> None:
+    """A byte in one name does not hide all clients."""
+    fake.routes[PATH] = send(b'{"data":[{"clientid":"\xff"},{"clientid":"b","mqueue_len":3}]}')
+
+    assert ask(fake.url).samples[backlog.BACKLOG]["mqtt", "", "b"] == 3
+
+
+def test_clients_that_were_not_read_are_left_out(
+    fake: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the broker says that there are; without its count nothing is said."""
+    monkeypatch.setattr(emqx, "MAX_PAGES", 1)
+    more = page(SLOW, IDLE, more=True)
+    fake.routes[PATH] = answer(more | {"meta": {"hasnext": True, "count": 500}})
+    known = ask(fake.url).samples
+    fake.routes[PATH] = answer(more | {"meta": {"hasnext": True}})
+    unknown = ask(fake.url).samples
+
+    assert known[LEFT_OUT] == {(): 498}
+    assert LEFT_OUT not in unknown
+
+
+def test_pages_are_limited_together(fake: FakeManagement, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pages of a permitted size are too much, too."""
+    monkeypatch.setattr(emqx, "MAX_BYTES", 1500)
+    fake.routes[PATH] = answer(page(SLOW, more=True))
+    error = refusal(fake.url)
+
+    assert (error.reason, "more than 1500 bytes" in str(error)) == ("protocol", True)
+
+
+def test_secret_that_was_changed_is_read_again(fake: FakeManagement, tmp_path: Path) -> None:
+    """The API refuses the old one: the next scrape has the new one."""
+    content = tmp_path / "secret"
+    content.write_text("old")
+    sent: list[str] = []
+
+    def reply(handler: Handler) -> None:
+        sent.append(handler.headers["Authorization"])
+        right = sent[-1] == "Basic " + base64.b64encode(b"key:new").decode()
+        answer(page(SLOW) if right else {}, 200 if right else 401)(handler)
+
+    fake.routes[PATH] = reply
+    url = Url.from_setting(fake.url.replace("http://", "http://key@"))
+    source = Emqx(EmqxConfig(url=url, password=Secret("old", content.read_text)), TLSConfig())
+    with pytest.raises(TargetError, match="API key is wrong"):
+        source.emit(Scrape(time.monotonic() + 20))
+    content.write_text("new")
+    with pytest.raises(TargetError, match="API key is wrong"):
+        source.emit(Scrape(time.monotonic() + 20))
+    source.emit(Scrape(time.monotonic() + 20))
+
+    assert len(set(sent)) == 2
+
+
 def bomb(handler: Handler) -> None:
     """Reply with little that unpacks to much."""
     send(b" " * (httpget.MAX_BYTES + 10))(handler)
@@ -173,12 +258,15 @@ def bomb(handler: Handler) -> None:
         (answer({"code": 0}), "protocol", "not EMQX's list"),
         (answer(page({"clientid": 5})), "protocol", "not EMQX's list"),
         (answer(page({"mqueue_len": 5})), "protocol", "not EMQX's list"),
-        (answer(page(SLOW | {"mqueue_len": -1})), "protocol", "not EMQX's list"),
-        (answer(page(SLOW | {"mqueue_len": "many"})), "protocol", "not EMQX's list"),
-        (send(b'{"data":[{"clientid":"\xff"}]}'), "protocol", "not EMQX's list"),
-        (raw(PROMISE + b'Content-Length: 99\r\n\r\n{"data":['), "unreachable", "failed"),
+        (send(b'{"data":' + b"[" * 50_000), "protocol", "not EMQX's list"),
+        (send(b'{"data":[], "x":' + b"[" * 50_000), "protocol", "not EMQX's list"),
+        (
+            raw(PROMISE + b'Content-Length: 99\r\n\r\n{"data":['),
+            "unreachable",
+            "by the server; is this the dashboard's port",
+        ),
         (raw(b"\x20\x02\x00\x05"), "protocol", "not HTTP"),
-        (raw(b""), "unreachable", "failed"),
+        (raw(b""), "unreachable", "by the server; is this the dashboard's port"),
         (bomb, "protocol", "more than"),
         (
             raw(PROMISE + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd"),
@@ -195,7 +283,7 @@ def test_bad_answer_has_a_bounded_reason(
     error = refusal(fake.url)
 
     assert error.reason == reason
-    assert str(error).startswith(f"{fake.url}{PATH}: ")
+    assert f"{fake.url}{PATH}: " in str(error)
     assert words in str(error)
     assert "s3cret" not in str(error)
 

@@ -74,12 +74,20 @@ def test_zone_of_utc_needs_no_database() -> None:
 
 @pytest.mark.parametrize(
     ("when", "lags", "skewed"),
-    [(990.0, 1, 0), (1000.0, 1, 0), (1000.5, 0, 1), (1000 - 4e8, 0, 1), (1000 - 3e8, 1, 0)],
+    [
+        (990.0, 1, 0),
+        (1000.0, 1, 0),
+        (1000.5, 1, 0),
+        (1005.0, 1, 0),
+        (1005.5, 0, 1),
+        (1000 - 4e8, 0, 1),
+        (1000 - 3e8, 1, 0),
+    ],
 )
 def test_clock_that_is_wrong_is_counted_and_not_measured(
     when: float, lags: int, skewed: int
 ) -> None:
-    """A time to come, or one of ten years ago, tells of a clock and not of a delay."""
+    """A time more than 5 s ahead, or of ten years ago, says something of a clock and not of a delay."""
     lag = EventLag(config(), WHEN, clock=lambda: 1000.0)
     lag.note({"when": when})
     scrape = Scrape(float("inf"))

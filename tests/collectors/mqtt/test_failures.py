@@ -1,13 +1,14 @@
 import errno
 import socket
 import ssl
-from threading import Event
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt import failures
-from bts_collectors.mqtt.link import CONNECT_REASONS, DISCONNECT_REASONS, Failure, Link
-from bts_collectors.mqtt.sysvalues import SysValues
+from bts_collectors.mqtt.link import CONNECT_REASONS, DISCONNECT_REASONS
+from bts_collectors.mqtt.websocket import NoWebSocketError
 from bts_exporter import Secret, TargetError, Url
 
 URL = Url("mqtt", "broker.example", 1883, username="mon", password=Secret("s3cret"))
@@ -24,23 +25,24 @@ def seen(error: TargetError) -> str:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ConnectionRefusedError(111, "refused"), "refused: nothing listens there"),
-        (TimeoutError("timed out"), "timeout: no connection in time"),
-        (socket.gaierror(-2, "Name not known"), "dns: the name does not resolve"),
-        (UnicodeError("label empty or too long"), "dns: the name does not resolve"),
-        (ssl.SSLError(1, "wrong version number"), "tls: no TLS connection"),
-        (ssl.SSLCertVerificationError(1, "self-signed"), "tls: no TLS connection"),
-        (ConnectionResetError(104, "reset"), "unreachable: the connection broke"),
-        (PermissionError(13, "Permission denied"), "noperm: our user may not write to the socket"),
-        (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route"),
-        (OSError(errno.EMFILE, "Too many open files"), "os: [Errno 24] Too many open files"),
+        (ConnectionRefusedError(111, "refused"), "refused: connection refused; is the broker run"),
+        (TimeoutError("timed out"), "timeout: no reply in time"),
+        (socket.gaierror(-2, "Name not known"), "dns: host name does not resolve"),
+        (UnicodeError("label empty or too long"), "dns: host name does not resolve"),
+        (ssl.SSLError(1, "wrong version number"), "tls: TLS handshake failed"),
+        (ConnectionResetError(104, "reset"), "unreachable: connection reset by the server; does"),
+        (PermissionError(13, "Permission denied"), "noperm: permission denied"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route to host"),
+        (OSError(errno.EMFILE, "Too many open files"), "os: Too many open files"),
+        (NoWebSocketError("no upgrade"), "protocol: no WebSocket: no upgrade; does the port"),
     ],
 )
 def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, expected: str) -> None:
     """Each way in which no connection comes about has a reason of its own."""
     failure = failures.not_connected(URL, error)
+    message = str(failure).removeprefix("MQTT broker at mqtt://broker.example:1883: ")
 
-    assert seen(failure).startswith(expected)
+    assert f"{failure.reason}: {message}".startswith(expected)
     assert failure.reason in CONNECT_REASONS
 
 
@@ -52,38 +54,91 @@ def test_a_broker_that_ends_tls_at_once_wants_to_know_who_we_are() -> None:
     assert "tls.cert_file" in str(failure)
 
 
-def test_broken_tls_connection_asks_for_the_port() -> None:
-    """A plain port cuts TLS off: the message says where to look."""
-    url = Url("mqtts", "broker.example")
-
-    assert "does the port speak TLS" in str(failures.not_connected(url, ConnectionResetError()))
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [
+        ("mqtt", "TLS (mqtts://, usually 8883) or WebSocket (ws://, 9001 or 8083)"),
+        ("mqtts", "1883 is without (mqtt://)"),
+        ("ws", "1883 is plain MQTT (mqtt://)"),
+        ("wss", "8883 is MQTT (mqtts://)"),
+    ],
+)
+def test_connection_that_is_reset_asks_for_the_port(scheme: str, words: str) -> None:
+    """Brokers cut off what is not meant for a port: the message says which ports are confused."""
+    assert words in str(failures.not_connected(Url(scheme, "host"), ConnectionResetError()))
 
 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (132, "protocol: the broker does not speak this version of MQTT"),
-        (133, "protocol: the broker refuses the client id"),
-        (134, "auth: wrong user or password"),
-        (135, "auth: the broker refuses the user"),
-        (136, "loading: the broker says that it is unavailable"),
-        (128, "protocol: CONNECT refused with code 128"),
-        (None, "protocol: no MQTT broker"),
+        (132, "protocol: CONNECT refused: Unsupported protocol version (132); set protocol"),
+        (133, "protocol: CONNECT refused: Client identifier not valid (133); set client_id"),
+        (134, "auth: CONNECT refused: Bad user name or password (134); set user and password"),
+        (135, "auth: CONNECT refused: Not authorized (135); set user and password"),
+        (136, "loading: CONNECT refused: Server unavailable (136)"),
+        (137, "loading: CONNECT refused: Server busy (137)"),
+        (138, "noperm: CONNECT refused: Banned (138)"),
+        (157, "protocol: CONNECT refused: Server moved (157)"),
+        (159, "loading: CONNECT refused: Connection rate exceeded (159)"),
+        (128, "protocol: CONNECT refused: Unspecified error (128)"),
     ],
 )
-def test_refusal_has_reason_and_cure(code: int | None, expected: str) -> None:
-    """Each answer to CONNECT but yes has a reason; no answer at all is no broker."""
-    failure = failures.not_accepted(URL, code)
+def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
+    """Each answer to CONNECT but yes has a reason, the standard's words and a cure."""
+    refusal = ReasonCode(PacketTypes.CONNACK, identifier=code)
+    failure = failures.not_accepted(URL, refusal, b"", garbled=False)
 
     assert seen(failure).startswith(expected)
     assert failure.reason in CONNECT_REASONS
 
 
 @pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (b"HTTP/1.1 400 Bad", "it speaks HTTP: for MQTT over WebSocket use ws://"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "it speaks TLS: use mqtts://"),
+        (b"AMQP\x00\x00\x09\x01", "it speaks AMQP"),
+        (b"-ERR unknown", "it speaks the protocol of Redis"),
+        (b"220 mail", "MQTT usually listens on 1883"),
+    ],
+)
+def test_what_listens_instead_is_named(first: bytes, words: str) -> None:
+    """The first bytes of other servers tell which they are."""
+    failure = failures.not_accepted(URL, None, first, garbled=True)
+
+    assert (failure.reason, words in str(failure)) == ("protocol", True)
+
+
+def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
+    """A listener with TLS closes what is not TLS without a word."""
+    failure = failures.not_accepted(URL, None, b"", garbled=False)
+
+    assert failure.reason == "unreachable"
+    assert "connection closed by the server; does the port speak TLS" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (139, "unreachable: the broker ended the connection: Server shutting down (139)"),
+        (142, "unreachable: the broker ended the connection: Session taken over (142); another"),
+        (135, "noperm: the broker ended the connection: Not authorized (135)"),
+        (130, "protocol: the broker ended the connection: Protocol error (130)"),
+    ],
+)
+def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected: str) -> None:
+    """With MQTT 5 brokers say why they end a connection."""
+    failure = failures.dismissed(URL, ReasonCode(PacketTypes.DISCONNECT, identifier=code))
+
+    assert seen(failure).startswith(expected)
+    assert failure.reason in DISCONNECT_REASONS
+
+
+@pytest.mark.parametrize(
     ("hung", "garbled", "expected"),
     [
         (True, False, "timeout: no answer to PING"),
-        (False, True, "protocol: the broker sent what is no MQTT"),
+        (False, True, "protocol: the broker sent data that is not MQTT"),
         (False, False, "unreachable: the broker closed the connection"),
     ],
 )
@@ -93,75 +148,6 @@ def test_end_of_a_connection_has_reason_and_cure(hung: bool, garbled: bool, expe
 
     assert seen(failure).startswith(expected)
     assert failure.reason in DISCONNECT_REASONS
-
-
-def heard(*topics: str) -> SysValues:
-    """Return values that got a message on each of `topics`."""
-    values = SysValues(Event())
-    for topic in topics:
-        values.receive(topic, b"1")
-    return values
-
-
-GRANTED = {"$SYS/#": 0}
-
-
-@pytest.mark.parametrize(
-    ("link", "values", "expected"),
-    [
-        (
-            Link(),
-            heard(),
-            "timeout: no answer to CONNECT yet: does a broker listen there, and does it run?",
-        ),
-        (Link(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
-        (
-            Link(connected=True, failure=Failure("refused", "before")),
-            heard(),
-            "timeout: no answer to SUBSCRIBE",
-        ),
-        (
-            Link(connected=True, granted={"$SYS/#": -1}),
-            heard(),
-            "noperm: subscription to $SYS/# denied: allow",
-        ),
-        (
-            Link(connected=True, granted=GRANTED),
-            heard(),
-            "noperm: connected, but nothing comes under $SYS/: allow it",
-        ),
-        (
-            Link(connected=True, granted=GRANTED),
-            heard("$SYS/brokers"),
-            "protocol: connected, but no $SYS/broker/uptime",
-        ),
-        (
-            Link(connected=True, granted=GRANTED),
-            heard("$SYS/broker/uptime"),
-            "timeout: no $SYS/broker/uptime for ",
-        ),
-    ],
-)
-def test_silence_is_told_apart_by_its_cause(link: Link, values: SysValues, expected: str) -> None:
-    """Whatever keeps fresh values away is named by what the network thread saw."""
-    assert seen(failures.why_down(URL, link, values, 60)).startswith(expected)
-
-
-@pytest.mark.parametrize("topics", [[], ["$SYS/brokers"]])
-def test_lost_canary_leads_to_its_permissions(topics: list[str]) -> None:
-    """Of a broker without an uptime it alone shows whether it lives."""
-    link = Link(connected=True, granted=GRANTED)
-    error = failures.why_down(URL, link, heard(*topics), 60, canary=True)
-
-    assert seen(error).startswith("timeout: no message of ours came back within 60 s")
-
-
-def test_silent_broker_with_a_canary_is_named_by_its_uptime() -> None:
-    """Mosquitto is known to have one."""
-    link = Link(connected=True, granted=GRANTED)
-    error = failures.why_down(URL, link, heard("$SYS/broker/uptime"), 60, canary=True)
-
-    assert seen(error).startswith("timeout: no $SYS/broker/uptime for ")
 
 
 @pytest.mark.parametrize(

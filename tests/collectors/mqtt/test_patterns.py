@@ -94,7 +94,7 @@ def test_matching_is_as_the_protocol_says(filter_: str, topic: str) -> None:
 def test_each_message_comes_once(filters: list[str], topic: str) -> None:
     """Subscriptions of one QoS bring what each filter would bring, and nothing twice."""
     found = disjoint([Subscription(name) for name in filters])
-    bringing = [name for name, _ in found if matches(name, topic)]
+    bringing = [name for name, *_ in found if matches(name, topic)]
 
     assert len(bringing) <= 1
     assert bringing or not any(matches(name, topic) for name in filters)
@@ -115,13 +115,20 @@ def test_each_message_comes_once(filters: list[str], topic: str) -> None:
 )
 def test_filters_that_overlap_become_one(wanted: list[str], expected: list[str]) -> None:
     """The narrowest that holds both."""
-    found = [name for name, _ in disjoint([Subscription(name) for name in wanted])]
+    found = [name for name, *_ in disjoint([Subscription(name) for name in wanted])]
 
     assert sorted(found) == sorted(expected)
 
 
-def test_filters_of_another_qos_stay_apart() -> None:
-    """Who wants a QoS gets it, and nobody else pays for it."""
-    wanted = [Subscription("canary/#", 1), Subscription("#", 0)]
+def test_filters_of_several_qos_become_one_of_the_highest() -> None:
+    """No message comes twice, and none with less than its rule asks for."""
+    wanted = [Subscription("bts/1/+"), Subscription("bts/#", 1), Subscription("alarm/#", 2)]
+
+    assert disjoint(wanted) == (Subscription("bts/#", 1), Subscription("alarm/#", 2))
+
+
+def test_subscription_that_is_apart_stays_so() -> None:
+    """The canary has the QoS that it measures, and no rule pays for it."""
+    wanted = [Subscription("canary/#", 1, apart=True), Subscription("#", 0)]
 
     assert set(disjoint(wanted)) == set(wanted)

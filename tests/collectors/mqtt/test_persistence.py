@@ -205,3 +205,42 @@ def test_file_that_shrinks_while_it_is_read_is_cut_short() -> None:
 
     with pytest.raises(Damaged):
         persistence.read(Shrinking(WHOLE), lambda: None)
+
+
+def kept(number: int, expiry: int) -> bytes:
+    """Return a message itself, that expires."""
+    return chunk(2, struct.pack("=Qq", number, expiry) + bytes(16) + b"bts/1/t")
+
+
+def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
+    """MQTT 5 lets publishers say so; the broker removes them only when it gets to them."""
+    content = HEAD + V6 + kept(5, 2000) + client(b"c") + message(b"c") * 3
+    waiting = read(content)["c"]
+
+    assert [waiting.queued_at(now) for now in (1999.9, 2000, 3000)] == [3, 0, 0]
+
+
+def test_message_that_was_sent_does_not_expire() -> None:
+    """It is on its way."""
+    content = (
+        HEAD + V6 + kept(5, 2000) + message(b"c", WAIT_FOR_PUBACK) + kept(6, 9) + message(b"c")
+    )
+    waiting = read(content)["c"]
+
+    assert (waiting.in_flight, waiting.queued_at(3000)) == (1, 0)
+
+
+def test_long_ids_are_told_apart_and_not_kept() -> None:
+    """Clients may choose 64 kB each: what is kept of a hundred thousand is little."""
+    names = [b"x" * 60_000 + bytes([65 + n]) for n in range(3)]
+    found = read(HEAD + V6 + b"".join(client(name) + message(name) for name in names))
+
+    assert len(found) == 3
+    assert all(persistence.MAX_CLIENT_ID < len(name) < 200 for name in found)
+
+
+def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is remembered while the file is read."""
+    monkeypatch.setattr(persistence, "MAX_EXPIRING", 2)
+    with pytest.raises(Damaged, match="more than 2 messages that expire"):
+        read(HEAD + V6 + kept(1, 9) + kept(2, 9) + kept(3, 9))

@@ -38,6 +38,7 @@ class Line:
         self.now = 1000.0
         self.pipeline = Pipeline("predict", config(**settings), lambda: self.now)
         self.pipeline.begin()
+        self.now += 60  # all that was under way before has had its time
 
     def send(self, topic: str, payload: bytes = b"", *, retained: bool = False) -> None:
         """Deliver a message."""
@@ -275,6 +276,63 @@ def test_backlog_is_unknown_without_a_connection() -> None:
 
     assert not {PENDING, backlog.BACKLOG, backlog.LAG_SECONDS} & set(samples)
     assert samples[backlog.PUBLISHED] == {LABELS: 1}
+
+
+def lag(line: Line) -> tuple[float | None, float | None, set[str]]:
+    """Return backlog, lag and the method by which it is found."""
+    found = line.samples()
+    methods = {key[-1] for key in found.get(backlog.LAG_METHOD, {})}
+    return (
+        found.get(backlog.BACKLOG, {}).get(LABELS),
+        found.get(backlog.LAG_SECONDS, {}).get(LABELS),
+        methods,
+    )
+
+
+def test_lag_is_unknown_after_a_lost_connection() -> None:
+    """What came in before may still wait: no 0, and no small age, until the service comes to ours."""
+    line = Line()
+    line.send("bts/1/a")
+    line.pipeline.begin()
+    nothing = lag(line)
+    line.send("bts/2/a")
+    line.now += 5
+    one = lag(line)
+    line.send("out/2/a")
+
+    assert nothing == (None, None, set())
+    assert one == (None, 5, {"lower_bound"})
+    assert lag(line) == (0, 0, {"message_time"})
+
+
+def test_lag_is_unknown_after_messages_were_given_up() -> None:
+    """They may wait on: for as long again there is no 0."""
+    line = Line(timeout=Duration(60))
+    line.send("bts/1/a")
+    line.now += 61
+    given_up = lag(line)
+    line.now += 60
+
+    assert given_up == (None, None, set())
+    assert lag(line) == (0, 0, {"message_time"})
+
+
+def test_backlog_is_unknown_beyond_max_pending() -> None:
+    """Of the age it is known how much it is at least, whatever pairs there are."""
+    line = Line(max_pending=1)
+    line.send("bts/1/a")
+    line.send("bts/2/a")
+    line.now += 5
+    full = lag(line)
+    line.send("out/1/a")
+
+    assert full == (None, 5, {"lower_bound"})
+    assert lag(line) == (None, None, set())
+
+
+def test_long_levels_are_no_keys() -> None:
+    """A hundred thousand of 64 kB each would be kept."""
+    assert Line().pipeline.route("bts/1/" + "x" * 300) is None
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.mqtt import readings as module
-from bts_collectors.mqtt.eventtime import LAG, SKEWED, EventTime
+from bts_collectors.mqtt import topicreader
+from bts_collectors.mqtt.eventtime import LAG, SKEWED, EventLag, EventTime
 from bts_collectors.mqtt.families import Families, declared
 from bts_collectors.mqtt.patterns import Pattern
-from bts_collectors.mqtt.payloads import Path
+from bts_collectors.mqtt.payloads import REASONS, Path
 from bts_collectors.mqtt.readings import Readings
 from bts_collectors.mqtt.rules import Measure, Rule
 from bts_exporter import Duration, Scrape
@@ -49,6 +49,7 @@ class Bench:
         self.families.emit(scrape, self.now)
         for rule in self.rules.values():
             rule.emit(scrape)
+            rule.emit_topics(scrape)
         assert scrape.rejected is None
         return {metric.name: dict(found) for metric, found in scrape.samples.items()}
 
@@ -140,7 +141,7 @@ def test_known_reasons_are_counted_from_zero() -> None:
     errors = Bench(r=rule(m=measure())).shown()["mqtt_message_errors_total"]
 
     assert set(errors.values()) == {0}
-    assert {reason for _, reason in errors} == set(module.REASONS)
+    assert {reason for _, reason in errors} == set(REASONS)
 
 
 # Retained messages
@@ -346,9 +347,9 @@ def test_metrics_are_known_from_the_settings() -> None:
 
 def test_lag_is_measured_by_the_messages_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each rule; a message that does not say it is counted, and its value is served."""
-    monkeypatch.setattr(module.time, "time", lambda: 1700000002.0)
+    monkeypatch.setattr(topicreader.time, "time", lambda: 1700000002.0)
     bench = Bench(r=rule(m=measure(), event_time=EventTime(path=Path.from_setting("t"))))
-    bench.rules["r"].lag = module.EventLag(
+    bench.rules["r"].lag = EventLag(
         EventTime(path=Path.from_setting("t")), Path.from_setting("t"), lambda: 1700000002.0
     )
     bench.send("bts/7/122", {"value": 1, "t": 1700000000})
@@ -364,7 +365,7 @@ def test_lag_is_measured_by_the_messages_own_time(monkeypatch: pytest.MonkeyPatc
 
 def test_topics_are_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, bytes, and when the last one came, where the rule asks for it."""
-    monkeypatch.setattr(module.time, "time", lambda: 1700000000.0)
+    monkeypatch.setattr(topicreader.time, "time", lambda: 1700000000.0)
     bench = Bench(r=rule(per_topic=True), quiet=rule())
     for payload in (b"12", b"345"):
         bench.send("bts/7/122", payload)

@@ -30,7 +30,7 @@ class Wants:
         if not topic.startswith(self.beginning):
             return None
 
-        def take(payload: bytes, retained: bool) -> None:
+        def take(payload: bytes, retained: bool, _properties: bytes = b"") -> None:
             self.taken.append((topic, payload, retained))
             self._fail()
 

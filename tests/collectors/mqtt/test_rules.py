@@ -105,9 +105,9 @@ b:
         "collectors.mqtt.rules.a.topic: '{x': a wildcard takes a level of its own, between slashes: {name}, + or #",
         "collectors.mqtt.rules.a.format: expected one of json, csv, number, text, got 'jsn'; did you mean json?",
         "collectors.mqtt.rules.a.metrics.m.typ: unknown key 'typ'; did you mean type?",
-        "collectors.mqtt.rules.a.metrics.m.path: 'a[': not understood from '[' on; as in a.b, list[0].b, [\"a.b\"].c",
+        "collectors.mqtt.rules.a.metrics.m.path: 'a[': not understood from '[' on; as in a.b, list[0].b, list[-1], [\"a.b\"].c, {sensor}.tC, list[{sensor=id}].value, list[id=7].value",
         "collectors.mqtt.rules.a.metrics.m.scale: expected float, got str; write a number, without quotes or a unit",
-        "collectors.mqtt.rules.b.metrics.m.type: expected one of gauge, counter, histogram, got 'gage'; did you mean gauge?",
+        "collectors.mqtt.rules.b.metrics.m.type: expected one of gauge, counter, histogram, info, got 'gage'; did you mean gauge?",
     ]
 
 
@@ -120,7 +120,7 @@ b:
         ("topic: 'x/{le}', metrics: {m: {type: histogram, path: a}}", "'le' cannot be the name"),
         (
             "topic: 'x/{a}', metrics: {m: {path: a, labels: [b]}}",
-            "labels: b is not in topic, which has: a",
+            "labels: b is not in topic, nor another label of the rule, which has: a",
         ),
         (
             "topic: x, metrics: {m: {type: histogram, path: a, buckets: [2, 1]}}",

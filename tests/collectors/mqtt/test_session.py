@@ -13,6 +13,9 @@ from threading import Event, Thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt import reader as reader_module
 from bts_collectors.mqtt import router as router_module
@@ -21,8 +24,9 @@ from bts_collectors.mqtt.guard import Guard
 from bts_collectors.mqtt.link import DISCONNECT_REASONS, Link
 from bts_collectors.mqtt.patterns import Subscription
 from bts_collectors.mqtt.reader import BatchReader
-from bts_collectors.mqtt.router import Handler, Publish, Router
+from bts_collectors.mqtt.router import Handler, Outgoing, Publish, Router
 from bts_collectors.mqtt.session import Protocol, Session, Target
+from bts_collectors.mqtt.subscriptions import Subscriptions, Suspects
 from bts_exporter import TargetError, TLSConfig, Url
 from servers.certificates import Certificates
 
@@ -40,7 +44,7 @@ class Keeps:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.published: list[tuple[str, bytes, int]] = []
+        self.published: list[Outgoing] = []
         self.ticks = 0
 
     def begin(self) -> None:
@@ -49,7 +53,7 @@ class Keeps:
     def route(self, topic: str) -> Handler | None:
         """Take it."""
 
-        def take(payload: bytes, retained: bool) -> None:
+        def take(payload: bytes, retained: bool, _properties: bytes = b"") -> None:
             if payload == b"fail":
                 msg = "defect"
                 raise RuntimeError(msg)
@@ -61,7 +65,7 @@ class Keeps:
         """Publish what a test wants published."""
         self.ticks += 1
         while self.published:
-            publish(*self.published.pop())
+            publish(self.published.pop())
 
 
 class Ended:
@@ -146,7 +150,7 @@ def exchange(reading: str) -> Iterator[Exchange]:
         *chunks: bytes,
         protocol: Protocol = "3.1.1",
         answers: int = 0,
-        published: tuple[str, bytes, int] | None = None,
+        published: Outgoing | None = None,
     ) -> Ended:
         ended = Ended()
         if published:
@@ -321,7 +325,7 @@ def test_nothing_that_comes_is_unforeseen(
 def test_receiver_can_publish(exchange: Exchange, protocol: Protocol) -> None:
     """From the network thread, as soon as the subscription is answered."""
     expected = publish("canary", b"1", protocol=protocol)
-    ended = exchange(published=("canary", b"1", 0), protocol=protocol, answers=len(expected))
+    ended = exchange(published=Outgoing("canary", b"1"), protocol=protocol, answers=len(expected))
 
     assert ended.received.startswith(expected)
 
@@ -339,10 +343,19 @@ def test_receivers_are_not_asked_at_each_message(
 
 # paho leaves the socket of a connection that fails to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_path_of_a_websocket_is_asked_for(reading: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "query", "asked"),
+    [
+        ("/broker", "key=1", "/broker?key=1"),
+        ("/", "", "/"),
+        ("", "", "/mqtt"),
+        ("/mqtt/", "", "/mqtt/"),
+    ],
+)
+def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, asked: str) -> None:
     """With the query that may stand behind it; whoever does not upgrade is no WebSocket."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = Url("ws", "127.0.0.1", listener.getsockname()[1], path="/broker", query="key=1")
+        url = Url("ws", "127.0.0.1", listener.getsockname()[1], path=path, query=query)
         heard: list[bytes] = []
 
         def answer() -> None:
@@ -357,7 +370,7 @@ def test_path_of_a_websocket_is_asked_for(reading: str) -> None:
             Session(Target(url, None, "id", 60), Ended().router, Link(), Guard(print)).run(Event())
         server.join(20)
 
-    assert heard[0].startswith(b"GET /broker?key=1 HTTP/1.1\r\n")
+    assert heard[0].startswith(f"GET {asked} HTTP/1.1\r\n".encode())
     reason, words = failure.value.reason, str(failure.value)
     del failure
     gc.collect()
@@ -400,6 +413,43 @@ def test_broker_that_says_goodbye_is_gone(exchange: Exchange) -> None:
 
     assert ended.failure is not None
     assert ended.failure.reason == "unreachable"
+    assert "Server shutting down (139)" in str(ended.failure)
+
+
+def test_tls_offers_the_protocols_that_are_set(certificates: Certificates) -> None:
+    """Brokers that share port 443 with others choose by them (ALPN)."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    context.set_alpn_protocols(["http/1.1", "x-amzn-mqtt-ca"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = Url("mqtts", "127.0.0.1", listener.getsockname()[1])
+        chosen: list[str | None] = []
+
+        def converse() -> None:
+            accepted, _ = listener.accept()
+            with context.wrap_socket(accepted, server_side=True) as connection:
+                chosen.append(connection.selected_alpn_protocol())
+
+        server = Thread(target=converse, daemon=True)
+        server.start()
+        tls = TLSConfig(ca_file=str(certificates.ca))
+        target = Target(url, None, "id", 60, tls=tls, alpn=("x-amzn-mqtt-ca",))
+        with pytest.raises(TargetError):
+            Session(target, Ended().router, Link(), Guard(print)).run(Event())
+        server.join(20)
+
+    assert chosen == ["x-amzn-mqtt-ca"]
+
+
+def test_subscription_that_is_denied_has_the_standards_word() -> None:
+    """Why, as the broker says it by MQTT 5."""
+    link = Link()
+    subscriptions = Subscriptions([Subscription("bts/#")], Suspects(), link)
+    subscriptions.begin(lambda _name, _qos: 1)
+    subscriptions.answer(1, [ReasonCode(PacketTypes.SUBACK, identifier=151)])
+
+    assert link.denied == {"bts/#": "Quota exceeded (151)"}
+    assert link.granted == {"bts/#": -1}
 
 
 def test_reader_looks_at_what_it_needs_of_paho(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,10 +465,23 @@ def test_all_private_names_are_looked_at() -> None:
     assert source
     with open(source) as file:  # noqa: PTH123  # a module's own
         used = set(re.findall(r"self\.(_\w+)", file.read()))
-    own = {"_router", "_guard", "_rest", "_at", "_skip", "_read_at"}
-    own |= {name for name in vars(BatchReader) if name.startswith("_")}
+    own = {
+        "_router",
+        "_guard",
+        "_rest",
+        "_at",
+        "_skip",
+        "_read_at",
+        "_delivered",
+        "_hurry_until",
+        "_ended",
+    }
+    own |= {
+        name for name in vars(BatchReader) if name.startswith("_") and not hasattr(Client, name)
+    }
 
-    assert used - own == set(reader_module._PRIVATE)
+    # paho calls these.
+    assert (used - own) | {"_create_socket", "_loop"} == set(reader_module._PRIVATE)
 
 
 def test_limit_of_payloads_fits_into_packets() -> None:

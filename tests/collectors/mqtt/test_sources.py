@@ -88,8 +88,8 @@ def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
         )
     )
 
-    assert found["mqtt_canary_lost_total"] == {("1",): 0}
-    assert found["mqtt_canary_round_trip_seconds"]["_count", "1"] == 0
+    assert found["mqtt_canary_lost_total"] == {("0",): 0}
+    assert found["mqtt_canary_round_trip_seconds"]["_count", "0"] == 0
     assert found["mqtt_pipeline_timeouts_total"] == {("predict",): 0}
     assert found["mosquitto_drop_episodes_total"] == {(): 0}
     assert "mqtt_pipeline_pending_messages" not in found

@@ -28,7 +28,9 @@ class Scripted:
 
     script: ClassVar[list[Run]] = []
 
-    def __init__(self, target: Target, router: Router, link: Link, guard: Guard) -> None:
+    def __init__(
+        self, target: Target, router: Router, link: Link, guard: Guard, **_shared: object
+    ) -> None:
         """Keep what sessions share."""
         self.link, self.guard = link, guard
         link.beat = float("inf")  # it never hangs
