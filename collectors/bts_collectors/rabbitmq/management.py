@@ -42,22 +42,25 @@ class Management:
         self._streams = streams.Streams()
         #: The overview of the collection under way, empty where there is none.
         self.whole = Overview()
+        #: Whether there is one.
+        self.is_up = False
 
     def collect(self, scrape: Scrape) -> None:
         """Ask for the whole, its health, its nodes and its queues; TargetError names what failed."""
         self.go_on(scrape, self.begin(scrape))
 
     def begin(self, scrape: Scrape) -> Round:
-        """Ask for the whole; there is none if the round has a failure."""
+        """Ask for the whole; `is_up` says whether there was an answer."""
         asked = Round(self._client, PATIENCE * scrape.remaining())
         whole = asked.ask(OVERVIEW_PATH, partial(content, decoder=shapes.OVERVIEW))
+        self.is_up = whole is not None
         self.whole = whole or Overview()
         return asked
 
     def go_on(self, scrape: Scrape, asked: Round) -> None:
         """Ask for the rest and emit all; TargetError names what failed."""
-        self.emit_whole(scrape, up=not asked.failures)
-        if asked.failures and asked.failures[0].reason != "protocol":
+        self.emit_whole(scrape, up=self.is_up)
+        if not self.is_up and asked.failures[0].reason != "protocol":
             asked.end()  # nobody there, or nobody who would answer the rest
         self._collect_nodes(scrape, asked)
         self._collect_queues(scrape, asked)

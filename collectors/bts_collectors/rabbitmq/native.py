@@ -20,9 +20,18 @@ from bts_collectors.rabbitmq.nativequeues import (
 from bts_collectors.rabbitmq.rounds import Round
 from bts_collectors.rabbitmq.shapes import Overview, Queue, depth
 from bts_collectors.rabbitmq.textpage import Family, Sample, families, samples
-from bts_exporter import Kind, Metric, Reason, Scrape, TargetError
+from bts_exporter import Kind, Metric, Product, Reason, Scrape, TargetError
 
-SERVER = Server("RabbitMQ's own exporter", "rabbitmq_prometheus", 15692)
+SERVER = Server(
+    Product(
+        "RabbitMQ's own exporter",
+        if_refused="is RabbitMQ running, with its plugin"
+        " (rabbitmq-plugins enable rabbitmq_prometheus)?",
+        if_closed="is this the port of RabbitMQ's own exporter (15692, over TLS 15691)?"
+        " 15672 is that of the management API, 5672 AMQP's",
+    ),
+    15692,
+)
 #: The part of the time left after which a target that does not answer is reported.
 PATIENCE = 0.95
 
@@ -155,13 +164,13 @@ class Native:
 def read_page(answer: Answer) -> list[Family]:
     """Return the families of an answer; TargetError where it is no page of RabbitMQ's."""
     if answer.status != HTTPStatus.OK:
-        cure = f"is this the port of {SERVER.what} ({SERVER.port})?"
+        cure = f"is this the port of {SERVER.product.name} ({SERVER.port})?"
         reason = _REASONS.get(answer.status, "protocol")
         raise TargetError(reason, f"{answer.place}: HTTP {answer.status}: {cure}")
     found = list(families(answer.body.decode(errors="replace")))
     if not any(family.name == BUILD for family in found):
-        begin = answer.body[:_MAX_BEGIN]
-        what = f"{answer.place}: no page of {SERVER.what} (it begins with {begin!r})"
+        begin = bytes(answer.body[:_MAX_BEGIN])
+        what = f"{answer.place}: no page of {SERVER.product.name} (it begins with {begin!r})"
         raise TargetError(reason="protocol", message=what)
     return found
 

@@ -16,12 +16,13 @@ from bts_collectors.rabbitmq.amqpmetrics import (
     RESULTS,
 )
 from bts_collectors.rabbitmq.canary import BUCKETS, Canary, Distribution
+from bts_collectors.rabbitmq.failures import Failure
 from bts_collectors.rabbitmq.probe import Outcome, Prober, Times
 from bts_exporter import Metric, Scrape, TargetError
 from servers import wait_until
 
 OK = Outcome("ok", Times(0.002, 0.004))
-DENIED = Outcome("denied", failure=TargetError("noperm", "canary: amqp://broker: 403"))
+DENIED = Outcome("denied", failure=Failure("noperm", "canary: amqp://broker: 403"))
 
 
 class FakeProber:
@@ -137,7 +138,8 @@ def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
 
         wait_until(fails, "the failure shows")
 
-    assert caught[0] is DENIED.failure
+    assert DENIED.failure is not None
+    assert (caught[0].reason, str(caught[0])) == DENIED.failure
 
 
 def test_types_fail_on_their_own() -> None:

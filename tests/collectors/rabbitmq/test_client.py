@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.rabbitmq import client as module
+from bts_collectors.rabbitmq import httplimits
 from bts_collectors.rabbitmq.client import Client
 from bts_exporter import Secret, TargetError, TLSConfig, Url
 from servers import free_port, need, wait_until
@@ -266,13 +266,13 @@ def test_an_answer_without_end_is_given_up(
     management: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small it was packed."""
-    monkeypatch.setattr(module, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(httplimits, "MAX_BYTES", 1_000_000)
     management.routes["/api/overview"] = send(b" " * 2_000_000)
 
     error = failure(management.url)
 
     assert error.reason == "protocol"
-    assert "more than 1000000 bytes" in str(error)
+    assert "the 1000000 bytes for all of a collection" in str(error)
 
 
 def test_closing_breaks_off_a_question_under_way(management: FakeManagement) -> None:
