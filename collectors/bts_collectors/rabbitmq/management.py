@@ -12,8 +12,9 @@ from bts_collectors.rabbitmq.exchanges import Exchange
 from bts_collectors.rabbitmq.health import Alarms, collect_health
 from bts_collectors.rabbitmq.lag import Lag, Lags
 from bts_collectors.rabbitmq.listing import Listing
+from bts_collectors.rabbitmq.ownership import Owners
 from bts_collectors.rabbitmq.rounds import Round
-from bts_collectors.rabbitmq.shapes import STREAM, Node, Overview, Queue, depth
+from bts_collectors.rabbitmq.shapes import STREAM, Node, Overview, Queue, depth, owner
 from bts_exporter import Scrape
 
 #: The part of the time left after which a target that does not answer is reported.
@@ -39,6 +40,7 @@ class Management:
         self._own_node = own_node
         self._listing = listing
         self._lags = Lags()
+        self._owners = Owners()
         self._streams = streams.Streams()
         #: The overview of the collection under way, empty where there is none.
         self.whole = Overview()
@@ -81,6 +83,10 @@ class Management:
         """Emit what is known of each node."""
         nodes.emit_nodes(scrape, found, alarms)
 
+    def emit_builds(self, scrape: Scrape, found: Sequence[Node]) -> None:
+        """Emit the versions of the nodes that run."""
+        overview.emit_builds(scrape, self.whole, found)
+
     def emit_queue(self, scrape: Scrape, queue: Queue, now: float) -> None:
         """Emit what is known of a queue; `now` is Unix time."""
         queues.emit_queue(scrape, queue, now)
@@ -94,6 +100,8 @@ class Management:
         found = asked.ask("/api/nodes", partial(content, decoder=shapes.NODES), SHARE)
         own = [node for node in found or () if self._shows(node.name)]
         self.emit_nodes(scrape, own, alarms)
+        if self.is_up:
+            self.emit_builds(scrape, own)
 
     def _collect_queues(self, scrape: Scrape, asked: Round) -> None:
         found = self._listing.ask(asked, self.whole)
@@ -101,16 +109,26 @@ class Management:
             return
         if found.hidden is not None:
             scrape.emit(queues.PERMISSION_GAP, found.hidden)
-        shown = [queue for queue in found.queues if self._shows(queue.node)]
+        if self._own_node:
+            self._owners.complete(asked, found.queues)
+        shown = [queue for queue in found.queues if self._shows(owner(queue))]
         now = self._clock()
         lags = self._lags.observe(shown, now, found.unlisted)
-        # Of more series than `max_series` allows, those of the deepest queues are served.
-        for queue in sorted(shown, key=depth, reverse=True):
-            self.emit_queue(scrape, queue, now)
+        queues.emit_quorum(scrape, shown)
+        # Of more series than `max_series` allows, those that say most are served: how much waits in
+        # each queue and for how long, then the rest of what all brokers have, then details, each
+        # time beginning with the deepest queues.
+        shown.sort(key=depth, reverse=True)
+        for queue in shown:
             lag = lags.get((queue.vhost, queue.name), Lag())
-            vocabulary.emit_vocabulary(scrape, queue, lag)
-            queues.emit_auto_ack(scrape, queue, found.blind)
+            vocabulary.emit_backlog(scrape, queue, lag)
         self._collect_streams(scrape, asked, shown)
+        for queue in shown:
+            lag = lags.get((queue.vhost, queue.name), Lag())
+            vocabulary.emit_flow(scrape, queue, lag)
+        for queue in shown:
+            self.emit_queue(scrape, queue, now)
+            queues.emit_auto_ack(scrape, queue, found.blind)
 
     def _collect_streams(self, scrape: Scrape, asked: Round, shown: Sequence[Queue]) -> None:
         keys = [(queue.vhost, queue.name) for queue in shown if queue.type == STREAM]

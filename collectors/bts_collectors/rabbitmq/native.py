@@ -5,7 +5,7 @@ It tells more of its node than the management API does, and nothing of the clust
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 
 from bts_collectors.rabbitmq import exchanges, nodes, overview, queues, streams, vocabulary
@@ -118,11 +118,13 @@ class Native:
         # The length of a stream's log is no backlog.
         lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
         # Of more series than `max_series` allows, those of the deepest queues are served.
-        for queue in sorted(found, key=depth, reverse=True):
-            queues.emit_queue(scrape, queue, now)
+        found.sort(key=depth, reverse=True)
+        for queue in found:
             lag = lags.get((queue.vhost, queue.name))
             if lag is not None:
                 vocabulary.emit_vocabulary(scrape, queue, lag)
+        for queue in found:
+            queues.emit_queue(scrape, queue, now)
         for vhost, name, lag_of_stream in stream_lags(page):
             if wanted(Queue(name=name, vhost=vhost)):
                 scrape.emit(streams.MAX_OFFSET_LAG, lag_of_stream, vhost, name)
@@ -131,22 +133,31 @@ class Native:
         """Emit what another source did not: its values are of the whole cluster."""
         named = {family.name: family for family in page}
         identity, build = (first_labels(named.pop(name, None)) for name in (IDENTITY, BUILD))
-        if overview.IDENTITY not in scrape.samples:
+        alone = overview.IDENTITY not in scrape.samples
+        if alone:
             emit_names(scrape, identity, build)
+            emit_unroutable(scrape, named)
         node = identity.get("rabbitmq_node", "")
         known, self._metrics = self._metrics, {}
         for family in filter(is_wanted, named.values()):
             ours = _OURS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
-            elif ours not in scrape.samples:
-                for labels, value in fitting(ours, samples(family.lines), node):
-                    scrape.emit(ours, value, *labels)
+            elif alone or ours not in scrape.samples:
+                emit_ours(scrape, ours, family, node)
+            elif "protocol" in ours.labels:
+                emit_other_protocols(scrape, ours, family, node)
 
     def _pass_on(
         self, scrape: Scrape, family: Family, known: dict[tuple[str, ...], Metric]
     ) -> None:
-        found = [sample for sample in samples(family.lines) if "channel" not in sample.labels]
+        # Some versions list the same series twice (rabbitmq-server#9664).
+        unique = {
+            (sample.name, *sorted(sample.labels.items())): sample
+            for sample in samples(family.lines)
+            if "channel" not in sample.labels
+        }
+        found = list(unique.values())
         bound = _BOUNDS.get(family.kind, "")
         names = sorted({name for sample in found for name in sample.labels} - {bound})
         key = (family.name, family.kind, family.help, *names)
@@ -195,6 +206,31 @@ def fitting(
             yield tuple(labels[name] for name in metric.labels), sample.value
 
 
+def emit_ours(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+    """Emit a family as the metric of ours that it is, each series once."""
+    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+        scrape.emit(metric, value, *labels)
+
+
+def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+    """Emit the protocols that the management API does not count: those without AMQP channels."""
+    index = metric.labels.index("protocol")
+    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+        if labels[index] != overview.PROTOCOL:
+            scrape.emit(metric, value, *labels)
+
+
+def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
+    """Emit what could not be routed under the names that public rules use.
+
+    Summed over protocols: the page's own of these names fall when a channel is closed.
+    """
+    for field, metric in overview.UNROUTABLE.items():
+        family = named.get(overview.IN[field].name)
+        if family is not None:
+            scrape.emit(metric, sum(sample.value for sample in samples(family.lines)))
+
+
 def first_labels(family: Family | None) -> dict[str, str]:
     """Return the labels of a family that has one sample."""
     return next((sample.labels for sample in samples(family.lines)), {}) if family else {}
@@ -212,4 +248,5 @@ def emit_names(scrape: Scrape, identity: dict[str, str], build: dict[str, str]) 
     )
     endpoint = identity.get("rabbitmq_endpoint", ENDPOINT)
     permanent_id = identity.get("rabbitmq_cluster_permanent_id", "")
-    overview.emit_names(scrape, shape, endpoint, permanent_id)
+    overview.emit_identity(scrape, shape, endpoint, permanent_id)
+    overview.emit_builds(scrape, shape, ())

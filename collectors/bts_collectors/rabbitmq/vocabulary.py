@@ -16,23 +16,34 @@ METRICS = backlog.VOCABULARY
 
 
 def emit_vocabulary(scrape: Scrape, queue: Queue, lag: Lag) -> None:
-    """Emit depth, flow and lag of a queue."""
+    """Emit depth, lag and flow of a queue."""
+    emit_backlog(scrape, queue, lag)
+    emit_flow(scrape, queue, lag)
+
+
+def emit_backlog(scrape: Scrape, queue: Queue, lag: Lag) -> None:
+    """Emit how many messages of a queue wait, and for how long."""
     labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
-    emit_known(scrape, backlog.CONSUMERS, queue.consumers, *labels)
-    stats = queue.message_stats
-    if isinstance(stats, MessageStats):
-        emit_known(scrape, backlog.PUBLISHED, stats.publish, *labels)
     # Of a stream, the API knows the length of the log and not how far anybody has read it.
     if queue.type != STREAM:
         emit_known(scrape, backlog.BACKLOG, queue.messages_ready, *labels)
+    emit_lag(scrape, lag, *labels)
+
+
+def emit_flow(scrape: Scrape, queue: Queue, lag: Lag) -> None:
+    """Emit what came into a queue and went out of it, and to how many consumers."""
+    labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
+    emit_known(scrape, backlog.CONSUMERS, queue.consumers, *labels)
+    if queue.type != STREAM:
+        emit_known(scrape, backlog.DRAIN_SECONDS, lag.drain, *labels)
         emit_known(scrape, backlog.IN_FLIGHT, queue.messages_unacknowledged, *labels)
         emit_known(scrape, backlog.CONSUMED, consumed(queue), *labels)
-    emit_lag(scrape, lag, *labels)
+    if isinstance(stats := queue.message_stats, MessageStats):
+        emit_known(scrape, backlog.PUBLISHED, stats.publish, *labels)
 
 
 def emit_lag(scrape: Scrape, lag: Lag, *labels: str) -> None:
     """Emit how far behind consumers are, and how that is known."""
-    emit_known(scrape, backlog.DRAIN_SECONDS, lag.drain, *labels)
     if lag.age is not None:
         scrape.emit(backlog.LAG_SECONDS, lag.age.seconds, *labels)
         if lag.age.seconds:
