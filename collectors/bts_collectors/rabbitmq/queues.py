@@ -248,7 +248,8 @@ def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
     published = head_timestamp(queue)
     if published is not None:
         scrape.emit(HEAD_TIMESTAMP, published, *labels)
-        scrape.emit(HEAD_AGE, max(now - published, 0), *labels)
+        if published <= now:  # a time to come says that a clock is wrong, and nothing of an age
+            scrape.emit(HEAD_AGE, now - published, *labels)
 
 
 def emit_quorum(scrape: Scrape, queues: Iterable[Queue]) -> None:
