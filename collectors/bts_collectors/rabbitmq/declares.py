@@ -109,9 +109,10 @@ class Declares:
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
         there = [queue for queue in found.values() if queue is not None]
         lags = self._lags.observe(there, self._clock())
+        vocabulary.emit_backlogs(scrape, there, lags)
+        vocabulary.emit_flows(scrape, there, lags)
         for queue in there:
             emit_fields(scrape, queues.GAUGES, queue, queue.vhost, queue.name)
-            vocabulary.emit_vocabulary(scrape, queue, lags[queue.vhost, queue.name])
 
     # What follows runs in the thread that owns the connection.
 

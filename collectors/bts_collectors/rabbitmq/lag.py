@@ -60,7 +60,7 @@ class Lags:
 class History:
     """What was seen of one queue."""
 
-    __slots__ = ("_before", "_empty", "_limits", "_order", "_rate", "_reset", "_times")
+    __slots__ = ("_before", "_empty", "_idle", "_limits", "_order", "_rate", "_reset", "_times")
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
@@ -69,9 +69,11 @@ class History:
         self._before: Order | None = None
         #: When the counts began again.
         self._reset = 0.0
-        self._rate = backlog.Rate()
+        self._rate: backlog.Rate | None = None
         self._limits = NONE
-        self._times = MessageTimes()
+        self._times: MessageTimes | None = None
+        #: When the queue was seen last of which nothing was counted yet, and nothing waited.
+        self._idle: float | None = None
         #: What waits came in after this.
         self._empty = -inf
 
@@ -79,9 +81,10 @@ class History:
         """Return in how many seconds what waits will have been consumed at the recent rate."""
         ready, count = known(queue.messages_ready), consumed(queue)
         if count is None:
-            self._rate = backlog.Rate()
+            self._rate = None
             rate = 0.0 if queue.consumers == 0 else None
         else:
+            self._rate = self._rate or backlog.Rate()
             rate = self._rate.observe(now, count)
         if not ready:
             return ready
@@ -102,14 +105,19 @@ class History:
         age = self._by_counts(queue, ready, now)
         if ready == 0:
             return backlog.Age(0.0, "interpolation")
-        if ready is None or self._limits.priorities:
+        if ready is None or self._limits.priorities or queue.head_message_timestamp is None:
             return age
+        self._times = self._times or MessageTimes()
         return self._times.refine(queue, age, unix, self._oldest(now))
 
     def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
         flow = flow_of(queue)
         if flow == NO_FLOW and self._order is not None and self._order.was_counted:
             flow = None  # counts that are missing are not zero
+        if flow == NO_FLOW and ready == 0 and self._order is None:
+            # As most queues of a large broker are: nothing is kept of it but when that was.
+            self._idle = now
+            return None
         if flow is not None:
             self._observe(Depth(ready, known(queue.messages_unacknowledged)), flow, now)
         order = self._order
@@ -132,6 +140,9 @@ class History:
 
     def _observe(self, depth: Depth, flow: Flow, now: float) -> None:
         """Take in what came in and what went out."""
+        if self._order is None and self._idle is not None:
+            self._order = Order(0.0, NO_FLOW)
+            self._order.observe(Depth(0.0, 0.0), NO_FLOW, self._idle, self._limits)
         if self._order is None:
             self._order = Order(depth.ready, flow)
         elif self._order.fell(flow):

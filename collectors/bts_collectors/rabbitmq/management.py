@@ -10,7 +10,7 @@ from bts_collectors.rabbitmq.answers import content
 from bts_collectors.rabbitmq.client import Client
 from bts_collectors.rabbitmq.exchanges import Exchange
 from bts_collectors.rabbitmq.health import Alarms, collect_health
-from bts_collectors.rabbitmq.lag import Lag, Lags
+from bts_collectors.rabbitmq.lag import Lags
 from bts_collectors.rabbitmq.listing import Listing
 from bts_collectors.rabbitmq.ownership import Owners
 from bts_collectors.rabbitmq.rounds import Round
@@ -119,13 +119,9 @@ class Management:
         # each queue and for how long, then the rest of what all brokers have, then details, each
         # time beginning with the deepest queues.
         shown.sort(key=depth, reverse=True)
-        for queue in shown:
-            lag = lags.get((queue.vhost, queue.name), Lag())
-            vocabulary.emit_backlog(scrape, queue, lag)
+        vocabulary.emit_backlogs(scrape, shown, lags)
         self._collect_streams(scrape, asked, shown)
-        for queue in shown:
-            lag = lags.get((queue.vhost, queue.name), Lag())
-            vocabulary.emit_flow(scrape, queue, lag)
+        vocabulary.emit_flows(scrape, shown, lags)
         for queue in shown:
             self.emit_queue(scrape, queue, now)
             queues.emit_auto_ack(scrape, queue, found.blind)

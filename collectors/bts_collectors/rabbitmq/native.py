@@ -119,10 +119,9 @@ class Native:
         lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
         # Of more series than `max_series` allows, those of the deepest queues are served.
         found.sort(key=depth, reverse=True)
-        for queue in found:
-            lag = lags.get((queue.vhost, queue.name))
-            if lag is not None:
-                vocabulary.emit_vocabulary(scrape, queue, lag)
+        followed = [queue for queue in found if (queue.vhost, queue.name) in lags]
+        vocabulary.emit_backlogs(scrape, followed, lags)
+        vocabulary.emit_flows(scrape, followed, lags)
         for queue in found:
             queues.emit_queue(scrape, queue, now)
         for vhost, name, lag_of_stream in stream_lags(page):

@@ -55,6 +55,7 @@ class Order:
 
     __slots__ = (
         "_again",
+        "_doubt",
         "_flow",
         "_full",
         "_in",
@@ -84,6 +85,8 @@ class Order:
         self._tail = 0.0
         self._ready = ready or 0.0
         self._unacked = 0.0
+        #: Messages that may have left without its being seen, at most.
+        self._doubt = 0.0
         #: When messages were delivered for the second time last.
         self._again = -inf
         #: When the queue was at its limit last.
@@ -162,6 +165,8 @@ class Order:
         message at that distance from the end.
         """
         position = max(head, min(self._arrived - ready, self._arrived - 1))
+        if self._tail < 0:  # what was refused is known no better than what left unseen
+            position = min(position + self._doubt, self._arrived - 1)
         window = self._timeline.window(position)
         if window is not None:
             return backlog.Age(now - window[1], "lower_bound") if now > window[1] else None
@@ -206,6 +211,7 @@ class Order:
             least = min(before.came - after.went for before, after in pairs)
             most = max(after.came - before.went for before, after in pairs)
             self.excess = max(ready - most, 0.0)
+            self._doubt = max(self._doubt, most - least)
             if ready > most:
                 self._add(ready - (least + most) / 2, unacked, now)
             elif ready < least:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from bts_collectors.rabbitmq.lag import Lag, consumed
 from bts_collectors.rabbitmq.samples import emit_known
-from bts_collectors.rabbitmq.shapes import STREAM, MessageStats, Queue
+from bts_collectors.rabbitmq.shapes import STREAM, Key, MessageStats, Queue
 from bts_exporter import Scrape, backlog
 
 SYSTEM = "rabbitmq"
@@ -15,31 +17,41 @@ DEFAULT_VHOST = "/"
 METRICS = backlog.VOCABULARY
 
 
-def emit_vocabulary(scrape: Scrape, queue: Queue, lag: Lag) -> None:
-    """Emit depth, lag and flow of a queue."""
-    emit_backlog(scrape, queue, lag)
-    emit_flow(scrape, queue, lag)
+def emit_backlogs(scrape: Scrape, queues: Sequence[Queue], lags: Mapping[Key, Lag]) -> None:
+    """Emit how many messages of each queue wait, then for how long, then how that is known."""
+    labels = {
+        (queue.vhost, queue.name): (SYSTEM, destination(queue.vhost, queue.name), GROUP)
+        for queue in queues
+    }
+    for queue in queues:
+        # Of a stream, the API knows the length of the log and not how far anybody has read it.
+        if queue.type != STREAM:
+            ready = queue.messages_ready
+            emit_known(scrape, backlog.BACKLOG, ready, *labels[queue.vhost, queue.name])
+    ages = [
+        (labels[key], lag.age)
+        for key in labels
+        if (lag := lags.get(key)) is not None and lag.age is not None
+    ]
+    for of, age in ages:
+        scrape.emit(backlog.LAG_SECONDS, age.seconds, *of)
+    for of, age in ages:
+        if age.seconds:
+            scrape.emit(backlog.LAG_METHOD, 1, *of, age.method)
 
 
-def emit_backlog(scrape: Scrape, queue: Queue, lag: Lag) -> None:
-    """Emit how many messages of a queue wait, and for how long."""
-    labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
-    # Of a stream, the API knows the length of the log and not how far anybody has read it.
-    if queue.type != STREAM:
-        emit_known(scrape, backlog.BACKLOG, queue.messages_ready, *labels)
-    emit_lag(scrape, lag, *labels)
-
-
-def emit_flow(scrape: Scrape, queue: Queue, lag: Lag) -> None:
-    """Emit what came into a queue and went out of it, and to how many consumers."""
-    labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
-    emit_known(scrape, backlog.CONSUMERS, queue.consumers, *labels)
-    if queue.type != STREAM:
-        emit_known(scrape, backlog.DRAIN_SECONDS, lag.drain, *labels)
-        emit_known(scrape, backlog.IN_FLIGHT, queue.messages_unacknowledged, *labels)
-        emit_known(scrape, backlog.CONSUMED, consumed(queue), *labels)
-    if isinstance(stats := queue.message_stats, MessageStats):
-        emit_known(scrape, backlog.PUBLISHED, stats.publish, *labels)
+def emit_flows(scrape: Scrape, queues: Iterable[Queue], lags: Mapping[Key, Lag]) -> None:
+    """Emit what came into each queue and went out of it, and to how many consumers."""
+    for queue in queues:
+        labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
+        emit_known(scrape, backlog.CONSUMERS, queue.consumers, *labels)
+        if queue.type != STREAM:
+            drain = lags.get((queue.vhost, queue.name), Lag()).drain
+            emit_known(scrape, backlog.DRAIN_SECONDS, drain, *labels)
+            emit_known(scrape, backlog.IN_FLIGHT, queue.messages_unacknowledged, *labels)
+            emit_known(scrape, backlog.CONSUMED, consumed(queue), *labels)
+        if isinstance(stats := queue.message_stats, MessageStats):
+            emit_known(scrape, backlog.PUBLISHED, stats.publish, *labels)
 
 
 def emit_lag(scrape: Scrape, lag: Lag, *labels: str) -> None:
