@@ -1,30 +1,47 @@
-"""The lag in seconds of RabbitMQ's queues, held against the age of every message, on simulated brokers."""
+"""The lag in seconds of RabbitMQ's queues, held against the age of every message, on simulated queues."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bts_collectors.rabbitmq.lag import Lags
-from lag_simulator import EPOCH, INTERVAL, SimulatedQueue
+from lag_simulator import EPOCH, SimulatedQueue
+
+if TYPE_CHECKING:
+    from measuring import Bench
+    from report import Section
 
 #: Tenths of a second between two scrapes, and in all.
 SCRAPES = 50
-LENGTH = 7500
+LENGTH = 9000
+#: Tenths between the broker's counts and a scrape, and at which depths are taken.
+OFFSET = 7
 PHASES = (0, 25, 49)
-TOLERANCE = 10.0
+#: Seconds, or the part of the truth, by which a lag may be wrong.
+TOLERANCE, PART = 10.0, 0.1
+#: How often a lag must be right: of queues that only deliver, and of those that lose messages.
+PLAIN, LOSING = 0.98, 0.9
 
+Rate = Callable[[int], float]
 #: Lets happen to a queue what happens in this tenth of a second.
 Step = Callable[[SimulatedQueue, int], None]
+
+
+class Case(NamedTuple):
+    """A queue, what happens to it, and what else goes on in the same tenth of a second."""
+
+    queue: SimulatedQueue
+    step: Step
 
 
 class Schedule(NamedTuple):
     """How a queue is used, and how often the lag must be right."""
 
     name: str
-    make: Callable[[], tuple[SimulatedQueue, Step]]
+    make: Callable[[], Case]
     bar: float
 
 
@@ -32,12 +49,14 @@ class Schedule(NamedTuple):
 class Figures:
     """How often the lag was right, and how it was wrong."""
 
+    #: Lags that are no lower bounds, and how many of them were right.
     looks: int = 0
     right: int = 0
     absent: int = 0
     bounds: int = 0
-    #: Lower bounds above what was true at any time of the broker's statistics.
+    #: Lower bounds above what was true at any time that the broker's statistics show.
     false_bounds: int = 0
+    #: Each error in what is allowed.
     errors: list[float] = field(default_factory=list)
 
     @property
@@ -47,38 +66,49 @@ class Figures:
 
     def add(self, queue: SimulatedQueue, lag: float, method: str) -> None:
         """Count what was exported."""
-        true = queue.true_age
         if method == "lower_bound":
             self.bounds += 1
             self.false_bounds += lag > queue.truths()[1] + 1
             return
+        true = queue.true_age
+        error = abs(lag - true) / max(TOLERANCE, PART * true)
         self.looks += 1
-        error = abs(lag - true) / max(TOLERANCE, 0.1 * true)
         self.right += error <= 1
         self.errors.append(error)
 
 
-def look(queue: SimulatedQueue, step: Step, every: int = SCRAPES, length: int = LENGTH) -> Figures:
-    """Let a queue be used for `length` tenths and scrape it `every` so many."""
+def look(case: Case, figures: Figures) -> None:
+    """Let a queue be used and scrape it."""
     now = 0
     lags = Lags(lambda: now / 10)
-    figures = Figures()
-    for now in range(length):
-        step(queue, now)
-        queue.tick()
-        # A scrape has no more to do with the broker's clock than it must.
-        shown = queue.shown() if now % every == 7 else None
+    for now in range(LENGTH):
+        case.step(case.queue, now)
+        case.queue.tick()
+        shown = case.queue.shown() if now % SCRAPES == OFFSET else None
         if shown is not None:
             age = lags.observe([shown], EPOCH + now / 10)["/", "q"].age
             if age is None:
                 figures.absent += 1
             else:
-                figures.add(queue, *age)
-    return figures
+                figures.add(case.queue, *age)
 
 
-def rates(publish: Callable[[int], float], consume: Callable[[int], float]) -> Step:
-    """Return a step that publishes and consumes so many messages in each tenth of a second."""
+PUBLISH: dict[str, Rate] = {
+    "steady": lambda _: 4,
+    "bursts": lambda now: 40 if now % 100 < 10 else 0,
+    "pauses": lambda now: 8 if now % 200 < 120 else 0,
+}
+CONSUME: dict[str, Rate] = {
+    "slow": lambda _: 3,
+    "fast": lambda _: 6,
+    "late": lambda now: 6 if now > 1800 else 0,
+    "none": lambda _: 0,
+    "in turns": lambda now: 9 if now % 1200 < 600 else 0,
+}
+
+
+def rates(publish: Rate, consume: Rate, **settings: Any) -> Case:
+    """Return a queue to which so many messages are published in each tenth, and so many consumed."""
     due = [0.0, 0.0]
 
     def step(queue: SimulatedQueue, now: int) -> None:
@@ -86,92 +116,56 @@ def rates(publish: Callable[[int], float], consume: Callable[[int], float]) -> S
         due[1] += consume(now)
         queue.publish(int(due[0]))
         queue.consume(int(due[1]))
-        due[0] -= int(due[0])
-        due[1] -= int(due[1])
+        due[:] = [part - int(part) for part in due]
 
-    return step
-
-
-PUBLISH: dict[str, Callable[[int], float]] = {
-    "steady": lambda _: 4,
-    "bursty": lambda now: 40 if now % 100 < 10 else 0,
-    "pausing": lambda now: 8 if now % 200 < 120 else 0,
-}
-CONSUME: dict[str, Callable[[int], float]] = {
-    "slower": lambda _: 3,
-    "faster": lambda _: 6,
-    "late": lambda now: 6 if now > 1800 else 0,
-    "none": lambda _: 0,
-    "in-turns": lambda now: 9 if now % 1200 < 600 else 0,
-}
+    return Case(SimulatedQueue(**settings), step)
 
 
-def simple(
-    publish: Callable[[int], float], consume: Callable[[int], float], **settings: object
-) -> Callable[[], tuple[SimulatedQueue, Step]]:
-    """Return a maker of a queue that is used at such rates."""
-    return lambda: (SimulatedQueue(**settings), rates(publish, consume))  # type: ignore[arg-type]
+def plain() -> Iterator[Schedule]:
+    """Yield schedules of queues of which every message is delivered."""
+    for how, publish in PUBLISH.items():
+        for which, consume in CONSUME.items():
+            yield Schedule(
+                f"{how}, consumers {which}",
+                lambda publish=publish, consume=consume: rates(publish, consume),
+                PLAIN,
+            )
 
 
-def retry_loop(fails: float) -> tuple[SimulatedQueue, Step, SimulatedQueue]:
-    """Return a queue whose rejected messages come back after half a minute, and the one they wait in."""
-    queue, retry = SimulatedQueue(), SimulatedQueue(ttl=300, consumers=0)
-    queue.dead_letters = lambda count: retry.publish(count, counted=False)
-    retry.dead_letters = lambda count: queue.publish(count, counted=False)
-    random = Random(7)
-
-    def step(queue: SimulatedQueue, now: int) -> None:
-        retry.phase = queue.phase
-        queue.publish(2)
-        taken = queue.take(3 if now % 1500 < 1300 else 0)
-        rejected = sum(random.random() < fails for _ in range(taken))
-        queue.reject(rejected)
-        queue.acknowledge()
-        retry.tick()
-
-    return queue, step, retry
-
-
-def _retry(fails: float) -> tuple[SimulatedQueue, Step]:
-    queue, step, _ = retry_loop(fails)
-    return queue, step
+def losing() -> Iterator[Schedule]:
+    """Yield schedules of queues that refuse, drop or expire messages."""
+    consumers = {"slow": lambda _: 0.7, "none": CONSUME["none"], "in turns": CONSUME["in turns"]}
+    settings: dict[str, dict[str, Any]] = {
+        "reject-publish": {"max_length": 1000, "overflow": "reject-publish"},
+        "drop-head": {"max_length": 1000},
+        "TTL of a minute": {"ttl": 600},
+    }
+    for what, made in settings.items():
+        for how, publish in PUBLISH.items():
+            for which, consume in consumers.items():
+                yield Schedule(
+                    f"{what}: {how}, consumers {which}",
+                    lambda publish=publish, consume=consume, made=made: rates(
+                        publish, consume, **made
+                    ),
+                    LOSING,
+                )
 
 
-def _retry_queue(fails: float) -> tuple[SimulatedQueue, Step]:
-    queue, step, retry = retry_loop(fails)
+def dead_letters(*, consumed: bool) -> Case:
+    """Return a queue to which nobody publishes: dead letters come in, uncounted."""
 
-    def other(shown: SimulatedQueue, now: int) -> None:
-        queue.phase = shown.phase
-        step(queue, now)
-
-    # The queue that is looked at is ticked by who looks.
-    retry_tick = retry.tick
-    retry.tick = lambda: None  # type: ignore[method-assign]
-    shown = retry
-
-    class Shown(SimulatedQueue):
-        pass
-
-    def both(_: SimulatedQueue, now: int) -> None:
-        other(shown, now)
-        queue.tick()
-
-    shown.tick = retry_tick  # type: ignore[method-assign]
-    return shown, both
-
-
-def _dead_letter_target(drained: bool) -> tuple[SimulatedQueue, Step]:
     def step(queue: SimulatedQueue, now: int) -> None:
         if now % 100 < 10:
             queue.publish(5, counted=False)
-        if drained and now % 1000 > 800:
+        if consumed and now % 1000 > 800:
             queue.consume(4)
 
-    return SimulatedQueue(consumers=int(drained)), step
+    return Case(SimulatedQueue(consumers=int(consumed)), step)
 
 
-def _mixed() -> tuple[SimulatedQueue, Step]:
-    """Published to, and dead letters of others come in, too."""
+def dead_letters_too() -> Case:
+    """Return a queue to which dead letters come in beside what is published."""
 
     def step(queue: SimulatedQueue, now: int) -> None:
         queue.publish(2)
@@ -179,80 +173,81 @@ def _mixed() -> tuple[SimulatedQueue, Step]:
             queue.publish(10, counted=False)
         queue.consume(4 if now % 900 > 300 else 0)
 
-    return SimulatedQueue(), step
+    return Case(SimulatedQueue(), step)
 
 
-PLAIN, LOSING = 0.98, 0.9
+def retry_loop(fails: float, *, waiting: bool = False) -> Case:
+    """Return a queue whose rejected messages come back after half a minute, or that they wait in."""
+    work, retry = SimulatedQueue(), SimulatedQueue(ttl=300, consumers=0)
+    work.dead_letters = lambda count: retry.publish(count, counted=False)
+    retry.dead_letters = lambda count: work.publish(count, counted=False)
+    shown, other = (retry, work) if waiting else (work, retry)
+    random = Random(7)
+
+    def step(_: SimulatedQueue, now: int) -> None:
+        other.phase = shown.phase
+        work.publish(2)
+        taken = work.take(3 if now % 1500 < 1300 else 0)
+        work.reject(sum(random.random() < fails for _ in range(taken)))
+        work.acknowledge()
+        other.tick()  # the one that is shown is ticked by who looks at it
+
+    return Case(shown, step)
+
+
 SCHEDULES = (
-    *(
-        Schedule(f"{how}, {whom} consumers", simple(publish, consume), PLAIN)
-        for how, publish in PUBLISH.items()
-        for whom, consume in CONSUME.items()
-    ),
-    *(
-        Schedule(
-            f"{how}, reject-publish, {whom}",
-            simple(PUBLISH[how], consume, max_length=most, overflow="reject-publish"),
-            LOSING,
-        )
-        for how in PUBLISH
-        for whom, consume, most in (
-            ("slow consumers", lambda _: 0.5, 1000),
-            ("consumers in turns", CONSUME["in-turns"], 2000),
-            ("no consumers", CONSUME["none"], 500),
-        )
-    ),
-    *(
-        Schedule(
-            f"{how}, drop-head, {whom}", simple(PUBLISH[how], consume, max_length=1000), LOSING
-        )
-        for how in PUBLISH
-        for whom, consume in (
-            ("slow consumers", lambda _: 1),
-            ("consumers in turns", CONSUME["in-turns"]),
-            ("no consumers", CONSUME["none"]),
-        )
-    ),
-    *(
-        Schedule(f"{how}, TTL of a minute, {whom}", simple(PUBLISH[how], consume, ttl=600), LOSING)
-        for how in PUBLISH
-        for whom, consume in (
-            ("slow consumers", lambda _: 1),
-            ("consumers in turns", CONSUME["in-turns"]),
-            ("no consumers", CONSUME["none"]),
-        )
-    ),
-    Schedule("dead letters, nobody consumes", lambda: _dead_letter_target(drained=False), LOSING),
-    Schedule("dead letters, consumed at times", lambda: _dead_letter_target(drained=True), LOSING),
-    Schedule("dead letters beside publications", _mixed, LOSING),
-    Schedule("retry loop, one in ten fails", lambda: _retry(0.1), LOSING),
-    Schedule("retry loop, half fails", lambda: _retry(0.5), LOSING),
-    Schedule("the waiting queue of a retry loop", lambda: _retry_queue(0.3), LOSING),
+    *plain(),
+    *losing(),
+    Schedule("dead letters, no consumers", lambda: dead_letters(consumed=False), LOSING),
+    Schedule("dead letters, consumers in turns", lambda: dead_letters(consumed=True), LOSING),
+    Schedule("dead letters beside publications", dead_letters_too, LOSING),
+    Schedule("retry loop, a tenth fails", lambda: retry_loop(0.1), LOSING),
+    Schedule("retry loop, half fails", lambda: retry_loop(0.5), LOSING),
+    Schedule("where a retry loop waits", lambda: retry_loop(0.3, waiting=True), LOSING),
 )
 
 
-def measure() -> Iterator[tuple[Schedule, Figures]]:
-    """Yield what was found for each schedule, over all moments at which depths are taken."""
-    for schedule in SCHEDULES:
-        total = Figures()
-        for phase in PHASES:
-            queue, step = schedule.make()
-            queue.phase = phase
-            found = look(queue, step)
-            total.looks += found.looks
-            total.right += found.right
-            total.absent += found.absent
-            total.bounds += found.bounds
-            total.false_bounds += found.false_bounds
-            total.errors += found.errors
-        yield schedule, total
+def measure(schedule: Schedule) -> Figures:
+    """Return what was found for a schedule, over several moments at which depths are taken."""
+    figures = Figures()
+    for phase in PHASES:
+        case = schedule.make()
+        case.queue.phase = phase
+        look(case, figures)
+    return figures
 
 
-if __name__ == "__main__":
-    assert INTERVAL
-    for schedule, found in measure():
-        mark = " " if found.share >= schedule.bar and not found.false_bounds else "<<<"
-        print(
-            f"{schedule.name:50} {found.share:6.3f} of {found.looks:5} bounds {found.bounds:4}"
-            f" false {found.false_bounds:3} absent {found.absent:4} worst {max(found.errors, default=0):6.2f} {mark}"
+def run(_: Bench) -> Section:
+    """Play all schedules."""
+    from report import Bar, Row, Section, Table  # noqa: PLC0415  # for the benchmarks alone
+
+    found = [(schedule, measure(schedule)) for schedule in SCHEDULES]
+    rows = [
+        Row(
+            schedule.name,
+            [100 * one.share, max(one.errors, default=0.0), one.looks, one.bounds, one.absent],
         )
+        for schedule, one in found
+    ]
+    bars = [
+        Bar(
+            f"{kind}: at least {100 * bar:.0f} % right in each",
+            all(one.share >= bar for schedule, one in found if schedule.bar == bar),
+        )
+        for kind, bar in (("plain queues", PLAIN), ("queues that lose messages", LOSING))
+    ]
+    bars.append(
+        Bar(
+            "no lower bound above the truth",
+            not any(one.false_bounds for _, one in found),
+        )
+    )
+    columns = ("right, %", "worst error / allowed", "lags", "lower bounds", "absent")
+    return Section("RabbitMQ's lag in seconds", HOW, [Table(columns, "", rows)], bars=bars)
+
+
+HOW = f"""\
+Simulated queues and what the broker shows of them: counts every five seconds, depths of up to five seconds before, so that
+a scrape sees depths up to ten seconds old. Each is used for {LENGTH / 600:.0f} minutes and scraped every {SCRAPES / 10:.0f} s, {len(PHASES)} times with depths taken
+at other moments. A lag is right if it is within {TOLERANCE:.0f} s or a tenth of the age of the oldest message at that moment. A lower
+bound is false if it is more than that was at any moment that the broker's statistics show."""

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 
@@ -59,7 +59,7 @@ class Traffic:
         self.consumed: dict[str, list[tuple[float, float]]] = {name: [] for name in QUEUES}
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bts_collectors.rabbitmq.lag import Lags
 from bts_exporter import backlog
 from lag_simulator import EPOCH, OLDEST, SimulatedQueue
+from rabbitmq_lag import SCHEDULES, Schedule, measure
 
 HISTORIES = os.environ.get("BTS_HISTORIES")
 #: The same histories at each run of the tests; new ones where their number is asked for.
@@ -164,6 +165,16 @@ def test_whatever_happens_to_a_queue_no_lag_is_false(
     History(phase, offset, **made).live(lived, plain=False)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
+def test_a_schedule_of_the_benchmark_is_right_as_often_as_it_must_be(schedule: Schedule) -> None:
+    """And no lower bound is above the truth."""
+    figures = measure(schedule)
+
+    assert figures.looks + figures.bounds > 400
+    assert figures.share >= schedule.bar
+    assert figures.false_bounds == 0
+
+
 def test_histories_do_have_lags() -> None:
     """A test of nothing would pass, too."""
     history = History(0, 7)
@@ -171,4 +182,4 @@ def test_histories_do_have_lags() -> None:
 
     assert history.checked > 15
     with pytest.raises(AssertionError, match="0 while"):
-        history._check(backlog.Age(0.0, "interpolation"), plain=True)  # noqa: SLF001  # by hand
+        history._check(backlog.Age(0.0, "interpolation"), plain=True)  # by hand
