@@ -200,9 +200,8 @@ def explain(error: BaseException, place: str) -> TargetError:
             return BlockedError(
                 f"{start}: the broker takes no messages: it has an alarm (memory, disk)"
             )
-        case AMQPConnectorStackTimeout():  # as where an HTTP server waits for a request
-            late = connection_error(PRODUCT, place, TimeoutError())
-            return TargetError("timeout", f"{late}; {PRODUCT.if_closed}")
+        case AMQPConnectorStackTimeout():
+            return no_reply(place)
         case exceptions.AMQPHeartbeatTimeout():
             return connection_error(PRODUCT, place, TimeoutError())
         case exceptions.IncompatibleProtocolError() | exceptions.StreamLostError():
@@ -211,6 +210,13 @@ def explain(error: BaseException, place: str) -> TargetError:
             return TargetError("unreachable", f"{start}: the connection failed: {cause!r}")
         case _:
             return connection_error(PRODUCT, place, cause)
+
+
+def no_reply(place: str) -> TargetError:
+    """Return the failure of a server that says nothing: one for HTTP waits for the rest of a request."""
+    return TargetError(
+        "timeout", f"{connection_error(PRODUCT, place, TimeoutError())}; {PRODUCT.if_closed}"
+    )
 
 
 def _lost(words: str, place: str) -> TargetError:

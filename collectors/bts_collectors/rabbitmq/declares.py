@@ -15,7 +15,7 @@ from typing import Any
 from pika import exceptions  # type: ignore[import-untyped]
 
 from bts_collectors.rabbitmq import overview, queues, vocabulary
-from bts_collectors.rabbitmq.amqp import Link, vhost_of
+from bts_collectors.rabbitmq.amqp import Link, no_reply, vhost_of
 from bts_collectors.rabbitmq.amqpmetrics import EXISTS
 from bts_collectors.rabbitmq.failures import Failures
 from bts_collectors.rabbitmq.lag import Lags
@@ -83,8 +83,7 @@ class Declares:
         over = self._wait(deadline)
         self._emit(scrape, asked)
         if not over:
-            what = f"{self._link.place}: no answer in time (AMQP passive declaration)"
-            raise TargetError(reason="timeout", message=what)
+            raise no_reply(self._link.place)
         asked.failures.raise_all()
 
     def close(self) -> None:
