@@ -217,6 +217,7 @@ def _complete(asked: Round, queues: Sequence[Queue], consumers: Consumers) -> No
             return  # the others would take as long to fail
         if found is not None:
             queue.message_stats = found.message_stats
+            queue.effective_policy_definition = found.effective_policy_definition
 
 
 def _read_queue(answer: Answer) -> Queue | None:

@@ -259,3 +259,28 @@ def test_a_hostile_peer_over_amqp_costs_its_own_part_only(
 
     assert words in page
     assert resident(process, "VmHWM") < 150_000_000
+
+
+def test_of_fifty_thousand_queues_every_backlog_and_lag_is_served(
+    management: FakeManagement, exporter: StartExporter
+) -> None:
+    """With default settings: details come after them, and what is dropped is a failure by name."""
+    number = 50_000
+    depth = {"messages_ready": 3, "messages": 3, "messages_unacknowledged": 0}
+    management.routes["/api/overview"] = answer({"object_totals": {"queues": number}})
+    management.routes["/api/queues"] = answer(
+        [
+            {"name": f"queue-{each}", "vhost": "/", "type": "classic", "state": "running"} | depth
+            for each in range(number)
+        ]
+    )
+    process = exporter(SETTINGS.format(port=management.port))
+    process.get("/metrics")  # a first look knows no ages
+    _, text = process.get("/metrics")
+
+    failed = 'bts_exporter_collector_errors_total{collector="rabbitmq",target="",reason="limited"}'
+    assert text.count("\nmessaging_backlog_messages{") == number
+    assert text.count("\nmessaging_lag_seconds{") > 0.999 * (100_000 - number) - 100
+    assert "\nrabbitmq_up 1\n" in text
+    assert failed in text
+    assert resident(process, "VmHWM") < 400_000_000
