@@ -62,14 +62,24 @@ def content(answer: Answer, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         what = str(error)
     except _UNREADABLE as error:
-        raise _unreadable(answer, str(error)) from None
+        if _is_utf8(answer.body):
+            raise _unreadable(answer, str(error)) from None
+        what = "it is not UTF-8"
     return _salvage(answer, decoder, what)
+
+
+def _is_utf8(body: bytes | bytearray) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _salvage(answer: Answer, decoder: msgspec.json.Decoder[T], what: str) -> T:
     """Raise PartlyReadError with what can be read, or TargetError if that is nothing."""
     try:
-        raw = msgspec.json.decode(answer.body)
+        raw = msgspec.json.decode(answer.body.decode(errors="replace"))
     except _UNREADABLE as error:
         raise _unreadable(answer, str(error)) from None
     found = salvage(raw, decoder.type)

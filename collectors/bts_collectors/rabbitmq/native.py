@@ -61,6 +61,8 @@ _FOREIGN = ("process_", "telemetry_")
 _FLEETING = ("rabbitmq_channel_", "rabbitmq_connection_")
 #: Sums over queues that are there one by one, but for those of this prefix, which are of the node.
 _QUEUES, _INDEX = "rabbitmq_queue_", "rabbitmq_queue_index_"
+#: Metrics of a page: RabbitMQ has some hundred, and each takes more memory than its text.
+MAX_FAMILIES = 10_000
 #: As much of an unreadable answer as shows what it is.
 _MAX_BEGIN = 40
 _REASONS: dict[int, Reason] = {HTTPStatus.UNAUTHORIZED: "auth", HTTPStatus.FORBIDDEN: "noperm"}
@@ -177,6 +179,9 @@ def read_page(answer: Answer) -> list[Family]:
         cure = f"is this the port of {SERVER.product.name} ({SERVER.port})?"
         reason = _REASONS.get(answer.status, "protocol")
         raise TargetError(reason, f"{answer.place}: HTTP {answer.status}: {cure}")
+    if answer.body.count(b"# TYPE ") > MAX_FAMILIES:
+        what = f"{answer.place}: a page of more than {MAX_FAMILIES} metrics"
+        raise TargetError(reason="protocol", message=what)
     found = list(families(answer.body.decode(errors="replace")))
     if not any(family.name == BUILD for family in found):
         begin = bytes(answer.body[:_MAX_BEGIN])

@@ -142,6 +142,35 @@ def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
     assert (caught[0].reason, str(caught[0])) == DENIED.failure
 
 
+def test_a_canary_whose_thread_died_says_so_and_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect of ours must not leave the latest result on the page for good."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    broken = [True]
+
+    def send(_: str) -> Outcome:
+        if broken.pop() if broken else False:
+            msg = "a defect"
+            raise LookupError(msg)
+        return OK
+
+    with canary(FakeProber(send)) as made:
+        failures: list[TargetError] = []
+
+        def works() -> bool:
+            try:
+                counts = collected(made)[CANARY_PROBES]
+            except TargetError as error:
+                failures.append(error)
+                return False
+            return any(key[-1] == "ok" and count for key, count in counts.items())
+
+        wait_until(works, "it sends again")
+
+    assert [error.reason for error in failures] == ["internal"]
+
+
 def test_types_fail_on_their_own() -> None:
     """One that is not permitted does not keep the other from being probed."""
     prober = FakeProber(lambda kind: OK if kind == "quorum" else Outcome("unroutable"))

@@ -236,6 +236,18 @@ def test_one_odd_queue_loses_only_itself(
     assert not any(name in lost for _, name, _ in backlog)
 
 
+def test_a_name_that_is_not_utf8_loses_nothing_else(management: FakeManagement) -> None:
+    """The bytes that are none show as replacement characters."""
+    body = b'[{"name": "a\xff", "vhost": "/", "messages_ready": 1}, {"name": "b", "vhost": "/"}]'
+    management.routes["/api/queues"] = send(body)
+
+    samples, error = collect(management)
+
+    assert error is not None
+    assert "UTF-8" in str(error)
+    assert samples["messaging_backlog_messages"] == {("rabbitmq", "a\ufffd", ""): 1}
+
+
 def test_one_odd_field_of_the_overview_loses_only_itself(management: FakeManagement) -> None:
     """The broker is up, and is what it says it is otherwise."""
     management.routes["/api/overview"] = answer(
@@ -404,3 +416,16 @@ def test_a_long_line_of_a_page_takes_no_longer_than_its_length(
     _, text = process.get("/metrics")
 
     assert '\nrabbitmq_raft_term_total{queue="q",vhost="/"} 4\n' in text
+
+
+def test_a_page_of_too_many_metrics_is_refused(management: FakeManagement) -> None:
+    """Each metric takes more memory than its text; the management API's are served all the same."""
+    many = "".join(f"# TYPE evil_{n} gauge\n# HELP evil_{n} x\nevil_{n} 1\n" for n in range(20_000))
+    management.routes["/metrics"] = send((PAGE + many).encode())
+
+    samples, error = collect(management, native=Url.from_setting(management.url))
+
+    assert error is not None
+    assert error.reason == "protocol"
+    assert "evil_1" not in samples
+    assert samples["rabbitmq_up"] == {(): 1}
