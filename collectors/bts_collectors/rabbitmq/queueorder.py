@@ -215,11 +215,11 @@ class Order:
             if ready > most:
                 self._add(ready - (least + most) / 2, unacked, now)
             elif ready < least:
-                # A little less is no more than that.
-                less = least - ready
-                if less > most - least:
-                    less = (least + most) / 2 - ready
-                self._remove(less, ready, now, limits)
+                # By how much the depth fell beyond the flow of the time between, if that may be.
+                before, after = self._looks[-2:]
+                flow = (after.came - before.came) - (after.went - before.went)
+                fell = self._ready - ready + flow
+                self._remove(min(max(fell, least - ready), most - ready), ready, now, limits)
 
     def _add(self, more: float, unacked: float, now: float) -> None:
         """Count messages that were delivered and wait again, or came in uncounted."""
