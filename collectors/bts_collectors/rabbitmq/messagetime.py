@@ -6,9 +6,10 @@ from bts_collectors.rabbitmq.queues import head_timestamp
 from bts_collectors.rabbitmq.shapes import CLASSIC, Queue
 from bts_exporter import backlog
 
-#: Seconds, or the part of an age, by which two ages of the same message may differ.
-NEAR_SECONDS = 15.0
-NEAR_PART = 0.15
+#: Seconds, or the part of an age, by which a message may say that it is older than the counts do.
+OLDER_SECONDS, OLDER_PART = 15.0, 0.15
+#: The same where it says that it is younger: a small number that is wrong is worse.
+YOUNGER_SECONDS, YOUNGER_PART = 6.0, 0.05
 
 
 class MessageTimes:
@@ -41,7 +42,8 @@ class MessageTimes:
             return True
         if age is None:
             return self._is_wrong
-        near = max(NEAR_SECONDS, NEAR_PART * age.seconds)
         if age.method == "interpolation":
-            return abs(claimed - age.seconds) > near
+            older = claimed - age.seconds
+            most = max(OLDER_SECONDS, OLDER_PART * age.seconds)
+            return not -max(YOUNGER_SECONDS, YOUNGER_PART * age.seconds) <= older <= most
         return claimed < age.seconds or self._is_wrong

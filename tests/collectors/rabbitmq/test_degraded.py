@@ -429,3 +429,45 @@ def test_a_page_of_too_many_metrics_is_refused(management: FakeManagement) -> No
     assert error.reason == "protocol"
     assert "evil_1" not in samples
     assert samples["rabbitmq_up"] == {(): 1}
+
+
+def test_a_lag_survives_a_time_with_too_many_queues_for_details(
+    management: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts that were not asked for are not zero: the queue is not taken for a new one."""
+    now = 0.0
+    monkeypatch.setattr("bts_collectors.rabbitmq.management.Lags", clock_of(lambda: now))
+    orders = queue("orders", consumers=1)
+    key = ("rabbitmq", "orders", "")
+
+    def listing(queues: list[dict[str, object]], stats: dict[str, int]) -> Callable[[Any], None]:
+        def reply(handler: Any) -> None:
+            detailed = "disable_stats" not in handler.path
+            found = [orders | {"message_stats": stats} if detailed else orders, *queues]
+            answer(found)(handler)
+
+        return reply
+
+    consumer = {"queue": {"name": "orders", "vhost": "/"}, "ack_required": True}
+    management.routes["/api/consumers"] = answer([consumer])
+    others = [queue(f"other-{number}", consumers=0) for number in range(3)]
+    lags = []
+    with collector(management, max_detailed_queues=2) as made:
+        for now, ready, published, listed in (  # noqa: B007  # read by the clock
+            (0, 0, 0, []),
+            (5, 3, 3, []),
+            (30, 3, 3, []),
+            (35, 3, 3, others),
+            (40, 3, 3, others),
+            (45, 3, 3, others),
+            (50, 3, 3, []),
+            (60, 3, 3, []),
+        ):
+            orders |= {"messages": ready, "messages_ready": ready}
+            management.routes["/api/queues"] = listing(listed, {"publish": published})
+            samples = testing.collect(made)
+            lags.append(samples.get("messaging_lag_seconds", {}).get(key))
+
+    assert lags[2] == pytest.approx(30)
+    assert all(lag is None or lag >= 25 for lag in lags[3:7])
+    assert lags[7] == 60

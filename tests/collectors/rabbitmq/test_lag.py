@@ -309,6 +309,8 @@ def test_without_consumers_nothing_drains() -> None:
         (400, Age(500, "lower_bound"), inf, Age(500, "lower_bound")),
         (505, Age(500, "interpolation"), inf, Age(505, "message_time")),
         (600, Age(500, "interpolation"), inf, Age(500, "interpolation")),
+        (9, Age(19, "interpolation"), inf, Age(19, "interpolation")),
+        (30, Age(19, "interpolation"), inf, Age(30, "message_time")),
         (100, Age(500, "interpolation"), inf, Age(500, "interpolation")),
         (-18_000, None, inf, None),
         (-18_000, Age(19, "interpolation"), inf, Age(19, "interpolation")),
