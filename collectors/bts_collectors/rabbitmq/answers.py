@@ -158,7 +158,7 @@ def _refusal(answer: Answer) -> TargetError:
 
 
 def redirect(answer: Answer) -> str:
-    """Return where an answer leads to that is none itself; we follow no redirects."""
+    """Return what to do about a redirect, which is not followed."""
     target = answer.location[:_MAX_COMPLAINT] or "a place that it does not name"
     return f"it redirects to {target}; set url to the address that answers itself"
 

@@ -174,7 +174,7 @@ class Order:
         return age if age is not None and age.method == "lower_bound" else None
 
     def _let_expire(self, depth: Depth, now: float, limits: Limits) -> None:
-        """Let go of what came in before the queue was empty, or longer ago than messages may wait."""
+        """Count as gone what came in before the queue was empty, or longer ago than messages may wait."""
         gone = None
         if depth.ready == 0 and depth.unacked == 0:
             gone = self._timeline.count(now - DEPTH_DELAY)

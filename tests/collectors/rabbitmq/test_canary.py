@@ -145,7 +145,7 @@ def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
 def test_a_canary_whose_thread_died_says_so_and_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A defect of ours must not leave the latest result on the page for good."""
+    """A defect of ours must not leave the latest result on the page until a restart."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     broken = [True]
 

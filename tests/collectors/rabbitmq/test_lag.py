@@ -323,7 +323,7 @@ def test_without_consumers_nothing_drains() -> None:
 def test_a_messages_own_time_is_taken_where_nothing_contradicts_it(
     claimed: float, age: Age | None, oldest: float, expected: Age | None
 ) -> None:
-    """A time to come is no time, and neither is one before the queue was seen empty."""
+    """A time in the future carries no information, nor does one from before the queue was empty."""
     queue = Queue("q", "/", type="classic", messages_ready=3, messages_unacknowledged=0)
     queue.head_message_timestamp = NOW - claimed
 

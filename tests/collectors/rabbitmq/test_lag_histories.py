@@ -161,7 +161,7 @@ def test_of_a_queue_that_nothing_odd_happens_to_every_lag_is_right(
 def test_whatever_happens_to_a_queue_no_lag_is_false(
     lived: list[Stretch], made: dict[str, Any], phase: int, offset: int
 ) -> None:
-    """It is 0 only if nothing waited, and a lower bound is no longer than the truth."""
+    """It is 0 only if nothing waited, and a lower bound is at most the truth."""
     History(phase, offset, **made).live(lived, plain=False)
 
 
