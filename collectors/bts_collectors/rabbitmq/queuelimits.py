@@ -23,6 +23,7 @@ class Limits(NamedTuple):
 
 
 NONE = Limits()
+_NOTHING: tuple[object, ...] = (None, [], Arguments(), Policy())
 
 
 def limits_of(queue: Queue, before: Limits = NONE) -> Limits:
@@ -31,8 +32,10 @@ def limits_of(queue: Queue, before: Limits = NONE) -> Limits:
     The lower number counts, and an argument more than a policy.
     """
     policy = queue.effective_policy_definition
-    if policy is None and before != NONE:
+    if policy is None and before is not NONE:
         return before
+    if queue.arguments in _NOTHING and policy in _NOTHING:  # as of most queues
+        return NONE
     arguments = queue.arguments if isinstance(queue.arguments, Arguments) else Arguments()
     policy = policy if isinstance(policy, Policy) else Policy()
     ttl = _least(arguments.message_ttl, policy.message_ttl)

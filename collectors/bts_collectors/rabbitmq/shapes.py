@@ -6,6 +6,7 @@ All but names may be missing: fields come and go with versions, queue types and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 import msgspec
@@ -303,6 +304,7 @@ def depth(queue: Queue) -> float:
     return known(queue.messages_ready) or 0
 
 
+@cache
 def columns(shape: type[Shape]) -> str:
     """Return the parameter `columns` that has the broker send no more than `shape` holds."""
     return "columns=" + ",".join(_paths(shape))
