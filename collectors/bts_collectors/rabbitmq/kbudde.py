@@ -215,6 +215,9 @@ class Kbudde(Management):
         emit_known(scrape, MAX_LENGTH, max_length(queue), *labels)
         _emit_nature(scrape, queue, labels)
 
+    def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
+        """Emit nothing: the other exporter has no such names."""
+
     def emit_exchanges(self, scrape: Scrape, found: Sequence[Exchange]) -> None:
         """Emit what is known of each exchange."""
         for exchange in found:

@@ -91,6 +91,10 @@ class Management:
         """Emit what is known of a queue; `now` is Unix time."""
         queues.emit_queue(scrape, queue, now)
 
+    def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
+        """Emit what has names of its own for alerts of single queues."""
+        queues.emit_detailed(scrape, found)
+
     def emit_exchanges(self, scrape: Scrape, found: Sequence[Exchange]) -> None:
         """Emit what is known of each exchange."""
         exchanges.emit_exchanges(scrape, found)
@@ -125,6 +129,7 @@ class Management:
         for queue in shown:
             self.emit_queue(scrape, queue, now)
             queues.emit_auto_ack(scrape, queue, found.blind)
+        self.emit_detailed(scrape, shown)
 
     def _collect_streams(self, scrape: Scrape, asked: Round, shown: Sequence[Queue]) -> None:
         keys = [(queue.vhost, queue.name) for queue in shown if queue.type == STREAM]

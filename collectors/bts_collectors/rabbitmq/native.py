@@ -126,6 +126,7 @@ class Native:
         vocabulary.emit_flows(scrape, followed, lags)
         for queue in found:
             queues.emit_queue(scrape, queue, now)
+        queues.emit_detailed(scrape, found)
         for vhost, name, lag_of_stream in stream_lags(page):
             if wanted(Queue(name=name, vhost=vhost)):
                 scrape.emit(streams.MAX_OFFSET_LAG, lag_of_stream, vhost, name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from bts_collectors.rabbitmq.samples import emit_fields, emit_known
 from bts_collectors.rabbitmq.shapes import (
+    NUMBERS,
     QUORUM,
     SHORTENED,
     STREAM,
@@ -240,7 +241,6 @@ def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
     """Emit what is known of a queue; `now` is Unix time."""
     labels = (queue.vhost, queue.name)
     emit_fields(scrape, GAUGES, queue, *labels)
-    emit_fields(scrape, DETAILED, queue, *labels)
     if isinstance(queue.message_stats, MessageStats):
         emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
     _emit_nature(scrape, queue)
@@ -250,6 +250,18 @@ def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
         scrape.emit(HEAD_TIMESTAMP, published, *labels)
         if published <= now:  # a time to come says that a clock is wrong, and nothing of an age
             scrape.emit(HEAD_AGE, now - published, *labels)
+
+
+def emit_detailed(scrape: Scrape, queues: Sequence[Queue]) -> None:
+    """Emit what RabbitMQ's own alerts for single queues ask for."""
+    for field, metric in DETAILED.items():
+        samples: dict[tuple[str, ...], float] = {
+            (queue.vhost, queue.name): value
+            for queue in queues
+            if isinstance(value := getattr(queue, field), NUMBERS)
+        }
+        if samples:
+            scrape.emit_all(metric, samples)
 
 
 def emit_quorum(scrape: Scrape, queues: Iterable[Queue]) -> None:
