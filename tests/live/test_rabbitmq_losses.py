@@ -10,6 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
+from servers.exporter import StartExporter
 from servers.rabbitmq import RabbitMQ as Broker
 
 pytestmark = pytest.mark.live
@@ -204,3 +206,27 @@ def test_a_wrong_port_of_the_broker_is_named(
     made.stop()
 
     assert words in str(caught.value)
+
+
+def test_a_password_that_was_changed_is_read_again_over_amqp(
+    rabbitmq: Broker, exporter: StartExporter, tmp_path: Path
+) -> None:
+    """When the broker refuses the login, without a reload."""
+    secret = tmp_path / "password"
+    secret.write_text("old")
+    rabbitmq.user("rotated", "old", "")
+    rabbitmq.ctl("set_permissions", "-p", "/", "rotated", "^$", "^$", ".*")
+    rabbitmq.queue("rotated")
+    process = exporter(
+        "plugins: none\ncollectors:\n  rabbitmq:\n"
+        f"    url: amqp://rotated@127.0.0.1:{rabbitmq.amqp}\n"
+        f"    password: !file {secret}\n    declare: [rotated]\n"
+    )
+    before = process.value("rabbitmq_up")
+    rabbitmq.user("rotated", "new", "")
+    secret.write_text("new")
+    rabbitmq.ctl("close_all_user_connections", "rotated", "rotated")
+
+    assert before == 1
+    wait_until(lambda: process.value("rabbitmq_up") == 1, "the new password is used")
+    assert process.value("rabbitmq_queue_exists", vhost="/", queue="rotated") == 1
