@@ -30,6 +30,7 @@ BENCHMARKS = (
     "redis_streams",
     "redis_discovery",
     "rabbitmq",
+    "rabbitmq_lag",
     "mqtt",
 )
 

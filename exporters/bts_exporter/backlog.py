@@ -114,6 +114,24 @@ class Timeline:
             return Age(max(now - times[-1], 0.0), "interpolation")
         return Age(now - self._passed(position, after - 1, after), "interpolation")
 
+    def count(self, then: float) -> float | None:
+        """Return how many were observed by `then`, at least; None before the first observation."""
+        after = bisect_right(self._times, then)
+        return self._counts[after - 1] if after else None
+
+    def lower(self, count: float) -> None:
+        """Let no count observed so far be higher than `count`: what was beyond it never came in."""
+        counts = self._counts
+        for index in range(bisect_right(counts, count), len(counts)):
+            counts[index] = count
+
+    def window(self, position: float) -> tuple[float, float] | None:
+        """Return the two observations between which the count passed `position`; None if not seen."""
+        after = bisect_right(self._counts, position)
+        if after == 0 or after == len(self._counts):
+            return None
+        return self._times[after - 1], self._times[after]
+
     def _passed(self, position: float, before: int, after: int) -> float:
         """Return when the count was at `position`, on the line between two observations."""
         times, counts = self._times, self._counts

@@ -192,3 +192,25 @@ def test_a_count_that_begins_anew_has_no_rate_yet() -> None:
 
     assert rate.observe(80, 10) is None
     assert rate.observe(120, 50) == 1
+
+
+def test_a_timeline_says_how_many_had_come_by_a_time_and_between_which_looks_one_came() -> None:
+    """The count of a time between two observations is the earlier one's: so many are certain."""
+    timeline = Timeline()
+    for now, count in ((10, 0), (20, 100), (40, 300)):
+        timeline.observe(now, count)
+
+    assert [timeline.count(now) for now in (5, 10, 39, 40, 99)] == [None, 0, 100, 300, 300]
+    assert [timeline.window(position) for position in (0, 150, 300)] == [(10, 20), (20, 40), None]
+
+
+def test_what_turns_out_not_to_have_come_in_is_taken_off_the_timeline() -> None:
+    """Positions below stay where they were, and counting goes on from there."""
+    timeline = Timeline()
+    for now, count in ((0, 0), (10, 100), (20, 200)):
+        timeline.observe(now, count)
+    timeline.lower(150)
+    timeline.observe(30, 250)
+
+    assert timeline.age(50, 30) == Age(25, "interpolation")
+    assert timeline.age(200, 30) == Age(5, "interpolation")

@@ -157,7 +157,10 @@ def test_the_log_of_a_stream_is_no_backlog(rabbitmq: Broker, made: RabbitMQ) -> 
 def test_the_publishers_time_of_the_oldest_message_gives_the_lag(
     rabbitmq: Broker, made: RabbitMQ, unit: int
 ) -> None:
-    """In seconds, and in the milliseconds that many publishers write; 0 once nothing waits."""
+    """In seconds, and in the milliseconds that many publishers write; 0 once nothing waits.
+
+    An exporter that saw the queue empty knows better: no message is older than that.
+    """
     name = f"aged-{unit}"
     rabbitmq.queue(name)
     rabbitmq.publish(name, 1, timestamp=1_600_000_000 * unit)
@@ -165,7 +168,9 @@ def test_the_publishers_time_of_the_oldest_message_gives_the_lag(
     rabbitmq.queue(f"{name}-empty")
     shared = ("rabbitmq", name, "")
 
-    samples = when(made, "rabbitmq_queue_head_message_timestamp", ("/", name), 1_600_000_000)
+    when(made, "rabbitmq_queue_head_message_timestamp", ("/", name), 1_600_000_000)
+    with collector(rabbitmq, "guest:guest") as later:
+        samples = testing.collect(later)
     assert samples["messaging_lag_seconds"][shared] > 100_000_000
     assert samples["messaging_lag_method_info"][*shared, "message_time"] == 1
 
@@ -254,12 +259,14 @@ def test_a_user_with_the_tag_management_lacks_the_nodes_alone(rabbitmq: Broker) 
 
 
 def test_queues_that_the_user_may_not_see_are_counted(rabbitmq: Broker) -> None:
-    """RabbitMQ answers such a user with an empty list, and without an error."""
+    """RabbitMQ answers such a user with an empty list, and without an error: the collection fails."""
     rabbitmq.queue("unseen")
     rabbitmq.user("outsider", "x", "monitoring")
     with collector(rabbitmq, "outsider:x") as made:
-        samples = testing.collect(made)
+        error, samples = failing(made)
 
+    assert error.reason == "noperm"
+    assert "set_permissions" in str(error)
     assert samples["rabbitmq_permission_gap"] == {(): len(rabbitmq.api("queues"))}
     assert "rabbitmq_queue_info" not in samples
 

@@ -205,4 +205,4 @@ def test_a_user_who_may_not_is_denied(
     assert samples["rabbitmq_up"] == {(): 1}
     assert failure is not None
     assert failure.reason == reason
-    assert str(failure).startswith(f"canary: {rabbitmq.amqp_url}: ")
+    assert str(failure).startswith(f"canary: RabbitMQ at {rabbitmq.amqp_url}: ")

@@ -107,6 +107,23 @@ def test_nodes_that_answer_for_themselves_add_up_to_the_cluster(cluster: Cluster
     assert sorted(shown) == ["on-both", "on-one", "on-two"]
 
 
+def test_nodes_add_up_where_no_details_are_asked_for(cluster: Cluster) -> None:
+    """The listing of depths names the leader of a quorum queue, and no node of a stream."""
+    cluster.one.queue("log", queue_type="stream")
+    shown = []
+    for broker in cluster:
+        with collector(broker, scope="node", max_detailed_queues=1) as made:
+            testing.collect(made, 20)
+            samples = testing.collect(made, 20)
+        shown += [name for _, name, *_ in samples["rabbitmq_queue_info"]]
+        assert samples["rabbitmq_build_info"].keys() == {
+            key for key in samples["rabbitmq_build_info"] if key[-1] == broker.node
+        }
+    cluster.one.api("queues/%2F/log", "DELETE")
+
+    assert sorted(shown) == ["log", "on-both", "on-one", "on-two"]
+
+
 def test_a_node_that_is_down_shows_as_such_and_the_other_is_served(cluster: Cluster) -> None:
     """Its queues are down and not empty; the replicas that are left are counted."""
     two = cluster.two.node

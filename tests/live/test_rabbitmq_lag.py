@@ -279,7 +279,7 @@ def test_no_lag_is_absurd(looks: dict[tuple[float, str], list[Look]], tolerance:
 def test_a_queue_that_was_emptied_has_no_old_messages(
     looks: dict[tuple[float, str], list[Look]], queue: str, tolerance: float
 ) -> None:
-    """As soon as the broker's statistics show it."""
+    """As soon as the broker's statistics show it; until it is known which queue it is, a lower bound."""
     settled = max(PURGE, RECREATION) + 2 * tolerance
     found = [
         one
@@ -287,8 +287,10 @@ def test_a_queue_that_was_emptied_has_no_old_messages(
         if one.queue.startswith(queue) and one.elapsed > settled
     ]
 
-    assert found
-    assert all(one.is_right(tolerance) for one in found), found
+    exact = [one for one in found if one.method != "lower_bound"]
+    assert exact
+    assert all(one.is_right(tolerance) for one in exact), found
+    assert all(one.lag <= one.true + tolerance for one in found), found
 
 
 @pytest.mark.parametrize("tolerance", [5.0, 10.0], ids=["statistics-1s", "statistics-5s"])

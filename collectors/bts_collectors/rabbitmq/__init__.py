@@ -24,6 +24,7 @@ from bts_collectors.rabbitmq import (
 )
 from bts_collectors.rabbitmq.auto import Auto
 from bts_collectors.rabbitmq.client import MANAGEMENT, Client
+from bts_collectors.rabbitmq.failures import Failures
 from bts_collectors.rabbitmq.kbudde import Kbudde
 from bts_collectors.rabbitmq.listing import Listing, Selection
 from bts_collectors.rabbitmq.management import Management
@@ -83,14 +84,13 @@ class RabbitMQ(Collector):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what each part tells; TargetError names all that failed, with the first's reason."""
-        failures = []
+        failures = Failures()
         for part in self._parts:
             try:
                 part.collect(scrape)
             except TargetError as error:
-                failures.append(error)
-        if failures:
-            raise TargetError(failures[0].reason, "; ".join(map(str, failures))) from failures[0]
+                failures.add(error)
+        failures.raise_all()
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
         """Yield how many virtual hosts and queues the patterns let through."""

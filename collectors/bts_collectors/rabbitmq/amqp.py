@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,17 @@ from pika.adapters.utils.connection_workflow import (  # type: ignore[import-unt
     AMQPConnectorStackTimeout,
 )
 
-from bts_exporter import Reason, Secret, TargetError, TLSConfig, Url
+from bts_collectors.rabbitmq.amqpframes import FrameGuard, guarded
+from bts_exporter import (
+    AddressWatch,
+    Product,
+    Reason,
+    Secret,
+    TargetError,
+    TLSConfig,
+    Url,
+    connection_error,
+)
 
 # It logs each step of each failure, with tracebacks; what matters is in our own message.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -32,8 +41,21 @@ HEARTBEAT = 10
 #: What pika raises, and what it lets through of the socket's.
 ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
+PRODUCT = Product(
+    "RabbitMQ",
+    if_refused=f"is RabbitMQ running, and is this its port for AMQP ({PORT}, over TLS {TLS_PORT})?",
+    if_closed=f"is this RabbitMQ's port for AMQP ({PORT}, over TLS {TLS_PORT})? 15672 is that of the"
+    " management API, 15692 that of RabbitMQ's own exporter, 5552 that of streams",
+)
+
 _DENIED = (403, 530)
-_CURE = "(tls.ca_file: whom we trust; tls.cert_file: who we are)"
+
+
+class BlockedError(TargetError):
+    """Raised when the broker is there and takes no messages."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("timeout", message)
 
 
 class Link:
@@ -44,7 +66,11 @@ class Link:
         self.place = str(url)
         self._url = url
         self._tls = tls
-        self._parameters = _parameters(url, password, seconds)
+        self._password = password or url.password
+        self._parameters = _parameters(url, self._password, seconds)
+        self._guard = FrameGuard()
+        self._watch = AddressWatch(url.host)
+        self._peer = ""
         self._connection: Any = None
 
     @property
@@ -54,20 +80,25 @@ class Link:
 
     @contextmanager
     def use(self) -> Iterator[Any]:
-        """Give the connection, opened where it is not; TargetError for whatever goes wrong with it."""
+        """Give the connection, opened where it is not; TargetError for whatever goes wrong with it.
+
+        BlockedError is raised where the broker takes no messages.
+        """
         try:
+            if self.is_open and self._watch.has_moved(self._peer):
+                self.close()
             if not self.is_open:
-                if self._url.scheme == TLS_SCHEME:
-                    self._parameters.ssl_options = ssl_options(self._url, self._tls)
-                self._connection = pika.BlockingConnection(self._parameters)
+                self._open()
+            self._guard.allow()
             yield self._connection
         except ERRORS as error:
-            reason, what = explain(error)
-            raise TargetError(reason, f"{self.place}: {what}") from error
+            # Without what caused it, whose frames hold what was received.
+            raise self._explain(error) from None
 
     def breathe(self) -> None:
         """Answer heartbeats; a connection that broke meanwhile is opened again at the next use."""
         if self.is_open:
+            self._guard.allow()
             with suppress(*ERRORS):
                 self._connection.process_data_events(0)
 
@@ -76,6 +107,45 @@ class Link:
         if self.is_open:
             with suppress(*ERRORS):
                 self._connection.close()
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except exceptions.ProbableAuthenticationError:
+            if not self._renew_password():
+                raise
+            self._connect()
+        self._peer = self._peer_of(self._connection)
+        self._watch.has_moved(self._peer)  # tells it when the name was resolved
+
+    def _connect(self) -> None:
+        if self._url.scheme == TLS_SCHEME:
+            self._parameters.ssl_options = ssl_options(self._url, self._tls)
+        self._connection = pika.BlockingConnection(self._parameters, guarded(self._guard))
+
+    def _renew_password(self) -> bool:
+        """Read the password again; return whether it is another one."""
+        password = self._password.reread() if self._password else None
+        if password == self._password:
+            return False
+        self._password = password
+        self._parameters.credentials = _credentials(self._url, password)
+        return True
+
+    def _peer_of(self, connection: Any) -> str:
+        # pika does not show its socket; without it, a name that moves is noticed when it breaks.
+        transport = getattr(getattr(connection, "_impl", None), "_transport", None)
+        sock = getattr(transport, "_sock", None)
+        with suppress(OSError):
+            return str(sock.getpeername()[0]) if sock is not None else ""
+        return ""
+
+    def _explain(self, error: BaseException) -> TargetError:
+        """Return what `error` means."""
+        if self._guard.failure:
+            what = f"{PRODUCT.name} at {self.place}: {self._guard.failure}"
+            return TargetError("protocol", what)
+        return explain(error, self.place)
 
 
 def vhost_of(url: Url) -> str:
@@ -88,16 +158,20 @@ def ssl_options(url: Url, tls: TLSConfig) -> Any:
     return pika.SSLOptions(tls.context(), tls.server_name or url.host)
 
 
-def _parameters(url: Url, password: Secret | None, seconds: float) -> Any:
-    password = password or url.password
-    username = url.username or DEFAULT_USER
+def _credentials(url: Url, password: Secret | None) -> Any:
     if password is None and url.username is None:
         password = Secret(DEFAULT_USER)
+    return pika.PlainCredentials(
+        url.username or DEFAULT_USER, password.reveal() if password else ""
+    )
+
+
+def _parameters(url: Url, password: Secret | None, seconds: float) -> Any:
     return pika.ConnectionParameters(
         url.host,
         url.port or (TLS_PORT if url.scheme == TLS_SCHEME else PORT),
         vhost_of(url),
-        pika.PlainCredentials(username, password.reveal() if password else ""),
+        _credentials(url, password),
         heartbeat=HEARTBEAT,
         socket_timeout=seconds,
         stack_timeout=seconds,
@@ -106,42 +180,51 @@ def _parameters(url: Url, password: Secret | None, seconds: float) -> Any:
     )
 
 
-def explain(error: BaseException) -> tuple[Reason, str]:
-    """Return why there is no answer, and how to say it."""
+def explain(error: BaseException, place: str) -> TargetError:
+    """Return why there is no answer."""
+    start = f"{PRODUCT.name} at {place}"
     cause = _cause(error)
     match cause:
         case exceptions.ProbableAuthenticationError():
-            return "auth", "the broker refuses the login: check user and password"
+            return TargetError("auth", f"{start}: login refused; check user and password")
         case exceptions.ProbableAccessDeniedError():
-            return "noperm", (
-                "the user may not use this virtual host, or there is none of this name:"
-                " rabbitmqctl set_permissions -p VHOST USER ..."
+            return TargetError(
+                "noperm",
+                f"{start}: the user may not use this virtual host, or there is none of this name:"
+                " rabbitmqctl set_permissions -p VHOST USER ...",
             )
         case exceptions.ConnectionClosedByBroker() | exceptions.ChannelClosedByBroker():
             reason: Reason = "noperm" if cause.reply_code in _DENIED else "protocol"
-            return reason, f"{cause.reply_code} {cause.reply_text}"
+            return TargetError(reason, f"{start}: {cause.reply_code} {cause.reply_text}")
         case exceptions.ConnectionBlockedTimeout():
-            return "timeout", "the broker takes no messages: it has an alarm (memory or disk)"
-        case exceptions.AMQPHeartbeatTimeout() | AMQPConnectorStackTimeout() | TimeoutError():
-            return "timeout", f"no answer in time; is this the broker's port ({PORT})?"
-        case socket.gaierror():
-            return "dns", "the name of the host does not resolve"
-        case ConnectionRefusedError():
-            return "refused", "nothing listens there: does RabbitMQ run?"
-        case ssl.SSLError():
-            return "tls", f"no TLS connection: {cause} {_CURE}"
-        case exceptions.IncompatibleProtocolError():
-            return _no_amqp(str(cause))
+            return BlockedError(
+                f"{start}: the broker takes no messages: it has an alarm (memory, disk)"
+            )
+        case AMQPConnectorStackTimeout():
+            return no_reply(place)
+        case exceptions.AMQPHeartbeatTimeout():
+            return connection_error(PRODUCT, place, TimeoutError())
+        case exceptions.IncompatibleProtocolError() | exceptions.StreamLostError():
+            return _lost(str(cause), place)
+        case exceptions.AMQPError():
+            return TargetError("unreachable", f"{start}: the connection failed: {cause!r}")
         case _:
-            return "unreachable", f"the connection failed: {cause!r}"
+            return connection_error(PRODUCT, place, cause)
 
 
-def _no_amqp(words: str) -> tuple[Reason, str]:
+def no_reply(place: str) -> TargetError:
+    """Return the failure of a server that says nothing: one for HTTP waits for the rest of a request."""
+    return TargetError(
+        "timeout", f"{connection_error(PRODUCT, place, TimeoutError())}; {PRODUCT.if_closed}"
+    )
+
+
+def _lost(words: str, place: str) -> TargetError:
     # By TLS 1.3 the broker looks at our certificate only after the handshake, and pika keeps no more
     # than the text of what it says then.
     if "SSL" in words:
-        return "tls", f"no TLS connection: {words} {_CURE}"
-    return "protocol", f"not AMQP 0-9-1: is this the broker's port ({PORT})?"
+        return connection_error(PRODUCT, place, ssl.SSLError(1, words))
+    return connection_error(PRODUCT, place, EOFError())
 
 
 def _cause(error: BaseException) -> BaseException:

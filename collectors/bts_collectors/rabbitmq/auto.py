@@ -21,7 +21,7 @@ class Auto:
     def collect(self, scrape: Scrape) -> None:
         """Emit what the source tells; TargetError names what failed."""
         asked = self._management.begin(scrape)
-        self._settled = self._settled or not asked.failures
+        self._settled = self._settled or self._management.is_up
         if not self._settled and asked.failures[0].reason in ABSENT:
             other, page = self._native.begin(scrape)
             if page is not None:

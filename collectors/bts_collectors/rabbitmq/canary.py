@@ -19,6 +19,7 @@ from bts_collectors.rabbitmq.amqpmetrics import (
     RESULTS,
     Result,
 )
+from bts_collectors.rabbitmq.failures import Failure
 from bts_collectors.rabbitmq.probe import Outcome, Prober
 from bts_exporter import Scrape, TargetError
 
@@ -80,21 +81,22 @@ class Canary:
         self._interval = interval
         self._timeout = timeout
         self._records = {kind: Record() for kind in kinds}
-        self._failure: TargetError | None = None
+        self._failure: Failure | None = None
         #: Since when a message is under way, on the clock of `monotonic`.
         self._since: float | None = None
         self._lock = Lock()
         self._over = Event()
-        self._thread = Thread(target=self._run, name="rabbitmq-canary", daemon=True)
+        self._thread: Thread | None = None
 
     def start(self) -> None:
         """Begin to send."""
+        self._thread = Thread(target=self._run, name="rabbitmq-canary", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread, which takes its queues along; one that hangs is left to its heartbeats."""
         self._over.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(PARTING)
 
     def collect(self, scrape: Scrape) -> None:
@@ -104,8 +106,13 @@ class Canary:
             for kind, record in self._records.items():
                 self._emit(scrape, kind, record, late=late)
             failure = self._failure
+        if self._thread is not None and not self._thread.is_alive() and not self._over.is_set():
+            self._since = None
+            self.start()
+            message = "canary: its thread ended with an error, which is in the log; restarted"
+            raise TargetError(reason="internal", message=message)
         if failure is not None:
-            raise failure
+            raise failure.error()
 
     def _emit(self, scrape: Scrape, kind: str, record: Record, *, late: bool) -> None:
         labels = (self._prober.vhost, kind)

@@ -4,41 +4,69 @@ from __future__ import annotations
 
 import http.client
 import socket
-import ssl
+import zlib
 from base64 import b64encode
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from threading import Lock, Timer
 from time import monotonic
 from typing import NamedTuple
 
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.response import HTTPResponse
 
-from bts_exporter import Reason, Secret, TargetError, TLSConfig, Url
+from bts_collectors.rabbitmq.failures import MAX_TEXT, Failure
+from bts_collectors.rabbitmq.httplimits import (
+    MAX_FRAMING,
+    Allowance,
+    LimitedResponse,
+    check_time,
+    read_body,
+)
+from bts_exporter import (
+    AddressWatch,
+    Product,
+    Secret,
+    TargetError,
+    TLSConfig,
+    Url,
+    connection_error,
+)
 
 #: What RabbitMQ creates when it is installed, and lets in from its own machine.
 DEFAULT_USER = "guest"
 DEFAULT_PASSWORD = "guest"  # noqa: S105  # not secret
-#: An answer above this many bytes, unpacked, is given up: about 40,000 queues in full.
-MAX_BYTES = 64 * 1024 * 1024
-#: Read at a time.
-CHUNK_BYTES = 256 * 1024
 #: Seconds that `close` waits for an exchange that it has just cut off.
 PATIENCE = 1.0
+#: What a request can end in: errors of the library, of the network, and of what the server sent.
+ERRORS = (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError, zlib.error)
+
+#: How the replies of other protocols begin, as `http.client` quotes them.
+_AMQP, _TLS_ALERT = "AMQP", "\x15\x03"
+#: Characters of an unreadable status line that show what it is.
+_MAX_LINE = 40
 
 
 class Server(NamedTuple):
-    """What a client asks: its name, the plug-in that it is part of, the port that it has there."""
+    """What a client asks: what its users call it, and the port that it has as it is installed."""
 
-    what: str
-    plugin: str
+    product: Product
     port: int
 
 
-_NO_TLS_SETTINGS = TLSConfig()
+MANAGEMENT = Server(
+    Product(
+        "RabbitMQ management API",
+        if_refused="is RabbitMQ running, with its plugin"
+        " (rabbitmq-plugins enable rabbitmq_management)?",
+        if_closed="is this the port of the management API (15672, over TLS 15671)?"
+        " 5672 is AMQP's, 15692 that of RabbitMQ's own exporter, 5552 that of streams",
+    ),
+    15672,
+)
 
-MANAGEMENT = Server("the management API", "rabbitmq_management", 15672)
+_NO_TLS_SETTINGS = TLSConfig()
 
 
 class Answer(NamedTuple):
@@ -46,7 +74,9 @@ class Answer(NamedTuple):
 
     place: str
     status: int
-    body: bytes
+    body: bytes | bytearray
+    #: Where a redirect leads to.
+    location: str = ""
 
 
 class Client:
@@ -61,23 +91,27 @@ class Client:
     ) -> None:
         """Prepare requests to `url`, as its user or guest; no I/O."""
         self._url = url
+        self._password = password or url.password
         self._tls = tls
         self._server = server
         self._headers = {
             "Accept": "*/*",
             "Accept-Encoding": "gzip",
-            "Authorization": _authorization(url, password),
+            "Authorization": _authorization(url, self._password),
             "User-Agent": "bts-exporter",
         }
+        self._watch = AddressWatch(url.host)
+        self._peer = ""
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._closed = False
         self._lock = Lock()
 
-    def get(self, path: str, seconds: float) -> Answer:
+    def get(self, path: str, seconds: float, allowance: Allowance | None = None) -> Answer:
         """Return the answer to a GET of `path`, whatever its status, within `seconds`.
 
-        TargetError where there is none.
+        TargetError where there is none, or where it is longer than `allowance` permits; it keeps
+        nothing of what was received.
         """
         place = str(self._url).rstrip("/") + path.partition("?")[0]
         deadline = monotonic() + seconds
@@ -87,23 +121,18 @@ class Client:
         with self._lock:
             cutter.start()
             try:
-                status, body = self._exchange(path, deadline)
-            except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+                return self._answer(place, path, deadline, allowance or Allowance())
+            except ERRORS as error:
                 self._disconnect()
                 # What is cut off at the deadline breaks in many ways.
                 late = monotonic() >= deadline
-                reason, what = _explain(TimeoutError() if late else error, self._server)
-                if reason == "timeout":
-                    what = (
-                        f"{what} within {seconds:.1f} s (with the setting interval it has longer)"
-                    )
-                raise TargetError(reason, f"{place}: {what}") from error
+                failure = self._explain(place, TimeoutError() if late else error, seconds)
             finally:
                 cutter.cancel()
                 cutter.join()  # or it might cut the next exchange
                 if self._closed:
                     self._disconnect()
-        return Answer(place, status, body)
+        raise TargetError(*failure)
 
     def close(self) -> None:
         """Break off an exchange under way and close the connection for good."""
@@ -113,21 +142,50 @@ class Client:
             self._disconnect()
             self._lock.release()
 
-    def _exchange(self, path: str, deadline: float) -> tuple[int, bytes]:
+    def _answer(self, place: str, path: str, deadline: float, allowance: Allowance) -> Answer:
+        answer = self._exchange(place, path, deadline, allowance)
+        if answer.status == HTTPStatus.UNAUTHORIZED and self._renew_password():
+            answer = self._exchange(place, path, deadline, allowance)
+        return answer
+
+    def _renew_password(self) -> bool:
+        """Read the password again; return whether it is another one."""
+        password = self._password.reread() if self._password else None
+        if password == self._password:
+            return False
+        self._password = password
+        self._headers["Authorization"] = _authorization(self._url, password)
+        return True
+
+    def _exchange(self, place: str, path: str, deadline: float, allowance: Allowance) -> Answer:
         connection = self._connection
-        if connection is not None and connection.is_connected:
+        if connection is not None and self._watch.has_moved(self._peer):
+            self._disconnect()
+        elif connection is not None and connection.is_connected:
             # The server may be closing it at this very moment: then it is worth a second try.
             with suppress(ConnectionError):
-                return self._ask(connection, path, deadline)
-        return self._ask(self._connect(deadline), path, deadline)
+                return self._ask(connection, place, path, deadline, allowance)
+        return self._ask(self._connect(deadline), place, path, deadline, allowance)
 
-    def _ask(self, connection: HTTPConnection, path: str, deadline: float) -> tuple[int, bytes]:
+    def _ask(
+        self,
+        connection: HTTPConnection,
+        place: str,
+        path: str,
+        deadline: float,
+        allowance: Allowance,
+    ) -> Answer:
+        limit = allowance.left + MAX_FRAMING
+        connection.response_class = partial(LimitedResponse, limit=limit)  # type: ignore[assignment]
         connection.timeout = _left(deadline)
         path = self._url.path.rstrip("/") + path
         connection.request("GET", path, headers=self._headers, preload_content=False)
         connection.timeout = _left(deadline)
         response = connection.getresponse()
-        return response.status, _read(response, deadline)
+        body = read_body(response, allowance, deadline)
+        # Behind the question mark, a proxy's login page may get a token.
+        location = response.headers.get("Location", "").partition("?")[0]
+        return Answer(place, response.status, body, location)
 
     def _connect(self, deadline: float) -> HTTPConnection:
         self._disconnect()
@@ -138,6 +196,9 @@ class Client:
         connection.connect()
         self._socket = connection.sock
         self._check_open()  # without a socket, `close` had nothing to cut
+        if self._socket is not None:
+            self._peer = str(self._socket.getpeername()[0])
+            self._watch.has_moved(self._peer)  # tells it when the name was resolved
         return connection
 
     def _check_open(self) -> None:
@@ -165,9 +226,53 @@ class Client:
                 # Not the method of TLS sockets, which pulls away what the other thread works with.
                 socket.socket.shutdown(used, socket.SHUT_RDWR)
 
+    def _explain(self, place: str, error: BaseException, seconds: float) -> Failure:
+        """Return why there is no answer."""
+        if self._closed:
+            return Failure("unreachable", f"{place}: the collector is stopped")
+        while isinstance(error, exceptions.HTTPError) and error.__cause__ is not None:
+            error = error.__cause__
+        if what := _unusable(error):
+            text = f"{self._server.product.name} at {place}: {what[:MAX_TEXT]}"
+            return Failure("protocol", text)
+        if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
+            error = EOFError()
+        failure = Failure.of(connection_error(self._server.product, place, error))
+        if failure.reason == "timeout":
+            wait = f"{failure} ({seconds:.1f} s; the setting interval gives it longer)"
+            return Failure("timeout", wait)
+        return failure
+
+
+def _unusable(error: BaseException) -> str:
+    """Return what is wrong with a reply that came, empty where none did."""
+    match error:
+        case UnicodeError() | http.client.RemoteDisconnected() | http.client.IncompleteRead():
+            return ""
+        case http.client.BadStatusLine():
+            return _not_http(str(error.args[0]))
+        case http.client.HTTPException():
+            return f"unexpected reply, not HTTP as expected: {error}"
+        case zlib.error():
+            return f"the reply is not packed as it says: {error}"
+        case exceptions.HTTPError() | ValueError() if not isinstance(error, OSError):
+            return f"unexpected reply: {error}"
+        case _:
+            return ""
+
+
+def _not_http(line: str) -> str:
+    if _AMQP in line[:10]:
+        return (
+            "this is a port of AMQP, not of HTTP; the management API usually listens on 15672,"
+            " RabbitMQ's own exporter on 15692, and AMQP itself is read with amqp:// and declare"
+        )
+    if _TLS_ALERT in line[:10]:
+        return "this port speaks TLS: write https:// in the address"
+    return f"not HTTP (the reply begins with {line[:_MAX_LINE]!r}); is this the right port?"
+
 
 def _authorization(url: Url, password: Secret | None) -> str:
-    password = password or url.password
     if password is None and url.username is None:
         password = Secret(DEFAULT_PASSWORD)
     secret = password.reveal() if password else ""
@@ -176,50 +281,5 @@ def _authorization(url: Url, password: Secret | None) -> str:
 
 
 def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _read(response: HTTPResponse, deadline: float) -> bytes:
-    chunks = []
-    size = 0
-    while chunk := response.read(CHUNK_BYTES):
-        _left(deadline)
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_BYTES:
-            msg = f"an answer of more than {MAX_BYTES} bytes"
-            raise exceptions.HTTPError(msg)
-    _left(deadline)  # cut off, an answer of unknown length looks complete
-    return b"".join(chunks)
-
-
-def _explain(error: Exception, server: Server) -> tuple[Reason, str]:
-    """Return why there is no answer, and how to say it."""
-    cause = error.__cause__ if isinstance(error, exceptions.NewConnectionError) else error
-    match cause:
-        case socket.gaierror():
-            return "dns", "the name of the host does not resolve"
-        case ConnectionRefusedError():
-            return "refused", (
-                "nothing listens there: does RabbitMQ run, with its plug-in"
-                f" (rabbitmq-plugins enable {server.plugin})?"
-            )
-        case TimeoutError() | exceptions.TimeoutError():
-            return "timeout", "no answer"
-        case ssl.SSLError() | exceptions.SSLError():
-            return (
-                "tls",
-                f"no TLS connection: {cause} (tls.ca_file: whom we trust; tls.cert_file: who we are)",
-            )
-        case OSError() | exceptions.ProtocolError():
-            return "unreachable", f"the connection failed: {cause}"
-        case http.client.HTTPException():
-            return (
-                "protocol",
-                f"not HTTP ({cause!r}): is this the port of {server.what} ({server.port})?",
-            )
-        case _:
-            return "protocol", f"unusable: {cause}"
+    check_time(deadline)
+    return max(deadline - monotonic(), 0.001)

@@ -15,8 +15,9 @@ from typing import Any
 from pika import exceptions  # type: ignore[import-untyped]
 
 from bts_collectors.rabbitmq import overview, queues, vocabulary
-from bts_collectors.rabbitmq.amqp import Link, vhost_of
+from bts_collectors.rabbitmq.amqp import Link, no_reply, vhost_of
 from bts_collectors.rabbitmq.amqpmetrics import EXISTS
+from bts_collectors.rabbitmq.failures import Failures
 from bts_collectors.rabbitmq.lag import Lags
 from bts_collectors.rabbitmq.samples import emit_fields
 from bts_collectors.rabbitmq.shapes import Queue
@@ -44,7 +45,7 @@ class Asked:
         self.found: dict[str, Queue | None] = {}
         #: Whether the broker answered anything.
         self.answered = False
-        self.failures: list[TargetError] = []
+        self.failures = Failures()
         self.over = Event()
 
 
@@ -82,11 +83,8 @@ class Declares:
         over = self._wait(deadline)
         self._emit(scrape, asked)
         if not over:
-            what = f"{self._link.place}: no answer in time (AMQP passive declaration)"
-            raise TargetError(reason="timeout", message=what)
-        if asked.failures:
-            words = "; ".join(dict.fromkeys(map(str, asked.failures)))
-            raise TargetError(asked.failures[0].reason, words)
+            raise no_reply(self._link.place)
+        asked.failures.raise_all()
 
     def close(self) -> None:
         """End the thread, which closes the connection; one that hangs is left to its heartbeats."""
@@ -95,7 +93,8 @@ class Declares:
             self._thread.join(PARTING)
 
     def _begin(self) -> None:
-        if self._thread is None:
+        # One that ended with an error of ours has said so in the log.
+        if self._thread is None or not self._thread.is_alive():
             self._thread = Thread(target=self._run, name="rabbitmq-amqp", daemon=True)
             self._thread.start()
 
@@ -109,9 +108,10 @@ class Declares:
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
         there = [queue for queue in found.values() if queue is not None]
         lags = self._lags.observe(there, self._clock())
+        vocabulary.emit_backlogs(scrape, there, lags)
+        vocabulary.emit_flows(scrape, there, lags)
         for queue in there:
             emit_fields(scrape, queues.GAUGES, queue, queue.vhost, queue.name)
-            vocabulary.emit_vocabulary(scrape, queue, lags[queue.vhost, queue.name])
 
     # What follows runs in the thread that owns the connection.
 
@@ -125,8 +125,10 @@ class Declares:
             if asked is None:
                 self._link.close()
                 return
-            self._answer(asked)
-            asked.over.set()
+            try:
+                self._answer(asked)
+            finally:
+                asked.over.set()
 
     def _answer(self, asked: Asked) -> None:
         for name in self._names:
@@ -136,7 +138,7 @@ class Declares:
                         self._channel = connection.channel()
                     asked.found[name] = declare(self._channel, self._vhost, name)
             except TargetError as error:
-                asked.failures.append(error)
+                asked.failures.add(error)
             asked.answered = self._link.is_open
             if not asked.answered:
                 return

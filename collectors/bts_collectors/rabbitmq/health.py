@@ -64,7 +64,7 @@ def collect_health(scrape: Scrape, asked: Round) -> Alarms | None:
     return alarms
 
 
-def read_alarms(body: bytes, *, passes: bool | None) -> Alarms | None:
+def read_alarms(body: bytes | bytearray, *, passes: bool | None) -> Alarms | None:
     """Return the alarms that the check of that name tells of, None where it does not."""
     if passes:
         return frozenset()

@@ -18,6 +18,7 @@ from bts_collectors.rabbitmq.shapes import (
     ObjectTotals,
     Queue,
     QueueTotals,
+    owner,
 )
 from bts_exporter import Metric, Scrape, counter, gauge
 
@@ -198,11 +199,14 @@ class Kbudde(Management):
             if isinstance(node.partitions, list):
                 scrape.emit(PARTITIONS, len(node.partitions), *labels)
 
+    def emit_builds(self, scrape: Scrape, found: Sequence[Node]) -> None:
+        """Emit nothing: the versions are with the whole."""
+
     def emit_queue(self, scrape: Scrape, queue: Queue, _: float) -> None:
         """Emit what is known of a queue."""
         durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
         names = (queue.vhost, queue.name, durable, queue.policy or "")
-        labels = (self._cluster, *names, self._self(queue.node))
+        labels = (self._cluster, *names, self._self(owner(queue)))
         emit_fields(scrape, QUEUES, queue, *labels)
         if isinstance(queue.message_stats, MessageStats):
             emit_fields(scrape, FLOWS, queue.message_stats, *labels)
@@ -210,6 +214,9 @@ class Kbudde(Management):
         emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
         emit_known(scrape, MAX_LENGTH, max_length(queue), *labels)
         _emit_nature(scrape, queue, labels)
+
+    def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
+        """Emit nothing: the other exporter has no such names."""
 
     def emit_exchanges(self, scrape: Scrape, found: Sequence[Exchange]) -> None:
         """Emit what is known of each exchange."""

@@ -1,22 +1,24 @@
-"""How far behind the consumers of a queue are, from counts that RabbitMQ takes at different times.
-
-The depth of a queue may be ten seconds older than the counts of messages published and delivered.
-"""
+"""How far behind the consumers of a queue are: what was seen of it, and what that means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from itertools import pairwise
 from math import inf
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.rabbitmq.queues import head_timestamp
-from bts_collectors.rabbitmq.shapes import CLASSIC, STREAM, Key, MessageStats, Queue, known
+from bts_collectors.rabbitmq.messagetime import MessageTimes
+from bts_collectors.rabbitmq.queuelimits import NONE, limits_of
+from bts_collectors.rabbitmq.queueorder import DEPTH_DELAY, NO_FLOW, Depth, Flow, Order
+from bts_collectors.rabbitmq.shapes import (
+    STREAM,
+    Key,
+    MessageStats,
+    Queue,
+    is_live,
+    known,
+)
 from bts_exporter import backlog
-
-#: How much older than the counts a depth may be, in seconds: two intervals of the broker's statistics.
-DEPTH_DELAY = 10.0
 
 
 class Lag(NamedTuple):
@@ -26,13 +28,6 @@ class Lag(NamedTuple):
     age: backlog.Age | None = None
     #: Seconds until what waits will have been consumed.
     drain: float | None = None
-
-
-class Flow(NamedTuple):
-    """The broker's counts of the messages that came in, and of those delivered, each once."""
-
-    published: float
-    delivered: float
 
 
 class Lags:
@@ -58,21 +53,27 @@ class Lags:
             if queue.type != STREAM:
                 key = (queue.vhost, queue.name)
                 history = self._histories[key] = before.get(key) or History()
-                age = exacter(queue, history.age(queue, ticks), now)
-                lags[key] = Lag(age, history.drain(queue, ticks))
+                lags[key] = Lag(history.age(queue, ticks, now), history.drain(queue, ticks))
         return lags
 
 
 class History:
     """What was seen of one queue."""
 
-    __slots__ = ("_empty", "_order", "_rate", "_timeline")
+    __slots__ = ("_before", "_empty", "_idle", "_limits", "_order", "_rate", "_reset", "_times")
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
         self._order: Order | None = None
-        self._timeline = backlog.Timeline()
-        self._rate = backlog.Rate()
+        #: The order from before the counts began again, until it is known whether it still holds.
+        self._before: Order | None = None
+        #: When the counts began again.
+        self._reset = 0.0
+        self._rate: backlog.Rate | None = None
+        self._limits = NONE
+        self._times: MessageTimes | None = None
+        #: When the queue was seen last of which nothing was counted yet, and nothing waited.
+        self._idle: float | None = None
         #: What waits came in after this.
         self._empty = -inf
 
@@ -80,102 +81,88 @@ class History:
         """Return in how many seconds what waits will have been consumed at the recent rate."""
         ready, count = known(queue.messages_ready), consumed(queue)
         if count is None:
-            self._rate = backlog.Rate()
+            self._rate = None
             rate = 0.0 if queue.consumers == 0 else None
         else:
+            self._rate = self._rate or backlog.Rate()
             rate = self._rate.observe(now, count)
         if not ready:
             return ready
         return None if rate is None else ready / rate if rate else inf
 
-    def age(self, queue: Queue, now: float) -> backlog.Age | None:
-        """Return the age of the oldest message that waits, after taking in what is known now."""
+    def age(self, queue: Queue, now: float, unix: float) -> backlog.Age | None:
+        """Return the age of the oldest message that waits, after taking in what is known now.
+
+        What is not known now is unknown, and what was known before is kept. `unix` is the time of
+        day at `now`.
+        """
         ready = known(queue.messages_ready)
-        if ready is None and queue.state not in {None, "running"}:
+        if ready is None and not is_live(queue):
             return None
+        self._limits = limits_of(queue, self._limits)
         if ready == 0 and queue.messages_unacknowledged == 0:
             self._empty = now - DEPTH_DELAY
+        age = self._by_counts(queue, ready, now)
+        if ready == 0:
+            return backlog.Age(0.0, "interpolation")
+        if ready is None or self._limits.priorities or queue.head_message_timestamp is None:
+            return age
+        self._times = self._times or MessageTimes()
+        return self._times.refine(queue, age, unix, self._oldest(now))
+
+    def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
         flow = flow_of(queue)
-        if flow is None:
-            self._order = None
+        if flow == NO_FLOW and self._order is not None and self._order.was_counted:
+            flow = None  # counts that are missing are not zero
+        if flow == NO_FLOW and ready == 0 and self._order is None:
+            # As most queues of a large broker are: nothing is kept of it but when that was.
+            self._idle = now
             return None
-        if self._order is None or not self._order.precedes(flow):
-            self._order = Order(ready, flow)
-            self._timeline = backlog.Timeline()
-        self._order.observe(ready, flow, now)
-        self._timeline.observe(now, self._order.arrived)
-        if not ready:
-            return None if ready is None else backlog.Age(0.0, "interpolation")
-        age = self._timeline.age(self._order.head, now)
-        oldest = backlog.Age(now - self._empty, "interpolation")
-        return None if age is None else min(age, oldest)
+        if flow is not None:
+            self._observe(Depth(ready, known(queue.messages_unacknowledged)), flow, now)
+        order = self._order
+        if not ready or order is None:
+            return None
+        if flow is None and not (queue.consumers == 0 and order.still_has(ready)):
+            return None
+        # Where the counts are missing nobody takes anything: what waited before still does. Where
+        # they began again, it may be that what waited before does.
+        sure = flow is not None and self._before is None
+        age = order.age(ready, now, self._limits, sure=sure)
+        return None if age is None else self._possible(age, now)
 
+    def _possible(self, age: backlog.Age, now: float) -> backlog.Age | None:
+        """Return an age as far as the queue was not seen empty since then."""
+        if age.method == "lower_bound" and age.seconds >= now - self._empty - DEPTH_DELAY:
+            return None  # a bound from before that says nothing of what came later
+        seconds = min(age.seconds, self._oldest(now))
+        return backlog.Age(seconds, age.method) if seconds > 0 else None
 
-class Order:
-    """Messages in the order in which they came in, and where in it the oldest is that waits."""
-
-    __slots__ = ("_flow", "_looks", "_missing", "_taken", "arrived")
-
-    def __init__(self, ready: float | None, flow: Flow) -> None:
-        """Begin with the messages that wait."""
-        self._flow = flow
-        waiting = max(flow.published - flow.delivered, 0.0)
-        #: Messages that came in: those that waited at the beginning, and since then.
-        self.arrived = waiting if flow.published or ready is None else ready
-        #: Messages delivered since the beginning, each once.
-        self._taken = 0.0
-        #: Messages that came in and neither wait nor were delivered: they expired, or the queue
-        #: was purged. Negative where delivered ones wait again, or where some came in uncounted.
-        self._missing = 0.0
-        #: When so many had arrived, and so many had been taken.
-        self._looks: list[tuple[float, float, float]] = []
-
-    @property
-    def head(self) -> float:
-        """Return how many came in before the oldest that waits."""
-        return self._taken + self._missing
-
-    def precedes(self, flow: Flow) -> bool:
-        """Return whether `flow` may be later: counts begin anew with a broker, and with a queue."""
-        before = self._flow
-        return before.published <= flow.published and before.delivered <= flow.delivered
-
-    def observe(self, ready: float | None, flow: Flow, now: float) -> None:
+    def _observe(self, depth: Depth, flow: Flow, now: float) -> None:
         """Take in what came in and what went out."""
-        self._taken += flow.delivered - self._flow.delivered
-        if flow.published:
-            self.arrived += flow.published - self._flow.published
-        elif ready is not None:
-            # Dead letters are counted nowhere else than in the depth.
-            self.arrived = max(self.arrived, self.head + ready)
-        self._flow = flow
-        self._looks.append((now, self.arrived, self._taken))
-        while len(self._looks) > 1 and self._looks[1][0] <= now - DEPTH_DELAY:
-            del self._looks[0]
-        if ready is not None and self._looks[0][0] <= now - DEPTH_DELAY:
-            self._check(ready)
+        if self._order is None and self._idle is not None:
+            self._order = Order(0.0, NO_FLOW)
+            self._order.observe(Depth(0.0, 0.0), NO_FLOW, self._idle, self._limits)
+        if self._order is None:
+            self._order = Order(depth.ready, flow)
+        elif self._order.fell(flow):
+            if depth.ready is None:
+                return  # what became of the messages is not known yet
+            self._before = self._before or self._order
+            self._order, self._reset = Order(depth.ready, flow), now
+        for order in (self._order, self._before):
+            if order is not None:
+                order.observe(depth, flow, now, self._limits)
+        if self._before is not None and self._order.excess is not None:
+            # More waits than came in since: the broker was started again, and the queue is the same.
+            if self._order.excess:
+                self._order = self._before
+            self._before = None
 
-    def _check(self, ready: float) -> None:
-        """Let others be missing if the queue was never as deep, whatever came first between looks."""
-        pairs = list(pairwise(self._looks))
-        least = min(before[1] - after[2] for before, after in pairs)
-        most = max(after[1] - before[2] for before, after in pairs)
-        if not least <= ready + self._missing <= most:
-            self._missing = (least + most) / 2 - ready
-
-
-def exacter(queue: Queue, age: backlog.Age | None, now: float) -> backlog.Age | None:
-    """Return the more exact of `age` and that by the message's own time; `now` is Unix time.
-
-    The time is that of the oldest message which is not acknowledged: it may not wait any more.
-    """
-    published = head_timestamp(queue) if queue.type == CLASSIC else None
-    if published is None or queue.messages_ready == 0:
-        return age
-    by_time = backlog.Age(max(now - published, 0.0), "message_time")
-    if age is None or age.method == "lower_bound" or queue.messages_unacknowledged == 0:
-        return by_time
-    return min(age, by_time)
+    def _oldest(self, now: float) -> float:
+        """Return how old a message may be at most."""
+        ttl = self._limits.ttl
+        return now - self._empty if ttl is None else min(now - self._empty, ttl)
 
 
 def consumed(queue: Queue) -> float | None:
@@ -193,8 +180,8 @@ def flow_of(queue: Queue) -> Flow | None:
     stats = queue.message_stats
     if not isinstance(stats, MessageStats):
         stats = MessageStats()
-    published = known(stats.publish) or 0.0
-    delivered = (known(stats.deliver_get) or 0.0) - (known(stats.redeliver) or 0.0)
+    published, again = known(stats.publish) or 0.0, known(stats.redeliver) or 0.0
+    delivered = (known(stats.deliver_get) or 0.0) - again
     if published or delivered or queue.consumers == 0 or not queue.messages_ready:
-        return Flow(published, delivered)
+        return Flow(published, delivered, again)
     return None

@@ -32,8 +32,11 @@ from bts_collectors.rabbitmq.shapes import (
     Vhost,
     columns,
     depth,
+    is_live,
     known,
+    tidy,
 )
+from bts_exporter import TargetError
 
 T = TypeVar("T")
 
@@ -122,8 +125,12 @@ class Listing:
             return None
         self._seen = sum(map(len, lists))
         queues = [queue for found in lists for queue in found if self._queues(queue.name)]
+        for queue in queues:
+            tidy(queue)
         unlisted = frozenset(vhost for vhost, found in answers.items() if found is None and vhost)
         hidden = _hidden(overview, self._seen) if vhosts == EVERY else None
+        if hidden and not self._seen:
+            asked.failures.add(_sees_nothing(hidden))
         consumers = None if silent else _ask_consumers(asked, vhosts, queues, totals=totals)
         if totals and consumers is not None:
             _complete(asked, queues, consumers)
@@ -199,7 +206,8 @@ def _ask_consumers(
 def _complete(asked: Round, queues: Sequence[Queue], consumers: Consumers) -> None:
     """Fill in the consumers, and of the deepest queues that have any the counts of messages."""
     for queue in queues:
-        queue.consumers = consumers.all[queue.vhost, queue.name]
+        if is_live(queue):
+            queue.consumers = consumers.all[queue.vhost, queue.name]
     waiting = [queue for queue in queues if queue.consumers and known(queue.messages_ready)]
     for queue in nlargest(MOST_COMPLETED, waiting, key=depth):
         path = f"/api/queues/{quote(queue.vhost, '')}/{quote(queue.name, '')}?{columns(Queue)}"
@@ -209,6 +217,7 @@ def _complete(asked: Round, queues: Sequence[Queue], consumers: Consumers) -> No
             return  # the others would take as long to fail
         if found is not None:
             queue.message_stats = found.message_stats
+            queue.effective_policy_definition = found.effective_policy_definition
 
 
 def _read_queue(answer: Answer) -> Queue | None:
@@ -220,6 +229,14 @@ def _hidden(overview: Overview, seen: int) -> float | None:
     """Return how many queues the user cannot see; a fleeting one came or went."""
     there = _all_of(overview)
     return None if there is None else max(there - seen, 0)
+
+
+def _sees_nothing(hidden: float) -> TargetError:
+    return TargetError(
+        "noperm",
+        f"/api/queues: the user has no permission to see any of the {hidden:.0f} queues; for each"
+        " virtual host: rabbitmqctl set_permissions -p VHOST USER '^$' '^$' '^$'",
+    )
 
 
 def _all_of(overview: Overview) -> float | None:

@@ -10,10 +10,11 @@ from bts_collectors.rabbitmq.answers import content
 from bts_collectors.rabbitmq.client import Client
 from bts_collectors.rabbitmq.exchanges import Exchange
 from bts_collectors.rabbitmq.health import Alarms, collect_health
-from bts_collectors.rabbitmq.lag import Lag, Lags
+from bts_collectors.rabbitmq.lag import Lags
 from bts_collectors.rabbitmq.listing import Listing
+from bts_collectors.rabbitmq.ownership import Owners
 from bts_collectors.rabbitmq.rounds import Round
-from bts_collectors.rabbitmq.shapes import STREAM, Node, Overview, Queue, depth
+from bts_collectors.rabbitmq.shapes import STREAM, Node, Overview, Queue, depth, owner
 from bts_exporter import Scrape
 
 #: The part of the time left after which a target that does not answer is reported.
@@ -39,25 +40,29 @@ class Management:
         self._own_node = own_node
         self._listing = listing
         self._lags = Lags()
+        self._owners = Owners()
         self._streams = streams.Streams()
         #: The overview of the collection under way, empty where there is none.
         self.whole = Overview()
+        #: Whether there is one.
+        self.is_up = False
 
     def collect(self, scrape: Scrape) -> None:
         """Ask for the whole, its health, its nodes and its queues; TargetError names what failed."""
         self.go_on(scrape, self.begin(scrape))
 
     def begin(self, scrape: Scrape) -> Round:
-        """Ask for the whole; there is none if the round has a failure."""
+        """Ask for the whole; `is_up` says whether there was an answer."""
         asked = Round(self._client, PATIENCE * scrape.remaining())
         whole = asked.ask(OVERVIEW_PATH, partial(content, decoder=shapes.OVERVIEW))
+        self.is_up = whole is not None
         self.whole = whole or Overview()
         return asked
 
     def go_on(self, scrape: Scrape, asked: Round) -> None:
         """Ask for the rest and emit all; TargetError names what failed."""
-        self.emit_whole(scrape, up=not asked.failures)
-        if asked.failures and asked.failures[0].reason != "protocol":
+        self.emit_whole(scrape, up=self.is_up)
+        if not self.is_up and asked.failures[0].reason != "protocol":
             asked.end()  # nobody there, or nobody who would answer the rest
         self._collect_nodes(scrape, asked)
         self._collect_queues(scrape, asked)
@@ -78,9 +83,17 @@ class Management:
         """Emit what is known of each node."""
         nodes.emit_nodes(scrape, found, alarms)
 
+    def emit_builds(self, scrape: Scrape, found: Sequence[Node]) -> None:
+        """Emit the versions of the nodes that run."""
+        overview.emit_builds(scrape, self.whole, found)
+
     def emit_queue(self, scrape: Scrape, queue: Queue, now: float) -> None:
         """Emit what is known of a queue; `now` is Unix time."""
         queues.emit_queue(scrape, queue, now)
+
+    def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
+        """Emit what has names of its own for alerts of single queues."""
+        queues.emit_detailed(scrape, found)
 
     def emit_exchanges(self, scrape: Scrape, found: Sequence[Exchange]) -> None:
         """Emit what is known of each exchange."""
@@ -91,6 +104,8 @@ class Management:
         found = asked.ask("/api/nodes", partial(content, decoder=shapes.NODES), SHARE)
         own = [node for node in found or () if self._shows(node.name)]
         self.emit_nodes(scrape, own, alarms)
+        if self.is_up:
+            self.emit_builds(scrape, own)
 
     def _collect_queues(self, scrape: Scrape, asked: Round) -> None:
         found = self._listing.ask(asked, self.whole)
@@ -98,16 +113,23 @@ class Management:
             return
         if found.hidden is not None:
             scrape.emit(queues.PERMISSION_GAP, found.hidden)
-        shown = [queue for queue in found.queues if self._shows(queue.node)]
+        if self._own_node:
+            self._owners.complete(asked, found.queues)
+        shown = [queue for queue in found.queues if self._shows(owner(queue))]
         now = self._clock()
         lags = self._lags.observe(shown, now, found.unlisted)
-        # Of more series than `max_series` allows, those of the deepest queues are served.
-        for queue in sorted(shown, key=depth, reverse=True):
-            self.emit_queue(scrape, queue, now)
-            lag = lags.get((queue.vhost, queue.name), Lag())
-            vocabulary.emit_vocabulary(scrape, queue, lag)
-            queues.emit_auto_ack(scrape, queue, found.blind)
+        queues.emit_quorum(scrape, shown)
+        # Of more series than `max_series` allows, those that say most are served: how much waits in
+        # each queue and for how long, then the rest of what all brokers have, then details, each
+        # time beginning with the deepest queues.
+        shown.sort(key=depth, reverse=True)
+        vocabulary.emit_backlogs(scrape, shown, lags)
         self._collect_streams(scrape, asked, shown)
+        vocabulary.emit_flows(scrape, shown, lags)
+        for queue in shown:
+            self.emit_queue(scrape, queue, now)
+            queues.emit_auto_ack(scrape, queue, found.blind)
+        self.emit_detailed(scrape, shown)
 
     def _collect_streams(self, scrape: Scrape, asked: Round, shown: Sequence[Queue]) -> None:
         keys = [(queue.vhost, queue.name) for queue in shown if queue.type == STREAM]

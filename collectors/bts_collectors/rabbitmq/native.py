@@ -5,7 +5,7 @@ It tells more of its node than the management API does, and nothing of the clust
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 
 from bts_collectors.rabbitmq import exchanges, nodes, overview, queues, streams, vocabulary
@@ -20,9 +20,18 @@ from bts_collectors.rabbitmq.nativequeues import (
 from bts_collectors.rabbitmq.rounds import Round
 from bts_collectors.rabbitmq.shapes import Overview, Queue, depth
 from bts_collectors.rabbitmq.textpage import Family, Sample, families, samples
-from bts_exporter import Kind, Metric, Reason, Scrape, TargetError
+from bts_exporter import Kind, Metric, Product, Reason, Scrape, TargetError
 
-SERVER = Server("RabbitMQ's own exporter", "rabbitmq_prometheus", 15692)
+SERVER = Server(
+    Product(
+        "RabbitMQ's own exporter",
+        if_refused="is RabbitMQ running, with its plugin"
+        " (rabbitmq-plugins enable rabbitmq_prometheus)?",
+        if_closed="is this the port of RabbitMQ's own exporter (15692, over TLS 15691)?"
+        " 15672 is that of the management API, 5672 AMQP's",
+    ),
+    15692,
+)
 #: The part of the time left after which a target that does not answer is reported.
 PATIENCE = 0.95
 
@@ -52,6 +61,8 @@ _FOREIGN = ("process_", "telemetry_")
 _FLEETING = ("rabbitmq_channel_", "rabbitmq_connection_")
 #: Sums over queues that are there one by one, but for those of this prefix, which are of the node.
 _QUEUES, _INDEX = "rabbitmq_queue_", "rabbitmq_queue_index_"
+#: Metrics of a page: RabbitMQ has some hundred, and each takes more memory than its text.
+MAX_FAMILIES = 10_000
 #: As much of an unreadable answer as shows what it is.
 _MAX_BEGIN = 40
 _REASONS: dict[int, Reason] = {HTTPStatus.UNAUTHORIZED: "auth", HTTPStatus.FORBIDDEN: "noperm"}
@@ -109,11 +120,13 @@ class Native:
         # The length of a stream's log is no backlog.
         lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
         # Of more series than `max_series` allows, those of the deepest queues are served.
-        for queue in sorted(found, key=depth, reverse=True):
+        found.sort(key=depth, reverse=True)
+        followed = [queue for queue in found if (queue.vhost, queue.name) in lags]
+        vocabulary.emit_backlogs(scrape, followed, lags)
+        vocabulary.emit_flows(scrape, followed, lags)
+        for queue in found:
             queues.emit_queue(scrape, queue, now)
-            lag = lags.get((queue.vhost, queue.name))
-            if lag is not None:
-                vocabulary.emit_vocabulary(scrape, queue, lag)
+        queues.emit_detailed(scrape, found)
         for vhost, name, lag_of_stream in stream_lags(page):
             if wanted(Queue(name=name, vhost=vhost)):
                 scrape.emit(streams.MAX_OFFSET_LAG, lag_of_stream, vhost, name)
@@ -122,22 +135,31 @@ class Native:
         """Emit what another source did not: its values are of the whole cluster."""
         named = {family.name: family for family in page}
         identity, build = (first_labels(named.pop(name, None)) for name in (IDENTITY, BUILD))
-        if overview.IDENTITY not in scrape.samples:
+        alone = overview.IDENTITY not in scrape.samples
+        if alone:
             emit_names(scrape, identity, build)
+            emit_unroutable(scrape, named)
         node = identity.get("rabbitmq_node", "")
         known, self._metrics = self._metrics, {}
         for family in filter(is_wanted, named.values()):
             ours = _OURS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
-            elif ours not in scrape.samples:
-                for labels, value in fitting(ours, samples(family.lines), node):
-                    scrape.emit(ours, value, *labels)
+            elif alone or ours not in scrape.samples:
+                emit_ours(scrape, ours, family, node)
+            elif "protocol" in ours.labels:
+                emit_other_protocols(scrape, ours, family, node)
 
     def _pass_on(
         self, scrape: Scrape, family: Family, known: dict[tuple[str, ...], Metric]
     ) -> None:
-        found = [sample for sample in samples(family.lines) if "channel" not in sample.labels]
+        # Some versions list the same series twice (rabbitmq-server#9664).
+        unique = {
+            (sample.name, *sorted(sample.labels.items())): sample
+            for sample in samples(family.lines)
+            if "channel" not in sample.labels
+        }
+        found = list(unique.values())
         bound = _BOUNDS.get(family.kind, "")
         names = sorted({name for sample in found for name in sample.labels} - {bound})
         key = (family.name, family.kind, family.help, *names)
@@ -155,13 +177,16 @@ class Native:
 def read_page(answer: Answer) -> list[Family]:
     """Return the families of an answer; TargetError where it is no page of RabbitMQ's."""
     if answer.status != HTTPStatus.OK:
-        cure = f"is this the port of {SERVER.what} ({SERVER.port})?"
+        cure = f"is this the port of {SERVER.product.name} ({SERVER.port})?"
         reason = _REASONS.get(answer.status, "protocol")
         raise TargetError(reason, f"{answer.place}: HTTP {answer.status}: {cure}")
+    if answer.body.count(b"# TYPE ") > MAX_FAMILIES:
+        what = f"{answer.place}: a page of more than {MAX_FAMILIES} metrics"
+        raise TargetError(reason="protocol", message=what)
     found = list(families(answer.body.decode(errors="replace")))
     if not any(family.name == BUILD for family in found):
-        begin = answer.body[:_MAX_BEGIN]
-        what = f"{answer.place}: no page of {SERVER.what} (it begins with {begin!r})"
+        begin = bytes(answer.body[:_MAX_BEGIN])
+        what = f"{answer.place}: no page of {SERVER.product.name} (it begins with {begin!r})"
         raise TargetError(reason="protocol", message=what)
     return found
 
@@ -186,6 +211,31 @@ def fitting(
             yield tuple(labels[name] for name in metric.labels), sample.value
 
 
+def emit_ours(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+    """Emit a family as the metric of ours that it is, each series once."""
+    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+        scrape.emit(metric, value, *labels)
+
+
+def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+    """Emit the protocols that the management API does not count: those without AMQP channels."""
+    index = metric.labels.index("protocol")
+    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+        if labels[index] != overview.PROTOCOL:
+            scrape.emit(metric, value, *labels)
+
+
+def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
+    """Emit what could not be routed under the names that public rules use.
+
+    Summed over protocols: the page's own of these names fall when a channel is closed.
+    """
+    for field, metric in overview.UNROUTABLE.items():
+        family = named.get(overview.IN[field].name)
+        if family is not None:
+            scrape.emit(metric, sum(sample.value for sample in samples(family.lines)))
+
+
 def first_labels(family: Family | None) -> dict[str, str]:
     """Return the labels of a family that has one sample."""
     return next((sample.labels for sample in samples(family.lines)), {}) if family else {}
@@ -203,4 +253,5 @@ def emit_names(scrape: Scrape, identity: dict[str, str], build: dict[str, str]) 
     )
     endpoint = identity.get("rabbitmq_endpoint", ENDPOINT)
     permanent_id = identity.get("rabbitmq_cluster_permanent_id", "")
-    overview.emit_names(scrape, shape, endpoint, permanent_id)
+    overview.emit_identity(scrape, shape, endpoint, permanent_id)
+    overview.emit_builds(scrape, shape, ())

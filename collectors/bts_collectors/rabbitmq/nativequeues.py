@@ -84,7 +84,9 @@ def _take(values: Values, field: str, family: Family) -> None:
 
 def _add_published(stats: Values, family: Family) -> None:
     for _, labels, value in samples(family.lines):
-        found = stats[labels.get("queue_vhost", ""), labels.get("queue", "")]
+        # RabbitMQ 4.0.0 to 4.0.2 call both virtual hosts, which are the same one, `vhost`.
+        vhost = labels.get("queue_vhost", labels.get("vhost", ""))
+        found = stats[vhost, labels.get("queue", "")]
         found["publish"] = found.get("publish", 0) + value
 
 

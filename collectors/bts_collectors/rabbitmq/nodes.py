@@ -20,6 +20,11 @@ FIELDS = {
         "Whether the node runs (/api/nodes running).",
         LABELS,
     ),
+    "being_drained": gauge(
+        "rabbitmq_node_being_drained",
+        "Whether the node is in maintenance mode: it has closed its listeners (/api/nodes being_drained).",
+        LABELS,
+    ),
     "fd_used": gauge(
         "rabbitmq_process_open_fds",
         "Open file descriptors (/api/nodes fd_used).",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bts_collectors.rabbitmq.samples import emit_fields, emit_known
-from bts_collectors.rabbitmq.shapes import MessageStats, ObjectTotals, Overview
+from bts_collectors.rabbitmq.shapes import MessageStats, Node, ObjectTotals, Overview
 from bts_exporter import Scrape, counter, gauge
 
 #: The protocol that counts of the overview are given for: it does not tell protocols apart.
@@ -24,8 +26,13 @@ IDENTITY = gauge(
 )
 BUILD = gauge(
     "rabbitmq_build_info",
-    "Versions of the node that answers (/api/overview rabbitmq_version, erlang_version, product_*).",
-    ("rabbitmq_version", "erlang_version", "product_name", "product_version"),
+    "Versions of each node that runs (/api/nodes applications; /api/overview rabbitmq_version, erlang_version, product_*).",
+    ("rabbitmq_version", "erlang_version", "product_name", "product_version", "node"),
+)
+RATES_MODE = gauge(
+    "rabbitmq_management_rates_mode_info",
+    "Which statistics the management plug-in collects; with none, no messages are counted (/api/overview rates_mode).",
+    ("mode",),
 )
 STATS_DISABLED = gauge(
     "rabbitmq_management_stats_disabled",
@@ -51,6 +58,17 @@ OBJECTS = {
     "exchanges": gauge(
         "rabbitmq_exchanges",
         "Exchanges (/api/overview object_totals.exchanges).",
+    ),
+}
+#: Under names that public rules use; those of RabbitMQ's own exporter fall when a channel is closed.
+UNROUTABLE = {
+    "drop_unroutable": counter(
+        "rabbitmq_channel_messages_unroutable_dropped_total",
+        "As rabbitmq_global_messages_unroutable_dropped_total (/api/overview message_stats.drop_unroutable).",
+    ),
+    "return_unroutable": counter(
+        "rabbitmq_channel_messages_unroutable_returned_total",
+        "As rabbitmq_global_messages_unroutable_returned_total (/api/overview message_stats.return_unroutable).",
     ),
 }
 CONSUMERS = gauge(
@@ -122,13 +140,26 @@ OUT = {
         ("protocol", "queue_type"),
     ),
 }
-METRICS = (UP, IDENTITY, BUILD, STATS_DISABLED, OBJECTS, CONSUMERS, IN, OUT)
+METRICS = (
+    UP,
+    IDENTITY,
+    BUILD,
+    STATS_DISABLED,
+    RATES_MODE,
+    OBJECTS,
+    UNROUTABLE,
+    CONSUMERS,
+    IN,
+    OUT,
+)
 
 
 def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -> None:
     """Emit what the overview holds; without `cluster` only what is of the answering node."""
-    emit_names(scrape, overview, ENDPOINT)
+    emit_identity(scrape, overview, ENDPOINT)
     emit_known(scrape, STATS_DISABLED, overview.disable_stats)
+    if overview.rates_mode:
+        scrape.emit(RATES_MODE, 1, overview.rates_mode)
     if not cluster:
         return
     totals, stats = overview.object_totals, overview.message_stats
@@ -136,20 +167,46 @@ def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -
         emit_fields(scrape, OBJECTS, totals)
         emit_known(scrape, CONSUMERS, totals.consumers, PROTOCOL)
     if isinstance(stats, MessageStats):
+        emit_fields(scrape, UNROUTABLE, stats)
         emit_fields(scrape, IN, stats, PROTOCOL)
         emit_fields(scrape, OUT, stats, PROTOCOL, QUEUE_TYPE)
 
 
-def emit_names(scrape: Scrape, overview: Overview, endpoint: str, permanent_id: str = "") -> None:
+def emit_identity(
+    scrape: Scrape, overview: Overview, endpoint: str, permanent_id: str = ""
+) -> None:
     """Emit who answers, once for a target: dashboards join every series with it."""
     # The node is missing for users without the tag `monitoring`.
     node, cluster = overview.node or "", overview.cluster_name or ""
     scrape.emit(IDENTITY, 1, node, cluster, permanent_id, endpoint)
-    scrape.emit(
-        BUILD,
-        1,
-        overview.rabbitmq_version or "",
-        overview.erlang_version or "",
-        overview.product_name or "",
-        overview.product_version or "",
-    )
+
+
+def emit_builds(scrape: Scrape, overview: Overview, nodes: Iterable[Node]) -> None:
+    """Emit the versions of the nodes that run, or of the one that answers if no others are known."""
+    emitted = False
+    for node in nodes:
+        if node.running is True:
+            own = overview.node in {None, node.name}
+            _emit_build(scrape, overview, node.name, "" if own else version_of(node))
+            emitted = True
+    if not emitted:
+        _emit_build(scrape, overview, overview.node or "", "")
+
+
+def _emit_build(scrape: Scrape, overview: Overview, node: str, version: str) -> None:
+    """Emit the versions of a node: the overview's, or of another node no more than `version`."""
+    answering = overview.rabbitmq_version or ""
+    erlang = "" if version else overview.erlang_version or ""
+    product = overview.product_version or ""
+    if version and product == answering:
+        product = version
+    name = overview.product_name or ""
+    scrape.emit(BUILD, 1, version or answering, erlang, name, product, node)
+
+
+def version_of(node: Node) -> str:
+    """Return the version of RabbitMQ that a node runs, empty if it does not say."""
+    for application in node.applications if isinstance(node.applications, list) else ():
+        if application.name == "rabbit":
+            return application.version or ""
+    return ""

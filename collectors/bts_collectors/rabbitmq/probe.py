@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pika  # type: ignore[import-untyped]
 from pika import exceptions
 
-from bts_collectors.rabbitmq.amqp import ERRORS, Link, vhost_of
+from bts_collectors.rabbitmq.amqp import ERRORS, BlockedError, Link, vhost_of
 from bts_collectors.rabbitmq.amqpmetrics import CANARY_QUEUES, Result
+from bts_collectors.rabbitmq.failures import Failure
 from bts_exporter import Secret, TargetError, TLSConfig, Url
 
 #: Milliseconds after which the broker removes a queue that an exporter left behind.
@@ -39,7 +40,7 @@ class Outcome(NamedTuple):
 
     result: Result
     times: Times | None = None
-    failure: TargetError | None = None
+    failure: Failure | None = None
 
 
 class Prober:
@@ -75,10 +76,10 @@ class Prober:
                 self._open(connection, kind)
                 return self._exchange(connection, kind)
         except TargetError as error:
-            if isinstance(error.__cause__, exceptions.ConnectionBlockedTimeout):
+            if isinstance(error, BlockedError):
                 return Outcome("blocked")
             result = _RESULTS.get(error.reason, "unreachable")
-            return Outcome(result, failure=TargetError(error.reason, f"canary: {error}"))
+            return Outcome(result, failure=Failure(error.reason, f"canary: {Failure.of(error)}"))
 
     def close(self) -> None:
         """Remove the queues and close the connection."""

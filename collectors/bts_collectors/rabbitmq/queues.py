@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from bts_collectors.rabbitmq.samples import emit_fields, emit_known
 from bts_collectors.rabbitmq.shapes import (
+    NUMBERS,
+    QUORUM,
     SHORTENED,
     STREAM,
     Arguments,
@@ -15,7 +18,10 @@ from bts_collectors.rabbitmq.shapes import (
     MessageStats,
     Policy,
     Queue,
+    is_leaderless,
     known,
+    lacks_majority,
+    owner,
 )
 from bts_exporter import Scrape, counter, gauge
 
@@ -23,6 +29,9 @@ LABELS = ("vhost", "queue")
 
 #: No time in seconds since 1970 is as large before the year 5138: it is one in milliseconds.
 MILLISECONDS_FROM = 100_000_000_000
+
+#: A date, its hour, the rest of the time, and the offset from UTC.
+_IDLE = re.compile(r"(\d+-\d\d-\d\d)[ T](\d{1,2})(:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:?\d\d)?")
 
 GAUGES = {
     "messages_ready": gauge(
@@ -138,6 +147,19 @@ STATE = gauge(
     "1 for the state that the queue is in (/api/queues state).",
     (*LABELS, "state"),
 )
+LEADERLESS = gauge(
+    "rabbitmq_quorum_queues_without_leader",
+    "Quorum queues that have no leader: nothing is published or consumed (/api/queues leader).",
+)
+MINORITY = gauge(
+    "rabbitmq_quorum_queues_without_majority",
+    "Quorum queues of whose members half or more are down (/api/queues online, members).",
+)
+HAS_LEADER = gauge(
+    "rabbitmq_queue_has_leader",
+    "Whether a quorum queue has a leader (/api/queues leader).",
+    LABELS,
+)
 MEMBERS = gauge(
     "rabbitmq_queue_members",
     "Replicas of a quorum queue or stream (/api/queues members).",
@@ -148,6 +170,19 @@ ONLINE = gauge(
     "Replicas of a quorum queue or stream that run (/api/queues online).",
     LABELS,
 )
+#: Under names that RabbitMQ's own alerts for single queues use.
+DETAILED = {
+    "messages": gauge(
+        "rabbitmq_detailed_queue_messages",
+        "As rabbitmq_queue_messages (/api/queues messages).",
+        LABELS,
+    ),
+    "consumers": gauge(
+        "rabbitmq_detailed_queue_consumers",
+        "As rabbitmq_queue_consumers (/api/queues consumers).",
+        LABELS,
+    ),
+}
 MAX_LENGTH = gauge(
     "rabbitmq_queue_max_length",
     "Limit of messages, the lower of the queue's and its policy's"
@@ -185,8 +220,12 @@ PERMISSION_GAP = gauge(
 METRICS = (
     GAUGES,
     COUNTERS,
+    DETAILED,
     INFO,
     STATE,
+    LEADERLESS,
+    MINORITY,
+    HAS_LEADER,
     MEMBERS,
     ONLINE,
     MAX_LENGTH,
@@ -209,7 +248,28 @@ def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
     published = head_timestamp(queue)
     if published is not None:
         scrape.emit(HEAD_TIMESTAMP, published, *labels)
-        scrape.emit(HEAD_AGE, max(now - published, 0), *labels)
+        if published <= now:  # a time to come says that a clock is wrong, and nothing of an age
+            scrape.emit(HEAD_AGE, now - published, *labels)
+
+
+def emit_detailed(scrape: Scrape, queues: Sequence[Queue]) -> None:
+    """Emit what RabbitMQ's own alerts for single queues ask for."""
+    for field, metric in DETAILED.items():
+        samples: dict[tuple[str, ...], float] = {
+            (queue.vhost, queue.name): value
+            for queue in queues
+            if isinstance(value := getattr(queue, field), NUMBERS)
+        }
+        if samples:
+            scrape.emit_all(metric, samples)
+
+
+def emit_quorum(scrape: Scrape, queues: Iterable[Queue]) -> None:
+    """Emit how many quorum queues do not work, if there are quorum queues at all."""
+    quorum = [queue for queue in queues if queue.type == QUORUM]
+    if quorum:
+        scrape.emit(LEADERLESS, sum(map(is_leaderless, quorum)))
+        scrape.emit(MINORITY, sum(map(lacks_majority, quorum)))
 
 
 def emit_auto_ack(scrape: Scrape, queue: Queue, counts: Counter[Key] | None) -> None:
@@ -237,14 +297,16 @@ def head_timestamp(queue: Queue) -> float | None:
 def idle_since(queue: Queue) -> float | None:
     """Return since when the queue is idle, in Unix time.
 
-    Spelled `2026-01-02T03:04:05.678+00:00` or, before RabbitMQ 3.9, `2026-01-02 3:04:05`.
+    Spelled `2026-01-02T03:04:05.678+00:00`, with the offset of the broker's time zone, or, before
+    RabbitMQ 3.9, `2026-01-02 3:04:05`, which is UTC.
     """
-    match = re.match(r"(\d+)-(\d+)-(\d+)[ T](\d+):(\d+):(\d+)", str(queue.idle_since))
+    match = _IDLE.fullmatch(str(queue.idle_since).strip())
     if match is None:
         return None
-    year, month, day, hour, minute, second = map(int, match.groups())
+    date, hour, minutes, zone = match.groups()
+    offset = "+00:00" if zone in {None, "Z", "z"} else zone
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(f"{date}T{hour:0>2}{minutes}{offset}").timestamp()
     except ValueError:
         return None
 
@@ -269,10 +331,12 @@ def _emit_nature(scrape: Scrape, queue: Queue) -> None:
     labels = (queue.vhost, queue.name)
     durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
     if queue.type:
-        nature = (queue_type(queue), durable, queue.policy or "", queue.node or "")
+        nature = (queue_type(queue), durable, queue.policy or "", owner(queue) or "")
         scrape.emit(INFO, 1, *labels, *nature)
     if queue.state:
         scrape.emit(STATE, 1, *labels, queue.state)
+    if queue.type == QUORUM and isinstance(queue.members, list):
+        scrape.emit(HAS_LEADER, not is_leaderless(queue), *labels)
     for metric, names in ((MEMBERS, queue.members), (ONLINE, queue.online)):
         if isinstance(names, list):
             scrape.emit(metric, len(names), *labels)

@@ -6,35 +6,42 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
+from bts_collectors.rabbitmq.answers import PartlyReadError
 from bts_collectors.rabbitmq.client import Answer, Client
+from bts_collectors.rabbitmq.failures import Failures
+from bts_collectors.rabbitmq.httplimits import Allowance
 from bts_exporter import TargetError
 
 T = TypeVar("T")
 
 
 class Round:
-    """The questions of one collection, which has `seconds` for all of them."""
+    """The questions of one collection, which has `seconds` and an allowance for all of them."""
 
     def __init__(self, client: Client, seconds: float) -> None:
         self._client = client
         self._deadline = monotonic() + seconds
+        self._allowance = Allowance()
         #: What went wrong, in the order of the questions.
-        self.failures: list[TargetError] = []
+        self.failures = Failures()
 
     def ask(self, path: str, read: Callable[[Answer], T], share: float = 1.0) -> T | None:
         """Return what `read` makes of the answer, or None after noting why there is none.
 
-        At most `share` of the time left is spent on it, so that some remains for the others.
+        At most `share` of the time and of the bytes left is spent on it, so that some remains for
+        the others.
         """
+        self._allowance.begin(share)
         seconds = max(share * (self._deadline - monotonic()), 0.0)
         try:
-            return read(self._client.get(path, seconds))
+            return read(self._client.get(path, seconds, self._allowance))
+        except PartlyReadError as partly:
+            self.failures.add(partly)
+            return partly.content  # type: ignore[no-any-return]
         except TargetError as error:
-            self.failures.append(error)
+            self.failures.add(error)
             return None
 
     def end(self) -> None:
         """Raise what went wrong, if anything did, with the first reason and all messages."""
-        if self.failures:
-            first = self.failures[0]
-            raise TargetError(first.reason, "; ".join(map(str, self.failures))) from first
+        self.failures.raise_all()

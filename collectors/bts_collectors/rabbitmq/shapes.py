@@ -6,6 +6,7 @@ All but names may be missing: fields come and go with versions, queue types and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 import msgspec
@@ -74,9 +75,17 @@ class Overview(Shape):
     cluster_name: Text = None
     node: Text = None
     disable_stats: Flag = None
+    rates_mode: Text = None
     object_totals: ObjectTotals | Nothing = None
     queue_totals: QueueTotals | Nothing = None
     message_stats: MessageStats | Nothing = None
+
+
+class Application(Shape):
+    """An item of `applications` of a node: `rabbit` is RabbitMQ itself."""
+
+    name: Text = None
+    version: Text = None
 
 
 class Node(Shape):
@@ -84,6 +93,9 @@ class Node(Shape):
 
     name: str
     running: Flag = None
+    #: From 4.0 on; null before.
+    being_drained: Flag = None
+    applications: list[Application] | str | None = None
     partitions: list[Any] | str | None = None
     uptime: Number = None
     fd_used: Number = None
@@ -129,12 +141,19 @@ class Arguments(Shape):
     """`arguments` of a queue."""
 
     max_length: Number = msgspec.field(default=None, name="x-max-length")
+    max_length_bytes: Number = msgspec.field(default=None, name="x-max-length-bytes")
+    overflow: Text = msgspec.field(default=None, name="x-overflow")
+    message_ttl: Number = msgspec.field(default=None, name="x-message-ttl")
+    max_priority: Number = msgspec.field(default=None, name="x-max-priority")
 
 
 class Policy(Shape):
     """`effective_policy_definition` of a queue: its policy and operator policy together."""
 
     max_length: Number = msgspec.field(default=None, name="max-length")
+    max_length_bytes: Number = msgspec.field(default=None, name="max-length-bytes")
+    overflow: Text = None
+    message_ttl: Number = msgspec.field(default=None, name="message-ttl")
 
 
 class Totals(Shape):
@@ -144,7 +163,9 @@ class Totals(Shape):
     vhost: str
     type: Text = None
     state: Text = None
+    #: Of queues that are replicated some answers have `node`, some `leader`, and some neither.
     node: Text = None
+    leader: str | msgspec.UnsetType | None = msgspec.UNSET
     policy: Text = None
     durable: Flag = None
     members: list[Any] | str | None = None
@@ -193,10 +214,33 @@ class Vhost(Shape):
     name: str
 
 
+#: Fields of a queue that are of this moment.
+MOMENTARY = (
+    "messages",
+    "messages_ready",
+    "messages_unacknowledged",
+    "messages_ram",
+    "messages_persistent",
+    "message_bytes",
+    "message_bytes_ready",
+    "message_bytes_unacknowledged",
+    "memory",
+    "consumers",
+    "consumer_capacity",
+    "consumer_utilisation",
+    "head_message_timestamp",
+    "idle_since",
+)
+#: States in which a queue's numbers are of now; in others the broker shows zeros, or what was last.
+LIVE = {None, "running", "idle", "flow", "syncing", "live"}
+#: How it is spelled that nothing leads a queue; without that field it is not known.
+NO_NODE = {None, "", "none", "undefined"}
+
 OVERVIEW = msgspec.json.Decoder(Overview)
 NODES = msgspec.json.Decoder(list[Node])
 QUEUES = msgspec.json.Decoder(list[Queue])
 QUEUE = msgspec.json.Decoder(Queue)
+TOTAL = msgspec.json.Decoder(Totals)
 VHOSTS = msgspec.json.Decoder(list[Vhost])
 CONSUMERS = msgspec.json.Decoder(list[Consumer])
 
@@ -206,11 +250,61 @@ def known(value: object) -> float | None:
     return value if isinstance(value, NUMBERS) else None
 
 
+def owner(queue: Totals) -> str | None:
+    """Return the node that a queue is on: of replicated ones the leader; None if it is unknown.
+
+    One without a leader is counted on one node, so that it does not disappear.
+    """
+    for node in (queue.node, queue.leader):
+        if isinstance(node, str) and node not in NO_NODE:
+            return node
+    for nodes in (queue.online, queue.members):
+        names = [name for name in nodes if isinstance(name, str)] if isinstance(nodes, list) else ()
+        if names:
+            return min(names)
+    return None
+
+
+def is_leaderless(queue: Totals) -> bool:
+    """Return whether a quorum queue has no leader, so that nothing can be published or consumed."""
+    members = isinstance(queue.members, list) and bool(queue.members)
+    return queue.type == QUORUM and members and queue.leader in NO_NODE
+
+
+def lacks_majority(queue: Totals) -> bool:
+    """Return whether so few members of a quorum queue run that it cannot elect a leader."""
+    if queue.type != QUORUM:
+        return False
+    if not isinstance(queue.members, list) or not isinstance(queue.online, list):
+        return queue.state == "minority"
+    return len(queue.online) <= len(queue.members) // 2
+
+
+def is_live(queue: Totals) -> bool:
+    """Return whether the numbers of a queue are of now."""
+    led = isinstance(queue.leader, str) and queue.leader not in NO_NODE
+    return not is_leaderless(queue) and (queue.state in LIVE or (queue.state == "minority" and led))
+
+
+def tidy(queue: Queue) -> None:
+    """Spell the type as most answers do, and remove numbers that are not of now.
+
+    Of a queue in a stopped virtual host the broker lists zeros, of one on a lost node what was last.
+    """
+    if queue.type is not None:
+        kind = queue.type.removeprefix("rabbit_").removesuffix("_queue")
+        queue.type = kind if kind in SHORTENED else queue.type
+    if not is_live(queue):
+        for field in MOMENTARY:
+            setattr(queue, field, None)
+
+
 def depth(queue: Queue) -> float:
     """Return how many messages wait in a queue as far as that is known, to put queues in order."""
     return known(queue.messages_ready) or 0
 
 
+@cache
 def columns(shape: type[Shape]) -> str:
     """Return the parameter `columns` that has the broker send no more than `shape` holds."""
     return "columns=" + ",".join(_paths(shape))

@@ -16,12 +16,13 @@ from bts_collectors.rabbitmq.amqpmetrics import (
     RESULTS,
 )
 from bts_collectors.rabbitmq.canary import BUCKETS, Canary, Distribution
+from bts_collectors.rabbitmq.failures import Failure
 from bts_collectors.rabbitmq.probe import Outcome, Prober, Times
 from bts_exporter import Metric, Scrape, TargetError
 from servers import wait_until
 
 OK = Outcome("ok", Times(0.002, 0.004))
-DENIED = Outcome("denied", failure=TargetError("noperm", "canary: amqp://broker: 403"))
+DENIED = Outcome("denied", failure=Failure("noperm", "canary: amqp://broker: 403"))
 
 
 class FakeProber:
@@ -137,7 +138,37 @@ def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
 
         wait_until(fails, "the failure shows")
 
-    assert caught[0] is DENIED.failure
+    assert DENIED.failure is not None
+    assert (caught[0].reason, str(caught[0])) == DENIED.failure
+
+
+def test_a_canary_whose_thread_died_says_so_and_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect of ours must not leave the latest result on the page until a restart."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    broken = [True]
+
+    def send(_: str) -> Outcome:
+        if broken.pop() if broken else False:
+            msg = "a defect"
+            raise LookupError(msg)
+        return OK
+
+    with canary(FakeProber(send)) as made:
+        failures: list[TargetError] = []
+
+        def works() -> bool:
+            try:
+                counts = collected(made)[CANARY_PROBES]
+            except TargetError as error:
+                failures.append(error)
+                return False
+            return any(key[-1] == "ok" and count for key, count in counts.items())
+
+        wait_until(works, "it sends again")
+
+    assert [error.reason for error in failures] == ["internal"]
 
 
 def test_types_fail_on_their_own() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.rabbitmq import client as module
+from bts_collectors.rabbitmq import httplimits
 from bts_collectors.rabbitmq.client import Client
-from bts_exporter import Secret, TargetError, TLSConfig, Url
+from bts_exporter import AddressWatch, Secret, TargetError, TLSConfig, Url
 from servers import free_port, need, wait_until
 from servers.certificates import SERVER_NAME, Certificates
 from servers.management import (
@@ -120,6 +120,22 @@ def test_a_connection_that_the_server_gave_up_is_replaced(management: FakeManage
             assert asking.get("/api/overview", 20).status == 200
 
     assert len(management.connections) == 3
+
+
+def test_a_name_that_moves_to_another_server_is_followed(management: FakeManagement) -> None:
+    """A kept connection would stay with the old server for as long as that lives."""
+    with client(management.url.replace("127.0.0.1", "localhost")) as asking:
+        asking._watch = AddressWatch("localhost", 0.0, lambda _: {"192.0.2.1"})
+        asking.get("/api/overview", 20)
+        before = len(management.connections)
+
+        def is_new() -> bool:
+            asking.get("/api/overview", 20)
+            return len(management.connections) > before
+
+        wait_until(is_new, "the connection is made again")
+
+    assert before == 1
 
 
 def test_a_question_that_meets_the_end_of_its_connection_is_asked_again(
@@ -266,13 +282,13 @@ def test_an_answer_without_end_is_given_up(
     management: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small it was packed."""
-    monkeypatch.setattr(module, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(httplimits, "MAX_BYTES", 1_000_000)
     management.routes["/api/overview"] = send(b" " * 2_000_000)
 
     error = failure(management.url)
 
     assert error.reason == "protocol"
-    assert "more than 1000000 bytes" in str(error)
+    assert "the 1000000 bytes for all of a collection" in str(error)
 
 
 def test_closing_breaks_off_a_question_under_way(management: FakeManagement) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.rabbitmq.lag import Lag, Lags, consumed, exacter
-from bts_collectors.rabbitmq.shapes import MessageStats, Queue
+from bts_collectors.rabbitmq.lag import Lag, Lags, consumed
+from bts_collectors.rabbitmq.messagetime import MessageTimes
+from bts_collectors.rabbitmq.shapes import Arguments, MessageStats, Policy, Queue
 from bts_exporter.backlog import Age
 
 NOW = 1_700_000_600.0
@@ -136,7 +137,7 @@ def test_a_queue_that_was_empty_lately_has_no_old_message() -> None:
     watch.look(3600, messages_ready=0)
 
     lag = watch.look(10, messages_ready=5)
-    assert lag.age == Age(20, "interpolation")
+    assert lag.age == Age(10, "interpolation")
 
 
 def test_dead_letters_age_from_when_they_were_there_first() -> None:
@@ -159,16 +160,96 @@ def test_a_flow_that_is_not_counted_by_queue_gives_no_lag() -> None:
     assert found == [None] * 3
 
 
-@pytest.mark.parametrize("stats", [flow(10, 0), {}], ids=["counts-anew", "no-counts"])
-def test_counts_that_begin_anew_leave_a_lower_bound(watch: Watch, stats: dict[str, int]) -> None:
-    """After a start of the broker, or of a queue deleted and made again: no age is made of both."""
+def test_a_queue_that_is_made_again_has_no_older_messages_than_that(watch: Watch) -> None:
+    """Counts that begin again explain all that waits: it came in since the last look."""
     watch.look(1000, flow(5000, 1000), messages_ready=4000)
-    watch.look(15, stats, messages_ready=10, consumers=0)
+    watch.look(15, flow(10, 0), messages_ready=10, consumers=0)
 
     lag = watch.look(15)
     assert lag.age is not None
-    assert lag.age.method == "lower_bound"
-    assert lag.age.seconds == 15
+    assert 15 <= lag.age.seconds <= 30
+
+
+def test_messages_that_outlive_the_counts_are_as_old_as_they_are(watch: Watch) -> None:
+    """A broker that is started again counts from zero; durable messages wait as before."""
+    watch.look(10, flow(100, 0), messages_ready=100)
+    watch.look(20)
+    watch.look(20, flow(5, 0), messages_ready=105)
+
+    lag = watch.look(20)
+    assert lag.age == Age(70, "interpolation")
+
+
+def test_without_counts_the_lag_is_unknown_until_they_return(watch: Watch) -> None:
+    """As where a broker gets too many queues to be asked for details, and fewer again."""
+    watch.look(10, flow(100, 0), messages_ready=100)
+    watch.look(20, flow(200, 20), messages_ready=180)
+    without = [watch.look(5, {}, messages_ready=150).age for _ in range(3)]
+    again = watch.look(5, flow(200, 50), messages_ready=150)
+
+    assert without == [None] * 3
+    assert again.age == Age(45, "interpolation")
+
+
+def test_without_counts_nothing_is_taken_where_there_are_no_consumers(watch: Watch) -> None:
+    """What waited before the counts went missing still does."""
+    watch.look(10, flow(100, 0), messages_ready=100)
+    watch.look(20, flow(100, 0), messages_ready=100)
+
+    lag = watch.look(60, {}, messages_ready=100, consumers=0)
+    assert lag.age == Age(80, "lower_bound")
+
+
+def test_what_a_queue_refuses_did_not_come_in(watch: Watch) -> None:
+    """Of a full queue that refuses what does not fit, the counts of publications say nothing."""
+    arguments = Arguments(max_length=100, overflow="reject-publish")
+    watch.fields["arguments"] = arguments
+    watch.look(10, flow(100, 0), messages_ready=100)
+    for published in (200, 300, 400):
+        lag = watch.look(20, flow(published, 0), messages_ready=100)
+
+    assert lag.age == Age(70, "interpolation")
+
+
+def test_the_policy_says_how_a_queue_is_limited(watch: Watch) -> None:
+    """A policy counts as the queue's own arguments do."""
+    watch.fields["effective_policy_definition"] = Policy(max_length=100, overflow="reject-publish")
+    watch.look(10, flow(100, 0), messages_ready=100)
+    for published in (200, 300, 400):
+        lag = watch.look(20, flow(published, 0), messages_ready=100)
+
+    assert lag.age == Age(70, "interpolation")
+
+
+def test_of_a_full_queue_that_drops_the_oldest_the_position_of_the_head_is_known(
+    watch: Watch,
+) -> None:
+    """As many wait as may: the oldest of them is as old as the count of that position."""
+    watch.fields["arguments"] = Arguments(max_length=100)
+    watch.look(10, flow(100, 0), messages_ready=100)
+
+    lag = watch.look(10, flow(200, 0), messages_ready=100)
+    assert lag.age == Age(10, "interpolation")
+
+
+def test_no_message_is_older_than_it_may_get(watch: Watch) -> None:
+    """Whatever is known of it otherwise."""
+    watch.fields["arguments"] = Arguments(message_ttl=30_000)
+    watch.look(10, flow(100, 0), messages_ready=100)
+
+    lag = watch.look(60, messages_ready=100)
+    assert lag.age is not None
+    assert lag.age.seconds <= 30
+
+
+def test_with_priorities_the_lag_is_a_lower_bound(watch: Watch) -> None:
+    """Messages overtake others: the oldest is at least as old as if they did not."""
+    watch.fields |= {"arguments": Arguments(max_priority=5), "messages_unacknowledged": 0}
+    watch.look(10, flow(100, 0), messages_ready=100, head_message_timestamp=NOW + 10)
+
+    watch.look(20, flow(200, 50), messages_ready=150)
+    lag = watch.look(20, flow(200, 50), messages_ready=150, head_message_timestamp=NOW + 25)
+    assert lag.age == Age(40, "lower_bound")
 
 
 def test_a_new_queue_is_followed_before_its_depth_is_known() -> None:
@@ -221,47 +302,61 @@ def test_without_consumers_nothing_drains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "age", "expected"),
+    ("claimed", "age", "oldest", "expected"),
     [
-        ({}, Age(500, "interpolation"), Age(500, "interpolation")),
-        ({"head_message_timestamp": 1_700_000_000}, None, Age(600, "message_time")),
-        (
-            {"head_message_timestamp": 1_700_000_000},
-            Age(500, "lower_bound"),
-            Age(600, "message_time"),
-        ),
-        (
-            {"head_message_timestamp": 1_700_000_000},
-            Age(500, "interpolation"),
-            Age(500, "interpolation"),
-        ),
-        (
-            {"head_message_timestamp": 1_700_000_500},
-            Age(500, "interpolation"),
-            Age(100, "message_time"),
-        ),
-        (
-            {"head_message_timestamp": 1_700_000_000, "messages_unacknowledged": 0},
-            Age(500, "interpolation"),
-            Age(600, "message_time"),
-        ),
-        (
-            {"head_message_timestamp": NOW + 60, "messages_unacknowledged": 0},
-            None,
-            Age(0, "message_time"),
-        ),
-        ({"head_message_timestamp": 1_700_000_000, "type": "quorum"}, None, None),
-        ({"head_message_timestamp": 1_700_000_000, "messages_ready": 0}, None, None),
+        (600, None, inf, Age(600, "message_time")),
+        (600, Age(500, "lower_bound"), inf, Age(600, "message_time")),
+        (400, Age(500, "lower_bound"), inf, Age(500, "lower_bound")),
+        (505, Age(500, "interpolation"), inf, Age(505, "message_time")),
+        (600, Age(500, "interpolation"), inf, Age(500, "interpolation")),
+        (9, Age(19, "interpolation"), inf, Age(19, "interpolation")),
+        (30, Age(19, "interpolation"), inf, Age(30, "message_time")),
+        (100, Age(500, "interpolation"), inf, Age(500, "interpolation")),
+        (-18_000, None, inf, None),
+        (-18_000, Age(19, "interpolation"), inf, Age(19, "interpolation")),
+        (-18_000, Age(19, "lower_bound"), inf, Age(19, "lower_bound")),
+        (18_019, Age(19, "interpolation"), inf, Age(19, "interpolation")),
+        (18_019, None, 30, None),
+        (0, None, inf, None),
     ],
 )
-def test_a_messages_own_time_is_taken_where_it_says_more(
-    fields: dict[str, object], age: Age | None, expected: Age | None
+def test_a_messages_own_time_is_taken_where_nothing_contradicts_it(
+    claimed: float, age: Age | None, oldest: float, expected: Age | None
 ) -> None:
-    """While something is in flight it may be the time of that, which is older than what waits."""
-    common = {"type": "classic", "messages_ready": 3, "messages_unacknowledged": 2}
-    queue = Queue("q", "/", **(common | fields))  # type: ignore[arg-type]
+    """A time in the future carries no information, nor does one from before the queue was empty."""
+    queue = Queue("q", "/", type="classic", messages_ready=3, messages_unacknowledged=0)
+    queue.head_message_timestamp = NOW - claimed
 
-    assert exacter(queue, age, NOW) == expected
+    assert MessageTimes().refine(queue, age, NOW, oldest) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"type": "quorum"}, {"messages_unacknowledged": 2}, {"head_message_timestamp": None}],
+)
+def test_a_time_of_another_message_says_nothing(fields: dict[str, Any]) -> None:
+    """While something is in flight it may be the time of that, which does not wait."""
+    common: dict[str, Any] = {"type": "classic", "messages_unacknowledged": 0}
+    common |= {"messages_ready": 3, "head_message_timestamp": NOW - 600}
+    queue = Queue("q", "/", **(common | fields))
+
+    assert MessageTimes().refine(queue, Age(5, "interpolation"), NOW, inf) == Age(
+        5, "interpolation"
+    )
+
+
+def test_a_clock_that_was_wrong_is_not_believed_where_nothing_else_is_known() -> None:
+    """Once it was contradicted, it takes an agreement to be believed again."""
+    times = MessageTimes()
+    queue = Queue("q", "/", type="classic", messages_ready=3, messages_unacknowledged=0)
+    queue.head_message_timestamp = NOW - 300
+    found = [
+        times.refine(queue, age, NOW, inf)
+        for age in (Age(20, "interpolation"), None, Age(301, "interpolation"), None)
+    ]
+
+    trusted = Age(300, "message_time")
+    assert found == [Age(20, "interpolation"), None, trusted, trusted]
 
 
 @pytest.mark.parametrize(

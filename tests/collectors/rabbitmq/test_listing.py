@@ -163,7 +163,7 @@ def test_a_virtual_host_deleted_between_two_questions_has_no_queues(broker: Aski
 
     assert {each.vhost for each in found.queues} == {"prod/eu"}
     assert found.unlisted == set()
-    assert broker.round.failures == []
+    assert not broker.round.failures
 
 
 def test_a_virtual_host_that_gives_no_answer_is_told_apart(broker: Asking) -> None:
@@ -221,7 +221,7 @@ def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
 
     asked = ["/api/queues", "/api/consumers", "/api/queues/%2F/gone", "/api/queues/%2F/a%2Fb"]
     assert broker.paths() == asked
-    assert broker.round.failures == []
+    assert not broker.round.failures
     shown = {each.name: (each.messages_ready, each.consumers) for each in found.queues}
     assert shown == {"idle": (0, 1), "dead": (9, 0), "a/b": (5, 2), "gone": (7, 1)}
     counted = {each.name for each in found.queues if each.message_stats is not None}

@@ -66,7 +66,7 @@ def test_there_is_one_identity_with_the_clusters_permanent_id(exporter: FakeMana
     assert failure is None
     identity = ("rabbit@one", "shop", "rabbitmq-cluster-id-1", "aggregated")
     assert samples["rabbitmq_identity_info"] == {identity: 1}
-    assert samples["rabbitmq_build_info"] == {("3.10.8", "25.2.3", "", ""): 1}
+    assert samples["rabbitmq_build_info"] == {("3.10.8", "25.2.3", "", "", "rabbit@one"): 1}
     assert samples["rabbitmq_up"] == {(): 1}
 
 

@@ -57,7 +57,4 @@ def test_what_is_the_clusters_is_not_shown_for_a_node() -> None:
     scrape = Scrape(monotonic() + 10)
     overview.emit_overview(scrape, OVERVIEW.decode(body), cluster=False)
 
-    assert {metric.name for metric in scrape.samples} == {
-        "rabbitmq_identity_info",
-        "rabbitmq_build_info",
-    }
+    assert {metric.name for metric in scrape.samples} == {"rabbitmq_identity_info"}

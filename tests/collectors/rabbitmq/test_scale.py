@@ -42,7 +42,7 @@ def failing(made: RabbitMQ, seconds: float) -> tuple[TargetError, testing.Sample
     return caught.value, testing.samples(made, scrape)
 
 
-def test_of_too_many_series_those_of_the_deepest_queues_are_kept(
+def test_of_too_many_series_backlogs_come_first_and_then_details_of_the_deepest_queues(
     management: FakeManagement,
 ) -> None:
     """And what is dropped is counted."""
@@ -52,8 +52,10 @@ def test_of_too_many_series_those_of_the_deepest_queues_are_kept(
         scrape = Scrape(monotonic() + 20, max_series=whole - 60)
         made.collect(scrape)
 
-    found = testing.samples(made, scrape)["messaging_backlog_messages"].values()
+    samples = testing.samples(made, scrape)
+    found = samples["rabbitmq_queue_messages_ready"].values()
     assert scrape.dropped == 60
+    assert len(samples["messaging_backlog_messages"]) == 50
     assert 10 < len(found) < 50
     assert sorted(found, reverse=True) == list(range(49, 49 - len(found), -1))
 

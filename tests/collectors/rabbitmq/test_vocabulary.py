@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bts_collectors.rabbitmq.lag import Lag
 from bts_collectors.rabbitmq.shapes import MessageStats, Queue
-from bts_collectors.rabbitmq.vocabulary import destination, emit_vocabulary
+from bts_collectors.rabbitmq.vocabulary import destination, emit_backlogs, emit_flows
 from bts_exporter import Metric, Scrape, backlog
 
 LABELS = ("rabbitmq", "q", "")
@@ -23,7 +23,9 @@ def queue(**fields: object) -> Queue:
 def emitted(found: Queue, lag: Lag = Lag()) -> dict[Metric, dict[tuple[str, ...], float]]:  # noqa: B008  # immutable
     """Return the samples that a queue gives."""
     scrape = Scrape(monotonic() + 10)
-    emit_vocabulary(scrape, found, lag)
+    lags = {(found.vhost, found.name): lag}
+    emit_backlogs(scrape, [found], lags)
+    emit_flows(scrape, [found], lags)
     assert scrape.rejected is None
     return scrape.samples
 

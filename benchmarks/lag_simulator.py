@@ -1,0 +1,231 @@
+"""A queue of RabbitMQ and what the broker's statistics show of it, so that the true lag is known.
+
+Time goes in tenths of a second. Counts of messages are taken every five seconds. Depths are taken every
+five seconds, too, at a moment of the queue's own, and are shown with the next counts: a scrape sees counts
+up to five seconds old with depths up to ten seconds old, as on a broker as it is installed.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from bts_collectors.rabbitmq.shapes import Arguments, MessageStats, Queue
+
+#: Tenths of a second between two statistics.
+INTERVAL = 50
+#: How old what a scrape sees may be, in tenths.
+OLDEST = 2 * INTERVAL
+
+
+class Message(NamedTuple):
+    """A message by its place in the queue, with when it came in."""
+
+    place: int
+    since: int
+
+
+@dataclass
+class Counts:
+    """The broker's counts of a queue, cumulative; each is absent until it happened first."""
+
+    publish: int = 0
+    deliver_get: int = 0
+    redeliver: int = 0
+    ack: int = 0
+
+
+class Depth(NamedTuple):
+    """What the queue itself says, as of one moment."""
+
+    ready: int
+    unacked: int
+    #: When the publisher of the oldest message that is not acknowledged says that it sent it.
+    head: int | None
+
+
+@dataclass
+class SimulatedQueue:
+    """A queue with its settings, its messages, and what became of them."""
+
+    ttl: int | None = None
+    max_length: int | None = None
+    overflow: str = "drop-head"
+    priorities: bool = False
+    #: Tenths by which the publishers' clocks are wrong; None: they put no time on messages.
+    skew: int | None = None
+    #: Where messages go that are rejected, expired or dropped.
+    dead_letters: Callable[[int], None] | None = None
+    consumers: int = 1
+    phase: int = 0
+    counts: Counts = field(default_factory=Counts)
+    _waiting: deque[Message] = field(default_factory=deque)
+    _unacked: list[Message] = field(default_factory=list)
+    _delivered: set[int] = field(default_factory=set)
+    _place: int = 0
+    _now: int = 0
+    #: By tenth: the age of the oldest message that waits, 0 if none does.
+    ages: list[int] = field(default_factory=list)
+    waited: list[bool] = field(default_factory=list)
+    _shown: list[tuple[int, Counts | None, Depth]] = field(default_factory=list)
+    _depths: list[tuple[int, Depth]] = field(default_factory=list)
+
+    # What happens to it within the tenth under way.
+
+    def publish(self, count: int, *, counted: bool = True) -> None:
+        """Let messages come in; dead letters of other queues are not counted."""
+        for _ in range(count):
+            self.counts.publish += counted
+            if self.max_length is not None and len(self._waiting) >= self.max_length:
+                if self.overflow != "drop-head":
+                    continue
+                self._waiting.popleft()
+                self._leave(1)
+            self._waiting.append(Message(self._place, self._now))
+            self._place += 1
+
+    def take(self, count: int, random: Random | None = None) -> int:
+        """Deliver messages, the oldest first; of a queue with priorities, any. Return how many."""
+        count = min(count, len(self._waiting))
+        for _ in range(count):
+            if random is not None and self.priorities:
+                index = random.randrange(len(self._waiting))
+                message = self._waiting[index]
+                del self._waiting[index]
+            else:
+                message = self._waiting.popleft()
+            self.counts.deliver_get += 1
+            self.counts.redeliver += message.place in self._delivered
+            self._delivered.add(message.place)
+            self._unacked.append(message)
+        return count
+
+    def acknowledge(self, count: int | None = None) -> None:
+        """Acknowledge what was delivered first, all of it without `count`."""
+        done = len(self._unacked) if count is None else min(count, len(self._unacked))
+        self.counts.ack += done
+        for message in self._unacked[:done]:
+            self._delivered.discard(message.place)
+        del self._unacked[:done]
+
+    def consume(self, count: int, random: Random | None = None) -> None:
+        """Deliver and acknowledge."""
+        self.take(count, random)
+        self.acknowledge()
+
+    def reject(self, count: int | None = None) -> None:
+        """Reject what was delivered first, without putting it back."""
+        gone = len(self._unacked) if count is None else min(count, len(self._unacked))
+        del self._unacked[:gone]
+        self._leave(gone)
+
+    def requeue(self) -> None:
+        """Put back all that is not acknowledged, to where it was: its consumer died."""
+        waiting = list(self._waiting)
+        for message in self._unacked:
+            insort(waiting, message)
+        self._waiting = deque(waiting)
+        self._unacked.clear()
+
+    def purge(self) -> None:
+        """Remove all that waits."""
+        self._waiting.clear()
+
+    def forget(self) -> None:
+        """Begin the counts again, as when the broker is started again."""
+        self.requeue()
+        self.counts = Counts()
+
+    def remake(self) -> None:
+        """Delete the queue and make it again."""
+        self._waiting.clear()
+        self._unacked.clear()
+        self.counts = Counts()
+
+    def tick(self) -> None:
+        """End the tenth: expire, note what is true now, and let the broker take its statistics."""
+        while self.ttl and self._waiting and self._now - self._waiting[0].since >= self.ttl:
+            self._waiting.popleft()
+            self._leave(1)
+        oldest = self._waiting[0].since if self._waiting else self._now
+        self.ages.append(self._now - oldest)
+        self.waited.append(bool(self._waiting))
+        if self._now % INTERVAL == self.phase:
+            self._depths.append((self._now, self._depth()))
+        if self._now % INTERVAL == 0 and self._depths:
+            used = self.counts.publish or self.counts.deliver_get
+            counts = Counts(**vars(self.counts)) if used else None
+            self._shown.append((self._now, counts, self._depths[-1][1]))
+        self._now += 1
+
+    # What can be seen of it.
+
+    def shown(self) -> Queue | None:
+        """Return what the broker shows now, None before its first statistics."""
+        if not self._shown:
+            return None
+        _, counts, depth = self._shown[-1]
+        arguments = Arguments(
+            max_length=self.max_length,
+            overflow=self.overflow,
+            message_ttl=None if self.ttl is None else self.ttl * 100,
+            max_priority=10 if self.priorities else None,
+        )
+        return Queue(
+            name="q",
+            vhost="/",
+            type="classic",
+            state="running",
+            consumers=self.consumers,
+            arguments=arguments,
+            messages_ready=depth.ready,
+            messages_unacknowledged=depth.unacked,
+            head_message_timestamp=None if depth.head is None else EPOCH + depth.head // 10,
+            message_stats=None if counts is None else _stats(counts),
+        )
+
+    def truths(self, slack: int = 0) -> tuple[float, float]:
+        """Return the least and the greatest true age, in seconds, of the time that is shown.
+
+        A lag is of some moment in it, and has grown since then.
+        """
+        first = max(len(self.ages) - 1 - OLDEST - slack, 0)
+        now = len(self.ages) - 1
+        ages = [
+            (age + (now - first - index if self.waited[first + index] else 0)) / 10
+            for index, age in enumerate(self.ages[first:])
+        ]
+        return min([self.ages[-1] / 10, *ages]), max(ages)
+
+    @property
+    def true_age(self) -> float:
+        """Return the age of the oldest message that waits, in seconds."""
+        return self.ages[-1] / 10
+
+    def waited_lately(self) -> bool:
+        """Return whether something waited at every moment of the time that is shown."""
+        return all(self.waited[-OLDEST - 1 :])
+
+    def _depth(self) -> Depth:
+        oldest = min([*self._unacked, *list(self._waiting)[:1]], default=None)
+        head = None
+        if oldest is not None and self.skew is not None:
+            head = oldest.since + self.skew
+        return Depth(len(self._waiting), len(self._unacked), head)
+
+    def _leave(self, count: int) -> None:
+        if self.dead_letters is not None:
+            self.dead_letters(count)
+
+
+#: Unix time at which simulations begin.
+EPOCH = 1_700_000_000
+
+
+def _stats(counts: Counts) -> MessageStats:
+    present: dict[str, Any] = {name: value for name, value in vars(counts).items() if value}
+    return MessageStats(**present)

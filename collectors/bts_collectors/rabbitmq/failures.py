@@ -1,0 +1,58 @@
+"""Failures that are remembered as a reason and a text only.
+
+An exception keeps the frames that it passed through, and with them every reply that was being read.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NoReturn
+
+from bts_exporter import Reason, TargetError
+
+#: Characters of one failure: a reply that is quoted in it may be long.
+MAX_TEXT = 400
+
+
+class Failure(NamedTuple):
+    """What went wrong, without the exception that said it."""
+
+    reason: Reason
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, error: TargetError) -> Failure:
+        """Return what `error` says."""
+        return cls(error.reason, str(error)[:MAX_TEXT])
+
+    def error(self) -> TargetError:
+        """Return a new exception: one that is raised twice collects the frames of both times."""
+        return TargetError(self.reason, self.text)
+
+
+class Failures:
+    """What went wrong in one collection, in order."""
+
+    def __init__(self) -> None:
+        self._failures: list[Failure] = []
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def __getitem__(self, index: int) -> Failure:
+        return self._failures[index]
+
+    def add(self, error: TargetError) -> None:
+        """Remember a failure."""
+        self._failures.append(Failure.of(error))
+
+    def raise_all(self) -> None:
+        """Raise one TargetError for all of them, if there are any, with the reason of the first."""
+        if self._failures:
+            _raise(self._failures[0].reason, "; ".join(dict.fromkeys(map(str, self._failures))))
+
+
+def _raise(reason: Reason, text: str) -> NoReturn:
+    raise TargetError(reason, text)

@@ -1,0 +1,185 @@
+"""Random histories of a queue, scraped every five seconds, held against the age of every message.
+
+As many as BTS_HISTORIES names, 60 if it is not set.
+"""
+
+from __future__ import annotations
+
+import os
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from bts_collectors.rabbitmq.lag import Lags
+from bts_exporter import backlog
+from lag_simulator import EPOCH, OLDEST, SimulatedQueue
+from rabbitmq_lag import SCHEDULES, Schedule, measure
+
+HISTORIES = os.environ.get("BTS_HISTORIES")
+#: The same histories at each run of the tests; new ones where their number is asked for.
+histories = settings(
+    max_examples=int(HISTORIES or 60),
+    derandomize=HISTORIES is None,
+    phases=set(Phase) if HISTORIES else {Phase.generate},
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+#: Seconds, or the part of the truth, by which a lag may be wrong.
+TOLERANCE, PART = 10.0, 0.1
+#: Seconds that what a broker shows may be old.
+SHOWN = OLDEST / 10
+
+#: What happens in some seconds: messages published and consumed in each, and an event before.
+Stretch = tuple[int, int, int, str]
+
+RATES = st.sampled_from([0, 0, 1, 5, 20, 60])
+PLAIN_EVENTS = st.just("none")
+EVENTS = st.sampled_from(
+    ["none"] * 12
+    + ["die", "reject", "purge", "restart", "remake", "dead-letters", "no-counts", "stop", "leave"]
+)
+
+
+def stretches(events: st.SearchStrategy[str]) -> st.SearchStrategy[list[Stretch]]:
+    """Return lists of what happens, of half a minute each on average."""
+    one = st.tuples(st.integers(1, 60), RATES, RATES, events)
+    return st.lists(one, min_size=4, max_size=16)
+
+
+QUEUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "ttl": st.sampled_from([50, 200, 600, 1200]),
+        "max_length": st.sampled_from([10, 100, 1000]),
+        "overflow": st.sampled_from(["drop-head", "reject-publish", "reject-publish-dlx"]),
+        "priorities": st.booleans(),
+        "skew": st.sampled_from([0, -50, 3000, 180_000, -180_000]),
+    },
+)
+
+
+class History:
+    """A queue to which things happen, and a scrape every five seconds."""
+
+    def __init__(self, phase: int, offset: int, **made: Any) -> None:
+        """Begin with an empty queue; the scrapes come `offset` tenths after the statistics."""
+        self.queue = SimulatedQueue(phase=phase, **made)
+        self._offset = offset
+        self._now = 0
+        self._lags = Lags(lambda: self._now / 10)
+        self._random = Random(phase)
+        self._shows = ""
+        self.checked = 0
+
+    def live(self, lived: list[Stretch], *, plain: bool) -> None:
+        """Let things happen, and check every scrape."""
+        for seconds, publish, consume, event in lived:
+            self._let_happen(event)
+            # One that is made again and used more than before at once looks as if it went on.
+            quiet = OLDEST + 50 if event == "remake" else 0
+            for tenth in range(-quiet, seconds * 10):
+                self.queue.publish(_even(publish, tenth) if tenth >= 0 else 0)
+                self.queue.consume(_even(consume, tenth), self._random)
+                self.queue.tick()
+                if self._now % 50 == self._offset:
+                    self._scrape(plain=plain)
+                self._now += 1
+
+    def _let_happen(self, event: str) -> None:
+        queue = self.queue
+        self._shows = event if event in {"no-counts", "stop"} else ""
+        queue.consumers = int(event != "leave")
+        match event:
+            case "die":
+                queue.take(20, self._random)
+                queue.requeue()
+            case "reject":
+                queue.take(10, self._random)
+                queue.reject()
+            case "purge":
+                queue.purge()
+            case "restart":
+                queue.forget()
+            case "remake":
+                queue.remake()
+            case "dead-letters":
+                queue.publish(15, counted=False)
+            case "leave":
+                queue.take(5, self._random)
+
+    def _scrape(self, *, plain: bool) -> None:
+        shown = self.queue.shown()
+        if shown is None:
+            return
+        if self._shows == "no-counts":
+            shown.message_stats = None
+        if self._shows == "stop":
+            shown.state, shown.messages_ready, shown.message_stats = "stopped", None, None
+        age = self._lags.observe([shown], EPOCH + self._now / 10)["/", "q"].age
+        if age is not None:
+            self.checked += 1
+            self._check(age, plain=plain)
+
+    def _check(self, age: backlog.Age, *, plain: bool) -> None:
+        least, most = self.queue.truths()
+        if age.seconds == 0:
+            assert not self.queue.waited_lately(), "0 while messages wait"
+        if (
+            age.method != "message_time"
+        ):  # of what was there at the first look, nothing contradicts it
+            assert 0 <= age.seconds <= self._now / 10 + 1, "older than the queue"
+        if self.queue.ttl is not None:
+            assert age.seconds <= self.queue.ttl / 10, "older than a message may get"
+        if age.method == "lower_bound":
+            assert age.seconds <= most + 1, "a lower bound above the truth"
+        elif plain:
+            assert age.seconds >= least - max(TOLERANCE, PART * least), "too young"
+            assert age.seconds <= most + max(TOLERANCE, PART * most), "too old"
+
+
+def _even(rate: int, tenth: int) -> int:
+    """Return how many of `rate` per second fall into a tenth."""
+    return rate * (tenth + 1) // 10 - rate * tenth // 10
+
+
+@given(stretches(PLAIN_EVENTS), st.integers(0, 49), st.integers(0, 49))
+@histories
+def test_of_a_queue_that_nothing_odd_happens_to_every_lag_is_right(
+    lived: list[Stretch], phase: int, offset: int
+) -> None:
+    """Within ten seconds or a tenth of what was true in the seconds that the broker shows."""
+    History(phase, offset).live(lived, plain=True)
+
+
+@given(stretches(EVENTS), QUEUES, st.integers(0, 49), st.integers(0, 49))
+@histories
+def test_whatever_happens_to_a_queue_no_lag_is_false(
+    lived: list[Stretch], made: dict[str, Any], phase: int, offset: int
+) -> None:
+    """It is 0 only if nothing waited, and a lower bound is at most the truth."""
+    History(phase, offset, **made).live(lived, plain=False)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
+def test_a_schedule_of_the_benchmark_is_right_as_often_as_it_must_be(schedule: Schedule) -> None:
+    """And no lower bound is above the truth."""
+    figures = measure(schedule)
+
+    assert figures.looks + figures.bounds > 400
+    assert figures.share >= schedule.bar
+    assert figures.false_bounds == 0
+
+
+def test_histories_do_have_lags() -> None:
+    """A test of nothing would pass, too."""
+    history = History(0, 7)
+    history.live([(60, 20, 5, "none"), (60, 5, 10, "none")], plain=True)
+
+    assert history.checked > 15
+    with pytest.raises(AssertionError, match="0 while"):
+        history._check(backlog.Age(0.0, "interpolation"), plain=True)  # by hand
