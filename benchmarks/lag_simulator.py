@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from bts_collectors.rabbitmq.shapes import Arguments, MessageStats, Queue
+from bts_collectors.rabbitmq.api.models import Arguments, MessageStats, Queue
 
 #: Tenths of a second between two statistics.
 INTERVAL = 50

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pika
 
-from bts_collectors.rabbitmq.listing import queues_query
-from bts_collectors.rabbitmq.shapes import Consumer, Overview, columns
+from bts_collectors.rabbitmq.api.models import Consumer, Overview, columns
+from bts_collectors.rabbitmq.management.listing import queues_query
 from measuring import Bench, Scraper, Server, Spread, cpu_of, ratios, running, spread
 from report import Bar, Row, Section, Table
 from servers.rabbitmq import RabbitMQ

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bts_collectors.rabbitmq.lag import Lags
+from bts_collectors.rabbitmq.metrics.lag import Lags
 from lag_simulator import EPOCH, SimulatedQueue
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.mqtt.savedsessions import PersistenceConfig
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
 from bts_exporter.testing import collect, look
 from servers import wait_until
 from servers.exporter import StartExporter

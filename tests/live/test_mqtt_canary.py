@@ -5,11 +5,11 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bts_collectors.mqtt.canary import CanaryConfig
+from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.collector import Mqtt
-from bts_collectors.mqtt.patterns import Pattern
-from bts_collectors.mqtt.payloads import Path as PayloadPath
-from bts_collectors.mqtt.pipeline import PipelineConfig
+from bts_collectors.mqtt.probes.canary import CanaryConfig
+from bts_collectors.mqtt.probes.pipeline import PipelineConfig
+from bts_collectors.mqtt.rules.payloads import Path as PayloadPath
 from bts_exporter import Duration
 from bts_exporter.testing import collect, look
 from servers import wait_until

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bts_collectors.mqtt.client.batch_reader import BatchReader
+from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.collector import Mqtt
-from bts_collectors.mqtt.patterns import Pattern
-from bts_collectors.mqtt.payloads import Path as ValuePath
-from bts_collectors.mqtt.reader import BatchReader
-from bts_collectors.mqtt.rules import Measure, Rule
+from bts_collectors.mqtt.rules.config import Measure, Rule
+from bts_collectors.mqtt.rules.payloads import Path as ValuePath
 from bts_exporter import Duration
 from bts_exporter.testing import look
 from servers import free_port, need, wait_until

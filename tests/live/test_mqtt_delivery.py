@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.mqtt import supervisor as supervisor_module
-from bts_collectors.mqtt.canary import CanaryConfig
-from bts_collectors.mqtt.savedsessions import PersistenceConfig
+from bts_collectors.mqtt.client import network_thread as supervisor_module
+from bts_collectors.mqtt.probes.canary import CanaryConfig
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
 from bts_exporter import AddressWatch, Duration, TLSConfig
 from bts_exporter.testing import collect, look
 from servers import free_port, listens, need, wait_until

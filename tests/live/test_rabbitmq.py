@@ -9,8 +9,8 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.health import CHECKS
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.metrics.health import CHECKS
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
 from servers.rabbitmq import AmqpConsumer

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.settings import CanarySettings
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.config import CanarySettings
 from bts_exporter import Duration, Scrape, TargetError, Url
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker

@@ -16,7 +16,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Url, testing
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Url, testing
 from servers import wait_until
 from servers.rabbitmq import AmqpConsumer

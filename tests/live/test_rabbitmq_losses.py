@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
 from servers.exporter import StartExporter

@@ -9,8 +9,8 @@ from urllib.request import urlopen
 import pika
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.textpage import families
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.prometheus.parser import families
 from bts_exporter import Kind, Scrape, TargetError, Url
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker

@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.settings import CanarySettings
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.config import CanarySettings
 from bts_exporter import Scrape, TargetError, TLSConfig, Url
 from servers import wait_until
 from servers.certificates import SERVER_NAME, Certificates

@@ -12,36 +12,28 @@ from typing import Literal
 
 from msgspec import field
 
-from bts_collectors.mqtt import (
-    canary,
-    clientqueues,
-    compat,
-    connection,
-    dryrun,
-    emqx,
-    families,
-    logtopic,
-    names,
-    pipeline,
-    readings,
-    rules,
-    savedsessions,
-    systopics,
-)
-from bts_collectors.mqtt.canary import Canary, CanaryConfig
-from bts_collectors.mqtt.emqx import Emqx, EmqxConfig
-from bts_collectors.mqtt.families import Families
-from bts_collectors.mqtt.health import Health
-from bts_collectors.mqtt.link import Failure
-from bts_collectors.mqtt.logtopic import DropEpisodes
-from bts_collectors.mqtt.pipeline import Pipeline, PipelineConfig
-from bts_collectors.mqtt.readings import Readings
-from bts_collectors.mqtt.rules import Rule
-from bts_collectors.mqtt.savedsessions import PersistenceConfig, SavedSessions
-from bts_collectors.mqtt.session import PATHS, PORTS, TLS, Protocol, Target
-from bts_collectors.mqtt.supervisor import Supervisor
-from bts_collectors.mqtt.systopics import Reading
-from bts_collectors.mqtt.sysvalues import SysValues
+from bts_collectors.mqtt import names
+from bts_collectors.mqtt.client import connection
+from bts_collectors.mqtt.client.network_thread import Supervisor
+from bts_collectors.mqtt.client.session import PATHS, PORTS, TLS, Protocol, Target
+from bts_collectors.mqtt.client.state import Failure
+from bts_collectors.mqtt.diagnosis import Health
+from bts_collectors.mqtt.probes import canary, pipeline
+from bts_collectors.mqtt.probes.canary import Canary, CanaryConfig
+from bts_collectors.mqtt.probes.pipeline import Pipeline, PipelineConfig
+from bts_collectors.mqtt.rules import config as rules
+from bts_collectors.mqtt.rules import dry_run, engine, series
+from bts_collectors.mqtt.rules.config import Rule
+from bts_collectors.mqtt.rules.engine import Readings
+from bts_collectors.mqtt.rules.series import Families
+from bts_collectors.mqtt.sessions import emqx, metrics, mosquitto
+from bts_collectors.mqtt.sessions.emqx import Emqx, EmqxConfig
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig, SavedSessions
+from bts_collectors.mqtt.sys import log_topic, sapcc_names
+from bts_collectors.mqtt.sys import topics as systopics
+from bts_collectors.mqtt.sys.log_topic import DropEpisodes
+from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.values import SysValues
 from bts_exporter import (
     Collector,
     CollectorConfig,
@@ -173,13 +165,13 @@ class Mqtt(Collector):
     Config = MqttConfig
     config: MqttConfig
 
-    commands = MappingProxyType({"test": dryrun.COMMAND})
+    commands = MappingProxyType({"test": dry_run.COMMAND})
 
     broker = systopics.METRICS
     backlog = backlog.BACKLOG
-    compat = compat.SAPCC
-    drops = logtopic.METRICS
-    queues = (clientqueues.METRICS, savedsessions.METRICS, emqx.METRICS)
+    compat = sapcc_names.SAPCC
+    drops = log_topic.METRICS
+    queues = (metrics.METRICS, mosquitto.METRICS, emqx.METRICS)
     round_trips = canary.METRICS
     pipelines = pipeline.METRICS
     sys_updated = gauge(
@@ -192,7 +184,7 @@ class Mqtt(Collector):
         " older than stale_after; where there is neither, connected and answering pings.",
     )
     connection = connection.METRICS
-    readings = readings.METRICS
+    readings = engine.METRICS
 
     def __init__(self, config: MqttConfig) -> None:
         """Keep the settings; no I/O here."""
@@ -239,7 +231,7 @@ class Mqtt(Collector):
     @classmethod
     def declared_by(cls, config: MqttConfig) -> Iterator[Metric]:
         """Yield the metrics of the rules."""
-        return (metric for metric, _ in families.declared(config.rules))
+        return (metric for metric, _ in series.declared(config.rules))
 
     def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # rules count what came
         """Yield how many messages have come on the topic of each rule."""
@@ -285,7 +277,7 @@ class Mqtt(Collector):
             if reading.metric:
                 scrape.emit(reading.metric, reading.value, *reading.labels)
         if self.config.compat_names:
-            compat.emit(scrape, readings)
+            sapcc_names.emit(scrape, readings)
 
     def _emit_connection(self, scrape: Scrape) -> None:
         if self._values and self._values.updated is not None:

@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.mqtt import collector as collector_module
-from bts_collectors.mqtt import session as session_module
-from bts_collectors.mqtt import systopics
-from bts_collectors.mqtt import sysvalues as sysvalues_module
+from bts_collectors.mqtt.client import session as session_module
+from bts_collectors.mqtt.client.session import Session
+from bts_collectors.mqtt.client.state import Link
 from bts_collectors.mqtt.collector import Mqtt, MqttConfig
-from bts_collectors.mqtt.emqx import EmqxConfig
 from bts_collectors.mqtt.guard import Guard
-from bts_collectors.mqtt.link import Link
-from bts_collectors.mqtt.session import Session
+from bts_collectors.mqtt.sessions.emqx import EmqxConfig
+from bts_collectors.mqtt.sys import topics as systopics
+from bts_collectors.mqtt.sys import values as sysvalues_module
 from bts_exporter import Duration, Scrape, Secret, TargetError, TLSConfig, Url
 from bts_exporter.testing import Samples, samples
 

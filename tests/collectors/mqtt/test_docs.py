@@ -7,13 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bts_collectors.mqtt import COLLECTOR, compat, systopics
-from bts_collectors.mqtt.canary import CanaryConfig
-from bts_collectors.mqtt.emqx import EmqxConfig
-from bts_collectors.mqtt.link import CONNECT_REASONS, DISCONNECT_REASONS
-from bts_collectors.mqtt.pipeline import PipelineConfig
-from bts_collectors.mqtt.rules import Measure, Rule
-from bts_collectors.mqtt.savedsessions import PersistenceConfig
+from bts_collectors.mqtt import COLLECTOR
+from bts_collectors.mqtt.client.state import CONNECT_REASONS, DISCONNECT_REASONS
+from bts_collectors.mqtt.probes.canary import CanaryConfig
+from bts_collectors.mqtt.probes.pipeline import PipelineConfig
+from bts_collectors.mqtt.rules.config import Measure, Rule
+from bts_collectors.mqtt.sessions.emqx import EmqxConfig
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
+from bts_collectors.mqtt.sys import sapcc_names
+from bts_collectors.mqtt.sys import topics as systopics
 from bts_exporter import CollectorConfig, Duration, Metric
 
 DOCS = (Path(__file__).parents[3] / "docs/collectors/mqtt.md").read_text()
@@ -39,7 +41,7 @@ def documented() -> dict[str, list[str]]:
 
 def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
     """Whoever writes a query looks there first."""
-    theirs = set(compat.SAPCC.values())
+    theirs = set(sapcc_names.SAPCC.values())
     declared = [
         metric
         for metric in COLLECTOR.declared()
@@ -116,10 +118,10 @@ def test_every_name_of_mosquitto_exporter_is_mapped_to_ours() -> None:
     table = dict(re.findall(r"^\| `(broker_\w+)` \| `([^`]+)` \|$", DOCS, re.MULTILINE))
 
     for topic, (metric, labels) in systopics.NUMBERS.items():
-        theirs = compat.SAPCC[systopics.PREFIX + topic].name
+        theirs = sapcc_names.SAPCC[systopics.PREFIX + topic].name
         assert table[theirs] == metric.name + (f'{{state="{labels[0]}"}}' if labels else "")
     assert table["broker_uptime"] == systopics.UPTIME_SECONDS.name
-    assert set(table) <= {metric.name for metric in compat.SAPCC.values()}
+    assert set(table) <= {metric.name for metric in sapcc_names.SAPCC.values()}
 
 
 EXAMPLES = re.findall(r"```yaml\n(collectors:.*?)```", DOCS, re.DOTALL)

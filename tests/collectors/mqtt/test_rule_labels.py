@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.mqtt.patterns import Pattern
-from bts_collectors.mqtt.payloads import Path
-from bts_collectors.mqtt.rules import Choice, Measure, Rule
-from collectors.mqtt.test_readings import COUNT, Bench, rule
+from bts_collectors.mqtt.client.topics import Pattern
+from bts_collectors.mqtt.rules.config import Choice, Measure, Rule
+from bts_collectors.mqtt.rules.payloads import Path
+from collectors.mqtt.rules.test_engine import COUNT, Bench, rule
 
 
 def path(text: str) -> Path:

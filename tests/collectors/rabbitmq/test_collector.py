@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.health import CHECKS
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.metrics.health import CHECKS
 from bts_exporter import Metric, Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, hang, send

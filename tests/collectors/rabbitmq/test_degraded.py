@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers.exporter import StartExporter
 from servers.management import FakeManagement, answer, raw, send
@@ -107,7 +107,7 @@ def test_a_queue_whose_numbers_were_missing_goes_on_where_it_was(
 ) -> None:
     """A virtual host that is started again has the messages that it had: they are no younger."""
     now = 0.0
-    monkeypatch.setattr("bts_collectors.rabbitmq.management.Lags", clock_of(lambda: now))
+    monkeypatch.setattr("bts_collectors.rabbitmq.management.source.Lags", clock_of(lambda: now))
     key = ("rabbitmq", "orders", "")
     stats = {"publish": 3}
     full = answer([queue("orders", message_stats=stats, consumers=1)])
@@ -126,7 +126,7 @@ def test_a_queue_whose_numbers_were_missing_goes_on_where_it_was(
 
 def clock_of(clock: Callable[[], float]) -> Callable[[], object]:
     """Return a maker of lags with another clock."""
-    from bts_collectors.rabbitmq.lag import Lags  # noqa: PLC0415  # replaced where it is used
+    from bts_collectors.rabbitmq.metrics.lag import Lags  # noqa: PLC0415  # replaced where it is used
 
     return lambda: Lags(clock)
 
@@ -436,7 +436,7 @@ def test_a_lag_survives_a_time_with_too_many_queues_for_details(
 ) -> None:
     """Counts that were not asked for are not zero: the queue is not taken for a new one."""
     now = 0.0
-    monkeypatch.setattr("bts_collectors.rabbitmq.management.Lags", clock_of(lambda: now))
+    monkeypatch.setattr("bts_collectors.rabbitmq.management.source.Lags", clock_of(lambda: now))
     orders = queue("orders", consumers=1)
     key = ("rabbitmq", "orders", "")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from bts_collectors.rabbitmq import COLLECTOR
-from bts_collectors.rabbitmq.settings import CanarySettings
+from bts_collectors.rabbitmq.collector import COLLECTOR
+from bts_collectors.rabbitmq.config import CanarySettings
 from bts_exporter import Metric
 
 DOCS = (Path(__file__).parents[3] / "docs/collectors/rabbitmq.md").read_text()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.rabbitmq.lag import Lags
+from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import backlog
 from lag_simulator import EPOCH, OLDEST, SimulatedQueue
 from rabbitmq_lag import SCHEDULES, Schedule, measure

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.rabbitmq import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import wait_until
 from servers.management import FakeManagement, Handler, answer, drip, hang, in_turn, send

@@ -1,0 +1,327 @@
+"""paho's client, reading many messages at once: by itself it takes four system calls and eight locks for each.
+
+It uses names that are private to paho; where one is missing, paho reads as it always does.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from contextlib import ExitStack
+from functools import partial
+from ssl import SSLError, SSLSocket
+from time import monotonic, sleep
+from typing import Any, cast
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Router
+from bts_collectors.mqtt.client.websocket import NoWebSocketError, Socket, WebSocket, read_available
+from bts_collectors.mqtt.guard import Guard
+
+#: Bytes read at once, and how many show that there may be more.
+_CHUNK = 65536
+_MUCH = _CHUNK // 2
+#: Bytes read before anything else is done, such as a ping.
+_MOST = 8 * 1024 * 1024
+#: Seconds after the answer to a subscription, when retained messages come all at once.
+_HURRY = 1.0
+#: Bytes of the broker's first words that are kept, to tell what speaks there.
+_FIRST = 16
+#: Seconds: brokers write each message by itself, and where they follow each other faster than this
+#: we wait for more of them, since a look at the socket costs as much as several messages.
+_GATHER = 0.002
+#: Payload, topic, and properties within reason.
+_MAX_PACKET = MAX_PAYLOAD + 2 * 65536
+#: Packets of ours that wait for a broker which does not read.
+_MAX_UNSENT = 10_000
+#: First byte of a PUBLISH with QoS 0, and its bit that may be set.
+_PUBLISH = 0x30
+_RETAIN = 0x01
+_PUBREL = 0x62
+_SUBACK = 0x90
+#: Bytes of the shortest: its head, and a topic of one.
+_SHORTEST = 5
+_READABLE = select.POLLIN | select.POLLPRI
+#: Numbers have seven bits a byte, and more follows where the eighth is set.
+_NUMBER_BYTES = 4
+_MORE = 0x80
+#: What is not all there: more than any number.
+_UNKNOWN = 1 << 32
+
+#: All of paho's private names in this file.
+_PRIVATE = (
+    "_connect_timeout",
+    "_create_socket",
+    "_create_socket_connection",
+    "_host",
+    "_in_packet",
+    "_loop",
+    "_loop_rc_handle",
+    "_out_packet",
+    "_packet_handle",
+    "_port",
+    "_protocol",
+    "_send_puback",
+    "_send_pubrec",
+    "_sock",
+    "_ssl_context",
+    "_transport",
+    "_websocket_path",
+)
+
+
+class UnreadError(Exception):
+    """Raised when the broker sends what has to be acknowledged, and does not read the answers."""
+
+
+class BatchReader(Client):
+    """Hands messages of QoS 0 straight to the router, and everything else to paho."""
+
+    def __init__(self, router: Router, guard: Guard, **settings: Any) -> None:
+        """Give what errors of a message's handler end in; `settings` are paho's."""
+        super().__init__(CallbackAPIVersion.VERSION2, **settings)
+        self._router = router
+        self._guard = guard
+        self._rest = b""  # the beginning of a packet
+        self._at = 0  # all before it in the buffer is dealt with
+        self._read_at = self._hurry_until = 0.0  # on the clock of `time.monotonic`
+        self._ended = False
+        self._skip = 0  # bytes yet to come of a message that is too large
+        # Numbers of messages with QoS 2 that were delivered, and may be sent again.
+        self._delivered: set[int] = set()
+        #: The first bytes that came, to explain what listens there if it is not a broker.
+        self.first_bytes = b""
+
+    @classmethod
+    def fits(cls) -> bool:
+        """Return whether the installed paho has all that is needed of its inside."""
+        plain = Client(CallbackAPIVersion.VERSION2)
+        return all(hasattr(plain, name) for name in _PRIVATE)
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  # paho's argument
+        """Read what there is, up to 8 MiB, and deal with all packets that are complete."""
+        now = monotonic()
+        if now - self._read_at < _GATHER and now > self._hurry_until:
+            sleep(_GATHER)
+        pieces: deque[bytes] = deque()
+        total = size = self._drain(pieces)
+        result = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while pieces and not result:
+            piece = pieces.popleft()
+            self.first_bytes = self.first_bytes or piece[:_FIRST]
+            result = self._consume(self._rest + piece if self._rest else piece)
+            # The broker throws away what we are too slow for: to read comes before to understand.
+            if size >= _MUCH and total < _MOST and self._sock and not self._ended:
+                total += (size := self._drain(pieces))
+        self._read_at = monotonic() if total < _MUCH else 0.0
+        if self._ended and not result and self._sock:
+            result = MQTTErrorCode.MQTT_ERR_CONN_LOST
+        return self._loop_rc_handle(result) if result else result
+
+    def _loop(self, timeout: float = 1.0) -> MQTTErrorCode:
+        """Wait for the socket, for `timeout` seconds at most, and do what is to be done.
+
+        paho's own waits with select(), which knows no descriptor above 1023.
+        """
+        sock = cast("Socket | WebSocket | None", self._sock)
+        if sock is None:
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        waits = select.poll()
+        waits.register(sock.fileno(), _READABLE | (select.POLLOUT if self.want_write() else 0))
+        # TLS may have read already what the kernel has no more.
+        pending = isinstance(sock, SSLSocket | WebSocket) and sock.pending() > 0
+        events = waits.poll(0 if pending else timeout * 1000)
+        ready = events[0][1] if events else 0
+        if pending or ready & ~select.POLLOUT:
+            ended = self.loop_read()
+            if ended or self._sock is None:
+                return ended
+        if ready & select.POLLOUT and (ended := self.loop_write()):
+            return ended
+        return self.loop_misc() if self._sock else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _drain(self, pieces: deque[bytes]) -> int:
+        """Add all that can be read without waiting; return how many bytes."""
+        sock = cast("Socket | WebSocket", self._sock)
+        read = sock.recv if isinstance(sock, WebSocket) else partial(read_available, sock)
+        total, latest = 0, _CHUNK
+        while total < _MOST and latest >= _MUCH:
+            try:
+                data = read(_CHUNK)
+            except BlockingIOError:
+                break
+            except (SSLError, NoWebSocketError):
+                if pieces:
+                    break  # it is said again
+                raise  # they say why, which paho's codes cannot
+            except OSError:
+                data = b""
+            if not data:
+                self._ended = True
+                break
+            pieces.append(data)
+            latest = len(data)
+            total += latest
+        return total
+
+    def _create_socket(self) -> Any:
+        """Connect; what was opened is closed again where that fails."""
+        with ExitStack() as failing:
+            if self._transport == "unix":
+                made = failing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                made.settimeout(self._connect_timeout)
+                made.connect(self._host)
+            else:
+                made = failing.enter_context(self._create_socket_connection())
+            result: Any = made
+            if self._ssl_context:
+                result = made = failing.enter_context(
+                    self._ssl_context.wrap_socket(
+                        made, server_hostname=self._host, do_handshake_on_connect=False
+                    )
+                )
+                made.settimeout(self._connect_timeout)
+                made.do_handshake()
+            if self._transport == "websockets":
+                name = self._websocket_host()
+                result = WebSocket(made, name, self._websocket_path, self._connect_timeout)
+            failing.pop_all()
+        return result
+
+    def _websocket_host(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        usual = self._port == (443 if self._ssl_context else 80)
+        return host if usual else f"{host}:{self._port}"
+
+    def _consume(self, buffer: bytes) -> MQTTErrorCode:
+        self._at = min(self._skip, len(buffer))
+        self._skip -= self._at
+        connection = self._sock
+        result: MQTTErrorCode | None = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._sock is connection:
+            with self._guard:
+                self._deliver(buffer)
+            # Also the next message, where the one before it failed.
+            result = self._hand_over(buffer)
+        self._rest = buffer[self._at :]
+        return result or MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _deliver(self, buffer: bytes) -> None:
+        """Deal with messages of QoS 0 until anything else comes, incomplete or malformed ones too."""
+        router, at, end = self._router, self._at, len(buffer)
+        has_properties = self._protocol == MQTTProtocolVersion.MQTTv5
+        while at + _SHORTEST <= end and buffer[at] | _RETAIN == _PUBLISH | _RETAIN:
+            length, start = buffer[at + 1], at + 2
+            if length & _MORE:
+                length, start = number_at(buffer, at + 1)
+            stop = start + length
+            if stop > end or length < _SHORTEST - 2:
+                return
+            payload = topic_end = start + 2 + (buffer[start] << 8) + buffer[start + 1]
+            if has_properties:
+                size, payload = number_at(buffer, topic_end)
+                payload += size
+            if payload > stop or topic_end == start + 2:
+                return
+            retained = buffer[at] != _PUBLISH
+            self._at = at = stop
+            if has_properties and size:
+                properties = buffer[payload - size : payload]
+                router[buffer[start + 2 : topic_end]](buffer[payload:stop], retained, properties)
+            else:
+                router[buffer[start + 2 : topic_end]](buffer[payload:stop], retained)
+
+    def _hand_over(self, buffer: bytes) -> MQTTErrorCode | None:
+        """Have paho deal with the next packet; None where it is not all there."""
+        if len(self._out_packet) > _MAX_UNSENT:
+            raise UnreadError
+        length, start = number_at(buffer, self._at + 1)
+        if length == _UNKNOWN:
+            endless = len(buffer) - start >= _NUMBER_BYTES
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL if endless else None
+        if length > _MAX_PACKET:
+            return self._leave_out(buffer, start, start + length)
+        if start + length > len(buffer):
+            return None
+        command = buffer[self._at]
+        if command >> 4 == _PUBLISH >> 4 and command & 0x06:
+            self._at = start + length
+            return self._take(command, buffer[start : start + length])
+        if command == _SUBACK:
+            self._hurry_until = monotonic() + _HURRY
+        if command == _PUBREL:
+            self._delivered.discard(int.from_bytes(buffer[start : start + 2]))
+        self._in_packet = {
+            "command": command,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": length,
+            "packet": bytearray(buffer[start : start + length]),
+            "to_process": 0,
+            "pos": 0,
+        }
+        self._at = start + length
+        return self._packet_handle()
+
+    def _take(self, command: int, body: bytes) -> MQTTErrorCode:
+        """Deliver a message of QoS 1 or 2 and acknowledge it.
+
+        One of QoS 2 is delivered when it comes first, and its number is kept until the broker
+        releases it: to keep the message until then would let the broker fill our memory.
+        """
+        qos = command >> 1 & 3
+        topic_end = 2 + int.from_bytes(body[:2])
+        number, start = int.from_bytes(body[topic_end : topic_end + 2]), topic_end + 2
+        properties = b""
+        if self._protocol == MQTTProtocolVersion.MQTTv5:
+            size, start = number_at(body, start)
+            properties = body[start : start + size]
+            start += size
+        if qos > 2 or topic_end == 2 or not number or start > len(body):  # noqa: PLR2004
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if qos == 1 or number not in self._delivered:
+            self._route(body[2:topic_end], body[start:], bool(command & _RETAIN), properties)
+        if qos == 1:
+            return self._send_puback(number)
+        self._delivered.add(number)
+        return self._send_pubrec(number)
+
+    def _route(self, topic: bytes, payload: bytes, retained: bool, properties: bytes) -> None:  # noqa: FBT001
+        if len(payload) > MAX_PAYLOAD:
+            self._router.oversized += 1
+            return
+        with self._guard:
+            self._router[topic](payload, retained, properties)
+
+    def _leave_out(self, buffer: bytes, start: int, stop: int) -> MQTTErrorCode | None:
+        """Pass over a message that is too large to be kept; None where its number is not there yet."""
+        qos = buffer[self._at] >> 1 & 3
+        if buffer[self._at] >> 4 != _PUBLISH >> 4 or qos > 2:  # noqa: PLR2004  # there is no QoS 3
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if qos:
+            number = start + 2 + int.from_bytes(buffer[start : start + 2])
+            if number + 2 > len(buffer):
+                return None
+            # Or the broker would send it again at each connection.
+            acknowledge = self._send_puback if qos == 1 else self._send_pubrec
+            acknowledge(int.from_bytes(buffer[number : number + 2]))
+        self._router.oversized += 1
+        self._skip = stop - len(buffer)
+        self._at = len(buffer)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def number_at(buffer: bytes, at: int) -> tuple[int, int]:
+    """Return the number that begins at `at`, and where it ends."""
+    if at + 1 < len(buffer) and buffer[at] & _MORE > buffer[at + 1] & _MORE:  # most are of two
+        return buffer[at] - _MORE + (buffer[at + 1] << 7), at + 2
+    value = 0
+    for place, byte in enumerate(buffer[at : at + _NUMBER_BYTES]):
+        value |= (byte & ~_MORE) << 7 * place
+        if not byte & _MORE:
+            return value, at + place + 1
+    return _UNKNOWN, at

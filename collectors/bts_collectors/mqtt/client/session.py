@@ -1,0 +1,299 @@
+"""One connection to the broker, from CONNECT to its end; only the network thread is in here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import struct
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
+from time import monotonic
+from typing import Any, Literal
+
+from paho.mqtt import MQTTException
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from bts_collectors.mqtt.client import errors
+from bts_collectors.mqtt.client.batch_reader import BatchReader, UnreadError, number_at
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Outgoing, Router
+from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.subscriptions import Subscriptions, Suspects
+from bts_collectors.mqtt.client.websocket import NoWebSocketError
+from bts_collectors.mqtt.guard import Guard
+from bts_exporter import AddressWatch, Secret, TargetError, TLSConfig, Url
+
+log = logging.getLogger(__name__)
+
+Protocol = Literal["3.1.1", 5]
+
+#: By scheme; a unix socket has none.
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "unix": None}
+_TRANSPORTS = {"ws": "websockets", "wss": "websockets", "unix": "unix"}
+#: Schemes that speak TLS.
+TLS = ("mqtts", "wss")
+#: Schemes that may have a path.
+PATHS = {"ws", "wss", "unix"}
+_WEBSOCKET_PATH = "/mqtt"
+_PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
+    "3.1.1": MQTTProtocolVersion.MQTTv311,
+    5: MQTTProtocolVersion.MQTTv5,
+}
+#: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
+CONNECT_SECONDS = 5.0
+#: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
+TICK = 0.5
+#: Messages of ours that a broker may leave unacknowledged before no more are sent.
+MAX_UNACKNOWLEDGED = 100
+#: A code of MQTT 5 (2.4), which paho uses whatever the protocol.
+_KEEP_ALIVE_TIMEOUT = 141
+#: What paho raises for packets that are not as they should be.
+_GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, and as who."""
+
+    url: Url
+    password: Secret | None
+    client_id: str
+    keepalive: int  # seconds
+    protocol: Protocol = "3.1.1"
+    tls: TLSConfig = field(default_factory=TLSConfig)
+    alpn: tuple[str, ...] = ()
+
+
+class Session:
+    """One connection and none after it: each has a client of its own, so that no state is left over."""
+
+    def __init__(  # noqa: PLR0913  # what outlives a connection
+        self,
+        target: Target,
+        router: Router,
+        link: Link,
+        guard: Guard,
+        *,
+        suspects: Suspects | None = None,
+        watch: AddressWatch | None = None,
+    ) -> None:
+        """Give where messages and news of the connection go, and what errors of handlers end in."""
+        self._target = target
+        self._router = router
+        self._link = link
+        self._guard = guard
+        self._watch = watch or AddressWatch("")
+        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), link)
+        self._refusal: ReasonCode | None = None
+        self._farewell: ReasonCode | None = None  # of the broker, with MQTT 5
+        self._hung = False
+
+    def run(self, stopping: Event) -> None:
+        """Connect, subscribe and receive until `stopping` is set or the host name has moved.
+
+        TargetError when the connection ends before.
+        """
+        client = self._client()
+        url = self._target.url
+        # paho wants a port, for unix sockets too.
+        port = url.port or PORTS[url.scheme] or 1
+        try:
+            sent = client.connect(url.host or url.path, port, self._target.keepalive)
+        except (OSError, UnicodeError) as error:
+            raise errors.not_connected(url, error) from error
+        if sent != MQTTErrorCode.MQTT_ERR_SUCCESS and url.scheme in TLS:
+            raise errors.unwanted(url)
+        ended_by_broker = False
+        try:
+            self._serve(client, stopping)
+        except TargetError:
+            ended_by_broker = self._link.connected and not self._hung
+            raise
+        finally:
+            self._subscriptions.end(hung_up=ended_by_broker)
+            client.disconnect()
+
+    def _client(self) -> Client:
+        # The client holds this object's methods; this object must not hold the client, or the
+        # cycle of the two keeps a dead connection's sockets open until the garbage collector runs.
+        target, url = self._target, self._target.url
+        settings: dict[str, Any] = {
+            "client_id": target.client_id,
+            "protocol": _PROTOCOLS[target.protocol],
+            "transport": _TRANSPORTS.get(url.scheme, "tcp"),
+            "reconnect_on_failure": False,
+        }
+        if BatchReader.fits():
+            client: Client = BatchReader(self._router, self._guard, **settings)
+        else:
+            client = Client(CallbackAPIVersion.VERSION2, **settings)
+        client.connect_timeout = CONNECT_SECONDS
+        client.max_queued_messages_set(MAX_UNACKNOWLEDGED)
+        if url.username:
+            password = target.password.reveal() if target.password else None
+            client.username_pw_set(url.username, password)
+        if url.scheme in TLS:
+            client.tls_set_context(_context(target.tls, target.alpn))
+        path = url.path or _WEBSOCKET_PATH
+        client.ws_set_options(f"{path}?{url.query}" if url.query else path)
+        client.on_socket_open = self._on_socket_open
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    def _serve(self, client: Client, stopping: Event) -> None:
+        began = next_tick = monotonic()
+        publish = partial(_publish, client, self._target.protocol)
+        peer = _peer(client)
+        while not stopping.is_set():
+            self._link.beat = now = monotonic()
+            if not self._link.connected and now > began + CONNECT_SECONDS:
+                raise errors.mute(self._target.url, CONNECT_SECONDS)
+            if self._link.connected and now >= next_tick:
+                next_tick = now + TICK
+                if self._watch.has_moved(peer):
+                    log.info("%s: connecting again, the host name has moved", self._target.url)
+                    return
+                self._subscriptions.advance(partial(self._subscribe, client))
+                if self._subscriptions.settled:
+                    self._router.tick(publish)
+            try:
+                ended = client.loop(TICK)
+            except (ssl.SSLError, NoWebSocketError) as error:
+                # By TLS 1.3 the broker looks at our certificate only after the handshake.
+                raise errors.not_connected(self._target.url, error) from error
+            except UnreadError as error:
+                raise errors.unread(self._target.url) from error
+            except _GARBLED as error:
+                raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
+            if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise self._why_ended(ended, client)
+
+    def _why_ended(self, ended: MQTTErrorCode, client: Client) -> TargetError:
+        url = self._target.url
+        first = client.first_bytes if isinstance(client, BatchReader) else b""
+        garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if self._farewell and self._link.connected:
+            return errors.dismissed(url, self._farewell)
+        if not self._link.connected:
+            return errors.not_accepted(url, self._refusal or self._farewell, first, garbled=garbled)
+        waiting = self._subscriptions.waiting
+        return errors.lost(url, hung=self._hung, garbled=garbled, asked=waiting)
+
+    def _subscribe(self, client: Client, name: str, qos: int) -> int | None:
+        if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
+            return client.subscribe(name, options=SubscribeOptions(qos))[1]
+        return client.subscribe(name, qos)[1]
+
+    def _on_socket_open(self, _client: Client, _userdata: Any, opened: Any) -> None:
+        if self._target.url.scheme == "unix":
+            return
+        # A message of ours must not wait for the acknowledgement of the one before (Nagle). paho's
+        # websocket has no options: the same socket by another descriptor has.
+        with socket.socket(fileno=os.dup(opened.fileno())) as same:
+            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_connect(
+        self,
+        client: Client,
+        _userdata: Any,
+        _flags: ConnectFlags,
+        code: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if code.is_failure:
+            self._refusal = code
+            return
+        self._router.begin()
+        self._link.connects += 1
+        self._link.connected = True
+        self._subscriptions.begin(partial(self._subscribe, client))
+
+    def _on_subscribe(
+        self,
+        client: Client,
+        _userdata: Any,
+        mid: int,
+        codes: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        self._subscriptions.answer(mid, codes)
+        self._subscriptions.advance(partial(self._subscribe, client))
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        """Take a message where paho reads by itself."""
+        if len(message.payload) > MAX_PAYLOAD:
+            self._router.oversized += 1
+            return
+        try:
+            topic = message.topic.encode()
+        except UnicodeDecodeError:
+            self._router.undecodable += 1
+            return
+        # Untyped in paho, as is its constructor below.
+        properties: bytes = message.properties.pack() if message.properties else b""  # type: ignore[no-untyped-call]
+        _, start = number_at(properties, 0) if properties else (0, 0)
+        with self._guard:
+            self._router[topic](bytes(message.payload), message.retain, properties[start:])
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _userdata: Any,
+        flags: DisconnectFlags,
+        code: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._farewell = code
+        else:
+            self._hung = code.value == _KEEP_ALIVE_TIMEOUT
+
+
+class _Named:
+    """As much of a context as paho needs, which expects the host's name in every certificate."""
+
+    #: Or paho would look for the host's name itself.
+    check_hostname = True
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        """Expect `name` instead."""
+        self._context = context
+        self._name = name
+
+    def wrap_socket(self, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+        """Return the socket with TLS around it."""
+        return self._context.wrap_socket(sock, **options | {"server_hostname": self._name})
+
+
+def _context(tls: TLSConfig, alpn: tuple[str, ...]) -> Any:
+    context = tls.context()
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return _Named(context, tls.server_name) if tls.server_name else context
+
+
+def _peer(client: Client) -> str:
+    """Return the address that the client is connected to; "" where there is none, as for a socket's file."""
+    try:
+        name = client.socket().getpeername()  # type: ignore[union-attr]
+    except (AttributeError, OSError):
+        return ""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def _publish(client: Client, protocol: Protocol, message: Outgoing) -> None:
+    properties = None
+    if protocol == 5 and message.expires:  # noqa: PLR2004  # as the protocol calls itself
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = message.expires
+    client.publish(message.topic, message.payload, message.qos, properties=properties)

@@ -1,0 +1,1 @@
+"""What we measure ourselves: the canary's round trips, and latency between topics."""

@@ -1,0 +1,1 @@
+"""Payloads become metrics by rules of the settings."""

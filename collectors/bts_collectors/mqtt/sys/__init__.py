@@ -1,0 +1,1 @@
+"""Metrics of the broker from its $SYS topics."""

@@ -1,0 +1,1 @@
+"""What AMQP itself tells: passive declares, and the canary."""

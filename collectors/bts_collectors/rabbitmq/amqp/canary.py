@@ -1,0 +1,152 @@
+"""Messages of our own through queues of our own: whether the broker takes and delivers, and how fast.
+
+They are sent between scrapes, in a thread of its own: a broker that hangs delays no scrape.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from threading import Event, Lock, Thread
+from time import monotonic
+
+from bts_collectors.rabbitmq.amqp.probe import Outcome, Prober
+from bts_collectors.rabbitmq.failures import Failure
+from bts_collectors.rabbitmq.metrics.amqp import (
+    CANARY_CONFIRM,
+    CANARY_END_TO_END,
+    CANARY_PROBES,
+    CANARY_UP,
+    RESULTS,
+    Result,
+)
+from bts_exporter import Scrape, TargetError
+
+#: Upper bounds in seconds.
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Seconds between two looks for heartbeats.
+PULSE = 1.0
+#: Seconds that `close` waits for the thread.
+PARTING = 1.0
+
+
+class Distribution:
+    """A histogram that grows."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(BUCKETS, seconds)] += 1
+        self._total += seconds
+
+    def cumulative(self) -> tuple[list[tuple[float, float]], float]:
+        """Return `(upper bound, cumulative count)` rising to +Inf, and the sum of all values."""
+        bounds = (*BUCKETS, float("inf"))
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._total
+
+
+class Record:
+    """What became of the messages through one type of queue."""
+
+    def __init__(self) -> None:
+        self.latest: Result | None = None
+        self.counts = dict.fromkeys(RESULTS, 0)
+        self.confirm = Distribution()
+        self.end_to_end = Distribution()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one message."""
+        self.latest = outcome.result
+        self.counts[outcome.result] += 1
+        if outcome.times is not None:
+            self.confirm.add(outcome.times.confirm)
+            self.end_to_end.add(outcome.times.end_to_end)
+
+
+class Canary:
+    """Sends a message through a queue of each type, again and again, in a thread of its own."""
+
+    def __init__(
+        self, prober: Prober, kinds: Sequence[str], interval: float, timeout: float
+    ) -> None:
+        """Send through queues of the types `kinds` every `interval` seconds.
+
+        One that is under way for more than `timeout` seconds shows as failed before it ends.
+        """
+        self._prober = prober
+        self._interval = interval
+        self._timeout = timeout
+        self._records = {kind: Record() for kind in kinds}
+        self._failure: Failure | None = None
+        #: Since when a message is under way, on the clock of `monotonic`.
+        self._since: float | None = None
+        self._lock = Lock()
+        self._over = Event()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread = Thread(target=self._run, name="rabbitmq-canary", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, which takes its queues along; one that hangs is left to its heartbeats."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(PARTING)
+
+    def collect(self, scrape: Scrape) -> None:
+        """Emit what became of the messages; TargetError where none can be sent for a known reason."""
+        with self._lock:
+            late = self._since is not None and monotonic() - self._since > self._timeout
+            for kind, record in self._records.items():
+                self._emit(scrape, kind, record, late=late)
+            failure = self._failure
+        if self._thread is not None and not self._thread.is_alive() and not self._over.is_set():
+            self._since = None
+            self.start()
+            message = "canary: its thread ended with an error, which is in the log; restarted"
+            raise TargetError(reason="internal", message=message)
+        if failure is not None:
+            raise failure.error()
+
+    def _emit(self, scrape: Scrape, kind: str, record: Record, *, late: bool) -> None:
+        labels = (self._prober.vhost, kind)
+        if late or record.latest is not None:
+            scrape.emit(CANARY_UP, not late and record.latest == "ok", *labels)
+        for result, count in record.counts.items():
+            scrape.emit(CANARY_PROBES, count, *labels, result)
+        scrape.emit_histogram(CANARY_CONFIRM, *record.confirm.cumulative(), *labels)
+        scrape.emit_histogram(CANARY_END_TO_END, *record.end_to_end.cumulative(), *labels)
+
+    # What follows runs in the thread that owns the connection.
+
+    def _run(self) -> None:
+        due = monotonic()
+        while not self._over.wait(max(min(due - monotonic(), PULSE), 0)):
+            if monotonic() >= due:
+                due = monotonic() + self._interval
+                self._send_all()
+            else:
+                self._prober.breathe()
+        self._prober.close()
+
+    def _send_all(self) -> None:
+        failure = None
+        outcome: Outcome | None = None
+        for kind, record in self._records.items():
+            # A broker that did not answer for one type does not for the next, and takes as long.
+            if outcome is None or self._prober.is_open:
+                with self._lock:
+                    self._since = monotonic()
+                outcome = self._prober.send(kind)
+            failure = failure or outcome.failure
+            with self._lock:
+                record.add(outcome)
+                self._since = None
+        with self._lock:
+            self._failure = failure

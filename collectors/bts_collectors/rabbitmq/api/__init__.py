@@ -1,0 +1,1 @@
+"""The HTTP client of the management API, and the shapes of its responses."""

@@ -1,0 +1,1 @@
+"""Metrics under other exporters' names."""

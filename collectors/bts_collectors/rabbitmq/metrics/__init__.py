@@ -1,0 +1,1 @@
+"""The metrics by subject, whatever source their values come from."""

@@ -1,0 +1,69 @@
+"""The exchanges of all virtual hosts, one by one, from /api/exchanges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from bts_collectors.rabbitmq.api.models import (
+    Nothing,
+    Number,
+    ObjectTotals,
+    Overview,
+    Shape,
+    columns,
+    known,
+)
+from bts_collectors.rabbitmq.metrics.emit import emit_known
+from bts_exporter import Scrape, counter
+
+#: A cluster with more of them is not asked for a list: each virtual host has seven that nobody uses.
+LIMIT = 2000
+
+PUBLISHED = counter(
+    "rabbitmq_exchange_messages_published_total",
+    "Messages published into the exchange (/api/exchanges message_stats.publish_in).",
+    ("vhost", "exchange"),
+)
+METRICS = (PUBLISHED,)
+
+
+class ExchangeStats(Shape):
+    """`message_stats` of an exchange, missing until something was published."""
+
+    publish_in: Number = None
+    publish_out: Number = None
+
+
+class Exchange(Shape):
+    """An item of /api/exchanges; the default exchange has an empty name."""
+
+    name: str
+    vhost: str
+    message_stats: ExchangeStats | Nothing = None
+
+
+EXCHANGES = msgspec.json.Decoder(list[Exchange])
+
+
+def want_exchanges(overview: Overview) -> bool:
+    """Return whether the list is short enough to ask for, and has numbers in it."""
+    if overview.disable_stats:
+        return False
+    totals = overview.object_totals
+    count = known(totals.exchanges) if isinstance(totals, ObjectTotals) else None
+    return count is not None and count <= LIMIT
+
+
+def exchanges_path() -> str:
+    """Return the path of the list of exchanges, with no more than is used."""
+    return f"/api/exchanges?{columns(Exchange)}"
+
+
+def emit_exchanges(scrape: Scrape, exchanges: Iterable[Exchange]) -> None:
+    """Emit what came in through each exchange that was used."""
+    for exchange in exchanges:
+        if isinstance(exchange.message_stats, ExchangeStats):
+            published = exchange.message_stats.publish_in
+            emit_known(scrape, PUBLISHED, published, exchange.vhost, exchange.name)

@@ -1,0 +1,1 @@
+"""RabbitMQ's own Prometheus endpoint as a source."""

@@ -1,0 +1,242 @@
+import logging
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import ClassVar
+
+import pytest
+
+from bts_collectors.mqtt.client import network_thread as module
+from bts_collectors.mqtt.client.network_thread import Supervisor
+from bts_collectors.mqtt.client.router import Router
+from bts_collectors.mqtt.client.session import Target
+from bts_collectors.mqtt.client.state import Failure, Link
+from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.sys.values import SysValues
+from bts_exporter import TargetError, Url
+from servers import wait_until
+
+Run = Callable[[Link, Guard], None]
+Supervise = Callable[..., Supervisor]
+
+
+NOTHING_THERE = TargetError("refused", "nothing there")
+GONE = TargetError("unreachable", "gone")
+
+
+class Scripted:
+    """A session that does what the script says, and after its end runs until it is stopped."""
+
+    script: ClassVar[list[Run]] = []
+
+    def __init__(
+        self, target: Target, router: Router, link: Link, guard: Guard, **_shared: object
+    ) -> None:
+        """Keep what sessions share."""
+        self.link, self.guard = link, guard
+        link.beat = float("inf")  # it never hangs
+
+    def run(self, stopping: Event) -> None:
+        """Do the next step."""
+        if Scripted.script:
+            Scripted.script.pop(0)(self.link, self.guard)
+        else:
+            self.link.connects += 1
+            self.link.connected = True
+            stopping.wait()
+
+
+@pytest.fixture
+def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
+    """Return a function that starts a supervisor whose sessions do the steps it is given."""
+    monkeypatch.setattr(module, "Session", Scripted)
+    monkeypatch.setattr(module, "RETRY_FIRST", 0.001)
+    started: list[Supervisor] = []
+
+    def start(*script: Run) -> Supervisor:
+        Scripted.script[:] = script
+        answered = Event()
+        target = Target(Url("mqtt", "broker.example"), None, "id", 30)
+        started.append(Supervisor(target, [SysValues(answered)], answered))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def connected(one: Supervisor) -> Callable[[], object]:
+    """Return whether a supervisor has come to the end of its script, as a condition to wait for."""
+    return lambda: one.link.connects
+
+
+def refuse(link: Link, guard: Guard) -> None:
+    """End as a session without a listener does."""
+    raise NOTHING_THERE
+
+
+def lose(link: Link, guard: Guard) -> None:
+    """End as a session does whose broker was stopped."""
+    link.connected = True
+    raise GONE
+
+
+def crash(link: Link, guard: Guard) -> None:
+    """End as a session does in which the client library has a defect."""
+    link.connected = True
+    msg = "defect"
+    raise RuntimeError(msg)
+
+
+def mishandle(link: Link, guard: Guard) -> None:
+    """Fail at two messages, then end."""
+    for _ in range(2):
+        with guard:
+            msg = "unforeseen"
+            raise ValueError(msg)
+
+
+def test_failed_attempts_are_counted_by_reason(supervise: Supervise) -> None:
+    """An attempt that fails is no disconnect, and the next one follows."""
+    one = supervise(refuse, refuse)
+    wait_until(connected(one), "connected")
+
+    assert dict(one.link.connect_failures) == {"refused": 2}
+    assert not one.link.disconnects
+    assert one.link.failure == Failure("refused", "nothing there")
+
+
+def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
+    """A connection that ends is no failed attempt."""
+    one = supervise(lose)
+    wait_until(connected(one), "connected")
+
+    assert dict(one.link.disconnects) == {"unreachable": 1}
+    assert not one.link.connect_failures
+
+
+def test_network_thread_survives_a_defect(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unforeseen error ends one connection, is counted and logged, and the next one is made."""
+    one = supervise(crash)
+    wait_until(connected(one), "connected")
+
+    assert (one.alive, one.link.restarts, dict(one.link.disconnects)) == (True, 1, {"internal": 1})
+    assert one.link.failure == Failure(
+        "internal", "mqtt://broker.example: the MQTT client failed: RuntimeError: defect"
+    )
+    assert "network thread restarted" in caplog.text
+
+
+def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
+    """One that is stuck with a message looks as connected as ever; it is not."""
+    one = supervise()
+    wait_until(connected(one), "connected")
+    well = one.alive
+    one.link.beat = module.monotonic() - module.HANGS_SECONDS - 1
+
+    assert (well, one.alive) == (True, False)
+
+
+def test_message_that_cannot_be_handled_costs_itself(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in the handling of a message is counted, logged once, and ends no connection."""
+    one = supervise(mishandle)
+    wait_until(connected(one), "connected")
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+
+    assert (one.link.message_errors, one.link.restarts, len(errors)) == (2, 0, 1)
+
+
+def test_reason_is_known_before_the_connection_is_gone() -> None:
+    """Whoever sees that there is no connection finds out why: the reason is written first."""
+    seen: list[bool] = []
+
+    class Watched(Link):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "failure" and value is not None:
+                seen.append(self.connected)
+
+    link = Watched(connected=True)
+    link.end(Failure("unreachable", "gone"))
+
+    assert (seen, link.connected) == ([True], False)
+
+
+def test_end_of_our_own_will_is_no_failure() -> None:
+    """A connection that we close is counted nowhere."""
+    link = Link(connected=True, granted={"$SYS/#": 0})
+    link.end(None)
+
+    assert link == Link()
+
+
+def test_pause_between_attempts_grows_and_starts_again(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is dead or drops us at once is asked ever less often, until it keeps us."""
+    clock = [0.0]
+    delays: list[float | None] = []
+    wait = Event.wait
+
+    def record(event: Event, timeout: float | None = None) -> bool:
+        delays.append(timeout)
+        return wait(event, 0 if timeout else timeout)
+
+    monkeypatch.setattr(module, "RETRY_FIRST", 1.0)
+    monkeypatch.setattr(module, "RETRY_LAST", 5.0)
+
+    def last(link: Link, guard: Guard) -> None:
+        clock[0] += 5.1
+        lose(link, guard)
+
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Event, "wait", record)
+    one = supervise(refuse, lose, refuse, refuse, refuse, last, lose)
+    wait_until(connected(one), "connected")
+    monkeypatch.undo()
+
+    pauses = [delay for delay in delays if delay is not None]
+
+    assert pauses == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0, 1.0, 2.0]
+
+
+def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for its next attempt is not waited for."""
+    monkeypatch.setattr(module, "RETRY_FIRST", 1000.0)
+    one = supervise(refuse)
+    wait_until(lambda: one.link.failure, "failed attempt")
+    one.stop()
+
+    assert not one.alive
+
+
+def test_stop_does_not_wait_for_a_thread_that_hangs(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread in a call that nobody can interrupt is left to itself."""
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
+    release = Event()
+    one = supervise(lambda _link, _guard: release.wait() and None)
+    one.stop()
+    hung = one.alive
+    release.set()
+
+    assert hung
+
+
+def test_stop_without_start_does_nothing() -> None:
+    """A collector that was built and never started can be stopped."""
+    answered = Event()
+    Supervisor(
+        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(answered)], answered
+    ).stop()
+
+
+def test_guard_lets_interrupts_through() -> None:
+    """What is no error of ours, such as an interrupt, is not swallowed."""
+    with pytest.raises(KeyboardInterrupt), Guard(lambda error: None):
+        raise KeyboardInterrupt

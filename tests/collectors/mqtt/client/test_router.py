@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from bts_collectors.mqtt.client import router as module
+from bts_collectors.mqtt.client.router import Handler, Publish, Router
+from bts_collectors.mqtt.client.topics import Subscription
+from bts_collectors.mqtt.guard import Guard
+
+
+class Wants:
+    """A receiver of topics that begin so; it fails where a test says so."""
+
+    def __init__(self, beginning: str, *, fails: bool = False) -> None:
+        self.subscriptions = (Subscription(f"{beginning}/#"),)
+        self.beginning = beginning
+        self.fails = fails
+        self.asked: list[str] = []
+        self.taken: list[tuple[str, bytes, bool]] = []
+        self.begun = self.ticks = 0
+
+    def begin(self) -> None:
+        """Count."""
+        self.begun += 1
+        self._fail()
+
+    def route(self, topic: str) -> Handler | None:
+        """Take what begins so."""
+        self.asked.append(topic)
+        if not topic.startswith(self.beginning):
+            return None
+
+        def take(payload: bytes, retained: bool, _properties: bytes = b"") -> None:
+            self.taken.append((topic, payload, retained))
+            self._fail()
+
+        return take
+
+    def tick(self, publish: Publish) -> None:
+        """Count."""
+        self.ticks += 1
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.fails:
+            msg = "defect"
+            raise RuntimeError(msg)
+
+
+@pytest.fixture
+def errors() -> list[Exception]:
+    """Return the errors that were guarded against."""
+    return []
+
+
+def route(errors: list[Exception], *receivers: Wants) -> Router:
+    """Return a router to receivers."""
+    return Router(receivers, Guard(errors.append))
+
+
+def test_message_goes_to_whoever_wants_it(errors: list[Exception]) -> None:
+    """To one, to several, or to nobody; each is asked once for a topic."""
+    a, all_a, b = Wants("a"), Wants("a"), Wants("b")
+    router = route(errors, a, all_a, b)
+    for _ in range(2):
+        router[b"a/1"](b"x", False)
+        router[b"b/1"](b"y", True)
+        router[b"c/1"](b"z", False)
+
+    assert a.taken == all_a.taken == [("a/1", b"x", False)] * 2
+    assert b.taken == [("b/1", b"y", True)] * 2
+    assert b.asked == ["a/1", "b/1", "c/1"]
+
+
+def test_receiver_that_fails_takes_nothing_from_the_others(errors: list[Exception]) -> None:
+    """Each error is guarded by itself: at a message, at the beginning, at a tick."""
+    bad, good = Wants("a", fails=True), Wants("a")
+    router = route(errors, bad, good)
+    router[b"a/1"](b"x", False)
+    router.begin()
+    router.tick(lambda *_: None)
+
+    assert (good.taken, good.begun, good.ticks) == ([("a/1", b"x", False)], 1, 1)
+    assert len(errors) == 3
+
+
+def test_topic_that_is_no_utf_8_is_counted(errors: list[Exception]) -> None:
+    """It reaches nobody, and is not remembered."""
+    wants = Wants("a")
+    router = route(errors, wants)
+    for _ in range(2):
+        router[b"a/\xff"](b"x", False)
+
+    assert (router.undecodable, wants.taken, len(router)) == (2, [], 0)
+
+
+def test_flood_of_topics_is_not_remembered(
+    errors: list[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory has a bound, and known topics are looked up again at worst."""
+    monkeypatch.setattr(module, "MAX_TOPICS", 10)
+    wants = Wants("a")
+    router = route(errors, wants)
+    for number in range(100):
+        router[b"a/%d" % number](b"x", False)
+        assert len(router) <= 10
+    router[b"a/0"](b"x", False)
+    router[b"a/" + b"y" * 300](b"x", False)
+
+    assert len(wants.taken) == 102
+    assert max(map(len, router)) < 300
+
+
+def test_subscriptions_of_all_are_made_once(errors: list[Exception]) -> None:
+    """Two that want the same do not make the broker send it twice."""
+    assert route(errors, Wants("a"), Wants("a"), Wants("b")).subscriptions == (
+        Subscription("a/#"),
+        Subscription("b/#"),
+    )

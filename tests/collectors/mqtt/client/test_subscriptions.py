@@ -1,0 +1,115 @@
+"""Which filters are asked for, in which order, and what a broker that dislikes one is taken for."""
+
+from __future__ import annotations
+
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from bts_collectors.mqtt.client import subscriptions as module
+from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.subscriptions import HUNG_UP, Subscriptions, Suspects
+from bts_collectors.mqtt.client.topics import Subscription
+
+WANTED = (Subscription("$SYS/#"), Subscription("a/#"), Subscription("b/#", 1))
+
+
+class Connection:
+    """One connection to a broker that answers as a test wants it to."""
+
+    def __init__(self, suspects: Suspects, wanted: tuple[Subscription, ...] = WANTED) -> None:
+        self.link = Link()
+        self.asked: list[str] = []
+        self.subscriptions = Subscriptions(wanted, suspects, self.link)
+        self.subscriptions.begin(self.subscribe)
+
+    def subscribe(self, name: str, _qos: int) -> int:
+        """Take what is asked for."""
+        self.asked.append(name)
+        return len(self.asked)
+
+    def answer(self, name: str, code: int = 0) -> None:
+        """Answer a subscription."""
+        number = self.asked.index(name) + 1
+        self.subscriptions.answer(number, [ReasonCode(PacketTypes.SUBACK, identifier=code)])
+        self.subscriptions.advance(self.subscribe)
+
+
+def test_sys_comes_last_and_alone() -> None:
+    """When all others are answered."""
+    one = Connection(Suspects())
+    first = list(one.asked)
+    one.answer("a/#")
+    between = list(one.asked)
+    one.answer("b/#", 1)
+    one.answer("$SYS/#")
+
+    assert (first, between) == (["a/#", "b/#"], ["a/#", "b/#"])
+    assert one.asked == ["a/#", "b/#", "$SYS/#"]
+    assert one.link.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
+
+
+def test_silence_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that is never answered is named, and the next ones are asked for."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", -1.0)
+    one = Connection(Suspects())
+    one.answer("b/#")
+    one.subscriptions.advance(one.subscribe)
+
+    assert one.asked == ["a/#", "b/#", "$SYS/#"]
+    assert one.link.unanswered == ("a/#", "$SYS/#")
+    assert one.subscriptions.settled
+
+
+def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
+    """Connect until a filter that the broker hangs up on is left out; return how often it took."""
+    for attempt in range(10):
+        one = Connection(suspects)
+        if one.link.denied:
+            assert one.link.denied == {name: HUNG_UP}
+            return attempt
+        for asked in one.asked:
+            if name in one.asked and asked != name:
+                continue  # the connection has ended by then
+            if asked != name:
+                one.answer(asked)
+        one.subscriptions.end(hung_up=name in one.asked)
+    return -1
+
+
+@pytest.mark.parametrize("name", ["$SYS/#", "b/#"])
+def test_filter_that_ends_connections_is_found_and_left_out(name: str) -> None:
+    """Others that were unanswered at the same time are not suspected for long."""
+    suspects = Suspects()
+
+    assert 0 < hang_up_until_left_out(suspects, name) <= 4
+    assert not suspects.leaves_out("a/#")
+
+
+def test_restart_of_the_broker_is_no_dislike() -> None:
+    """It closes connections, too, and is refused in between."""
+    suspects = Suspects()
+    hang_up_until_left_out(suspects, "$SYS/#")
+    suspects.forget()
+
+    assert Connection(suspects).link.denied == {}
+
+
+def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker's operator may have allowed it."""
+    monkeypatch.setattr(module, "LEAVE_OUT_SECONDS", -1.0)
+    suspects = Suspects()
+    for _ in range(5):
+        suspects.note_hangup(["$SYS/#"])
+
+    assert not suspects.leaves_out("$SYS/#")
+
+
+def test_end_that_is_ours_is_no_hangup() -> None:
+    """Nor is a connection that was lost for silence."""
+    suspects = Suspects()
+    for _ in range(5):
+        one = Connection(suspects, WANTED[:1])
+        one.subscriptions.end(hung_up=False)
+
+    assert Connection(suspects).link.denied == {}

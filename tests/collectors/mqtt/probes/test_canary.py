@@ -1,0 +1,211 @@
+import json
+import re
+import time
+from threading import Event
+
+import pytest
+
+from bts_collectors.mqtt.client.router import Outgoing
+from bts_collectors.mqtt.client.topics import Subscription
+from bts_collectors.mqtt.probes.canary import (
+    LOST,
+    RECEIVED,
+    ROUND_TRIP,
+    SENT,
+    Canary,
+    CanaryConfig,
+)
+from bts_exporter import Duration, Metric, Scrape
+
+
+class Broker:
+    """Takes what is published, and gives it back when a test wants it; has the clock, too."""
+
+    def __init__(self, **settings: object) -> None:
+        self.now = 1000.0
+        self.answered = Event()
+        self.published: list[Outgoing] = []
+        config = CanaryConfig(**{"qos": (1,)} | settings)  # type: ignore[arg-type]
+        self.canary = Canary(config, "host", self.answered, lambda: self.now)
+        self.canary.begin()
+
+    def tick(self, seconds: float = 0) -> None:
+        """Let time pass, and the canary do what is due."""
+        self.now += seconds
+        self.canary.tick(self.published.append)
+
+    def give_back(self, number: int = -1) -> None:
+        """Deliver a message that was published."""
+        topic, payload = self.published[number][:2]
+        handler = self.canary.route(topic)
+        assert handler
+        handler(payload, False)
+
+    def shown(self, metric: Metric, *labels: str) -> float | None:
+        """Return a sample of a collection."""
+        scrape = Scrape(time.monotonic() + 30)
+        self.canary.emit(scrape)
+        return scrape.samples[metric].get(labels)
+
+
+def test_topics_have_their_own_qos() -> None:
+    """A message travels with the lower of the QoS of publication and subscription."""
+    broker = Broker(topic="a/b", qos=(2, 0))
+
+    assert broker.canary.subscriptions == (
+        Subscription("a/b/host/0", 0, apart=True),
+        Subscription("a/b/host/2", 2, apart=True),
+    )
+
+
+@pytest.mark.parametrize("host", ["a/b", "a+", "#", "a\0b"])
+def test_name_of_the_host_is_one_level(host: str) -> None:
+    """What means something in a topic is replaced."""
+    (subscription,) = Canary(CanaryConfig(), host, Event()).subscriptions
+
+    assert re.fullmatch(r"bts-exporter/canary/[a-z_]+/0", subscription.filter)
+
+
+def test_message_is_published_at_each_interval() -> None:
+    """At once on a new connection, then when it is due and not before."""
+    broker = Broker(interval=Duration(5))
+    broker.tick()
+    broker.tick(4.9)
+    broker.tick(0.1)
+    numbers = [json.loads(payload)["seq"] for _, payload, *_ in broker.published]
+
+    assert numbers == [0, 1]
+    assert {(one.topic, one.qos) for one in broker.published} == {("bts-exporter/canary/host/1", 1)}
+    assert broker.shown(SENT, "1") == 2
+
+
+def test_time_of_the_round_trip_is_measured() -> None:
+    """From the publication to the return, in seconds, by QoS."""
+    broker = Broker(qos=(0, 1))
+    broker.tick()
+    broker.now += 0.3
+    broker.give_back()
+
+    assert broker.shown(ROUND_TRIP, "_sum", "1") == pytest.approx(0.3)
+    assert broker.shown(ROUND_TRIP, "_bucket", "1", "0.25") == 0
+    assert broker.shown(ROUND_TRIP, "_bucket", "1", "0.5") == 1
+    assert broker.shown(RECEIVED, "1") == 1
+    assert broker.shown(RECEIVED, "0") == 0
+
+
+def test_return_is_an_answer_of_the_broker() -> None:
+    """It shows that the broker is alive where it says nothing of itself."""
+    broker = Broker()
+    broker.tick()
+    before = broker.answered.is_set(), broker.canary.age()
+    broker.give_back()
+    broker.now += 3
+
+    assert before == (False, float("inf"))
+    assert (broker.answered.is_set(), broker.canary.age()) == (True, 3)
+
+
+def test_message_that_does_not_come_back_is_lost() -> None:
+    """After the timeout, and not before; what comes later is not counted again."""
+    broker = Broker(timeout=Duration(10))
+    broker.tick()
+    for _ in range(10):
+        broker.tick(1)
+    in_time = broker.shown(LOST, "1")
+    broker.tick(0.1)
+    late = broker.shown(LOST, "1")
+    broker.give_back(0)
+
+    assert (in_time, late) == (0, 1)
+    assert broker.shown(RECEIVED, "1") == 0
+    assert broker.shown(LOST, "1") == 1
+
+
+def test_pause_of_our_own_is_no_loss() -> None:
+    """What came back while the process was stopped is read afterwards; how long it took is unknown."""
+    broker = Broker(timeout=Duration(10))
+    broker.tick()
+    broker.tick(60)
+    broker.give_back(0)
+
+    assert broker.shown(LOST, "1") == 0
+    assert broker.shown(RECEIVED, "1") == 1
+    assert broker.shown(ROUND_TRIP, "_count", "1") == 0
+
+
+def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
+    """With as much time as it had before; pauses one after the other keep nothing."""
+    broker = Broker(timeout=Duration(10), interval=Duration(1))
+    for _ in range(100):
+        broker.tick(20)
+    broker.tick(1)
+
+    assert len(broker.canary._lanes[1].under_way) <= 3
+    assert broker.shown(LOST, "1") >= 98
+
+
+def test_end_of_the_connection_loses_what_is_under_way() -> None:
+    """A new connection has a new session: nothing of before comes back."""
+    broker = Broker()
+    broker.tick()
+    broker.canary.begin()
+    broker.tick()
+
+    assert broker.shown(LOST, "1") == 1
+    assert broker.shown(SENT, "1") == 2
+
+
+def test_frozen_broker_makes_nothing_grow() -> None:
+    """What is under way is no more than the timeout has room for."""
+    broker = Broker(interval=Duration(1), timeout=Duration(10))
+    for _ in range(1000):
+        broker.tick(1)
+
+    assert len(broker.canary._lanes[1].under_way) <= 11
+    assert broker.shown(SENT, "1") == 1000
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b'{"seq":0,"ts_ns":1}', b"\xff"])
+def test_messages_of_others_do_not_count(payload: bytes) -> None:
+    """Whatever somebody publishes to our topic."""
+    broker = Broker()
+    broker.tick()
+    handler = broker.canary.route(broker.published[0][0])
+    assert handler
+    handler(payload, False)
+
+    assert broker.shown(RECEIVED, "1") == 0
+
+
+def test_message_that_comes_twice_counts_once() -> None:
+    """QoS 1 allows it."""
+    broker = Broker()
+    broker.tick()
+    broker.give_back()
+    broker.give_back()
+
+    assert broker.shown(RECEIVED, "1") == 1
+
+
+def test_other_topics_are_not_wanted() -> None:
+    """They have other takers."""
+    assert Broker().canary.route("bts-exporter/canary/other/1") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"topic": ""}, "topic: expected one to publish to"),
+        ({"topic": "a/#"}, "topic: expected one to publish to, without + and #, got 'a/#'"),
+        ({"qos": ()}, "qos: expected some of 0, 1, 2, each once, got []"),
+        ({"qos": (1, 3)}, "qos: expected some of 0, 1, 2"),
+        ({"qos": (1, 1)}, "qos: expected some of 0, 1, 2, each once, got [1, 1]"),
+        ({"interval": Duration(0.5)}, "interval: must be at least 1 s, got 0.5 s"),
+        ({"timeout": Duration(0)}, "timeout: must be more than 0 s and at most 1h"),
+        ({"timeout": Duration(3601)}, "timeout: must be more than 0 s and at most 1h"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
+    """With the key and what is wrong."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        CanaryConfig(**settings)  # type: ignore[arg-type]

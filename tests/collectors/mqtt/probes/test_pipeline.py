@@ -1,0 +1,361 @@
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bts_collectors.mqtt.client.topics import Pattern, Subscription
+from bts_collectors.mqtt.probes import pipeline
+from bts_collectors.mqtt.probes.pipeline import (
+    LATENCY,
+    PENDING,
+    TIMEOUTS,
+    UNMATCHED,
+    Pipeline,
+    PipelineConfig,
+)
+from bts_collectors.mqtt.rules.payloads import Format, Path
+from bts_exporter import Duration, Metric, Scrape, backlog
+
+LABELS = ("mqtt", "predict", "")
+
+
+def config(**settings: object) -> PipelineConfig:
+    """Return settings; topics may be texts."""
+    settings = {"in_topic": "bts/{s}/{p}", "out_topic": "out/{s}/{p}"} | settings
+    for key in ("in_topic", "out_topic"):
+        settings[key] = Pattern.from_setting(settings[key])
+    for key in {"in_id", "out_id"} & settings.keys():
+        settings[key] = Path.from_setting(settings[key])
+    return PipelineConfig(**settings)  # type: ignore[arg-type]
+
+
+class Line:
+    """A pipeline, with messages and a clock at hand."""
+
+    def __init__(self, **settings: object) -> None:
+        self.now = 1000.0
+        self.pipeline = Pipeline("predict", config(**settings), lambda: self.now)
+        self.pipeline.begin()
+        self.now += 60  # all that was under way before has had its time
+
+    def send(self, topic: str, payload: bytes = b"", *, retained: bool = False) -> None:
+        """Deliver a message."""
+        handler = self.pipeline.route(topic)
+        assert handler, topic
+        handler(payload, retained)
+
+    def samples(self, *, connected: bool = True) -> dict[Metric, dict[tuple[str, ...], float]]:
+        """Return what a collection shows."""
+        scrape = Scrape(time.monotonic() + 30)
+        self.pipeline.emit(scrape, connected=connected)
+        return scrape.samples
+
+    def latency(self) -> tuple[float, float]:
+        """Return how many pairs there were, and their latencies together."""
+        found = self.samples()[LATENCY]
+        return found["_count", "predict"], found["_sum", "predict"]
+
+    def unmatched(self) -> tuple[float, float]:
+        """Return the messages without a pair on either side."""
+        found = self.samples()[UNMATCHED]
+        return found["predict", "in"], found["predict", "out"]
+
+    def pending(self) -> float:
+        """Return the messages that wait for their pair."""
+        return self.samples()[PENDING]["predict",]
+
+
+def test_both_topics_are_subscribed_to() -> None:
+    """As filters."""
+    assert Line().pipeline.subscriptions == (Subscription("bts/+/+"), Subscription("out/+/+"))
+
+
+def test_messages_with_the_same_levels_are_a_pair() -> None:
+    """The time between them is the latency; others have other keys."""
+    line = Line()
+    line.send("bts/1/122")
+    line.send("bts/2/122")
+    line.now += 0.5
+    line.send("out/2/122")
+
+    assert line.latency() == (1, 0.5)
+    assert line.pending() == 1
+
+
+def test_levels_may_change_their_places() -> None:
+    """Their names tell which belong together; those of one side alone are no part of the key."""
+    line = Line(in_topic="bts/{s}/{p}/{x}", out_topic="out/{p}/of/{s}")
+    line.send("bts/1/122/a")
+    line.send("out/122/of/1")
+
+    assert line.latency() == (1, 0)
+
+
+def test_first_in_is_first_out() -> None:
+    """Messages with one key are paired in their order."""
+    line = Line()
+    for at in (0, 1, 2):
+        line.now = 1000.0 + at
+        line.send("bts/1/122")
+    line.now = 1010.0
+    line.send("out/1/122")
+    line.send("out/1/122")
+
+    assert line.latency() == (2, 10 + 9)
+    assert line.samples()[backlog.LAG_SECONDS] == {LABELS: 8}
+
+
+def test_ids_in_payloads_are_keys() -> None:
+    """Where answers overtake each other an id finds the right one; whole numbers are as good."""
+    line = Line(in_topic="in", out_topic="out", in_id="id", out_id="request.ids[0]")
+    line.send("in", b'{"id": "a"}')
+    line.now += 1
+    line.send("in", b'{"id": 7}')
+    line.send("out", b'{"request": {"ids": ["7"]}}')
+    overtaken = line.latency()
+    line.send("out", b'{"request": {"ids": ["a"]}}')
+
+    assert (overtaken, line.latency()) == ((1, 0), (2, 1))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"20.5",
+        b"{",
+        b"[]",
+        b'{"id": null}',
+        b'{"id": true}',
+        b'{"id": 1.5}',
+        b'{"id": {}}',
+        b'{"x": 1}',
+        b'{"id": "' + b"x" * 257 + b'"}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_payload_without_an_id_has_no_pair(payload: bytes) -> None:
+    """It is counted on its side, and nothing is kept of it."""
+    line = Line(in_topic="in", out_topic="out", in_id="id", out_id="id")
+    line.send("in", payload)
+    line.send("out", payload)
+
+    assert line.unmatched() == (1, 1)
+    assert line.pending() == 0
+
+
+@given(st.binary(max_size=100), st.sampled_from(["json", "csv", "number", "text"]))
+def test_no_payload_ends_in_an_error(payload: bytes, form: Format) -> None:
+    """Whatever comes, it has an id or none."""
+    for path in ("$", "a.b", "[0]"):
+        identify = pipeline.identifier(form, Path.from_setting(path))
+
+        assert len(identify(payload) or "") <= pipeline.MAX_ID
+
+
+def test_columns_of_csv_may_be_ids() -> None:
+    """Each side has a format of its own."""
+    line = Line(in_topic="in", out_topic="out", in_id=0, out_id="index", in_format="csv")
+    line.send("in", b"17,20.5,30")
+    line.send("out", b'{"index": 17}')
+
+    assert line.latency() == (1, 0)
+
+
+def test_result_that_nobody_waits_for_is_unmatched() -> None:
+    """It may be a second one, or one for a message of before our time."""
+    line = Line()
+    line.send("out/1/122")
+
+    assert line.unmatched() == (0, 1)
+    assert line.latency() == (0, 0)
+
+
+def test_retained_messages_are_no_part_of_it() -> None:
+    """They were published at any time before."""
+    line = Line()
+    line.send("out/1/122", retained=True)
+    line.send("bts/1/122", retained=True)
+
+    assert (line.pending(), line.unmatched()) == (0, (0, 0))
+
+
+def test_message_without_a_pair_in_time_is_given_up() -> None:
+    """After the timeout and not before; its result is unmatched then."""
+    line = Line(timeout=Duration(60))
+    line.send("bts/1/122")
+    line.now += 60
+    in_time = line.pending()
+    line.now += 0.1
+    late = line.pending()
+    line.send("out/1/122")
+
+    assert (in_time, late) == (1, 0)
+    assert line.samples()[TIMEOUTS] == {("predict",): 1}
+    assert line.unmatched() == (0, 1)
+
+
+def test_late_messages_are_given_up_without_a_scrape() -> None:
+    """Memory does not wait for Prometheus."""
+    line = Line(timeout=Duration(60))
+    line.send("bts/1/122")
+    line.now += 61
+    line.pipeline.tick(lambda *_: None)
+
+    assert line.pipeline._pending == {}
+    assert line.pipeline._numbers == {}
+
+
+def test_full_pipeline_keeps_the_oldest() -> None:
+    """Its age is how late the pipeline is; what there is no room for is counted."""
+    line = Line(max_pending=2)
+    for station in range(5):
+        line.send(f"bts/{station}/122")
+        line.now += 1
+
+    assert line.unmatched() == (3, 0)
+    assert line.pending() == 2
+    assert line.samples()[backlog.LAG_SECONDS] == {LABELS: 5}
+
+
+def test_full_pipeline_has_room_again_after_the_timeout() -> None:
+    """One that has lost its messages does not stop to be measured."""
+    line = Line(max_pending=1, timeout=Duration(60))
+    line.send("bts/1/122")
+    line.now += 61
+    line.send("bts/2/122")
+    line.send("out/2/122")
+
+    assert line.latency() == (1, 0)
+
+
+def test_end_of_the_connection_gives_up_what_is_pending() -> None:
+    """Its results may have passed while we were not there."""
+    line = Line()
+    line.send("bts/1/122")
+    line.pipeline.begin()
+    pending = line.pending()
+    line.send("out/1/122")
+
+    assert pending == 0
+    assert line.unmatched() == (1, 1)
+
+
+def test_pending_messages_are_a_backlog_in_the_words_of_all_brokers() -> None:
+    """With the age of the oldest as lag, and what went in and out."""
+    line = Line()
+    line.send("bts/1/122")
+    line.send("bts/1/122")
+    line.send("out/1/122")
+    line.now += 4
+    samples = line.samples()
+
+    assert samples[backlog.BACKLOG] == {LABELS: 1}
+    assert samples[backlog.LAG_SECONDS] == {LABELS: 4}
+    assert samples[backlog.LAG_METHOD] == {(*LABELS, "message_time"): 1}
+    assert samples[backlog.PUBLISHED] == {LABELS: 2}
+    assert samples[backlog.CONSUMED] == {LABELS: 1}
+
+
+def test_empty_pipeline_has_no_lag() -> None:
+    """Nothing pending is 0, from the beginning."""
+    samples = Line().samples()
+
+    assert samples[backlog.LAG_SECONDS] == {LABELS: 0}
+    assert samples[PENDING] == {("predict",): 0}
+
+
+def test_backlog_is_unknown_without_a_connection() -> None:
+    """Counts stay; what is pending may have come out meanwhile."""
+    line = Line()
+    line.send("bts/1/122")
+    samples = line.samples(connected=False)
+
+    assert not {PENDING, backlog.BACKLOG, backlog.LAG_SECONDS} & set(samples)
+    assert samples[backlog.PUBLISHED] == {LABELS: 1}
+
+
+def lag(line: Line) -> tuple[float | None, float | None, set[str]]:
+    """Return backlog, lag and the method by which it is found."""
+    found = line.samples()
+    methods = {key[-1] for key in found.get(backlog.LAG_METHOD, {})}
+    return (
+        found.get(backlog.BACKLOG, {}).get(LABELS),
+        found.get(backlog.LAG_SECONDS, {}).get(LABELS),
+        methods,
+    )
+
+
+def test_lag_is_unknown_after_a_lost_connection() -> None:
+    """What came in before may still wait: no 0, and no small age, until the service comes to ours."""
+    line = Line()
+    line.send("bts/1/a")
+    line.pipeline.begin()
+    nothing = lag(line)
+    line.send("bts/2/a")
+    line.now += 5
+    one = lag(line)
+    line.send("out/2/a")
+
+    assert nothing == (None, None, set())
+    assert one == (None, 5, {"lower_bound"})
+    assert lag(line) == (0, 0, {"message_time"})
+
+
+def test_lag_is_unknown_after_messages_were_given_up() -> None:
+    """They may wait on: for as long again there is no 0."""
+    line = Line(timeout=Duration(60))
+    line.send("bts/1/a")
+    line.now += 61
+    given_up = lag(line)
+    line.now += 60
+
+    assert given_up == (None, None, set())
+    assert lag(line) == (0, 0, {"message_time"})
+
+
+def test_backlog_is_unknown_beyond_max_pending() -> None:
+    """Of the age it is known how much it is at least, whatever pairs there are."""
+    line = Line(max_pending=1)
+    line.send("bts/1/a")
+    line.send("bts/2/a")
+    line.now += 5
+    full = lag(line)
+    line.send("out/1/a")
+
+    assert full == (None, 5, {"lower_bound"})
+    assert lag(line) == (None, None, set())
+
+
+def test_long_levels_are_no_keys() -> None:
+    """A hundred thousand of 64 kB each would be kept."""
+    assert Line().pipeline.route("bts/1/" + "x" * 300) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"out_topic": "bts/{s}/{p}"}, "match the same topics"),
+        ({"out_topic": "#", "in_id": "a", "out_id": "a"}, "match the same topics"),
+        ({"in_id": "a"}, "in_id, out_id: an id is compared with another"),
+        ({"out_topic": "out/{q}"}, "no key: give in_topic and out_topic a {name} in common"),
+        (
+            {"in_id": "a", "out_id": "a", "in_format": "csv"},
+            "in_id: a is not in a payload of in_format csv",
+        ),
+        (
+            {"in_id": "$", "out_id": 0, "in_format": "text", "out_format": "text"},
+            "out_id: 0 is not in a payload of out_format text",
+        ),
+        ({"timeout": Duration(0)}, "timeout: must be more than 0 s"),
+        ({"max_pending": 0}, "max_pending: must be between 1 and 100000, got 0"),
+        ({"max_pending": 10_000_000}, "max_pending: must be between 1 and 100000"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
+    """With the key and what is wrong."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        config(**settings)

@@ -1,0 +1,103 @@
+import pytest
+
+from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime, converter, zone
+from bts_collectors.mqtt.rules.payloads import Path, Unusable
+from bts_exporter import Scrape
+
+WHEN = Path.from_setting("when")
+
+
+def config(**settings: object) -> EventTime:
+    """Return settings."""
+    return EventTime(path=WHEN, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "raw"),
+    [
+        ({}, 1700000000.25),
+        ({}, "1700000000.25"),
+        ({"unit": "ms"}, 1700000000250),
+        ({"unit": "us"}, 1700000000250000),
+        ({"unit": "ns"}, 1700000000250000000),
+        ({"unit": "iso8601"}, "2023-11-14T22:13:20.25Z"),
+        ({"unit": "iso8601"}, "2023-11-14T22:13:20.25"),
+        ({"unit": "iso8601"}, "2023-11-15T00:13:20.250+02:00"),
+        ({"unit": "iso8601", "tz": "Europe/Prague"}, "2023-11-14T23:13:20.25"),
+        ({"format": "%d.%m.%Y %H:%M:%S.%f"}, "14.11.2023 22:13:20.25"),
+        ({"format": "%Y-%m-%d %H:%M:%S.%f", "tz": "Europe/Prague"}, "2023-11-14 23:13:20.25"),
+    ],
+)
+def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> None:
+    """Numbers of each unit, ISO 8601 and strptime's formats, in a zone of their own or in ours."""
+    assert converter(config(**settings))(raw) == pytest.approx(1700000000.25, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "raw"),
+    [
+        ({}, "yesterday"),
+        ({}, []),
+        ({}, "nan"),
+        ({"unit": "iso8601"}, "14.11.2023"),
+        ({"unit": "iso8601"}, 1700000000),
+        ({"format": "%Y"}, "MMXXIII"),
+    ],
+)
+def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) -> None:
+    """By a reason of its own: the value may be fine."""
+    with pytest.raises(Unusable) as error:
+        converter(config(**settings))(raw)
+
+    assert error.value.reason == "event_time"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"unit": "ms", "format": "%Y"}, "format: say either this or unit"),
+        ({"format": "%Y %Q"}, "format: '%Y %Q' is none of strptime"),
+        ({"tz": "Mars/Olympus"}, "tz: no time zone 'Mars/Olympus'"),
+        ({"tz": "../../etc/passwd"}, "tz: no time zone"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
+    """Before the first message."""
+    with pytest.raises(ValueError, match=expected):
+        config(**settings)
+
+
+def test_zone_of_utc_needs_no_database() -> None:
+    """The default works where no time zones are installed."""
+    assert str(zone("UTC")) == "UTC"
+
+
+@pytest.mark.parametrize(
+    ("when", "lags", "skewed"),
+    [
+        (990.0, 1, 0),
+        (1000.0, 1, 0),
+        (1000.5, 1, 0),
+        (1005.0, 1, 0),
+        (1005.5, 0, 1),
+        (1000 - 4e8, 0, 1),
+        (1000 - 3e8, 1, 0),
+    ],
+)
+def test_clock_that_is_wrong_is_counted_and_not_measured(
+    when: float, lags: int, skewed: int
+) -> None:
+    """A time more than 5 s ahead, or of ten years ago, says something of a clock and not of a delay."""
+    lag = EventLag(config(), WHEN, clock=lambda: 1000.0)
+    lag.note({"when": when})
+    scrape = Scrape(float("inf"))
+    lag.emit(scrape, "rule")
+
+    assert scrape.samples[LAG]["_count", "rule"] == lags
+    assert scrape.samples[SKEWED] == {("rule",): skewed}
+
+
+def test_message_without_its_time_is_unusable() -> None:
+    """It is counted by the rule."""
+    with pytest.raises(Unusable, match="nothing at when"):
+        EventLag(config(), WHEN).note({})

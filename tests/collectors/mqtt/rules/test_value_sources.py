@@ -1,0 +1,118 @@
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bts_collectors.mqtt import collector as collector_module
+from bts_collectors.mqtt.client.topics import Pattern
+from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.probes.canary import CanaryConfig
+from bts_collectors.mqtt.probes.pipeline import PipelineConfig
+from bts_collectors.mqtt.sessions.emqx import EmqxConfig
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
+from bts_exporter import Scrape, TargetError, Url
+from bts_exporter.testing import Samples, samples
+from servers.management import FakeManagement, answer, hang
+
+PATH = "/api/v5/clients"
+CLIENT = {"clientid": "consumer", "mqueue_len": 5, "inflight_cnt": 1, "mqueue_dropped": 0}
+
+
+@pytest.fixture
+def nobody() -> Iterator[Url]:
+    """Return an address where nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield Url("mqtt", "127.0.0.1", unused.getsockname()[1])
+
+
+@pytest.fixture
+def api() -> Iterator[FakeManagement]:
+    """Return EMQX's REST API with one client."""
+    with FakeManagement() as fake:
+        fake.routes[PATH] = answer({"data": [CLIENT], "meta": {"hasnext": False}})
+        yield fake
+
+
+def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]:
+    """Return what a collection without a broker emits, and how it fails."""
+    collector = Mqtt(config)
+    collector.start()
+    scrape = Scrape(time.monotonic() + seconds)
+    try:
+        with pytest.raises(TargetError) as failure:
+            collector.collect(scrape)
+    finally:
+        collector.stop()
+    return samples(collector, scrape), failure.value
+
+
+def test_api_is_asked_though_the_broker_lets_nobody_in(nobody: Url, api: FakeManagement) -> None:
+    """Each source is served without the other."""
+    found, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+
+    assert error.reason == "refused"
+    assert found["mqtt_up"] == {(): 0}
+    assert found["messaging_backlog_messages"] == {("mqtt", "", "consumer"): 5}
+
+
+def test_lost_broker_is_the_failure_when_both_fail(nobody: Url, api: FakeManagement) -> None:
+    """The broker is what the collector is for."""
+    api.routes[PATH] = answer({}, 401)
+    _, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+
+    assert error.reason == "refused"
+
+
+def test_hanging_api_leaves_the_deadline_alone(
+    nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of the connection was emitted before."""
+    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.1)
+    api.routes[PATH] = hang
+    config = MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url)))
+    found, _ = look(config, seconds=1)
+
+    assert found["mqtt_up"] == {(): 0}
+
+
+def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
+    """Canaries and pipelines have their series before the first message."""
+    pipeline = PipelineConfig(
+        in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
+    )
+    found, _ = look(
+        MqttConfig(
+            url=nobody, broker_log=True, canary=CanaryConfig(), pipelines={"predict": pipeline}
+        )
+    )
+
+    assert found["mqtt_canary_lost_total"] == {("0",): 0}
+    assert found["mqtt_canary_round_trip_seconds"]["_count", "0"] == 0
+    assert found["mqtt_pipeline_timeouts_total"] == {("predict",): 0}
+    assert found["mosquitto_drop_episodes_total"] == {(): 0}
+    assert "mqtt_pipeline_pending_messages" not in found
+
+
+def test_nothing_is_measured_unasked(nobody: Url) -> None:
+    """Without their settings there are no series of any of it."""
+    found, _ = look(MqttConfig(url=nobody))
+
+    assert [name for name in found if "canary" in name or "pipeline" in name] == []
+    assert "mqtt_client_queues_left_out" not in found
+
+
+def test_two_sources_of_the_same_queues_are_refused() -> None:
+    """Both would show a client's backlog, and one broker has one of them."""
+    with pytest.raises(ValueError, match="persistence, emqx: a broker is mosquitto or EMQX"):
+        MqttConfig(persistence=PersistenceConfig(), emqx=EmqxConfig())
+
+
+def test_pipeline_without_a_name_is_refused() -> None:
+    """Its backlog would pass for the broker's."""
+    pipeline = PipelineConfig(
+        in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
+    )
+    with pytest.raises(ValueError, match="pipelines: each needs a name"):
+        MqttConfig(pipelines={"": pipeline})

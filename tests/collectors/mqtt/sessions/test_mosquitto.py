@@ -1,0 +1,171 @@
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bts_collectors.mqtt.sessions import mosquitto, mosquitto_db
+from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig, SavedSessions
+from bts_exporter import Duration, Scrape, TargetError
+
+HEAD = b"\x00\xb5\x00mosquitto db" + bytes(4) + struct.pack(">I", 6)
+MESSAGE = struct.pack(">8xHHBBBB", 1, 8, 1, 11, 0, 1) + b"consumer"
+CHUNK = struct.pack(">II", 3, len(MESSAGE)) + MESSAGE
+
+Write = Callable[[int], Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return the name of the file."""
+    return tmp_path / "mosquitto.db"
+
+
+@pytest.fixture
+def write(file: Path) -> Write:
+    """Return a function that saves so many messages as mosquitto does: aside, then renamed."""
+
+    def save(count: int) -> Path:
+        new = file.with_suffix(".new")
+        new.write_bytes(HEAD + CHUNK * count)
+        return new.rename(file)
+
+    return save
+
+
+def look(sessions: SavedSessions) -> Scrape:
+    """Return a scrape with what is emitted; what is raised is passed on."""
+    scrape = Scrape(time.monotonic() + 30)
+    sessions.emit(scrape)
+    return scrape
+
+
+def refusal(sessions: SavedSessions) -> tuple[str, str]:
+    """Return reason and message of a failure, without the path in front."""
+    scrape = Scrape(time.monotonic() + 30)
+    with pytest.raises(TargetError) as failure:
+        sessions.emit(scrape)
+    return failure.value.reason, str(failure.value).partition(": ")[2]
+
+
+def queued(scrape: Scrape) -> dict[tuple[str, ...], float]:
+    """Return the queues that a scrape shows."""
+    return scrape.samples[mosquitto.QUEUED]
+
+
+def test_queues_and_when_they_were_saved_are_shown(file: Path, write: Write) -> None:
+    """The file's own time says how old the queues are."""
+    write(3)
+    os.utime(file, (time.time(), time.time() - 60))
+    scrape = look(SavedSessions(PersistenceConfig(file=str(file))))
+
+    assert queued(scrape) == {("consumer",): 3}
+    assert scrape.samples[mosquitto.SAVED] == {(): file.stat().st_mtime}
+
+
+def test_unchanged_file_is_read_once(
+    file: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrape costs no reading as long as the broker saves nothing."""
+    write(3)
+    sessions = SavedSessions(PersistenceConfig(file=str(file)))
+    look(sessions)
+    monkeypatch.setattr(mosquitto_db, "read", None)
+
+    assert queued(look(sessions)) == {("consumer",): 3}
+
+
+def test_changed_file_is_read_again(file: Path, write: Write) -> None:
+    """The broker's next file takes the place of the one before."""
+    write(3)
+    sessions = SavedSessions(PersistenceConfig(file=str(file)))
+    look(sessions)
+    write(5)
+
+    assert queued(look(sessions)) == {("consumer",): 5}
+
+
+def test_damaged_file_is_reported_until_it_is_whole(file: Path, write: Write) -> None:
+    """The queues of before are not shown for what cannot be read, and come back with a good file."""
+    write(3)
+    sessions = SavedSessions(PersistenceConfig(file=str(file)))
+    look(sessions)
+    file.write_bytes(HEAD + CHUNK[:-2])
+    damaged = [refusal(sessions), refusal(sessions)]
+    write(4)
+
+    assert (
+        damaged == [("protocol", "cut short at byte 31: is it mosquitto's persistence_file?")] * 2
+    )
+    assert queued(look(sessions)) == {("consumer",): 4}
+
+
+def test_old_file_is_not_shown(file: Path, write: Write) -> None:
+    """A broker that does not save any more has no frozen queues; when it did is still shown."""
+    write(3)
+    os.utime(file, (time.time(), time.time() - 90))
+    sessions = SavedSessions(PersistenceConfig(file=str(file), stale_after=Duration(60)))
+    scrape = Scrape(time.monotonic() + 30)
+    with pytest.raises(TargetError) as failure:
+        sessions.emit(scrape)
+
+    assert failure.value.reason == "timeout"
+    assert "persistence.stale_after" in str(failure.value)
+    assert set(scrape.samples) == {mosquitto.SAVED}
+
+
+def test_missing_file_is_named_with_the_cure(file: Path) -> None:
+    """Persistence is off unless it is switched on."""
+    reason, message = refusal(SavedSessions(PersistenceConfig(file=str(file))))
+
+    assert reason == "os"
+    assert "persistence true" in message
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_no_file_is_not_read(file: Path, kind: str) -> None:
+    """Nothing waits at a pipe, and nothing reads a device without end."""
+    match kind:
+        case "folder":
+            file.mkdir()
+        case "pipe":
+            os.mkfifo(file)
+        case _:
+            file.symlink_to("/dev/zero")
+
+    sessions = SavedSessions(PersistenceConfig(file=str(file)))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reasons = {refusal(sessions)[0] for _ in range(5)}
+
+    assert reasons <= {"os", "protocol"}
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_file_of_another_user_is_noperm(
+    file: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message leads to what is to be done."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    write(1)
+    monkeypatch.setattr(mosquitto, "_open", refuse)
+    reason, message = refusal(SavedSessions(PersistenceConfig(file=str(file))))
+
+    assert reason == "noperm"
+    assert "docs/collectors/mqtt.md" in message
+
+
+def test_file_that_takes_too_long_is_given_up(file: Path, write: Write) -> None:
+    """A scrape has a deadline; the message says what makes it later."""
+    write(10)
+    sessions = SavedSessions(PersistenceConfig(file=str(file)))
+    with pytest.raises(TargetError) as failure:
+        sessions._refresh(seconds=-1)
+
+    assert failure.value.reason == "timeout"
+    assert "`interval`" in str(failure.value)
+    assert queued(look(sessions)) == {("consumer",): 10}

@@ -1,0 +1,171 @@
+import time
+from threading import Event
+
+import pytest
+
+from bts_collectors.mqtt.sys import topics as systopics
+from bts_collectors.mqtt.sys.values import QUIET, SysValues
+
+DROPPED = "$SYS/broker/publish/messages/dropped"
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock for the test to set."""
+    return Clock()
+
+
+@pytest.fixture
+def answered() -> Event:
+    """Return the event that tells collections of the first values."""
+    return Event()
+
+
+@pytest.fixture
+def values(answered: Event, clock: Clock) -> SysValues:
+    """Return the values of a connection just made."""
+    values = SysValues(answered, clock)
+    values.begin()
+    return values
+
+
+def shown(values: SysValues) -> dict[str, float]:
+    """Return the values by topic."""
+    return {topic: reading.value for topic, reading in values.readings().items()}
+
+
+def test_nothing_is_known_at_first(values: SysValues) -> None:
+    """Without a message there is no value, no age and no zero."""
+    assert (shown(values), values.age(), values.updated, values.heard) == ({}, None, None, False)
+
+
+def test_newest_value_is_kept(values: SysValues) -> None:
+    """A later message of a topic takes the place of the earlier."""
+    values.receive(DROPPED, b"1")
+    values.receive(DROPPED, b"2")
+
+    assert shown(values) == {DROPPED: 2}
+
+
+def test_value_that_becomes_unreadable_is_gone(values: SysValues) -> None:
+    """A payload without a number does not leave the old number standing."""
+    values.receive(DROPPED, b"1")
+    values.receive(DROPPED, b"?")
+
+    assert shown(values) == {}
+
+
+def test_age_counts_from_the_uptime_alone(values: SysValues, clock: Clock) -> None:
+    """Other topics come when they change: only the uptime tells that the broker is alive."""
+    values.receive(systopics.UPTIME, b"5 seconds")
+    clock.now += 30
+    values.receive(DROPPED, b"1")
+
+    assert values.age() == 30
+
+
+def test_uptime_is_the_first_answer(values: SysValues, answered: Event) -> None:
+    """A collection that waits for values is let go by the uptime, and by nothing before it."""
+    values.receive(DROPPED, b"1")
+    before = answered.is_set()
+    values.receive(systopics.UPTIME, b"5 seconds")
+
+    assert (before, answered.is_set()) == (False, True)
+
+
+def test_unreadable_uptime_is_no_sign_of_life(values: SysValues, answered: Event) -> None:
+    """Something else under the uptime's topic is heard and makes nothing fresh."""
+    values.receive(systopics.UPTIME, b"forever")
+
+    assert (values.heard, values.age(), answered.is_set()) == (True, None, False)
+
+
+def test_values_outlive_a_reconnection_to_the_same_broker(values: SysValues, clock: Clock) -> None:
+    """A broker older than our silence is the one from before: what it does not repeat is still true."""
+    values.receive(systopics.UPTIME, b"500 seconds")
+    values.receive(DROPPED, b"7")
+    clock.now += 20
+    values.begin()
+    values.receive(systopics.UPTIME, b"510 seconds")
+
+    assert shown(values) == {systopics.UPTIME: 510, DROPPED: 7}
+
+
+@pytest.mark.parametrize("uptime", [b"0 seconds", b"19 seconds", b"20 seconds"])
+def test_values_do_not_outlive_the_broker(values: SysValues, clock: Clock, uptime: bytes) -> None:
+    """A broker younger than our silence was started anew: the values of the one before are wrong."""
+    values.receive(systopics.UPTIME, b"5 seconds")
+    values.receive(DROPPED, b"7")
+    clock.now += 20
+    values.begin()
+    values.receive(systopics.STORED, b"35")
+    values.receive(systopics.UPTIME, uptime)
+
+    assert shown(values) == {systopics.STORED: 35, systopics.UPTIME: float(uptime.split()[0])}
+
+
+def test_connection_without_an_uptime_does_not_shorten_the_silence(
+    values: SysValues, clock: Clock
+) -> None:
+    """The new broker's first words, cut off, do not make its age look like the old one's."""
+    values.receive(systopics.UPTIME, b"500 seconds")
+    values.receive(DROPPED, b"7")
+    clock.now += 20
+    values.begin()
+    values.receive("$SYS/broker/version", b"mosquitto version 2.0.11")
+    clock.now += 1
+    values.begin()
+    values.receive(systopics.UPTIME, b"3 seconds")
+
+    assert shown(values) == {systopics.UPTIME: 3}
+
+
+def test_second_uptime_of_a_connection_drops_nothing(values: SysValues, clock: Clock) -> None:
+    """Silence counts until the first uptime of a connection, not from then on."""
+    values.receive(systopics.UPTIME, b"500 seconds")
+    values.receive(DROPPED, b"7")
+    values.begin()
+    values.receive(systopics.UPTIME, b"510 seconds")
+    clock.now += 600
+    values.receive(systopics.UPTIME, b"511 seconds")
+
+    assert DROPPED in shown(values)
+
+
+def test_bridges_are_limited(values: SysValues) -> None:
+    """Any client may publish states of bridges: no more than the limit become series."""
+    for number in range(systopics.MAX_BRIDGES + 5):
+        values.receive(f"$SYS/broker/connection/{number}/state", b"1")
+    values.receive("$SYS/broker/connection/0/state", b"0")
+
+    assert len(shown(values)) == systopics.MAX_BRIDGES
+    assert shown(values)["$SYS/broker/connection/0/state"] == 0
+
+
+def test_settle_waits_for_the_end_of_a_burst() -> None:
+    """Counts that belong together are looked at when no more of them come."""
+    values = SysValues(Event())
+    values.receive(DROPPED, b"1")
+    received = time.monotonic()
+    values.settle(10)
+
+    assert time.monotonic() >= received + QUIET
+
+
+def test_settle_does_not_wait_for_values_that_are_old(values: SysValues, clock: Clock) -> None:
+    """Without a burst under way there is nothing to wait for: a clock that stands would wait forever."""
+    values.receive(DROPPED, b"1")
+    clock.now += 1
+    values.settle(10)
+
+    assert shown(values) == {DROPPED: 1}

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from bts_collectors.rabbitmq.api.models import MessageStats, Queue
+from bts_collectors.rabbitmq.prometheus.parser import families
+from bts_collectors.rabbitmq.prometheus.queues import DETAILED_PATH, may_be_stream, queues_of
+
+PAGES = Path(__file__).parents[1] / "answers" / "native"
+
+
+def found(version: str) -> dict[str, Queue]:
+    """Return the queues of a page by name."""
+    page = (PAGES / f"{version}-detailed.txt").read_text()
+    return {queue.name: queue for queue in queues_of(families(page))}
+
+
+def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
+    """Counts are by channel there and fall with it: they are left out."""
+    queues = found("3.10")
+
+    assert list(queues) == ["cq", "sq", 'we"ird\\q/ü', "qq"]
+    orders = queues["cq"]
+    assert (orders.vhost, orders.messages_ready, orders.messages_unacknowledged) == ("/", 2, 3)
+    assert (orders.message_bytes_ready, orders.memory, orders.consumers) == (2, 55944, 1)
+    assert orders.type is None
+    assert orders.message_stats is None
+    assert orders.head_message_timestamp is None  # NaN on the page
+
+
+def test_a_page_of_4_1_gives_types_and_counts() -> None:
+    """What was published is added up over exchanges, what was delivered over ways to deliver."""
+    orders = found("4.1")["orders"]
+
+    assert orders.type == "classic"
+    assert orders.head_message_timestamp == 1_700_000_000
+    assert orders.message_stats == MessageStats(
+        publish=18, deliver=10, get=3, deliver_get=13, ack=11
+    )
+
+
+def test_names_and_virtual_hosts_are_as_the_broker_has_them() -> None:
+    """Escapes are undone."""
+    queues = found("4.1")
+
+    assert queues['say "hi" \\ there'].type == "quorum"
+    assert queues["log"].vhost == "prod"
+
+
+def test_what_may_be_a_stream_is_told_from_what_is_none() -> None:
+    """The length of a stream's log must not show as backlog, where types are unknown either."""
+    assert {name for name, queue in found("4.1").items() if may_be_stream(queue)} == {"log"}
+    assert {name for name, queue in found("3.10").items() if may_be_stream(queue)} == {"sq"}
+
+
+def test_only_what_is_used_is_asked_for() -> None:
+    """The whole page has a series for each channel and connection."""
+    assert DETAILED_PATH.startswith("/metrics/detailed?family=queue_coarse_metrics&")
+    assert "channel" not in DETAILED_PATH

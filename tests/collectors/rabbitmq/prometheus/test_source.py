@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_exporter import Scrape, TargetError, Url, testing
+from bts_exporter.plugin import Metric
+from servers import free_port
+from servers.management import FakeManagement, Reply, answer, drip, hang, raw, send
+
+PAGES = Path(__file__).parents[1] / "answers" / "native"
+PAGE = (PAGES / "3.10-metrics.txt").read_bytes()
+NODE = ("rabbit@one",)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+
+Found = dict[str, dict[tuple[str, ...], float]]
+
+
+@pytest.fixture
+def exporter(management: FakeManagement) -> FakeManagement:
+    """Return a fake of RabbitMQ's own exporter."""
+    management.routes.clear()
+    management.routes["/metrics"] = send(PAGE)
+    management.routes["/metrics/detailed"] = send((PAGES / "3.10-detailed.txt").read_bytes())
+    return management
+
+
+@contextmanager
+def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
+    """Return a collector that is stopped in the end."""
+    config = COLLECTOR.Config(url=Url.from_setting(url), **settings)  # type: ignore[arg-type]
+    made = COLLECTOR(config, lambda: 1_700_000_600.0)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+    """Return the samples of one collection, passed on ones too, and the error that it ends in."""
+    scrape = Scrape(monotonic() + seconds)
+    failure = None
+    try:
+        made.collect(scrape)
+    except TargetError as error:
+        failure = error
+    assert scrape.rejected is None
+    return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
+
+
+def from_native(url: str, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+    """Return what one collection with RabbitMQ's own exporter as the source gives."""
+    with collector(url, source="prometheus") as made:
+        return collect(made, seconds)
+
+
+def test_there_is_one_identity_with_the_clusters_permanent_id(exporter: FakeManagement) -> None:
+    """Dashboards join every series with it."""
+    samples, failure = from_native(exporter.url)
+
+    assert failure is None
+    identity = ("rabbit@one", "shop", "rabbitmq-cluster-id-1", "aggregated")
+    assert samples["rabbitmq_identity_info"] == {identity: 1}
+    assert samples["rabbitmq_build_info"] == {("3.10.8", "25.2.3", "", "", "rabbit@one"): 1}
+    assert samples["rabbitmq_up"] == {(): 1}
+
+
+def test_what_the_management_api_has_too_has_the_same_labels(exporter: FakeManagement) -> None:
+    """Whoever changes the source keeps the queries."""
+    samples, _ = from_native(exporter.url)
+
+    assert samples["rabbitmq_process_open_fds"] == {NODE: 41}
+    assert samples["rabbitmq_alarms_memory_used_watermark"] == {NODE: 0}
+    assert samples["rabbitmq_erlang_uptime_seconds"] == {NODE: 52.981}
+    assert samples["rabbitmq_queue_index_read_ops_total"] == {NODE: 0}
+    assert samples["rabbitmq_connections"] == {(): 1}
+    assert samples["rabbitmq_global_messages_received_total"]["amqp091",] == 15
+    delivered = samples["rabbitmq_global_messages_delivered_total"]
+    assert delivered["amqp091", "rabbit_quorum_queue"] == 2
+
+
+def test_queues_are_there_one_by_one_and_not_as_sums(exporter: FakeManagement) -> None:
+    """Sums of the page would count twice what is there by queue."""
+    samples, _ = from_native(exporter.url)
+
+    assert samples["rabbitmq_queue_messages_ready"]["/", "cq"] == 2
+    assert samples["rabbitmq_queue_messages_ready"]["/", 'we"ird\\q/ü'] == 0
+    assert "rabbitmq_queue_process_reductions_total" not in samples
+    assert "rabbitmq_queue_messages_published_total" not in samples
+
+
+def test_depth_is_backlog_and_the_log_of_a_stream_is_none(exporter: FakeManagement) -> None:
+    """In the vocabulary that all brokers share."""
+    samples, _ = from_native(exporter.url)
+
+    assert samples["messaging_backlog_messages"]["rabbitmq", "cq", ""] == 2
+    assert samples["messaging_in_flight_messages"]["rabbitmq", "cq", ""] == 3
+    assert ("rabbitmq", "sq", "") not in samples["messaging_backlog_messages"]
+
+
+def test_what_only_this_source_has_is_passed_on(exporter: FakeManagement) -> None:
+    """Under its own name, type, help and labels."""
+    with collector(exporter.url, source="prometheus") as made:
+        scrape = Scrape(monotonic() + 20)
+        made.collect(scrape)
+    named = {metric.name: metric for metric in scrape.samples}
+
+    assert named["rabbitmq_auth_attempts_total"].labels == ("protocol",)
+    assert named["rabbitmq_auth_attempts_total"].kind == "counter"
+    assert named["rabbitmq_auth_attempts_total"].help == "Total number of authorization attempts"
+    assert scrape.samples[named["rabbitmq_raft_term_total"]] == {(): 1}
+    assert scrape.samples[named["erlang_vm_time_correction"]] == {(): 1}
+
+
+def test_what_would_be_untrue_is_not_passed_on(exporter: FakeManagement) -> None:
+    """The broker's process as ours; sums that fall when a client leaves."""
+    samples, _ = from_native(exporter.url)
+
+    assert "process_start_time_seconds" not in samples
+    assert "telemetry_scrape_duration_seconds" not in samples
+    assert "rabbitmq_channel_messages_published_total" not in samples
+    assert "rabbitmq_connection_incoming_bytes_total" not in samples
+    assert samples["rabbitmq_connection_pending_packets"] == {(): 0}
+
+
+def test_a_page_of_4_1_has_the_lag_of_streams_and_sums_that_are_ours_by_object(
+    exporter: FakeManagement,
+) -> None:
+    """A sum of ours, without our labels, would be a second metric of the same name."""
+    exporter.routes["/metrics"] = send(
+        PAGE
+        + b"# TYPE rabbitmq_stream_consumer_max_offset_lag gauge\n"
+        + b"rabbitmq_stream_consumer_max_offset_lag 4\n"
+        + b"# TYPE rabbitmq_exchange_messages_published_total counter\n"
+        + b"rabbitmq_exchange_messages_published_total 3\n"
+    )
+    detailed = (PAGES / "4.1-detailed.txt").read_bytes()
+    exporter.routes["/metrics/detailed"] = send(detailed)
+
+    samples, failure = from_native(exporter.url)
+
+    assert failure is None
+    assert samples["rabbitmq_stream_consumer_max_offset_lag"] == {("prod", "log"): 4}
+    assert "rabbitmq_exchange_messages_published_total" not in samples
+    assert samples["rabbitmq_queue_messages_published_total"] == {("/", "orders"): 18}
+
+
+def test_histograms_and_series_by_channel(exporter: FakeManagement) -> None:
+    """The first are passed on whole; the second would be without end, and are not."""
+    exporter.routes["/metrics"] = send(
+        PAGE
+        + b"# TYPE rabbitmq_message_size_bytes histogram\n"
+        + b"# HELP rabbitmq_message_size_bytes Size\n"
+        + b'rabbitmq_message_size_bytes_bucket{protocol="amqp091",le="100"} 2\n'
+        + b'rabbitmq_message_size_bytes_bucket{protocol="amqp091",le="+Inf"} 3\n'
+        + b'rabbitmq_message_size_bytes_count{protocol="amqp091"} 3\n'
+        + b'rabbitmq_message_size_bytes_sum{protocol="amqp091"} 900\n'
+        + b"# TYPE rabbitmq_channel_prefetch gauge\n"
+        + b'rabbitmq_channel_prefetch{channel="<0.1.0>"} 3\n'
+    )
+
+    samples, failure = from_native(exporter.url)
+
+    assert failure is None
+    assert samples["rabbitmq_message_size_bytes"] == {
+        ("_bucket", "amqp091", "100"): 2,
+        ("_bucket", "amqp091", "+Inf"): 3,
+        ("_count", "amqp091"): 3,
+        ("_sum", "amqp091"): 900,
+    }
+    assert samples.get("rabbitmq_channel_prefetch", {}) == {}
+
+
+def test_series_are_the_same_objects_at_each_scrape(exporter: FakeManagement) -> None:
+    """The engine remembers how they are written, by metric."""
+    found: list[dict[str, Metric]] = []
+    with collector(exporter.url, source="prometheus") as made:
+        for _ in range(2):
+            scrape = Scrape(monotonic() + 20)
+            made.collect(scrape)
+            found.append({metric.name: metric for metric in scrape.samples})
+
+    assert all(found[0][name] is metric for name, metric in found[1].items())
+
+
+def test_a_broker_that_shows_queues_on_its_page_shows_them_once(exporter: FakeManagement) -> None:
+    """As with prometheus.return_per_object_metrics."""
+    by_queue = b'# TYPE rabbitmq_queue_messages_ready gauge\nrabbitmq_queue_messages_ready{vhost="/",queue="cq"} 2\n'
+    exporter.routes["/metrics"] = send(PAGE + by_queue)
+
+    samples, failure = from_native(exporter.url)
+
+    assert failure is None
+    assert samples["rabbitmq_queue_messages_ready"]["/", "cq"] == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        pytest.param(answer({}, 401), "auth", id="401"),
+        pytest.param(answer({}, 403), "noperm", id="403"),
+        pytest.param(answer({}, 404), "protocol", id="404"),
+        pytest.param(answer({}, 500), "protocol", id="500"),
+        pytest.param(answer({}, 799), "protocol", id="a status that nobody knows"),
+        pytest.param(send(b"<html>Login</html>"), "protocol", id="HTML"),
+        pytest.param(
+            send(b"# TYPE go_goroutines gauge\ngo_goroutines 3\n"), "protocol", id="not RabbitMQ"
+        ),
+        pytest.param(send(b"\xff\xfe\x00"), "protocol", id="no text"),
+        pytest.param(
+            raw(HEAD + b"Content-Length: 90000\r\n\r\n# TYPE"), "unreachable", id="cut off"
+        ),
+        pytest.param(hang, "timeout", id="hang"),
+        pytest.param(drip(HEAD + b"\r\n", b"#", 60, b""), "timeout", id="drip"),
+    ],
+)
+def test_a_page_that_cannot_be_had_has_a_reason_and_the_place(
+    exporter: FakeManagement, reply: Reply, reason: str
+) -> None:
+    """Nothing is made up for it, and the deadline is kept."""
+    exporter.routes["/metrics"] = reply
+
+    samples, failure = from_native(exporter.url, 1.0 if reason == "timeout" else 20.0)
+
+    assert failure is not None
+    assert failure.reason == reason
+    assert f"{exporter.url}/metrics" in str(failure)
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+def test_nothing_listening_names_the_plug_in() -> None:
+    """With the command that enables it."""
+    samples, failure = from_native(f"http://127.0.0.1:{free_port()}")
+
+    assert failure is not None
+    assert failure.reason == "refused"
+    assert "rabbitmq-plugins enable rabbitmq_prometheus" in str(failure)
+    assert samples == {"rabbitmq_up": {(): 0}}
+
+
+@pytest.mark.parametrize("reply", [answer({}, 404), send(b"<html>"), raw(b"")])
+def test_queues_that_cannot_be_had_cost_the_queues_alone(
+    exporter: FakeManagement, reply: Reply
+) -> None:
+    """The node is well known."""
+    exporter.routes["/metrics/detailed"] = reply
+
+    samples, failure = from_native(exporter.url)
+
+    assert failure is not None
+    assert "/metrics/detailed" in str(failure)
+    assert samples["rabbitmq_up"] == {(): 1}
+    assert samples["rabbitmq_process_open_fds"] == {NODE: 41}
+    assert "rabbitmq_queue_messages_ready" not in samples
+
+
+# Beside the management API
+
+
+@pytest.fixture
+def both(management: FakeManagement) -> FakeManagement:
+    """Return a fake that is a management API and RabbitMQ's own exporter."""
+    management.routes["/metrics"] = send(PAGE)
+    return management
+
+
+def test_beside_the_management_api_it_adds_what_that_does_not_tell(both: FakeManagement) -> None:
+    """One identity, each queue once, and no counts of the cluster and the node in one metric."""
+    with collector(both.url, native=Url.from_setting(both.url)) as made:
+        samples, failure = collect(made)
+
+    assert failure is None
+    assert samples["rabbitmq_identity_info"] == {("rabbit@one", "shop", "", "management"): 1}
+    assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
+    assert samples["rabbitmq_node_running"] == {NODE: 1}
+    assert samples["rabbitmq_auth_attempts_total"] == {("amqp091",): 1}
+    assert "/metrics/detailed" not in {path.partition("?")[0] for path in both.requests}
+
+
+def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeManagement) -> None:
+    """What the management API does not tell is not told twice."""
+    overview = {"node": "rabbit@one", "disable_stats": True}
+    both.routes["/api/overview"] = answer(overview)
+    with collector(both.url, native=Url.from_setting(both.url)) as made:
+        samples, failure = collect(made)
+
+    assert failure is None
+    assert samples["rabbitmq_global_messages_received_total"]["amqp091",] == 15
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/overview"])
+def test_one_of_the_two_that_fails_costs_its_own_part(both: FakeManagement, path: str) -> None:
+    """The failure is named, and the other is served."""
+    both.routes[path] = answer({"error": "not_authorized", "reason": "Login failed"}, 401)
+    with collector(both.url, native=Url.from_setting(both.url)) as made:
+        samples, failure = collect(made)
+
+    assert failure is not None
+    assert failure.reason == "auth"
+    assert f"{both.url}{path}" in str(failure)
+    assert samples["rabbitmq_up"] == {(): float(path == "/metrics")}
+    assert ("rabbitmq_auth_attempts_total" in samples) is (path != "/metrics")
+
+
+def test_secrets_are_in_no_error(both: FakeManagement) -> None:
+    """Errors are logged and shown on the status page."""
+    both.routes["/metrics"] = answer({}, 500)
+    url = both.url.replace("//", "//monitor:s3cret@")
+    with collector(both.url, native=Url.from_setting(url)) as made:
+        _, failure = collect(made)
+
+    assert failure is not None
+    assert "s3cret" not in str(failure)
+
+
+def test_metrics_of_the_collector_are_declared(exporter: FakeManagement) -> None:
+    """All but those that are passed on under names that only the broker knows."""
+    exporter.routes["/metrics"] = send(
+        b"".join(b"# TYPE " + block for block in PAGE.split(b"# TYPE ") if b"_info{" in block)
+    )
+    with collector(exporter.url, source="prometheus") as made:
+        assert "rabbitmq_queue_consumers" in testing.collect(made)
