@@ -42,23 +42,23 @@ _NETWORK = {
 }
 
 
-class PortableCpu(Cpu):
+class PsutilCpu(Cpu):
     """Times of processors; of the modes, those that the system tells apart."""
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the times of each processor."""
-        for number, times in enumerate(_ask("cpu_times", percpu=True)):
+        for number, times in enumerate(_call_psutil("cpu_times", percpu=True)):
             for mode in ("user", "nice", "system", "idle", "irq"):
                 if mode in times._fields:
                     scrape.emit(self.seconds, getattr(times, mode), str(number), mode)
 
 
-class PortableMeminfo(Meminfo):
+class PsutilMeminfo(Meminfo):
     """Memory and swap."""
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what every system has."""
-        memory, swap = _ask("virtual_memory"), _ask("swap_memory")
+        memory, swap = _call_psutil("virtual_memory"), _call_psutil("swap_memory")
         scrape.emit(self.bytes_.of("MemTotal"), memory.total)
         scrape.emit(self.bytes_.of("MemAvailable"), memory.available)
         scrape.emit(self.bytes_.of("MemFree"), memory.free)
@@ -66,7 +66,7 @@ class PortableMeminfo(Meminfo):
         scrape.emit(self.bytes_.of("SwapFree"), swap.free)
 
 
-class PortableLoadavg(Loadavg):
+class PsutilLoadavg(Loadavg):
     """Load averages."""
 
     def collect(self, scrape: Scrape) -> None:
@@ -75,7 +75,7 @@ class PortableLoadavg(Loadavg):
             scrape.emit(metric, value)
 
 
-class PortableFilesystem(Filesystem):
+class PsutilFilesystem(Filesystem):
     """Mounts, asked as on Linux: one that hangs costs itself alone."""
 
     def collect(self, scrape: Scrape) -> None:
@@ -96,18 +96,18 @@ class PortableFilesystem(Filesystem):
                 _escaped(mount.fstype),
                 _escaped(mount.device),
             )
-            for number, mount in enumerate(_ask("disk_partitions"), 1)
+            for number, mount in enumerate(_call_psutil("disk_partitions"), 1)
         ]
         return "psutil.disk_partitions", b"".join(lines)
 
 
-class PortableDiskstats(Diskstats):
+class PsutilDiskstats(Diskstats):
     """Counters of disks."""
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each disk that is wanted."""
         metrics = {metric.name: (metric, unit) for metric, unit in self.counters}
-        for device, counters in (_ask("disk_io_counters", perdisk=True) or {}).items():
+        for device, counters in (_call_psutil("disk_io_counters", perdisk=True) or {}).items():
             if self._wanted(device):
                 for name, field in _DISK.items():
                     metric, unit = metrics[name]
@@ -118,36 +118,36 @@ class PortableDiskstats(Diskstats):
                         )
 
 
-class PortableNetdev(Netdev):
+class PsutilNetdev(Netdev):
     """Counters of network devices."""
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each device that is wanted."""
         metrics = {metric.name: metric for metric in self.columns}
-        for device, counters in _ask("net_io_counters", pernic=True).items():
+        for device, counters in _call_psutil("net_io_counters", pernic=True).items():
             if self._wanted(device):
                 for name, field in _NETWORK.items():
                     scrape.emit(metrics[name], getattr(counters, field), device)
 
 
-_PORTABLE: tuple[type[Subsystem], ...] = (
-    PortableCpu,
-    PortableDiskstats,
-    PortableFilesystem,
-    PortableLoadavg,
-    PortableMeminfo,
-    PortableNetdev,
+_FALLBACKS: tuple[type[Subsystem], ...] = (
+    PsutilCpu,
+    PsutilDiskstats,
+    PsutilFilesystem,
+    PsutilLoadavg,
+    PsutilMeminfo,
+    PsutilNetdev,
 )
 
 
-def portable(subsystem: type[Subsystem]) -> type[Subsystem]:
+def for_this_platform(subsystem: type[Subsystem]) -> type[Subsystem]:
     """Return what collects `subsystem` on this system: itself on Linux."""
     if sys.platform == "linux":
         return subsystem
-    return next((cls for cls in _PORTABLE if issubclass(cls, subsystem)), subsystem)
+    return next((cls for cls in _FALLBACKS if issubclass(cls, subsystem)), subsystem)
 
 
-def _ask(function: str, **arguments: bool) -> Any:
+def _call_psutil(function: str, **arguments: bool) -> Any:
     """Return what a function of psutil says; NothingToRead where it is not installed."""
     try:
         psutil = import_module("psutil")  # costs memory, which Linux does not pay

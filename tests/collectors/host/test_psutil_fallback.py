@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host import SUBSYSTEMS, psutil_fallback
-from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.psutil_fallback import for_this_platform
 from bts_exporter import NothingToRead
 from bts_exporter.testing import Samples, collect
 
@@ -42,14 +42,14 @@ class Library:  # that of another system has no adjtimex
 ctypes.CDLL = Library
 
 from bts_collectors.host import SUBSYSTEMS
-from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.psutil_fallback import for_this_platform
 from bts_exporter import NothingToRead
 from bts_exporter.testing import collect
 
 paths = {"procfs": "/absent/proc", "sysfs": "/absent/sys", "udev_data": "/absent/udev"}
 outcomes = {}
 for name, cls in SUBSYSTEMS.items():
-    here = portable(cls)
+    here = for_this_platform(cls)
     root = "/" if here is not cls else "/absent"
     collector = here(here.Config(**paths, rootfs=root))
     try:
@@ -80,7 +80,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Callable[[st
 
     def from_name(name: str) -> Samples:
         monkeypatch.setattr(sys, "platform", "darwin")
-        subsystem = portable(SUBSYSTEMS[name])
+        subsystem = for_this_platform(SUBSYSTEMS[name])
         collector = subsystem(subsystem.Config(**(machine({}) | {"rootfs": "/"})))
         try:
             return collect(collector)
@@ -94,17 +94,17 @@ def test_linux_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Linux every subsystem is itself."""
     monkeypatch.setattr(sys, "platform", "linux")
 
-    assert all(portable(cls) is cls for cls in SUBSYSTEMS.values())
+    assert all(for_this_platform(cls) is cls for cls in SUBSYSTEMS.values())
 
 
 def test_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere some are another class, with the same name, settings and metrics."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    others = {name: cls for name, cls in SUBSYSTEMS.items() if portable(cls) is not cls}
+    others = {name: cls for name, cls in SUBSYSTEMS.items() if for_this_platform(cls) is not cls}
 
     assert others.keys() == HELPED
     for name, cls in others.items():
-        other = portable(cls)
+        other = for_this_platform(cls)
         assert (other.name, other.Settings, other.local) == (name, cls.Settings, cls.local)
         assert list(other.declared()) == list(cls.declared())
 
@@ -172,7 +172,7 @@ def test_filesystem(
         Partition("/dev/my disk", f"{tmp_path}/a \\b", "apfs", "ro,local"),
         Partition("devfs", "/dev", "devfs", "rw"),
     ]
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function: partitions)
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function: partitions)
     found = elsewhere("filesystem")
     size = os.statvfs("/")
     root, other = (
@@ -198,7 +198,7 @@ def test_diskstats(
     """Disks have the counters that the system has, in seconds and bytes."""
     counters = namedtuple("counters", "read_count write_count read_bytes read_time")  # noqa: PYI024
     disks = {"disk0": counters(1, 2, 3, 4000), "ram0": counters(9, 9, 9, 9)}
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function, perdisk: disks)
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: disks)
 
     assert elsewhere("diskstats") == {
         "node_disk_reads_completed_total": {("disk0",): 1},
@@ -212,7 +212,7 @@ def test_without_disks(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where psutil has no counters of disks there are none."""
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function, perdisk: None)
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: None)
 
     assert elsewhere("diskstats") == {}
 

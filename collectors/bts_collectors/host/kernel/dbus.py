@@ -57,7 +57,7 @@ _SHOWN = 60
 _NO_TIME = 0.001
 
 
-class Bus:
+class SystemdConnection:
     """A connection for one collection, to the system's bus, or to systemd itself.
 
     Raises OSError that names the socket, TargetError, and NothingToRead where systemd is not there.

@@ -108,7 +108,7 @@ class _Task:
         return self.state
 
 
-class States:
+class TaskStates:
     """What processes and threads are doing; the files of the first ones stay open between scrapes."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _MOST_STUCK = 100
 Answer = os.statvfs_result | OSError | ValueError
 
 
-class Prober:
+class StatvfsPool:
     """One thread that asks mounts for their figures; left to a mount that hangs, and replaced.
 
     It idles between two calls of `ask`, so that a scrape starts no thread as long as all is well.

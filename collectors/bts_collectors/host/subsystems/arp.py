@@ -30,27 +30,20 @@ class ArpSettings(CollectorConfig, frozen=True):
         check_exclusive("device", self.device_include, self.device_exclude)
 
 
-class ArpConfig(Paths, frozen=True):
-    """Settings of `arp`, and where the files are."""
-
-    settings: ArpSettings = ArpSettings()
-
-
 class Arp(Subsystem):
     """Entries of the ARP table from /proc/net/arp."""
 
     name = "arp"
-    Config = ArpConfig
     Settings = ArpSettings
 
     entries = gauge("node_arp_entries", "ARP entries by device (/proc/net/arp).", ("device",))
 
-    config: ArpConfig
+    settings: ArpSettings
 
-    def __init__(self, config: ArpConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/net/arp", TABLE)
-        settings = config.settings
+        settings = self.settings
         self._wants = Filter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:

@@ -19,8 +19,8 @@ from bts_collectors.host.kernel.cgroup import (
 from bts_collectors.host.kernel.files import naming, read
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_collectors.host.subsystems import pressure
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
 _CGROUP = ("cgroup",)
@@ -50,12 +50,6 @@ class CgroupGroupSettings(CollectorConfig, frozen=True):
                 raise ValueError(msg)
 
 
-class CgroupGroupConfig(Paths, frozen=True):
-    """Settings of `cgroup_group`, and where the files are."""
-
-    settings: CgroupGroupSettings = CgroupGroupSettings()
-
-
 class _Field(NamedTuple):
     """A number of a file, what it is called, and what it is divided by."""
 
@@ -76,14 +70,13 @@ class _File(NamedTuple):
 
 def _pressure(hierarchy: str, resource: str, waiting: Metric, stalled: Metric) -> _File:
     fields = (_Field(b"some", waiting, (resource,)), _Field(b"full", stalled, (resource,)))
-    return _File(hierarchy, f"{resource}.pressure", pressure.parse, fields)
+    return _File(hierarchy, f"{resource}.pressure", parse_pressure, fields)
 
 
 class CgroupGroup(Subsystem):
     """Groups below /sys/fs/cgroup, of version 2 or, where that has no controllers, of version 1."""
 
     name = "cgroup_group"
-    Config = CgroupGroupConfig
     Settings = CgroupGroupSettings
 
     dropped = gauge(
@@ -246,20 +239,20 @@ class CgroupGroup(Subsystem):
         _pressure("unified", "io", waiting, stalled),
     )
 
-    config: CgroupGroupConfig
+    settings: CgroupGroupSettings
 
-    def __init__(self, config: CgroupGroupConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._root = config.settings.root or f"{config.sysfs}/fs/cgroup"
+        self._root = self.settings.root or f"{config.sysfs}/fs/cgroup"
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what is known of each group that the names find."""
-        if not self.config.settings.names:
+        if not self.settings.names:
             msg = "no cgroup_group.names are set"
             raise NothingToRead(msg)
         files = self._files()
         found = self._find({file.hierarchy for file in files})
-        limit = self.config.settings.max_cgroups
+        limit = self.settings.max_cgroups
         scrape.emit(self.dropped, max(len(found) - limit, 0))
         parts = Parts()
         for cgroup in found[:limit]:
@@ -288,7 +281,7 @@ class CgroupGroup(Subsystem):
         found = {
             path.rstrip("/")
             for hierarchy in hierarchies
-            for name in self.config.settings.names
+            for name in self.settings.names
             for path in glob.glob(  # noqa: PTH207  # relative paths
                 name.rstrip("/") + "/", root_dir=f"{self._root}/{hierarchy}", recursive=True
             )

@@ -37,17 +37,10 @@ class CpuSettings(CollectorConfig, frozen=True):
     bugs_include: re.Pattern[str] | None = None
 
 
-class CpuConfig(Paths, frozen=True):
-    """Settings of `cpu`, and where the files are."""
-
-    settings: CpuSettings = CpuSettings()
-
-
 class Cpu(Subsystem):
     """Processors from /proc/stat, /proc/cpuinfo and /sys/devices/system/cpu."""
 
     name = "cpu"
-    Config = CpuConfig
     Settings = CpuSettings
 
     seconds = counter(
@@ -124,11 +117,11 @@ class Cpu(Subsystem):
         (guest_seconds, "nice"),
     )
 
-    config: CpuConfig
+    settings: CpuSettings
 
-    def __init__(self, config: CpuConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        settings = config.settings
+        settings = self.settings
         self._stat = KernelFile(f"{config.procfs}/stat", AT_ONCE)
         self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
         self._folder = f"{config.sysfs}/devices/system/cpu"
@@ -207,7 +200,7 @@ class Cpu(Subsystem):
         self._emit_features(scrape, processors[0])
 
     def _emit_features(self, scrape: Scrape, first: Processor) -> None:
-        settings = self.config.settings
+        settings = self.settings
         for metric, words, include in (
             (self.flag_info, first.flags, settings.flags_include),
             (self.bug_info, first.bugs, settings.bugs_include),

@@ -49,12 +49,6 @@ class DiskstatsSettings(CollectorConfig, frozen=True):
         check_exclusive("device", self.device_include, self.device_exclude)
 
 
-class DiskstatsConfig(Paths, frozen=True):
-    """Settings of `diskstats`, and where the files are."""
-
-    settings: DiskstatsSettings = DiskstatsSettings()
-
-
 class Row(NamedTuple):
     """A line of /proc/diskstats; 11, 15 or 17 counters, as the kernel has them."""
 
@@ -80,7 +74,6 @@ class Diskstats(Subsystem):
     """Block devices from /proc/diskstats, the udev database and /sys/block."""
 
     name = "diskstats"
-    Config = DiskstatsConfig
     Settings = DiskstatsSettings
 
     #: Each counter's metric, and what one is in the metric's unit: `_SECTOR` bytes, or a millisecond.
@@ -156,13 +149,13 @@ class Diskstats(Subsystem):
         ),
     }
 
-    config: DiskstatsConfig
+    settings: DiskstatsSettings
 
-    def __init__(self, config: DiskstatsConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/diskstats")
         self._blocks = f"{config.sysfs}/block"
-        settings = config.settings
+        settings = self.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
         #: What the devices are, as long as udev has nothing new to say of any.
         self._facts: dict[tuple[str, str, str, str], list[Fact]] = {}

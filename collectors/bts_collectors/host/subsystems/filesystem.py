@@ -12,7 +12,7 @@ from bts_collectors.host.kernel.files import MOST, lines, naming, text, unreadab
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.mount_tree import visible, way
 from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
-from bts_collectors.host.kernel.statvfs_pool import Answer, Prober
+from bts_collectors.host.kernel.statvfs_pool import Answer, StatvfsPool
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, TargetError, gauge
 
@@ -56,12 +56,6 @@ class FilesystemSettings(CollectorConfig, frozen=True):
             raise ValueError(msg)
 
 
-class FilesystemConfig(Paths, frozen=True):
-    """Settings of `filesystem`, and where the files are."""
-
-    settings: FilesystemSettings = FilesystemSettings()
-
-
 class Mount(NamedTuple):
     """A line of mountinfo; the mount point as it is spelled for the system, without escapes."""
 
@@ -94,7 +88,6 @@ class Filesystem(Subsystem):
     """Mounts from /proc/1/mountinfo, or /proc/self/mountinfo, and statvfs(2)."""
 
     name = "filesystem"
-    Config = FilesystemConfig
     Settings = FilesystemSettings
 
     size = gauge("node_filesystem_size_bytes", "Size (statvfs, f_blocks x f_frsize).", _MOUNT)
@@ -122,15 +115,15 @@ class Filesystem(Subsystem):
         ("device", "major", "minor", "mountpoint"),
     )
 
-    config: FilesystemConfig
+    settings: FilesystemSettings
 
     def __init__(
         self,
-        config: FilesystemConfig,
+        config: Paths,
         statvfs: Callable[[bytes], os.statvfs_result] = os.statvfs,
     ) -> None:
         super().__init__(config)
-        settings = config.settings
+        settings = self.settings
         # Of the first process, since ours may be in a mount namespace of its own.
         self._init = KernelFile(f"{config.procfs}/1/mountinfo")
         self._own = KernelFile(f"{config.procfs}/self/mountinfo")
@@ -142,7 +135,7 @@ class Filesystem(Subsystem):
             settings.fs_types_include, settings.fs_types_exclude, FS_TYPES_EXCLUDE
         )
         self._statvfs = statvfs
-        self._prober = Prober(statvfs)
+        self._pool = StatvfsPool(statvfs)
         #: Mounts change seldom: what to ask, and the first unreadable line, as long as they do not.
         self._mountinfo = b""
         self._own_mountinfo: bytes | None = None
@@ -152,7 +145,7 @@ class Filesystem(Subsystem):
 
     def stop(self) -> None:
         """End the thread that asks the mounts."""
-        self._prober.stop()
+        self._pool.stop()
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the figures of each mount that is wanted; of one that gives none, that it does not."""
@@ -164,9 +157,9 @@ class Filesystem(Subsystem):
             mounts, self._bad = parse(content)
             self._targets, self._unseen = self._select(mounts, self._seen(content, own))
             self._mountinfo, self._own_mountinfo = content, own
-        answers = self._prober.ask(
+        answers = self._pool.ask(
             {target.key: target.path for target in self._targets if not target.at_once},
-            self.config.settings.mount_timeout,
+            self.settings.mount_timeout,
             monotonic() + scrape.remaining() * _SHARE,
         )
         for target in self._targets:

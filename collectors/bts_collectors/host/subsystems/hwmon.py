@@ -88,12 +88,6 @@ class HwmonSettings(CollectorConfig, frozen=True):
         check_exclusive("sensor", self.sensor_include, self.sensor_exclude)
 
 
-class HwmonConfig(Paths, frozen=True):
-    """Settings of `hwmon`, and where the files are."""
-
-    settings: HwmonSettings = HwmonSettings()
-
-
 class Reading(NamedTuple):
     """What a file of a sensor says: name of the metric behind `node_hwmon_`, and its value."""
 
@@ -105,7 +99,6 @@ class Hwmon(Subsystem):
     """Sensors from /sys/class/hwmon."""
 
     name = "hwmon"
-    Config = HwmonConfig
     Settings = HwmonSettings
 
     readings = Template(
@@ -136,12 +129,12 @@ class Hwmon(Subsystem):
         ("chip", "chip_name"),
     )
 
-    config: HwmonConfig
+    settings: HwmonSettings
 
-    def __init__(self, config: HwmonConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/hwmon"
-        settings = config.settings
+        settings = self.settings
         self._wants_chip = Filter(settings.chip_include, settings.chip_exclude)
         self._wants_sensor = Filter(settings.sensor_include, settings.sensor_exclude)
 

@@ -26,12 +26,6 @@ class InterruptsSettings(CollectorConfig, frozen=True):
         check_exclusive("name", self.name_include, self.name_exclude)
 
 
-class InterruptsConfig(Paths, frozen=True):
-    """Settings of `interrupts`, and where the files are."""
-
-    settings: InterruptsSettings = InterruptsSettings()
-
-
 class Interrupt(NamedTuple):
     """A line of /proc/interrupts: its number or name, what is behind the counts, and these."""
 
@@ -46,7 +40,6 @@ class Interrupts(Subsystem):
 
     name = "interrupts"
     by_default = False
-    Config = InterruptsConfig
     Settings = InterruptsSettings
 
     total = counter(
@@ -55,16 +48,16 @@ class Interrupts(Subsystem):
         ("cpu", "type", "info", "devices"),
     )
 
-    config: InterruptsConfig
+    settings: InterruptsSettings
 
-    def __init__(self, config: InterruptsConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/interrupts")
-        self._wants = Filter(config.settings.name_include, config.settings.name_exclude)
+        self._wants = Filter(self.settings.name_include, self.settings.name_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counts of each interrupt that is wanted."""
-        zeros = self.config.settings.include_zeros
+        zeros = self.settings.include_zeros
         with self._file as content:
             cpus, interrupts = parse(content)
             for kind, info, devices, counts in interrupts:

@@ -37,12 +37,6 @@ class NetclassSettings(CollectorConfig, frozen=True):
         check_exclusive("device", self.device_include, self.device_exclude)
 
 
-class NetclassConfig(Paths, frozen=True):
-    """Settings of `netclass`, and where the files are."""
-
-    settings: NetclassSettings = NetclassSettings()
-
-
 class _Field(NamedTuple):
     """A file of a device, what its number is called, and what it is multiplied by."""
 
@@ -61,7 +55,6 @@ class Netclass(Subsystem):
     """Network devices from /sys/class/net."""
 
     name = "netclass"
-    Config = NetclassConfig
     Settings = NetclassSettings
 
     up = gauge(
@@ -95,12 +88,12 @@ class Netclass(Subsystem):
         _field("type", "protocol_type", "Type of the device, as of ARP"),
     )
 
-    config: NetclassConfig
+    settings: NetclassSettings
 
-    def __init__(self, config: NetclassConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/net"
-        settings = config.settings
+        settings = self.settings
         self._wants = Filter(settings.device_include, settings.device_exclude)
         self._devices: dict[tuple[str, int], _Device] = {}
 

@@ -36,12 +36,6 @@ class NetdevSettings(CollectorConfig, frozen=True):
         check_exclusive("device", self.device_include, self.device_exclude)
 
 
-class NetdevConfig(Paths, frozen=True):
-    """Settings of `netdev`, and where the files are."""
-
-    settings: NetdevSettings = NetdevSettings()
-
-
 def _column(direction: str, column: str) -> Metric:
     what = f"Field {column} of {direction} in /proc/net/dev."
     return counter(f"node_network_{direction}_{column}_total", what, ("device",))
@@ -51,7 +45,6 @@ class Netdev(Subsystem):
     """Network devices from /proc/net/dev and /sys/class/net."""
 
     name = "netdev"
-    Config = NetdevConfig
     Settings = NetdevSettings
 
     columns = (
@@ -64,13 +57,13 @@ class Netdev(Subsystem):
         ("device",),
     )
 
-    config: NetdevConfig
+    settings: NetdevSettings
 
-    def __init__(self, config: NetdevConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
         self._devices = f"{config.sysfs}/class/net"
-        settings = config.settings
+        settings = self.settings
         self._wanted = Filter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:

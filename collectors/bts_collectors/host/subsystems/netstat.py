@@ -27,12 +27,6 @@ class NetstatSettings(CollectorConfig, frozen=True):
     fields: re.Pattern[str] = _FIELDS
 
 
-class NetstatConfig(Paths, frozen=True):
-    """Settings of `netstat`, and where the files are."""
-
-    settings: NetstatSettings = NetstatSettings()
-
-
 class _Heading(NamedTuple):
     """The heading of a table: how many words it has, and the wanted columns."""
 
@@ -44,7 +38,6 @@ class Netstat(Subsystem):
     """Counters of the network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
 
     name = "netstat"
-    Config = NetstatConfig
     Settings = NetstatSettings
 
     field = Template(
@@ -53,9 +46,9 @@ class Netstat(Subsystem):
         Kind.UNTYPED,
     )
 
-    config: NetstatConfig
+    settings: NetstatSettings
 
-    def __init__(self, config: NetstatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._tables = [
             KernelFile(f"{config.procfs}/net/{table}", AT_ONCE) for table in ("netstat", "snmp")
@@ -110,7 +103,7 @@ class Netstat(Subsystem):
 
     def _metric(self, protocol: bytes, name: bytes) -> Metric | None:
         field = text(protocol + b"_" + name)
-        if not self.config.settings.fields.search(field):
+        if not self.settings.fields.search(field):
             return None
         return self.field.of(field) if field.isascii() and field.isidentifier() else None
 

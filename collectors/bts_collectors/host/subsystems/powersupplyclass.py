@@ -116,12 +116,6 @@ class PowersupplySettings(CollectorConfig, frozen=True):
         check_exclusive("supply", self.supply_include, self.supply_exclude)
 
 
-class PowersupplyConfig(Paths, frozen=True):
-    """Settings of `powersupplyclass`, and where the files are."""
-
-    settings: PowersupplySettings = PowersupplySettings()
-
-
 def _metrics(files: dict[str, str]) -> dict[str, Metric]:
     return {
         file: gauge(
@@ -135,7 +129,6 @@ class Powersupplyclass(Subsystem):
     """Power supplies from /sys/class/power_supply."""
 
     name = "powersupplyclass"
-    Config = PowersupplyConfig
     Settings = PowersupplySettings
 
     info = gauge(
@@ -147,12 +140,12 @@ class Powersupplyclass(Subsystem):
     millionths = _metrics(_MILLIONTHS)
     tenths = _metrics(_TENTHS)
 
-    config: PowersupplyConfig
+    settings: PowersupplySettings
 
-    def __init__(self, config: PowersupplyConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/power_supply"
-        settings = config.settings
+        settings = self.settings
         self._wants = Filter(settings.supply_include, settings.supply_exclude)
 
     def collect(self, scrape: Scrape) -> None:

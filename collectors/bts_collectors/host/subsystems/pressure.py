@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, is_number, lines, naming, unreadable
+from bts_collectors.host.kernel.files import AT_ONCE, naming
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
-
-_MICROSECONDS = 1e6
 
 
 class Pressure(Subsystem):
@@ -73,25 +71,12 @@ class Pressure(Subsystem):
             raise
         with naming(file.path):
             # The one line of irq has no end on some kernels.
-            for share, seconds in parse(content if what != "irq" else content.rstrip() + b"\n"):
+            for share, seconds in parse_pressure(
+                content if what != "irq" else content.rstrip() + b"\n"
+            ):
                 metric = self.stalls.get((what, share))
                 if metric is not None:
                     scrape.emit(metric, seconds)
-
-
-def parse(content: bytes) -> Iterator[tuple[bytes, float]]:
-    """Yield `(some or full, seconds)` of each line; ValueError at the end, for the first without a total."""
-    rows = lines(content)
-    bad = None if rows else content
-    for line in rows:
-        share, _, rest = line.partition(b" ")
-        _, found, total = rest.rpartition(b"total=")
-        if not found or not is_number(total):
-            bad = bad or line
-        else:
-            yield share, int(total) / _MICROSECONDS
-    if bad is not None:
-        raise unreadable(bad)
 
 
 COLLECTOR = Pressure

@@ -95,12 +95,6 @@ class ProcessGroupSettings(CollectorConfig, frozen=True):
             raise ValueError(msg)
 
 
-class ProcessGroupConfig(Paths, frozen=True):
-    """Settings of `process_group`, and where the files are."""
-
-    settings: ProcessGroupSettings = ProcessGroupSettings()
-
-
 class _Process(msgspec.Struct):
     """A process as it was last seen, so that what it took since then can be added to its group's."""
 
@@ -175,7 +169,6 @@ class ProcessGroup(Subsystem):
     """Groups of processes from /proc/PID/stat, io and fd."""
 
     name = "process_group"
-    Config = ProcessGroupConfig
     Settings = ProcessGroupSettings
 
     processes = gauge("bts_process_group_processes", "Processes (/proc/PID).", _GROUP)
@@ -212,9 +205,9 @@ class ProcessGroup(Subsystem):
         _GROUP,
     )
 
-    config: ProcessGroupConfig
+    settings: ProcessGroupSettings
 
-    def __init__(self, config: ProcessGroupConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._passwd = f"{config.rootfs.rstrip('/')}/etc/passwd"
         self._stat = f"{config.procfs}/stat"
@@ -222,12 +215,12 @@ class ProcessGroup(Subsystem):
         self._scans = 0
         self._room = 0  # for further files that stay open
         self._known: dict[str, _Process] = {}
-        self._totals = {group.name: _Totals() for group in config.settings.groups}
+        self._totals = {group.name: _Totals() for group in self.settings.groups}
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
         """Yield how many processes the expressions of each group found."""
         found = samples.get(self.processes, {})
-        for group in self.config.settings.groups:
+        for group in self.settings.groups:
             given = [f"{key} {getattr(group, key).pattern}" for key in _KEYS if getattr(group, key)]
             count = int(found.get((group.name,), 0))
             yield Match(f"group {group.name}", " and ".join(given), count, "processes")
@@ -256,7 +249,7 @@ class ProcessGroup(Subsystem):
         found = pids(self.config.procfs)
         if read_stat(f"{self.config.procfs}/1") is None:
             raise hidden(self.config.procfs)
-        limit = self.config.settings.scan_limit
+        limit = self.settings.scan_limit
         if len(found) > limit:
             msg = f"{len(found)} processes are more than process_group.scan_limit ({limit})"
             raise TargetError(reason="os", message=msg)
@@ -282,7 +275,7 @@ class ProcessGroup(Subsystem):
         return (inode + self._scans) % every == 0
 
     def _users(self) -> dict[bytes, str]:
-        if all(group.user is None for group in self.config.settings.groups):
+        if all(group.user is None for group in self.settings.groups):
             return {}
         try:
             return parse_users(read(self._passwd))
@@ -335,7 +328,7 @@ class ProcessGroup(Subsystem):
         return process
 
     def _group_of(self, candidate: _Candidate) -> str | None:
-        for group in self.config.settings.groups:
+        for group in self.settings.groups:
             if (
                 (group.comm is None or group.comm.search(candidate.comm))
                 and (group.cmdline is None or group.cmdline.search(candidate.cmdline))

@@ -9,7 +9,7 @@ from bts_collectors.host.kernel.files import AT_ONCE, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
-from bts_collectors.host.kernel.processes import GONE, States, hidden, pids
+from bts_collectors.host.kernel.processes import GONE, TaskStates, hidden, pids
 from bts_collectors.host.kernel.sysctl import read_sysctl
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, gauge
@@ -22,17 +22,10 @@ class ProcessesSettings(CollectorConfig, frozen=True):
     scan_limit: int = 2_000
 
 
-class ProcessesConfig(Paths, frozen=True):
-    """Settings of `processes`, and where the files are."""
-
-    settings: ProcessesSettings = ProcessesSettings()
-
-
 class Processes(Subsystem):
     """Processes and threads from /proc/PID/stat, and their limits."""
 
     name = "processes"
-    Config = ProcessesConfig
     Settings = ProcessesSettings
 
     pids = gauge("node_processes_pids", "Processes (folders /proc/PID).")
@@ -52,16 +45,16 @@ class Processes(Subsystem):
         "node_processes_max_threads", "Largest number of threads (/proc/sys/kernel/threads-max)."
     )
 
-    config: ProcessesConfig
+    settings: ProcessesSettings
 
-    def __init__(self, config: ProcessesConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._limits = (
             (KernelFile(f"{config.procfs}/sys/kernel/pid_max", AT_ONCE), self.max_processes),
             (KernelFile(f"{config.procfs}/sys/kernel/threads-max", AT_ONCE), self.max_threads),
         )
-        self._processes = States()
-        self._threads = States()
+        self._processes = TaskStates()
+        self._threads = TaskStates()
 
     def collect(self, scrape: Scrape) -> None:
         """Emit limits, which nobody hides, and numbers."""
@@ -74,7 +67,7 @@ class Processes(Subsystem):
         parts.check()
 
     def _emit_numbers(self, scrape: Scrape, parts: Parts) -> None:
-        procfs, limit = self.config.procfs, self.config.settings.scan_limit
+        procfs, limit = self.config.procfs, self.settings.scan_limit
         found = pids(procfs)
         few = len(found) <= limit
         folders = [f"{procfs}/{pid}" for pid in (found if few else ("1",))]
@@ -92,7 +85,7 @@ class Processes(Subsystem):
             scrape.emit(self.states, count, text(state))
         threads = sum([threads for _, _, threads in stats])
         scrape.emit(self.threads, threads)
-        if threads <= self.config.settings.scan_limit:
+        if threads <= self.settings.scan_limit:
             for state, count in self._thread_states(stats, parts).items():
                 scrape.emit(self.thread_states, count, text(state))
 

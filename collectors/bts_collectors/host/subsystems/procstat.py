@@ -31,17 +31,10 @@ class StatSettings(CollectorConfig, frozen=True):
     softirqs: bool = False
 
 
-class StatConfig(Paths, frozen=True):
-    """Settings of `stat`, and where the files are."""
-
-    settings: StatSettings = StatSettings()
-
-
 class Stat(Subsystem):
     """Totals from /proc/stat."""
 
     name = "stat"
-    Config = StatConfig
     Settings = StatSettings
 
     totals: ClassVar = {
@@ -60,9 +53,9 @@ class Stat(Subsystem):
         "node_softirqs_total", "Soft interrupts by vector (/proc/stat, softirq).", ("vector",)
     )
 
-    config: StatConfig
+    settings: StatSettings
 
-    def __init__(self, config: StatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/stat", AT_ONCE)
 
@@ -72,7 +65,7 @@ class Stat(Subsystem):
             for field, numbers in parse(content):
                 if field != b"softirq":
                     scrape.emit(self.totals[field], numbers[0])
-                elif self.config.settings.softirqs:
+                elif self.settings.softirqs:
                     for vector, value in zip(_VECTORS, numbers[1:], strict=False):
                         scrape.emit(self.softirqs, value, vector)
 

@@ -21,7 +21,7 @@ from bts_exporter import (
 )
 
 if TYPE_CHECKING:
-    from bts_collectors.host.kernel.dbus import Bus
+    from bts_collectors.host.kernel.dbus import SystemdConnection
 
 _NAME = ("name",)
 _STATES = ("active", "activating", "deactivating", "inactive", "failed")
@@ -44,12 +44,6 @@ class SystemdSettings(CollectorConfig, frozen=True):
     restarts: bool = True
     start_time: bool = False
     tasks: bool = False
-
-
-class SystemdConfig(Paths, frozen=True):
-    """Settings of `systemd`, and where the files are."""
-
-    settings: SystemdSettings = SystemdSettings()
 
 
 class Unit(NamedTuple):
@@ -86,7 +80,6 @@ class Systemd(Subsystem):
     name = "systemd"
     by_default = False
     local = False
-    Config = SystemdConfig
     Settings = SystemdSettings
 
     state = gauge(
@@ -142,11 +135,11 @@ class Systemd(Subsystem):
         _property("Socket", "NConnections", "socket_current_connections", "Connections open"),
         _property("Socket", "NRefused", "socket_refused_connections_total", "Connections refused"),
     )
-    config: SystemdConfig
+    settings: SystemdSettings
 
-    def __init__(self, config: SystemdConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        settings = config.settings
+        settings = self.settings
         root = config.rootfs.rstrip("/")
         self._bus = f"{root}/run/dbus/system_bus_socket"
         self._private = f"{root}/run/systemd/private"
@@ -160,7 +153,7 @@ class Systemd(Subsystem):
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
         """Yield how many units are served, where the settings choose them."""
-        expression = self.config.settings.unit_include
+        expression = self.settings.unit_include
         if expression != SystemdSettings().unit_include:
             found = len({name for name, *_ in samples.get(self.state, {})})
             yield Match("systemd.unit_include", expression.pattern, found, "units")
@@ -176,25 +169,25 @@ class Systemd(Subsystem):
             self._emit_states(scrape, bus, wanted)
             self._emit_numbers(scrape, bus, list(self._questions(wanted)))
 
-    def _connect(self, scrape: Scrape) -> Bus:
+    def _connect(self, scrape: Scrape) -> SystemdConnection:
         """Return a connection to the bus or, for root on a machine without one, to systemd."""
         try:
             # Costs memory, which only those pay who use it.
-            from bts_collectors.host.kernel.dbus import Bus  # noqa: PLC0415
+            from bts_collectors.host.kernel.dbus import SystemdConnection  # noqa: PLC0415
         except ModuleNotFoundError as error:
             msg = f"{error.name} is missing, in which systemd is spoken to: pip install jeepney"
             raise TargetError(reason="internal", message=msg) from error
         try:
-            return Bus(self._bus, scrape.remaining)
+            return SystemdConnection(self._bus, scrape.remaining)
         except FileNotFoundError:
             pass
         try:
-            return Bus(self._private, scrape.remaining, direct=True)
+            return SystemdConnection(self._private, scrape.remaining, direct=True)
         except FileNotFoundError:
             msg = f"{self._bus} and {self._private} are absent: systemd does not run here"
             raise NothingToRead(msg) from None
 
-    def _emit_manager(self, scrape: Scrape, bus: Bus) -> None:
+    def _emit_manager(self, scrape: Scrape, bus: SystemdConnection) -> None:
         version = str(bus.manager("Version"))
         if found := _VERSION.search(version):
             scrape.emit(self.version, float(found[0]), version)
@@ -205,7 +198,7 @@ class Systemd(Subsystem):
         if virtualization is not None:
             scrape.emit(self.virtualization, 1, str(virtualization or "none"))
 
-    def _emit_states(self, scrape: Scrape, bus: Bus, units: list[Unit]) -> None:
+    def _emit_states(self, scrape: Scrape, bus: SystemdConnection, units: list[Unit]) -> None:
         typed = [unit for unit in units if unit.kind in _TYPED]
         asked = [(unit.path, _TYPED[unit.kind], "Type") for unit in typed]
         types = dict(zip(typed, bus.properties(asked), strict=True))
@@ -218,11 +211,11 @@ class Systemd(Subsystem):
         for unit in units:
             for wish in self._properties.get(unit.kind, ()):
                 yield unit, wish
-            if self.config.settings.start_time:
+            if self.settings.start_time:
                 yield unit, self.started
 
     def _emit_numbers(
-        self, scrape: Scrape, bus: Bus, questions: list[tuple[Unit, Property]]
+        self, scrape: Scrape, bus: SystemdConnection, questions: list[tuple[Unit, Property]]
     ) -> None:
         asked = [(unit.path, wish.interface, wish.name) for unit, wish in questions]
         for (unit, wish), value in zip(questions, bus.properties(asked), strict=True):

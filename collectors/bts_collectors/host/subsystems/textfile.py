@@ -23,17 +23,10 @@ class TextfileSettings(CollectorConfig, frozen=True):
     directories: tuple[str, ...] = ()
 
 
-class TextfileConfig(Paths, frozen=True):
-    """Settings of `textfile`, and where the files are."""
-
-    settings: TextfileSettings = TextfileSettings()
-
-
 class Textfile(Subsystem):
     """Metrics from files in the text format 0.0.4."""
 
     name = "textfile"
-    Config = TextfileConfig
     Settings = TextfileSettings
 
     mtime = gauge(
@@ -46,11 +39,11 @@ class Textfile(Subsystem):
         "1 if any file or folder of textfile.directories could not be served whole, 0 otherwise.",
     )
 
-    config: TextfileConfig
+    settings: TextfileSettings
 
-    def __init__(self, config: TextfileConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self.open_ended = bool(config.settings.directories)
+        self.open_ended = bool(self.settings.directories)
         #: The metrics of the scrape before: the engine remembers how their series are written.
         self._metrics: dict[tuple[str, ...], Metric] = {}
 
@@ -72,7 +65,7 @@ class Textfile(Subsystem):
 
     def _files(self, scrape: Scrape, problems: list[str]) -> Iterator[tuple[str, list[Family]]]:
         """Yield `(file, families)` of every file that can be read whole."""
-        for path in paths(self.config.settings.directories, problems):
+        for path in paths(self.settings.directories, problems):
             try:
                 text, changed = read_text(path)
                 families = parse(text)

@@ -17,24 +17,17 @@ class VmstatSettings(CollectorConfig, frozen=True):
     fields: re.Pattern[str] = re.compile(r"^(oom_kill|pgpg|pswp|pg.*fault).*")
 
 
-class VmstatConfig(Paths, frozen=True):
-    """Settings of `vmstat`, and where the files are."""
-
-    settings: VmstatSettings = VmstatSettings()
-
-
 class Vmstat(Subsystem):
     """Events and states of the memory management from /proc/vmstat."""
 
     name = "vmstat"
-    Config = VmstatConfig
     Settings = VmstatSettings
 
     field = Template("node_vmstat_{field}", "Field {field} of /proc/vmstat.", Kind.UNTYPED)
 
-    config: VmstatConfig
+    settings: VmstatSettings
 
-    def __init__(self, config: VmstatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/vmstat")
         self._pairs = Pairs(self._metric)
@@ -46,7 +39,7 @@ class Vmstat(Subsystem):
 
     def _metric(self, field: bytes) -> Metric | None:
         name = text(field)
-        if not self.config.settings.fields.search(name):
+        if not self.settings.fields.search(name):
             return None
         return self.field.of(name) if name.isascii() and name.isidentifier() else None
 

@@ -13,7 +13,7 @@ from bts_collectors.host.kernel.cgroup import (
     parse_limit_v1,
     parse_pairs,
 )
-from bts_collectors.host.subsystems.pressure import parse as parse_pressure
+from bts_collectors.host.kernel.pressure import parse_pressure
 
 Parser = Callable[[bytes], Iterator[tuple[bytes, float]]]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.host.subsystems.pressure import Pressure, parse
+from bts_collectors.host.kernel.pressure import parse_pressure
+from bts_collectors.host.subsystems.pressure import Pressure
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import collect
 
@@ -79,7 +80,7 @@ def test_unreadable(machine: Machine) -> None:
 def test_no_total(content: bytes) -> None:
     """A line without a total, or one that may be cut off, is refused."""
     with pytest.raises(ValueError, match=r"cannot be read|is empty"):
-        list(parse(content))
+        list(parse_pressure(content))
 
 
 def test_error_names_the_file(machine: Machine) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bts_collectors.host.kernel import kernel_file
 from bts_collectors.host.kernel.parts import Parts
-from bts_collectors.host.kernel.processes import States
+from bts_collectors.host.kernel.processes import TaskStates
 from bts_collectors.host.subsystems.processes import Processes, ProcessesSettings
 from bts_exporter import NothingToRead, Scrape, TargetError
 from bts_exporter.testing import Samples, collect, samples
@@ -138,7 +138,7 @@ def test_processes_come_and_go() -> None:
     sleeps = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(3)]
     try:
         folders = [f"/proc/{sleep.pid}" for sleep in sleeps]
-        known = States()
+        known = TaskStates()
         assert [folder for folder, _, _ in known.read(folders, Parts())] == folders
         sleeps[1].kill()
         sleeps[1].wait()
@@ -157,7 +157,7 @@ def test_few_files_stay_open(
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
     procfs = machine({f"proc/{pid}/stat": stat("S") for pid in range(1, 301)})["procfs"]
     folders = [f"{procfs}/{pid}" for pid in range(1, 301)]
-    states = States()
+    states = TaskStates()
 
     assert len(states.read(folders, Parts())) == 300
     assert len(states.read(folders, Parts())) == 300
