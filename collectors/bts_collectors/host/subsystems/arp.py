@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 from bts_collectors.host.kernel.files import TABLE, lines, text, unreadable
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Scrape, gauge
+from bts_exporter import CollectorConfig, NameFilter, Scrape, gauge
 
 #: Columns of /proc/net/arp, of which the last is the device.
 _COLUMNS, _FLAGS = 6, 2
@@ -27,7 +26,7 @@ class ArpSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 class Arp(Subsystem):
@@ -44,7 +43,7 @@ class Arp(Subsystem):
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/net/arp", TABLE)
         settings = self.settings
-        self._wants = Filter(settings.device_include, settings.device_exclude)
+        self._wants = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""

@@ -17,9 +17,8 @@ from bts_collectors.host.kernel.files import (
     unreadable,
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, NothingToRead, Scrape, counter, gauge
 
 #: What is left out where neither expression is set: RAM disks, loops, floppies, partitions.
 DEVICE_EXCLUDE = re.compile(r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$")
@@ -46,7 +45,7 @@ class DiskstatsSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 class Row(NamedTuple):
@@ -156,7 +155,7 @@ class Diskstats(Subsystem):
         self._file = KernelFile(f"{config.procfs}/diskstats")
         self._blocks = f"{config.sysfs}/block"
         settings = self.settings
-        self._wanted = Filter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
+        self._wanted = NameFilter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
         #: What the devices are, as long as udev has nothing new to say of any.
         self._facts: dict[tuple[str, str, str, str], list[Fact]] = {}
         self._udev_changed: int | None = None

@@ -11,10 +11,17 @@ from typing import NamedTuple
 from bts_collectors.host.kernel.files import MOST, lines, naming, text, unreadable
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.mount_tree import visible, way
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.kernel.statvfs_pool import Answer, StatvfsPool
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, TargetError, gauge
+from bts_exporter import (
+    CollectorConfig,
+    Duration,
+    NameFilter,
+    NothingToRead,
+    Scrape,
+    TargetError,
+    gauge,
+)
 
 #: What is left out where the settings do not say: what belongs to the kernel and to containers.
 MOUNT_POINTS_EXCLUDE = re.compile(
@@ -49,8 +56,10 @@ class FilesystemSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions of a pair are set, or there is no time to answer."""
-        check_exclusive("mount_points", self.mount_points_include, self.mount_points_exclude)
-        check_exclusive("fs_types", self.fs_types_include, self.fs_types_exclude)
+        NameFilter.check_exclusive(
+            "mount_points", self.mount_points_include, self.mount_points_exclude
+        )
+        NameFilter.check_exclusive("fs_types", self.fs_types_include, self.fs_types_exclude)
         if not self.mount_timeout > 0:
             msg = "mount_timeout must be above 0"
             raise ValueError(msg)
@@ -128,10 +137,10 @@ class Filesystem(Subsystem):
         self._init = KernelFile(f"{config.procfs}/1/mountinfo")
         self._own = KernelFile(f"{config.procfs}/self/mountinfo")
         self._rootfs = os.fsencode(config.rootfs.rstrip("/"))
-        self._wants_point = Filter(
+        self._wants_point = NameFilter(
             settings.mount_points_include, settings.mount_points_exclude, MOUNT_POINTS_EXCLUDE
         )
-        self._wants_type = Filter(
+        self._wants_type = NameFilter(
             settings.fs_types_include, settings.fs_types_exclude, FS_TYPES_EXCLUDE
         )
         self._statvfs = statvfs

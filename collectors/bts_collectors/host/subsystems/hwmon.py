@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from bts_collectors.host.kernel.devices import devices, entries, parse_integer
 from bts_collectors.host.kernel.files import read_value, text
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Kind, Scrape, Template, gauge
+from bts_exporter import CollectorConfig, Kind, NameFilter, Scrape, Template, gauge
 
 #: `temp1_crit`: what is measured, the number of the sensor, and which of its files.
 _FILE = re.compile(r"(\D+)(\d*)(?:_(.+))?")
@@ -84,8 +83,8 @@ class HwmonSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions of a pair are set."""
-        check_exclusive("chip", self.chip_include, self.chip_exclude)
-        check_exclusive("sensor", self.sensor_include, self.sensor_exclude)
+        NameFilter.check_exclusive("chip", self.chip_include, self.chip_exclude)
+        NameFilter.check_exclusive("sensor", self.sensor_include, self.sensor_exclude)
 
 
 class Reading(NamedTuple):
@@ -135,8 +134,8 @@ class Hwmon(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/hwmon"
         settings = self.settings
-        self._wants_chip = Filter(settings.chip_include, settings.chip_exclude)
-        self._wants_sensor = Filter(settings.sensor_include, settings.sensor_exclude)
+        self._wants_chip = NameFilter(settings.chip_include, settings.chip_exclude)
+        self._wants_sensor = NameFilter(settings.sensor_include, settings.sensor_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what each sensor of each chip says; one that does not answer costs itself alone."""

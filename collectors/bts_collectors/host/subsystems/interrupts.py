@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Scrape, counter
+from bts_exporter import CollectorConfig, NameFilter, Scrape, counter
 
 
 class InterruptsSettings(CollectorConfig, frozen=True):
@@ -23,7 +22,7 @@ class InterruptsSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("name", self.name_include, self.name_exclude)
+        NameFilter.check_exclusive("name", self.name_include, self.name_exclude)
 
 
 class Interrupt(NamedTuple):
@@ -53,7 +52,7 @@ class Interrupts(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/interrupts")
-        self._wants = Filter(self.settings.name_include, self.settings.name_exclude)
+        self._wants = NameFilter(self.settings.name_include, self.settings.name_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counts of each interrupt that is wanted."""

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from bts_collectors.host.kernel.files import known, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, NothingToRead, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
@@ -34,7 +33,7 @@ class NetclassSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 class _Field(NamedTuple):
@@ -94,7 +93,7 @@ class Netclass(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/net"
         settings = self.settings
-        self._wants = Filter(settings.device_include, settings.device_exclude)
+        self._wants = NameFilter(settings.device_include, settings.device_exclude)
         self._devices: dict[tuple[str, int], _Device] = {}
 
     def collect(self, scrape: Scrape) -> None:

@@ -15,9 +15,8 @@ from bts_collectors.host.kernel.files import (
     unreadable,
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, Scrape, counter
+from bts_exporter import CollectorConfig, Metric, NameFilter, Scrape, counter
 
 #: The columns of /proc/net/dev, which have been these since Linux 2.1.
 _RECEIVE = ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")
@@ -33,7 +32,7 @@ class NetdevSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 def _column(direction: str, column: str) -> Metric:
@@ -64,7 +63,7 @@ class Netdev(Subsystem):
         self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
         self._devices = f"{config.sysfs}/class/net"
         settings = self.settings
-        self._wanted = Filter(settings.device_include, settings.device_exclude)
+        self._wanted = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each device that is wanted."""

@@ -6,9 +6,8 @@ import re
 
 from bts_collectors.host.kernel.devices import devices, read_integer
 from bts_collectors.host.kernel.files import read_value, text
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, Scrape, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, Scrape, gauge
 
 _SUPPLY = ("power_supply",)
 
@@ -113,7 +112,7 @@ class PowersupplySettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError where both expressions are set."""
-        check_exclusive("supply", self.supply_include, self.supply_exclude)
+        NameFilter.check_exclusive("supply", self.supply_include, self.supply_exclude)
 
 
 def _metrics(files: dict[str, str]) -> dict[str, Metric]:
@@ -146,7 +145,7 @@ class Powersupplyclass(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/power_supply"
         settings = self.settings
-        self._wants = Filter(settings.supply_include, settings.supply_exclude)
+        self._wants = NameFilter(settings.supply_include, settings.supply_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what each supply tells; most tell little."""

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from bts_collectors.host.kernel.name_filter import Filter
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import (
     CollectorConfig,
     Match,
     Metric,
+    NameFilter,
     NothingToRead,
     Scrape,
     TargetError,
@@ -143,7 +143,7 @@ class Systemd(Subsystem):
         root = config.rootfs.rstrip("/")
         self._bus = f"{root}/run/dbus/system_bus_socket"
         self._private = f"{root}/run/systemd/private"
-        self._wants = Filter(_whole(settings.unit_include), _whole(settings.unit_exclude))
+        self._wants = NameFilter(_whole(settings.unit_include), _whole(settings.unit_exclude))
         wanted = [*self.always]
         wanted += self.restarts if settings.restarts else ()
         wanted += self.tasks if settings.tasks else ()

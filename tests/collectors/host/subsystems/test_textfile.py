@@ -108,7 +108,7 @@ def test_a_time_of_its_own(view: Callable[..., View]) -> None:
     seen = view(a="stamped 1 1441205977284\nplain 2\n", b="good 1\n")
 
     assert (seen.error, seen.foreign(), list(seen.files)) == (1, {"good"}, ["b.prom"])
-    assert "a.prom: line 1: a time of its own" in seen.problem
+    assert "a.prom: line 1: timestamps are not supported" in seen.problem
 
 
 def test_a_file_without_its_end(view: Callable[..., View]) -> None:
@@ -138,7 +138,7 @@ def test_differing_helps(view: Callable[..., View]) -> None:
 
     assert (seen.error, seen.by_name["x"].help) == (1, "One.")
     assert seen.samples("x") == {("a",): 1, ("b",): 2}
-    assert seen.problem.endswith("b.prom: x has another help in another file")
+    assert seen.problem.endswith("b.prom: x has a different help in another file")
 
 
 @pytest.mark.parametrize("first", ["", "# HELP x\n"])
@@ -173,7 +173,7 @@ def test_twice_in_one_file(view: Callable[..., View]) -> None:
     seen = view(a="x 1\nx 2\ny 3\n", b="z 4\n")
 
     assert (seen.error, seen.foreign()) == (1, {"z"})
-    assert seen.problem.endswith("a.prom: line 2: there is such a sample already: 'x 2'")
+    assert seen.problem.endswith("a.prom: line 2: duplicate sample: 'x 2'")
 
 
 def test_twice_in_two_files(view: Callable[..., View]) -> None:
@@ -185,7 +185,7 @@ def test_twice_in_two_files(view: Callable[..., View]) -> None:
         {("1",): 1, ("2",): 3},
         {(): 4},
     )
-    assert seen.problem.endswith("b.prom: x has samples that another file has too")
+    assert seen.problem.endswith("b.prom: x has samples that are also in another file")
 
 
 def test_histograms_and_summaries(view: Callable[..., View]) -> None:
