@@ -1,6 +1,6 @@
-"""The basic subsystems on systems other than Linux: what psutil knows of them, under the same names.
+"""The basic subsystems on systems other than Linux, with values from psutil and the same metric names.
 
-uname and time need nothing of this; all others have nothing to read there.
+`uname` and `time` work without it; all other subsystems have nothing to read there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bts_exporter import NothingToRead, Scrape
 
 _MILLISECONDS = 1e3
 
-#: psutil's fields by the metrics that they are; times in milliseconds are those of disks alone.
+#: psutil's field for each metric.
 _DISK = {
     "node_disk_reads_completed_total": "read_count",
     "node_disk_read_bytes_total": "read_bytes",
@@ -43,10 +43,10 @@ _NETWORK = {
 
 
 class PsutilCpu(Cpu):
-    """Times of processors; of the modes, those that the system tells apart."""
+    """CPU time in the modes that the system distinguishes."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the times of each processor."""
+        """Emit the times of each CPU."""
         for number, times in enumerate(_call_psutil("cpu_times", percpu=True)):
             for mode in ("user", "nice", "system", "idle", "irq"):
                 if mode in times._fields:
@@ -57,7 +57,7 @@ class PsutilMeminfo(Meminfo):
     """Memory and swap."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what every system has."""
+        """Emit the fields that every system has."""
         memory, swap = _call_psutil("virtual_memory"), _call_psutil("swap_memory")
         scrape.emit(self.bytes_.of("MemTotal"), memory.total)
         scrape.emit(self.bytes_.of("MemAvailable"), memory.available)
@@ -76,20 +76,20 @@ class PsutilLoadavg(Loadavg):
 
 
 class PsutilFilesystem(Filesystem):
-    """Mounts, asked as on Linux: one that hangs costs itself alone."""
+    """File systems; a mount that hangs loses only its own series, as on Linux."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the figures of each mount that is wanted."""
+        """Emit size and usage of each selected mount."""
         super().collect(scrape)
-        scrape.samples.pop(self.mount_info, None)  # the device's numbers are not known
+        scrape.samples.pop(self.mount_info, None)  # the device numbers are unknown
 
     def _read(self) -> tuple[str, bytes]:
-        """Return the mounts as /proc/self/mountinfo would have them."""
+        """Return the mounts in the format of /proc/self/mountinfo."""
         lines = [
             b"%d %d 0:%d / %s %s - %s %s rw\n"
             % (
                 number,
-                number,  # which mount it is on is not known
+                number,  # the parent is unknown
                 number,
                 _escaped(mount.mountpoint),
                 b"ro" if "ro" in mount.opts.split(",") else b"rw",
@@ -105,7 +105,7 @@ class PsutilDiskstats(Diskstats):
     """Counters of disks."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each disk that is wanted."""
+        """Emit the counters of each selected disk."""
         metrics = {metric.name: (metric, unit) for metric, unit in self.counters}
         for device, counters in (_call_psutil("disk_io_counters", perdisk=True) or {}).items():
             if self._wanted(device):
@@ -122,7 +122,7 @@ class PsutilNetdev(Netdev):
     """Counters of network devices."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each device that is wanted."""
+        """Emit the counters of each selected device."""
         metrics = {metric.name: metric for metric in self.columns}
         for device, counters in _call_psutil("net_io_counters", pernic=True).items():
             if self._wanted(device):
@@ -141,23 +141,23 @@ _FALLBACKS: tuple[type[Subsystem], ...] = (
 
 
 def for_this_platform(subsystem: type[Subsystem]) -> type[Subsystem]:
-    """Return what collects `subsystem` on this system: itself on Linux."""
+    """Return the class that collects `subsystem` on this platform: on Linux `subsystem` itself."""
     if sys.platform == "linux":
         return subsystem
     return next((cls for cls in _FALLBACKS if issubclass(cls, subsystem)), subsystem)
 
 
 def _call_psutil(function: str, **arguments: bool) -> Any:
-    """Return what a function of psutil says; NothingToRead where it is not installed."""
+    """Return the result of a function of psutil; NothingToRead if psutil is not installed."""
     try:
-        psutil = import_module("psutil")  # costs memory, which Linux does not pay
+        psutil = import_module("psutil")  # imported on first use: it costs memory
     except ModuleNotFoundError:
-        msg = f"this is {sys.platform}, where psutil is needed: pip install psutil"
+        msg = f"psutil is needed on {sys.platform}: pip install psutil"
         raise NothingToRead(msg) from None
     return getattr(psutil, function)(**arguments)
 
 
 def _escaped(name: str) -> bytes:
-    """Return a name with what separates fields as octal numbers, as the kernel writes it."""
+    """Return a name with spaces, tabs, newlines and backslashes as octal escapes, like the kernel."""
     raw = os.fsencode(name) or b"none"
     return b"".join(b"\\%03o" % byte if byte in b" \t\n\\" else b"%c" % byte for byte in raw)

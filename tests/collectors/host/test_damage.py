@@ -61,7 +61,7 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "loadavg": (loadavg.parse, b"0.21 0.37 10.39 1/719 19737\n"),
     "list": (cpu.parse_list, b"0-3,8,10-11"),
     "cpuinfo": (parse_cpuinfo, b"processor\t: 0\ncpu MHz\t: 799.998\n\nprocessor\t: 1\n"),
-    "udev": (lambda content: diskstats.properties(content).items(), b"E:ID_FS_TYPE=ext4\nG:x\n"),
+    "udev": (lambda content: diskstats.parse_udev(content).items(), b"E:ID_FS_TYPE=ext4\nG:x\n"),
 }
 #: The parsers of files that are read in pieces, whose last piece may be missing.
 LONG = [name for name in PARSERS if name not in {"list", "cpuinfo", "udev"}]

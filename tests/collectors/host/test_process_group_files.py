@@ -20,11 +20,11 @@ from bts_collectors.host.subsystems.process_group import (
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: Group(name="a"), "group a: give comm, cmdline or user"),
+        (lambda: Group(name="a"), "group a: set comm, cmdline or user"),
         (lambda: Group(name="", comm=re.compile("a")), "a group has no name"),
         (
             lambda: ProcessGroupSettings(groups=(Group(name="a", comm=re.compile("b")),) * 2),
-            "groups named twice: a",
+            "duplicate group names: a",
         ),
     ],
 )
@@ -57,6 +57,6 @@ def test_parsers() -> None:
 def test_parsers_refuse(parse: Callable[[bytes], object], content: bytes) -> None:
     """What is cut off, or no number, is refused."""
     with pytest.raises(
-        ValueError, match=r"cannot be read|is empty|no btime|no line Uid|invalid literal"
+        ValueError, match=r"cannot be read|is empty|no btime|no line `Uid|invalid literal"
     ):
         parse(content)

@@ -233,5 +233,5 @@ def test_without_psutil(
     """Without psutil there is nothing to read, and the message says what to do."""
     monkeypatch.setitem(sys.modules, "psutil", None)
 
-    with pytest.raises(NothingToRead, match="this is darwin, where psutil is needed: pip install"):
+    with pytest.raises(NothingToRead, match="psutil is needed on darwin: pip install"):
         elsewhere("meminfo")

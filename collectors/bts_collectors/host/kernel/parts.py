@@ -1,4 +1,4 @@
-"""What is collected part by part, such as files or devices: an error in one part costs that part only."""
+"""Error handling for collections of several parts, such as files or devices: an error loses only its part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pressure stall information (PSI), of the whole host or of one cgroup: the format is the same."""
+"""Parser of pressure stall information (PSI), of the host or of a cgroup: the format is the same."""
 
 from __future__ import annotations
 

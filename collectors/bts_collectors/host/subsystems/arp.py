@@ -1,4 +1,4 @@
-"""How many neighbours each device knows."""
+"""The subsystem `arp`: entries of the ARP table by device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, NameFilter, Scrape, gauge
 
-#: Columns of /proc/net/arp, of which the last is the device.
+#: Number of columns of /proc/net/arp, the last of which is the device, and the position of the flags.
 _COLUMNS, _FLAGS = 6, 2
 
-#: The flag of proxy ARP: not a neighbour but an address that we answer for, on any device if it is `*`.
+#: Flag of proxy ARP entries: not neighbours, but addresses that this host answers for (on any device: `*`).
 _PUBLISHED = 0x08
 
 
@@ -25,7 +25,7 @@ class ArpSettings(CollectorConfig, frozen=True):
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
+        """Raise ValueError if both expressions are set."""
         NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
@@ -47,18 +47,18 @@ class Arp(Subsystem):
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         with self._file as content:
             try:
-                found.update(parse(content))
+                counts.update(parse(content))
             finally:
-                for device, entries in found.items():
+                for device, entries in counts.items():
                     if self._wants(device):
                         scrape.emit(self.entries, entries, device)
 
 
 def parse(content: bytes) -> Iterator[str]:
-    """Yield the device of each neighbour; ValueError at the end, for the first line of another format."""
+    """Yield the device of each neighbour; ValueError at the end, for the first unreadable line."""
     rows = lines(content)
     bad = None if rows else content
     for line in rows[1:]:

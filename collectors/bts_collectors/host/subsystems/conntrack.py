@@ -1,4 +1,4 @@
-"""How full the table of tracked connections is, and what did not fit."""
+"""The subsystem `conntrack`: size and limit of the connection tracking table, and its statistics."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Conntrack(Subsystem):
 
     entries = gauge(
         "node_nf_conntrack_entries",
-        "Connections tracked (/proc/sys/net/netfilter/nf_conntrack_count).",
+        "Number of tracked connections (/proc/sys/net/netfilter/nf_conntrack_count).",
     )
     limit = gauge(
         "node_nf_conntrack_entries_limit",
-        "Limit of them (/proc/sys/net/netfilter/nf_conntrack_max).",
+        "Maximum number of tracked connections (/proc/sys/net/netfilter/nf_conntrack_max).",
     )
-    #: Gauges, though they only rise: the anchor has them so.
+    #: Gauges as in node_exporter, although they only increase.
     statistics: ClassVar = {
         column: gauge(
             f"node_nf_conntrack_stat_{column.decode()}",
-            f"Sum over all CPUs (/proc/net/stat/nf_conntrack, {column.decode()}).",
+            f"Column {column.decode()}, summed over all CPUs (/proc/net/stat/nf_conntrack).",
         )
         for column in (
             b"found",
@@ -56,7 +56,7 @@ class Conntrack(Subsystem):
         self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", TABLE)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the size, its limit and the statistics."""
+        """Emit size, limit and statistics of the table."""
         parts = Parts()
         for file, metric in self._sizes:
             with parts:
@@ -71,7 +71,7 @@ class Conntrack(Subsystem):
 def parse(content: bytes) -> dict[bytes, int]:
     """Return the sum of each column over the CPUs; ValueError for another table.
 
-    A line that makes no sense is such an error, too: sums without it would fall.
+    One unreadable line is an error, too: a sum without it would decrease.
     """
     header, *rows = lines(content) or [b""]
     columns = header.split()

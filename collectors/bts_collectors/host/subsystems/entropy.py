@@ -1,4 +1,4 @@
-"""How much randomness the kernel has."""
+"""The subsystem `entropy`: available entropy of the kernel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from bts_exporter import Scrape, gauge
 
 
 class Entropy(Subsystem):
-    """The entropy pool from /proc/sys/kernel/random."""
+    """Entropy pool from /proc/sys/kernel/random."""
 
     name = "entropy"
 
     values = (
-        ("entropy_avail", gauge("node_entropy_available_bits", "Bits there (entropy_avail).")),
-        ("poolsize", gauge("node_entropy_pool_size_bits", "Bits of the pool (poolsize).")),
+        (
+            "entropy_avail",
+            gauge("node_entropy_available_bits", "Bits of available entropy (entropy_avail)."),
+        ),
+        (
+            "poolsize",
+            gauge("node_entropy_pool_size_bits", "Size of the entropy pool in bits (poolsize)."),
+        ),
     )
 
     def __init__(self, config: Paths) -> None:

@@ -1,4 +1,4 @@
-"""How many files are open, and how many may be."""
+"""The subsystem `filefd`: open files of the whole host, and their limit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ class Filefd(Subsystem):
 
     name = "filefd"
 
-    allocated = gauge("node_filefd_allocated", "Open files (/proc/sys/fs/file-nr, first field).")
-    maximum = gauge("node_filefd_maximum", "Limit of them (/proc/sys/fs/file-nr, third field).")
+    allocated = gauge(
+        "node_filefd_allocated", "Number of open files (/proc/sys/fs/file-nr, field 1)."
+    )
+    maximum = gauge(
+        "node_filefd_maximum", "Maximum number of open files (/proc/sys/fs/file-nr, field 3)."
+    )
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit number and limit."""
+        """Emit the number of open files and the limit."""
         with self._file as content:
             allocated, maximum = parse(content)
         scrape.emit(self.allocated, allocated)
@@ -29,8 +33,8 @@ class Filefd(Subsystem):
 
 
 def parse(content: bytes) -> tuple[int, int]:
-    """Return `(allocated, maximum)`; ValueError where there are not three numbers."""
-    fields = content.split() if content.endswith(b"\n") else []  # else the last may be cut off
+    """Return `(allocated, maximum)`; ValueError unless there are three numbers."""
+    fields = content.split() if content.endswith(b"\n") else []  # else the last may be truncated
     if len(fields) != 3 or not all(map(is_number, fields)):  # noqa: PLR2004
         raise unreadable(content)
     return int(fields[0]), int(fields[2])

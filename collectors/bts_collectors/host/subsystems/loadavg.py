@@ -1,4 +1,4 @@
-"""How many tasks run or wait, averaged by the kernel."""
+"""The subsystem `loadavg`: load averages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Loadavg(Subsystem):
     name = "loadavg"
 
     averages = (
-        gauge("node_load1", "1m load average (/proc/loadavg, first field)."),
-        gauge("node_load5", "5m load average (/proc/loadavg, second field)."),
-        gauge("node_load15", "15m load average (/proc/loadavg, third field)."),
+        gauge("node_load1", "1m load average (/proc/loadavg, field 1)."),
+        gauge("node_load5", "5m load average (/proc/loadavg, field 2)."),
+        gauge("node_load15", "15m load average (/proc/loadavg, field 3)."),
     )
 
     def __init__(self, config: Paths) -> None:
@@ -33,10 +33,10 @@ class Loadavg(Subsystem):
 
 
 def parse(content: bytes) -> tuple[float, float, float]:
-    """Return the load averages over 1, 5 and 15 minutes; ValueError where there are none."""
-    # Without the fields behind them, the averages themselves may be cut off.
+    """Return the load averages over 1, 5 and 15 minutes; ValueError for other content."""
+    # Without the fields after them, the averages may be truncated.
     fields = content.split()
-    if len(fields) < 4:  # noqa: PLR2004  # three averages and what follows
+    if len(fields) < 4:  # noqa: PLR2004  # three averages and another field
         raise unreadable(content)
     one, five, fifteen = map(float, fields[:3])
     if not (isfinite(one + five + fifteen) and min(one, five, fifteen) >= 0):

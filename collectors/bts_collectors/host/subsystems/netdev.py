@@ -1,4 +1,4 @@
-"""Traffic and errors of the network devices."""
+"""The subsystem `netdev`: traffic and errors of network devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Metric, NameFilter, Scrape, counter
 
-#: The columns of /proc/net/dev, which have been these since Linux 2.1.
+#: The columns of /proc/net/dev, which have been the same since Linux 2.1.
 _RECEIVE = ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")
 _TRANSMIT = ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")
 _HEADER = " ".join(("face", *_RECEIVE, *_TRANSMIT)).encode().split()
@@ -31,7 +31,7 @@ class NetdevSettings(CollectorConfig, frozen=True):
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
+        """Raise ValueError if both expressions are set."""
         NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
@@ -41,7 +41,7 @@ def _column(direction: str, column: str) -> Metric:
 
 
 class Netdev(Subsystem):
-    """Network devices from /proc/net/dev and /sys/class/net."""
+    """Traffic of network devices from /proc/net/dev and /sys/class/net."""
 
     name = "netdev"
     Settings = NetdevSettings
@@ -52,7 +52,7 @@ class Netdev(Subsystem):
     )
     nohandler = counter(
         "node_network_receive_nohandler_total",
-        "Packets received that nothing took (/sys/class/net/DEVICE/statistics/rx_nohandler).",
+        "Packets received without a protocol handler (/sys/class/net/DEVICE/statistics/rx_nohandler).",
         ("device",),
     )
 
@@ -66,7 +66,7 @@ class Netdev(Subsystem):
         self._wanted = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each device that is wanted."""
+        """Emit the counters of each selected device."""
         with self._file as content:
             for device, values in parse(content, self._wanted):
                 for metric, value in zip(self.columns, values, strict=True):
@@ -80,24 +80,23 @@ class Netdev(Subsystem):
 def parse(
     content: bytes, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(device, values)` of each wanted device, a value for each column.
+    """Yield `(device, values)` of each wanted device, with a value for each column.
 
-    ValueError at once where the columns are not the known ones, at the end for the first of the
-    lines that could not be read.
+    Raises ValueError at the beginning for unknown columns, and at the end for the first unreadable line.
     """
     _, header, *rows = lines(content) if content.count(b"\n") > 1 else (b"", content)
     if header.replace(b"|", b" ").split() != _HEADER:
         raise unreadable(header)
     bad: bytes | None = None
     for line in rows:
-        # A name may contain colons, a number may follow the last one without a space.
+        # A name may contain colons; the number after the last colon may have no space before it.
         name, _, rest = line.rpartition(b":")
         device = text(name.strip())
         if not wanted(device):
             continue
         words = rest.split()
-        sound = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
-        if sound and max(map(len, words)) <= DIGITS:
+        valid = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
+        if valid and max(map(len, words)) <= DIGITS:
             yield device, list(map(int, words))
         else:
             bad = bad or line

@@ -1,4 +1,4 @@
-"""The counters of IP, ICMP, TCP and UDP."""
+"""The subsystem `netstat`: counters of IP, ICMP, TCP and UDP."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class NetstatSettings(CollectorConfig, frozen=True):
 
 
 class _Heading(NamedTuple):
-    """The heading of a table: how many words it has, and the wanted columns."""
+    """The heading of a table: its number of words, and the metrics of the selected columns."""
 
     size: int
-    wanted: list[tuple[int, Metric]]
+    selected: list[tuple[int, Metric]]
 
 
 class Netstat(Subsystem):
-    """Counters of the network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
+    """Counters of network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
 
     name = "netstat"
     Settings = NetstatSettings
 
     field = Template(
         "node_netstat_{field}",
-        "Field {field}: protocol and name (/proc/net/netstat, snmp, snmp6).",
+        "Statistic {field} (/proc/net/netstat, snmp, snmp6).",
         Kind.UNTYPED,
     )
 
@@ -54,14 +54,14 @@ class Netstat(Subsystem):
             KernelFile(f"{config.procfs}/net/{table}", AT_ONCE) for table in ("netstat", "snmp")
         ]
         self._list = KernelFile(f"{config.procfs}/net/snmp6", AT_ONCE)
-        #: What a table's heading means, which is the same at each scrape.
+        #: The parsed headings of the tables, which rarely change.
         self._headings: dict[bytes, _Heading] = {}
         self._pairs = Pairs(self._metric_of)
-        #: The one that may be below 0: -1 for connections without a limit.
-        self._most = self.field.of("Tcp_MaxConn")
+        #: The only field that may be negative: -1 if there is no limit on connections.
+        self._max_connections = self.field.of("Tcp_MaxConn")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters that are wanted."""
+        """Emit the selected counters."""
         parts = Parts()
         for file in self._tables:
             with parts, file as content:
@@ -75,29 +75,29 @@ class Netstat(Subsystem):
         for words, line in pairs_of_lines(content):
             heading = self._headings.get(words)
             if heading is None:
-                heading = self._headings[words] = self._understood(words)
+                heading = self._headings[words] = self._parse_heading(words)
             values = line.split()
             if len(values) != heading.size:
                 bad = bad or line
                 continue
-            for column, metric in heading.wanted:
+            for column, metric in heading.selected:
                 value = values[column]
                 if not value.removeprefix(b"-").isdigit() or len(value) > DIGITS:
                     bad = bad or line
-                elif metric is self._most or 0 <= int(value) < MOST:
+                elif metric is self._max_connections or 0 <= int(value) < MOST:
                     scrape.emit(metric, int(value))
         if bad is not None:
             raise unreadable(bad)
 
-    def _understood(self, words: bytes) -> _Heading:
+    def _parse_heading(self, words: bytes) -> _Heading:
         names = words.split()
         protocol = names[0].rstrip(b":") if names else b""
-        found = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
-        wanted = [(column, metric) for column, metric in found[1:] if metric is not None]
-        return _Heading(len(names), wanted)
+        metrics = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
+        selected = [(column, metric) for column, metric in metrics[1:] if metric is not None]
+        return _Heading(len(names), selected)
 
     def _metric_of(self, field: bytes) -> Metric | None:
-        # Ip6InReceives is InReceives of Ip6.
+        # `Ip6InReceives` is the field InReceives of the protocol Ip6.
         protocol, six, name = field.partition(b"6")
         return self._metric(protocol + six, name)
 
@@ -109,9 +109,9 @@ class Netstat(Subsystem):
 
 
 def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield `(heading, values)`, both of which begin with the protocol.
+    """Yield each pair of lines `(heading, values)`; both begin with the protocol.
 
-    ValueError at the end, for the first line that is not one of such a pair.
+    Raises ValueError at the end, for the first line that is not part of such a pair.
     """
     heading: bytes | None = None
     bad = None if content else b""

@@ -1,4 +1,4 @@
-"""How long tasks waited for CPU, memory and I/O: pressure stall information."""
+"""The subsystem `pressure`: pressure stall information (PSI) for CPU, memory, I/O and interrupts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bts_exporter import NothingToRead, Scrape, counter
 
 
 class Pressure(Subsystem):
-    """Stalls from /proc/pressure."""
+    """Pressure stall information from /proc/pressure."""
 
     name = "pressure"
 
     stalls: ClassVar = {
         ("cpu", b"some"): counter(
             "node_pressure_cpu_waiting_seconds_total",
-            "Time in which some task waited for CPU (/proc/pressure/cpu, some, total).",
+            "Time in which at least one task waited for CPU (/proc/pressure/cpu, some, total).",
         ),
         ("io", b"some"): counter(
             "node_pressure_io_waiting_seconds_total",
-            "Time in which some task waited for I/O (/proc/pressure/io, some, total).",
+            "Time in which at least one task waited for I/O (/proc/pressure/io, some, total).",
         ),
         ("io", b"full"): counter(
             "node_pressure_io_stalled_seconds_total",
@@ -33,7 +33,7 @@ class Pressure(Subsystem):
         ),
         ("memory", b"some"): counter(
             "node_pressure_memory_waiting_seconds_total",
-            "Time in which some task waited for memory (/proc/pressure/memory, some, total).",
+            "Time in which at least one task waited for memory (/proc/pressure/memory, some, total).",
         ),
         ("memory", b"full"): counter(
             "node_pressure_memory_stalled_seconds_total",
@@ -54,7 +54,7 @@ class Pressure(Subsystem):
         ]
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the stalls that this kernel accounts for."""
+        """Emit the stall times that this kernel accounts for."""
         parts = Parts()
         for what, file in self._files:
             with parts:
@@ -70,7 +70,7 @@ class Pressure(Subsystem):
                 raise NothingToRead(msg) from error
             raise
         with naming(file.path):
-            # The one line of irq has no end on some kernels.
+            # On some kernels the only line of irq has no end.
             for share, seconds in parse_pressure(
                 content if what != "irq" else content.rstrip() + b"\n"
             ):

@@ -1,4 +1,4 @@
-"""The collector `stat`: the kernel's totals since boot (the name is the standard library's)."""
+"""The subsystem `stat`: totals since boot from /proc/stat (`stat` is a standard module)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
 
-#: In the order of the kernel's enumeration, which is the order of the line `softirq`.
+#: In the order of the kernel's enumeration, as in the line `softirq`.
 _VECTORS = (
     "hi",
     "timer",
@@ -41,12 +41,12 @@ class Stat(Subsystem):
         b"intr": counter("node_intr_total", "Interrupts serviced (/proc/stat, intr)."),
         b"ctxt": counter("node_context_switches_total", "Context switches (/proc/stat, ctxt)."),
         b"processes": counter("node_forks_total", "Forks (/proc/stat, processes)."),
-        b"btime": gauge("node_boot_time_seconds", "Boot in Unix time (/proc/stat, btime)."),
+        b"btime": gauge("node_boot_time_seconds", "Boot time in Unix time (/proc/stat, btime)."),
         b"procs_running": gauge(
-            "node_procs_running", "Tasks that run or could run (/proc/stat, procs_running)."
+            "node_procs_running", "Number of runnable tasks (/proc/stat, procs_running)."
         ),
         b"procs_blocked": gauge(
-            "node_procs_blocked", "Tasks that wait for I/O (/proc/stat, procs_blocked)."
+            "node_procs_blocked", "Number of tasks blocked by I/O (/proc/stat, procs_blocked)."
         ),
     }
     softirqs = counter(
@@ -71,9 +71,9 @@ class Stat(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
-    """Yield `(field, numbers)` of the lines that are no CPU's; of intr the total alone.
+    """Yield `(field, numbers)` of the lines other than those of CPUs; only the total of `intr`.
 
-    ValueError at the end, for the first of the lines that could not be read, or when there is none.
+    Raises ValueError at the end, for the first unreadable line, or if there are no such lines.
     """
     bad: bytes | None = None
     found = False
@@ -85,7 +85,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
             if field == b"softirq":
                 yield field, list(map(_count, rest.split()))
             else:
-                # Behind the total of intr there are thousands of numbers on some machines.
+                # On some hosts thousands of numbers follow the total of intr.
                 yield field, [_count(rest.split(b" ", 1)[0])]
             found = True
         except ValueError:
@@ -95,7 +95,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
 
 
 def _count(word: bytes) -> int:
-    """Return a number that is not negative; ValueError for others, which some broken kernels print."""
+    """Return a number; ValueError for a negative one, which some broken kernels print, and for other words."""
     if not is_number(word) or int(word) >= MOST:
         raise unreadable(word)
     return int(word)

@@ -1,4 +1,4 @@
-"""How many sockets of each protocol there are, and what memory they take."""
+"""The subsystem `sockstat`: sockets by protocol, and their memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bts_exporter import Kind, Scrape, Template
 
 
 class Sockstat(Subsystem):
-    """Sockets from /proc/net/sockstat and /proc/net/sockstat6."""
+    """Socket statistics from /proc/net/sockstat and /proc/net/sockstat6."""
 
     name = "sockstat"
 
     field = Template(
         "node_sockstat_{field}",
-        "Field {field}: protocol and name (/proc/net/sockstat, sockstat6).",
+        "Statistic {field} (/proc/net/sockstat, sockstat6).",
         Kind.GAUGE,
     )
 
@@ -31,7 +31,7 @@ class Sockstat(Subsystem):
         ]
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
+        """Emit every number; memory also in bytes, since the kernel counts pages."""
         parts = Parts()
         for file in self._files:  # one is absent without IPv6, or without IPv4
             with parts, file as content:
@@ -47,9 +47,9 @@ class Sockstat(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield `(protocol_name, number)`; those below 0, of which the kernel lost count, are left out.
+    """Yield `(protocol_name, number)`; skip negative numbers, which the kernel prints if a count went wrong.
 
-    ValueError at the end, for the first line that is not a protocol with pairs.
+    Raises ValueError at the end, for the first line that is not a protocol with pairs of name and number.
     """
     rows = lines(content)
     bad = None if rows else content

@@ -19,7 +19,7 @@ _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 class TextfileSettings(CollectorConfig, frozen=True):
     """Settings of `textfile`."""
 
-    #: Folders, or globs of folders, with files named `*.prom`.
+    #: Directories, or globs of directories, with files named `*.prom`.
     directories: tuple[str, ...] = ()
 
 
@@ -46,12 +46,12 @@ class Textfile(Subsystem):
 
     mtime = gauge(
         "node_textfile_mtime_seconds",
-        "When a file that is served had changed, in Unix time (fstat, st_mtime).",
+        "Modification time of a file that is served, in Unix time (fstat, st_mtime).",
         ("file",),
     )
     error = gauge(
         "node_textfile_scrape_error",
-        "1 if any file or folder of textfile.directories could not be served whole, 0 otherwise.",
+        "Whether a file or directory of textfile.directories has an error.",
     )
 
     settings: TextfileSettings
@@ -100,12 +100,12 @@ class Textfile(Subsystem):
 
 
 def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
-    """Return the files named `*.prom` in folders, each once; a folder that is not there is a problem."""
+    """Return the files named `*.prom`, each once; a missing directory is added to `problems`."""
     folders: dict[str, None] = {}
     for directory in directories:
-        found = sorted(glob.glob(directory))  # noqa: PTH207  # a pattern, not a folder
+        found = sorted(glob.glob(directory))  # noqa: PTH207  # a pattern, not a path
         if not found:
-            problems.append(f"{directory}: no such folder")
+            problems.append(f"{directory}: no such directory")
         folders.update(dict.fromkeys(found))
     files: dict[str, None] = {}
     for folder in folders:
@@ -119,15 +119,15 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
 
 
 def read_text(path: str) -> tuple[str, float]:
-    """Return the text of a file and when it had changed; ValueError where it is no file or no text."""
-    # A pipe without a writer would hold us for ever.
+    """Return text and modification time of a file; ValueError if it is not a regular file, or not UTF-8."""
+    # Without O_NONBLOCK a pipe without a writer would block forever.
     descriptor = with_room(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            msg = "is no regular file"
+            msg = "is not a regular file"
             raise ValueError(msg)
-        with open(descriptor, "rb", closefd=False) as file:  # not by its path
+        with open(descriptor, "rb", closefd=False) as file:  # not the path, which may have changed
             return file.read().decode(), status.st_mtime
     finally:
         close_file(descriptor)

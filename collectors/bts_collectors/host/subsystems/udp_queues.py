@@ -1,4 +1,4 @@
-"""How much waits in the queues of UDP sockets."""
+"""The subsystem `udp_queues`: bytes in the queues of UDP sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
-#: A line as far as its fifth column, `tx_queue:rx_queue`.
+#: A line up to its fifth column, `tx_queue:rx_queue`.
 _QUEUES = re.compile(rb"\s*(?:\S+\s+){4}([0-9A-Fa-f]{1,16}):([0-9A-Fa-f]{1,16})\s")
 
 
@@ -34,7 +34,7 @@ class UdpQueues(Subsystem):
         )
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the bytes by direction and version of IP."""
+        """Emit the bytes by direction and IP version."""
         parts = Parts()
         for version, file in self._files:
             with parts, file as content:
@@ -54,9 +54,9 @@ class UdpQueues(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[int, int]]:
-    """Return tx_queue and rx_queue of each socket; ValueError for another table.
+    """Return an iterator of `(tx_queue, rx_queue)` of each socket; ValueError for an unknown heading.
 
-    They end with a ValueError for the first line that makes no sense.
+    The iterator raises ValueError at the end, for the first unreadable line.
     """
     header, *rows = lines(content) or [b""]
     if b"tx_queue" not in header:

@@ -1,4 +1,4 @@
-"""The machine's name and kernel: what dashboards fill their variables from."""
+"""The subsystem `uname`: host name and kernel version, which dashboards use for their variables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bts_exporter import Scrape, gauge
 
 
 class Uname(Subsystem):
-    """What uname(2) says."""
+    """Host name and kernel version from uname(2)."""
 
     name = "uname"
 
     info = gauge(
         "node_uname_info",
-        "A metric with a constant '1' value, labelled by what uname(2) says;"
-        " domainname is that of NIS (/proc/sys/kernel/domainname).",
+        "A metric with a constant '1' value, labelled by the fields of uname(2);"
+        " domainname is the NIS domain (/proc/sys/kernel/domainname).",
         ("sysname", "release", "version", "machine", "nodename", "domainname"),
     )
 
@@ -27,7 +27,7 @@ class Uname(Subsystem):
         self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", AT_ONCE)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the names, with an empty domain name where it cannot be read."""
+        """Emit the names; the domain name is empty if it cannot be read."""
         names = os.uname()
         scrape.emit(
             self.info,

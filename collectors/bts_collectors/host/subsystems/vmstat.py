@@ -1,4 +1,4 @@
-"""What the memory management did: paging, swapping, faults, and whom it had to kill."""
+"""The subsystem `vmstat`: paging, swapping, page faults and OOM kills."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class VmstatSettings(CollectorConfig, frozen=True):
 
 
 class Vmstat(Subsystem):
-    """Events and states of the memory management from /proc/vmstat."""
+    """Virtual memory statistics from /proc/vmstat."""
 
     name = "vmstat"
     Settings = VmstatSettings
@@ -33,7 +33,7 @@ class Vmstat(Subsystem):
         self._pairs = Pairs(self._metric)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the fields that are wanted."""
+        """Emit the selected fields."""
         with self._file as content:
             self._pairs.emit(scrape, content)
 

@@ -43,7 +43,7 @@ def ask(
     pool: StatvfsPool, *paths: bytes, timeout: float = 0.3, seconds: float = 30.0
 ) -> set[object]:
     """Ask each of `paths` and return those that answered."""
-    return set(pool.ask({path: path for path in paths}, timeout, monotonic() + seconds))
+    return set(pool.query({path: path for path in paths}, timeout, monotonic() + seconds))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_one_thread(
     make_pool: Callable[[Mounts], StatvfsPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as all mounts answer, one thread asks them, scrape after scrape."""
-    monkeypatch.setattr(statvfs_pool, "_PATIENCE", 30)  # a busy machine is no silent mount
+    monkeypatch.setattr(statvfs_pool, "_TAKEOVER_SECONDS", 30)  # a busy machine is no silent mount
     mounts = Mounts()
     pool = make_pool(mounts)
 
@@ -95,7 +95,7 @@ def test_errors_are_answers(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
 
     mounts.statvfs = refuse  # type: ignore[method-assign]
 
-    answers = make_pool(mounts).ask({1: b"/a", 2: b"/b"}, 1, monotonic() + 30)
+    answers = make_pool(mounts).query({1: b"/a", 2: b"/b"}, 1, monotonic() + 30)
     assert answers == {1: error, 2: FIGURES}
 
 
@@ -180,7 +180,7 @@ def test_threads_are_bounded(
     make_pool: Callable[[Mounts], StatvfsPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More mounts than may hang at once are given up, rather than have a thread each."""
-    monkeypatch.setattr(statvfs_pool, "_MOST_STUCK", 2)
+    monkeypatch.setattr(statvfs_pool, "_MAX_STUCK", 2)
     mounts = Mounts(b"/a", b"/b", b"/c")
     pool = make_pool(mounts)
 
@@ -194,10 +194,10 @@ def test_another_mount_on_the_same_path(make_pool: Callable[[Mounts], StatvfsPoo
     """A mount that replaces one that hangs is asked: it is another one."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
-    assert pool.ask({1: b"/a"}, 0.3, monotonic() + 30) == {}
+    assert pool.query({1: b"/a"}, 0.3, monotonic() + 30) == {}
 
     hanging = mounts.released.pop(b"/a")
-    assert pool.ask({2: b"/a"}, 30, monotonic() + 30) == {2: FIGURES}
+    assert pool.query({2: b"/a"}, 30, monotonic() + 30) == {2: FIGURES}
     hanging.set()
 
 

@@ -220,7 +220,7 @@ def test_names_outside(name: str) -> None:
 
 def test_no_names(run: Run) -> None:
     """Without names there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"no cgroup_group.names are set"):
+    with pytest.raises(NothingToRead, match=r"cgroup_group.names is not set"):
         run(V2)
 
 

@@ -13,9 +13,9 @@ from bts_collectors.host.subsystems.diskstats import (
     Diskstats,
     DiskstatsSettings,
     Row,
-    facts_of,
     parse,
-    properties,
+    parse_udev,
+    properties_of,
 )
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import Samples, collect
@@ -157,19 +157,21 @@ def test_info(machine: Machine) -> None:
 )
 def test_serial(udev: dict[str, str], serial: str) -> None:
     """The serial number is the one printed on the device, as far as udev knows it."""
-    assert facts_of(DISK, "0", udev)[0].labels[6] == serial
+    assert properties_of(DISK, "0", udev)[0].labels[6] == serial
 
 
 def test_contents() -> None:
     """What is on a device, or what it is made of, is told where udev knows it."""
-    udev = properties(
+    udev = parse_udev(
         b"E:DM_NAME=system-root\nE:DM_UUID=LVM-x\nE:DM_VG_NAME=system\nE:DM_LV_NAME=root\n"
         b"E:DM_LV_LAYER=\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\nE:ID_FS_UUID=3dea\n"
         b"E:ID_FS_VERSION=1.0\nE:odd\nN:x=y\n"
     )
 
-    facts = {fact.metric.name: (fact.value, fact.labels) for fact in facts_of(DISK, "0", udev)[1:]}
-    assert facts == {
+    found = {
+        prop.metric.name: (prop.value, prop.labels) for prop in properties_of(DISK, "0", udev)[1:]
+    }
+    assert found == {
         "node_disk_filesystem_info": (1, ("sda", "ext4", "filesystem", "3dea", "1.0")),
         "node_disk_device_mapper_info": (
             1,
@@ -186,12 +188,12 @@ def test_ata() -> None:
         "ID_ATA_ROTATION_RATE_RPM": "7200",
     }
 
-    facts = facts_of(DISK, "0", {"ID_ATA": "1", **udev})[1:]
-    assert {fact.metric.name: fact.value for fact in facts} == {
+    found = properties_of(DISK, "0", {"ID_ATA": "1", **udev})[1:]
+    assert {prop.metric.name: prop.value for prop in found} == {
         "node_disk_ata_write_cache": 1,
         "node_disk_ata_rotation_rate_rpm": 7200,
     }
-    assert facts_of(DISK, "0", udev)[1:] == []
+    assert properties_of(DISK, "0", udev)[1:] == []
 
 
 def test_udev_is_followed(machine: Machine) -> None:
@@ -259,7 +261,7 @@ def test_devices_gone_are_forgotten(machine: Machine) -> None:
 
     machine({"proc/diskstats": disk(8, 5, "sda")})
     collect(collector)
-    assert len(collector._facts) == 1
+    assert len(collector._properties) == 1
 
 
 def test_a_bad_line_costs_itself_alone() -> None:

@@ -62,5 +62,5 @@ def test_read_once(machine: Machine) -> None:
 @pytest.mark.parametrize("files", [{}, {"sys/class/dmi/id/bios_date": "\n"}])
 def test_absent(machine: Machine, files: dict[str, str]) -> None:
     """Where firmware says nothing, as on many virtual machines, there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/sys/class/dmi/id is absent, or says nothing"):
+    with pytest.raises(NothingToRead, match="/sys/class/dmi/id is absent, or empty"):
         collect(Dmi(Dmi.Config(**machine(files))))

@@ -225,7 +225,7 @@ def test_contradictory_settings() -> None:
             FilesystemSettings(
                 **cast("Any", {f"{pair}_include": pattern, f"{pair}_exclude": pattern})
             )
-    with pytest.raises(ValueError, match="mount_timeout must be above 0"):
+    with pytest.raises(ValueError, match="mount_timeout must be > 0"):
         FilesystemSettings(mount_timeout=Duration(0))
 
 

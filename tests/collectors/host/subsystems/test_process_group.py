@@ -176,7 +176,7 @@ def test_execution_of_another_program(
         assert members(collect(one)) == {"redis": 0}
 
     machine({"proc/7/stat": stat("redis-server", 2)})
-    found = [collect(one) for _ in range(process_group._ROUND)]
+    found = [collect(one) for _ in range(process_group._SCANS_WITHOUT_GROUP)]
     assert (members(found[-1]), cpu(found[-1])) == ({"redis": 1}, (2, 0))
 
     machine({"proc/7/stat": stat("sh", 9)})
@@ -196,11 +196,11 @@ def test_execution_of_another_program_of_the_same_name(
         assert members(collect(one)) == {"worker": 0, "manager": 0}
 
     machine(process(7, "python", cmdline="python -m worker"))
-    found = [collect(one) for _ in range(process_group._ROUND)]
+    found = [collect(one) for _ in range(process_group._SCANS_WITHOUT_GROUP)]
     assert members(found[-1]) == {"worker": 1, "manager": 0}
 
     machine(process(7, "python", cmdline="python -m manager"))
-    found = [collect(one) for _ in range(process_group._REST)]
+    found = [collect(one) for _ in range(process_group._SCANS_UNCHANGED)]
     assert members(found[-1]) == {"worker": 0, "manager": 1}
 
 
@@ -226,7 +226,7 @@ def test_others_are_seldom_read(
     assert sum(folder.endswith("/7") for folder in looked) == 2
 
     looked.clear()
-    for _ in range(3 * process_group._ROUND):
+    for _ in range(3 * process_group._SCANS_WITHOUT_GROUP):
         collect(one)
     assert sum(folder.endswith("/7") for folder in looked) == 3
 
@@ -238,7 +238,7 @@ def test_files_of_a_process_that_seems_to_rest(
     one = collector()
     machine(process(7, "redis-server", 5, 2, threads=4, read=10))
     read = overheard(monkeypatch, "read")
-    first, *others = [collect(one) for _ in range(2 + 3 * process_group._REST)]
+    first, *others = [collect(one) for _ in range(2 + 3 * process_group._SCANS_UNCHANGED)]
 
     assert all(found == first for found in others)
     # At the first two looks, and thrice, of which one may be among these.
@@ -322,7 +322,7 @@ def test_users_without_names(machine: Machine, collector: Callable[..., ProcessG
     """Without a passwd file groups cannot be told by user, which is an error and not 0 processes."""
     one = collector(Group(name="cache", user=re.compile("redis")))
 
-    with pytest.raises(TargetError, match="/root/etc/passwd is absent: without it"):
+    with pytest.raises(TargetError, match="/root/etc/passwd is absent: process_group.groups"):
         collect(one)
 
 
@@ -472,7 +472,7 @@ def test_real_processes(tmp_path: Path) -> None:
 
 def test_no_groups(machine: Machine) -> None:
     """Without groups there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"no process_group.groups are set"):
+    with pytest.raises(NothingToRead, match=r"process_group.groups is not set"):
         collect(ProcessGroup(ProcessGroup.Config(**machine({}))))
 
 

@@ -273,7 +273,7 @@ def test_bus_without_systemd(bus: FakeBus, ask: Callable[..., Samples], error: s
     """A bus on a machine that another init runs has nothing to read."""
     bus.error = f"org.freedesktop.DBus.Error.{error}"
 
-    with pytest.raises(NothingToRead, match="systemd is not on this bus"):
+    with pytest.raises(NothingToRead, match="systemd is not connected to this bus"):
         ask()
 
 
@@ -382,7 +382,7 @@ def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
     bus.on_call = noise
 
-    with pytest.raises(TargetError, match="system_bus_socket: the answer is not D-Bus") as caught:
+    with pytest.raises(TargetError, match="system_bus_socket: the reply is not valid D-Bus") as caught:
         ask()
     assert caught.value.reason == "protocol"
 

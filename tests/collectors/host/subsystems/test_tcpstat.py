@@ -202,7 +202,7 @@ def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system other than Linux has nothing to read."""
     monkeypatch.delattr(socket, "AF_NETLINK")
 
-    with pytest.raises(NothingToRead, match="this is no Linux"):
+    with pytest.raises(NothingToRead, match="this system is not Linux"):
         collect(Tcpstat(Tcpstat.Config()))
 
 
@@ -213,7 +213,7 @@ def test_cut_off() -> None:
 
     for length in range(1, len(answer)):
         if length % size:
-            with pytest.raises(TargetError, match="a message of another size than it says"):
+            with pytest.raises(TargetError, match="invalid size of a message"):
                 parse(answer[:length])
 
 
@@ -226,7 +226,7 @@ def test_damage(begin: int, patch: bytes) -> None:
         parse(answer[:begin] + patch + answer[begin + len(patch) :])
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="this is no Linux")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="this system is not Linux")
 def test_this_machine() -> None:
     """Sockets that we open are counted, and bytes that we did not read yet."""
     with (

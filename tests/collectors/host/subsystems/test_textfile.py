@@ -293,7 +293,7 @@ def test_what_is_no_regular_file(view: Callable[..., View], tmp_path: Path) -> N
 
     assert (seen.error, seen.foreign()) == (1, {"x"})
     for name in ("pipe", "folder", "zero"):
-        assert f"{name}.prom: is no regular file" in seen.problem
+        assert f"{name}.prom: is not a regular file" in seen.problem
     assert "link.prom: No such file" in seen.problem
 
 

@@ -117,11 +117,11 @@ def test_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
 
-    with pytest.raises(NothingToRead, match="this is no Linux"):
+    with pytest.raises(NothingToRead, match="this system is not Linux"):
         collect(Timex(Timex.Config()))
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "adjtimex"), reason="this is no Linux")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "adjtimex"), reason="this system is not Linux")
 def test_this_machine() -> None:
     """What the kernel of this machine says has the layout that we think."""
     found = collect(Timex(Timex.Config()))
