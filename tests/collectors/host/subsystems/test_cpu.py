@@ -256,7 +256,9 @@ def test_no_processors(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without /proc/stat this system is not Linux, or `procfs` is wrong, which somebody must be told."""
-    with pytest.raises(TargetError, match=r"/proc/stat is absent, .* is `host.procfs` the host's /proc"):
+    with pytest.raises(
+        TargetError, match=r"/proc/stat is absent, .* is `host.procfs` the host's /proc"
+    ):
         collect(Cpu(Cpu.Config(**machine({}))))
 
 

@@ -322,7 +322,7 @@ def test_users_without_names(machine: Machine, collector: Callable[..., ProcessG
     """Without a passwd file groups cannot be told by user, which is an error and not 0 processes."""
     one = collector(Group(name="cache", user=re.compile("redis")))
 
-    with pytest.raises(TargetError, match="/root/etc/passwd is absent: process_group.groups"):
+    with pytest.raises(TargetError, match="/root/etc/passwd is absent: process_group"):
         collect(one)
 
 

@@ -70,7 +70,9 @@ def test_for_root_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(rapl, "read", forbidden)
 
-    with pytest.raises(NothingToRead, match=r"energy_uj can be read only by root, .*CAP_DAC_READ_SEARCH"):
+    with pytest.raises(
+        NothingToRead, match=r"energy_uj can be read only by root, .*CAP_DAC_READ_SEARCH"
+    ):
         collect(Rapl(Rapl.Config(**machine(PACKAGE))))
 
 

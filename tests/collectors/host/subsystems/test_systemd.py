@@ -382,7 +382,9 @@ def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
     bus.on_call = noise
 
-    with pytest.raises(TargetError, match="system_bus_socket: the reply is not valid D-Bus") as caught:
+    with pytest.raises(
+        TargetError, match="system_bus_socket: the reply is not valid D-Bus"
+    ) as caught:
         ask()
     assert caught.value.reason == "protocol"
 
