@@ -1,4 +1,4 @@
-"""Systems other than Linux, simulated: without /proc and /sys, and what Python only has on Linux."""
+"""Systems other than Linux, simulated: without /proc and /sys, and without the parts of Python that only Linux has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 
-#: What a process on another system prints: the outcome of every subsystem.
+#: A process on another system, which prints the outcome of every subsystem.
 ELSEWHERE = """
 import ctypes, json, socket, sys, os
 try:
@@ -63,14 +63,14 @@ for name, cls in SUBSYSTEMS.items():
 print(json.dumps(outcomes))
 """
 
-#: Subsystems that need no help of ours elsewhere; of textfile there is nothing wrong at least.
+#: Subsystems that work on every system without psutil.
 EVERYWHERE = {"build_info", "textfile", "time", "uname"}
 HELPED = {"cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev"}
 
 
 @pytest.fixture
 def psutil() -> Any:
-    """Give psutil, which is only installed where it is needed."""
+    """Give psutil, or skip the test."""
     return pytest.importorskip("psutil")
 
 
@@ -90,15 +90,15 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Callable[[st
     return from_name
 
 
-def test_linux_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Linux every subsystem is itself."""
+def test_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux no subsystem is replaced."""
     monkeypatch.setattr(sys, "platform", "linux")
 
     assert all(for_this_platform(cls) is cls for cls in SUBSYSTEMS.values())
 
 
 def test_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere some are another class, with the same name, settings and metrics."""
+    """On other systems some subsystems have another class, with the same name, settings and metrics."""
     monkeypatch.setattr(sys, "platform", "darwin")
     others = {name: cls for name, cls in SUBSYSTEMS.items() if for_this_platform(cls) is not cls}
 
@@ -111,7 +111,7 @@ def test_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is simulated is there")
 def test_every_subsystem_elsewhere() -> None:
-    """In a Python without what only Linux has, all is imported, and nothing fails."""
+    """Without Linux's parts of Python all subsystems can be imported, and none fails."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
@@ -132,7 +132,7 @@ def test_every_subsystem_elsewhere() -> None:
 
 
 def test_cpu(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """Each processor has its modes, which only go up."""
+    """Each CPU has its modes, which only increase."""
     before, after = elsewhere("cpu"), elsewhere("cpu")
 
     assert {key[0] for key in before["node_cpu_seconds_total"]} == {
@@ -144,7 +144,7 @@ def test_cpu(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 
 
 def test_meminfo(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """Memory and swap have the names that they have on Linux, and are in bytes."""
+    """Memory and swap have the same names as on Linux, and are in bytes."""
     found = elsewhere("meminfo")
 
     assert found.keys() == {
@@ -155,7 +155,7 @@ def test_meminfo(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 
 
 def test_loadavg(elsewhere: Callable[[str], Samples]) -> None:
-    """Load averages are there without psutil."""
+    """Load averages need no psutil."""
     assert elsewhere("loadavg").keys() == {"node_load1", "node_load5", "node_load15"}
 
 
@@ -165,7 +165,7 @@ Partition = namedtuple("Partition", "device mountpoint fstype opts")  # noqa: PY
 def test_filesystem(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Mounts have their figures, whatever their names; what is not known of them has no series."""
+    """Mounts have their values, whatever their names; unknown values have no series."""
     (tmp_path / "a \\b").mkdir()
     partitions = [
         Partition("/dev/disk1s1", "/", "apfs", "rw,local"),
@@ -186,7 +186,7 @@ def test_filesystem(
 
 
 def test_this_machines_mounts(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """What psutil says of mounts makes sense to us."""
+    """The mounts that psutil lists on this host are parsed."""
     found = elsewhere("filesystem") if psutil.disk_partitions() else {}
 
     assert all(value in {0, 1} for value in found.get("node_filesystem_readonly", {}).values())
@@ -195,7 +195,7 @@ def test_this_machines_mounts(elsewhere: Callable[[str], Samples], psutil: Any) 
 def test_diskstats(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch, psutil: Any
 ) -> None:
-    """Disks have the counters that the system has, in seconds and bytes."""
+    """Disks have the counters of the system, in seconds and bytes."""
     counters = namedtuple("counters", "read_count write_count read_bytes read_time")  # noqa: PYI024
     disks = {"disk0": counters(1, 2, 3, 4000), "ram0": counters(9, 9, 9, 9)}
     monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: disks)
@@ -211,7 +211,7 @@ def test_diskstats(
 def test_without_disks(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where psutil has no counters of disks there are none."""
+    """Without counters of disks in psutil there are no series."""
     monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: None)
 
     assert elsewhere("diskstats") == {}
@@ -230,7 +230,7 @@ def test_netdev(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 def test_without_psutil(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without psutil there is nothing to read, and the message says what to do."""
+    """Without psutil there is nothing to read, and the message has the cure."""
     monkeypatch.setitem(sys.modules, "psutil", None)
 
     with pytest.raises(NothingToRead, match="psutil is needed on darwin: pip install"):

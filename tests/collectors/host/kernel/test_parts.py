@@ -65,18 +65,18 @@ def test_all_errors_are_reported() -> None:
     ("first", "reason"), [(OSError(5, "x"), "os"), (PermissionError(13, "x"), "noperm")]
 )
 def test_reason_of_several_errors(first: OSError, reason: str) -> None:
-    """An error of the operating system gives the reason that it has alone."""
+    """An OSError keeps the reason that it has as a single error."""
     assert failed(first, WRONG).reason == reason
 
 
 def test_many_errors_are_counted() -> None:
-    """Of many errors five are shown and the others counted, equal ones once."""
+    """Of many errors five are shown and the rest is counted, without duplicates."""
     error = failed(*(OSError(f"e{n % 7}") for n in range(100)))
 
     assert str(error) == "e0; e1; e2; e3; e4; and 2 more"
 
 
 def test_other_errors_propagate() -> None:
-    """An error that is not one of a source ends the collection at once."""
+    """An error that does not come from a source ends the collection."""
     with pytest.raises(KeyError), Parts():
         raise KeyError

@@ -18,7 +18,7 @@ Paths = dict[object, bytes]
 
 
 class Mounts:
-    """Mounts that answer, but for those that hang until they are released."""
+    """Mounts that respond, except for those that hang until they are released."""
 
     def __init__(self, *hanging: bytes) -> None:
         self.released = {path: threading.Event() for path in hanging}
@@ -26,7 +26,7 @@ class Mounts:
         self.threads: set[int] = set()
 
     def statvfs(self, path: bytes) -> os.statvfs_result:
-        """Answer, or hang."""
+        """Return a result, or hang."""
         self.calls.append(path)
         self.threads.add(threading.get_ident())
         if path in self.released:
@@ -35,20 +35,20 @@ class Mounts:
 
 
 def alive() -> int:
-    """Return how many threads of ours there are."""
+    """Return the number of threads of the pool."""
     return sum(thread.name == "bts-statvfs" for thread in threading.enumerate())
 
 
 def ask(
     pool: StatvfsPool, *paths: bytes, timeout: float = 0.3, seconds: float = 30.0
 ) -> set[object]:
-    """Ask each of `paths` and return those that answered."""
+    """Query `paths` and return the keys with a result."""
     return set(pool.query({path: path for path in paths}, timeout, monotonic() + seconds))
 
 
 @pytest.fixture
 def make_pool() -> Iterator[Callable[[Mounts], StatvfsPool]]:
-    """Give a function that makes a pool of mounts; all mounts answer in the end."""
+    """Give a function that makes a pool for mounts; all mounts respond in the end."""
     made: list[tuple[Mounts, StatvfsPool]] = []
 
     def make(mounts: Mounts) -> StatvfsPool:
@@ -66,8 +66,10 @@ def make_pool() -> Iterator[Callable[[Mounts], StatvfsPool]]:
 def test_one_thread(
     make_pool: Callable[[Mounts], StatvfsPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as all mounts answer, one thread asks them, scrape after scrape."""
-    monkeypatch.setattr(statvfs_pool, "_TAKEOVER_SECONDS", 30)  # a busy machine is no silent mount
+    """If all mounts respond, one thread queries them, scrape after scrape."""
+    monkeypatch.setattr(
+        statvfs_pool, "_TAKEOVER_SECONDS", 30
+    )  # a busy host must not look like a mount that hangs
     mounts = Mounts()
     pool = make_pool(mounts)
 
@@ -78,13 +80,13 @@ def test_one_thread(
 
 
 def test_no_mounts(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """Without mounts there is no thread, and nothing to wait for."""
+    """Without mounts there is no thread and no waiting."""
     assert ask(make_pool(Mounts())) == set()
     assert alive() == 0
 
 
-def test_errors_are_answers(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """An error of a mount is its answer, and the thread goes on."""
+def test_errors_are_results(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
+    """An error of a mount is its result, and the thread continues."""
     mounts = Mounts()
     error = PermissionError(13, "no")
 
@@ -99,8 +101,8 @@ def test_errors_are_answers(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     assert answers == {1: error, 2: FIGURES}
 
 
-def test_hang_is_passed_by(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """Those behind a mount that hangs are answered, by a second thread."""
+def test_mounts_after_one_that_hangs(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
+    """The mounts after one that hangs are queried by a second thread."""
     mounts = Mounts(b"/b")
     pool = make_pool(mounts)
 
@@ -108,8 +110,8 @@ def test_hang_is_passed_by(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     wait_until(lambda: alive() == 2, "no other threads")
 
 
-def test_hang_is_not_asked_again(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """A mount that hangs has one thread, however often it is asked for."""
+def test_hanging_mount_occupies_one_thread(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
+    """A mount that hangs occupies one thread, however often it is queried."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
 
@@ -120,7 +122,7 @@ def test_hang_is_not_asked_again(make_pool: Callable[[Mounts], StatvfsPool]) -> 
 
 
 def test_recovery(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """A mount that is back is asked again, and the thread that it held ends."""
+    """A mount that responds again is queried again, and the thread that hung ends."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
     ask(pool, b"/a", b"/b")
@@ -130,13 +132,13 @@ def test_recovery(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     wait_until(lambda: alive() == 1, "one thread is left")
 
 
-def test_late_answer_counts(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """A mount that is slow, but answers in its time, has answered."""
+def test_slow_mount(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
+    """A mount that is slow but within its timeout has a result."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
 
     def answer(path: bytes) -> os.statvfs_result:
-        # The others are asked by another thread by then, which lets the slow one answer.
+        # Another thread has queried the others by then, which releases the slow one.
         if path == b"/b":
             mounts.released[b"/a"].set()
         return Mounts.statvfs(mounts, path)
@@ -146,7 +148,7 @@ def test_late_answer_counts(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
 
 
 def test_last_mount_hangs(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """When nothing is behind the mount that hangs, the next scrape gets another thread."""
+    """If the last mount hangs, the next scrape starts another thread."""
     mounts = Mounts(b"/b")
     pool = make_pool(mounts)
 
@@ -157,7 +159,7 @@ def test_last_mount_hangs(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
 
 
 def test_all_hang(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """When all mounts hang each has one thread, and asking ends in time without an answer."""
+    """If all mounts hang, each occupies one thread, and the query ends in time without a result."""
     paths = [b"/%d" % n for n in range(5)]
     mounts = Mounts(*paths)
     pool = make_pool(mounts)
@@ -169,7 +171,7 @@ def test_all_hang(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
 
 
 def test_deadline(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """The deadline ends the waiting, whatever time each mount would have."""
+    """The deadline ends the waiting, even if the mounts' timeouts are longer."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
 
@@ -179,7 +181,7 @@ def test_deadline(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
 def test_threads_are_bounded(
     make_pool: Callable[[Mounts], StatvfsPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More mounts than may hang at once are given up, rather than have a thread each."""
+    """Mounts beyond the limit of hanging mounts are skipped, without a thread each."""
     monkeypatch.setattr(statvfs_pool, "_MAX_STUCK", 2)
     mounts = Mounts(b"/a", b"/b", b"/c")
     pool = make_pool(mounts)
@@ -191,7 +193,7 @@ def test_threads_are_bounded(
 
 
 def test_another_mount_on_the_same_path(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """A mount that replaces one that hangs is asked: it is another one."""
+    """A new mount in place of one that hangs is queried."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
     assert pool.query({1: b"/a"}, 0.3, monotonic() + 30) == {}
@@ -202,7 +204,7 @@ def test_another_mount_on_the_same_path(make_pool: Callable[[Mounts], StatvfsPoo
 
 
 def test_stop(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
-    """Stopping ends the thread; asking again starts another."""
+    """Stopping ends the thread; the next query starts another."""
     pool = make_pool(Mounts())
     ask(pool, b"/a")
     pool.stop()

@@ -14,7 +14,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def test_counters_of_each_file_system(machine: Machine) -> None:
-    """Each mounted file system has the counters of its file; what all have together is left out."""
+    """Each mounted file system has the counters of its file; the sum of all is left out."""
     files = {
         "sys/fs/xfs/sda1/stats/stats": XFS,
         "sys/fs/xfs/dm-0/stats/stats": "rw 7 8\n",
@@ -30,7 +30,7 @@ def test_counters_of_each_file_system(machine: Machine) -> None:
 
 
 def test_odd_line_loses_only_itself(machine: Machine) -> None:
-    """A line, or a file system, that cannot be read costs no other one; the failure names it."""
+    """An unreadable line or file does not affect others, and is in the error."""
     files = {
         "sys/fs/xfs/sda1/stats/stats": "rw x y\ndir 3 2 1 52\n",
         "sys/fs/xfs/sdb1/stats/stats": "rw 7 8\n",
