@@ -57,6 +57,6 @@ def test_parsers() -> None:
 def test_parsers_refuse(parse: Callable[[bytes], object], content: bytes) -> None:
     """Truncated content, and content without the numbers, raises ValueError."""
     with pytest.raises(
-        ValueError, match=r"cannot be read|is empty|no btime|no line `Uid|invalid literal"
+        ValueError, match=r"unexpected content|is empty|no btime|no line `Uid|invalid literal"
     ):
         parse(content)

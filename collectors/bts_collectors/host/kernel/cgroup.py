@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import is_number, lines, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, unexpected_content
 
 #: The keys of a file and their numbers.
 Numbers = Iterator[tuple[bytes, float]]
@@ -16,7 +16,7 @@ _NO_LIMIT = 2**63 - 2**16
 def _rows(content: bytes) -> list[bytes]:
     """Return the lines; ValueError if the last one is truncated, since sums would be too small."""
     if content and not content.endswith(b"\n"):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return lines(content)
 
 
@@ -33,7 +33,7 @@ def parse_pairs(content: bytes) -> Numbers:
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def parse_limit(content: bytes) -> Numbers:
@@ -44,7 +44,7 @@ def parse_limit(content: bytes) -> Numbers:
     elif len(rows) == 1 and is_number(rows[0]):
         yield b"", int(rows[0])
     else:
-        raise unreadable(content)
+        raise unexpected_content(content)
 
 
 def parse_limit_v1(content: bytes) -> Numbers:
@@ -66,7 +66,7 @@ def parse_io(content: bytes) -> Numbers:
             if key not in sums:
                 continue
             if not sign or not is_number(value):
-                raise unreadable(line)
+                raise unexpected_content(line)
             sums[key] += int(value)
     yield from sums.items()
 
@@ -77,7 +77,7 @@ def parse_blkio(content: bytes) -> Numbers:
     for line in _rows(content):
         words = line.split()
         if not words or not is_number(words[-1]):
-            raise unreadable(line)
+            raise unexpected_content(line)
         if len(words) == 3 and words[1] in sums:  # noqa: PLR2004  # the others are totals
             sums[words[1]] += int(words[2])
     yield from sums.items()

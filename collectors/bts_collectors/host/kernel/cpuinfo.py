@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from math import isfinite
 
-from bts_collectors.host.kernel.files import text, unreadable
+from bts_collectors.host.kernel.files import text, unexpected_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def parse_cpuinfo(content: bytes) -> list[Processor]:
     if not found and "Processor" in common:  # the only processor of an old ARM has no number
         found["0"] = {}
     if not found:
-        raise unreadable(content)
+        raise unexpected_content(content)
     return [_processor(number, common | fields) for number, fields in found.items()]
 
 

@@ -12,12 +12,12 @@ from bts_exporter import NothingToRead, TargetError
 CHUNK = 16384
 
 #: A file that the kernel generates as one record (single_open, /proc/sys, /sys) is complete after one read.
-AT_ONCE = CHUNK
+SINGLE_RECORD = CHUNK
 
 #: A read of a table returns as many records as fit into a page. If each record, usually a line, is shorter
 #: than 1 KB, a read of fewer bytes than this is the whole table. /proc/diskstats is not such a table: a disk
 #: with all of its partitions is one record.
-TABLE = 3072
+SHORT_RECORDS = 3072
 
 #: Digits of the longest 64-bit number; the kernel prints no longer one.
 DIGITS = 20
@@ -27,7 +27,7 @@ DIGITS = 20
 _UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
 
 #: Every counter of the kernel is smaller: from here on it is a negative number printed as unsigned.
-MOST = 2**63
+MAX_COUNT = 2**63
 
 #: Characters of a line that an error shows.
 _SHOWN = 60
@@ -54,13 +54,13 @@ def open_there(path: str) -> int:
         raise NothingToRead(msg) from None
 
 
-def read_whole(descriptor: int, short: int = 0) -> bytes:
+def read_whole(descriptor: int, complete_below: int = 0) -> bytes:
     """Return the content of an open file from its beginning; OSError if it cannot be read.
 
-    A first read of fewer than `short` bytes is known to be the whole file.
+    A first read of fewer than `complete_below` bytes is known to be the whole file.
     """
     content = os.pread(descriptor, CHUNK, 0)
-    if len(content) < short:
+    if len(content) < complete_below:
         return content
     # A short read is not the end: the kernel returns as many whole records as fit into a page.
     while more := os.pread(descriptor, CHUNK, len(content)):
@@ -127,15 +127,15 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def unreadable(line: bytes) -> ValueError:
+def unexpected_content(line: bytes) -> ValueError:
     """Return the error for a line that does not have the file's format, or for an empty file."""
     if not line:
         return ValueError("is empty")
     shown = line[:_SHOWN]
-    return ValueError(f"cannot be read: {text(shown)!r}{'...' if len(line) > _SHOWN else ''}")
+    return ValueError(f"unexpected content: {text(shown)!r}{'...' if len(line) > _SHOWN else ''}")
 
 
-class naming:  # noqa: N801  # reads as a word of the with statement
+class errors_in:  # noqa: N801  # reads as a word of the with statement
     """Context that turns a ValueError about the content of a file into a TargetError with its path."""
 
     __slots__ = ("_path",)

@@ -7,7 +7,7 @@ import os
 from itertools import count
 from types import TracebackType
 
-from bts_collectors.host.kernel.files import AT_ONCE, CHUNK, open_there, read_whole
+from bts_collectors.host.kernel.files import CHUNK, SINGLE_RECORD, open_there, read_whole
 from bts_collectors.host.kernel.open_files import (
     TOO_MANY,
     close_file,
@@ -27,15 +27,15 @@ class KernelFile:
     As a context manager it returns the content, and turns a ValueError into a TargetError with its path.
     """
 
-    __slots__ = ("_key", "_short", "path")
+    __slots__ = ("_complete_below", "_key", "path")
 
-    def __init__(self, path: str, short: int = 0) -> None:
+    def __init__(self, path: str, complete_below: int = 0) -> None:
         """Keep the path; no I/O here.
 
-        A first read of fewer than `short` bytes is known to be the whole file, if the kernel generates it.
+        A first read of fewer than `complete_below` bytes is known to be the whole file, if the kernel generates it.
         """
         self.path = path
-        self._short = short
+        self._complete_below = complete_below
         self._key = next(_keys)
 
     def __del__(self) -> None:
@@ -61,7 +61,7 @@ class KernelFile:
         descriptor = idle.pop(self._key, None)
         if descriptor is not None:
             try:
-                content = read_whole(descriptor, self._short)
+                content = read_whole(descriptor, self._complete_below)
             except OSError:
                 close_file(
                     descriptor
@@ -70,7 +70,7 @@ class KernelFile:
                 idle[self._key] = descriptor
                 return content
         try:
-            return self._read_new(open_there(self.path), self._short)
+            return self._read_new(open_there(self.path), self._complete_below)
         except OSError as error:
             error.filename = self.path
             raise
@@ -93,7 +93,7 @@ class KernelFile:
             else:
                 idle[self._key] = descriptor
                 return content
-        return self._read_new(open_file(self.path), AT_ONCE)
+        return self._read_new(open_file(self.path), SINGLE_RECORD)
 
     def value(self) -> bytes | None:
         """Return the value in a file of /sys with one value; None if it cannot be read.
@@ -113,12 +113,12 @@ class KernelFile:
         if descriptor is not None:
             close_file(descriptor)
 
-    def _read_new(self, descriptor: int, short: int) -> bytes:
+    def _read_new(self, descriptor: int, complete_below: int) -> bytes:
         """Return the content of a file that was just opened, and keep the file open if that is allowed."""
         keep = room() > 0 and is_kernel_made(descriptor)
         try:
             # Only files that the kernel generates are known to be complete after one read.
-            return read_whole(descriptor, short if keep else 0)
+            return read_whole(descriptor, complete_below if keep else 0)
         except OSError as error:
             keep = keep and error.errno == errno.EINVAL
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 
-class Placed(Protocol):
+class MountNode(Protocol):
     """A mount in the tree: its number, its parent's number, and its mount point."""
 
     @property
@@ -22,7 +22,7 @@ class Placed(Protocol):
         """Return the mount point."""
 
 
-AnyMount = TypeVar("AnyMount", bound=Placed)
+AnyMount = TypeVar("AnyMount", bound=MountNode)
 
 
 def visible(mounts: Sequence[AnyMount]) -> list[AnyMount]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host.kernel.files import DIGITS, MOST, is_number, lines, unreadable
+from bts_collectors.host.kernel.files import DIGITS, MAX_COUNT, is_number, lines, unexpected_content
 from bts_exporter import Metric, Scrape
 
 
@@ -35,7 +35,7 @@ class Pairs:
         ):
             for position, metric in self._selected:
                 number = int(words[position])
-                if number < MOST:
+                if number < MAX_COUNT:
                     scrape.emit(metric, number)
             return
         self._names, self._selected = [], []
@@ -48,7 +48,7 @@ class Pairs:
             metric = self._metric_of(name)
             if metric is not None:
                 self._selected.append((2 * line + 1, metric))
-                if value < MOST:
+                if value < MAX_COUNT:
                     scrape.emit(metric, value)
 
 
@@ -63,4 +63,4 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)

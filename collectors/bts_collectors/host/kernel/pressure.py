@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import is_number, lines, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, unexpected_content
 
 _MICROSECONDS = 1e6
 
@@ -24,4 +24,4 @@ def parse_pressure(content: bytes) -> Iterator[tuple[bytes, float]]:
         else:
             yield share, int(total) / _MICROSECONDS
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import naming, text, unreadable
+from bts_collectors.host.kernel.files import errors_in, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import close_file, open_file, with_room
 from bts_collectors.host.kernel.parts import Parts
@@ -76,7 +76,7 @@ def read_stat(folder: str) -> Stat | None:
         content = read_content(folder)
     except GONE:
         return None
-    with naming(f"{folder}/stat"):
+    with errors_in(f"{folder}/stat"):
         return parse_stat(content)
 
 
@@ -144,7 +144,7 @@ def parse_state(content: bytes) -> tuple[bytes, int]:
     # Split only up to the number of threads: this runs for every process in every scrape.
     fields = content[content.rfind(b") ") + 2 :].split(b" ", _THREADS + 1)
     if len(fields) <= _THREADS + 1 or not content.endswith(b"\n"):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return fields[0], int(fields[_THREADS])
 
 
@@ -154,7 +154,7 @@ def parse_stat(content: bytes) -> Stat:
     head, _, rest = content.rpartition(b") ")
     fields = rest.split()
     if len(fields) < _FIELDS or not rest.endswith(b"\n"):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return Stat(
         name=text(head[head.index(b"(") + 1 :]),
         state=text(fields[0]),

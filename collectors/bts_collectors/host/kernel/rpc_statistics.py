@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, text, unexpected_content
 from bts_exporter import Metric, Scrape
 
 #: Procedures of NFS 2 (RFC 1094), in the order of the counters of `proc2`.
@@ -34,7 +34,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _whole_numbers(fields: Iterable[bytes]) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host.kernel.files import is_number, lines, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 
 
@@ -16,5 +16,5 @@ def parse_sysctl(content: bytes) -> int:
     """Return the number in the only line of `content`; ValueError for other content."""
     rows = lines(content)
     if len(rows) != 1 or not is_number(rows[0]):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return int(rows[0])

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, text, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, NameFilter, Scrape, gauge
@@ -41,7 +41,7 @@ class Arp(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/arp", TABLE)
+        self._file = KernelFile(f"{config.procfs}/net/arp", SHORT_RECORDS)
         settings = self.settings
         self._wants = NameFilter(settings.device_include, settings.device_exclude)
 
@@ -72,7 +72,7 @@ def parse(content: bytes) -> Iterator[str]:
         elif not published and columns[-1] != b"*":
             yield text(columns[-1])
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Arp

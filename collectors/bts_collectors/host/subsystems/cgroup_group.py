@@ -16,7 +16,7 @@ from bts_collectors.host.kernel.cgroup import (
     parse_limit_v1,
     parse_pairs,
 )
-from bts_collectors.host.kernel.files import naming, read
+from bts_collectors.host.kernel.files import errors_in, read
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.pressure import parse_pressure
@@ -313,7 +313,7 @@ class CgroupGroup(Subsystem):
             if error.errno in _GONE:
                 return
             raise
-        with naming(path):
+        with errors_in(path):
             yield from file.parse(content)
 
 

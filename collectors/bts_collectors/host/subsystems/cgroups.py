@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import is_number, text, unreadable
+from bts_collectors.host.kernel.files import is_number, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -46,7 +46,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
     """Yield `(controller, cgroups, 0 or 1)` of each line; ValueError at the end, for the first unreadable one."""
     header, *rows = content.splitlines() or [b""]
     if header != _HEADER:
-        raise unreadable(header)
+        raise unexpected_content(header)
     bad: bytes | None = None
     for row in rows:
         fields = row.split()
@@ -56,7 +56,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
         else:
             yield text(fields[0]), int(fields[2]), int(fields[3])
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Cgroups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, SINGLE_RECORD, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.sysctl import read_sysctl
@@ -50,10 +50,10 @@ class Conntrack(Subsystem):
         super().__init__(config)
         folder = f"{config.procfs}/sys/net/netfilter"
         self._sizes = (
-            (KernelFile(f"{folder}/nf_conntrack_count", AT_ONCE), self.entries),
-            (KernelFile(f"{folder}/nf_conntrack_max", AT_ONCE), self.limit),
+            (KernelFile(f"{folder}/nf_conntrack_count", SINGLE_RECORD), self.entries),
+            (KernelFile(f"{folder}/nf_conntrack_max", SINGLE_RECORD), self.limit),
         )
-        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", TABLE)
+        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", SHORT_RECORDS)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit size, limit and statistics of the table."""
@@ -76,12 +76,12 @@ def parse(content: bytes) -> dict[bytes, int]:
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if columns[:1] != [b"entries"]:
-        raise unreadable(header)
+        raise unexpected_content(header)
     sums = [0] * len(columns)
     for line in rows:
         values = line.split()
         if len(values) != len(columns) or not all(map(_NUMBER.fullmatch, values)):
-            raise unreadable(line)
+            raise unexpected_content(line)
         sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
     return dict(zip(columns, sums, strict=True))
 

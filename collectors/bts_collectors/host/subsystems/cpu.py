@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host.kernel.cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, lines, naming, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    errors_in,
+    lines,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.throttles import Throttles
@@ -121,7 +127,7 @@ class Cpu(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         settings = self.settings
-        self._stat = KernelFile(f"{config.procfs}/stat", AT_ONCE)
+        self._stat = KernelFile(f"{config.procfs}/stat", SINGLE_RECORD)
         self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
         self._folder = f"{config.sysfs}/devices/system/cpu"
         self._present = KernelFile(f"{self._folder}/present")
@@ -171,10 +177,10 @@ class Cpu(Subsystem):
     def _emit_states(self, scrape: Scrape, parts: Parts) -> None:
         online = self._online.value()
         if online:  # else it is unknown which are offline
-            with parts, naming(self._online.path):
+            with parts, errors_in(self._online.path):
                 running = parse_list(online)
                 self._emit_online(scrape, running)
-        with parts, naming(self._isolated.path):
+        with parts, errors_in(self._isolated.path):
             for cpu in parse_list(self._isolated.value() or b""):
                 scrape.emit(self.isolated, 1, cpu)
         cores, packages = self._throttles.read(online or b"")
@@ -185,7 +191,7 @@ class Cpu(Subsystem):
 
     def _emit_online(self, scrape: Scrape, running: dict[str, None]) -> None:
         present = self._present.value()
-        with naming(self._present.path):
+        with errors_in(self._present.path):
             for cpu in parse_list(present) if present else running:
                 scrape.emit(self.online, int(cpu in running), cpu)
 
@@ -226,13 +232,13 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
             cpu, ticks = str(int(name[3:])), list(map(int, fields))
         except ValueError:
             ticks = []
-        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MOST:
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MAX_COUNT:
             found = True
             yield cpu, ticks
         else:
             bad = bad or line
     if bad is not None or not found:
-        raise unreadable(content if bad is None else bad)
+        raise unexpected_content(content if bad is None else bad)
 
 
 def parse_list(content: bytes) -> dict[str, None]:
@@ -245,7 +251,7 @@ def parse_list(content: bytes) -> dict[str, None]:
         begin = int(first)
         end = int(last) if dash else begin
         if not 0 <= begin <= end < _MAX_PROCESSORS:
-            raise unreadable(content)
+            raise unexpected_content(content)
         found.update(dict.fromkeys(map(str, range(begin, end + 1))))
     return found
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 from bts_collectors.host.kernel.files import (
-    MOST,
+    MAX_COUNT,
     lines,
     read_optional,
     read_value,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -190,7 +190,7 @@ class Diskstats(Subsystem):
     def _emit_counters(self, scrape: Scrape, row: Row) -> None:
         device = row.device
         for (metric, unit), value in zip(self.counters, row.counters, strict=False):
-            if not 0 <= value < MOST or value == _UNKNOWN:
+            if not 0 <= value < MAX_COUNT or value == _UNKNOWN:
                 continue
             if not unit:
                 scrape.emit(metric, value, device)
@@ -244,7 +244,7 @@ def parse(content: bytes, wanted: Callable[[str], bool] = lambda _: True) -> Ite
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def parse_udev(content: bytes) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host.kernel.files import AT_ONCE
+from bts_collectors.host.kernel.files import SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.sysctl import read_sysctl
@@ -30,7 +30,7 @@ class Entropy(Subsystem):
         super().__init__(config)
         folder = f"{config.procfs}/sys/kernel/random"
         self._files = [
-            (KernelFile(f"{folder}/{file}", AT_ONCE), metric) for file, metric in self.values
+            (KernelFile(f"{folder}/{file}", SINGLE_RECORD), metric) for file, metric in self.values
         ]
 
     def collect(self, scrape: Scrape) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host.kernel.files import AT_ONCE, is_number, unreadable
+from bts_collectors.host.kernel.files import SINGLE_RECORD, is_number, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -22,7 +22,7 @@ class Filefd(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/sys/fs/file-nr", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of open files and the limit."""
@@ -36,7 +36,7 @@ def parse(content: bytes) -> tuple[int, int]:
     """Return `(allocated, maximum)`; ValueError unless there are three numbers."""
     fields = content.split() if content.endswith(b"\n") else []  # else the last may be truncated
     if len(fields) != 3 or not all(map(is_number, fields)):  # noqa: PLR2004
-        raise unreadable(content)
+        raise unexpected_content(content)
     return int(fields[0]), int(fields[2])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import MOST, lines, naming, text, unreadable
+from bts_collectors.host.kernel.files import MAX_COUNT, errors_in, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.mount_tree import ancestors, visible
 from bts_collectors.host.kernel.statvfs_pool import Result, StatvfsPool
@@ -185,8 +185,8 @@ class Filesystem(Subsystem):
             )
             raise TargetError(reason="os", message=msg)
         if self._bad is not None:
-            with naming(path):
-                raise unreadable(self._bad)
+            with errors_in(path):
+                raise unexpected_content(self._bad)
 
     def _read(self) -> tuple[str, bytes]:
         try:
@@ -262,7 +262,7 @@ class Filesystem(Subsystem):
             (self.files, result.f_files, 1),
             (self.files_free, result.f_ffree, 1),
         ):
-            if number < MOST:
+            if number < MAX_COUNT:
                 scrape.emit(metric, number * factor, device, point, fstype, "")
         scrape.emit(self.mount_info, 1, device, mount.major, mount.minor, point)
 
@@ -288,7 +288,7 @@ def _mount(line: bytes) -> Mount:
     fstype, source, super_options = fields[dash + 1 : dash + 4]
     major, _, minor = text(device).partition(":")
     if not (number.isdigit() and parent.isdigit() and minor and point.startswith(b"/")):
-        raise unreadable(line)
+        raise unexpected_content(line)
     words = {*options.split(b","), *super_options.split(b",")}
     return Mount(
         number=number,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, NameFilter, Scrape, counter
@@ -75,7 +75,7 @@ def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if not columns or not all(cpu.startswith(b"CPU") and cpu[3:].isdigit() for cpu in columns):
-        raise unreadable(header)
+        raise unexpected_content(header)
     # CPUs that are offline have no column.
     return [text(cpu[3:]) for cpu in columns], _interrupts(rows, len(columns))
 
@@ -100,7 +100,7 @@ def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
         info, devices = b" ".join(fields[cpus:end]), b" ".join(fields[end:])
         yield Interrupt(text(name), text(info), text(devices), list(map(int, counts)))
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Interrupts

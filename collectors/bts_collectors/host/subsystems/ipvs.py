@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import lines, text, unreadable
+from bts_collectors.host.kernel.files import lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter, gauge
@@ -118,7 +118,7 @@ def parse_stats(content: bytes) -> list[int]:
     except ValueError:
         values = []
     if len(values) != _STATS_COLUMNS:
-        raise unreadable(content)
+        raise unexpected_content(content)
     return values
 
 
@@ -141,7 +141,7 @@ def parse_table(content: bytes) -> Iterator[Backend]:
         except (ValueError, OSError):
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _service(words: list[bytes]) -> Service:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bts_collectors.host.kernel.files import AT_ONCE
+from bts_collectors.host.kernel.files import SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.sysctl import read_sysctl
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -21,7 +21,7 @@ class KernelHung(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of hung tasks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from bts_collectors.host.kernel.files import AT_ONCE, unreadable
+from bts_collectors.host.kernel.files import SINGLE_RECORD, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -23,7 +23,7 @@ class Loadavg(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/loadavg", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/loadavg", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the three averages."""
@@ -37,10 +37,10 @@ def parse(content: bytes) -> tuple[float, float, float]:
     # Without the fields after them, the averages may be truncated.
     fields = content.split()
     if len(fields) < 4:  # noqa: PLR2004  # three averages and another field
-        raise unreadable(content)
+        raise unexpected_content(content)
     one, five, fifteen = map(float, fields[:3])
     if not (isfinite(one + five + fifteen) and min(one, five, fifteen) >= 0):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return one, five, fifteen
 
 

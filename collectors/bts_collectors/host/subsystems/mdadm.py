@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bts_collectors.host.kernel.files import (
+    errors_in,
     is_number,
     lines,
-    naming,
     read,
     read_number,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
@@ -95,7 +95,7 @@ class Mdadm(Subsystem):
             msg = f"{self._path} is not from Linux's md driver"
             raise NothingToRead(msg)
         found = False
-        with naming(self._path):
+        with errors_in(self._path):
             for array in parse(content):
                 found = True
                 self._emit(scrape, array)
@@ -131,7 +131,7 @@ def parse(content: bytes) -> Iterator[Array]:
         elif bad is None:
             bad = section[0]
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _sections(rows: list[bytes]) -> Iterator[tuple[list[bytes], bool]]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
@@ -25,7 +31,7 @@ class Meminfo(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/meminfo", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/meminfo", SINGLE_RECORD)
         self._metrics: dict[tuple[bytes, int], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
@@ -37,7 +43,7 @@ class Meminfo(Subsystem):
                 if metric is None:
                     template = self.count if unit == 1 else self.bytes_
                     metric = metrics[field, unit] = template.of(_name_part(field))
-                if 0 <= value < MOST:
+                if 0 <= value < MAX_COUNT:
                     scrape.emit(metric, value)
 
 
@@ -57,7 +63,7 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         except ValueError:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _name_part(field: bytes) -> str:

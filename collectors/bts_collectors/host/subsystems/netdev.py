@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 from bts_collectors.host.kernel.files import (
     DIGITS,
-    MOST,
-    TABLE,
+    MAX_COUNT,
+    SHORT_RECORDS,
     lines,
     read_number,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -60,7 +60,7 @@ class Netdev(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
+        self._file = KernelFile(f"{config.procfs}/net/dev", SHORT_RECORDS)
         self._devices = f"{config.sysfs}/class/net"
         settings = self.settings
         self._wanted = NameFilter(settings.device_include, settings.device_exclude)
@@ -70,7 +70,7 @@ class Netdev(Subsystem):
         with self._file as content:
             for device, values in parse(content, self._wanted):
                 for metric, value in zip(self.columns, values, strict=True):
-                    if value < MOST:
+                    if value < MAX_COUNT:
                         scrape.emit(metric, value, device)
                 unhandled = read_number(f"{self._devices}/{device}/statistics/rx_nohandler")
                 if unhandled is not None:
@@ -86,7 +86,7 @@ def parse(
     """
     _, header, *rows = lines(content) if content.count(b"\n") > 1 else (b"", content)
     if header.replace(b"|", b" ").split() != _HEADER:
-        raise unreadable(header)
+        raise unexpected_content(header)
     bad: bytes | None = None
     for line in rows:
         # A name may contain colons; the number after the last colon may have no space before it.
@@ -101,7 +101,7 @@ def parse(
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Netdev

@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    DIGITS,
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.pairs import Pairs
 from bts_collectors.host.kernel.parts import Parts
@@ -51,9 +58,10 @@ class Netstat(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._tables = [
-            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE) for table in ("netstat", "snmp")
+            KernelFile(f"{config.procfs}/net/{table}", SINGLE_RECORD)
+            for table in ("netstat", "snmp")
         ]
-        self._list = KernelFile(f"{config.procfs}/net/snmp6", AT_ONCE)
+        self._list = KernelFile(f"{config.procfs}/net/snmp6", SINGLE_RECORD)
         #: The parsed headings of the tables, which rarely change.
         self._headings: dict[bytes, _Heading] = {}
         self._pairs = Pairs(self._metric_of)
@@ -84,10 +92,10 @@ class Netstat(Subsystem):
                 value = values[column]
                 if not value.removeprefix(b"-").isdigit() or len(value) > DIGITS:
                     bad = bad or line
-                elif metric is self._max_connections or 0 <= int(value) < MOST:
+                elif metric is self._max_connections or 0 <= int(value) < MAX_COUNT:
                     scrape.emit(metric, int(value))
         if bad is not None:
-            raise unreadable(bad)
+            raise unexpected_content(bad)
 
     def _parse_heading(self, words: bytes) -> _Heading:
         names = words.split()
@@ -125,7 +133,7 @@ def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     if bad is None:
         bad = heading
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Netstat

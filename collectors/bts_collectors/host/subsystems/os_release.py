@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from bts_collectors.host.kernel.files import naming, read, text, unreadable
+from bts_collectors.host.kernel.files import errors_in, read, text, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -78,7 +78,7 @@ class OperatingSystem(Subsystem):
             with suppress(NothingToRead):
                 content = read(path)
                 if content != self._content:
-                    with naming(path):
+                    with errors_in(path):
                         self._fields = parse(content)
                     self._content = content
                 return self._fields
@@ -97,7 +97,7 @@ def parse(content: bytes) -> dict[str, str]:
         if assigned and _FIELD.fullmatch(name):
             fields[name.lower()] = _unquoted(value)
     if not fields:
-        raise unreadable(content)
+        raise unexpected_content(content)
     return fields
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, naming
+from bts_collectors.host.kernel.files import SINGLE_RECORD, errors_in
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.pressure import parse_pressure
@@ -49,7 +49,7 @@ class Pressure(Subsystem):
         super().__init__(config)
         self._folder = f"{config.procfs}/pressure"
         self._files = [
-            (what, KernelFile(f"{self._folder}/{what}", AT_ONCE))
+            (what, KernelFile(f"{self._folder}/{what}", SINGLE_RECORD))
             for what in ("cpu", "io", "memory", "irq")
         ]
 
@@ -69,7 +69,7 @@ class Pressure(Subsystem):
                 msg = f"{file.path} is switched off (psi=0)"
                 raise NothingToRead(msg) from error
             raise
-        with naming(file.path):
+        with errors_in(file.path):
             # On some kernels the only line of irq has no end.
             for share, seconds in parse_pressure(
                 content if what != "irq" else content.rstrip() + b"\n"

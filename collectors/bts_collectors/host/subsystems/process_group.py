@@ -14,7 +14,7 @@ from functools import cached_property
 
 import msgspec
 
-from bts_collectors.host.kernel.files import lines, naming, read, text, unreadable
+from bts_collectors.host.kernel.files import errors_in, lines, read, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import close_file, open_file, room, with_room
 from bts_collectors.host.kernel.parts import Parts
@@ -160,7 +160,7 @@ class _Candidate:
         """Return the name of the effective user; the user id if it has no name."""
         path = f"{self._folder}/status"
         content = read(path)
-        with naming(path):
+        with errors_in(path):
             uid = parse_user(content)
         return self._users.get(uid) or text(uid)
 
@@ -236,7 +236,7 @@ class ProcessGroup(Subsystem):
         booted = None
         with parts:
             content = read(self._stat)
-            with naming(self._stat):
+            with errors_in(self._stat):
                 booted = parse_boot_time(content)
         with self._lock:
             usages = self._scan(parts)
@@ -307,7 +307,7 @@ class ProcessGroup(Subsystem):
         self, pid: str, inode: int, content: bytes, users: dict[bytes, str]
     ) -> _Process:
         folder = f"{self.config.procfs}/{pid}"
-        with naming(f"{folder}/stat"):
+        with errors_in(f"{folder}/stat"):
             stat = parse_stat(content)
         process = self._known.get(pid)
         if process is None or process.started != stat.started:
@@ -354,7 +354,7 @@ class ProcessGroup(Subsystem):
 
     def _count_io(self, process: _Process, path: str, totals: _Totals) -> None:
         content = read(path)
-        with naming(path):
+        with errors_in(path):
             read_bytes, written_bytes = parse_io(content)
         increase = max(read_bytes - process.read_bytes, 0)
         totals.read_bytes = (totals.read_bytes or 0) + increase
@@ -426,7 +426,7 @@ def parse_io(content: bytes) -> tuple[int, int]:
     try:
         return int(fields[b"read_bytes"]), int(fields[b"write_bytes"])
     except KeyError:
-        raise unreadable(content) from None
+        raise unexpected_content(content) from None
 
 
 def parse_user(content: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from bts_collectors.host.kernel.files import AT_ONCE, text
+from bts_collectors.host.kernel.files import SINGLE_RECORD, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
@@ -50,8 +50,11 @@ class Processes(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._limits = (
-            (KernelFile(f"{config.procfs}/sys/kernel/pid_max", AT_ONCE), self.max_processes),
-            (KernelFile(f"{config.procfs}/sys/kernel/threads-max", AT_ONCE), self.max_threads),
+            (KernelFile(f"{config.procfs}/sys/kernel/pid_max", SINGLE_RECORD), self.max_processes),
+            (
+                KernelFile(f"{config.procfs}/sys/kernel/threads-max", SINGLE_RECORD),
+                self.max_threads,
+            ),
         )
         self._processes = TaskStates()
         self._threads = TaskStates()

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, is_number, lines, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    is_number,
+    lines,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
@@ -57,7 +63,7 @@ class Stat(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/stat", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/stat", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the totals that this kernel has."""
@@ -91,13 +97,13 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
         except ValueError:
             bad = bad or line
     if bad is not None or not found:
-        raise unreadable(content if bad is None else bad)
+        raise unexpected_content(content if bad is None else bad)
 
 
 def _count(word: bytes) -> int:
     """Return a number; ValueError for a negative one, which some broken kernels print, and for other words."""
-    if not is_number(word) or int(word) >= MOST:
-        raise unreadable(word)
+    if not is_number(word) or int(word) >= MAX_COUNT:
+        raise unexpected_content(word)
     return int(word)
 
 

@@ -8,7 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from bts_collectors.host.kernel.devices import devices
-from bts_collectors.host.kernel.files import is_number, naming, read, read_value, text, unreadable
+from bts_collectors.host.kernel.files import (
+    errors_in,
+    is_number,
+    read,
+    read_value,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Kind, NothingToRead, Scrape, Template
@@ -70,9 +77,9 @@ def _microjoules(path: str) -> int:
             raise
         msg = f"{path}: {error.strerror}"
         raise NothingToRead(msg) from None
-    with naming(path):
+    with errors_in(path):
         if not is_number(content):
-            raise unreadable(content)
+            raise unexpected_content(content)
         return int(content)
 
 

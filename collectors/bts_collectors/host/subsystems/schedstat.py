@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import lines, text, unreadable
+from bts_collectors.host.kernel.files import lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter
@@ -67,7 +67,7 @@ def parse(content: bytes) -> Iterator[tuple[str, int, int, int]]:
         running, waiting, timeslices = map(int, counts)
         yield text(cpu), running, waiting, timeslices
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Schedstat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host.kernel.files import naming, read, read_optional, unreadable
+from bts_collectors.host.kernel.files import errors_in, read, read_optional, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -46,9 +46,9 @@ class Selinux(Subsystem):
                 raise
             return
         scrape.emit(self.enabled, 1)
-        with naming(self._enforce):
+        with errors_in(self._enforce):
             if enforce not in {b"0", b"1"}:
-                raise unreadable(enforce)
+                raise unexpected_content(enforce)
             scrape.emit(self.current, int(enforce))
 
 

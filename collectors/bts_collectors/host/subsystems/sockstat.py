@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    DIGITS,
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -26,7 +33,7 @@ class Sockstat(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = [
-            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE)
+            KernelFile(f"{config.procfs}/net/{table}", SINGLE_RECORD)
             for table in ("sockstat", "sockstat6")
         ]
 
@@ -63,10 +70,10 @@ def parse(content: bytes) -> Iterator[tuple[str, int]]:
             number = value.removeprefix("-")
             if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
                 bad = bad or line
-            elif number == value and int(value) < MOST:
+            elif number == value and int(value) < MAX_COUNT:
                 yield f"{protocol}_{name}", int(value)
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Sockstat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter, gauge
@@ -76,7 +76,7 @@ class Softnet(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/softnet_stat", TABLE)
+        self._file = KernelFile(f"{config.procfs}/net/softnet_stat", SHORT_RECORDS)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the statistics that this kernel has."""
@@ -111,7 +111,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
             numbers.append(0)
         yield str(cpu), numbers
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _numbers(line: bytes) -> list[int]:

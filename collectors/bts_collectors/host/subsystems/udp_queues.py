@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -29,8 +29,8 @@ class UdpQueues(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = (
-            ("v4", KernelFile(f"{config.procfs}/net/udp", TABLE)),
-            ("v6", KernelFile(f"{config.procfs}/net/udp6", TABLE)),
+            ("v4", KernelFile(f"{config.procfs}/net/udp", SHORT_RECORDS)),
+            ("v6", KernelFile(f"{config.procfs}/net/udp6", SHORT_RECORDS)),
         )
 
     def collect(self, scrape: Scrape) -> None:
@@ -60,7 +60,7 @@ def parse(content: bytes) -> Iterator[tuple[int, int]]:
     """
     header, *rows = lines(content) or [b""]
     if b"tx_queue" not in header:
-        raise unreadable(header)
+        raise unexpected_content(header)
     return _sockets(rows)
 
 
@@ -73,7 +73,7 @@ def _sockets(rows: list[bytes]) -> Iterator[tuple[int, int]]:
         else:
             yield int(found[1], 16), int(found[2], 16)
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = UdpQueues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bts_collectors.host.kernel.files import AT_ONCE, text
+from bts_collectors.host.kernel.files import SINGLE_RECORD, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -24,7 +24,7 @@ class Uname(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", AT_ONCE)
+        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the names; the domain name is empty if it cannot be read."""

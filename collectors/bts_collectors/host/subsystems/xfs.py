@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bts_collectors.host.kernel.devices import devices
-from bts_collectors.host.kernel.files import is_number, lines, naming, read_value, text, unreadable
+from bts_collectors.host.kernel.files import (
+    errors_in,
+    is_number,
+    lines,
+    read_value,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Metric, Scrape, counter
@@ -77,7 +84,7 @@ class Xfs(Subsystem):
             path = f"{self._folder}/{device}/stats/stats"
             content = read_value(path)  # /sys/fs/xfs/stats, the sum of all file systems, has none
             if content is not None:
-                with parts, naming(path):
+                with parts, errors_in(path):
                     self._emit(scrape, device, content + b"\n")
         parts.check()
 
@@ -97,7 +104,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
         else:
             bad = bad or row
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Xfs

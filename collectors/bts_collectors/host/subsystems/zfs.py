@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from bts_collectors.host.kernel.devices import devices, entries
 from bts_collectors.host.kernel.files import (
+    errors_in,
     lines,
-    naming,
     read,
     read_optional,
     read_value,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -69,7 +69,7 @@ class Zfs(Subsystem):
         parts = Parts()
         for name in names:
             if name in self.fields:
-                with parts, naming(f"{self._folder}/{name}"):
+                with parts, errors_in(f"{self._folder}/{name}"):
                     self._emit_fields(scrape, name)
             else:
                 self._emit_pool(scrape, name, parts)
@@ -88,11 +88,11 @@ class Zfs(Subsystem):
         for file in entries(folder):
             path = f"{folder}/{file}"
             if file == "io":
-                with parts, naming(path):
+                with parts, errors_in(path):
                     for field, value in parse_io(read(path)):
                         scrape.emit(self.pool_io.of(field), value, pool)
             elif file.startswith("objset-"):
-                with parts, naming(path):
+                with parts, errors_in(path):
                     self._emit_dataset(scrape, path, pool)
 
     def _emit_dataset(self, scrape: Scrape, path: str, pool: str) -> None:
@@ -118,7 +118,7 @@ def parse_fields(content: bytes) -> Iterator[tuple[str, int]]:
         except ValueError:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def parse_io(content: bytes) -> Iterator[tuple[str, int]]:
@@ -126,7 +126,7 @@ def parse_io(content: bytes) -> Iterator[tuple[str, int]]:
     rows = lines(content)
     names, values = (row.split() for row in rows[1:3]) if len(rows) > 2 else ((), ())  # noqa: PLR2004  # a heading and these two lines
     if not names or len(names) != len(values):
-        raise unreadable(content)
+        raise unexpected_content(content)
     for name, value in zip(names, values, strict=True):
         yield _field(name), int(value)
 
@@ -137,7 +137,7 @@ def dataset_name(content: bytes) -> str:
         words = line.split(None, 2)
         if len(words) > 2 and words[0] == b"dataset_name":  # noqa: PLR2004  # name, type, text
             return text(words[2].rstrip())
-    raise unreadable(content)
+    raise unexpected_content(content)
 
 
 def _rows(content: bytes, heading: bytes) -> list[bytes]:
@@ -146,7 +146,7 @@ def _rows(content: bytes, heading: bytes) -> list[bytes]:
     for number, line in enumerate(rows[:2]):
         if line.split()[:1] == [heading]:
             return rows[number + 1 :]
-    raise unreadable(content)
+    raise unexpected_content(content)
 
 
 def _field(name: bytes) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host.kernel.files import (
+    errors_in,
     lines,
-    naming,
     read,
     read_number,
     read_value,
-    unreadable,
+    unexpected_content,
 )
 from bts_exporter import NothingToRead, TargetError
 
@@ -81,16 +81,16 @@ def test_lines_are_whole() -> None:
 
 def test_unreadable_is_short() -> None:
     """An error shows the beginning of a long line, in characters that can be logged."""
-    message = str(unreadable(b"\xff\n" * 1000))
+    message = str(unexpected_content(b"\xff\n" * 1000))
 
-    assert message == "cannot be read: '" + r"\udcff\n" * 30 + "'..."
+    assert message == "unexpected content: '" + r"\udcff\n" * 30 + "'..."
 
 
 def test_naming() -> None:
     """A ValueError becomes an error with the path; other errors propagate."""
-    with pytest.raises(TargetError, match=r"^/proc/x: odd$") as caught, naming("/proc/x"):
+    with pytest.raises(TargetError, match=r"^/proc/x: odd$") as caught, errors_in("/proc/x"):
         raise ValueError("odd")  # noqa: EM101
     assert caught.value.reason == "protocol"
 
-    with pytest.raises(KeyError), naming("/proc/x"):
+    with pytest.raises(KeyError), errors_in("/proc/x"):
         raise KeyError

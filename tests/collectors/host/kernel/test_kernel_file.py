@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host.kernel import kernel_file
-from bts_collectors.host.kernel.files import AT_ONCE, TABLE
+from bts_collectors.host.kernel.files import SHORT_RECORDS, SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import is_kernel_made
 from bts_exporter import NothingToRead, TargetError
@@ -41,7 +41,7 @@ def test_stays_open() -> None:
 
 
 @only_linux
-@pytest.mark.parametrize("short", [0, TABLE])
+@pytest.mark.parametrize("short", [0, SHORT_RECORDS])
 def test_long_content(short: int) -> None:
     """Content that needs several reads is complete, each time."""
     file = KernelFile("/proc/kallsyms", short)
@@ -54,7 +54,11 @@ def test_long_content(short: int) -> None:
 @only_linux
 @pytest.mark.parametrize(
     ("path", "short", "reads"),
-    [("/proc/loadavg", AT_ONCE, 1), ("/proc/net/arp", TABLE, 1), ("/proc/loadavg", 0, 2)],
+    [
+        ("/proc/loadavg", SINGLE_RECORD, 1),
+        ("/proc/net/arp", SHORT_RECORDS, 1),
+        ("/proc/loadavg", 0, 2),
+    ],
 )
 def test_number_of_reads(
     monkeypatch: pytest.MonkeyPatch, path: str, short: int, reads: int
@@ -76,10 +80,10 @@ def test_number_of_reads(
 def test_content_as_long_as_one_read(tmp_path: Path) -> None:
     """A file as long as one read is read to its end."""
     path = tmp_path / "file"
-    for size in (AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE):
+    for size in (SINGLE_RECORD - 1, SINGLE_RECORD, SINGLE_RECORD + 1, 3 * SINGLE_RECORD):
         path.write_bytes(b"x" * size)
 
-        assert KernelFile(str(path), AT_ONCE).read() == b"x" * size
+        assert KernelFile(str(path), SINGLE_RECORD).read() == b"x" * size
 
 
 def test_file_on_a_disk(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_error_comes_at_the_end() -> None:
     rows = parse(b"pgpgin 1\npgpgout -2\noom_kill 3\n")
 
     assert (next(rows), next(rows)) == ((b"pgpgin", 1), (b"oom_kill", 3))
-    with pytest.raises(ValueError, match="cannot be read: 'pgpgout -2'"):
+    with pytest.raises(ValueError, match="unexpected content: 'pgpgout -2'"):
         next(rows)
 
 

@@ -48,7 +48,7 @@ def test_cut_off() -> None:
     content = LINE.encode()
 
     for end in range(len(content)):
-        with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+        with pytest.raises(ValueError, match=r"unexpected content|is empty"):
             parse_stat(content[:end])
 
 
@@ -82,7 +82,7 @@ def test_damaged(machine: Machine) -> None:
     """An unreadable file is an error with its path, unlike a process that has ended."""
     procfs = machine({"proc/7/stat": "garbage\n"})["procfs"]
 
-    with pytest.raises(TargetError, match="/proc/7/stat: cannot be read: 'garbage"):
+    with pytest.raises(TargetError, match="/proc/7/stat: unexpected content: 'garbage"):
         read_stat(f"{procfs}/7")
 
 

@@ -207,7 +207,9 @@ def test_unreadable(run: Run) -> None:
 )
 def test_error_names_the_file(run: Run, file: str) -> None:
     """The error for an unreadable file has its path."""
-    with pytest.raises(TargetError, match=f"/sys/fs/cgroup/{file}: cannot be read: 'what is this"):
+    with pytest.raises(
+        TargetError, match=f"/sys/fs/cgroup/{file}: unexpected content: 'what is this"
+    ):
         run(V2 | {file: "what is this\n"}, SERVICE)
 
 

@@ -28,7 +28,7 @@ def test_error_names_the_file(machine: Machine, row: str) -> None:
     """A line of another format is an error with the path and the line."""
     paths = machine({"proc/cgroups": HEADING + row})
 
-    with pytest.raises(TargetError, match=r"/proc/cgroups: cannot be read: 'cpu"):
+    with pytest.raises(TargetError, match=r"/proc/cgroups: unexpected content: 'cpu"):
         collect(Cgroups(Cgroups.Config(**paths)))
 
 

@@ -269,13 +269,13 @@ def test_unreadable_line_loses_only_itself() -> None:
     rows = parse(f"{disk(8, 0, 'sda')}8 16 sdb 1 2 3\n{disk(8, 32, 'sdc')}".encode())
 
     assert [next(rows).device, next(rows).device] == ["sda", "sdc"]
-    with pytest.raises(ValueError, match="cannot be read: '8 16 sdb 1 2 3'"):
+    with pytest.raises(ValueError, match="unexpected content: '8 16 sdb 1 2 3'"):
         next(rows)
 
 
 def test_unreadable(machine: Machine) -> None:
     """An unreadable file is an error with the path."""
-    with pytest.raises(TargetError, match="/proc/diskstats: cannot be read: 'what'"):
+    with pytest.raises(TargetError, match="/proc/diskstats: unexpected content: 'what'"):
         collect(Diskstats(Diskstats.Config(**machine({"proc/diskstats": "what\n"}))))
 
 

@@ -29,7 +29,7 @@ def test_error_names_the_file(machine: Machine, file: str) -> None:
     """The error for an unreadable file has its path."""
     paths = machine({AVAILABLE: "255\n", POOL: "256\n"} | {file: "lots\n"})
 
-    with pytest.raises(TargetError, match=f"{file}: cannot be read: 'lots"):
+    with pytest.raises(TargetError, match=f"{file}: unexpected content: 'lots"):
         collect(Entropy(Entropy.Config(**paths)))
 
 

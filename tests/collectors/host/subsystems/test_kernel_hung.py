@@ -23,7 +23,7 @@ def test_tasks(machine: Machine) -> None:
 
 def test_error_names_the_file(machine: Machine) -> None:
     """The error for unreadable content has the path."""
-    with pytest.raises(TargetError, match=f"{FILE}: cannot be read: 'some"):
+    with pytest.raises(TargetError, match=f"{FILE}: unexpected content: 'some"):
         collect(KernelHung(KernelHung.Config(**machine({FILE: "some\n"}))))
 
 

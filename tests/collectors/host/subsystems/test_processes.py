@@ -169,7 +169,7 @@ def test_few_files_stay_open(
 @pytest.mark.parametrize("file", LIMITS)
 def test_error_names_the_file(machine: Machine, file: str) -> None:
     """The error for an unreadable limit has the path."""
-    with pytest.raises(TargetError, match=f"{file}: cannot be read: 'max"):
+    with pytest.raises(TargetError, match=f"{file}: unexpected content: 'max"):
         run(machine, FOUR | {file: "max\n"})
 
 

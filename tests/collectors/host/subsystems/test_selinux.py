@@ -55,7 +55,7 @@ def test_absent(samples: Callable[[dict[str, str]], Samples]) -> None:
 
 def test_garbage(samples: Callable[[dict[str, str]], Samples]) -> None:
     """An unknown mode is an error with the path."""
-    with pytest.raises(TargetError, match="/sys/fs/selinux/enforce: cannot be read: '7'"):
+    with pytest.raises(TargetError, match="/sys/fs/selinux/enforce: unexpected content: '7'"):
         samples({"sys/fs/selinux/enforce": "7"})
 
 

@@ -40,7 +40,7 @@ def test_odd_line_loses_only_itself(machine: Machine) -> None:
 
     assert samples["node_xfs_directory_operation_lookup_total"] == {("sda1",): 3}
     assert samples["node_xfs_read_calls_total"] == {("sdb1",): 8}
-    assert "sda1/stats/stats: cannot be read: 'rw x y'" in str(error)
+    assert "sda1/stats/stats: unexpected content: 'rw x y'" in str(error)
 
 
 def test_no_xfs(machine: Machine) -> None:

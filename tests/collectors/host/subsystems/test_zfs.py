@@ -61,7 +61,7 @@ def test_odd_file_loses_only_itself(machine: Machine) -> None:
 
     assert samples["node_zfs_arc_misses"] == {(): 604635}
     assert {pool for pool, _ in samples["node_zfs_zpool_state"]} == {"vault"}
-    assert f"{FOLDER}/abdstats: cannot be read: 'nonsense" in str(error)
+    assert f"{FOLDER}/abdstats: unexpected content: 'nonsense" in str(error)
 
 
 def test_no_zfs(machine: Machine) -> None:
