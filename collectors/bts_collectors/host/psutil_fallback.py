@@ -13,7 +13,7 @@ from typing import Any
 from bts_collectors.host.subsystem import Subsystem
 from bts_collectors.host.subsystems.cpu import Cpu
 from bts_collectors.host.subsystems.diskstats import Diskstats
-from bts_collectors.host.subsystems.filesystem import Filesystem
+from bts_collectors.host.subsystems.filesystem import Filesystem, Target
 from bts_collectors.host.subsystems.loadavg import Loadavg
 from bts_collectors.host.subsystems.meminfo import Meminfo
 from bts_collectors.host.subsystems.netdev import Netdev
@@ -78,11 +78,6 @@ class PsutilLoadavg(Loadavg):
 class PsutilFilesystem(Filesystem):
     """File systems; a mount that hangs loses only its own series, as on Linux."""
 
-    def collect(self, scrape: Scrape) -> None:
-        """Emit size and usage of each selected mount."""
-        super().collect(scrape)
-        scrape.samples.pop(self.mount_info, None)  # the device numbers are unknown
-
     def _read(self) -> tuple[str, bytes]:
         """Return the mounts in the format of /proc/self/mountinfo."""
         lines = [
@@ -100,6 +95,9 @@ class PsutilFilesystem(Filesystem):
         ]
         return "psutil.disk_partitions", b"".join(lines)
 
+    def _emit_info(self, scrape: Scrape, target: Target) -> None:
+        """Emit nothing: the device numbers are unknown."""
+
 
 class PsutilDiskstats(Diskstats):
     """Counters of disks."""
@@ -108,7 +106,7 @@ class PsutilDiskstats(Diskstats):
         """Emit the counters of each selected disk."""
         metrics = {metric.name: (metric, unit) for metric, unit in self.counters}
         for device, counters in (_call_psutil("disk_io_counters", perdisk=True) or {}).items():
-            if self._wanted(device):
+            if self._name_filter(device):
                 for name, field in _DISK.items():
                     metric, unit = metrics[name]
                     if field in counters._fields:
@@ -125,7 +123,7 @@ class PsutilNetdev(Netdev):
         """Emit the counters of each selected device."""
         metrics = {metric.name: metric for metric in self.columns}
         for device, counters in _call_psutil("net_io_counters", pernic=True).items():
-            if self._wanted(device):
+            if self._name_filter(device):
                 for name, field in _NETWORK.items():
                     scrape.emit(metrics[name], getattr(counters, field), device)
 

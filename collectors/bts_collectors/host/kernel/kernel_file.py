@@ -63,9 +63,8 @@ class KernelFile:
             try:
                 content = read_whole(descriptor, self._complete_below)
             except OSError:
-                close_file(
-                    descriptor
-                )  # its device or process is gone; the path may be another's now
+                # Its device or process is gone; another may have its path now.
+                close_file(descriptor)
             else:
                 idle[self._key] = descriptor
                 return content
@@ -80,15 +79,14 @@ class KernelFile:
         descriptor = idle.pop(self._key, None)
         if descriptor is not None:
             try:
-                content = os.pread(
-                    descriptor, CHUNK, 0
-                )  # one call only: there are hundreds of files
+                # A single call, since there are hundreds of these files.
+                content = os.pread(descriptor, CHUNK, 0)
                 if len(content) == CHUNK:
                     content = read_whole(descriptor)
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     idle[self._key] = descriptor
-                    raise  # a valid reply, such as to the speed of a link that is down
+                    raise  # the driver has no value, such as the speed of a link that is down
                 close_file(descriptor)  # as above
             else:
                 idle[self._key] = descriptor

@@ -43,7 +43,7 @@ class Arp(Subsystem):
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/net/arp", SHORT_RECORDS)
         settings = self.settings
-        self._wants = NameFilter(settings.device_include, settings.device_exclude)
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""
@@ -53,7 +53,7 @@ class Arp(Subsystem):
                 counts.update(parse(content))
             finally:
                 for device, entries in counts.items():
-                    if self._wants(device):
+                    if self._name_filter(device):
                         scrape.emit(self.entries, entries, device)
 
 

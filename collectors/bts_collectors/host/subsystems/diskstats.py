@@ -166,7 +166,9 @@ class Diskstats(Subsystem):
         self._file = KernelFile(f"{config.procfs}/diskstats")
         self._blocks = f"{config.sysfs}/block"
         settings = self.settings
-        self._wanted = NameFilter(settings.device_include, settings.device_exclude, DEVICE_EXCLUDE)
+        self._name_filter = NameFilter(
+            settings.device_include, settings.device_exclude, DEVICE_EXCLUDE
+        )
         #: The properties of the devices, kept until udev writes to its database.
         self._properties: dict[tuple[str, str, str, str], list[Property]] = {}
         self._udev_changed: int | None = None
@@ -178,7 +180,7 @@ class Diskstats(Subsystem):
                 msg = f"{self._file.path} is empty: no block devices"
                 raise NothingToRead(msg)
             known, self._properties = self._still_valid(), {}
-            for row in parse(content, self._wanted):
+            for row in parse(content, self._name_filter):
                 self._emit_counters(scrape, row)
                 rotational = self._rotational(row.device)
                 key = (row.major, row.minor, row.device, rotational)

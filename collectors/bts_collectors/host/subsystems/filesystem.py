@@ -78,7 +78,7 @@ class Mount(NamedTuple):
     source: str
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
     """A selected mount, with its path as the exporter sees it."""
 
     mount: Mount
@@ -141,10 +141,10 @@ class Filesystem(Subsystem):
         self._init = KernelFile(f"{config.procfs}/1/mountinfo")
         self._own = KernelFile(f"{config.procfs}/self/mountinfo")
         self._rootfs = os.fsencode(config.rootfs.rstrip("/"))
-        self._wants_point = NameFilter(
+        self._point_filter = NameFilter(
             settings.mount_points_include, settings.mount_points_exclude, MOUNT_POINTS_EXCLUDE
         )
-        self._wants_type = NameFilter(
+        self._type_filter = NameFilter(
             settings.fs_types_include, settings.fs_types_exclude, FS_TYPES_EXCLUDE
         )
         self._statvfs = statvfs
@@ -152,7 +152,7 @@ class Filesystem(Subsystem):
         #: Mounts rarely change: the parsed result is kept until mountinfo changes.
         self._mountinfo = b""
         self._own_mountinfo: bytes | None = None
-        self._targets: list[_Target] = []
+        self._targets: list[Target] = []
         self._unseen = 0  # selected mounts that the exporter's mount namespace does not have
         self._bad: bytes | None = b""
 
@@ -223,17 +223,17 @@ class Filesystem(Subsystem):
 
     def _select(
         self, mounts: list[Mount], seen: dict[bytes, tuple[str, str]] | None
-    ) -> tuple[list[_Target], int]:
+    ) -> tuple[list[Target], int]:
         """Return the selected mounts that the exporter sees, and the number of those that it does not see."""
         slow = {mount.point for mount in mounts if mount.fstype not in _IN_MEMORY}
-        found: dict[tuple[str, str, str], _Target] = {}
+        found: dict[tuple[str, str, str], Target] = {}
         unseen = 0
         for mount in visible(mounts):
-            if not self._wants_type(mount.fstype):
+            if not self._type_filter(mount.fstype):
                 continue
             point = _within(mount.point, self._rootfs)
             labels = (mount.source, text(point), mount.fstype)
-            if not self._wants_point(labels[1]):
+            if not self._point_filter(labels[1]):
                 continue
             path = self._rootfs + point
             if seen is not None and seen.get(path.rstrip(b"/") or b"/") != mount[2:4]:
@@ -241,10 +241,10 @@ class Filesystem(Subsystem):
                 continue
             # In a container the path may cross mounts that mountinfo of process 1 does not list.
             in_memory = not self._rootfs and slow.isdisjoint(ancestors(mount.point))
-            found.setdefault(labels, _Target(mount, path, labels, in_memory))
+            found.setdefault(labels, Target(mount, path, labels, in_memory))
         return list(found.values()), unseen
 
-    def _emit(self, scrape: Scrape, target: _Target, result: Result | None) -> None:
+    def _emit(self, scrape: Scrape, target: Target, result: Result | None) -> None:
         mount, labels = target.mount, target.labels
         if not isinstance(result, os.statvfs_result):
             error = _error_of(result)
@@ -264,7 +264,11 @@ class Filesystem(Subsystem):
         ):
             if number < MAX_COUNT:
                 scrape.emit(metric, number * factor, device, point, fstype, "")
-        scrape.emit(self.mount_info, 1, device, mount.major, mount.minor, point)
+        self._emit_info(scrape, target)
+
+    def _emit_info(self, scrape: Scrape, target: Target) -> None:
+        device, point, _ = target.labels
+        scrape.emit(self.mount_info, 1, device, target.mount.major, target.mount.minor, point)
 
 
 def parse(content: bytes) -> tuple[list[Mount], bytes | None]:

@@ -135,20 +135,20 @@ class Hwmon(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/hwmon"
         settings = self.settings
-        self._wants_chip = NameFilter(settings.chip_include, settings.chip_exclude)
-        self._wants_sensor = NameFilter(settings.sensor_include, settings.sensor_exclude)
+        self._chip_filter = NameFilter(settings.chip_include, settings.chip_exclude)
+        self._sensor_filter = NameFilter(settings.sensor_include, settings.sensor_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the measurements of each sensor; a sensor that cannot be read has no series."""
         folders = [f"{self._folder}/{name}" for name in devices(self._folder, "hwmon")]
         names = [clean(text(read_value(f"{folder}/name") or b"")) for folder in folders]
         for folder, name, chip in zip(folders, names, chips(folders, names), strict=True):
-            if not self._wants_chip(chip):
+            if not self._chip_filter(chip):
                 continue
             if name:
                 scrape.emit(self.chip_name, 1, chip, name)
             for (kind, number), files in _sensors(folder).items():
-                if self._wants_sensor(f"{chip};{kind}{number}"):
+                if self._sensor_filter(f"{chip};{kind}{number}"):
                     self._emit(scrape, chip, kind, f"{kind}{number}", files)
 
     def _emit(

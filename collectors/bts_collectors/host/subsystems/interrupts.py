@@ -52,7 +52,7 @@ class Interrupts(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/interrupts")
-        self._wants = NameFilter(self.settings.name_include, self.settings.name_exclude)
+        self._name_filter = NameFilter(self.settings.name_include, self.settings.name_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counts of each selected interrupt."""
@@ -60,7 +60,7 @@ class Interrupts(Subsystem):
         with self._file as content:
             cpus, interrupts = parse(content)
             for kind, info, devices, counts in interrupts:
-                if not self._wants(f"{kind};{info};{devices}"):
+                if not self._name_filter(f"{kind};{info};{devices}"):
                     continue
                 for cpu, count in zip(cpus, counts, strict=True):
                     if count or zeros:

@@ -106,7 +106,7 @@ class Netclass(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/net"
         settings = self.settings
-        self._wants = NameFilter(settings.device_include, settings.device_exclude)
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
         self._devices: dict[tuple[str, int], _Device] = {}
 
     def collect(self, scrape: Scrape) -> None:
@@ -126,7 +126,7 @@ class Netclass(Subsystem):
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
             raise NothingToRead(msg) from None
-        return sorted(entry for entry in found if self._wants(entry[0]))
+        return sorted(entry for entry in found if self._name_filter(entry[0]))
 
     def _emit(self, scrape: Scrape, name: str, device: _Device) -> None:
         values = device.read()

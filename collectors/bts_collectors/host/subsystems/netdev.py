@@ -63,12 +63,12 @@ class Netdev(Subsystem):
         self._file = KernelFile(f"{config.procfs}/net/dev", SHORT_RECORDS)
         self._devices = f"{config.sysfs}/class/net"
         settings = self.settings
-        self._wanted = NameFilter(settings.device_include, settings.device_exclude)
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the counters of each selected device."""
         with self._file as content:
-            for device, values in parse(content, self._wanted):
+            for device, values in parse(content, self._name_filter):
                 for metric, value in zip(self.columns, values, strict=True):
                     if value < MAX_COUNT:
                         scrape.emit(metric, value, device)

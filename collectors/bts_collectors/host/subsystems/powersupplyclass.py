@@ -147,11 +147,11 @@ class Powersupplyclass(Subsystem):
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/power_supply"
         settings = self.settings
-        self._wants = NameFilter(settings.supply_include, settings.supply_exclude)
+        self._name_filter = NameFilter(settings.supply_include, settings.supply_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the metrics of each selected supply; most have few of the files."""
-        for supply in filter(self._wants, devices(self._folder)):
+        for supply in filter(self._name_filter, devices(self._folder)):
             folder = f"{self._folder}/{supply}"
             values = [text(read_value(f"{folder}/{file}") or b"") for file in _TEXTS]
             scrape.emit(self.info, 1, supply, *values)

@@ -203,7 +203,8 @@ class ProcessGroup(Subsystem):
     )
     hidden = gauge(
         "bts_process_group_hidden_processes",
-        "Processes without permission to read io (before Linux 6.2 also fd): they are missing in those metrics.",
+        "Processes whose io (before Linux 6.2 also fd) the exporter may not read:"
+        " the metrics from these files lack them.",
         _GROUP,
     )
 

@@ -154,7 +154,7 @@ class Systemd(Subsystem):
         root = config.rootfs.rstrip("/")
         self._bus = f"{root}/run/dbus/system_bus_socket"
         self._private = f"{root}/run/systemd/private"
-        self._wants = NameFilter(_whole(settings.unit_include), _whole(settings.unit_exclude))
+        self._name_filter = NameFilter(_whole(settings.unit_include), _whole(settings.unit_exclude))
         properties = [*self.always]
         properties += self.restarts if settings.restarts else ()
         properties += self.tasks if settings.tasks else ()
@@ -176,7 +176,7 @@ class Systemd(Subsystem):
             units, states = parse_units(systemd.units())
             for state, number in states.items():
                 scrape.emit(self.units, number, state)
-            selected = [unit for unit in units if self._wants(unit.name)]
+            selected = [unit for unit in units if self._name_filter(unit.name)]
             self._emit_states(scrape, systemd, selected)
             self._emit_properties(scrape, systemd, list(self._requests(selected)))
 
