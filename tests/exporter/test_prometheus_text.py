@@ -292,7 +292,7 @@ def test_lenient_order_of_comments(page: str) -> None:
 
 
 def test_lenient_skips_what_it_cannot_read() -> None:
-    """Lines that are no samples, values that are no numbers and samples of other names are skipped."""
+    """Lines that are not samples, values that are not numbers, and samples of other names are skipped."""
     page = '# TYPE a gauge\na 1\na one\nwhat\nb 2\na_sum 3\n# comment\na{x="1"} 4\na 5 1441205977284\n\n'
 
     assert read_leniently(page) == {

@@ -90,46 +90,46 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine,
     flags = [flag for name, more in FLAGS.items() for flag in (f"--collector.{name}", *more)]
     listen = f"--web.listen-address=127.0.0.1:{port}"
     argv = [program, listen, "--collector.disable-defaults", *flags]
-    anchor = Process(argv, Path(tmp_path_factory.mktemp("anchor")))
+    reference = Process(argv, Path(tmp_path_factory.mktemp("reference")))
     collectors = [c for c in Host.build(Host.Config()) if c.name in FLAGS]
     try:
-        anchor.ready(lambda: listens(port))
+        reference.ready(lambda: listens(port))
         yield ours(collectors), theirs(port), ours(collectors)
     finally:
-        anchor.kill()
+        reference.kill()
         for collector in collectors:
             collector.stop()
 
 
 def test_same_series(moments: tuple[Machine, Machine, Machine]) -> None:
     """Both have the same series."""
-    _, anchor, own = moments
+    _, reference, own = moments
 
     assert {series for series in own.values if series[0] not in NEWER} == {
-        series for series in anchor.values if series[0] not in NEWER
+        series for series in reference.values if series[0] not in NEWER
     }
 
 
 def test_same_types(moments: tuple[Machine, Machine, Machine]) -> None:
     """Each metric has the same type as in node_exporter."""
-    _, anchor, own = moments
+    _, reference, own = moments
 
-    common = own.kinds.keys() & anchor.kinds.keys()
+    common = own.kinds.keys() & reference.kinds.keys()
     assert {name: own.kinds[name] for name in common} == {
-        name: anchor.kinds[name] for name in common
+        name: reference.kinds[name] for name in common
     }
     assert len(common) > 100
 
 
 def test_same_counts(moments: tuple[Machine, Machine, Machine]) -> None:
     """Each counter of node_exporter lies between our values before and after."""
-    before, anchor, after = moments
+    before, reference, after = moments
 
     wrong = {}
-    for series, value in anchor.values.items():
+    for series, value in reference.values.items():
         # These two decrease in the kernel, but not in our metrics.
         falling = {("mode", "idle"), ("mode", "iowait")} & series[1]
-        if anchor.kinds[series[0]] == "counter" and not falling:
+        if reference.kinds[series[0]] == "counter" and not falling:
             low, high = before.values[series], after.values[series]
             # node_exporter multiplies and we divide: the last digit differs.
             if not low * (1 - 1e-12) <= value <= high * (1 + 1e-12):
@@ -139,11 +139,11 @@ def test_same_counts(moments: tuple[Machine, Machine, Machine]) -> None:
 
 def test_same_sizes(moments: tuple[Machine, Machine, Machine]) -> None:
     """Constant values are equal."""
-    _, anchor, own = moments
+    _, reference, own = moments
 
     still = ("_size_bytes", "_MemTotal_bytes", "boot_time_seconds", "_readonly", "_offset_seconds")
-    compared = {series for series in anchor.values if series[0].endswith(still)}
+    compared = {series for series in reference.values if series[0].endswith(still)}
     assert {series: own.values[series] for series in compared} == {
-        series: anchor.values[series] for series in compared
+        series: reference.values[series] for series in compared
     }
     assert len(compared) >= 5

@@ -109,7 +109,7 @@ def test_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(other.declared()) == list(cls.declared())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="what is simulated is there")
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated system is the real one")
 def test_every_subsystem_elsewhere() -> None:
     """Without Linux's parts of Python all subsystems can be imported, and none fails."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -56,13 +56,13 @@ def pages(machine: Machine, tmp_path: Path) -> tuple[dict[Series, float], dict[S
         "--collector.disable-defaults",
         *(f"--collector.{name}" for name in NAMES),
     ]
-    anchor = Process(argv, tmp_path)
+    reference = Process(argv, tmp_path)
     try:
-        anchor.ready(lambda: listens(port))
+        reference.ready(lambda: listens(port))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             theirs = answer.read().decode()
     finally:
-        anchor.kill()
+        reference.kill()
     settings = tmp_path / "config.yaml"
     settings.write_text(
         f"collectors:\n  host: {{procfs: {paths['procfs']}, sysfs: {paths['sysfs']}}}\n"

@@ -23,7 +23,7 @@ def emitted(pairs: Pairs, content: bytes) -> dict[str, float]:
     try:
         pairs.emit(scrape, content)
     except ValueError:
-        scrape.emit(gauge("unreadable", "There was a line that is no pair."), 1)
+        scrape.emit(gauge("unreadable", "A line is unreadable."), 1)
     return {
         metric.name: value for metric, found in scrape.samples.items() for value in found.values()
     }

@@ -35,7 +35,7 @@ def row(
 class FakeBus:
     """A bus with a systemd whose replies the test defines.
 
-    `properties` are by `(path, name)`; what is not in there is refused.
+    `properties` are by `(path, name)`; other properties are refused.
     """
 
     def __init__(self, root: Path, path: str = "run/dbus/system_bus_socket") -> None:
@@ -436,7 +436,7 @@ class RealMachine:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMachine]:
     """Give a host with a real systemd."""
     if not SANDBOX.exists():
-        pytest.skip("not everywhere: no sandbox for systemd beside the repository")
+        pytest.skip("not everywhere: no sandbox for systemd next to the repository")
     if os.geteuid() != 0 or shutil.which("systemctl") is None:
         pytest.skip("not everywhere: the sandbox takes root and systemd")
     machine = RealMachine(tmp_path_factory.mktemp("systemd"))
