@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from servers.exporter import Exporter
+from servers.exporter import Exporter, StartExporter
 
 pytestmark = pytest.mark.live
 
@@ -297,6 +297,20 @@ def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) 
     assert {each: found.get(each) for each in expected} == expected
     outcome = ("node_scrape_collector_success", frozenset({("collector", name)}))
     assert found[outcome] == case.success
+
+
+def test_all_failed_parts_are_reported(tmp_path: Path, exporter: StartExporter) -> None:
+    """The error of a collector names every file that failed, not only the first."""
+    for name, protocol in (("sockstat", "TCP"), ("sockstat6", "TCP6")):
+        path = tmp_path / "proc/net" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{protocol}: inuse 1\nodd\n")
+    server = exporter(f"collectors:\n  host:\n    procfs: {tmp_path}/proc\n")
+
+    assert server.value("node_sockstat_TCP_inuse") == 1
+    (error,) = [line for line in server.log.read_text().splitlines() if "net/sockstat:" in line]
+    assert "/proc/net/sockstat: unexpected content: 'odd'; " in error
+    assert "/proc/net/sockstat6: unexpected content: 'odd'" in error
 
 
 def test_unknown_values(found: dict[Series, float]) -> None:
