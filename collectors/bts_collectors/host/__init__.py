@@ -41,11 +41,11 @@ class _Enabled(Paths, frozen=True):
         """Raise ValueError for unknown names, and for names in both lists."""
         unknown = sorted({*self.enable, *self.disable} - SUBSYSTEMS.keys())
         if unknown:
-            msg = f"no such subsystem: {', '.join(unknown)}; there are: {', '.join(SUBSYSTEMS)}"
+            msg = f"{', '.join(unknown)}: not a subsystem (expected {', '.join(SUBSYSTEMS)})"
             raise ValueError(msg)
         both = sorted({*self.enable} & {*self.disable})
         if both:
-            msg = f"both enabled and disabled: {', '.join(both)}"
+            msg = f"in both enable and disable: {', '.join(both)}"
             raise ValueError(msg)
 
 
