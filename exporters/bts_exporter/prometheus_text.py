@@ -249,6 +249,8 @@ class _Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples."""
+        # Bound once: a page may have hundreds of thousands of samples.
+        find_labels = _LENIENT_LABEL.findall
         suffixes = {self._name + suffix: suffix for suffix in _SUFFIXES.get(self._kind, _PLAIN)}
         for lines in self._lines:
             for name, labels, number in _LENIENT_SAMPLE.findall(lines):
@@ -259,7 +261,7 @@ class _Samples:
                     value = float(number)
                 except ValueError:
                     continue
-                pairs = dict(_LENIENT_LABEL.findall(labels))
+                pairs = dict(find_labels(labels))
                 if "\\" in labels:
                     _unescape_values(pairs)
                 yield Sample(suffix, pairs, value)
