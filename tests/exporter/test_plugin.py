@@ -50,6 +50,7 @@ def test_the_api_for_authors() -> None:
         "Kind",
         "Match",
         "Metric",
+        "NameFilter",
         "NothingToRead",
         "Product",
         "Reason",
@@ -65,6 +66,7 @@ def test_the_api_for_authors() -> None:
         "counter",
         "gauge",
         "histogram",
+        "prometheus_text",
         "summary",
         "untyped",
     ]
