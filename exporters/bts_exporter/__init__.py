@@ -3,7 +3,7 @@
 from bts_exporter import backlog
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
-from bts_exporter.errors import NothingToRead, Reason, TargetError
+from bts_exporter.errors import NothingToRead, NotPresent, Reason, TargetError
 from bts_exporter.matches import Match
 from bts_exporter.plugin import (
     Collector,
@@ -33,6 +33,7 @@ __all__ = [
     "Kind",
     "Match",
     "Metric",
+    "NotPresent",
     "NothingToRead",
     "Product",
     "Reason",

@@ -81,7 +81,7 @@ class PortableFilesystem(Filesystem):
     def collect(self, scrape: Scrape) -> None:
         """Emit the figures of each mount that is wanted."""
         super().collect(scrape)
-        scrape.samples.pop(self.mount_info, None)  # the device's numbers are not known
+        scrape.discard(self.mount_info)  # the device's numbers are not known
 
     def _read(self) -> tuple[str, bytes]:
         """Return the mounts as /proc/self/mountinfo would have them."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from bts_exporter.collection.outcome import SUCCESS, Outcome, log_change
+from bts_exporter.collection.outcome import SUCCESS, Outcome, failure_of, log_change
 from bts_exporter.collection.worker import Lane, SharedLane
 from bts_exporter.errors import (
     ExporterError,
-    NothingToRead,
+    NotPresent,
     Reason,
     forget_frames,
     one_line,
@@ -369,7 +369,7 @@ class Runner:
 
     def _outcome_of(self, error: BaseException, scrape: Scrape) -> Outcome:
         try:
-            if not isinstance(error, NothingToRead):
+            if not isinstance(error, NotPresent):
                 return self.failure(error, scrape)
             message = one_line(text_of(error))
             if not scrape.emitted:
@@ -394,18 +394,22 @@ class Runner:
         if reason == "internal":
             message += place_of(error)
             log.debug("%s failed", self.identity, exc_info=error)
-        return Outcome(success=False, reason=reason, message=one_line(message))
+        return failure_of([(reason, message), *self._losses(scrape)], scrape.unlisted)
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        if scrape.rejected:
-            reason, message = scrape.rejected
-            return Outcome(success=False, reason=reason, message=message)
-        if scrape.dropped:
-            limit = self.common.max_series
-            message = f"{scrape.dropped} series dropped: raise max_series (now {limit}), or filter metrics"
-            return Outcome(success=False, reason="limited", message=message)
-        return SUCCESS
+        losses = self._losses(scrape)
+        return failure_of(losses, scrape.unlisted) if losses else SUCCESS
+
+    def _losses(self, scrape: Scrape) -> list[tuple[Reason, str]]:
+        """Return what a collection lost besides what ended it."""
+        if not scrape.dropped:
+            return scrape.losses
+        limit = self.common.max_series
+        message = (
+            f"{scrape.dropped} series dropped: raise max_series (now {limit}), or filter metrics"
+        )
+        return [*scrape.losses, ("limited", message)]
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """Count an outcome, and log it where it differs from the one before."""
@@ -416,9 +420,8 @@ class Runner:
                 self.seen = True
             if outcome.success and outcome.supported:
                 totals.last_success = time.time()
-            elif outcome.reason is not None:
-                totals.errors[outcome.reason] += 1
-                totals.timeouts += outcome.reason == "timeout"
+            totals.errors.update(outcome.reasons)
+            totals.timeouts += "timeout" in outcome.reasons
             before, self.outcome = self.outcome, outcome
         if outcome is not before:
             log_change(self.identity, before, outcome)
