@@ -53,7 +53,8 @@ LAYERS = (
         "settings.tls",
         "settings.yaml_document",
     ),
-    ("settings.literals", "scrape_state"),
+    ("scrape",),
+    ("settings.literals", "scrape_state", "metric"),
     ("settings.yaml_errors",),
     ("web.connections", "logs"),
     (

@@ -25,7 +25,7 @@ from bts_exporter import (
     untyped,
 )
 from bts_exporter.errors import DeadlineExceeded
-from bts_exporter.plugin import number
+from bts_exporter.metric import number
 
 Declare = Callable[..., Metric]
 DECLARATIONS = (gauge, counter, untyped, histogram, summary)

@@ -10,7 +10,9 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from bts_exporter.errors import PluginError, TargetError
-from bts_exporter.plugin import Collector, CollectorConfig, Key, Kind, Metric, Scrape
+from bts_exporter.metric import Key, Kind, Metric
+from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.scrape import Scrape
 
 _KINDS = {
     "counter": Kind.COUNTER,

@@ -29,7 +29,9 @@ from bts_exporter.errors import (
     text_of,
 )
 from bts_exporter.exposition.templates import Frames
-from bts_exporter.plugin import Collector, Key, Metric, Scrape
+from bts_exporter.metric import Key, Metric
+from bts_exporter.plugin import Collector
+from bts_exporter.scrape import Scrape
 from bts_exporter.settings.loader import Common
 
 log = logging.getLogger("bts_exporter.collection.runner")
