@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -116,6 +116,16 @@ class Run:
         self._conclude(Outcome(success=False, reason=reason, message=message))
         return self
 
+    def fail_behind(self, running: Run) -> Run:
+        """End the collection because `running` has not; what that one found to be up is served."""
+        self.scrape.samples.update(
+            (metric, found)
+            for metric, found in _copy_of(running.scrape.samples).items()
+            if metric.availability
+        )
+        late = time.monotonic() - running.began
+        return self.fail("busy", f"a collection begun {late:.0f} s ago is still running")
+
     def wait(self, deadline: float) -> None:
         """Wait until the collection has ended, at most until `deadline`; give it up at its own."""
         if not self.ends_by(min(deadline, self.deadline)) and deadline >= self.deadline:
@@ -177,8 +187,7 @@ class Run:
         """Return what there is now."""
         outcome = self.outcome
         if outcome is None or self.expired:
-            # Copied in one step each, since the collection may still be at it.
-            samples = {metric: dict(found) for metric, found in list(self.scrape.samples.items())}
+            samples = _copy_of(self.scrape.samples)
             return Snapshot(self.runner, self._late(), samples, time.monotonic() - self.began, age)
         return Snapshot(self.runner, outcome, self.scrape.samples, self.duration, age)
 
@@ -276,8 +285,7 @@ class Runner:
             if under_way is None:
                 self.current = run
         if under_way is not None:
-            late = time.monotonic() - under_way.began
-            return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
+            return run.fail_behind(under_way)
         if shared is None or self.own_lane:
             submit_runs(self.lane, [run])
         else:
@@ -473,6 +481,18 @@ def submit_runs(lane: Lane | SharedLane, runs: Sequence[Run]) -> None:
     except RuntimeError as error:
         for run in runs:
             run.fail("os", f"no thread to collect in: {error}")
+
+
+def _copy_of(
+    samples: Mapping[Metric, Mapping[Key, float]],
+) -> dict[Metric, dict[Key, float]]:
+    """Return the samples of a collection that may still be emitting, without what is none."""
+    # Copied in one step each, since another thread may change them.
+    return {
+        metric: dict(found)
+        for metric, found in list(samples.items())
+        if type(metric) is Metric and type(found) is dict
+    }
 
 
 def _any_of(globs: Sequence[str]) -> re.Pattern[str] | None:
