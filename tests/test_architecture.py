@@ -54,7 +54,8 @@ LAYERS = (
         "settings.tls",
         "settings.yaml_document",
     ),
-    ("settings.literals", "scrape_state"),
+    ("scrape",),
+    ("settings.literals", "scrape_state", "metric"),
     ("settings.yaml_errors",),
     ("web.connections", "logs"),
     (
@@ -227,6 +228,22 @@ def test_collectors_import_only_the_public_api() -> None:
     ]
 
     assert wrong == []
+
+
+def test_collectors_change_samples_only_by_the_public_methods() -> None:
+    """The samples of a scrape are the engine's: the dry run of MQTT's rules reads those of its own."""
+    found = [
+        f"{named(path)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sources(COLLECTORS)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node.value).endswith("scrape")
+        and (node.attr.startswith("_") or node.attr in {"samples", "losses", "rejected", "closed"})
+    ]
+
+    assert [place.partition(":")[0] for place in found] == [
+        "collectors/bts_collectors/mqtt/rules/dry_run.py"
+    ]
 
 
 def test_collectors_do_not_import_each_other() -> None:

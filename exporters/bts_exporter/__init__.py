@@ -3,23 +3,12 @@
 from bts_exporter import backlog, prometheus_text
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
-from bts_exporter.errors import NothingToRead, Reason, TargetError
+from bts_exporter.errors import NothingToRead, NotPresent, Reason, TargetError
 from bts_exporter.matches import Match
+from bts_exporter.metric import Kind, Metric, Template, counter, gauge, histogram, summary, untyped
 from bts_exporter.name_filter import NameFilter
-from bts_exporter.plugin import (
-    Collector,
-    CollectorConfig,
-    Command,
-    Kind,
-    Metric,
-    Scrape,
-    Template,
-    counter,
-    gauge,
-    histogram,
-    summary,
-    untyped,
-)
+from bts_exporter.plugin import Collector, CollectorConfig, Command
+from bts_exporter.scrape import Scrape
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Duration, Secret, Url
 
@@ -35,6 +24,7 @@ __all__ = [
     "Match",
     "Metric",
     "NameFilter",
+    "NotPresent",
     "NothingToRead",
     "Product",
     "Reason",

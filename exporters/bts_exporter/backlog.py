@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from typing import Literal, NamedTuple
 
-from bts_exporter.plugin import Metric, counter, gauge
+from bts_exporter.metric import Metric, counter, gauge
 
 #: Observations that a timeline keeps.
 MOST_OBSERVED = 64

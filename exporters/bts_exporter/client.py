@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector as ClientCollector
 
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import PushError
-from bts_exporter.plugin import Key, Kind, Metric, Scrape
+from bts_exporter.metric import Key, Kind, Metric
+from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import CollectorMetrics
 from bts_exporter.service import Options, Service
 

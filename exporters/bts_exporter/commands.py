@@ -14,7 +14,8 @@ from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
 from bts_exporter.exposition.formats import Format
-from bts_exporter.plugin import Command, Metric, Template
+from bts_exporter.metric import Metric, Template
+from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service

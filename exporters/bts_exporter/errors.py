@@ -33,6 +33,8 @@ Reason = Literal[
 #: Code of generators and coroutines: inspect's CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
 _SUSPENDABLE = 0x20 | 0x80 | 0x200
 REASONS: tuple[Reason, ...] = get_args(Reason)
+#: Errors that code raises on its own mistakes.
+_DEFECTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
 
 
 class ExporterError(Exception):
@@ -76,8 +78,12 @@ class SelectionError(ExporterError):
     """Raised when a request asks for collectors or targets that are not configured."""
 
 
-class NothingToRead(ExporterError):  # noqa: N818  # the contract's word: it is no failure
+class NotPresent(ExporterError):  # noqa: N818  # not an error: the collection succeeds
     """Raised by a collector whose source is absent on this machine: no failure, no series."""
+
+
+#: The name that plug-ins written before 0.2 use.
+NothingToRead = NotPresent
 
 
 class TargetError(ExporterError):
@@ -116,6 +122,8 @@ def _reason_of_chain(error: BaseException) -> Reason:
         reason = _reason_of_one(link)
         if reason is not None:
             return reason
+        if isinstance(link, _DEFECTS) and _slot(link, "__cause__") is None:
+            return "internal"  # whatever error of the target was being handled
     return "os" if isinstance(error, OSError) else "internal"
 
 

@@ -16,7 +16,7 @@ from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
 from bts_exporter.exposition.templates import Frames
-from bts_exporter.plugin import Scrape
+from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bts_exporter.plugin import Kind
+from bts_exporter.metric import Kind
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL_VALUE = r'"((?:[^"\\]|\\[\\"n])*)"'

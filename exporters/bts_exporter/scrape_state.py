@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from bts_exporter.errors import Reason
+from bts_exporter.errors import REASONS, Reason
+
+#: How many losses of one collection are listed; of the others only their number is.
+_MOST_LOSSES = 10
 
 
 class ScrapeState:
     """The outcome of a collection; only the engine sets it."""
 
-    __slots__ = ("__weakref__", "_closed", "_deadline", "_dropped", "_rejected", "_samples")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_deadline",
+        "_dropped",
+        "_losses",
+        "_samples",
+        "_unlisted",
+        "_unwanted",
+    )
 
     def __init__(self, deadline: float) -> None:
         """Give `deadline` on the clock of `time.monotonic`."""
@@ -18,7 +30,10 @@ class ScrapeState:
         #: By metric.
         self._samples: dict[Any, dict[tuple[str, ...], float]] = {}
         self._dropped = 0
-        self._rejected: tuple[Reason, str] | None = None
+        self._losses: list[tuple[Reason, str]] = []
+        self._unlisted = 0
+        #: Metrics that were emitted and that the settings leave out.
+        self._unwanted: set[Any] = set()
         self._closed = False
 
     @property
@@ -44,10 +59,27 @@ class ScrapeState:
         return dropped
 
     @property
+    def losses(self) -> list[tuple[Reason, str]]:
+        """The reason and message of each distinct loss, in the order in which they came."""
+        losses: list[tuple[Reason, str]] = self._kept("_losses", list, [])
+        return losses
+
+    @property
+    def unlisted(self) -> int:
+        """How many losses there were besides those in `losses`."""
+        unlisted: int = self._kept("_unlisted", int, 0)
+        return unlisted
+
+    @property
     def rejected(self) -> tuple[Reason, str] | None:
-        """The first sample that had to be left out."""
-        rejected: tuple[Reason, str] | None = self._kept("_rejected", tuple, None)
-        return rejected
+        """The first loss."""
+        return self.losses[0] if self.losses else None
+
+    @property
+    def emitted(self) -> bool:
+        """Whether there was any sample, also if it was left out."""
+        unwanted = self._kept("_unwanted", set, set())
+        return bool(self.samples or unwanted or self.dropped or self.losses)
 
     @property
     def closed(self) -> bool:
@@ -58,6 +90,17 @@ class ScrapeState:
     @closed.setter
     def closed(self, over: bool) -> None:
         self._closed = self.closed or bool(over)
+
+    def _lose(self, reason: Reason, message: str) -> None:
+        """Add a loss; one that is listed already is not listed twice."""
+        loss = (reason if reason in REASONS else "internal", message)
+        if loss in self._losses:
+            return
+        # Every reason is listed, since they are counted.
+        if len(self._losses) < _MOST_LOSSES or loss[0] not in dict(self._losses):
+            self._losses.append(loss)
+        else:
+            self._unlisted += 1
 
     def _kept(self, field: str, kind: type, default: Any) -> Any:
         """Return a field, or `default` where a plug-in deleted or replaced it."""

@@ -12,7 +12,8 @@ from importlib import import_module
 import bts_exporter
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import REASONS
-from bts_exporter.plugin import Key, Metric, Scrape, counter, gauge
+from bts_exporter.metric import Key, Metric, counter, gauge
+from bts_exporter.scrape import Scrape
 from bts_exporter.web.server import Traffic
 
 _OF = ("collector", "target")

@@ -6,7 +6,9 @@ from itertools import chain
 from time import monotonic
 
 from bts_exporter.errors import TargetError
-from bts_exporter.plugin import Collector, Metric, Scrape
+from bts_exporter.metric import Metric
+from bts_exporter.plugin import Collector
+from bts_exporter.scrape import Scrape
 
 #: Samples by metric name, then by label values (histograms: suffix first, bound last).
 Samples = dict[str, dict[tuple[str, ...], float]]

@@ -20,11 +20,11 @@ class Fails(Collector):
         raise ValueError
 """
 ABSENT = """\
-from bts_exporter import Collector, NothingToRead
+from bts_exporter import Collector, NotPresent
 
 class Absent(Collector):
     def collect(self, scrape):
-        raise NothingToRead("no /proc/absent")
+        raise NotPresent("no /proc/absent")
 """
 MATCHES = """\
 from bts_exporter import Collector, CollectorConfig, Match, gauge

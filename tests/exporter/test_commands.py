@@ -58,7 +58,7 @@ class Speaks(Collector):
         pass
 '''
 ABSENT = '''\
-from bts_exporter import Collector, NothingToRead
+from bts_exporter import Collector, NotPresent
 
 class Absent(Collector):
     """
@@ -67,7 +67,7 @@ class Absent(Collector):
     Nor there.
     """
     def collect(self, scrape):
-        raise NothingToRead("no /proc/absent")
+        raise NotPresent("no /proc/absent")
 '''
 
 

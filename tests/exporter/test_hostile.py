@@ -11,8 +11,10 @@ import pytest
 from bts_exporter.collection.registry import Registry
 from bts_exporter.errors import ConfigError, PluginError, TargetError
 from bts_exporter.exposition.formats import Format
+from bts_exporter.metric import gauge
 from bts_exporter.page_service import Exporter
-from bts_exporter.plugin import Collector, Scrape, gauge
+from bts_exporter.plugin import Collector
+from bts_exporter.scrape import Scrape
 from bts_exporter.service import Options, Service
 from servers import wait_until
 from stubs import Hang, Stub, collect, collectors, drop_in, runner_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bts_exporter import NothingToRead, Scrape
+from bts_exporter import NotPresent, Scrape
 from bts_exporter.collection.background import BackgroundRunner
 from bts_exporter.errors import forget_frames
 from bts_exporter.exposition.formats import Format
@@ -25,7 +25,7 @@ MEGABYTES = 6
 HOLDING = """\
 import os
 from concurrent.futures import ThreadPoolExecutor
-from bts_exporter import Collector, CollectorConfig, NothingToRead, TargetError, gauge
+from bts_exporter import Collector, CollectorConfig, NotPresent, TargetError, gauge
 
 KEPT = []
 
@@ -83,7 +83,7 @@ class Holding(Collector):
             KEPT.append(pool.submit(fail, data))
             KEPT[-1].result()
     def absence(self, data):
-        KEPT.append(NothingToRead("partly"))
+        KEPT.append(NotPresent("partly"))
         raise KEPT[-1]
 """
 WAYS = (
@@ -146,7 +146,7 @@ class Failing:
         return [ref() is not None for ref in self.held]
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit, NothingToRead, RecursionError])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, NotPresent, RecursionError])
 def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
     """Who keeps an error keeps nothing of the collection that raised it, without the garbage collector."""
     failing = Failing(error)

@@ -25,7 +25,7 @@ from bts_exporter import (
     untyped,
 )
 from bts_exporter.errors import DeadlineExceeded
-from bts_exporter.plugin import number
+from bts_exporter.metric import number
 
 Declare = Callable[..., Metric]
 DECLARATIONS = (gauge, counter, untyped, histogram, summary)
@@ -51,6 +51,7 @@ def test_the_api_for_authors() -> None:
         "Match",
         "Metric",
         "NameFilter",
+        "NotPresent",
         "NothingToRead",
         "Product",
         "Reason",
@@ -280,15 +281,18 @@ def test_sample_emitted_twice() -> None:
     assert found.rejected == ("invalid_sample", "files: emitted twice with labels ('/',)")
 
 
-def test_first_wrong_sample_is_the_one_told() -> None:
+def test_wrong_samples_are_listed_in_order() -> None:
     """Later mistakes are often consequences of the first."""
     found = scrape()
 
-    found.emit(gauge("one", "One."), 1, "label")
-    found.emit(gauge("two", "Two."), 1, "label")
+    for _ in range(2):
+        found.emit(gauge("one", "One."), 1, "label")
+        found.emit(gauge("two", "Two."), 1, "label")
 
-    assert found.rejected is not None
-    assert found.rejected[1].startswith("one ")
+    assert found.losses == [
+        ("invalid_sample", "one takes 0 labels (), got 1"),
+        ("invalid_sample", "two takes 0 labels (), got 1"),
+    ]
 
 
 def test_emitting_many_at_once() -> None:

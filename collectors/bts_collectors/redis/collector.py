@@ -203,11 +203,13 @@ class RedisCollector(Collector):
             self._discovery.error = None  # of the same cause, and over when this one is
             self._report(visit, began, error)
             raise
-        loss = visit.losses[0] if visit.losses else self._discovery.error
-        self._report(visit, began, loss)
+        losses = visit.losses or ([self._discovery.error] if self._discovery.error else [])
+        self._report(visit, began, losses[0] if losses else None)
         self._discovery.refresh()
-        if loss is not None:
-            raise bare(loss)
+        for loss in losses[1:]:
+            scrape.report(loss)
+        if losses:
+            raise bare(losses[0])
 
     def _begin(self, visit: Visit) -> None:
         """Emit first what no limit may drop, and what is right if this collection is given up."""
@@ -261,9 +263,8 @@ class RedisCollector(Collector):
         self._streams.emit_refusals(visit.scrape)
         if not self._discovery.is_supported:
             visit.unsupported.add("scan")
-        told = visit.scrape.samples.get(SUPPORTED, {})
         for command in visit.unsupported:
-            if (command,) not in told:
+            if not visit.scrape.has(SUPPORTED, command):
                 emit(SUPPORTED, 0, command)
         for setting, names in self._names.items():
             if names.patterns:
@@ -276,9 +277,8 @@ class RedisCollector(Collector):
 
     def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
         reason = error.reason if error else "limited" if visit.scrape.dropped else ""
-        if there := visit.scrape.samples.get(self.last_error):
-            there.clear()
-            there[reason,] = int(bool(reason))
+        visit.scrape.discard(self.last_error)
+        visit.scrape.emit(self.last_error, int(bool(reason)), reason)
         visit.scrape.emit(self.duration, monotonic() - began)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner
 from bts_exporter.errors import PluginError, Problem, TargetError, text_of
-from bts_exporter.plugin import Collector, CollectorConfig, Metric, Scrape, Template
+from bts_exporter.metric import Metric, Template
+from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.settings.loader import Block, Common, Settings
 from bts_exporter.settings.metric_filters import denied_by_the_way, without_effect

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bts_exporter.errors import Reason
+from bts_exporter.errors import Reason, one_line
 
 log = logging.getLogger("bts_exporter.collection.runner")
 
@@ -20,10 +21,27 @@ class Outcome:
     message: str = ""
     #: Whether there was nothing at all to read, which is not looked for again at each scrape.
     absent: bool = False
+    #: The reasons of its other losses.
+    more_reasons: tuple[Reason, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """The reasons of all of its losses, each once."""
+        return () if self.reason is None else (self.reason, *self.more_reasons)
 
 
 #: How most collections end.
 SUCCESS = Outcome()
+
+
+def failure_of(losses: Sequence[tuple[Reason, str]], unlisted: int = 0) -> Outcome:
+    """Return the outcome of a collection with these losses, `(reason, message)`; at least one."""
+    reason, *others = dict.fromkeys(reason for reason, _ in losses)
+    messages = [message for _, message in losses]
+    if unlisted:
+        messages.append(f"and {unlisted} more")
+    message = one_line("; ".join(messages))
+    return Outcome(success=False, reason=reason, message=message, more_reasons=tuple(others))
 
 
 def log_change(identity: str, before: Outcome | None, now: Outcome) -> None:
@@ -40,7 +58,7 @@ def log_change(identity: str, before: Outcome | None, now: Outcome) -> None:
         log.info("collection works again", extra=details)
 
 
-def _state(outcome: Outcome) -> tuple[bool, bool, str | None]:
+def _state(outcome: Outcome) -> tuple[bool, bool, frozenset[str]]:
     # A collection that hangs is late once and in the way from then on: one state, one line.
-    reason = "timeout" if outcome.reason == "busy" else outcome.reason
-    return outcome.success, outcome.supported, reason
+    reasons = frozenset("timeout" if it == "busy" else it for it in outcome.reasons)
+    return outcome.success, outcome.supported, reasons

@@ -9,8 +9,10 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from bts_exporter.errors import PluginError
-from bts_exporter.plugin import Collector, CollectorConfig, Key, Kind, Metric, Scrape
+from bts_exporter.errors import PluginError, TargetError
+from bts_exporter.metric import Key, Kind, Metric
+from bts_exporter.plugin import Collector, CollectorConfig
+from bts_exporter.scrape import Scrape
 
 _KINDS = {
     "counter": Kind.COUNTER,
@@ -68,7 +70,7 @@ class Adapted(Collector):
             try:
                 emit(scrape, family, kind)
             except ValueError as error:  # a name that we do not serve: the others stay
-                scrape.reject("invalid_sample", str(error))
+                scrape.report(TargetError("invalid_sample", str(error)))
 
     def _make(self) -> Any:
         # Not before it is needed: its constructor may open connections and start threads, which
@@ -87,24 +89,20 @@ class Adapted(Collector):
         for name, samples in by_name.items():
             labels = _union(samples)
             metric = self._metric(name, family.documentation, kind, labels)
-            for sample in samples:
-                values = tuple(sample.labels.get(label, "") for label in labels)
-                scrape.put(metric, values, sample.value)
+            pairs = [(_values(sample, labels), sample.value) for sample in samples]
+            scrape.emit_family(metric, pairs)
 
     def _emit_compound(self, scrape: Scrape, family: _Family, kind: Kind) -> None:
         bound = "le" if kind is Kind.HISTOGRAM else "quantile"
         labels = tuple(label for label in _union(family.samples) if label != bound)
         metric = self._metric(family.name, family.documentation, kind, labels)
-        distributions: dict[tuple[str, ...], list[tuple[Key, float]]] = {}
+        pairs: list[tuple[Key, float]] = []
         for sample in family.samples:
             suffix = sample.name.removeprefix(family.name)
             if suffix in _SUFFIXES[kind]:
-                values = tuple(sample.labels.get(label, "") for label in labels)
                 ends = (sample.labels[bound],) if bound in sample.labels else ()
-                rows = distributions.setdefault(values, [])
-                rows.append(((suffix, *values, *ends), sample.value))
-        for rows in distributions.values():
-            scrape.put_all(metric, rows)
+                pairs.append(((suffix, *_values(sample, labels), *ends), sample.value))
+        scrape.emit_family(metric, pairs)
 
     def _metric(self, name: str, text: str, kind: Kind, labels: tuple[str, ...]) -> Metric:
         key = (name, kind, labels)
@@ -150,6 +148,10 @@ def _settings_of(foreign: type[Any]) -> type[CollectorConfig]:
 
 def _giver(default: object) -> Any:
     return lambda: default
+
+
+def _values(sample: _Sample, labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sample.labels.get(label, "") for label in labels)
 
 
 def _union(samples: Sequence[_Sample]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ import msgspec
 from bts_exporter.collection import plugin_file
 from bts_exporter.collection.prometheus_client_adapter import adapt
 from bts_exporter.errors import PluginError, text_of
-from bts_exporter.plugin import Collector, CollectorConfig, Command, Metric, Template
+from bts_exporter.metric import Metric, Template
+from bts_exporter.plugin import Collector, CollectorConfig, Command
 from bts_exporter.settings.loader import COMMON_KEYS
 
 GROUP = "bts_exporter.collectors"

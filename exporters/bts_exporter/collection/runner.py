@@ -11,16 +11,16 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from bts_exporter.collection.outcome import SUCCESS, Outcome, log_change
+from bts_exporter.collection.outcome import SUCCESS, Outcome, failure_of, log_change
 from bts_exporter.collection.worker import Lane, SharedLane
 from bts_exporter.errors import (
     ExporterError,
-    NothingToRead,
+    NotPresent,
     Reason,
     forget_frames,
     one_line,
@@ -29,7 +29,9 @@ from bts_exporter.errors import (
     text_of,
 )
 from bts_exporter.exposition.templates import Frames
-from bts_exporter.plugin import Collector, Key, Metric, Scrape
+from bts_exporter.metric import Key, Metric
+from bts_exporter.plugin import Collector
+from bts_exporter.scrape import Scrape
 from bts_exporter.settings.loader import Common
 
 log = logging.getLogger("bts_exporter.collection.runner")
@@ -114,6 +116,16 @@ class Run:
         self._conclude(Outcome(success=False, reason=reason, message=message))
         return self
 
+    def fail_behind(self, running: Run) -> Run:
+        """End the collection because `running` has not; what that one found to be up is served."""
+        self.scrape.samples.update(
+            (metric, found)
+            for metric, found in _copy_of(running.scrape.samples).items()
+            if metric.availability
+        )
+        late = time.monotonic() - running.began
+        return self.fail("busy", f"a collection begun {late:.0f} s ago is still running")
+
     def wait(self, deadline: float) -> None:
         """Wait until the collection has ended, at most until `deadline`; give it up at its own."""
         if not self.ends_by(min(deadline, self.deadline)) and deadline >= self.deadline:
@@ -175,8 +187,7 @@ class Run:
         """Return what there is now."""
         outcome = self.outcome
         if outcome is None or self.expired:
-            # Copied in one step each, since the collection may still be at it.
-            samples = {metric: dict(found) for metric, found in list(self.scrape.samples.items())}
+            samples = _copy_of(self.scrape.samples)
             return Snapshot(self.runner, self._late(), samples, time.monotonic() - self.began, age)
         return Snapshot(self.runner, outcome, self.scrape.samples, self.duration, age)
 
@@ -274,8 +285,7 @@ class Runner:
             if under_way is None:
                 self.current = run
         if under_way is not None:
-            late = time.monotonic() - under_way.began
-            return run.fail("busy", f"a collection begun {late:.0f} s ago is still running")
+            return run.fail_behind(under_way)
         if shared is None or self.own_lane:
             submit_runs(self.lane, [run])
         else:
@@ -369,7 +379,7 @@ class Runner:
 
     def _outcome_of(self, error: BaseException, scrape: Scrape) -> Outcome:
         try:
-            if not isinstance(error, NothingToRead):
+            if not isinstance(error, NotPresent):
                 return self.failure(error, scrape)
             message = one_line(text_of(error))
             if not scrape.emitted:
@@ -394,18 +404,22 @@ class Runner:
         if reason == "internal":
             message += place_of(error)
             log.debug("%s failed", self.identity, exc_info=error)
-        return Outcome(success=False, reason=reason, message=one_line(message))
+        return failure_of([(reason, message), *self._losses(scrape)], scrape.unlisted)
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        if scrape.rejected:
-            reason, message = scrape.rejected
-            return Outcome(success=False, reason=reason, message=message)
-        if scrape.dropped:
-            limit = self.common.max_series
-            message = f"{scrape.dropped} series dropped: raise max_series (now {limit}), or filter metrics"
-            return Outcome(success=False, reason="limited", message=message)
-        return SUCCESS
+        losses = self._losses(scrape)
+        return failure_of(losses, scrape.unlisted) if losses else SUCCESS
+
+    def _losses(self, scrape: Scrape) -> list[tuple[Reason, str]]:
+        """Return what a collection lost besides what ended it."""
+        if not scrape.dropped:
+            return scrape.losses
+        limit = self.common.max_series
+        message = (
+            f"{scrape.dropped} series dropped: raise max_series (now {limit}), or filter metrics"
+        )
+        return [*scrape.losses, ("limited", message)]
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """Count an outcome, and log it where it differs from the one before."""
@@ -416,9 +430,8 @@ class Runner:
                 self.seen = True
             if outcome.success and outcome.supported:
                 totals.last_success = time.time()
-            elif outcome.reason is not None:
-                totals.errors[outcome.reason] += 1
-                totals.timeouts += outcome.reason == "timeout"
+            totals.errors.update(outcome.reasons)
+            totals.timeouts += "timeout" in outcome.reasons
             before, self.outcome = self.outcome, outcome
         if outcome is not before:
             log_change(self.identity, before, outcome)
@@ -468,6 +481,18 @@ def submit_runs(lane: Lane | SharedLane, runs: Sequence[Run]) -> None:
     except RuntimeError as error:
         for run in runs:
             run.fail("os", f"no thread to collect in: {error}")
+
+
+def _copy_of(
+    samples: Mapping[Metric, Mapping[Key, float]],
+) -> dict[Metric, dict[Key, float]]:
+    """Return the samples of a collection that may still be emitting, without what is none."""
+    # Copied in one step each, since another thread may change them.
+    return {
+        metric: dict(found)
+        for metric, found in list(samples.items())
+        if type(metric) is Metric and type(found) is dict
+    }
 
 
 def _any_of(globs: Sequence[str]) -> re.Pattern[str] | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
-from bts_exporter.plugin import Kind, Metric
+from bts_exporter.metric import Kind, Metric
 from bts_exporter.web.accept import Accepted, accepted
 
 #: What the samples of a distribution are called beside it.

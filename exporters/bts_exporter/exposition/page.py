@@ -14,7 +14,7 @@ from isal import isal_zlib
 
 from bts_exporter.exposition.formats import Format, family_of, header, sample_names
 from bts_exporter.exposition.templates import Block, Frame, Frames
-from bts_exporter.plugin import Key, Metric
+from bts_exporter.metric import Key, Metric
 
 #: As many samples become bytes before there are more, since they take several times as much as text.
 _MANY = 1000

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_exporter.exposition.formats import Format, family_of, header, sample_names
-from bts_exporter.plugin import METRIC_NAME, Key, Kind, Metric, is_label_name, number
+from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from bts_exporter.plugin import Metric, Template
+from bts_exporter.metric import Metric, Template
 from bts_exporter.settings.loader import MetricFilter
 
 _CLASS = re.compile(r"\[[^]]+\]")

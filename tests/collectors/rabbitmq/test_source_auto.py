@@ -11,8 +11,7 @@ from bts_collectors.rabbitmq import collector as collector_module
 from bts_collectors.rabbitmq.api.client import MANAGEMENT
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_collectors.rabbitmq.prometheus import source
-from bts_exporter import TargetError, Url, testing
-from bts_exporter.plugin import Scrape
+from bts_exporter import Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, hang, send
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bts_exporter import Collector, CollectorConfig, Metric, NothingToRead, Scrape, backlog, gauge
+from bts_exporter import Collector, CollectorConfig, Metric, NotPresent, Scrape, backlog, gauge
 from bts_exporter.collection.background import BackgroundRunner
 from bts_exporter.collection.builder import Assembly, Unusable
 from bts_exporter.collection.collector_set import CollectorSet
@@ -388,7 +388,7 @@ def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -
     class Absent(Typed):
         def collect(self, scrape: Scrape) -> None:
             message = "gone"
-            raise NothingToRead(message)
+            raise NotPresent(message)
 
     TYPES["absent"] = Absent
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bts_exporter import Collector, NothingToRead, Scrape
+from bts_exporter import Collector, NotPresent, Scrape
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.errors import SelectionError
@@ -36,7 +36,7 @@ def exiting(_: Scrape) -> None:
 def absent(_: Scrape) -> None:
     """Find nothing."""
     message = "not here"
-    raise NothingToRead(message)
+    raise NotPresent(message)
 
 
 def broken(scrape: Scrape) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bts_exporter import Collector, NothingToRead, Reason, Scrape, TargetError
+from bts_exporter import Collector, NotPresent, Reason, Scrape, TargetError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.settings.loader import MetricFilter
@@ -146,18 +146,10 @@ def test_collection_with_a_wrong_sample(
         assert lines(caplog) == [("ERROR", f"collection fails: {message}")]
 
 
-def test_error_outweighs_a_wrong_sample() -> None:
-    """What ended the collection is what is told."""
-    with runner_of(
-        Stub(raising(targeted("auth", "no"), lambda s: s.emit(Stub.series, 1)))
-    ) as runner:
-        assert collect(runner).outcome.reason == "auth"
-
-
 def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
     """What is absent on this machine is no failure, and no news."""
     caplog.set_level(logging.INFO, "bts_exporter")
-    with runner_of(Stub(raising(NothingToRead("no /proc/mdstat"), lambda _: None))) as runner:
+    with runner_of(Stub(raising(NotPresent("no /proc/mdstat"), lambda _: None))) as runner:
         shot = collect(runner)
 
         assert (shot.outcome.success, shot.outcome.supported, shot.outcome.reason) == (
@@ -171,7 +163,7 @@ def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a minute the answer stays the same; after it what came in the meantime is found."""
-    stub = Stub(raising(NothingToRead("no /proc/mdstat"), lambda _: None))
+    stub = Stub(raising(NotPresent("no /proc/mdstat"), lambda _: None))
     with runner_of(stub) as runner:
         shots = [collect(runner) for _ in range(3)]
         asked = stub.collections

@@ -15,7 +15,8 @@ from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
 from bts_exporter.exposition.templates import Frames
-from bts_exporter.plugin import Key, Scrape
+from bts_exporter.metric import Key
+from bts_exporter.scrape import Scrape
 from servers import need
 
 Samples = Mapping[Metric, Mapping[Key, float]]

@@ -8,7 +8,7 @@ from bts_exporter import Metric, gauge, histogram, summary
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.exposition.templates import Frames
-from bts_exporter.plugin import Key
+from bts_exporter.metric import Key
 
 FILES = gauge("files", "Files.", ("path",))
 UP = gauge("up", "Up.")

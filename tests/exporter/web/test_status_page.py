@@ -8,7 +8,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 import bts_exporter
-from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter import NotPresent, Scrape, TargetError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter
 from bts_exporter.web import status_page
@@ -62,7 +62,7 @@ def fail(_: Scrape) -> None:
 def absent(_: Scrape) -> None:
     """Find nothing."""
     message = "no /proc/mdstat"
-    raise NothingToRead(message)
+    raise NotPresent(message)
 
 
 def test_states_of_collectors() -> None:

@@ -73,8 +73,8 @@ class Textfile(Subsystem):
             key = (family.name, family.kind, help_, *labels)
             metric = previous.get(key) or Metric(family.name, help_, family.kind, labels)
             self._metrics[key] = metric
-            for sample in family.samples:
-                scrape.put(metric, key_of(metric, sample), sample.value)
+            samples = [(key_of(metric, sample), sample.value) for sample in family.samples]
+            scrape.emit_family(metric, samples)
         scrape.emit(self.error, int(bool(problems)))
         if problems:
             raise TargetError(reason="protocol", message="; ".join(problems))

@@ -135,7 +135,7 @@ class Native:
         """Emit what another source did not: its values are of the whole cluster."""
         named = {family.name: family for family in page}
         identity, build = (first_labels(named.pop(name, None)) for name in (IDENTITY, BUILD))
-        alone = overview.IDENTITY not in scrape.samples
+        alone = not scrape.has(overview.IDENTITY)
         if alone:
             emit_names(scrape, identity, build)
             emit_unroutable(scrape, named)
@@ -145,7 +145,7 @@ class Native:
             ours = _OURS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
-            elif alone or ours not in scrape.samples:
+            elif alone or not scrape.has(ours):
                 emit_ours(scrape, ours, family, node)
             elif "protocol" in ours.labels:
                 emit_other_protocols(scrape, ours, family, node)
@@ -165,13 +165,15 @@ class Native:
         key = (family.name, family.kind, family.help, *names)
         metric = known.get(key) or Metric(family.name, family.help, family.kind, names)
         self._metrics[key] = metric
+        pairs: list[tuple[tuple[str, ...], float]] = []
         for sample in found:
             labels = tuple(sample.labels.get(name, "") for name in names)
             if bound:
                 suffix = sample.name.removeprefix(family.name)
                 ends = (sample.labels[bound],) if bound in sample.labels else ()
                 labels = (suffix, *labels, *ends)
-            scrape.put(metric, labels, sample.value)
+            pairs.append((labels, sample.value))
+        scrape.emit_family(metric, pairs)
 
 
 def read_page(answer: Answer) -> list[Family]:

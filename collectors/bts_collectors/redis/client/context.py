@@ -64,10 +64,7 @@ class Visit:
         So a scrape that does not wait for the end of this collection is told, too.
         """
         self.up = up
-        if there := self.scrape.samples.get(UP):
-            there[()] = int(up)
-        else:
-            self.scrape.emit(UP, int(up))
+        self.scrape.replace(UP, int(up))
 
     def batches(
         self, items: Sequence[_T], size: int, name: Callable[[_T], bytes]

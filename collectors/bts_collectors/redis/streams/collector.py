@@ -314,7 +314,7 @@ class Streams:
         """Return what a reply of XINFO GROUPS tells of the groups of `stream`."""
         visit = reading.visit
         if self._names.spelled(name):
-            visit.scrape.put(EXISTS, labels.own, 1)
+            visit.scrape.emit(EXISTS, 1, *labels.own)
         if isinstance(reply, ReplyError):
             visit.refused("XINFO GROUPS", reply)
             return []
@@ -343,7 +343,7 @@ class Streams:
         elif isinstance(state, ReplyError):
             visit.refused("TYPE", state)
         elif not self._names.forget(name):
-            visit.scrape.put(EXISTS, (visit.db, label(name)), 0)
+            visit.scrape.emit(EXISTS, 0, visit.db, label(name))
             if state != b"none":
                 what = f"has a {text(state)} named {text(name)!r}, which `streams` asks for"
                 visit.unexpected(what)

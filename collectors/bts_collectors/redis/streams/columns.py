@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bts_exporter import Metric, Scrape
+from bts_exporter import Metric, Scrape, TargetError
 
 
 class Rows:
@@ -16,7 +16,8 @@ class Rows:
         self._labels = labels
         if len(set(labels)) < len(labels):
             twice = next(own for own in labels if labels.count(own) > 1)
-            scrape.reject("invalid_sample", f"two names are both spelled {twice!r} as labels")
+            message = f"two names are both spelled {twice!r} as labels"
+            scrape.report(TargetError("invalid_sample", message))
 
     def emit(self, metric: Metric, values: Iterable[float | None]) -> None:
         """Emit a metric of each; None is not known and gives no sample."""

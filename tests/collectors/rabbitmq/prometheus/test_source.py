@@ -8,8 +8,7 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_exporter import Scrape, TargetError, Url, testing
-from bts_exporter.plugin import Metric
+from bts_exporter import Metric, Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, drip, hang, raw, send
 
