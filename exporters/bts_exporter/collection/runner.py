@@ -196,7 +196,8 @@ class Run:
             message = f"no answer within {self.deadline - self.began:.1f} s"
         else:
             message = "not begun: the collector before it did not end in time"
-        return Outcome(success=False, reason="timeout", message=message)
+        losses = self.runner.losses(self.scrape)
+        return failure_of([("timeout", message), *losses], self.scrape.unlisted)
 
     def _conclude(self, outcome: Outcome) -> None:
         now = time.monotonic()
@@ -404,15 +405,15 @@ class Runner:
         if reason == "internal":
             message += place_of(error)
             log.debug("%s failed", self.identity, exc_info=error)
-        return failure_of([(reason, message), *self._losses(scrape)], scrape.unlisted)
+        return failure_of([(reason, message), *self.losses(scrape)], scrape.unlisted)
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        losses = self._losses(scrape)
+        losses = self.losses(scrape)
         return failure_of(losses, scrape.unlisted) if losses else SUCCESS
 
-    def _losses(self, scrape: Scrape) -> list[tuple[Reason, str]]:
-        """Return what a collection lost besides what ended it."""
+    def losses(self, scrape: Scrape) -> list[tuple[Reason, str]]:
+        """Return the losses of a collection besides the error that ended it."""
         if not scrape.dropped:
             return scrape.losses
         limit = self.common.max_series
