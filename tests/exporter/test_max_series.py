@@ -148,7 +148,7 @@ def test_truncated_collector_with_an_interval_that_hangs(
 
     found = look(server)
 
-    assert found == Found(4, 1, 0, 6, {"timeout": 1})
+    assert found == Found(4, 1, 0, 6, {"timeout": 1, "limited": 1})
 
 
 def test_truncated_collector_of_prometheus_client(exporter: StartExporter, settings: str) -> None:
