@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,8 +17,10 @@ import bts_exporter
 from bts_exporter import Collector, CollectorConfig, Scrape, gauge
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner, Snapshot
+from bts_exporter.collection.worker import Worker
 from bts_exporter.settings.loader import Common
 
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
 Behaviour = Callable[[Scrape], None]
 
 #: The example of the design, as plug-in authors are shown it.
@@ -118,6 +120,12 @@ class Hang:
         self.go_on.set()
 
 
+def with_worker(runner: AnyRunner) -> AnyRunner:
+    """Give `runner` a worker, as a set does; `CollectorSet.stop` ends both."""
+    runner.bind(Worker(f"bts-{runner.identity}"), exclusive=True)
+    return runner
+
+
 @contextmanager
 def runner_of(collector: Collector, **common: Any) -> Iterator[Runner]:
     """Run one collector of type `stub`, the settings common to all given as they are."""
@@ -144,8 +152,8 @@ def collectors(
             behave = getattr(runner.collector, "behave", None)
             if isinstance(behave, Hang):
                 behave.go_on.set()
-            runner.stop().wait(60)
-            runner.lane.stop()
+        for last in together.stop(runners):
+            last.wait(60)
         together.close()
 
 
@@ -154,7 +162,7 @@ def collect(runner: Runner) -> Snapshot:
     deadline = time.monotonic() + 60
     run = runner.begin(deadline)
     run.wait(deadline)
-    return runner.look(run)
+    return runner.snapshot(run)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

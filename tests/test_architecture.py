@@ -31,6 +31,7 @@ LAYERS = (
     ("collection.collector_set", "self_metrics"),
     ("collection.background",),
     ("settings.metric_filters", "collection.registry", "collection.runner"),
+    ("collection.collection",),
     ("settings.loader", "bts_exporter"),
     (
         "collection.prometheus_client_adapter",

@@ -183,7 +183,7 @@ class Exporter:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # as above
-            return shot.runner.spoilt(shot, error)
+            return shot.runner.with_render_error(shot, error)
         return shot
 
     def _render(

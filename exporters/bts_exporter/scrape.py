@@ -40,7 +40,7 @@ class Scrape(ScrapeState):
         denies: re.Pattern[str] | None = None,
     ) -> None:
         """Give `deadline` on the clock of `time.monotonic`."""
-        super().__init__(deadline)
+        super().__init__(deadline, max_series)
         self._room = max_series
         self._allows = allows
         self._denies = denies

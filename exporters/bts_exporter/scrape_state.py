@@ -19,13 +19,15 @@ class ScrapeState:
         "_deadline",
         "_dropped",
         "_losses",
+        "_max_series",
         "_samples",
         "_unlisted",
         "_unwanted",
     )
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, max_series: int) -> None:
         """Give `deadline` on the clock of `time.monotonic`."""
+        self._max_series = max_series
         self._deadline = float(deadline)
         #: By metric.
         self._samples: dict[Any, dict[tuple[str, ...], float]] = {}
@@ -61,7 +63,10 @@ class ScrapeState:
     @property
     def losses(self) -> list[tuple[Reason, str]]:
         """The reason and message of each distinct loss, in the order in which they came."""
-        losses: list[tuple[Reason, str]] = self._kept("_losses", list, [])
+        losses: list[tuple[Reason, str]] = list(self._kept("_losses", list, []))
+        if self.dropped:
+            limit = f"raise max_series (now {self._max_series}), or filter metrics"
+            losses.append(("limited", f"{self.dropped} series dropped: {limit}"))
         return losses
 
     @property
@@ -72,8 +77,9 @@ class ScrapeState:
 
     @property
     def rejected(self) -> tuple[Reason, str] | None:
-        """The first loss."""
-        return self.losses[0] if self.losses else None
+        """The first sample or part that was lost."""
+        losses: list[tuple[Reason, str]] = self._kept("_losses", list, [])
+        return losses[0] if losses else None
 
     @property
     def emitted(self) -> bool:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from bts_exporter import sd_notify
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
-from bts_exporter.collection.worker import Lane
+from bts_exporter.collection.worker import Worker
 from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
 from bts_exporter.page_service import Exporter
 from bts_exporter.settings.loader import Settings, find, load
@@ -167,9 +167,10 @@ class Service:
         """End every collector, without waiting long for one that hangs."""
         end = time.monotonic() + _FAREWELL
         # All told first, so that they end at the same time.
-        for last in [runner.stop() for runner in self.exporter.collectors.runners]:
+        collectors = self.exporter.collectors
+        for last in collectors.stop(collectors.runners):
             last.wait(end - time.monotonic())
-        self.exporter.collectors.close()
+        collectors.close()
 
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
         routes = Routes(
@@ -185,10 +186,10 @@ class Service:
     def _assemble_anew(self) -> tuple[Settings, Assembly]:
         """Do so in a thread, since it runs plug-ins' code: that may hang, and raise anything."""
         found: Future[tuple[Settings, Assembly]] = Future()
-        lane = Lane("bts-settings")
+        worker = Worker("bts-settings")
         try:
-            lane.submit(lambda: _fulfil(found, self._load_anew))
-            lane.stop()
+            worker.submit(lambda: _fulfil(found, self._load_anew))
+            worker.stop()
             return found.result(_LOAD_PATIENCE)
         except TimeoutError as error:
             message = f"not loaded within {_LOAD_PATIENCE:g} s: a plug-in or a file hangs"
@@ -207,7 +208,7 @@ class Service:
     def _collect_once(self) -> None:
         """Have the log and the status page say what there is before anybody scrapes."""
         collectors = self.exporter.collectors
-        first = Lane("bts-first")
+        first = Worker("bts-first")
         try:
             first.submit(
                 lambda: self.exporter.remember(
@@ -226,9 +227,8 @@ class Service:
         self.exporter.scrape_timeout = scrape_timeout
         self.exporter.reload_successful = True
         self.exporter.reloaded_at = time.time()
-        for runner in gone:
-            # A scrape that has begun goes on with it, and must not take its end for the target's.
-            runner.stop(self.exporter.scrape_timeout)
+        # A scrape that has begun goes on with them, and must not take their end for the target's.
+        assembly.set.stop(gone, self.exporter.scrape_timeout)
         last = self.exporter.last
         self.exporter.last = {
             runner: last[runner] for runner in assembly.set.runners if runner in last

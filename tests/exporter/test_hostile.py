@@ -155,8 +155,8 @@ def test_patient_scrape_is_not_cut_short_by_one_in_a_hurry() -> None:
         patient.wait(now + 60)
 
         assert patient is hurried
-        assert runner.look(patient).outcome.success
-        assert runner.look(patient).series == 1
+        assert runner.snapshot(patient).outcome.success
+        assert runner.snapshot(patient).series == 1
 
 
 def test_help_that_is_no_text() -> None:

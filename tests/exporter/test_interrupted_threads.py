@@ -12,12 +12,13 @@ import pytest
 
 from bts_exporter import Scrape
 from bts_exporter.collection.background import BackgroundRunner
+from bts_exporter.collection.collection import Collection
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.outcome import Outcome
-from bts_exporter.collection.runner import Run, Runner
+from bts_exporter.collection.runner import Runner
 from bts_exporter.settings.loader import Common
 from servers import wait_until
-from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of
+from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of, with_worker
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # threads that die are the point
@@ -37,7 +38,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("bts_exporter.collection.worker.log.error", raise_again)
     # What a collector raises is caught before; this is what an interruption elsewhere looks like.
-    monkeypatch.setattr("bts_exporter.collection.runner.Run._conclude", raise_again)
+    monkeypatch.setattr("bts_exporter.collection.collection.Collection._conclude", raise_again)
 
 
 @pytest.mark.parametrize("stub", [Stub, LocalStub])
@@ -88,7 +89,7 @@ def test_thread_that_is_interrupted_while_it_waits() -> None:
     idents: list[int] = []
     with runner_of(Stub(lambda _: idents.append(threading.get_ident()))) as runner:
         collect(runner)
-        wait_until(lambda: runner.lane.idle, "the thread is idle")  # type: ignore[union-attr]
+        wait_until(lambda: runner.worker.idle, "the thread is idle")  # type: ignore[union-attr]
         raise_in(idents[0], SystemExit)
         outcomes = [collect(runner).outcome.success for _ in range(3)]
 
@@ -122,14 +123,15 @@ def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a collector begins between scrapes is begun as soon as there is a thread for it."""
     done: list[str] = []
     pushed = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
-    runner = Runner(pushed, "stub", Common(), None)
+    runner = with_worker(Runner(pushed, "stub", Common()))
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         runner.start()
         starved = collect(runner)
     for _ in range(2):
         collect(runner)
-    runner.stop().wait(60)
+    for last in CollectorSet.stop([runner]):
+        last.wait(60)
 
     assert starved.outcome.reason == "os"
     assert done == ["start", "collect", "collect"]
@@ -137,20 +139,20 @@ def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting at an interval begins with the first scrape after there is a thread for it."""
-    runner = BackgroundRunner(Stub(), "stub", Common(), 3600)
+    runner = with_worker(BackgroundRunner(Stub(), "stub", Common(), 3600))
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         runner.start()
         starved = collect(runner)
 
     wait_until(lambda: collect(runner).outcome.success, "it collects")
-    runner.stop()
-    runner.lane.wait(60)
+    CollectorSet.stop([runner])
+    runner.worker.wait(60)
 
     assert starved.outcome.reason == "os"
 
 
-class Counted(Run):
+class Counted(Collection):
     """A collection that counts how often it is concluded, and how often it ends."""
 
     ends: Counter[int]
@@ -162,12 +164,12 @@ class Counted(Run):
             self.ends[id(self)] += 1
             self.kept.append(self)  # so that no other has its id
 
-    kept: list[Run]
+    kept: list[Collection]
 
 
 def test_every_collection_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scrapes with all kinds of patience, hangs and interruptions: no collector stays behind."""
-    monkeypatch.setattr("bts_exporter.collection.runner.Run", Counted)
+    monkeypatch.setattr("bts_exporter.collection.runner.Collection", Counted)
     Counted.ends, Counted.kept = Counter(), []
     dice = random.Random(1)
     idents: set[int] = set()

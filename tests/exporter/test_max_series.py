@@ -107,13 +107,13 @@ def test_truncated_collector(exporter: StartExporter, settings: str, path: str) 
 
 
 def test_truncated_collector_that_fails_in_the_end(exporter: StartExporter, settings: str) -> None:
-    """The error that ended the collection is the reason; what was dropped is counted nevertheless."""
+    """The error that ended the collection and the limit are both counted as reasons."""
     server = exporter(settings + "{many: {max_series: 4, fails: true}}")
 
     found = look(server)
 
     assert (found.series, found.up, found.success) == (4, 1, 0)
-    assert list(found.errors) == ["internal"]
+    assert set(found.errors) == {"internal", "limited"}
     assert found.dropped
     assert found.dropped % 6 == 0
 
@@ -127,7 +127,7 @@ def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) 
     found = look(server)
 
     assert (found.success, found.dropped) == (0, 6)
-    assert set(found.errors) == {"timeout", "busy"}
+    assert set(found.errors) == {"timeout", "limited", "busy"}
 
 
 def test_truncated_collector_with_an_interval(exporter: StartExporter, settings: str) -> None:
@@ -148,7 +148,7 @@ def test_truncated_collector_with_an_interval_that_hangs(
 
     found = look(server)
 
-    assert found == Found(4, 1, 0, 6, {"timeout": 1})
+    assert found == Found(4, 1, 0, 6, {"timeout": 1, "limited": 1})
 
 
 def test_truncated_collector_of_prometheus_client(exporter: StartExporter, settings: str) -> None:

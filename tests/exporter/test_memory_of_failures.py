@@ -11,6 +11,7 @@ import pytest
 
 from bts_exporter import NotPresent, Scrape
 from bts_exporter.collection.background import BackgroundRunner
+from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.errors import forget_frames
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter
@@ -18,7 +19,7 @@ from bts_exporter.settings.loader import Common
 from servers import wait_until
 from servers.exporter import Exporter as Process
 from servers.exporter import StartExporter
-from stubs import Stub, collect, collectors, drop_in, runner_of
+from stubs import Stub, collect, collectors, drop_in, runner_of, with_worker
 
 MEGABYTES = 6
 #: Fails while it holds megabytes, and keeps the error in the way that its settings say.
@@ -165,13 +166,13 @@ def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
 def test_collections_in_the_background_hold_no_frames() -> None:
     """The same for collections that no scrape waits for."""
     failing = Failing()
-    runner = BackgroundRunner(Stub(failing), "stub", Common(), 0.01)
+    runner = with_worker(BackgroundRunner(Stub(failing), "stub", Common(), 0.01))
     runner.start()
     try:
         wait_until(lambda: len(failing.held) > 5, "it failed several times")
     finally:
-        runner.stop()
-        runner.lane.wait(60)
+        CollectorSet.stop([runner])
+        runner.worker.wait(60)
 
     assert not any(failing.holds())
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bts_exporter import Collector, Metric, Scrape, counter, gauge
-from bts_exporter.collection.runner import Run
+from bts_exporter.collection.collection import Collection
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter, TooManyScrapes
 from bts_exporter.web.server import Traffic
@@ -233,7 +233,7 @@ def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.Mo
             lambda: exporter.page(runners, Format.TEXT, own=False),
             lambda: exporter.page(runners[:1], Format.TEXT),
         ]
-        joined: list[Run] = []
+        joined: list[Collection] = []
         begin = runners[0].begin
         monkeypatch.setattr(runners[0], "begin", lambda *a: joined.append(begin(*a)) or joined[-1])
         begun = [at_once(1, call) for call in calls]

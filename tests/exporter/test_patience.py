@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from bts_exporter.collection.runner import Run, Snapshot
+from bts_exporter.collection.collection import Collection
+from bts_exporter.collection.runner import Snapshot
 from servers import wait_until
 from stubs import Hang, LocalStub, Stub, collectors, runner_of
 
@@ -18,7 +19,7 @@ def test_scrapes_that_overlap_give_up_a_collection_that_hangs() -> None:
     with runner_of(Stub(hang)) as runner:
         first = runner.begin(time.monotonic() + 0.5)
         assert hang.begun.wait(60)
-        joined: list[Run] = []
+        joined: list[Collection] = []
 
         def scrape() -> bool:
             joined.append(runner.begin(time.monotonic() + 0.5))
@@ -48,7 +49,7 @@ def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Others that had no time to wait for it go on in another thread, and it comes back to them."""
-    monkeypatch.setattr("bts_exporter.collection.collector_set._HOLD_UP", 3600)
+    monkeypatch.setattr("bts_exporter.collection.collector_set._MAX_BLOCKED", 3600)
     hang = Hang()
     members = [("slow", LocalStub(hang)), ("other", LocalStub())]
     with collectors(*members) as (together, runners):
@@ -56,15 +57,15 @@ def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
         # A collector may keep others waiting for an hour, but for a quarter of the scrape's time at most.
         hurried = threading.Thread(target=lambda: shots.extend(together.collect(runners, 0.5)))
         hurried.start()
-        wait_until(lambda: runners[0].own_lane, "the others have another thread")
+        wait_until(lambda: runners[0].exclusive, "the others have another thread")
         hang.end()
         hurried.join(60)
         again = together.collect(runners, 60)
 
         assert [shot.outcome.success for shot in again] == [True, True]
         assert shots[1].outcome.success
-        assert not runners[0].own_lane
-        assert runners[0].lane is runners[1].lane
+        assert not runners[0].exclusive
+        assert runners[0].worker is runners[1].worker
 
 
 def test_scrape_with_more_time_asks_again() -> None:

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from bts_exporter import Scrape
-from bts_exporter.collection.runner import Run, Runner, Snapshot
+from bts_exporter.collection.collection import Collection
+from bts_exporter.collection.collector_set import CollectorSet
+from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.errors import DeadlineExceeded
 from bts_exporter.settings.loader import Common
 from servers import wait_until
@@ -22,13 +24,14 @@ from stubs import (
     emit_two,
     lines,
     runner_of,
+    with_worker,
 )
 
 
-def give_up(run: Run) -> Snapshot:
+def give_up(runner: Runner, run: Collection) -> Snapshot:
     """Do what happens at the deadline of a collection that has not ended, and look at it."""
     run.expire()
-    return run.runner.look(run)
+    return runner.snapshot(run)
 
 
 # Hanging
@@ -41,7 +44,7 @@ def test_collection_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     with runner_of(stub) as runner:
         run = runner.begin(time.monotonic() + 60)
         assert hang.begun.wait(60)
-        late = give_up(run)
+        late = give_up(runner, run)
         busy = [collect(runner) for _ in range(3)]
 
         assert late.samples == SERIES
@@ -64,7 +67,7 @@ def test_recovery_of_a_collection_that_hung(caplog: pytest.LogCaptureFixture) ->
     with runner_of(stub) as runner:
         run = runner.begin(time.monotonic() + 60)
         assert hang.begun.wait(60)
-        give_up(run)
+        give_up(runner, run)
         stub.behave = emit_two
         hang.go_on.set()
         wait_until(lambda: run.ended, "the collection ended")
@@ -90,13 +93,13 @@ def test_samples_after_the_deadline_are_refused() -> None:
     with runner_of(Stub(hang)) as runner:
         run = runner.begin(time.monotonic() + 60)
         assert hang.begun.wait(60)
-        shot = give_up(run)
+        shot = give_up(runner, run)
         hang.go_on.set()
         wait_until(lambda: run.ended, "the collection ended")
 
         assert len(caught) == 1
         assert shot.samples == run.scrape.samples == SERIES
-        assert runner.look(run).outcome.reason == "timeout"
+        assert runner.snapshot(run).outcome.reason == "timeout"
         assert runner.totals.errors == {"timeout": 1}
 
 
@@ -107,10 +110,10 @@ def test_scrape_that_is_over_before_the_collection() -> None:
         run = runner.begin(time.monotonic() + 60)
         assert hang.begun.wait(60)
         run.wait(time.monotonic())
-        early = runner.look(run)
+        early = runner.snapshot(run)
         hang.go_on.set()
         run.wait(time.monotonic() + 60)
-        late = runner.look(run)
+        late = runner.snapshot(run)
 
         assert (early.outcome.reason, early.samples) == ("timeout", SERIES)
         assert (late.outcome.success, late.samples) == (True, SERIES)
@@ -128,12 +131,12 @@ def test_what_a_late_scrape_shows_does_not_change() -> None:
         run = runner.begin(time.monotonic() + 60)
         assert hang.begun.wait(60)
         run.wait(time.monotonic())
-        early = runner.look(run)
+        early = runner.snapshot(run)
         hang.go_on.set()
         run.wait(time.monotonic() + 60)
 
         assert early.samples == SERIES
-        assert runner.look(run).series == 3
+        assert runner.snapshot(run).series == 3
 
 
 def test_collections_that_overlap_are_one() -> None:
@@ -147,7 +150,7 @@ def test_collections_that_overlap_are_one() -> None:
         run = runner.begin(time.monotonic() + 60)
         all_begun.wait(60)
         run.wait(time.monotonic() + 60)
-        shots.append(runner.look(run))
+        shots.append(runner.snapshot(run))
 
     with runner_of(stub) as runner:
         threads = [threading.Thread(target=scrape) for _ in range(50)]
@@ -175,7 +178,7 @@ def test_collection_that_ended_is_not_shared() -> None:
 def test_collection_given_up_before_its_turn_never_begins() -> None:
     """A collection that waits behind another in a shared thread is no failure, nor made up for later."""
     with collectors(("stub", LocalStub())) as (_, [runner]):
-        run = Run(runner, time.monotonic() + 60)
+        run = runner.begin(time.monotonic() + 60, [])
         run.expire()
         run.execute()
 
@@ -183,7 +186,7 @@ def test_collection_given_up_before_its_turn_never_begins() -> None:
         assert runner.collector.collections == 0
         assert run.ended
         assert (
-            runner.look(run).outcome.message
+            runner.snapshot(run).outcome.message
             == "not begun: the collector before it did not end in time"
         )
         assert runner.totals.errors == {}
@@ -207,7 +210,7 @@ def test_collection_that_ended_is_not_late() -> None:
         deadline = time.monotonic() + 60
         run = runner.begin(deadline)
         run.wait(deadline)
-        shot = give_up(run)
+        shot = give_up(runner, run)
 
         assert shot.outcome.success
         assert runner.totals.timeouts == 0
@@ -224,13 +227,13 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(message)
 
     stub = Stub(emit_two)
-    runner = Runner(stub, "stub", Common(), None)
+    runner = with_worker(Runner(stub, "stub", Common()))
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
         runner.start()
         starved = collect(runner)
     fed = collect(runner)
-    runner.stop()
+    CollectorSet.stop([runner])
 
     assert (starved.outcome.reason, starved.outcome.message) == (
         "os",
@@ -250,13 +253,12 @@ def test_stop_without_a_thread_left(
 
     stopped: list[str] = []
     pushed = Pushed(stop=lambda: stopped.append(threading.current_thread().name))
-    runners = [Runner(pushed, kind, Common(), None) for kind in ("used", "unused")]
+    runners = [with_worker(Runner(pushed, kind, Common())) for kind in ("used", "unused")]
     collect(runners[0])
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        for runner in runners:
-            runner.stop()
-    runners[0].lane.wait(60)
+        CollectorSet.stop(runners)
+    runners[0].worker.wait(60)
 
     assert stopped == ["bts-used"]
     assert lines(caplog) == [("ERROR", "stop failed: RuntimeError: can't start new thread")]
@@ -294,7 +296,7 @@ def test_start_that_hangs() -> None:
     try:
         with runner_of(stub) as runner:
             run = runner.begin(time.monotonic() + 60)
-            shots = [give_up(run), collect(runner)]
+            shots = [give_up(runner, run), collect(runner)]
 
             assert [shot.outcome.reason for shot in shots] == ["timeout", "busy"]
             hang.go_on.set()
@@ -346,11 +348,11 @@ def test_a_collection_under_way_ends_before_its_collector_does() -> None:
     ends: list[str] = []
     hang = Hang(after=lambda _: ends.append("collected"))
     collector = Pushed(hang, stop=lambda: ends.append("stopped"))
-    runner = Runner(collector, "stub", Common(), None)
+    runner = with_worker(Runner(collector, "stub", Common()))
     runner.begin(time.monotonic() + 60)
     assert hang.begun.wait(60)
 
-    last = runner.stop(patience=60)
+    last = runner.stop(timeout=60)
     hang.end()
     last.wait(60)
 

@@ -31,7 +31,7 @@ def test_replacing_a_sample() -> None:
     found.replace(FILES, 3, "/b")
 
     assert found.samples == {FILES: {("/a",): 2}}
-    assert (found.losses, found.dropped) == ([], 1)
+    assert (found.rejected, found.dropped) == (None, 1)
 
 
 def test_whether_there_is_a_sample() -> None:

@@ -1,4 +1,4 @@
-"""One scrape: every collector asked at the same time, answered by the deadline, with what there is."""
+"""One scrape: all collectors are collected at the same time, and what there is by the deadline is served."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bts_exporter.collection.background import BackgroundRunner
-from bts_exporter.collection.runner import Run, Runner, Snapshot, submit_runs
-from bts_exporter.collection.worker import SharedLane
+from bts_exporter.collection.collection import Collection
+from bts_exporter.collection.runner import Runner, Snapshot, submit_collections
+from bts_exporter.collection.worker import SharedWorker, Worker
 from bts_exporter.errors import SelectionError
 from bts_exporter.plugin import Collector
 from bts_exporter.settings.loader import Common
 
 log = logging.getLogger("bts_exporter.collection.collector_set")
 
-#: How long one collector may keep others waiting that share its thread, in seconds.
-_HOLD_UP = 0.5
-#: A thread that loses so much time besides waiting is not alone in that: the whole process stood
-#: still or had no CPU. In seconds.
+#: How long one collector may block others that share its worker, in seconds.
+_MAX_BLOCKED = 0.5
+#: A thread that loses so much time besides waiting is not the only one: the whole process was
+#: stopped or had no CPU. In seconds.
 _LOST = 0.1
 #: How much longer a scrape waits after that, in seconds: less than is kept back for sending the page.
 _GRACE = 0.4
@@ -31,8 +33,8 @@ _WORTHWHILE = 0.5
 _LONGEST = 10.0
 
 
-class _Patience:
-    """Until when a scrape waits: a little longer if the process itself stood still meanwhile."""
+class _Timeout:
+    """Until when a scrape waits: a little longer if the process itself was stopped meanwhile."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -45,11 +47,11 @@ class _Patience:
     def left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def wait(self, run: Run, seconds: float) -> bool:
-        """Wait for the end of `run`; return False if it is late although the process went on."""
+    def wait(self, collection: Collection, seconds: float) -> bool:
+        """Wait for the end of `collection`; return False if it is late although the process went on."""
         begin = time.monotonic()
         end = begin + max(seconds, 0)
-        ended = run.ends_by(end)
+        ended = collection.ends_by(end)
         now = time.monotonic()
         # What passed since the last wait, and after the end of this one: normally next to nothing.
         lost = begin - self._seen + max(now - end, 0)
@@ -67,32 +69,59 @@ class _Patience:
         return True
 
 
+class _Workers(NamedTuple):
+    """The workers of all sets since the start: a reload continues with them."""
+
+    shared: SharedWorker
+    #: Collections that blocked the shared worker, which was left to them, and their runners.
+    stuck: list[tuple[Runner, Collection]]
+    lock: threading.Lock
+
+
 class CollectorSet:
-    """All configured collectors; a reload builds a new set that keeps what did not change."""
+    """All configured collectors and their workers; a reload builds a new set that keeps what did not change."""
 
     def __init__(self, before: CollectorSet | None = None) -> None:
-        """Begin empty, with the shared thread of the set that this one is to replace."""
+        """Begin empty, with the shared worker of the set that this one is to replace."""
         self.runners: list[Runner] = []
-        self._local: SharedLane = before._local if before else SharedLane("bts-local")  # noqa: SLF001  # of this class
-        #: Collections that the others were moved away from.
-        self._parted: list[Run] = before._parted if before else []  # noqa: SLF001  # as above
-        self._parting: threading.Lock = before._parting if before else threading.Lock()  # noqa: SLF001  # as above
+        self._workers: _Workers = (
+            before._workers  # noqa: SLF001  # of this class
+            if before
+            else _Workers(SharedWorker("bts-local"), [], threading.Lock())
+        )
 
     def add(self, collector: Collector, kind: str, common: Common) -> Runner:
-        """Take a collector in; it is idle until `start`."""
+        """Add a collector; it is idle until its `start`."""
         runner: Runner
         if common.interval is not None:
             runner = BackgroundRunner(collector, kind, common, common.interval)
+            shared = False
         else:
+            runner = Runner(collector, kind, common)
             # To start something is to do more than to read, and may hang.
             shared = collector.local and type(collector).start is Collector.start
-            runner = Runner(collector, kind, common, self._local if shared else None)
+        if shared:
+            runner.bind(self._workers.shared, exclusive=False)
+        else:
+            runner.bind(Worker(f"bts-{runner.identity}"), exclusive=True)
         self.runners.append(runner)
         return runner
 
+    @staticmethod
+    def stop(runners: Sequence[Runner], timeout: float = 0.0) -> list[Worker]:
+        """End collectors and their workers, without waiting for one that hangs; never raises.
+
+        Collections under way have `timeout` seconds to end before. Returns the threads that do it.
+        """
+        last = [runner.stop(timeout) for runner in runners]
+        for runner in runners:
+            if runner.exclusive:
+                runner.worker.stop()
+        return last
+
     def close(self) -> None:
-        """Let the shared thread end, when no set uses it any more."""
-        self._local.stop()
+        """Let the shared worker end, when no set uses it any more."""
+        self._workers.shared.stop()
 
     def select(self, include: Sequence[str], exclude: Sequence[str]) -> list[Runner]:
         """Return the runners that the names of collectors or types ask for.
@@ -125,120 +154,119 @@ class CollectorSet:
     def collect(
         self, runners: Sequence[Runner], timeout: float, granted: float | None = None
     ) -> list[Snapshot]:
-        """Return what each of `runners` has to show within `timeout` seconds.
+        """Return what there is of each of `runners` within `timeout` seconds.
 
         A collection is late after `granted` seconds, where this is longer; until then it goes on.
         """
-        patience = _Patience(timeout)
-        deadline = patience.deadline + max((granted or 0) - timeout, 0)
-        if self._parted:
-            self._take_back()
-        # Those that wait for somebody first, so that they wait while the others work.
+        limit = _Timeout(timeout)
+        deadline = limit.deadline + max((granted or 0) - timeout, 0)
+        if self._workers.stuck:
+            self._rebind_unstuck()
+        # Those that do I/O first, so that they wait while the others work.
         order = sorted(runners, key=lambda runner: runner.local)
-        shared: list[Run] = []
-        runs = {runner: runner.begin(deadline, shared) for runner in order}
+        shared: list[Collection] = []
+        collections = {runner: runner.begin(deadline, shared) for runner in order}
         if shared:
-            submit_runs(self._local, shared)
-        locals_ = [run for run in runs.values() if not run.runner.own_lane]
-        self._wait_for_shared(locals_, patience)
-        _wait_for(list(runs.values()), patience)
-        _ask_again(runs, patience)
-        return [runner.look(runs[runner]) for runner in runners]
+            submit_collections(self._workers.shared, shared)
+        self._wait_for_shared([c for r, c in collections.items() if not r.exclusive], limit)
+        _wait_for(list(collections.values()), limit)
+        _collect_again(collections, limit)
+        return [runner.snapshot(collections[runner]) for runner in runners]
 
     def stalled(self, seconds: float) -> str:
         """Return why no collection in the shared thread can make progress; empty if it can.
 
         A collector that hangs does not count: the others get a new thread, which is given `seconds`.
         """
-        if all(runner.own_lane for runner in self.runners):
+        if all(runner.exclusive for runner in self.runners):
             return ""
+        shared = self._workers.shared
         done = threading.Event()
         try:
-            self._local.revive()
-            self._local.submit(done.set)
-            if not done.wait(_HOLD_UP):
-                self._replace_stuck(_HOLD_UP)
+            shared.revive()
+            shared.submit(done.set)
+            if not done.wait(_MAX_BLOCKED):
+                self._replace_stuck_worker(_MAX_BLOCKED)
                 done.wait(seconds)
         except RuntimeError as error:
             return f"no thread to collect in: {error}"
-        return "" if done.is_set() else f"the thread {self._local.name} does not come to its jobs"
+        return "" if done.is_set() else f"the thread {shared.name} does not come to its jobs"
 
-    def _wait_for_shared(self, runs: Sequence[Run], patience: _Patience) -> None:
+    def _wait_for_shared(self, collections: Sequence[Collection], limit: _Timeout) -> None:
         """Wait for those that share a thread; one that blocks the others keeps it to itself."""
-        hold_up = min(_HOLD_UP, patience.seconds / 4)
-        while waiting := [run for run in runs if not (run.ended or run.expired)]:
-            if not patience.wait(waiting[-1], min(hold_up, patience.left)):
-                if patience.left <= 0:
+        blocked = min(_MAX_BLOCKED, limit.seconds / 4)
+        while waiting := [it for it in collections if not (it.ended or it.expired)]:
+            if not limit.wait(waiting[-1], min(blocked, limit.left)):
+                if limit.left <= 0:
                     return
-                self._replace_stuck(hold_up)
+                self._replace_stuck_worker(blocked)
 
-    def _replace_stuck(self, seconds: float) -> None:
-        """Leave the shared thread to a collector that has been at it for `seconds`."""
+    def _replace_stuck_worker(self, seconds: float) -> None:
+        """Leave the shared worker to a collector that has blocked it for `seconds`."""
+        shared = self._workers.shared
         try:
-            self._local.revive()
-            found = self._local.replace_stuck(seconds)
+            shared.revive()
+            found = shared.replace_stuck(seconds)
         except RuntimeError as error:
             log.error("no thread in place of one that hangs: %s", error)  # noqa: TRY400  # the system's limit
             return
         if found is None:
             return
-        lane, job = found
-        if not isinstance(job, Run):
-            lane.stop()
+        worker, job = found
+        runner = next((runner for runner in self.runners if runner.current is job), None)
+        if runner is None or not isinstance(job, Collection):
+            worker.stop()  # of a collector that a reload removed: it will not be collected again
             return
-        stuck = job.runner
-        stuck.lane, stuck.own_lane = lane, True
-        with self._parting:
-            self._parted.append(job)
-        if stuck not in self.runners:  # taken away by a reload: it will not be collected again
-            lane.stop()
+        runner.bind(worker, exclusive=True)
+        with self._workers.lock:
+            self._workers.stuck.append((runner, job))
 
-    def _take_back(self) -> None:
-        """Have those share the thread again that blocked it no longer than they may.
+    def _rebind_unstuck(self) -> None:
+        """Have those share the worker again that blocked it no longer than they may.
 
         A hurried scrape waits less long for them, and on a machine without CPU everything is slow.
         """
-        with self._parting:
-            for run in list(self._parted):
-                runner = run.runner
-                lasted = (run.ended_at if run.ended else time.monotonic()) - run.began
-                if lasted >= _HOLD_UP:
-                    self._parted.remove(run)
-                    who = {"collector": runner.identity}
-                    log.warning("blocks the others: gets a thread of its own", extra=who)
-                elif run.ended:
-                    self._parted.remove(run)
-                    runner.lane.stop()
-                    runner.lane, runner.own_lane = self._local, False
+        shared, stuck, lock = self._workers
+        with lock:
+            for runner, collection in list(stuck):
+                end = collection.ended_at if collection.ended else time.monotonic()
+                if end - collection.began >= _MAX_BLOCKED:
+                    stuck.remove((runner, collection))
+                    details = {"collector": runner.identity}
+                    log.warning("blocks the others: gets a thread of its own", extra=details)
+                elif collection.ended:
+                    stuck.remove((runner, collection))
+                    runner.worker.stop()
+                    runner.bind(shared, exclusive=False)
 
 
-def _wait_for(runs: Sequence[Run], patience: _Patience) -> None:
-    """Wait for `runs`, and give up those that are late."""
-    # The last first: when it has ended, so have most, and nobody is woken for each of them.
-    for run in reversed(runs):
-        if not (run.ended or run.expired or _ends_in_time(run, patience)):
-            run.wait(patience.deadline)  # no longer: it is given up if it is late
+def _wait_for(collections: Sequence[Collection], limit: _Timeout) -> None:
+    """Wait for `collections`, and give up those that are late."""
+    # The last first: when it has ended, so have most, and this thread is not woken for each of them.
+    for collection in reversed(collections):
+        if not (collection.ended or collection.expired or _ends_in_time(collection, limit)):
+            collection.wait(limit.deadline)  # no longer: it is given up if it is late
 
 
-def _ends_in_time(run: Run, patience: _Patience) -> bool:
-    while patience.wait(run, min(patience.deadline, run.deadline) - time.monotonic()):
-        if run.ended:
+def _ends_in_time(collection: Collection, limit: _Timeout) -> bool:
+    while limit.wait(collection, min(limit.deadline, collection.deadline) - time.monotonic()):
+        if collection.ended:
             return True
-        run.postpone(min(patience.deadline, time.monotonic() + _GRACE))
+        collection.postpone(min(limit.deadline, time.monotonic() + _GRACE))
     return False
 
 
-def _ask_again(runs: dict[Runner, Run], patience: _Patience) -> None:
+def _collect_again(collections: dict[Runner, Collection], limit: _Timeout) -> None:
     """Have those collected once more that had too little time only for another scrape."""
-    seconds = patience.seconds
-    hurried = [runner for runner, run in runs.items() if runner.was_hurried(run, seconds)]
-    again: list[Run] = []
-    for runner in sorted(hurried, key=lambda runner: not runs[runner].ended):
-        run = runs[runner]
-        end = min(patience.deadline - _WORTHWHILE, run.began + min(seconds, _LONGEST))
-        patience.wait(run, end - time.monotonic())
-        run.granted = seconds  # scrapes with as much patience do not wait for it again
-        if patience.left >= _WORTHWHILE:
-            runs[runner] = runner.begin(patience.deadline, again=True)
-            again.append(runs[runner])
-    _wait_for(again, patience)
+    seconds = limit.seconds
+    hurried = [runner for runner, it in collections.items() if runner.was_hurried(it, seconds)]
+    again: list[Collection] = []
+    for runner in sorted(hurried, key=lambda runner: not collections[runner].ended):
+        collection = collections[runner]
+        end = min(limit.deadline - _WORTHWHILE, collection.began + min(seconds, _LONGEST))
+        limit.wait(collection, end - time.monotonic())
+        collection.granted = seconds  # scrapes with the same timeout do not wait for it again
+        if limit.left >= _WORTHWHILE:
+            collections[runner] = runner.begin(limit.deadline, again=True)
+            again.append(collections[runner])
+    _wait_for(again, limit)

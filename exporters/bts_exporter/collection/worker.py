@@ -14,7 +14,7 @@ log = logging.getLogger("bts_exporter.collection.worker")
 
 
 class Job(Protocol):
-    """What a lane does, one after another."""
+    """What a worker does, one after another."""
 
     def execute(self) -> None:
         """Do it; called once."""
@@ -37,7 +37,7 @@ class _Call:
         """Do nothing: no result of the function is waited for."""
 
 
-class Lane:
+class Worker:
     """A thread that does one job after another; it starts with the first and idles in between.
 
     It survives whatever a job raises, and what a plug-in raises in it from another thread
@@ -97,7 +97,7 @@ class Lane:
         return None
 
     def drain(self) -> list[Job]:
-        """Take the jobs that wait out of the lane."""
+        """Take the jobs that wait out of the worker."""
         with self._lock:
             jobs = list(self._backlog)
             self._backlog.clear()
@@ -113,7 +113,7 @@ class Lane:
             self._added.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait at most `seconds` for a lane that was stopped to finish its jobs."""
+        """Wait at most `seconds` for a worker that was stopped to finish its jobs."""
         thread = self._thread
         if thread is not None:
             thread.join(max(seconds, 0))
@@ -148,13 +148,13 @@ class Lane:
                 return
 
     def _serve(self) -> None:
-        """Do jobs until the lane was stopped and none is left."""
+        """Do jobs until the worker was stopped and none is left."""
         while not self._is_over():
             while self._take():
                 job = self.current
                 if job is not None:
                     job.execute()
-                del job  # or an idle lane keeps its last scrape's samples alive
+                del job  # or an idle worker keeps its last scrape's samples alive
                 self.current = None
             self._added.get()
 
@@ -182,55 +182,55 @@ class Lane:
             return over
 
 
-class SharedLane:
-    """The lane of all collectors that cannot hang; if one hangs all the same, the others get a new one."""
+class SharedWorker:
+    """The worker of all collectors that cannot hang; if one hangs all the same, the others get a new one."""
 
     def __init__(self, name: str) -> None:
         """Name the threads."""
         self.name = name
-        self._lane = Lane(name)
+        self._worker = Worker(name)
         self._stopped = False
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Do as `Lane.submit` does."""
+        """Do as `Worker.submit` does."""
         with self._lock:
-            self._lane.submit(function)
+            self._worker.submit(function)
 
     def submit_all(self, jobs: Sequence[Job]) -> None:
-        """Do as `Lane.submit_all` does."""
+        """Do as `Worker.submit_all` does."""
         with self._lock:
-            self._lane.submit_all(jobs)
+            self._worker.submit_all(jobs)
 
     def revive(self) -> None:
-        """Do as `Lane.revive` does."""
+        """Do as `Worker.revive` does."""
         with self._lock:
-            self._lane.revive()
+            self._worker.revive()
 
     def stop(self) -> None:
-        """Do as `Lane.stop` does."""
+        """Do as `Worker.stop` does."""
         with self._lock:
             self._stopped = True
-            self._lane.stop()
+            self._worker.stop()
 
     def wait(self, seconds: float) -> None:
-        """Do as `Lane.wait` does."""
-        self._lane.wait(seconds)
+        """Do as `Worker.wait` does."""
+        self._worker.wait(seconds)
 
-    def replace_stuck(self, seconds: float) -> tuple[Lane, Job] | None:
-        """Continue in a new lane if a job has taken `seconds` or longer; return that job and its lane.
+    def replace_stuck(self, seconds: float) -> tuple[Worker, Job] | None:
+        """Continue in a new worker if a job has taken `seconds` or longer; return that job and its worker.
 
         RuntimeError, with nothing changed, when the system has no thread left.
         """
         with self._lock:
-            stuck = self._lane
+            stuck = self._worker
             job = stuck.stuck_job(seconds)
             if job is None:
                 return None
-            new = Lane(self.name)
+            new = Worker(self.name)
             new.submit_all([])  # the thread first: without one the jobs stay where they are
             new.submit_all(stuck.drain())
-            self._lane = new
+            self._worker = new
             if self._stopped:
                 new.stop()
             return stuck, job

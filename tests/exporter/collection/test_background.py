@@ -10,10 +10,11 @@ import pytest
 
 from bts_exporter import Scrape
 from bts_exporter.collection.background import BackgroundRunner
+from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.settings.loader import Common
 from servers import wait_until
-from stubs import Hang, Pushed, Stub
+from stubs import Hang, Pushed, Stub, with_worker
 
 #: An interval that does not come round during a test, and one that does at once.
 LONG, SHORT = 3600.0, 0.01
@@ -22,15 +23,15 @@ LONG, SHORT = 3600.0, 0.01
 @contextmanager
 def background(stub: Stub, interval: float, **common: Any) -> Iterator[BackgroundRunner]:
     """Run one collector at an interval that may be shorter than settings allow."""
-    runner = BackgroundRunner(stub, "stub", Common(**common), interval)
+    runner = with_worker(BackgroundRunner(stub, "stub", Common(**common), interval))
     runner.start()
     try:
         yield runner
     finally:
         if isinstance(stub.behave, Hang):
             stub.behave.end()
-        runner.stop()
-        runner.lane.wait(60)
+        CollectorSet.stop([runner])
+        runner.worker.wait(60)
 
 
 def look(runner: BackgroundRunner, seconds: float = 60) -> Snapshot:
@@ -38,7 +39,7 @@ def look(runner: BackgroundRunner, seconds: float = 60) -> Snapshot:
     deadline = time.monotonic() + seconds
     run = runner.begin(deadline)
     run.wait(deadline)
-    return runner.look(run)
+    return runner.snapshot(run)
 
 
 class Rounds:
@@ -138,7 +139,7 @@ def test_hang_is_never_started_twice() -> None:
 
 def test_failure_is_shown_with_what_it_found() -> None:
     """A collection that fails is served as it would be at a scrape: what it emitted, and why it failed."""
-    expected = ("internal", "ValueError: defect (test_background.py:56)")
+    expected = ("internal", "ValueError: defect (test_background.py:57)")
     with background(Stub(Rounds(ValueError("defect"))), 0.2) as runner:
         wait_until(lambda: (value(look(runner)) or 0) > 1, "a later round is served")
         shot = look(runner)
@@ -173,8 +174,8 @@ def test_stop_ends_the_collecting() -> None:
     stub = Stub()
     with background(stub, LONG) as runner:
         look(runner)
-        runner.stop()
-        runner.lane.wait(60)
+        CollectorSet.stop([runner])
+        runner.worker.wait(60)
 
         assert not [t for t in threading.enumerate() if t.name == "bts-stub"]
         assert stub.collections == 1
@@ -183,7 +184,7 @@ def test_stop_ends_the_collecting() -> None:
 
 def test_scrape_before_the_start() -> None:
     """What was not started yet says so."""
-    runner = BackgroundRunner(Stub(), "stub", Common(), LONG)
+    runner = with_worker(BackgroundRunner(Stub(), "stub", Common(), LONG))
 
     shot = look(runner)
 
@@ -198,7 +199,7 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(message)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    runner = BackgroundRunner(Stub(), "stub", Common(), LONG)
+    runner = with_worker(BackgroundRunner(Stub(), "stub", Common(), LONG))
     runner.start()
 
     shot = look(runner)

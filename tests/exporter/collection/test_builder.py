@@ -357,11 +357,11 @@ def test_collectors_that_came_and_went(assemble: Assemble) -> None:
 def test_nothing_is_touched_before_it_is_adopted(assemble: Assemble) -> None:
     """A set that is not put in force leaves the one before as it was."""
     before = assemble("local: , one: ")
-    lanes = [runner.lane for runner in before.set.runners]
+    workers = [runner.worker for runner in before.set.runners]
 
     assemble("local: , one: {path: new}, failing: {path: exit}", before.set)
 
-    assert [runner.lane for runner in before.set.runners] == lanes
+    assert [runner.worker for runner in before.set.runners] == workers
     assert identities(before) == ["local", "one"]
 
 
@@ -369,7 +369,7 @@ def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
     """Collectors that cannot hang share one thread with those that came, not two."""
     before = assemble("local: {path: a}, one: ")
     kept, alone = before.set.runners
-    own = alone.lane
+    own = alone.worker
     TYPES["local2"] = type("Local2", (Local,), {})
     try:
         after = assemble("local: {path: a}, one: , local2: ", before.set)
@@ -378,8 +378,8 @@ def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
 
     after.adopt()
 
-    assert kept.lane is after.new[0].lane
-    assert alone.lane is own
+    assert kept.worker is after.new[0].worker
+    assert alone.worker is own
 
 
 def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -> None:
@@ -401,7 +401,7 @@ def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -
         del TYPES["absent"]
 
     assert after.set.runners == [runner]
-    runner.stop()
+    CollectorSet.stop([runner])
 
 
 def test_declared_metrics_of_every_type() -> None:

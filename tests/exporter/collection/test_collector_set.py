@@ -267,7 +267,7 @@ def test_local_collector_that_hangs_during_a_reload() -> None:
         scrape.join(60)
 
         assert by_name(shots) == {"hangs": "timeout", "stays": "ok"}
-        assert stays.lane is fresh.lane
+        assert stays.worker is fresh.worker
         assert by_name(new.collect(new.runners, 60)) == {"fresh": "ok", "stays": "ok"}
 
 
@@ -420,5 +420,5 @@ def test_runner_of_each_kind() -> None:
         together.add(Plain(None), "plain", Common()),
     ]
 
-    assert [runner.own_lane for runner in runners] == [False, True, True]
+    assert [runner.exclusive for runner in runners] == [False, True, True]
     assert together.runners == runners

@@ -167,7 +167,7 @@ def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.Mon
     with runner_of(stub) as runner:
         shots = [collect(runner) for _ in range(3)]
         asked = stub.collections
-        monkeypatch.setattr("bts_exporter.collection.runner._ABSENT_SECONDS", 0)
+        monkeypatch.setattr("bts_exporter.collection.collection._ABSENT_SECONDS", 0)
         stub.behave = emit_two
         found = collect(runner)
 
@@ -323,7 +323,7 @@ def test_timeout_of_the_settings() -> None:
         deadline = time.monotonic() + 3600
         run = runner.begin(deadline)
         run.wait(deadline)
-        shot = runner.look(run)
+        shot = runner.snapshot(run)
 
         assert not hang.go_on.is_set()
         assert shot.outcome.reason == "timeout"
@@ -393,7 +393,7 @@ def test_identity(name: str, target: str, identity: str) -> None:
     Named.name = name
     with runner_of(Named(), name=target) as runner:
         assert (runner.identity, runner.kind, runner.target) == (identity, "stub", target)
-        assert runner.lane.name == f"bts-{identity}"
+        assert runner.worker.name == f"bts-{identity}"
 
 
 def test_collector_that_emits_nothing() -> None:

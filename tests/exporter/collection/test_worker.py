@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from bts_exporter.collection.worker import Lane, SharedLane
+from bts_exporter.collection.worker import SharedWorker, Worker
 from servers import wait_until
 from stubs import Hang
 
@@ -18,69 +18,69 @@ def threads(name: str) -> int:
 
 def test_jobs_are_done_in_turn() -> None:
     """One thread does all jobs, one after another, as they came."""
-    lane, done = Lane("turn"), []
+    worker, done = Worker("turn"), []
 
     for number in range(100):
-        lane.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
-    lane.stop()
-    lane.wait(60)
+        worker.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    worker.stop()
+    worker.wait(60)
 
     assert done == [(number, "turn") for number in range(100)]
 
 
 def test_thread_starts_with_the_first_job_and_stays() -> None:
-    """A lane costs a thread only once it is used, and one for all its jobs."""
-    lane = Lane("stays")
+    """A worker costs a thread only once it is used, and one for all its jobs."""
+    worker = Worker("stays")
     assert threads("stays") == 0
 
     idents = set()
     for _ in range(3):
         ended = threading.Event()
-        lane.submit(lambda ended=ended: (idents.add(threading.get_ident()), ended.set()))  # type: ignore[misc]
+        worker.submit(lambda ended=ended: (idents.add(threading.get_ident()), ended.set()))  # type: ignore[misc]
         assert ended.wait(60)
 
     assert (len(idents), threads("stays")) == (1, 1)
-    lane.stop()
-    lane.wait(60)
+    worker.stop()
+    worker.wait(60)
     assert threads("stays") == 0
 
 
 def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
     """Stopping returns while a job hangs; the jobs behind it are done when it ends."""
-    lane, hang, after = Lane("hangs"), Hang(), threading.Event()
-    lane.submit(hang)
-    lane.submit(after.set)
+    worker, hang, after = Worker("hangs"), Hang(), threading.Event()
+    worker.submit(hang)
+    worker.submit(after.set)
     assert hang.begun.wait(60)
 
-    lane.stop()
-    lane.wait(0.01)
+    worker.stop()
+    worker.wait(0.01)
 
     assert threads("hangs") == 1
     hang.go_on.set()
-    lane.wait(60)
+    worker.wait(60)
     assert (after.is_set(), threads("hangs")) == (True, 0)
 
 
 def test_job_after_the_stop_is_done() -> None:
     """A scrape that began before a reload gets its collection, and the thread ends after it."""
-    lane, done = Lane("late"), threading.Event()
-    lane.submit(lambda: None)
-    lane.stop()
-    lane.wait(60)
+    worker, done = Worker("late"), threading.Event()
+    worker.submit(lambda: None)
+    worker.stop()
+    worker.wait(60)
 
-    lane.submit(done.set)
+    worker.submit(done.set)
 
     assert done.wait(60)
     wait_until(lambda: threads("late") == 0, "the thread ended")
 
 
-def test_job_after_the_stop_of_an_unused_lane_is_done() -> None:
+def test_job_after_the_stop_of_an_unused_worker_is_done() -> None:
     """The same where there was no thread before."""
-    lane, done = Lane("unused"), threading.Event()
-    lane.stop()
-    lane.wait(60)
+    worker, done = Worker("unused"), threading.Event()
+    worker.stop()
+    worker.wait(60)
 
-    lane.submit(done.set)
+    worker.submit(done.set)
 
     assert done.wait(60)
     wait_until(lambda: threads("unused") == 0, "the thread ended")
@@ -88,35 +88,35 @@ def test_job_after_the_stop_of_an_unused_lane_is_done() -> None:
 
 def test_thread_does_not_keep_the_process() -> None:
     """A job that hangs in a system call must not keep the process from ending."""
-    lane, daemon = Lane("daemon"), []
+    worker, daemon = Worker("daemon"), []
 
-    lane.submit(lambda: daemon.append(threading.current_thread().daemon))
-    lane.stop()
-    lane.wait(60)
+    worker.submit(lambda: daemon.append(threading.current_thread().daemon))
+    worker.stop()
+    worker.wait(60)
 
     assert daemon == [True]
 
 
-def test_idle_lane_holds_no_job() -> None:
+def test_idle_worker_holds_no_job() -> None:
     """What the last job held, such as its samples, is freed although the thread lives on."""
 
     class Samples:
         pass
 
-    lane, samples, ended = Lane("idle"), Samples(), threading.Event()
+    worker, samples, ended = Worker("idle"), Samples(), threading.Event()
     alive = weakref.ref(samples)
-    lane.submit(lambda samples=samples: ended.set())  # type: ignore[misc]
+    worker.submit(lambda samples=samples: ended.set())  # type: ignore[misc]
     del samples
     assert ended.wait(60)
 
     wait_until(lambda: gc.collect() is None or alive() is None, "the samples are freed")
-    lane.stop()
-    lane.wait(60)
+    worker.stop()
+    worker.wait(60)
 
 
 def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a thread a job is refused, not kept; with the next one there is a thread again."""
-    lane, done = Lane("none left"), []
+    worker, done = Worker("none left"), []
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"
@@ -125,10 +125,10 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            lane.submit(lambda: done.append("refused"))
-    lane.submit(lambda: done.append("taken"))
-    lane.stop()
-    lane.wait(60)
+            worker.submit(lambda: done.append("refused"))
+    worker.submit(lambda: done.append("taken"))
+    worker.stop()
+    worker.wait(60)
 
     assert done == ["taken"]
 
@@ -157,41 +157,41 @@ class Noted:
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), MemoryError()])
 def test_job_that_raises(error: BaseException) -> None:
     """It is concluded, the jobs behind it are done, and the thread is the same."""
-    lane, raising, behind = Lane("raises"), Noted(error), Noted()
+    worker, raising, behind = Worker("raises"), Noted(error), Noted()
     idents: list[int] = []
 
-    lane.submit(lambda: idents.append(threading.get_ident()))
-    lane.submit_all([raising, behind])
-    lane.submit(lambda: idents.append(threading.get_ident()))
-    lane.stop()
-    lane.wait(60)
+    worker.submit(lambda: idents.append(threading.get_ident()))
+    worker.submit_all([raising, behind])
+    worker.submit(lambda: idents.append(threading.get_ident()))
+    worker.stop()
+    worker.wait(60)
 
     assert raising.notes == ["executed", "abandoned"]
     assert behind.notes == ["executed"]
     assert len(set(idents)) == 1
 
 
-def die(monkeypatch: pytest.MonkeyPatch, lane: Lane, job: Noted) -> None:
-    """Have the lane's thread die in `job`, as by a second exception while it handles the first."""
+def die(monkeypatch: pytest.MonkeyPatch, worker: Worker, job: Noted) -> None:
+    """Have the worker's thread die in `job`, as by a second exception while it handles the first."""
 
     def raise_again(*_: object) -> None:
         raise SystemExit
 
     with monkeypatch.context() as patched:
         patched.setattr("bts_exporter.collection.worker.log.error", raise_again)
-        lane.submit_all([job])
-        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+        worker.submit_all([job])
+        wait_until(lambda: threads(worker.name) == 0, "the thread died")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was at is concluded, and the next job has a new thread."""
-    lane, interrupted, after = Lane("dies"), Noted(ValueError()), Noted()
-    die(monkeypatch, lane, interrupted)
+    worker, interrupted, after = Worker("dies"), Noted(ValueError()), Noted()
+    die(monkeypatch, worker, interrupted)
 
-    lane.submit_all([after])
-    lane.stop()
-    lane.wait(60)
+    worker.submit_all([after])
+    worker.stop()
+    worker.wait(60)
 
     assert interrupted.notes == ["executed", "abandoned"]
     assert after.notes == ["executed"]
@@ -200,11 +200,11 @@ def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that came before it died are done by the new thread."""
-    lane, hang = Lane("dies later"), Hang()
+    worker, hang = Worker("dies later"), Hang()
     interrupted, waiting = Noted(ValueError()), Noted()
-    lane.submit(hang)
+    worker.submit(hang)
     assert hang.begun.wait(60)
-    lane.submit_all([interrupted, waiting])
+    worker.submit_all([interrupted, waiting])
 
     def raise_again(*_: object) -> None:
         raise SystemExit
@@ -212,34 +212,34 @@ def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.Monk
     with monkeypatch.context() as patched:
         patched.setattr("bts_exporter.collection.worker.log.error", raise_again)
         hang.end()
-        wait_until(lambda: threads(lane.name) == 0, "the thread died")
+        wait_until(lambda: threads(worker.name) == 0, "the thread died")
     died = waiting.notes[:]
-    lane.revive()
-    lane.stop()
-    lane.wait(60)
+    worker.revive()
+    worker.stop()
+    worker.wait(60)
 
     assert (died, waiting.notes) == ([], ["executed"])
     assert interrupted.notes == ["executed", "abandoned"]
 
 
 def test_thread_that_lives_is_not_replaced() -> None:
-    """To revive a lane changes nothing while its thread is at work, or was never needed."""
-    lane, unused, hang = Lane("lives"), Lane("unused yet"), Hang()
-    lane.submit(hang)
+    """To revive a worker changes nothing while its thread is at work, or was never needed."""
+    worker, unused, hang = Worker("lives"), Worker("unused yet"), Hang()
+    worker.submit(hang)
     assert hang.begun.wait(60)
 
-    lane.revive()
+    worker.revive()
     unused.revive()
 
     assert (threads("lives"), threads("unused yet")) == (1, 0)
     hang.end()
-    lane.stop()
-    lane.wait(60)
+    worker.stop()
+    worker.wait(60)
 
 
-def test_shared_lane_leaves_a_stuck_job_behind() -> None:
+def test_shared_worker_leaves_a_stuck_job_behind() -> None:
     """The jobs behind one that hangs are done in a new thread, each once."""
-    shared, hang, behind = SharedLane("shared"), Hang(), Noted()
+    shared, hang, behind = SharedWorker("shared"), Hang(), Noted()
     shared.submit(hang)
     shared.submit_all([behind])
     assert hang.begun.wait(60)
@@ -259,9 +259,9 @@ def test_shared_lane_leaves_a_stuck_job_behind() -> None:
     assert behind.notes == ["executed"]
 
 
-def test_shared_lane_without_a_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_worker_without_a_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no second thread can be started the jobs stay behind the one that hangs, and are not lost."""
-    shared, hang, behind = SharedLane("shared alone"), Hang(), Noted()
+    shared, hang, behind = SharedWorker("shared alone"), Hang(), Noted()
     shared.submit(hang)
     shared.submit_all([behind])
     assert hang.begun.wait(60)
