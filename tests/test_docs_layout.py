@@ -1,4 +1,4 @@
-"""docs/where-is-what.md: a line for every folder, and none for a folder that is gone."""
+"""Pages of docs/ that name folders and tests: each name exists, and no folder is missing."""
 
 from __future__ import annotations
 
@@ -62,3 +62,37 @@ def test_folders_of_tests_mirror_those_of_the_sources(files: list[PurePosixPath]
 def test_page_is_linked(page: str) -> None:
     """Each page that a newcomer opens first leads to the list of folders."""
     assert f"]({PAGE})" in (ROOT / page).read_text()
+
+
+def test_reliability_names_tests_that_exist() -> None:
+    """Every test that docs/reliability.md gives as its evidence is there."""
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "reliability.md").read_text()))
+
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Every link of a page to a file or a heading of the repository leads to one."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page, *link.partition("#")[::2])
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in link
+    ]
+
+    assert [
+        f"{page.relative_to(ROOT)}: {target}#{heading}"
+        for page, target, heading in links
+        if not (found := page.parent / target if target else page).exists()
+        or (heading and heading not in anchors(found))
+    ] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what links to parts of a page can name: its headings, as GitHub spells them, and anchors."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    spelled = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return spelled | set(re.findall(r'<a (?:name|id)="([^"]+)"', text))
