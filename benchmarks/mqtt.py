@@ -28,11 +28,11 @@ GO_RATIO, CALLBACK_RATIO = 0.5, 0.2
 _QUIET = 0.5
 
 _HOW = f"""\
-{MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one contestant at a time, in
-turns. Each payload is JSON of 194 bytes of which one number becomes a gauge; a counter counts, both with two labels from
-the topic. Each contestant was sent one message a topic before. CPU is that of its process from the first to the last
-message. bts-exporter takes them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's with json and prometheus_client's labels, as one writes it by oneself; mosquitto_sub writes
-payloads to /dev/null. A message is lost if no count shows it."""
+{MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one program at a time, in turns. Each
+payload is JSON of 194 bytes. One number of it becomes a gauge, and a counter counts the messages, both with two labels
+from the topic. Each program has received one message per topic before. CPU is that of its process from the first to
+the last message. bts-exporter receives them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's, with json and prometheus_client's labels, as one would
+write it; mosquitto_sub writes payloads to /dev/null. A message is lost if no count includes it."""
 
 
 class Sensors:

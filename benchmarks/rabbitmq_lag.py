@@ -247,7 +247,8 @@ def run(_: Bench) -> Section:
 
 
 HOW = f"""\
-Simulated queues and what the broker shows of them: counts every five seconds, depths of up to five seconds before, so that
-a scrape sees depths up to ten seconds old. Each is used for {LENGTH / 600:.0f} minutes and scraped every {SCRAPES / 10:.0f} s, {len(PHASES)} times with depths taken
-at other moments. A lag is right if it is within {TOLERANCE:.0f} s or a tenth of the age of the oldest message at that moment. A lower
-bound is false if it is more than that was at any moment that the broker's statistics show."""
+Simulated queues, and what the broker's statistics show of them: counts every five seconds, and depths from up to five
+seconds before, so that a scrape sees depths up to ten seconds old. Each queue is used for {LENGTH / 600:.0f} minutes and scraped every
+{SCRAPES / 10:.0f} s, {len(PHASES)} times with depths taken at other moments. A lag is right if it is within {TOLERANCE:.0f} s, or a tenth, of the age of
+the oldest message at that moment. A lower bound is false if it exceeds that age at every moment that the statistics
+show."""

@@ -32,9 +32,9 @@ ZINCRBY z 1 a; ZCOUNT z 0 9; ZSCAN z 0; PFADD p a; PFCOUNT p; SETBIT t 7 1; GETB
 GEOADD w 13 38 x; GEOPOS w x; XADD x * a 1; XLEN x; XRANGE x - +; PUBLISH c m; ECHO hi; TIME"""
 
 _HOW = f"""\
-`collectors: {{redis: }}` and nothing else against Debian's {_PACKAGE} with its default flags, the same Redis 7.0 with {ROWS}
-rows of commandstats and of latencystats, Prometheus' own request headers, gzip, one kept connection each, in turns of
-{TURN} scrapes. CPU is that of the exporter's process by its own CPU clock, wall is what the client sees. The second row is ours with
+`collectors: {{redis: }}` only, compared with Debian's {_PACKAGE} with its default flags: the same Redis 7.0 with {ROWS}
+rows of commandstats and of latencystats, Prometheus' request headers, gzip, one kept connection each, in turns of {TURN}
+scrapes. CPU is that of the exporter's process, wall is the time of the client. "With histograms" is ours with
 `latency_histograms: true`, which the other does not have."""
 
 
