@@ -1,4 +1,4 @@
-"""Many scrapers at the same moment: is everybody answered, and what does each cost."""
+"""Many scrapers at the same moment: whether all are answered, and what each costs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Crowd:
         self.cpu.append(spent / len(served))
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start again."""
         for measured in (self.statuses, self.seconds, self.last, self.cpu):
             measured.clear()
 

@@ -1,4 +1,4 @@
-"""How soon it serves, and how much memory it keeps, beside the exporters that it replaces."""
+"""Time to the first scrape, and resident memory, compared with the exporters that are replaced."""
 
 from __future__ import annotations
 

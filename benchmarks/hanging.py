@@ -1,4 +1,4 @@
-"""Collectors that never answer: the scrape ends in time, and nobody else's samples are missing."""
+"""Collectors that never answer: the scrape ends in time, and only their own samples are missing."""
 
 from __future__ import annotations
 

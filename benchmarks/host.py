@@ -1,4 +1,4 @@
-"""A whole scrape of this machine over HTTP, beside Debian's node_exporter."""
+"""A scrape of this machine over HTTP, compared with Debian's node_exporter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from report import Bar, Row, Section, Table
 MOST_CPU = 0.7
 MOST_WALL = 1.0
 
-#: Scrapes of one contestant before it is the other's turn.
+#: Scrapes of one program in a turn.
 TURN = 25
 
 _SERVES = re.compile(

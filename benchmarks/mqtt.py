@@ -22,9 +22,9 @@ from servers.mosquitto import Mosquitto
 MESSAGES, TOPICS = 100_000, 1_000
 #: Messages a second, sent in bunches of a hundredth of a second.
 RATE = 20_000
-#: What has to hold: CPU beside the Go exporter's, and beside a callback of paho with prometheus_client.
+#: Limits: CPU relative to the Go exporter, and to a callback of paho with prometheus_client.
 GO_RATIO, CALLBACK_RATIO = 0.5, 0.2
-#: Seconds without a hundredth of CPU time in each after which a contestant is taken to be through.
+#: A program has finished when it uses at most 0.01 s of CPU in so many seconds.
 _QUIET = 0.5
 
 _HOW = f"""\
@@ -146,7 +146,7 @@ def run(bench: Bench) -> Section:
 
 
 class Transports:
-    """Listeners beside that for TCP: TLS, with a certificate of its own, and WebSocket."""
+    """More listeners: TLS, with its own certificate, and WebSocket."""
 
     def __init__(self, folder: Path) -> None:
         tls, web = free_port(), free_port()

@@ -83,7 +83,7 @@ def _measure(
 
 
 def _idle(broker: RabbitMQ) -> float:
-    """Return the CPU seconds in a second that the broker takes when nobody asks: it counts."""
+    """Return the CPU seconds per second that the broker uses without requests, for its statistics."""
     pid = broker.process.popen.pid
     before, began = cpu_of(pid), time.perf_counter()
     time.sleep(INTERVAL)

@@ -153,7 +153,7 @@ def losing() -> Iterator[Schedule]:
 
 
 def dead_letters(*, consumed: bool) -> Case:
-    """Return a queue to which nobody publishes: dead letters come in, uncounted."""
+    """Return a queue that receives only dead letters, which are not counted."""
 
     def step(queue: SimulatedQueue, now: int) -> None:
         if now % 100 < 10:
@@ -165,7 +165,7 @@ def dead_letters(*, consumed: bool) -> Case:
 
 
 def dead_letters_too() -> Case:
-    """Return a queue to which dead letters come in beside what is published."""
+    """Return a queue that receives dead letters and published messages."""
 
     def step(queue: SimulatedQueue, now: int) -> None:
         queue.publish(2)
@@ -200,7 +200,7 @@ SCHEDULES = (
     *losing(),
     Schedule("dead letters, no consumers", lambda: dead_letters(consumed=False), LOSING),
     Schedule("dead letters, consumers in turns", lambda: dead_letters(consumed=True), LOSING),
-    Schedule("dead letters beside publications", dead_letters_too, LOSING),
+    Schedule("dead letters and publications", dead_letters_too, LOSING),
     Schedule("retry loop, a tenth fails", lambda: retry_loop(0.1), LOSING),
     Schedule("retry loop, half fails", lambda: retry_loop(0.5), LOSING),
     Schedule("where a retry loop waits", lambda: retry_loop(0.3, waiting=True), LOSING),

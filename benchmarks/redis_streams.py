@@ -1,4 +1,4 @@
-"""Ten thousand streams with two groups of three consumers each, beside Debian's redis_exporter."""
+"""Ten thousand streams with two groups of three consumers each, compared with Debian's redis_exporter."""
 
 from __future__ import annotations
 
