@@ -1,4 +1,4 @@
-# One command per purpose. Needs make and Python >= 3.11 with venv; all else goes into .venv.
+# One command per purpose. Needs make and Python >= 3.11 with venv; everything else is installed into .venv.
 #   make run ADDRESS=127.0.0.1:9100       another address
 #   make test ARGS='-k redis -x'          arguments for pytest (run, bench: for the program)
 #   make PYTHON=/opt/python3.12/bin/python3 run
@@ -6,15 +6,15 @@
 ADDRESS ?= :19100
 BIN := .venv/bin
 
-# The system's own Python, else the first other one that is new enough.
+# The system's Python if it is new enough, else another one.
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 endif
 
-# The stamps' names tell what .venv was made from, so that it is made again when that is another:
-# the interpreter, this folder, the requirements, or the collectors (an entry point each).
+# The names of the stamp files contain a checksum of what .venv was made from. It is made again when one of
+# these changes: the interpreter, this folder, the requirements, or the collectors (an entry point each).
 INTERPRETER := $(firstword $(shell { [ -z "$(PYTHON)" ] || $(PYTHON) -VV; \
 	command -v "$(PYTHON)"; echo "$(CURDIR)"; } | cksum))
 SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py
@@ -24,31 +24,37 @@ VENV := .venv/python-$(INTERPRETER)
 FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
 FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 
-.PHONY: help run test check bench clean
+.PHONY: help run test test-long check bench clean
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
-run: $(FOR_RUNNING) ## serve this machine's metrics and those of the brokers in config.yaml
-	@echo 'Serving http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C ends it)'
+run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in config.yaml
+	@echo 'Serving http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
 
-test: $(FOR_WORKING) ## run all tests against real servers, installing those that are missing
+test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(FOR_WORKING) ## lint, formatting, types, and which module may import which
+# The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
+test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams and RabbitMQ queues
+	@tests/install-servers.sh
+	@BTS_HISTORIES=$${BTS_HISTORIES:-4000} $(BIN)/python -m pytest --timeout=14400 $(ARGS) \
+		tests/live/test_redis_lag_property.py tests/collectors/rabbitmq/test_lag_histories.py
+
+check: $(FOR_WORKING) ## run the linters, type checks and import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(FOR_WORKING) ## measure side by side with the exporters that are replaced
+bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
-clean: ## remove what the other commands made
+clean: ## remove everything that the other commands created
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""Live brokers with something in them, and the exporters that others would run beside node_exporter."""
+"""Real brokers with data in them, and the other exporters for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many scrapers at the same moment: is everybody answered, and what does each cost."""
+"""Many scrapers at the same moment: whether all are answered, and what each costs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Crowd:
         self.cpu.append(spent / len(served))
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start again."""
         for measured in (self.statuses, self.seconds, self.last, self.cpu):
             measured.clear()
 
@@ -81,9 +81,10 @@ def _section(ours: Crowd, theirs: Crowd) -> Section:
         Row("resident memory, MB", [crowd.server.memory().resident / 1e6 for crowd in both]),
     ]
     how = f"""\
-{SCRAPERS} clients with a connection each send a scrape (gzip) at the same moment, {len(ours.cpu)} times, in turns. The clients are threads
-of one Python process on the same cores, so that its work is part of every wall time. bts-exporter collects once for all
-scrapes that overlap. node_exporter runs with `--web.max-requests=0`: by default it refuses more than 40 at once."""
+{SCRAPERS} clients with a connection each send a scrape (gzip) at the same moment, {len(ours.cpu)} times, in turns. The clients are
+threads of one Python process on the same cores, so that its CPU is part of every wall time. bts-exporter collects once
+for all scrapes that overlap. node_exporter runs with `--web.max-requests=0`, because by default it refuses more
+than 40 at once."""
     return Section(
         f"{SCRAPERS} scrapers at once",
         how,

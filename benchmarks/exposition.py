@@ -160,12 +160,12 @@ def _row(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
 
 def _how(rounds: int) -> str:
     return f"""\
-100,000 samples in {len(FAMILIES)} families with {len(LABELS)} labels become a page: `bts_exporter.exposition.render` against
-`prometheus_client.generate_latest` of the same samples from a custom collector that has its families ready,
-in turns, {rounds} times each, in one process, the garbage collector on. Floats have 15 digits or more. Label values are new
-strings in every round, as a collector makes them. The exporter keeps the rendered labels of a series from
-one scrape to the next; "first scrape ever" is without. The last pages of both are parsed and compared: they
-hold the same values under the same series. The last line counts the making of the samples, too."""
+100,000 samples in {len(FAMILIES)} families with {len(LABELS)} labels are rendered by `bts_exporter.exposition.page.render`, and by
+`prometheus_client.generate_latest` from a custom collector whose families are ready. They take turns, {rounds} times each,
+in one process with the garbage collector on. Floats have 15 digits or more. Label values are new strings in every
+round, as a collector makes them. The exporter keeps the rendered labels of a series from one scrape to the next;
+"first scrape ever" is without them. The last pages of both are parsed and must have the same values for the same
+series. The last row includes making the samples."""
 
 
 def _rendered(form: Format, rounds: int, *, floats: bool) -> tuple[Costs, Costs, Costs]:

@@ -1,4 +1,4 @@
-"""How soon it serves, and how much memory it keeps, beside the exporters that it replaces."""
+"""Time to the first scrape, and resident memory, compared with the exporters that are replaced."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ _FAILURE = re.compile(
 )
 
 _HOW = f"""\
-Each is started, waited for until a scrape succeeds (asked every 2 ms), scraped {SCRAPES} times (gzip, one connection), looked at,
-and ended, in turns; the first start of each is not counted. Resident memory is counted page by page
-(/proc/PID/smaps_rollup), libraries shared with other programs included; private is without those. bts-exporter runs as
-its systemd unit runs it (MALLOC_ARENA_MAX=2, MALLOC_TRIM_THRESHOLD_=1048576) from compiled files; a megabyte is 1,000,000
-bytes. The brokers are live:
-RabbitMQ with 20 queues, Redis with 3 streams of 2 groups, mosquitto. The right column of the second table is one process of
-each: their sums, and the slowest start."""
+Each program is started, asked every 2 ms until a scrape succeeds, scraped {SCRAPES} times (gzip, one connection), measured, and
+stopped, in turns; the first start of each is not counted. Resident memory is the sum of pages (/proc/PID/smaps_rollup)
+and includes libraries shared with other programs; private memory does not. bts-exporter runs as in its systemd unit
+(MALLOC_ARENA_MAX=2, MALLOC_TRIM_THRESHOLD_=1048576), from compiled files. A megabyte is 1,000,000 bytes. The brokers
+are real: RabbitMQ with 20 queues, Redis with 3 streams of 2 groups, mosquitto. The right column of the second table
+is the sum of one process of each, and the slowest start."""
 
 
 class Measured(NamedTuple):
@@ -105,7 +104,7 @@ def _everything(bench: Bench, ends: ExitStack) -> Everything:
             settings += f"  {name}: {broker.settings}\n"
             everything.served.append(name)
             if broker.alternative is None:
-                everything.missing.append(f"Debian has no exporter for {name} to measure beside")
+                everything.missing.append(f"Debian has no other exporter for {name}")
             else:
                 package = broker.alternative.package
                 everything.others[package] = _other(bench, broker.alternative)

@@ -1,4 +1,4 @@
-"""Collectors that never answer: the scrape ends in time, and nobody else's samples are missing."""
+"""Collectors that never answer: the scrape ends in time, and only their own samples are missing."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _FAILED = re.compile(
 )
 
 _HOW = f"""\
-A drop-in collector that sleeps for an hour, configured {len(HANGING)} times beside the host's collectors. Scrapes have
-a deadline of {DEADLINE} s (`scrape_timeout`, and a scraper that says it waits {PATIENCE} s). Every series that a scrape without the
-sleepers gives, before and after, has to be on the pages with them. A collection that hangs is not begun again: later scrapes wait for nobody."""
+A plug-in that sleeps for an hour is configured {len(HANGING)} times, in addition to the host's collectors. Scrapes have a deadline of
+{DEADLINE} s (`scrape_timeout`; the scraper announces {PATIENCE} s). Every series that a scrape without the plug-in has, before and
+after, must be on the pages with it. A collection that hangs is not started again, so later scrapes do not wait."""
 
 
 def run(bench: Bench) -> Section:

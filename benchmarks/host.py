@@ -1,4 +1,4 @@
-"""A whole scrape of this machine over HTTP, beside Debian's node_exporter."""
+"""A scrape of this machine over HTTP, compared with Debian's node_exporter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from report import Bar, Row, Section, Table
 MOST_CPU = 0.7
 MOST_WALL = 1.0
 
-#: Scrapes of one contestant before it is the other's turn.
+#: Scrapes of one program in a turn.
 TURN = 25
 
 _SERVES = re.compile(
@@ -106,11 +106,11 @@ def _as_many(answers: list[Answer]) -> Bar:
 
 def _how(scrapes: int) -> str:
     return f"""\
-`collectors: {{host: }}` against Debian's prometheus-node-exporter with its default flags, the same machine, Prometheus'
-own request headers, one kept connection each, {scrapes} scrapes in turns of {TURN}. Wall is what the client sees, from sending
-to the last byte; CPU is that of the server's process by its own CPU clock. bts-exporter answers Prometheus with OpenMetrics,
-node_exporter with text. Both pages hold the exporter's metrics of itself. Back to back, caches are warm; "0.2 s apart"
-is nearer to how Prometheus scrapes. The second table is both with only those collectors that both serve here."""
+`collectors: {{host: }}`, compared with Debian's prometheus-node-exporter with its default flags on the same machine: {scrapes}
+scrapes in turns of {TURN}, with Prometheus' request headers and one kept connection each. Wall is the time from the
+request to the last byte; CPU is that of the server's process. bts-exporter answers with OpenMetrics, node_exporter with
+text. Both pages include the exporter's own metrics. Caches are warm when scrapes follow each other immediately;
+"0.2 s apart" is closer to how Prometheus scrapes. The second table has only those collectors that both serve here."""
 
 
 def _like_for_like(bench: Bench, common: list[str], turns: int) -> list[Row]:

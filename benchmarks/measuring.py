@@ -26,7 +26,7 @@ PROMETHEUS = {
     ),
 }
 
-#: The least settings: this machine alone, no drop-in collectors.
+#: Minimal settings: only this machine, no plug-ins.
 HOST_ONLY = "plugins: none\ncollectors:\n  host:\n"
 
 _LIBC = ctypes.CDLL(None)
@@ -190,7 +190,7 @@ class Bench:
         return quick if self.quick else full
 
     def new_folder(self, name: str) -> Path:
-        """Make a folder that nobody had before."""
+        """Create a new folder."""
         self._folders += 1
         folder = self.folder / f"{self._folders:03}-{name}"
         folder.mkdir()

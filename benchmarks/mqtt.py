@@ -22,17 +22,17 @@ from servers.mosquitto import Mosquitto
 MESSAGES, TOPICS = 100_000, 1_000
 #: Messages a second, sent in bunches of a hundredth of a second.
 RATE = 20_000
-#: What has to hold: CPU beside the Go exporter's, and beside a callback of paho with prometheus_client.
+#: Limits: CPU relative to the Go exporter, and to a callback of paho with prometheus_client.
 GO_RATIO, CALLBACK_RATIO = 0.5, 0.2
-#: Seconds without a hundredth of CPU time in each after which a contestant is taken to be through.
+#: A program has finished when it uses at most 0.01 s of CPU in so many seconds.
 _QUIET = 0.5
 
 _HOW = f"""\
-{MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one contestant at a time, in
-turns. Each payload is JSON of 194 bytes of which one number becomes a gauge; a counter counts, both with two labels from
-the topic. Each contestant was sent one message a topic before. CPU is that of its process from the first to the last
-message. bts-exporter takes them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's with json and prometheus_client's labels, as one writes it by oneself; mosquitto_sub writes
-payloads to /dev/null. A message is lost if no count shows it."""
+{MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one program at a time, in turns. Each
+payload is JSON of 194 bytes. One number of it becomes a gauge, and a counter counts the messages, both with two labels
+from the topic. Each program has received one message per topic before. CPU is that of its process from the first to
+the last message. bts-exporter receives them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's, with json and prometheus_client's labels, as one would
+write it; mosquitto_sub writes payloads to /dev/null. A message is lost if no count includes it."""
 
 
 class Sensors:
@@ -146,7 +146,7 @@ def run(bench: Bench) -> Section:
 
 
 class Transports:
-    """Listeners beside that for TCP: TLS, with a certificate of its own, and WebSocket."""
+    """More listeners: TLS, with its own certificate, and WebSocket."""
 
     def __init__(self, folder: Path) -> None:
         tls, web = free_port(), free_port()

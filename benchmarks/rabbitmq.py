@@ -83,7 +83,7 @@ def _measure(
 
 
 def _idle(broker: RabbitMQ) -> float:
-    """Return the CPU seconds in a second that the broker takes when nobody asks: it counts."""
+    """Return the CPU seconds per second that the broker uses without requests, for its statistics."""
     pid = broker.process.popen.pid
     before, began = cpu_of(pid), time.perf_counter()
     time.sleep(INTERVAL)
@@ -169,10 +169,10 @@ def _section(plain: Costs, own: Costs, other: Costs, samples: list[int], ours: S
 def _how() -> str:
     return f"""\
 One broker with {QUEUES:,} classic queues, a message in each, and {CONSUMERS:,} consumers, on one scheduler. In turns: the plain
-listing of the management API, which most exporters ask for; a scrape of bts-exporter with its default settings; and a scrape
-of a program that asks for the same as bts-exporter, decodes it with the standard library and serves the same series with
-prometheus_client. CPU is that of the processes by their own CPU clocks, that of the broker without what it takes when
-nobody asks. The ratio of the broker's CPU is that of the first two columns, that of the exporters' CPU that of the last two."""
+listing of the management API, which most exporters request; a scrape of bts-exporter with its default settings; and a
+scrape of a program that requests the same as bts-exporter, decodes it with the standard library, and serves the same
+series with prometheus_client. CPU is that of the processes; for the broker, its CPU without requests is subtracted. The
+ratio of the broker's CPU is that of the first two columns, the ratio of the exporters' CPU that of the last two."""
 
 
 def _ms(seconds: list[float]) -> Spread:

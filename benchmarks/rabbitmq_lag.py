@@ -153,7 +153,7 @@ def losing() -> Iterator[Schedule]:
 
 
 def dead_letters(*, consumed: bool) -> Case:
-    """Return a queue to which nobody publishes: dead letters come in, uncounted."""
+    """Return a queue that receives only dead letters, which are not counted."""
 
     def step(queue: SimulatedQueue, now: int) -> None:
         if now % 100 < 10:
@@ -165,7 +165,7 @@ def dead_letters(*, consumed: bool) -> Case:
 
 
 def dead_letters_too() -> Case:
-    """Return a queue to which dead letters come in beside what is published."""
+    """Return a queue that receives dead letters and published messages."""
 
     def step(queue: SimulatedQueue, now: int) -> None:
         queue.publish(2)
@@ -200,7 +200,7 @@ SCHEDULES = (
     *losing(),
     Schedule("dead letters, no consumers", lambda: dead_letters(consumed=False), LOSING),
     Schedule("dead letters, consumers in turns", lambda: dead_letters(consumed=True), LOSING),
-    Schedule("dead letters beside publications", dead_letters_too, LOSING),
+    Schedule("dead letters and publications", dead_letters_too, LOSING),
     Schedule("retry loop, a tenth fails", lambda: retry_loop(0.1), LOSING),
     Schedule("retry loop, half fails", lambda: retry_loop(0.5), LOSING),
     Schedule("where a retry loop waits", lambda: retry_loop(0.3, waiting=True), LOSING),
@@ -247,7 +247,8 @@ def run(_: Bench) -> Section:
 
 
 HOW = f"""\
-Simulated queues and what the broker shows of them: counts every five seconds, depths of up to five seconds before, so that
-a scrape sees depths up to ten seconds old. Each is used for {LENGTH / 600:.0f} minutes and scraped every {SCRAPES / 10:.0f} s, {len(PHASES)} times with depths taken
-at other moments. A lag is right if it is within {TOLERANCE:.0f} s or a tenth of the age of the oldest message at that moment. A lower
-bound is false if it is more than that was at any moment that the broker's statistics show."""
+Simulated queues, and what the broker's statistics show of them: counts every five seconds, and depths from up to five
+seconds before, so that a scrape sees depths up to ten seconds old. Each queue is used for {LENGTH / 600:.0f} minutes and scraped every
+{SCRAPES / 10:.0f} s, {len(PHASES)} times with depths taken at other moments. A lag is right if it is within {TOLERANCE:.0f} s, or a tenth, of the age of
+the oldest message at that moment. A lower bound is false if it exceeds that age at every moment that the statistics
+show."""

@@ -1,4 +1,4 @@
-"""A default scrape of a Redis that knows many commands, beside Debian's redis exporter."""
+"""A default scrape of a Redis with many commands in its statistics, compared with Debian's redis_exporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CPU = 0.5
 ROWS = 94
 
 _PACKAGE = "prometheus-redis-exporter"
-# Each makes a row of its own; some need what others left behind.
+# Each has its own row in the statistics; some need keys that others created.
 _COMMANDS = """\
 SET a 1; GET a; APPEND s x; STRLEN s; INCR n; DECR n; INCRBY n 2; DECRBY n 2; INCRBYFLOAT f 1.5; GETRANGE s 0 1;
 SETRANGE s 0 y; MSET b 1 c 2; MGET b c; GETSET b 2; SETNX d 1; SETEX e 100 1; PSETEX g 10000 1; GETDEL g; GETEX e;
@@ -32,14 +32,14 @@ ZINCRBY z 1 a; ZCOUNT z 0 9; ZSCAN z 0; PFADD p a; PFCOUNT p; SETBIT t 7 1; GETB
 GEOADD w 13 38 x; GEOPOS w x; XADD x * a 1; XLEN x; XRANGE x - +; PUBLISH c m; ECHO hi; TIME"""
 
 _HOW = f"""\
-`collectors: {{redis: }}` and nothing else against Debian's {_PACKAGE} with its default flags, the same Redis 7.0 with {ROWS}
-rows of commandstats and of latencystats, Prometheus' own request headers, gzip, one kept connection each, in turns of
-{TURN} scrapes. CPU is that of the exporter's process by its own CPU clock, wall is what the client sees. The second row is ours with
+`collectors: {{redis: }}` only, compared with Debian's {_PACKAGE} with its default flags: the same Redis 7.0 with {ROWS}
+rows of commandstats and of latencystats, Prometheus' request headers, gzip, one kept connection each, in turns of {TURN}
+scrapes. CPU is that of the exporter's process, wall is the time of the client. "With histograms" is ours with
 `latency_histograms: true`, which the other does not have."""
 
 
 def run(bench: Bench) -> Section:
-    """Measure our defaults beside theirs, and what the histograms cost."""
+    """Measure both with their defaults, and the cost of histograms."""
     broker = RedisServer(bench.new_folder("redis"))
     bench.ends.callback(broker.kill)
     rows = _fill(broker.client)

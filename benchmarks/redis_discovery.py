@@ -31,10 +31,10 @@ SETTINGS = {
 }
 
 _HOW = f"""\
-A Redis with {{keys:,}} strings and {STREAMS} streams. Discovery walks through all of it several times. The server's slow log (threshold 0)
-tells how long each SCAN took; the work at one cursor is the same in every walk, so its time is the least of all walks: the rest
-is our neighbours on this machine. Then scrapes of a process that looks for the streams by `bts:*`, and of Debian's
-redis_exporter with `-check-streams=bts:*`, in turns; SCANs are the server's count."""
+A Redis with {{keys:,}} strings and {STREAMS} streams, all of which discovery scans several times. The server's slow log
+(threshold 0) has the duration of each SCAN. The work at one cursor is the same in every pass, so its time is the
+minimum over all passes; the rest is due to other load on the machine. Then a process that finds the streams with
+`bts:*` and Debian's redis_exporter with `-check-streams=bts:*` are scraped in turns; SCANs are the server's count."""
 
 
 def run(bench: Bench) -> Section:

@@ -1,4 +1,4 @@
-"""Ten thousand streams with two groups of three consumers each, beside Debian's redis_exporter."""
+"""Ten thousand streams with two groups of three consumers each, compared with Debian's redis_exporter."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ RESIDENT = 0.6
 
 _NAME = re.compile(r"^(redis_stream_\w+)\{", re.MULTILINE)
 _HOW = f"""\
-{STREAMS:,} streams of {ENTRIES} entries in Debian's redis-server, each with {len(GROUPS)} groups of {CONSUMERS} consumers that
-have read six and acknowledged none; both exporters find them by the pattern `bts:*`. Scrapes in turns, as Prometheus asks.
-CPU is that of the exporter's process; that of redis-server is what it used during the scrape. The first table is each
-with what it serves of itself; in the second ours serves the metrics that both have, and no others."""
+{STREAMS:,} streams of {ENTRIES} entries in Debian's redis-server, each with {len(GROUPS)} groups of {CONSUMERS} consumers that have read six
+entries and acknowledged none. Both exporters find them with the pattern `bts:*`, and are scraped in turns with
+Prometheus' request headers. CPU is that of the exporter's process; that of redis-server is what it used during the
+scrape. The first table is each exporter with all that it serves; in the second, ours serves only the metrics that both
+have."""
 
 
 @dataclass

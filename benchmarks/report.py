@@ -1,4 +1,4 @@
-"""Results as people read them: on the terminal and in docs/performance.md, from the same text."""
+"""The report of the benchmarks, for the terminal and docs/performance.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DEBIAN_PACKAGES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One thing measured: a figure a contestant, and how they compare."""
+    """One measured quantity: a figure for each program, and their ratio."""
 
     what: str
     figures: Sequence[Spread | float | None]
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Things measured side by side; `ratio` says what the last column divides, empty where nothing is."""
+    """Quantities measured for several programs; `ratio` is the heading of the last column, or empty."""
 
     columns: Sequence[str]
     ratio: str
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bar:
-    """What has to hold."""
+    """A condition that the results must meet."""
 
     what: str
     holds: bool
@@ -62,7 +62,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Section:
-    """The results of one benchmark; `how` says what was done, so that it can be doubted."""
+    """The results of one benchmark; `how` describes the measurement."""
 
     title: str
     how: str
@@ -86,10 +86,9 @@ def document(sections: Sequence[Section], surroundings: str) -> str:
     head = f"""\
 # Performance
 
-Written by `make bench`; the same command measures your machine. Each cell is a median with the least
-and the greatest measurement. Contestants take turns within one run, since one machine's milliseconds
-are not another's and a busy neighbour slows both: a ratio is made of neighbouring turns, and is what
-to rely on.
+Written by `make bench`, which also measures your machine. Each cell is the median, with the minimum and the maximum.
+The programs take turns within one run. Milliseconds differ between machines, and a busy machine slows all
+programs. Rely on the ratios: each is computed from neighbouring turns.
 
 {surroundings}
 """
@@ -97,7 +96,7 @@ to rely on.
 
 
 def surroundings(load_before: float) -> str:
-    """Return what it ran on; `load_before` is the load average from before the benchmarks."""
+    """Return the machine and the versions; `load_before` is the load average before the benchmarks."""
     load = f"load average {load_before:.2f} before and {os.getloadavg()[0]:.2f} after"
     lines = [
         f"{_cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, {_distribution()}, {load}.",
@@ -156,5 +155,5 @@ def _debian_versions() -> str:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     except OSError:
         return "unknown"
-    # A package that is known but not installed has no version.
+    # dpkg knows packages that are not installed; they have no version.
     return ", ".join(line for line in done.stdout.splitlines() if " " in line.strip()) or "none"

@@ -1,4 +1,4 @@
-"""Measure bts-exporter beside the exporters that it replaces, in one run, and say whether the bars hold.
+"""Measure bts-exporter and the exporters that it replaces in one run, and report whether the limits hold.
 
 A whole run writes docs/performance.md; `--quick` and chosen benchmarks only print.
 """

@@ -1,0 +1,138 @@
+"""README.md and docs/plugins.md: every Python block of theirs works as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from servers import Process, free_port, listens
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "plugins.md").read_text()
+
+
+def blocks(text: str) -> dict[str, str]:
+    """Return the Python block of each section; AssertionError if a section has two."""
+    found: dict[str, str] = {}
+    for section in re.split(r"^(?=##? )", text, flags=re.MULTILINE):
+        for code in re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+            title = section.partition("\n")[0].lstrip("# ")
+            assert title not in found
+            found[title] = code
+    return found
+
+
+BLOCKS = blocks(PAGE)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Return a spool directory with one file of three bytes."""
+    folder = tmp_path / "bts"
+    folder.mkdir()
+    (folder / "x.job").write_text("job")
+    return folder
+
+
+def run(folder: Path, source: str, settings: str, *arguments: str) -> str:
+    """Return what a command prints with `source` as the plug-in spool.py, and its `settings`."""
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "spool.py").write_text(source)
+    config = folder / "config.yaml"
+    config.write_text(f"plugins: plugins\ncollectors: {{spool: {settings}}}\n")
+    argv = [sys.executable, "-m", "bts_exporter", f"--config.file={config}", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_block_is_run_below() -> None:
+    """A block that is added to the page needs a test here."""
+    assert set(BLOCKS) == {
+        "Writing collectors",
+        "Commands",
+        "Queue depth and lag",
+        "Testing",
+        "Collectors written for prometheus_client",
+        "In your own Python service",
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [blocks(README)["Write a collector"], BLOCKS["Writing collectors"], BLOCKS["Commands"]],
+    ids=["README", "class", "commands"],
+)
+def test_collector_of_the_page_serves_its_metric(source: str, tmp_path: Path, spool: Path) -> None:
+    """Saved as spool.py, it is a collector type, with the settings that the text gives."""
+    page = run(tmp_path, source, f"{{path: {spool}}}", "once")
+
+    assert f'spool_files{{path="{spool}"}} 1\n' in page
+
+
+def test_command_of_the_page_prints_its_lines(tmp_path: Path) -> None:
+    """The command has the name that the text gives, and prints a line for each block."""
+    settings = '[{name: a, path: /, pattern: "*.job"}, {name: b, path: /, pattern: "*.txt"}]'
+    printed = run(tmp_path, BLOCKS["Commands"], settings, "spool-match", "/var/spool/x.job")
+
+    assert printed == "*.job: yes\n*.txt: no\n"
+
+
+def test_broker_of_the_page_has_lag_metrics(tmp_path: Path) -> None:
+    """A collector for another broker serves the metrics of queue depth and lag."""
+    page = run(tmp_path, BLOCKS["Queue depth and lag"], "{}", "once")
+
+    labels = '{system="nats",destination="orders",group="billing"}'
+    assert f"messaging_backlog_messages{labels} 12\n" in page
+    assert f"messaging_lag_seconds{labels} 3.5\n" in page
+
+
+def test_test_of_the_page_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The test that the page shows passes with the collector that it shows."""
+    module = ModuleType("spool")
+    monkeypatch.setitem(sys.modules, "spool", module)
+    exec(BLOCKS["Writing collectors"], module.__dict__)
+    names: dict[str, object] = {}
+    exec(BLOCKS["Testing"], names)
+    [test] = [value for name, value in names.items() if name.startswith("test_")]
+    assert callable(test)
+
+    test(tmp_path)
+
+
+def test_prometheus_client_collector_of_the_page_is_a_plugin(tmp_path: Path, spool: Path) -> None:
+    """A collector written for prometheus_client is a type, and its arguments are settings."""
+    source = BLOCKS["Collectors written for prometheus_client"]
+    page = run(tmp_path, source, f"{{path: {spool}}}", "once")
+
+    assert "spool_size_bytes 3.0\n" in page or "spool_size_bytes 3\n" in page
+
+
+def test_service_of_the_page_serves_our_metrics(tmp_path: Path) -> None:
+    """A program with the lines of the page serves the configured collectors on its own port."""
+    config, port = tmp_path / "config.yaml", free_port()
+    config.write_text("collectors: {host: }\n")
+    source = BLOCKS["In your own Python service"]
+    for text, ours in (("/etc/bts-exporter/config.yaml", str(config)), ("(8000)", f"({port})")):
+        assert source.count(text) == 1
+        source = source.replace(text, ours)
+    program = tmp_path / "service.py"
+    program.write_text(f"{source}\nimport threading\n\nthreading.Event().wait()\n")
+
+    process = Process([sys.executable, str(program)], tmp_path)
+    try:
+        process.ready(lambda: listens(port))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            page = answer.read().decode()
+    finally:
+        process.kill()
+
+    assert "\nnode_load1 " in page
+    assert 'bts_exporter_collector_success{collector="loadavg",target=""} 1.0\n' in page
