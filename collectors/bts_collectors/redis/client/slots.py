@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from binascii import crc_hqx
 from typing import NamedTuple
 
 from hiredis import ReplyError
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from bts_collectors.redis.client.address import beside
 from bts_collectors.redis.client.connection import Reply
 from bts_exporter import Url
 
 #: A cluster's slots are numbered below it.
-SLOTS = 16384
+SLOTS = REDIS_CLUSTER_HASH_SLOTS
 _PORTS = 65536
 _NO_NAME = b"?"
 #: What stands for an address that is not known, or not told.
@@ -27,17 +27,6 @@ class Redirection(NamedTuple):
     url: Url
     #: Whether for this question alone, while the slot is on its way.
     once: bool
-
-
-def slot_of(name: bytes) -> int:
-    """Return the slot of a key; names with the same `{tag}` share one."""
-    start = name.find(b"{")
-    if start >= 0:
-        end = name.find(b"}", start + 1)
-        if end > start + 1:
-            name = name[start + 1 : end]
-    # CRC-16/XMODEM, which the standard library knows by the name of another protocol.
-    return crc_hqx(name, 0) % SLOTS
 
 
 def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:

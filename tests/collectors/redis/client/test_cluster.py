@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 from hiredis import ReplyError
+from redis.crc import key_slot
 
 from bts_collectors.redis.client import cluster as module
 from bts_collectors.redis.client.cluster import Cluster
 from bts_collectors.redis.client.connection import Command, Connection
 from bts_collectors.redis.client.errors import Lost, is_denied, refusal
-from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import TargetError, Url
 
 HOME = Url("redis", "home")
@@ -86,7 +86,7 @@ def later() -> float:
 
 def test_where_the_names_of_these_tests_are() -> None:
     """The names a and b are in different halves of the slots."""
-    assert slot_of(b"b") < 8192 <= slot_of(b"a")
+    assert key_slot(b"b") < 8192 <= key_slot(b"a")
 
 
 def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster) -> None:
@@ -206,7 +206,7 @@ def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
 
 def test_moved(nodes: Nodes, cluster: Cluster) -> None:
     """A key that moved is asked for where it is now, at once and from then on."""
-    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
 
     assert cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
     assert cluster.ask([("TYPE", b"a")], later()) == ["c:b'a'"]
@@ -217,7 +217,7 @@ def test_moved(nodes: Nodes, cluster: Cluster) -> None:
 
 def test_ask(nodes: Nodes, cluster: Cluster) -> None:
     """A key on its way is asked for at the other node, announced by ASKING, this once."""
-    nodes[A].replies["LLEN"] = ReplyError(f"ASK {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"ASK {key_slot(b'a')} c:3")
 
     assert cluster.ask([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
     assert nodes[Url("redis", "c", 3)].asked == [[("ASKING",), ("LLEN", b"a")] * 2]
@@ -236,7 +236,7 @@ def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
 
 def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
     """A key that nobody has is given up after some attempts, with the last answer as the reply."""
-    slot = slot_of(b"a")
+    slot = key_slot(b"a")
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot} b:2")
     nodes[B].replies["LLEN"] = ReplyError(f"MOVED {slot} a:1")
 
@@ -249,7 +249,7 @@ def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
 def test_abort_reaches_every_node(nodes: Nodes, cluster: Cluster) -> None:
     """The end is for all nodes, also for one that is met afterwards."""
     cluster.abort()
-    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
     cluster.ask([("LLEN", b"a")], later())
 
     assert [node.aborted for node in nodes.values()] == [True] * 4

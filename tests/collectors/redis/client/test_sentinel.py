@@ -6,8 +6,9 @@ from time import monotonic
 
 import pytest
 
+from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.sentinel import Sentinels, SentinelSettings
-from bts_exporter import TargetError, TLSConfig, Url
+from bts_exporter import TargetError, Url
 from servers import free_port
 from servers.redis import Listen
 
@@ -30,7 +31,9 @@ def answering(reply: bytes) -> Callable[[socket.socket], None]:
 
 def sentinels(*addresses: Url) -> Sentinels:
     """Return sentinels at `addresses` that are asked for a master called orders."""
-    return Sentinels(SentinelSettings(master="orders", addresses=addresses), URL, TLSConfig())
+    return Sentinels(
+        SentinelSettings(master="orders", addresses=addresses), URL, ConnectionOptions()
+    )
 
 
 def test_the_masters_address(redis_listener: Listen) -> None:
@@ -66,7 +69,7 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
 
     assert caught.value.reason == "refused"
     assert str(caught.value) == (
-        "no sentinel tells where 'orders' is:"
+        "no sentinel knows the address of the master 'orders':"
         f" Redis at {dead}: connection refused; is Redis running, and does it listen at this address and port?;"
         f" Redis at {ignorant} knows no master named 'orders'"
     )
@@ -75,9 +78,9 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (b"+OK\r\n", "something else than a sentinel does"),
-        (b"*1\r\n+x\r\n", "something else than a sentinel does"),
-        (b"*2\r\n+x\r\n+y\r\n", "something else than a sentinel does"),
+        (b"+OK\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
+        (b"*1\r\n+x\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
+        (b"*2\r\n+x\r\n+y\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
         (b"-ERR unknown command 'SENTINEL'\r\n", "refused SENTINEL: ERR unknown command"),
     ],
 )

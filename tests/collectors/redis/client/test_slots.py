@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from hiredis import ReplyError
+from redis.crc import key_slot
 
-from bts_collectors.redis.client.slots import Redirection, parse_ranges, redirection, slot_of
+from bts_collectors.redis.client.slots import Redirection, parse_ranges, redirection
 from bts_exporter import Url
 
 HOME = Url("rediss", "home", 7000, path="/1", username="bts")
@@ -22,9 +23,9 @@ HOME = Url("rediss", "home", 7000, path="/1", username="bts")
         (b"\xff\x00", 1023),
     ],
 )
-def test_slot_of_a_key(name: bytes, slot: int) -> None:
+def test_key_slot_a_key(name: bytes, slot: int) -> None:
     """A key's slot is CRC16 of its name, or of what the first braces hold, if anything."""
-    assert slot_of(name) == slot
+    assert key_slot(name) == slot
 
 
 def test_ranges() -> None:
