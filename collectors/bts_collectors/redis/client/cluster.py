@@ -76,18 +76,19 @@ class Cluster:
         for position, command in enumerate(commands):
             routes.setdefault((self._owner(command), False), []).append(position)
         for _ in range(_HOPS):
-            onward: dict[_Route, list[int]] = {}
-            for route, places in routes.items():
-                answers = self._ask_route(route, [commands[place] for place in places], deadline)
-                for place, answer in zip(places, answers, strict=True):
-                    replies[place] = answer
-                    if not isinstance(answer, ReplyError) or isinstance(answer, Lost):
+            redirected: dict[_Route, list[int]] = {}
+            for route, positions in routes.items():
+                routed = [commands[position] for position in positions]
+                received = self._ask_route(route, routed, deadline)
+                for position, reply in zip(positions, received, strict=True):
+                    replies[position] = reply
+                    if not isinstance(reply, ReplyError) or isinstance(reply, Lost):
                         continue
-                    if to := self._redirected(answer, route):
-                        onward.setdefault(to, []).append(place)
+                    if target := self._redirected(reply, route):
+                        redirected.setdefault(target, []).append(position)
                     else:
-                        replies[place] = Refused(route[0].url, answer)
-            routes = onward
+                        replies[position] = Refused(route[0].url, reply)
+            routes = redirected
         return replies
 
     def losses(self) -> list[TargetError]:
@@ -180,13 +181,13 @@ class Cluster:
                 self._due = 0.0
         return [Lost(self._lost[node])] * len(commands)
 
-    def _redirected(self, answer: ReplyError, route: _Route) -> _Route | None:
+    def _redirected(self, reply: ReplyError, route: _Route) -> _Route | None:
         """Return the node that a redirection names, if it is one, and remember a slot's new owner."""
-        to = redirection(answer, route[0].url)
-        if to is None:
+        target = redirection(reply, route[0].url)
+        if target is None:
             return None
-        node = self._node(to.url)
-        if not to.once:
-            self._owners[to.slot] = node
+        node = self._node(target.url)
+        if not target.once:
+            self._owners[target.slot] = node
             self._due = 0.0
-        return node, to.once
+        return node, target.once
