@@ -59,7 +59,7 @@ def socket_path(url: Url) -> str:
     return unquote(url.path)
 
 
-def beside(url: Url, host: str, port: int) -> Url:
+def with_host(url: Url, host: str, port: int) -> Url:
     """Return the address of another server with login, database and TLS of `url`."""
     if url.scheme == "unix":
         return Url("redis", host, port, f"/{database(url)}", url.username, url.password)

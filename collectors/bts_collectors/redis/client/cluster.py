@@ -8,7 +8,7 @@ from time import monotonic
 from hiredis import ReplyError
 from redis.crc import key_slot
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.dialing import DEFAULT_PORT
 from bts_collectors.redis.client.errors import Lost, Refused, bare, refusal, unexpected
@@ -49,7 +49,7 @@ class Cluster:
         self._home = home
         self._connect = connect
         port = home.url.port or DEFAULT_PORT
-        self._nodes = {beside(home.url, home.url.host, port): home}
+        self._nodes = {with_host(home.url, home.url.host, port): home}
         self._owners = [home] * SLOTS
         self._primaries: dict[Url, Connection] = {}
         self._due = 0.0  # monotonic

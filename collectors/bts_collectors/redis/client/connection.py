@@ -24,7 +24,7 @@ from bts_collectors.redis.client.transport import (
     halfway,
     new_transport,
 )
-from bts_collectors.redis.client.unanswered_commands import Unanswered, command_name
+from bts_collectors.redis.client.unanswered_commands import UnansweredCommands, command_name
 from bts_exporter import AddressWatch, TargetError, Url
 
 Command = tuple[str | bytes | int, ...]
@@ -68,7 +68,7 @@ class Connection:
             self._waits, self._guard, self._hold, NameLookup(), options.tls, options.keepalive
         )
         self._watch = AddressWatch(url.host)
-        self._unanswered = Unanswered()
+        self._unanswered = UnansweredCommands()
         #: Whether the server accepts a name for the connection.
         self._sets_name = True
         #: Whether the server has answered on this connection.
@@ -210,7 +210,7 @@ class Connection:
             if fresh:
                 self._open(deadline)
             first_byte = deadline if fresh else halfway(deadline)
-            # What is left out may change before the next request: nothing of that is sent ahead.
+            # The commands to leave out may change before the next request, so nothing is sent ahead.
             ahead = () if self._unanswered else ahead
             self._exchange(commands, replies, deadline, ahead, first_byte=first_byte)
         except _BROKEN as error:

@@ -8,7 +8,7 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.errors import bare
 from bts_exporter import TargetError, Url
@@ -108,7 +108,7 @@ class ReplicaSelector:
 def replicas(reply: Reply, url: Url) -> list[Url]:
     """Return the replicas in sync, from INFO replication of the server at `url`."""
     found = _ONLINE.findall(_text(reply))
-    return [beside(url, host, int(port)) for host, port in found]
+    return [with_host(url, host, int(port)) for host, port in found]
 
 
 def _text(reply: Reply) -> str:

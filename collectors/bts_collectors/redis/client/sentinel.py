@@ -8,7 +8,7 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.address import beside, check, database
+from bts_collectors.redis.client.address import check, database, with_host
 from bts_collectors.redis.client.connection import Connection
 from bts_collectors.redis.client.credentials import Provider, ProviderSetting
 from bts_collectors.redis.client.errors import bare, refusal, unexpected
@@ -110,7 +110,7 @@ class Sentinels:
         reply = sentinel.ask([request], now + (deadline - now) / 2)[0]
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():
-                return beside(self._url, host.decode("utf-8", "replace"), int(port))
+                return with_host(self._url, host.decode("utf-8", "replace"), int(port))
             case ReplyError():
                 raise refusal(sentinel.url, "SENTINEL", reply)
             case None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hiredis import ReplyError
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Reply
 from bts_exporter import Url
 
@@ -40,7 +40,9 @@ def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
     for entry in reply[:SLOTS]:
         match entry:
             case [int(first), int(last), [endpoint, int(port), *details], *_] if 0 < port < _PORTS:
-                ranges.append((first, last, beside(asked, _host(endpoint, details, asked), port)))
+                ranges.append(
+                    (first, last, with_host(asked, _host(endpoint, details, asked), port))
+                )
     return ranges if ranges or not reply else None
 
 
@@ -70,5 +72,5 @@ def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
         return None
     if host.encode() in _UNKNOWN:
         host = asked.host
-    url = beside(asked, host, int(port))
+    url = with_host(asked, host, int(port))
     return Redirection(int(slot) % SLOTS, url, once=word == "ASK")

@@ -94,7 +94,7 @@ def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Be
     ],
 )
 def test_what_a_server_says_to_a_login(redis_listener: Listen, reply: bytes, reason: str) -> None:
-    """The answer to AUTH tells why there is no connection."""
+    """A refused login has the reason of the server's reply to AUTH."""
     assert (
         reason
         == reason_and_text(
@@ -104,7 +104,7 @@ def test_what_a_server_says_to_a_login(redis_listener: Listen, reply: bytes, rea
 
 
 def test_a_failure_names_place_and_cure_but_no_secret() -> None:
-    """The message of a failure has the address and what to look at, and not the password."""
+    """An error names the address and the cure, and no password."""
     url = Url.from_setting(f"redis://user:hunter2@127.0.0.1:{free_port()}/1")
 
     reason, message = reason_and_text(Connection(url, ConnectionOptions(Secret("s3cret"))))
@@ -192,7 +192,7 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
 
 
 def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
-    """Replies that nobody waited for are not taken for those to other commands."""
+    """Replies to commands that were not requested again are not taken for replies to others."""
     two_replies = answering(b"+OK\r\n", b":1\r\n:2\r\n")
     url = redis_listener(in_turns(two_replies, answering(b"+OK\r\n", b":3\r\n")))
     connection = Connection(url)
@@ -356,6 +356,44 @@ def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
     assert len(greetings) == 1
 
 
+def test_a_fresh_connection_has_all_of_the_time(redis_listener: Listen) -> None:
+    """The first reply on a new connection may take longer than the naming of the connection may."""
+    pause = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n")(connection)
+        connection.recv(65536)
+        pause.wait(1.3)  # more than a quarter of the time
+        connection.sendall(b":1\r\n")
+
+    connection = Connection(redis_listener(behave))
+
+    assert connection.ask([("A",)], monotonic() + 5) == [1]
+
+    connection.close()
+
+
+def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
+    """A server that accepts no more of our commands is given up at the deadline."""
+    connection = Connection(redis_listener(answering(b"+OK\r\n")))
+
+    with pytest.raises(TargetError) as caught:
+        connection.ask([("A", 50_000_000 * b"x")], monotonic() + 0.5)
+
+    assert caught.value.reason == "timeout"
+
+
+def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> None:
+    """An oversized reply costs its own command; the replies in front of it are used."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n*2147483647\r\n"))
+    connection = Connection(url)
+
+    first, second = connection.ask([("A",), ("B",)], monotonic() + 20)
+
+    assert first == 1
+    assert "an array of 2147483647 elements" in str(second)
+
+
 def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
     """A kept connection that is asked to log in again is replaced: a token may have expired."""
     expired = answering(b"+OK\r\n", b"+OK\r\n", b":1\r\n", b"-NOAUTH Authentication required.\r\n")
@@ -413,7 +451,7 @@ def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
 
 
 def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
-    """A handshake that nobody answers ends as soon as the connection is aborted."""
+    """A handshake without a reply ends as soon as the connection is aborted."""
     begun = threading.Event()
 
     def behave(connection: socket.socket) -> None:

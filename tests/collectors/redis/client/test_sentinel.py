@@ -60,7 +60,7 @@ def test_the_next_sentinel_is_asked(redis_listener: Listen) -> None:
 
 
 def test_no_sentinel_knows(redis_listener: Listen) -> None:
-    """The failure has what every sentinel said, and the reason of the first."""
+    """The error has every sentinel's error, and the reason of the first."""
     dead = Url("redis", "127.0.0.1", free_port())
     ignorant = redis_listener(answering(UNKNOWN))
 
@@ -84,8 +84,8 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
         (b"-ERR unknown command 'SENTINEL'\r\n", "refused SENTINEL: ERR unknown command"),
     ],
 )
-def test_what_is_no_sentinel(redis_listener: Listen, reply: bytes, said: str) -> None:
-    """Something else that answers, such as the Redis itself, is told apart."""
+def test_other_servers_are_no_sentinel(redis_listener: Listen, reply: bytes, said: str) -> None:
+    """Another server, such as the master itself, gives an error of its own."""
     with pytest.raises(TargetError, match=said) as caught:
         sentinels(redis_listener(answering(reply))).find(monotonic() + 20)
 
