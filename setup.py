@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=[
-        "hiredis>=3",
+        "redis[hiredis]>=8,<9",
         "isal>=1.7",
         'jeepney>=0.8; sys_platform == "linux"',
         "msgspec>=0.19",
@@ -46,7 +46,6 @@ setup(
             "jeepney>=0.8",
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "redis>=6",
             # Queues as the libraries themselves keep them.
             "dramatiq>=2",
             "huey>=3",

@@ -94,7 +94,7 @@ def _walks(
 
 
 def _walk(names: Sequence[Names], url: Url) -> None:
-    finder = Discovery(names, lambda: [Connection(url, None)])
+    finder = Discovery(names, lambda: [Connection(url)])
 
     def is_over() -> bool:
         finder.refresh()

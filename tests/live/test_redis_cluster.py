@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
-from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import (
@@ -106,7 +106,7 @@ def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
     """Give what moves a key to another node with its slot half there; at the end all is as it was."""
     source = cluster.owner(key)
     target = next(node for node in cluster.primaries() if node is not source)
-    slot = slot_of(key.encode())
+    slot = key_slot(key.encode())
 
     def set_slot(node: RedisServer, *words: object) -> None:
         node.client.execute_command("CLUSTER", "SETSLOT", slot, *words)
@@ -203,7 +203,7 @@ def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
     """The slot of a name is the one that the server computes."""
     told = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
 
-    assert slot_of(name.encode()) == told
+    assert key_slot(name.encode()) == told
 
 
 @pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])

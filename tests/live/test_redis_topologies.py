@@ -192,7 +192,7 @@ def test_a_replica_that_cannot_be_used(
     way: str,
 ) -> None:
     """Where a replica does not let us in, or hangs, names are looked for on the primary."""
-    monkeypatch.setattr(replicas, "PATIENCE", 1.0)
+    monkeypatch.setattr(replicas, "TIMEOUT", 1.0)
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     if way == "denied":

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 
-from bts_collectors.redis.client.slots import SLOTS, slot_of
+from bts_collectors.redis.client.slots import SLOTS
 from servers import Process, free_port, listens, need, wait_until
 from servers.redis import MakeRedis, RedisServer
 
@@ -33,7 +34,7 @@ class RedisCluster:
 
     def owner(self, key: str) -> RedisServer:
         """Return the node that has a key."""
-        slot = slot_of(key.encode())
+        slot = key_slot(key.encode())
         (port,) = (
             port
             for first, last, (_, port, *_), *_ in self._slots(self.nodes[0])

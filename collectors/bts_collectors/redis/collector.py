@@ -10,7 +10,10 @@ from bts_collectors.redis.client import address
 from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import UP, Ask, Rounds, Visit, run
+from bts_collectors.redis.client.credentials import Provider, ProviderSetting
 from bts_collectors.redis.client.errors import bare
+from bts_collectors.redis.client.keepalive import DEFAULT_KEEPALIVE, Keepalive
+from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.client.topology import Topology
 from bts_collectors.redis.keyspace import keys
@@ -69,7 +72,11 @@ class RedisCollector(Collector):
         #: redis://, rediss:// (TLS) or unix://; user and number of the database are part of it.
         url: Url = Url("redis", "127.0.0.1", 6379)
         password: Secret | None = None
+        #: module:callable that returns a redis.CredentialProvider, in place of user and password.
+        credentials: ProviderSetting | None = None
         tls: TLSConfig = TLSConfig()
+        #: true, false, or {idle: 30s, interval: 5s, count: 3}.
+        keepalive: Keepalive = DEFAULT_KEEPALIVE
         #: Whom to ask where the server is; `url` then tells the scheme, the user and the database.
         sentinel: SentinelSettings | None = None
         #: Whether to look for keys on all primaries of the cluster that the server is part of.
@@ -109,6 +116,11 @@ class RedisCollector(Collector):
             except ValueError as error:
                 msg = f"url: {error}"
                 raise ValueError(msg) from None
+            if self.credentials is not None and (
+                self.password is not None or self.url.username or self.url.password
+            ):
+                msg = "credentials: the provider gives user and password: remove them from `url` and `password`"
+                raise ValueError(msg)
             if self.cluster and self.sentinel is not None:
                 msg = "cluster and sentinel exclude each other"
                 raise ValueError(msg)
@@ -169,10 +181,10 @@ class RedisCollector(Collector):
             each_consumer=config.stream_consumers,
         )
         self._keys = keys.Keys(key_names, memory=config.key_memory, values=config.key_values)
-        self._topology = Topology(
-            config.url, config.password, config.tls, config.sentinel, clustered=config.cluster
-        )
-        self._discovery = Discovery(list(self._names.values()), self._topology.places)
+        provider = Provider(config.credentials) if config.credentials is not None else None
+        options = ConnectionOptions(config.password, provider, config.tls, config.keepalive)
+        self._topology = Topology(config.url, options, config.sentinel, clustered=config.cluster)
+        self._discovery = Discovery(list(self._names.values()), self._topology.replicas)
         self._db = f"db{address.database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()

@@ -1,4 +1,4 @@
-"""What an address of the settings says beyond host and port: as the `redis` package's from_url reads it."""
+"""The database and the options in an address of the settings, as the `redis` package's from_url reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 from bts_exporter import Url
 
 _SCHEMES = ("redis", "rediss", "unix")
-#: Options that from_url knows and we have a setting for.
+#: Options of from_url that are settings here.
 _SETTINGS = {
     "password": "use the setting `password`",
     "username": "write it in front of the host: redis://USER@HOST",
@@ -24,7 +24,7 @@ _SETTINGS = {
 
 
 def check(url: Url) -> None:
-    """Raise ValueError, with the way to write it, for an address that cannot be a Redis server's."""
+    """Raise ValueError, with the correct spelling, for an address that is not valid for Redis."""
     if url.scheme not in _SCHEMES:
         msg = f"expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {url.scheme}://"
         raise ValueError(msg)
@@ -40,7 +40,7 @@ def check(url: Url) -> None:
 
 
 def database(url: Url) -> int:
-    """Return the database that `redis://host/2` or `?db=2` names; ValueError if that is not a number.
+    """Return the number of the database in `redis://host/2` or `?db=2`; ValueError if it is no number.
 
     The option wins over the path, as in from_url. The path of `unix://` is the socket's.
     """
@@ -59,8 +59,8 @@ def socket_path(url: Url) -> str:
     return unquote(url.path)
 
 
-def beside(url: Url, host: str, port: int) -> Url:
-    """Return the address of another server with the login, the database and the TLS of `url`."""
+def with_host(url: Url, host: str, port: int) -> Url:
+    """Return the address of another server with login, database and TLS of `url`."""
     if url.scheme == "unix":
         return Url("redis", host, port, f"/{database(url)}", url.username, url.password)
     return replace(url, host=host, port=port)

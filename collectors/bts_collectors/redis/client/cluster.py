@@ -1,4 +1,4 @@
-"""A cluster as if it were one server: every command goes to the node that has its key."""
+"""A cluster, used like one server: every command goes to the node that has its key."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
 from hiredis import ReplyError
+from redis.crc import key_slot
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.dialing import DEFAULT_PORT
 from bts_collectors.redis.client.errors import Lost, Refused, bare, refusal, unexpected
-from bts_collectors.redis.client.slots import SLOTS, parse_ranges, redirection, slot_of
+from bts_collectors.redis.client.slots import SLOTS, parse_ranges, redirection
 from bts_exporter import TargetError, Url
 
-#: Seconds after which the cluster is asked what it looks like, if nothing tells of a change before.
+#: Seconds after which CLUSTER SLOTS is read again, if no node reports a change before.
 REFRESH = 60.0
-#: How often a command is sent: to whom we take for the owner, to where that points, and once more.
+#: How often a command is sent: to the supposed owner of the slot, and for two redirections.
 _HOPS = 3
 #: Commands without a key: the node of the address answers them.
 _KEYLESS = frozenset(
@@ -33,64 +34,65 @@ _KEYLESS = frozenset(
         "SLOWLOG",
     }
 )
-#: Where the first key stands in a command, if not right behind its name.
+#: Position of the first key in a command, where it does not follow the name.
 _KEY_AT = {"EVAL": 3, "EVAL_RO": 3, "MEMORY": 2, "XINFO": 2}
 
-#: A node, and whether it is to answer for a slot that it does not own yet.
+#: A node, and whether to send ASKING: it shall answer for a slot that it does not own yet.
 _Route = tuple[Connection, bool]
 
 
 class Cluster:
-    """Asks all primaries. What one of them owes is `Lost`; the others' replies are there."""
+    """Sends commands to all primaries. Missing replies of one node are `Lost`."""
 
     def __init__(self, home: Connection, connect: Callable[[Url], Connection]) -> None:
-        """Take the node of the address, and what makes connections to others. No I/O here."""
+        """Take the node of the address, and a function that connects to others. No I/O here."""
         self._home = home
         self._connect = connect
         port = home.url.port or DEFAULT_PORT
-        self._nodes = {beside(home.url, home.url.host, port): home}
+        self._nodes = {with_host(home.url, home.url.host, port): home}
         self._owners = [home] * SLOTS
         self._primaries: dict[Url, Connection] = {}
         self._due = 0.0  # monotonic
         self._refused: TargetError | None = None
         self._lost: dict[Connection, TargetError] = {}
-        self._over = False
+        self._aborted = False
 
     def primaries(self) -> Sequence[Url]:
         """Return the addresses of all primaries that have keys; none before the first `begin`."""
         return tuple(self._primaries)
 
     def begin(self, deadline: float) -> None:
-        """Begin a collection: see what the cluster looks like, and which primaries answer."""
+        """Begin a collection: read the slots if that is due, and see which primaries answer."""
         self._lost.clear()
         if monotonic() >= self._due:
-            self._learn(deadline)
+            self._read_slots(deadline)
         for node in self._primaries.values():
             self._ask_node(node, [("PING",)], deadline)
 
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        """Return the replies to `commands`, in their order; raises nothing, see `Lost`."""
+        """Return the replies to `commands`, in their order; missing ones are `Lost`."""
         replies: list[Reply] = [None] * len(commands)
         routes: dict[_Route, list[int]] = {}
-        for place, command in enumerate(commands):
-            routes.setdefault((self._owner(command), False), []).append(place)
+        for position, command in enumerate(commands):
+            routes.setdefault((self._owner(command), False), []).append(position)
         for _ in range(_HOPS):
-            onward: dict[_Route, list[int]] = {}
-            for route, places in routes.items():
-                answers = self._ask_route(route, [commands[place] for place in places], deadline)
-                for place, answer in zip(places, answers, strict=True):
-                    replies[place] = answer
-                    if not isinstance(answer, ReplyError) or isinstance(answer, Lost):
+            redirected: dict[_Route, list[int]] = {}
+            for route, positions in routes.items():
+                routed = [commands[position] for position in positions]
+                received = self._ask_route(route, routed, deadline)
+                for position, reply in zip(positions, received, strict=True):
+                    replies[position] = reply
+                    if not isinstance(reply, ReplyError) or isinstance(reply, Lost):
                         continue
-                    if to := self._pointed(answer, route):
-                        onward.setdefault(to, []).append(place)
+                    if target := self._redirected(reply, route):
+                        redirected.setdefault(target, []).append(position)
                     else:
-                        replies[place] = Refused(route[0].url, answer)
-            routes = onward
+                        replies[position] = Refused(route[0].url, reply)
+            routes = redirected
         return replies
 
     def losses(self) -> list[TargetError]:
-        """Return why the cluster, or nodes of it, could not be asked in this collection."""
+        """Return the errors of nodes, or of CLUSTER SLOTS, in this collection."""
         return [*self._lost.values(), *([self._refused] if self._refused else [])]
 
     def states(self) -> Iterator[tuple[str, bool]]:
@@ -99,8 +101,8 @@ class Cluster:
             yield f"{url.host}:{url.port}", node not in self._lost
 
     def abort(self) -> None:
-        """End all connections for good."""
-        self._over = True
+        """End all connections forever."""
+        self._aborted = True
         for node in list(self._nodes.values()):
             node.abort()
 
@@ -109,11 +111,11 @@ class Cluster:
         for node in self._nodes.values():
             node.close()
 
-    def _learn(self, deadline: float) -> None:
-        """Ask the node of the address what the cluster looks like, or else any other."""
+    def _read_slots(self, deadline: float) -> None:
+        """Read CLUSTER SLOTS from the node of the address, else from any other."""
         self._refused = None
         for node in list(self._nodes.values()):
-            # Together with what every node answers, so that one that hangs at the question is not lost.
+            # PING, too: a node that hangs only at CLUSTER SLOTS can still be asked for its keys.
             *_, reply = self._ask_node(node, [("PING",), ("CLUSTER", "SLOTS")], deadline)
             if isinstance(reply, Lost):
                 if node not in self._lost:
@@ -124,13 +126,13 @@ class Cluster:
             if isinstance(reply, ReplyError):
                 self._refused = refusal(node.url, "CLUSTER SLOTS", reply)
             elif (ranges := parse_ranges(reply, node.url)) is not None:
-                self._settle(ranges)
+                self._assign_slots(ranges)
             else:
-                what = "answers CLUSTER SLOTS with something else than Redis does"
+                what = "sent an unexpected reply to CLUSTER SLOTS"
                 self._refused = unexpected(node.url, what)
             return
 
-    def _settle(self, ranges: Sequence[tuple[int, int, Url]]) -> None:
+    def _assign_slots(self, ranges: Sequence[tuple[int, int, Url]]) -> None:
         self._primaries = {url: self._node(url) for _, _, url in ranges}
         self._owners = [self._home] * SLOTS
         for first, last, url in ranges:
@@ -146,13 +148,13 @@ class Cluster:
         if name in _KEYLESS:
             return self._home
         key = command[_KEY_AT.get(name, 1)]
-        return self._owners[slot_of(key if isinstance(key, bytes) else str(key).encode())]
+        return self._owners[key_slot(key if isinstance(key, bytes) else str(key).encode())]
 
     def _node(self, url: Url) -> Connection:
         node = self._nodes.get(url)
         if node is None:
             node = self._nodes[url] = self._connect(url)
-            if self._over:
+            if self._aborted:
                 node.abort()
         return node
 
@@ -168,7 +170,7 @@ class Cluster:
     def _ask_node(
         self, node: Connection, commands: Sequence[Command], deadline: float
     ) -> list[Reply]:
-        """Return one node's replies; one that fails is left alone for the rest of the collection."""
+        """Return one node's replies; one that failed is not asked again in this collection."""
         if node not in self._lost:
             now = monotonic()
             try:
@@ -179,13 +181,13 @@ class Cluster:
                 self._due = 0.0
         return [Lost(self._lost[node])] * len(commands)
 
-    def _pointed(self, answer: ReplyError, route: _Route) -> _Route | None:
-        """Return where an answer points to, if to another node, and remember a slot's new owner."""
-        to = redirection(answer, route[0].url)
-        if to is None:
+    def _redirected(self, reply: ReplyError, route: _Route) -> _Route | None:
+        """Return the node that a redirection names, if it is one, and remember a slot's new owner."""
+        target = redirection(reply, route[0].url)
+        if target is None:
             return None
-        node = self._node(to.url)
-        if not to.once:
-            self._owners[to.slot] = node
+        node = self._node(target.url)
+        if not target.once:
+            self._owners[target.slot] = node
             self._due = 0.0
-        return node, to.once
+        return node, target.once

@@ -12,10 +12,10 @@ from typing import TypeVar
 from zlib import crc32
 
 from hiredis import ReplyError
+from redis.crc import key_slot
 
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.errors import is_unsupported, refusal, unexpected
-from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import Scrape, TargetError, Url, gauge
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
@@ -75,7 +75,7 @@ class Visit:
         """
         groups: dict[int, list[_T]] = {}
         for item in items:
-            groups.setdefault(slot_of(name(item)) if self.clustered else 0, []).append(item)
+            groups.setdefault(key_slot(name(item)) if self.clustered else 0, []).append(item)
         return [
             group[start : start + size]
             for group in groups.values()

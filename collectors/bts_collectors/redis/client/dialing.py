@@ -1,4 +1,4 @@
-"""From an address to an open socket, every wait of it by one deadline."""
+"""From an address to an open socket; every wait ends at one deadline, or when another thread wants it."""
 
 from __future__ import annotations
 
@@ -8,42 +8,57 @@ import select
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bts_collectors.redis.client.address import socket_path
-from bts_collectors.redis.client.name_lookup import NameLookup
-from bts_exporter import Url
+from bts_collectors.redis.client.name_lookup import Addresses
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_PORT = 6379
 
-#: Is told of every socket before anything waits for it; with an OSError it is not used.
+#: Is called with every socket before anything waits for it; with an OSError it is not used.
 Hold = Callable[[socket.socket], None]
 
 
-def dial(url: Url, deadline: float, hold: Hold, names: NameLookup) -> socket.socket:
-    """Return a connection to the first address of `url` that takes one; OSError of the last else."""
-    if url.scheme == "unix":
-        return _dial_one(socket.AF_UNIX, socket_path(url), deadline, hold)
-    addresses = names.addresses(url.host, url.port or DEFAULT_PORT, deadline)
-    for place, (family, _, _, _, address) in enumerate(addresses, 1):
+class HandshakeTimeoutError(TimeoutError):
+    """Raised when the server does not complete the TLS handshake in time."""
+
+
+def dial_unix(path: str, deadline: float, hold: Hold) -> socket.socket:
+    """Return a connection to a unix socket; OSError if there is none by `deadline`."""
+    return _dial(socket.AF_UNIX, path, deadline, hold)
+
+
+def dial_tcp(addresses: Addresses, deadline: float, hold: Hold) -> socket.socket:
+    """Return a connection to the first of `addresses` that accepts one; else the last one's OSError."""
+    for position, (family, _, _, _, address) in enumerate(addresses, 1):
         now = monotonic()
-        # Its share of the time, lest an address that swallows everything keeps us from the next.
-        share = (deadline - now) / (len(addresses) - place + 1)
+        # An address that never answers gets its share of the time, and leaves some for the next.
+        share = (deadline - now) / (len(addresses) - position + 1)
         try:
-            dialled = _dial_one(family, address, now + share, hold)
+            dialled = _dial(family, address, now + share, hold)
         except OSError:
-            if place == len(addresses):
+            if position == len(addresses):
                 raise
         else:
             dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            dialled.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return dialled
     msg = "the name has no address"
     raise socket.gaierror(msg)
 
 
+def handshake(secured: ssl.SSLSocket, deadline: float) -> None:
+    """Complete a TLS handshake; HandshakeTimeoutError at the deadline."""
+    arm(secured, deadline)
+    try:
+        secured.do_handshake()
+    except TimeoutError:
+        raise HandshakeTimeoutError from None
+
+
 def arm(opened: socket.socket, deadline: float) -> None:
-    """Let the next operation on the socket end by the deadline; TimeoutError if that is over."""
+    """Let the next operation on the socket end by the deadline; TimeoutError if it has passed."""
     left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError
@@ -52,7 +67,7 @@ def arm(opened: socket.socket, deadline: float) -> None:
 
 def send(opened: socket.socket, message: bytes, deadline: float) -> None:
     """Send all of `message` by the deadline."""
-    # Not sendall: over TLS its time-out starts anew with every part that goes out.
+    # Not sendall: over TLS its timeout starts again with every part that is sent.
     rest = memoryview(message)
     while rest:
         arm(opened, deadline)
@@ -60,7 +75,7 @@ def send(opened: socket.socket, message: bytes, deadline: float) -> None:
 
 
 def peer_address(opened: socket.socket) -> str:
-    """Return the address of the other side; empty for a unix socket, or one that is closed already."""
+    """Return the address of the other side; empty for a unix socket, or a closed one."""
     try:
         peer = opened.getpeername()
     except OSError:
@@ -69,13 +84,13 @@ def peer_address(opened: socket.socket) -> str:
 
 
 def is_stale(idle: socket.socket) -> bool:
-    """Return whether the server has hung up meanwhile: on an idle connection it has nothing to say."""
+    """Return whether the server has closed an idle connection, on which it has nothing to send."""
     poll = select.poll()
     poll.register(idle, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _dial_one(family: int, address: Any, deadline: float, hold: Hold) -> socket.socket:
+def _dial(family: int, address: Any, deadline: float, hold: Hold) -> socket.socket:
     dialled = socket.socket(family, socket.SOCK_STREAM)
     try:
         _connect(dialled, address, deadline, hold)
@@ -86,7 +101,7 @@ def _dial_one(family: int, address: Any, deadline: float, hold: Hold) -> socket.
 
 
 def _connect(dialled: socket.socket, address: Any, deadline: float, hold: Hold) -> None:
-    # In two steps, so that whoever holds the socket can end the wait at any moment of it.
+    # In two steps, so that the holder of the socket can end the wait at any moment.
     dialled.setblocking(False)
     error = dialled.connect_ex(address)
     hold(dialled)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from hiredis import ProtocolError, ReplyError
+from hiredis import ReplyError
+from redis.exceptions import InvalidResponse
 
 from bts_collectors.redis.client.reply_guard import OversizedReply
 from bts_exporter import Product, Reason, TargetError, Url, connection_error
@@ -84,7 +85,7 @@ def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
     """
     if isinstance(error, OversizedReply):
         return unexpected(url, f"sent {error}, which is more than a Redis does")
-    if isinstance(error, ProtocolError):
+    if isinstance(error, InvalidResponse):
         return unexpected(url, f"does not speak Redis' protocol{_spoken(first, error)}")
     return connection_error(_product(url, answered=bool(first)), url, error)
 
@@ -112,7 +113,7 @@ def _other_port(url: Url) -> str:
     return "does it speak TLS there? Then use rediss://"
 
 
-def _spoken(first: bytes, error: ProtocolError) -> str:
+def _spoken(first: bytes, error: InvalidResponse) -> str:
     for start, name in _OTHERS.items():
         if first.startswith(start):
             return f", but {name}"

@@ -1,4 +1,4 @@
-"""Where to look for names: at a replica, so that nobody who works with the primary waits for us."""
+"""Selects the servers for finding names: replicas, so that the clients of a primary do not wait for SCAN."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.errors import bare
 from bts_exporter import TargetError, Url
 
-#: Seconds in which a server has to show that it can be used.
-PATIENCE = 5.0
-#: Seconds for which a replica that cannot be used is left alone: every refusal is a line in its log.
+#: Seconds within which a server must answer to be used.
+TIMEOUT = 5.0
+#: Seconds after which an unusable replica is tried again: every refusal is a line in its log.
 RETRY = 600.0
 
 _REPLICATION: Command = ("INFO", "replication")
@@ -26,8 +26,8 @@ _ONLINE = re.compile(r"^slave\d+:ip=([^,]+),port=([1-9]\d*),state=online,", re.M
 _IN_SYNC = "master_link_status:up"
 
 
-class Places:
-    """Gives the connections to walk through all keys with: one for each primary."""
+class ReplicaSelector:
+    """Returns one connection for each primary, to it or to a replica, for a scan of all keys."""
 
     def __init__(
         self,
@@ -36,21 +36,21 @@ class Places:
         *,
         clustered: bool,
     ) -> None:
-        """Take what tells the primaries, and what makes connections. No I/O here."""
+        """Take a function for the primaries' addresses, and one for connections. No I/O here."""
         self._primaries = primaries
         self._connect = connect
         self._checks = (_READONLY, *_CHECKS) if clustered else _CHECKS
         self._connections: dict[Url, Connection] = {}
-        self._left_alone: dict[Url, float] = {}  # until when, monotonic
-        self._over = False
+        self._unusable: dict[Url, float] = {}  # when to try again, monotonic
+        self._aborted = False
 
     def __call__(self) -> list[Connection]:
-        """Return the connections: to a replica that can be used, or else to the primary.
+        """Return the connections: to a usable replica, else to the primary.
 
-        A primary that cannot be asked is left out; TargetError when there is no other.
+        A primary that does not answer is left out; TargetError if none answers.
         """
         now = monotonic()
-        self._left_alone = {url: until for url, until in self._left_alone.items() if until > now}
+        self._unusable = {url: until for url, until in self._unusable.items() if until > now}
         chosen: list[Connection] = []
         failures: list[TargetError] = []
         for primary in self._primaries():
@@ -67,8 +67,8 @@ class Places:
         return chosen
 
     def abort(self) -> None:
-        """End all connections for good."""
-        self._over = True
+        """End all connections forever."""
+        self._aborted = True
         for connection in list(self._connections.values()):
             connection.abort()
 
@@ -79,36 +79,36 @@ class Places:
 
     def _choice(self, url: Url) -> Connection:
         primary = self._connection(url)
-        told = primary.ask([_REPLICATION], monotonic() + PATIENCE)[0]
-        for one in replicas(told, url):
-            if one not in self._left_alone:
-                replica = self._connection(one)
-                if self._can_be_used(replica):
+        info = primary.ask([_REPLICATION], monotonic() + TIMEOUT)[0]
+        for address in replicas(info, url):
+            if address not in self._unusable:
+                replica = self._connection(address)
+                if self._is_usable(replica):
                     return replica
-                self._left_alone[one] = monotonic() + RETRY
+                self._unusable[address] = monotonic() + RETRY
         return primary
 
     def _connection(self, url: Url) -> Connection:
         connection = self._connections.get(url)
         if connection is None:
             connection = self._connections[url] = self._connect(url)
-            if self._over:
+            if self._aborted:
                 connection.abort()
         return connection
 
-    def _can_be_used(self, replica: Connection) -> bool:
-        """Return whether it is in sync, and lets us look for names."""
+    def _is_usable(self, replica: Connection) -> bool:
+        """Return whether a replica is in sync, and permits SCAN."""
         try:
-            *_, page, told = replica.ask(self._checks, monotonic() + PATIENCE)
+            *_, page, info = replica.ask(self._checks, monotonic() + TIMEOUT)
         except TargetError:
             return False
-        return not isinstance(page, ReplyError) and _IN_SYNC in _text(told)
+        return not isinstance(page, ReplyError) and _IN_SYNC in _text(info)
 
 
 def replicas(reply: Reply, url: Url) -> list[Url]:
-    """Return the replicas in sync that INFO tells of; `url` is the server's that told."""
+    """Return the replicas in sync, from INFO replication of the server at `url`."""
     found = _ONLINE.findall(_text(reply))
-    return [beside(url, host, int(port)) for host, port in found]
+    return [with_host(url, host, int(port)) for host, port in found]
 
 
 def _text(reply: Reply) -> str:

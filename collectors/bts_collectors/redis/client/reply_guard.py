@@ -1,35 +1,35 @@
-"""Checks what a server sends before it reaches the parser, which allocates whatever is announced.
+"""Checks received bytes before the parser reads them, which allocates whatever a server announces.
 
-hiredis allocates an array as soon as its header says how long it will be: fourteen bytes would take
-seconds and gigabytes. The guard knows nothing of sockets and parsers: it is fed the bytes received.
+hiredis allocates an array as soon as it has read the header with its length: fourteen bytes can cost
+seconds and gigabytes. The guard is independent of sockets and parsers: it is given bytes.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Elements of arrays, maps, sets, pushes and attributes that may be announced and not there yet.
+#: Announced elements of arrays, maps, sets, pushes and attributes that were not received yet.
 MOST_ELEMENTS = 1_000_000
-#: Bytes of one string; CLIENT LIST of 90,000 clients has as many.
+#: Bytes of one string, such as CLIENT LIST of 90,000 clients.
 LONGEST_STRING = 32 * 1024 * 1024
-#: Bytes of a simple string, an error or a number: the parser reads such a line again with every part of it.
+#: Bytes of a simple string, an error or a number: the parser starts such a line again with every part of it.
 LONGEST_LINE = 64 * 1024
-#: How deep replies may be nested.
+#: Levels of nested replies.
 DEEPEST = 64
 #: Bytes received in one collection, from all servers together.
 MOST_RECEIVED = 64 * 1024 * 1024
-#: Bytes of memory that the replies to one round trip may take, as far as that can be estimated.
+#: Estimated bytes of memory for the replies to one round trip.
 MOST_MEMORY = 64 * 1024 * 1024
 
-#: Estimated memory of one line of a reply on top of its bytes: an object, and the place in its list.
+#: Estimated memory of one line of a reply in addition to its bytes: an object and a list entry.
 _LINE_COST = 48
-#: Bytes that are kept for an exact look; beyond it the look is taken at once.
+#: Bytes kept for an exact check; a longer reply is checked exactly at once.
 _MOST_KEPT = 4 * 1024 * 1024
-#: A header is shorter: two signs, 20 digits and the end of the line.
+#: A header is shorter: a type, a sign, 20 digits and the end of the line.
 _LONGEST_HEADER = 32
 
 _ARRAYS = re.compile(rb"\n\*(\d{1,20})\r")
-#: A string of 10 MB or more, what a server of RESP2 never sends, or a length that is not told.
+#: A string of 10 MB or more, a type that RESP2 does not have, or an unknown length.
 _UNUSUAL = re.compile(rb"\n(?:[$*=!;](?:\d{8}|\?)|[%~>|])")
 
 _ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE = b"*%~>|"
@@ -38,33 +38,33 @@ _CONTAINERS = frozenset((_ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE))
 _IN_PAIRS = frozenset((_MAP, _ATTRIBUTE))
 
 
-class OversizedReply(Exception):  # noqa: N818  # named as what it is raised for
-    """Raised for a reply that is larger, or is announced to be larger, than a sound server's."""
+class OversizedReply(Exception):  # noqa: N818  # a reply, which is not an error of ours
+    """Raised for a reply that is larger, or is announced to be larger, than a valid one."""
 
     def __init__(self, message: str, sound: int = 0) -> None:
-        """Take how many of the bytes received come before what must not be parsed."""
+        """Take the number of received bytes in front of the part that must not be parsed."""
         super().__init__(message)
         self.sound = sound
 
 
 class ReceiveBudget:
-    """What may be received in one collection and in one round trip, from several connections together."""
+    """Limits the bytes received in one collection and in one round trip, over several connections."""
 
     def __init__(self) -> None:
         self._received = MOST_RECEIVED
         self._memory = MOST_MEMORY
 
     def begin_collection(self) -> None:
-        """Give a collection all of its budget."""
+        """Reset the limit of a collection."""
         self._received = MOST_RECEIVED
         self.begin_round()
 
     def begin_round(self) -> None:
-        """Give a round trip all of its budget: the replies to the one before are gone."""
+        """Reset the limit of a round trip: the previous replies were freed."""
         self._memory = MOST_MEMORY
 
     def take(self, received: bytes) -> None:
-        """Account for what was received; OversizedReply when it is too much."""
+        """Subtract what was received; OversizedReply when it is too much."""
         self._received -= len(received)
         self._memory -= len(received) + _LINE_COST * received.count(b"\n")
         if self._received < 0:
@@ -76,25 +76,25 @@ class ReceiveBudget:
 
 
 class ReplyGuard:
-    """Follows the replies of one connection; `check` is given every part that was received.
+    """Checks the replies of one connection; `check` is called with every part that was received.
 
-    What could be the header of an array is added up at first, also where it is part of a string's
-    content: that costs a fiftieth of following the replies. Only where the sum is suspicious are the
-    replies followed, from where the last one began that was not complete.
+    A quick check adds up everything that looks like the header of an array, also inside of strings:
+    it costs a fiftieth of an exact one. Only if the sum is suspicious are replies checked exactly,
+    from the beginning of the first incomplete one.
     """
 
     def __init__(self, budget: ReceiveBudget) -> None:
-        """Take the budget that all connections of a collection share."""
+        """Take the limits that all connections of a collection share."""
         self._budget = budget
         self.at_boundary()
 
     def at_boundary(self) -> None:
-        """Note that all that was received is parsed: the next byte begins a reply."""
+        """Note that everything received was parsed: the next byte begins a reply."""
         self._kept: list[bytes] = []
         self._size = 0
         self._announced = 0
         self._line = 0
-        #: The line that was not complete, where it can still become a header.
+        #: An incomplete line that can still become a header.
         self._tail = b"\n"
         self._structure: _Structure | None = None
 
@@ -127,17 +127,17 @@ class ReplyGuard:
 
 
 class _Structure:
-    """Where in a reply the bytes received end."""
+    """The exact position in a reply at which the received bytes end."""
 
     def __init__(self) -> None:
-        self._skip = 0  # bytes of a string that are still to come
+        self._skip = 0  # missing bytes of a string
         self._line = b""  # the beginning of a line
-        self._left = 0  # elements of the innermost container that are still to come
-        self._outer: list[int] = []  # of those around it
-        self._open = 0  # of all of them together
+        self._left = 0  # missing elements of the innermost container
+        self._outer: list[int] = []  # missing elements of the containers around it
+        self._open = 0  # missing elements of all containers
 
     def follow(self, received: bytes) -> None:
-        """Go on to the end of `received`; OversizedReply where it announces too much."""
+        """Advance to the end of `received`; OversizedReply if it announces too much."""
         before = len(self._line)
         position = self._skip
         if before:
@@ -160,7 +160,7 @@ class _Structure:
         self._skip = position - size
 
     def _step(self, received: bytes, start: int, end: int) -> int:
-        """Take the line from `start` to `end`, and return where the next one begins."""
+        """Read the line from `start` to `end`, and return the start of the next one."""
         kind = received[start]
         if kind in _CONTAINERS:
             self._enter(kind, _length(received[start + 1 : end]))
@@ -174,13 +174,13 @@ class _Structure:
             if length > LONGEST_STRING:
                 msg = f"a string of {length} bytes"
                 raise OversizedReply(msg)
-            if length >= 0:  # -1 is a string that is not there
+            if length >= 0:  # -1 is a null
                 return end + 2 + length + 2
         return end + 2
 
     def _enter(self, kind: int, length: int) -> None:
         elements = max(length, 0) * (2 if kind in _IN_PAIRS else 1)
-        if self._left and kind != _ATTRIBUTE:  # which comes in front of an element, and is none
+        if self._left and kind != _ATTRIBUTE:  # which precedes an element and does not count as one
             self._left -= 1
             self._open -= 1
         if elements:
@@ -207,7 +207,7 @@ class _Structure:
 
 
 def _length(digits: bytes) -> int:
-    """Return the length in a header; OversizedReply for one without: its end cannot be foreseen."""
+    """Return the length in a header; OversizedReply if there is none, and no limit to the reply."""
     try:
         return int(digits)
     except ValueError:

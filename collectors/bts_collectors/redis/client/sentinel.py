@@ -1,4 +1,4 @@
-"""Where the master is that Redis Sentinel looks after: asked whenever a connection is opened."""
+"""Asks Redis Sentinel for the master's address, whenever a connection to it is opened."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client import address
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import check, database, with_host
 from bts_collectors.redis.client.connection import Connection
+from bts_collectors.redis.client.credentials import Provider, ProviderSetting
 from bts_collectors.redis.client.errors import bare, refusal, unexpected
+from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.reply_guard import ReceiveBudget
-from bts_exporter import CollectorConfig, Secret, TargetError, TLSConfig, Url
+from bts_exporter import CollectorConfig, Secret, TargetError, Url
 
 DEFAULT_PORT = 26379
 
 
 class SentinelSettings(CollectorConfig, frozen=True):
-    """Whom to ask for the master, and by what name."""
+    """The sentinels, and the name of the master."""
 
     master: str
     #: redis:// or rediss:// (TLS); a user is part of it.
     addresses: tuple[Url, ...]
     password: Secret | None = None
+    #: module:callable, in place of a password.
+    credentials: ProviderSetting | None = None
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the combination of settings."""
+        if self.password is not None and self.credentials is not None:
+            msg = "password and credentials exclude each other: remove one"
+            raise ValueError(msg)
         if not self.addresses:
             msg = "addresses: at least one sentinel is needed, such as redis://10.0.0.1:26379"
             raise ValueError(msg)
@@ -36,34 +42,37 @@ class SentinelSettings(CollectorConfig, frozen=True):
             raise ValueError(msg)
         for url in self.addresses:
             try:
-                number = address.database(url)
-                address.check(url)
+                number = database(url)
+                check(url)
             except ValueError as error:
                 msg = f"addresses: {error}"
                 raise ValueError(msg) from None
             if number:
-                msg = f"addresses: a sentinel has no databases: write /{number} behind `url` in place of {url}"
+                msg = f"addresses: a sentinel has no databases: move /{number} from {url} to the end of `url`"
                 raise ValueError(msg)
 
 
 class Sentinels:
-    """Asks one sentinel after the other, the one first that answered last."""
+    """Asks one sentinel after the other, beginning with the last one that answered."""
 
     def __init__(
         self,
         settings: SentinelSettings,
         url: Url,
-        tls: TLSConfig,
+        options: ConnectionOptions,
         budget: ReceiveBudget | None = None,
     ) -> None:
-        """Take whom to ask; `url` has the scheme, login and database of the master. No I/O here."""
+        """Take the settings; `url` has scheme, login and database of the master. No I/O here.
+
+        TLS and keepalive are those of `options`, the login is the sentinels' own.
+        """
+        provider = Provider(settings.credentials) if settings.credentials is not None else None
+        own = replace(options, password=settings.password, provider=provider)
         self._master = settings.master
         self._url = url
         self._connections = deque(
-            Connection(
-                replace(one, port=one.port or DEFAULT_PORT), settings.password, tls, budget=budget
-            )
-            for one in settings.addresses
+            Connection(replace(address, port=address.port or DEFAULT_PORT), own, budget=budget)
+            for address in settings.addresses
         )
 
     def __len__(self) -> int:
@@ -71,40 +80,41 @@ class Sentinels:
         return len(self._connections)
 
     def find(self, deadline: float) -> Url:
-        """Return the master's address; TargetError with what every sentinel said if none knows it."""
+        """Return the master's address; TargetError with every sentinel's error if none knows it."""
         errors: list[TargetError] = []
         for sentinel in list(self._connections):
             try:
                 return self._ask(sentinel, deadline)
             except TargetError as error:
                 errors.append(bare(error))
-                self.doubt()
+                self.demote_first()
             finally:
                 sentinel.close()
-        what = "; ".join(map(str, errors))
-        raise TargetError(errors[0].reason, f"no sentinel tells where {self._master!r} is: {what}")
+        reasons = "; ".join(map(str, errors))
+        msg = f"no sentinel knows the address of the master {self._master!r}: {reasons}"
+        raise TargetError(errors[0].reason, msg)
 
-    def doubt(self) -> None:
-        """Ask another sentinel first the next time: the address that this one gave was not the master's."""
+    def demote_first(self) -> None:
+        """Ask the first sentinel last from now on: it failed, or its address was not the master's."""
         self._connections.rotate(-1)
 
     def abort(self) -> None:
-        """End it for good: another thread that is or comes into `find` gets a TargetError."""
+        """End all connections forever: a running or later `find` raises TargetError."""
         for sentinel in list(self._connections):
             sentinel.abort()
 
     def _ask(self, sentinel: Connection, deadline: float) -> Url:
         now = monotonic()
-        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
+        request = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
         # Half of the time at most, so that one that hangs leaves some for the others.
-        reply = sentinel.ask([question], now + (deadline - now) / 2)[0]
+        reply = sentinel.ask([request], now + (deadline - now) / 2)[0]
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():
-                return beside(self._url, host.decode("utf-8", "replace"), int(port))
+                return with_host(self._url, host.decode("utf-8", "replace"), int(port))
             case ReplyError():
                 raise refusal(sentinel.url, "SENTINEL", reply)
             case None:
                 raise unexpected(sentinel.url, f"knows no master named {self._master!r}")
             case _:
-                what = f"answers {question[1]} with something else than a sentinel does"
+                what = f"sent an unexpected reply to SENTINEL {request[1]}"
                 raise unexpected(sentinel.url, what)

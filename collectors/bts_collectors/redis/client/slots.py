@@ -1,49 +1,38 @@
-"""Which node of a cluster has a key: by CRC16 of its name, or of what stands in braces in it."""
+"""Reads which node of a cluster has a slot: CLUSTER SLOTS, and redirections."""
 
 from __future__ import annotations
 
-from binascii import crc_hqx
 from typing import NamedTuple
 
 from hiredis import ReplyError
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
-from bts_collectors.redis.client.address import beside
+from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Reply
 from bts_exporter import Url
 
-#: A cluster's slots are numbered below it.
-SLOTS = 16384
+#: The number of slots of a cluster; they are numbered from 0.
+SLOTS = REDIS_CLUSTER_HASH_SLOTS
 _PORTS = 65536
 _NO_NAME = b"?"
-#: What stands for an address that is not known, or not told.
+#: Values in place of an unknown or hidden address.
 _UNKNOWN = (b"", _NO_NAME)
 _REDIRECTIONS = frozenset({"MOVED", "ASK"})
 
 
 class Redirection(NamedTuple):
-    """Where a node says that a key is."""
+    """The node to which a reply redirects."""
 
     slot: int
     url: Url
-    #: Whether for this question alone, while the slot is on its way.
+    #: Whether for this command only, while the slot moves.
     once: bool
-
-
-def slot_of(name: bytes) -> int:
-    """Return the slot of a key; names with the same `{tag}` share one."""
-    start = name.find(b"{")
-    if start >= 0:
-        end = name.find(b"}", start + 1)
-        if end > start + 1:
-            name = name[start + 1 : end]
-    # CRC-16/XMODEM, which the standard library knows by the name of another protocol.
-    return crc_hqx(name, 0) % SLOTS
 
 
 def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
     """Return first slot, last slot and primary of each range in a reply of CLUSTER SLOTS.
 
-    None if it is no such reply; a range of another shape is left out. `asked` is the node that gave it.
+    None if it is no such reply; a malformed range is left out. `asked` is the node that sent it.
     """
     if not isinstance(reply, list):
         return None
@@ -51,16 +40,18 @@ def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
     for entry in reply[:SLOTS]:
         match entry:
             case [int(first), int(last), [endpoint, int(port), *details], *_] if 0 < port < _PORTS:
-                ranges.append((first, last, beside(asked, _host(endpoint, details, asked), port)))
+                ranges.append(
+                    (first, last, with_host(asked, _host(endpoint, details, asked), port))
+                )
     return ranges if ranges or not reply else None
 
 
 def _host(endpoint: Reply, details: list[Reply], asked: Url) -> str:
-    """Return where a node is.
+    """Return the host of a node.
 
-    It is where we asked for a node that does not know its own address, or is told not to tell it
-    (cluster-preferred-endpoint-type). One that prefers a host name and has none has `?`, and its
-    address among the details.
+    It is the host that we asked if the node does not know its own address, or hides it
+    (cluster-preferred-endpoint-type). A node that prefers a host name and has none announces `?`,
+    with its address among the details.
     """
     if isinstance(endpoint, bytes) and endpoint not in _UNKNOWN:
         return endpoint.decode("utf-8", "replace")
@@ -73,7 +64,7 @@ def _host(endpoint: Reply, details: list[Reply], asked: Url) -> str:
 
 
 def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
-    """Return where `MOVED 3999 10.0.0.1:6379` or `ASK ...` points to; None for other errors."""
+    """Return the target of `MOVED 3999 10.0.0.1:6379` or `ASK ...`; None for other errors."""
     word, _, rest = str(reply).partition(" ")
     slot, _, address = rest.partition(" ")
     host, _, port = address.rpartition(":")
@@ -81,5 +72,5 @@ def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
         return None
     if host.encode() in _UNKNOWN:
         host = asked.host
-    url = beside(asked, host, int(port))
+    url = with_host(asked, host, int(port))
     return Redirection(int(slot) % SLOTS, url, once=word == "ASK")

@@ -1,4 +1,4 @@
-"""Whom a collector asks: one server, the master that sentinels know, or all of a cluster."""
+"""The servers behind one block: a single one, the master that sentinels know, or a whole cluster."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from functools import partial
 from bts_collectors.redis.client.cluster import Cluster
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.errors import Lost, bare, demoted
-from bts_collectors.redis.client.replicas import Places
+from bts_collectors.redis.client.options import ConnectionOptions
+from bts_collectors.redis.client.replicas import ReplicaSelector
 from bts_collectors.redis.client.reply_guard import ReceiveBudget
 from bts_collectors.redis.client.sentinel import Sentinels, SentinelSettings
-from bts_exporter import Secret, TargetError, TLSConfig, Url
+from bts_exporter import TargetError, Url
 
 
 class Topology:
-    """One server to ask, whatever there is behind it. One thread asks."""
+    """Sends commands to a block's servers as if they were one. For one thread."""
 
     def __init__(
         self,
         url: Url,
-        password: Secret | None,
-        tls: TLSConfig,
+        options: ConnectionOptions,
         sentinel: SentinelSettings | None,
         *,
         clustered: bool,
     ) -> None:
         """Take the settings. No I/O here."""
         self._budget = ReceiveBudget()
-        connect = partial(Connection, password=password, tls=tls, budget=self._budget)
-        self._sentinels = None if sentinel is None else Sentinels(sentinel, url, tls, self._budget)
+        connect = partial(Connection, options=options, budget=self._budget)
+        self._sentinels = (
+            None if sentinel is None else Sentinels(sentinel, url, options, self._budget)
+        )
         self._home = connect(url, find=None if self._sentinels is None else self._sentinels.find)
         self._cluster = Cluster(self._home, connect) if clustered else None
         self._losses: list[TargetError] = []
         #: Whether the server has answered in this collection.
         self._is_answering = False
-        #: Where to look for names, in another thread.
-        search = partial(Connection, password=password, tls=tls)
-        self.places = Places(self._primaries, search, clustered=clustered)
+        #: The connections for finding names, which another thread uses.
+        search = partial(Connection, options=options)
+        self.replicas = ReplicaSelector(self._primaries, search, clustered=clustered)
 
     @property
     def url(self) -> Url:
-        """Return where the server is that answers for itself: INFO and the like."""
+        """Return the address of the server that INFO and similar commands go to."""
         return self._home.url
 
     @property
@@ -50,7 +52,7 @@ class Topology:
         return self._cluster is not None
 
     def begin(self, deadline: float) -> None:
-        """Begin a collection: follow what has moved; TargetError when nothing can be asked."""
+        """Begin a collection: follow a failover or resharding; TargetError if no server can be reached."""
         self._losses.clear()
         self._is_answering = False
         self._budget.begin_collection()
@@ -64,9 +66,9 @@ class Topology:
     ) -> list[Reply]:
         """Return the replies to `commands`; `deadline` is on time.monotonic's clock.
 
-        `ahead` is what will be asked next, the same object: one server may begin with it.
-        One refused command is a ReplyError in its place, and what is owed by a server that does not
-        answer is `Lost`. TargetError when the first commands of a collection get no replies at all.
+        `ahead` is the next request, the same object: a single server may begin with it.
+        A refused command is a ReplyError in its place, and a reply of a server that does not answer
+        is `Lost`. TargetError when the first commands of a collection get no replies at all.
         """
         self._budget.begin_round()
         if self._cluster is not None:
@@ -81,7 +83,7 @@ class Topology:
         return replies
 
     def losses(self) -> list[TargetError]:
-        """Return what is wrong with the topology, though something was there to ask."""
+        """Return the errors of the topology, of a collection that some server answered."""
         return [*self._losses, *(self._cluster.losses() if self._cluster else ())]
 
     def states(self) -> Iterator[tuple[str, bool]]:
@@ -90,15 +92,15 @@ class Topology:
             yield from self._cluster.states()
 
     def abort(self) -> None:
-        """End all connections for good: who is or comes into `ask` or `places` gets a TargetError."""
-        for part in (self._sentinels, self._cluster, self._home, self.places):
+        """End all connections forever: a running or later `ask`, or use of `replicas`, raises TargetError."""
+        for part in (self._sentinels, self._cluster, self._home, self.replicas):
             if part is not None:
                 part.abort()
 
     def close(self) -> None:
-        """Close all connections, after `abort` and when no thread asks any more."""
+        """Close all connections, after `abort` and when no thread uses them."""
         self._home.close()
-        self.places.close()
+        self.replicas.close()
         if self._cluster is not None:
             self._cluster.close()
 
@@ -106,11 +108,11 @@ class Topology:
         return (self._cluster and self._cluster.primaries()) or (self._home.url,)
 
     def _follow(self, sentinels: Sentinels, deadline: float) -> None:
-        """See that we are connected to a master, for each sentinel may have missed a failover."""
+        """Make sure that the server is a master: a sentinel may have missed a failover."""
         for _ in range(len(sentinels) + 1):
-            told = self._home.ask([("INFO", "replication")], deadline)[0]
-            if not isinstance(told, bytes) or b"role:slave" not in told:
+            reply = self._home.ask([("INFO", "replication")], deadline)[0]
+            if not isinstance(reply, bytes) or b"role:slave" not in reply:
                 return
-            sentinels.doubt()
+            sentinels.demote_first()
             self._home.close()
         self._losses.append(demoted(self._home.url))

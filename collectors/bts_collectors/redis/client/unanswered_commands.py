@@ -1,4 +1,4 @@
-"""Commands at which a server hangs or breaks the connection: left out for a while, so that they cost only themselves."""
+"""Leaves out commands at which a server hangs or closes the connection, so that others are still read."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from time import monotonic
 from bts_collectors.redis.client.errors import Lost
 from bts_exporter import TargetError
 
-#: Seconds for which such a command is left out: each attempt costs half of a scrape's time.
+#: Seconds for which such a command is left out: each attempt takes half of a scrape's time.
 RETRY_SECONDS = 60.0
-#: Seconds within which it has to happen twice: once it may be the server that was started again.
+#: Seconds within which it must happen twice: the first time the server may have been restarted.
 STRIKES_SECONDS = 600.0
-#: Commands whose second word tells what they ask for.
+#: Commands with subcommands.
 _WITH_SUBCOMMANDS = frozenset(
     {"CLIENT", "CLUSTER", "COMMANDLOG", "CONFIG", "LATENCY", "MEMORY", "SENTINEL", "SLOWLOG"}
     | {"XINFO"}
 )
-#: What has to be asked every time.
+#: Commands that are always sent.
 _ESSENTIAL = frozenset({"INFO", "PING"})
 
 
@@ -27,7 +27,7 @@ def command_name(command: Sequence[str | bytes | int]) -> str:
     return f"{name} {command[1]!s}" if name in _WITH_SUBCOMMANDS else name
 
 
-class Unanswered:
+class UnansweredCommands:
     """The commands that one server did not answer, while it answered others."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -39,14 +39,14 @@ class Unanswered:
         self._strikes: dict[str, float] = {}
 
     def __bool__(self) -> bool:
-        """Return whether there are any now."""
+        """Return whether any command is left out now."""
         if self._left_out:
             now = self._clock()
             self._left_out = {name: one for name, one in self._left_out.items() if one[0] > now}
         return bool(self._left_out)
 
     def add(self, name: str, error: TargetError) -> None:
-        """Note that the server failed at a command with `error`, and answered others; twice is enough."""
+        """Note that a command failed with `error` while others were answered; the second time it is left out."""
         if name in _ESSENTIAL:
             return
         now = self._clock()

@@ -1,11 +1,11 @@
-"""What addresses say, as the redis package's own from_url reads them."""
+"""Addresses are read as the redis package's from_url reads them."""
 
 from __future__ import annotations
 
 import pytest
 from redis.connection import parse_url
 
-from bts_collectors.redis.client.address import beside, check, database, socket_path
+from bts_collectors.redis.client.address import check, database, socket_path, with_host
 from bts_exporter import Url
 
 
@@ -38,7 +38,7 @@ def test_what_is_no_number_of_a_database(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         (
             "redis://h?socket_timeout=5",
@@ -53,12 +53,12 @@ def test_what_is_no_number_of_a_database(url: str) -> None:
         ("http://h", "expected redis://, rediss://, unix://, got http://"),
     ],
 )
-def test_addresses_that_are_refused(url: str, told: str) -> None:
-    """What an address says and we would not do is refused, with the setting that does it."""
+def test_addresses_that_are_refused(url: str, message: str) -> None:
+    """An option without effect is refused; the error names the setting to use."""
     with pytest.raises(ValueError, match=r"option|expected|slash") as caught:
         check(Url.from_setting(url))
 
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("url", ["unix:///run/a%20b%25.sock?db=1", "unix://me@/run/redis.sock"])
@@ -77,7 +77,7 @@ def test_the_path_of_a_socket(url: str) -> None:
 )
 def test_the_address_beside(url: str, beside_it: str) -> None:
     """Another server is reached as this one is: with its login and database."""
-    other = beside(Url.from_setting(url), "other", 7)
+    other = with_host(Url.from_setting(url), "other", 7)
 
     assert str(other) == beside_it
     assert database(other) == database(Url.from_setting(url))

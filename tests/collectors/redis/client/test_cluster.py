@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 from hiredis import ReplyError
+from redis.crc import key_slot
 
 from bts_collectors.redis.client import cluster as module
 from bts_collectors.redis.client.cluster import Cluster
 from bts_collectors.redis.client.connection import Command, Connection
 from bts_collectors.redis.client.errors import Lost, is_denied, refusal
-from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import TargetError, Url
 
 HOME = Url("redis", "home")
@@ -19,7 +19,7 @@ HOME = Url("redis", "home")
 A, B = Url("redis", "a", 1), Url("redis", "b", 2)
 HALVES = [[0, 8191, [b"b", 2, b"B"]], [8192, 16383, [b"a", 1, b"A"]]]
 
-#: What asks a node for the layout of the cluster.
+#: The request for the slots of the cluster.
 LAYOUT = [("PING",), ("CLUSTER", "SLOTS")]
 
 
@@ -34,7 +34,7 @@ class Node:
         self.closed = self.aborted = False
 
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        """Reply as told, or fail."""
+        """Reply as configured, or fail."""
         assert deadline > monotonic()
         self.asked.append(list(commands))
         if self.dead:
@@ -59,7 +59,7 @@ class Nodes(dict[Url, Node]):
         return self[url]
 
     def connect(self, url: Url) -> Connection:
-        """Return what stands in for a connection."""
+        """Return the stand-in for a connection."""
         return cast("Connection", self[url])
 
 
@@ -86,7 +86,7 @@ def later() -> float:
 
 def test_where_the_names_of_these_tests_are() -> None:
     """The names a and b are in different halves of the slots."""
-    assert slot_of(b"b") < 8192 <= slot_of(b"a")
+    assert key_slot(b"b") < 8192 <= key_slot(b"a")
 
 
 def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster) -> None:
@@ -110,7 +110,7 @@ def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster)
 
 
 def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None:
-    """A dead node is asked once in a collection; what the others say is there."""
+    """A dead node is asked once in a collection; the replies of the others are complete."""
     nodes[B].dead = True
 
     first, second = (cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
@@ -125,7 +125,7 @@ def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None
 
 
 def test_a_failure_makes_us_look_again(nodes: Nodes, cluster: Cluster) -> None:
-    """After a failure the cluster is asked anew, and who is no primary any more is left."""
+    """After a failure the slots are read again, and connections to former primaries are closed."""
     nodes[B].dead = True
     cluster.ask([("LLEN", b"b")], later())
     nodes[HOME].replies["CLUSTER"] = [[0, 16383, [b"a", 1, b"A"]]]
@@ -139,7 +139,7 @@ def test_a_failure_makes_us_look_again(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_without_the_node_of_the_address_others_tell(nodes: Nodes, cluster: Cluster) -> None:
-    """What the cluster looks like is any node's knowledge, once one of them is known."""
+    """The slots are read from any known node if the node of the address is dead."""
     nodes[HOME].dead = True
     assert isinstance(cluster.ask([("INFO",)], later())[0], Lost)
 
@@ -150,7 +150,7 @@ def test_without_the_node_of_the_address_others_tell(nodes: Nodes, cluster: Clus
 
 
 def test_a_dead_node_of_the_address_at_the_start(nodes: Nodes) -> None:
-    """With nobody else known yet, everything is lost after one attempt."""
+    """If no other node is known yet, everything is lost after one attempt."""
     nodes[HOME].dead = True
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
 
@@ -165,7 +165,7 @@ def test_a_dead_node_of_the_address_at_the_start(nodes: Nodes) -> None:
 def test_the_layout_is_kept(
     nodes: Nodes, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nothing fails and nothing moves, the cluster is asked once a minute what it looks like."""
+    """The slots are read once a minute, as long as no node fails and no slot moves."""
     cluster.begin(later())
     assert nodes[HOME].asked == []
 
@@ -178,7 +178,7 @@ def test_the_layout_is_kept(
 
 
 def test_a_refusal_to_tell_the_layout(nodes: Nodes) -> None:
-    """Where CLUSTER SLOTS is denied, the node of the address is asked for all, and it is told."""
+    """If CLUSTER SLOTS is denied, the node of the address is asked for everything, and the refusal is a loss."""
     nodes[HOME].replies["CLUSTER"] = ReplyError("NOPERM no permissions")
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
     for _ in range(2):
@@ -206,7 +206,7 @@ def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
 
 def test_moved(nodes: Nodes, cluster: Cluster) -> None:
     """A key that moved is asked for where it is now, at once and from then on."""
-    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
 
     assert cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
     assert cluster.ask([("TYPE", b"a")], later()) == ["c:b'a'"]
@@ -217,7 +217,7 @@ def test_moved(nodes: Nodes, cluster: Cluster) -> None:
 
 def test_ask(nodes: Nodes, cluster: Cluster) -> None:
     """A key on its way is asked for at the other node, announced by ASKING, this once."""
-    nodes[A].replies["LLEN"] = ReplyError(f"ASK {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"ASK {key_slot(b'a')} c:3")
 
     assert cluster.ask([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
     assert nodes[Url("redis", "c", 3)].asked == [[("ASKING",), ("LLEN", b"a")] * 2]
@@ -225,7 +225,7 @@ def test_ask(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
-    """What one node does not permit is told with that node's address."""
+    """A refusal names the address of the node that refused."""
     nodes[A].replies["LLEN"] = ReplyError("NOPERM no permissions")
 
     (reply,) = cluster.ask([("LLEN", b"a")], later())
@@ -235,8 +235,8 @@ def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
-    """A key that nobody has is given up after some attempts, with the last answer as the reply."""
-    slot = slot_of(b"a")
+    """A key that no node has is given up after some redirections, with the last one as the reply."""
+    slot = key_slot(b"a")
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot} b:2")
     nodes[B].replies["LLEN"] = ReplyError(f"MOVED {slot} a:1")
 
@@ -249,7 +249,7 @@ def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
 def test_abort_reaches_every_node(nodes: Nodes, cluster: Cluster) -> None:
     """The end is for all nodes, also for one that is met afterwards."""
     cluster.abort()
-    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot_of(b'a')} c:3")
+    nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
     cluster.ask([("LLEN", b"a")], later())
 
     assert [node.aborted for node in nodes.values()] == [True] * 4

@@ -12,6 +12,7 @@ from time import monotonic
 import pytest
 
 from bts_collectors.redis.client.connection import Connection
+from bts_collectors.redis.client.options import ConnectionOptions
 from bts_exporter import Secret, TargetError, Url
 from servers import free_port, wait_until
 from servers.redis import Listen
@@ -64,7 +65,7 @@ def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, s
 def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
     """All commands go out together, and a refused one is an error in its place."""
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
-    connection = Connection(url, None)
+    connection = Connection(url)
 
     one, refused, two = connection.ask([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
     connection.close()
@@ -75,7 +76,7 @@ def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
 @pytest.mark.parametrize("behave", [silent, dripping])
 def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Behave) -> None:
     """A server that never ends its answer is given up, though it may send something all the time."""
-    reason, message = reason_and_text(Connection(redis_listener(behave), None), seconds=0.2)
+    reason, message = reason_and_text(Connection(redis_listener(behave)), seconds=0.2)
 
     assert reason == "timeout"
     assert "no reply in time" in message
@@ -93,17 +94,20 @@ def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Be
     ],
 )
 def test_what_a_server_says_to_a_login(redis_listener: Listen, reply: bytes, reason: str) -> None:
-    """The answer to AUTH tells why there is no connection."""
+    """A refused login has the reason of the server's reply to AUTH."""
     assert (
-        reason == reason_and_text(Connection(redis_listener(answering(reply)), Secret("s3cret")))[0]
+        reason
+        == reason_and_text(
+            Connection(redis_listener(answering(reply)), ConnectionOptions(Secret("s3cret")))
+        )[0]
     )
 
 
 def test_a_failure_names_place_and_cure_but_no_secret() -> None:
-    """The message of a failure has the address and what to look at, and not the password."""
+    """An error names the address and the cure, and no password."""
     url = Url.from_setting(f"redis://user:hunter2@127.0.0.1:{free_port()}/1")
 
-    reason, message = reason_and_text(Connection(url, Secret("s3cret")))
+    reason, message = reason_and_text(Connection(url, ConnectionOptions(Secret("s3cret"))))
 
     advice = "is Redis running, and does it listen at this address and port?"
     assert ("refused", f"Redis at {url}: connection refused; {advice}") == (reason, message)
@@ -116,12 +120,12 @@ def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
         connection.recv(65536)
         connection.shutdown(socket.SHUT_RDWR)
 
-    assert reason_and_text(Connection(redis_listener(hang_up), None))[0] == "unreachable"
+    assert reason_and_text(Connection(redis_listener(hang_up)))[0] == "unreachable"
 
 
 def test_a_missing_socket_is_refused(tmp_path: Path) -> None:
     """A path where no server has made its socket means the same as a closed port."""
-    connection = Connection(Url("unix", path=str(tmp_path / "redis.sock")), None)
+    connection = Connection(Url("unix", path=str(tmp_path / "redis.sock")))
 
     assert reason_and_text(connection)[0] == "refused"
 
@@ -134,13 +138,13 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
 
-    assert reason_and_text(Connection(Url("redis", "nowhere.invalid"), None))[0] == "dns"
+    assert reason_and_text(Connection(Url("redis", "nowhere.invalid")))[0] == "dns"
 
 
 @pytest.mark.parametrize("host", [64 * "a" + ".invalid", "a\0b"])
 def test_what_cannot_be_a_name(host: str) -> None:
     """A name that nothing can have, as a server may point to, is a failure like any."""
-    assert reason_and_text(Connection(Url("redis", host), None))[0] == "dns"
+    assert reason_and_text(Connection(Url("redis", host)))[0] == "dns"
 
 
 def test_the_next_address_of_a_name_is_tried(
@@ -151,7 +155,7 @@ def test_the_next_address_of_a_name_is_tried(
     ports = (free_port(), url.port)
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-    connection = Connection(url, None)
+    connection = Connection(url)
 
     assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
 
@@ -173,7 +177,7 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
         got.append(connection.recv(65536))
         connection.sendall(b":3\r\n")
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
     first, then, last = [[(name,)] for name in ("A", "B", "C")]
 
     replies = [
@@ -188,10 +192,10 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
 
 
 def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
-    """Replies that nobody waited for are not taken for those to other commands."""
+    """Replies to commands that were not requested again are not taken for replies to others."""
     two_replies = answering(b"+OK\r\n", b":1\r\n:2\r\n")
     url = redis_listener(in_turns(two_replies, answering(b"+OK\r\n", b":3\r\n")))
-    connection = Connection(url, None)
+    connection = Connection(url)
 
     replies = [
         connection.ask([("A",)], monotonic() + 20, [("B",)]),
@@ -210,7 +214,7 @@ def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> No
         connection.shutdown(socket.SHUT_RDWR)
 
     url = redis_listener(in_turns(breaking, answering(b"+OK\r\n", b":2\r\n")))
-    connection = Connection(url, None)
+    connection = Connection(url)
     ahead: list[tuple[str]] = [("B",)]
 
     replies = [
@@ -231,7 +235,7 @@ def test_a_connection_is_kept(redis_listener: Listen) -> None:
         connection.sendall(b"+OK\r\n")
         answering(b":1\r\n", b":2\r\n")(connection)
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
 
     assert connection.ask([("A",)], monotonic() + 20) == [1]
     assert connection.ask([("A",)], monotonic() + 20) == [2]
@@ -248,7 +252,7 @@ def test_a_connection_that_the_server_closed_is_replaced(redis_listener: Listen)
         connection.shutdown(socket.SHUT_RDWR)
         closed.set()
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
     first = connection.ask([("A",)], monotonic() + 20)
     assert closed.wait(20)
 
@@ -267,7 +271,7 @@ def test_abort_ends_a_wait_in_another_thread(redis_listener: Listen) -> None:
         connection.recv(65536)
         asked.set()
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
     thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
     thread.start()
     assert asked.wait(20)
@@ -284,12 +288,12 @@ def test_an_endless_answer_is_given_up(
     monkeypatch.setattr("bts_collectors.redis.client.reply_guard.MOST_RECEIVED", 1000)
     url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
 
-    assert reason_and_text(Connection(url, None))[0] == "protocol"
+    assert reason_and_text(Connection(url))[0] == "protocol"
 
 
 def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
     """A question that comes after the end gets no new connection."""
-    connection = Connection(redis_listener(answering(b"+OK\r\n", b":1\r\n")), None)
+    connection = Connection(redis_listener(answering(b"+OK\r\n", b":1\r\n")))
     connection.abort()
 
     assert reason_and_text(connection)[0] == "unreachable"
@@ -309,7 +313,7 @@ def vanishing(greetings: list[bytes]) -> Behave:
 def test_a_kept_connection_that_went_silent(redis_listener: Listen) -> None:
     """Where the other side vanished without a word, a new connection gets half of the time."""
     greetings: list[bytes] = []
-    connection = Connection(redis_listener(vanishing(greetings)), None)
+    connection = Connection(redis_listener(vanishing(greetings)))
     assert connection.ask([("A",)], monotonic() + 20) == [1]
 
     assert connection.ask([("A",)], monotonic() + 4) == [2]
@@ -328,7 +332,7 @@ def test_a_kept_connection_that_is_reset(redis_listener: Listen) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
     assert connection.ask([("A",)], monotonic() + 20) == [1]
 
     assert connection.ask([("A",)], monotonic() + 20) == [2]
@@ -344,12 +348,62 @@ def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
         vanishing(greetings)(connection)
         dripping(connection)
 
-    connection = Connection(redis_listener(behave), None)
+    connection = Connection(redis_listener(behave))
     assert connection.ask([("A",)], monotonic() + 20) == [1]
 
     assert reason_and_text(connection, seconds=0.5)[0] == "timeout"
 
     assert len(greetings) == 1
+
+
+def test_a_fresh_connection_has_all_of_the_time(redis_listener: Listen) -> None:
+    """The first reply on a new connection may take longer than the naming of the connection may."""
+    pause = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        answering(b"+OK\r\n")(connection)
+        connection.recv(65536)
+        pause.wait(1.3)  # more than a quarter of the time
+        connection.sendall(b":1\r\n")
+
+    connection = Connection(redis_listener(behave))
+
+    assert connection.ask([("A",)], monotonic() + 5) == [1]
+
+    connection.close()
+
+
+def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
+    """A server that accepts no more of our commands is given up at the deadline."""
+    connection = Connection(redis_listener(answering(b"+OK\r\n")))
+
+    with pytest.raises(TargetError) as caught:
+        connection.ask([("A", 50_000_000 * b"x")], monotonic() + 0.5)
+
+    assert caught.value.reason == "timeout"
+
+
+def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> None:
+    """An oversized reply costs its own command; the replies in front of it are used."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n*2147483647\r\n"))
+    connection = Connection(url)
+
+    first, second = connection.ask([("A",), ("B",)], monotonic() + 20)
+
+    assert first == 1
+    assert "an array of 2147483647 elements" in str(second)
+
+
+def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
+    """A kept connection that is asked to log in again is replaced: a token may have expired."""
+    expired = answering(b"+OK\r\n", b"+OK\r\n", b":1\r\n", b"-NOAUTH Authentication required.\r\n")
+    url = redis_listener(in_turns(expired, answering(b"+OK\r\n", b"+OK\r\n", b":2\r\n")))
+    connection = Connection(url, ConnectionOptions(Secret("s3cret")))
+
+    replies = [connection.ask([("A",)], monotonic() + 20)[0] for _ in range(3)]
+    connection.close()
+
+    assert [str(reply) for reply in replies] == ["1", "NOAUTH Authentication required.", "2"]
 
 
 @pytest.fixture
@@ -374,7 +428,7 @@ def test_an_address_that_swallows_everything(
     ports = (black_hole, url.port)
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-    connection = Connection(url, None)
+    connection = Connection(url)
 
     assert connection.ask([("PING",)], monotonic() + 4) == [b"PONG"]
 
@@ -397,7 +451,7 @@ def test_abort_ends_the_opening_of_a_connection(black_hole: int) -> None:
 
 
 def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
-    """A handshake that nobody answers ends as soon as the connection is aborted."""
+    """A handshake without a reply ends as soon as the connection is aborted."""
     begun = threading.Event()
 
     def behave(connection: socket.socket) -> None:
@@ -416,17 +470,20 @@ def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
     assert len(failures) == 1
 
 
-def test_openssl_is_loaded_for_tls_alone() -> None:
-    """OpenSSL costs 5 MB, and nobody pays for it who does not use it."""
-    code = (
-        "import sys; from time import monotonic\n"
-        "import bts_collectors.redis; from bts_collectors.redis.client.connection import Connection\n"
-        "from bts_exporter import TargetError, Url\n"
-        "try: Connection(Url('redis', '127.0.0.1', 1)).ask([('PING',)], monotonic() + 20)\n"
-        "except TargetError: pass\n"
-        "sys.exit('ssl' in sys.modules)"
+@pytest.mark.parametrize("configured", [True, False])
+def test_redis_is_imported_only_when_configured(tmp_path: Path, configured: bool) -> None:
+    """The redis package costs several MB, which a process without a Redis collector does not pay."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"collectors:\n  {'redis' if configured else 'host'}:\n")
+    command = [sys.executable, "-X", "importtime", "-m", "bts_exporter", "check"]
+
+    done = subprocess.run(
+        [*command, f"--config.file={file}"],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
     )
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
-
     assert done.returncode == 0
+    assert ("redis.connection" in done.stderr) is configured

@@ -7,7 +7,7 @@ import pytest
 
 from bts_collectors.redis.client import replicas as module
 from bts_collectors.redis.client.connection import Command, Connection
-from bts_collectors.redis.client.replicas import Places, replicas
+from bts_collectors.redis.client.replicas import ReplicaSelector, replicas
 from bts_exporter import TargetError, Url
 
 PRIMARY = Url("redis", "primary", 6379, path="/2", username="bts")
@@ -59,21 +59,23 @@ def servers() -> dict[Url, Server]:
 
 
 @pytest.fixture
-def places(servers: dict[Url, Server]) -> Places:
-    """Give where to look for their names."""
-    return Places(lambda: [PRIMARY], lambda url: cast("Connection", servers[url]), clustered=False)
+def selector(servers: dict[Url, Server]) -> ReplicaSelector:
+    """Give the selector of the servers for their names."""
+    return ReplicaSelector(
+        lambda: [PRIMARY], lambda url: cast("Connection", servers[url]), clustered=False
+    )
 
 
 def test_replicas_that_are_in_sync() -> None:
-    """Of the replicas that INFO tells, those count that are online and say where they listen."""
+    """Replicas in INFO are used if they are online and announce their address."""
     assert replicas(TOLD, PRIMARY) == [ONE, TWO]
     assert replicas(b"role:slave\r\nslave_repl_offset:1\r\n", PRIMARY) == []
     assert replicas(None, PRIMARY) == []
 
 
-def test_a_replica_is_preferred(servers: dict[Url, Server], places: Places) -> None:
+def test_a_replica_is_preferred(servers: dict[Url, Server], selector: ReplicaSelector) -> None:
     """The first replica in sync is taken; connections that are not used are closed."""
-    assert places() == [servers[ONE]]
+    assert selector() == [servers[ONE]]
     assert servers[PRIMARY].closed
     assert servers[TWO].asked == []
 
@@ -81,23 +83,26 @@ def test_a_replica_is_preferred(servers: dict[Url, Server], places: Places) -> N
 @pytest.mark.parametrize(
     "told", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
 )
-def test_a_replica_of_no_use_is_left_alone(
-    servers: dict[Url, Server], places: Places, told: bytes | None, monkeypatch: pytest.MonkeyPatch
+def test_an_unusable_replica_is_skipped(
+    servers: dict[Url, Server],
+    selector: ReplicaSelector,
+    told: bytes | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that cannot be asked or lost its primary is passed over, and tried again much later."""
+    """A replica that does not answer or lost its primary is skipped, and tried again much later."""
     servers[ONE].told = told
 
-    assert [places(), places()] == [[servers[TWO]]] * 2
+    assert [selector(), selector()] == [[servers[TWO]]] * 2
     assert len(servers[ONE].asked) == 2
     servers[ONE].told = IN_SYNC
     monkeypatch.setattr(module, "RETRY", -1.0)
-    places._left_alone.clear()
-    assert places() == [servers[ONE]]
+    selector._unusable.clear()
+    assert selector() == [servers[ONE]]
 
 
 def test_a_replica_in_a_cluster(servers: dict[Url, Server]) -> None:
-    """In a cluster a replica is told that we want its own answers."""
-    clustered = Places(
+    """In a cluster a replica gets READONLY first, so that it answers for its keys."""
+    clustered = ReplicaSelector(
         lambda: [PRIMARY], lambda url: cast("Connection", servers[url]), clustered=True
     )
 
@@ -105,22 +110,22 @@ def test_a_replica_in_a_cluster(servers: dict[Url, Server]) -> None:
     assert servers[ONE].asked[0] == ("READONLY",)
 
 
-def test_without_replicas_the_primary_is_walked_through(
-    servers: dict[Url, Server], places: Places
+def test_without_replicas_the_primary_is_scanned(
+    servers: dict[Url, Server], selector: ReplicaSelector
 ) -> None:
-    """Where no replica can be used, or the primary does not tell, it is the primary itself."""
+    """If no replica can be used, or INFO names none, the primary is selected."""
     servers[ONE].told = servers[TWO].told = None
-    assert places() == [servers[PRIMARY]]
+    assert selector() == [servers[PRIMARY]]
 
     servers[PRIMARY].told = b""
-    assert places() == [servers[PRIMARY]]
+    assert selector() == [servers[PRIMARY]]
 
 
 def test_a_dead_primary_is_left_out(servers: dict[Url, Server]) -> None:
-    """Of a cluster the primaries that answer are walked through; if none does that is a failure."""
+    """In a cluster the primaries that answer are selected; it is an error if none does."""
     other = Url("redis", "other", 6379)
     servers[other] = Server(b"role:master")
-    several = Places(
+    several = ReplicaSelector(
         lambda: [PRIMARY, other], lambda url: cast("Connection", servers[url]), clustered=True
     )
     servers[PRIMARY].told = None
@@ -131,9 +136,9 @@ def test_a_dead_primary_is_left_out(servers: dict[Url, Server]) -> None:
         several()
 
 
-def test_abort_is_for_good(servers: dict[Url, Server], places: Places) -> None:
-    """After the end, connections that are made yet can do nothing."""
-    places.abort()
-    places()  # real connections would fail
+def test_abort_is_final(servers: dict[Url, Server], selector: ReplicaSelector) -> None:
+    """Connections that are made after an abort are aborted, too."""
+    selector.abort()
+    selector()  # real connections would fail
 
     assert [server.aborted for server in servers.values()] == [True, True, False]

@@ -118,7 +118,7 @@ def test_sound_replies_pass(replies: list[object], size: int) -> None:
 
 
 def test_replies_in_front_of_a_bad_one_are_sound() -> None:
-    """The error tells how many of the bytes received can be parsed still."""
+    """The error has the number of received bytes that can still be parsed."""
     guard = ReplyGuard(ReceiveBudget())
     guard.check(b"*2\r\n:1\r\n:")
     with pytest.raises(OversizedReply) as caught:
@@ -128,14 +128,14 @@ def test_replies_in_front_of_a_bad_one_are_sound() -> None:
 
 
 def test_many_small_arrays_pass() -> None:
-    """What is announced adds up only as long as it is not there: ten thousand streams have 100,000 arrays."""
+    """Announced elements count until they are received: ten thousand streams have 100,000 arrays."""
     guard, part = ReplyGuard(ReceiveBudget()), b"*100\r\n" + 100 * b":1\r\n"
     for _ in range(6_000):
         guard.check(part)
 
 
 def test_the_budget_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several connections may receive together what one may, and a new collection begins at 0."""
+    """Several connections share one limit, which is reset by a new collection."""
     monkeypatch.setattr(reply_guard, "MOST_RECEIVED", 1000)
     budget = ReceiveBudget()
     one, other = ReplyGuard(budget), ReplyGuard(budget)

@@ -6,8 +6,9 @@ from time import monotonic
 
 import pytest
 
+from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.sentinel import Sentinels, SentinelSettings
-from bts_exporter import TargetError, TLSConfig, Url
+from bts_exporter import TargetError, Url
 from servers import free_port
 from servers.redis import Listen
 
@@ -30,7 +31,9 @@ def answering(reply: bytes) -> Callable[[socket.socket], None]:
 
 def sentinels(*addresses: Url) -> Sentinels:
     """Return sentinels at `addresses` that are asked for a master called orders."""
-    return Sentinels(SentinelSettings(master="orders", addresses=addresses), URL, TLSConfig())
+    return Sentinels(
+        SentinelSettings(master="orders", addresses=addresses), URL, ConnectionOptions()
+    )
 
 
 def test_the_masters_address(redis_listener: Listen) -> None:
@@ -57,7 +60,7 @@ def test_the_next_sentinel_is_asked(redis_listener: Listen) -> None:
 
 
 def test_no_sentinel_knows(redis_listener: Listen) -> None:
-    """The failure has what every sentinel said, and the reason of the first."""
+    """The error has every sentinel's error, and the reason of the first."""
     dead = Url("redis", "127.0.0.1", free_port())
     ignorant = redis_listener(answering(UNKNOWN))
 
@@ -66,7 +69,7 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
 
     assert caught.value.reason == "refused"
     assert str(caught.value) == (
-        "no sentinel tells where 'orders' is:"
+        "no sentinel knows the address of the master 'orders':"
         f" Redis at {dead}: connection refused; is Redis running, and does it listen at this address and port?;"
         f" Redis at {ignorant} knows no master named 'orders'"
     )
@@ -75,14 +78,14 @@ def test_no_sentinel_knows(redis_listener: Listen) -> None:
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (b"+OK\r\n", "something else than a sentinel does"),
-        (b"*1\r\n+x\r\n", "something else than a sentinel does"),
-        (b"*2\r\n+x\r\n+y\r\n", "something else than a sentinel does"),
+        (b"+OK\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
+        (b"*1\r\n+x\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
+        (b"*2\r\n+x\r\n+y\r\n", "unexpected reply to SENTINEL GET-MASTER-ADDR-BY-NAME"),
         (b"-ERR unknown command 'SENTINEL'\r\n", "refused SENTINEL: ERR unknown command"),
     ],
 )
-def test_what_is_no_sentinel(redis_listener: Listen, reply: bytes, said: str) -> None:
-    """Something else that answers, such as the Redis itself, is told apart."""
+def test_other_servers_are_no_sentinel(redis_listener: Listen, reply: bytes, said: str) -> None:
+    """Another server, such as the master itself, gives an error of its own."""
     with pytest.raises(TargetError, match=said) as caught:
         sentinels(redis_listener(answering(reply))).find(monotonic() + 20)
 

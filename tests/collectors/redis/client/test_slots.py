@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from hiredis import ReplyError
+from redis.crc import key_slot
 
-from bts_collectors.redis.client.slots import Redirection, parse_ranges, redirection, slot_of
+from bts_collectors.redis.client.slots import Redirection, parse_ranges, redirection
 from bts_exporter import Url
 
 HOME = Url("rediss", "home", 7000, path="/1", username="bts")
@@ -22,9 +23,9 @@ HOME = Url("rediss", "home", 7000, path="/1", username="bts")
         (b"\xff\x00", 1023),
     ],
 )
-def test_slot_of_a_key(name: bytes, slot: int) -> None:
-    """A key's slot is CRC16 of its name, or of what the first braces hold, if anything."""
-    assert slot_of(name) == slot
+def test_key_slot_a_key(name: bytes, slot: int) -> None:
+    """The slot of a key is CRC16 of its name, or of a non-empty tag in the first braces."""
+    assert key_slot(name) == slot
 
 
 def test_ranges() -> None:
@@ -45,8 +46,8 @@ def test_ranges() -> None:
 @pytest.mark.parametrize(
     "reply", [b"OK", 1, None, [1], [[]], [[0, 1]], [[0, 1, [5, b"x"]]], [b"a"]]
 )
-def test_what_are_no_ranges(reply: object) -> None:
-    """What no Redis would say about slots is no reply."""
+def test_other_replies_are_no_ranges(reply: object) -> None:
+    """A malformed reply to CLUSTER SLOTS gives no ranges."""
     assert parse_ranges(reply, HOME) is None
 
 
@@ -71,6 +72,6 @@ def test_redirections(reply: str, slot: int, host: str, port: int, once: bool) -
     "reply",
     ["ERR no", "MOVED", "MOVED 1", "MOVED x h:1", "MOVED 1 h:port", "ASK 1 h", "BUSY 1 h:1"],
 )
-def test_what_is_no_redirection(reply: str) -> None:
-    """Any other refusal stays what it is, and so does one that is garbled."""
+def test_other_errors_are_no_redirection(reply: str) -> None:
+    """Other errors and malformed redirections are not followed."""
     assert redirection(ReplyError(reply), HOME) is None

@@ -3,7 +3,7 @@ from __future__ import annotations
 from bts_collectors.redis.client.unanswered_commands import (
     RETRY_SECONDS,
     STRIKES_SECONDS,
-    Unanswered,
+    UnansweredCommands,
     command_name,
 )
 from bts_exporter import TargetError
@@ -14,9 +14,9 @@ NAME = command_name(COMMAND)
 
 
 def test_a_command_is_left_out_when_it_failed_twice() -> None:
-    """Once may be a server that was started again; twice is the command, for a while."""
+    """One failure may be a restarted server; after two the command is left out for a while."""
     now = 1000.0
-    unanswered = Unanswered(lambda: now)
+    unanswered = UnansweredCommands(lambda: now)
     unanswered.add(NAME, HANG)
     assert not unanswered
 
@@ -35,9 +35,9 @@ def test_a_command_is_left_out_when_it_failed_twice() -> None:
 
 
 def test_two_failures_far_apart() -> None:
-    """Failures that lie hours apart say nothing of the command."""
+    """Two failures hours apart do not count together."""
     now = 1000.0
-    unanswered = Unanswered(lambda: now)
+    unanswered = UnansweredCommands(lambda: now)
     unanswered.add(NAME, HANG)
     now += STRIKES_SECONDS
 
@@ -47,8 +47,8 @@ def test_two_failures_far_apart() -> None:
 
 
 def test_info_is_always_asked() -> None:
-    """Without INFO nothing is known of the server, so that it is asked in every scrape."""
-    unanswered = Unanswered()
+    """INFO is sent in every scrape, since everything else depends on it."""
+    unanswered = UnansweredCommands()
     for _ in range(3):
         unanswered.add("INFO", HANG)
 

@@ -264,7 +264,7 @@ def scanning(
                     scans.release()
 
     url = redis_listener(behave)
-    return lambda: [Connection(url, None)], scans
+    return lambda: [Connection(url)], scans
 
 
 def test_a_walk_needs_nobody_to_wait_for_it(redis_listener: Listen) -> None:
