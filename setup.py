@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=[
-        "redis[hiredis]>=8,<9",
+        "redis[hiredis]>=8,<9",  # its connections are subclassed
         "isal>=1.7",
         'jeepney>=0.8; sys_platform == "linux"',
         "msgspec>=0.19",

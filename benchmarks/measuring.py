@@ -218,7 +218,10 @@ class Bench:
         config = self.new_folder("settings") / "config.yaml"
         config.write_text(settings)
         flags = [str(Path(sys.executable).with_name("bts-exporter")), f"--config.file={config}"]
-        environment = _OURS | {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
+        environment = _OURS | {
+            "PYTHONPYCACHEPREFIX": str(self.folder / "compiled"),
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         # Compiling leaves freed memory behind, which an installed exporter does not have.
         check = [flags[0], "check", *flags[1:]]
         subprocess.run(check, env=os.environ | environment, check=False, capture_output=True)

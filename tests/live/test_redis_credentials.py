@@ -8,7 +8,7 @@ import pytest
 
 from servers.exporter import StartExporter
 from servers.redis import MakeRedis, RedisServer, calls
-from servers.redis_groups import MASTER, MakeSentinel
+from servers.redis_groups import MASTER, MakeSentinel, RedisCluster
 
 pytestmark = pytest.mark.live
 
@@ -113,3 +113,35 @@ collectors:
 
     assert page.value("redis_up") == 1
     assert calls(server.client, "auth") == 1
+
+
+def test_the_nodes_of_a_cluster(
+    redis_cluster: RedisCluster, exporter: StartExporter, token_file: Path
+) -> None:
+    """All nodes of a cluster are logged in to with the same provider."""
+    for name in ("a", "b"):
+        redis_cluster.owner(name).client.rpush(name, 1)
+    for node in redis_cluster.nodes:
+        node.client.execute_command(*("ACL", "SETUSER", "iam", "on", ">first", "~*", "+@all"))
+    token_file.write_text("iam first")
+    page = exporter(
+        f"""
+collectors:
+  redis:
+    url: {redis_cluster.nodes[0].url}
+    credentials: file_login:provider
+    cluster: true
+    keys: [a, b]
+"""
+    )
+
+    samples = page.samples()
+    users = [
+        {client["user"] for client in node.client.client_list()}
+        for node in redis_cluster.primaries()
+    ]
+    for node in redis_cluster.nodes:
+        node.client.execute_command("ACL", "DELUSER", "iam")
+
+    assert sum(name == "redis_key_size" for name, _ in samples) == 2
+    assert all("iam" in names for names in users)

@@ -38,7 +38,7 @@ class ProviderSetting:
             raise ValueError(msg)
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
+        except (ImportError, SystemExit) as error:
             cure = f"install the package that has {module_name!r} where bts-exporter is installed"
             msg = f"module {module_name!r} cannot be imported: {error}; {cure}"
             raise ValueError(msg) from error

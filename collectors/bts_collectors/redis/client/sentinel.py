@@ -31,8 +31,10 @@ class SentinelSettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Check the combination of settings."""
-        if self.password is not None and self.credentials is not None:
-            msg = "password and credentials exclude each other: remove one"
+        if self.credentials is not None and (
+            self.password is not None or any(url.username or url.password for url in self.addresses)
+        ):
+            msg = "credentials: the provider gives user and password: remove them from `addresses` and `password`"
             raise ValueError(msg)
         if not self.addresses:
             msg = "addresses: at least one sentinel is needed, such as redis://10.0.0.1:26379"

@@ -53,7 +53,7 @@ class TransportError(Exception):
 
 
 class Waits:
-    """Until when to wait on one connection, on time.monotonic's clock, and what came of it."""
+    """The deadlines of one connection, on time.monotonic's clock, and the first bytes received."""
 
     def __init__(self) -> None:
         """Begin without a connection."""

@@ -396,7 +396,8 @@ def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> Non
 
 def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
     """A kept connection that is asked to log in again is replaced: a token may have expired."""
-    expired = answering(b"+OK\r\n", b"+OK\r\n", b":1\r\n", b"-NOAUTH Authentication required.\r\n")
+    refusal = b"-NOAUTH Authentication required.\r\n"
+    expired = answering(b"+OK\r\n", b"+OK\r\n", b":1\r\n", refusal, refusal)
     url = redis_listener(in_turns(expired, answering(b"+OK\r\n", b"+OK\r\n", b":2\r\n")))
     connection = Connection(url, ConnectionOptions(Secret("s3cret")))
 

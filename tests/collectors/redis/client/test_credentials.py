@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from bts_collectors.redis.client.credentials import Provider, ProviderLogin, ProviderSetting
+from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
 from bts_exporter import Secret, TargetError, Url
 
@@ -141,3 +142,21 @@ def test_credentials_exclude_a_password(module: ModuleType, also: dict[str, Any]
 
     with pytest.raises(ValueError, match="credentials: the provider gives user and password"):
         RedisCollector.Config(credentials=ProviderSetting.from_setting(SETTING), **also)
+
+
+@pytest.mark.parametrize(
+    ("address", "password"), [("redis://bts@h", None), ("redis://h", Secret("x"))]
+)
+def test_credentials_of_sentinels_exclude_a_password(
+    module: ModuleType, address: str, password: Secret | None
+) -> None:
+    """The sentinels' user or password would be ignored, too."""
+    module.provider = Fake  # type: ignore[attr-defined]
+
+    with pytest.raises(ValueError, match="remove them from `addresses` and `password`"):
+        SentinelSettings(
+            master="orders",
+            addresses=(Url.from_setting(address),),
+            password=password,
+            credentials=ProviderSetting.from_setting(SETTING),
+        )
