@@ -9,7 +9,7 @@ from time import monotonic, time
 from bts_collectors.redis.client import address
 from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import UP, Ask, Rounds, Visit, run
+from bts_collectors.redis.client.context import UP, Ask, RequestBatches, ScrapeContext, run
 from bts_collectors.redis.client.errors import bare
 from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.client.topology import Topology
@@ -194,34 +194,36 @@ class RedisCollector(Collector):
         """Emit all there is; TargetError for a dead server, and at the end for what was refused."""
         began = monotonic()
         self._count += 1
-        visit = Visit(self._topology.url, scrape, self._db, clustered=self._topology.clustered)
-        self._begin(visit)
+        context = ScrapeContext(
+            self._topology.url, scrape, self._db, clustered=self._topology.clustered
+        )
+        self._begin(context)
         try:
             with self._collecting:
-                self._visit(visit, began + scrape.remaining() * (1 - _RESERVE))
+                self._read(context, began + scrape.remaining() * (1 - _RESERVE))
         except TargetError as error:
             self._discovery.error = None  # of the same cause, and over when this one is
-            self._report(visit, began, error)
+            self._report(context, began, error)
             raise
-        loss = visit.losses[0] if visit.losses else self._discovery.error
-        self._report(visit, began, loss)
+        loss = context.losses[0] if context.losses else self._discovery.error
+        self._report(context, began, loss)
         self._discovery.refresh()
         if loss is not None:
             raise bare(loss)
 
-    def _begin(self, visit: Visit) -> None:
+    def _begin(self, context: ScrapeContext) -> None:
         """Emit first what no limit may drop, and what is right if this collection is given up."""
-        visit.set_up(up=False)
-        visit.scrape.emit(self.last_error, 1, "timeout")
-        visit.scrape.emit(self.scrapes, self._count)
+        context.set_up(up=False)
+        context.scrape.emit(self.last_error, 1, "timeout")
+        context.scrape.emit(self.scrapes, self._count)
 
-    def _visit(self, visit: Visit, deadline: float) -> None:
+    def _read(self, context: ScrapeContext, deadline: float) -> None:
         def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
             return self._topology.ask(commands, deadline, ahead)
 
         self._topology.begin(deadline)
-        visit.url = self._topology.url
-        parts = [self._read_server(visit)]
+        context.url = self._topology.url
+        parts = [self._read_server(context)]
         if not self._server.is_known:
             # How to read the contents depends on what the server is.
             run(parts, ask)
@@ -229,40 +231,42 @@ class RedisCollector(Collector):
             left = deadline - monotonic()
             self._discovery.first(min(_FIRST_WALK, left * _FIRST_WALK_PART))
         if self._server.is_sentinel:
-            self._read_sentinel(visit, parts, ask)
+            self._read_sentinel(context, parts, ask)
             return
-        streams, more_streams = self._streams.read(visit)
-        parts += [streams, self._keys.read(visit), self._queues.read(visit)]
+        streams, more_streams = self._streams.read(context)
+        parts += [streams, self._keys.read(context), self._queues.read(context)]
         run(parts, ask, [more_streams])
-        self._emit_names(visit)
-        visit.losses += self._topology.losses()
+        self._emit_names(context)
+        context.losses += self._topology.losses()
 
-    def _read_sentinel(self, visit: Visit, parts: Sequence[Rounds], ask: Ask) -> None:
+    def _read_sentinel(
+        self, context: ScrapeContext, parts: Sequence[RequestBatches], ask: Ask
+    ) -> None:
         """Read a sentinel, which has none of the contents that the settings may ask for."""
         run(parts, ask)
         names_wanted = any(names.patterns or names.all() for names in self._names.values())
         if names_wanted or self._queues.are_wanted:
             cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
-            visit.unexpected(f"is a sentinel, which has no keys: {cure}")
+            context.unexpected(f"is a sentinel, which has no keys: {cure}")
 
-    def _read_server(self, visit: Visit) -> Rounds:
+    def _read_server(self, context: ScrapeContext) -> RequestBatches:
         try:
-            yield from self._server.read(visit)
+            yield from self._server.read(context)
         except TargetError as error:
-            if not visit.clustered:
+            if not context.clustered:
                 raise
             # The other nodes have keys to tell of. Their clocks are set as ours is.
-            visit.now = int(time() * 1000)
-            visit.losses.append(bare(error))
+            context.now = int(time() * 1000)
+            context.losses.append(bare(error))
 
-    def _emit_names(self, visit: Visit) -> None:
+    def _emit_names(self, context: ScrapeContext) -> None:
         """Emit which commands there are, which names were found, and which nodes answer."""
-        emit = visit.scrape.emit
-        self._streams.emit_refusals(visit.scrape)
+        emit = context.scrape.emit
+        self._streams.emit_command_support(context.scrape)
         if not self._discovery.is_supported:
-            visit.unsupported.add("scan")
-        told = visit.scrape.samples.get(SUPPORTED, {})
-        for command in visit.unsupported:
+            context.unsupported.add("scan")
+        told = context.scrape.samples.get(SUPPORTED, {})
+        for command in context.unsupported:
             if (command,) not in told:
                 emit(SUPPORTED, 0, command)
         for setting, names in self._names.items():
@@ -274,12 +278,12 @@ class RedisCollector(Collector):
         for node, is_up in self._topology.states():
             emit(self.node_up, is_up, node)
 
-    def _report(self, visit: Visit, began: float, error: TargetError | None) -> None:
-        reason = error.reason if error else "limited" if visit.scrape.dropped else ""
-        if there := visit.scrape.samples.get(self.last_error):
+    def _report(self, context: ScrapeContext, began: float, error: TargetError | None) -> None:
+        reason = error.reason if error else "limited" if context.scrape.dropped else ""
+        if there := context.scrape.samples.get(self.last_error):
             there.clear()
             there[reason,] = int(bool(reason))
-        visit.scrape.emit(self.duration, monotonic() - began)
+        context.scrape.emit(self.duration, monotonic() - began)
 
 
 COLLECTOR = RedisCollector

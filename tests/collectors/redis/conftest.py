@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.client.context import Rounds, Visit
+from bts_collectors.redis.client.context import RequestBatches, ScrapeContext
 from bts_exporter import Scrape, Url
 
 #: A server's answers to one round: the commands it expects, and the replies it gives.
-Round = tuple[list[Any], list[Any]]
+Exchange = tuple[list[Any], list[Any]]
 #: Runs a part against expected rounds.
 Converse = Callable[..., None]
 
@@ -21,9 +21,9 @@ NEW_YEAR = 1_767_225_600_000
 
 
 @pytest.fixture
-def visit() -> Visit:
-    """Give a visit to a Redis 7.2 at new year 2026."""
-    return Visit(
+def scrape_context() -> ScrapeContext:
+    """Give the context of a scrape of a Redis 7.2 at new year 2026."""
+    return ScrapeContext(
         Url("redis", "example.net", 6379),
         Scrape(monotonic() + 60),
         version=(7, 2, 0),
@@ -35,7 +35,7 @@ def visit() -> Visit:
 def converse() -> Converse:
     """Give a function that answers a part's rounds with literal replies, and checks its commands."""
 
-    def run(part: Rounds, *rounds: Round) -> None:
+    def run(part: RequestBatches, *rounds: Exchange) -> None:
         replies: list[Any] | None = None
         for expected, answer in rounds:
             commands = list(next(part) if replies is None else part.send(replies))

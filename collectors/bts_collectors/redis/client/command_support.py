@@ -20,7 +20,7 @@ SUPPORTED = gauge(
 )
 
 
-class Refusals:
+class CommandSupport:
     """What one server refused, and when."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

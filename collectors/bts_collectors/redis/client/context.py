@@ -19,7 +19,7 @@ from bts_collectors.redis.client.slots import slot_of
 from bts_exporter import Scrape, TargetError, Url, gauge
 
 #: A part of a collection: yields the commands of its next round trip, is sent their replies.
-Rounds = Generator[Sequence[Command], list[Reply], None]
+RequestBatches = Generator[Sequence[Command], list[Reply], None]
 #: Returns the replies to the first commands; the second will be asked for next.
 Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
-class Visit:
+class ScrapeContext:
     """One collection from one server."""
 
     url: Url
@@ -104,15 +104,15 @@ class Visit:
 class ServerClock:
     """The server's clock, which goes on while its contents are read."""
 
-    def __init__(self, visit: Visit, ticks: Callable[[], float] = monotonic) -> None:
+    def __init__(self, context: ScrapeContext, ticks: Callable[[], float] = monotonic) -> None:
         """Take the collection, and a clock in seconds that never goes back."""
         self.ticks = ticks
-        self._visit = visit
+        self._context = context
         self._seen: float | None = None
 
     def now(self) -> int | None:
         """Return the server's clock in milliseconds since 1970; None if it is not known."""
-        told = self._visit.now
+        told = self._context.now
         if told is None:
             return None
         if self._seen is None:
@@ -120,12 +120,12 @@ class ServerClock:
         return told + int((self.ticks() - self._seen) * 1000)
 
 
-def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> None:
+def run(parts: Iterable[RequestBatches], ask: Ask, others: Iterable[RequestBatches] = ()) -> None:
     """Run `parts` side by side and ask for their commands, in turns with those of `others`.
 
     While we are at the replies to the ones, the server is at the commands of the others.
     """
-    turns: deque[tuple[Rounds, Sequence[Command]]] = deque()
+    turns: deque[tuple[RequestBatches, Sequence[Command]]] = deque()
     for lane in (together(parts), together(others)):
         with suppress(StopIteration):
             turns.append((lane, next(lane)))
@@ -136,19 +136,19 @@ def run(parts: Iterable[Rounds], ask: Ask, others: Iterable[Rounds] = ()) -> Non
             turns.append((lane, lane.send(replies)))
 
 
-def isolated(visit: Visit, part: Rounds, what: str) -> Rounds:
+def isolated(context: ScrapeContext, part: RequestBatches, what: str) -> RequestBatches:
     """Run a part so that a reply in another shape than Redis gives ends it, and no other."""
     try:
         yield from part
     except MISSHAPEN as error:
-        visit.misshapen(what, error)
+        context.misshapen(what, error)
 
 
-def together(parts: Iterable[Rounds]) -> Rounds:
+def together(parts: Iterable[RequestBatches]) -> RequestBatches:
     """Run `parts` side by side as one: the commands of all their nth rounds go out together."""
-    answers: dict[Rounds, list[Reply] | None] = dict.fromkeys(parts)
+    answers: dict[RequestBatches, list[Reply] | None] = dict.fromkeys(parts)
     while answers:
-        asked: dict[Rounds, Sequence[Command]] = {}
+        asked: dict[RequestBatches, Sequence[Command]] = {}
         for part, answer in answers.items():
             try:
                 asked[part] = next(part) if answer is None else part.send(answer)

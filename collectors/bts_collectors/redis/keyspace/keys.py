@@ -8,7 +8,7 @@ from math import isfinite
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import Rounds, Visit, label
+from bts_collectors.redis.client.context import RequestBatches, ScrapeContext, label
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_exporter import Metric, gauge
 
@@ -48,7 +48,7 @@ class Keys:
         self._values = values
         self._vanishing: set[bytes] = set()
 
-    def read(self, visit: Visit) -> Rounds:
+    def read(self, context: ScrapeContext) -> RequestBatches:
         """Emit what there is to tell of every key."""
         names = self._names.all()
         self._vanishing.intersection_update(names)
@@ -58,25 +58,27 @@ class Keys:
         foreign: list[bytes] = []
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
-                visit.refused("TYPE", type_)
+                context.refused("TYPE", type_)
             elif type(type_) is not bytes:
-                visit.unexpected(f"answers TYPE with {type(type_).__name__}")
+                context.unexpected(f"answers TYPE with {type(type_).__name__}")
             elif type_ in _SIZE:
                 there[name] = type_
             elif type_ == b"none":
-                self._emit_missing(visit, name)
+                self._emit_missing(context, name)
             else:
                 foreign.append(name)
-        yield from self._measure(visit, there, foreign if self._memory else [])
+        yield from self._measure(context, there, foreign if self._memory else [])
 
-    def _measure(self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]) -> Rounds:
+    def _measure(
+        self, context: ScrapeContext, there: dict[bytes, bytes], foreign: Sequence[bytes]
+    ) -> RequestBatches:
         """Emit what there is to tell of keys by their types, and the memory of `foreign` ones."""
         sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
         questions: list[tuple[Metric, bytes, Command]] = [
             (MEMORY, name, ("MEMORY", "USAGE", name)) for name in foreign
         ]
         for (name, type_), size in zip(there.items(), sizes, strict=True):
-            _emit(visit, SIZE, name, _SIZE[type_], size)
+            _emit(context, SIZE, name, _SIZE[type_], size)
             if type_ in _VANISHES:
                 self._vanishing.add(name)
             if self._memory:
@@ -85,22 +87,22 @@ class Keys:
                 questions.append((VALUE, name, ("GET", name)))
         replies = yield [command for _, _, command in questions]
         for (metric, name, command), reply in zip(questions, replies, strict=True):
-            _emit(visit, metric, name, " ".join(map(str, command[:-1])), reply)
+            _emit(context, metric, name, " ".join(map(str, command[:-1])), reply)
 
-    def _emit_missing(self, visit: Visit, name: bytes) -> None:
+    def _emit_missing(self, context: ScrapeContext, name: bytes) -> None:
         # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
         if name in self._vanishing or not self._names.forget(name):
-            visit.scrape.emit(SIZE, 0, visit.db, label(name))
+            context.scrape.emit(SIZE, 0, context.db, label(name))
 
 
-def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
+def _emit(context: ScrapeContext, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
     if isinstance(reply, ReplyError):
         if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
-            visit.refused(command, reply)
+            context.refused(command, reply)
     elif type(reply) not in _SIMPLE:
-        visit.unexpected(f"answers {command} with {type(reply).__name__}")
+        context.unexpected(f"answers {command} with {type(reply).__name__}")
     elif (value := _number(reply)) is not None:
-        visit.scrape.emit(metric, value, visit.db, label(name))
+        context.scrape.emit(metric, value, context.db, label(name))
 
 
 def _is_short(size: Reply) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from bts_collectors.redis.client.connection import Reply
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.queues.config import Wanted, WantedCelery
-from bts_collectors.redis.queues.queue_library import Depth, Look, Preset, Rest, total
+from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary, Rest, total
 
 #: A time beyond it is in milliseconds: in seconds it would be the year 5138.
 _LATEST_SECONDS = 1e11
@@ -26,10 +26,10 @@ _NO_TIME = 1e15
 _NOT_IN_HUEY = re.compile(rb"[^A-Za-z0-9_]")
 
 
-class Celery(Preset):
+class Celery(QueueLibrary):
     """Celery, and all of kombu: a list, and one more for each priority that is in use."""
 
-    library = "celery"
+    label = "celery"
     default = ("celery",)
     joint = ""
     type_ = "list"
@@ -59,7 +59,7 @@ class Celery(Preset):
     def _has(self, step: int) -> bool:
         return self._options.priority_steps is None or step in self._steps
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # the others'
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # the others'
         """Read the lengths of the lists; a message does not tell since when it has been waiting."""
         key = self.head + name
         lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
@@ -73,15 +73,15 @@ class Celery(Preset):
         return (Rest("active", messages, "HLEN", times),)
 
 
-class Rq(Preset):
+class Rq(QueueLibrary):
     """RQ: a list of jobs, a registry for each other state, and a hash for each job."""
 
-    library = "rq"
+    label = "rq"
     prefix = "rq"
     middle = "queue:"
     registry = "queues"
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # as above
         """Read list and registries, and when the first job was queued."""
         key = self.head + name
         states = ("wip", "failed", "deferred", "scheduled", "finished", "canceled")
@@ -113,14 +113,14 @@ class Rq(Preset):
         return depth
 
 
-class Sidekiq(Preset):
+class Sidekiq(QueueLibrary):
     """Sidekiq: a list of jobs in JSON for each queue, three sorted sets for all of them."""
 
-    library = "sidekiq"
+    label = "sidekiq"
     middle = "queue:"
     registry = "queues"
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # as above
         """Read the list, and when the job at its end was queued."""
         key = self.head + name
         ready, job = yield [("LLEN", key), ("LINDEX", key, -1)]
@@ -132,15 +132,15 @@ class Sidekiq(Preset):
         return [Rest(state, self.root + key, "ZCARD") for state, key in states.items()]
 
 
-class BullMQ(Preset):
+class BullMQ(QueueLibrary):
     """BullMQ: lists and sorted sets of ids, one for each state, and a hash for each job."""
 
-    library = "bullmq"
+    label = "bullmq"
     prefix = "bull"
     tail = ":meta"
     type_ = "hash"
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # as above
         """Read lists and sets, and when the jobs at their heads were made."""
         key = self.head + name + b":"
         sizes = [("LLEN", key + state) for state in (b"wait", b"paused", b"active")]
@@ -171,10 +171,10 @@ class BullMQ(Preset):
         )
 
 
-class Dramatiq(Preset):
+class Dramatiq(QueueLibrary):
     """Dramatiq: a list of ids and a hash of all messages, and the same for the delayed and the dead."""
 
-    library = "dramatiq"
+    label = "dramatiq"
     prefix = "dramatiq"
     tail = ".msgs"
     type_ = "hash"
@@ -183,7 +183,7 @@ class Dramatiq(Preset):
         """Return the queue, also of its delayed (DQ) and dead (XQ) messages."""
         return super().name_of(key).removesuffix(b".DQ").removesuffix(b".XQ")
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # as above
         """Read lists and hashes, and the message that is next."""
         key = self.head + name
         ready, messages, delayed, dead, first = yield [
@@ -204,10 +204,10 @@ class Dramatiq(Preset):
         return depth
 
 
-class Arq(Preset):
+class Arq(QueueLibrary):
     """Arq: a sorted set of jobs by the time they are due, which a job leaves when it is done."""
 
-    library = "arq"
+    label = "arq"
     default = ("arq:queue",)
     type_ = "zset"
     needs_time = True
@@ -218,7 +218,7 @@ class Arq(Preset):
         """Return the key, but for the one set that is no queue."""
         return b"" if key == b"arq:abort" else key
 
-    def look(self, name: bytes, now: int | None) -> Look:
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:
         """Read how many jobs are due, and which of those due longest are running."""
         if now is None:
             return Depth()
@@ -242,10 +242,10 @@ class Arq(Preset):
         return depth
 
 
-class Huey(Preset):
+class Huey(QueueLibrary):
     """Huey: a list of pickled messages, or a sorted set of them if they have priorities."""
 
-    library = "huey"
+    label = "huey"
     middle = "huey.redis."
 
     def __init__(self, wanted: Wanted) -> None:
@@ -253,7 +253,7 @@ class Huey(Preset):
         #: The queues with priorities, also while they are empty and so not there.
         self._sorted: set[bytes] = set()
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # as above
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # as above
         """Read the sizes; only a message with priority begins with its time."""
         plain = _NOT_IN_HUEY.sub(b"", name)
         if plain != name:

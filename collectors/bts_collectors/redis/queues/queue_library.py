@@ -26,7 +26,7 @@ class Depth:
 
 
 #: Yields the commands of its next round, is sent their replies (None for a refused one).
-Look = Generator[Sequence[Command], list[Reply], Depth]
+DepthReader = Generator[Sequence[Command], list[Reply], Depth]
 
 
 class Rest(NamedTuple):
@@ -45,14 +45,14 @@ def total(counts: Iterable[int | None]) -> int | None:
     return None if None in known else sum(filter(None, known))
 
 
-class Preset(ABC):
+class QueueLibrary(ABC):
     """The queues of one library that the settings want.
 
     A queue's keys begin with `prefix`, `joint`, `middle` and its name.
     """
 
     #: The label; empty for plain keys.
-    library: ClassVar[str] = ""
+    label: ClassVar[str] = ""
     #: Names and prefix where the settings give none.
     default: ClassVar[tuple[str, ...]] = ("*",)
     prefix: ClassVar[str] = ""
@@ -104,7 +104,7 @@ class Preset(ABC):
         return self.head + name
 
     @abstractmethod
-    def look(self, name: bytes, now: int | None) -> Look:
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:
         """Read one queue; `now` is the server's clock in milliseconds, None if not known."""
 
     def rest(self) -> Sequence[Rest]:
@@ -112,12 +112,12 @@ class Preset(ABC):
         return ()
 
 
-class Plain(Preset):
+class Plain(QueueLibrary):
     """Keys of one type, each a queue of its own."""
 
     size: ClassVar[str] = ""
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # the libraries'
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # the libraries'
         """Read the size."""
         (size,) = yield [(self.size, name)]
         return Depth({"ready": size})

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import SUPPORTED, Refusals
+from bts_collectors.redis.client.command_support import SUPPORTED, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import UP, Rounds, Visit, text
+from bts_collectors.redis.client.context import UP, RequestBatches, ScrapeContext, text
 from bts_collectors.redis.client.errors import is_passing, refusal, unexpected
 from bts_collectors.redis.server import clients, config_params, info, latency, sentinels, slowlog
 from bts_collectors.redis.server.info import Facts, Info
@@ -51,7 +51,7 @@ class Server:
         """Say whether to ask for CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
         self._clients = clients
         self._latency_histograms = latency_histograms
-        self._refusals = Refusals()
+        self._command_support = CommandSupport()
         self._facts: Facts | None = None
         self._databases = 0
         self._info = _INFOS[0]
@@ -66,30 +66,30 @@ class Server:
         """Return whether it is a sentinel, which has no keys."""
         return self._facts is not None and self._facts.is_sentinel
 
-    def read(self, visit: Visit) -> Rounds:
+    def read(self, context: ScrapeContext) -> RequestBatches:
         """Emit all there is but the contents; tell `visit` the server's version and time."""
         known = self._facts
         asked = {} if known is None else self._questions(known)
         if known is not None:
-            visit.version = known.version
+            context.version = known.version
         reply, *replies = yield (self._info, *_flat(asked))
         for other in _INFOS[_INFOS.index(self._info) + 1 :]:
-            if not _tells_nothing(visit, reply):
+            if not _tells_nothing(context, reply):
                 break
             self._info = other
             (reply,) = yield (other,)
-        found = _take_info(visit, reply)
+        found = _take_info(context, reply)
         if known is None:
             asked = self._questions(found.facts)
             replies = yield _flat(asked)
         rest = iter(replies)
         for name, commands in asked.items():
-            self._take(visit, found, name, {command: next(rest) for command in commands})
-        self._refusals.emit(visit.scrape)
-        info.emit_keyspace(visit.scrape, found.fields, self._databases)
+            self._take(context, found, name, {command: next(rest) for command in commands})
+        self._command_support.emit(context.scrape)
+        info.emit_keyspace(context.scrape, found.fields, self._databases)
         self._facts = found.facts
         if known is not None and known.run_id != found.facts.run_id:
-            self._refusals.forget()
+            self._command_support.forget()
             self._info = _INFOS[0]
 
     def _questions(self, facts: Facts) -> dict[str, Sequence[Command]]:
@@ -112,16 +112,18 @@ class Server:
             asked["time"] = [("TIME",)]
         if self._clients:
             asked["client|list"] = [("CLIENT", "LIST")]
-        return {name: asked[name] for name in asked if self._refusals.expects(name)}
+        return {name: asked[name] for name in asked if self._command_support.expects(name)}
 
-    def _take(self, visit: Visit, found: Info, name: str, replies: dict[Command, Reply]) -> None:
-        scrape, reply = visit.scrape, next(iter(replies.values()))
+    def _take(
+        self, context: ScrapeContext, found: Info, name: str, replies: dict[Command, Reply]
+    ) -> None:
+        scrape, reply = context.scrape, next(iter(replies.values()))
         if isinstance(reply, ReplyError):
             if is_passing(reply):
-                visit.losses.append(refusal(visit.url, name.replace("|", " ").upper(), reply))
-            self._refusals.refused(name, reply)
+                context.losses.append(refusal(context.url, name.replace("|", " ").upper(), reply))
+            self._command_support.refused(name, reply)
             return
-        self._refusals.answered(name)
+        self._command_support.answered(name)
         if name in _EMITS:
             _EMITS[name](scrape, reply)
         match name:
@@ -137,39 +139,39 @@ class Server:
             case "commandlog|len":
                 slowlog.emit_commandlogs(scrape, replies.values())
             case "time":
-                visit.now = _milliseconds(reply)
+                context.now = _milliseconds(reply)
             case "sentinel":
                 sentinels.emit(scrape, replies)
 
 
-def _tells_nothing(visit: Visit, reply: Reply) -> bool:
+def _tells_nothing(context: ScrapeContext, reply: Reply) -> bool:
     """Return whether the server may tell more if INFO is asked otherwise."""
     if isinstance(reply, ReplyError):
-        return not is_passing(reply) and refusal(visit.url, "INFO", reply).reason == "protocol"
+        return not is_passing(reply) and refusal(context.url, "INFO", reply).reason == "protocol"
     return type(reply) is bytes and b"redis_version:" not in reply
 
 
-def _take_info(visit: Visit, reply: Reply) -> Info:
+def _take_info(context: ScrapeContext, reply: Reply) -> Info:
     """Emit INFO, and that the server is up; a user who may not see INFO loses it alone."""
     if isinstance(reply, ReplyError):
-        error = refusal(visit.url, "INFO", reply)
+        error = refusal(context.url, "INFO", reply)
         if error.reason != "noperm":
             raise error
-        visit.set_up(up=True)
-        visit.losses.append(error)
+        context.set_up(up=True)
+        context.losses.append(error)
         return Info()
     if type(reply) is not bytes or b"redis_version:" not in reply:
-        raise unexpected(visit.url, "answers INFO with something else than Redis does")
+        raise unexpected(context.url, "answers INFO with something else than Redis does")
     if len(reply) > _LONGEST_INFO:
-        raise unexpected(visit.url, f"answers INFO with {len(reply) >> 20} MB")
+        raise unexpected(context.url, f"answers INFO with {len(reply) >> 20} MB")
     found = info.parse(text(reply))
-    visit.set_up(up=True)
-    visit.version = found.facts.version
-    visit.now = found.server_time()
-    visit.counters_set = found.counters_set()
-    info.emit(visit.scrape, found)
+    context.set_up(up=True)
+    context.version = found.facts.version
+    context.now = found.server_time()
+    context.counters_set = found.counters_set()
+    info.emit(context.scrape, found)
     if found.facts.is_sentinel:
-        sentinels.emit_info(visit.scrape, found)
+        sentinels.emit_info(context.scrape, found)
     return found
 
 

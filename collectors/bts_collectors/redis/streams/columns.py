@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bts_exporter import Metric, Scrape
 
 
-class Rows:
+class Columns:
     """The label values of things that have the same metrics."""
 
     def __init__(self, scrape: Scrape, labels: Sequence[tuple[str, ...]]) -> None:

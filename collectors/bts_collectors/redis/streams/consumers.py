@@ -1,4 +1,4 @@
-"""The consumers of a group: how many are stuck with entries, and one by one for who asks for it."""
+"""The consumers of a group: how many are stuck with entries, and with `stream_consumers` each of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.context import MISSHAPEN, Rounds, Visit, label
-from bts_collectors.redis.streams.columns import Rows
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.flat_map import Fields
-from bts_collectors.redis.streams.groups import LABELS, Standing
+from bts_collectors.redis.client.context import MISSHAPEN, RequestBatches, ScrapeContext, label
+from bts_collectors.redis.streams.columns import Columns
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.flat_map import FlatMap
+from bts_collectors.redis.streams.groups import LABELS, GroupState
 from bts_exporter import Metric, gauge
 
 #: Consumers of one group; of a group with more of them none is looked at.
@@ -41,7 +41,7 @@ IDLE = gauge(
 )
 METRICS: tuple[Metric, ...] = (STALE, MAX_IDLE, PENDING, IDLE)
 
-_CONSUMER = Fields(b"name", b"pending", b"idle", b"inactive")
+_CONSUMER = FlatMap(b"name", b"pending", b"idle", b"inactive")
 
 
 class Consumer(NamedTuple):
@@ -60,37 +60,39 @@ def parse(reply: Sequence[list[Any]]) -> list[Consumer]:
     return [Consumer._make(values) for values in map(_CONSUMER.of, reply)]
 
 
-def read(reading: Reading, groups: Sequence[Standing], stale_after: float, *, each: bool) -> Rounds:
+def read(
+    context: StreamContext, groups: Sequence[GroupState], stale_after: float, *, each: bool
+) -> RequestBatches:
     """Emit how the consumers of every group are; `stale_after` is in seconds."""
-    if not reading.refusals.expects("xinfo|consumers"):
+    if not context.command_support.expects("xinfo|consumers"):
         return
-    asked: list[Standing] = []
+    asked: list[GroupState] = []
     #: Of each group how many consumers are stale, and the longest idle in milliseconds.
-    told: list[tuple[Standing, int, int]] = []
-    for one in groups:
-        group = one.group
+    told: list[tuple[GroupState, int, int]] = []
+    for state in groups:
+        group = state.group
         if not (group.pending or (each and group.consumers)):
-            told.append((one, 0, 0))
+            told.append((state, 0, 0))
         elif group.stale is not None and group.idle is not None:
-            told.append((one, group.stale, group.idle))
+            told.append((state, group.stale, group.idle))
         elif group.consumers <= MOST:
-            asked.append(one)
-    found: list[tuple[Standing, list[Consumer]]] = []
-    replies = yield [("XINFO", "CONSUMERS", one.name, one.group.name) for one in asked]
-    for one, reply in zip(asked, replies, strict=True):
+            asked.append(state)
+    found: list[tuple[GroupState, list[Consumer]]] = []
+    replies = yield [("XINFO", "CONSUMERS", state.name, state.group.name) for state in asked]
+    for state, reply in zip(asked, replies, strict=True):
         if isinstance(reply, ReplyError):
-            reading.refused("xinfo|consumers", reply)
+            context.refused("xinfo|consumers", reply)
             continue
         try:
-            found.append((one, parse(reply)))
-            told.append((one, *_judged(found[-1][1], stale_after)))
+            found.append((state, parse(reply)))
+            told.append((state, *_judged(found[-1][1], stale_after)))
         except MISSHAPEN as error:
-            reading.visit.misshapen(f"the consumers of {one.labels.own[1:]!r}", error)
-    rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
-    rows.emit(STALE, [None if stale < 0 else stale for _, stale, _ in told])
-    rows.emit(MAX_IDLE, [None if idle < 0 else idle / 1000 for _, _, idle in told])
+            context.scrape_context.misshapen(f"the consumers of {state.labels.own[1:]!r}", error)
+    columns = Columns(context.scrape_context.scrape, [state.labels.own for state, _, _ in told])
+    columns.emit(STALE, [None if stale < 0 else stale for _, stale, _ in told])
+    columns.emit(MAX_IDLE, [None if idle < 0 else idle / 1000 for _, _, idle in told])
     if each:
-        _emit_each(reading.visit, found)
+        _emit_each(context.scrape_context, found)
 
 
 def _judged(consumers: Sequence[Consumer], stale_after: float) -> tuple[int, int]:
@@ -105,8 +107,12 @@ def _judged(consumers: Sequence[Consumer], stale_after: float) -> tuple[int, int
     return stale, max((consumer.idle for consumer in holding), default=0)
 
 
-def _emit_each(visit: Visit, told: Sequence[tuple[Standing, list[Consumer]]]) -> None:
-    found = [(one.labels.own, consumer) for one, consumers in told for consumer in consumers]
-    rows = Rows(visit.scrape, [(*own, label(consumer.name)) for own, consumer in found])
-    rows.emit(PENDING, [consumer.pending for _, consumer in found])
-    rows.emit(IDLE, [consumer.idle / 1000 for _, consumer in found])
+def _emit_each(
+    scrape_context: ScrapeContext, told: Sequence[tuple[GroupState, list[Consumer]]]
+) -> None:
+    found = [(state.labels.own, consumer) for state, consumers in told for consumer in consumers]
+    columns = Columns(
+        scrape_context.scrape, [(*own, label(consumer.name)) for own, consumer in found]
+    )
+    columns.emit(PENDING, [consumer.pending for _, consumer in found])
+    columns.emit(IDLE, [consumer.idle / 1000 for _, consumer in found])

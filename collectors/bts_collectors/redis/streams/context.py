@@ -8,8 +8,8 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import Refusals
-from bts_collectors.redis.client.context import ServerClock, Visit
+from bts_collectors.redis.client.command_support import CommandSupport
+from bts_collectors.redis.client.context import ScrapeContext, ServerClock
 from bts_collectors.redis.client.errors import is_denied
 from bts_collectors.redis.streams.history import Settings
 
@@ -21,29 +21,29 @@ _GONE = ("NOGROUP", "WRONGTYPE", "ERR no such key")
 
 
 @dataclass(slots=True)
-class Reading:
+class StreamContext:
     """One collection of streams from one server."""
 
-    visit: Visit
-    refusals: Refusals
+    scrape_context: ScrapeContext
+    command_support: CommandSupport
     #: Left of what counting entries may cost.
     budget: int = BUDGET
     ticks: Callable[[], float] = monotonic
     clock: ServerClock = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clock = ServerClock(self.visit, self.ticks)
+        self.clock = ServerClock(self.scrape_context, self.ticks)
 
     def settings(self) -> Settings:
         """Return how often clients have set counters of streams."""
-        if self.visit.clustered:
+        if self.scrape_context.clustered:
             # What clients do at other nodes is not known: XSETID is for servers that copy streams.
             return Settings(added=-1)
-        return Settings(*self.visit.counters_set or (None, None))
+        return Settings(*self.scrape_context.counters_set or (None, None))
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command` (as ACLs spell it): a loss, or known from now on."""
         if is_denied(reply):
-            self.refusals.refused(command, reply)
+            self.command_support.refused(command, reply)
         elif not str(reply).startswith(_GONE):
-            self.visit.refused(command.replace("|", " ").upper(), reply)
+            self.scrape_context.refused(command.replace("|", " ").upper(), reply)

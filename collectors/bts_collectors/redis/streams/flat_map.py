@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 
-class Fields:
+class FlatMap:
     """Picks the values of certain names, whose places are looked for only when a server has other ones."""
 
     def __init__(self, *names: bytes) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bts_collectors.redis.client.context import Visit
-from bts_collectors.redis.streams.columns import Rows
-from bts_collectors.redis.streams.context import Reading
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.streams.columns import Columns
+from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.history import History, Settings
 from bts_collectors.redis.streams.lag import age_seconds, judge
 from bts_collectors.redis.streams.state import Group, Id, Stream
@@ -89,7 +89,7 @@ class Known(NamedTuple):
 
 
 @dataclass(slots=True)
-class Standing:
+class GroupState:
     """How a group stands: what is known of its lag so far."""
 
     #: The stream's key.
@@ -118,57 +118,57 @@ class Standing:
         return not self.exact and self.head is not None
 
 
-def emit_states(visit: Visit, found: Sequence[Standing]) -> None:
+def emit_states(scrape_context: ScrapeContext, found: Sequence[GroupState]) -> None:
     """Emit what XINFO GROUPS told, and judge the lag by it."""
-    for one in found:
-        one.lag, one.exact, one.head = judge(one.stream, one.group)
-        if one.is_open:
-            one.history.recall(one)
-    groups = [one.group for one in found]
+    for state in found:
+        state.lag, state.exact, state.head = judge(state.stream, state.group)
+        if state.is_open:
+            state.history.recall(state)
+    groups = [state.group for state in found]
     consumers, pending = [group.consumers for group in groups], [group.pending for group in groups]
-    own = Rows(visit.scrape, [one.labels.own for one in found])
+    own = Columns(scrape_context.scrape, [state.labels.own for state in found])
     own.emit(CONSUMERS, consumers)
     own.emit(PENDING, pending)
     own.emit(LAST_DELIVERED, [group.last_delivered[0] for group in groups])
     own.emit(READ, [group.entries_read for group in groups])
-    common = Rows(visit.scrape, [one.labels.common for one in found])
+    common = Columns(scrape_context.scrape, [state.labels.common for state in found])
     common.emit(backlog.CONSUMERS, consumers)
     common.emit(backlog.IN_FLIGHT, pending)
 
 
-def emit_lags(reading: Reading, found: Sequence[Standing]) -> None:
+def emit_lags(context: StreamContext, found: Sequence[GroupState]) -> None:
     """Emit how far behind the groups are, as far as that is known now."""
-    scrape, ticks, now = reading.visit.scrape, reading.ticks(), reading.clock.now()
-    flows = [one.history.take(one, ticks) for one in found]
-    ages = [_age(one, ticks, now) for one in found]
-    lags, seconds = [one.lag for one in found], [age and age.seconds for age in ages]
-    own = Rows(scrape, [one.labels.own for one in found])
-    own.emit(LAG_EXACT, [int(one.exact) for one in found])
+    scrape, ticks, now = context.scrape_context.scrape, context.ticks(), context.clock.now()
+    flows = [state.history.take(state, ticks) for state in found]
+    ages = [_age(state, ticks, now) for state in found]
+    lags, seconds = [state.lag for state in found], [age and age.seconds for age in ages]
+    own = Columns(scrape, [state.labels.own for state in found])
+    own.emit(LAG_EXACT, [int(state.exact) for state in found])
     own.emit(LAG, lags)
     own.emit(LAG_SECONDS, seconds)
     own.emit(LOST, [flow.lost for flow in flows])
-    common = Rows(scrape, [one.labels.common for one in found])
+    common = Columns(scrape, [state.labels.common for state in found])
     common.emit(backlog.BACKLOG, lags)
     common.emit(backlog.CONSUMED, [flow.consumed for flow in flows])
     common.emit(backlog.DRAIN_SECONDS, [flow.drain for flow in flows])
     common.emit(backlog.LAG_SECONDS, seconds)
-    methods = Rows(scrape, [_method(*pair) for pair in zip(found, ages, strict=True)])
+    methods = Columns(scrape, [_method(*pair) for pair in zip(found, ages, strict=True)])
     methods.emit(backlog.LAG_METHOD, [None if age is None else 1 for age in ages])
 
 
-def _method(one: Standing, age: backlog.Age | None) -> tuple[str, str, str, str]:
+def _method(state: GroupState, age: backlog.Age | None) -> tuple[str, str, str, str]:
     """Return the label values that say how the seconds are found."""
     if age is None or age.method == "message_time":
-        return one.labels.method
-    return (*one.labels.common, age.method)
+        return state.labels.method
+    return (*state.labels.common, age.method)
 
 
-def _age(one: Standing, ticks: float, now: int | None) -> backlog.Age | None:
+def _age(state: GroupState, ticks: float, now: int | None) -> backlog.Age | None:
     """Return the age of the first entry that waits; `now` is the server's clock in milliseconds."""
-    waiting, stream = one.history.waiting, one.stream
-    if one.lag == 0:
-        waiting.clear(ticks, max(stream.last_generated or _START, one.group.last_delivered))
+    waiting, stream = state.history.waiting, state.stream
+    if state.lag == 0:
+        waiting.clear(ticks, max(stream.last_generated or _START, state.group.last_delivered))
         return _NONE_WAITS
-    if one.head is None:
+    if state.head is None:
         return None
-    return waiting.age(ticks, one.head, stream.last or one.head, age_seconds(one.head, now))
+    return waiting.age(ticks, state.head, stream.last or state.head, age_seconds(state.head, now))

@@ -10,9 +10,9 @@ from collections.abc import Generator, Sequence
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import MISSHAPEN, Rounds
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import Standing
+from bts_collectors.redis.client.context import MISSHAPEN, RequestBatches
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import GroupState
 from bts_collectors.redis.streams.lag import MOST_COUNTED
 from bts_collectors.redis.streams.state import EVALUATE, parse_id, spell_id
 
@@ -83,119 +83,124 @@ return found
 """
 
 
-def by_script(reading: Reading, groups: Sequence[Standing]) -> Rounds:
+def by_script(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
     """Find the head of every group and the lag where it is not exact, all of it in the server."""
-    if not reading.refusals.expects("xrange"):
+    if not context.command_support.expects("xrange"):
         return
-    batches = reading.visit.batches(groups, BATCH, lambda one: one.name)
-    yield from _look(reading, batches, FEW, _FEW_COST)
-    now = reading.ticks()
-    for one in groups:
-        one.history.conclude(one)
+    batches = context.scrape_context.batches(groups, BATCH, lambda state: state.name)
+    yield from _look(context, batches, FEW, _FEW_COST)
+    now = context.ticks()
+    for state in groups:
+        state.history.conclude(state)
         # One at a time, since other clients of the server wait for all that goes out together.
-        if one.is_worth_counting and reading.budget > 0 and not one.history.is_uncounted(now):
-            reading.budget -= yield from _look(reading, [[one]], MOST_COUNTED, _MANY_COST)
-            one.history.note_count(now, counted=one.exact)
+        if state.is_worth_counting and context.budget > 0 and not state.history.is_uncounted(now):
+            context.budget -= yield from _look(context, [[state]], MOST_COUNTED, _MANY_COST)
+            state.history.note_count(now, counted=state.exact)
 
 
-def plainly(reading: Reading, groups: Sequence[Standing]) -> Rounds:
+def plainly(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
     """Find the same by pulling the entries: one of each group, and where it is small a page."""
-    if not reading.refusals.expects("xrange"):
+    if not context.command_support.expects("xrange"):
         return
-    pages: list[tuple[Standing, int]] = []
-    now = reading.ticks()
+    pages: list[tuple[GroupState, int]] = []
+    now = context.ticks()
     for start in range(0, len(groups), BATCH):
         some = groups[start : start + BATCH]
-        replies = yield [_ask_page(one, 1) for one in some]
-        for one, reply in zip(some, replies, strict=True):
-            more = _take_page(reading, one, reply, 1)
-            one.history.conclude(one)
-            if more and not one.exact and reading.budget > 0 and not one.history.is_uncounted(now):
+        replies = yield [_ask_page(state, 1) for state in some]
+        for state, reply in zip(some, replies, strict=True):
+            more = _take_page(context, state, reply, 1)
+            state.history.conclude(state)
+            if (
+                more
+                and not state.exact
+                and context.budget > 0
+                and not state.history.is_uncounted(now)
+            ):
                 count = max(min(PAGE, _PAGE_BYTES // _size(reply[0])), 1)
-                reading.budget -= count
-                pages.append((one, count))
+                context.budget -= count
+                pages.append((state, count))
     for start in range(0, len(pages), _PAGES):
-        replies = yield [_ask_page(one, count) for one, count in pages[start : start + _PAGES]]
-        for (one, count), reply in zip(pages[start : start + _PAGES], replies, strict=True):
-            _take_page(reading, one, reply, count)
-            one.history.note_count(now, counted=one.exact)
+        replies = yield [_ask_page(state, count) for state, count in pages[start : start + _PAGES]]
+        for (state, count), reply in zip(pages[start : start + _PAGES], replies, strict=True):
+            _take_page(context, state, reply, count)
+            state.history.note_count(now, counted=state.exact)
 
 
-def ask_entries(groups: Sequence[Standing], most: int, budget: int) -> Command:
+def ask_entries(groups: Sequence[GroupState], most: int, budget: int) -> Command:
     """Return the command for the entries ahead of `groups`.
 
     Its reply is `[lag or -1, first id or nil, cost]` for each.
     """
     arguments: list[str | int] = []
-    for one in groups:
-        arguments += spell_id(one.group.last_delivered), _newest(one), int(not one.exact)
-    names = (one.name for one in groups)
+    for state in groups:
+        arguments += spell_id(state.group.last_delivered), _newest(state), int(not state.exact)
+    names = (state.name for state in groups)
     return (EVALUATE, _SCRIPT, len(groups), *names, most, budget, *arguments)
 
 
 def _look(
-    reading: Reading, batches: Sequence[Sequence[Standing]], most: int, budget: int
+    context: StreamContext, batches: Sequence[Sequence[GroupState]], most: int, budget: int
 ) -> Generator[Sequence[Command], list[Reply], int]:
     """Ask the script about `batches`, and return what it cost."""
     replies = yield [ask_entries(batch, most, budget) for batch in batches]
-    return sum(_take(reading, *pair) for pair in zip(batches, replies, strict=True))
+    return sum(_take(context, *pair) for pair in zip(batches, replies, strict=True))
 
 
-def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
+def _take(context: StreamContext, batch: Sequence[GroupState], reply: Reply) -> int:
     if isinstance(reply, ReplyError):
-        reading.visit.refused(EVALUATE, reply)
+        context.scrape_context.refused(EVALUATE, reply)
         return 0
     spent = 0
-    for one, answer in zip(batch, reply, strict=True):
+    for state, answer in zip(batch, reply, strict=True):
         if isinstance(answer, ReplyError):
             if "invalid stream id" in str(answer).lower():  # the script's way to say "behind"
-                reading.refusals.refused(EXCLUSIVE_RANGE, answer)
+                context.command_support.refused(EXCLUSIVE_RANGE, answer)
             else:
-                reading.refused("xrange", answer)
+                context.refused("xrange", answer)
             continue
         try:
             counted, head, cost = answer
             spent += cost
-            one.head = parse_id(head) if head else None
-            _take_count(one, counted)
+            state.head = parse_id(head) if head else None
+            _take_count(state, counted)
         except MISSHAPEN as error:
-            reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
+            context.scrape_context.misshapen(f"the entries of {state.labels.own[1]!r}", error)
     return spent
 
 
-def _take_count(one: Standing, counted: int) -> None:
+def _take_count(state: GroupState, counted: int) -> None:
     """Take the number of entries ahead; a negative one is what there are at least."""
     if counted >= 0:
-        one.lag, one.exact = counted, True
-    elif not one.exact and one.lag is not None and one.lag < -counted:
-        one.lag = None  # the server's figure is wrong
+        state.lag, state.exact = counted, True
+    elif not state.exact and state.lag is not None and state.lag < -counted:
+        state.lag = None  # the server's figure is wrong
 
 
-def _ask_page(one: Standing, count: int) -> Command:
+def _ask_page(state: GroupState, count: int) -> Command:
     # Not with a parenthesis in front of the id, which Redis before 6.2 does not know.
-    milliseconds, sequence = one.group.last_delivered
+    milliseconds, sequence = state.group.last_delivered
     first = (milliseconds, sequence + 1) if sequence < _LAST_SEQUENCE else (milliseconds + 1, 0)
-    return ("XRANGE", one.name, spell_id(first), _newest(one), "COUNT", count)
+    return ("XRANGE", state.name, spell_id(first), _newest(state), "COUNT", count)
 
 
-def _newest(one: Standing) -> str:
+def _newest(state: GroupState) -> str:
     """Return the last entry that was there when the state of the stream was read."""
-    return spell_id(one.stream.last) if one.stream.last else "+"
+    return spell_id(state.stream.last) if state.stream.last else "+"
 
 
-def _take_page(reading: Reading, one: Standing, reply: Reply, count: int) -> bool:
+def _take_page(context: StreamContext, state: GroupState, reply: Reply, count: int) -> bool:
     """Take what a page of entries tells; return whether there is more behind it."""
     if isinstance(reply, ReplyError):
-        reading.refused("xrange", reply)
+        context.refused("xrange", reply)
         return False
     try:
         if reply:
-            one.head = parse_id(reply[0][0])
+            state.head = parse_id(reply[0][0])
         found = len(reply)
     except MISSHAPEN as error:
-        reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
+        context.scrape_context.misshapen(f"the entries of {state.labels.own[1]!r}", error)
         return False
-    _take_count(one, found if found < count else -found)
+    _take_count(state, found if found < count else -found)
     return found == count
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Reply
-from bts_collectors.redis.client.context import Rounds
-from bts_collectors.redis.streams.columns import Rows
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import LABELS, Standing
+from bts_collectors.redis.client.context import RequestBatches
+from bts_collectors.redis.streams.columns import Columns
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import LABELS, GroupState
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.streams.state import parse_id
 from bts_exporter import Metric, gauge
@@ -32,31 +32,33 @@ METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
 _PARTS = 4
 
 
-def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
+def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
     """Emit the oldest pending entry of every group."""
-    asked = [one for one in groups if one.group.pending]
+    asked = [state for state in groups if state.group.pending]
     #: Age in seconds and deliveries of each group's oldest entry.
-    told: list[tuple[Standing, float | None, int]] = [
-        (one, 0, 0) for one in groups if not one.group.pending
+    told: list[tuple[GroupState, float | None, int]] = [
+        (state, 0, 0) for state in groups if not state.group.pending
     ]
-    if reading.refusals.expects("xpending"):
-        replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
-        now = reading.clock.now()
-        for one, reply in zip(asked, replies, strict=True):
+    if context.command_support.expects("xpending"):
+        replies = yield [("XPENDING", state.name, state.group.name, "-", "+", 1) for state in asked]
+        now = context.clock.now()
+        for state, reply in zip(asked, replies, strict=True):
             if isinstance(reply, ReplyError):
-                reading.refused("xpending", reply)
+                context.refused("xpending", reply)
                 continue
             match reply:
                 case [[bytes(entry), _, _, int(deliveries)], *_]:
                     age = age_seconds(parse_id(entry), now)
-                    told.append((one, age, deliveries))
+                    told.append((state, age, deliveries))
                 case []:
-                    told.append((one, 0, 0))  # acknowledged meanwhile
+                    told.append((state, 0, 0))  # acknowledged meanwhile
                 case _:
-                    reading.visit.unexpected("answers XPENDING with something else than Redis does")
-    rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
-    rows.emit(AGE, [seconds for _, seconds, _ in told])
-    rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])
+                    context.scrape_context.unexpected(
+                        "answers XPENDING with something else than Redis does"
+                    )
+    columns = Columns(context.scrape_context.scrape, [state.labels.own for state, _, _ in told])
+    columns.emit(AGE, [seconds for _, seconds, _ in told])
+    columns.emit(DELIVERIES, [deliveries for _, _, deliveries in told])
 
 
 def _is_entry(entry: Reply) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.streams.flat_map import Fields
+from bts_collectors.redis.streams.flat_map import FlatMap
 
 #: An entry's id: milliseconds since 1970 (unless set by hand), sequence number.
 Id = tuple[int, int]
@@ -87,7 +87,7 @@ MOST_GROUPS = 200
 #: What the script gives of a stream: its own values, and its groups; and how many values.
 _PARTS, _VALUES = 2, 9
 
-_STREAM = Fields(
+_STREAM = FlatMap(
     b"length",
     b"groups",
     b"radix-tree-keys",
@@ -98,7 +98,7 @@ _STREAM = Fields(
     b"first-entry",
     b"last-entry",
 )
-_GROUP = Fields(b"name", b"consumers", b"pending", b"last-delivered-id", b"entries-read", b"lag")
+_GROUP = FlatMap(b"name", b"consumers", b"pending", b"last-delivered-id", b"entries-read", b"lag")
 
 #: Of what a server may leave out.
 _NUMBERS = frozenset((int, type(None)))

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from bts_collectors.redis.client.connection import Command
-from bts_collectors.redis.client.context import LONGEST_NAME, Rounds, Visit, label, run, text
+from bts_collectors.redis.client.context import (
+    LONGEST_NAME,
+    RequestBatches,
+    ScrapeContext,
+    label,
+    run,
+    text,
+)
 
 
 def test_parts_share_their_round_trips() -> None:
@@ -12,7 +19,7 @@ def test_parts_share_their_round_trips() -> None:
     trips: list[list[Command]] = []
     got: dict[str, list[list[object]]] = {"a": [], "b": []}
 
-    def part(name: str, *counts: int) -> Rounds:
+    def part(name: str, *counts: int) -> RequestBatches:
         for count in counts:
             got[name].append((yield [(name, number) for number in range(count)]))
 
@@ -36,7 +43,7 @@ def test_others_take_turns_with_the_parts() -> None:
     trips: list[tuple[Sequence[Command], Sequence[Command]]] = []
     got: list[object] = []
 
-    def part(*names: str) -> Rounds:
+    def part(*names: str) -> RequestBatches:
         for name in names:
             got.extend((yield [(name,)]))
 
@@ -54,7 +61,7 @@ def test_others_take_turns_with_the_parts() -> None:
 def test_parts_without_commands_need_no_trip() -> None:
     """Nothing to ask: the server is left alone."""
 
-    def part() -> Rounds:
+    def part() -> RequestBatches:
         yield []
 
     run([part()], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
@@ -69,17 +76,17 @@ def test_labels_from_bytes() -> None:
 NAMES = [b"a", b"b", b"{a}c", b"d", b"{a}e"]
 
 
-def test_batches_of_one_server(visit: Visit) -> None:
+def test_batches_of_one_server(scrape_context: ScrapeContext) -> None:
     """On one server a command may name any keys together."""
-    assert visit.batches(NAMES, 2, lambda name: name) == [NAMES[:2], NAMES[2:4], NAMES[4:]]
-    assert visit.batches([], 2, lambda name: name) == []
+    assert scrape_context.batches(NAMES, 2, lambda name: name) == [NAMES[:2], NAMES[2:4], NAMES[4:]]
+    assert scrape_context.batches([], 2, lambda name: name) == []
 
 
-def test_batches_of_a_cluster(visit: Visit) -> None:
+def test_batches_of_a_cluster(scrape_context: ScrapeContext) -> None:
     """In a cluster the keys that a command names share a slot."""
-    visit.clustered = True
+    scrape_context.clustered = True
 
-    assert visit.batches(NAMES, 2, lambda name: name) == [
+    assert scrape_context.batches(NAMES, 2, lambda name: name) == [
         [b"a", b"{a}c"],
         [b"{a}e"],
         [b"b"],

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from bts_collectors.redis.streams.flat_map import Fields
+from bts_collectors.redis.streams.flat_map import FlatMap
 
 
 def test_values_are_found_by_their_names() -> None:
     """The order of a reply does not matter, nor whether a value is spelled like a name."""
-    fields = Fields(b"name", b"pending")
+    fields = FlatMap(b"name", b"pending")
 
     assert fields.of([b"name", b"pending", b"new", 1, b"pending", 4]) == (b"pending", 4)
     assert fields.of([b"pending", 5, b"name", b"x"]) == (b"x", 5)
@@ -13,7 +13,7 @@ def test_values_are_found_by_their_names() -> None:
 
 def test_what_is_not_there_is_none() -> None:
     """Servers differ in what they tell, and the next reply may be another server's."""
-    fields = Fields(b"length", b"groups")
+    fields = FlatMap(b"length", b"groups")
 
     assert [fields.of(reply) for reply in ([b"length", 0], [], [b"groups", 2, b"length", 1])] == [
         (0, None),

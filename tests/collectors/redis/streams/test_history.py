@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from bts_collectors.redis.streams.groups import Labels, Standing
+from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.history import Flow, History, Settings
 from bts_collectors.redis.streams.lag import judge
 from bts_collectors.redis.streams.state import Group, Stream
@@ -12,7 +12,7 @@ from bts_collectors.redis.streams.state import Group, Stream
 NEVER = Settings(added=0, any=0)
 
 
-def standing(
+def group_state(
     ids: range,
     delivered: int,
     *,
@@ -21,7 +21,7 @@ def standing(
     deleted: int = 0,
     settings: Settings = NEVER,
     counted: bool = True,
-) -> Standing:
+) -> GroupState:
     """Return a group that was delivered entry `delivered` of a stream that holds `ids`."""
     stream = Stream(
         length=len(ids),
@@ -33,42 +33,42 @@ def standing(
     )
     lag = None if read is None else added - read
     group = Group(b"g", 0, 0, (delivered, 0), entries_read=read, lag=lag)
-    one = Standing(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
+    one = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
     one.lag, one.exact, one.head = judge(stream, group)
     if not one.exact and counted:
         one.lag, one.exact = sum(entry > delivered for entry in ids), True
     return one
 
 
-def flows(*stands: Standing) -> list[tuple[int | None, int | None]]:
+def flows(*states: GroupState) -> list[tuple[int | None, int | None]]:
     """Return what is consumed and lost at each look."""
     history = History()
-    taken = [history.take(one, float(place)) for place, one in enumerate(stands)]
+    taken = [history.take(one, float(place)) for place, one in enumerate(states)]
     return [(flow.consumed, flow.lost) for flow in taken]
 
 
 def test_a_stream_from_which_nothing_went() -> None:
     """Where all entries ever added are there, what the server counts is proved by their number."""
-    assert flows(standing(range(1, 11), 4, added=10, read=4)) == [(4, 0)]
+    assert flows(group_state(range(1, 11), 4, added=10, read=4)) == [(4, 0)]
 
 
 @pytest.mark.parametrize("read", [3, 9, None])
 def test_a_counter_that_a_client_set(read: int | None) -> None:
     """A counter that does not agree with the entries is not told."""
-    assert flows(standing(range(1, 11), 4, added=10, read=read)) == [(None, 0)]
+    assert flows(group_state(range(1, 11), 4, added=10, read=read)) == [(None, 0)]
 
 
 def test_a_trimmed_stream_at_the_first_look() -> None:
     """Of what went before the first look it is not known whether the group was delivered it."""
-    assert flows(standing(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
+    assert flows(group_state(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
 
 
 def test_what_goes_on_after_the_first_look() -> None:
     """From the second look on deliveries count, where no trim has overtaken the group."""
     assert flows(
-        standing(range(1001, 2001), 1990, added=2000, read=1990),
-        standing(range(1011, 2011), 2000, added=2010, read=2000),
-        standing(range(1021, 2021), 2020, added=2020, read=2020),
+        group_state(range(1001, 2001), 1990, added=2000, read=1990),
+        group_state(range(1011, 2011), 2000, added=2010, read=2000),
+        group_state(range(1021, 2021), 2020, added=2020, read=2020),
     ) == [(None, None), (10, 0), (30, 0)]
 
 
@@ -76,36 +76,36 @@ def test_what_goes_on_after_the_first_look() -> None:
 def test_a_trim_past_the_group(read: int) -> None:
     """What went is lost until the group goes on, and only what it was delivered is consumed."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(8, 11), 4, added=10, read=4),
-        standing(range(8, 11), 8, added=10, read=read),
-        standing(range(8, 11), 10, added=10, read=read + 2),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(8, 11), 4, added=10, read=4),
+        group_state(range(8, 11), 8, added=10, read=read),
+        group_state(range(8, 11), 10, added=10, read=read + 2),
     ) == [(4, 0), (4, 3), (5, 0), (7, 0)]
 
 
 def test_a_trim_past_the_group_that_went_on_unseen() -> None:
     """Nothing is told of an interval in which entries may have gone unread; then it counts again."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(18, 21), 18, added=20, read=18),
-        standing(range(18, 21), 18, added=20, read=18),
-        standing(range(18, 22), 20, added=21, read=20),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(18, 21), 18, added=20, read=18),
+        group_state(range(18, 21), 18, added=20, read=18),
+        group_state(range(18, 22), 20, added=21, read=20),
     ) == [(4, 0), (None, None), (None, 0), (2, 0)]
 
 
 def test_all_entries_are_new_and_none_was_lost() -> None:
     """A stream that holds all that came since lost nothing of it, however much was trimmed before."""
     assert flows(
-        standing(range(1, 11), 10, added=10, read=10),
-        standing(range(11, 21), 15, added=20, read=15),
+        group_state(range(1, 11), 10, added=10, read=10),
+        group_state(range(11, 21), 15, added=20, read=15),
     ) == [(10, 0), (15, 0)]
 
 
 def test_a_deletion_ahead_of_the_group() -> None:
     """Entries deleted ahead were not delivered: what was is not known then."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(1, 10), 6, added=10, read=6, deleted=10),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(1, 10), 6, added=10, read=6, deleted=10),
     ) == [(4, 0), (None, None)]
 
 
@@ -113,28 +113,28 @@ def test_a_client_has_set_a_counter() -> None:
     """After XSETID nothing is known of what was added since, and so of what was delivered or lost."""
     then = Settings(added=1, any=1)
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(1, 11), 6, added=17, read=6, settings=then),
-        standing(range(1, 11), 7, added=17, read=7, settings=then),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(1, 11), 6, added=17, read=6, settings=then),
+        group_state(range(1, 11), 7, added=17, read=7, settings=then),
     ) == [(4, 0), (None, None), (1, 0)]
 
 
 def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
     """Between two looks the server's counters are believed, unless a client may have set them."""
     history = History()
-    history.take(standing(range(1, 6001), 3000, added=6000, read=3000), 0)
+    history.take(group_state(range(1, 6001), 3000, added=6000, read=3000), 0)
 
-    far = standing(range(11, 6101), 3050, added=6100, read=3050, counted=False)
+    far = group_state(range(11, 6101), 3050, added=6100, read=3050, counted=False)
     history.conclude(far)
     assert (far.lag, far.exact) == (3050, True)
 
-    put = standing(
+    put = group_state(
         range(11, 6101), 3050, added=6100, read=3050, counted=False, settings=Settings(0, 1)
     )
     history.conclude(put)
     assert not put.exact
 
-    overtaken = standing(range(3010, 6101), 3050, added=6100, read=3050, counted=False)
+    overtaken = group_state(range(3010, 6101), 3050, added=6100, read=3050, counted=False)
     history.conclude(overtaken)
     assert not overtaken.exact
 
@@ -142,9 +142,9 @@ def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
 def test_a_backlog_that_grows_fast_from_the_start() -> None:
     """Where all that was ever added is there, a lag beyond what is counted is still certain."""
     history = History()
-    history.take(standing(range(1, 1), 0, added=0, read=0), 0)
+    history.take(group_state(range(1, 1), 0, added=0, read=0), 0)
 
-    far = standing(range(1, 9001), 4000, added=9000, read=4000, counted=False)
+    far = group_state(range(1, 9001), 4000, added=9000, read=4000, counted=False)
     history.conclude(far)
     assert (far.lag, far.exact) == (5000, True)
     assert history.take(far, 15)[:2] == (4000, 0)
@@ -153,9 +153,9 @@ def test_a_backlog_that_grows_fast_from_the_start() -> None:
 def test_a_counter_that_was_off_is_not_gone_by() -> None:
     """Where the server's counter did not agree with the entries, it may jump when it is estimated again."""
     history = History()
-    history.take(standing(range(8, 6008), 3000, added=6007, read=2990), 0)
+    history.take(group_state(range(8, 6008), 3000, added=6007, read=2990), 0)
 
-    far = standing(range(8, 6108), 3050, added=6107, read=3050, counted=False)
+    far = group_state(range(8, 6108), 3050, added=6107, read=3050, counted=False)
     history.conclude(far)
     assert not far.exact
     assert history.take(far, 15)[:2] == (None, None)
@@ -165,7 +165,7 @@ def test_the_rate_of_an_uncertain_lag() -> None:
     """Of a lag by the server's figure the time until it is gone is by the server's counter, too."""
     history = History()
     for now, place in ((0.0, 3000), (30.0, 3300)):
-        one = standing(range(8, 6008), place, added=6007, read=place, counted=False)
+        one = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
         flow = history.take(one, now)
 
     assert flow == (None, None, 270.7)
@@ -174,12 +174,12 @@ def test_the_rate_of_an_uncertain_lag() -> None:
 def test_nothing_has_happened() -> None:
     """The lag of a group is the same as long as stream and group are."""
     history = History()
-    history.take(standing(range(1, 11), 4, added=10, read=4), 0)
-    same = standing(range(1, 11), 4, added=10, read=4, counted=False)
+    history.take(group_state(range(1, 11), 4, added=10, read=4), 0)
+    same = group_state(range(1, 11), 4, added=10, read=4, counted=False)
     history.recall(same)
     assert (same.lag, same.exact) == (6, True)
 
-    more = standing(range(1, 12), 4, added=11, read=4, counted=False)
+    more = group_state(range(1, 12), 4, added=11, read=4, counted=False)
     history.recall(more)
     assert not more.exact
 
@@ -188,11 +188,11 @@ def test_time_until_the_backlog_is_gone() -> None:
     """It is the lag divided by the deliveries of the last half minute, and endless where there are none."""
     history = History()
     looks = [
-        history.take(standing(range(1, 101), place, added=100, read=place), now)
+        history.take(group_state(range(1, 101), place, added=100, read=place), now)
         for place, now in ((1, 0.0), (16, 15.0), (31, 30.0), (100, 45.0))
     ]
     assert [look.drain for look in looks] == [None, None, 69.0, 0]
 
     stuck = History()
-    assert stuck.take(standing(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
-    assert stuck.take(standing(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
