@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
 from bts_collectors.redis.client import address
+from bts_collectors.redis.client.batching import Ask, RequestBatches, run
 from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import UP, Ask, RequestBatches, ScrapeContext, run
+from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.errors import bare
 from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.client.topology import Topology

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.client.context import RequestBatches, ScrapeContext
+from bts_collectors.redis.client.batching import RequestBatches
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_exporter import Scrape, Url
 
 #: A server's answers to one round: the commands it expects, and the replies it gives.

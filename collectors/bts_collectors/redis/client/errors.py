@@ -61,6 +61,10 @@ _UNSUPPORTED = re.compile(
 _PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
 
 
+class ReplyShapeError(Exception):
+    """Raised by parsers for a reply without the shape that Redis documents; says what is wrong with it."""
+
+
 class Lost(ReplyError):  # noqa: N818  # as parts see it, it is a reply
     """Stands where the reply of a node of a cluster would be that cannot be asked."""
 

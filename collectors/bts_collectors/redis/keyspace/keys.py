@@ -7,8 +7,10 @@ from math import isfinite
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import RequestBatches, ScrapeContext, label
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_exporter import Metric, gauge
 

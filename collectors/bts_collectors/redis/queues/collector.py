@@ -9,14 +9,10 @@ from typing import NamedTuple
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import (
-    RequestBatches,
-    ScrapeContext,
-    ServerClock,
-    label,
-    together,
-)
+from bts_collectors.redis.client.context import ScrapeContext, ServerClock
+from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
 from bts_collectors.redis.queues.config import QueueSettings, Wanted
 from bts_collectors.redis.queues.history import QueueHistory

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from bts_collectors.redis.client.connection import Reply
-from bts_collectors.redis.client.context import label
+from bts_collectors.redis.client.labels import label
 from bts_exporter import Metric, Scrape, gauge
 
 #: Combinations of name, user and library; the rarer ones beyond it are counted together.

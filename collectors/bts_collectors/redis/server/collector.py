@@ -7,10 +7,12 @@ from types import MappingProxyType
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.command_support import SUPPORTED, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import UP, RequestBatches, ScrapeContext, text
+from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.errors import is_passing, refusal, unexpected
+from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server import clients, config_params, info, latency, sentinels, slowlog
 from bts_collectors.redis.server.info import Facts, Info
 from bts_exporter import Scrape

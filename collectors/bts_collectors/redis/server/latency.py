@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_collectors.redis.client.connection import Reply
-from bts_collectors.redis.client.context import label, text
+from bts_collectors.redis.client.labels import label, text
 from bts_exporter import Metric, Scrape, gauge, histogram
 
 SPIKE_LAST = gauge(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import text
+from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server.info import Info, number
 from bts_exporter import Metric, Scrape, gauge
 

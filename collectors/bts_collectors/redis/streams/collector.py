@@ -1,4 +1,4 @@
-"""Streams: what XINFO STREAM tells of them, window by window; their groups have files of their own."""
+"""Streams: the fields of XINFO STREAM, and the readers of their groups."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from typing import NamedTuple
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.command_support import RETRY, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import (
-    MISSHAPEN,
-    RequestBatches,
-    ScrapeContext,
-    isolated,
-    label,
-    text,
-    together,
-)
-from bts_collectors.redis.client.errors import Lost, is_denied, is_passing
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.errors import Lost, ReplyShapeError, is_denied, is_passing
+from bts_collectors.redis.client.labels import label, text
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import consumers, groups, head_entries, pending
 from bts_collectors.redis.streams.columns import Columns
@@ -44,17 +38,17 @@ from bts_collectors.redis.streams.state import (
 )
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
-#: Streams that one script looks at: 0.25 ms of the server's time where each has two groups.
+#: Streams that one script reads: 0.25 ms of the server's time if each has two groups.
 BATCH = 10
-#: Streams that are read together: what is known of them is not kept longer, and the server has
-#: time for others in between.
+#: Streams that are read together. It limits the memory for their state, and other clients of the server
+#: are served in between.
 WINDOW = 200
 
 _LABELS = ("db", "stream")
 
 EXISTS = gauge(
     "redis_stream_exists",
-    "1 if there is a stream of a name that `streams` spells out, 0 if there is none (TYPE).",
+    "1 if a stream that `streams` names exists, else 0 (TYPE).",
     _LABELS,
 )
 LENGTH = gauge("redis_stream_length", "Field length of XINFO STREAM.", _LABELS)
@@ -88,7 +82,7 @@ LAST_ENTRY = gauge(
 )
 LAST_AGE = gauge(
     "redis_stream_last_entry_age_seconds",
-    "Time since an entry was added, by field last-generated-id of XINFO STREAM.",
+    "Time since the latest entry was added, by field last-generated-id of XINFO STREAM.",
     _LABELS,
 )
 
@@ -126,7 +120,7 @@ _IDS: dict[Metric, Callable[[Stream], Id | None]] = {
 
 
 class _Labels(NamedTuple):
-    """The label values of a stream and its groups, kept from one collection to the next."""
+    """The label values of a stream, and its groups, kept between scrapes."""
 
     own: tuple[str, str]
     common: tuple[str, str, str]
@@ -134,7 +128,7 @@ class _Labels(NamedTuple):
 
 
 class Streams:
-    """Reads the streams of `names`; remembers what the server refused of them."""
+    """Reads the streams of `names`, and remembers which commands the server refused."""
 
     def __init__(
         self,
@@ -144,19 +138,19 @@ class Streams:
         each_consumer: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Take the names to read; `stale_after` is in seconds, and so is the clock."""
+        """Take the names to read. `stale_after` and the clock (monotonic) are in seconds."""
         self._names = names
         self._stale_after = stale_after
         self._each_consumer = each_consumer
         self._clock = clock
         self._command_support = CommandSupport(clock)
-        #: Streams that a script may not read, and until when that is believed.
+        #: Streams that a script may not read, and when to try again.
         self._plain: set[bytes] = set()
         self._retry = 0.0
         self._labels: dict[bytes, _Labels] = {}
 
     def read(self, scrape_context: ScrapeContext) -> tuple[RequestBatches, RequestBatches]:
-        """Return what emits all streams and their groups, in two parts that may take turns."""
+        """Return two readers that emit all streams and their groups; they may take turns."""
         if self._plain and self._clock() >= self._retry:
             self._plain.clear()
         context = StreamContext(scrape_context, self._command_support, ticks=self._clock)
@@ -167,62 +161,66 @@ class Streams:
         return self._windows(context, windows), self._windows(context, windows)
 
     def emit_command_support(self, scrape: Scrape) -> None:
-        """Emit which commands the server answers, once the streams are read."""
+        """Emit which commands the server answers, after the streams were read."""
         self._command_support.emit(scrape)
 
     def _windows(
         self, context: StreamContext, windows: Iterator[Sequence[bytes]]
     ) -> RequestBatches:
         for names in windows:
-            yield from isolated(context.scrape_context, self._window(context, names), "streams")
+            yield from self._window(context, names)
 
     def _window(self, context: StreamContext, names: Sequence[bytes]) -> RequestBatches:
         """Emit the streams of `names` and their groups."""
+        scrape_context = context.scrape_context
         streams: list[tuple[Stream, _Labels]] = []
-        found: list[GroupState] = []
-        states = yield from self._states(context, names)
+        group_states: list[GroupState] = []
+        replies = yield from self._states(context, names)
         settings = context.settings()
-        for name, state in states.items():
-            if isinstance(state, list) and not isinstance(state[0], ReplyError):
-                try:
-                    stream = parse_stream(state[0])
-                except MISSHAPEN as error:
-                    context.scrape_context.misshapen(f"stream {label(name)!r}", error)
-                    continue
-                if (labels := self._labels.get(name)) is None:
-                    labels = self._labels[name] = _labels(context.scrape_context.db, label(name))
-                streams.append((stream, labels))
-                found += self._groups(context, name, *streams[-1], state[1])
-            else:
-                self._no_stream(context.scrape_context, name, state)
-        for group_state in found:
+        for name, reply in replies.items():
+            if not isinstance(reply, list) or isinstance(reply[0], ReplyError):
+                self._no_stream(scrape_context, name, reply)
+                continue
+            try:
+                stream = parse_stream(reply[0])
+            except ReplyShapeError as error:
+                _misshapen(scrape_context, name, error)
+                continue
+            if (labels := self._labels.get(name)) is None:
+                labels = self._labels[name] = _labels(scrape_context.db, label(name))
+            streams.append((stream, labels))
+            group_states += self._groups(scrape_context, name, *streams[-1], reply[1])
+        for group_state in group_states:
             group_state.settings = settings
         _emit(context, streams)
-        groups.emit_states(context.scrape_context, found)
-        waiting = [group_state for group_state in found if group_state.is_open]
+        groups.emit_states(scrape_context, group_states)
+        yield from together(self._group_readers(context, names, group_states))
+        groups.emit_lags(context, group_states)
+
+    def _group_readers(
+        self, context: StreamContext, names: Sequence[bytes], group_states: Sequence[GroupState]
+    ) -> Sequence[RequestBatches]:
+        """Return what reads the entries, pending entries and consumers of groups."""
+        is_open = [state for state in group_states if state.is_open]
         plain = self._plain_among(context.scrape_context, names)
         if not self._command_support.expects(head_entries.EXCLUSIVE_RANGE):
             plain = dict.fromkeys(names)
-        parts = (
+        return (
             head_entries.by_script(
-                context, [group_state for group_state in waiting if group_state.name not in plain]
+                context, [state for state in is_open if state.name not in plain]
             ),
-            head_entries.plainly(
-                context, [group_state for group_state in waiting if group_state.name in plain]
-            ),
-            pending.read(context, found),
-            consumers.read(context, found, self._stale_after, each=self._each_consumer),
+            head_entries.plainly(context, [state for state in is_open if state.name in plain]),
+            pending.read(context, group_states),
+            consumers.read(context, group_states, self._stale_after, each=self._each_consumer),
         )
-        yield from together([isolated(context.scrape_context, part, "groups") for part in parts])
-        groups.emit_lags(context, found)
 
     def _states(
         self, context: StreamContext, names: Sequence[bytes]
     ) -> Generator[Sequence[Command], list[Reply], dict[bytes, Reply]]:
-        """Return the state of every stream that there is an answer for."""
+        """Return the state of every stream for which there is a reply."""
         scrape_context = context.scrape_context
         states: dict[bytes, Reply] = {}
-        left_over: list[bytes] = []  # of scripts that told nothing
+        left_over: list[bytes] = []  # of scripts that were lost
         plain = self._plain_among(scrape_context, names)
         #: Streams for the script, with the number of their groups as far as it is known.
         left = {name: self._size(name) for name in names if name not in plain}
@@ -231,14 +229,14 @@ class Streams:
         unread = [name for name in names if name not in states]
         rest = list(dict.fromkeys((*self._plain_among(scrape_context, unread), *left_over)))
         for start in range(0, len(rest), BATCH):
-            # One batch a round: here the payloads of first and last entries come along.
+            # One batch per round trip: these replies include the payloads of first and last entries.
             batch = rest[start : start + BATCH]
             replies = yield [command for name in batch for command in ask_plainly(name)]
             for name, triple in zip(batch, zip(*[iter(replies)] * 3, strict=True), strict=True):
                 try:
                     states[name] = plain_state(triple)
-                except MISSHAPEN as error:
-                    context.scrape_context.misshapen(f"stream {label(name)!r}", error)
+                except ReplyShapeError as error:
+                    _misshapen(scrape_context, name, error)
         return states
 
     def _states_by_script(
@@ -248,12 +246,11 @@ class Streams:
         states: dict[bytes, Reply],
         left_over: list[bytes],
     ) -> Generator[Sequence[Command], list[Reply], dict[bytes, int]]:
-        """Add to `states`; return the streams that turned out to have too many groups for their batch."""
+        """Add to `states`; return the streams whose batch had too many groups for one script."""
         large = [name for name, count in left.items() if count > MOST_GROUPS]
         yield from self._large_states(scrape_context, large, states)
-        batches = _light(
-            scrape_context.batches([n for n in left if n not in large], BATCH, _itself), left
-        )
+        small = [name for name in left if name not in large]
+        batches = _split(scrape_context.batches(small, BATCH, _itself), left)
         replies = (yield [self._ask(batch) for batch in batches]) if batches else []
         again: dict[bytes, int] = {}
         for batch, reply in zip(batches, replies, strict=True):
@@ -271,16 +268,20 @@ class Streams:
     def _large_states(
         self, scrape_context: ScrapeContext, names: Sequence[bytes], states: dict[bytes, Reply]
     ) -> RequestBatches:
-        """Add streams with many groups to `states`: the server hands groups over faster than any script."""
+        """Add streams with many groups to `states`: for them plain XINFO GROUPS is faster than a script."""
         for name in names:
-            # One a round, so that other clients have their turn.
+            # One stream per round trip: other clients of the server are served in between.
             reply, of_groups = yield [self._ask([name], 0), ("XINFO", "GROUPS", name)]
-            if self._is_read(scrape_context, [name], reply):
-                (state,) = reply
+            if not self._is_read(scrape_context, [name], reply):
+                continue
+            (state,) = reply
+            try:
                 states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
+            except ReplyShapeError as error:
+                _misshapen(scrape_context, name, error)
 
     def _is_read(self, scrape_context: ScrapeContext, batch: Sequence[bytes], reply: Reply) -> bool:
-        """Return whether the script has read the streams in `batch`; note what it means if not."""
+        """Return whether the script read the streams in `batch`; note why if it did not."""
         if isinstance(reply, ReplyError):
             self._refused(scrape_context, batch, reply)
             return False
@@ -291,19 +292,19 @@ class Streams:
         return True
 
     def _ask(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
-        """Return the script's command for some streams that have at most so many groups together."""
+        """Return the script's command for streams with at most `most` groups together."""
         consumers = self._command_support.expects("xinfo|consumers") and not self._each_consumer
         return ask_many(names, self._stale_after, consumers=consumers, groups=most)
 
     def _size(self, name: bytes) -> int:
-        """Return how many groups a stream had last."""
+        """Return how many groups a stream had in the previous scrape."""
         kept = self._labels.get(name)
         return len(kept.groups) if kept else 0
 
     def _plain_among(
         self, scrape_context: ScrapeContext, names: Sequence[bytes]
     ) -> dict[bytes, None]:
-        """Return the streams, in their order, that no script may read as far as that is known."""
+        """Return the streams, in order, that a script may not read, as far as it is known."""
         if not runs_scripts(scrape_context.version) or not self._command_support.expects(
             EVALUATE.lower()
         ):
@@ -313,43 +314,47 @@ class Streams:
     def _refused(
         self, scrape_context: ScrapeContext, batch: Sequence[bytes], reply: ReplyError
     ) -> None:
-        """Note that no script may run, or none on one of the streams in `batch`."""
+        """Note that scripts are not allowed, or not allowed to read one of the streams in `batch`."""
         if is_passing(reply):
             scrape_context.refused(EVALUATE, reply)
         elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
             self._retry = self._clock() + RETRY
-        else:  # whatever its words are: plain commands tell the same
+        else:  # whatever the reason is: plain commands return the same
             self._command_support.refused(EVALUATE.lower(), reply)
 
     def _groups(
-        self, context: StreamContext, name: bytes, stream: Stream, labels: _Labels, reply: Reply
+        self,
+        scrape_context: ScrapeContext,
+        name: bytes,
+        stream: Stream,
+        labels: _Labels,
+        reply: Reply,
     ) -> list[GroupState]:
-        """Return what a reply of XINFO GROUPS tells of the groups of `stream`."""
-        scrape_context = context.scrape_context
+        """Return the groups of `stream` in a reply of XINFO GROUPS."""
         if self._names.spelled(name):
             scrape_context.scrape.put(EXISTS, labels.own, 1)
         if isinstance(reply, ReplyError):
             scrape_context.refused("XINFO GROUPS", reply)
             return []
-        found: list[GroupState] = []
+        group_states: list[GroupState] = []
         known = labels.groups.copy()
-        labels.groups.clear()  # of groups that are gone
+        labels.groups.clear()  # forgets deleted groups
         for values in reply:
             try:
                 group = parse_group(values)
-            except MISSHAPEN as error:
-                scrape_context.misshapen(f"a group of {labels.own[-1]!r}", error)
+            except ReplyShapeError as error:
+                scrape_context.misshapen(f"a group of stream {labels.own[-1]!r}", error)
                 continue
             kept = known.get(group.name)
             if kept is None:
                 kept = Known(groups.Labels.of(*labels.own, label(group.name)), History())
             labels.groups[group.name] = kept
-            found.append(GroupState(name, stream, group, kept.labels, history=kept.history))
-        return found
+            group_states.append(GroupState(name, stream, group, kept.labels, history=kept.history))
+        return group_states
 
     def _no_stream(self, scrape_context: ScrapeContext, name: bytes, state: Reply) -> None:
-        """Note what there is in place of a stream; what is known of one that is gone is forgotten."""
+        """Note the reply for a key that is not a stream; forget the groups of a deleted stream."""
         if type(state) is bytes:
             self._labels.pop(name, None)
         if isinstance(state, list):
@@ -359,7 +364,7 @@ class Streams:
         elif not self._names.forget(name):
             scrape_context.scrape.put(EXISTS, (scrape_context.db, label(name)), 0)
             if state != b"none":
-                what = f"has a {text(state)} named {text(name)!r}, which `streams` asks for"
+                what = f"has a {text(state)} named {text(name)!r}, but `streams` needs a stream"
                 scrape_context.unexpected(what)
 
 
@@ -371,29 +376,33 @@ def _itself(name: bytes) -> bytes:
     return name
 
 
-def _light(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[Sequence[bytes]]:
-    """Return `batches`, those split whose streams have too many groups together for one script."""
-    light: list[Sequence[bytes]] = []
+def _misshapen(scrape_context: ScrapeContext, name: bytes, error: ReplyShapeError) -> None:
+    scrape_context.misshapen(f"stream {label(name)!r}", error)
+
+
+def _split(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[Sequence[bytes]]:
+    """Return `batches`, split where their streams have too many groups for one script."""
+    parts: list[Sequence[bytes]] = []
     for batch in batches:
         start, room = 0, MOST_GROUPS
         for place, name in enumerate(batch):
             if sizes[name] > room:
-                light.append(batch[start:place])
+                parts.append(batch[start:place])
                 start, room = place, MOST_GROUPS
             room -= sizes[name]
-        light.append(batch[start:])
-    return light
+        parts.append(batch[start:])
+    return parts
 
 
-def _emit(context: StreamContext, found: Sequence[tuple[Stream, _Labels]]) -> None:
+def _emit(context: StreamContext, streams: Sequence[tuple[Stream, _Labels]]) -> None:
     scrape_context, now = context.scrape_context, context.clock.now()
-    streams = [stream for stream, _ in found]
-    own = Columns(scrape_context.scrape, [labels.own for _, labels in found])
+    states = [stream for stream, _ in streams]
+    own = Columns(scrape_context.scrape, [labels.own for _, labels in streams])
     for metric, number in _NUMBERS.items():
-        own.emit(metric, map(number, streams))
+        own.emit(metric, map(number, states))
     for metric, identity in _IDS.items():
-        own.emit(metric, [entry and entry[0] for entry in map(identity, streams)])
-    last = [stream.last_generated for stream in streams]
+        own.emit(metric, [entry and entry[0] for entry in map(identity, states)])
+    last = [stream.last_generated for stream in states]
     own.emit(LAST_AGE, [entry and age_seconds(entry, now) for entry in last])
-    common = Columns(scrape_context.scrape, [labels.common for _, labels in found])
-    common.emit(backlog.PUBLISHED, [stream.entries_added for stream in streams])
+    common = Columns(scrape_context.scrape, [labels.common for _, labels in streams])
+    common.emit(backlog.PUBLISHED, [stream.entries_added for stream in states])

@@ -1,7 +1,7 @@
-"""What a group was delivered, and what it lost, from one collection to the next.
+"""The deliveries and losses of a group from one scrape to the next.
 
-The lengths and ids of the stream prove it. The server's counters are only believed in between two
-collections in which no client can have set them, and where no trim made the server estimate them.
+The lengths and ids of the stream prove them. The server's counters are only trusted between two scrapes
+if no client can have set them and no trim made the server estimate them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bts_exporter import backlog
 if TYPE_CHECKING:
     from bts_collectors.redis.streams.groups import GroupState
 
-#: Seconds after which entries that were too many are counted again.
+#: Seconds until the entries of a group are counted again after there were too many.
 RECOUNT = 60.0
 
 _START = (0, 0)
 
 
 class Settings(NamedTuple):
-    """How often clients have set counters of streams since the server started; None is not known."""
+    """How often clients have set counters of streams since the server started; None if unknown."""
 
     #: entries-added of streams.
     added: int | None = None
@@ -40,34 +40,37 @@ class Settings(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What is known of a group's deliveries; None is not known."""
+    """The deliveries of a group; None if unknown."""
 
+    #: Entries delivered so far.
     consumed: int | None = None
+    #: Entries lost since the latest delivery.
     lost: int | None = None
+    #: Seconds until all entries are delivered, at the recent rate.
     drain: float | None = None
 
 
 class History:
-    """What was seen of one group."""
+    """The previous scrape of one group, and the totals since the first one."""
 
     __slots__ = ("_before", "_consumed", "_lost", "_moved", "_rate", "_uncounted", "waiting")
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin without a previous scrape."""
         self.waiting = Waiting()
-        #: When the entries ahead were too many to be counted.
+        #: When there were too many entries to count; None if they could be counted.
         self._uncounted: float | None = None
         self._before: GroupState | None = None
         self._consumed: int | None = None
         self._lost: int | None = None
-        #: Entries delivered since the rate is observed.
+        #: Entries delivered while the rate is observed.
         self._moved = 0
         self._rate: backlog.Rate | None = None
 
     def recall(self, state: GroupState) -> None:
-        """Take the lag from the collection before, if nothing has happened to stream and group.
+        """Take the lag from the previous scrape if stream and group have not changed.
 
-        Asked only for a group amid the stream, which no trim has overtaken.
+        Only for a group inside the stream, which no trim has overtaken.
         """
         before = self._before
         if before is not None and before.exact and _is_same(before, state):
@@ -75,7 +78,7 @@ class History:
             state.is_same = True
 
     def conclude(self, state: GroupState) -> None:
-        """Take the lag from the one before and from what came and went, if counting did not tell."""
+        """Compute the lag from the previous one, the added and the delivered entries, if not counted."""
         before = self._before
         if state.exact or before is None or not before.exact:
             return
@@ -89,15 +92,15 @@ class History:
                 state.lag, state.exact = lag, True
 
     def is_uncounted(self, now: float) -> bool:
-        """Return whether there were too many entries to be counted a moment before."""
+        """Return whether there were too many entries to count less than RECOUNT seconds ago."""
         return self._uncounted is not None and now - self._uncounted < RECOUNT
 
     def note_count(self, now: float, *, counted: bool) -> None:
-        """Note whether the entries ahead could be counted at `now`."""
+        """Note whether the undelivered entries could be counted at `now`."""
         self._uncounted = None if counted else now
 
     def take(self, state: GroupState, now: float) -> Flow:
-        """Take in how a group stands at `now`, in seconds of a clock that never goes back."""
+        """Take the group's state at `now` (monotonic seconds), and return its deliveries."""
         before, self._before = self._before, state
         if before is None:
             self._consumed, self._lost = _consumed_at_first(state), _lost_at_first(state)
@@ -109,16 +112,16 @@ class History:
         self._lost = _lost(before, self._lost, state, delivered)
         moved = delivered
         if moved is None and not (before.exact and state.exact):
-            moved = _counted(before, state)  # as uncertain as the lag that it is for
+            moved = _counted(before, state)  # as uncertain as the lag
         if delivered is None:
             self._consumed = None
         elif self._consumed is not None or delivered:
-            # Where the total is not known, it counts from here.
+            # An unknown total starts here.
             self._consumed = (self._consumed or 0) + delivered
         return Flow(self._consumed, self._lost, self._drain(state, now, moved))
 
     def _drain(self, state: GroupState, now: float, moved: int | None) -> float | None:
-        """Return in how many seconds what waits will have been delivered at the recent rate."""
+        """Return the seconds until all entries are delivered at the recent rate; None if unknown."""
         if state.lag == 0 and self._rate is None:
             return 0
         if self._rate is None or moved is None:
@@ -131,7 +134,7 @@ class History:
 
 
 def _is_same(before: GroupState, state: GroupState) -> bool:
-    """Return whether the entries ahead of a group are the same as before."""
+    """Return whether the undelivered entries are the same as before."""
     old, new = before.stream, state.stream
     return (
         before.group.last_delivered == state.group.last_delivered
@@ -144,7 +147,7 @@ def _is_same(before: GroupState, state: GroupState) -> bool:
 
 
 def _consumed_at_first(state: GroupState) -> int | None:
-    """Return what was delivered to a group so far, if nothing has ever gone from the stream."""
+    """Return the entries delivered so far if the stream never lost an entry; None if unknown."""
     read, stream = _read(state.group), state.stream
     if state.group.last_delivered == _START:
         return 0
@@ -154,18 +157,18 @@ def _consumed_at_first(state: GroupState) -> int | None:
 
 
 def _lost_at_first(state: GroupState) -> int | None:
-    """Return 0 if nothing has ever gone from the stream that the group might have been delivered."""
-    goes_on = state.group.last_delivered == _START or not _is_behind(state)
-    return 0 if goes_on and _is_whole(state) else None
+    """Return 0 if the group can have lost nothing at the first scrape; None if unknown."""
+    reads_on = state.group.last_delivered == _START or not _is_behind(state)
+    return 0 if reads_on and _is_whole(state) else None
 
 
 def _is_whole(state: GroupState) -> bool:
-    """Return whether nothing has ever gone from the stream."""
+    """Return whether no entry was ever removed from the stream."""
     return state.settings.added == 0 and state.stream.entries_added == state.stream.length
 
 
 def _delivered(before: GroupState, state: GroupState) -> int | None:
-    """Return how many entries a group was delivered since `before`, if none was lost meanwhile."""
+    """Return the entries delivered since `before`; None if unknown or if entries were lost."""
     added = _added(before.stream, state.stream)
     if state.group.last_delivered == before.group.last_delivered:
         return 0 if added is None or added >= 0 else None
@@ -176,22 +179,22 @@ def _delivered(before: GroupState, state: GroupState) -> int | None:
 
 
 def _by_lags(before: GroupState, state: GroupState, added: int) -> int | None:
-    """Return how many entries were delivered: those that waited or came, and do not wait now."""
+    """Return the delivered entries: the previous lag and the added entries, less the lag now."""
     read, since = _read(before.group), _read(state.group)
     if before.lag is None or state.lag is None or read is None or since is None:
         return None
     if not _is_forward(before, state) or not _is_kept(before, state):
         return None
-    # After a trim past the group the server estimates the counter, from where the group is.
+    # After a trim past the group, the server estimates the counter from the group's position.
     delivered = before.lag + added - state.lag
     agrees = since - read == delivered or since + state.lag == state.stream.entries_added
     return delivered if agrees and delivered > 0 else None
 
 
 def _by_counter(before: GroupState, state: GroupState) -> int | None:
-    """Return how many entries were delivered by the server's counter, if it was right before.
+    """Return the delivered entries by the server's counter, if it was right before.
 
-    Where it told the group's place in the stream, an estimate in between has not changed it.
+    If the counter was the group's position in the stream, an estimate in between did not change it.
     """
     read = _read(before.group)
     if not before.exact or before.lag is None or read is None or not _is_kept(before, state):
@@ -200,7 +203,7 @@ def _by_counter(before: GroupState, state: GroupState) -> int | None:
 
 
 def _counted(before: GroupState, state: GroupState) -> int | None:
-    """Return by how much the server's counter rose; None if it did not rise as the group went on."""
+    """Return the increase of the server's counter; None if it contradicts the group's position."""
     read, since = _read(before.group), _read(state.group)
     if read is None or since is None:
         return None
@@ -212,7 +215,7 @@ def _counted(before: GroupState, state: GroupState) -> int | None:
 def _lost(
     before: GroupState, lost: int | None, state: GroupState, delivered: int | None
 ) -> int | None:
-    """Return how many entries went before a group was delivered them, since its last delivery."""
+    """Return the entries removed undelivered since the latest delivery; None if unknown."""
     if not _is_behind(state):
         return None if delivered is None else 0
     added = _added(before.stream, state.stream)
@@ -221,7 +224,7 @@ def _lost(
     if not state.settings.trusts_added(before.settings):
         return None
     first, deleted = state.stream.first, state.stream.max_deleted
-    # Entries deleted further on cannot be told from those at the start.
+    # Entries that were deleted inside the stream look like entries trimmed from its start.
     if deleted is None or (first is not None and deleted >= first) or not _is_untouched(before):
         return None
     known = lost if _is_behind(before) else 0
@@ -232,45 +235,45 @@ def _lost(
 
 
 def _is_behind(state: GroupState) -> bool:
-    """Return whether the entries that follow the last one delivered may have gone."""
+    """Return whether entries after the last delivered one may have been removed."""
     end = state.stream.first or state.stream.last_generated
     return end is None or state.group.last_delivered < end
 
 
 def _is_untouched(state: GroupState) -> bool:
-    """Return whether no entry was ever deleted ahead of a group."""
+    """Return whether no undelivered entry was ever deleted."""
     deleted = state.stream.max_deleted
     return deleted is not None and deleted <= state.group.last_delivered
 
 
 def _is_forward(before: GroupState, state: GroupState) -> bool:
-    """Return whether a group has moved on."""
+    """Return whether the group's position moved forward."""
     return state.group.last_delivered > before.group.last_delivered
 
 
 def _is_kept(before: GroupState, state: GroupState) -> bool:
-    """Return whether nothing that a group had ahead of it, or that came since, was trimmed or deleted."""
+    """Return whether no undelivered entry, old or new, was trimmed or deleted since `before`."""
     first, deleted = state.stream.first, state.stream.max_deleted
     last, added = before.group.last_delivered, _added(before.stream, state.stream)
     if deleted is None or deleted > last:
         return False
     if first is not None and first <= last:
         return True
-    # Trims begin with the oldest: if so many are left, they took nothing of these.
+    # Trims remove the oldest entries first: if so many are left, none of these was removed.
     if not before.exact or before.lag is None or added is None:
         return False
     return state.stream.length >= before.lag + added
 
 
 def _added(old: Stream, new: Stream) -> int | None:
-    """Return how many entries were added since; negative if it is not the same stream."""
+    """Return how many entries were added; negative if it is another stream; None if unknown."""
     if old.entries_added is None or new.entries_added is None:
         return None
     return new.entries_added - old.entries_added
 
 
 def _read(group: Group) -> int | None:
-    """Return the server's counter of entries read; of a group at the very start it is 0."""
+    """Return the server's counter entries-read; 0 for a group before the first entry."""
     if group.entries_read is None and group.last_delivered == _START:
         return 0
     return group.entries_read

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import run
 from bts_collectors.redis.client.connection import Command
-from bts_collectors.redis.client.context import ScrapeContext, run
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.queues.collector import MESSAGES, OLDEST, Queues
 from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames

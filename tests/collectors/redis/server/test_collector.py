@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.context import ScrapeContext, run
+from bts_collectors.redis.client.batching import run
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.server.collector import Server
 from bts_exporter import Metric, Scrape, TargetError, Url

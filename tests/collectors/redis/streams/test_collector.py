@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.command_support import RETRY
-from bts_collectors.redis.client.context import RequestBatches, ScrapeContext, together
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import collector as streams
 from bts_collectors.redis.streams import groups
@@ -198,7 +199,7 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
     )
 
     assert [str(loss) for loss in scrape_context.losses] == [
-        "Redis at redis://example.net:6379 has a list named 'l', which `streams` asks for"
+        "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
     ]
     assert scrape_context.losses[0].reason == "protocol"
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}

@@ -21,7 +21,7 @@ def test_a_sample_for_each_that_is_known() -> None:
     assert scrape.rejected is None
 
 
-def test_names_that_are_spelled_alike() -> None:
+def test_two_objects_with_equal_labels() -> None:
     """Of two things with the same labels one is served, and the collection fails with their name."""
     scrape = Scrape(math.inf)
 
@@ -30,5 +30,5 @@ def test_names_that_are_spelled_alike() -> None:
     assert scrape.samples == {SIZE: {("a",): 3, ("b",): 2}}
     assert scrape.rejected == (
         "invalid_sample",
-        "two names are both spelled ('a',) as labels",
+        "two names have the same label values ('a',)",
     )

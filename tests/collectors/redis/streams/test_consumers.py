@@ -8,6 +8,7 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.client.command_support import CommandSupport
 from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams import consumers
 from bts_collectors.redis.streams.consumers import Consumer, parse, read
 from bts_collectors.redis.streams.context import StreamContext
@@ -114,3 +115,22 @@ def test_what_is_denied_is_not_asked_for_again(context: StreamContext, converse:
 
     assert context.scrape_context.losses == []
     assert context.scrape_context.scrape.samples == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        b"x",
+        [7],
+        [[[]]],
+        [[b"name", b"c", b"pending", b"1", b"idle", 5]],
+        [[b"name", b"c", b"pending", 1]],
+        [[b"pending", 1, b"idle", 5]],
+        [[b"name", b"c", b"pending", 1, b"idle", 5, b"inactive", b"5"]],
+    ],
+)
+def test_odd_consumers_are_an_error(odd: object) -> None:
+    """A number that is missing or no number is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse(odd)

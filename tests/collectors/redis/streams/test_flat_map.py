@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams.flat_map import FlatMap
 
 
@@ -20,3 +23,10 @@ def test_what_is_not_there_is_none() -> None:
         (None, None),
         (1, 2),
     ]
+
+
+@pytest.mark.parametrize("odd", [None, 7, b"x", [[], 1], [None, 1]])
+def test_an_odd_reply_is_an_error(odd: object) -> None:
+    """A reply that is not a list of names and values is reported."""
+    with pytest.raises(ReplyShapeError):
+        FlatMap(b"a", b"b").of(odd)

@@ -7,10 +7,17 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.client.command_support import CommandSupport
 from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams import head_entries
 from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState, Labels
-from bts_collectors.redis.streams.head_entries import ask_entries, by_script, plainly
+from bts_collectors.redis.streams.head_entries import (
+    ask_entries,
+    by_script,
+    parse_first,
+    parse_result,
+    plainly,
+)
 from bts_collectors.redis.streams.history import RECOUNT
 from bts_collectors.redis.streams.lag import MOST_COUNTED
 from bts_collectors.redis.streams.state import Group, Stream
@@ -212,3 +219,34 @@ def test_pages_go_out_few_at_a_time(context: StreamContext, converse: Converse) 
     )
 
     assert [one.lag for one in groups] == [7] * 20 + [0]
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, [], [1, b"1-0"], [b"1", b"1-0", 1], [1, 7, 1], [1, b"x", 1]]
+)
+def test_an_odd_result_of_the_script_is_an_error(odd: object) -> None:
+    """A result of another shape is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse_result(odd)
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, b"x", [7], [[b"1-0"]], [[b"1-0", [7]]], [[7, []]], [[b"x", []]]]
+)
+def test_an_odd_page_is_an_error(odd: object) -> None:
+    """A page of another shape is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse_first(odd)
+
+
+@pytest.mark.parametrize("odd", [None, 7, [], [[0, None, 0]] * 2])
+def test_an_odd_reply_of_the_script_is_reported(
+    context: StreamContext, converse: Converse, odd: object
+) -> None:
+    """The lag stays unknown, and the scrape goes on."""
+    state = group_state()
+
+    converse(by_script(context, [state]), ([SCRIPT], [odd]))
+
+    assert (state.lag, state.exact) != (0, True)
+    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]

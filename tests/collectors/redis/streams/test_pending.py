@@ -81,3 +81,17 @@ def test_a_server_that_is_not_ready(context: StreamContext, converse: Converse) 
 
     assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
     assert context.command_support.expects("xpending")
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, b"x", [7], [[b"1-0", b"c", 5]], [[7, b"c", 5, 1]], [[b"x", b"c", 5, 1]]]
+)
+def test_an_odd_reply_costs_one_group(
+    context: StreamContext, converse: Converse, odd: object
+) -> None:
+    """A reply of another shape is reported, and the other groups are emitted."""
+    converse(read(context, [group_state(3), group_state(0)]), (ASKING, [odd]))
+
+    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]
+    assert "unexpected reply about pending entries" in str(context.scrape_context.losses[0])
+    assert context.scrape_context.scrape.samples[pending.AGE] == {OWN: 0}
