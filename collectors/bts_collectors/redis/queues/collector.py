@@ -14,9 +14,13 @@ from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext, ServerClock
 from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
+from bts_collectors.redis.queues.arq import Arq
+from bts_collectors.redis.queues.bullmq import BullMQ
+from bts_collectors.redis.queues.celery import Celery
 from bts_collectors.redis.queues.config import QueueSettings, Wanted
+from bts_collectors.redis.queues.dramatiq import Dramatiq
 from bts_collectors.redis.queues.history import QueueHistory
-from bts_collectors.redis.queues.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
+from bts_collectors.redis.queues.huey import Huey
 from bts_collectors.redis.queues.queue_library import (
     Depth,
     Lists,
@@ -25,6 +29,8 @@ from bts_collectors.redis.queues.queue_library import (
     SortedSets,
     total,
 )
+from bts_collectors.redis.queues.rq import Rq
+from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_exporter import Metric, backlog, gauge
 
