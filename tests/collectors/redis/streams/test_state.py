@@ -12,6 +12,7 @@ from bts_collectors.redis.streams.state import (
     parse_id,
     parse_stream,
     plain_state,
+    runs_scripts,
     spell_id,
 )
 
@@ -187,3 +188,11 @@ def test_the_shape_of_the_scripts_reply(state: object, is_sound: bool) -> None:
     assert is_scripts_reply([state], 1) is is_sound
     assert not is_scripts_reply([state], 2)
     assert not is_scripts_reply(state, 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "runs"), [((6, 2, 14), False), ((7,), True), ((7, 0, 0), True), ((), True)]
+)
+def test_read_only_scripts_came_with_redis_7(version: tuple[int, ...], runs: bool) -> None:
+    """An unknown version is tried."""
+    assert runs_scripts(version) is runs
