@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import pytest
 
 from bts_collectors.redis.streams.groups import GroupState, Labels
-from bts_collectors.redis.streams.history import Flow, History, Settings
+from bts_collectors.redis.streams.history import RECOUNT, Flow, History, Settings
 from bts_collectors.redis.streams.lag import judge
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -13,7 +14,7 @@ NEVER = Settings(added=0, any=0)
 
 
 def group_state(
-    ids: range,
+    ids: Sequence[int],
     delivered: int,
     *,
     added: int,
@@ -196,3 +197,85 @@ def test_time_until_the_backlog_is_gone() -> None:
     stuck = History()
     assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
     assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
+
+
+#: Entry 4 of the stream was deleted after it was delivered to the group.
+FOUR_DELETED = [3, 5, 6, 7, 8, 9, 10]
+
+
+def test_an_entry_deleted_at_the_position_of_the_group() -> None:
+    """The last delivered entry may be deleted: what is trimmed afterwards is lost, until it is read on."""
+    whole = group_state(FOUR_DELETED, 4, added=10, read=4, deleted=4)
+    trimmed = group_state(range(7, 11), 4, added=10, read=4, deleted=4)
+
+    assert [lost for _, lost in flows(whole, trimmed, trimmed)] == [None, 2, 2]
+
+
+def test_a_deletion_as_far_as_the_first_entry() -> None:
+    """Losses are unknown if the latest deletion is not before the first entry."""
+    whole = group_state(FOUR_DELETED, 4, added=10, read=4, deleted=4)
+    odd = group_state(range(7, 11), 4, added=10, read=4, deleted=7)
+
+    assert [lost for _, lost in flows(whole, odd)] == [None, None]
+
+
+def test_losses_of_a_group_that_begins_before_the_first_entry() -> None:
+    """A new group at 0 has lost nothing in a whole stream; for a later position it is unknown."""
+    assert flows(group_state(range(5, 11), 0, added=6, read=None))[0][1] == 0
+    assert flows(group_state(range(5, 11), 2, added=6, read=None))[0][1] is None
+
+
+def test_the_first_deliveries_of_a_new_group() -> None:
+    """A group at 0 has no counter yet: it has read 0 entries."""
+    new = group_state(range(1, 11), 0, added=10, read=None)
+
+    assert flows(new, group_state(range(1, 11), 4, added=10, read=4)) == [(0, 0), (4, 0)]
+
+
+def test_a_group_that_moved_without_deliveries() -> None:
+    """If a position moved and nothing was delivered, the numbers contradict each other."""
+    before = group_state(range(1, 11), 4, added=10, read=4)
+    moved = group_state(range(1, 12), 5, added=10, read=4)
+
+    assert flows(before, moved) == [(4, 0), (None, None)]
+
+
+def conclusion(after: GroupState) -> tuple[int | None, bool]:
+    """Return the lag, and whether it is exact, of a group with a lag of 6 at position 4 before."""
+    history = History()
+    history.take(group_state(range(1, 11), 4, added=10, read=4), 0.0)
+    history.conclude(after)
+    return after.lag, after.exact
+
+
+def test_a_lag_by_the_counters() -> None:
+    """Entries that cannot be counted are the previous ones and the added ones, less the delivered."""
+    still = group_state(range(1, 13), 4, added=12, read=4, counted=False)
+    moved = group_state(range(1, 13), 5, added=12, read=5, counted=False)
+
+    assert conclusion(still) == (8, True)
+    assert conclusion(moved) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        group_state(range(1, 11), 4, added=10, read=5, counted=False),
+        group_state(range(1, 11), 5, added=10, read=4, counted=False),
+        group_state(range(1, 11), 8, added=10, read=10, counted=False),
+        group_state([4, 7, 8, 9, 10], 7, added=10, read=5, counted=False),
+    ],
+    ids=["read-without-moving", "moved-without-reading", "lag-0", "lag-of-the-whole-stream"],
+)
+def test_counters_that_contradict_the_position(after: GroupState) -> None:
+    """Inside the stream a lag of 0 or of all entries is impossible, and a counter rises with the position."""
+    assert conclusion(after)[1] is False
+
+
+def test_when_entries_are_counted_again() -> None:
+    """After a failed count, entries are counted again when RECOUNT seconds are over."""
+    history = History()
+    history.note_count(0.0, counted=False)
+
+    assert history.is_uncounted(RECOUNT - 0.1)
+    assert not history.is_uncounted(RECOUNT)
