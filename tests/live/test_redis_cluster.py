@@ -86,7 +86,7 @@ def test_a_key_elsewhere(filled: RedisCluster, redis_collector: MakeCollector) -
 
     samples, error = failure(redis_collector(node.url, keys=SPREAD))
 
-    assert "with `cluster: true` all nodes are asked" in str(error)
+    assert "`cluster: true` reads all nodes" in str(error)
     own = {labels: size for labels, size in SIZES.items() if filled.owner(labels[1]) is node}
     assert samples["redis_key_size"] == own
 

@@ -97,7 +97,7 @@ def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert "more than a Redis does (when it was asked for INFO)" in server.get("/")[1]
+    assert "more than Redis sends (when it was asked for INFO)" in server.get("/")[1]
     assert resident(server, "VmHWM") < 250
 
 

@@ -109,7 +109,7 @@ def test_tls_where_there_is_none(redis_server: RedisServer, redis_collector: Mak
     error = failure(redis_collector(url), seconds=1)[1]
 
     assert error.reason == "timeout"
-    assert "does it speak TLS there?" in str(error)
+    assert "does this port use TLS?" in str(error)
 
 
 # Several

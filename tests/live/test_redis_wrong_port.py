@@ -40,7 +40,7 @@ def test_tls_at_a_plain_port(redis_server: RedisServer, redis_collector: MakeCol
 
     error = failure(redis_collector(url), seconds=1)[1]
 
-    assert "does it speak TLS there? (redis:// is without)" in str(error)
+    assert "does this port use TLS? (redis:// does not)" in str(error)
 
 
 def test_the_bus_of_a_cluster(redis_listener: Listen, redis_collector: MakeCollector) -> None:
@@ -92,7 +92,7 @@ def test_a_server_in_place_of_a_sentinel(
 
     error = failure(redis_collector("redis://ignored", sentinel=settings))[1]
 
-    assert "it is not a sentinel, whose port mostly is 26379" in str(error)
+    assert "it is not a sentinel; the usual port of a sentinel is 26379" in str(error)
 
 
 @pytest.mark.parametrize("name", ["redis.sock", "a b%41é.sock"])

@@ -7,21 +7,21 @@ from bts_collectors.redis.queues.times import from_score
 
 
 class Arq(QueueLibrary):
-    """Arq: a sorted set of jobs by the time they are due, which a job leaves when it is done."""
+    """Arq: a sorted set of jobs by due time, from which finished jobs are removed."""
 
     label = "arq"
     default = ("arq:queue",)
     type_ = "zset"
     needs_time = True
-    #: Jobs due longest, among which the running ones are.
+    #: Jobs with the earliest due times, among which the running jobs are.
     _HEAD = 250
 
     def name_of(self, key: bytes) -> bytes:
-        """Return the key, but for the one set that is no queue."""
+        """Return the key, except for the one sorted set that is not a queue."""
         return b"" if key == b"arq:abort" else key
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:
-        """Read how many jobs are due, and which of those due longest are running."""
+        """Read how many jobs are due, and which of the earliest ones are running."""
         if now is None:
             return Depth()
         jobs, ripe, head = yield [
@@ -31,7 +31,7 @@ class Arq(QueueLibrary):
         ]
         if None in (jobs, ripe, head):
             return Depth()
-        head = head[: 2 * ripe]  # those behind are not due
+        head = head[: 2 * ripe]  # the others are not due
         running = yield [("EXISTS", b"arq:in-progress:" + job) for job in head[::2]]
         if None in running:
             return Depth()

@@ -15,7 +15,7 @@ class BullMQ(QueueLibrary):
     type_ = "hash"
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read lists and sets, and when the jobs at their heads were made."""
+        """Read lists and sets, and the creation times of their first jobs."""
         key = self.head + name + b":"
         sizes = [("LLEN", key + state) for state in (b"wait", b"paused", b"active")]
         sizes += [
@@ -26,7 +26,7 @@ class BullMQ(QueueLibrary):
         replies = yield [*sizes, *heads, ("ZRANGE", key + b"prioritized", 0, 0)]
         wait, paused, active, prioritized, delayed, children, failed, completed = replies[:8]
         first, first_paused, first_prioritized = replies[8:]
-        # Before version 5 an idle queue's list may hold a marker, which is no job.
+        # Before version 5 the list of an idle queue may hold a marker, which is not a job.
         jobs = [job for job in (first, first_paused, *(first_prioritized or ())) if job]
         markers = sum(job.startswith(b"0:") for job in jobs)
         made = yield [("HGET", key + job, "timestamp") for job in jobs]

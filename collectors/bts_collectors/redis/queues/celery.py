@@ -1,4 +1,4 @@
-"""Celery, and all of kombu."""
+"""Celery, and everything else that uses kombu."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueL
 
 
 class Celery(QueueLibrary):
-    """Celery, and all of kombu: a list, and one more for each priority that is in use."""
+    """Celery: a list for each queue, and one more for each priority in use."""
 
     label = "celery"
     default = ("celery",)
     joint = ""
     type_ = "list"
-    #: Lists that are asked for where the settings do not say which priorities there are.
+    #: Priorities whose lists are read if the settings do not name the priorities.
     _STEPS = range(10)
 
     def __init__(self, wanted: Wanted) -> None:
@@ -27,12 +27,12 @@ class Celery(QueueLibrary):
         super().__init__(wanted)
 
     def _keys(self, head: str, pattern: str) -> Sequence[str]:
-        # A queue may have nothing but messages with a priority.
+        # All messages of a queue may have a priority.
         with_priority = globs.escaped(head) + pattern + globs.escaped(self._options.sep) + "[0-9]*"
         return (*super()._keys(head, pattern), with_priority)
 
     def name_of(self, key: bytes) -> bytes:
-        """Return the queue without prefix and priority; the separator may be part of a queue's name, too."""
+        """Return the name without prefix and priority; a name may contain the separator, too."""
         whole = super().name_of(key)
         name, _, step = whole.rpartition(self._separator)
         if whole in self.spelled or not (name and step.isdigit() and self._has(int(step[:4]))):
@@ -43,14 +43,14 @@ class Celery(QueueLibrary):
         return self._options.priority_steps is None or step in self._steps
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read the lengths of the lists; a message does not tell since when it has been waiting."""
+        """Read the lengths of the lists; messages have no time."""
         key = self.head + name
         lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
         sizes = yield [("LLEN", each) for each in lists]
         return Depth({"ready": total(sizes)})
 
     def rest(self) -> Sequence[Rest]:
-        """Return what workers took and did not acknowledge yet."""
+        """Return the messages that workers have not acknowledged."""
         messages = self.root + self._options.unacked_key.encode()
         times = self.root + self._options.unacked_index_key.encode()
         return (Rest("active", messages, "HLEN", times),)

@@ -1,4 +1,4 @@
-"""Queues that libraries keep in Redis, or that are plain keys: how much is in them, and since when."""
+"""Queues of job libraries, and plain keys that are queues: their length and their oldest message."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_exporter import Metric, backlog, gauge
 
-#: Queues read at a time: of some a whole message comes along, to tell its age.
+#: Queues that are read together. Some libraries need a whole message to know its age.
 BATCH = 100
 
-#: Commands whose replies are a number, and those whose replies are a list of texts; all others give
-#: one text or none.
+#: Commands that return a number, and commands that return a list of strings. All others return a string
+#: or nil.
 _COUNTS = frozenset({"EXISTS", "HLEN", "LLEN", "SCARD", "ZCARD", "ZCOUNT"})
 _LISTS = frozenset({"SMEMBERS", "ZRANGE"})
 _LIBRARIES = (Celery, Rq, Sidekiq, BullMQ, Dramatiq, Arq, Huey)
@@ -47,19 +47,19 @@ _PLAIN = {"lists": Lists, "sets": Sets, "zsets": SortedSets}
 MESSAGES = gauge(
     "redis_queue_messages",
     "Messages or jobs of a queue by state: LLEN, ZCARD, SCARD, HLEN of the library's keys; an empty"
-    " queue stands for all of them together.",
+    " label queue means all queues together.",
     ("library", "db", "queue", "state"),
 )
 OLDEST = gauge(
     "redis_queue_oldest_age_seconds",
-    "Age of the message that is next in line, by the time that the library wrote into it; where that"
-    " cannot be right, the time since it was seen first; 0 when there is none.",
+    "Age of the next message, by the time that the library wrote into it; if that is not plausible, the"
+    " time since the message was first seen; 0 if the queue is empty.",
     ("library", "db", "queue"),
 )
 OLDEST_ACTIVE = gauge(
     "redis_queue_oldest_active_age_seconds",
-    "Time since the message that is not acknowledged for longest was given to a worker, by"
-    " `unacked_index` of Celery; 0 when there is none.",
+    "Time since the oldest unacknowledged message was delivered to a worker (`unacked_index` of Celery);"
+    " 0 without such messages.",
     ("library", "db"),
 )
 METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST, OLDEST_ACTIVE)
@@ -70,7 +70,7 @@ class _Queue(NamedTuple):
 
     library: QueueLibrary
     name: bytes
-    #: Whether no other setting tells the vocabulary of it already.
+    #: Whether this is the first setting with this key, which emits the backlog metrics.
     is_first: bool
     history: QueueHistory
 
@@ -79,13 +79,13 @@ class Queues:
     """Reads the queues that the settings want."""
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float] = monotonic) -> None:
-        """Take the settings, and a clock in seconds that never goes back."""
+        """Take the settings, and a monotonic clock in seconds."""
         self._clock = clock
         self._histories: dict[tuple[str, bytes], QueueHistory] = {}
         self._libraries: list[QueueLibrary] = []
-        #: What to look for in the key space, by setting.
+        #: The names to find in the key space, by setting.
         self.names: dict[str, Names] = {}
-        #: Settings whose library had more queues registered than are looked at.
+        #: Settings whose library has registered more queues than are read.
         self.truncated: set[str] = set()
         for setting, kind, wanted in _chosen(settings):
             library = kind(wanted)
@@ -100,7 +100,7 @@ class Queues:
     def read(self, context: ScrapeContext) -> RequestBatches:
         """Emit all queues."""
         if context.now is None and any(library.needs_time for library in self._libraries):
-            yield ()  # the round trip that tells the server's time comes first
+            yield ()  # INFO, which has the server's clock, comes with this round trip
         members: dict[QueueLibrary, Sequence[bytes]] = {}
         registering = [library for library in self._libraries if library.registered]
         if registering:
@@ -110,7 +110,7 @@ class Queues:
                 if isinstance(reply, ReplyError):
                     context.refused("SMEMBERS", reply)
                 elif not _is_sound("SMEMBERS", reply):
-                    context.unexpected("answers SMEMBERS with something else than Redis does")
+                    context.unexpected("sent an unexpected reply to SMEMBERS")
                 else:
                     members[library] = sorted(reply)[:MOST_NAMES]
                     if len(reply) > MOST_NAMES:
@@ -125,22 +125,22 @@ class Queues:
         unlisted = {one.label for one in self._libraries if one.registered and one not in members}
         before = self._histories
         self._histories = {}
-        told: set[bytes] = set()
+        emitted: set[bytes] = set()
         for library in self._libraries:
             for name in library.queues(members.get(library, ())):
                 key = (library.label, name)
-                # A key that was a list and is a sorted set now is kept by both settings for a while.
+                # A list that became a sorted set belongs to both settings for a while.
                 if key not in self._histories:
                     history = self._histories[key] = before.get(key) or QueueHistory()
-                    yield _Queue(library, name, library.destination(name) not in told, history)
-                    told.add(library.destination(name))
+                    yield _Queue(library, name, library.destination(name) not in emitted, history)
+                    emitted.add(library.destination(name))
         for key, history in before.items():
-            if key[0] in unlisted:  # it may be there nevertheless, and is not new then
+            if key[0] in unlisted:  # the queue may still exist, and is not new then
                 self._histories.setdefault(key, history)
 
 
 def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[QueueLibrary], Wanted]]:
-    """Yield the settings that want something; libraries first, since they know more of a key."""
+    """Yield the enabled settings; libraries first, since they have more metrics for a key."""
     for library in _LIBRARIES:
         wanted: Wanted = getattr(settings, library.label)
         if wanted.on:
@@ -163,15 +163,15 @@ def _read(context: ScrapeContext, queue: _Queue, clock: ServerClock) -> RequestB
 
 
 def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply) -> Reply:
-    """Return a reply, None for a refusal."""
+    """Return a reply, None for a refused or odd one."""
     if not isinstance(reply, ReplyError):
         if _is_sound(name := str(command[0]), reply):
             return reply
-        context.unexpected(f"answers {name} with something else than Redis does")
+        context.unexpected(f"sent an unexpected reply to {name}")
         return None
     found, key = queue.library.found, command[1]
     if str(reply).startswith("WRONGTYPE") and key in found.all():
-        # What a pattern found has become something else since.
+        # A key that a pattern found has changed its type.
         found.forget(key)
     else:
         context.refused(str(command[0]), reply)
@@ -179,7 +179,7 @@ def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply
 
 
 def _is_sound(command: str, reply: Reply) -> bool:
-    """Return whether a reply has the shape that the command's replies have."""
+    """Return whether a reply has the shape that the command returns."""
     if command in _COUNTS:
         return type(reply) is int
     if command in _LISTS:
@@ -243,18 +243,18 @@ def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
 
 
 def _is_refused(context: ScrapeContext, command: str, reply: Reply) -> bool:
-    """Return whether a reply tells nothing, and note why."""
+    """Return whether a reply is refused or odd, and note why."""
     if isinstance(reply, ReplyError):
         context.refused(command, reply)
     elif not _is_sound(command, reply):
-        context.unexpected(f"answers {command} with something else than Redis does")
+        context.unexpected(f"sent an unexpected reply to {command}")
     else:
         return False
     return True
 
 
 def _score(raw: bytes) -> float:
-    """Return the number that a sorted set has for a member, 0 for what is none."""
+    """Return the score of a member of a sorted set, 0 if it is not a number."""
     try:
         number = float(raw)
     except ValueError:

@@ -9,7 +9,7 @@ from bts_collectors.redis.queues.times import from_json
 
 
 class Dramatiq(QueueLibrary):
-    """Dramatiq: a list of ids and a hash of all messages, and the same for the delayed and the dead."""
+    """Dramatiq: a list of ids and a hash of messages; the same for delayed and dead messages."""
 
     label = "dramatiq"
     prefix = "dramatiq"
@@ -17,11 +17,11 @@ class Dramatiq(QueueLibrary):
     type_ = "hash"
 
     def name_of(self, key: bytes) -> bytes:
-        """Return the queue, also of its delayed (DQ) and dead (XQ) messages."""
+        """Return the name of the queue, also for its delayed (DQ) and dead (XQ) messages."""
         return super().name_of(key).removesuffix(b".DQ").removesuffix(b".XQ")
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read lists and hashes, and the message that is next."""
+        """Read lists and hashes, and the next message."""
         key = self.head + name
         ready, messages, delayed, dead, first = yield [
             ("LLEN", key),
@@ -30,7 +30,7 @@ class Dramatiq(QueueLibrary):
             ("ZCARD", key + b".XQ"),
             ("LINDEX", key, 0),
         ]
-        # A message stays in the hash until it is acknowledged, its id leaves the list before.
+        # An id leaves the list on delivery, and the hash on acknowledgement.
         active = None if ready is None or messages is None else max(messages - ready, 0)
         depth = Depth(
             {"ready": ready, "active": active, "scheduled": delayed, "dead": dead}, timed=True
@@ -42,6 +42,6 @@ class Dramatiq(QueueLibrary):
 
 
 class _DramatiqMessage(msgspec.Struct):
-    """The part of a message that tells its time."""
+    """The part of a message that has its time."""
 
     time: float = msgspec.field(name="message_timestamp")

@@ -19,14 +19,14 @@ class Huey(QueueLibrary):
 
     def __init__(self, wanted: Wanted) -> None:
         super().__init__(wanted)
-        #: The queues with priorities, also while they are empty and so not there.
+        #: Queues with priorities; remembered, because Redis deletes their keys when they are empty.
         self._sorted: set[bytes] = set()
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read the sizes; only a message with priority begins with its time."""
+        """Read the sizes; only messages with a priority have a time."""
         plain = _NOT_IN_HUEY.sub(b"", name)
         if plain != name:
-            # Huey leaves other characters out of a name, unless it is told not to.
+            # Huey removes these characters from a name, unless that is disabled.
             (kind,) = yield [("TYPE", self.head + name)]
             name = plain if kind == b"none" else name
         key = self.head + name

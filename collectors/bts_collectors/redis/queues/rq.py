@@ -15,11 +15,11 @@ class Rq(QueueLibrary):
     registry = "queues"
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read list and registries, and when the first job was queued."""
+        """Read the list and the registries, and the time of the first job."""
         key = self.head + name
         states = ("wip", "failed", "deferred", "scheduled", "finished", "canceled")
         registries = [("ZCARD", b"%s%s:%s" % (self.root, s.encode(), name)) for s in states]
-        # A job on its way to a worker is in neither for a moment.
+        # A job that moves to a worker is only in this list for a moment.
         between = ("LLEN", key + b":intermediate")
         ready, moving, *counts, job = yield [
             ("LLEN", key),

@@ -176,11 +176,11 @@ def test_without_info_the_rest_is_read() -> None:
 
 @pytest.mark.parametrize("reply", [b"", b"# Server\r\nname:x\r\n", None, 7, [b"x"]])
 def test_what_is_no_redis(reply: Any) -> None:
-    """An INFO that no Redis gives ends the context."""
+    """An INFO that Redis never sends ends the scrape."""
     fake = Fake()
     fake.replies[INFO] = reply
 
-    with pytest.raises(TargetError, match="answers INFO with something else than Redis does"):
+    with pytest.raises(TargetError, match="sent an unexpected reply to INFO"):
         fake.read()
 
 
