@@ -1,4 +1,4 @@
-"""Celery with transport options of its own: our count is kombu's."""
+"""Celery with transport options: the counts are those of kombu."""
 
 from __future__ import annotations
 

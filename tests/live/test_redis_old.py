@@ -86,7 +86,7 @@ def test_the_process_in_front_of_an_old_server(
 
 
 def test_a_user_where_there_are_none(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """Redis 5.0 knows only a password; who gives a user is told to leave it out."""
+    """Redis 5.0 has no users: the error for a user in `url` says to leave it out."""
     server = make_redis("--requirepass", "secret", program=program("redis-5.0"))
 
     samples, error = failure(redis_collector(f"redis://bts@127.0.0.1:{server.port}", "secret"))

@@ -1,4 +1,4 @@
-"""Conversations with the collector's parts from literals."""
+"""Runs readers of the collector with literal replies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_exporter import Scrape, Url
 
-#: A server's answers to one round: the commands it expects, and the replies it gives.
+#: One round trip: the expected commands, and the replies.
 Exchange = tuple[list[Any], list[Any]]
-#: Runs a part against expected rounds.
+#: Runs a reader with expected round trips.
 Converse = Callable[..., None]
 
 #: 2026-01-01 in milliseconds since 1970.
@@ -34,7 +34,7 @@ def scrape_context() -> ScrapeContext:
 
 @pytest.fixture
 def converse() -> Converse:
-    """Give a function that answers a part's rounds with literal replies, and checks its commands."""
+    """Return a function that runs a reader with literal replies, and checks its commands."""
 
     def run(part: RequestBatches, *rounds: Exchange) -> None:
         replies: list[Any] | None = None

@@ -5,7 +5,7 @@ from bts_exporter import backlog
 
 
 def test_a_message_is_as_old_as_it_says() -> None:
-    """Without any other knowledge the message's own time tells its age."""
+    """Without other observations the age comes from the message's own time."""
     assert Waiting().age(0, 1, 9, 50.0) == backlog.Age(50.0, "message_time")
 
 
@@ -18,7 +18,7 @@ def test_a_message_that_came_now_is_not_no_message() -> None:
 
 
 def test_a_time_in_the_future_carries_no_information() -> None:
-    """The age is at least the time since the message was seen first; at the first look it is unknown."""
+    """The age is at least the time since the message was first seen; in the first scrape it is unknown."""
     waiting = Waiting()
 
     assert waiting.age(100, 5, 9, None) is None

@@ -32,7 +32,7 @@ def test_parts_share_their_round_trips() -> None:
 
 
 def test_others_take_turns_with_the_parts() -> None:
-    """Whoever is asked hears what will be asked next: it may begin with that, for it is the same."""
+    """Every round trip announces the next commands, as the same object, so that they can be sent ahead."""
     trips: list[tuple[Sequence[Command], Sequence[Command]]] = []
     got: list[object] = []
 
@@ -52,7 +52,7 @@ def test_others_take_turns_with_the_parts() -> None:
 
 
 def test_parts_without_commands_need_no_trip() -> None:
-    """Nothing to ask: the server is left alone."""
+    """Without commands there is no round trip."""
 
     def part() -> RequestBatches:
         yield []

@@ -13,7 +13,7 @@ NOPERM = ReplyError("NOPERM this user has no permissions to run the 'config|get'
 
 
 def supported(command_support: CommandSupport) -> dict[tuple[str, ...], float]:
-    """Return what is exported of the commands."""
+    """Return the samples of the commands."""
     scrape = Scrape(monotonic() + 60)
     command_support.emit(scrape)
     return scrape.samples.get(SUPPORTED, {})
@@ -57,7 +57,7 @@ def test_what_the_server_supports_is_told() -> None:
     ids=["loading", "busy", "lost"],
 )
 def test_a_server_that_is_busy_supports_the_command(reply: ReplyError) -> None:
-    """A refusal that will be over next time is none to remember."""
+    """A temporary refusal is not remembered."""
     command_support = CommandSupport()
     command_support.refused("config|get", reply)
 

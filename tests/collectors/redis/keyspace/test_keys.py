@@ -193,7 +193,7 @@ def test_a_key_made_anew_between_two_questions_is_no_failure(
 
 
 def test_a_key_of_a_modules_type(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """How large it is only its module knows; what memory it takes the server tells."""
+    """The size of a key with a module's type is unknown; its memory usage is emitted."""
     converse(
         Keys(Names(["g"]), memory=True).read(scrape_context),
         ([("TYPE", b"g")], [b"graphdata"]),

@@ -22,14 +22,14 @@ WRONGTYPE = ReplyError("WRONGTYPE Operation against a key holding the wrong kind
 def test_without_settings_nothing_is_asked(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Nobody's queues: no round trip."""
+    """Without queues there is no round trip."""
     run([Queues(QueueSettings()).read(scrape_context)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
     assert scrape_context.scrape.samples == {}
 
 
 def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """All queues of all settings are asked for at once, and then for what their heads tell."""
+    """All queues of all settings share a round trip for their lengths and one for their first messages."""
     settings = QueueSettings(rq=Wanted(names=("a",)), lists=("b",))
     first: list[Command] = [
         ("LLEN", b"rq:queue:a"),
@@ -63,7 +63,7 @@ def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse:
 def test_a_refused_registry_costs_the_names_in_it(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Without the set of queues those that the settings spell are still told."""
+    """Without the set of queues, the queues that the settings name are still emitted."""
     converse(
         Queues(QueueSettings(sidekiq=Wanted(names=("a", "*")))).read(scrape_context),
         ([("SMEMBERS", b"queues")], [REFUSAL]),
@@ -115,7 +115,7 @@ def test_patterns_choose_among_the_registered(
 def test_queues_that_are_not_listed_are_not_new_afterwards(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What is known of a queue stays while its library's set cannot be read."""
+    """The history of a queue stays while its library's set cannot be read."""
     now = 0.0
     reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
     members = [("SMEMBERS", b"queues")]
@@ -150,7 +150,7 @@ def test_a_sum_is_not_told_in_part(scrape_context: ScrapeContext, converse: Conv
 def test_a_found_key_of_another_type_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What a pattern found and is no list any more is no loss; what the settings spell is."""
+    """A key that is no longer a list is an error if the settings name it, not if a pattern found it."""
     reader = Queues(QueueSettings(lists=("a", "b*")))
     reader.names["queues.lists"].add([b"b1"])
     converse(
@@ -175,7 +175,7 @@ def test_a_name_in_two_settings_is_read_once(
 
 
 def test_arq_without_a_clock(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """What is due cannot be told from what is not when the server's time is not known."""
+    """Without the server's clock, jobs that are due cannot be distinguished from later ones."""
     scrape_context.now = None
     run([Queues(QueueSettings(arq=WantedNames())).read(scrape_context)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
@@ -185,7 +185,7 @@ def test_arq_without_a_clock(scrape_context: ScrapeContext, converse: Converse) 
 def test_arq_with_more_running_than_are_looked_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Where all that were looked at are running the rest may run as well, and is not told."""
+    """If all jobs that were read are running, the others may be running, too, and are not emitted."""
     assert scrape_context.now is not None
     jobs = [b"%d" % number for number in range(250)]
     words = (0, 249, "WITHSCORES")
@@ -212,7 +212,7 @@ def test_arq_with_more_running_than_are_looked_at(
 def test_a_message_whose_time_is_none_costs_its_own_age(
     scrape_context: ScrapeContext, time: bytes
 ) -> None:
-    """Whoever sends a message says when: nonsense gives no age, and takes nothing else along."""
+    """Producers write the time: an invalid time gives no age, and costs nothing else."""
     answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
 
     def ask(commands: Sequence[Command], _: object) -> list[object]:

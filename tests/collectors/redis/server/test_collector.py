@@ -109,7 +109,7 @@ def test_a_known_server_costs_one_round_trip() -> None:
 
 
 def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
-    """No command is sent of which the server's INFO tells that it would be an error."""
+    """A command that the server lacks according to INFO is not sent."""
     fake = Fake(redis_version="6.2.14", cluster_enabled="0")
     fake.read()
 
@@ -134,7 +134,7 @@ def test_what_is_large_is_asked_for_only_when_wanted() -> None:
 
 @pytest.mark.parametrize("denied", LOST)
 def test_a_denied_command_is_lost_alone(denied: str) -> None:
-    """A command that is denied costs its own families, is no failure, and is not asked for again."""
+    """A denied command costs its own families, is not an error, and is not sent again."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.deny(denied)
 
@@ -163,7 +163,7 @@ def test_another_server_at_the_address_is_asked_anew() -> None:
 
 
 def test_without_info_the_rest_is_read() -> None:
-    """A user who may not see INFO loses it, and is told so."""
+    """Without permission for INFO, INFO is missing, and an error says so."""
     fake = Fake()
     fake.replies[INFO] = NOPERM
 
@@ -186,7 +186,7 @@ def test_what_is_no_redis(reply: Any) -> None:
 
 @pytest.mark.parametrize("odd", [None, 7, b"\xff", [], [None, [None]]], ids=repr)
 def test_odd_replies_cost_their_own_families(odd: Any) -> None:
-    """Replies of any shape beside INFO leave INFO's families alone."""
+    """Odd replies to other commands do not affect the metrics from INFO."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.replies |= {command: odd for command in fake.replies if command != INFO}
 

@@ -63,7 +63,7 @@ def values(scrape_context: ScrapeContext) -> dict[str, float]:
 
 
 def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
+    """A group inside the stream needs its first undelivered entry, its pending entries and its consumers."""
     scrape_context.counters_set = (0, 0)
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
@@ -135,7 +135,7 @@ def test_consumers_that_the_script_looked_at(
 def test_whose_consumers_the_script_looks_at(
     scrape_context: ScrapeContext, *, each: bool, room: int
 ) -> None:
-    """The script looks at some consumers, and at none where each is asked for: it tells no names."""
+    """The script reads some consumers, but none if each consumer is wanted, because it returns no names."""
     part, _ = Streams(Names(["s"]), stale_after=12.5, each_consumer=each).read(scrape_context)
 
     [(_, _, *arguments)] = next(part)
@@ -146,7 +146,7 @@ def test_whose_consumers_the_script_looks_at(
 def test_a_group_that_is_up_to_date_costs_no_look(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
+    """A group without lag, pending entries and consumers takes one round trip, and its values are 0."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
     converse(
         read(Streams(Names(["s"])), scrape_context),
@@ -182,7 +182,7 @@ def test_many_streams_are_read_window_by_window(
 
 
 def test_a_stream_that_is_not_there(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """A name without a key is no failure and has no length; that it is missing is told."""
+    """A missing key is not an error; it has no length, and redis_stream_exists is 0."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[b"none"]]))
 
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
@@ -338,7 +338,7 @@ def test_what_is_gone_at_the_second_look_is_no_failure(
 def test_labels_are_kept_as_long_as_what_they_name(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """The next collection uses the same label values, and nothing is kept of what is gone."""
+    """The next scrape uses the same label values; those of deleted streams and groups are dropped."""
     reader = Streams(Names(["s"]))
     state = stream(first=identity(9000), last=identity(1000), length=9)
     there = ([SCRIPT], [[[state, [group(identity(1000))]]]])
@@ -377,7 +377,7 @@ def test_an_odd_stream_is_lost_alone(scrape_context: ScrapeContext, converse: Co
 def test_a_stream_that_could_not_be_read_is_not_new(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What is known of a group stays while its stream is refused, so that its counters go on."""
+    """The history of a group stays while its stream is refused, so that its counters continue."""
     reader = Streams(Names(["s"]))
     scrape_context.counters_set = (0, 0)
     state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]

@@ -29,7 +29,7 @@ REPLY = [
 
 @pytest.fixture
 def context(scrape_context: ScrapeContext) -> StreamContext:
-    """Give a collection in which nothing was refused yet."""
+    """Return the context of a scrape in which nothing was refused yet."""
     return StreamContext(scrape_context, CommandSupport())
 
 
@@ -48,7 +48,7 @@ def test_consumers_are_found_by_the_fields_names() -> None:
 
 
 def test_stale_consumers_hold_entries(context: StreamContext, converse: Converse) -> None:
-    """Stale and idle are told of who holds entries: anybody else may just have nothing to do."""
+    """Only consumers with pending entries count: the others may have nothing to do."""
     converse(read(context, [group_state(3)], 300, each=False), (ASKING, [REPLY]))
 
     assert context.scrape_context.scrape.samples == {
@@ -61,7 +61,7 @@ def test_stale_consumers_hold_entries(context: StreamContext, converse: Converse
 def test_before_7_2_stale_consumers_are_not_told_from_those_that_ask_in_vain(
     context: StreamContext, converse: Converse, stale_after: float, stale: dict[object, object]
 ) -> None:
-    """Without `inactive` idle goes on while a consumer asks: only that none is stale can be told."""
+    """Without `inactive`, idle also grows while a consumer polls: only `no stale consumers` is certain."""
     old = [each[:6] for each in REPLY]
     converse(read(context, [group_state(3)], stale_after, each=False), (ASKING, [old]))
 
@@ -76,7 +76,7 @@ def test_how_long_is_stale(context: StreamContext, converse: Converse) -> None:
 
 
 def test_each_consumer(context: StreamContext, converse: Converse) -> None:
-    """Every consumer has series of its own for who asks for them."""
+    """With each=True every consumer has its own series."""
     converse(read(context, [group_state(3)], 300, each=True), (ASKING, [REPLY]))
 
     assert context.scrape_context.scrape.samples[consumers.PENDING] == {
@@ -91,7 +91,7 @@ def test_each_consumer(context: StreamContext, converse: Converse) -> None:
 def test_a_group_without_pending_entries_is_not_asked_about(
     context: StreamContext, converse: Converse, count: int, each: bool
 ) -> None:
-    """Where nobody holds anything, nobody is stale."""
+    """Without pending entries there are no stale consumers."""
     converse(read(context, [group_state(count, pending=0)], 300, each=each), ([], []))
 
     assert context.scrape_context.scrape.samples == {
@@ -108,7 +108,7 @@ def test_too_many_consumers_are_not_asked_about(context: StreamContext, converse
 
 
 def test_what_is_denied_is_not_asked_for_again(context: StreamContext, converse: Converse) -> None:
-    """A missing permission is no failure: it is known from then on."""
+    """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
     converse(read(context, [group_state(3)], 300, each=False), (ASKING, [denied]))
     converse(read(context, [group_state(3)], 300, each=False))

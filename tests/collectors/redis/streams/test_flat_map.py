@@ -15,7 +15,7 @@ def test_values_are_found_by_their_names() -> None:
 
 
 def test_what_is_not_there_is_none() -> None:
-    """Servers differ in what they tell, and the next reply may be another server's."""
+    """Missing names are None; replies with other names are handled."""
     fields = FlatMap(b"length", b"groups")
 
     assert [fields.of(reply) for reply in ([b"length", 0], [], [b"groups", 2, b"length", 1])] == [

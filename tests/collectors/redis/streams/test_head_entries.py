@@ -30,7 +30,7 @@ NOPERM = ReplyError("NOPERM this user has no permissions to run the 'xrange' com
 
 @pytest.fixture
 def context(scrape_context: ScrapeContext) -> StreamContext:
-    """Give a collection in which nothing was refused yet."""
+    """Return the context of a scrape in which nothing was refused yet."""
     return StreamContext(scrape_context, CommandSupport())
 
 
@@ -61,7 +61,7 @@ def test_the_first_entry_of_a_known_lag(context: StreamContext, converse: Conver
 
 
 def test_a_short_count(context: StreamContext, converse: Converse) -> None:
-    """What is counted at the first look needs no second."""
+    """A lag that the short count finds needs no long count."""
     one = group_state(lag=7)
     converse(by_script(context, [one]), ([SCRIPT], [[[5, b"6-0", 6]]]))
 
@@ -69,7 +69,7 @@ def test_a_short_count(context: StreamContext, converse: Converse) -> None:
 
 
 def test_nothing_ahead_any_more(context: StreamContext, converse: Converse) -> None:
-    """A group whose entries ahead are gone at this look lags by nothing."""
+    """A group whose undelivered entries are gone has a lag of 0."""
     one = group_state(lag=7)
     converse(by_script(context, [one]), ([SCRIPT], [[[0, None, 0]]]))
 
@@ -142,7 +142,7 @@ def test_the_budget_of_a_collection(context: StreamContext, converse: Converse) 
 
 
 def test_entries_that_may_not_be_read(context: StreamContext, converse: Converse) -> None:
-    """A denied XRANGE is no failure: it is known, and not asked for again."""
+    """A denied XRANGE is not an error, and is not sent again."""
     converse(by_script(context, [group_state()]), ([SCRIPT], [[NOPERM]]))
     converse(by_script(context, [group_state()]))
     converse(plainly(context, [group_state()]))
@@ -169,7 +169,7 @@ def entries(count: int, size: int = 10) -> list[list[object]]:
 
 
 def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Converse) -> None:
-    """The first entry alone, and then a page of entries as small as it."""
+    """The first entry decides how many entries of its size fit into a page."""
     one = group_state()
     converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
 
@@ -200,7 +200,7 @@ def test_without_scripts_large_entries_make_small_pages(
 def test_without_scripts_a_known_lag_needs_one_entry(
     context: StreamContext, converse: Converse
 ) -> None:
-    """Where the lag is known, one entry tells the seconds; where none is left it is 0."""
+    """If the lag is known, one entry gives the seconds; without entries the lag is 0."""
     known, gone = group_state(lag=5, exact=True), group_state(lag=5, exact=True)
     converse(plainly(context, [known, gone]), ([ask(1)] * 2, [entries(1), []]))
 

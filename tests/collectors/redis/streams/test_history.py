@@ -42,7 +42,7 @@ def group_state(
 
 
 def flows(*states: GroupState) -> list[tuple[int | None, int | None]]:
-    """Return what is consumed and lost at each look."""
+    """Return consumed and lost entries of each scrape."""
     history = History()
     taken = [history.take(one, float(place)) for place, one in enumerate(states)]
     return [(flow.consumed, flow.lost) for flow in taken]
@@ -55,17 +55,17 @@ def test_a_stream_from_which_nothing_went() -> None:
 
 @pytest.mark.parametrize("read", [3, 9, None])
 def test_a_counter_that_a_client_set(read: int | None) -> None:
-    """A counter that does not agree with the entries is not told."""
+    """A counter that contradicts the entries is not emitted."""
     assert flows(group_state(range(1, 11), 4, added=10, read=read)) == [(None, 0)]
 
 
 def test_a_trimmed_stream_at_the_first_look() -> None:
-    """Of what went before the first look it is not known whether the group was delivered it."""
+    """Whether entries removed before the first scrape were delivered is unknown."""
     assert flows(group_state(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
 
 
 def test_what_goes_on_after_the_first_look() -> None:
-    """From the second look on deliveries count, where no trim has overtaken the group."""
+    """From the second scrape on, deliveries count, unless a trim has overtaken the group."""
     assert flows(
         group_state(range(1001, 2001), 1990, added=2000, read=1990),
         group_state(range(1011, 2011), 2000, added=2010, read=2000),
@@ -85,7 +85,7 @@ def test_a_trim_past_the_group(read: int) -> None:
 
 
 def test_a_trim_past_the_group_that_went_on_unseen() -> None:
-    """Nothing is told of an interval in which entries may have gone unread; then it counts again."""
+    """An interval in which entries may have been lost has no value; counting starts again afterwards."""
     assert flows(
         group_state(range(1, 11), 4, added=10, read=4),
         group_state(range(18, 21), 18, added=20, read=18),
@@ -141,7 +141,7 @@ def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
 
 
 def test_a_backlog_that_grows_fast_from_the_start() -> None:
-    """Where all that was ever added is there, a lag beyond what is counted is still certain."""
+    """If all entries ever added still exist, even a lag too long to count is certain."""
     history = History()
     history.take(group_state(range(1, 1), 0, added=0, read=0), 0)
 
@@ -204,7 +204,7 @@ FOUR_DELETED = [3, 5, 6, 7, 8, 9, 10]
 
 
 def test_an_entry_deleted_at_the_position_of_the_group() -> None:
-    """The last delivered entry may be deleted: what is trimmed afterwards is lost, until it is read on."""
+    """After the last delivered entry was deleted, entries that are trimmed still count as lost."""
     whole = group_state(FOUR_DELETED, 4, added=10, read=4, deleted=4)
     trimmed = group_state(range(7, 11), 4, added=10, read=4, deleted=4)
 

@@ -39,7 +39,7 @@ def test_a_group_at_the_end_has_no_lag() -> None:
 
 
 def test_a_group_before_the_first_entry_lags_by_the_whole_stream() -> None:
-    """A stream trimmed past the group has just what is left, and the first entry is the oldest."""
+    """If a stream was trimmed past the group, the lag is its length, and its first entry is the next one."""
     trimmed = Stream(length=3, first=(8, 0), last=(10, 0), max_deleted=(0, 0), entries_added=10)
 
     assert judge(trimmed, group((4, 0), lag=6)) == Verdict(3, exact=True, head=(8, 0))
@@ -74,13 +74,13 @@ def test_an_impossible_figure_is_not_believed(lag: int | None) -> None:
 
 
 def test_a_stream_without_entries_ids_is_unknown() -> None:
-    """Where a server does not tell the first and the last entry, a lag of 0 is not made up."""
+    """Without the ids of the first and the last entry the lag is unknown, not 0."""
     assert judge(Stream(length=9), group((4, 0), lag=5)) == Verdict(None, exact=False)
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.none() | st.integers(-1, 30))
 def test_no_false_zero(first: int, length: int, delivered: int, lag: int | None) -> None:
-    """Whatever the server says, 0 is told only when no entry is behind the last one delivered."""
+    """Whatever the server says, the lag is 0 only if no entry follows the last delivered one."""
     last = first + length - 1
     stream = (
         Stream(length=length, first=(first, 0), last=(last, 0), max_deleted=(0, 0))
@@ -140,5 +140,5 @@ def test_the_least_and_the_greatest_possible_lag(lag: int) -> None:
 
 
 def test_no_age_without_the_servers_clock() -> None:
-    """Where the server does not tell its time nothing is guessed from ours."""
+    """Without the server's clock there is no age: the exporter's clock is not used."""
     assert age_seconds((NOW, 0), None) is None

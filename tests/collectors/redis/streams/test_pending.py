@@ -22,7 +22,7 @@ ASKING = [("XPENDING", b"s", b"g", "-", "+", 1)]
 
 @pytest.fixture
 def context(scrape_context: ScrapeContext) -> StreamContext:
-    """Give a collection in which nothing was refused yet."""
+    """Return the context of a scrape in which nothing was refused yet."""
     return StreamContext(scrape_context, CommandSupport())
 
 
@@ -44,7 +44,7 @@ def test_the_oldest_pending_entry(context: StreamContext, converse: Converse) ->
 
 
 def test_an_id_set_by_hand_has_deliveries_alone(context: StreamContext, converse: Converse) -> None:
-    """Where the id tells no time, how often it was tried is still known."""
+    """If the id is not a plausible time, the deliveries are still known."""
     converse(read(context, [group_state(2)]), (ASKING, [[[b"1-1", b"c", 10, 7]]]))
 
     assert context.scrape_context.scrape.samples == {pending.DELIVERIES: {OWN: 7}}
@@ -66,7 +66,7 @@ def test_nothing_pending(
 
 
 def test_what_is_denied_is_not_asked_for_again(context: StreamContext, converse: Converse) -> None:
-    """A missing permission is no failure: it is known from then on."""
+    """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
     converse(read(context, [group_state(2)]), (ASKING, [denied]))
     converse(read(context, [group_state(2)]))

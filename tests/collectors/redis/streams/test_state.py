@@ -55,7 +55,7 @@ def test_plain_replies_have_the_shape_of_the_scripts() -> None:
 
 
 def test_plain_replies_of_an_old_server() -> None:
-    """What Redis 6.2 does not tell is nil, not 0."""
+    """Fields that Redis 6.2 lacks are None, not 0."""
     stream = [b"length", 0, b"last-generated-id", b"0-0", b"first-entry", None, b"last-entry", None]
     group = [b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", b"0-0"]
 
