@@ -82,7 +82,7 @@ class ScrapeContext:
         else:
             self.losses.append(refusal(self.url, command, reply))
 
-    def misshapen(self, subject: str, error: ReplyShapeError) -> None:
+    def unexpected_reply(self, subject: str, error: ReplyShapeError) -> None:
         """Note that a reply about `subject` does not have the shape that Redis documents."""
         self.unexpected(f"sent an unexpected reply about {subject}: {error}")
 

@@ -207,12 +207,12 @@ class Discovery:
         matching = [(names, names.matching(page)) for names in self._settings]
         types: dict[bytes, Reply] = {}
         if not self._type:
-            typed = dict.fromkeys(n for names, found in matching if names.type for n in found)
+            typed = dict.fromkeys(n for names, matches in matching if names.type for n in matches)
             types = dict(zip(typed, self._ask(place, [("TYPE", n) for n in typed]), strict=True))
-        for names, found in matching:
+        for names, matches in matching:
             # Without permission for TYPE the name is added: reading the key reports the type.
             other = {n for n, t in types.items() if type(t) is bytes and t != names.type}
-            names.add(n for n in found if not names.type or n not in other)
+            names.add(n for n in matches if not names.type or n not in other)
 
     def _ask(self, place: Connection, commands: Sequence[Command]) -> list[Reply]:
         began = monotonic()

@@ -90,7 +90,7 @@ class Queues:
         for setting, kind, wanted in _chosen(settings):
             library = kind(wanted)
             self._libraries.append(library)
-            self.names[f"queues.{setting}"] = library.found
+            self.names[f"queues.{setting}"] = library.key_names
 
     @property
     def are_wanted(self) -> bool:
@@ -169,10 +169,10 @@ def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply
             return reply
         context.unexpected(f"sent an unexpected reply to {name}")
         return None
-    found, key = queue.library.found, command[1]
-    if str(reply).startswith("WRONGTYPE") and key in found.all():
+    key_names, key = queue.library.key_names, command[1]
+    if str(reply).startswith("WRONGTYPE") and key in key_names.all():
         # A key that a pattern found has changed its type.
-        found.forget(key)
+        key_names.forget(key)
     else:
         context.refused(str(command[0]), reply)
     return None

@@ -79,7 +79,7 @@ class QueueLibrary(ABC):
         #: The set to read names from before the queues are read; empty if it is not needed.
         self.registered = (root + self.registry).encode() if self.registry and patterns else b""
         #: The keys to find if there is no such set.
-        self.found = Names(
+        self.key_names = Names(
             [] if self.registry else [key for name in patterns for key in self._keys(head, name)],
             self.type_,
         )
@@ -88,7 +88,7 @@ class QueueLibrary(ABC):
     def queues(self, registered: Sequence[bytes] = ()) -> list[bytes]:
         """Return the names of all queues, each once; `registered` are the members of the set."""
         names = [name for name in map(self.name_of, registered) if self._matches(name)]
-        names += map(self.name_of, self.found.all())
+        names += map(self.name_of, self.key_names.all())
         return [name for name in dict.fromkeys((*self.spelled, *names)) if name]
 
     def _keys(self, head: str, pattern: str) -> Sequence[str]:

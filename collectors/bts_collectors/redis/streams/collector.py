@@ -184,7 +184,7 @@ class Streams:
             try:
                 stream = parse_stream(reply[0])
             except ReplyShapeError as error:
-                _misshapen(scrape_context, name, error)
+                _unexpected_reply(scrape_context, name, error)
                 continue
             if (labels := self._labels.get(name)) is None:
                 labels = self._labels[name] = _labels(scrape_context.db, label(name))
@@ -236,7 +236,7 @@ class Streams:
                 try:
                     states[name] = plain_state(triple)
                 except ReplyShapeError as error:
-                    _misshapen(scrape_context, name, error)
+                    _unexpected_reply(scrape_context, name, error)
         return states
 
     def _states_by_script(
@@ -278,7 +278,7 @@ class Streams:
             try:
                 states[name] = [state[0], plain_groups(of_groups)] if type(state) is list else state
             except ReplyShapeError as error:
-                _misshapen(scrape_context, name, error)
+                _unexpected_reply(scrape_context, name, error)
 
     def _is_read(self, scrape_context: ScrapeContext, batch: Sequence[bytes], reply: Reply) -> bool:
         """Return whether the script read the streams in `batch`; note why if it did not."""
@@ -344,7 +344,7 @@ class Streams:
             try:
                 group = parse_group(values)
             except ReplyShapeError as error:
-                scrape_context.misshapen(f"a group of stream {labels.own[-1]!r}", error)
+                scrape_context.unexpected_reply(f"a group of stream {labels.own[-1]!r}", error)
                 continue
             kept = known.get(group.name)
             if kept is None:
@@ -376,8 +376,8 @@ def _itself(name: bytes) -> bytes:
     return name
 
 
-def _misshapen(scrape_context: ScrapeContext, name: bytes, error: ReplyShapeError) -> None:
-    scrape_context.misshapen(f"stream {label(name)!r}", error)
+def _unexpected_reply(scrape_context: ScrapeContext, name: bytes, error: ReplyShapeError) -> None:
+    scrape_context.unexpected_reply(f"stream {label(name)!r}", error)
 
 
 def _split(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[Sequence[bytes]]:

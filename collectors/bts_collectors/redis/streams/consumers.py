@@ -106,7 +106,7 @@ def read(
             consumers = parse(reply)
         except ReplyShapeError as error:
             subject = f"consumers of {state.labels.own[1:]!r}"
-            context.scrape_context.misshapen(subject, error)
+            context.scrape_context.unexpected_reply(subject, error)
             continue
         listed.append((state, consumers))
         known.append((state, *_judge(consumers, stale_after)))

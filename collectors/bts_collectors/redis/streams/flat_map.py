@@ -19,7 +19,7 @@ class FlatMap:
         self._last: tuple[list[bytes], itemgetter[Any]] = ([], itemgetter(-1))
 
     def of(self, reply: Reply) -> tuple[Any, ...]:
-        """Return the value of each name, None for a missing one; ReplyShapeError if it is no map."""
+        """Return the value of each name, None for a missing one; ReplyShapeError if it is not a map."""
         if type(reply) is not list:
             msg = "the fields are not a list"
             raise ReplyShapeError(msg)

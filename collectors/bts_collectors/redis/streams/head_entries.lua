@@ -1,10 +1,10 @@
 -- Returns for each group: how many entries are undelivered (if the budget does not allow to know: minus the
--- number of those that were counted), the id of the first undelivered entry, and the cost of the look-up.
+-- number of those that were counted), the id of the first undelivered entry, and the cost.
 --
 -- Only entries up to the stream's last entry at the time of its state count, so that lag and state agree.
 -- Counting goes from the group's position to the end. If that is too far, it goes from the start of the
 -- stream to the group's position, and XLEN gives the rest. The cost of an entry is 1, and 1 more for every
--- 512 bytes; the cost of the latest entries tells how many more the budget allows.
+-- 512 bytes; the cost of the latest entries decides how many more the budget allows.
 --
 -- KEYS: the stream of each group. ARGV: entries to count at most; budget; then for each group its last
 -- delivered id, the last id of the stream, and 1 if its entries are to be counted.

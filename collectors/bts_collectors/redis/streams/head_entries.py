@@ -101,7 +101,7 @@ def _take(context: StreamContext, batch: Sequence[GroupState], reply: Reply) -> 
         return 0
     if type(reply) is not list or len(reply) != len(batch):
         error = ReplyShapeError("the results are not a list with one result for each group")
-        context.scrape_context.misshapen("entries of streams", error)
+        context.scrape_context.unexpected_reply("entries of streams", error)
         return 0
     spent = 0
     for state, result in zip(batch, reply, strict=True):
@@ -114,7 +114,7 @@ def _take(context: StreamContext, batch: Sequence[GroupState], reply: Reply) -> 
         try:
             counted, state.head, cost = parse_result(result)
         except ReplyShapeError as error:
-            _misshapen(context, state, error)
+            _unexpected_reply(context, state, error)
             continue
         spent += cost
         _take_count(state, counted)
@@ -163,7 +163,7 @@ def _take_page(context: StreamContext, state: GroupState, reply: Reply, count: i
     try:
         head, size = parse_first(reply)
     except ReplyShapeError as error:
-        _misshapen(context, state, error)
+        _unexpected_reply(context, state, error)
         return 0
     state.head = head or state.head
     _take_count(state, len(reply) if len(reply) < count else -len(reply))
@@ -184,5 +184,5 @@ def parse_first(reply: Reply) -> tuple[Id | None, int]:
     raise ReplyShapeError(msg)
 
 
-def _misshapen(context: StreamContext, state: GroupState, error: ReplyShapeError) -> None:
-    context.scrape_context.misshapen(f"entries of stream {state.labels.own[1]!r}", error)
+def _unexpected_reply(context: StreamContext, state: GroupState, error: ReplyShapeError) -> None:
+    context.scrape_context.unexpected_reply(f"entries of stream {state.labels.own[1]!r}", error)

@@ -50,7 +50,7 @@ def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches
                 entry, deliveries = parse(reply)
             except ReplyShapeError as error:
                 subject = f"pending entries of {state.labels.own[1:]!r}"
-                context.scrape_context.misshapen(subject, error)
+                context.scrape_context.unexpected_reply(subject, error)
                 continue
             oldest.append((state, age_seconds(entry, now) if entry else 0, deliveries))
     columns = Columns(context.scrape_context.scrape, [state.labels.own for state, _, _ in oldest])
