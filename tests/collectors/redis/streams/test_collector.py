@@ -374,6 +374,22 @@ def test_an_odd_stream_is_lost_alone(scrape_context: ScrapeContext, converse: Co
     assert scrape_context.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
 
 
+def test_a_defect_of_ours_is_not_the_servers_fault(
+    scrape_context: ScrapeContext, converse: Converse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that no parser raised is not caught, so that the engine reports it as internal."""
+    monkeypatch.setattr(groups, "judge", lambda *_: None)  # None cannot be unpacked
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+
+    with pytest.raises(TypeError):
+        converse(
+            read(Streams(Names(["s"])), scrape_context),
+            ([SCRIPT], [[[state, [group(identity(1000))]]]]),
+        )
+
+    assert scrape_context.losses == []
+
+
 def test_a_stream_that_could_not_be_read_is_not_new(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
