@@ -73,7 +73,7 @@ def test_info(redis_server: RedisServer, redis_collector: MakeCollector) -> None
     )
 
 
-def test_the_collector_makes_no_errors_of_its_own(
+def test_the_collector_causes_no_errors_in_the_server(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
     """Names that are not there or of other types do not count as errors in the server's statistics."""

@@ -49,7 +49,7 @@ Make = Callable[..., RedisCollector]
 
 
 def documented(version: str) -> list[str]:
-    """Return the words of the line for a server, behind the name of the user."""
+    """Return the words of the line for a server, after the name of the user."""
     (line,) = (line for head, line in LINES if head.startswith(HEADS[version]))
     return line.replace("PASSWORD", "pw").split()[3:]
 

@@ -142,7 +142,7 @@ def test_a_node_of_a_cluster(
     assert samples["redis_cluster_messages_sent_total"] == {(): 0}
 
 
-def test_a_user_who_may_see_nothing_but_info(
+def test_a_user_with_permission_for_info_only(
     make_any: MakeAny, redis_collector: MakeCollector
 ) -> None:
     """A denied command costs its own families, and is in the server's log once for many scrapes."""

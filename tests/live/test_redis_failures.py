@@ -44,7 +44,9 @@ def test_a_wrong_password_is_tried_once(
     assert [(entry["reason"], entry["count"]) for entry in server.client.acl_log()] == [("auth", 1)]
 
 
-def test_a_missing_password_is_told(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
+def test_a_missing_password_is_reported(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
     """A server that wants a password and gets none is the settings' fault: auth."""
     server = make_redis("--requirepass", PASSWORD)
 
@@ -113,7 +115,7 @@ def test_the_documented_permissions_suffice(
         ("-config|get", "redis_db_keys", ("db1",), False),
     ],
 )
-def test_what_is_not_permitted_is_lost_alone(
+def test_a_missing_permission_costs_only_its_metrics(
     restricted: RedisServer,
     redis_collector: MakeCollector,
     denied: str,
@@ -158,7 +160,7 @@ def test_without_scripts_plain_commands_tell_the_same(
     assert samples["redis_stream_length"] == whole["redis_stream_length"]
 
 
-def test_one_forbidden_stream_is_lost_alone(
+def test_a_forbidden_stream_costs_only_itself(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
     """A stream that the user may not read is reported; the other streams are served."""

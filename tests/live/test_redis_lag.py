@@ -263,9 +263,7 @@ def test_an_entry_that_is_delivered_again_and_again(
     assert samples["redis_stream_group_consumers_stale"] == {GROUP: 0}
 
 
-def test_each_consumer_for_who_asks_for_it(
-    make_redis: MakeRedis, redis_collector: MakeCollector
-) -> None:
+def test_each_consumer_on_request(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
     """With `stream_consumers` every consumer has series, and one that holds entries is soon stale."""
     server = make_redis(program=program("redis-8.2"))
     client = server.client

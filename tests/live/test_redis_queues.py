@@ -416,7 +416,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
     assert samples["messaging_backlog_messages"][("redis", "jobs:a", "")] == 0
 
 
-def test_ages_that_nobody_wrote(client: redis.Redis, collect: Reader) -> None:
+def test_messages_without_a_time_have_no_age(client: redis.Redis, collect: Reader) -> None:
     """A payload that is not what the library writes, or a time that cannot be, gives no age."""
     client.sadd("queues", "text", "old", "soon", "none")
     client.lpush("queue:text", b"\xff\x00")

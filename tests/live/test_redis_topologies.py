@@ -102,7 +102,9 @@ def test_any_certificate(make_tls: MakeRedis, redis_collector: MakeCollector) ->
     assert testing.collect(one)["redis_up"] == {(): 1}
 
 
-def test_tls_where_there_is_none(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
+def test_tls_to_a_server_without_tls(
+    redis_server: RedisServer, redis_collector: MakeCollector
+) -> None:
     """A server without TLS does not answer the handshake, and the error names the likely cause."""
     url = redis_server.url.replace("redis:", "rediss:")
 

@@ -159,7 +159,7 @@ def test_a_group_that_is_set_back(client: redis.Redis, collector: RedisCollector
 def test_a_consumer_that_asks_in_vain_is_not_stale(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """A consumer that holds an entry and goes on asking is not stale; before 7.2 it is not known."""
+    """A consumer with a pending entry that still polls is not stale; before 7.2 this is unknown."""
     client.xadd("s", {"a": 1})
     client.xgroup_create("s", "g", "0")
     client.xreadgroup("g", "c", {"s": ">"})

@@ -116,10 +116,10 @@ class Queues:
                     if len(reply) > MOST_NAMES:
                         self.truncated.add(f"queues.{library.label}")
         clock = ServerClock(context, self._clock)
-        parts = [_read_rest(context, library) for library in self._libraries]
-        parts += [_read(context, queue, clock) for queue in self._queues(members)]
-        for start in range(0, len(parts), BATCH):
-            yield from together(parts[start : start + BATCH])
+        readers = [_read_rest(context, library) for library in self._libraries]
+        readers += [_read(context, queue, clock) for queue in self._queues(members)]
+        for start in range(0, len(readers), BATCH):
+            yield from together(readers[start : start + BATCH])
 
     def _queues(self, members: dict[QueueLibrary, Sequence[bytes]]) -> Iterator[_Queue]:
         unlisted = {one.label for one in self._libraries if one.registered and one not in members}

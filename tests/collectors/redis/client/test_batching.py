@@ -7,7 +7,7 @@ from bts_collectors.redis.client.batching import RequestBatches, run
 from bts_collectors.redis.client.connection import Command
 
 
-def test_parts_share_their_round_trips() -> None:
+def test_readers_share_their_round_trips() -> None:
     """The nth commands of all parts go out together; each part gets its own replies."""
     trips: list[list[Command]] = []
     got: dict[str, list[list[object]]] = {"a": [], "b": []}
@@ -31,7 +31,7 @@ def test_parts_share_their_round_trips() -> None:
     assert got == {"a": [["a0"], ["a0", "a1"]], "b": [["b0", "b1"], [], ["b0"]]}
 
 
-def test_others_take_turns_with_the_parts() -> None:
+def test_others_take_turns_with_the_readers() -> None:
     """Every round trip announces the next commands, as the same object, so that they can be sent ahead."""
     trips: list[tuple[Sequence[Command], Sequence[Command]]] = []
     got: list[object] = []
@@ -51,7 +51,7 @@ def test_others_take_turns_with_the_parts() -> None:
     assert all(ahead is after[0] for (_, ahead), after in pairwise(trips) if ahead)
 
 
-def test_parts_without_commands_need_no_trip() -> None:
+def test_readers_without_commands_need_no_round_trip() -> None:
     """Without commands there is no round trip."""
 
     def part() -> RequestBatches:

@@ -32,7 +32,7 @@ def test_a_refused_command_is_not_asked_again_for_a_while() -> None:
     assert command_support.expects("config|get")
 
 
-def test_what_the_server_supports_is_told() -> None:
+def test_supported_commands_are_emitted() -> None:
     """Every command that was asked for is 1 or 0, by its latest reply."""
     command_support = CommandSupport()
     command_support.answered("slowlog|len")
@@ -65,7 +65,7 @@ def test_a_server_that_is_busy_supports_the_command(reply: ReplyError) -> None:
     assert supported(command_support) == {}
 
 
-def test_another_server_is_asked_anew() -> None:
+def test_another_server_gets_all_commands() -> None:
     """What one server refused says nothing about the next one."""
     command_support = CommandSupport()
     command_support.refused("config|get", NOPERM)

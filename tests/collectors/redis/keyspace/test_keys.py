@@ -51,7 +51,7 @@ def test_every_type_has_its_size(scrape_context: ScrapeContext, converse: Conver
 def test_a_list_that_ran_empty_stays_at_0(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Redis deletes an empty list; its series goes on at 0 for as long as its name is known."""
+    """Redis deletes an empty list; its series stays at 0 as long as its name is known."""
     names = found(b"l")
     keys = Keys(names)
     converse(
@@ -141,7 +141,9 @@ def test_memory_and_numbers(scrape_context: ScrapeContext, converse: Converse) -
 
 
 @pytest.mark.parametrize("text", [b"", b"nan", b"inf", b"1e999", b"0x1", b"\xff", b"1 2"])
-def test_what_is_no_number(scrape_context: ScrapeContext, converse: Converse, text: bytes) -> None:
+def test_strings_that_are_not_numbers(
+    scrape_context: ScrapeContext, converse: Converse, text: bytes
+) -> None:
     """A string that is not a finite number has no value."""
     converse(
         Keys(found(b"t"), values=True).read(scrape_context),
@@ -153,7 +155,7 @@ def test_what_is_no_number(scrape_context: ScrapeContext, converse: Converse, te
     assert VALUE not in scrape_context.scrape.samples
 
 
-def test_a_refused_key_is_lost_alone(scrape_context: ScrapeContext, converse: Converse) -> None:
+def test_a_refused_key_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A key that may not be read is a loss; the others are served."""
     refusal = ReplyError("NOPERM no permissions to access a key")
     converse(
@@ -178,7 +180,7 @@ def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse:
     assert scrape_context.scrape.samples == {}
 
 
-def test_a_key_made_anew_between_two_questions_is_no_failure(
+def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """It has another type by then, and its size at the next collection."""

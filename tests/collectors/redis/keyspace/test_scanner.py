@@ -120,7 +120,7 @@ def test_a_type_that_must_not_be_asked_for() -> None:
 def test_a_walk_goes_on_where_it_was_interrupted(
     budget: str, amount: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A walk that is over its budget of keys or time goes on at the same cursor of the same place."""
+    """A walk that exceeds its budget continues at the same cursor of the same connection."""
     monkeypatch.setattr(scanner, budget, amount)
     spaces = Keyspace({b"a1": b""}, {b"a2": b""}), Keyspace({b"a3": b""}, host="other.net")
     names = Names(["a*"])
@@ -267,7 +267,7 @@ def scanning(
     return lambda: [Connection(url, None)], scans
 
 
-def test_a_walk_needs_nobody_to_wait_for_it(redis_listener: Listen) -> None:
+def test_a_walk_runs_in_the_background(redis_listener: Listen) -> None:
     """A walk that is due runs in a separate thread, over a separate connection."""
     places, scans = scanning(redis_listener, b"*2\r\n$1\r\n0\r\n*1\r\n$2\r\na1\r\n")
     names = Names(["a*"])

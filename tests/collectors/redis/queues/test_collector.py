@@ -134,7 +134,7 @@ def test_queues_that_are_not_listed_are_not_new_afterwards(
     assert scrape_context.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 30}
 
 
-def test_a_sum_is_not_told_in_part(scrape_context: ScrapeContext, converse: Converse) -> None:
+def test_a_partial_sum_is_not_emitted(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A priority that could not be counted leaves the depth of a Celery queue unknown, not too low."""
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
     oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
@@ -209,9 +209,7 @@ def test_arq_with_more_running_than_are_looked_at(
 
 
 @pytest.mark.parametrize("time", [b"inf", b"-inf", b"nan", b"-1e308", b"1e300", b"x"])
-def test_a_message_whose_time_is_none_costs_its_own_age(
-    scrape_context: ScrapeContext, time: bytes
-) -> None:
+def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time: bytes) -> None:
     """Producers write the time: an invalid time gives no age, and costs nothing else."""
     answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
 

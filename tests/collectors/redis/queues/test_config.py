@@ -34,7 +34,7 @@ def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
         ({"prefix": 1}, "prefix: expected a string, got 1 (put it in quotes)"),
     ],
 )
-def test_what_asks_for_nothing(raw: object, message: str) -> None:
+def test_settings_that_are_off(raw: object, message: str) -> None:
     """An error in a setting names the expected value."""
     with pytest.raises(ValueError, match=r"expected|unknown") as caught:
         Wanted.from_setting(raw)

@@ -18,7 +18,7 @@ def waiting(since: float | None) -> Depth:
     return Depth({"ready": 1}, timed=True, oldest=since)
 
 
-def test_a_message_tells_its_age() -> None:
+def test_the_age_of_a_message_by_its_time() -> None:
     """The age is the server's time less the message's own."""
     age = QueueHistory().age(waiting(NOW - 60), 1, 0, NOW_MS)
 

@@ -19,7 +19,7 @@ def emitted(listed: str) -> Scrape:
     return scrape
 
 
-def test_connections_are_counted_by_who_they_are() -> None:
+def test_connections_are_counted_by_identity() -> None:
     """Connections with the same name, user and library are one series; older servers have fewer fields."""
     scrape = emitted(OLD + NEW + NEW)
 

@@ -108,7 +108,7 @@ def test_a_known_server_costs_one_round_trip() -> None:
     assert samples["redis_exporter_command_supported"] == {(name,): 1 for name in LOST}
 
 
-def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
+def test_unsupported_commands_are_not_sent() -> None:
     """A command that the server lacks according to INFO is not sent."""
     fake = Fake(redis_version="6.2.14", cluster_enabled="0")
     fake.read()
@@ -123,7 +123,7 @@ def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
     }
 
 
-def test_what_is_large_is_asked_for_only_when_wanted() -> None:
+def test_large_replies_are_only_requested_if_wanted() -> None:
     """CLIENT LIST and LATENCY HISTOGRAM wait for the settings to want them."""
     fake = Fake()
     fake.server = Server(clients=False, latency_histograms=False)
@@ -133,7 +133,7 @@ def test_what_is_large_is_asked_for_only_when_wanted() -> None:
 
 
 @pytest.mark.parametrize("denied", LOST)
-def test_a_denied_command_is_lost_alone(denied: str) -> None:
+def test_a_denied_command_costs_only_its_metrics(denied: str) -> None:
     """A denied command costs its own families, is not an error, and is not sent again."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.deny(denied)
@@ -148,7 +148,7 @@ def test_a_denied_command_is_lost_alone(denied: str) -> None:
     assert denied not in fake.asked()
 
 
-def test_another_server_at_the_address_is_asked_anew() -> None:
+def test_another_server_at_the_address_gets_all_commands() -> None:
     """After a restart or a failover what was refused before is asked for again."""
     fake = Fake()
     fake.deny("slowlog|len")
@@ -175,7 +175,7 @@ def test_without_info_the_rest_is_read() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"", b"# Server\r\nname:x\r\n", None, 7, [b"x"]])
-def test_what_is_no_redis(reply: Any) -> None:
+def test_an_info_of_another_server(reply: Any) -> None:
     """An INFO that Redis never sends ends the scrape."""
     fake = Fake()
     fake.replies[INFO] = reply

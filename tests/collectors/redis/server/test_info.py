@@ -122,7 +122,7 @@ def test_absent_fields_give_no_samples() -> None:
     assert "redis_slave_info" not in samples
 
 
-def test_a_text_that_is_no_info_has_no_fields() -> None:
+def test_a_text_without_fields() -> None:
     """Lines without a colon are skipped, and a text without fields is empty."""
     assert info.parse("HTTP/1.1 400 Bad Request\r\n# Server: x\r\n\r\n") == info.Info()
 
@@ -199,7 +199,7 @@ def test_replicas_of_a_primary() -> None:
     assert samples["redis_connected_slave_lag_seconds"] == {("10.0.0.2", "6380", "online"): 1}
 
 
-def test_a_replica_listed_twice_is_told_once() -> None:
+def test_a_replica_listed_twice_is_emitted_once() -> None:
     """A replica that reconnects while its old connection lingers makes no repeated sample."""
     row = "ip=10.0.0.2,port=6380,state=online,offset=14,lag=1"
 
@@ -283,7 +283,7 @@ module:name=ReJSON,ver=20810,api=1,filters=0,usedby=[search],using=[],options=[]
     }
 
 
-def test_what_replicas_have_not_acknowledged() -> None:
+def test_the_lag_of_replicas_in_bytes() -> None:
     """A replica's lag in bytes is emitted once it is online: before, its offset means nothing."""
     text = "master_repl_offset:100\n" + PRIMARY.partition("# Replication")[2]
     lags = emitted(text)["redis_replica_lag_bytes"]
@@ -350,7 +350,7 @@ def test_damaged_text(text: str) -> None:
         )
     )
 )
-def test_no_text_is_too_odd(fields: list[tuple[str, str]]) -> None:
+def test_any_text_can_be_parsed(fields: list[tuple[str, str]]) -> None:
     """Whatever the values are, all samples are well-formed."""
     emitted("\n".join(f"{name}:{value}" for name, value in fields))
 

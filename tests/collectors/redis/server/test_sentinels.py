@@ -65,7 +65,7 @@ def test_info() -> None:
     }
 
 
-def test_what_is_asked() -> None:
+def test_the_commands() -> None:
     """One command asks for all primaries, three about each."""
     assert sentinels.ask(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
 

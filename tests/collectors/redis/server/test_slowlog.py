@@ -37,7 +37,7 @@ def test_latest_entry() -> None:
 
 
 @pytest.mark.parametrize("reply", [[], None, 7, [[]], [[1, 2]], [[b"1", 2, b"3"]]])
-def test_without_an_entry_there_is_no_latest(reply: Any) -> None:
+def test_an_empty_log_has_no_latest_entry(reply: Any) -> None:
     """An empty log or an odd reply gives no samples: 0 would be the id of an entry."""
     assert emitted(slowlog.emit_latest, reply) == {}
 

@@ -143,7 +143,7 @@ def test_whose_consumers_the_script_looks_at(
     assert arguments == [1, b"s", "12500", room, MOST_GROUPS]
 
 
-def test_a_group_that_is_up_to_date_costs_no_look(
+def test_a_group_without_lag_reads_no_entries(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A group without lag, pending entries and consumers takes one round trip, and its values are 0."""
@@ -206,7 +206,9 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
-def test_a_refused_part_is_lost_alone(scrape_context: ScrapeContext, converse: Converse) -> None:
+def test_a_refused_part_costs_only_itself(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Groups that may not be read leave the stream's own numbers."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[stream(), NOPERM]]]))
 
@@ -293,7 +295,7 @@ def test_a_busy_server_is_asked_by_script_again(
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
-def test_a_name_that_is_no_utf8_is_shown_escaped(
+def test_a_name_that_is_not_utf8_is_escaped(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """Bytes that are no text are shown, not lost and not a failure."""
@@ -317,7 +319,7 @@ def test_a_discovered_stream_that_is_gone_is_forgotten(
     assert streams.EXISTS not in scrape_context.scrape.samples
 
 
-def test_what_is_gone_at_the_second_look_is_no_failure(
+def test_a_stream_deleted_during_the_scrape_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
@@ -335,7 +337,7 @@ def test_what_is_gone_at_the_second_look_is_no_failure(
     assert scrape_context.losses == []
 
 
-def test_labels_are_kept_as_long_as_what_they_name(
+def test_labels_are_kept_as_long_as_their_stream(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """The next scrape uses the same label values; those of deleted streams and groups are dropped."""
@@ -356,7 +358,7 @@ def test_labels_are_kept_as_long_as_what_they_name(
     assert reader._labels == {}
 
 
-def test_an_odd_stream_is_lost_alone(scrape_context: ScrapeContext, converse: Converse) -> None:
+def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
     odd = [None, *stream()[1:]]
     whole = stream(first=identity(9000), last=identity(1000), length=9)

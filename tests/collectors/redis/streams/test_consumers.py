@@ -58,7 +58,7 @@ def test_stale_consumers_hold_entries(context: StreamContext, converse: Converse
 
 
 @pytest.mark.parametrize(("stale_after", "stale"), [(300, {}), (601, {consumers.STALE: {OWN: 0}})])
-def test_before_7_2_stale_consumers_are_not_told_from_those_that_ask_in_vain(
+def test_before_7_2_stale_consumers_are_unknown(
     context: StreamContext, converse: Converse, stale_after: float, stale: dict[object, object]
 ) -> None:
     """Without `inactive`, idle also grows while a consumer polls: only `no stale consumers` is certain."""
@@ -107,7 +107,7 @@ def test_too_many_consumers_are_not_asked_about(context: StreamContext, converse
     assert context.scrape_context.scrape.samples == {}
 
 
-def test_what_is_denied_is_not_asked_for_again(context: StreamContext, converse: Converse) -> None:
+def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Converse) -> None:
     """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
     converse(read(context, [group_state(3)], 300, each=False), (ASKING, [denied]))

@@ -14,7 +14,7 @@ def test_values_are_found_by_their_names() -> None:
     assert fields.of([b"pending", 5, b"name", b"x"]) == (b"x", 5)
 
 
-def test_what_is_not_there_is_none() -> None:
+def test_missing_names_are_none() -> None:
     """Missing names are None; replies with other names are handled."""
     fields = FlatMap(b"length", b"groups")
 

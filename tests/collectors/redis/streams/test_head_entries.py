@@ -77,7 +77,7 @@ def test_nothing_ahead_any_more(context: StreamContext, converse: Converse) -> N
 
 
 def test_long_counts_go_out_one_at_a_time(context: StreamContext, converse: Converse) -> None:
-    """Groups that are far behind are counted one a round: other clients have their turn in between."""
+    """Long counts take one round trip for each group: other clients are served in between."""
     far = [group_state(), group_state(), group_state()]
     unknown = [-1, b"6-0", 500]
     converse(
@@ -91,7 +91,9 @@ def test_long_counts_go_out_one_at_a_time(context: StreamContext, converse: Conv
     assert [(one.lag, one.exact) for one in far] == [(900, True), (None, False), (901, True)]
 
 
-def test_a_figure_beyond_what_is_counted_stays(context: StreamContext, converse: Converse) -> None:
+def test_the_servers_lag_above_the_counted_entries_stays(
+    context: StreamContext, converse: Converse
+) -> None:
     """The server's own figure stays, uncertain, where there are more entries than are counted."""
     one = group_state(lag=MOST_COUNTED + 1)
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
@@ -100,7 +102,7 @@ def test_a_figure_beyond_what_is_counted_stays(context: StreamContext, converse:
     assert (one.lag, one.exact, one.head) == (MOST_COUNTED + 1, False, (6, 0))
 
 
-def test_a_figure_below_what_is_counted_is_wrong(
+def test_the_servers_lag_below_the_counted_entries_is_dropped(
     context: StreamContext, converse: Converse
 ) -> None:
     """The server's own figure is dropped where more entries were counted already."""
@@ -111,7 +113,7 @@ def test_a_figure_below_what_is_counted_is_wrong(
     assert (one.lag, one.exact, one.head) == (None, False, (6, 0))
 
 
-def test_what_cannot_be_counted_is_left_alone_for_a_minute(
+def test_a_failed_count_is_repeated_after_a_minute(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A long count that ends nowhere is not tried again at the next collection, but a minute later."""
@@ -176,7 +178,7 @@ def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Con
     assert (one.lag, one.exact, one.head) == (99, True, (5, 0))
 
 
-def test_without_scripts_a_full_page_tells_nothing(
+def test_without_scripts_a_full_page_is_a_lower_bound(
     context: StreamContext, converse: Converse
 ) -> None:
     """More than a page is too many to count: the seconds are known, the messages are not."""

@@ -64,7 +64,7 @@ def test_a_trimmed_stream_at_the_first_look() -> None:
     assert flows(group_state(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
 
 
-def test_what_goes_on_after_the_first_look() -> None:
+def test_deliveries_after_the_first_scrape() -> None:
     """From the second scrape on, deliveries count, unless a trim has overtaken the group."""
     assert flows(
         group_state(range(1001, 2001), 1990, added=2000, read=1990),
@@ -75,7 +75,7 @@ def test_what_goes_on_after_the_first_look() -> None:
 
 @pytest.mark.parametrize("read", [5, 8], ids=["counted", "estimated"])
 def test_a_trim_past_the_group(read: int) -> None:
-    """What went is lost until the group goes on, and only what it was delivered is consumed."""
+    """Removed entries are lost until the next delivery, and only delivered entries are consumed."""
     assert flows(
         group_state(range(1, 11), 4, added=10, read=4),
         group_state(range(8, 11), 4, added=10, read=4),
@@ -94,7 +94,7 @@ def test_a_trim_past_the_group_that_went_on_unseen() -> None:
     ) == [(4, 0), (None, None), (None, 0), (2, 0)]
 
 
-def test_all_entries_are_new_and_none_was_lost() -> None:
+def test_all_entries_are_replaced_without_losses() -> None:
     """A stream that holds all that came since lost nothing of it, however much was trimmed before."""
     assert flows(
         group_state(range(1, 11), 10, added=10, read=10),

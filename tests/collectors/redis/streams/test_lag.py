@@ -51,7 +51,7 @@ def test_a_group_at_the_first_entry_lags_by_all_others() -> None:
 
 
 def test_the_servers_figure_is_not_certain() -> None:
-    """Amid the stream only counting proves the lag: a client may have set what the server counts."""
+    """Inside the stream only counting proves the lag: a client may have set the server's counters."""
     assert judge(TEN, group((4, 0), lag=6)) == Verdict(6, exact=False)
 
 
@@ -69,7 +69,7 @@ def test_deletions(max_deleted: Id | None, lag: int | None) -> None:
 
 @pytest.mark.parametrize("lag", [None, 0, -3, 10, 11])
 def test_an_impossible_figure_is_not_believed(lag: int | None) -> None:
-    """Amid the stream a lag of nil, 0 or the stream's whole length cannot be."""
+    """Inside the stream a lag of nil, 0 or the stream's whole length is impossible."""
     assert judge(TEN, group((4, 0), lag=lag)) == Verdict(None, exact=False)
 
 

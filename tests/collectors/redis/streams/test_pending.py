@@ -43,7 +43,9 @@ def test_the_oldest_pending_entry(context: StreamContext, converse: Converse) ->
     }
 
 
-def test_an_id_set_by_hand_has_deliveries_alone(context: StreamContext, converse: Converse) -> None:
+def test_an_id_set_by_hand_has_deliveries_but_no_age(
+    context: StreamContext, converse: Converse
+) -> None:
     """If the id is not a plausible time, the deliveries are still known."""
     converse(read(context, [group_state(2)]), (ASKING, [[[b"1-1", b"c", 10, 7]]]))
 
@@ -65,7 +67,7 @@ def test_nothing_pending(
     }
 
 
-def test_what_is_denied_is_not_asked_for_again(context: StreamContext, converse: Converse) -> None:
+def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Converse) -> None:
     """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
     converse(read(context, [group_state(2)]), (ASKING, [denied]))
