@@ -61,7 +61,10 @@ setup(
     },
     packages=[package for root in ROOTS.values() for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
-    package_data={name: ["py.typed"] for name in ROOTS},
+    package_data={
+        **{name: ["py.typed"] for name in ROOTS},
+        "bts_collectors.redis.streams": ["*.lua"],
+    },
     entry_points={
         "console_scripts": ["bts-exporter = bts_exporter.cli:main"],
         "bts_exporter.collectors": [

@@ -64,8 +64,8 @@ def test_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
     assert tops == {"bts_exporter", "bts_collectors"}
 
 
-def test_wheel_holds_every_module_and_the_marker_of_types(wheel: Path, tree: Path) -> None:
-    """Each module of the two source roots is in the wheel, and so is each py.typed."""
+def test_wheel_holds_every_module_script_and_type_marker(wheel: Path, tree: Path) -> None:
+    """Each module, Lua script and py.typed of the two source roots is in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
 
@@ -73,7 +73,7 @@ def test_wheel_holds_every_module_and_the_marker_of_types(wheel: Path, tree: Pat
         path.relative_to(root).as_posix()
         for root in (tree / "exporters", tree / "collectors")
         for path in root.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
     }
     assert packed == sources
     assert {"bts_exporter/py.typed", "bts_collectors/py.typed"} <= packed

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.live
 
 
 def test_known_depths(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """What was put in is what is told: of lists, sets, sorted sets, hashes, streams, strings."""
+    """The sizes of lists, sets, sorted sets, hashes, streams and strings are correct."""
     client = redis_server.client
     client.rpush("queue", 1, 2, 3)
     client.sadd("set", 1, 2)
@@ -73,7 +73,7 @@ def test_info(redis_server: RedisServer, redis_collector: MakeCollector) -> None
     )
 
 
-def test_the_collector_makes_no_errors_of_its_own(
+def test_the_collector_causes_no_errors_in_the_server(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
     """Names that are not there or of other types do not count as errors in the server's statistics."""
@@ -155,7 +155,7 @@ def test_the_connection_is_kept(redis_server: RedisServer, redis_collector: Make
 
 
 def test_a_replica_and_its_primary(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """Both sides of a replication tell of each other."""
+    """Both sides of a replication emit metrics of the other side."""
     primary = make_redis("--repl-diskless-sync-delay", "0")
     replica = make_redis("--replicaof", "127.0.0.1", str(primary.port))
     wait_until(

@@ -49,13 +49,13 @@ Make = Callable[..., RedisCollector]
 
 
 def documented(version: str) -> list[str]:
-    """Return the words of the line for a server, behind the name of the user."""
+    """Return the words of the line for a server, after the name of the user."""
     (line,) = (line for head, line in LINES if head.startswith(HEADS[version]))
     return line.replace("PASSWORD", "pw").split()[3:]
 
 
 def also(feature: str) -> list[str]:
-    """Return what the table names for a feature beside the line."""
+    """Return the further permissions of a feature in the table."""
     (cell,) = re.findall(rf"^\| {feature}.* \| `(\+[^`]+)`.*\|$", PAGE, re.MULTILINE)
     return str(cell).replace("\\|", "|").split()
 
@@ -116,7 +116,7 @@ def denied(client: redis.Redis) -> set[str]:
 
 
 def collect_all(collector: RedisCollector) -> testing.Samples:
-    """Collect until all names are known, and once more for what is in them."""
+    """Collect until all names are known, and once more for their contents."""
 
     def is_complete() -> bool:
         known = testing.collect(collector)["redis_exporter_discovery_truncated"]
@@ -144,14 +144,14 @@ def server(make_redis: MakeRedis, version: str) -> RedisServer:
 
 
 def set_user(server: RedisServer, words: list[str]) -> None:
-    """Make the user anew, and forget what others were refused."""
+    """Create the user again, and clear the log of refusals."""
     server.client.execute_command("ACL", "DELUSER", "bts")
     server.client.execute_command("ACL", "SETUSER", "bts", *words)
     server.client.acl_log_reset()
 
 
 def sentinel_user(sentinel: Sentinel, permissions: list[str]) -> None:
-    """Make a user of a sentinel anew; it knows no keys."""
+    """Create the user of a sentinel again; a sentinel has no keys."""
     sentinel.client.execute_command("ACL", "DELUSER", "bts")
     words = ("on", ">pw", "resetchannels", "-@all", *permissions)
     sentinel.client.execute_command("ACL", "SETUSER", "bts", *words)
@@ -174,7 +174,7 @@ def test_the_user_can_do_everything(server: RedisServer, version: str, make: Mak
 
 
 def test_the_user_can_change_nothing(server: RedisServer, version: str) -> None:
-    """Writing, configuring, reading strings and whole key spaces are refused."""
+    """The user may not write, configure, read strings, or list all keys."""
     set_user(server, documented(version))
     client = redis.Redis(port=server.port, username="bts", password="pw")
     script = "return redis.call('SET', KEYS[1], 1)"

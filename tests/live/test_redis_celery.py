@@ -1,4 +1,4 @@
-"""Celery with transport options of its own: our count is kombu's."""
+"""Celery with transport options: the counts are those of kombu."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def ready(samples: testing.Samples) -> dict[str, float]:
     [
         ({"sep": ""}, "sep: must not be empty"),
         ({"sep": 1}, "sep: expected a string, got 1"),
-        ({"priority_steps": [3, 0]}, "priority_steps: expected rising numbers"),
-        ({"priority_steps": []}, "priority_steps: expected rising numbers"),
-        ({"priority_steps": ["0"]}, "priority_steps: expected rising numbers"),
+        ({"priority_steps": [3, 0]}, "priority_steps: expected ascending numbers"),
+        ({"priority_steps": []}, "priority_steps: expected ascending numbers"),
+        ({"priority_steps": ["0"]}, "priority_steps: expected ascending numbers"),
         ({"prefix": "a", "global_keyprefix": "b"}, "are the same: leave one out"),
         ({"unacked": "x"}, "unknown key 'unacked'"),
     ],

@@ -81,18 +81,18 @@ def test_names_of_a_cluster_are_looked_for_on_replicas(
 
 
 def test_a_key_elsewhere(filled: RedisCluster, redis_collector: MakeCollector) -> None:
-    """Without `cluster` only the keys of the node are served, and those elsewhere told of."""
+    """Without `cluster` only the keys of the node are served, and an error names the setting for the others."""
     node = filled.owner("a")
 
     samples, error = failure(redis_collector(node.url, keys=SPREAD))
 
-    assert "with `cluster: true` all nodes are asked" in str(error)
+    assert "`cluster: true` reads all nodes" in str(error)
     own = {labels: size for labels, size in SIZES.items() if filled.owner(labels[1]) is node}
     assert samples["redis_key_size"] == own
 
 
 def test_no_cluster(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """A server that is no part of a cluster is served, and the setting is told to be wrong."""
+    """A server outside a cluster is served, and an error says that the setting is wrong."""
     redis_server.client.rpush("queue", 1)
 
     samples, error = failure(redis_collector(redis_server.url, cluster=True, keys=("queue",)))
@@ -210,7 +210,7 @@ def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
 def test_nodes_that_do_not_tell_their_address(
     filled: RedisCluster, redis_collector: MakeCollector, preferred: str
 ) -> None:
-    """Nodes that prefer a host name and have none (`?`), or are told not to tell, are reached all the same."""
+    """Nodes that announce `?` or no address are reached at the host of `url`."""
     names = "cluster-preferred-endpoint-type"
     for node in filled.nodes:
         node.client.config_set(names, preferred)

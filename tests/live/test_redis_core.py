@@ -1,4 +1,4 @@
-"""What a server tells of itself, by servers of all versions that can be had."""
+"""Server metrics, with real servers of all available versions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.live
 #: Starts a server of the version that the test is run for, with further arguments.
 MakeAny = Callable[..., RedisServer]
 
-#: What every server answers beside INFO.
+#: Commands that every server answers, besides INFO.
 EVERYWHERE = {("config|get",), ("slowlog|len",), ("slowlog|get",), ("latency|latest",)}
-#: A family of each of the commands beside INFO.
+#: A family of each of these commands.
 BESIDE_INFO = {
     "redis_config_maxclients",
     "redis_slowlog_length",
@@ -51,7 +51,7 @@ def refusals(client: redis.Redis) -> int:
 
 
 def test_a_default_scrape(any_redis: RedisServer, redis_collector: MakeCollector) -> None:
-    """Every version tells what dashboards are made of, and gets no error from what it is asked."""
+    """Every version has the metrics of the dashboards, and no command is an error for it."""
     client = any_redis.client
     client.set("key", "value", ex=1000)
     one = redis_collector(any_redis.url)
@@ -108,7 +108,7 @@ def test_clients(any_redis: RedisServer, redis_collector: MakeCollector) -> None
 
 
 def test_slow_commands(make_any: MakeAny, redis_collector: MakeCollector) -> None:
-    """A slow command is told by the slow log and by the latency monitor, nothing of it by its words."""
+    """A slow command is visible in slow log and latency metrics, without its arguments."""
     server = make_any("--latency-monitor-threshold", "1", "--slowlog-log-slower-than", "1000")
     server.client.eval(SLOW, 0)
 
@@ -128,7 +128,7 @@ def test_slow_commands(make_any: MakeAny, redis_collector: MakeCollector) -> Non
 def test_a_node_of_a_cluster(
     make_redis: MakeRedis, redis_collector: MakeCollector, name: str
 ) -> None:
-    """The state of the cluster is told, whether the version has it in INFO or in a command of its own."""
+    """The state of the cluster is emitted, whether the version has it in INFO or in CLUSTER INFO."""
     bus = ("--cluster-port", str(free_port()))
     server = make_redis("--cluster-enabled", "yes", *bus, program=program(name))
     server.client.cluster("ADDSLOTS", *range(100))
@@ -142,10 +142,10 @@ def test_a_node_of_a_cluster(
     assert samples["redis_cluster_messages_sent_total"] == {(): 0}
 
 
-def test_a_user_who_may_see_nothing_but_info(
+def test_a_user_with_permission_for_info_only(
     make_any: MakeAny, redis_collector: MakeCollector
 ) -> None:
-    """What is denied costs its own families, and is in the server's log once, ever so many scrapes."""
+    """A denied command costs its own families, and is in the server's log once for many scrapes."""
     server = make_any()
     server.client.execute_command(
         "ACL", "SETUSER", "bts", "on", "nopass", "-@all", "+info", "+client|setname"
@@ -168,7 +168,7 @@ def test_a_user_who_may_see_nothing_but_info(
 
 
 def test_a_replica_that_falls_behind(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """What a replica has not acknowledged is told in bytes, and nothing when it has it all."""
+    """The replica's lag in bytes is what it has not acknowledged, and small after it has caught up."""
     primary = make_redis("--repl-diskless-sync-delay", "0")
     replica = make_redis("--replicaof", "127.0.0.1", str(primary.port))
     wait_until(lambda: primary.client.wait(1, 100), "the replica is in sync")
@@ -191,7 +191,7 @@ def test_a_replica_that_falls_behind(make_redis: MakeRedis, redis_collector: Mak
 def test_a_sentinel(
     make_redis: MakeRedis, make_sentinel: MakeSentinel, redis_collector: MakeCollector
 ) -> None:
-    """A Sentinel tells of the primary it watches, and nothing that is secret."""
+    """A Sentinel's metrics describe its primary, without secrets."""
     primary = make_redis("--requirepass", "hush")
     sentinel = make_sentinel(primary, f"sentinel auth-pass {MASTER} hush")
     one = redis_collector(sentinel.url)

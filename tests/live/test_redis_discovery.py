@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 
 #: What means something in a pattern, and a little that does not.
 LETTERS = "ab-]^[\\*?"
-#: Strings that nobody looks for.
+#: Strings that match no pattern.
 KEYS = 20_000
 
 

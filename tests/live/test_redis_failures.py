@@ -44,7 +44,9 @@ def test_a_wrong_password_is_tried_once(
     assert [(entry["reason"], entry["count"]) for entry in server.client.acl_log()] == [("auth", 1)]
 
 
-def test_a_missing_password_is_told(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
+def test_a_missing_password_is_reported(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
     """A server that wants a password and gets none is the settings' fault: auth."""
     server = make_redis("--requirepass", PASSWORD)
 
@@ -113,7 +115,7 @@ def test_the_documented_permissions_suffice(
         ("-config|get", "redis_db_keys", ("db1",), False),
     ],
 )
-def test_what_is_not_permitted_is_lost_alone(
+def test_a_missing_permission_costs_only_its_metrics(
     restricted: RedisServer,
     redis_collector: MakeCollector,
     denied: str,
@@ -122,7 +124,7 @@ def test_what_is_not_permitted_is_lost_alone(
     *,
     reported: bool,
 ) -> None:
-    """A denied command costs what it gives, is told as noperm if needed, and nothing else is lost."""
+    """A denied command costs only its metrics, and is reported as noperm if they are needed."""
     url = f"redis://bts@127.0.0.1:{restricted.port}"
     settings = {"streams": ("s*",), "keys": ("queue", "s")}
     whole = testing.collect(redis_collector(url, PASSWORD, **settings))
@@ -158,10 +160,10 @@ def test_without_scripts_plain_commands_tell_the_same(
     assert samples["redis_stream_length"] == whole["redis_stream_length"]
 
 
-def test_one_forbidden_stream_is_lost_alone(
+def test_a_forbidden_stream_costs_only_itself(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """A name that the user may not read is told; the streams beside it are served."""
+    """A stream that the user may not read is reported; the other streams are served."""
     restricted.client.execute_command("ACL", "SETUSER", "bts", "resetkeys", "%R~s")
     url = f"redis://bts@127.0.0.1:{restricted.port}"
 
@@ -187,7 +189,7 @@ def test_denied_databases_are_asked_for_once(
 def test_a_list_under_the_name_of_a_stream(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """A name of the wrong type is told; the other streams and INFO are served."""
+    """A key of the wrong type is reported; the other streams and INFO are served."""
     redis_server.client.rpush("list", 1)
     redis_server.client.xadd("stream", {"a": 1})
 
@@ -243,7 +245,7 @@ def test_a_server_that_dies_and_returns(
 def test_a_server_that_loads_its_data(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """While the data set is loaded INFO is served, and what is in it is told to be loading."""
+    """While the server loads its data, INFO is served, and the reason is `loading`."""
     server = make_redis()
     with server.client.pipeline(transaction=False) as pipeline:
         for number in range(3000):
@@ -267,7 +269,7 @@ def test_a_server_that_loads_its_data(
 def test_a_busy_script(
     make_redis: MakeRedis, redis_collector: MakeCollector, *, kept: bool
 ) -> None:
-    """While a script blocks the server that is the reason, told at once; afterwards all is as before."""
+    """While a script blocks the server, the reason is `loading` at once; afterwards everything is served."""
     server = make_redis("--busy-reply-threshold", "10")
     one = redis_collector(server.url)
     if kept:
@@ -354,7 +356,7 @@ def test_stop_ends_a_collection_under_way(
 def test_a_failure_of_the_background_ends_with_its_cause(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """What the search for names ran into while the server was away is no failure of the server's return."""
+    """An error of SCAN while the server was down is not reported after its return."""
     server = make_redis()
     one = redis_collector(server.url, keys=("q*",))
     testing.collect(one)
@@ -368,7 +370,7 @@ def test_a_failure_of_the_background_ends_with_its_cause(
 
 
 def test_a_limit_drops_no_verdict(redis_server: RedisServer, exporter: StartExporter) -> None:
-    """Whatever number of series is allowed, the page tells whether the server is up and what went wrong."""
+    """With any limit on series, the page has redis_up and the reason of the error."""
     redis_server.client.rpush("list", 1)
     server = exporter(f"""
 collectors:

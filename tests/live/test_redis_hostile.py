@@ -91,13 +91,13 @@ def test_large_replies(redis_listener: Listen, exporter: StartExporter, large: s
 
 
 def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
-    """INFO of 30 MB is no INFO: the server is not up, and the reason says so."""
+    """With an INFO of 30 MB the server is not up, and the reason says so."""
     info = FIELDS + b"".join(b"f%d:1\r\n" % number for number in range(2_500_000))
     behave = answering(b"$-1\r\n", b"$%d\r\n%b\r\n" % (len(info), info))
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert "more than a Redis does (when it was asked for INFO)" in server.get("/")[1]
+    assert "more than Redis sends (when it was asked for INFO)" in server.get("/")[1]
     assert resident(server, "VmHWM") < 250
 
 
@@ -122,7 +122,7 @@ def test_memory_does_not_grow_with_failures(
 
 
 def test_a_target_that_hangs_from_the_start(make_redis: MakeRedis, exporter: StartExporter) -> None:
-    """A scrape of 3 s tells that a frozen server is not up, also while the first collection waits for longer."""
+    """A scrape with 3 s has redis_up 0 for a frozen server, also while the first collection still waits."""
     frozen = make_redis()
     frozen.freeze()
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
@@ -167,7 +167,7 @@ collectors:
 def test_something_else_at_the_port(
     redis_listener: Listen, exporter: StartExporter, greeting: bytes, told: str
 ) -> None:
-    """The status page names what is there in place of Redis."""
+    """The status page names the protocol that answers instead of Redis."""
 
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)

@@ -114,7 +114,7 @@ def test_lag_of_a_group_that_never_read(
 
 
 def test_a_lag_of_several_pages_is_counted(client: redis.Redis, collector: RedisCollector) -> None:
-    """What is counted in pages adds up to the exact number, from either end."""
+    """Entries that are counted in pages add up to the exact number, from either end."""
     ids = fill(client, 345)
     client.xgroup_create("s", "g", ids[122])
     client.xdel("s", ids[300])
@@ -125,7 +125,7 @@ def test_a_lag_of_several_pages_is_counted(client: redis.Redis, collector: Redis
 def test_a_group_near_the_start_of_a_long_stream_is_counted_from_there(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """A backlog far beyond what is counted is exact where few entries are behind the group."""
+    """A backlog that is too long to count is exact if few entries precede the group's position."""
     fill(client, 123)
     client.xgroup_create("s", "g", "$")
     fill(client, 3 * lag.MOST_COUNTED)
@@ -138,7 +138,7 @@ def test_a_group_near_the_start_of_a_long_stream_is_counted_from_there(
 def test_a_lag_that_would_take_too_long_to_count_is_absent(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """In the middle of a long stream the messages are not told, but the seconds are."""
+    """In the middle of a long stream the lag in messages is unknown, the lag in seconds is known."""
     count = 3 * lag.MOST_COUNTED
     ids = fill(client, count)
     client.xgroup_create("s", "g", ids[count // 2])
@@ -194,7 +194,7 @@ def test_ids_without_time_have_no_age(client: redis.Redis, collector: RedisColle
 def test_a_denied_command_costs_its_own_samples(
     make_redis: MakeRedis, redis_collector: MakeCollector, denied: str, lost: set[str]
 ) -> None:
-    """Without one permission its samples are missing, that is told, and nothing fails."""
+    """Without one permission its samples are missing, which is visible, and nothing fails."""
     server = make_redis()
     fill(server.client)
     server.client.xgroup_create("s", "g", "0")
@@ -233,7 +233,7 @@ def test_payloads_stay_where_they_are(
 def test_entries_that_were_trimmed_away_unread(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """What MAXLEN ate before the group read it is told, until the group goes on."""
+    """Entries that MAXLEN removed before their delivery are emitted as lost until the next delivery."""
     fill(client)
     client.xgroup_create("s", "g", "0")
     read(client, 4)
@@ -249,7 +249,7 @@ def test_entries_that_were_trimmed_away_unread(
 def test_an_entry_that_is_delivered_again_and_again(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """How often the oldest entry was tried tells a poisonous one."""
+    """The deliveries of the oldest pending entry show one that no consumer can process."""
     ids = fill(client)
     client.xgroup_create("s", "g", "0")
     read(client, 4)
@@ -263,9 +263,7 @@ def test_an_entry_that_is_delivered_again_and_again(
     assert samples["redis_stream_group_consumers_stale"] == {GROUP: 0}
 
 
-def test_each_consumer_for_who_asks_for_it(
-    make_redis: MakeRedis, redis_collector: MakeCollector
-) -> None:
+def test_each_consumer_on_request(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
     """With `stream_consumers` every consumer has series, and one that holds entries is soon stale."""
     server = make_redis(program=program("redis-8.2"))
     client = server.client
@@ -298,7 +296,7 @@ def test_each_consumer_for_who_asks_for_it(
 def test_consumers_are_judged_alike_with_and_without_scripts(
     make_redis: MakeRedis, redis_collector: MakeCollector, stale_after: float, stale: int
 ) -> None:
-    """Whoever may run no scripts sees the same: of a few consumers, of none, of more than a script looks at."""
+    """Without scripts the metrics are the same: for few consumers, none, and more than a script reads."""
     server = make_redis(program=program("redis-8.2"))
     client = server.client
     fill(client)
@@ -336,7 +334,7 @@ def test_consumers_are_judged_alike_with_and_without_scripts(
 
 
 def test_more_consumers_than_are_looked_at(client: redis.Redis, collector: RedisCollector) -> None:
-    """A group with very many consumers keeps everything but what takes a look at each of them."""
+    """A group with very many consumers lacks only the metrics that need every consumer."""
     fill(client)
     client.xgroup_create("s", "g", "0")
     with client.pipeline(transaction=False) as pipeline:
@@ -353,7 +351,7 @@ def test_more_consumers_than_are_looked_at(client: redis.Redis, collector: Redis
 
 
 def test_names_of_any_bytes(client: redis.Redis, collector: RedisCollector) -> None:
-    """Streams, groups and consumers may be called anything: what is no text is shown escaped."""
+    """Streams, groups and consumers may have any name: bytes that are not UTF-8 are escaped."""
     name = b"bts:new\nline\xff"
     client.xadd(name, {"a": 1})
     client.xgroup_create(name, b'"g\n\xfe', "0")
@@ -364,7 +362,7 @@ def test_names_of_any_bytes(client: redis.Redis, collector: RedisCollector) -> N
 
 
 def test_a_name_that_is_misspelled(client: redis.Redis, collector: RedisCollector) -> None:
-    """Of a stream that the settings spell out it is told that it does not exist, until it does."""
+    """redis_stream_exists is 0 for a stream in the settings until it is created."""
     assert testing.collect(collector)["redis_stream_exists"] == {("db0", "s"): 0}
 
     fill(client, 1)

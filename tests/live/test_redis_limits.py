@@ -55,7 +55,7 @@ def test_all_streams_fit_the_default_limit(
     assert outcome(samples) == 1
 
 
-def test_what_matters_most_is_never_dropped(
+def test_the_most_important_metrics_are_never_dropped(
     redis_server: RedisServer, exporter: StartExporter
 ) -> None:
     """With a limit far too small the page says that Redis is up, and why the rest is missing."""

@@ -68,7 +68,7 @@ def test_a_name_that_moves_to_another_server(
 def test_a_name_that_cannot_be_looked_up_for_a_while(
     twins: tuple[RedisServer, RedisServer], redis_collector: MakeCollector, names: Names
 ) -> None:
-    """While the name service is away the connection that there is goes on."""
+    """While the name server does not answer, the connection is kept."""
     one, _ = twins
     names["db.test"] = ("127.0.0.1", one.port)
     collector = redis_collector("redis://db.test")

@@ -1,4 +1,4 @@
-"""One command of a Redis that is refused, hangs or is answered oddly loses only what it tells."""
+"""A command that is refused, hangs or gets an odd reply loses only its own metrics."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def fill(client: Any) -> list[bytes]:
     return ids
 
 
-def test_everything_is_told(old_redis: RedisServer, redis_collector: MakeCollector) -> None:
+def test_all_metrics_are_emitted(old_redis: RedisServer, redis_collector: MakeCollector) -> None:
     """INFO, streams with lag and ages, keys and queues are complete, in every scrape."""
     fill(old_redis.client)
     old_redis.client.rpush("queue", 1, 2)
@@ -85,8 +85,10 @@ def test_the_process_in_front_of_an_old_server(
     assert running.value("redis_start_time_seconds") is not None
 
 
-def test_a_user_where_there_are_none(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """Redis 5.0 knows only a password; who gives a user is told to leave it out."""
+def test_a_user_for_a_server_without_users(
+    make_redis: MakeRedis, redis_collector: MakeCollector
+) -> None:
+    """Redis 5.0 has no users: the error for a user in `url` says to leave it out."""
     server = make_redis("--requirepass", "secret", program=program("redis-5.0"))
 
     samples, error = failure(redis_collector(f"redis://bts@127.0.0.1:{server.port}", "secret"))

@@ -55,7 +55,7 @@ class Reader:
         self._collectors: dict[str, RedisCollector] = {}
 
     def __call__(self, **queues: Any) -> testing.Samples:
-        """Return what is told of queues."""
+        """Return the samples of queues."""
         settings = QueueSettings(**queues)
         collector = self._collectors.get(repr(settings))
         if collector is None:
@@ -81,7 +81,7 @@ def depths(samples: testing.Samples) -> dict[str, dict[str, float]]:
 
 
 def age(samples: testing.Samples, queue: str) -> float:
-    """Return the age of what is next in a queue."""
+    """Return the age of the next message of a queue."""
     return next(
         seconds
         for (_, _, name), seconds in samples["redis_queue_oldest_age_seconds"].items()
@@ -156,7 +156,7 @@ def test_rq_jobs_at_work(client: redis.Redis, collect: Reader) -> None:
 
 
 def test_huey(client: redis.Redis, redis_server: RedisServer, collect: Reader) -> None:
-    """Huey: a list, or a sorted set whose first message tells its age; the schedule beside it."""
+    """Huey: a list, or a sorted set whose first message has its time; and the schedule."""
     huey = library("huey")
     plain = huey.RedisHuey("plain-one", port=redis_server.port)
     urgent = huey.PriorityRedisHuey("urgent", port=redis_server.port)
@@ -190,7 +190,7 @@ def test_an_empty_huey_with_priorities(redis_server: RedisServer, collect: Reade
 
 
 def test_dramatiq(client: redis.Redis, redis_server: RedisServer, collect: Reader) -> None:
-    """Dramatiq: taken, delayed and dead messages are told from those that wait, without asking workers."""
+    """Dramatiq: active, delayed and dead messages are distinguished from waiting ones."""
     dramatiq = library("dramatiq")
     broker = importlib.import_module("dramatiq.brokers.redis").RedisBroker(port=redis_server.port)
     task = dramatiq.actor(double, broker=broker, queue_name="tasks")
@@ -252,7 +252,7 @@ def test_a_huey_spelled_as_its_program_spells_it(
 
 
 def test_arq_in_every_scrape(client: redis.Redis, collect: Reader) -> None:
-    """What is due depends on the server's clock, which later scrapes ask for together with the rest."""
+    """Due jobs depend on the server's clock, which later scrapes read in the same round trip."""
     client.zadd("arq:queue", {"job": 1})
 
     for _ in range(2):
@@ -263,7 +263,7 @@ def test_arq_in_every_scrape(client: redis.Redis, collect: Reader) -> None:
 
 @pytest.mark.parametrize("milliseconds", [False, True], ids=["6.4", "8"])
 def test_sidekiq(client: redis.Redis, collect: Reader, milliseconds: bool) -> None:
-    """Sidekiq: jobs in JSON tell when they were queued, in seconds or, since 8, in milliseconds."""
+    """Sidekiq: jobs in JSON have the time of queueing in seconds or, since 8, in milliseconds."""
     queued = now(client) - AGE
     job = {"class": "A", "args": [{"enqueued_at": 1}, "x" * 10_000], "queue": "low"}
     job["enqueued_at"] = int(queued * 1000) if milliseconds else queued
@@ -289,7 +289,7 @@ def test_sidekiq(client: redis.Redis, collect: Reader, milliseconds: bool) -> No
 
 
 def test_bullmq(client: redis.Redis, collect: Reader) -> None:
-    """BullMQ: each state is a list or a sorted set, and a job's hash tells when it was made."""
+    """BullMQ: each state is a list or a sorted set, and a job's hash has its creation time."""
     made = int((now(client) - AGE) * 1000)
     for queue in ("mail", "idle", "urgent"):
         client.hset(f"bull:{queue}:meta", "opts.maxLenEvents", "10000")
@@ -323,7 +323,7 @@ def test_bullmq(client: redis.Redis, collect: Reader) -> None:
 
 
 def test_a_paused_bullmq_of_old(client: redis.Redis, collect: Reader) -> None:
-    """BullMQ: before 6 a paused queue's jobs are in a list of their own; before 5 a marker is no job."""
+    """BullMQ: before 6 paused jobs are in a separate list; before 5 a marker is not a job."""
     client.hset("bull:mail:meta", "paused", 1)
     client.lpush("bull:mail:paused", "1", "2")
     client.hset("bull:mail:1", "timestamp", int((now(client) - AGE) * 1000))
@@ -381,7 +381,7 @@ def test_plain_keys(client: redis.Redis, collect: Reader) -> None:
 
 
 def test_a_queue_that_two_settings_want(client: redis.Redis, collect: Reader) -> None:
-    """A list that is also a library's queue is told once in the vocabulary, as the library's."""
+    """A list that is also a library's queue is emitted once in the backlog metrics, as the library's."""
     client.rpush("celery", 1)
     client.rpush("celery\x06\x169", 1)
 
@@ -416,7 +416,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
     assert samples["messaging_backlog_messages"][("redis", "jobs:a", "")] == 0
 
 
-def test_ages_that_nobody_wrote(client: redis.Redis, collect: Reader) -> None:
+def test_messages_without_a_time_have_no_age(client: redis.Redis, collect: Reader) -> None:
     """A payload that is not what the library writes, or a time that cannot be, gives no age."""
     client.sadd("queues", "text", "old", "soon", "none")
     client.lpush("queue:text", b"\xff\x00")
@@ -434,7 +434,7 @@ def test_ages_that_nobody_wrote(client: redis.Redis, collect: Reader) -> None:
 def test_a_key_of_another_type(
     client: redis.Redis, redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """A string under the name of a queue is reported, and the other queues are told."""
+    """A string with the name of a queue is reported, and the other queues are emitted."""
     client.set("jobs", 1)
     client.rpush("more", 1)
     collector = redis_collector(redis_server.url, queues=QueueSettings(lists=("jobs", "more")))
@@ -446,7 +446,7 @@ def test_a_key_of_another_type(
 
 
 def test_arq_at_every_scrape(client: redis.Redis, collect: Reader) -> None:
-    """Later scrapes ask for everything in fewer rounds, and tell the same."""
+    """Later scrapes need fewer round trips, and emit the same."""
     client.zadd("arq:queue", {"job": (now(client) - AGE) * 1000})
 
     for _ in range(3):
@@ -456,7 +456,7 @@ def test_arq_at_every_scrape(client: redis.Redis, collect: Reader) -> None:
 
 
 def test_a_producer_whose_clock_is_wrong(client: redis.Redis, collect: Reader) -> None:
-    """A job from five hours ahead has no age of 0: there is none, and then what was seen at least."""
+    """A job from five hours ahead does not have age 0: at first no age, then a lower bound."""
     client.sadd("queues", "default")
     client.lpush("queue:default", json.dumps({"enqueued_at": now(client) + 5 * 3600}))
     common = ("redis", "queue:default", "")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.live
 
 _KEYS = {"redis_key_size", "redis_key_memory_usage_bytes", "redis_key_value"}
 _STREAMS = {"redis_stream_length", "redis_stream_group_oldest_pending_deliveries"}
-#: Command -> what is missing without it, and under what name it is told to be unsupported.
+#: Command -> the metrics that are missing without it, and its name in the metric of unsupported commands.
 RENAMED: dict[str, tuple[set[str], str]] = {
     "ACL": (set(), ""),
     "CLIENT": ({"redis_clients"}, "client|list"),
@@ -61,7 +61,7 @@ def fill(server: RedisServer) -> None:
 def test_a_renamed_command(
     make_redis: MakeRedis, redis_collector: MakeCollector, command: str
 ) -> None:
-    """A command that was renamed away loses its own part: it is told as unsupported, and is no failure."""
+    """A renamed command costs only its own metrics: it is emitted as unsupported, and is not an error."""
     server = make_redis("--rename-command", command, "")
     fill(server)
     one = redis_collector(server.url, **SETTINGS)
@@ -117,7 +117,7 @@ def answering_without(upstream: int, field: str) -> Oddity:
 def test_a_fork_without_a_clock_in_info(
     redis_server: RedisServer, redis_proxy: MakeProxy, redis_collector: MakeCollector
 ) -> None:
-    """Where INFO lacks server_time_usec, as in forks that call themselves Redis 7, ages are told by TIME."""
+    """If INFO lacks server_time_usec, as in some forks of Redis 7, ages use TIME."""
     fill(redis_server)
     behave = answering_without(redis_server.port, "server_time_usec")
     port = redis_proxy(redis_server.port, "INFO", behave)
@@ -148,7 +148,7 @@ def test_a_fork_without_a_clock_in_info(
 def test_scripts_that_are_refused_in_other_words(
     redis_server: RedisServer, redis_proxy: MakeProxy, redis_collector: MakeCollector, words: str
 ) -> None:
-    """Whatever a server or a proxy says to EVAL, plain commands tell the same of streams."""
+    """Whatever a server or a proxy answers to EVAL, plain commands give the same metrics of streams."""
     fill(redis_server)
     redis_server.client.xadd("stream", {"n": 2})
 

@@ -73,7 +73,7 @@ def test_an_authority_of_ones_own(
 def test_a_certificate_of_our_own(
     make_tls: MakeRedis, redis_collector: MakeCollector, certificates: Certificates
 ) -> None:
-    """A server that asks for our certificate gets it, and lets nobody in without."""
+    """A server that requires a client certificate gets it, and refuses connections without one."""
     url = make_tls("yes").url
     ca = str(certificates.ca)
     cert, key = str(certificates.client), str(certificates.client_key)
@@ -96,20 +96,22 @@ def test_a_certificate_of_another_name(
 
 
 def test_any_certificate(make_tls: MakeRedis, redis_collector: MakeCollector) -> None:
-    """Who asks for it gets along with a certificate that nobody signed."""
+    """With insecure_skip_verify a self-signed certificate is accepted."""
     one = redis_collector(make_tls().url, tls=TLSConfig(insecure_skip_verify=True))
 
     assert testing.collect(one)["redis_up"] == {(): 1}
 
 
-def test_tls_where_there_is_none(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """A server that does not speak TLS waits for us to go on, and we tell what may be the matter."""
+def test_tls_to_a_server_without_tls(
+    redis_server: RedisServer, redis_collector: MakeCollector
+) -> None:
+    """A server without TLS does not answer the handshake, and the error names the likely cause."""
     url = redis_server.url.replace("redis:", "rediss:")
 
     error = failure(redis_collector(url), seconds=1)[1]
 
     assert error.reason == "timeout"
-    assert "does it speak TLS there?" in str(error)
+    assert "does this port use TLS?" in str(error)
 
 
 # Several
@@ -136,7 +138,7 @@ def test_several_servers(  # noqa: PLR0917  # servers of all kinds
     certificates: Certificates,
     exporter: StartExporter,
 ) -> None:
-    """One process serves servers of all kinds; a dead and a frozen one cost themselves alone."""
+    """One process serves servers of all kinds; a dead and a frozen one cost only themselves."""
     frozen = make_redis()
     frozen.freeze()
     for name in ("a", "b"):
@@ -260,7 +262,7 @@ def test_all_sentinels_missed_the_failover(
     redis_collector: MakeCollector,
     redis_listener: Listen,
 ) -> None:
-    """Where no sentinel knows the master, the replica that they name is served, and it is told."""
+    """If no sentinel knows the master, the replica that they name is served, with an error."""
     _, replica = redis_pair
     stale = redis_listener(saying("127.0.0.1", str(replica.port)))
     settings = SentinelSettings(master=MASTER, addresses=(stale,))
@@ -275,7 +277,7 @@ def test_all_sentinels_missed_the_failover(
 def test_an_unknown_master(
     redis_server: RedisServer, make_sentinel: MakeSentinel, redis_collector: MakeCollector
 ) -> None:
-    """A name that no sentinel knows is told with the name and who was asked."""
+    """The error for a master that no sentinel knows names the master and the sentinels."""
     sentinel = make_sentinel(redis_server)
     settings = SentinelSettings(master="orders", addresses=(Url.from_setting(sentinel.url),))
 

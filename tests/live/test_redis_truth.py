@@ -111,7 +111,7 @@ def test_a_wrong_counter(
 
 
 def test_a_clock_that_was_set_back(client: redis.Redis, collector: RedisCollector) -> None:
-    """Ids an hour ahead tell no age: first there is none, and then what was seen at least."""
+    """Ids an hour ahead are not plausible: at first there is no age, then a lower bound."""
     ahead = milliseconds(client) + HOUR
     client.xgroup_create("s", "g", "0", mkstream=True)
     testing.collect(collector)
@@ -159,7 +159,7 @@ def test_a_group_that_is_set_back(client: redis.Redis, collector: RedisCollector
 def test_a_consumer_that_asks_in_vain_is_not_stale(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """A consumer that holds an entry and goes on asking is not stale; before 7.2 it is not known."""
+    """A consumer with a pending entry that still polls is not stale; before 7.2 this is unknown."""
     client.xadd("s", {"a": 1})
     client.xgroup_create("s", "g", "0")
     client.xreadgroup("g", "c", {"s": ">"})
@@ -177,7 +177,7 @@ def test_a_consumer_that_asks_in_vain_is_not_stale(
 
 
 def test_a_server_that_pauses_writers(client: redis.Redis, collector: RedisCollector) -> None:
-    """While CLIENT PAUSE holds up writers, as at a failover, everything is read as before."""
+    """While CLIENT PAUSE blocks writers, as during a failover, everything is read as before."""
     for number in range(10):
         client.xadd("s", {"a": number})
     client.xgroup_create("s", "g", "0")
@@ -195,7 +195,7 @@ def test_a_server_that_pauses_writers(client: redis.Redis, collector: RedisColle
 def test_streams_with_many_groups(
     any_redis: RedisServer, client: redis.Redis, redis_collector: MakeCollector
 ) -> None:
-    """Every group is served, also where no script may look at all those of a stream, or of several."""
+    """Every group is served, also if one or several streams have too many groups for a script."""
     counts = {"none": 0, "some": 150, "more": 151, "many": MOST_GROUPS + 1, "one": 1}
     with client.pipeline(transaction=False) as pipeline:
         for name, count in counts.items():

@@ -1,4 +1,4 @@
-"""Ports of Redis that are commonly confused: what is told of each, with the way out."""
+"""Ports of Redis that are often confused: the error for each names the cure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_tls_at_a_plain_port(redis_server: RedisServer, redis_collector: MakeCol
 
     error = failure(redis_collector(url), seconds=1)[1]
 
-    assert "does it speak TLS there? (redis:// is without)" in str(error)
+    assert "does this port use TLS? (redis:// does not)" in str(error)
 
 
 def test_the_bus_of_a_cluster(redis_listener: Listen, redis_collector: MakeCollector) -> None:
@@ -59,7 +59,7 @@ def test_the_bus_of_a_cluster(redis_listener: Listen, redis_collector: MakeColle
 def test_the_real_bus_of_a_cluster(
     redis_cluster: RedisCluster, redis_collector: MakeCollector
 ) -> None:
-    """The port at which the nodes of a cluster talk to each other is no server's."""
+    """The port of the cluster bus is recognized."""
     bus = redis_cluster.nodes[0].client.config_get("cluster-port")["cluster-port"]
 
     samples, error = failure(redis_collector(f"redis://127.0.0.1:{bus}"), seconds=3)
@@ -71,7 +71,7 @@ def test_the_real_bus_of_a_cluster(
 def test_a_sentinel_in_place_of_its_master(
     redis_server: RedisServer, make_sentinel: MakeSentinel, redis_collector: MakeCollector
 ) -> None:
-    """A sentinel at `url` is watched as such; who wants streams of it is told of the setting `sentinel`."""
+    """A sentinel at `url` is monitored; if streams are wanted, an error names the setting `sentinel`."""
     sentinel = make_sentinel(redis_server)
 
     assert testing.collect(redis_collector(sentinel.url))["redis_sentinel_masters"] == {(): 1}
@@ -87,12 +87,12 @@ def test_a_sentinel_in_place_of_its_master(
 def test_a_server_in_place_of_a_sentinel(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """A Redis among the addresses of sentinels is told, with the port that sentinels have."""
+    """A Redis among the addresses of sentinels is an error that names the usual port of sentinels."""
     settings = SentinelSettings(master="m", addresses=(Url.from_setting(redis_server.url),))
 
     error = failure(redis_collector("redis://ignored", sentinel=settings))[1]
 
-    assert "it is not a sentinel, whose port mostly is 26379" in str(error)
+    assert "it is not a sentinel; the usual port of a sentinel is 26379" in str(error)
 
 
 @pytest.mark.parametrize("name", ["redis.sock", "a b%41é.sock"])

@@ -1,4 +1,4 @@
-"""Redis: a package, since streams, queues and topologies each bring an idea of their own."""
+"""Redis, Valkey and their relatives: server, streams, queues, keys; single, with Sentinel, or a cluster."""
 
 from bts_collectors.redis.collector import COLLECTOR
 

@@ -1,4 +1,4 @@
-"""Conversations with the collector's parts from literals."""
+"""Runs readers of the collector with literal replies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.client.context import Rounds, Visit
+from bts_collectors.redis.client.batching import RequestBatches
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_exporter import Scrape, Url
 
-#: A server's answers to one round: the commands it expects, and the replies it gives.
-Round = tuple[list[Any], list[Any]]
-#: Runs a part against expected rounds.
+#: One round trip: the expected commands, and the replies.
+Exchange = tuple[list[Any], list[Any]]
+#: Runs a reader with expected round trips.
 Converse = Callable[..., None]
 
 #: 2026-01-01 in milliseconds since 1970.
@@ -21,9 +22,9 @@ NEW_YEAR = 1_767_225_600_000
 
 
 @pytest.fixture
-def visit() -> Visit:
-    """Give a visit to a Redis 7.2 at new year 2026."""
-    return Visit(
+def scrape_context() -> ScrapeContext:
+    """Give the context of a scrape of a Redis 7.2 at new year 2026."""
+    return ScrapeContext(
         Url("redis", "example.net", 6379),
         Scrape(monotonic() + 60),
         version=(7, 2, 0),
@@ -33,9 +34,9 @@ def visit() -> Visit:
 
 @pytest.fixture
 def converse() -> Converse:
-    """Give a function that answers a part's rounds with literal replies, and checks its commands."""
+    """Return a function that runs a reader with literal replies, and checks its commands."""
 
-    def run(part: Rounds, *rounds: Round) -> None:
+    def run(part: RequestBatches, *rounds: Exchange) -> None:
         replies: list[Any] | None = None
         for expected, answer in rounds:
             commands = list(next(part) if replies is None else part.send(replies))

@@ -91,13 +91,13 @@ def test_wrong_addresses_are_refused(url: str, message: str) -> None:
 
 
 def test_sentinels_have_no_cluster() -> None:
-    """A cluster fails over by itself: what sentinels look after is none."""
+    """A cluster fails over without sentinels: the settings exclude each other."""
     with pytest.raises(ValueError, match="cluster and sentinel exclude each other"):
         config(URL, cluster=True, sentinel=SentinelSettings(master="m", addresses=(URL,)))
 
 
 def test_tls_settings_without_tls() -> None:
-    """Who says whom to trust does not mean to send a password in the clear."""
+    """TLS settings for an address without TLS are an error: the password would be sent unencrypted."""
     tls = TLSConfig(ca_file="/ca.pem")
     with pytest.raises(ValueError, match="tls: only rediss:// speaks TLS, and url is redis://"):
         config(URL, tls=tls)
@@ -146,7 +146,7 @@ def test_a_server_that_does_not_answer_as_redis(
     ],
 )
 def test_a_server_whose_answers_have_another_shape(redis_listener: Listen, reply: bytes) -> None:
-    """What INFO told is served, and the rest is a failure with a reason, in each scrape."""
+    """The metrics from INFO are served in each scrape, and the rest is an error with a reason."""
     url = redis_listener(informing(reply))
     collector = RedisCollector(config(url, streams=("s", "t"), keys=("k",)))
 

@@ -5,11 +5,11 @@ from bts_exporter import backlog
 
 
 def test_a_message_is_as_old_as_it_says() -> None:
-    """Without any other knowledge the message's own time tells its age."""
+    """Without other observations the age comes from the message's own time."""
     assert Waiting().age(0, 1, 9, 50.0) == backlog.Age(50.0, "message_time")
 
 
-def test_a_message_that_came_now_is_not_no_message() -> None:
+def test_a_new_message_does_not_have_age_0() -> None:
     """An age of 0 would say that nothing waits."""
     age = Waiting().age(0, 1, 1, 0.0)
 
@@ -17,8 +17,8 @@ def test_a_message_that_came_now_is_not_no_message() -> None:
     assert age.seconds > 0
 
 
-def test_a_time_in_the_future_carries_no_information() -> None:
-    """The age is at least the time since the message was seen first; at the first look it is unknown."""
+def test_a_time_in_the_future_is_not_plausible() -> None:
+    """The age is at least the time since the message was first seen; in the first scrape it is unknown."""
     waiting = Waiting()
 
     assert waiting.age(100, 5, 9, None) is None
@@ -45,7 +45,7 @@ def test_an_age_is_not_longer_than_the_queue_was_not_empty() -> None:
     assert waiting.age(130, 5, 5, 3600.0) == backlog.Age(20, "lower_bound")
 
 
-def test_what_was_there_before_may_be_older() -> None:
+def test_a_message_from_before_may_be_older() -> None:
     """When a group is set back, what waits may have been there while nothing waited."""
     waiting = Waiting()
     waiting.clear(100, 9)

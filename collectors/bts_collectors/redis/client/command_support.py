@@ -1,4 +1,4 @@
-"""Commands that a server lacks or denies: asked for once, then seldom, since every refusal is logged."""
+"""Commands that a server lacks or denies: tried again only seldom, since it logs every refusal."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ RETRY = 600.0
 
 SUPPORTED = gauge(
     "redis_exporter_command_supported",
-    "1 if the server answers the command, 0 if it lacks or denies it and so its metrics are missing.",
+    "1 if the server answers the command, 0 if it lacks or denies it, so that metrics are missing.",
     ("command",),
 )
 
 
-class Refusals:
-    """What one server refused, and when."""
+class CommandSupport:
+    """The commands that one server answered or refused."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Take a clock in seconds."""
+        """Take a monotonic clock in seconds."""
         self._clock = clock
         self._supported: dict[str, bool] = {}
         self._retry: dict[str, float] = {}
 
     def expects(self, command: str) -> bool:
-        """Return whether it is worth asking: `command` was not refused lately."""
+        """Return whether to send `command`: false for RETRY seconds after a refusal."""
         return self._clock() >= self._retry.get(command, 0.0)
 
     def answered(self, command: str) -> None:
@@ -38,13 +38,13 @@ class Refusals:
         self._supported[command] = True
 
     def refused(self, command: str, reply: ReplyError) -> None:
-        """Note that the server refused `command`, unless it will not do so next time."""
+        """Note that the server refused `command`, unless the refusal is temporary."""
         if not is_passing(reply):
             self._supported[command] = False
             self._retry[command] = self._clock() + RETRY
 
     def forget(self) -> None:
-        """Begin anew: this is another server."""
+        """Forget everything, because this is another server."""
         self._supported.clear()
         self._retry.clear()
 

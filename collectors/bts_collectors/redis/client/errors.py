@@ -1,4 +1,4 @@
-"""What went wrong with a server, as the engine's bounded reasons and a message with the cure."""
+"""Errors of a server, as a reason of the engine and a message with the cure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bts_collectors.redis.client.reply_guard import OversizedReply
 from bts_exporter import Product, Reason, TargetError, Url, connection_error
 
 _PORT = 6379
-#: The port of a cluster's bus less that for clients.
+#: Difference between a node's port for the cluster bus and its port for clients.
 _BUS_OFFSET = 10_000
-#: How servers begin that speak something else.
+#: First bytes of other protocols, and what to tell the user.
 _OTHERS = {
     b"HTTP/": "HTTP: is this the port of Redis?",
     b"AMQP": "AMQP (RabbitMQ): is this the port of Redis?",
@@ -22,7 +22,7 @@ _OTHERS = {
     b"\x16\x03": "TLS: use rediss:// in place of redis://",
 }
 
-#: How Redis' replies begin.
+#: First bytes of the replies of the Redis protocol.
 _TYPES = frozenset(bytes((sign,)) for sign in b"*:+-$%~>|=!(_#,")
 _REASONS: dict[str, Reason] = {
     "NOAUTH": "auth",
@@ -38,32 +38,36 @@ _REASONS: dict[str, Reason] = {
 _CURES: dict[Reason, str] = {
     "auth": "check `password`, and the user name in `url`",
     "noperm": "give the user the permissions that docs/collectors/redis.md lists",
-    "loading": "it will answer when it is done",
+    "loading": "temporary: it answers when it is done",
 }
-#: For servers that lack a command which only one kind of server does.
+#: Cures for commands that only one kind of server has.
 _CURES_WITHOUT = {
-    "SENTINEL": "it is not a sentinel, whose port mostly is 26379",
-    "SELECT": "it may be a sentinel, which has no databases: for its master set `sentinel`",
+    "SENTINEL": "it is not a sentinel; the usual port of a sentinel is 26379",
+    "SELECT": "it may be a sentinel, which has no databases: set `sentinel` to read its master",
 }
 _REDIRECTIONS = ("MOVED ", "ASK ")
 _NO_CLUSTER = "cluster support disabled"
-#: How Redis, before and since 7.2, says NOPERM where a script was not permitted something.
+#: NOPERM within a script, before and since Redis 7.2.
 _NOPERM_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 _FULL = "ERR max number of clients reached"
-#: How servers, proxies and services say that they do not have a command: "unknown command 'X'",
-#: "unsupported command", "command X is not allowed", "Command is not available".
+#: Errors of servers, proxies and services that lack a command: "unknown command 'X'", "unsupported
+#: command", "command X is not allowed", "Command is not available".
 _ABOUT_COMMAND = re.compile(r"\b(sub)?command\b", re.IGNORECASE)
 _UNSUPPORTED = re.compile(
     "unknown|unsupported|unavailable|disabled|forbidden|unimplemented"
     "|not (support|implemented|allowed|available|permitted)",
     re.IGNORECASE,
 )
-#: How a server begins its refusals that are over by themselves.
+#: First words of temporary refusals.
 _PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK")
 
 
-class Lost(ReplyError):  # noqa: N818  # as parts see it, it is a reply
-    """Stands where the reply of a node of a cluster would be that cannot be asked."""
+class ReplyShapeError(Exception):
+    """Raised by parsers for a reply without the shape that Redis documents; says what is wrong with it."""
+
+
+class Lost(ReplyError):  # noqa: N818  # readers see it as a reply
+    """Takes the place of a reply that cannot be had: the server or node does not answer."""
 
     def __init__(self, error: TargetError) -> None:
         super().__init__(str(error))
@@ -71,7 +75,7 @@ class Lost(ReplyError):  # noqa: N818  # as parts see it, it is a reply
 
 
 class Refused(ReplyError):  # noqa: N818  # as above
-    """What a node of a cluster said that is not the one of the address."""
+    """An error reply of a cluster node other than the node of the address."""
 
     def __init__(self, url: Url, reply: ReplyError) -> None:
         super().__init__(*reply.args)
@@ -79,19 +83,19 @@ class Refused(ReplyError):  # noqa: N818  # as above
 
 
 def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
-    """Return what it means that `error` ended the conversation with `url`.
+    """Return the error for a connection to `url` that ended with `error`.
 
-    `first` is what the server sent first, if anything: other protocols can be recognized by it.
+    `first` is the beginning of what the server sent: other protocols can be recognized by it.
     """
     if isinstance(error, OversizedReply):
-        return unexpected(url, f"sent {error}, which is more than a Redis does")
+        return unexpected(url, f"sent {error}, which is more than Redis sends")
     if isinstance(error, InvalidResponse):
         return unexpected(url, f"does not speak Redis' protocol{_spoken(first, error)}")
     return connection_error(_product(url, answered=bool(first)), url, error)
 
 
 def bare(error: TargetError) -> TargetError:
-    """Return `error` to be stored or raised again: without the frames, and the data in them, of where it was raised."""
+    """Return a copy of `error` without its traceback, whose frames would keep data in memory."""
     return TargetError(error.reason, str(error))
 
 
@@ -103,14 +107,14 @@ def _product(url: Url, *, answered: bool) -> Product:
 
 
 def _other_port(url: Url) -> str:
-    """Return what may be listening where a connection ends without a reply."""
+    """Return a guess at what is listening where a connection ends without a reply."""
     port = url.port or _PORT
     bus = port - _BUS_OFFSET
     if bus in range(1024, _BUS_OFFSET):
         return f"is it the port of a cluster's bus? Clients use {bus}"
     if url.scheme == "rediss":
-        return "does it speak TLS there? redis:// is without"
-    return "does it speak TLS there? Then use rediss://"
+        return "does this port use TLS? redis:// does not"
+    return "does this port use TLS? Then use rediss://"
 
 
 def _spoken(first: bytes, error: InvalidResponse) -> str:
@@ -121,7 +125,7 @@ def _spoken(first: bytes, error: InvalidResponse) -> str:
 
 
 def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
-    """Return what it means that the server refused `what` with `reply`."""
+    """Return the error for a server that refused the command `what` with `reply`."""
     if isinstance(reply, Lost):
         return bare(reply.error)
     if isinstance(reply, Refused):
@@ -139,9 +143,9 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
 
 
 def _cure(what: str, text: str) -> str:
-    """Return what to do about a refusal that has a cause of its own; empty for others."""
+    """Return the cure for a refusal with a known cause; empty for others."""
     if text.startswith(_REDIRECTIONS):
-        return "the key is on another node: with `cluster: true` all nodes are asked"
+        return "the key is on another node: `cluster: true` reads all nodes"
     if _NO_CLUSTER in text:
         return "leave `cluster` out"
     if what == "AUTH" and "wrong number of arguments" in text:
@@ -151,7 +155,7 @@ def _cure(what: str, text: str) -> str:
 
 
 def is_denied(reply: ReplyError) -> bool:
-    """Return whether the server will refuse this again: not allowed, or a command it does not know."""
+    """Return whether the refusal is permanent: no permission, or a command that the server lacks."""
     text = str(reply)
     return bool(
         text.startswith("NOPERM") or _NOPERM_IN_SCRIPT.search(text) or is_unsupported(reply)
@@ -159,7 +163,7 @@ def is_denied(reply: ReplyError) -> bool:
 
 
 def is_unsupported(reply: ReplyError) -> bool:
-    """Return whether the server does not have the command: too old, renamed, or not offered by a service."""
+    """Return whether the server lacks the command: too old, renamed, or not offered by a service."""
     text = str(reply)
     if isinstance(reply, Lost) or text.partition(" ")[0] in _REASONS:
         return False
@@ -167,23 +171,23 @@ def is_unsupported(reply: ReplyError) -> bool:
 
 
 def is_passing(reply: ReplyError) -> bool:
-    """Return whether the refusal will be over by itself, and tells nothing of the command."""
+    """Return whether the refusal is temporary, and does not depend on the command."""
     return isinstance(reply, Lost) or str(reply).startswith(_PASSING)
 
 
 def unexpected(url: Url, what: str) -> TargetError:
-    """Return the failure of a server that answers, but not `what` a Redis would."""
+    """Return the error for an unexpected reply; `what` continues the sentence `Redis at URL ...`."""
     return _target(url, "protocol", what)
 
 
 def no_handshake(url: Url) -> TargetError:
-    """Return the failure of a server that says nothing to the first words of TLS."""
-    what = "no reply in time to our TLS handshake; does it speak TLS there? (redis:// is without)"
+    """Return the error for a server that does not answer a TLS handshake."""
+    what = "no reply to the TLS handshake in time; does this port use TLS? (redis:// does not)"
     return TargetError("timeout", f"Redis at {url}: {what}")
 
 
 def demoted(url: Url) -> TargetError:
-    """Return the failure of a replica that sentinels take for the master."""
+    """Return the error for a replica that sentinels take for the master."""
     return _target(url, "loading", "is a replica, though a sentinel says that it is the master")
 
 

@@ -1,1 +1,1 @@
-"""Keys: found in the background, and measured."""
+"""Keys: names found by SCAN in the background, and the sizes of keys."""

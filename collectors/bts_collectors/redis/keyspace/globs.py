@@ -1,4 +1,4 @@
-"""Redis' own glob patterns, so that one walk through the keys can look for many of them."""
+"""The glob patterns of Redis, so that one walk through the keys serves many patterns."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 _SPECIAL = re.compile(rb"[*?\[\\]")
 _LITERAL_HEAD = re.compile(rb"[^*?\[\\]*")
-#: What stands inside of [...]: an escaped byte, a range (whose end may be any byte), one byte.
+#: The members of [...]: an escaped byte, a range (whose end may be any byte), or one byte.
 _MEMBER = re.compile(rb"\\(.)|([^\]])-(.)|([^\]])", re.DOTALL)
-#: The parts of a pattern; Redis takes what is not closed as if it were.
+#: The parts of a pattern; to Redis, an unclosed bracket ends with the pattern.
 _PART = re.compile(rb"(\*+)|(\?)|\[(\^?)((?:\\.|[^\]]-.|[^\]])*)\]?|\\?(.)", re.DOTALL)
 
 
 def is_glob(name: str) -> bool:
-    """Return whether `name` is a pattern, and not just a name."""
+    """Return whether `name` is a pattern."""
     return bool(_SPECIAL.search(name.encode()))
 
 
 def escaped(name: str) -> str:
-    """Return the pattern that matches `name` alone."""
+    """Return the pattern that matches only `name`."""
     return re.sub(r"([*?\[\\])", r"\\\1", name)
 
 
@@ -29,9 +29,9 @@ def compiled(globs: Iterable[bytes]) -> re.Pattern[bytes]:
 
 
 def covering(globs: Sequence[bytes]) -> bytes:
-    """Return one glob that matches whatever any of `globs` does, and not much more.
+    """Return one glob that matches all names that any of `globs` matches, and few others.
 
-    Of several it knows the possible bytes at each place, as far as all of them are spelled out.
+    For several globs it has the possible bytes at each position of their common literal length.
     """
     if len(globs) == 1:
         return globs[0]

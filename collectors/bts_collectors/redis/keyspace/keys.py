@@ -1,4 +1,4 @@
-"""Sizes of keys, and where it is asked for their memory and the number that a string holds."""
+"""Sizes of keys, and on request their memory usage and the number that a string holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from math import isfinite
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import Rounds, Visit, label
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_exporter import Metric, gauge
 
@@ -20,87 +22,91 @@ _SIZE = {
     b"stream": "XLEN",
     b"string": "STRLEN",
 }
-#: What Redis deletes when it runs empty; no such key means size 0.
+#: Types that Redis deletes when they become empty: a missing key of such a type has size 0.
 _VANISHES = frozenset((b"list", b"set", b"zset", b"hash"))
-#: Types of replies to what is asked of a key; None where it is gone.
+#: Types of the replies to commands for a key; None if the key is gone.
 _SIMPLE = frozenset((int, bytes, type(None)))
-#: Bytes; a longer string is no number.
+#: Bytes; a longer string is not a number.
 _LONGEST_NUMBER = 64
 
 SIZE = gauge(
     "redis_key_size",
     "Elements of a list, set, sorted set, hash or stream, bytes of a string: LLEN, SCARD, ZCARD,"
-    " HLEN, XLEN, STRLEN; of a module's type no sample.",
+    " HLEN, XLEN, STRLEN; no sample for the types of modules.",
     ("db", "key"),
 )
-MEMORY = gauge("redis_key_memory_usage_bytes", "MEMORY USAGE of the key.", ("db", "key"))
-VALUE = gauge("redis_key_value", "The number that a string holds: GET.", ("db", "key"))
+MEMORY = gauge(
+    "redis_key_memory_usage_bytes", "Memory usage of a key: MEMORY USAGE.", ("db", "key")
+)
+VALUE = gauge("redis_key_value", "Number in a string: GET.", ("db", "key"))
 METRICS: tuple[Metric, ...] = (SIZE, MEMORY, VALUE)
 
 
 class Keys:
-    """Reads the sizes of `names`; remembers what has been there, since it may have run empty."""
+    """Reads the sizes of `names`; remembers the keys that Redis deletes when they become empty."""
 
     def __init__(self, names: Names, *, memory: bool = False, values: bool = False) -> None:
-        """Take the names to read, and whether to ask for memory and numbers, too."""
+        """Take the names to read, and whether to read memory usage and numbers, too."""
         self._names = names
         self._memory = memory
         self._values = values
         self._vanishing: set[bytes] = set()
 
-    def read(self, visit: Visit) -> Rounds:
-        """Emit what there is to tell of every key."""
+    def read(self, context: ScrapeContext) -> RequestBatches:
+        """Emit all metrics of every key."""
         names = self._names.all()
         self._vanishing.intersection_update(names)
         types = yield [("TYPE", name) for name in names]
-        there: dict[bytes, bytes] = {}
-        #: Of a module's types: how large their keys are only the module knows.
+        known: dict[bytes, bytes] = {}
+        #: Keys with types of modules, whose size no command returns.
         foreign: list[bytes] = []
         for name, type_ in zip(names, types, strict=True):
             if isinstance(type_, ReplyError):
-                visit.refused("TYPE", type_)
+                context.refused("TYPE", type_)
             elif type(type_) is not bytes:
-                visit.unexpected(f"answers TYPE with {type(type_).__name__}")
+                context.unexpected(f"sent an unexpected reply to TYPE ({type(type_).__name__})")
             elif type_ in _SIZE:
-                there[name] = type_
+                known[name] = type_
             elif type_ == b"none":
-                self._emit_missing(visit, name)
+                self._emit_missing(context, name)
             else:
                 foreign.append(name)
-        yield from self._measure(visit, there, foreign if self._memory else [])
+        yield from self._measure(context, known, foreign if self._memory else [])
 
-    def _measure(self, visit: Visit, there: dict[bytes, bytes], foreign: Sequence[bytes]) -> Rounds:
-        """Emit what there is to tell of keys by their types, and the memory of `foreign` ones."""
-        sizes = yield [(_SIZE[type_], name) for name, type_ in there.items()]
-        questions: list[tuple[Metric, bytes, Command]] = [
+    def _measure(
+        self, context: ScrapeContext, known: dict[bytes, bytes], foreign: Sequence[bytes]
+    ) -> RequestBatches:
+        """Emit the keys of known types, and the memory usage of `foreign` ones."""
+        sizes = yield [(_SIZE[type_], name) for name, type_ in known.items()]
+        requests: list[tuple[Metric, bytes, Command]] = [
             (MEMORY, name, ("MEMORY", "USAGE", name)) for name in foreign
         ]
-        for (name, type_), size in zip(there.items(), sizes, strict=True):
-            _emit(visit, SIZE, name, _SIZE[type_], size)
+        for (name, type_), size in zip(known.items(), sizes, strict=True):
+            _emit(context, SIZE, name, _SIZE[type_], size)
             if type_ in _VANISHES:
                 self._vanishing.add(name)
             if self._memory:
-                questions.append((MEMORY, name, ("MEMORY", "USAGE", name)))
+                requests.append((MEMORY, name, ("MEMORY", "USAGE", name)))
             if self._values and type_ == b"string" and _is_short(size):
-                questions.append((VALUE, name, ("GET", name)))
-        replies = yield [command for _, _, command in questions]
-        for (metric, name, command), reply in zip(questions, replies, strict=True):
-            _emit(visit, metric, name, " ".join(map(str, command[:-1])), reply)
+                requests.append((VALUE, name, ("GET", name)))
+        replies = yield [command for _, _, command in requests]
+        for (metric, name, command), reply in zip(requests, replies, strict=True):
+            _emit(context, metric, name, " ".join(map(str, command[:-1])), reply)
 
-    def _emit_missing(self, visit: Visit, name: bytes) -> None:
-        # What ran empty is at 0 for as long as its name is kept; what the settings spell for good.
+    def _emit_missing(self, context: ScrapeContext, name: bytes) -> None:
+        # A key that became empty is at 0 as long as its name is kept, and always if the settings name it.
         if name in self._vanishing or not self._names.forget(name):
-            visit.scrape.emit(SIZE, 0, visit.db, label(name))
+            context.scrape.emit(SIZE, 0, context.db, label(name))
 
 
-def _emit(visit: Visit, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
+def _emit(context: ScrapeContext, metric: Metric, name: bytes, command: str, reply: Reply) -> None:
     if isinstance(reply, ReplyError):
-        if not str(reply).startswith("WRONGTYPE"):  # it was made anew since we asked for its type
-            visit.refused(command, reply)
+        if not str(reply).startswith("WRONGTYPE"):  # its type has changed since
+            context.refused(command, reply)
     elif type(reply) not in _SIMPLE:
-        visit.unexpected(f"answers {command} with {type(reply).__name__}")
+        context.unexpected(f"sent an unexpected reply to {command} ({type(reply).__name__})")
     elif (value := _number(reply)) is not None:
-        visit.scrape.emit(metric, value, visit.db, label(name))
+        context.scrape.emit(metric, value, context.db, label(name))
 
 
 def _is_short(size: Reply) -> bool:
@@ -108,7 +114,7 @@ def _is_short(size: Reply) -> bool:
 
 
 def _number(reply: Reply) -> float | None:
-    """Return the number that a reply is or spells; None if it does not."""
+    """Return a reply as a number, None if it is not one."""
     if reply is None or type(reply) is int:
         return reply
     try:

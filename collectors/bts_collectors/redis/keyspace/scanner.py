@@ -1,4 +1,4 @@
-"""Names that patterns match, found with SCAN apart from the scrapes: a key space can be huge."""
+"""Finds the names that patterns match, with SCAN in the background: a key space can be huge."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from bts_collectors.redis.client.errors import bare, is_unsupported, refusal, un
 from bts_collectors.redis.keyspace import globs
 from bts_exporter import TargetError
 
-#: Seconds from the beginning of one walk through the key space to the next.
+#: Seconds between the starts of two walks through the key space.
 INTERVAL = 60.0
-#: Seconds, and keys looked at, after which a walk is interrupted, to go on after the next scrape.
+#: Seconds and keys after which a walk is interrupted. It continues after the next scrape.
 BUDGET = 5.0
 KEYS_BUDGET = 2_000_000
-#: Names of one setting; those found beyond it are left out.
+#: Names of one setting; more are left out.
 MOST_NAMES = 10_000
-#: Bytes of a name; longer ones are left out, since all names are kept.
+#: Bytes of a name; longer names are left out, since all names are kept in memory.
 LONGEST_NAME = 1024
-#: Seconds for which a name is kept that is not there any more: Redis deletes what runs empty.
+#: Seconds for which the name of a deleted key is kept: Redis deletes lists that become empty.
 KEPT = 3600.0
-#: Keys the server looks at in one SCAN: 0.3 ms of its time.
+#: Keys that one SCAN looks at: 0.3 ms of the server's time.
 COUNT = 500
 _BEGIN = b"0"
 
 
 class Names:
-    """The names that one setting asks for: those it spells, and those its patterns matched."""
+    """The names of one setting: plain names, and names that its patterns matched."""
 
     def __init__(self, setting: Sequence[str], type_: str = "") -> None:
-        """Take plain names and glob patterns; `type_` leaves out keys of any other type."""
+        """Take plain names and glob patterns; with `type_` keys of other types are left out."""
         self.type = type_.encode()
         self.globs = tuple(n.encode() for n in setting if globs.is_glob(n))
-        #: Whether names may be missing: not all keys looked at yet, or too many names.
+        #: Whether names may be missing: the first walk is not finished, or there are too many names.
         self.truncated = bool(self.globs)
         self._plain = dict.fromkeys(n.encode() for n in setting if not globs.is_glob(n))
         self._matches = globs.compiled(self.globs).fullmatch
-        self._found: dict[bytes, float] = {}  # when the walk met it last, monotonic
+        self._found: dict[bytes, float] = {}  # when a walk last found each, monotonic
         self._lock = threading.Lock()
         self._overfull = False
 
     @property
     def patterns(self) -> bool:
-        """Return whether there is anything to find."""
+        """Return whether there are patterns."""
         return bool(self.globs)
 
     def all(self) -> list[bytes]:
-        """Return every name known, each once."""
+        """Return every known name once."""
         with self._lock:
             return list(dict.fromkeys((*self._plain, *self._found)))
 
     def counts(self) -> dict[str, int]:
-        """Return of each pattern how many of the names known it matches."""
+        """Return how many known names each pattern matches."""
         names = self.all()
         return {
             glob.decode(): sum(map(bool, map(globs.compiled([glob]).fullmatch, names)))
@@ -64,11 +64,11 @@ class Names:
         }
 
     def spelled(self, name: bytes) -> bool:
-        """Return whether the setting spells `name`, so that it is wanted even while it is not there."""
+        """Return whether `name` is a plain name, which is wanted even while its key does not exist."""
         return name in self._plain
 
     def forget(self, name: bytes) -> bool:
-        """Drop a name that was found and is gone; return False for one that the setting spells."""
+        """Drop the name of a deleted key; return False if it is a plain name, which stays."""
         with self._lock:
             self._found.pop(name, None)
         return not self.spelled(name)
@@ -78,7 +78,7 @@ class Names:
         return [name for name in page if self._matches(name)]
 
     def add(self, names: Iterable[bytes]) -> None:
-        """Keep `names`, which were met just now, as far as there is room."""
+        """Keep `names`, which a walk has just found, up to MOST_NAMES."""
         now = monotonic()
         with self._lock:
             for name in names:
@@ -90,7 +90,7 @@ class Names:
                     self._overfull = self.truncated = True
 
     def end(self) -> None:
-        """Note that all keys were looked at, and drop what was not met for long."""
+        """Note the end of a walk, and drop names that no walk has found for KEPT seconds."""
         self.truncated, self._overfull = self._overfull, False
         oldest = monotonic() - KEPT
         with self._lock:
@@ -98,34 +98,34 @@ class Names:
 
 
 class Discovery:
-    """Walks through the keys for all settings at once, in a thread that ends by itself."""
+    """Walks through the keys for all settings at once, in a thread that ends after each walk."""
 
     def __init__(
         self, settings: Sequence[Names], places: Callable[[], Sequence[Connection]]
     ) -> None:
-        """Take what to find, and what opens the connections to walk through, one after another.
+        """Take the names to find, and a function that returns the connections to walk through.
 
-        `places` is called in the thread, for every walk, and after an interruption: a cursor is
-        the address's.
+        `places` is called in the thread, for every walk and after every interruption. A cursor belongs
+        to the address of its connection.
         """
         self._settings = [names for names in settings if names.patterns]
         self._match = globs.covering([glob for names in self._settings for glob in names.globs])
         types = {names.type for names in self._settings}
-        #: The type that all settings want, which the server itself can look for.
+        #: The type that all settings want, so that the server can filter by it; else empty.
         self._type = types.pop() if len(types) == 1 else b""
         self._places = places
-        self._cursors: dict[str, bytes] = {}  # of the addresses not walked through yet
+        self._cursors: dict[str, bytes] = {}  # by address; finished ones are removed
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._due = 0.0  # monotonic
-        #: Whether the server has SCAN; without, only the names that the settings spell are known.
+        #: Whether the server supports SCAN. Without it only plain names are known.
         self.is_supported = True
-        #: Why the walk before this one failed.
+        #: Why the latest walk failed.
         self.error: TargetError | None = None
 
     def refresh(self) -> None:
-        """Begin a walk in the background if it is time for one; does not wait."""
+        """Start a walk in the background if one is due; does not wait."""
         alive = self._thread is not None and self._thread.is_alive()
         if alive or not self._settings or self._stopped.is_set() or monotonic() < self._due:
             return
@@ -133,9 +133,9 @@ class Discovery:
         self._thread.start()
 
     def first(self, seconds: float) -> None:
-        """Begin the first walk, if there was none, and wait for it that long at most.
+        """Start the first walk if there was none, and wait for it at most `seconds`.
 
-        So a small server is complete at the first scrape already.
+        A small server is complete in the first scrape then.
         """
         if self._thread is None:
             self.refresh()
@@ -143,7 +143,7 @@ class Discovery:
                 self._thread.join(seconds)
 
     def stop(self) -> None:
-        """End the walk under way."""
+        """End the walk."""
         self._stopped.set()
         if (connection := self._connection) is not None:
             connection.abort()
@@ -166,7 +166,7 @@ class Discovery:
                 self._due = 0.0
 
     def _walk(self, end: float) -> bool:
-        """Go on through the keys of all places until `end`; return whether all were looked at."""
+        """Continue the walk through all connections until `end`; return whether it is finished."""
         places = {str(place.url): place for place in self._places()}
         unfinished = self._cursors or dict.fromkeys(places, _BEGIN)
         self._cursors = {where: cursor for where, cursor in unfinished.items() if where in places}
@@ -195,7 +195,7 @@ class Discovery:
             case [bytes(cursor), list(page)] if all(type(name) is bytes for name in page):
                 pass
             case _:
-                raise unexpected(place.url, "answers SCAN with something else than Redis does")
+                raise unexpected(place.url, "sent an unexpected reply to SCAN")
         self._take(place, page)
         if cursor == _BEGIN:
             del self._cursors[where]
@@ -203,20 +203,20 @@ class Discovery:
             self._cursors[where] = cursor
 
     def _take(self, place: Connection, page: Sequence[bytes]) -> None:
-        """Give every setting the names that it wants."""
+        """Add the names of a page to the settings that want them."""
         matching = [(names, names.matching(page)) for names in self._settings]
         types: dict[bytes, Reply] = {}
         if not self._type:
-            typed = dict.fromkeys(n for names, found in matching if names.type for n in found)
+            typed = dict.fromkeys(n for names, matches in matching if names.type for n in matches)
             types = dict(zip(typed, self._ask(place, [("TYPE", n) for n in typed]), strict=True))
-        for names, found in matching:
-            # A type that we must not ask for is left to whoever reads the key, and tells.
+        for names, matches in matching:
+            # Without permission for TYPE the name is added: reading the key reports the type.
             other = {n for n, t in types.items() if type(t) is bytes and t != names.type}
-            names.add(n for n in found if not names.type or n not in other)
+            names.add(n for n in matches if not names.type or n not in other)
 
     def _ask(self, place: Connection, commands: Sequence[Command]) -> list[Reply]:
         began = monotonic()
         replies = place.ask(commands, began + BUDGET) if commands else []
-        # At most half of the time, so that the server's own clients hardly notice.
+        # Pause as long as the server worked, so that its clients hardly notice.
         self._stopped.wait(monotonic() - began)
         return replies

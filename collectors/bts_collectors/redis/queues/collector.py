@@ -1,4 +1,4 @@
-"""Queues that libraries keep in Redis, or that are plain keys: how much is in them, and since when."""
+"""Queues of job libraries, and plain keys that are queues: their length and their oldest message."""
 
 from __future__ import annotations
 
@@ -9,21 +9,36 @@ from typing import NamedTuple
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import Rounds, ServerClock, Visit, label, together
+from bts_collectors.redis.client.context import ScrapeContext, ServerClock
+from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
+from bts_collectors.redis.queues.arq import Arq
+from bts_collectors.redis.queues.bullmq import BullMQ
+from bts_collectors.redis.queues.celery import Celery
 from bts_collectors.redis.queues.config import QueueSettings, Wanted
+from bts_collectors.redis.queues.dramatiq import Dramatiq
 from bts_collectors.redis.queues.history import QueueHistory
-from bts_collectors.redis.queues.libraries import Arq, BullMQ, Celery, Dramatiq, Huey, Rq, Sidekiq
-from bts_collectors.redis.queues.queue_library import Depth, Lists, Preset, Sets, SortedSets, total
+from bts_collectors.redis.queues.huey import Huey
+from bts_collectors.redis.queues.queue_library import (
+    Depth,
+    Lists,
+    QueueLibrary,
+    Sets,
+    SortedSets,
+    total,
+)
+from bts_collectors.redis.queues.rq import Rq
+from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_exporter import Metric, backlog, gauge
 
-#: Queues read at a time: of some a whole message comes along, to tell its age.
+#: Queues that are read together. Some libraries need a whole message to know its age.
 BATCH = 100
 
-#: Commands whose replies are a number, and those whose replies are a list of texts; all others give
-#: one text or none.
+#: Commands that return a number, and commands that return a list of strings. All others return a string
+#: or nil.
 _COUNTS = frozenset({"EXISTS", "HLEN", "LLEN", "SCARD", "ZCARD", "ZCOUNT"})
 _LISTS = frozenset({"SMEMBERS", "ZRANGE"})
 _LIBRARIES = (Celery, Rq, Sidekiq, BullMQ, Dramatiq, Arq, Huey)
@@ -32,19 +47,19 @@ _PLAIN = {"lists": Lists, "sets": Sets, "zsets": SortedSets}
 MESSAGES = gauge(
     "redis_queue_messages",
     "Messages or jobs of a queue by state: LLEN, ZCARD, SCARD, HLEN of the library's keys; an empty"
-    " queue stands for all of them together.",
+    " label queue means all queues together.",
     ("library", "db", "queue", "state"),
 )
 OLDEST = gauge(
     "redis_queue_oldest_age_seconds",
-    "Age of the message that is next in line, by the time that the library wrote into it; where that"
-    " cannot be right, the time since it was seen first; 0 when there is none.",
+    "Age of the next message, by the time that the library wrote into it; if that is not plausible, the"
+    " time since the message was first seen; 0 if the queue is empty.",
     ("library", "db", "queue"),
 )
 OLDEST_ACTIVE = gauge(
     "redis_queue_oldest_active_age_seconds",
-    "Time since the message that is not acknowledged for longest was given to a worker, by"
-    " `unacked_index` of Celery; 0 when there is none.",
+    "Time since the oldest unacknowledged message was delivered to a worker (`unacked_index` of Celery);"
+    " 0 without such messages.",
     ("library", "db"),
 )
 METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST, OLDEST_ACTIVE)
@@ -53,9 +68,9 @@ METRICS: tuple[Metric, ...] = (MESSAGES, OLDEST, OLDEST_ACTIVE)
 class _Queue(NamedTuple):
     """A queue to read."""
 
-    preset: Preset
+    library: QueueLibrary
     name: bytes
-    #: Whether no other setting tells the vocabulary of it already.
+    #: Whether this is the first setting with this key, which emits the backlog metrics.
     is_first: bool
     history: QueueHistory
 
@@ -64,107 +79,107 @@ class Queues:
     """Reads the queues that the settings want."""
 
     def __init__(self, settings: QueueSettings, clock: Callable[[], float] = monotonic) -> None:
-        """Take the settings, and a clock in seconds that never goes back."""
+        """Take the settings, and a monotonic clock in seconds."""
         self._clock = clock
         self._histories: dict[tuple[str, bytes], QueueHistory] = {}
-        self._presets: list[Preset] = []
-        #: What to look for in the key space, by setting.
+        self._libraries: list[QueueLibrary] = []
+        #: The names to find in the key space, by setting.
         self.names: dict[str, Names] = {}
-        #: Settings whose library had more queues registered than are looked at.
+        #: Settings whose library has registered more queues than are read.
         self.truncated: set[str] = set()
         for setting, kind, wanted in _chosen(settings):
-            preset = kind(wanted)
-            self._presets.append(preset)
-            self.names[f"queues.{setting}"] = preset.found
+            library = kind(wanted)
+            self._libraries.append(library)
+            self.names[f"queues.{setting}"] = library.key_names
 
     @property
     def are_wanted(self) -> bool:
         """Return whether the settings want any queues."""
-        return bool(self._presets)
+        return bool(self._libraries)
 
-    def read(self, visit: Visit) -> Rounds:
+    def read(self, context: ScrapeContext) -> RequestBatches:
         """Emit all queues."""
-        if visit.now is None and any(preset.needs_time for preset in self._presets):
-            yield ()  # the round trip that tells the server's time comes first
-        members: dict[Preset, Sequence[bytes]] = {}
-        registering = [preset for preset in self._presets if preset.registered]
+        if context.now is None and any(library.needs_time for library in self._libraries):
+            yield ()  # INFO, which has the server's clock, comes with this round trip
+        members: dict[QueueLibrary, Sequence[bytes]] = {}
+        registering = [library for library in self._libraries if library.registered]
         if registering:
-            replies = yield [("SMEMBERS", preset.registered) for preset in registering]
+            replies = yield [("SMEMBERS", library.registered) for library in registering]
             self.truncated.clear()
-            for preset, reply in zip(registering, replies, strict=True):
+            for library, reply in zip(registering, replies, strict=True):
                 if isinstance(reply, ReplyError):
-                    visit.refused("SMEMBERS", reply)
+                    context.refused("SMEMBERS", reply)
                 elif not _is_sound("SMEMBERS", reply):
-                    visit.unexpected("answers SMEMBERS with something else than Redis does")
+                    context.unexpected("sent an unexpected reply to SMEMBERS")
                 else:
-                    members[preset] = sorted(reply)[:MOST_NAMES]
+                    members[library] = sorted(reply)[:MOST_NAMES]
                     if len(reply) > MOST_NAMES:
-                        self.truncated.add(f"queues.{preset.library}")
-        clock = ServerClock(visit, self._clock)
-        parts = [_read_rest(visit, preset) for preset in self._presets]
-        parts += [_read(visit, queue, clock) for queue in self._queues(members)]
-        for start in range(0, len(parts), BATCH):
-            yield from together(parts[start : start + BATCH])
+                        self.truncated.add(f"queues.{library.label}")
+        clock = ServerClock(context, self._clock)
+        readers = [_read_rest(context, library) for library in self._libraries]
+        readers += [_read(context, queue, clock) for queue in self._queues(members)]
+        for start in range(0, len(readers), BATCH):
+            yield from together(readers[start : start + BATCH])
 
-    def _queues(self, members: dict[Preset, Sequence[bytes]]) -> Iterator[_Queue]:
-        unlisted = {one.library for one in self._presets if one.registered and one not in members}
+    def _queues(self, members: dict[QueueLibrary, Sequence[bytes]]) -> Iterator[_Queue]:
+        unlisted = {one.label for one in self._libraries if one.registered and one not in members}
         before = self._histories
         self._histories = {}
-        told: set[bytes] = set()
-        for preset in self._presets:
-            for name in preset.queues(members.get(preset, ())):
-                key = (preset.library, name)
-                # A key that was a list and is a sorted set now is kept by both settings for a while.
+        emitted: set[bytes] = set()
+        for library in self._libraries:
+            for name in library.queues(members.get(library, ())):
+                key = (library.label, name)
+                # A list that became a sorted set belongs to both settings for a while.
                 if key not in self._histories:
                     history = self._histories[key] = before.get(key) or QueueHistory()
-                    yield _Queue(preset, name, preset.destination(name) not in told, history)
-                    told.add(preset.destination(name))
+                    yield _Queue(library, name, library.destination(name) not in emitted, history)
+                    emitted.add(library.destination(name))
         for key, history in before.items():
-            if key[0] in unlisted:  # it may be there nevertheless, and is not new then
+            if key[0] in unlisted:  # the queue may still exist, and is not new then
                 self._histories.setdefault(key, history)
 
 
-def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[Preset], Wanted]]:
-    """Yield the settings that want something; libraries first, since they know more of a key."""
+def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[QueueLibrary], Wanted]]:
+    """Yield the enabled settings; libraries first, since they have more metrics for a key."""
     for library in _LIBRARIES:
-        wanted: Wanted = getattr(settings, library.library)
+        wanted: Wanted = getattr(settings, library.label)
         if wanted.on:
-            yield library.library, library, wanted
+            yield library.label, library, wanted
     for setting, plain in _PLAIN.items():
         if names := getattr(settings, setting):
             yield setting, plain, Wanted(names=names)
 
 
-def _read(visit: Visit, queue: _Queue, clock: ServerClock) -> Rounds:
-    look = queue.preset.look(queue.name, clock.now())
+def _read(context: ScrapeContext, queue: _Queue, clock: ServerClock) -> RequestBatches:
+    reader = queue.library.read_depth(queue.name, clock.now())
     try:
-        commands = next(look)
+        commands = next(reader)
         while True:
             replies = yield commands
             pairs = zip(commands, replies, strict=True)
-            commands = look.send([_known(visit, queue, *pair) for pair in pairs])
+            commands = reader.send([_known(context, queue, *pair) for pair in pairs])
     except StopIteration as end:
-        _emit(visit, queue, end.value, clock)
+        _emit(context, queue, end.value, clock)
 
 
-def _known(visit: Visit, queue: _Queue, command: Command, reply: Reply) -> Reply:
-    """Return a reply, None for a refusal."""
+def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply) -> Reply:
+    """Return a reply, None for a refused or odd one."""
     if not isinstance(reply, ReplyError):
         if _is_sound(name := str(command[0]), reply):
             return reply
-        visit.unexpected(f"answers {name} with something else than Redis does")
+        context.unexpected(f"sent an unexpected reply to {name}")
         return None
-    found, key = queue.preset.found, command[1]
-    if str(reply).startswith("WRONGTYPE") and key in found.all():
-        # What a pattern found has become something else since.
-        found.forget(key)
+    key_names, key = queue.library.key_names, command[1]
+    if str(reply).startswith("WRONGTYPE") and key in key_names.all():
+        # A key that a pattern found has changed its type.
+        key_names.forget(key)
     else:
-        visit.refused(str(command[0]), reply)
+        context.refused(str(command[0]), reply)
     return None
 
 
 def _is_sound(command: str, reply: Reply) -> bool:
-    """Return whether a reply has the shape that the command's replies have."""
+    """Return whether a reply has the shape that the command returns."""
     if command in _COUNTS:
         return type(reply) is int
     if command in _LISTS:
@@ -172,28 +187,32 @@ def _is_sound(command: str, reply: Reply) -> bool:
     return reply is None or type(reply) is bytes
 
 
-def _emit(visit: Visit, queue: _Queue, depth: Depth, clock: ServerClock) -> None:
-    labels = (queue.preset.library, visit.db, label(queue.name))
+def _emit(context: ScrapeContext, queue: _Queue, depth: Depth, clock: ServerClock) -> None:
+    labels = (queue.library.label, context.db, label(queue.name))
     for state, count in depth.states.items():
         if count is not None:
-            visit.scrape.emit(MESSAGES, count, *labels, state)
+            context.scrape.emit(MESSAGES, count, *labels, state)
     waiting = total((depth.states.get("ready"), depth.states.get("paused", 0)))
     age = queue.history.age(depth, waiting, clock.ticks(), clock.now())
     drain = queue.history.drain(waiting, clock.ticks())
     if age is not None:
-        visit.scrape.emit(OLDEST, age.seconds, *labels)
+        context.scrape.emit(OLDEST, age.seconds, *labels)
     if queue.is_first:
-        _emit_common(visit, queue, waiting, depth.states.get("active"), age)
+        _emit_common(context, queue, waiting, depth.states.get("active"), age)
         if drain is not None:
-            common = ("redis", label(queue.preset.destination(queue.name)), "")
-            visit.scrape.emit(backlog.DRAIN_SECONDS, drain, *common)
+            common = ("redis", label(queue.library.destination(queue.name)), "")
+            context.scrape.emit(backlog.DRAIN_SECONDS, drain, *common)
 
 
 def _emit_common(
-    visit: Visit, queue: _Queue, waiting: int | None, active: int | None, age: backlog.Age | None
+    context: ScrapeContext,
+    queue: _Queue,
+    waiting: int | None,
+    active: int | None,
+    age: backlog.Age | None,
 ) -> None:
-    emit = visit.scrape.emit
-    common = ("redis", label(queue.preset.destination(queue.name)), "")
+    emit = context.scrape.emit
+    common = ("redis", label(queue.library.destination(queue.name)), "")
     if waiting is not None:
         emit(backlog.BACKLOG, waiting, *common)
     if active is not None:
@@ -203,39 +222,39 @@ def _emit_common(
         emit(backlog.LAG_METHOD, 1, *common, age.method)
 
 
-def _read_rest(visit: Visit, preset: Preset) -> Rounds:
-    rest = preset.rest()
+def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
+    rest = library.rest()
     timed = [each.times for each in rest if each.times]
     counts: list[Command] = [(each.command, each.key) for each in rest]
     replies = yield [*counts, *(("ZRANGE", key, 0, 0, "WITHSCORES") for key in timed)]
     for each, reply in zip(rest, replies, strict=False):
-        if _is_refused(visit, each.command, reply):
+        if _is_refused(context, each.command, reply):
             continue
-        visit.scrape.emit(MESSAGES, reply, preset.library, visit.db, "", each.state)
+        context.scrape.emit(MESSAGES, reply, library.label, context.db, "", each.state)
         if each.state == "active":
-            visit.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
+            context.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
     for reply in replies[len(rest) :]:
-        if _is_refused(visit, "ZRANGE", reply):
+        if _is_refused(context, "ZRANGE", reply):
             continue
         since = _score(reply[-1]) if reply else 0.0
-        seconds = age_seconds((int(since * 1000), 0), visit.now) if reply else 0
+        seconds = age_seconds((int(since * 1000), 0), context.now) if reply else 0
         if seconds is not None:
-            visit.scrape.emit(OLDEST_ACTIVE, seconds, preset.library, visit.db)
+            context.scrape.emit(OLDEST_ACTIVE, seconds, library.label, context.db)
 
 
-def _is_refused(visit: Visit, command: str, reply: Reply) -> bool:
-    """Return whether a reply tells nothing, and note why."""
+def _is_refused(context: ScrapeContext, command: str, reply: Reply) -> bool:
+    """Return whether a reply is refused or odd, and note why."""
     if isinstance(reply, ReplyError):
-        visit.refused(command, reply)
+        context.refused(command, reply)
     elif not _is_sound(command, reply):
-        visit.unexpected(f"answers {command} with something else than Redis does")
+        context.unexpected(f"sent an unexpected reply to {command}")
     else:
         return False
     return True
 
 
 def _score(raw: bytes) -> float:
-    """Return the number that a sorted set has for a member, 0 for what is none."""
+    """Return the score of a member of a sorted set, 0 if it is not a number."""
     try:
         number = float(raw)
     except ValueError:

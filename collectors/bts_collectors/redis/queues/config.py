@@ -1,4 +1,4 @@
-"""What the `queues` block may say: for each library which of its queues, and where it keeps them."""
+"""The settings in `queues`: for each library its queues, and the prefix of their keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from bts_exporter import CollectorConfig
 
-#: kombu's, between a queue's name and a priority.
+#: kombu's separator between a queue's name and a priority.
 _SEPARATOR = "\x06\x16"
 
 
@@ -18,16 +18,16 @@ class Wanted:
     on: bool = True
     #: Names or glob patterns; None for the library's default.
     names: tuple[str, ...] | None = None
-    #: As the library's own setting spells it; None for its default.
+    #: The prefix as in the library's own setting; None for its default.
     prefix: str | None = None
 
     _KEYS: ClassVar[tuple[str, ...]] = ("names", "prefix")
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return what `raw` asks for; ValueError when it asks for nothing we know."""
+        """Return the queues that `raw` names; ValueError if it is not valid."""
         match raw:
-            case None:  # a key with nothing behind it
+            case None:  # a key without a value
                 return cls()
             case bool():
                 return cls(on=raw)
@@ -52,10 +52,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class WantedCelery(Wanted):
-    """The queues of Celery, with those of kombu's transport options that decide where they are."""
+    """The queues of Celery, with the transport options of kombu that name their keys."""
 
     sep: str = _SEPARATOR
-    #: As kombu has them; None for all that may be in use.
+    #: kombu's option; None for all steps that may be in use.
     priority_steps: tuple[int, ...] | None = None
     unacked_key: str = "unacked"
     unacked_index_key: str = "unacked_index"
@@ -89,13 +89,13 @@ class WantedCelery(Wanted):
 
 
 class WantedNames(Wanted):
-    """The queues of a library whose keys begin with the same words everywhere."""
+    """The queues of a library without a prefix setting."""
 
     __slots__ = ()
     _KEYS = ("names",)
 
 
-#: Priorities of a message are below it.
+#: Priorities are smaller than this.
 _MOST_PRIORITIES = 256
 OFF = Wanted(on=False)
 _OFF_CELERY = WantedCelery(on=False)
@@ -103,7 +103,7 @@ _OFF_NAMES = WantedNames(on=False)
 
 
 class QueueSettings(CollectorConfig, frozen=True):
-    """Queues that libraries keep in Redis, and plain keys that are queues."""
+    """Queues of job libraries, and plain keys that are queues."""
 
     celery: WantedCelery = _OFF_CELERY
     rq: Wanted = OFF
@@ -112,7 +112,7 @@ class QueueSettings(CollectorConfig, frozen=True):
     dramatiq: Wanted = OFF
     arq: WantedNames = _OFF_NAMES
     huey: WantedNames = _OFF_NAMES
-    #: Keys by name or glob pattern, each a queue of its own.
+    #: Keys by name or glob pattern, each of which is a queue.
     lists: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     zsets: tuple[str, ...] = ()
@@ -138,10 +138,10 @@ def _string(raw: dict[str, object], key: str) -> str | None:
 
 
 def _steps(raw: object) -> tuple[int, ...]:
-    """Return kombu's priority_steps, which have to rise, as kombu looks priorities up among them."""
+    """Return kombu's priority_steps, which must be ascending, because kombu uses bisection."""
     steps = raw if isinstance(raw, list) else []
     numbers = [step for step in steps if type(step) is int and 0 <= step < _MOST_PRIORITIES]
     if not numbers or numbers != steps or sorted(set(numbers)) != numbers:
-        msg = f"priority_steps: expected rising numbers such as [0, 3, 6, 9], got {raw!r}"
+        msg = f"priority_steps: expected ascending numbers such as [0, 3, 6, 9], got {raw!r}"
         raise ValueError(msg)
     return tuple(numbers)

@@ -1,4 +1,4 @@
-"""What was seen of a queue: how long its first message can have waited, and how fast it is emptied."""
+"""A queue from scrape to scrape: the age of its next message, and the time until it is empty."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.waiting import Waiting
 from bts_exporter import backlog
 
-_NONE_WAITS = backlog.Age(0, "message_time")
+_NO_AGE = backlog.Age(0, "message_time")
 
 
 class QueueHistory:
-    """What was seen of one queue."""
+    """The previous scrapes of one queue."""
 
     __slots__ = ("_length", "_rate", "_taken", "_waiting")
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin without a previous scrape."""
         self._waiting = Waiting()
         self._length: int | None = None
-        #: By how much the queue has become shorter from one look to the next, all in all.
+        #: Sum of all decreases of the length from one scrape to the next.
         self._taken = 0
         self._rate: backlog.Rate | None = None
 
     def age(
         self, depth: Depth, length: int | None, ticks: float, now: int | None
     ) -> backlog.Age | None:
-        """Return the age of the message that is next; None where it is not known.
+        """Return the age of the next message; None if it is unknown.
 
-        `length` is how many wait, `ticks` a clock that never goes back, `now` the server's in milliseconds.
+        `length` is the number of waiting messages, `ticks` a monotonic clock in seconds, `now` the
+        server's clock in milliseconds.
         """
         if length == 0:
             self._waiting.clear(ticks)
         if not depth.timed or length is None:
             return None
         if length == 0:
-            return _NONE_WAITS
+            return _NO_AGE
         oldest = depth.oldest
-        if oldest is None or not isfinite(oldest):  # the producer writes it
+        if oldest is None or not isfinite(oldest):  # producers write it
             return None
         claimed = age_seconds((int(oldest * 1000), 0), now)
         return self._waiting.age(ticks, oldest, oldest, claimed)
 
     def drain(self, length: int | None, ticks: float) -> float | None:
-        """Return in how many seconds the queue will be empty at the rate at which it became shorter.
+        """Return the seconds until the queue is empty, at the rate at which it became shorter.
 
-        What came in meanwhile counts against it: a queue that does not become shorter never will be empty.
+        New messages hide removed ones: a queue that does not become shorter has an infinite time.
         """
         before, self._length = self._length, length
         if length is None:

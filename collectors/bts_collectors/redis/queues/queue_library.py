@@ -1,4 +1,4 @@
-"""What is the same for all queues kept in Redis: which ones there are, and what is told of each."""
+"""The base of all job libraries: which queues exist, and how their depth is read."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ from bts_collectors.redis.queues.config import Wanted
 
 @dataclass(slots=True)
 class Depth:
-    """What is in a queue."""
+    """The messages of a queue."""
 
-    #: Messages by state; None where the server did not tell.
+    #: Messages by state; None if unknown.
     states: dict[str, int | None] = field(default_factory=dict)
-    #: Whether a message tells since when it has been waiting.
+    #: Whether messages have a time.
     timed: bool = False
-    #: Since when the message that is next in line has been, in seconds since 1970; None if unknown.
+    #: The time of the next message in seconds since 1970; None if unknown.
     oldest: float | None = None
 
 
-#: Yields the commands of its next round, is sent their replies (None for a refused one).
-Look = Generator[Sequence[Command], list[Reply], Depth]
+#: Yields the commands of its next round trip and is sent their replies, None for a refused one.
+DepthReader = Generator[Sequence[Command], list[Reply], Depth]
 
 
 class Rest(NamedTuple):
-    """What a library keeps for all of its queues together."""
+    """A key that a library keeps for all of its queues together."""
 
     state: str
     key: bytes
     command: str
-    #: A sorted set of the same messages by the time since when they are in this state; empty for none.
+    #: A sorted set of the same messages by the time of this state; empty if there is no such set.
     times: bytes = b""
 
 
 def total(counts: Iterable[int | None]) -> int | None:
-    """Return the sum of `counts`, None if one of them is not known."""
+    """Return the sum of `counts`, None if one of them is unknown."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
 
 
-class Preset(ABC):
-    """The queues of one library that the settings want.
+class QueueLibrary(ABC):
+    """The wanted queues of one library.
 
-    A queue's keys begin with `prefix`, `joint`, `middle` and its name.
+    The keys of a queue begin with `prefix`, `joint`, `middle` and its name.
     """
 
-    #: The label; empty for plain keys.
-    library: ClassVar[str] = ""
-    #: Names and prefix where the settings give none.
+    #: Value of the label library; empty for plain keys.
+    label: ClassVar[str] = ""
+    #: Names and prefix if the settings have none.
     default: ClassVar[tuple[str, ...]] = ("*",)
     prefix: ClassVar[str] = ""
     joint: ClassVar[str] = ":"
     middle: ClassVar[str] = ""
-    #: What the key ends in, and its type, that shows that a queue is there.
+    #: The end and the type of the key that shows that a queue exists.
     tail: ClassVar[str] = ""
     type_: ClassVar[str] = ""
-    #: Whether the server's clock decides what is due.
+    #: Whether the server's clock decides which messages are due.
     needs_time: ClassVar[bool] = False
-    #: The library's own set of its queues, where it keeps one.
+    #: The set in which the library registers its queues; empty if there is no such set.
     registry: ClassVar[str] = ""
 
     def __init__(self, wanted: Wanted) -> None:
-        """Take the settings, with the library's defaults for what they leave out."""
+        """Take the settings, with the library's defaults for missing ones."""
         names = self.default if wanted.names is None else wanted.names
         prefix = self.prefix if wanted.prefix is None else wanted.prefix
         root = prefix + self.joint if prefix else ""
@@ -76,69 +76,69 @@ class Preset(ABC):
         self.spelled = tuple(name.encode() for name in names if not globs.is_glob(name))
         self.root = root.encode()
         self.head = head.encode()
-        #: The set to ask for names before the queues are read; empty where there is none.
+        #: The set to read names from before the queues are read; empty if it is not needed.
         self.registered = (root + self.registry).encode() if self.registry and patterns else b""
-        #: The keys to look for, where there is no such set.
-        self.found = Names(
+        #: The keys to find if there is no such set.
+        self.key_names = Names(
             [] if self.registry else [key for name in patterns for key in self._keys(head, name)],
             self.type_,
         )
         self._matches = globs.compiled(name.encode() for name in patterns).fullmatch
 
     def queues(self, registered: Sequence[bytes] = ()) -> list[bytes]:
-        """Return the names of all queues, each once; `registered` are the members of that set."""
+        """Return the names of all queues, each once; `registered` are the members of the set."""
         names = [name for name in map(self.name_of, registered) if self._matches(name)]
-        names += map(self.name_of, self.found.all())
+        names += map(self.name_of, self.key_names.all())
         return [name for name in dict.fromkeys((*self.spelled, *names)) if name]
 
     def _keys(self, head: str, pattern: str) -> Sequence[str]:
-        """Return the patterns of the keys that show that a queue is there."""
+        """Return the patterns of the keys that show that a queue exists."""
         return (globs.escaped(head) + pattern + self.tail,)
 
     def name_of(self, key: bytes) -> bytes:
-        """Return the name of the queue that a key is of; empty if of none."""
+        """Return the name of the queue that a key belongs to; empty if it is not a queue's."""
         return key.removeprefix(self.head).removesuffix(self.tail.encode())
 
     def destination(self, name: bytes) -> bytes:
-        """Return what the queue is called among all keys: its key, or what its keys begin with."""
+        """Return the key of the queue, or the common beginning of its keys."""
         return self.head + name
 
     @abstractmethod
-    def look(self, name: bytes, now: int | None) -> Look:
-        """Read one queue; `now` is the server's clock in milliseconds, None if not known."""
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:
+        """Read one queue; `now` is the server's clock in milliseconds, None if unknown."""
 
     def rest(self) -> Sequence[Rest]:
-        """Return what is counted for all queues together."""
+        """Return the keys that are counted for all queues together."""
         return ()
 
 
-class Plain(Preset):
-    """Keys of one type, each a queue of its own."""
+class Plain(QueueLibrary):
+    """Keys of one type, each of which is a queue."""
 
     size: ClassVar[str] = ""
 
-    def look(self, name: bytes, now: int | None) -> Look:  # noqa: ARG002  # the libraries'
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
         """Read the size."""
         (size,) = yield [(self.size, name)]
         return Depth({"ready": size})
 
 
 class Lists(Plain):
-    """Lists, such as LPUSH and BRPOP make of one a queue."""
+    """Lists, such as queues made of LPUSH and BRPOP."""
 
     type_ = "list"
     size = "LLEN"
 
 
 class Sets(Plain):
-    """Sets of what is to be done, in no order."""
+    """Sets of jobs without an order."""
 
     type_ = "set"
     size = "SCARD"
 
 
 class SortedSets(Plain):
-    """Sorted sets, by priority or by time."""
+    """Sorted sets of jobs by priority or by time."""
 
     type_ = "zset"
     size = "ZCARD"

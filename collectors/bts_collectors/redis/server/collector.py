@@ -1,4 +1,4 @@
-"""What one server tells of itself: INFO and all that is asked beside it, in one round trip once it is known."""
+"""The server itself: INFO, CONFIG, SLOWLOG, LATENCY and so on, in one round trip."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from types import MappingProxyType
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import SUPPORTED, Refusals
+from bts_collectors.redis.client.batching import RequestBatches
+from bts_collectors.redis.client.command_support import SUPPORTED, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import UP, Rounds, Visit, text
+from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.errors import is_passing, refusal, unexpected
+from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server import clients, config_params, info, latency, sentinels, slowlog
 from bts_collectors.redis.server.info import Facts, Info
 from bts_exporter import Scrape
 
-#: What to ask for, the next one where the one before tells nothing: `everything` came with Redis 6.2.
+#: Commands for INFO, tried in this order: `everything` came with Redis 6.2.
 _INFOS: tuple[Command, ...] = (("INFO", "everything"), ("INFO", "all"), ("INFO",))
-#: Bytes; INFO of 10,000 databases has a tenth of it.
+#: Bytes; INFO of a server with 10,000 databases has a tenth of it.
 _LONGEST_INFO = 4 * 1024 * 1024
 _WITH_HISTOGRAMS = (7,)
-#: Of a count of seconds since 1970.
+#: Digits of a number of seconds since 1970.
 _MOST_DIGITS = 12
-#: What emits the reply to a question that stands for itself.
+#: Requests whose only reply is emitted as it is, by the name that ACLs have for them.
 _EMITS: Mapping[str, Callable[[Scrape, Reply], None]] = MappingProxyType(
     {
         "client|list": clients.emit,
@@ -45,20 +47,20 @@ METRICS = (
 
 
 class Server:
-    """Reads one server; remembers what it is and what it refuses."""
+    """Reads one server; remembers its kind and version, and the commands that it refuses."""
 
     def __init__(self, *, clients: bool, latency_histograms: bool) -> None:
-        """Say whether to ask for CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
+        """Say whether to send CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
         self._clients = clients
         self._latency_histograms = latency_histograms
-        self._refusals = Refusals()
+        self._command_support = CommandSupport()
         self._facts: Facts | None = None
         self._databases = 0
         self._info = _INFOS[0]
 
     @property
     def is_known(self) -> bool:
-        """Return whether `read` takes one round, since INFO told before what else can be asked."""
+        """Return whether `read` takes one round trip, because an earlier INFO says what to request."""
         return self._facts is not None
 
     @property
@@ -66,62 +68,64 @@ class Server:
         """Return whether it is a sentinel, which has no keys."""
         return self._facts is not None and self._facts.is_sentinel
 
-    def read(self, visit: Visit) -> Rounds:
-        """Emit all there is but the contents; tell `visit` the server's version and time."""
+    def read(self, context: ScrapeContext) -> RequestBatches:
+        """Emit everything but the contents, and set version and clock of `context`."""
         known = self._facts
-        asked = {} if known is None else self._questions(known)
+        requests = {} if known is None else self._requests(known)
         if known is not None:
-            visit.version = known.version
-        reply, *replies = yield (self._info, *_flat(asked))
+            context.version = known.version
+        reply, *replies = yield (self._info, *_flat(requests))
         for other in _INFOS[_INFOS.index(self._info) + 1 :]:
-            if not _tells_nothing(visit, reply):
+            if not _is_useless(context, reply):
                 break
             self._info = other
             (reply,) = yield (other,)
-        found = _take_info(visit, reply)
+        parsed = _take_info(context, reply)
         if known is None:
-            asked = self._questions(found.facts)
-            replies = yield _flat(asked)
+            requests = self._requests(parsed.facts)
+            replies = yield _flat(requests)
         rest = iter(replies)
-        for name, commands in asked.items():
-            self._take(visit, found, name, {command: next(rest) for command in commands})
-        self._refusals.emit(visit.scrape)
-        info.emit_keyspace(visit.scrape, found.fields, self._databases)
-        self._facts = found.facts
-        if known is not None and known.run_id != found.facts.run_id:
-            self._refusals.forget()
+        for name, commands in requests.items():
+            self._take(context, parsed, name, {command: next(rest) for command in commands})
+        self._command_support.emit(context.scrape)
+        info.emit_keyspace(context.scrape, parsed.fields, self._databases)
+        self._facts = parsed.facts
+        if known is not None and known.run_id != parsed.facts.run_id:
+            self._command_support.forget()
             self._info = _INFOS[0]
 
-    def _questions(self, facts: Facts) -> dict[str, Sequence[Command]]:
-        """Return what to ask beside INFO, by the name that ACLs have for it."""
-        asked: dict[str, Sequence[Command]] = {}
+    def _requests(self, facts: Facts) -> dict[str, Sequence[Command]]:
+        """Return the commands to send together with INFO, by the name that ACLs have for them."""
+        requests: dict[str, Sequence[Command]] = {}
         if facts.is_sentinel:
-            asked["sentinel"] = sentinels.ask(facts.masters)
+            requests["sentinel"] = sentinels.ask(facts.masters)
         else:
-            asked["config|get"] = config_params.ask(facts)
-            asked["slowlog|len"] = [("SLOWLOG", "LEN")]
-            asked["slowlog|get"] = [("SLOWLOG", "GET", 1)]
-            asked["latency|latest"] = [("LATENCY", "LATEST")]
+            requests["config|get"] = config_params.ask(facts)
+            requests["slowlog|len"] = [("SLOWLOG", "LEN")]
+            requests["slowlog|get"] = [("SLOWLOG", "GET", 1)]
+            requests["latency|latest"] = [("LATENCY", "LATEST")]
             if self._latency_histograms and facts.version >= _WITH_HISTOGRAMS:
-                asked["latency|histogram"] = [("LATENCY", "HISTOGRAM")]
+                requests["latency|histogram"] = [("LATENCY", "HISTOGRAM")]
             if facts.has_cluster_info:
-                asked["cluster|info"] = [("CLUSTER", "INFO")]
+                requests["cluster|info"] = [("CLUSTER", "INFO")]
             if facts.has_commandlog:
-                asked["commandlog|len"] = [("COMMANDLOG", "LEN", k) for k in slowlog.COMMANDLOGS]
+                requests["commandlog|len"] = [("COMMANDLOG", "LEN", k) for k in slowlog.COMMANDLOGS]
         if facts.lacks_clock:
-            asked["time"] = [("TIME",)]
+            requests["time"] = [("TIME",)]
         if self._clients:
-            asked["client|list"] = [("CLIENT", "LIST")]
-        return {name: asked[name] for name in asked if self._refusals.expects(name)}
+            requests["client|list"] = [("CLIENT", "LIST")]
+        return {name: requests[name] for name in requests if self._command_support.expects(name)}
 
-    def _take(self, visit: Visit, found: Info, name: str, replies: dict[Command, Reply]) -> None:
-        scrape, reply = visit.scrape, next(iter(replies.values()))
+    def _take(
+        self, context: ScrapeContext, parsed: Info, name: str, replies: dict[Command, Reply]
+    ) -> None:
+        scrape, reply = context.scrape, next(iter(replies.values()))
         if isinstance(reply, ReplyError):
             if is_passing(reply):
-                visit.losses.append(refusal(visit.url, name.replace("|", " ").upper(), reply))
-            self._refusals.refused(name, reply)
+                context.losses.append(refusal(context.url, name.replace("|", " ").upper(), reply))
+            self._command_support.refused(name, reply)
             return
-        self._refusals.answered(name)
+        self._command_support.answered(name)
         if name in _EMITS:
             _EMITS[name](scrape, reply)
         match name:
@@ -130,47 +134,47 @@ class Server:
                 self._databases = config_params.databases(settings)
                 config_params.emit(scrape, settings)
             case "latency|histogram":
-                latency.emit_durations(scrape, reply, found.total_usec())
+                latency.emit_durations(scrape, reply, parsed.total_usec())
             case "cluster|info":
-                told = info.parse(text(reply)).fields if type(reply) is bytes else {}
-                info.emit_cluster(scrape, {n: told[n] for n in told if n not in found.fields})
+                fields = info.parse(text(reply)).fields if type(reply) is bytes else {}
+                info.emit_cluster(scrape, {n: fields[n] for n in fields if n not in parsed.fields})
             case "commandlog|len":
                 slowlog.emit_commandlogs(scrape, replies.values())
             case "time":
-                visit.now = _milliseconds(reply)
+                context.now = _milliseconds(reply)
             case "sentinel":
                 sentinels.emit(scrape, replies)
 
 
-def _tells_nothing(visit: Visit, reply: Reply) -> bool:
-    """Return whether the server may tell more if INFO is asked otherwise."""
+def _is_useless(context: ScrapeContext, reply: Reply) -> bool:
+    """Return whether another form of INFO may get a better reply."""
     if isinstance(reply, ReplyError):
-        return not is_passing(reply) and refusal(visit.url, "INFO", reply).reason == "protocol"
+        return not is_passing(reply) and refusal(context.url, "INFO", reply).reason == "protocol"
     return type(reply) is bytes and b"redis_version:" not in reply
 
 
-def _take_info(visit: Visit, reply: Reply) -> Info:
-    """Emit INFO, and that the server is up; a user who may not see INFO loses it alone."""
+def _take_info(context: ScrapeContext, reply: Reply) -> Info:
+    """Emit INFO, and that the server is up; without permission for INFO, only INFO is lost."""
     if isinstance(reply, ReplyError):
-        error = refusal(visit.url, "INFO", reply)
+        error = refusal(context.url, "INFO", reply)
         if error.reason != "noperm":
             raise error
-        visit.set_up(up=True)
-        visit.losses.append(error)
+        context.set_up(up=True)
+        context.losses.append(error)
         return Info()
     if type(reply) is not bytes or b"redis_version:" not in reply:
-        raise unexpected(visit.url, "answers INFO with something else than Redis does")
+        raise unexpected(context.url, "sent an unexpected reply to INFO")
     if len(reply) > _LONGEST_INFO:
-        raise unexpected(visit.url, f"answers INFO with {len(reply) >> 20} MB")
-    found = info.parse(text(reply))
-    visit.set_up(up=True)
-    visit.version = found.facts.version
-    visit.now = found.server_time()
-    visit.counters_set = found.counters_set()
-    info.emit(visit.scrape, found)
-    if found.facts.is_sentinel:
-        sentinels.emit_info(visit.scrape, found)
-    return found
+        raise unexpected(context.url, f"sent an INFO of {len(reply) >> 20} MB, which is too long")
+    parsed = info.parse(text(reply))
+    context.set_up(up=True)
+    context.version = parsed.facts.version
+    context.now = parsed.server_time()
+    context.counters_set = parsed.counters_set()
+    info.emit(context.scrape, parsed)
+    if parsed.facts.is_sentinel:
+        sentinels.emit_info(context.scrape, parsed)
+    return parsed
 
 
 def _milliseconds(reply: Reply) -> int | None:
@@ -182,5 +186,5 @@ def _milliseconds(reply: Reply) -> int | None:
             return None
 
 
-def _flat(asked: Mapping[str, Sequence[Command]]) -> list[Command]:
-    return [command for commands in asked.values() for command in commands]
+def _flat(requests: Mapping[str, Sequence[Command]]) -> list[Command]:
+    return [command for commands in requests.values() for command in commands]

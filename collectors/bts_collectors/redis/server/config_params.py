@@ -1,11 +1,11 @@
-"""The few settings of the server that dashboards compare with: CONFIG GET, never all of it (passwords)."""
+"""CONFIG GET: the few parameters that dashboards use; never all of them, since some are passwords."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import text
+from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server.info import Facts, number
 from bts_exporter import Metric, Scrape, gauge
 
@@ -14,9 +14,7 @@ _SEVERAL_AT_ONCE = (7,)
 
 def _plain(*names: str, prefix: str = "config_") -> dict[str, Metric]:
     return {
-        name: gauge(
-            f"redis_{prefix}{name.replace('-', '_')}", f"Setting {name} of the server (CONFIG GET)."
-        )
+        name: gauge(f"redis_{prefix}{name.replace('-', '_')}", f"Parameter {name} of CONFIG GET.")
         for name in names
     }
 
@@ -37,12 +35,12 @@ _CLASS = ("class", "limit")
 _LIMITS = "client-output-buffer-limit"
 LIMIT = gauge(
     "redis_config_client_output_buffer_limit_bytes",
-    "Setting client-output-buffer-limit of the server (CONFIG GET): bytes.",
+    "Parameter client-output-buffer-limit of CONFIG GET: the limit in bytes.",
     _CLASS,
 )
 OVERCOME = gauge(
     "redis_config_client_output_buffer_limit_overcome_seconds",
-    "Setting client-output-buffer-limit of the server (CONFIG GET): seconds beyond the soft limit.",
+    "Parameter client-output-buffer-limit of CONFIG GET: seconds for which the soft limit may be exceeded.",
     _CLASS,
 )
 METRICS: tuple[Metric, ...] = (*PLAIN.values(), LIMIT, OVERCOME)
@@ -58,7 +56,7 @@ _EVERYWHERE = (
 
 
 def ask(facts: Facts) -> Sequence[Command]:
-    """Return the commands for the settings; older servers are asked for one at a time."""
+    """Return the commands for the parameters; servers before 7.0 need one for each."""
     names = (*_EVERYWHERE, "commandlog-*") if facts.has_commandlog else _EVERYWHERE
     if facts.version >= _SEVERAL_AT_ONCE:
         return [("CONFIG", "GET", *names)]
@@ -66,7 +64,7 @@ def ask(facts: Facts) -> Sequence[Command]:
 
 
 def parse(replies: Iterable[Reply]) -> dict[str, str]:
-    """Return the settings in `replies` by name."""
+    """Return the parameters in `replies` by name."""
     settings: dict[str, str] = {}
     for reply in replies:
         if isinstance(reply, list):
@@ -76,12 +74,12 @@ def parse(replies: Iterable[Reply]) -> dict[str, str]:
 
 
 def databases(settings: Mapping[str, str]) -> int:
-    """Return how many databases the server has, 0 if that is not known."""
+    """Return how many databases the server has, 0 if it is unknown."""
     return int(number(settings.get("databases", "")) or 0)
 
 
 def emit(scrape: Scrape, settings: Mapping[str, str]) -> None:
-    """Emit the settings that are numbers."""
+    """Emit the parameters that are numbers."""
     for name, raw in settings.items():
         metric = PLAIN.get(name)
         if metric is not None and (value := number(raw)) is not None:
@@ -90,7 +88,7 @@ def emit(scrape: Scrape, settings: Mapping[str, str]) -> None:
 
 
 def _emit_limits(scrape: Scrape, words: Sequence[str]) -> None:
-    """Emit `normal 0 0 0 slave 268435456 67108864 60`: class, hard, soft, seconds."""
+    """Emit limits such as `normal 0 0 0 slave 268435456 67108864 60`: class, hard, soft, seconds."""
     for kind, *figures in zip(*[iter(words)] * 4, strict=False):
         hard, soft, seconds = map(number, figures)
         for metric, value, limit in (

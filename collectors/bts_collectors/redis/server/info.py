@@ -1,4 +1,4 @@
-"""INFO, the server's own account: parsed here, and what is more than a plain field emitted."""
+"""INFO: its parser, and the metrics that are more than one field."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import NamedTuple
 from bts_collectors.redis.server.info_fields import PLAIN
 from bts_exporter import Kind, Metric, Scrape, Template, counter, gauge, summary
 
-#: Error codes beyond it are left out: before Redis 7.2 a script can invent any number of them.
+#: Error codes; more are left out. Before Redis 7.2 a script can create any number of them.
 MOST_ERRORS = 128
-#: A server can be configured for any number of databases; the empty ones beyond it are left out.
+#: Empty databases; more are left out. A server can be configured for any number of databases.
 MOST_EMPTY_DATABASES = 16
-#: Primaries of one Sentinel; about each there are three further commands.
+#: Primaries of one Sentinel; more are left out. Each takes three further commands.
 MOST_MASTERS = 100
 
-#: Characters of a line of INFO; the longest are paths, of up to 4,096.
+#: Characters of a line of INFO; longer lines are skipped. The longest are paths, of up to 4,096.
 _LONGEST_LINE = 8192
-#: Fields of CLUSTER INFO that a process passes on under their own names; Redis 8 has 30.
+#: Unknown fields of CLUSTER INFO that become metrics in one process; Redis 8 has 30.
 _MOST_CLUSTER_FIELDS = 200
-#: Of an integer that 64 bits hold.
+#: Digits of a 64-bit integer.
 _MOST_DIGITS = 20
 _WORDS = {"ok": 1.0, "true": 1.0, "err": 0.0, "fail": 0.0, "false": 0.0}
 _CLUSTER = "cluster_"
@@ -48,9 +48,9 @@ _IDENTITY = (
     "master_replid",
     "valkey_version",
 )
-#: Labels of a module, as the words of its row are called.
+#: Labels of a module, which are the names in its row.
 _MODULE = ("name", "ver", "api", "filters", "usedby", "using")
-#: Commands that set the counters of streams and groups, or put another stream in the place of one.
+#: Commands that set the counters of streams and groups, or replace a stream.
 _SETTERS = (
     "xsetid",
     "xgroup|setid",
@@ -67,7 +67,7 @@ _COMMANDLOG_SINCE = (8, 1)
 
 START_TIME = gauge(
     "redis_start_time_seconds",
-    "When the server started: server_time_usec less uptime_in_seconds of INFO.",
+    "Unix time of the start of the server: server_time_usec minus uptime_in_seconds of INFO.",
 )
 LATEST_FORK = gauge("redis_latest_fork_seconds", "Field latest_fork_usec of INFO, Stats.")
 IO_THREAD = counter(
@@ -77,7 +77,7 @@ IO_THREAD = counter(
 )
 CLUSTER = Template("redis_cluster_{field}", "Field cluster_{field} of INFO.", Kind.GAUGE)
 _CLUSTER_METRICS: dict[str, Metric] = {}
-INSTANCE = gauge("redis_instance_info", "What the server is: INFO.", _IDENTITY)
+INSTANCE = gauge("redis_instance_info", "Identity of the server: fields of INFO.", _IDENTITY)
 
 CALLS = counter("redis_commands_total", "Field calls of INFO commandstats.", ("cmd",))
 CALL_SECONDS = counter(
@@ -109,18 +109,20 @@ REPLICA_LAG = gauge(
 )
 REPLICA_LAG_BYTES = gauge(
     "redis_replica_lag_bytes",
-    "master_repl_offset less offset of a slaveN that is online, of INFO replication: what the replica"
-    " has not acknowledged yet.",
+    "Bytes that an online replica has not acknowledged: master_repl_offset minus offset of a slaveN of"
+    " INFO replication.",
     _SLAVE,
 )
 SLAVE = gauge(
     "redis_slave_info",
-    "A replica's master_host, master_port and slave_read_only of INFO replication.",
+    "Fields master_host, master_port and slave_read_only of INFO replication, of a replica.",
     (*_MASTER, "read_only"),
 )
 LINK = {
     "master_link_status": gauge(
-        "redis_master_link_up", "Whether master_link_status of INFO replication is up.", _MASTER
+        "redis_master_link_up",
+        "1 if master_link_status of INFO replication is up, else 0.",
+        _MASTER,
     ),
     "master_last_io_seconds_ago": gauge(
         "redis_master_last_io_seconds_ago",
@@ -137,7 +139,7 @@ LINK = {
     ),
 }
 
-MODULE = gauge("redis_module_info", "A module the server has loaded: INFO modules.", _MODULE)
+MODULE = gauge("redis_module_info", "A module that the server has loaded: INFO modules.", _MODULE)
 
 METRICS: tuple[Metric | Template, ...] = (
     *PLAIN.values(),
@@ -164,20 +166,21 @@ METRICS: tuple[Metric | Template, ...] = (
     MODULE,
 )
 
+#: INFO by field.
 Fields = Mapping[str, str]
 
 
 class Facts(NamedTuple):
-    """What INFO tells about what the server can be asked."""
+    """Facts from INFO that decide which commands the server supports."""
 
-    #: Such as (7, 0, 15); empty if it is not known. Valkey says which Redis it is compatible with.
+    #: Such as (7, 0, 15); empty if it is unknown. Valkey gives the Redis that it is compatible with.
     version: tuple[int, ...] = ()
-    #: Differs from one start of a server to the next.
+    #: Changes with every start of the server.
     run_id: str = ""
     is_sentinel: bool = False
     #: Names of the primaries that a Sentinel watches.
     masters: tuple[str, ...] = ()
-    #: Whether CLUSTER INFO tells more than INFO.
+    #: Whether CLUSTER INFO has fields that INFO lacks.
     has_cluster_info: bool = False
     has_commandlog: bool = False
     #: Whether INFO leaves out the server's clock, as before Redis 6.2 and in some forks.
@@ -186,7 +189,7 @@ class Facts(NamedTuple):
 
 @dataclass(slots=True)
 class Info:
-    """INFO by field, its rows of commands, percentiles and errors by their own names."""
+    """INFO by field; the rows of commands, percentiles and errors by command or error code."""
 
     fields: dict[str, str] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
@@ -208,20 +211,20 @@ class Info:
         return None if microseconds is None else int(microseconds) // 1000
 
     def counters_set(self) -> tuple[int, int] | None:
-        """Return how often entries-added of a stream was set, and any of its counters; None if unknown."""
+        """Return how often clients set entries-added, and any counter of a stream; None if unknown."""
         if not self.commands:
             return None
         calls = {name: int(_calls(self.commands.get(name, "")).calls or 0) for name in _SETTERS}
         return calls["xsetid"], sum(calls.values())
 
     def total_usec(self) -> dict[str, float]:
-        """Return how long all calls of a command took together, by command."""
+        """Return the total duration of the calls of each command in microseconds."""
         totals = ((command, _calls(raw).usec) for command, raw in self.commands.items())
         return {command: usec for command, usec in totals if usec is not None}
 
 
 def parse(text: str) -> Info:
-    """Return the fields of INFO's text, of all sections; what is no field is skipped."""
+    """Return the fields of all sections of INFO; other lines are skipped."""
     info = Info()
     rows = {"cmdstat": info.commands, "latency": info.percentiles, "errorstat": info.errors}
     for line in text.replace("\r", "").split("\n"):
@@ -240,9 +243,9 @@ def parse(text: str) -> Info:
 
 
 def number(text: str) -> float | None:
-    """Return a field's value: ok and true are 1, err, fail and false 0; None for all other words."""
+    """Return a field as a number: ok and true are 1, err, fail and false 0; None for other words."""
     if text.isdecimal() and len(text) <= _MOST_DIGITS:
-        return int(text)  # exact, and cheaper to write than a float
+        return int(text)  # exact, and cheaper to format than a float
     try:
         value = float(text)
     except ValueError:
@@ -251,12 +254,12 @@ def number(text: str) -> float | None:
 
 
 def words(raw: str) -> dict[str, str]:
-    """Return the words of `ip=10.0.0.1,port=6379` by name."""
+    """Return the values of a row such as `ip=10.0.0.1,port=6379` by name."""
     return dict(pair.partition("=")[::2] for pair in raw.split(","))
 
 
 def emit(scrape: Scrape, info: Info) -> None:
-    """Emit all of INFO but the keyspace, of which the settings know more."""
+    """Emit all of INFO except the keyspace, which needs CONFIG GET, too."""
     _emit_plain(scrape, info.fields)
     _emit_identity(scrape, info)
     _emit_commands(scrape, info)
@@ -266,7 +269,7 @@ def emit(scrape: Scrape, info: Info) -> None:
 
 
 def emit_cluster(scrape: Scrape, fields: Fields) -> None:
-    """Emit the fields of CLUSTER INFO; INFO's own begin like them."""
+    """Emit the fields of CLUSTER INFO, or those of INFO that begin with cluster_."""
     for name, raw in fields.items():
         if not name.startswith(_CLUSTER) or not name.isidentifier():
             continue
@@ -276,7 +279,7 @@ def emit_cluster(scrape: Scrape, fields: Fields) -> None:
 
 
 def _cluster_metric(field: str) -> Metric | None:
-    """Return the metric of a field; None beyond those that a sound server has, since they are kept."""
+    """Return the metric of a field; None if there are too many, since metrics stay in memory."""
     metric = _CLUSTER_METRICS.get(field)
     if metric is None and len(_CLUSTER_METRICS) < _MOST_CLUSTER_FIELDS:
         metric = _CLUSTER_METRICS[field] = CLUSTER.of(field)
@@ -284,7 +287,7 @@ def _cluster_metric(field: str) -> Metric | None:
 
 
 def emit_keyspace(scrape: Scrape, fields: Fields, databases: int) -> None:
-    """Emit the keys of each database; `databases` is how many there are, 0 if that is not known."""
+    """Emit the keys of each database; `databases` is their number, 0 if it is unknown."""
     rows = {name: _row(fields[name]) for name in fields if _DATABASE.match(name)}
     for index in range(min(databases, MOST_EMPTY_DATABASES)):
         rows.setdefault(f"db{index}", {"keys": 0.0, "expires": 0.0})
@@ -334,7 +337,7 @@ def _emit_identity(scrape: Scrape, info: Info) -> None:
     scrape.emit(INSTANCE, 1, *identity.values())
     now, uptime = info.server_time(), number(fields.get("uptime_in_seconds", ""))
     if now is not None and uptime is not None:
-        # Both from the server's cached clock in whole seconds: the difference never wavers.
+        # Both come from the server's cached clock in whole seconds, so that the difference is constant.
         scrape.emit(START_TIME, now // 1000 - uptime)
 
 
@@ -367,7 +370,7 @@ def _emit_replicas(scrape: Scrape, fields: Fields) -> None:
             continue
         replica = words(fields[name])
         labels = (replica.get("ip", ""), replica.get("port", ""), replica.get("state", ""))
-        # A replica that comes back is listed twice until its old connection is given up.
+        # A replica that reconnects is listed twice until its old connection times out.
         if labels in seen:
             continue
         seen.add(labels)
@@ -388,27 +391,27 @@ def _emit_master(scrape: Scrape, fields: Fields) -> None:
     for name, metric in LINK.items():
         raw = fields.get(name, "")
         value = number({"up": "1", "down": "0"}.get(raw, raw))
-        # -1 says that there is no link, and so no last time.
+        # -1 means that the link is down, so that there is no time.
         if value is not None and value >= 0:
             scrape.emit(metric, value, *labels)
 
 
 def _emit_modules(scrape: Scrape, modules: Iterable[str]) -> None:
-    """Emit `name=search,ver=21005,api=1,filters=0,usedby=[],using=[ReJSON],options=[]`."""
-    # Lists have commas of their own.
+    """Emit rows such as `name=search,ver=21005,api=1,filters=0,usedby=[],using=[ReJSON]`."""
+    # Values in brackets are lists, which contain commas.
     rows = [dict(_WORD.findall(raw)) for raw in modules]
     for labels in dict.fromkeys(tuple(row.get(word, "") for word in _MODULE) for row in rows):
         scrape.emit(MODULE, 1, *labels)
 
 
 def _row(raw: str) -> dict[str, float]:
-    """Return the numbers of `keys=10,expires=2`."""
+    """Return the numbers of a row such as `keys=10,expires=2`."""
     numbers = {name: number(word) for name, word in words(raw).items()}
     return {name: value for name, value in numbers.items() if value is not None}
 
 
 class _Calls(NamedTuple):
-    """A row of commandstats; None is what the server does not tell."""
+    """A row of commandstats; None for a missing value."""
 
     calls: float | None
     usec: float | None
@@ -419,7 +422,7 @@ class _Calls(NamedTuple):
 _NO_CALLS = _Calls(None, None, None, None)
 
 
-# Most commands are not called between two scrapes, so that their rows stay as they were.
+# Most commands are not called between two scrapes, so that their rows do not change.
 @lru_cache(maxsize=2048)
 def _calls(raw: str) -> _Calls:
     row = _row(raw)
@@ -428,6 +431,6 @@ def _calls(raw: str) -> _Calls:
 
 @lru_cache(maxsize=2048)
 def _quantiles(raw: str) -> tuple[tuple[float, float], ...]:
-    """Return `p50=1.003,p99.9=9.5` as (quantile, value)."""
+    """Return a row such as `p50=1.003,p99.9=9.5` as pairs of quantile and value."""
     named = ((number(name.removeprefix("p")), value) for name, value in _row(raw).items())
     return tuple((round(name / 100, 9), value) for name, value in named if name is not None)

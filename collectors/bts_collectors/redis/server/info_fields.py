@@ -1,11 +1,11 @@
-"""Which field of INFO becomes which metric: the names that dashboards use already."""
+"""Fields of INFO that become metrics, under the names that redis_exporter's dashboards use."""
 
 from __future__ import annotations
 
 from bts_exporter import Kind, Metric
 
-# By section of INFO: `field` keeps its name, `field+_bytes` gets a suffix, `field:name` another name;
-# all get the prefix redis_. A field that a server does not have gives no sample.
+# By section of INFO: `field` keeps its name, `field+_bytes` gets a suffix, `field:name` gets another name.
+# All get the prefix redis_. A field that a server lacks gives no sample.
 _GAUGES = {
     "Server": """
         configured_hz hz io_threads_active process_id uptime_in_seconds
@@ -192,5 +192,5 @@ def _names(word: str) -> tuple[str, str]:
     return field, name or field
 
 
-#: Field of INFO -> the metric that has its value as it is.
+#: Field of INFO -> the metric with the same value.
 PLAIN: dict[str, Metric] = {**_metrics(Kind.GAUGE, _GAUGES), **_metrics(Kind.COUNTER, _COUNTERS)}

@@ -1,4 +1,4 @@
-"""The server's latency monitor: spikes by event, and the distribution of every command's duration."""
+"""LATENCY: spikes by event, and histograms of the durations of commands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_collectors.redis.client.connection import Reply
-from bts_collectors.redis.client.context import label, text
+from bts_collectors.redis.client.labels import label, text
 from bts_exporter import Metric, Scrape, gauge, histogram
 
 SPIKE_LAST = gauge(
-    "redis_latency_spike_last", "When an event last was slow (LATENCY LATEST).", ("event_name",)
+    "redis_latency_spike_last",
+    "Unix time of the latest latency spike of an event (LATENCY LATEST).",
+    ("event_name",),
 )
 SPIKE_DURATION = gauge(
     "redis_latency_spike_duration_seconds",
-    "How long an event last was, when it was slow (LATENCY LATEST).",
+    "Duration of the latest latency spike of an event (LATENCY LATEST).",
     ("event_name",),
 )
 DURATIONS = histogram(
@@ -26,7 +28,7 @@ METRICS: tuple[Metric, ...] = (SPIKE_LAST, SPIKE_DURATION, DURATIONS)
 
 
 def emit_spikes(scrape: Scrape, reply: Reply) -> None:
-    """Emit the reply of LATENCY LATEST: event, time in seconds, milliseconds, greatest ever."""
+    """Emit the reply of LATENCY LATEST: event, Unix time, duration in milliseconds, longest duration."""
     for event in reply if isinstance(reply, list) else []:
         match event:
             case [bytes(name), int(when), int(milliseconds), *_]:
@@ -36,15 +38,15 @@ def emit_spikes(scrape: Scrape, reply: Reply) -> None:
 
 
 class Durations(NamedTuple):
-    """How long the calls of one command took."""
+    """The durations of the calls of one command."""
 
     command: str
-    #: (greatest number of microseconds, calls that took no longer), rising.
+    #: (upper bound in microseconds, calls up to this bound), ascending.
     buckets: list[tuple[int, int]]
 
 
 def parse_durations(reply: Reply) -> Iterator[Durations]:
-    """Yield what a reply of LATENCY HISTOGRAM tells, leaving out what is not as documented."""
+    """Yield the commands in a reply of LATENCY HISTOGRAM, except those of another shape."""
     flat = reply if isinstance(reply, list) else []
     for name, details in zip(flat[::2], flat[1::2], strict=False):
         match name, details:

@@ -1,11 +1,11 @@
-"""A Sentinel: the primaries it watches, and the replicas and Sentinels it sees; never its passwords."""
+"""A Sentinel: its primaries, their replicas and the other Sentinels; never its passwords."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import text
+from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server.info import Info, number
 from bts_exporter import Metric, Scrape, gauge
 
@@ -23,14 +23,14 @@ PLAIN = {
 }
 STATUS = gauge(
     "redis_sentinel_master_status",
-    "1 if the status of a masterN of INFO, Sentinel, is ok, else 0.",
+    "1 if status of a masterN of INFO, Sentinel, is ok, else 0.",
     (*_OF, "master_status"),
 )
 SLAVES = gauge("redis_sentinel_master_slaves", "Field slaves of a masterN of INFO, Sentinel.", _OF)
 SENTINELS = gauge(
     "redis_sentinel_master_sentinels", "Field sentinels of a masterN of INFO, Sentinel.", _OF
 )
-#: Field of SENTINEL MASTERS -> its metric, and what it is divided by.
+#: Field of SENTINEL MASTERS -> its metric, and the divisor of its value.
 SETTINGS = {
     field: (gauge(f"redis_sentinel_master_{name}", f"Field {field} of SENTINEL MASTERS.", _OF), by)
     for field, name, by in (
@@ -54,7 +54,7 @@ OK_SLAVES = gauge(
 )
 OK_SENTINELS = gauge(
     "redis_sentinel_master_ok_sentinels",
-    "This one, and those of SENTINEL SENTINELS that are neither s_down nor o_down.",
+    "This Sentinel, and those of SENTINEL SENTINELS that are neither s_down nor o_down.",
     _OF,
 )
 PEER = gauge(
@@ -91,7 +91,7 @@ def _about(name: str) -> tuple[Command, Command, Command]:
 
 
 def emit_info(scrape: Scrape, info: Info) -> None:
-    """Emit what a Sentinel's INFO tells."""
+    """Emit the fields of a Sentinel's INFO."""
     for field, metric in PLAIN.items():
         if (value := number(info.fields.get(field, ""))) is not None:
             scrape.emit(metric, value)

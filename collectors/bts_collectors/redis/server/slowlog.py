@@ -1,4 +1,4 @@
-"""The slow log: its length and its latest entry, without the command's words, which are payload."""
+"""The slow log: its length and its latest entry, without the command, which may hold user data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST_DURATION = gauge(
 COMMANDLOGS = {
     kind: gauge(
         f"redis_commandlog_{kind.replace('-', '_')}_length",
-        f"Entries in Valkey's log of such commands (COMMANDLOG LEN {kind}).",
+        f"Entries of COMMANDLOG LEN {kind} (Valkey).",
     )
     for kind in ("slow", "large-request", "large-reply")
 }
@@ -30,7 +30,7 @@ def emit_length(scrape: Scrape, reply: Reply) -> None:
 
 
 def emit_latest(scrape: Scrape, reply: Reply) -> None:
-    """Emit the reply of SLOWLOG GET 1; there is no latest entry in an empty log."""
+    """Emit the reply of SLOWLOG GET 1; an empty log has no entry."""
     match reply:
         case [[int(number), _, int(microseconds), *_], *_]:
             scrape.emit(LAST_ID, number)

@@ -1,6 +1,6 @@
-"""The entries ahead of a group, looked at where the state is not enough: the first one, and how many.
+"""The undelivered entries of a group where its state is not enough: the first one, and their number.
 
-By a script, which hands over no payloads, or by plain commands where no script may run.
+A script reads them, which returns no payloads. Plain commands do where scripts are not allowed.
 """
 
 from __future__ import annotations
@@ -9,195 +9,180 @@ from collections.abc import Generator, Sequence
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.connection import Command, Reply
-from bts_collectors.redis.client.context import MISSHAPEN, Rounds
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import Standing
+from bts_collectors.redis.client.errors import ReplyShapeError
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import GroupState
 from bts_collectors.redis.streams.lag import MOST_COUNTED
-from bts_collectors.redis.streams.state import EVALUATE, parse_id, spell_id
+from bts_collectors.redis.streams.scripts import load_script
+from bts_collectors.redis.streams.state import EVALUATE, Id, parse_id, spell_id
 
-#: The first look: groups that one script looks at, entries it counts for each, and what it may cost
-#: (1 for an entry and 1 more for every 512 bytes of it) until it stops counting: 1 ms of the server's time.
+#: The short count: groups of one script, entries that it counts for each group, and the cost (1 for an
+#: entry, and 1 more for every 512 bytes of it) at which it stops. It takes 1 ms of the server's time.
 BATCH = 20
 FEW = 20
 _FEW_COST = 500
-#: The long look, at one group: 1,000 entries of 2 KB, or 5 ms of the server's time at most.
+#: Cost of the long count for one group: 1,000 entries of 2 KB, at most 5 ms of the server's time.
 _MANY_COST = 5 * MOST_COUNTED
 
-#: What the script asks for, and some forks do not know: without, plain commands do.
+#: XRANGE from an exclusive id, `(1-0`, which some forks lack. Plain commands do not need it.
 EXCLUSIVE_RANGE = "xrange|exclusive"
-#: An entry behind it has the next millisecond.
+#: The largest sequence number; the id after it has the next millisecond.
 _LAST_SEQUENCE = 2**64 - 1
-#: Without scripts the payloads come along: bytes of a page, entries at most, pages that go out together.
+#: Without scripts payloads are transferred: bytes and entries of a page, pages of one round trip.
 _PAGE_BYTES = 65_536
 PAGE = MOST_COUNTED + 1
 _PAGES = 5
 
-# Only entries count that were there when the state of the stream was read, so that lag and state agree.
-# For each group: how many entries are behind the last one delivered (-1 and less: at least 1 and more,
-# if that is not known within the budget), the id of the first of them, and what the look cost. Counting
-# goes from there to the end or, where that is too far, from the start to there. The price of the entries
-# seen last tells how many more can be afforded.
-_SCRIPT = """\
-local most, budget, price = ARGV[1] + 1, tonumber(ARGV[2]), nil
-local function page(key, from, to, count)
-  if not price then count = 1 end
-  if count > 1 then count = math.max(math.min(count, 100, math.floor(budget / price)), 1) end
-  local entries = redis.pcall('XRANGE', key, from, to, 'COUNT', count)
-  local last = entries[#entries]
-  if last then
-    price = 1
-    for _, word in ipairs(last[2]) do price = price + #word / 512 end
-    budget = budget - price * #entries
-  end
-  return entries, #entries < count
-end
-local function count(key, to, entries, ended)
-  local counted = #entries
-  while not ended and counted < most and budget > 0 do
-    entries, ended = page(key, '(' .. entries[#entries][1], to, most - counted)
-    counted = counted + #entries
-  end
-  return ended and counted, counted
-end
-local found = {}
-for i, key in ipairs(KEYS) do
-  local last, newest, wanted, before = ARGV[3 * i], ARGV[1 + 3 * i], ARGV[2 + 3 * i] == '1', budget
-  local entries, ended = page(key, '(' .. last, newest, wanted and budget > 0 and most or 1)
-  if entries.err then
-    found[i] = entries
-  elseif not entries[1] then
-    found[i] = {0, false, 0}
-  else
-    local lag, least = false, 1
-    if wanted then lag, least = count(key, newest, entries, ended) end
-    if wanted and not lag and budget > 0 then
-      local behind = count(key, last, page(key, '-', last, most))
-      local newer = behind and count(key, '+', page(key, '(' .. newest, '+', most))
-      lag = newer and redis.call('XLEN', key) - behind - newer
-    end
-    found[i] = {lag or -least, entries[1][1], math.ceil(before - budget)}
-  end
-end
-return found
-"""
+_SCRIPT = load_script("head_entries")
 
 
-def by_script(reading: Reading, groups: Sequence[Standing]) -> Rounds:
-    """Find the head of every group and the lag where it is not exact, all of it in the server."""
-    if not reading.refusals.expects("xrange"):
+def by_script(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
+    """Find the first undelivered entry of every group, and the lag if it is not exact, in the server."""
+    if not context.command_support.expects("xrange"):
         return
-    batches = reading.visit.batches(groups, BATCH, lambda one: one.name)
-    yield from _look(reading, batches, FEW, _FEW_COST)
-    now = reading.ticks()
-    for one in groups:
-        one.history.conclude(one)
-        # One at a time, since other clients of the server wait for all that goes out together.
-        if one.is_worth_counting and reading.budget > 0 and not one.history.is_uncounted(now):
-            reading.budget -= yield from _look(reading, [[one]], MOST_COUNTED, _MANY_COST)
-            one.history.note_count(now, counted=one.exact)
+    batches = context.scrape_context.batches(groups, BATCH, lambda state: state.name)
+    yield from _count(context, batches, FEW, _FEW_COST)
+    now = context.ticks()
+    for state in groups:
+        state.history.conclude(state)
+        # One group per round trip: other clients of the server wait for a whole round trip.
+        if state.is_worth_counting and context.budget > 0 and not state.history.is_uncounted(now):
+            context.budget -= yield from _count(context, [[state]], MOST_COUNTED, _MANY_COST)
+            state.history.note_count(now, counted=state.exact)
 
 
-def plainly(reading: Reading, groups: Sequence[Standing]) -> Rounds:
-    """Find the same by pulling the entries: one of each group, and where it is small a page."""
-    if not reading.refusals.expects("xrange"):
+def plainly(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
+    """Find the same by fetching entries: one for each group, and a page if that one is small."""
+    if not context.command_support.expects("xrange"):
         return
-    pages: list[tuple[Standing, int]] = []
-    now = reading.ticks()
+    pages: list[tuple[GroupState, int]] = []
+    now = context.ticks()
     for start in range(0, len(groups), BATCH):
-        some = groups[start : start + BATCH]
-        replies = yield [_ask_page(one, 1) for one in some]
-        for one, reply in zip(some, replies, strict=True):
-            more = _take_page(reading, one, reply, 1)
-            one.history.conclude(one)
-            if more and not one.exact and reading.budget > 0 and not one.history.is_uncounted(now):
-                count = max(min(PAGE, _PAGE_BYTES // _size(reply[0])), 1)
-                reading.budget -= count
-                pages.append((one, count))
+        batch = groups[start : start + BATCH]
+        replies = yield [_ask_page(state, 1) for state in batch]
+        for state, reply in zip(batch, replies, strict=True):
+            size = _take_page(context, state, reply, 1)
+            state.history.conclude(state)
+            is_open = size and not state.exact and not state.history.is_uncounted(now)
+            if is_open and context.budget > 0:
+                count = max(min(PAGE, _PAGE_BYTES // size), 1)
+                context.budget -= count
+                pages.append((state, count))
     for start in range(0, len(pages), _PAGES):
-        replies = yield [_ask_page(one, count) for one, count in pages[start : start + _PAGES]]
-        for (one, count), reply in zip(pages[start : start + _PAGES], replies, strict=True):
-            _take_page(reading, one, reply, count)
-            one.history.note_count(now, counted=one.exact)
+        replies = yield [_ask_page(state, count) for state, count in pages[start : start + _PAGES]]
+        for (state, count), reply in zip(pages[start : start + _PAGES], replies, strict=True):
+            _take_page(context, state, reply, count)
+            state.history.note_count(now, counted=state.exact)
 
 
-def ask_entries(groups: Sequence[Standing], most: int, budget: int) -> Command:
-    """Return the command for the entries ahead of `groups`.
-
-    Its reply is `[lag or -1, first id or nil, cost]` for each.
-    """
+def ask_entries(groups: Sequence[GroupState], most: int, budget: int) -> Command:
+    """Return the script's command for the undelivered entries of `groups`; see head_entries.lua."""
     arguments: list[str | int] = []
-    for one in groups:
-        arguments += spell_id(one.group.last_delivered), _newest(one), int(not one.exact)
-    names = (one.name for one in groups)
+    for state in groups:
+        arguments += spell_id(state.group.last_delivered), _newest(state), int(not state.exact)
+    names = (state.name for state in groups)
     return (EVALUATE, _SCRIPT, len(groups), *names, most, budget, *arguments)
 
 
-def _look(
-    reading: Reading, batches: Sequence[Sequence[Standing]], most: int, budget: int
+def _count(
+    context: StreamContext, batches: Sequence[Sequence[GroupState]], most: int, budget: int
 ) -> Generator[Sequence[Command], list[Reply], int]:
-    """Ask the script about `batches`, and return what it cost."""
+    """Run the script for `batches`, and return its cost."""
     replies = yield [ask_entries(batch, most, budget) for batch in batches]
-    return sum(_take(reading, *pair) for pair in zip(batches, replies, strict=True))
+    return sum(_take(context, *pair) for pair in zip(batches, replies, strict=True))
 
 
-def _take(reading: Reading, batch: Sequence[Standing], reply: Reply) -> int:
+def _take(context: StreamContext, batch: Sequence[GroupState], reply: Reply) -> int:
+    """Take the script's reply for `batch`, and return its cost."""
     if isinstance(reply, ReplyError):
-        reading.visit.refused(EVALUATE, reply)
+        context.scrape_context.refused(EVALUATE, reply)
+        return 0
+    if type(reply) is not list or len(reply) != len(batch):
+        error = ReplyShapeError("the results are not a list with one result for each group")
+        context.scrape_context.unexpected_reply("entries of streams", error)
         return 0
     spent = 0
-    for one, answer in zip(batch, reply, strict=True):
-        if isinstance(answer, ReplyError):
-            if "invalid stream id" in str(answer).lower():  # the script's way to say "behind"
-                reading.refusals.refused(EXCLUSIVE_RANGE, answer)
+    for state, result in zip(batch, reply, strict=True):
+        if isinstance(result, ReplyError):
+            if "invalid stream id" in str(result).lower():  # the server does not know `(ID`
+                context.command_support.refused(EXCLUSIVE_RANGE, result)
             else:
-                reading.refused("xrange", answer)
+                context.refused("xrange", result)
             continue
         try:
-            counted, head, cost = answer
-            spent += cost
-            one.head = parse_id(head) if head else None
-            _take_count(one, counted)
-        except MISSHAPEN as error:
-            reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
+            counted, state.head, cost = parse_result(result)
+        except ReplyShapeError as error:
+            _unexpected_reply(context, state, error)
+            continue
+        spent += cost
+        _take_count(state, counted)
     return spent
 
 
-def _take_count(one: Standing, counted: int) -> None:
-    """Take the number of entries ahead; a negative one is what there are at least."""
+def parse_result(result: Reply) -> tuple[int, Id | None, int]:
+    """Return number of entries, first id and cost from the script's result; ReplyShapeError if odd."""
+    match result:
+        case [int(counted), None, int(cost)]:
+            return counted, None, cost
+        case [int(counted), bytes(head), int(cost)]:
+            return counted, parse_id(head), cost
+    msg = "a result is not a list of number, id and cost"
+    raise ReplyShapeError(msg)
+
+
+def _take_count(state: GroupState, counted: int) -> None:
+    """Take the number of undelivered entries; a negative number is a lower bound."""
     if counted >= 0:
-        one.lag, one.exact = counted, True
-    elif not one.exact and one.lag is not None and one.lag < -counted:
-        one.lag = None  # the server's figure is wrong
+        state.lag, state.exact = counted, True
+    elif not state.exact and state.lag is not None and state.lag < -counted:
+        state.lag = None  # the server's own number is wrong
 
 
-def _ask_page(one: Standing, count: int) -> Command:
-    # Not with a parenthesis in front of the id, which Redis before 6.2 does not know.
-    milliseconds, sequence = one.group.last_delivered
+def _ask_page(state: GroupState, count: int) -> Command:
+    # Not with an exclusive id, which Redis before 6.2 does not know.
+    milliseconds, sequence = state.group.last_delivered
     first = (milliseconds, sequence + 1) if sequence < _LAST_SEQUENCE else (milliseconds + 1, 0)
-    return ("XRANGE", one.name, spell_id(first), _newest(one), "COUNT", count)
+    return ("XRANGE", state.name, spell_id(first), _newest(state), "COUNT", count)
 
 
-def _newest(one: Standing) -> str:
-    """Return the last entry that was there when the state of the stream was read."""
-    return spell_id(one.stream.last) if one.stream.last else "+"
+def _newest(state: GroupState) -> str:
+    """Return the id of the stream's last entry at the time when its state was read."""
+    return spell_id(state.stream.last) if state.stream.last else "+"
 
 
-def _take_page(reading: Reading, one: Standing, reply: Reply, count: int) -> bool:
-    """Take what a page of entries tells; return whether there is more behind it."""
+def _take_page(context: StreamContext, state: GroupState, reply: Reply, count: int) -> int:
+    """Take a page of at most `count` entries.
+
+    Return the size of the first entry in bytes if more entries may follow the page, else 0.
+    """
     if isinstance(reply, ReplyError):
-        reading.refused("xrange", reply)
-        return False
+        context.refused("xrange", reply)
+        return 0
     try:
-        if reply:
-            one.head = parse_id(reply[0][0])
-        found = len(reply)
-    except MISSHAPEN as error:
-        reading.visit.misshapen(f"the entries of {one.labels.own[1]!r}", error)
-        return False
-    _take_count(one, found if found < count else -found)
-    return found == count
+        head, size = parse_first(reply)
+    except ReplyShapeError as error:
+        _unexpected_reply(context, state, error)
+        return 0
+    state.head = head or state.head
+    _take_count(state, len(reply) if len(reply) < count else -len(reply))
+    return size if len(reply) == count else 0
 
 
-def _size(entry: Reply) -> int:
-    return sum(map(len, entry[1])) or 1
+def parse_first(reply: Reply) -> tuple[Id | None, int]:
+    """Return id and size in bytes (at least 1) of the first entry of an XRANGE reply.
+
+    (None, 0) if there are no entries; ReplyShapeError if the reply is odd.
+    """
+    match reply:
+        case []:
+            return None, 0
+        case [[bytes(entry), [*words]], *_] if all(type(word) is bytes for word in words):
+            return parse_id(entry), sum(map(len, words)) or 1
+    msg = "an entry is not a list of id and fields"
+    raise ReplyShapeError(msg)
+
+
+def _unexpected_reply(context: StreamContext, state: GroupState, error: ReplyShapeError) -> None:
+    context.scrape_context.unexpected_reply(f"entries of stream {state.labels.own[1]!r}", error)

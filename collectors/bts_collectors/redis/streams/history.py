@@ -1,7 +1,7 @@
-"""What a group was delivered, and what it lost, from one collection to the next.
+"""The deliveries and losses of a group from one scrape to the next.
 
-The lengths and ids of the stream prove it. The server's counters are only believed in between two
-collections in which no client can have set them, and where no trim made the server estimate them.
+The lengths and ids of the stream prove them. The server's counters are only trusted between two scrapes
+if no client can have set them and no trim made the server estimate them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from bts_collectors.redis.waiting import Waiting
 from bts_exporter import backlog
 
 if TYPE_CHECKING:
-    from bts_collectors.redis.streams.groups import Standing
+    from bts_collectors.redis.streams.groups import GroupState
 
-#: Seconds after which entries that were too many are counted again.
+#: Seconds until the entries of a group are counted again after there were too many.
 RECOUNT = 60.0
 
 _START = (0, 0)
 
 
 class Settings(NamedTuple):
-    """How often clients have set counters of streams since the server started; None is not known."""
+    """How often clients have set counters of streams since the server started; None if unknown."""
 
     #: entries-added of streams.
     added: int | None = None
@@ -40,101 +40,104 @@ class Settings(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What is known of a group's deliveries; None is not known."""
+    """The deliveries of a group; None if unknown."""
 
+    #: Entries delivered so far.
     consumed: int | None = None
+    #: Entries lost since the latest delivery.
     lost: int | None = None
+    #: Seconds until all entries are delivered, at the recent rate.
     drain: float | None = None
 
 
 class History:
-    """What was seen of one group."""
+    """The previous scrape of one group, and the totals since the first one."""
 
     __slots__ = ("_before", "_consumed", "_lost", "_moved", "_rate", "_uncounted", "waiting")
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin without a previous scrape."""
         self.waiting = Waiting()
-        #: When the entries ahead were too many to be counted.
+        #: When there were too many entries to count; None if they could be counted.
         self._uncounted: float | None = None
-        self._before: Standing | None = None
+        self._before: GroupState | None = None
         self._consumed: int | None = None
         self._lost: int | None = None
-        #: Entries delivered since the rate is observed.
+        #: Entries delivered while the rate is observed.
         self._moved = 0
         self._rate: backlog.Rate | None = None
 
-    def recall(self, one: Standing) -> None:
-        """Take the lag from the collection before, if nothing has happened to stream and group.
+    def recall(self, state: GroupState) -> None:
+        """Take the lag from the previous scrape if stream and group have not changed.
 
-        Asked only for a group amid the stream, which no trim has overtaken.
+        Only for a group inside the stream, which no trim has overtaken.
         """
         before = self._before
-        if before is not None and before.exact and _is_same(before, one):
-            one.lag, one.exact, one.head = before.lag, True, before.head
-            one.is_same = True
+        if before is not None and before.exact and _is_same(before, state):
+            state.lag, state.exact, state.head = before.lag, True, before.head
+            state.is_same = True
 
-    def conclude(self, one: Standing) -> None:
-        """Take the lag from the one before and from what came and went, if counting did not tell."""
+    def conclude(self, state: GroupState) -> None:
+        """Compute the lag from the previous one, the added and the delivered entries, if not counted."""
         before = self._before
-        if one.exact or before is None or not before.exact:
+        if state.exact or before is None or not before.exact:
             return
-        if not one.settings.trusts_read(before.settings):
+        if not state.settings.trusts_read(before.settings):
             return
-        delivered = _by_counter(before, one)
-        added = _added(before.stream, one.stream)
+        delivered = _by_counter(before, state)
+        added = _added(before.stream, state.stream)
         if delivered is not None and added is not None and before.lag is not None:
             lag = before.lag + added - delivered
-            if 0 < lag < one.stream.length:
-                one.lag, one.exact = lag, True
+            if 0 < lag < state.stream.length:
+                state.lag, state.exact = lag, True
 
     def is_uncounted(self, now: float) -> bool:
-        """Return whether there were too many entries to be counted a moment before."""
+        """Return whether there were too many entries to count less than RECOUNT seconds ago."""
         return self._uncounted is not None and now - self._uncounted < RECOUNT
 
     def note_count(self, now: float, *, counted: bool) -> None:
-        """Note whether the entries ahead could be counted at `now`."""
+        """Note whether the undelivered entries could be counted at `now`."""
         self._uncounted = None if counted else now
 
-    def take(self, one: Standing, now: float) -> Flow:
-        """Take in how a group stands at `now`, in seconds of a clock that never goes back."""
-        before, self._before = self._before, one
+    def take(self, state: GroupState, now: float) -> Flow:
+        """Take the group's state at `now` (monotonic seconds), and return its deliveries."""
+        before, self._before = self._before, state
         if before is None:
-            self._consumed, self._lost = _consumed_at_first(one), _lost_at_first(one)
-            return Flow(self._consumed, self._lost, self._drain(one, now, None))
-        if one.is_same:
+            self._consumed, self._lost = _consumed_at_first(state), _lost_at_first(state)
+            return Flow(self._consumed, self._lost, self._drain(state, now, None))
+        if state.is_same:
             self._lost = 0
-            return Flow(self._consumed, 0, self._drain(one, now, 0))
-        delivered = _delivered(before, one)
-        self._lost = _lost(before, self._lost, one, delivered)
+            return Flow(self._consumed, 0, self._drain(state, now, 0))
+        delivered = _delivered(before, state)
+        self._lost = _lost(before, self._lost, state, delivered)
         moved = delivered
-        if moved is None and not (before.exact and one.exact):
-            moved = _counted(before, one)  # as uncertain as the lag that it is for
+        if moved is None and not (before.exact and state.exact):
+            moved = _counted(before, state)  # as uncertain as the lag
         if delivered is None:
             self._consumed = None
         elif self._consumed is not None or delivered:
-            # Where the total is not known, it counts from here.
+            # An unknown total starts here.
             self._consumed = (self._consumed or 0) + delivered
-        return Flow(self._consumed, self._lost, self._drain(one, now, moved))
+        return Flow(self._consumed, self._lost, self._drain(state, now, moved))
 
-    def _drain(self, one: Standing, now: float, moved: int | None) -> float | None:
-        """Return in how many seconds what waits will have been delivered at the recent rate."""
-        if one.lag == 0 and self._rate is None:
+    def _drain(self, state: GroupState, now: float, moved: int | None) -> float | None:
+        """Return the seconds until all entries are delivered at the recent rate; None if unknown."""
+        if state.lag == 0 and self._rate is None:
             return 0
         if self._rate is None or moved is None:
             self._rate = backlog.Rate()
         self._moved += moved or 0
         rate = self._rate.observe(now, self._moved)
-        if not one.lag:
-            return one.lag
-        return None if rate is None else one.lag / rate if rate else inf
+        if not state.lag:
+            return state.lag
+        return None if rate is None else state.lag / rate if rate else inf
 
 
-def _is_same(before: Standing, one: Standing) -> bool:
-    """Return whether the entries ahead of a group are the same as before."""
-    old, new = before.stream, one.stream
+def _is_same(before: GroupState, state: GroupState) -> bool:
+    """Return whether the undelivered entries are the same as before."""
+    old, new = before.stream, state.stream
     return (
-        before.group.last_delivered == one.group.last_delivered
+        before.group.last_delivered == state.group.last_delivered
         and old.length == new.length
         and old.first == new.first
         and old.last == new.last
@@ -143,132 +146,134 @@ def _is_same(before: Standing, one: Standing) -> bool:
     )
 
 
-def _consumed_at_first(one: Standing) -> int | None:
-    """Return what was delivered to a group so far, if nothing has ever gone from the stream."""
-    read, stream = _read(one.group), one.stream
-    if one.group.last_delivered == _START:
+def _consumed_at_first(state: GroupState) -> int | None:
+    """Return the entries delivered so far if the stream never lost an entry; None if unknown."""
+    read, stream = _read(state.group), state.stream
+    if state.group.last_delivered == _START:
         return 0
-    if not _is_whole(one) or not one.exact or one.lag is None or read is None:
+    if not _is_whole(state) or not state.exact or state.lag is None or read is None:
         return None
-    return read if read + one.lag == stream.length else None
+    return read if read + state.lag == stream.length else None
 
 
-def _lost_at_first(one: Standing) -> int | None:
-    """Return 0 if nothing has ever gone from the stream that the group might have been delivered."""
-    goes_on = one.group.last_delivered == _START or not _is_behind(one)
-    return 0 if goes_on and _is_whole(one) else None
+def _lost_at_first(state: GroupState) -> int | None:
+    """Return 0 if the group can have lost nothing at the first scrape; None if unknown."""
+    reads_on = state.group.last_delivered == _START or not _is_behind(state)
+    return 0 if reads_on and _is_whole(state) else None
 
 
-def _is_whole(one: Standing) -> bool:
-    """Return whether nothing has ever gone from the stream."""
-    return one.settings.added == 0 and one.stream.entries_added == one.stream.length
+def _is_whole(state: GroupState) -> bool:
+    """Return whether no entry was ever removed from the stream."""
+    return state.settings.added == 0 and state.stream.entries_added == state.stream.length
 
 
-def _delivered(before: Standing, one: Standing) -> int | None:
-    """Return how many entries a group was delivered since `before`, if none was lost meanwhile."""
-    added = _added(before.stream, one.stream)
-    if one.group.last_delivered == before.group.last_delivered:
+def _delivered(before: GroupState, state: GroupState) -> int | None:
+    """Return the entries delivered since `before`; None if unknown or if entries were lost."""
+    added = _added(before.stream, state.stream)
+    if state.group.last_delivered == before.group.last_delivered:
         return 0 if added is None or added >= 0 else None
-    is_exact = before.exact and one.exact
-    if is_exact and added is not None and one.settings.trusts_added(before.settings):
-        return _by_lags(before, one, added)
-    return _by_counter(before, one) if one.settings.trusts_read(before.settings) else None
+    is_exact = before.exact and state.exact
+    if is_exact and added is not None and state.settings.trusts_added(before.settings):
+        return _by_lags(before, state, added)
+    return _by_counter(before, state) if state.settings.trusts_read(before.settings) else None
 
 
-def _by_lags(before: Standing, one: Standing, added: int) -> int | None:
-    """Return how many entries were delivered: those that waited or came, and do not wait now."""
-    read, since = _read(before.group), _read(one.group)
-    if before.lag is None or one.lag is None or read is None or since is None:
+def _by_lags(before: GroupState, state: GroupState, added: int) -> int | None:
+    """Return the delivered entries: the previous lag and the added entries, less the lag now."""
+    read, since = _read(before.group), _read(state.group)
+    if before.lag is None or state.lag is None or read is None or since is None:
         return None
-    if not _is_forward(before, one) or not _is_kept(before, one):
+    if not _is_forward(before, state) or not _is_kept(before, state):
         return None
-    # After a trim past the group the server estimates the counter, from where the group is.
-    delivered = before.lag + added - one.lag
-    agrees = since - read == delivered or since + one.lag == one.stream.entries_added
+    # After a trim past the group, the server estimates the counter from the group's position.
+    delivered = before.lag + added - state.lag
+    agrees = since - read == delivered or since + state.lag == state.stream.entries_added
     return delivered if agrees and delivered > 0 else None
 
 
-def _by_counter(before: Standing, one: Standing) -> int | None:
-    """Return how many entries were delivered by the server's counter, if it was right before.
+def _by_counter(before: GroupState, state: GroupState) -> int | None:
+    """Return the delivered entries by the server's counter, if it was right before.
 
-    Where it told the group's place in the stream, an estimate in between has not changed it.
+    If the counter was the group's position in the stream, an estimate in between did not change it.
     """
     read = _read(before.group)
-    if not before.exact or before.lag is None or read is None or not _is_kept(before, one):
+    if not before.exact or before.lag is None or read is None or not _is_kept(before, state):
         return None
-    return _counted(before, one) if read + before.lag == before.stream.entries_added else None
+    return _counted(before, state) if read + before.lag == before.stream.entries_added else None
 
 
-def _counted(before: Standing, one: Standing) -> int | None:
-    """Return by how much the server's counter rose; None if it did not rise as the group went on."""
-    read, since = _read(before.group), _read(one.group)
+def _counted(before: GroupState, state: GroupState) -> int | None:
+    """Return the increase of the server's counter; None if it contradicts the group's position."""
+    read, since = _read(before.group), _read(state.group)
     if read is None or since is None:
         return None
-    if one.group.last_delivered == before.group.last_delivered:
+    if state.group.last_delivered == before.group.last_delivered:
         return 0 if read == since else None
-    return since - read if _is_forward(before, one) and since > read else None
+    return since - read if _is_forward(before, state) and since > read else None
 
 
-def _lost(before: Standing, lost: int | None, one: Standing, delivered: int | None) -> int | None:
-    """Return how many entries went before a group was delivered them, since it was delivered one."""
-    if not _is_behind(one):
+def _lost(
+    before: GroupState, lost: int | None, state: GroupState, delivered: int | None
+) -> int | None:
+    """Return the entries removed undelivered since the latest delivery; None if unknown."""
+    if not _is_behind(state):
         return None if delivered is None else 0
-    added = _added(before.stream, one.stream)
-    if delivered != 0 or added is None or not (before.exact and one.exact):
+    added = _added(before.stream, state.stream)
+    if delivered != 0 or added is None or not (before.exact and state.exact):
         return None
-    if not one.settings.trusts_added(before.settings):
+    if not state.settings.trusts_added(before.settings):
         return None
-    first, deleted = one.stream.first, one.stream.max_deleted
-    # Entries deleted further on cannot be told from those at the start.
+    first, deleted = state.stream.first, state.stream.max_deleted
+    # Entries that were deleted inside the stream look like entries trimmed from its start.
     if deleted is None or (first is not None and deleted >= first) or not _is_untouched(before):
         return None
     known = lost if _is_behind(before) else 0
-    if known is None or before.lag is None or one.lag is None:
+    if known is None or before.lag is None or state.lag is None:
         return None
-    gone = before.lag + added - one.lag
+    gone = before.lag + added - state.lag
     return known + gone if gone >= 0 else None
 
 
-def _is_behind(one: Standing) -> bool:
-    """Return whether the entries that follow the last one delivered may have gone."""
-    end = one.stream.first or one.stream.last_generated
-    return end is None or one.group.last_delivered < end
+def _is_behind(state: GroupState) -> bool:
+    """Return whether entries after the last delivered one may have been removed."""
+    end = state.stream.first or state.stream.last_generated
+    return end is None or state.group.last_delivered < end
 
 
-def _is_untouched(one: Standing) -> bool:
-    """Return whether no entry was ever deleted ahead of a group."""
-    deleted = one.stream.max_deleted
-    return deleted is not None and deleted <= one.group.last_delivered
+def _is_untouched(state: GroupState) -> bool:
+    """Return whether no undelivered entry was ever deleted."""
+    deleted = state.stream.max_deleted
+    return deleted is not None and deleted <= state.group.last_delivered
 
 
-def _is_forward(before: Standing, one: Standing) -> bool:
-    """Return whether a group has moved on."""
-    return one.group.last_delivered > before.group.last_delivered
+def _is_forward(before: GroupState, state: GroupState) -> bool:
+    """Return whether the group's position moved forward."""
+    return state.group.last_delivered > before.group.last_delivered
 
 
-def _is_kept(before: Standing, one: Standing) -> bool:
-    """Return whether nothing that a group had ahead of it, or that came since, was trimmed or deleted."""
-    first, deleted = one.stream.first, one.stream.max_deleted
-    last, added = before.group.last_delivered, _added(before.stream, one.stream)
+def _is_kept(before: GroupState, state: GroupState) -> bool:
+    """Return whether no undelivered entry, old or new, was trimmed or deleted since `before`."""
+    first, deleted = state.stream.first, state.stream.max_deleted
+    last, added = before.group.last_delivered, _added(before.stream, state.stream)
     if deleted is None or deleted > last:
         return False
     if first is not None and first <= last:
         return True
-    # Trims begin with the oldest: if so many are left, they took nothing of these.
+    # Trims remove the oldest entries first: if so many are left, none of these was removed.
     if not before.exact or before.lag is None or added is None:
         return False
-    return one.stream.length >= before.lag + added
+    return state.stream.length >= before.lag + added
 
 
 def _added(old: Stream, new: Stream) -> int | None:
-    """Return how many entries were added since; negative if it is not the same stream."""
+    """Return how many entries were added; negative if it is another stream; None if unknown."""
     if old.entries_added is None or new.entries_added is None:
         return None
     return new.entries_added - old.entries_added
 
 
 def _read(group: Group) -> int | None:
-    """Return the server's counter of entries read; of a group at the very start it is 0."""
+    """Return the server's counter entries-read; 0 for a group before the first entry."""
     if group.entries_read is None and group.last_delivered == _START:
         return 0
     return group.entries_read

@@ -1,4 +1,4 @@
-"""The oldest entry that was delivered to a group and not acknowledged: how old, how often tried."""
+"""The oldest pending entry of a group (delivered, not acknowledged): its age and its deliveries."""
 
 from __future__ import annotations
 
@@ -6,64 +6,67 @@ from collections.abc import Sequence
 
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.connection import Reply
-from bts_collectors.redis.client.context import Rounds
-from bts_collectors.redis.streams.columns import Rows
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import LABELS, Standing
+from bts_collectors.redis.client.errors import ReplyShapeError
+from bts_collectors.redis.streams.columns import Columns
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import LABELS, GroupState
 from bts_collectors.redis.streams.lag import age_seconds
-from bts_collectors.redis.streams.state import parse_id
+from bts_collectors.redis.streams.state import Id, parse_id
 from bts_exporter import Metric, gauge
 
 AGE = gauge(
     "redis_stream_group_oldest_pending_age_seconds",
-    "Age of the oldest entry delivered and not acknowledged (XPENDING), by its id; 0 when there is"
-    " none.",
+    "Age of the oldest entry that was delivered and not acknowledged, by its id (XPENDING); 0 if no"
+    " entry is pending.",
     LABELS,
 )
 DELIVERIES = gauge(
     "redis_stream_group_oldest_pending_deliveries",
-    "How often the oldest entry not acknowledged was delivered (XPENDING); 0 when there is none.",
+    "Deliveries of the oldest entry that was not acknowledged (XPENDING); 0 if no entry is pending.",
     LABELS,
 )
 METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
 
-#: Of what XPENDING tells of an entry.
-_PARTS = 4
 
-
-def read(reading: Reading, groups: Sequence[Standing]) -> Rounds:
+def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
     """Emit the oldest pending entry of every group."""
-    asked = [one for one in groups if one.group.pending]
+    requested = [state for state in groups if state.group.pending]
     #: Age in seconds and deliveries of each group's oldest entry.
-    told: list[tuple[Standing, float | None, int]] = [
-        (one, 0, 0) for one in groups if not one.group.pending
+    oldest: list[tuple[GroupState, float | None, int]] = [
+        (state, 0, 0) for state in groups if not state.group.pending
     ]
-    if reading.refusals.expects("xpending"):
-        replies = yield [("XPENDING", one.name, one.group.name, "-", "+", 1) for one in asked]
-        now = reading.clock.now()
-        for one, reply in zip(asked, replies, strict=True):
+    if context.command_support.expects("xpending"):
+        replies = yield [
+            ("XPENDING", state.name, state.group.name, "-", "+", 1) for state in requested
+        ]
+        now = context.clock.now()
+        for state, reply in zip(requested, replies, strict=True):
             if isinstance(reply, ReplyError):
-                reading.refused("xpending", reply)
+                context.refused("xpending", reply)
                 continue
-            match reply:
-                case [[bytes(entry), _, _, int(deliveries)], *_]:
-                    age = age_seconds(parse_id(entry), now)
-                    told.append((one, age, deliveries))
-                case []:
-                    told.append((one, 0, 0))  # acknowledged meanwhile
-                case _:
-                    reading.visit.unexpected("answers XPENDING with something else than Redis does")
-    rows = Rows(reading.visit.scrape, [one.labels.own for one, _, _ in told])
-    rows.emit(AGE, [seconds for _, seconds, _ in told])
-    rows.emit(DELIVERIES, [deliveries for _, _, deliveries in told])
+            try:
+                entry, deliveries = parse(reply)
+            except ReplyShapeError as error:
+                subject = f"pending entries of {state.labels.own[1:]!r}"
+                context.scrape_context.unexpected_reply(subject, error)
+                continue
+            oldest.append((state, age_seconds(entry, now) if entry else 0, deliveries))
+    columns = Columns(context.scrape_context.scrape, [state.labels.own for state, _, _ in oldest])
+    columns.emit(AGE, [seconds for _, seconds, _ in oldest])
+    columns.emit(DELIVERIES, [deliveries for _, _, deliveries in oldest])
 
 
-def _is_entry(entry: Reply) -> bool:
-    """Return whether it is an entry's id, its consumer, its idle time, and how often it was delivered."""
-    return (
-        type(entry) is list
-        and len(entry) == _PARTS
-        and type(entry[0]) is bytes
-        and type(entry[-1]) is int
-    )
+def parse(reply: Reply) -> tuple[Id | None, int]:
+    """Return id and deliveries of the first entry of an XPENDING reply; (None, 0) if it is empty.
+
+    ReplyShapeError if it is odd. An entry is its id, its consumer, its idle time, its deliveries.
+    """
+    match reply:
+        case []:
+            return None, 0
+        case [[bytes(entry), _, _, int(deliveries)], *_]:
+            return parse_id(entry), deliveries
+    msg = "the entry is not a list of id, consumer, idle time and deliveries"
+    raise ReplyShapeError(msg)

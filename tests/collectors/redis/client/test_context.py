@@ -1,97 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
-from bts_collectors.redis.client.connection import Command
-from bts_collectors.redis.client.context import LONGEST_NAME, Rounds, Visit, label, run, text
-
-
-def test_parts_share_their_round_trips() -> None:
-    """The nth commands of all parts go out together; each part gets its own replies."""
-    trips: list[list[Command]] = []
-    got: dict[str, list[list[object]]] = {"a": [], "b": []}
-
-    def part(name: str, *counts: int) -> Rounds:
-        for count in counts:
-            got[name].append((yield [(name, number) for number in range(count)]))
-
-    def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
-        assert not ahead
-        trips.append(list(commands))
-        return [f"{name}{number}" for name, number in commands]
-
-    run([part("a", 1, 2), part("b", 2, 0, 1)], ask)
-
-    assert trips == [
-        [("a", 0), ("b", 0), ("b", 1)],
-        [("a", 0), ("a", 1)],
-        [("b", 0)],
-    ]
-    assert got == {"a": [["a0"], ["a0", "a1"]], "b": [["b0", "b1"], [], ["b0"]]}
-
-
-def test_others_take_turns_with_the_parts() -> None:
-    """Whoever is asked hears what will be asked next: it may begin with that, for it is the same."""
-    trips: list[tuple[Sequence[Command], Sequence[Command]]] = []
-    got: list[object] = []
-
-    def part(*names: str) -> Rounds:
-        for name in names:
-            got.extend((yield [(name,)]))
-
-    def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
-        trips.append((commands, ahead))
-        return [name for (name,) in commands]
-
-    run([part("a", "b", "c", "d")], ask, [part("x", "y")])
-
-    assert got == ["a", "x", "b", "y", "c", "d"]
-    assert [ahead for _, ahead in trips] == [[("x",)], [("b",)], [("y",)], [("c",)], (), ()]
-    assert all(ahead is after[0] for (_, ahead), after in pairwise(trips) if ahead)
-
-
-def test_parts_without_commands_need_no_trip() -> None:
-    """Nothing to ask: the server is left alone."""
-
-    def part() -> Rounds:
-        yield []
-
-    run([part()], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
-
-
-def test_labels_from_bytes() -> None:
-    """Names are UTF-8; what is not is shown escaped."""
-    assert text("größe".encode()) == "größe"
-    assert text(b"\xff\x00a") == "\\xff\x00a"
-
+from bts_collectors.redis.client.context import ScrapeContext
 
 NAMES = [b"a", b"b", b"{a}c", b"d", b"{a}e"]
 
 
-def test_batches_of_one_server(visit: Visit) -> None:
+def test_batches_of_one_server(scrape_context: ScrapeContext) -> None:
     """On one server a command may name any keys together."""
-    assert visit.batches(NAMES, 2, lambda name: name) == [NAMES[:2], NAMES[2:4], NAMES[4:]]
-    assert visit.batches([], 2, lambda name: name) == []
+    assert scrape_context.batches(NAMES, 2, lambda name: name) == [NAMES[:2], NAMES[2:4], NAMES[4:]]
+    assert scrape_context.batches([], 2, lambda name: name) == []
 
 
-def test_batches_of_a_cluster(visit: Visit) -> None:
+def test_batches_of_a_cluster(scrape_context: ScrapeContext) -> None:
     """In a cluster the keys that a command names share a slot."""
-    visit.clustered = True
+    scrape_context.clustered = True
 
-    assert visit.batches(NAMES, 2, lambda name: name) == [
+    assert scrape_context.batches(NAMES, 2, lambda name: name) == [
         [b"a", b"{a}c"],
         [b"{a}e"],
         [b"b"],
         [b"d"],
     ]
-
-
-def test_long_names_are_short_labels_that_differ() -> None:
-    """A megabyte of name is no label, and two of them with one beginning are two labels."""
-    usual, long = b"x" * LONGEST_NAME, b"x" * 1_000_000
-
-    assert label(usual) == text(usual)
-    assert label(long).startswith(text(usual))
-    assert len(label(long)) < LONGEST_NAME + 10
-    assert label(long) != label(long + b"y")

@@ -26,7 +26,7 @@ def test_a_command_is_left_out_when_it_failed_twice() -> None:
     assert unanswered.lost(("LATENCY", "HISTOGRAM")) is None
     lost = unanswered.lost(COMMAND)
     assert lost is not None
-    assert str(lost) == "no reply in time (not asked again for 60 s)"
+    assert str(lost) == "no reply in time (not sent again for 60 s)"
     now += RETRY_SECONDS
     assert not unanswered
     assert unanswered.lost(COMMAND) is None

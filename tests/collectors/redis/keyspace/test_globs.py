@@ -33,7 +33,7 @@ def test_what_is_a_pattern(name: str) -> None:
 def test_patterns_are_read_as_redis_reads_them(
     glob: bytes, matched: list[bytes], others: list[bytes]
 ) -> None:
-    """Classes, ranges, escapes and what is not closed mean what they mean to the server."""
+    """Classes, ranges, escapes and unclosed brackets mean the same as to the server."""
     match = globs.compiled([glob]).fullmatch
 
     assert [name for name in matched if not match(name)] == []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.context import Visit
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.keyspace.keys import MEMORY, SIZE, VALUE, Keys
 from bts_collectors.redis.keyspace.scanner import Names
 
@@ -22,10 +22,10 @@ def found(*names: bytes) -> Names:
     return found
 
 
-def test_every_type_has_its_size(visit: Visit, converse: Converse) -> None:
+def test_every_type_has_its_size(scrape_context: ScrapeContext, converse: Converse) -> None:
     """Each key is asked for with the command of its type, all in one round."""
     converse(
-        Keys(Names(["l", "s", "z", "h", "x", "t"])).read(visit),
+        Keys(Names(["l", "s", "z", "h", "x", "t"])).read(scrape_context),
         (
             [("TYPE", name) for name in (b"l", b"s", b"z", b"h", b"x", b"t")],
             [b"list", b"set", b"zset", b"hash", b"stream", b"string"],
@@ -45,57 +45,63 @@ def test_every_type_has_its_size(visit: Visit, converse: Converse) -> None:
     )
 
     names = "lszhxt"
-    assert visit.scrape.samples == {SIZE: {("db0", n): i for i, n in enumerate(names, 1)}}
+    assert scrape_context.scrape.samples == {SIZE: {("db0", n): i for i, n in enumerate(names, 1)}}
 
 
-def test_a_list_that_ran_empty_stays_at_0(visit: Visit, converse: Converse) -> None:
-    """Redis deletes an empty list; its series goes on at 0 for as long as its name is known."""
+def test_a_list_that_ran_empty_stays_at_0(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """Redis deletes an empty list; its series stays at 0 as long as its name is known."""
     names = found(b"l")
     keys = Keys(names)
     converse(
-        keys.read(visit),
+        keys.read(scrape_context),
         ([("TYPE", b"l")], [b"list"]),
         ([("LLEN", b"l")], [3]),
         NOTHING_MORE,
     )
-    visit.scrape.samples.clear()
+    scrape_context.scrape.samples.clear()
 
-    converse(keys.read(visit), ([("TYPE", b"l")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+    converse(keys.read(scrape_context), ([("TYPE", b"l")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
 
-    assert visit.scrape.samples == {SIZE: {("db0", "l"): 0}}
+    assert scrape_context.scrape.samples == {SIZE: {("db0", "l"): 0}}
     assert names.all() == [b"l"]
 
 
-def test_a_string_that_is_gone_is_forgotten(visit: Visit, converse: Converse) -> None:
+def test_a_string_that_is_gone_is_forgotten(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A key that does not vanish by running empty is gone at once."""
     names = found(b"t")
     keys = Keys(names)
     converse(
-        keys.read(visit),
+        keys.read(scrape_context),
         ([("TYPE", b"t")], [b"string"]),
         ([("STRLEN", b"t")], [3]),
         NOTHING_MORE,
     )
-    visit.scrape.samples.clear()
-    converse(keys.read(visit), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+    scrape_context.scrape.samples.clear()
+    converse(keys.read(scrape_context), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
 
-    assert visit.scrape.samples == {}
+    assert scrape_context.scrape.samples == {}
     assert names.all() == []
 
 
-def test_a_key_of_the_settings_is_0_while_it_is_not_there(visit: Visit, converse: Converse) -> None:
+def test_a_key_of_the_settings_is_0_while_it_is_not_there(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A key spelled out in the settings has size 0, whatever it was or will be."""
     keys = Keys(Names(["t"]))
-    converse(keys.read(visit), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
+    converse(keys.read(scrape_context), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
 
-    assert visit.scrape.samples == {SIZE: {("db0", "t"): 0}}
+    assert scrape_context.scrape.samples == {SIZE: {("db0", "t"): 0}}
 
 
-def test_memory_and_numbers(visit: Visit, converse: Converse) -> None:
+def test_memory_and_numbers(scrape_context: ScrapeContext, converse: Converse) -> None:
     """Where it is asked for, MEMORY USAGE of every key, and the number that a short string holds."""
     names = [b"n", b"word", b"long", b"l", b"gone"]
     converse(
-        Keys(found(*names), memory=True, values=True).read(visit),
+        Keys(found(*names), memory=True, values=True).read(scrape_context),
         (
             [("TYPE", name) for name in names],
             [b"string", b"string", b"string", b"list", b"string"],
@@ -125,70 +131,76 @@ def test_memory_and_numbers(visit: Visit, converse: Converse) -> None:
         ),
     )
 
-    assert visit.scrape.samples[MEMORY] == {
+    assert scrape_context.scrape.samples[MEMORY] == {
         ("db0", "n"): 56,
         ("db0", "word"): 57,
         ("db0", "long"): 150,
         ("db0", "l"): 80,
     }
-    assert visit.scrape.samples[VALUE] == {("db0", "n"): -1.5}
+    assert scrape_context.scrape.samples[VALUE] == {("db0", "n"): -1.5}
 
 
 @pytest.mark.parametrize("text", [b"", b"nan", b"inf", b"1e999", b"0x1", b"\xff", b"1 2"])
-def test_what_is_no_number(visit: Visit, converse: Converse, text: bytes) -> None:
+def test_strings_that_are_not_numbers(
+    scrape_context: ScrapeContext, converse: Converse, text: bytes
+) -> None:
     """A string that is not a finite number has no value."""
     converse(
-        Keys(found(b"t"), values=True).read(visit),
+        Keys(found(b"t"), values=True).read(scrape_context),
         ([("TYPE", b"t")], [b"string"]),
         ([("STRLEN", b"t")], [len(text)]),
         ([("GET", b"t")], [text]),
     )
 
-    assert VALUE not in visit.scrape.samples
+    assert VALUE not in scrape_context.scrape.samples
 
 
-def test_a_refused_key_is_lost_alone(visit: Visit, converse: Converse) -> None:
+def test_a_refused_key_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A key that may not be read is a loss; the others are served."""
     refusal = ReplyError("NOPERM no permissions to access a key")
     converse(
-        Keys(Names(["a", "b", "c"])).read(visit),
+        Keys(Names(["a", "b", "c"])).read(scrape_context),
         ([("TYPE", b"a"), ("TYPE", b"b"), ("TYPE", b"c")], [refusal, b"list", b"list"]),
         ([("LLEN", b"b"), ("LLEN", b"c")], [refusal, 3]),
         NOTHING_MORE,
     )
 
-    assert [loss.reason for loss in visit.losses] == ["noperm", "noperm"]
-    assert visit.scrape.samples[SIZE] == {("db0", "c"): 3}
+    assert [loss.reason for loss in scrape_context.losses] == ["noperm", "noperm"]
+    assert scrape_context.scrape.samples[SIZE] == {("db0", "c"): 3}
 
 
-def test_a_type_of_a_module_is_left_out(visit: Visit, converse: Converse) -> None:
+def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A key that has no size command has no size."""
-    converse(Keys(found(b"j")).read(visit), ([("TYPE", b"j")], [b"ReJSON-RL"]), *2 * [NOTHING_MORE])
+    converse(
+        Keys(found(b"j")).read(scrape_context),
+        ([("TYPE", b"j")], [b"ReJSON-RL"]),
+        *2 * [NOTHING_MORE],
+    )
 
-    assert visit.scrape.samples == {}
+    assert scrape_context.scrape.samples == {}
 
 
-def test_a_key_made_anew_between_two_questions_is_no_failure(
-    visit: Visit, converse: Converse
+def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
+    scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """It has another type by then, and its size at the next collection."""
     converse(
-        Keys(Names(["k"])).read(visit),
+        Keys(Names(["k"])).read(scrape_context),
         ([("TYPE", b"k")], [b"list"]),
         ([("LLEN", b"k")], [ReplyError("WRONGTYPE Operation against a key")]),
         NOTHING_MORE,
     )
 
-    assert (visit.losses, visit.scrape.samples) == ([], {})
+    assert (scrape_context.losses, scrape_context.scrape.samples) == ([], {})
 
 
-def test_a_key_of_a_modules_type(visit: Visit, converse: Converse) -> None:
-    """How large it is only its module knows; what memory it takes the server tells."""
+def test_a_key_of_a_modules_type(scrape_context: ScrapeContext, converse: Converse) -> None:
+    """The size of a key with a module's type is unknown; its memory usage is emitted."""
     converse(
-        Keys(Names(["g"]), memory=True).read(visit),
+        Keys(Names(["g"]), memory=True).read(scrape_context),
         ([("TYPE", b"g")], [b"graphdata"]),
         ([], []),
         ([("MEMORY", "USAGE", b"g")], [24]),
     )
 
-    assert visit.scrape.samples == {MEMORY: {("db0", "g"): 24}}
+    assert scrape_context.scrape.samples == {MEMORY: {("db0", "g"): 24}}

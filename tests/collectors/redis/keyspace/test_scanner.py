@@ -39,11 +39,11 @@ class Keyspace:
         return [following, list(self.pages[place])]
 
     def close(self) -> None:
-        """Count what is closed."""
+        """Count closed connections."""
         self.closed += 1
 
     def abort(self) -> None:
-        """Do nothing: there is nobody to wait for."""
+        """Do nothing."""
 
 
 def walk(settings: Sequence[Names], *spaces: Keyspace) -> Discovery:
@@ -108,7 +108,7 @@ def test_one_walk_serves_all_settings() -> None:
 
 
 def test_a_type_that_must_not_be_asked_for() -> None:
-    """A name whose type is refused is kept: whoever reads it tells that it may not."""
+    """A name whose type is refused is kept: reading its key reports the refusal."""
     names = Names(["a*"], "stream")
 
     walk([names, Names(["b*"])], Keyspace({b"a1": REFUSAL}))
@@ -120,7 +120,7 @@ def test_a_type_that_must_not_be_asked_for() -> None:
 def test_a_walk_goes_on_where_it_was_interrupted(
     budget: str, amount: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A walk that is over its budget of keys or time goes on at the same cursor of the same place."""
+    """A walk that exceeds its budget continues at the same cursor of the same connection."""
     monkeypatch.setattr(scanner, budget, amount)
     spaces = Keyspace({b"a1": b""}, {b"a2": b""}), Keyspace({b"a3": b""}, host="other.net")
     names = Names(["a*"])
@@ -155,7 +155,7 @@ def test_a_place_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit names are left out, which is told until a walk finds room for all."""
+    """Names beyond the limit are left out; `truncated` says so until a walk finds fewer names."""
     monkeypatch.setattr(scanner, "MOST_NAMES", 2)
     monkeypatch.setattr(scanner, "INTERVAL", 0)
     space = Keyspace({b"a1": b"", b"a2": b"", b"a3": b""}, {})
@@ -202,7 +202,7 @@ def test_forgetting() -> None:
 
 
 def test_a_refused_scan_is_an_error_for_a_minute() -> None:
-    """Where SCAN is not allowed that is told, and not tried again with every scrape."""
+    """A denied SCAN is reported, and is not tried again in every scrape."""
     space = Keyspace({})
     space.ask = lambda _commands, _deadline: [REFUSAL]  # type: ignore[method-assign]
     finder = walk([Names(["a*"])], space)
@@ -217,7 +217,7 @@ def test_a_refused_scan_is_an_error_for_a_minute() -> None:
 
 
 def test_a_server_that_is_gone_is_tried_again() -> None:
-    """What ended a walk is told until one succeeds, which begins anew: another server may answer."""
+    """The error of a walk is reported until a walk succeeds; it starts from the beginning again."""
     space = Keyspace({b"a1": b""}, {b"a2": b""})
     names = Names(["a*"])
     error = TargetError("unreachable", "gone")
@@ -267,8 +267,8 @@ def scanning(
     return lambda: [Connection(url)], scans
 
 
-def test_a_walk_needs_nobody_to_wait_for_it(redis_listener: Listen) -> None:
-    """When it is due a walk runs in a thread of its own, over a connection of its own."""
+def test_a_walk_runs_in_the_background(redis_listener: Listen) -> None:
+    """A walk that is due runs in a separate thread, over a separate connection."""
     places, scans = scanning(redis_listener, b"*2\r\n$1\r\n0\r\n*1\r\n$2\r\na1\r\n")
     names = Names(["a*"])
     finder = Discovery([names], places)

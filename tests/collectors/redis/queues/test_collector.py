@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import run
 from bts_collectors.redis.client.connection import Command
-from bts_collectors.redis.client.context import Visit, run
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.queues.collector import MESSAGES, OLDEST, Queues
 from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
@@ -18,15 +19,17 @@ REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
 WRONGTYPE = ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
-def test_without_settings_nothing_is_asked(visit: Visit, converse: Converse) -> None:
-    """Nobody's queues: no round trip."""
-    run([Queues(QueueSettings()).read(visit)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
+def test_without_settings_nothing_is_asked(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """Without queues there is no round trip."""
+    run([Queues(QueueSettings()).read(scrape_context)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
-    assert visit.scrape.samples == {}
+    assert scrape_context.scrape.samples == {}
 
 
-def test_queues_share_their_round_trips(visit: Visit, converse: Converse) -> None:
-    """All queues of all settings are asked for at once, and then for what their heads tell."""
+def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse: Converse) -> None:
+    """All queues of all settings share a round trip for their lengths and one for their first messages."""
     settings = QueueSettings(rq=Wanted(names=("a",)), lists=("b",))
     first: list[Command] = [
         ("LLEN", b"rq:queue:a"),
@@ -41,26 +44,28 @@ def test_queues_share_their_round_trips(visit: Visit, converse: Converse) -> Non
         ("LLEN", b"b"),
     ]
     converse(
-        Queues(settings).read(visit),
+        Queues(settings).read(scrape_context),
         (first, [2, 0, 1, 0, 0, 0, 0, 0, b"id", 3]),
         ([("HGET", b"rq:job:id", "enqueued_at")], [b"2025-12-31T23:59:00.500000Z"]),
     )
 
-    assert visit.scrape.samples[OLDEST] == {("rq", "db0", "a"): 59.5}
-    assert visit.scrape.samples[backlog.LAG_SECONDS] == {("redis", "rq:queue:a", ""): 59.5}
-    assert visit.scrape.samples[backlog.LAG_METHOD] == {
+    assert scrape_context.scrape.samples[OLDEST] == {("rq", "db0", "a"): 59.5}
+    assert scrape_context.scrape.samples[backlog.LAG_SECONDS] == {("redis", "rq:queue:a", ""): 59.5}
+    assert scrape_context.scrape.samples[backlog.LAG_METHOD] == {
         ("redis", "rq:queue:a", "", "message_time"): 1
     }
-    assert visit.scrape.samples[backlog.BACKLOG] == {
+    assert scrape_context.scrape.samples[backlog.BACKLOG] == {
         ("redis", "rq:queue:a", ""): 2,
         ("redis", "b", ""): 3,
     }
 
 
-def test_a_refused_registry_costs_the_names_in_it(visit: Visit, converse: Converse) -> None:
-    """Without the set of queues those that the settings spell are still told."""
+def test_a_refused_registry_costs_the_names_in_it(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """Without the set of queues, the queues that the settings name are still emitted."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("a", "*")))).read(visit),
+        Queues(QueueSettings(sidekiq=Wanted(names=("a", "*")))).read(scrape_context),
         ([("SMEMBERS", b"queues")], [REFUSAL]),
         (
             [
@@ -74,8 +79,8 @@ def test_a_refused_registry_costs_the_names_in_it(visit: Visit, converse: Conver
         ),
     )
 
-    assert [loss.reason for loss in visit.losses] == 3 * ["noperm"]
-    assert visit.scrape.samples == {
+    assert [loss.reason for loss in scrape_context.losses] == 3 * ["noperm"]
+    assert scrape_context.scrape.samples == {
         MESSAGES: {
             ("sidekiq", "db0", "", "retry"): 1,
             ("sidekiq", "db0", "", "dead"): 0,
@@ -85,10 +90,12 @@ def test_a_refused_registry_costs_the_names_in_it(visit: Visit, converse: Conver
     }
 
 
-def test_patterns_choose_among_the_registered(visit: Visit, converse: Converse) -> None:
+def test_patterns_choose_among_the_registered(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Of the library's own set of queues those are read that a pattern of the settings matches."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("lo*",), prefix="shop"))).read(visit),
+        Queues(QueueSettings(sidekiq=Wanted(names=("lo*",), prefix="shop"))).read(scrape_context),
         ([("SMEMBERS", b"shop:queues")], [[b"low", b"high"]]),
         (
             [
@@ -102,81 +109,92 @@ def test_patterns_choose_among_the_registered(visit: Visit, converse: Converse) 
         ),
     )
 
-    assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 0}
+    assert scrape_context.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 0}
 
 
 def test_queues_that_are_not_listed_are_not_new_afterwards(
-    visit: Visit, converse: Converse
+    scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What is known of a queue stays while its library's set cannot be read."""
+    """The history of a queue stays while its library's set cannot be read."""
     now = 0.0
     reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
     members = [("SMEMBERS", b"queues")]
     sets = [("ZCARD", b"schedule"), ("ZCARD", b"retry"), ("ZCARD", b"dead")]
     reading = [*sets, ("LLEN", b"queue:low"), ("LINDEX", b"queue:low", -1)]
     job = b'{"enqueued_at": 4000000000}'
-    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
-    assert OLDEST not in visit.scrape.samples
-    visit.scrape.samples.clear()
+    converse(reader.read(scrape_context), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+    assert OLDEST not in scrape_context.scrape.samples
+    scrape_context.scrape.samples.clear()
     now = 15.0
-    converse(reader.read(visit), (members, [REFUSAL]), (sets, [0, 0, 0]))
-    visit.scrape.samples.clear()
+    converse(reader.read(scrape_context), (members, [REFUSAL]), (sets, [0, 0, 0]))
+    scrape_context.scrape.samples.clear()
     now = 30.0
-    converse(reader.read(visit), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
+    converse(reader.read(scrape_context), (members, [[b"low"]]), (reading, [0, 0, 0, 1, job]))
 
-    assert visit.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 30}
+    assert scrape_context.scrape.samples[OLDEST] == {("sidekiq", "db0", "low"): 30}
 
 
-def test_a_sum_is_not_told_in_part(visit: Visit, converse: Converse) -> None:
+def test_a_partial_sum_is_not_emitted(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A priority that could not be counted leaves the depth of a Celery queue unknown, not too low."""
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
     oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
     converse(
-        Queues(QueueSettings(celery=WantedCelery())).read(visit),
+        Queues(QueueSettings(celery=WantedCelery())).read(scrape_context),
         ([("HLEN", b"unacked"), oldest, *lists], [1, [], 5, REFUSAL, *8 * [0]]),
     )
 
-    assert visit.scrape.samples[MESSAGES] == {("celery", "db0", "", "active"): 1}
-    assert backlog.BACKLOG not in visit.scrape.samples
+    assert scrape_context.scrape.samples[MESSAGES] == {("celery", "db0", "", "active"): 1}
+    assert backlog.BACKLOG not in scrape_context.scrape.samples
 
 
-def test_a_found_key_of_another_type_is_forgotten(visit: Visit, converse: Converse) -> None:
-    """What a pattern found and is no list any more is no loss; what the settings spell is."""
+def test_a_found_key_of_another_type_is_forgotten(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """A key that is no longer a list is an error if the settings name it, not if a pattern found it."""
     reader = Queues(QueueSettings(lists=("a", "b*")))
     reader.names["queues.lists"].add([b"b1"])
-    converse(reader.read(visit), ([("LLEN", b"a"), ("LLEN", b"b1")], [WRONGTYPE, WRONGTYPE]))
+    converse(
+        reader.read(scrape_context), ([("LLEN", b"a"), ("LLEN", b"b1")], [WRONGTYPE, WRONGTYPE])
+    )
 
-    assert [loss.reason for loss in visit.losses] == ["protocol"]
-    converse(reader.read(visit), ([("LLEN", b"a")], [0]))
+    assert [loss.reason for loss in scrape_context.losses] == ["protocol"]
+    converse(reader.read(scrape_context), ([("LLEN", b"a")], [0]))
 
 
-def test_a_name_in_two_settings_is_read_once(visit: Visit, converse: Converse) -> None:
+def test_a_name_in_two_settings_is_read_once(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A key that two kinds of plain keys want, such as one that changed its type, has one series."""
-    converse(Queues(QueueSettings(lists=("a",), zsets=("a",))).read(visit), ([("LLEN", b"a")], [0]))
+    converse(
+        Queues(QueueSettings(lists=("a",), zsets=("a",))).read(scrape_context),
+        ([("LLEN", b"a")], [0]),
+    )
 
-    assert visit.scrape.samples[MESSAGES] == {("", "db0", "a", "ready"): 0}
-    assert visit.scrape.rejected is None
-
-
-def test_arq_without_a_clock(visit: Visit, converse: Converse) -> None:
-    """What is due cannot be told from what is not when the server's time is not known."""
-    visit.now = None
-    run([Queues(QueueSettings(arq=WantedNames())).read(visit)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
-
-    assert visit.scrape.samples == {}
+    assert scrape_context.scrape.samples[MESSAGES] == {("", "db0", "a", "ready"): 0}
+    assert scrape_context.scrape.rejected is None
 
 
-def test_arq_with_more_running_than_are_looked_at(visit: Visit, converse: Converse) -> None:
-    """Where all that were looked at are running the rest may run as well, and is not told."""
-    assert visit.now is not None
+def test_arq_without_a_clock(scrape_context: ScrapeContext, converse: Converse) -> None:
+    """Without the server's clock, jobs that are due cannot be distinguished from later ones."""
+    scrape_context.now = None
+    run([Queues(QueueSettings(arq=WantedNames())).read(scrape_context)], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
+
+    assert scrape_context.scrape.samples == {}
+
+
+def test_arq_with_more_running_than_are_looked_at(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """If all jobs that were read are running, the others may be running, too, and are not emitted."""
+    assert scrape_context.now is not None
     jobs = [b"%d" % number for number in range(250)]
     words = (0, 249, "WITHSCORES")
     converse(
-        Queues(QueueSettings(arq=WantedNames())).read(visit),
+        Queues(QueueSettings(arq=WantedNames())).read(scrape_context),
         (
             [
                 ("ZCARD", b"arq:queue"),
-                ("ZCOUNT", b"arq:queue", "-inf", visit.now),
+                ("ZCOUNT", b"arq:queue", "-inf", scrape_context.now),
                 ("ZRANGE", b"arq:queue", *words),
             ],
             [400, 300, [word for job in jobs for word in (job, b"1")]],
@@ -184,25 +202,27 @@ def test_arq_with_more_running_than_are_looked_at(visit: Visit, converse: Conver
         ([("EXISTS", b"arq:in-progress:" + job) for job in jobs], 250 * [1]),
     )
 
-    assert visit.scrape.samples[MESSAGES] == {("arq", "db0", "arq:queue", "scheduled"): 100}
-    assert backlog.BACKLOG not in visit.scrape.samples
+    assert scrape_context.scrape.samples[MESSAGES] == {
+        ("arq", "db0", "arq:queue", "scheduled"): 100
+    }
+    assert backlog.BACKLOG not in scrape_context.scrape.samples
 
 
 @pytest.mark.parametrize("time", [b"inf", b"-inf", b"nan", b"-1e308", b"1e300", b"x"])
-def test_a_message_whose_time_is_none_costs_its_own_age(visit: Visit, time: bytes) -> None:
-    """Whoever sends a message says when: nonsense gives no age, and takes nothing else along."""
+def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time: bytes) -> None:
+    """Producers write the time: an invalid time gives no age, and costs nothing else."""
     answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
 
     def ask(commands: Sequence[Command], _: object) -> list[object]:
         return [answers.get(str(command[0]), 1) for command in commands]
 
-    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(visit)], ask)
+    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(scrape_context)], ask)
 
-    assert OLDEST not in visit.scrape.samples
-    assert ("bullmq", "db0", "q", "ready") in visit.scrape.samples[MESSAGES]
+    assert OLDEST not in scrape_context.scrape.samples
+    assert ("bullmq", "db0", "q", "ready") in scrape_context.scrape.samples[MESSAGES]
 
 
-def test_many_queues_are_read_in_batches(visit: Visit) -> None:
+def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
     """A round holds the messages of a hundred queues at most, however many there are."""
     names = tuple(f"q{number}" for number in range(2 * queues.BATCH + 5))
     trips: list[int] = []
@@ -211,15 +231,15 @@ def test_many_queues_are_read_in_batches(visit: Visit) -> None:
         trips.append(len(commands))
         return [1 for _ in commands]
 
-    run([Queues(QueueSettings(lists=names)).read(visit)], ask)
+    run([Queues(QueueSettings(lists=names)).read(scrape_context)], ask)
 
-    assert len(visit.scrape.samples[MESSAGES]) == len(names)
+    assert len(scrape_context.scrape.samples[MESSAGES]) == len(names)
     assert len(trips) == 3
     assert max(trips) <= queues.BATCH
 
 
 def test_more_registered_queues_than_are_looked_at(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch
+    scrape_context: ScrapeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That some are left out is known, as long as it is so."""
     monkeypatch.setattr(queues, "MOST_NAMES", 2)
@@ -230,11 +250,11 @@ def test_more_registered_queues_than_are_looked_at(
         return [answers.get(str(command[0]), 0) for command in commands]
 
     rq = Queues(QueueSettings(rq=Wanted(on=True)))
-    run([rq.read(visit)], ask)
+    run([rq.read(scrape_context)], ask)
     assert rq.truncated == {"queues.rq"}
-    assert {labels[2] for labels in visit.scrape.samples[MESSAGES]} == {"a", "b"}
+    assert {labels[2] for labels in scrape_context.scrape.samples[MESSAGES]} == {"a", "b"}
 
     registered.pop()
-    visit.scrape.samples.clear()
-    run([rq.read(visit)], ask)
+    scrape_context.scrape.samples.clear()
+    run([rq.read(scrape_context)], ask)
     assert rq.truncated == set()

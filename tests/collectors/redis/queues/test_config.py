@@ -34,8 +34,8 @@ def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
         ({"prefix": 1}, "prefix: expected a string, got 1 (put it in quotes)"),
     ],
 )
-def test_what_asks_for_nothing(raw: object, message: str) -> None:
-    """What is wrong with a setting is said with what would be right."""
+def test_settings_that_are_off(raw: object, message: str) -> None:
+    """An error in a setting names the expected value."""
     with pytest.raises(ValueError, match=r"expected|unknown") as caught:
         Wanted.from_setting(raw)
 
@@ -43,7 +43,7 @@ def test_what_asks_for_nothing(raw: object, message: str) -> None:
 
 
 def test_libraries_without_a_prefix() -> None:
-    """Where the library knows no prefix there is no such setting."""
+    """A library without a prefix has no such setting."""
     assert WantedNames.from_setting(["a"]) == WantedNames(names=("a",))
     with pytest.raises(ValueError, match="unknown key 'prefix'; known: names"):
         WantedNames.from_setting({"prefix": "a"})

@@ -18,7 +18,7 @@ def waiting(since: float | None) -> Depth:
     return Depth({"ready": 1}, timed=True, oldest=since)
 
 
-def test_a_message_tells_its_age() -> None:
+def test_the_age_of_a_message_by_its_time() -> None:
     """The age is the server's time less the message's own."""
     age = QueueHistory().age(waiting(NOW - 60), 1, 0, NOW_MS)
 
@@ -26,7 +26,7 @@ def test_a_message_tells_its_age() -> None:
 
 
 def test_a_producer_whose_clock_is_ahead() -> None:
-    """A time in the future is no age of 0: first there is none, then the time since it was seen."""
+    """A time in the future is not an age of 0: there is no age at first, then the time since it was seen."""
     history = QueueHistory()
     ahead = waiting(NOW + 5 * 3600)
 
@@ -51,12 +51,12 @@ def test_a_producer_whose_clock_is_behind() -> None:
 
 @pytest.mark.parametrize("since", [None, nan, inf])
 def test_a_message_without_a_time(since: float | None) -> None:
-    """What tells no time has no age."""
+    """A message without a time has no age."""
     assert QueueHistory().age(waiting(since), 1, 0, NOW_MS) is None
 
 
 def test_a_queue_that_is_not_known_is_not_empty() -> None:
-    """A refused length is no length of 0."""
+    """A refused length is not a length of 0."""
     history = QueueHistory()
 
     assert history.age(waiting(None), None, 0, NOW_MS) is None

@@ -19,8 +19,8 @@ def emitted(listed: str) -> Scrape:
     return scrape
 
 
-def test_connections_are_counted_by_who_they_are() -> None:
-    """Connections of the same name, user and library are one series; older servers tell less."""
+def test_connections_are_counted_by_identity() -> None:
+    """Connections with the same name, user and library are one series; older servers have fewer fields."""
     scrape = emitted(OLD + NEW + NEW)
 
     assert scrape.samples == {
@@ -41,7 +41,7 @@ def test_rare_combinations_are_counted_together() -> None:
 
 
 def test_rubbish_is_a_connection_without_a_name() -> None:
-    """A line that says nothing known counts as nobody's; a reply that is no text as nothing."""
+    """A line without known fields counts with empty labels; a reply that is not a text is skipped."""
     assert emitted("what\n").samples[clients.CLIENTS] == {("", "", ""): 1}
     scrape = Scrape(monotonic() + 60)
     clients.emit(scrape, None)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.context import Visit, run
+from bts_collectors.redis.client.batching import run
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.server.collector import Server
 from bts_exporter import Metric, Scrape, TargetError, Url
@@ -62,16 +63,16 @@ class Fake:
         first, second = command.upper().split("|")
         self.replies[first, second] = NOPERM
 
-    def visit(self) -> tuple[Visit, dict[str, dict[tuple[str, ...], float]]]:
-        """Read it once; return the visit and its samples."""
+    def read(self) -> tuple[ScrapeContext, dict[str, dict[tuple[str, ...], float]]]:
+        """Read it once; return the context and its samples."""
         self.rounds.clear()
-        visit = Visit(Url("redis", "example.net", 6379), Scrape(monotonic() + 60))
-        run([self.server.read(visit)], self._ask)
-        assert visit.scrape.rejected is None
-        return visit, {metric.name: rows for metric, rows in visit.scrape.samples.items()}
+        context = ScrapeContext(Url("redis", "example.net", 6379), Scrape(monotonic() + 60))
+        run([self.server.read(context)], self._ask)
+        assert context.scrape.rejected is None
+        return context, {metric.name: rows for metric, rows in context.scrape.samples.items()}
 
     def asked(self) -> set[str]:
-        """Return what was asked in the last visit."""
+        """Return what was asked in the last scrape."""
         return {f"{c[0]}|{c[1]}".lower() for commands in self.rounds for c in commands}
 
     def _ask(self, commands: Sequence[tuple[Any, ...]], _: object) -> list[Any]:
@@ -92,25 +93,25 @@ def test_families() -> None:
 
 
 def test_a_known_server_costs_one_round_trip() -> None:
-    """What can be asked depends on what the server is, and so the first visit alone takes two."""
+    """What can be asked depends on what the server is, and so only the first scrape takes two rounds."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
-    fake.visit()
+    fake.read()
     assert (len(fake.rounds), fake.server.is_known) == (2, True)
 
-    visit, samples = fake.visit()
+    context, samples = fake.read()
 
     assert len(fake.rounds) == 1
     assert LOST.keys() | {"info|everything"} == fake.asked()
     assert set(LOST.values()) <= samples.keys()
-    assert visit.version == (7, 0, 15)
+    assert context.version == (7, 0, 15)
     assert samples["redis_db_keys"] == {("db0",): 1, ("db1",): 0}
     assert samples["redis_exporter_command_supported"] == {(name,): 1 for name in LOST}
 
 
-def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
-    """No command is sent of which the server's INFO tells that it would be an error."""
+def test_unsupported_commands_are_not_sent() -> None:
+    """A command that the server lacks according to INFO is not sent."""
     fake = Fake(redis_version="6.2.14", cluster_enabled="0")
-    fake.visit()
+    fake.read()
 
     assert fake.asked() == {
         "info|everything",
@@ -122,76 +123,76 @@ def test_a_server_is_not_asked_for_what_it_cannot_know() -> None:
     }
 
 
-def test_what_is_large_is_asked_for_only_when_wanted() -> None:
+def test_large_replies_are_only_requested_if_wanted() -> None:
     """CLIENT LIST and LATENCY HISTOGRAM wait for the settings to want them."""
     fake = Fake()
     fake.server = Server(clients=False, latency_histograms=False)
-    fake.visit()
+    fake.read()
 
     assert not {"client|list", "latency|histogram"} & fake.asked()
 
 
 @pytest.mark.parametrize("denied", LOST)
-def test_a_denied_command_is_lost_alone(denied: str) -> None:
-    """A command that is denied costs its own families, is no failure, and is not asked for again."""
+def test_a_denied_command_costs_only_its_metrics(denied: str) -> None:
+    """A denied command costs its own families, is not an error, and is not sent again."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.deny(denied)
 
-    visit, samples = fake.visit()
+    context, samples = fake.read()
 
-    assert visit.losses == []
+    assert context.losses == []
     assert LOST[denied] not in samples
     assert {family for name, family in LOST.items() if name != denied} <= samples.keys()
     assert samples["redis_exporter_command_supported"][denied,] == 0
-    fake.visit()
+    fake.read()
     assert denied not in fake.asked()
 
 
-def test_another_server_at_the_address_is_asked_anew() -> None:
+def test_another_server_at_the_address_gets_all_commands() -> None:
     """After a restart or a failover what was refused before is asked for again."""
     fake = Fake()
     fake.deny("slowlog|len")
-    fake.visit()
+    fake.read()
     fake.say(run_id="b")
     fake.replies["SLOWLOG", "LEN"] = 3
-    fake.visit()
+    fake.read()
 
-    _, samples = fake.visit()
+    _, samples = fake.read()
 
     assert samples["redis_slowlog_length"] == {(): 3}
 
 
 def test_without_info_the_rest_is_read() -> None:
-    """A user who may not see INFO loses it, and is told so."""
+    """Without permission for INFO, INFO is missing, and an error says so."""
     fake = Fake()
     fake.replies[INFO] = NOPERM
 
-    visit, samples = fake.visit()
+    context, samples = fake.read()
 
-    assert [loss.reason for loss in visit.losses] == ["noperm"]
-    assert (visit.version, visit.now) == ((), None)
+    assert [loss.reason for loss in context.losses] == ["noperm"]
+    assert (context.version, context.now) == ((), None)
     assert samples["redis_slowlog_length"] == {(): 3}
 
 
 @pytest.mark.parametrize("reply", [b"", b"# Server\r\nname:x\r\n", None, 7, [b"x"]])
-def test_what_is_no_redis(reply: Any) -> None:
-    """An INFO that no Redis gives ends the visit."""
+def test_an_info_of_another_server(reply: Any) -> None:
+    """An INFO that Redis never sends ends the scrape."""
     fake = Fake()
     fake.replies[INFO] = reply
 
-    with pytest.raises(TargetError, match="answers INFO with something else than Redis does"):
-        fake.visit()
+    with pytest.raises(TargetError, match="sent an unexpected reply to INFO"):
+        fake.read()
 
 
 @pytest.mark.parametrize("odd", [None, 7, b"\xff", [], [None, [None]]], ids=repr)
 def test_odd_replies_cost_their_own_families(odd: Any) -> None:
-    """Replies of any shape beside INFO leave INFO's families alone."""
+    """Odd replies to other commands do not affect the metrics from INFO."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.replies |= {command: odd for command in fake.replies if command != INFO}
 
-    visit, samples = fake.visit()
+    context, samples = fake.read()
 
-    assert visit.losses == []
+    assert context.losses == []
     assert samples["redis_commands_total"] == {("get",): 1}
 
 
@@ -208,8 +209,8 @@ def test_a_sentinel() -> None:
         ("SENTINEL", "SLAVES"): [],
     }
 
-    fake.visit()
-    _, samples = fake.visit()
+    fake.read()
+    _, samples = fake.read()
 
     assert fake.rounds == [
         [

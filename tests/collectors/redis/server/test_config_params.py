@@ -39,7 +39,7 @@ def test_older_servers_are_asked_for_one_setting_at_a_time(version: tuple[int, .
 
 
 def test_replies_are_joined() -> None:
-    """The replies of several commands are one table; those that are refused or odd are left out."""
+    """The replies of several commands are merged; refused and odd ones are skipped."""
     replies: list[Any] = [
         [b"maxclients", b"10000", b"maxmemory", b"0"],
         [],
@@ -57,12 +57,12 @@ def test_replies_are_joined() -> None:
 
 @pytest.mark.parametrize(("settings", "number"), [({"databases": "16"}, 16), ({}, 0)])
 def test_databases(settings: dict[str, str], number: int) -> None:
-    """The number of databases is one of the settings, and 0 where it is not told."""
+    """The number of databases is one of the parameters, and 0 if it is missing."""
     assert number == config_params.databases(settings)
 
 
 def test_plain_settings() -> None:
-    """Numbers are told under their names; other settings, passwords among them, never."""
+    """Numbers are emitted under their names; other parameters, such as passwords, never."""
     settings = {
         "maxclients": "10000",
         "io-threads": "4",

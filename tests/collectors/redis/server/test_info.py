@@ -114,7 +114,7 @@ def test_counters_of_64_bits_are_exact() -> None:
 
 
 def test_absent_fields_give_no_samples() -> None:
-    """What a server does not tell, or tells as no finite number, has no sample."""
+    """A missing field, or one that is not a finite number, has no sample."""
     samples = emitted(PRIMARY)
 
     assert "redis_connected_clients" not in samples
@@ -122,13 +122,13 @@ def test_absent_fields_give_no_samples() -> None:
     assert "redis_slave_info" not in samples
 
 
-def test_a_text_that_is_no_info_has_no_fields() -> None:
+def test_a_text_without_fields() -> None:
     """Lines without a colon are skipped, and a text without fields is empty."""
     assert info.parse("HTTP/1.1 400 Bad Request\r\n# Server: x\r\n\r\n") == info.Info()
 
 
 def test_instance_info_has_the_identity_as_labels() -> None:
-    """redis_instance_info carries the fields that tell which server this is."""
+    """redis_instance_info has the fields that identify the server."""
     assert emitted(PRIMARY)["redis_instance_info"] == {
         (
             "master",
@@ -147,7 +147,7 @@ def test_instance_info_has_the_identity_as_labels() -> None:
 
 
 def test_commands() -> None:
-    """Calls, seconds, rejected and failed calls are told by command, where the server counts them."""
+    """Calls, seconds, rejected and failed calls have the label cmd, if the server counts them."""
     samples = emitted(PRIMARY)
 
     assert samples["redis_commands_total"] == {("get",): 4, ("config|get",): 1}
@@ -168,7 +168,7 @@ def test_latency_percentiles() -> None:
 
 
 def test_errors_by_code() -> None:
-    """Errors are told by their code."""
+    """Errors have their code as a label."""
     assert emitted(PRIMARY)["redis_errors_total"] == {("WRONGTYPE",): 3}
 
 
@@ -180,7 +180,7 @@ def test_errors_invented_by_scripts_are_limited() -> None:
 
 
 def test_databases() -> None:
-    """Databases are told by name, those without keys as 0."""
+    """Databases have their name as a label; empty ones are 0."""
     samples = emitted(PRIMARY, databases=3)
 
     assert samples["redis_db_keys"] == {("db2",): 10, ("db0",): 0, ("db1",): 0}
@@ -199,7 +199,7 @@ def test_replicas_of_a_primary() -> None:
     assert samples["redis_connected_slave_lag_seconds"] == {("10.0.0.2", "6380", "online"): 1}
 
 
-def test_a_replica_listed_twice_is_told_once() -> None:
+def test_a_replica_listed_twice_is_emitted_once() -> None:
     """A replica that reconnects while its old connection lingers makes no repeated sample."""
     row = "ip=10.0.0.2,port=6380,state=online,offset=14,lag=1"
 
@@ -209,7 +209,7 @@ def test_a_replica_listed_twice_is_told_once() -> None:
 
 
 def test_replica() -> None:
-    """A replica tells its primary and the link, and no time of a contact it never had."""
+    """A replica has its primary and the state of the link; no time if there was never a contact."""
     samples = emitted(REPLICA)
     master = ("10.0.0.1", "6379")
 
@@ -221,7 +221,7 @@ def test_replica() -> None:
 
 
 def test_io_threads() -> None:
-    """The time of I/O threads is told by thread."""
+    """The time of I/O threads has the label thread."""
     assert emitted(PRIMARY)["redis_active_time_io_thread_seconds_total"] == {("1",): 2.5}
 
 
@@ -230,7 +230,7 @@ def test_io_threads() -> None:
     [("redis_version:7.0.15", (7, 0, 15)), ("redis_version:8.2", (8, 2)), ("os:Linux", ())],
 )
 def test_version(text: str, version: tuple[int, ...]) -> None:
-    """The version compares as numbers, and is empty where there is none."""
+    """Versions compare as numbers; a missing version is empty."""
     assert version == info.parse(text).facts.version
 
 
@@ -251,7 +251,7 @@ def test_version(text: str, version: tuple[int, ...]) -> None:
     ],
 )
 def test_facts(text: str, facts: info.Facts) -> None:
-    """INFO tells what else the server can be asked."""
+    """INFO decides which other commands are sent."""
     assert facts == info.parse(text).facts
 
 
@@ -262,7 +262,7 @@ def test_server_time_is_in_milliseconds() -> None:
 
 
 def test_valkey_names_its_mode_and_version_otherwise() -> None:
-    """The mode of a Valkey is where dashboards look for it, and its own version beside Redis'."""
+    """redis_instance_info has the mode of a Valkey, and its version in addition to that of Redis."""
     (labels,) = emitted("redis_version:7.2.4\nserver_mode:cluster\nvalkey_version:9.1.2")[
         "redis_instance_info"
     ]
@@ -271,7 +271,7 @@ def test_valkey_names_its_mode_and_version_otherwise() -> None:
 
 
 def test_modules() -> None:
-    """Every loaded module is told, with those it uses, whose names have commas between them."""
+    """Every loaded module is emitted with the modules that it uses, a list with commas."""
     text = """\
 module:name=search,ver=21005,api=1,filters=0,usedby=[],using=[ReJSON,graph],options=[handle-io-errors]
 module:name=ReJSON,ver=20810,api=1,filters=0,usedby=[search],using=[],options=[]
@@ -283,8 +283,8 @@ module:name=ReJSON,ver=20810,api=1,filters=0,usedby=[search],using=[],options=[]
     }
 
 
-def test_what_replicas_have_not_acknowledged() -> None:
-    """A replica's lag in bytes is told once it is online: before, its offset says nothing."""
+def test_the_lag_of_replicas_in_bytes() -> None:
+    """A replica's lag in bytes is emitted once it is online: before, its offset means nothing."""
     text = "master_repl_offset:100\n" + PRIMARY.partition("# Replication")[2]
     lags = emitted(text)["redis_replica_lag_bytes"]
 
@@ -295,7 +295,7 @@ def test_what_replicas_have_not_acknowledged() -> None:
 
 
 def test_fields_of_cluster_info() -> None:
-    """Numbers and states of CLUSTER INFO have its fields' names, but for those that had other ones."""
+    """Fields of CLUSTER INFO become metrics of the same name, except a few with historical names."""
     scrape = Scrape(monotonic() + 60)
 
     info.emit_cluster(
@@ -335,7 +335,7 @@ def test_fields_of_cluster_info() -> None:
     ids=lambda text: text[:20],
 )
 def test_damaged_text(text: str) -> None:
-    """Rubbish, doubled and unheard-of fields, and numbers that are none, cost themselves alone."""
+    """Garbage, duplicate and unknown fields, and invalid numbers cost only themselves."""
     samples = emitted(text + "\nconnected_clients:7\n")
 
     assert samples["redis_connected_clients"] == {(): 7}
@@ -350,7 +350,7 @@ def test_damaged_text(text: str) -> None:
         )
     )
 )
-def test_no_text_is_too_odd(fields: list[tuple[str, str]]) -> None:
+def test_any_text_can_be_parsed(fields: list[tuple[str, str]]) -> None:
     """Whatever the values are, all samples are well-formed."""
     emitted("\n".join(f"{name}:{value}" for name, value in fields))
 

@@ -53,7 +53,7 @@ def test_durations() -> None:
     [None, 1, b"", [b"get"], [b"get", 1], [b"get", []], [1, [b"calls", 1, b"histogram_usec", []]]],
 )
 def test_odd_replies_give_nothing(reply: Any) -> None:
-    """What is not as documented is left out."""
+    """Replies of another shape are skipped."""
     scrape = Scrape(monotonic() + 60)
 
     latency.emit_durations(scrape, reply, {"get": 1.0})

@@ -44,7 +44,7 @@ def emitted(**changed: Any) -> Samples:
 
 
 def test_info() -> None:
-    """INFO of a Sentinel tells the primaries with their state, each number where it is one."""
+    """INFO of a Sentinel has the primaries with their state; invalid numbers are skipped."""
     scrape = Scrape(monotonic() + 60)
 
     sentinels.emit_info(scrape, info.parse(INFO))
@@ -65,13 +65,13 @@ def test_info() -> None:
     }
 
 
-def test_what_is_asked() -> None:
+def test_the_commands() -> None:
     """One command asks for all primaries, three about each."""
     assert sentinels.ask(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
 
 
 def test_settings_of_a_primary() -> None:
-    """The settings of a primary are told by name and address, durations in seconds, no password."""
+    """The settings of a primary have name and address as labels; no password is emitted."""
     samples = emitted()
     mine = ("mine", "10.0.0.1:6379")
 
@@ -109,13 +109,13 @@ def test_peers() -> None:
     ],
 )
 def test_quorum(reply: Any, status: dict[tuple[str, ...], float] | None) -> None:
-    """Whether there are enough Sentinels is told without their words, and unknown is not no."""
+    """The quorum is emitted without the text of the reply; an unknown quorum has no sample."""
     assert status == emitted(quorum=reply).get("redis_sentinel_master_ckquorum_status")
 
 
 @pytest.mark.parametrize("reply", [ReplyError("ERR No such master"), None, [b"x"], [[b"x"], 7]])
 def test_odd_replies(reply: Any) -> None:
-    """A primary that went away in between, or a reply that is none, costs its own samples."""
+    """A primary that disappeared in between, or an odd reply, costs only its own samples."""
     samples = emitted(sentinels=reply, slaves=reply)
 
     assert samples["redis_sentinel_master_config_epoch"] == {("mine", "10.0.0.1:6379"): 4}

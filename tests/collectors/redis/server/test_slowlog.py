@@ -27,7 +27,7 @@ def test_length() -> None:
 
 
 def test_latest_entry() -> None:
-    """Of the latest entry the id and the seconds are told, and nothing of what was executed."""
+    """The latest entry has an id and a duration; its command, which may hold user data, is not read."""
     entry = [14, 1767225600, 15400, [b"GET", b"secret"], b"10.0.0.1:50000", b"name"]
 
     assert emitted(slowlog.emit_latest, [entry]) == {
@@ -37,13 +37,13 @@ def test_latest_entry() -> None:
 
 
 @pytest.mark.parametrize("reply", [[], None, 7, [[]], [[1, 2]], [[b"1", 2, b"3"]]])
-def test_without_an_entry_there_is_no_latest(reply: Any) -> None:
-    """An empty log, or a reply that is none, gives no samples: 0 would be an entry's id."""
+def test_an_empty_log_has_no_latest_entry(reply: Any) -> None:
+    """An empty log or an odd reply gives no samples: 0 would be the id of an entry."""
     assert emitted(slowlog.emit_latest, reply) == {}
 
 
 def test_logs_of_valkey() -> None:
-    """Every kind of Valkey's log has its length; a reply that is no number is left out."""
+    """Every kind of Valkey's log has its length; a reply that is not a number is skipped."""
     assert emitted(slowlog.emit_commandlogs, [1, 2, None]) == {
         "redis_commandlog_slow_length": {(): 1},
         "redis_commandlog_large_request_length": {(): 2},

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
+from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.command_support import RETRY
-from bts_collectors.redis.client.context import Rounds, Visit, together
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import collector as streams
 from bts_collectors.redis.streams import groups
@@ -45,29 +46,29 @@ def group(  # each has a name
     return [b"g", consumers, pending, last_delivered, 4, lag, stale, idle]
 
 
-def read(streams: Streams, visit: Visit) -> Rounds:
+def read(streams: Streams, scrape_context: ScrapeContext) -> RequestBatches:
     """Read all streams, as a collection does."""
-    yield from together(streams.read(visit))
-    streams.emit_refusals(visit.scrape)
+    yield from together(streams.read(scrape_context))
+    streams.emit_command_support(scrape_context.scrape)
 
 
-def values(visit: Visit) -> dict[str, float]:
+def values(scrape_context: ScrapeContext) -> dict[str, float]:
     """Return the samples of the one stream and group, by metric."""
-    assert all(len(samples) == 1 for samples in visit.scrape.samples.values())
+    assert all(len(samples) == 1 for samples in scrape_context.scrape.samples.values())
     return {
         metric.name: value
-        for metric, samples in visit.scrape.samples.items()
+        for metric, samples in scrape_context.scrape.samples.items()
         for value in samples.values()
     }
 
 
-def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None:
-    """A group amid the stream needs a look at the first entry ahead, at its pending, its consumers."""
-    visit.counters_set = (0, 0)
+def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: Converse) -> None:
+    """A group inside the stream needs its first undelivered entry, its pending entries and its consumers."""
+    scrape_context.counters_set = (0, 0)
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
-        read(Streams(Names(["s"]), clock=lambda: 0), visit),
+        read(Streams(Names(["s"]), clock=lambda: 0), scrape_context),
         ([SCRIPT], [[[state, [standing]]]]),
         (
             [SCRIPT, ("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
@@ -79,7 +80,7 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
         ),
     )
 
-    assert values(visit) == {
+    assert values(scrape_context) == {
         "redis_stream_exists": 1,
         "redis_stream_length": 9,
         "redis_stream_groups": 1,
@@ -114,36 +115,45 @@ def test_a_group_that_the_server_knows(visit: Visit, converse: Converse) -> None
     }
 
 
-def test_consumers_that_the_script_looked_at(visit: Visit, converse: Converse) -> None:
+def test_consumers_that_the_script_looked_at(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """What the script found of a group's consumers is not asked for again."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(1000), consumers=3, pending=2, stale=1, idle=400_000)
     converse(
-        read(Streams(Names(["s"])), visit),
+        read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, [standing]]]]),
         ([("XPENDING", b"s", b"g", "-", "+", 1)], [[[identity(7000), b"c", 1, 3]]]),
     )
 
-    assert values(visit)["redis_stream_group_consumers_stale"] == 1
-    assert values(visit)["redis_stream_group_consumer_max_idle_seconds"] == 400
+    assert values(scrape_context)["redis_stream_group_consumers_stale"] == 1
+    assert values(scrape_context)["redis_stream_group_consumer_max_idle_seconds"] == 400
 
 
 @pytest.mark.parametrize(("each", "room"), [(False, MOST_CONSUMERS), (True, -1)])
-def test_whose_consumers_the_script_looks_at(visit: Visit, *, each: bool, room: int) -> None:
-    """The script looks at some consumers, and at none where each is asked for: it tells no names."""
-    part, _ = Streams(Names(["s"]), stale_after=12.5, each_consumer=each).read(visit)
+def test_whose_consumers_the_script_looks_at(
+    scrape_context: ScrapeContext, *, each: bool, room: int
+) -> None:
+    """The script reads some consumers, but none if each consumer is wanted, because it returns no names."""
+    part, _ = Streams(Names(["s"]), stale_after=12.5, each_consumer=each).read(scrape_context)
 
     [(_, _, *arguments)] = next(part)
 
     assert arguments == [1, b"s", "12500", room, MOST_GROUPS]
 
 
-def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Converse) -> None:
-    """Nothing waiting, nothing pending and nobody there: one round, and zeros."""
+def test_a_group_without_lag_reads_no_entries(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """A group without lag, pending entries and consumers takes one round trip, and its values are 0."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[state, [group(identity(1000))]]]]))
+    converse(
+        read(Streams(Names(["s"])), scrape_context),
+        ([SCRIPT], [[[state, [group(identity(1000))]]]]),
+    )
 
-    found = values(visit)
+    found = values(scrape_context)
     assert found["redis_stream_group_lag"] == 0
     assert found["redis_stream_group_lag_seconds"] == 0
     assert found["redis_stream_group_oldest_pending_age_seconds"] == 0
@@ -151,14 +161,16 @@ def test_a_group_that_is_up_to_date_costs_no_look(visit: Visit, converse: Conver
     assert found["redis_stream_group_consumers_stale"] == 0
 
 
-def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse) -> None:
+def test_many_streams_are_read_window_by_window(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Scripts of ten streams, twenty of them a round: nothing grows with the number of streams.
 
     Two parts share the windows: what the one has taken is not left to the other.
     """
     names = [f"s{number}" for number in range(streams.WINDOW + 1)]
     scripts = streams.WINDOW // streams.BATCH
-    part, other = Streams(Names(names)).read(visit)
+    part, other = Streams(Names(names)).read(scrape_context)
     converse(
         part,
         ([SCRIPT] * scripts, [[[stream(), []]] * streams.BATCH] * scripts),
@@ -166,51 +178,57 @@ def test_many_streams_are_read_window_by_window(visit: Visit, converse: Converse
     )
 
     assert list(other) == []
-    assert len(visit.scrape.samples[streams.LENGTH]) == len(names)
+    assert len(scrape_context.scrape.samples[streams.LENGTH]) == len(names)
 
 
-def test_a_stream_that_is_not_there(visit: Visit, converse: Converse) -> None:
-    """A name without a key is no failure and has no length; that it is missing is told."""
-    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[b"none"]]))
+def test_a_stream_that_is_not_there(scrape_context: ScrapeContext, converse: Converse) -> None:
+    """A missing key is not an error; it has no length, and redis_stream_exists is 0."""
+    converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[b"none"]]))
 
-    assert visit.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
-    assert streams.LENGTH not in visit.scrape.samples
-    assert visit.losses == []
+    assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
+    assert streams.LENGTH not in scrape_context.scrape.samples
+    assert scrape_context.losses == []
 
 
 def test_a_key_of_another_type_is_reported_and_the_rest_served(
-    visit: Visit, converse: Converse
+    scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A list under a stream's name is a loss that names it; other streams are served."""
-    converse(read(Streams(Names(["l", "s"])), visit), ([SCRIPT], [[b"list", [stream(), []]]]))
+    converse(
+        read(Streams(Names(["l", "s"])), scrape_context), ([SCRIPT], [[b"list", [stream(), []]]])
+    )
 
-    assert [str(loss) for loss in visit.losses] == [
-        "Redis at redis://example.net:6379 has a list named 'l', which `streams` asks for"
+    assert [str(loss) for loss in scrape_context.losses] == [
+        "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
     ]
-    assert visit.losses[0].reason == "protocol"
-    assert visit.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
-    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
+    assert scrape_context.losses[0].reason == "protocol"
+    assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
+    assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
-def test_a_refused_part_is_lost_alone(visit: Visit, converse: Converse) -> None:
+def test_a_refused_part_costs_only_itself(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Groups that may not be read leave the stream's own numbers."""
-    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[stream(), NOPERM]]]))
+    converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[stream(), NOPERM]]]))
 
-    assert [loss.reason for loss in visit.losses] == ["noperm"]
-    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
+    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
-def test_a_stream_that_may_not_be_read(visit: Visit, converse: Converse) -> None:
+def test_a_stream_that_may_not_be_read(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A refusal inside the script is a loss."""
-    converse(read(Streams(Names(["s"])), visit), ([SCRIPT], [[[NOPERM, NOPERM]]]))
+    converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[NOPERM, NOPERM]]]))
 
-    assert [loss.reason for loss in visit.losses] == ["noperm"]
+    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
 
 
 ASKING = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
 
 
-def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> None:
+def test_without_scripts_plain_commands_do(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A refused script is replaced by plain commands, and tried again only after a while."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
@@ -234,71 +252,81 @@ def test_without_scripts_plain_commands_do(visit: Visit, converse: Converse) -> 
         [[[identity(age), [b"k", b"v"]] for age in (4000, 3000, 2500, 2000, 1000)]],
     )
 
-    converse(read(reader, visit), ([SCRIPT], [NOPERM]), plain, head, page)
+    converse(read(reader, scrape_context), ([SCRIPT], [NOPERM]), plain, head, page)
 
-    assert values(visit)["redis_stream_group_lag"] == 5
-    assert values(visit)["messaging_lag_seconds"] == 4
-    assert values(visit)["redis_exporter_command_supported"] == 0
-    assert visit.losses == []
-    visit.scrape.samples.clear()
-    converse(read(reader, visit), plain)
-    assert values(visit)["redis_stream_group_lag"] == 5  # nothing has happened since
+    assert values(scrape_context)["redis_stream_group_lag"] == 5
+    assert values(scrape_context)["messaging_lag_seconds"] == 4
+    assert values(scrape_context)["redis_exporter_command_supported"] == 0
+    assert scrape_context.losses == []
+    scrape_context.scrape.samples.clear()
+    converse(read(reader, scrape_context), plain)
+    assert values(scrape_context)["redis_stream_group_lag"] == 5  # nothing has happened since
     now = RETRY
-    visit.scrape.samples.clear()
-    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
-    assert values(visit)["redis_exporter_command_supported"] == 1
+    scrape_context.scrape.samples.clear()
+    converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
+    assert values(scrape_context)["redis_exporter_command_supported"] == 1
 
 
-def test_streams_that_a_script_may_not_read(visit: Visit, converse: Converse) -> None:
+def test_streams_that_a_script_may_not_read(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """One forbidden key makes its batch plain for a while, and scripts go on for all others."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
     forbidden = ReplyError("NOPERM No permissions to access a key")
     plain = (ASKING, [forbidden, forbidden, forbidden])
 
-    converse(read(reader, visit), ([SCRIPT], [forbidden]), plain)
-    assert [loss.reason for loss in visit.losses] == ["noperm"]
-    converse(read(reader, visit), plain)
+    converse(read(reader, scrape_context), ([SCRIPT], [forbidden]), plain)
+    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    converse(read(reader, scrape_context), plain)
     now = RETRY
-    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
-def test_a_busy_server_is_asked_by_script_again(visit: Visit, converse: Converse) -> None:
+def test_a_busy_server_is_asked_by_script_again(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Somebody else's script that blocks the server is a loss, and no reason to do without scripts."""
     reader = Streams(Names(["s"]))
     busy = ReplyError("BUSY Redis is busy running a script.")
 
-    converse(read(reader, visit), ([SCRIPT], [busy]))
-    assert [loss.reason for loss in visit.losses] == ["loading"]
-    converse(read(reader, visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(reader, scrape_context), ([SCRIPT], [busy]))
+    assert [loss.reason for loss in scrape_context.losses] == ["loading"]
+    converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
-def test_a_name_that_is_no_utf8_is_shown_escaped(visit: Visit, converse: Converse) -> None:
+def test_a_name_that_is_not_utf8_is_escaped(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """Bytes that are no text are shown, not lost and not a failure."""
     names = Names(["*"], "stream")
     names.add([b"caf\xe9"])
 
-    converse(read(Streams(names), visit), ([SCRIPT], [[[stream(), []]]]))
+    converse(read(Streams(names), scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
-    assert visit.scrape.samples[backlog.PUBLISHED] == {("redis", "caf\\xe9", ""): 9}
+    assert scrape_context.scrape.samples[backlog.PUBLISHED] == {("redis", "caf\\xe9", ""): 9}
 
 
-def test_a_discovered_stream_that_is_gone_is_forgotten(visit: Visit, converse: Converse) -> None:
+def test_a_discovered_stream_that_is_gone_is_forgotten(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A name that a pattern matched is not asked for again once its key is gone."""
     names = Names(["*"], "stream")
     names.add([b"s"])
-    converse(read(Streams(names), visit), ([SCRIPT], [[b"none"]]))
+    converse(read(Streams(names), scrape_context), ([SCRIPT], [[b"none"]]))
 
     assert names.all() == []
-    assert streams.EXISTS not in visit.scrape.samples
+    assert streams.EXISTS not in scrape_context.scrape.samples
 
 
-def test_what_is_gone_at_the_second_look_is_no_failure(visit: Visit, converse: Converse) -> None:
+def test_a_stream_deleted_during_the_scrape_is_not_an_error(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
     gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
     state = stream(first=identity(9000), last=identity(1000), length=9)
     converse(
-        read(Streams(Names(["s"])), visit),
+        read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, [group(identity(1000), consumers=1, pending=1)]]]]),
         (
             [("XPENDING", b"s", b"g", "-", "+", 1), ("XINFO", "CONSUMERS", b"s", b"g")],
@@ -306,29 +334,31 @@ def test_what_is_gone_at_the_second_look_is_no_failure(visit: Visit, converse: C
         ),
     )
 
-    assert visit.losses == []
+    assert scrape_context.losses == []
 
 
-def test_labels_are_kept_as_long_as_what_they_name(visit: Visit, converse: Converse) -> None:
-    """The next collection uses the same label values, and nothing is kept of what is gone."""
+def test_labels_are_kept_as_long_as_their_stream(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """The next scrape uses the same label values; those of deleted streams and groups are dropped."""
     reader = Streams(Names(["s"]))
     state = stream(first=identity(9000), last=identity(1000), length=9)
     there = ([SCRIPT], [[[state, [group(identity(1000))]]]])
 
-    converse(read(reader, visit), there)
-    (before,) = visit.scrape.samples[groups.LAG]
-    visit.scrape.samples.clear()
-    converse(read(reader, visit), there)
-    (after,) = visit.scrape.samples[groups.LAG]
+    converse(read(reader, scrape_context), there)
+    (before,) = scrape_context.scrape.samples[groups.LAG]
+    scrape_context.scrape.samples.clear()
+    converse(read(reader, scrape_context), there)
+    (after,) = scrape_context.scrape.samples[groups.LAG]
     assert before is after
 
-    converse(read(reader, visit), ([SCRIPT], [[[state, []]]]))
+    converse(read(reader, scrape_context), ([SCRIPT], [[[state, []]]]))
     assert reader._labels[b"s"].groups == {}
-    converse(read(reader, visit), ([SCRIPT], [[b"none"]]))
+    converse(read(reader, scrape_context), ([SCRIPT], [[b"none"]]))
     assert reader._labels == {}
 
 
-def test_an_odd_stream_is_lost_alone(visit: Visit, converse: Converse) -> None:
+def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
     odd = [None, *stream()[1:]]
     whole = stream(first=identity(9000), last=identity(1000), length=9)
@@ -336,38 +366,58 @@ def test_an_odd_stream_is_lost_alone(visit: Visit, converse: Converse) -> None:
     odd_group[2] = None
     named = [b"h", *group(identity(1000))[1:]]
     converse(
-        read(Streams(Names(["odd", "s"])), visit),
+        read(Streams(Names(["odd", "s"])), scrape_context),
         ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
     )
 
-    assert [loss.reason for loss in visit.losses] == ["protocol", "protocol"]
-    assert visit.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
-    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
-    assert visit.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
+    assert [loss.reason for loss in scrape_context.losses] == ["protocol", "protocol"]
+    assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
+    assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
+    assert scrape_context.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
 
 
-def test_a_stream_that_could_not_be_read_is_not_new(visit: Visit, converse: Converse) -> None:
-    """What is known of a group stays while its stream is refused, so that its counters go on."""
+def test_a_defect_of_ours_is_not_the_servers_fault(
+    scrape_context: ScrapeContext, converse: Converse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that no parser raised is not caught, so that the engine reports it as internal."""
+    monkeypatch.setattr(groups, "judge", lambda *_: None)  # None cannot be unpacked
+    state = stream(first=identity(9000), last=identity(1000), length=9)
+
+    with pytest.raises(TypeError):
+        converse(
+            read(Streams(Names(["s"])), scrape_context),
+            ([SCRIPT], [[[state, [group(identity(1000))]]]]),
+        )
+
+    assert scrape_context.losses == []
+
+
+def test_a_stream_that_could_not_be_read_is_not_new(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
+    """The history of a group stays while its stream is refused, so that its counters continue."""
     reader = Streams(Names(["s"]))
-    visit.counters_set = (0, 0)
+    scrape_context.counters_set = (0, 0)
     state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]
     at_the_end = [b"g", 0, 0, identity(1000), 10, 0, None, None]
-    converse(read(reader, visit), ([SCRIPT], [[[state, [at_the_end]]]]))
-    visit.scrape.samples.clear()
+    converse(read(reader, scrape_context), ([SCRIPT], [[[state, [at_the_end]]]]))
+    scrape_context.scrape.samples.clear()
     busy = ReplyError("BUSY Redis is busy running a script.")
-    converse(read(reader, visit), ([SCRIPT], [busy]))
-    assert groups.LAG not in visit.scrape.samples
-    visit.scrape.samples.clear()
+    converse(read(reader, scrape_context), ([SCRIPT], [busy]))
+    assert groups.LAG not in scrape_context.scrape.samples
+    scrape_context.scrape.samples.clear()
 
     trimmed = [5, 1, 2, 3, identity(500), b"0-0", 11, identity(5000), identity(500)]
     further = [b"g", 0, 0, identity(500), 11, 0, None, None]
-    converse(read(reader, visit), ([SCRIPT], [[[trimmed, [further]]]]))
+    converse(read(reader, scrape_context), ([SCRIPT], [[[trimmed, [further]]]]))
 
-    assert values(visit)["messaging_consumed_messages_total"] == 11
-    assert values(visit)["redis_stream_group_entries_lost"] == 0
+    assert values(scrape_context)["messaging_consumed_messages_total"] == 11
+    assert values(scrape_context)["redis_stream_group_entries_lost"] == 0
 
 
-def test_a_stream_with_more_groups_than_a_script_looks_at(visit: Visit, converse: Converse) -> None:
+def test_a_stream_with_more_groups_than_a_script_looks_at(
+    scrape_context: ScrapeContext, converse: Converse
+) -> None:
     """The script says how many there are, and the server itself hands them over in a round of their own."""
     told = [
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
@@ -376,28 +426,28 @@ def test_a_stream_with_more_groups_than_a_script_looks_at(visit: Visit, converse
     state = stream(first=identity(9000), last=identity(1000), length=9)
     asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
     converse(
-        read(Streams(Names(["s"])), visit),
+        read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, 1000]]]),
         asked,
     )
 
-    assert visit.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}
+    assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}
 
 
 def test_streams_with_too_many_groups_together_are_read_by_several_scripts(
-    visit: Visit, converse: Converse
+    scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """No script looks at more groups than it may, as far as their number is known."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
     some = [[b"%d" % number, *group(identity(1000))[1:]] for number in range(150)]
     reader = Streams(Names(["s", "t"]))
     converse(
-        read(reader, visit),
+        read(reader, scrape_context),
         ([SCRIPT], [[[state, some], [state, 150]]]),
         ([SCRIPT], [[[state, some]]]),
     )
-    assert len(visit.scrape.samples[groups.LAG]) == 300
-    visit.scrape.samples.clear()
+    assert len(scrape_context.scrape.samples[groups.LAG]) == 300
+    scrape_context.scrape.samples.clear()
 
-    converse(read(reader, visit), ([SCRIPT] * 2, [[[state, some]], [[state, some]]]))
-    assert len(visit.scrape.samples[groups.LAG]) == 300
+    converse(read(reader, scrape_context), ([SCRIPT] * 2, [[[state, some]], [[state, some]]]))
+    assert len(scrape_context.scrape.samples[groups.LAG]) == 300

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from bts_collectors.redis.streams.columns import Rows
+from bts_collectors.redis.streams.columns import Columns
 from bts_exporter import Scrape, gauge
 
 SIZE = gauge("size", "Size.", ("name",))
@@ -12,23 +12,23 @@ AGE = gauge("age", "Age.", ("name",))
 def test_a_sample_for_each_that_is_known() -> None:
     """Each value is that of the thing at its place; None gives no sample, and 0 does."""
     scrape = Scrape(math.inf)
-    rows = Rows(scrape, [("a",), ("b",), ("c",)])
+    columns = Columns(scrape, [("a",), ("b",), ("c",)])
 
-    rows.emit(SIZE, [1, None, 0])
-    rows.emit(AGE, [None, None, None])
+    columns.emit(SIZE, [1, None, 0])
+    columns.emit(AGE, [None, None, None])
 
     assert scrape.samples == {SIZE: {("a",): 1, ("c",): 0}}
     assert scrape.rejected is None
 
 
-def test_names_that_are_spelled_alike() -> None:
+def test_two_objects_with_equal_labels() -> None:
     """Of two things with the same labels one is served, and the collection fails with their name."""
     scrape = Scrape(math.inf)
 
-    Rows(scrape, [("a",), ("b",), ("a",)]).emit(SIZE, [1, 2, 3])
+    Columns(scrape, [("a",), ("b",), ("a",)]).emit(SIZE, [1, 2, 3])
 
     assert scrape.samples == {SIZE: {("a",): 3, ("b",): 2}}
     assert scrape.rejected == (
         "invalid_sample",
-        "two names are both spelled ('a',) as labels",
+        "two names have the same label values ('a',)",
     )

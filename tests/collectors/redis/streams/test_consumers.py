@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import Refusals
-from bts_collectors.redis.client.context import Visit
+from bts_collectors.redis.client.command_support import CommandSupport
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams import consumers
 from bts_collectors.redis.streams.consumers import Consumer, parse, read
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import Labels, Standing
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.state import Group, Stream
 
 Converse = Callable[..., None]
@@ -27,90 +28,109 @@ REPLY = [
 
 
 @pytest.fixture
-def reading(visit: Visit) -> Reading:
-    """Give a collection in which nothing was refused yet."""
-    return Reading(visit, Refusals())
+def context(scrape_context: ScrapeContext) -> StreamContext:
+    """Return the context of a scrape in which nothing was refused yet."""
+    return StreamContext(scrape_context, CommandSupport())
 
 
-def standing(count: int, pending: int = 4) -> Standing:
+def group_state(count: int, pending: int = 4) -> GroupState:
     """Return a group with `count` consumers."""
     group = Group(b"g", consumers=count, pending=pending, last_delivered=(4, 1))
-    return Standing(b"s", Stream(length=9), group, Labels.of(*OWN))
+    return GroupState(b"s", Stream(length=9), group, Labels.of(*OWN))
 
 
 def test_consumers_are_found_by_the_fields_names() -> None:
-    """Fields are known by their names, whatever servers add; a consumer may be called like one."""
+    """FlatMap are known by their names, whatever servers add; a consumer may be called like one."""
     found: list[list[Any]] = [[b"idle", 20, b"new", 1, b"name", b"pending", b"pending", 4]]
 
     assert parse(found) == [Consumer(b"pending", 4, 20)]
     assert [consumer.name for consumer in parse(REPLY)] == [b"a", b"b", b"idle"]
 
 
-def test_stale_consumers_hold_entries(reading: Reading, converse: Converse) -> None:
-    """Stale and idle are told of who holds entries: anybody else may just have nothing to do."""
-    converse(read(reading, [standing(3)], 300, each=False), (ASKING, [REPLY]))
+def test_stale_consumers_hold_entries(context: StreamContext, converse: Converse) -> None:
+    """Only consumers with pending entries count: the others may have nothing to do."""
+    converse(read(context, [group_state(3)], 300, each=False), (ASKING, [REPLY]))
 
-    assert reading.visit.scrape.samples == {
+    assert context.scrape_context.scrape.samples == {
         consumers.STALE: {OWN: 1},
         consumers.MAX_IDLE: {OWN: 600},
     }
 
 
 @pytest.mark.parametrize(("stale_after", "stale"), [(300, {}), (601, {consumers.STALE: {OWN: 0}})])
-def test_before_7_2_stale_consumers_are_not_told_from_those_that_ask_in_vain(
-    reading: Reading, converse: Converse, stale_after: float, stale: dict[object, object]
+def test_before_7_2_stale_consumers_are_unknown(
+    context: StreamContext, converse: Converse, stale_after: float, stale: dict[object, object]
 ) -> None:
-    """Without `inactive` idle goes on while a consumer asks: only that none is stale can be told."""
+    """Without `inactive`, idle also grows while a consumer polls: only `no stale consumers` is certain."""
     old = [each[:6] for each in REPLY]
-    converse(read(reading, [standing(3)], stale_after, each=False), (ASKING, [old]))
+    converse(read(context, [group_state(3)], stale_after, each=False), (ASKING, [old]))
 
-    assert reading.visit.scrape.samples == stale
+    assert context.scrape_context.scrape.samples == stale
 
 
-def test_how_long_is_stale(reading: Reading, converse: Converse) -> None:
+def test_how_long_is_stale(context: StreamContext, converse: Converse) -> None:
     """The settings say from when on a consumer is stale."""
-    converse(read(reading, [standing(3)], 601, each=False), (ASKING, [REPLY]))
+    converse(read(context, [group_state(3)], 601, each=False), (ASKING, [REPLY]))
 
-    assert reading.visit.scrape.samples[consumers.STALE] == {OWN: 0}
+    assert context.scrape_context.scrape.samples[consumers.STALE] == {OWN: 0}
 
 
-def test_each_consumer(reading: Reading, converse: Converse) -> None:
-    """Every consumer has series of its own for who asks for them."""
-    converse(read(reading, [standing(3)], 300, each=True), (ASKING, [REPLY]))
+def test_each_consumer(context: StreamContext, converse: Converse) -> None:
+    """With each=True every consumer has its own series."""
+    converse(read(context, [group_state(3)], 300, each=True), (ASKING, [REPLY]))
 
-    assert reading.visit.scrape.samples[consumers.PENDING] == {
+    assert context.scrape_context.scrape.samples[consumers.PENDING] == {
         (*OWN, "a"): 3,
         (*OWN, "b"): 1,
         (*OWN, "idle"): 0,
     }
-    assert reading.visit.scrape.samples[consumers.IDLE][*OWN, "a"] == 600
+    assert context.scrape_context.scrape.samples[consumers.IDLE][*OWN, "a"] == 600
 
 
 @pytest.mark.parametrize(("count", "each"), [(0, True), (3, False)])
 def test_a_group_without_pending_entries_is_not_asked_about(
-    reading: Reading, converse: Converse, count: int, each: bool
+    context: StreamContext, converse: Converse, count: int, each: bool
 ) -> None:
-    """Where nobody holds anything, nobody is stale."""
-    converse(read(reading, [standing(count, pending=0)], 300, each=each), ([], []))
+    """Without pending entries there are no stale consumers."""
+    converse(read(context, [group_state(count, pending=0)], 300, each=each), ([], []))
 
-    assert reading.visit.scrape.samples == {
+    assert context.scrape_context.scrape.samples == {
         consumers.STALE: {OWN: 0},
         consumers.MAX_IDLE: {OWN: 0},
     }
 
 
-def test_too_many_consumers_are_not_asked_about(reading: Reading, converse: Converse) -> None:
+def test_too_many_consumers_are_not_asked_about(context: StreamContext, converse: Converse) -> None:
     """A group with a hundred thousand consumers costs no more than its two fields."""
-    converse(read(reading, [standing(100_000)], 300, each=True), ([], []))
+    converse(read(context, [group_state(100_000)], 300, each=True), ([], []))
 
-    assert reading.visit.scrape.samples == {}
+    assert context.scrape_context.scrape.samples == {}
 
 
-def test_what_is_denied_is_not_asked_for_again(reading: Reading, converse: Converse) -> None:
-    """A missing permission is no failure: it is known from then on."""
+def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Converse) -> None:
+    """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
-    converse(read(reading, [standing(3)], 300, each=False), (ASKING, [denied]))
-    converse(read(reading, [standing(3)], 300, each=False))
+    converse(read(context, [group_state(3)], 300, each=False), (ASKING, [denied]))
+    converse(read(context, [group_state(3)], 300, each=False))
 
-    assert reading.visit.losses == []
-    assert reading.visit.scrape.samples == {}
+    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.samples == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        b"x",
+        [7],
+        [[[]]],
+        [[b"name", b"c", b"pending", b"1", b"idle", 5]],
+        [[b"name", b"c", b"pending", 1]],
+        [[b"pending", 1, b"idle", 5]],
+        [[b"name", b"c", b"pending", 1, b"idle", 5, b"inactive", b"5"]],
+    ],
+)
+def test_odd_consumers_are_an_error(odd: object) -> None:
+    """A number that is missing or no number is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse(odd)

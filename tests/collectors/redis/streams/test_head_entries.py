@@ -5,12 +5,19 @@ from collections.abc import Callable
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import Refusals
-from bts_collectors.redis.client.context import Visit
+from bts_collectors.redis.client.command_support import CommandSupport
+from bts_collectors.redis.client.context import ScrapeContext
+from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams import head_entries
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import Labels, Standing
-from bts_collectors.redis.streams.head_entries import ask_entries, by_script, plainly
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import GroupState, Labels
+from bts_collectors.redis.streams.head_entries import (
+    ask_entries,
+    by_script,
+    parse_first,
+    parse_result,
+    plainly,
+)
 from bts_collectors.redis.streams.history import RECOUNT
 from bts_collectors.redis.streams.lag import MOST_COUNTED
 from bts_collectors.redis.streams.state import Group, Stream
@@ -22,15 +29,15 @@ NOPERM = ReplyError("NOPERM this user has no permissions to run the 'xrange' com
 
 
 @pytest.fixture
-def reading(visit: Visit) -> Reading:
-    """Give a collection in which nothing was refused yet."""
-    return Reading(visit, Refusals())
+def context(scrape_context: ScrapeContext) -> StreamContext:
+    """Return the context of a scrape in which nothing was refused yet."""
+    return StreamContext(scrape_context, CommandSupport())
 
 
-def standing(*, lag: int | None = None, exact: bool = False) -> Standing:
+def group_state(*, lag: int | None = None, exact: bool = False) -> GroupState:
     """Return a group that was delivered 4-1 of a stream."""
     group = Group(b"g", consumers=0, pending=0, last_delivered=(4, 1))
-    return Standing(
+    return GroupState(
         b"s", Stream(length=9, last=(20, 0)), group, Labels.of("db0", "s", "g"), lag, exact
     )
 
@@ -38,43 +45,43 @@ def standing(*, lag: int | None = None, exact: bool = False) -> Standing:
 def test_question_about_entries() -> None:
     """The script gets the streams as keys, the limits, and each group's place, end and need."""
     command, _, count, *arguments = ask_entries(
-        [standing(), standing(lag=5, exact=True)], most=7, budget=8
+        [group_state(), group_state(lag=5, exact=True)], most=7, budget=8
     )
 
     assert (command, count) == ("EVAL_RO", 2)
     assert arguments == [b"s", b"s", 7, 8, "4-1", "20-0", 1, "4-1", "20-0", 0]
 
 
-def test_the_first_entry_of_a_known_lag(reading: Reading, converse: Converse) -> None:
+def test_the_first_entry_of_a_known_lag(context: StreamContext, converse: Converse) -> None:
     """Where the lag is known, only the first entry is looked for."""
-    one = standing(lag=5, exact=True)
-    converse(by_script(reading, [one]), ([SCRIPT], [[[-1, b"6-0", 1]]]))
+    one = group_state(lag=5, exact=True)
+    converse(by_script(context, [one]), ([SCRIPT], [[[-1, b"6-0", 1]]]))
 
     assert (one.lag, one.exact, one.head) == (5, True, (6, 0))
 
 
-def test_a_short_count(reading: Reading, converse: Converse) -> None:
-    """What is counted at the first look needs no second."""
-    one = standing(lag=7)
-    converse(by_script(reading, [one]), ([SCRIPT], [[[5, b"6-0", 6]]]))
+def test_a_short_count(context: StreamContext, converse: Converse) -> None:
+    """A lag that the short count finds needs no long count."""
+    one = group_state(lag=7)
+    converse(by_script(context, [one]), ([SCRIPT], [[[5, b"6-0", 6]]]))
 
     assert (one.lag, one.exact) == (5, True)
 
 
-def test_nothing_ahead_any_more(reading: Reading, converse: Converse) -> None:
-    """A group whose entries ahead are gone at this look lags by nothing."""
-    one = standing(lag=7)
-    converse(by_script(reading, [one]), ([SCRIPT], [[[0, None, 0]]]))
+def test_nothing_ahead_any_more(context: StreamContext, converse: Converse) -> None:
+    """A group whose undelivered entries are gone has a lag of 0."""
+    one = group_state(lag=7)
+    converse(by_script(context, [one]), ([SCRIPT], [[[0, None, 0]]]))
 
     assert (one.lag, one.exact, one.head) == (0, True, None)
 
 
-def test_long_counts_go_out_one_at_a_time(reading: Reading, converse: Converse) -> None:
-    """Groups that are far behind are counted one a round: other clients have their turn in between."""
-    far = [standing(), standing(), standing()]
+def test_long_counts_go_out_one_at_a_time(context: StreamContext, converse: Converse) -> None:
+    """Long counts take one round trip for each group: other clients are served in between."""
+    far = [group_state(), group_state(), group_state()]
     unknown = [-1, b"6-0", 500]
     converse(
-        by_script(reading, far),
+        by_script(context, far),
         ([SCRIPT], [[unknown] * 3]),
         ([SCRIPT], [[[900, b"6-0", 900]]]),
         ([SCRIPT], [[[-1, b"6-0", 5000]]]),
@@ -84,46 +91,50 @@ def test_long_counts_go_out_one_at_a_time(reading: Reading, converse: Converse) 
     assert [(one.lag, one.exact) for one in far] == [(900, True), (None, False), (901, True)]
 
 
-def test_a_figure_beyond_what_is_counted_stays(reading: Reading, converse: Converse) -> None:
+def test_the_servers_lag_above_the_counted_entries_stays(
+    context: StreamContext, converse: Converse
+) -> None:
     """The server's own figure stays, uncertain, where there are more entries than are counted."""
-    one = standing(lag=MOST_COUNTED + 1)
+    one = group_state(lag=MOST_COUNTED + 1)
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(reading, [one]), far, far)
+    converse(by_script(context, [one]), far, far)
 
     assert (one.lag, one.exact, one.head) == (MOST_COUNTED + 1, False, (6, 0))
 
 
-def test_a_figure_below_what_is_counted_is_wrong(reading: Reading, converse: Converse) -> None:
+def test_the_servers_lag_below_the_counted_entries_is_dropped(
+    context: StreamContext, converse: Converse
+) -> None:
     """The server's own figure is dropped where more entries were counted already."""
-    one = standing(lag=7)
+    one = group_state(lag=7)
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(reading, [one]), far, far)
+    converse(by_script(context, [one]), far, far)
 
     assert (one.lag, one.exact, one.head) == (None, False, (6, 0))
 
 
-def test_what_cannot_be_counted_is_left_alone_for_a_minute(
-    visit: Visit, converse: Converse
+def test_a_failed_count_is_repeated_after_a_minute(
+    scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A long count that ends nowhere is not tried again at the next collection, but a minute later."""
     now = 0.0
-    reading = Reading(visit, Refusals(), ticks=lambda: now)
-    one = standing()
+    context = StreamContext(scrape_context, CommandSupport(), ticks=lambda: now)
+    one = group_state()
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(reading, [one]), far, far)
+    converse(by_script(context, [one]), far, far)
     now = RECOUNT - 1
-    converse(by_script(reading, [one]), far)
+    converse(by_script(context, [one]), far)
     now = RECOUNT
-    converse(by_script(reading, [one]), far, far)
+    converse(by_script(context, [one]), far, far)
 
 
-def test_the_budget_of_a_collection(reading: Reading, converse: Converse) -> None:
+def test_the_budget_of_a_collection(context: StreamContext, converse: Converse) -> None:
     """When long counts have cost enough, the other groups stay unknown."""
-    reading.budget = 1000
-    far = [standing() for _ in range(5)]
+    context.budget = 1000
+    far = [group_state() for _ in range(5)]
     unknown = [-1, b"6-0", 500]
     converse(
-        by_script(reading, far),
+        by_script(context, far),
         ([SCRIPT], [[unknown] * 5]),
         ([SCRIPT], [[[900, b"6-0", 900]]]),
         ([SCRIPT], [[[800, b"6-0", 800]]]),
@@ -132,21 +143,21 @@ def test_the_budget_of_a_collection(reading: Reading, converse: Converse) -> Non
     assert [one.lag for one in far] == [900, 800, None, None, None]
 
 
-def test_entries_that_may_not_be_read(reading: Reading, converse: Converse) -> None:
-    """A denied XRANGE is no failure: it is known, and not asked for again."""
-    converse(by_script(reading, [standing()]), ([SCRIPT], [[NOPERM]]))
-    converse(by_script(reading, [standing()]))
-    converse(plainly(reading, [standing()]))
+def test_entries_that_may_not_be_read(context: StreamContext, converse: Converse) -> None:
+    """A denied XRANGE is not an error, and is not sent again."""
+    converse(by_script(context, [group_state()]), ([SCRIPT], [[NOPERM]]))
+    converse(by_script(context, [group_state()]))
+    converse(plainly(context, [group_state()]))
 
-    assert not reading.refusals.expects("xrange")
-    assert reading.visit.losses == []
+    assert not context.command_support.expects("xrange")
+    assert context.scrape_context.losses == []
 
 
-def test_a_script_that_fails(reading: Reading, converse: Converse) -> None:
+def test_a_script_that_fails(context: StreamContext, converse: Converse) -> None:
     """A busy server is a loss with its reason."""
-    converse(by_script(reading, [standing()]), ([SCRIPT], [ReplyError("BUSY Redis is busy")]))
+    converse(by_script(context, [group_state()]), ([SCRIPT], [ReplyError("BUSY Redis is busy")]))
 
-    assert [loss.reason for loss in reading.visit.losses] == ["loading"]
+    assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
 
 
 def ask(count: int) -> tuple[str | bytes | int, ...]:
@@ -159,50 +170,85 @@ def entries(count: int, size: int = 10) -> list[list[object]]:
     return [[b"%d-0" % (5 + number), [b"", b"x" * size]] for number in range(count)]
 
 
-def test_without_scripts_a_page_is_counted(reading: Reading, converse: Converse) -> None:
-    """The first entry alone, and then a page of entries as small as it."""
-    one = standing()
-    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
+def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Converse) -> None:
+    """The first entry decides how many entries of its size fit into a page."""
+    one = group_state()
+    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
 
     assert (one.lag, one.exact, one.head) == (99, True, (5, 0))
 
 
-def test_without_scripts_a_full_page_tells_nothing(reading: Reading, converse: Converse) -> None:
+def test_without_scripts_a_full_page_is_a_lower_bound(
+    context: StreamContext, converse: Converse
+) -> None:
     """More than a page is too many to count: the seconds are known, the messages are not."""
-    one = standing()
-    converse(plainly(reading, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(1001)]))
+    one = group_state()
+    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(1001)]))
 
     assert (one.lag, one.exact, one.head) == (None, False, (5, 0))
 
 
 def test_without_scripts_large_entries_make_small_pages(
-    reading: Reading, converse: Converse
+    context: StreamContext, converse: Converse
 ) -> None:
     """The larger the first entry, the fewer are pulled after it."""
-    one = standing()
+    one = group_state()
     large = entries(1, 20_000)
-    converse(plainly(reading, [one]), ([ask(1)], [large]), ([ask(3)], [entries(2, 20_000)]))
+    converse(plainly(context, [one]), ([ask(1)], [large]), ([ask(3)], [entries(2, 20_000)]))
 
     assert (one.lag, one.exact) == (2, True)
 
 
-def test_without_scripts_a_known_lag_needs_one_entry(reading: Reading, converse: Converse) -> None:
-    """Where the lag is known, one entry tells the seconds; where none is left it is 0."""
-    known, gone = standing(lag=5, exact=True), standing(lag=5, exact=True)
-    converse(plainly(reading, [known, gone]), ([ask(1)] * 2, [entries(1), []]))
+def test_without_scripts_a_known_lag_needs_one_entry(
+    context: StreamContext, converse: Converse
+) -> None:
+    """If the lag is known, one entry gives the seconds; without entries the lag is 0."""
+    known, gone = group_state(lag=5, exact=True), group_state(lag=5, exact=True)
+    converse(plainly(context, [known, gone]), ([ask(1)] * 2, [entries(1), []]))
 
     assert (known.lag, known.head) == (5, (5, 0))
     assert (gone.lag, gone.exact) == (0, True)
 
 
-def test_pages_go_out_few_at_a_time(reading: Reading, converse: Converse) -> None:
+def test_pages_go_out_few_at_a_time(context: StreamContext, converse: Converse) -> None:
     """No more than five pages of payloads are on their way at once."""
-    groups = [standing() for _ in range(head_entries.BATCH + 1)]
+    groups = [group_state() for _ in range(head_entries.BATCH + 1)]
     converse(
-        plainly(reading, groups),
+        plainly(context, groups),
         ([ask(1)] * 20, [entries(1)] * 20),
         ([ask(1)], [[]]),
         *[([ask(1001)] * 5, [entries(7)] * 5)] * 4,
     )
 
     assert [one.lag for one in groups] == [7] * 20 + [0]
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, [], [1, b"1-0"], [b"1", b"1-0", 1], [1, 7, 1], [1, b"x", 1]]
+)
+def test_an_odd_result_of_the_script_is_an_error(odd: object) -> None:
+    """A result of another shape is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse_result(odd)
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, b"x", [7], [[b"1-0"]], [[b"1-0", [7]]], [[7, []]], [[b"x", []]]]
+)
+def test_an_odd_page_is_an_error(odd: object) -> None:
+    """A page of another shape is reported."""
+    with pytest.raises(ReplyShapeError):
+        parse_first(odd)
+
+
+@pytest.mark.parametrize("odd", [None, 7, [], [[0, None, 0]] * 2])
+def test_an_odd_reply_of_the_script_is_reported(
+    context: StreamContext, converse: Converse, odd: object
+) -> None:
+    """The lag stays unknown, and the scrape goes on."""
+    state = group_state()
+
+    converse(by_script(context, [state]), ([SCRIPT], [odd]))
+
+    assert (state.lag, state.exact) != (0, True)
+    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import pytest
 
-from bts_collectors.redis.streams.groups import Labels, Standing
-from bts_collectors.redis.streams.history import Flow, History, Settings
+from bts_collectors.redis.streams.groups import GroupState, Labels
+from bts_collectors.redis.streams.history import RECOUNT, Flow, History, Settings
 from bts_collectors.redis.streams.lag import judge
 from bts_collectors.redis.streams.state import Group, Stream
 
 NEVER = Settings(added=0, any=0)
 
 
-def standing(
-    ids: range,
+def group_state(
+    ids: Sequence[int],
     delivered: int,
     *,
     added: int,
@@ -21,7 +22,7 @@ def standing(
     deleted: int = 0,
     settings: Settings = NEVER,
     counted: bool = True,
-) -> Standing:
+) -> GroupState:
     """Return a group that was delivered entry `delivered` of a stream that holds `ids`."""
     stream = Stream(
         length=len(ids),
@@ -33,79 +34,79 @@ def standing(
     )
     lag = None if read is None else added - read
     group = Group(b"g", 0, 0, (delivered, 0), entries_read=read, lag=lag)
-    one = Standing(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
+    one = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
     one.lag, one.exact, one.head = judge(stream, group)
     if not one.exact and counted:
         one.lag, one.exact = sum(entry > delivered for entry in ids), True
     return one
 
 
-def flows(*stands: Standing) -> list[tuple[int | None, int | None]]:
-    """Return what is consumed and lost at each look."""
+def flows(*states: GroupState) -> list[tuple[int | None, int | None]]:
+    """Return consumed and lost entries of each scrape."""
     history = History()
-    taken = [history.take(one, float(place)) for place, one in enumerate(stands)]
+    taken = [history.take(one, float(place)) for place, one in enumerate(states)]
     return [(flow.consumed, flow.lost) for flow in taken]
 
 
 def test_a_stream_from_which_nothing_went() -> None:
     """Where all entries ever added are there, what the server counts is proved by their number."""
-    assert flows(standing(range(1, 11), 4, added=10, read=4)) == [(4, 0)]
+    assert flows(group_state(range(1, 11), 4, added=10, read=4)) == [(4, 0)]
 
 
 @pytest.mark.parametrize("read", [3, 9, None])
 def test_a_counter_that_a_client_set(read: int | None) -> None:
-    """A counter that does not agree with the entries is not told."""
-    assert flows(standing(range(1, 11), 4, added=10, read=read)) == [(None, 0)]
+    """A counter that contradicts the entries is not emitted."""
+    assert flows(group_state(range(1, 11), 4, added=10, read=read)) == [(None, 0)]
 
 
 def test_a_trimmed_stream_at_the_first_look() -> None:
-    """Of what went before the first look it is not known whether the group was delivered it."""
-    assert flows(standing(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
+    """Whether entries removed before the first scrape were delivered is unknown."""
+    assert flows(group_state(range(1991, 2001), 1991, added=2000, read=1991)) == [(None, None)]
 
 
-def test_what_goes_on_after_the_first_look() -> None:
-    """From the second look on deliveries count, where no trim has overtaken the group."""
+def test_deliveries_after_the_first_scrape() -> None:
+    """From the second scrape on, deliveries count, unless a trim has overtaken the group."""
     assert flows(
-        standing(range(1001, 2001), 1990, added=2000, read=1990),
-        standing(range(1011, 2011), 2000, added=2010, read=2000),
-        standing(range(1021, 2021), 2020, added=2020, read=2020),
+        group_state(range(1001, 2001), 1990, added=2000, read=1990),
+        group_state(range(1011, 2011), 2000, added=2010, read=2000),
+        group_state(range(1021, 2021), 2020, added=2020, read=2020),
     ) == [(None, None), (10, 0), (30, 0)]
 
 
 @pytest.mark.parametrize("read", [5, 8], ids=["counted", "estimated"])
 def test_a_trim_past_the_group(read: int) -> None:
-    """What went is lost until the group goes on, and only what it was delivered is consumed."""
+    """Removed entries are lost until the next delivery, and only delivered entries are consumed."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(8, 11), 4, added=10, read=4),
-        standing(range(8, 11), 8, added=10, read=read),
-        standing(range(8, 11), 10, added=10, read=read + 2),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(8, 11), 4, added=10, read=4),
+        group_state(range(8, 11), 8, added=10, read=read),
+        group_state(range(8, 11), 10, added=10, read=read + 2),
     ) == [(4, 0), (4, 3), (5, 0), (7, 0)]
 
 
 def test_a_trim_past_the_group_that_went_on_unseen() -> None:
-    """Nothing is told of an interval in which entries may have gone unread; then it counts again."""
+    """An interval in which entries may have been lost has no value; counting starts again afterwards."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(18, 21), 18, added=20, read=18),
-        standing(range(18, 21), 18, added=20, read=18),
-        standing(range(18, 22), 20, added=21, read=20),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(18, 21), 18, added=20, read=18),
+        group_state(range(18, 21), 18, added=20, read=18),
+        group_state(range(18, 22), 20, added=21, read=20),
     ) == [(4, 0), (None, None), (None, 0), (2, 0)]
 
 
-def test_all_entries_are_new_and_none_was_lost() -> None:
+def test_all_entries_are_replaced_without_losses() -> None:
     """A stream that holds all that came since lost nothing of it, however much was trimmed before."""
     assert flows(
-        standing(range(1, 11), 10, added=10, read=10),
-        standing(range(11, 21), 15, added=20, read=15),
+        group_state(range(1, 11), 10, added=10, read=10),
+        group_state(range(11, 21), 15, added=20, read=15),
     ) == [(10, 0), (15, 0)]
 
 
 def test_a_deletion_ahead_of_the_group() -> None:
     """Entries deleted ahead were not delivered: what was is not known then."""
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(1, 10), 6, added=10, read=6, deleted=10),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(1, 10), 6, added=10, read=6, deleted=10),
     ) == [(4, 0), (None, None)]
 
 
@@ -113,38 +114,38 @@ def test_a_client_has_set_a_counter() -> None:
     """After XSETID nothing is known of what was added since, and so of what was delivered or lost."""
     then = Settings(added=1, any=1)
     assert flows(
-        standing(range(1, 11), 4, added=10, read=4),
-        standing(range(1, 11), 6, added=17, read=6, settings=then),
-        standing(range(1, 11), 7, added=17, read=7, settings=then),
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(1, 11), 6, added=17, read=6, settings=then),
+        group_state(range(1, 11), 7, added=17, read=7, settings=then),
     ) == [(4, 0), (None, None), (1, 0)]
 
 
 def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
     """Between two looks the server's counters are believed, unless a client may have set them."""
     history = History()
-    history.take(standing(range(1, 6001), 3000, added=6000, read=3000), 0)
+    history.take(group_state(range(1, 6001), 3000, added=6000, read=3000), 0)
 
-    far = standing(range(11, 6101), 3050, added=6100, read=3050, counted=False)
+    far = group_state(range(11, 6101), 3050, added=6100, read=3050, counted=False)
     history.conclude(far)
     assert (far.lag, far.exact) == (3050, True)
 
-    put = standing(
+    put = group_state(
         range(11, 6101), 3050, added=6100, read=3050, counted=False, settings=Settings(0, 1)
     )
     history.conclude(put)
     assert not put.exact
 
-    overtaken = standing(range(3010, 6101), 3050, added=6100, read=3050, counted=False)
+    overtaken = group_state(range(3010, 6101), 3050, added=6100, read=3050, counted=False)
     history.conclude(overtaken)
     assert not overtaken.exact
 
 
 def test_a_backlog_that_grows_fast_from_the_start() -> None:
-    """Where all that was ever added is there, a lag beyond what is counted is still certain."""
+    """If all entries ever added still exist, even a lag too long to count is certain."""
     history = History()
-    history.take(standing(range(1, 1), 0, added=0, read=0), 0)
+    history.take(group_state(range(1, 1), 0, added=0, read=0), 0)
 
-    far = standing(range(1, 9001), 4000, added=9000, read=4000, counted=False)
+    far = group_state(range(1, 9001), 4000, added=9000, read=4000, counted=False)
     history.conclude(far)
     assert (far.lag, far.exact) == (5000, True)
     assert history.take(far, 15)[:2] == (4000, 0)
@@ -153,9 +154,9 @@ def test_a_backlog_that_grows_fast_from_the_start() -> None:
 def test_a_counter_that_was_off_is_not_gone_by() -> None:
     """Where the server's counter did not agree with the entries, it may jump when it is estimated again."""
     history = History()
-    history.take(standing(range(8, 6008), 3000, added=6007, read=2990), 0)
+    history.take(group_state(range(8, 6008), 3000, added=6007, read=2990), 0)
 
-    far = standing(range(8, 6108), 3050, added=6107, read=3050, counted=False)
+    far = group_state(range(8, 6108), 3050, added=6107, read=3050, counted=False)
     history.conclude(far)
     assert not far.exact
     assert history.take(far, 15)[:2] == (None, None)
@@ -165,7 +166,7 @@ def test_the_rate_of_an_uncertain_lag() -> None:
     """Of a lag by the server's figure the time until it is gone is by the server's counter, too."""
     history = History()
     for now, place in ((0.0, 3000), (30.0, 3300)):
-        one = standing(range(8, 6008), place, added=6007, read=place, counted=False)
+        one = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
         flow = history.take(one, now)
 
     assert flow == (None, None, 270.7)
@@ -174,12 +175,12 @@ def test_the_rate_of_an_uncertain_lag() -> None:
 def test_nothing_has_happened() -> None:
     """The lag of a group is the same as long as stream and group are."""
     history = History()
-    history.take(standing(range(1, 11), 4, added=10, read=4), 0)
-    same = standing(range(1, 11), 4, added=10, read=4, counted=False)
+    history.take(group_state(range(1, 11), 4, added=10, read=4), 0)
+    same = group_state(range(1, 11), 4, added=10, read=4, counted=False)
     history.recall(same)
     assert (same.lag, same.exact) == (6, True)
 
-    more = standing(range(1, 12), 4, added=11, read=4, counted=False)
+    more = group_state(range(1, 12), 4, added=11, read=4, counted=False)
     history.recall(more)
     assert not more.exact
 
@@ -188,11 +189,93 @@ def test_time_until_the_backlog_is_gone() -> None:
     """It is the lag divided by the deliveries of the last half minute, and endless where there are none."""
     history = History()
     looks = [
-        history.take(standing(range(1, 101), place, added=100, read=place), now)
+        history.take(group_state(range(1, 101), place, added=100, read=place), now)
         for place, now in ((1, 0.0), (16, 15.0), (31, 30.0), (100, 45.0))
     ]
     assert [look.drain for look in looks] == [None, None, 69.0, 0]
 
     stuck = History()
-    assert stuck.take(standing(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
-    assert stuck.take(standing(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
+
+
+#: Entry 4 of the stream was deleted after it was delivered to the group.
+FOUR_DELETED = [3, 5, 6, 7, 8, 9, 10]
+
+
+def test_an_entry_deleted_at_the_position_of_the_group() -> None:
+    """After the last delivered entry was deleted, entries that are trimmed still count as lost."""
+    whole = group_state(FOUR_DELETED, 4, added=10, read=4, deleted=4)
+    trimmed = group_state(range(7, 11), 4, added=10, read=4, deleted=4)
+
+    assert [lost for _, lost in flows(whole, trimmed, trimmed)] == [None, 2, 2]
+
+
+def test_a_deletion_as_far_as_the_first_entry() -> None:
+    """Losses are unknown if the latest deletion is not before the first entry."""
+    whole = group_state(FOUR_DELETED, 4, added=10, read=4, deleted=4)
+    odd = group_state(range(7, 11), 4, added=10, read=4, deleted=7)
+
+    assert [lost for _, lost in flows(whole, odd)] == [None, None]
+
+
+def test_losses_of_a_group_that_begins_before_the_first_entry() -> None:
+    """A new group at 0 has lost nothing in a whole stream; for a later position it is unknown."""
+    assert flows(group_state(range(5, 11), 0, added=6, read=None))[0][1] == 0
+    assert flows(group_state(range(5, 11), 2, added=6, read=None))[0][1] is None
+
+
+def test_the_first_deliveries_of_a_new_group() -> None:
+    """A group at 0 has no counter yet: it has read 0 entries."""
+    new = group_state(range(1, 11), 0, added=10, read=None)
+
+    assert flows(new, group_state(range(1, 11), 4, added=10, read=4)) == [(0, 0), (4, 0)]
+
+
+def test_a_group_that_moved_without_deliveries() -> None:
+    """If a position moved and nothing was delivered, the numbers contradict each other."""
+    before = group_state(range(1, 11), 4, added=10, read=4)
+    moved = group_state(range(1, 12), 5, added=10, read=4)
+
+    assert flows(before, moved) == [(4, 0), (None, None)]
+
+
+def conclusion(after: GroupState) -> tuple[int | None, bool]:
+    """Return the lag, and whether it is exact, of a group with a lag of 6 at position 4 before."""
+    history = History()
+    history.take(group_state(range(1, 11), 4, added=10, read=4), 0.0)
+    history.conclude(after)
+    return after.lag, after.exact
+
+
+def test_a_lag_by_the_counters() -> None:
+    """Entries that cannot be counted are the previous ones and the added ones, less the delivered."""
+    still = group_state(range(1, 13), 4, added=12, read=4, counted=False)
+    moved = group_state(range(1, 13), 5, added=12, read=5, counted=False)
+
+    assert conclusion(still) == (8, True)
+    assert conclusion(moved) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        group_state(range(1, 11), 4, added=10, read=5, counted=False),
+        group_state(range(1, 11), 5, added=10, read=4, counted=False),
+        group_state(range(1, 11), 8, added=10, read=10, counted=False),
+        group_state([4, 7, 8, 9, 10], 7, added=10, read=5, counted=False),
+    ],
+    ids=["read-without-moving", "moved-without-reading", "lag-0", "lag-of-the-whole-stream"],
+)
+def test_counters_that_contradict_the_position(after: GroupState) -> None:
+    """Inside the stream a lag of 0 or of all entries is impossible, and a counter rises with the position."""
+    assert conclusion(after)[1] is False
+
+
+def test_when_entries_are_counted_again() -> None:
+    """After a failed count, entries are counted again when RECOUNT seconds are over."""
+    history = History()
+    history.note_count(0.0, counted=False)
+
+    assert history.is_uncounted(RECOUNT - 0.1)
+    assert not history.is_uncounted(RECOUNT)

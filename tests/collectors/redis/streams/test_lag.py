@@ -39,7 +39,7 @@ def test_a_group_at_the_end_has_no_lag() -> None:
 
 
 def test_a_group_before_the_first_entry_lags_by_the_whole_stream() -> None:
-    """A stream trimmed past the group has just what is left, and the first entry is the oldest."""
+    """If a stream was trimmed past the group, the lag is its length, and its first entry is the next one."""
     trimmed = Stream(length=3, first=(8, 0), last=(10, 0), max_deleted=(0, 0), entries_added=10)
 
     assert judge(trimmed, group((4, 0), lag=6)) == Verdict(3, exact=True, head=(8, 0))
@@ -51,17 +51,17 @@ def test_a_group_at_the_first_entry_lags_by_all_others() -> None:
 
 
 def test_the_servers_figure_is_not_certain() -> None:
-    """Amid the stream only counting proves the lag: a client may have set what the server counts."""
+    """Inside the stream only counting proves the lag: a client may have set the server's counters."""
     assert judge(TEN, group((4, 0), lag=6)) == Verdict(6, exact=False)
 
 
 @pytest.mark.parametrize(
     ("max_deleted", "lag"),
-    [((7, 0), None), ((2, 0), 5), (None, None)],
-    ids=["ahead", "behind", "unknown-6.2"],
+    [((7, 0), None), ((4, 1), None), ((4, 0), 5), ((2, 0), 5), (None, None)],
+    ids=["ahead", "next", "at-the-group", "behind", "unknown-6.2"],
 )
 def test_deletions(max_deleted: Id | None, lag: int | None) -> None:
-    """After a deletion ahead of the group the server's figure is too large, and so it is not told."""
+    """After a deletion of an undelivered entry the server's lag is too large, and is not used."""
     stream = Stream(length=9, first=(1, 0), last=(10, 0), max_deleted=max_deleted, entries_added=10)
 
     assert judge(stream, group((4, 0), lag=5)) == Verdict(lag, exact=False)
@@ -69,18 +69,18 @@ def test_deletions(max_deleted: Id | None, lag: int | None) -> None:
 
 @pytest.mark.parametrize("lag", [None, 0, -3, 10, 11])
 def test_an_impossible_figure_is_not_believed(lag: int | None) -> None:
-    """Amid the stream a lag of nil, 0 or the stream's whole length cannot be."""
+    """Inside the stream a lag of nil, 0 or the stream's whole length is impossible."""
     assert judge(TEN, group((4, 0), lag=lag)) == Verdict(None, exact=False)
 
 
 def test_a_stream_without_entries_ids_is_unknown() -> None:
-    """Where a server does not tell the first and the last entry, a lag of 0 is not made up."""
+    """Without the ids of the first and the last entry the lag is unknown, not 0."""
     assert judge(Stream(length=9), group((4, 0), lag=5)) == Verdict(None, exact=False)
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.none() | st.integers(-1, 30))
 def test_no_false_zero(first: int, length: int, delivered: int, lag: int | None) -> None:
-    """Whatever the server says, 0 is told only when no entry is behind the last one delivered."""
+    """Whatever the server says, the lag is 0 only if no entry follows the last delivered one."""
     last = first + length - 1
     stream = (
         Stream(length=length, first=(first, 0), last=(last, 0), max_deleted=(0, 0))
@@ -104,11 +104,41 @@ def test_an_entry_slightly_ahead_is_new() -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [1, 978_307_199_999, NOW + 1001])
-def test_ids_that_cannot_be_right_have_no_age(milliseconds: int) -> None:
-    """An id before 2001 or in the future is no time."""
+def test_implausible_ids_have_no_age(milliseconds: int) -> None:
+    """An id before 2001, or more than a second in the future, is not a time."""
     assert age_seconds((milliseconds, 1), NOW) is None
 
 
+@pytest.mark.parametrize(("milliseconds", "age"), [(978_307_200_000, 788_918_400), (NOW + 1000, 0)])
+def test_the_oldest_and_the_newest_plausible_id(milliseconds: int, age: int) -> None:
+    """The first moment of 2001 and one second in the future are times."""
+    assert age_seconds((milliseconds, 1), NOW) == age
+
+
+def test_positions_around_the_first_entry() -> None:
+    """Just before the first entry a group lags by all, at it by all others, after it the server decides."""
+    stream = Stream(length=4, first=(5, 3), last=(9, 0), max_deleted=(0, 0), entries_added=4)
+
+    assert judge(stream, group((5, 2), lag=2)) == Verdict(4, exact=True, head=(5, 3))
+    assert judge(stream, group((5, 3), lag=2)) == Verdict(3, exact=True)
+    assert judge(stream, group((5, 4), lag=2)) == Verdict(2, exact=False)
+
+
+def test_positions_around_the_last_entry() -> None:
+    """Just before the last entry the server decides, at it and after it a group is up to date."""
+    stream = Stream(length=4, first=(5, 3), last=(9, 2), max_deleted=(0, 0), entries_added=4)
+
+    assert judge(stream, group((9, 1), lag=1)) == Verdict(1, exact=False)
+    assert judge(stream, group((9, 2), lag=1)) == Verdict(0, exact=True)
+    assert judge(stream, group((9, 3), lag=1)) == Verdict(0, exact=True)
+
+
+@pytest.mark.parametrize("lag", [1, 9])
+def test_the_least_and_the_greatest_possible_lag(lag: int) -> None:
+    """Inside a stream of ten entries a lag of 1 or 9 is possible."""
+    assert judge(TEN, group((4, 0), lag=lag)) == Verdict(lag, exact=False)
+
+
 def test_no_age_without_the_servers_clock() -> None:
-    """Where the server does not tell its time nothing is guessed from ours."""
+    """Without the server's clock there is no age: the exporter's clock is not used."""
     assert age_seconds((NOW, 0), None) is None

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import Refusals
-from bts_collectors.redis.client.context import Visit
+from bts_collectors.redis.client.command_support import CommandSupport
+from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.streams import pending
-from bts_collectors.redis.streams.context import Reading
-from bts_collectors.redis.streams.groups import Labels, Standing
+from bts_collectors.redis.streams.context import StreamContext
+from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.pending import read
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -21,60 +21,79 @@ ASKING = [("XPENDING", b"s", b"g", "-", "+", 1)]
 
 
 @pytest.fixture
-def reading(visit: Visit) -> Reading:
-    """Give a collection in which nothing was refused yet."""
-    return Reading(visit, Refusals())
+def context(scrape_context: ScrapeContext) -> StreamContext:
+    """Return the context of a scrape in which nothing was refused yet."""
+    return StreamContext(scrape_context, CommandSupport())
 
 
-def standing(count: int) -> Standing:
+def group_state(count: int) -> GroupState:
     """Return a group with `count` pending entries."""
     group = Group(b"g", consumers=1, pending=count, last_delivered=(4, 1))
-    return Standing(b"s", Stream(length=9), group, Labels.of(*OWN))
+    return GroupState(b"s", Stream(length=9), group, Labels.of(*OWN))
 
 
-def test_the_oldest_pending_entry(reading: Reading, converse: Converse) -> None:
+def test_the_oldest_pending_entry(context: StreamContext, converse: Converse) -> None:
     """Its age is by its id, not by when it was delivered last."""
     oldest = [b"%d-0" % (NEW_YEAR - 5000), b"c", 10, 7]
-    converse(read(reading, [standing(2)]), (ASKING, [[oldest]]))
+    converse(read(context, [group_state(2)]), (ASKING, [[oldest]]))
 
-    assert reading.visit.scrape.samples == {
+    assert context.scrape_context.scrape.samples == {
         pending.AGE: {OWN: 5},
         pending.DELIVERIES: {OWN: 7},
     }
 
 
-def test_an_id_set_by_hand_has_deliveries_alone(reading: Reading, converse: Converse) -> None:
-    """Where the id tells no time, how often it was tried is still known."""
-    converse(read(reading, [standing(2)]), (ASKING, [[[b"1-1", b"c", 10, 7]]]))
+def test_an_id_set_by_hand_has_deliveries_but_no_age(
+    context: StreamContext, converse: Converse
+) -> None:
+    """If the id is not a plausible time, the deliveries are still known."""
+    converse(read(context, [group_state(2)]), (ASKING, [[[b"1-1", b"c", 10, 7]]]))
 
-    assert reading.visit.scrape.samples == {pending.DELIVERIES: {OWN: 7}}
+    assert context.scrape_context.scrape.samples == {pending.DELIVERIES: {OWN: 7}}
 
 
 @pytest.mark.parametrize(
     ("count", "rounds"), [(0, ([], [])), (1, (ASKING, [[]]))], ids=["known", "meanwhile"]
 )
 def test_nothing_pending(
-    reading: Reading, converse: Converse, count: int, rounds: tuple[object, object]
+    context: StreamContext, converse: Converse, count: int, rounds: tuple[object, object]
 ) -> None:
     """Zeros where all is acknowledged, be it since a moment ago."""
-    converse(read(reading, [standing(count)]), rounds)
+    converse(read(context, [group_state(count)]), rounds)
 
-    assert reading.visit.scrape.samples == {pending.AGE: {OWN: 0}, pending.DELIVERIES: {OWN: 0}}
+    assert context.scrape_context.scrape.samples == {
+        pending.AGE: {OWN: 0},
+        pending.DELIVERIES: {OWN: 0},
+    }
 
 
-def test_what_is_denied_is_not_asked_for_again(reading: Reading, converse: Converse) -> None:
-    """A missing permission is no failure: it is known from then on."""
+def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Converse) -> None:
+    """A missing permission is not an error, and the command is not sent again."""
     denied = ReplyError("NOPERM this user has no permissions")
-    converse(read(reading, [standing(2)]), (ASKING, [denied]))
-    converse(read(reading, [standing(2)]))
+    converse(read(context, [group_state(2)]), (ASKING, [denied]))
+    converse(read(context, [group_state(2)]))
 
-    assert reading.visit.losses == []
-    assert reading.visit.scrape.samples == {}
+    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.samples == {}
 
 
-def test_a_server_that_is_not_ready(reading: Reading, converse: Converse) -> None:
+def test_a_server_that_is_not_ready(context: StreamContext, converse: Converse) -> None:
     """Any other refusal is a loss with its reason, and asked for again."""
-    converse(read(reading, [standing(2)]), (ASKING, [ReplyError("LOADING Redis is loading")]))
+    converse(read(context, [group_state(2)]), (ASKING, [ReplyError("LOADING Redis is loading")]))
 
-    assert [loss.reason for loss in reading.visit.losses] == ["loading"]
-    assert reading.refusals.expects("xpending")
+    assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
+    assert context.command_support.expects("xpending")
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, b"x", [7], [[b"1-0", b"c", 5]], [[7, b"c", 5, 1]], [[b"x", b"c", 5, 1]]]
+)
+def test_an_odd_reply_costs_one_group(
+    context: StreamContext, converse: Converse, odd: object
+) -> None:
+    """A reply of another shape is reported, and the other groups are emitted."""
+    converse(read(context, [group_state(3), group_state(0)]), (ASKING, [odd]))
+
+    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]
+    assert "unexpected reply about pending entries" in str(context.scrape_context.losses[0])
+    assert context.scrape_context.scrape.samples[pending.AGE] == {OWN: 0}

@@ -1,0 +1,56 @@
+"""Celery, and everything else that uses kombu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bts_collectors.redis.keyspace import globs
+from bts_collectors.redis.queues.config import Wanted, WantedCelery
+from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary, Rest, total
+
+
+class Celery(QueueLibrary):
+    """Celery: a list for each queue, and one more for each priority in use."""
+
+    label = "celery"
+    default = ("celery",)
+    joint = ""
+    type_ = "list"
+    #: Priorities whose lists are read if the settings do not name the priorities.
+    _STEPS = range(10)
+
+    def __init__(self, wanted: Wanted) -> None:
+        options = wanted if isinstance(wanted, WantedCelery) else WantedCelery()
+        self._options = options
+        self._separator = options.sep.encode()
+        self._steps = self._STEPS if options.priority_steps is None else options.priority_steps
+        super().__init__(wanted)
+
+    def _keys(self, head: str, pattern: str) -> Sequence[str]:
+        # All messages of a queue may have a priority.
+        with_priority = globs.escaped(head) + pattern + globs.escaped(self._options.sep) + "[0-9]*"
+        return (*super()._keys(head, pattern), with_priority)
+
+    def name_of(self, key: bytes) -> bytes:
+        """Return the name without prefix and priority; a name may contain the separator, too."""
+        whole = super().name_of(key)
+        name, _, step = whole.rpartition(self._separator)
+        if whole in self.spelled or not (name and step.isdigit() and self._has(int(step[:4]))):
+            return whole
+        return name if name in self.spelled or self._matches(name) else whole
+
+    def _has(self, step: int) -> bool:
+        return self._options.priority_steps is None or step in self._steps
+
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
+        """Read the lengths of the lists; messages have no time."""
+        key = self.head + name
+        lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
+        sizes = yield [("LLEN", each) for each in lists]
+        return Depth({"ready": total(sizes)})
+
+    def rest(self) -> Sequence[Rest]:
+        """Return the messages that workers have not acknowledged."""
+        messages = self.root + self._options.unacked_key.encode()
+        times = self.root + self._options.unacked_index_key.encode()
+        return (Rest("active", messages, "HLEN", times),)
