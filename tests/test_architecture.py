@@ -69,6 +69,7 @@ LAYERS = (
         "matches",
         "settings.ownership",
         "printable",
+        "reload_state",
         "sd_notify",
         "settings.value_types",
     ),

@@ -16,6 +16,7 @@ from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
 from bts_exporter.exposition.templates import Frames
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
@@ -56,16 +57,19 @@ class Shown(NamedTuple):
 class Exporter:
     """Turns the collectors in force into pages."""
 
-    def __init__(self, *, max_scrapes: int = 0, own_metrics: bool = True) -> None:
-        """Give the bound of scrapes under way (0: none), and whether to tell of the process."""
+    def __init__(
+        self,
+        reload_state: ReloadState | None = None,
+        *,
+        max_scrapes: int = 0,
+        own_metrics: bool = True,
+    ) -> None:
+        """Take the bound of scrapes under way (0: unlimited), and whether to serve the process's metrics."""
+        self._reload_state = reload_state or ReloadState()
         self.collectors = CollectorSet()
         #: The HTTP server's counts, where there is one.
         self.traffic: Traffic | None = None
         self.scrape_timeout = 9.5
-        self.reload_successful = False
-        #: Why the last reload failed, for the status page.
-        self.reload_problem = ""
-        self.reloaded_at = 0.0
         self.scrapes = 0
         self.scrapes_refused = 0
         self.last: dict[Runner, Shown] = {}
@@ -206,9 +210,7 @@ class Exporter:
         return page
 
     def _emit_own(self, scrape: Scrape) -> None:
-        self._service.emit_service(
-            scrape, self.reloaded_at, reload_successful=self.reload_successful
-        )
+        self._service.emit_service(scrape, self._reload_state)
         if self._own_metrics:
             self._process.emit(scrape)
             scrape.emit(self._service.scrapes, self.scrapes)

@@ -13,6 +13,7 @@ import bts_exporter
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import REASONS
 from bts_exporter.metric import Key, Metric, counter, gauge
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.web.server import Traffic
 
@@ -214,11 +215,11 @@ class ServiceMetrics:
     )
     scrapes = counter("bts_exporter_scrapes_total", "Scrapes answered.")
 
-    def emit_service(self, scrape: Scrape, reloaded_at: float, *, reload_successful: bool) -> None:
-        """Emit the version and the state of the settings; `reloaded_at` is Unix time."""
+    def emit_service(self, scrape: Scrape, reload_state: ReloadState) -> None:
+        """Emit the version and the state of the settings."""
         scrape.emit(self.build, 1, bts_exporter.__version__, platform.python_version())
-        scrape.emit(self.reload_successful, int(reload_successful))
-        scrape.emit(self.reload_time, reloaded_at)
+        scrape.emit(self.reload_successful, int(reload_state.successful))
+        scrape.emit(self.reload_time, reload_state.loaded_at)
 
     def emit_traffic(self, scrape: Scrape, traffic: Traffic) -> None:
         """Emit what the HTTP server counted."""

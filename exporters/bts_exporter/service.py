@@ -22,6 +22,7 @@ from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.worker import Worker
 from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
 from bts_exporter.page_service import Exporter
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
 from bts_exporter.web.routes import Routes
 from bts_exporter.web.server import Server, listen
@@ -103,7 +104,10 @@ class Service:
     def __init__(self, options: Options) -> None:
         """Prepare; nothing is opened yet."""
         self.options = options
-        self.exporter = Exporter(max_scrapes=options.max_requests, own_metrics=options.own_metrics)
+        self.reload_state = ReloadState()
+        self.exporter = Exporter(
+            self.reload_state, max_scrapes=options.max_requests, own_metrics=options.own_metrics
+        )
         self._inbox: SimpleQueue[_Reload | None] = SimpleQueue()
         self._file: Path | None = None
         self._ready = False
@@ -128,8 +132,7 @@ class Service:
         try:
             settings, assembly = self._assemble_anew()
         except ConfigError as error:
-            self.exporter.reload_successful = False
-            self.exporter.reload_problem = str(error)
+            self.reload_state.fail(str(error))
             for problem in error.problems:
                 log.error("reload failed, the settings before stay in force: %s", problem)  # noqa: TRY400  # the user's error, not ours
             raise
@@ -175,6 +178,7 @@ class Service:
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
         routes = Routes(
             self.exporter,
+            self.reload_state,
             telemetry_path=self.options.telemetry_path,
             reload=self._ask_for_reload if self.options.lifecycle else None,
             ready=lambda: self._ready,
@@ -225,8 +229,7 @@ class Service:
             runner.start()
         self.exporter.collectors = assembly.set
         self.exporter.scrape_timeout = scrape_timeout
-        self.exporter.reload_successful = True
-        self.exporter.reloaded_at = time.time()
+        self.reload_state.succeed(time.time())
         # A scrape that has begun goes on with them, and must not take their end for the target's.
         assembly.set.stop(gone, self.exporter.scrape_timeout)
         last = self.exporter.last

@@ -15,6 +15,7 @@ from bts_exporter import Collector, Metric, Scrape, counter, gauge
 from bts_exporter.collection.collection import Collection
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter, TooManyScrapes
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.web.server import Traffic
 from servers import wait_until
 from stubs import Hang, LocalStub, Stub, collectors
@@ -134,9 +135,7 @@ def test_packed_page(form: Format) -> None:
 
 def test_state_of_the_settings() -> None:
     """Whether the last reload went well is on the page."""
-    with exporting() as exporter:
-        exporter.reload_successful = True
-        exporter.reloaded_at = 1.7e9
+    with exporting(reload_state=ReloadState(successful=True, loaded_at=1.7e9)) as exporter:
         found = samples(page(exporter))
 
     assert found["bts_exporter_config_last_reload_successful", ()] == 1

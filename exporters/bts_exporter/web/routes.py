@@ -9,6 +9,7 @@ from bts_exporter.errors import ConfigError, SelectionError
 from bts_exporter.exposition.formats import content_type, negotiate
 from bts_exporter.page_service import Exporter, TooManyScrapes
 from bts_exporter.printable import printable
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.web import status_page
 from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
@@ -24,6 +25,7 @@ class Routes:
     def __init__(
         self,
         exporter: Exporter,
+        reload_state: ReloadState | None = None,
         *,
         telemetry_path: str = "/metrics",
         reload: Callable[[], None] | None = None,
@@ -31,6 +33,7 @@ class Routes:
     ) -> None:
         """Give `reload` where HTTP may ask for one; it raises ConfigError when it fails."""
         self._exporter = exporter
+        self._reload_state = reload_state or ReloadState()
         self._telemetry_path = telemetry_path
         self._reload = reload
         self._ready = ready
@@ -54,7 +57,7 @@ class Routes:
         return page(request)
 
     def _landing(self, _: Request) -> Response:
-        page = status_page.render(self._exporter, self._telemetry_path)
+        page = status_page.render(self._exporter, self._reload_state, self._telemetry_path)
         return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
     def _healthy(self, _: Request) -> Response:
