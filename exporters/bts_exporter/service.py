@@ -38,14 +38,14 @@ _T = TypeVar("_T")
 #: How long requests under way may take to end when the service stops, in seconds.
 _GRACE = 10.0
 #: How long collectors may take to part with their targets when the service stops, in seconds.
-_FAREWELL = 2.0
+_STOP_TIMEOUT = 2.0
 #: How long a reload over HTTP waits for its turn, in seconds.
-_RELOAD_PATIENCE = 30.0
+_RELOAD_TIMEOUT = 30.0
 #: How long a reload may take to read the settings and build the collectors, in seconds.
-_LOAD_PATIENCE = 10.0
+_LOAD_TIMEOUT = 10.0
 #: How long a signal may lie that came just before the main thread began to wait, in seconds:
 #: Python notes such a one, and wakes nobody.
-_PULSE = 1.0
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Options:
     lifecycle: bool = False
 
 
-class _Reload:
-    """A wish for a reload, and how it went for who waits for it."""
+class _ReloadRequest:
+    """A request for a reload, and how it went for who waits for it."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -83,7 +83,7 @@ class _Watchdog:
         Returns the seconds until it is time again.
         """
         if self._interval is None:
-            return _PULSE
+            return _POLL_SECONDS
         left = self._due - time.monotonic()
         if left > 0:
             return left
@@ -92,7 +92,7 @@ class _Watchdog:
             log.error("no scrape can be answered, the watchdog will restart us: %s", problem)
         self._problem = problem
         if problem:
-            return _PULSE
+            return _POLL_SECONDS
         sd_notify.notify("WATCHDOG=1")
         self._due = time.monotonic() + self._interval / 2
         return self._interval / 2
@@ -108,7 +108,7 @@ class Service:
         self.exporter = Exporter(
             self.reload_state, max_scrapes=options.max_requests, own_metrics=options.own_metrics
         )
-        self._inbox: SimpleQueue[_Reload | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_ReloadRequest | None] = SimpleQueue()
         self._file: Path | None = None
         self._ready = False
 
@@ -168,7 +168,7 @@ class Service:
 
     def stop_collectors(self) -> None:
         """End every collector, without waiting long for one that hangs."""
-        end = time.monotonic() + _FAREWELL
+        end = time.monotonic() + _STOP_TIMEOUT
         # All told first, so that they end at the same time.
         collectors = self.exporter.collectors
         for last in collectors.stop(collectors.runners):
@@ -194,9 +194,9 @@ class Service:
         try:
             worker.submit(lambda: _fulfil(found, self._load_anew))
             worker.stop()
-            return found.result(_LOAD_PATIENCE)
+            return found.result(_LOAD_TIMEOUT)
         except TimeoutError as error:
-            message = f"not loaded within {_LOAD_PATIENCE:g} s: a plug-in or a file hangs"
+            message = f"not loaded within {_LOAD_TIMEOUT:g} s: a plug-in or a file hangs"
             raise _unloadable(message) from error
         except RuntimeError as error:
             message = f"no thread to load the settings in: {error}"
@@ -240,21 +240,21 @@ class Service:
     def _loop(self, server: Server) -> None:
         watchdog = _Watchdog(lambda: self._stalled(server))
         while True:
-            pulse = min(watchdog.feed(), _PULSE)
-            wishes = self._received(pulse)
-            reloads = [wish for wish in wishes if wish is not None]
+            seconds = min(watchdog.feed(), _POLL_SECONDS)
+            requests = self._received(seconds)
+            reloads = [request for request in requests if request is not None]
             error: ConfigError | None = None
-            if len(reloads) < len(wishes):
+            if len(reloads) < len(requests):
                 error = ConfigError([Problem("reload", None, "", "the service is stopping")])
             elif reloads:
                 try:
                     self.reload()  # one for all that asked before it began
                 except ConfigError as failure:
                     error = failure
-            for wish in reloads:
-                wish.error = error
-                wish.done.set()
-            if len(reloads) < len(wishes):
+            for request in reloads:
+                request.error = error
+                request.done.set()
+            if len(reloads) < len(requests):
                 return
 
     def _stalled(self, server: Server) -> str:
@@ -263,31 +263,31 @@ class Service:
             return "the thread that accepts connections has died"
         return self.exporter.stalled()
 
-    def _received(self, seconds: float) -> list[_Reload | None]:
-        """Return all wishes there are, after waiting `seconds` at most for the first."""
-        wishes: list[_Reload | None] = []
+    def _received(self, seconds: float) -> list[_ReloadRequest | None]:
+        """Return all requests there are, after waiting `seconds` at most for the first."""
+        requests: list[_ReloadRequest | None] = []
         try:
-            wishes.append(self._inbox.get(timeout=seconds))
+            requests.append(self._inbox.get(timeout=seconds))
             while True:
-                wishes.append(self._inbox.get_nowait())
+                requests.append(self._inbox.get_nowait())
         except Empty:
-            return wishes
+            return requests
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._inbox.put(None)
 
     def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._inbox.put(_Reload())
+        self._inbox.put(_ReloadRequest())
 
     def _ask_for_reload(self) -> None:
         # In the main thread's turn, as a signal's is: never two reloads at once.
-        wish = _Reload()
-        self._inbox.put(wish)
-        if not wish.done.wait(_RELOAD_PATIENCE):
-            message = f"no answer within {_RELOAD_PATIENCE:g} s; it may still happen"
+        request = _ReloadRequest()
+        self._inbox.put(request)
+        if not request.done.wait(_RELOAD_TIMEOUT):
+            message = f"no answer within {_RELOAD_TIMEOUT:g} s; it may still happen"
             raise ConfigError([Problem("reload", None, "", message)])
-        if wish.error:
-            raise ConfigError(wish.error.problems)
+        if request.error:
+            raise ConfigError(request.error.problems)
 
 
 def _fulfil(promise: Future[_T], work: Callable[[], _T]) -> None:

@@ -207,7 +207,7 @@ def test_import_that_hangs(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload gives a plug-in's import up after a while, and the settings before stay in force."""
-    monkeypatch.setattr("bts_exporter.service._LOAD_PATIENCE", 0.1)
+    monkeypatch.setattr("bts_exporter.service._LOAD_TIMEOUT", 0.1)
     drop_in(tmp_path / "plugins", "hangs", HANGS)
     write(tmp_path, "hangs: ")
 

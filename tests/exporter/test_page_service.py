@@ -95,7 +95,9 @@ def test_page_of_a_part() -> None:
     """A page for one target has its collector's own state, and nothing of the exporter."""
     with exporting(("one", Stub()), ("two", LocalStub())) as exporter:
         found = samples(
-            exporter.page(exporter.collectors.runners[:1], Format.TEXT, own=False).decode()
+            exporter.page(
+                exporter.collectors.runners[:1], Format.TEXT, with_self_metrics=False
+            ).decode()
         )
 
     assert {name for name, _ in found if not name.startswith("bts_exporter_collector_")} == {
@@ -123,7 +125,7 @@ def test_packed_page(form: Format) -> None:
     """A packed page is the page, as gzip."""
     with exporting(("one", Stub()), own_metrics=False) as exporter:
         runners = exporter.collectors.runners
-        packed = gzip.decompress(exporter.page(runners, form, packed=True)).decode()
+        packed = gzip.decompress(exporter.page(runners, form, gzip=True)).decode()
         plain = exporter.page(runners, form).decode()
 
     def names(text: str) -> list[str]:
@@ -228,8 +230,8 @@ def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.Mo
         calls: list[Callable[[], bytes]] = [
             lambda: exporter.page(runners, Format.TEXT),
             lambda: exporter.page(runners, Format.OPENMETRICS),
-            lambda: exporter.page(runners, Format.TEXT, packed=True),
-            lambda: exporter.page(runners, Format.TEXT, own=False),
+            lambda: exporter.page(runners, Format.TEXT, gzip=True),
+            lambda: exporter.page(runners, Format.TEXT, with_self_metrics=False),
             lambda: exporter.page(runners[:1], Format.TEXT),
         ]
         joined: list[Collection] = []

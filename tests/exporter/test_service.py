@@ -288,7 +288,7 @@ def test_stop_does_not_wait_for_one_that_hangs(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collector that does not part with its target does not keep the service."""
-    monkeypatch.setattr("bts_exporter.service._FAREWELL", 0.05)
+    monkeypatch.setattr("bts_exporter.service._STOP_TIMEOUT", 0.05)
     service = Service(place.options())
     service.start_collectors()
     release = threading.Event()

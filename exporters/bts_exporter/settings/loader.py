@@ -92,23 +92,24 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 COMMON_KEYS = frozenset(Common.__struct_fields__)
 
 
-class Block(msgspec.Struct, frozen=True):
+class CollectorBlock(msgspec.Struct, frozen=True):
     """One configured collector type, ready to be built."""
 
-    kind: str
+    type_name: str
     type: type[Collector]
     common: Common
     config: CollectorConfig
-    place: Problem  # where it stands, for what is found later
-    #: Where its filter of metrics stands.
-    metrics_place: Problem | None = None
+    #: Where the block is in the file, for problems that are found later.
+    location: Problem
+    #: Where its filter of metrics is.
+    metrics_location: Problem | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
     """All that a configuration says."""
 
     file: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[CollectorBlock, ...]
     #: Types that are configured and cannot be loaded, with where they are asked for.
     broken: tuple[tuple[str, Problem], ...]
     #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
@@ -297,52 +298,56 @@ class _Blocks:
         #: The settings common to all of each block, with the place of its timeout.
         self.timeouts: list[tuple[Common, Path_]] = []
 
-    def convert(self, raw: Any) -> list[Block]:
+    def convert(self, raw: Any) -> list[CollectorBlock]:
         path: Path_ = ("collectors",)
         if raw is UNREADABLE:
             return []
         if not isinstance(raw, dict):
             message = f"expected a map from collector types to their settings{_as_map(raw)}"
-            self._schema.complain(path, message)
+            self._schema.add_problem(path, message)
             return []
-        blocks: list[Block] = []
-        for kind, value in raw.items():
-            if kind in self._types.names():
-                blocks.extend(self._of_kind(kind, value, (*path, kind)))
+        blocks: list[CollectorBlock] = []
+        for type_name, value in raw.items():
+            if type_name in self._types.names():
+                blocks.extend(self._of_type(type_name, value, (*path, type_name)))
             else:
-                self._unknown(kind, (*path, kind))
+                self._unknown(type_name, (*path, type_name))
         return blocks
 
-    def _unknown(self, kind: str, path: Path_) -> None:
+    def _unknown(self, type_name: str, path: Path_) -> None:
         names, advice = self._types.names(), ""
-        if nearest(kind, names) is None and not self._folder.is_dir():
+        if nearest(type_name, names) is None and not self._folder.is_dir():
             advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
-        self._schema.unknown(kind, names, path, what="collector type", advice=advice)
+        self._schema.unknown(type_name, names, path, what="collector type", advice=advice)
 
-    def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
+    def _of_type(self, type_name: str, raw: Any, path: Path_) -> list[CollectorBlock]:
         try:
-            cls = self._types.load(kind)
+            cls = self._types.load(type_name)
         except PluginError as error:
-            self.broken.append((kind, self._schema.document.problem(path, str(error))))
+            self.broken.append((type_name, self._schema.document.problem(path, str(error))))
             return []
         if not isinstance(raw, list):
-            found = [self._block(kind, cls, raw, path)]
+            found = [self._block(type_name, cls, raw, path)]
         elif not raw:
-            self._schema.complain(path, "an empty list: leave the key out, or put a block into it")
+            self._schema.add_problem(
+                path, "an empty list: leave the key out, or put a block into it"
+            )
             return []
         else:
-            found = [self._block(kind, cls, item, (*path, i)) for i, item in enumerate(raw)]
+            found = [self._block(type_name, cls, item, (*path, i)) for i, item in enumerate(raw)]
         blocks = [block for block in found if block is not None]
         self._check_names(blocks)
         return blocks
 
-    def _block(self, kind: str, cls: type[Collector], raw: Any, path: Path_) -> Block | None:
+    def _block(
+        self, type_name: str, cls: type[Collector], raw: Any, path: Path_
+    ) -> CollectorBlock | None:
         raw = {} if raw is None else raw
         if raw is UNREADABLE:
             return None
         if not isinstance(raw, dict):
             message = f"expected a block of settings, or a list of blocks{_as_block(raw)}"
-            self._schema.complain(path, message)
+            self._schema.add_problem(path, message)
             return None
         known = {*COMMON_KEYS, *cls.Config.__struct_fields__}
         for key in raw.keys() - known:
@@ -359,16 +364,16 @@ class _Blocks:
             return None
         problem = self._schema.document.problem
         self.timeouts.append((common, (*path, "timeout")))
-        place = problem((*path, "metrics"), "") if "metrics" in raw else None
-        return Block(kind, cls, common, config, problem(path, ""), place)
+        location = problem((*path, "metrics"), "") if "metrics" in raw else None
+        return CollectorBlock(type_name, cls, common, config, problem(path, ""), location)
 
-    def _check_names(self, blocks: list[Block]) -> None:
+    def _check_names(self, blocks: list[CollectorBlock]) -> None:
         names: set[str] = set()
         for block in blocks:
             if len(blocks) > 1 and not block.common.name:
                 message = "name is missing: it tells this target from the others of its type"
-                self._schema.problems.append(block.place._replace(message=message))
+                self._schema.problems.append(block.location._replace(message=message))
             elif block.common.name in names:
                 message = f"a target named {block.common.name!r} is there already"
-                self._schema.problems.append(block.place._replace(message=message))
+                self._schema.problems.append(block.location._replace(message=message))
             names.add(block.common.name)

@@ -25,7 +25,7 @@ Wrapped = TypeVar("Wrapped", bound=socket.socket)
 #: Seconds that a client has to take the last answer before the connection is closed.
 LINGER_SECONDS = 1.0
 #: Seconds that a client may take to send its request or to take its answer while others wait.
-PATIENCE_SECONDS = 0.1
+SLOW_SECONDS = 0.1
 
 #: Bytes of answers that the kernel keeps unsent: without a bound it would be megabytes for each
 #: client that reads nothing.
@@ -104,7 +104,7 @@ class Connection:
         self.answered = 0
         #: Whether no further request is taken.
         self.last = False
-        self.given_up = False
+        self.aborted = False
         self._seconds = seconds
         self._queue = queue
         self._lock = threading.Lock()
@@ -115,7 +115,7 @@ class Connection:
     def enter(self, phase: Phase) -> None:
         """Begin `phase`; ConnectionAbortedError if the connection was given up meanwhile."""
         with self._lock:
-            if self.given_up or (self.last and phase is Phase.IDLE):
+            if self.aborted or (self.last and phase is Phase.IDLE):
                 message = f"given up: {self.phase.name.lower()}"
                 raise ConnectionAbortedError(message)
             # The first request has as long as any, the silence before included.
@@ -132,7 +132,7 @@ class Connection:
         wrapped = wrap(self.socket)
         with self._lock:
             self.socket = wrapped
-            if self.given_up:
+            if self.aborted:
                 raise ConnectionAbortedError
         return wrapped
 
@@ -168,25 +168,25 @@ class Connection:
             self.socket.setsockopt(socket.IPPROTO_TCP, option, count)
         return option is not None
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Shut the connection down: whatever its thread waits for ends at once."""
         with self._lock:
             self._shut_down()
 
-    def give_up_if_silent(self) -> bool:
+    def abort_if_silent(self) -> bool:
         """Give the connection up unless somebody would lose an answer; return whether it was."""
         with self._lock:
             silent = self.phase in _SILENT and not (self.incoming or self._has_bytes())
-            if self.given_up or not (silent or self.phase is Phase.CLOSING):
+            if self.aborted or not (silent or self.phase is Phase.CLOSING):
                 return False
             self._shut_down()
             return True
 
-    def give_up_if_slow(self) -> bool:
+    def abort_if_slow(self) -> bool:
         """Give the connection up, and count it, if its client keeps others waiting."""
         with self._lock:
-            early = monotonic() - self.since < PATIENCE_SECONDS
-            if self.given_up or early or not self._waits_for_client():
+            early = monotonic() - self.since < SLOW_SECONDS
+            if self.aborted or early or not self._waits_for_client():
                 return False
             self._cut()
             return True
@@ -194,10 +194,10 @@ class Connection:
     def cut_if_overdue(self) -> None:
         """Give the connection up, and count it, if its phase has lasted too long."""
         with self._lock:
-            if not self.given_up and monotonic() >= self.deadline:
+            if not self.aborted and monotonic() >= self.deadline:
                 self._cut()
 
-    def part(self) -> None:
+    def drain(self) -> None:
         """Wait until the client has taken the last answer: closing with bytes unread destroys it."""
         self.enter(Phase.CLOSING)
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
@@ -207,7 +207,7 @@ class Connection:
     def close(self, close: Callable[[socket.socket], None] | None = None) -> None:
         """Close the socket; never while another thread is shutting it down."""
         with self._lock:
-            self.given_up = True
+            self.aborted = True
             (close or close_socket)(self.socket)
 
     def _cut(self) -> None:
@@ -217,7 +217,7 @@ class Connection:
         self._shut_down()
 
     def _shut_down(self) -> None:
-        self.given_up = True
+        self.aborted = True
         try:
             if self.phase is Phase.WRITING:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
@@ -273,13 +273,13 @@ class Connections:
     def has_room(self) -> bool:
         """Return whether one more may be admitted, if need be in place of one that has waited for long."""
         everyone = self._all()
-        kept = [connection for connection in everyone if not connection.given_up]
+        kept = [connection for connection in everyone if not connection.aborted]
         waiting = [connection for connection in kept if not connection.served]
         most = self._served + self._waiting
         if len(waiting) >= self._waiting:
             there_is = _drop_slowest(waiting)
         else:
-            there_is = len(kept) < most or _drop_slowest(waiting) or _give_up(kept, 1) == 1
+            there_is = len(kept) < most or _drop_slowest(waiting) or _abort(kept, 1) == 1
         return there_is and len(everyone) < most + _CLOSING
 
     def admit(self, sock: socket.socket) -> Connection:
@@ -300,9 +300,9 @@ class Connections:
         up_to_client = [
             connection for connection in served if connection.phase is not Phase.HANDLING
         ]
-        kept = [connection for connection in up_to_client if not connection.given_up]
+        kept = [connection for connection in up_to_client if not connection.aborted]
         excess = len(kept) - self._served + 1
-        if excess > 0 and _give_up(kept, excess) < excess:
+        if excess > 0 and _abort(kept, excess) < excess:
             return False
         # The threads of those given up are about to end, but a flood may be faster.
         handled = len(served) - len(up_to_client)
@@ -317,11 +317,11 @@ class Connections:
 
     def make_room(self) -> bool:
         """Give up one connection for its file descriptor; False if all of them are needed."""
-        return _give_up(self._all(), 1) == 1
+        return _abort(self._all(), 1) == 1
 
     def first_deadline(self) -> float:
         """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
-        deadlines = (c.deadline for c in self._all() if not c.given_up)
+        deadlines = (c.deadline for c in self._all() if not c.aborted)
         return min(deadlines, default=float("inf"))
 
     def cut_overdue(self) -> None:
@@ -333,12 +333,12 @@ class Connections:
         """Take no further request: give up the silent ones, the others end with their answer."""
         for connection in self._all():
             connection.last = True
-            connection.give_up_if_silent()
+            connection.abort_if_silent()
 
-    def give_up_all(self) -> None:
+    def abort_all(self) -> None:
         """Give up every connection, whatever it is at."""
         for connection in self._all():
-            connection.give_up()
+            connection.abort()
 
     def wait_empty(self, seconds: float) -> bool:
         """Wait until all are gone, for `seconds` at most; return whether they are."""
@@ -360,7 +360,7 @@ def _by_age(connections: Iterable[Connection]) -> list[Connection]:
     return sorted(connections, key=lambda connection: connection.since)
 
 
-def _give_up(connections: Collection[Connection], count: int) -> int:
+def _abort(connections: Collection[Connection], count: int) -> int:
     """Give up to `count` connections up, those whose clients lose least; return how many it were.
 
     First are silent ones that had one request at most, then those whose clients have been sending their
@@ -368,15 +368,15 @@ def _give_up(connections: Collection[Connection], count: int) -> int:
     """
     by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
     attempts = chain(
-        (connection.give_up_if_silent for connection in by_use if connection.answered <= 1),
-        (connection.give_up_if_slow for connection in _by_age(connections)),
-        (connection.give_up_if_silent for connection in by_use),
+        (connection.abort_if_silent for connection in by_use if connection.answered <= 1),
+        (connection.abort_if_slow for connection in _by_age(connections)),
+        (connection.abort_if_silent for connection in by_use),
     )
-    given_up = 0
-    while given_up < count and (attempt := next(attempts, None)):
-        given_up += attempt()
-    return given_up
+    aborted = 0
+    while aborted < count and (attempt := next(attempts, None)):
+        aborted += attempt()
+    return aborted
 
 
 def _drop_slowest(connections: Iterable[Connection]) -> bool:
-    return any(connection.give_up_if_slow() for connection in _by_age(connections))
+    return any(connection.abort_if_slow() for connection in _by_age(connections))

@@ -50,7 +50,7 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _cause(error: OSError, host: str, port: int) -> str:
-    """Return what hinders us from listening, and what to do."""
+    """Return what prevents us from listening, and what to do."""
     match error:
         case socket.gaierror():
             return f"{host!r} does not resolve ({error.strerror}); give an address of this machine"

@@ -15,7 +15,7 @@ from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
 
-#: Seconds kept back from Prometheus' patience for sending the answer.
+#: Seconds kept back from Prometheus' timeout for sending the answer.
 _TIMEOUT_OFFSET = 0.5
 
 
@@ -77,7 +77,7 @@ class Routes:
             runners = self._exporter.collectors.select(include, exclude)
         except SelectionError as error:
             return _text(400, str(error))
-        return self._page(request, runners, own=True)
+        return self._page(request, runners, with_self_metrics=True)
 
     def _probe(self, request: Request) -> Response:
         names = request.query.get("target", [])
@@ -87,21 +87,27 @@ class Routes:
             runners = self._exporter.collectors.target(names[0])
         except SelectionError as error:
             return _text(400, str(error))
-        return self._page(request, runners, own=False)
+        return self._page(request, runners, with_self_metrics=False)
 
-    def _page(self, request: Request, runners: Sequence[Runner], *, own: bool) -> Response:
+    def _page(
+        self, request: Request, runners: Sequence[Runner], *, with_self_metrics: bool
+    ) -> Response:
         accept = ", ".join(request.headers.get_all("Accept", []))
         form = negotiate(accept)
-        packed = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
-        patience = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
+        gzip = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
+        timeout = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
         try:
             body = self._exporter.page(
-                runners, form, timeout=_timeout(patience), packed=packed, own=own
+                runners,
+                form,
+                timeout=_timeout(timeout),
+                gzip=gzip,
+                with_self_metrics=with_self_metrics,
             )
         except TooManyScrapes as error:
             return _text(503, str(error), ("Retry-After", "1"))
         headers = [("Vary", "Accept, Accept-Encoding")]
-        if packed:
+        if gzip:
             headers.append(("Content-Encoding", "gzip"))
         return Response(200, body, content_type(accept), tuple(headers))
 
@@ -129,10 +135,10 @@ def _not_allowed(allowed: str) -> Response:
     return _text(405, f"allowed here: {allowed}", ("Allow", allowed))
 
 
-def _timeout(patience: str) -> float | None:
-    """Return the seconds that a scrape may take, from what Prometheus says of its own."""
+def _timeout(timeout: str) -> float | None:
+    """Return the seconds that a scrape may take, from the scrape timeout that Prometheus sends."""
     try:
-        seconds = float(patience)
+        seconds = float(timeout)
     except ValueError:
         return None
     if not 0 < seconds < float("inf"):

@@ -146,7 +146,7 @@ class Server:
         while not self._connections.wait_empty(min(self._until_deadline(), end - monotonic())):
             self._connections.cut_overdue()
             if monotonic() >= end:
-                self._connections.give_up_all()
+                self._connections.abort_all()
                 break
         self._reserve.close()
 
@@ -217,7 +217,7 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            self._starve(error)
+            self._on_accept_error(error)
             return
         self.traffic.accepted += 1
         try:
@@ -232,7 +232,7 @@ class Server:
         read = partial(self._read, connection)
         self._selector.register(sock, selectors.EVENT_READ, read)
 
-    def _starve(self, error: OSError) -> None:
+    def _on_accept_error(self, error: OSError) -> None:
         """Make do without a file descriptor or memory for one more connection."""
         scarce = error.errno in _SCARCE
         self._warn(error, "; raise the limit of open files (LimitNOFILE=)" if scarce else "")
@@ -276,14 +276,14 @@ class Server:
         while self._queue:
             if self._connections.may_serve():
                 connection = self._queue.popleft()
-                if not self._employ(connection):
+                if not self._start_thread(connection):
                     self._refuse(connection, "threads")
             elif monotonic() - self._queue[0].since >= QUEUE_SECONDS:
                 self._refuse(self._queue.popleft(), "connections")
             else:
                 return
 
-    def _employ(self, connection: Connection) -> bool:
+    def _start_thread(self, connection: Connection) -> bool:
         """Start the connection's thread; return False if the system has none left."""
         connection.served = True
         name = f"http-{self.traffic.accepted}"
@@ -323,7 +323,7 @@ class Server:
             if self._wrap is not None:
                 self._shake_hands(connection, self._wrap)
             Exchanges(connection, self._handle).run()
-            connection.part()
+            connection.drain()
         except OSError as error:  # the client went away, or was given up
             log.debug("connection ended: %s", error)
         except Exception:
@@ -343,6 +343,6 @@ class Server:
         try:
             tls.do_handshake()
         except OSError:
-            if not connection.given_up:
+            if not connection.aborted:
                 self.traffic.count(self.traffic.refused, "handshake")
             raise

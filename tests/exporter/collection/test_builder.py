@@ -10,7 +10,7 @@ import pytest
 
 from bts_exporter import Collector, CollectorConfig, Metric, NotPresent, Scrape, backlog, gauge
 from bts_exporter.collection.background import BackgroundRunner
-from bts_exporter.collection.builder import Assembly, Unusable
+from bts_exporter.collection.builder import Assembly, PlaceholderCollector
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.errors import TargetError
 from bts_exporter.settings.loader import load
@@ -249,7 +249,7 @@ def test_what_cannot_be_made(
     assembly = assemble(f"{collectors}, other: ")
 
     assert messages(assembly) == [message]
-    [stand_in] = [r for r in assembly.set.runners if isinstance(r.collector, Unusable)]
+    [stand_in] = [r for r in assembly.set.runners if isinstance(r.collector, PlaceholderCollector)]
     assert stand_in.identity == identity
     assert "other" in identities(assembly)
     with pytest.raises(TargetError, match=f"^{re.escape(message.partition(': ')[2])}$"):

@@ -114,7 +114,7 @@ def test_settings_import_only_what_they_name(folder: Path, tmp_path: Path) -> No
 
     settings = load(tmp_path / "c.yaml", Registry)
 
-    assert [block.kind for block in settings.blocks] == ["quiet"]
+    assert [block.type_name for block in settings.blocks] == ["quiet"]
     assert not mark.exists()
 
 

@@ -346,7 +346,7 @@ def test_common_labels_are_on_its_series() -> None:
     with runner_of(Stub(), name="cache", labels={"site": "a"}) as runner:
         shot = collect(runner)
 
-        page = render([Source(shot.samples, runner.frames)], Format.TEXT).decode()
+        page = render([Source(shot.samples, runner.templates)], Format.TEXT).decode()
         assert 'stub_value{target="cache",site="a"} 1\n' in page
 
 

@@ -117,7 +117,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
         (),
     )
     host, cache, queue = settings.blocks
-    assert [(block.kind, block.type) for block in settings.blocks] == [
+    assert [(block.type_name, block.type) for block in settings.blocks] == [
         ("host", Host),
         ("broker", Broker),
         ("broker", Broker),
@@ -137,7 +137,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
         url=Url("redis", "cache", 6379), password=Secret("hunter2")
     )
     assert queue.config == Broker.Config(url=Url("redis", "queue"), streams=("a", "b"))
-    assert [block.place.line for block in settings.blocks] == [3, 5, 14]
+    assert [block.location.line for block in settings.blocks] == [3, 5, 14]
 
 
 def test_defaults_of_the_common_settings(read: Load) -> None:
@@ -189,7 +189,7 @@ def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
 
     settings = read("scrape_timeout: 5\n")
 
-    assert [block.kind for block in settings.blocks] == ["host", "rabbitmq", "redis", "mqtt"]
+    assert [block.type_name for block in settings.blocks] == ["host", "rabbitmq", "redis", "mqtt"]
     assert settings.scrape_timeout == 5
 
 
@@ -208,7 +208,7 @@ def test_built_in_settings(types: Types) -> None:
 
     assert settings.file == "built-in settings"
     places = [
-        (b.kind, str(getattr(b.config, "url", "")), b.common.optional) for b in settings.blocks
+        (b.type_name, str(getattr(b.config, "url", "")), b.common.optional) for b in settings.blocks
     ]
     assert places == [
         ("host", "", False),
@@ -353,7 +353,7 @@ def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
     """A type that cannot be loaded is no mistake of the settings: the rest can be served."""
     settings = read("collectors:\n  broken: {any: thing}\n  host:\n")
 
-    assert [block.kind for block in settings.blocks] == ["host"]
+    assert [block.type_name for block in settings.blocks] == ["host"]
     [(kind, problem)] = settings.broken
     assert kind == "broken"
     assert (problem.line, problem.path) == (2, "collectors.broken")
