@@ -14,7 +14,7 @@ import msgspec
 from bts_exporter.errors import ConfigError, PluginError, Problem
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.settings import misplaced_keys
-from bts_exporter.settings.ownership import doubt_about
+from bts_exporter.settings.ownership import problem_with
 from bts_exporter.settings.schema import INVALID, Schema, nearest
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Duration
@@ -158,7 +158,7 @@ def find(explicit: str | None) -> Path | None:
 
 def _is_trusted(path: Path) -> bool:
     """Return whether nobody else decides what is in `path`, where we look without being told to."""
-    doubt = "" if path.is_absolute() else doubt_about(path)
+    doubt = "" if path.is_absolute() else problem_with(path)
     if doubt:
         _report(f"{path} is not used: {doubt}; or name the file: --config.file={path}")
     return not doubt
