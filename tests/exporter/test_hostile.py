@@ -211,7 +211,7 @@ def test_import_that_hangs(
     drop_in(tmp_path / "plugins", "hangs", HANGS)
     write(tmp_path, "hangs: ")
 
-    with pytest.raises(ConfigError, match="a plug-in or a file hangs"):
+    with pytest.raises(ConfigError, match="a plug-in or a file system hangs"):
         service.reload()
     assert service.exporter.collectors.runners == []
 

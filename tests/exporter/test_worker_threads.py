@@ -338,7 +338,7 @@ def test_no_thread_left(exporter: StartExporter, plugins: str, tmp_path: Path) -
         assert success
         assert [line for line in success if not line.endswith(" 1")] == []
         assert refused[0] == 500
-        assert "no thread to load the settings in" in refused[1]
+        assert "cannot start a thread to load the settings" in refused[1]
         assert ask("/-/reload", "POST") == (200, "reloaded.\n")
         assert ask("/-/healthy")[0] == 200
     assert failing(server) == set()

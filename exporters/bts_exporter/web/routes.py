@@ -1,4 +1,4 @@
-"""What each HTTP address answers."""
+"""The handlers of the HTTP paths."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
 
-#: Seconds kept back from Prometheus' timeout for sending the answer.
+#: How much earlier than Prometheus' scrape timeout a page is ready, to send it, in seconds.
 _TIMEOUT_OFFSET = 0.5
 
 
 class Routes:
-    """The addresses of one exporter."""
+    """The HTTP paths of one exporter."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Routes:
         reload: Callable[[], None] | None = None,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Give `reload` where HTTP may ask for one; it raises ConfigError when it fails."""
+        """Pass `reload` to allow reloads over HTTP; it raises ConfigError if the reload fails."""
         self._exporter = exporter
         self._reload_state = reload_state or ReloadState()
         self._telemetry_path = telemetry_path
@@ -51,7 +51,7 @@ class Routes:
             return self._reloading(request)
         page = self._pages.get(request.path)
         if page is None:
-            return _text(404, f"no such page; metrics are at {self._telemetry_path}")
+            return _text(404, f"not found; metrics are at {self._telemetry_path}")
         if request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET, HEAD")
         return page(request)
@@ -82,7 +82,10 @@ class Routes:
     def _probe(self, request: Request) -> Response:
         names = request.query.get("target", [])
         if len(names) != 1:
-            return _text(400, "one target is needed: /probe?target=NAME, NAME as in the settings")
+            return _text(
+                400,
+                "expected exactly one target: /probe?target=NAME, with a name from the configuration",
+            )
         try:
             runners = self._exporter.collectors.target(names[0])
         except SelectionError as error:
@@ -113,17 +116,20 @@ class Routes:
 
     def _reloading(self, request: Request) -> Response:
         if self._reload is None:
-            return _text(403, "reload over HTTP is off: start with --web.enable-lifecycle")
+            return _text(
+                403, "reload over HTTP is disabled; start with --web.enable-lifecycle to enable it"
+            )
         if request.method not in {"POST", "PUT"}:
             return _not_allowed("POST, PUT")
         if is_cross_site(request.headers):
             return _text(
-                403, "reload was asked for by another site's page; use a program such as curl"
+                403,
+                "reload refused: the request comes from a page of another site; use a program such as curl",
             )
         try:
             self._reload()
         except ConfigError as error:
-            return _text(500, f"failed to reload, the settings before stay in force:\n{error}")
+            return _text(500, f"reload failed, the previous settings remain active:\n{error}")
         return _text(200, "reloaded.")
 
 
@@ -132,7 +138,7 @@ def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
 
 
 def _not_allowed(allowed: str) -> Response:
-    return _text(405, f"allowed here: {allowed}", ("Allow", allowed))
+    return _text(405, f"method not allowed; allowed: {allowed}", ("Allow", allowed))
 
 
 def _timeout(timeout: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The page at `/`: what a person wants to see who was woken up."""
+"""The status page at `/`: the state of all collectors, for people."""
 
 from __future__ import annotations
 
