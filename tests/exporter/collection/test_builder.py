@@ -383,7 +383,7 @@ def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
 
 
 def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -> None:
-    """What a collector last found says nothing about its settings."""
+    """What a collector found last does not decide whether it is kept."""
 
     class Absent(Typed):
         def collect(self, scrape: Scrape) -> None:

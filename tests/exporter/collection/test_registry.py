@@ -163,7 +163,7 @@ def test_file_without_a_collector(folder: Path) -> None:
         ("import not_installed_anywhere\n", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
         ("raise ValueError('at import')\n", "ValueError: at import"),
-        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error without words"),
+        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error whose text cannot be read"),
         ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
         ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method"),

@@ -98,7 +98,7 @@ def test_error_that_cannot_say_what_it_is() -> None:
         shots = [collect(runner) for _ in range(2)]
 
         assert [shot.outcome.message for shot in shots] == [
-            "MuteError: an error without words (test_runner.py:22)"
+            "MuteError: an error whose text cannot be read (test_runner.py:22)"
         ] * 2
 
 

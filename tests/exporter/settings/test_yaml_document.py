@@ -64,7 +64,7 @@ def test_line_of_what_is_missing() -> None:
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "null\n", "~\n"])
 def test_empty_document(text: str) -> None:
-    """An empty file is no error: it says nothing."""
+    """An empty file is valid YAML."""
     assert sound(text).value is None
 
 
