@@ -21,25 +21,25 @@ from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
 
-#: How much more patience than another's a scrape may have to be served with its page, in seconds:
-#: one that is in a hurry may have left out what there was time for.
-_SAME_PATIENCE = 1.0
+#: By how much the timeouts of two scrapes that share a page may differ, in seconds: the page of the
+#: shorter one may lack collectors that the longer one has time for.
+_SAME_TIMEOUT = 1.0
 #: The same as a share of its own timeout, where that is short.
 _SAME_SHARE = 0.1
-#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+#: The least time for a scrape, in seconds: with less, even working collectors would be late.
 _SHORTEST = 0.5
-#: A page that is not ready so long after its deadline never will be, in seconds.
+#: A page that is not ready so long after its deadline is stuck, in seconds.
 _OVERDUE = 10.0
-#: How long the thread that collectors share has to come to a job that does nothing, in seconds.
+#: How long the shared thread may take to reach an empty job, in seconds.
 _PROGRESS = 3.0
 
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
-    """Raised when as many scrapes as allowed are under way."""
+    """Raised when the maximum of concurrent scrapes is reached."""
 
 
 class _SharedPage:
-    """A page under way, and until when those who wait for it will have it."""
+    """A page that is being made, for all scrapes that ask for it."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -47,7 +47,7 @@ class _SharedPage:
 
 
 class Shown(NamedTuple):
-    """What the status page shows of a collection."""
+    """The last result of a collector, for the status page."""
 
     duration: float
     series: int
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
 
 class Exporter:
-    """Turns the collectors in force into pages."""
+    """Makes pages of the configured collectors' metrics."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Exporter:
         deadline = time.monotonic() + longest
         key = (tuple(runners), form, gzip, with_self_metrics)
         shared, first = self._join_or_start(
-            key, deadline, min(_SAME_PATIENCE, longest * _SAME_SHARE)
+            key, deadline, min(_SAME_TIMEOUT, longest * _SAME_SHARE)
         )
         if not first:
             return shared.page.result()
@@ -133,7 +133,7 @@ class Exporter:
         return shared.page.result()
 
     def stalled(self) -> str:
-        """Return why scrapes cannot make progress, although the process runs; empty if they can."""
+        """Return why scrapes cannot make progress; empty if they can."""
         now = time.monotonic()
         with self._lock:
             first = min((shared.deadline for shared in self._under_way), default=now)
@@ -142,7 +142,7 @@ class Exporter:
         return self.collectors.stalled(_PROGRESS)
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keep what the status page shows of the last collections, without their samples."""
+        """Keep the results of the last collections for the status page, without their samples."""
         # A scrape from before a reload must not keep collectors alive that are gone.
         here = set(self.collectors.runners)
         for shot in snapshots:
@@ -159,7 +159,7 @@ class Exporter:
                 return shared, False
             if self._max_scrapes and len(self._under_way) >= self._max_scrapes:
                 self.scrapes_refused += 1
-                msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
+                msg = f"too many concurrent scrapes: {self._max_scrapes} (--web.max-requests)"
                 raise TooManyScrapes(msg)
             self.scrapes += 1
             shared = _SharedPage(deadline)
@@ -207,7 +207,7 @@ class Exporter:
         if with_self_metrics:
             self._emit_own(scrape)
         sources = [Source(s.samples, s.runner.templates) for s in snapshots]
-        # What is kept of rendered series is not for two pages at once.
+        # The cached templates are not for use by two threads.
         with self._rendering:
             # Our metrics first, so that no collector can replace those about it.
             own_source = Source(scrape.samples, self._templates)

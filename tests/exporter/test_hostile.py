@@ -112,7 +112,7 @@ def test_thread_that_emits_after_the_collection() -> None:
 
     with runner_of(Stub(keep)) as runner:
         shot = collect(runner)
-        with pytest.raises(Exception, match="the scrape was over"):
+        with pytest.raises(Exception, match="the scrape ended"):
             kept[0].emit(Stub.series, 2, "late")
 
         assert shot.samples == {Stub.value: {(): 1}}
@@ -168,7 +168,7 @@ def test_help_that_is_no_text() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (YIELDS, "Lazy.collect must call scrape.emit: it yields or is async"),
+        (YIELDS, "Lazy.collect is a generator or coroutine"),
         (UNRESOLVED, "name 'Missing' is not defined"),
     ],
 )

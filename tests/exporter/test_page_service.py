@@ -307,7 +307,7 @@ def test_bound_of_scrapes_under_way() -> None:
         [joined], more = at_once(1, lambda: page(exporter).encode())
         wait_until(lambda: exporter.scrapes == 2, "the second is on board")
         with pytest.raises(
-            TooManyScrapes, match=r"^1 scrapes are under way \(--web\.max-requests\)$"
+            TooManyScrapes, match=r"^too many concurrent scrapes: 1 \(--web\.max-requests\)$"
         ):
             exporter.page(runners, Format.OPENMETRICS)
         # With less time it cannot share the page under way.

@@ -299,7 +299,7 @@ def failing_collections(server: Exporter) -> dict[str, float]:
 def test_exception_from_another_thread(exporter: StartExporter, plugins: str) -> None:
     """An exception raised in the shared thread from outside costs a collection at most, and no collector."""
     server = exporter(plugins + "{later: , host: }")
-    hits = ("SystemExit", "goes on after")
+    hits = ("SystemExit", "continues after")
     wait_until(
         lambda: failing(server) or any(hit in server.log.read_text() for hit in hits),
         "an exception hit the thread",

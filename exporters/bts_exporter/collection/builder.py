@@ -1,4 +1,4 @@
-"""Settings become a set of collectors; what did not change is taken over from the set before."""
+"""Builds the collectors of the settings; unchanged ones are kept from the set before."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger("bts_exporter.collection.builder")
 
 
 class PlaceholderConfig(CollectorConfig, frozen=True):
-    """Why a collector could not be made."""
+    """The reason why a collector could not be built."""
 
     message: str
 
 
 class PlaceholderCollector(Collector):
-    """Stands in for a collector that could not be made, so that everybody sees that it is missing."""
+    """Stands in for a collector that could not be built, so that its failure is visible."""
 
     def collect(self, scrape: Scrape) -> None:  # noqa: ARG002  # the contract
         """Fail with the reason."""
@@ -33,14 +33,14 @@ class PlaceholderCollector(Collector):
 
 
 class Assembly:
-    """The new set, which collectors in it are new, and what could not be made."""
+    """A new set, its new collectors, and the problems."""
 
     def __init__(self, settings: Settings, before: CollectorSet | None = None) -> None:
         """Build everything; nothing is started or stopped, and nothing raises."""
         self.set = CollectorSet(before)
         self.new: list[Runner] = []
         self.problems: list[Problem] = []
-        #: What has no effect and is most likely a mistake.
+        #: Settings without effect, which are most likely mistakes.
         self.warnings: list[Problem] = list(settings.warnings)
         self._before = list(before.runners) if before else []
         self._declared: dict[str, tuple[str, Metric]] = {
@@ -52,7 +52,7 @@ class Assembly:
             self._add_unusable(kind, Common(), problem)
 
     def adopt(self) -> list[Runner]:
-        """Return the collectors of the set before that the new one has no use for."""
+        """Return the collectors that are in the set before and not in the new one."""
         for warning in self.warnings:
             log.warning("settings: %s", warning)
         return [runner for runner in self._before if runner not in self.set.runners]
@@ -80,12 +80,12 @@ class Assembly:
                 self.set.runners.append(kept)
 
     def _built(self, block: CollectorBlock) -> list[Collector]:
-        """Return the block's collectors; PluginError where one could not be told from another."""
+        """Return the block's collectors; PluginError if two have the same name and target."""
         collectors = list(block.type.build(block.config))
         taken = {(runner.name, runner.target) for runner in self.set.runners}
         for collector in collectors:
             if not isinstance(collector, Collector):
-                msg = f"type {block.type_name}: build returned {type(collector).__name__}, no Collector"
+                msg = f"type {block.type_name}: build returned {type(collector).__name__}, expected a Collector"
                 raise PluginError(msg)
             if not hasattr(collector, "config"):
                 msg = f"type {block.type_name}: __init__ must call super().__init__(config)"
@@ -116,7 +116,7 @@ class Assembly:
         return None
 
     def _check_filters(self, block: CollectorBlock, built: Sequence[Collector]) -> None:
-        """Warn of filters of metrics that match nothing."""
+        """Warn about metric filters that match nothing."""
         if block.metrics_location is None:
             return
         declared = [*block.type.declared(), *block.type.declared_by(block.config)]
@@ -131,7 +131,7 @@ class Assembly:
             self.warnings.append(block.metrics_location._replace(message=message))
 
     def _check_names(self, block: CollectorBlock) -> None:
-        """PluginError where a metric or a label of this type has a name that is taken."""
+        """PluginError if a metric or a label of this type has a name that is in use."""
         given = {*block.common.labels, *(["target"] if block.common.name else [])}
         found: list[tuple[str, Metric | Template]] = [
             *((block.type_name, metric) for metric in block.type.declared()),

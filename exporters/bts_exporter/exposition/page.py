@@ -1,6 +1,6 @@
 """Samples become bytes: all of a metric together, whichever collectors have them.
 
-What makes it fast: a page is laid out anew only when series come or go; else there are values to fill in.
+A page is laid out again only when series come or go; otherwise only values are filled in.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Layout:
                     continue
                 name = f"\n{first.name}" if seen else head
                 seen.add(series)
-                # Names are alike but for the first one, which may have a header of its own.
+                # Names are alike but for the first one, which may have a header.
                 self._add(_Span(index, place, place + 1, name), joins=place > begin)
 
     def _add(self, span: _Span, *, joins: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What is the same from page to page, rendered once: a collector's names and labels, with room for values."""
+"""The parts of a page that do not change, rendered once: a collector's names and labels, without values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, n
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
-#: What stands for a label's value besides texts.
+#: Types that are allowed as label values besides str.
 _PRINTABLE = {int, float, bool, type(None)}
 #: Texts that a sample consists of: a line's end and its name, with the header in between where it is
 #: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
@@ -19,7 +19,7 @@ _TEXTS = 3
 
 
 class MetricSpan(NamedTuple):
-    """Where a metric's samples stand in a template."""
+    """The position of a metric's samples in a template."""
 
     metric: Metric
     begin: int
@@ -194,7 +194,7 @@ def _spelled(values: Sequence[float]) -> list[str]:
     except OverflowError:
         finite = False
     texts = map(repr, values) if finite else map(_text, values)
-    # Whole numbers without Python's .0, for all values at one stroke.
+    # Whole numbers without Python's .0, for all values at once.
     return ("\n".join(texts) + "\n").replace(".0\n", "\n")[:-1].split("\n")
 
 

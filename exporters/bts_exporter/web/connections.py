@@ -1,6 +1,6 @@
-"""The connections of the HTTP server: how many there are, what each is at, and until when.
+"""The connections of the HTTP server: their number, phases and deadlines.
 
-A deadline covers a whole phase: a time-out per recv never ends for a client that drips bytes.
+A deadline covers a whole phase: with a timeout per recv, a client that sends byte by byte is never cut.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ SLOW_SECONDS = 0.1
 #: client that reads nothing.
 _MAX_UNSENT = 256 * 1024
 _RECEIVE_BYTES = 8192
-#: Connections beyond the bound that were given up and are not closed yet.
+#: Connections beyond the limit that were aborted and are not closed yet.
 _CLOSING = 8
 #: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
 _DROP = struct.pack("ii", 1, 0)
 
 
 class Phase(Enum):
-    """What a connection is at."""
+    """The phases of a connection."""
 
-    OPENING = auto()  # connected, and not a byte has come
-    READING = auto()  # a handshake or a request has begun to come
-    QUEUED = auto()  # a request has come, and waits for a thread
-    HANDLING = auto()  # our turn: whoever answers has a deadline of its own
+    OPENING = auto()  # connected, nothing received
+    READING = auto()  # part of a handshake or a request received
+    QUEUED = auto()  # a request waits for a thread
+    HANDLING = auto()  # the answer is being made, which has a deadline of its own
     WRITING = auto()
-    IDLE = auto()  # answered, and kept for the next request
-    CLOSING = auto()  # the last answer is on its way
+    IDLE = auto()  # answered, kept open for the next request
+    CLOSING = auto()  # the last answer is being sent
 
 
 #: Phases in which a connection makes room for others; not while something to read has arrived.
 _SILENT = (Phase.OPENING, Phase.IDLE)
-#: Why a connection was cut, as a label; giving up an idle one is no incident.
+#: Why a connection was cut, as a label; aborting an idle one is not counted.
 _CUT_REASONS = {
     Phase.OPENING: "header_timeout",
     Phase.READING: "header_timeout",
@@ -61,18 +61,18 @@ _CUT_REASONS = {
 
 @dataclass(slots=True)
 class Traffic:
-    """What the server did since its start, for the exporter's own metrics; reasons are bounded."""
+    """Counts of the server since its start, for the self-metrics; reasons are bounded."""
 
     open: int = 0  # connections now
     accepted: int = 0  # connections in total
-    #: Turned away without being answered by the exporter: all connections in use, no thread or
-    #: file descriptor to be had, failed TLS handshakes, requests that are no HTTP or too large.
+    #: Refused before they were handled: all connections in use, no thread or file descriptor left,
+    #: failed TLS handshakes, requests that are invalid or too large.
     refused: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             ("connections", "threads", "descriptors", "handshake", "request"), 0
         )
     )
-    #: Connections cut because the client was too slow, by what it was at.
+    #: Connections cut because the client was too slow, by phase.
     cut: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("header_timeout", "write_timeout"), 0)
     )
@@ -85,7 +85,7 @@ class Traffic:
 
 
 class Connection:
-    """One client's connection; one thread moves it from phase to phase, another may give it up."""
+    """One client's connection; one thread moves it from phase to phase, others may abort it."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Connection:
         traffic: Traffic,
         queue: Collection[Connection],
     ) -> None:
-        """Give the seconds that each phase may last; a phase that is not named lasts forever."""
+        """Take the seconds that each phase may last; a phase that is not listed has no limit."""
         self.socket = sock
         self.traffic = traffic
         self.incoming = Incoming()
@@ -102,7 +102,7 @@ class Connection:
         self.served = False
         #: Requests answered.
         self.answered = 0
-        #: Whether no further request is taken.
+        #: Whether no further request is read.
         self.last = False
         self.aborted = False
         self._seconds = seconds
@@ -113,10 +113,10 @@ class Connection:
         self.deadline = self.since + seconds[Phase.OPENING]
 
     def enter(self, phase: Phase) -> None:
-        """Begin `phase`; ConnectionAbortedError if the connection was given up meanwhile."""
+        """Begin `phase`; ConnectionAbortedError if the connection was aborted meanwhile."""
         with self._lock:
             if self.aborted or (self.last and phase is Phase.IDLE):
-                message = f"given up: {self.phase.name.lower()}"
+                message = f"aborted: {self.phase.name.lower()}"
                 raise ConnectionAbortedError(message)
             # The first request has as long as any, the silence before included.
             if self.phase is not Phase.OPENING or phase is not Phase.READING:
@@ -125,9 +125,9 @@ class Connection:
             self.phase = phase
 
     def replace(self, wrap: Callable[[socket.socket], Wrapped]) -> Wrapped:
-        """Put the socket that `wrap` makes of this one in its place, and return it.
+        """Replace the socket by the one that `wrap` makes of it, and return that.
 
-        ConnectionAbortedError if the connection was given up while it was neither of the two.
+        ConnectionAbortedError if the connection was aborted in between.
         """
         wrapped = wrap(self.socket)
         with self._lock:
@@ -137,7 +137,7 @@ class Connection:
         return wrapped
 
     def others_wait(self) -> bool:
-        """Return whether requests of others wait for a thread."""
+        """Return whether other requests wait for a thread."""
         return bool(self._queue)
 
     def set_up(self) -> None:
@@ -150,13 +150,13 @@ class Connection:
         self._bound_unsent(_MAX_UNSENT)
 
     def receive(self) -> bool:
-        """Add what comes to `incoming`; False if the client is gone instead."""
+        """Add what is received to `incoming`; return False if the client has closed the connection."""
         data = self.socket.recv(_RECEIVE_BYTES)
         self.incoming.add(data)
         return bool(data)
 
     def wait_until_taken(self) -> None:
-        """Wait until all that was written is on its way to the client."""
+        """Wait until the kernel has sent all that was written."""
         if self.socket.family != socket.AF_UNIX and self._bound_unsent(1):
             poll = select.poll()
             poll.register(self.socket, select.POLLOUT)
@@ -169,12 +169,12 @@ class Connection:
         return option is not None
 
     def abort(self) -> None:
-        """Shut the connection down: whatever its thread waits for ends at once."""
+        """Shut the connection down: its thread stops waiting at once."""
         with self._lock:
             self._shut_down()
 
     def abort_if_silent(self) -> bool:
-        """Give the connection up unless somebody would lose an answer; return whether it was."""
+        """Abort the connection unless an answer would be lost; return whether it was aborted."""
         with self._lock:
             silent = self.phase in _SILENT and not (self.incoming or self._has_bytes())
             if self.aborted or not (silent or self.phase is Phase.CLOSING):
@@ -183,7 +183,7 @@ class Connection:
             return True
 
     def abort_if_slow(self) -> bool:
-        """Give the connection up, and count it, if its client keeps others waiting."""
+        """Abort the connection, and count it, if its client is slow while others wait."""
         with self._lock:
             early = monotonic() - self.since < SLOW_SECONDS
             if self.aborted or early or not self._waits_for_client():
@@ -192,13 +192,13 @@ class Connection:
             return True
 
     def cut_if_overdue(self) -> None:
-        """Give the connection up, and count it, if its phase has lasted too long."""
+        """Abort the connection, and count it, if its phase has lasted too long."""
         with self._lock:
             if not self.aborted and monotonic() >= self.deadline:
                 self._cut()
 
     def drain(self) -> None:
-        """Wait until the client has taken the last answer: closing with bytes unread destroys it."""
+        """Wait until the client has received the last answer: closing with unread bytes would destroy it."""
         self.enter(Phase.CLOSING)
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
         while socket.socket.recv(self.socket, 65536):
@@ -223,11 +223,11 @@ class Connection:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
             # An SSLSocket's own shutdown() has the thread that writes go on in plain text.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
-        except OSError:  # the client was faster
+        except OSError:  # the client has closed it
             pass
 
     def _waits_for_client(self) -> bool:
-        """Return whether it is the client's turn: on a busy machine it may be our thread that is late."""
+        """Return whether we wait for the client: on a busy machine our own thread may be late instead."""
         match self.phase:
             case Phase.OPENING | Phase.READING:
                 return not self._has_bytes()
@@ -244,7 +244,7 @@ class Connection:
         try:
             peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
             return bool(socket.socket.recv(self.socket, 1, peek))
-        except OSError:  # nothing there, or nobody
+        except OSError:  # nothing received, or closed
             return False
 
 
@@ -259,7 +259,7 @@ class Connections:
     def __init__(
         self, served: int, waiting: int, handled: int, seconds: Mapping[Phase, float]
     ) -> None:
-        """Give the bounds of each kind, and the seconds that each phase may last."""
+        """Take the limit of each kind, and the seconds that each phase may last."""
         self.traffic = Traffic()
         #: Requests that wait for a thread.
         self.queue: deque[Connection] = deque()
@@ -271,7 +271,7 @@ class Connections:
         self._changed = threading.Condition()
 
     def has_room(self) -> bool:
-        """Return whether one more may be admitted, if need be in place of one that has waited for long."""
+        """Return whether one more can be admitted, possibly after aborting one that has waited for long."""
         everyone = self._all()
         kept = [connection for connection in everyone if not connection.aborted]
         waiting = [connection for connection in kept if not connection.served]
@@ -283,7 +283,7 @@ class Connections:
         return there_is and len(everyone) < most + _CLOSING
 
     def admit(self, sock: socket.socket) -> Connection:
-        """Return `sock` as one more connection that waits for its request."""
+        """Add `sock` as a connection that waits for its request, and return that."""
         connection = Connection(sock, self._seconds, self.traffic, self.queue)
         with self._changed:
             self._open.add(connection)
@@ -295,7 +295,7 @@ class Connections:
         return [connection for connection in self._all() if not connection.served]
 
     def may_serve(self) -> bool:
-        """Return whether one more may be served, if need be in place of another."""
+        """Return whether one more can be served, possibly after aborting another."""
         served = [connection for connection in self._all() if connection.served]
         up_to_client = [
             connection for connection in served if connection.phase is not Phase.HANDLING
@@ -304,44 +304,44 @@ class Connections:
         excess = len(kept) - self._served + 1
         if excess > 0 and _abort(kept, excess) < excess:
             return False
-        # The threads of those given up are about to end, but a flood may be faster.
+        # The threads of aborted connections are about to end, but new ones may arrive faster.
         handled = len(served) - len(up_to_client)
         return handled < self._handled and len(up_to_client) < 2 * self._served
 
     def leave(self, connection: Connection) -> None:
-        """Take out `connection`, whose thread ends."""
+        """Remove `connection`, whose thread ends."""
         with self._changed:
             self._open.discard(connection)
             self.traffic.open = len(self._open)
             self._changed.notify_all()
 
     def make_room(self) -> bool:
-        """Give up one connection for its file descriptor; False if all of them are needed."""
+        """Abort one connection for its file descriptor; return False if none can be aborted."""
         return _abort(self._all(), 1) == 1
 
     def first_deadline(self) -> float:
-        """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
+        """Return the earliest deadline of all connections, on the clock of `time.monotonic`."""
         deadlines = (c.deadline for c in self._all() if not c.aborted)
         return min(deadlines, default=float("inf"))
 
     def cut_overdue(self) -> None:
-        """Give up every connection whose phase has lasted too long."""
+        """Abort every connection whose phase has lasted too long."""
         for connection in self._all():
             connection.cut_if_overdue()
 
     def drain(self) -> None:
-        """Take no further request: give up the silent ones, the others end with their answer."""
+        """Read no further requests: abort idle connections, close the others after their answer."""
         for connection in self._all():
             connection.last = True
             connection.abort_if_silent()
 
     def abort_all(self) -> None:
-        """Give up every connection, whatever it is at."""
+        """Abort every connection, in any phase."""
         for connection in self._all():
             connection.abort()
 
     def wait_empty(self, seconds: float) -> bool:
-        """Wait until all are gone, for `seconds` at most; return whether they are."""
+        """Wait at most `seconds` until all are closed; return whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
@@ -351,7 +351,7 @@ class Connections:
 
 
 def close_socket(sock: socket.socket) -> None:
-    """Close `sock`, which forgets its number first; an error leaves nothing to be done."""
+    """Close `sock`, ignoring errors: its descriptor is gone in any case."""
     with suppress(OSError):
         sock.close()
 
@@ -361,10 +361,10 @@ def _by_age(connections: Iterable[Connection]) -> list[Connection]:
 
 
 def _abort(connections: Collection[Connection], count: int) -> int:
-    """Give up to `count` connections up, those whose clients lose least; return how many it were.
+    """Abort up to `count` connections, those whose clients lose least; return how many.
 
-    First are silent ones that had one request at most, then those whose clients have been sending their
-    request or taking their answer for longest, then silent ones, from the fewest requests on.
+    First idle ones with one request at most, then those whose clients have been sending their request
+    or reading their answer for longest, then other idle ones, those with the fewest requests first.
     """
     by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
     attempts = chain(

@@ -237,7 +237,7 @@ def test_metric_of_the_settings_may_be_in_two_blocks(assemble: Assemble) -> None
         ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x'"),
         ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3"),
         ("failing: [{name: a, path: exit}]", "failing[a]", "collectors.failing[0]: SystemExit: 3"),
-        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, no Collector"),
+        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, expected a Collector"),
         ("twins: ", "twins", "collectors.twins: type twins: there is a collector cpu already"),
         ("host: , cpu: ", "cpu", "collectors.cpu: type cpu: there is a collector cpu already"),
     ],

@@ -174,7 +174,7 @@ def test_file_without_a_collector(folder: Path) -> None:
         (f"{FINE}Fine.Config = 5\n", "TypeError: issubclass() arg 1 must be a class"),
         (
             f"{FINE}from bts_exporter import CollectorConfig\nclass C(CollectorConfig):\n    interval: int = 1\n    name: str = ''\nFine.Config = C\n",
-            "Fine.Config: interval, name belongs to the engine; take another name",
+            "Fine.Config: interval, name is reserved by the engine; choose another name",
         ),
     ],
     ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],

@@ -119,7 +119,7 @@ def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> N
     [
         (lambda s: s.emit(Stub.series, 3), "stub_series takes 1 labels (key), got 0"),
         (lambda s: s.emit(Stub.series, 3, "a"), "stub_series: emitted twice with labels ('a',)"),
-        (lambda s: s.emit(Stub.value, "much"), "stub_value: 'much' is no number"),
+        (lambda s: s.emit(Stub.value, "much"), "stub_value: 'much' is not a number"),
     ],
     ids=["labels", "twice", "text"],
 )

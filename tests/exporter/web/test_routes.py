@@ -309,14 +309,14 @@ def test_too_many_scrapes(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -
     """At the bound the answer is a 503 that says when to come again."""
 
     def refuse(*_: object, **__: object) -> bytes:
-        message = "40 scrapes are under way (--web.max-requests)"
+        message = "too many concurrent scrapes: 40 (--web.max-requests)"
         raise TooManyScrapes(message)
 
     monkeypatch.setattr(exporter, "page", refuse)
     response = Routes(exporter)(request())
 
     assert (response.status, response.headers) == (503, (("Retry-After", "1"),))
-    assert response.body == b"40 scrapes are under way (--web.max-requests)\n"
+    assert response.body == b"too many concurrent scrapes: 40 (--web.max-requests)\n"
 
 
 # Reloading
