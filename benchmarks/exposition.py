@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from bts_exporter import Metric, Scrape, counter, gauge
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
 from measuring import Bench, ratios, spread
 from report import Bar, Row, Section, Table
 
@@ -91,7 +91,7 @@ class Ours:
     def __init__(self) -> None:
         declare = {"gauge": gauge, "counter": counter}
         self.metrics = [declare[kind](name, f"Help of {name}.", LABELS) for name, kind in FAMILIES]
-        self.frames = Frames()
+        self.templates = TemplateCache()
 
     def emit(self, numbers: Numbers) -> dict[Metric, dict[tuple[str, ...], float]]:
         """Return the samples, emitted as a collector does it."""
@@ -103,7 +103,7 @@ class Ours:
 
     def both(self, numbers: Numbers) -> bytes:
         """Return the page, samples emitted on the way."""
-        return render([Source(self.emit(numbers), self.frames)], Format.TEXT)
+        return render([Source(self.emit(numbers), self.templates)], Format.TEXT)
 
 
 class Theirs:
@@ -177,7 +177,7 @@ def _rendered(form: Format, rounds: int, *, floats: bool) -> tuple[Costs, Costs,
     }
     for seed in range(rounds + 1):  # the first fills the cache and is not counted
         samples = ours.emit(_numbers(seed, floats=floats))
-        page = warm.measure(partial(render, [Source(samples, ours.frames)], form))
+        page = warm.measure(partial(render, [Source(samples, ours.templates)], form))
         cold.measure(partial(render, [Source(samples)], form))
         del samples  # the garbage collector would look at them on the other's account
         registry = Theirs.emit(_numbers(seed, floats=floats))

@@ -71,6 +71,7 @@ LAYERS = (
         "name_filter",
         "settings.ownership",
         "printable",
+        "reload_state",
         "sd_notify",
         "settings.value_types",
     ),

@@ -1,4 +1,4 @@
-"""The command line: flags as exporters have them, and the only sys.exit."""
+"""The command line: the usual flags of exporters, and the only sys.exit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
 
 _EPILOG = """\
-Settings are looked for in ./config.yaml, unless other users can write it, and in
-/etc/bts-exporter/config.yaml when --config.file does not name them; without any, this host and the brokers on it are served. SIGHUP loads them anew.
-Collectors may have commands of their own, such as mqtt-test: `bts-exporter collectors` lists them.
+Without --config.file, ./config.yaml is used unless other users can write it, then
+/etc/bts-exporter/config.yaml. Without a configuration file, this host and the brokers on it are monitored.
+SIGHUP reloads the configuration. Collectors may add commands, such as mqtt-test: `bts-exporter collectors` lists them.
 """
 
 #: A command of a collector type: the type, a dash, the command.
@@ -33,7 +33,7 @@ _EXIT_SECONDS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line `argv`; exit code 0, 1 for what went wrong, 2 for a wrong command line."""
+    """Run the command line `argv`; exit with 0, 1 on failure, 2 for an invalid command line."""
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # nothing where there is no standard output
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
-        # The reader of our output has seen enough; Python's own exit would complain once more.
+        # The reader of our output is gone; at exit Python would report that again.
         sys.stdout = None
         sys.exit(0)
-    except OSError as error:  # such as a full disk behind our output
+    except OSError as error:  # such as a full disk
         print(f"bts-exporter: {printable(str(error))}", file=sys.stderr)
         sys.stdout = None
         sys.exit(1)
@@ -76,7 +76,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
-    """Return the command of a collector type that is asked for, if one is."""
+    """Return the collector type's command that the command line names, if any."""
     before_ours = takewhile(lambda word: word not in _COMMANDS, argv)
     words = [word for word in before_ours if _OF_TYPE.fullmatch(word)]
     if not words:
@@ -86,7 +86,7 @@ def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
     try:
         known, _ = parser.parse_known_args(argv)
     except argparse.ArgumentError:
-        return None  # the parser of everything says it better
+        return None  # the complete parser reports it
     return commands.find_in_types(known.config_file, words)
 
 
@@ -113,7 +113,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
 def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bts-exporter",
-        description="Serves this host's and its brokers' metrics to Prometheus.",
+        description="Prometheus exporter for this host and for RabbitMQ, Redis and MQTT brokers.",
         epilog=_EPILOG,
         allow_abbrev=False,
     )
@@ -121,19 +121,19 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version)
     _add_common_flags(parser, default=None)
     _add_web_flags(parser)
-    commands_ = parser.add_subparsers(dest="command", title="commands (without one, it serves)")
-    check = _command(commands_, "check", "check the settings; exit code 0 or 1")
+    commands_ = parser.add_subparsers(dest="command", title="commands (default: serve metrics)")
+    check = _command(commands_, "check", "check the configuration; exit code 0 or 1")
     check.add_argument(
-        "--connect", action="store_true", help="collect once too, and name the targets that fail"
+        "--connect", action="store_true", help="also collect once, and list the targets that fail"
     )
     once = _command(commands_, "once", "collect once and print the metrics")
     once.add_argument("--collect", action="append", default=[], metavar="NAME")
     once.add_argument("--exclude", action="append", default=[], metavar="NAME")
     push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
     push.add_argument("--url", required=True, help="address of the Pushgateway")
-    push.add_argument("--job", required=True, help="value of the label job")
-    _command(commands_, "collectors", "list the collector types, where from, and what is broken")
-    metrics = _command(commands_, "metrics", "list every metric that can be served")
+    push.add_argument("--job", required=True, help="value of the job label")
+    _command(commands_, "collectors", "list the collector types, their origin and their errors")
+    metrics = _command(commands_, "metrics", "list all metrics")
     metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
     if found is not None:
         of_type = _command(commands_, found.name, found.command.help)
@@ -146,28 +146,32 @@ def _command(
     commands_: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands_.add_parser(name, help=text, description=text, allow_abbrev=False)
-    # Accepted before and after the command; after it, absence must not undo what stood before.
+    # Accepted before and after the command: a default after it must not override a flag before it.
     _add_common_flags(command, default=argparse.SUPPRESS)
     return command
 
 
 def _add_common_flags(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     parser.add_argument(
-        "--config.file", dest="config_file", metavar="FILE", default=default, help="the settings"
+        "--config.file",
+        dest="config_file",
+        metavar="FILE",
+        default=default,
+        help="configuration file",
     )
     parser.add_argument(
         "--log.level",
         dest="log_level",
         choices=logs.LEVELS,
         default=default,
-        help="least severity that is logged (default info; error for the commands)",
+        help="minimum log level (default info; error for commands)",
     )
     parser.add_argument(
         "--log.format",
         dest="log_format",
         choices=["logfmt", "json"],
         default=default or "logfmt",
-        help="form of the log lines",
+        help="log format (default logfmt)",
     )
 
 
@@ -178,7 +182,7 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         dest="listen_address",
         action="append",
         metavar="[HOST]:PORT",
-        help="where to listen; repeatable (default :19100)",
+        help="address to listen on; repeatable (default :19100)",
     )
     web.add_argument(
         "--web.telemetry-path",
@@ -186,7 +190,7 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=_absolute,
         default="/metrics",
-        help="path of the metrics (default /metrics)",
+        help="URL path of the metrics (default /metrics)",
     )
     web.add_argument(
         "--web.max-requests",
@@ -194,31 +198,31 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         default=40,
-        help="scrapes under way at most, those that share one counted once; 0: no bound (default 40)",
+        help="maximum concurrent scrapes; scrapes that share a page count once; 0: unlimited (default 40)",
     )
     web.add_argument(
         "--web.disable-exporter-metrics",
         dest="disable_exporter_metrics",
         action="store_true",
-        help="leave out the process's and the HTTP server's own metrics",
+        help="do not serve metrics of the exporter's process and HTTP server",
     )
     web.add_argument(
         "--web.enable-lifecycle",
         dest="enable_lifecycle",
         action="store_true",
-        help="allow POST /-/reload",
+        help="enable POST /-/reload",
     )
 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        msg = f"a whole number, not negative, got {text!r}"
+        msg = f"{text!r} is not a valid number of scrapes (expected 0 or more)"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 
 
 def _absolute(path: str) -> str:
     if not path.startswith("/") or path == "/":
-        msg = f"a path such as /metrics, got {path!r}"
+        msg = f"{path!r} is not a valid path (expected a path such as /metrics)"
         raise argparse.ArgumentTypeError(msg)
     return path

@@ -55,7 +55,7 @@ def find_in_types(config_file: str | None, words: Sequence[str]) -> Found | None
 def of_type(options: Options, found: Found, arguments: Sequence[str]) -> int:
     """Print what a command of a collector type says; exit code 1 when it says what is wrong."""
     settings = _load(options)
-    blocks = [block.config for block in settings.blocks if block.kind == found.kind]
+    blocks = [block.config for block in settings.blocks if block.type_name == found.kind]
     try:
         for line in found.command.run(blocks, *arguments):
             print(printable(line, lines=True))
@@ -246,11 +246,11 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
         try:
             named = list(block.type.declared_by(block.config))
         except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            said = f"{block.place}{type(error).__name__}: {text_of(error)}"
+            said = f"{block.location}{type(error).__name__}: {text_of(error)}"
             print(printable(said), file=sys.stderr)
             continue
         for metric in named:
-            yield block.kind, metric
+            yield block.type_name, metric
 
 
 def _row(metric: Metric | Template, collector: str) -> Listed:

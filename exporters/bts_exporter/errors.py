@@ -11,24 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
 
-#: Why a collection failed, as the value of the `reason` label: bounded, so that no error text becomes a label.
+#: Why a collection failed, as the value of the `reason` label: bounded, since error texts must not become labels.
 Reason = Literal[
     "auth",  # the target refused our credentials
     "busy",  # the collection before this one is still running
-    "conflict",  # another collector already serves this name, or this series
+    "conflict",  # another collector serves the same metric or series
     "dns",  # the target's name does not resolve
-    "internal",  # a defect of the collector
-    "invalid_sample",  # a sample with wrong labels, a repeated one, or no number
+    "internal",  # an error in the collector's code
+    "invalid_sample",  # wrong labels, a duplicate, or a value that is not a number
     "limited",  # series were dropped because of max_series
-    "loading",  # the target is up but not ready to answer yet
-    "noperm",  # credentials fine, permission missing
+    "loading",  # the target is starting
+    "noperm",  # logged in, but a permission is missing
     "os",  # any other error of the operating system
-    "protocol",  # the target answers, but not what was expected
-    "refused",  # nothing listens there
+    "protocol",  # the target sent an unexpected reply
+    "refused",  # connection refused
     "timeout",  # no answer by the deadline
-    "tls",  # no TLS connection
+    "tls",  # TLS handshake or certificate
     "unreachable",  # no route, or the connection broke
-    "unusable",  # the collector's code or settings cannot be used: it could not be made
+    "unusable",  # the collector could not be created
 ]
 #: Code of generators and coroutines: inspect's CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
 _SUSPENDABLE = 0x20 | 0x80 | 0x200
@@ -42,7 +42,7 @@ class ExporterError(Exception):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with the settings, and where it is."""
+    """A problem in the settings, and its location."""
 
     file: str
     line: int | None  # counted from 1; None for what has no line, such as a missing file
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ExporterError):
-    """Raised when settings cannot be used; holds every problem found, not the first alone."""
+    """Raised when settings are invalid; has all problems that were found."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -63,15 +63,15 @@ class ConfigError(ExporterError):
 
 
 class PluginError(ExporterError):
-    """Raised when a collector type cannot be loaded or does not keep the contract."""
+    """Raised when a collector type cannot be loaded or violates the contract."""
 
 
 class ServeError(ExporterError):
-    """Raised when the exporter cannot listen where it was told to."""
+    """Raised when the exporter cannot listen on its address."""
 
 
 class PushError(ExporterError):
-    """Raised when a Pushgateway does not take the metrics."""
+    """Raised when a Pushgateway refuses the metrics."""
 
 
 class SelectionError(ExporterError):
@@ -87,7 +87,7 @@ NothingToRead = NotPresent
 
 
 class TargetError(ExporterError):
-    """Raised by a collector that knows why its target gives no answer."""
+    """Raised by a collector that knows why it cannot read its target."""
 
     #: For subclasses that do not call our `__init__`.
     reason: Reason = "internal"
@@ -102,11 +102,11 @@ class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names
 
 
 def text_of(error: BaseException) -> str:
-    """Return what `error` says, whatever the code of its own class does."""
+    """Return the text of `error`, even if its class raises."""
     try:
-        return "".join([str(error)])  # a copy, should it be of a class of its own
+        return "".join([str(error)])  # a copy: str() may return an object of a subclass
     except BaseException:  # noqa: BLE001  # a plug-in's class
-        return "an error without words"
+        return "an error whose text cannot be read"
 
 
 def reason_of(error: BaseException) -> Reason:
@@ -133,7 +133,7 @@ def one_line(message: str) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return where in a plug-in's code `error` was raised, as ` (file:line)`: what its author asks first."""
+    """Return where in a plug-in's code `error` was raised, as ` (file:line)`."""
     trace: TracebackType | None = _slot(error, "__traceback__")
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -215,6 +215,6 @@ def _reason_of_one(error: BaseException) -> Reason | None:
 
 
 def _is_tls(error: OSError) -> bool:
-    # OpenSSL takes 5 MB: whoever raises its errors has it already, and nobody else needs it.
+    # OpenSSL takes 5 MB: it is imported already if one of its errors was raised.
     ssl = sys.modules.get("ssl")
     return ssl is not None and isinstance(error, ssl.SSLError)

@@ -1,4 +1,4 @@
-"""Log lines to a pipe, file or terminal, without ever waiting for whoever reads them."""
+"""Log lines to a pipe, file or terminal, without waiting for the reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LineWriter(logging.Handler):
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         # Of the thread, which is there only while the reader does not keep up.
-        # A garbage collection in here may log an error of its own.
+        # A garbage collection in here may log an error, too.
         self._guard = threading.RLock()
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
@@ -63,7 +63,7 @@ class LineWriter(logging.Handler):
         """Write the beginning of `data`; return the rest, of which nothing is left without a reader."""
         try:
             return data[os.write(self._descriptor, data[:_CHUNK_BYTES]) :]
-        except BlockingIOError:  # whoever started us has made it so
+        except BlockingIOError:  # the parent process made it non-blocking
             return data
         except OSError:  # the reader is gone, or the disk is full
             return b""
@@ -96,7 +96,7 @@ class LineWriter(logging.Handler):
                 data = self._write(data)
 
     def _next(self) -> bytes:
-        """Return the next line; empty when all is written and told."""
+        """Return the next line; empty when all is written."""
         with self._guard:
             if self._pending:
                 data = self._pending.popleft()

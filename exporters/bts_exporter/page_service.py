@@ -15,30 +15,31 @@ from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
 
-#: How much more patience than another's a scrape may have to be served with its page, in seconds:
-#: one that is in a hurry may have left out what there was time for.
-_SAME_PATIENCE = 1.0
-#: The same as a share of its own patience, where that is short.
+#: By how much the timeouts of two scrapes that share a page may differ, in seconds: the page of the
+#: shorter one may lack collectors that the longer one has time for.
+_SAME_TIMEOUT = 1.0
+#: The same as a share of its own timeout, where that is short.
 _SAME_SHARE = 0.1
-#: The least time for a scrape, in seconds: with less, collectors that are well would be late.
+#: The least time for a scrape, in seconds: with less, even working collectors would be late.
 _SHORTEST = 0.5
-#: A page that is not ready so long after its deadline never will be, in seconds.
+#: A page that is not ready so long after its deadline is stuck, in seconds.
 _OVERDUE = 10.0
-#: How long the thread that collectors share has to come to a job that does nothing, in seconds.
+#: How long the shared thread may take to reach an empty job, in seconds.
 _PROGRESS = 3.0
 
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
-    """Raised when as many scrapes as allowed are under way."""
+    """Raised when the maximum of concurrent scrapes is reached."""
 
 
-class _Flight:
-    """A page under way, and until when those who wait for it will have it."""
+class _SharedPage:
+    """A page that is being made, for all scrapes that ask for it."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -46,7 +47,7 @@ class _Flight:
 
 
 class Shown(NamedTuple):
-    """What the status page shows of a collection."""
+    """The last result of a collector, for the status page."""
 
     duration: float
     series: int
@@ -54,18 +55,21 @@ class Shown(NamedTuple):
 
 
 class Exporter:
-    """Turns the collectors in force into pages."""
+    """Makes pages of the configured collectors' metrics."""
 
-    def __init__(self, *, max_scrapes: int = 0, own_metrics: bool = True) -> None:
-        """Give the bound of scrapes under way (0: none), and whether to tell of the process."""
+    def __init__(
+        self,
+        reload_state: ReloadState | None = None,
+        *,
+        max_scrapes: int = 0,
+        own_metrics: bool = True,
+    ) -> None:
+        """Take the bound of scrapes under way (0: unlimited), and whether to serve the process's metrics."""
+        self._reload_state = reload_state or ReloadState()
         self.collectors = CollectorSet()
         #: The HTTP server's counts, where there is one.
         self.traffic: Traffic | None = None
         self.scrape_timeout = 9.5
-        self.reload_successful = False
-        #: Why the last reload failed, for the status page.
-        self.reload_problem = ""
-        self.reloaded_at = 0.0
         self.scrapes = 0
         self.scrapes_refused = 0
         self.last: dict[Runner, Shown] = {}
@@ -74,10 +78,10 @@ class Exporter:
         self._process = ProcessMetrics()
         self._service = ServiceMetrics()
         self._outcomes = CollectorMetrics()
-        self._frames = Frames()
+        self._templates = TemplateCache()
         self._layouts = {form: Layout() for form in Format}
-        self._flights: dict[tuple[object, ...], _Flight] = {}
-        self._under_way: set[_Flight] = set()
+        self._pages: dict[tuple[object, ...], _SharedPage] = {}
+        self._under_way: set[_SharedPage] = set()
         self._lock = threading.Lock()
         self._rendering = threading.Lock()
 
@@ -87,73 +91,81 @@ class Exporter:
         form: Format,
         *,
         timeout: float | None = None,
-        packed: bool = False,
-        own: bool = True,
+        gzip: bool = False,
+        with_self_metrics: bool = True,
     ) -> bytes:
-        """Return what `runners` have to show, as `form`, gzipped if `packed`.
+        """Return the page of `runners` in the format `form`, compressed if `gzip`.
 
-        `timeout` is the longest that the caller can wait, in seconds, raised to half a second; `own`
-        says whether the process's and the server's metrics belong on the page. TooManyScrapes at the
-        bound.
+        `timeout` is the longest that the caller can wait, in seconds, raised to half a second.
+        `with_self_metrics` adds the metrics of the process and the HTTP server. TooManyScrapes at the
+        limit.
         """
         longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
         # One that is raised is not what collections are measured by: they have all the time there is.
         granted = longest if longest >= _SHORTEST else self.scrape_timeout
         longest = min(max(longest, _SHORTEST), granted)
         deadline = time.monotonic() + longest
-        key = (tuple(runners), form, packed, own)
-        flight, first = self._board(key, deadline, min(_SAME_PATIENCE, longest * _SAME_SHARE))
+        key = (tuple(runners), form, gzip, with_self_metrics)
+        shared, first = self._join_or_start(
+            key, deadline, min(_SAME_TIMEOUT, longest * _SAME_SHARE)
+        )
         if not first:
-            return flight.page.result()
+            return shared.page.result()
         try:
-            flight.page.set_result(
-                self._make(runners, form, (longest, granted), packed=packed, own=own)
+            shared.page.set_result(
+                self._make(
+                    runners,
+                    form,
+                    (longest, granted),
+                    gzip=gzip,
+                    with_self_metrics=with_self_metrics,
+                )
             )
         except BaseException as error:
-            # Theirs has no frames: those hold all samples of the scrape.
-            flight.page.set_exception(_detached(error))
+            # Theirs has no frames, which hold all samples of the scrape.
+            shared.page.set_exception(_detached(error))
             raise
         finally:
             with self._lock:
-                self._under_way.discard(flight)
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-        return flight.page.result()
+                self._under_way.discard(shared)
+                if self._pages.get(key) is shared:
+                    del self._pages[key]
+        return shared.page.result()
 
     def stalled(self) -> str:
-        """Return why scrapes cannot make progress, although the process runs; empty if they can."""
+        """Return why scrapes cannot make progress; empty if they can."""
         now = time.monotonic()
         with self._lock:
-            first = min((flight.deadline for flight in self._under_way), default=now)
+            first = min((shared.deadline for shared in self._under_way), default=now)
         if now - first > _OVERDUE:
             return f"a scrape that had to end {now - first:.0f} s ago is still under way"
         return self.collectors.stalled(_PROGRESS)
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keep what the status page shows of the last collections, without their samples."""
+        """Keep the results of the last collections for the status page, without their samples."""
         # A scrape from before a reload must not keep collectors alive that are gone.
         here = set(self.collectors.runners)
         for shot in snapshots:
             if shot.runner in here:
                 self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
 
-    def _board(
+    def _join_or_start(
         self, key: tuple[object, ...], deadline: float, tolerance: float
-    ) -> tuple[_Flight, bool]:
+    ) -> tuple[_SharedPage, bool]:
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None and 0 <= deadline - flight.deadline <= tolerance:
+            shared = self._pages.get(key)
+            if shared is not None and 0 <= deadline - shared.deadline <= tolerance:
                 self.scrapes += 1
-                return flight, False
+                return shared, False
             if self._max_scrapes and len(self._under_way) >= self._max_scrapes:
                 self.scrapes_refused += 1
-                msg = f"{self._max_scrapes} scrapes are under way (--web.max-requests)"
+                msg = f"too many concurrent scrapes: {self._max_scrapes} (--web.max-requests)"
                 raise TooManyScrapes(msg)
             self.scrapes += 1
-            flight = _Flight(deadline)
-            self._under_way.add(flight)
-            self._flights[key] = flight
-            return flight, True
+            shared = _SharedPage(deadline)
+            self._under_way.add(shared)
+            self._pages[key] = shared
+            return shared, True
 
     def _make(
         self,
@@ -161,25 +173,26 @@ class Exporter:
         form: Format,
         timeouts: tuple[float, float],
         *,
-        packed: bool,
-        own: bool,
+        gzip: bool,
+        with_self_metrics: bool,
     ) -> bytes:
         snapshots = self.collectors.collect(runners, *timeouts)
         try:
             self.remember(snapshots)
-            return self._render(snapshots, form, packed=packed, own=own)
+            return self._render(snapshots, form, gzip=gzip, with_self_metrics=with_self_metrics)
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
             sound = [self._sound(snapshot, form) for snapshot in snapshots]
             self.remember(sound)
-            return self._render(sound, form, packed=packed, own=own)
+            return self._render(sound, form, gzip=gzip, with_self_metrics=with_self_metrics)
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot`, without its samples if they cannot be rendered: others' can."""
         try:
-            with self._rendering:  # with the collector's own frames, since comparing keys may raise
-                render([Source(shot.samples, shot.runner.frames)], form)
+            # With the collector's own templates, since comparing keys may raise.
+            with self._rendering:
+                render([Source(shot.samples, shot.runner.templates)], form)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # as above
@@ -187,28 +200,26 @@ class Exporter:
         return shot
 
     def _render(
-        self, snapshots: Sequence[Snapshot], form: Format, *, packed: bool, own: bool
+        self, snapshots: Sequence[Snapshot], form: Format, *, gzip: bool, with_self_metrics: bool
     ) -> bytes:
         scrape = Scrape(float("inf"))
         self._outcomes.emit(scrape, snapshots)
-        if own:
+        if with_self_metrics:
             self._emit_own(scrape)
-        sources = [Source(s.samples, s.runner.frames) for s in snapshots]
-        # What is kept of rendered series is not for two pages at once.
+        sources = [Source(s.samples, s.runner.templates) for s in snapshots]
+        # The cached templates are not for use by two threads.
         with self._rendering:
-            # Our own first, so that no collector takes the place of what is told about it.
-            own_source = Source(scrape.samples, self._frames)
+            # Our metrics first, so that no collector can replace those about it.
+            own_source = Source(scrape.samples, self._templates)
             parts = parts_of([own_source, *sources], form, self._layouts[form])
-            page = compress(parts) if packed else b"".join(parts)
+            page = compress(parts) if gzip else b"".join(parts)
         for snapshot, source in zip(snapshots, sources, strict=True):
             if source.conflict:
                 snapshot.runner.conflict(source.conflict)
         return page
 
     def _emit_own(self, scrape: Scrape) -> None:
-        self._service.emit_service(
-            scrape, self.reloaded_at, reload_successful=self.reload_successful
-        )
+        self._service.emit_service(scrape, self._reload_state)
         if self._own_metrics:
             self._process.emit(scrape)
             scrape.emit(self._service.scrapes, self.scrapes)

@@ -31,7 +31,7 @@ class Command(NamedTuple):
     #: What it takes, in this order, all of it needed: name -> help.
     arguments: Mapping[str, str]
     #: Called with the type's blocks of settings and the arguments; yields the lines to print, and
-    #: raises ValueError with what is wrong.
+    #: raises ValueError with the reason.
     run: Callable[..., Iterable[str]]
 
 
@@ -88,13 +88,13 @@ class Collector:
         return ()
 
     def start(self) -> None:
-        """Begin what runs between scrapes, such as a subscription; a dead target is no error here."""
+        """Begin what runs between scrapes, such as a subscription; a target that is down is not an error here."""
 
     def stop(self) -> None:
         """End what `start` began and close connections; called from another thread than `collect`."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit samples to `scrape`; anything raised is a failure of this collection alone."""
+        """Emit samples to `scrape`; anything raised fails this collection only."""
         raise NotImplementedError
 
 

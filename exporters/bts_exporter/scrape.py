@@ -76,12 +76,12 @@ class Scrape(ScrapeState):
             and not self._closed
             and len(samples) <= self._room
         )
-        if not sound:  # one by one, to tell what is wrong and keep the others
+        if not sound:  # one by one, to report the wrong ones and keep the others
             for key, value in samples.items():
                 if isinstance(key, tuple):
                     self.emit(metric, value, *key)
                 else:
-                    self._reject(f"{metric.name}: {key!r} is no tuple of labels")
+                    self._reject(f"{metric.name}: {key!r} is not a tuple of labels")
             return
         there = self._samples.setdefault(metric, {})
         together = len(there) + len(samples)
@@ -219,7 +219,7 @@ class Scrape(ScrapeState):
             try:
                 value = float(value)
             except (TypeError, ValueError):
-                self._reject(f"{metric.name}: {value!r} is no number")
+                self._reject(f"{metric.name}: {value!r} is not a number")
                 return
         if key in samples:
             self._reject(f"{metric.name}: emitted twice with labels {key!r}")
@@ -230,7 +230,7 @@ class Scrape(ScrapeState):
             self._dropped += 1
 
     def _raise_closed(self) -> NoReturn:
-        msg = "the scrape was over before this collection was"
+        msg = "the scrape ended before this collection did"
         raise DeadlineExceeded(msg)
 
     def _reject(self, message: str) -> None:
@@ -241,7 +241,7 @@ class Scrape(ScrapeState):
         if len(labels) != metric.width:
             what = f"takes {metric.width} labels ({', '.join(metric.labels)}), got {len(labels)}"
         else:
-            what = f"is a {metric.kind} and not emitted that way"
+            what = f"is a {metric.kind}, which needs another method of emit"
         self._reject(f"{metric.name} {what}")
 
     def _wants(self, metric: Metric) -> bool:

@@ -1,4 +1,4 @@
-"""What systemd and a service tell each other: readiness, watchdog, listening sockets."""
+"""The notification protocol of systemd: readiness, watchdog, listening sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIRST_FD = 3
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager `lines` such as `READY=1`; nothing without one, never raises."""
+    """Send `lines` such as `READY=1` to the service manager, if there is one; never raises."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -26,12 +26,12 @@ def notify(*lines: str) -> None:
 
 
 def reloading() -> None:
-    """Tell the service manager that the settings are being loaded anew."""
+    """Notify the service manager that the settings are being reloaded."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_seconds() -> float | None:
-    """Return how often the manager wants to hear WATCHDOG=1, halved to be safe; None: never."""
+    """Return half of the watchdog's timeout in seconds; None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:

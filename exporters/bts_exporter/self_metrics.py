@@ -13,6 +13,7 @@ import bts_exporter
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import REASONS
 from bts_exporter.metric import Key, Metric, counter, gauge
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.web.server import Traffic
 
@@ -22,48 +23,52 @@ _STAT_SIZE = 2048
 
 
 class CollectorMetrics:
-    """How each collector fared in this scrape, and since the start."""
+    """The state of each collector in this scrape, and its counts since the start."""
 
     success = gauge(
         "bts_exporter_collector_success",
-        "Whether the collection succeeded (1) or failed (0); one that finds nothing to read succeeds.",
+        "Whether the collection succeeded (1) or failed (0); it succeeds if the source is absent.",
         _OF,
     )
     supported = gauge(
         "bts_exporter_collector_supported",
-        "Whether there is something to read (1) or what it reads is absent here (0).",
+        "Whether the source exists on this machine (1) or is absent (0).",
         _OF,
     )
     optional = gauge(
         "bts_exporter_collector_optional",
-        "1 for a collector whose target may be absent (optional: true); others have no such series.",
+        "1 for a collector whose target may be absent (optional: true); not served for others.",
         _OF,
     )
     duration = gauge(
-        "bts_exporter_collector_duration_seconds", "How long the collection took.", _OF
+        "bts_exporter_collector_duration_seconds", "Duration of the collection in seconds.", _OF
     )
-    series = gauge("bts_exporter_collector_series", "Series that the collection gave.", _OF)
+    series = gauge(
+        "bts_exporter_collector_series", "Number of series that the collection returned.", _OF
+    )
     age = gauge(
         "bts_exporter_collector_age_seconds",
-        "Age of the samples of a collector with an interval: cached, collected in the background.",
+        "Age in seconds of the samples of a collector with an interval, which runs in the background.",
         _OF,
     )
     last_success = gauge(
         "bts_exporter_collector_last_success_timestamp_seconds",
-        "When a collection last succeeded, in Unix time.",
+        "Unix time of the last successful collection.",
         _OF,
     )
     timeouts = counter(
-        "bts_exporter_collector_timeouts_total", "Collections that did not end in time.", _OF
+        "bts_exporter_collector_timeouts_total",
+        "Collections that did not end before the deadline.",
+        _OF,
     )
     errors = counter(
         "bts_exporter_collector_errors_total",
-        f"Collections that failed, by reason ({', '.join(REASONS)}).",
+        f"Failed collections by reason ({', '.join(REASONS)}); one with several reasons counts for each.",
         (*_OF, "reason"),
     )
     dropped = counter(
         "bts_exporter_collector_series_dropped_total",
-        "Samples left out because the collector has more series than max_series.",
+        "Samples dropped because the collector has more series than max_series.",
         _OF,
     )
 
@@ -105,9 +110,9 @@ def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:
 
 
 class ProcessMetrics:
-    """This process as the client libraries of Prometheus describe one.
+    """The standard process metrics of Prometheus' client libraries.
 
-    From /proc/self, on systems other than Linux by psutil.
+    From /proc/self; from psutil on systems other than Linux.
     """
 
     cpu = counter(
@@ -127,18 +132,18 @@ class ProcessMetrics:
     threads = gauge("process_threads", "Number of threads of the process (/proc/self/stat).")
 
     def __init__(self) -> None:
-        """Remember the start: late by the imports' time, but the same wherever there is no /proc."""
+        """Remember the start time, which is late by the duration of the imports."""
         self._started = time.time()
 
     def emit(self, scrape: Scrape) -> None:
-        """Emit what this platform tells of its processes."""
+        """Emit the metrics that this platform has."""
         times = os.times()
         scrape.emit(self.cpu, times.user + times.system)
         scrape.emit(self.start, self._started)
         try:
             fields = _own_stat()
             fds = _open_fds()
-        except OSError:  # another system, or no file descriptor left to look with
+        except OSError:  # another system, or no file descriptor left
             if sys.platform != "linux":
                 self._emit_by_psutil(scrape)
             return
@@ -166,7 +171,7 @@ class ProcessMetrics:
 
 
 def _own_stat() -> list[bytes]:
-    """Return the fields of /proc/self/stat behind the name."""
+    """Return the fields of /proc/self/stat after the process's name."""
     descriptor = os.open("/proc/self/stat", os.O_RDONLY)
     try:
         return os.read(descriptor, _STAT_SIZE).rpartition(b") ")[2].split()
@@ -175,13 +180,13 @@ def _own_stat() -> list[bytes]:
 
 
 def _open_fds() -> int:
-    # Linux says so since 6.2; before that it was 0, and they have to be listed.
+    # The size is the number of descriptors since Linux 6.2. Before, it is 0, and they are listed.
     counted = os.stat("/proc/self/fd").st_size  # noqa: PTH116  # no need of Path objects
     return counted or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  # the last one lists them
 
 
 class ServiceMetrics:
-    """The version, the settings in force and the HTTP server's traffic."""
+    """Version, state of the settings, and traffic of the HTTP server."""
 
     build = gauge(
         "bts_exporter_build_info",
@@ -190,38 +195,38 @@ class ServiceMetrics:
     )
     reload_successful = gauge(
         "bts_exporter_config_last_reload_successful",
-        "Whether the last attempt to load the settings succeeded; if not, those before are in force.",
+        "Whether the last load of the configuration succeeded; if not, the previous one remains active.",
     )
     reload_time = gauge(
         "bts_exporter_config_last_reload_success_timestamp_seconds",
-        "When the settings in force were loaded, in Unix time.",
+        "Unix time of the last successful load of the configuration.",
     )
     connections = gauge("bts_exporter_http_open_connections", "Open HTTP connections.")
     accepted = counter("bts_exporter_http_connections_total", "HTTP connections accepted.")
     refused = counter(
         "bts_exporter_http_connections_refused_total",
-        "HTTP connections and requests turned away before they reached a page, by reason.",
+        "HTTP connections and requests refused before they were handled, by reason.",
         ("reason",),
     )
     cut = counter(
         "bts_exporter_http_connections_cut_total",
-        "HTTP connections cut because the client was too slow, by what it was slow at.",
+        "HTTP connections closed because the client was too slow, by phase.",
         ("reason",),
     )
     scrapes_refused = counter(
         "bts_exporter_scrapes_refused_total",
-        "Scrapes refused because --web.max-requests were under way.",
+        "Scrapes refused because of --web.max-requests.",
     )
     scrapes = counter("bts_exporter_scrapes_total", "Scrapes answered.")
 
-    def emit_service(self, scrape: Scrape, reloaded_at: float, *, reload_successful: bool) -> None:
-        """Emit the version and the state of the settings; `reloaded_at` is Unix time."""
+    def emit_service(self, scrape: Scrape, reload_state: ReloadState) -> None:
+        """Emit the version and the state of the settings."""
         scrape.emit(self.build, 1, bts_exporter.__version__, platform.python_version())
-        scrape.emit(self.reload_successful, int(reload_successful))
-        scrape.emit(self.reload_time, reloaded_at)
+        scrape.emit(self.reload_successful, int(reload_state.successful))
+        scrape.emit(self.reload_time, reload_state.loaded_at)
 
     def emit_traffic(self, scrape: Scrape, traffic: Traffic) -> None:
-        """Emit what the HTTP server counted."""
+        """Emit the counts of the HTTP server."""
         scrape.emit(self.connections, traffic.open)
         scrape.emit(self.accepted, traffic.accepted)
         for reason, count in traffic.refused.items():
@@ -230,7 +235,7 @@ class ServiceMetrics:
             scrape.emit(self.cut, count, reason)
 
 
-#: Every metric that the exporter itself can emit, for listings.
+#: All metrics of the exporter itself.
 DECLARED: tuple[Metric, ...] = tuple(
     value
     for owner in (ProcessMetrics, ServiceMetrics, CollectorMetrics)

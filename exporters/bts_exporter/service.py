@@ -1,4 +1,4 @@
-"""The exporter as a service: start, reload that cannot kill, stop."""
+"""The exporter as a service: start, reload and stop."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.worker import Worker
 from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
 from bts_exporter.page_service import Exporter
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
 from bts_exporter.web.routes import Routes
 from bts_exporter.web.server import Server, listen
 
 log = logging.getLogger("bts_exporter.service")
 
-#: How many more containers there may be before circles among them are looked for. With Python's 700
-#: a scrape of ten thousand streams is held up 250 times, a tenth of its time, though it makes none.
+#: How many containers are allocated between two runs of the garbage collector. With Python's 700 it
+#: interrupts a scrape of ten thousand streams 250 times, a tenth of its time, and finds no cycles.
 _GARBAGE = 10_000
 
 _T = TypeVar("_T")
 
 #: How long requests under way may take to end when the service stops, in seconds.
 _GRACE = 10.0
-#: How long collectors may take to part with their targets when the service stops, in seconds.
-_FAREWELL = 2.0
+#: How long collectors may take to close their connections when the service stops, in seconds.
+_STOP_TIMEOUT = 2.0
 #: How long a reload over HTTP waits for its turn, in seconds.
-_RELOAD_PATIENCE = 30.0
+_RELOAD_TIMEOUT = 30.0
 #: How long a reload may take to read the settings and build the collectors, in seconds.
-_LOAD_PATIENCE = 10.0
-#: How long a signal may lie that came just before the main thread began to wait, in seconds:
-#: Python notes such a one, and wakes nobody.
-_PULSE = 1.0
+_LOAD_TIMEOUT = 10.0
+#: How often the main thread looks for signals, in seconds: Python does not wake a thread for a signal
+#: that arrives just before the thread begins to wait.
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says."""
+    """The settings of the command line."""
 
     config_file: str | None = None
     addresses: tuple[str, ...] = (":19100",)
@@ -59,8 +60,8 @@ class Options:
     lifecycle: bool = False
 
 
-class _Reload:
-    """A wish for a reload, and how it went for who waits for it."""
+class _ReloadRequest:
+    """A request for a reload, and its result."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -68,7 +69,7 @@ class _Reload:
 
 
 class _Watchdog:
-    """The service manager's, which restarts a process that it does not hear from in time."""
+    """The watchdog of systemd, which restarts a process that does not notify it in time."""
 
     def __init__(self, stalled: Callable[[], str]) -> None:
         self._stalled = stalled
@@ -77,21 +78,23 @@ class _Watchdog:
         self._problem = ""
 
     def feed(self) -> float:
-        """Tell the manager that scrapes can make progress, if it is time and they can.
+        """Notify systemd that scrapes can make progress, if that is due and they can.
 
-        Returns the seconds until it is time again.
+        Returns the seconds until it is due again.
         """
         if self._interval is None:
-            return _PULSE
+            return _POLL_SECONDS
         left = self._due - time.monotonic()
         if left > 0:
             return left
         problem = self._stalled()
         if problem and not self._problem:
-            log.error("no scrape can be answered, the watchdog will restart us: %s", problem)
+            log.error(
+                "scrapes cannot be answered; the watchdog will restart the exporter: %s", problem
+            )
         self._problem = problem
         if problem:
-            return _PULSE
+            return _POLL_SECONDS
         sd_notify.notify("WATCHDOG=1")
         self._due = time.monotonic() + self._interval / 2
         return self._interval / 2
@@ -101,52 +104,54 @@ class Service:
     """One running exporter."""
 
     def __init__(self, options: Options) -> None:
-        """Prepare; nothing is opened yet."""
+        """Prepare the service; nothing is opened yet."""
         self.options = options
-        self.exporter = Exporter(max_scrapes=options.max_requests, own_metrics=options.own_metrics)
-        self._inbox: SimpleQueue[_Reload | None] = SimpleQueue()
+        self.reload_state = ReloadState()
+        self.exporter = Exporter(
+            self.reload_state, max_scrapes=options.max_requests, own_metrics=options.own_metrics
+        )
+        self._inbox: SimpleQueue[_ReloadRequest | None] = SimpleQueue()
         self._file: Path | None = None
         self._ready = False
 
     def start_collectors(self) -> None:
-        """Load the settings and start the collectors; ConfigError when the settings are unusable."""
-        # The same file for all reloads: one that vanishes is an error, not the built-in settings.
+        """Load the settings and start the collectors; ConfigError if the settings are invalid."""
+        # Reloads read the same file: if it was deleted, they fail instead of using the defaults.
         self._file = find(self.options.config_file)
         settings = load(self._file, Registry)
         assembly = Assembly(settings)
         for problem in assembly.problems:
-            log.error("a collector is left out: %s", problem)
-        self._put_in_force(assembly, settings.scrape_timeout)
+            log.error("collector not loaded: %s", problem)
+        self._apply(assembly, settings.scrape_timeout)
         log.info(
             "settings loaded",
             extra={"file": settings.file, "collectors": len(assembly.set.runners)},
         )
 
     def reload(self) -> None:
-        """Put the settings as they are now in force; ConfigError, with nothing changed, on any error."""
+        """Reload the settings; on any error nothing changes, and ConfigError is raised."""
         sd_notify.reloading()
         try:
-            settings, assembly = self._assemble_anew()
+            settings, assembly = self._assemble()
         except ConfigError as error:
-            self.exporter.reload_successful = False
-            self.exporter.reload_problem = str(error)
+            self.reload_state.fail(str(error))
             for problem in error.problems:
-                log.error("reload failed, the settings before stay in force: %s", problem)  # noqa: TRY400  # the user's error, not ours
+                log.error("reload failed, the previous settings remain active: %s", problem)  # noqa: TRY400  # the user's error, not ours
             raise
         else:
-            self._put_in_force(assembly, settings.scrape_timeout)
+            self._apply(assembly, settings.scrape_timeout)
             log.info("settings reloaded", extra={"file": settings.file})
         finally:
             sd_notify.notify("READY=1")
 
     def run(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Serve until a signal says stop; ConfigError or ServeError when it cannot begin."""
+        """Serve until a signal says stop; ConfigError or ServeError if it cannot start."""
         gc.set_threshold(_GARBAGE)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]
         self.start_collectors()
-        # Not before: until here a signal ends us at once, also while a plug-in's import hangs.
+        # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         server = self._server(listeners)
@@ -164,9 +169,9 @@ class Service:
         log.info("stopped")
 
     def stop_collectors(self) -> None:
-        """End every collector, without waiting long for one that hangs."""
-        end = time.monotonic() + _FAREWELL
-        # All told first, so that they end at the same time.
+        """Stop all collectors; those that hang are not waited for longer than `_STOP_TIMEOUT`."""
+        end = time.monotonic() + _STOP_TIMEOUT
+        # All at the same time, then wait for all.
         collectors = self.exporter.collectors
         for last in collectors.stop(collectors.runners):
             last.wait(end - time.monotonic())
@@ -175,6 +180,7 @@ class Service:
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
         routes = Routes(
             self.exporter,
+            self.reload_state,
             telemetry_path=self.options.telemetry_path,
             reload=self._ask_for_reload if self.options.lifecycle else None,
             ready=lambda: self._ready,
@@ -183,22 +189,22 @@ class Service:
         self.exporter.traffic = server.traffic
         return server
 
-    def _assemble_anew(self) -> tuple[Settings, Assembly]:
-        """Do so in a thread, since it runs plug-ins' code: that may hang, and raise anything."""
+    def _assemble(self) -> tuple[Settings, Assembly]:
+        """Load the settings and build the collectors in a thread: plug-ins' code may hang or raise anything."""
         found: Future[tuple[Settings, Assembly]] = Future()
         worker = Worker("bts-settings")
         try:
-            worker.submit(lambda: _fulfil(found, self._load_anew))
+            worker.submit(lambda: _fulfil(found, self._load))
             worker.stop()
-            return found.result(_LOAD_PATIENCE)
+            return found.result(_LOAD_TIMEOUT)
         except TimeoutError as error:
-            message = f"not loaded within {_LOAD_PATIENCE:g} s: a plug-in or a file hangs"
+            message = f"not loaded within {_LOAD_TIMEOUT:g} s: a plug-in or a file system hangs"
             raise _unloadable(message) from error
         except RuntimeError as error:
-            message = f"no thread to load the settings in: {error}"
+            message = f"cannot start a thread to load the settings: {error}"
             raise _unloadable(message) from error
 
-    def _load_anew(self) -> tuple[Settings, Assembly]:
+    def _load(self) -> tuple[Settings, Assembly]:
         settings = load(self._file, Registry)
         assembly = Assembly(settings, self.exporter.collectors)
         if assembly.problems:
@@ -206,7 +212,7 @@ class Service:
         return settings, assembly
 
     def _collect_once(self) -> None:
-        """Have the log and the status page say what there is before anybody scrapes."""
+        """Collect once, so that log and status page show the state before the first scrape."""
         collectors = self.exporter.collectors
         first = Worker("bts-first")
         try:
@@ -216,18 +222,17 @@ class Service:
                 )
             )
         except RuntimeError as error:
-            log.warning("the collectors are not asked before the first scrape: %s", error)
+            log.warning("no collection before the first scrape: %s", error)
         first.stop()
 
-    def _put_in_force(self, assembly: Assembly, scrape_timeout: float) -> None:
+    def _apply(self, assembly: Assembly, scrape_timeout: float) -> None:
         gone = assembly.adopt()
         for runner in assembly.new:
             runner.start()
         self.exporter.collectors = assembly.set
         self.exporter.scrape_timeout = scrape_timeout
-        self.exporter.reload_successful = True
-        self.exporter.reloaded_at = time.time()
-        # A scrape that has begun goes on with them, and must not take their end for the target's.
+        self.reload_state.succeed(time.time())
+        # A scrape that has begun still uses them, and must not report their end as a failure of the target.
         assembly.set.stop(gone, self.exporter.scrape_timeout)
         last = self.exporter.last
         self.exporter.last = {
@@ -237,58 +242,58 @@ class Service:
     def _loop(self, server: Server) -> None:
         watchdog = _Watchdog(lambda: self._stalled(server))
         while True:
-            pulse = min(watchdog.feed(), _PULSE)
-            wishes = self._received(pulse)
-            reloads = [wish for wish in wishes if wish is not None]
+            seconds = min(watchdog.feed(), _POLL_SECONDS)
+            requests = self._received(seconds)
+            reloads = [request for request in requests if request is not None]
             error: ConfigError | None = None
-            if len(reloads) < len(wishes):
+            if len(reloads) < len(requests):
                 error = ConfigError([Problem("reload", None, "", "the service is stopping")])
             elif reloads:
                 try:
-                    self.reload()  # one for all that asked before it began
+                    self.reload()  # one for all requests that came before it began
                 except ConfigError as failure:
                     error = failure
-            for wish in reloads:
-                wish.error = error
-                wish.done.set()
-            if len(reloads) < len(wishes):
+            for request in reloads:
+                request.error = error
+                request.done.set()
+            if len(reloads) < len(requests):
                 return
 
     def _stalled(self, server: Server) -> str:
-        """Return why no scrape can be answered any more; empty if they can."""
+        """Return why scrapes cannot be answered; empty if they can."""
         if not server.accepts:
             return "the thread that accepts connections has died"
         return self.exporter.stalled()
 
-    def _received(self, seconds: float) -> list[_Reload | None]:
-        """Return all wishes there are, after waiting `seconds` at most for the first."""
-        wishes: list[_Reload | None] = []
+    def _received(self, seconds: float) -> list[_ReloadRequest | None]:
+        """Return all pending requests, after waiting at most `seconds` for the first; None means stop."""
+        requests: list[_ReloadRequest | None] = []
         try:
-            wishes.append(self._inbox.get(timeout=seconds))
+            requests.append(self._inbox.get(timeout=seconds))
             while True:
-                wishes.append(self._inbox.get_nowait())
+                requests.append(self._inbox.get_nowait())
         except Empty:
-            return wishes
+            return requests
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._inbox.put(None)
 
     def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._inbox.put(_Reload())
+        self._inbox.put(_ReloadRequest())
 
     def _ask_for_reload(self) -> None:
-        # In the main thread's turn, as a signal's is: never two reloads at once.
-        wish = _Reload()
-        self._inbox.put(wish)
-        if not wish.done.wait(_RELOAD_PATIENCE):
-            message = f"no answer within {_RELOAD_PATIENCE:g} s; it may still happen"
+        # In the main thread, like those by signal: never two reloads at once.
+        request = _ReloadRequest()
+        self._inbox.put(request)
+        if not request.done.wait(_RELOAD_TIMEOUT):
+            message = f"not reloaded within {_RELOAD_TIMEOUT:g} s; the reload may still complete"
             raise ConfigError([Problem("reload", None, "", message)])
-        if wish.error:
-            raise ConfigError(wish.error.problems)
+        if request.error:
+            raise ConfigError(request.error.problems)
 
 
 def _fulfil(promise: Future[_T], work: Callable[[], _T]) -> None:
-    """Do `work`; whatever goes wrong becomes a ConfigError, which keeps nothing of it alive."""
+    """Set `promise` to the result of `work`; any error becomes a ConfigError without its frames."""
     try:
         promise.set_result(work())
     except ConfigError as error:

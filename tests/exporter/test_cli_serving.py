@@ -138,7 +138,7 @@ def test_reload_by_signal(serve: Serve, folder: Path) -> None:
     failures = [line for line in process.lines() if "level=error" in line]
     assert len(failures) == 2
     assert (
-        "reload failed, the settings before stay in force: config.yaml:2: collectors.spool.pth"
+        "reload failed, the previous settings remain active: config.yaml:2: collectors.spool.pth"
         in failures[0]
     )
 
@@ -157,7 +157,7 @@ def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
     assert [
         line
         for line in process.lines()
-        if "a collector is left out: config.yaml:2: collectors.broken" in line
+        if "collector not loaded: config.yaml:2: collectors.broken" in line
     ]
 
 

@@ -81,7 +81,7 @@ def test_text_of_an_error() -> None:
             raise RuntimeError
 
     assert text_of(ValueError("words")) == "words"
-    assert text_of(Mute()) == "an error without words"
+    assert text_of(Mute()) == "an error whose text cannot be read"
 
 
 @pytest.mark.parametrize(

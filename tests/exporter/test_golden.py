@@ -8,7 +8,7 @@ import pytest
 from bts_exporter import Kind, Scrape, Template, counter, gauge, histogram, summary, untyped
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -52,8 +52,8 @@ def test_page_of_every_kind(form: Format, file: str) -> None:
 
     actual = render(
         [
-            Source(first.samples, Frames()),
-            Source(second.samples, Frames({"target": "cache", "site": "a"})),
+            Source(first.samples, TemplateCache()),
+            Source(second.samples, TemplateCache({"target": "cache", "site": "a"})),
         ],
         form,
     )

@@ -112,7 +112,7 @@ def test_thread_that_emits_after_the_collection() -> None:
 
     with runner_of(Stub(keep)) as runner:
         shot = collect(runner)
-        with pytest.raises(Exception, match="the scrape was over"):
+        with pytest.raises(Exception, match="the scrape ended"):
             kept[0].emit(Stub.series, 2, "late")
 
         assert shot.samples == {Stub.value: {(): 1}}
@@ -168,7 +168,7 @@ def test_help_that_is_no_text() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (YIELDS, "Lazy.collect must call scrape.emit: it yields or is async"),
+        (YIELDS, "Lazy.collect is a generator or coroutine"),
         (UNRESOLVED, "name 'Missing' is not defined"),
     ],
 )
@@ -207,11 +207,11 @@ def test_import_that_hangs(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload gives a plug-in's import up after a while, and the settings before stay in force."""
-    monkeypatch.setattr("bts_exporter.service._LOAD_PATIENCE", 0.1)
+    monkeypatch.setattr("bts_exporter.service._LOAD_TIMEOUT", 0.1)
     drop_in(tmp_path / "plugins", "hangs", HANGS)
     write(tmp_path, "hangs: ")
 
-    with pytest.raises(ConfigError, match="a plug-in or a file hangs"):
+    with pytest.raises(ConfigError, match="a plug-in or a file system hangs"):
         service.reload()
     assert service.exporter.collectors.runners == []
 

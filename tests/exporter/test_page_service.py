@@ -15,6 +15,7 @@ from bts_exporter import Collector, Metric, Scrape, counter, gauge
 from bts_exporter.collection.collection import Collection
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter, TooManyScrapes
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.web.server import Traffic
 from servers import wait_until
 from stubs import Hang, LocalStub, Stub, collectors
@@ -94,7 +95,9 @@ def test_page_of_a_part() -> None:
     """A page for one target has its collector's own state, and nothing of the exporter."""
     with exporting(("one", Stub()), ("two", LocalStub())) as exporter:
         found = samples(
-            exporter.page(exporter.collectors.runners[:1], Format.TEXT, own=False).decode()
+            exporter.page(
+                exporter.collectors.runners[:1], Format.TEXT, with_self_metrics=False
+            ).decode()
         )
 
     assert {name for name, _ in found if not name.startswith("bts_exporter_collector_")} == {
@@ -122,7 +125,7 @@ def test_packed_page(form: Format) -> None:
     """A packed page is the page, as gzip."""
     with exporting(("one", Stub()), own_metrics=False) as exporter:
         runners = exporter.collectors.runners
-        packed = gzip.decompress(exporter.page(runners, form, packed=True)).decode()
+        packed = gzip.decompress(exporter.page(runners, form, gzip=True)).decode()
         plain = exporter.page(runners, form).decode()
 
     def names(text: str) -> list[str]:
@@ -134,9 +137,7 @@ def test_packed_page(form: Format) -> None:
 
 def test_state_of_the_settings() -> None:
     """Whether the last reload went well is on the page."""
-    with exporting() as exporter:
-        exporter.reload_successful = True
-        exporter.reloaded_at = 1.7e9
+    with exporting(reload_state=ReloadState(successful=True, loaded_at=1.7e9)) as exporter:
         found = samples(page(exporter))
 
     assert found["bts_exporter_config_last_reload_successful", ()] == 1
@@ -229,8 +230,8 @@ def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.Mo
         calls: list[Callable[[], bytes]] = [
             lambda: exporter.page(runners, Format.TEXT),
             lambda: exporter.page(runners, Format.OPENMETRICS),
-            lambda: exporter.page(runners, Format.TEXT, packed=True),
-            lambda: exporter.page(runners, Format.TEXT, own=False),
+            lambda: exporter.page(runners, Format.TEXT, gzip=True),
+            lambda: exporter.page(runners, Format.TEXT, with_self_metrics=False),
             lambda: exporter.page(runners[:1], Format.TEXT),
         ]
         joined: list[Collection] = []
@@ -306,7 +307,7 @@ def test_bound_of_scrapes_under_way() -> None:
         [joined], more = at_once(1, lambda: page(exporter).encode())
         wait_until(lambda: exporter.scrapes == 2, "the second is on board")
         with pytest.raises(
-            TooManyScrapes, match=r"^1 scrapes are under way \(--web\.max-requests\)$"
+            TooManyScrapes, match=r"^too many concurrent scrapes: 1 \(--web\.max-requests\)$"
         ):
             exporter.page(runners, Format.OPENMETRICS)
         # With less time it cannot share the page under way.

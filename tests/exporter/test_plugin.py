@@ -243,15 +243,15 @@ def test_emitting_other_kinds_of_numbers() -> None:
     [
         (lambda s, m: s.emit(m, 1), "files takes 2 labels (path, owner), got 0"),
         (lambda s, m: s.emit(m, 1, "/", "root", "x"), "files takes 2 labels (path, owner), got 3"),
-        (lambda s, m: s.emit(m, "many", "/", "root"), "files: 'many' is no number"),
-        (lambda s, m: s.emit(m, None, "/", "root"), "files: None is no number"),
+        (lambda s, m: s.emit(m, "many", "/", "root"), "files: 'many' is not a number"),
+        (lambda s, m: s.emit(m, None, "/", "root"), "files: None is not a number"),
         (
             lambda s, m: s.emit_histogram(m, [], 0, "/", "root"),
-            "files is a gauge and not emitted that way",
+            "files is a gauge, which needs another method of emit",
         ),
         (
             lambda s, m: s.emit_summary(m, [], 0, 0, "/", "root"),
-            "files is a gauge and not emitted that way",
+            "files is a gauge, which needs another method of emit",
         ),
     ],
     ids=["few", "many", "text", "nothing", "histogram", "summary"],
@@ -332,7 +332,7 @@ def test_many_at_once_by_labels_that_are_no_tuples() -> None:
     found.emit_all(metric, {"a": 1, ("b",): 2})  # type: ignore[dict-item]
 
     assert found.samples == {metric: {("b",): 2}}
-    assert found.rejected == ("invalid_sample", "files: 'a' is no tuple of labels")
+    assert found.rejected == ("invalid_sample", "files: 'a' is not a tuple of labels")
 
 
 def test_many_at_once_that_were_there() -> None:

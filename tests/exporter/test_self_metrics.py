@@ -18,6 +18,7 @@ from bts_exporter.collection.outcome import Outcome
 from bts_exporter.collection.runner import Snapshot
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.self_metrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
 from servers import wait_until
@@ -276,7 +277,7 @@ def test_process_without_a_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> N
 def test_version_and_settings() -> None:
     """The version is a label of an info, and the settings have their state."""
     scrape = Scrape(math.inf)
-    ServiceMetrics().emit_service(scrape, 1.7e9, reload_successful=True)
+    ServiceMetrics().emit_service(scrape, ReloadState(successful=True, loaded_at=1.7e9))
 
     assert values(scrape) == {
         "bts_exporter_build_info": {(bts_exporter.__version__, platform.python_version()): 1},

@@ -131,7 +131,7 @@ def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCapt
     why = f"type broken ({broken}) is broken: ModuleNotFoundError: No module named 'not_installed_anywhere'"
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert messages == [
-        f"a collector is left out: {place.config}:3: collectors.broken: {why}",
+        f"collector not loaded: {place.config}:3: collectors.broken: {why}",
         f"collection fails: {why}",
     ]
 
@@ -229,7 +229,7 @@ def test_reload_that_fails(
     assert "diary_version 1\n" in failed
     assert "bts_exporter_config_last_reload_successful 0\n" in failed
     assert [r.getMessage() for r in caplog.records] == [
-        f"reload failed, the settings before stay in force: {caught.value}"
+        f"reload failed, the previous settings remain active: {caught.value}"
     ]
 
     drop_in(place.plugins, "quiet", QUIET)
@@ -288,7 +288,7 @@ def test_stop_does_not_wait_for_one_that_hangs(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collector that does not part with its target does not keep the service."""
-    monkeypatch.setattr("bts_exporter.service._FAREWELL", 0.05)
+    monkeypatch.setattr("bts_exporter.service._STOP_TIMEOUT", 0.05)
     service = Service(place.options())
     service.start_collectors()
     release = threading.Event()

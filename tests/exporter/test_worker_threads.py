@@ -299,7 +299,7 @@ def failing_collections(server: Exporter) -> dict[str, float]:
 def test_exception_from_another_thread(exporter: StartExporter, plugins: str) -> None:
     """An exception raised in the shared thread from outside costs a collection at most, and no collector."""
     server = exporter(plugins + "{later: , host: }")
-    hits = ("SystemExit", "goes on after")
+    hits = ("SystemExit", "continues after")
     wait_until(
         lambda: failing(server) or any(hit in server.log.read_text() for hit in hits),
         "an exception hit the thread",
@@ -338,7 +338,7 @@ def test_no_thread_left(exporter: StartExporter, plugins: str, tmp_path: Path) -
         assert success
         assert [line for line in success if not line.endswith(" 1")] == []
         assert refused[0] == 500
-        assert "no thread to load the settings in" in refused[1]
+        assert "cannot start a thread to load the settings" in refused[1]
         assert ask("/-/reload", "POST") == (200, "reloaded.\n")
         assert ask("/-/healthy")[0] == 200
     assert failing(server) == set()

@@ -1,4 +1,4 @@
-"""Settings become a set of collectors; what did not change is taken over from the set before."""
+"""Builds the collectors of the settings; unchanged ones are kept from the set before."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import DECLARED
-from bts_exporter.settings.loader import Block, Common, Settings
+from bts_exporter.settings.loader import CollectorBlock, Common, Settings
 from bts_exporter.settings.metric_filters import denied_by_the_way, without_effect
 
 log = logging.getLogger("bts_exporter.collection.builder")
 
 
-class UnusableConfig(CollectorConfig, frozen=True):
-    """Why a collector could not be made."""
+class PlaceholderConfig(CollectorConfig, frozen=True):
+    """The reason why a collector could not be built."""
 
     message: str
 
 
-class Unusable(Collector):
-    """Stands in for a collector that could not be made, so that everybody sees that it is missing."""
+class PlaceholderCollector(Collector):
+    """Stands in for a collector that could not be built, so that its failure is visible."""
 
     def collect(self, scrape: Scrape) -> None:  # noqa: ARG002  # the contract
         """Fail with the reason."""
@@ -33,14 +33,14 @@ class Unusable(Collector):
 
 
 class Assembly:
-    """The new set, which collectors in it are new, and what could not be made."""
+    """A new set, its new collectors, and the problems."""
 
     def __init__(self, settings: Settings, before: CollectorSet | None = None) -> None:
         """Build everything; nothing is started or stopped, and nothing raises."""
         self.set = CollectorSet(before)
         self.new: list[Runner] = []
         self.problems: list[Problem] = []
-        #: What has no effect and is most likely a mistake.
+        #: Settings without effect, which are most likely mistakes.
         self.warnings: list[Problem] = list(settings.warnings)
         self._before = list(before.runners) if before else []
         self._declared: dict[str, tuple[str, Metric]] = {
@@ -52,12 +52,12 @@ class Assembly:
             self._add_unusable(kind, Common(), problem)
 
     def adopt(self) -> list[Runner]:
-        """Return the collectors of the set before that the new one has no use for."""
+        """Return the collectors that are in the set before and not in the new one."""
         for warning in self.warnings:
             log.warning("settings: %s", warning)
         return [runner for runner in self._before if runner not in self.set.runners]
 
-    def _add_block(self, block: Block) -> None:
+    def _add_block(self, block: CollectorBlock) -> None:
         try:
             self._check_names(block)
             built = self._built(block)
@@ -69,70 +69,76 @@ class Assembly:
                 raise
             known = isinstance(error, PluginError | ValueError)
             message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
-            self._add_unusable(block.kind, block.common, block.place._replace(message=message))
+            self._add_unusable(
+                block.type_name, block.common, block.location._replace(message=message)
+            )
             return
         for collector, kept in found:
             if kept is None:
-                self.new.append(self.set.add(collector, block.kind, block.common))
+                self.new.append(self.set.add(collector, block.type_name, block.common))
             else:
                 self.set.runners.append(kept)
 
-    def _built(self, block: Block) -> list[Collector]:
-        """Return the block's collectors; PluginError where one could not be told from another."""
+    def _built(self, block: CollectorBlock) -> list[Collector]:
+        """Return the block's collectors; PluginError if two have the same name and target."""
         collectors = list(block.type.build(block.config))
         taken = {(runner.name, runner.target) for runner in self.set.runners}
         for collector in collectors:
             if not isinstance(collector, Collector):
-                msg = f"type {block.kind}: build returned {type(collector).__name__}, no Collector"
+                msg = f"type {block.type_name}: build returned {type(collector).__name__}, expected a Collector"
                 raise PluginError(msg)
             if not hasattr(collector, "config"):
-                msg = f"type {block.kind}: __init__ must call super().__init__(config)"
+                msg = f"type {block.type_name}: __init__ must call super().__init__(config)"
                 raise PluginError(msg)
-            _check_attributes(block.kind, collector)
-            place = (collector.name or block.kind, block.common.name)
+            _check_attributes(block.type_name, collector)
+            place = (collector.name or block.type_name, block.common.name)
             if place in taken:
-                msg = f"type {block.kind}: there is a collector {place[0]} already"
+                msg = f"type {block.type_name}: there is a collector {place[0]} already"
                 raise PluginError(msg)
             taken.add(place)
         return collectors
 
     def _add_unusable(self, kind: str, common: Common, problem: Problem) -> None:
         self.problems.append(problem)
-        stand_in = Unusable(UnusableConfig(message=problem.message))
+        stand_in = PlaceholderCollector(PlaceholderConfig(message=problem.message))
         self.new.append(self.set.add(stand_in, kind, common))
 
-    def _kept(self, collector: Collector, block: Block) -> Runner | None:
+    def _kept(self, collector: Collector, block: CollectorBlock) -> Runner | None:
         for runner in self._before:
             if (
                 type(runner.collector) is type(collector)
-                and (runner.kind, runner.name) == (block.kind, collector.name or block.kind)
+                and (runner.kind, runner.name)
+                == (block.type_name, collector.name or block.type_name)
                 and runner.common == block.common
                 and runner.collector.config == collector.config
             ):
                 return runner
         return None
 
-    def _check_filters(self, block: Block, built: Sequence[Collector]) -> None:
-        """Warn of filters of metrics that match nothing."""
-        if block.metrics_place is None:
+    def _check_filters(self, block: CollectorBlock, built: Sequence[Collector]) -> None:
+        """Warn about metric filters that match nothing."""
+        if block.metrics_location is None:
             return
         declared = [*block.type.declared(), *block.type.declared_by(block.config)]
         for glob, names in denied_by_the_way(block.common.metrics, declared):
             message = f"deny: {glob!r} removes {', '.join(names)}, which alerts need"
-            self.warnings.append(block.metrics_place._replace(message=message))
+            self.warnings.append(block.metrics_location._replace(message=message))
         if any(made.open_ended for made in built):
             return
         for key, glob in without_effect(block.common.metrics, declared):
             effect = "lets nothing through" if key == "allow" else "removes nothing"
-            message = f"{key}: {glob!r} {effect}: {block.kind} declares no such metric (`bts-exporter metrics` lists all)"
-            self.warnings.append(block.metrics_place._replace(message=message))
+            message = f"{key}: {glob!r} {effect}: {block.type_name} declares no such metric (`bts-exporter metrics` lists all)"
+            self.warnings.append(block.metrics_location._replace(message=message))
 
-    def _check_names(self, block: Block) -> None:
-        """PluginError where a metric or a label of this type has a name that is taken."""
+    def _check_names(self, block: CollectorBlock) -> None:
+        """PluginError if a metric or a label of this type has a name that is in use."""
         given = {*block.common.labels, *(["target"] if block.common.name else [])}
         found: list[tuple[str, Metric | Template]] = [
-            *((block.kind, metric) for metric in block.type.declared()),
-            *((f"the settings of {block.kind}", m) for m in block.type.declared_by(block.config)),
+            *((block.type_name, metric) for metric in block.type.declared()),
+            *(
+                (f"the settings of {block.type_name}", m)
+                for m in block.type.declared_by(block.config)
+            ),
         ]
         for owner, declared in found:
             for label in sorted(given.intersection(declared.labels)):
@@ -142,7 +148,9 @@ class Assembly:
             if isinstance(declared, Metric):
                 first, metric = self._declared.setdefault(declared.name, (owner, declared))
                 if metric is not declared and first != owner:
-                    msg = f"type {block.kind}: metric {declared.name} is one of {first} already"
+                    msg = (
+                        f"type {block.type_name}: metric {declared.name} is one of {first} already"
+                    )
                     raise PluginError(msg)
 
 

@@ -143,7 +143,7 @@ class CollectorSet:
         return [r for r in self.runners if r.name not in exclude and r.kind not in exclude]
 
     def target(self, name: str) -> list[Runner]:
-        """Return the runners of the target `name`; SelectionError when there is none."""
+        """Return the runners of the target `name`; SelectionError if there is none."""
         found = [runner for runner in self.runners if name and runner.target == name]
         if not found:
             known = sorted({runner.target for runner in self.runners if runner.target})
@@ -233,7 +233,9 @@ class CollectorSet:
                 if end - collection.began >= _MAX_BLOCKED:
                     stuck.remove((runner, collection))
                     details = {"collector": runner.identity}
-                    log.warning("blocks the others: gets a thread of its own", extra=details)
+                    log.warning(
+                        "blocks other collectors; it now has a separate thread", extra=details
+                    )
                 elif collection.ended:
                     stuck.remove((runner, collection))
                     runner.worker.stop()

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from bts_exporter.errors import PluginError
+from bts_exporter.settings.ownership import owner_problem, writer_problem
 
 #: O_PATH needs no permission to list a folder; other systems than Linux lack it.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -89,21 +90,15 @@ def _open_folder(folder: Path) -> int:
 
 
 def _check_link(found: os.stat_result, path: Path, links: int) -> None:
-    _check_owner(found, path)
+    _refuse(owner_problem(path, found))
     if links > _MOST_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _check(found: os.stat_result, path: Path, *, sticky: bool = False) -> None:
-    """Refuse what others can write, but with `sticky` a folder in which they cannot replace ours."""
-    _check_owner(found, path)
-    kept = sticky and found.st_mode & stat.S_ISVTX  # such as /tmp
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not kept:
-        msg = f"{path} can be written by others: chmod go-w {path}"
-        raise PluginError(msg)
+    _refuse(writer_problem(path, found, sticky=sticky))
 
 
-def _check_owner(found: os.stat_result, path: Path) -> None:
-    if found.st_uid not in {0, os.geteuid()}:
-        msg = f"{path} belongs to uid {found.st_uid}: code that we run must be root's or our own"
-        raise PluginError(msg)
+def _refuse(problem: str) -> None:
+    if problem:
+        raise PluginError(problem)

@@ -1,6 +1,6 @@
-"""Where collector types come from: installed packages and a folder of drop-in files.
+"""Finds collector types: in installed packages and in a folder of drop-in files.
 
-A type is imported only when it is asked for, and a broken one harms nobody else.
+A type is imported only when it is used, and a broken one does not affect others.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Origin:
 
 @dataclass
 class Registry:
-    """The collector types there are."""
+    """All collector types."""
 
     folder: Path
     _origins: dict[str, list[Origin]] = field(init=False)
     _loaded: dict[str, type[Collector]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Look at what is there, without importing any of it."""
+        """Find the types, without importing them."""
         self._origins = {}
         for origin in (*_installed(), *_dropped_in(self.folder)):
             self._origins.setdefault(origin.name, []).append(origin)
@@ -62,7 +62,7 @@ class Registry:
         return " and ".join(origin.source for origin in self._origins[name])
 
     def load(self, name: str) -> type[Collector]:
-        """Return the type `name`; PluginError with its origin when it cannot be used."""
+        """Return the type `name`; PluginError with its origin if it cannot be loaded."""
         if name not in self._loaded:
             origins = self._origins[name]
             if len(origins) > 1:
@@ -149,11 +149,11 @@ def _checked(cls: type[Collector]) -> type[Collector]:
     if not issubclass(cls.Config, CollectorConfig):
         msg = f"{cls.__name__}.Config must derive from CollectorConfig"
         raise PluginError(msg)
-    # Annotations that cannot be resolved raise here, where they are this type's fault alone.
+    # Annotations that cannot be resolved raise here, where the error names this type.
     msgspec.structs.fields(cls.Config)
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
     if taken:
-        msg = f"{cls.__name__}.Config: {', '.join(taken)} belongs to the engine; take another name"
+        msg = f"{cls.__name__}.Config: {', '.join(taken)} is reserved by the engine; choose another name"
         raise PluginError(msg)
     odd = [metric for metric in cls.declared() if not isinstance(metric, Metric | Template)]
     if odd or not all(isinstance(command, Command) for command in cls.commands.values()):
@@ -163,6 +163,6 @@ def _checked(cls: type[Collector]) -> type[Collector]:
         msg = f"{cls.__name__} has no collect method"
         raise PluginError(msg)
     if inspect.isgeneratorfunction(cls.collect) or inspect.iscoroutinefunction(cls.collect):
-        msg = f"{cls.__name__}.collect must call scrape.emit: it yields or is async, and would never run"
+        msg = f"{cls.__name__}.collect is a generator or coroutine and would never run: call scrape.emit instead"
         raise PluginError(msg)
     return cls

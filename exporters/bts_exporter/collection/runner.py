@@ -29,7 +29,7 @@ from bts_exporter.errors import (
     reason_of,
     text_of,
 )
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
 from bts_exporter.metric import Key, Metric
 from bts_exporter.plugin import Collector
 from bts_exporter.scrape import Scrape
@@ -96,7 +96,7 @@ class Runner:
         self.common = common
         self.identity = f"{self.name}[{self.target}]" if self.target else self.name
         constant = {"target": self.target} if self.target else {}
-        self.frames = Frames(constant | common.labels)
+        self.templates = TemplateCache(constant | common.labels)
         self.totals = Totals()
         self.seen = False
         self._left_out: dict[Reason, str] = {}

@@ -1,4 +1,4 @@
-"""Threads that collections run in: one for all that cannot hang, one for each that can."""
+"""Threads that collections run in: a shared one for local collectors, one for each other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger("bts_exporter.collection.worker")
 
 
 class Job(Protocol):
-    """What a worker does, one after another."""
+    """A unit of work of a worker."""
 
     def execute(self) -> None:
-        """Do it; called once."""
+        """Do the work; called once."""
 
     def abandon(self) -> None:
-        """Conclude it: its thread was interrupted while doing it, or died."""
+        """End the job: its thread was interrupted in it, or died."""
 
 
 class _Call:
@@ -34,14 +34,14 @@ class _Call:
         self._function()
 
     def abandon(self) -> None:
-        """Do nothing: no result of the function is waited for."""
+        """Do nothing: the result of the function is not used."""
 
 
 class Worker:
     """A thread that does one job after another; it starts with the first and idles in between.
 
     It survives whatever a job raises, and what a plug-in raises in it from another thread
-    (PyThreadState_SetAsyncExc). A thread that dies all the same is replaced.
+    (PyThreadState_SetAsyncExc). A thread that dies nevertheless is replaced.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,18 +60,18 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Return whether there is no job under way, and none waiting."""
+        """Return whether no job is running or waiting."""
         return self.current is None and not self._backlog
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Have `function` called after the jobs before it.
+        """Call `function` after the jobs before it.
 
         RuntimeError, with nothing done, when the system has no thread left.
         """
         self.submit_all([_Call(function)])
 
     def submit_all(self, jobs: Sequence[Job]) -> None:
-        """Have `jobs` done after those before them; RuntimeError as with `submit`."""
+        """Do `jobs` after those before them; RuntimeError as with `submit`."""
         self._bury_dead_thread()
         with self._lock:
             if self._thread is None:
@@ -125,12 +125,12 @@ class Worker:
         self._thread = thread
 
     def _bury_dead_thread(self) -> None:
-        """Forget a thread that died, and conclude what it was at."""
+        """Remove a thread that died, and end its job."""
         thread = self._thread
         if thread is None or thread.is_alive():
             return
         with self._lock:
-            if self._thread is not thread:  # another thread was faster
+            if self._thread is not thread:  # another thread has done it
                 return
             self._thread = None
         self._abandon_interrupted()
@@ -143,7 +143,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001  # from a job, or raised by another thread
                 # Only the name: an error's own code may raise, too.
                 name = type(error).__name__
-                log.error("the thread %s goes on after %s", self.name, name)  # noqa: TRY400  # as above
+                log.error("the thread %s continues after %s", self.name, name)  # noqa: TRY400  # as above
             else:
                 return
 
@@ -159,7 +159,7 @@ class Worker:
             self._added.get()
 
     def _take(self) -> bool:
-        """Make the first job that waits the current one; return whether there was any."""
+        """Make the first waiting job the current one; return False if there is none."""
         with self._lock:
             if not self._backlog:
                 return False
@@ -183,7 +183,7 @@ class Worker:
 
 
 class SharedWorker:
-    """The worker of all collectors that cannot hang; if one hangs all the same, the others get a new one."""
+    """The worker of all local collectors; if one hangs nevertheless, the others get a new thread."""
 
     def __init__(self, name: str) -> None:
         """Name the threads."""

@@ -1,4 +1,4 @@
-"""The exposition formats: text 0.0.4 for everybody, OpenMetrics 1.0 for who asks."""
+"""The exposition formats: text 0.0.4 by default, OpenMetrics 1.0 on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bts_exporter.metric import Kind, Metric
 from bts_exporter.web.accept import Accepted, accepted
 
-#: What the samples of a distribution are called beside it.
+#: The suffixes of a distribution's sample names.
 _PARTS = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count"), Kind.SUMMARY: ("_sum", "_count")}
 
 

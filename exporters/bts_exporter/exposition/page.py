@@ -1,6 +1,6 @@
 """Samples become bytes: all of a metric together, whichever collectors have them.
 
-What makes it fast: a page is laid out anew only when series come or go; else there are values to fill in.
+A page is laid out again only when series come or go; otherwise only values are filled in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from isal import isal_zlib
 
 from bts_exporter.exposition.formats import Format, family_of, header, sample_names
-from bts_exporter.exposition.templates import Block, Frame, Frames
+from bts_exporter.exposition.templates import MetricSpan, SeriesTemplate, TemplateCache
 from bts_exporter.metric import Key, Metric
 
 #: As many samples become bytes before there are more, since they take several times as much as text.
@@ -25,13 +25,13 @@ class Source:
     """What one collector has to expose."""
 
     samples: Mapping[Metric, Mapping[Key, float]]
-    frames: Frames = field(default_factory=Frames)
+    templates: TemplateCache = field(default_factory=TemplateCache)
     #: Set by `render`: what could not be served, because another source serves it already.
     conflict: str = ""
 
 
-class _Stretch(NamedTuple):
-    """Samples that follow each other, in the frame of the source with this index and on the page."""
+class _Span(NamedTuple):
+    """Samples that follow each other, in the template of the source with this index and on the page."""
 
     source: int
     begin: int
@@ -45,32 +45,32 @@ class Layout:
 
     def __init__(self) -> None:
         """Begin without a page."""
-        self.stretches: list[_Stretch] = []
+        self.spans: list[_Span] = []
         #: By source: what was left out of it.
         self.conflicts: dict[int, str] = {}
-        self._frames: tuple[Frame, ...] = ()
+        self._templates: tuple[SeriesTemplate, ...] = ()
 
-    def arrange(self, frames: tuple[Frame, ...]) -> None:
-        """Find the place of every sample; nothing is to be done while the frames are the same."""
-        if frames == self._frames:
+    def arrange(self, templates: tuple[SeriesTemplate, ...]) -> None:
+        """Find the place of every sample; nothing is to be done while the templates are the same."""
+        if templates == self._templates:
             return
-        self._frames = ()  # until all places are found
-        self.stretches, self.conflicts = [], {}
-        names = frozenset(chain.from_iterable(frame.names for frame in frames))
-        shared = len(names) < sum(frame.named for frame in frames)
-        if shared or any(frame.clashes(names) for frame in frames):
-            self._gather(frames)
+        self._templates = ()  # until all places are found
+        self.spans, self.conflicts = [], {}
+        names = frozenset(chain.from_iterable(template.names for template in templates))
+        shared = len(names) < sum(template.named for template in templates)
+        if shared or any(template.clashes(names) for template in templates):
+            self._gather(templates)
         else:
-            sizes = enumerate(frame.size for frame in frames)
-            self.stretches = [_Stretch(index, 0, size) for index, size in sizes if size]
-        self._frames = frames
+            sizes = enumerate(template.size for template in templates)
+            self.spans = [_Span(index, 0, size) for index, size in sizes if size]
+        self._templates = templates
 
-    def _gather(self, frames: Sequence[Frame]) -> None:
+    def _gather(self, templates: Sequence[SeriesTemplate]) -> None:
         """Bring each metric's samples together under one header."""
-        members: dict[str, list[tuple[int, Block]]] = {}
-        for index, frame in enumerate(frames):
-            for block in frame.blocks:
-                members.setdefault(block.metric.name, []).append((index, block))
+        members: dict[str, list[tuple[int, MetricSpan]]] = {}
+        for index, template in enumerate(templates):
+            for metric_span in template.metric_spans:
+                members.setdefault(metric_span.metric.name, []).append((index, metric_span))
         parts = {
             part: found[0][1].metric
             for found in members.values()
@@ -84,14 +84,17 @@ class Layout:
             (index, (metric, begin, end)), *others = found
             family = family_of(metric)
             clash = family != name and family in members
-            head = f"\n{header(metric, frames[index].form, clash=clash)}\n{name}"
+            head = f"\n{header(metric, templates[index].form, clash=clash)}\n{name}"
             if others:
-                self._merge(frames, head, found)
+                self._merge(templates, head, found)
             else:
-                self._add(_Stretch(index, begin, end, head if clash else None))
+                self._add(_Span(index, begin, end, head if clash else None))
 
     def _merge(
-        self, frames: Sequence[Frame], head: str, members: Sequence[tuple[int, Block]]
+        self,
+        templates: Sequence[SeriesTemplate],
+        head: str,
+        members: Sequence[tuple[int, MetricSpan]],
     ) -> None:
         """Add what several sources have of one metric, each series once."""
         first = members[0][1].metric
@@ -102,23 +105,23 @@ class Layout:
                 self.conflicts[index] = message
                 continue
             for place in range(begin, end):
-                series = frames[index].series(place)
+                series = templates[index].series(place)
                 if series in seen:
                     self.conflicts[index] = f"{series} is served by another collector too"
                     continue
                 name = f"\n{first.name}" if seen else head
                 seen.add(series)
-                # Names are alike but for the first one, which may have a header of its own.
-                self._add(_Stretch(index, place, place + 1, name), joins=place > begin)
+                # Names are alike but for the first one, which may have a header.
+                self._add(_Span(index, place, place + 1, name), joins=place > begin)
 
-    def _add(self, stretch: _Stretch, *, joins: bool = False) -> None:
-        """Append samples, to the last stretch if they follow it and begin as their frame has it."""
-        last = self.stretches[-1] if self.stretches else None
-        follows = last is not None and (last.source, last.end) == (stretch.source, stretch.begin)
-        if last is not None and follows and (joins or stretch.first is None):
-            self.stretches[-1] = last._replace(end=stretch.end)
+    def _add(self, span: _Span, *, joins: bool = False) -> None:
+        """Append samples, to the last span if they follow it and begin as their template has it."""
+        last = self.spans[-1] if self.spans else None
+        follows = last is not None and (last.source, last.end) == (span.source, span.begin)
+        if last is not None and follows and (joins or span.first is None):
+            self.spans[-1] = last._replace(end=span.end)
         else:
-            self.stretches.append(stretch)
+            self.spans.append(span)
 
 
 def render(sources: Sequence[Source], form: Format) -> bytes:
@@ -133,18 +136,18 @@ def parts_of(sources: Sequence[Source], form: Format, layout: Layout) -> Iterato
     already, are left out and named in the source's `conflict`, before the first part. `layout` is
     that of the page before.
     """
-    frames = tuple([source.frames.of(source.samples, form) for source in sources])
-    layout.arrange(frames)
+    templates = tuple([source.templates.of(source.samples, form) for source in sources])
+    layout.arrange(templates)
     for index, conflict in layout.conflicts.items():
         sources[index].conflict = conflict
     values = [list(chain.from_iterable(map(_values, s.samples.values()))) for s in sources]
     texts: list[str] = []
     size = 0
-    for index, begin, end, first in layout.stretches:
+    for index, begin, end, first in layout.spans:
         for start in range(begin, end, _MANY):
             stop = min(start + _MANY, end)
             name = first if start == begin else None
-            texts += frames[index].filled(values[index], start, stop, name)
+            texts += templates[index].filled(values[index], start, stop, name)
             size += stop - start
             if size >= _MANY:
                 yield _encoded(texts)

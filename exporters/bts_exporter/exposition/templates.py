@@ -1,4 +1,4 @@
-"""What is the same from page to page, rendered once: a collector's names and labels, with room for values."""
+"""The parts of a page that do not change, rendered once: a collector's names and labels, without values."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, n
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
-#: What stands for a label's value besides texts.
+#: Types that are allowed as label values besides str.
 _PRINTABLE = {int, float, bool, type(None)}
 #: Texts that a sample consists of: a line's end and its name, with the header in between where it is
 #: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
 _TEXTS = 3
 
 
-class Block(NamedTuple):
-    """Where a metric's samples stand in a frame."""
+class MetricSpan(NamedTuple):
+    """The position of a metric's samples in a template."""
 
     metric: Metric
     begin: int
     end: int
 
 
-class _Series(NamedTuple):
+class _RenderedSeries(NamedTuple):
     """Series of a metric in the order of its samples."""
 
     keys: list[Key]
@@ -34,29 +34,31 @@ class _Series(NamedTuple):
     tails: list[str]
 
 
-class Frame:
+class SeriesTemplate:
     """The samples of one collector as texts, without their values."""
 
-    def __init__(self, form: Format, found: Mapping[Metric, _Series]) -> None:
+    def __init__(self, form: Format, found: Mapping[Metric, _RenderedSeries]) -> None:
         """Render the headers for `form`."""
         self.form = form
         self._metrics = list(found)
         self._keys = [series.keys for series in found.values()]
         self._texts: list[str] = []
         #: The metrics that have samples, by place.
-        self.blocks: list[Block] = []
+        self.metric_spans: list[MetricSpan] = []
         self.size = 0
         for metric, series in found.items():
             if series.keys:
                 _check(metric)
                 self._append(metric, series)
-        names = [name for block in self.blocks for name in sample_names(block.metric)]
+        names = [
+            name for metric_span in self.metric_spans for name in sample_names(metric_span.metric)
+        ]
         self.names = frozenset(names)
         #: How many there are, with those that two metrics have.
         self.named = len(names)
 
     def fits(self, metrics: list[Metric], keys: list[list[Key]]) -> bool:
-        """Return whether samples with these keys are those of this frame."""
+        """Return whether samples with these keys are those of this template."""
         return metrics == self._metrics and keys == self._keys
 
     def filled(
@@ -77,32 +79,34 @@ class Frame:
         name, tail = self._texts[_TEXTS * index : _TEXTS * index + 2]
         return name.rpartition("\n")[2] + tail[:-1]
 
-    def known(self) -> dict[Metric, _Series]:
+    def known(self) -> dict[Metric, _RenderedSeries]:
         """Return what is rendered of each metric."""
         tails = self._texts[1::_TEXTS]
         keys = dict(zip(self._metrics, self._keys, strict=True))
-        return {m: _Series(keys[m], tails[begin:end]) for m, begin, end in self.blocks}
+        return {
+            m: _RenderedSeries(keys[m], tails[begin:end]) for m, begin, end in self.metric_spans
+        }
 
     def clashes(self, names: Iterable[str]) -> bool:
         """Return whether one of `names` is that of a counter's family, and so another metric's."""
         if self.form is Format.TEXT:
             return False
-        metrics = [block.metric for block in self.blocks]
+        metrics = [metric_span.metric for metric_span in self.metric_spans]
         families = {family for m in metrics if (family := family_of(m)) != m.name}
         return not families.isdisjoint(names)
 
-    def _append(self, metric: Metric, series: _Series) -> None:
+    def _append(self, metric: Metric, series: _RenderedSeries) -> None:
         name, size = f"\n{metric.name}", len(series.keys)
         texts = [name, "", ""] * size
         texts[0] = f"\n{header(metric, self.form)}{name}"
         texts[1::_TEXTS] = series.tails
         self._texts += texts
-        self.blocks.append(Block(metric, self.size, self.size + size))
+        self.metric_spans.append(MetricSpan(metric, self.size, self.size + size))
         self.size += size
 
 
-class Frames:
-    """Keeps the frame of one collector from one page to the next; one for each format in use.
+class TemplateCache:
+    """Keeps the template of one collector from one page to the next; one for each format in use.
 
     Metrics with the same labels share what is rendered of these: it is most of the memory that many
     series take.
@@ -111,27 +115,29 @@ class Frames:
     def __init__(self, constant: Mapping[str, str] | None = None) -> None:
         """Give the labels that every series of the collector gets."""
         self._constant = dict(constant or {})
-        self._frames: dict[Format, Frame] = {}
+        self._templates: dict[Format, SeriesTemplate] = {}
 
-    def of(self, samples: Mapping[Metric, Mapping[Key, float]], form: Format) -> Frame:
-        """Return the frame of `samples`; series that are gone are forgotten."""
-        frame = self._frames.get(form)
+    def of(self, samples: Mapping[Metric, Mapping[Key, float]], form: Format) -> SeriesTemplate:
+        """Return the template of `samples`; series that are gone are forgotten."""
+        template = self._templates.get(form)
         metrics, keys = list(samples), list(map(list, samples.values()))
-        if frame is None or not frame.fits(metrics, keys):
-            known = next(iter(self._frames.values())).known() if self._frames else {}
-            frame = Frame(form, self._found(dict(zip(metrics, keys, strict=True)), known))
-            others = {f: o for f, o in self._frames.items() if f is not form}
-            self._frames = {f: o for f, o in others.items() if o.fits(metrics, keys)}
-            self._frames[form] = frame
-        return frame
+        if template is None or not template.fits(metrics, keys):
+            known = next(iter(self._templates.values())).known() if self._templates else {}
+            template = SeriesTemplate(
+                form, self._found(dict(zip(metrics, keys, strict=True)), known)
+            )
+            others = {f: o for f, o in self._templates.items() if f is not form}
+            self._templates = {f: o for f, o in others.items() if o.fits(metrics, keys)}
+            self._templates[form] = template
+        return template
 
     def _found(
-        self, keys: Mapping[Metric, list[Key]], known: Mapping[Metric, _Series]
-    ) -> dict[Metric, _Series]:
+        self, keys: Mapping[Metric, list[Key]], known: Mapping[Metric, _RenderedSeries]
+    ) -> dict[Metric, _RenderedSeries]:
         """Return the series of each metric, rendered as far as they were not `known`."""
-        found: dict[Metric, _Series] = {}
+        found: dict[Metric, _RenderedSeries] = {}
         #: What there is now of the last metric with these labels.
-        alike: dict[tuple[str, ...], _Series] = {}
+        alike: dict[tuple[str, ...], _RenderedSeries] = {}
         for metric, own in keys.items():
             like = alike.get(metric.labels) if not metric.compound else None
             series = found[metric] = self._series(metric, own, like, known.get(metric))
@@ -139,14 +145,16 @@ class Frames:
                 alike[metric.labels] = series
         return found
 
-    def _series(self, metric: Metric, keys: list[Key], *others: _Series | None) -> _Series:
+    def _series(
+        self, metric: Metric, keys: list[Key], *others: _RenderedSeries | None
+    ) -> _RenderedSeries:
         """Return the series of `keys`, rendered as far as none of the `others` has them."""
         known: dict[Key, str] = {}
         for series in filter(None, others):
             if series.keys == keys:
                 return series
             known.update(zip(*series, strict=True))
-        return _Series(keys, [known.get(key) or self._tail(metric, key) for key in keys])
+        return _RenderedSeries(keys, [known.get(key) or self._tail(metric, key) for key in keys])
 
     def _tail(self, metric: Metric, key: Key) -> str:
         suffix, values, bound = "", key, ""
@@ -186,7 +194,7 @@ def _spelled(values: Sequence[float]) -> list[str]:
     except OverflowError:
         finite = False
     texts = map(repr, values) if finite else map(_text, values)
-    # Whole numbers without Python's .0, for all values at one stroke.
+    # Whole numbers without Python's .0, for all values at once.
     return ("\n".join(texts) + "\n").replace(".0\n", "\n")[:-1].split("\n")
 
 

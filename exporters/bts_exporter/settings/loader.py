@@ -1,4 +1,4 @@
-"""config.yaml becomes frozen, typed settings; every error has file, line and path."""
+"""Loads config.yaml as typed, frozen settings; every error has file, line and path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from bts_exporter.errors import ConfigError, PluginError, Problem
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.settings import misplaced_keys
-from bts_exporter.settings.ownership import doubt_about
+from bts_exporter.settings.ownership import problem_with
 from bts_exporter.settings.schema import INVALID, Schema, nearest
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Duration
@@ -22,10 +22,10 @@ from bts_exporter.settings.yaml_document import UNREADABLE, Document, Path_, rea
 
 log = logging.getLogger("bts_exporter.settings.loader")
 
-#: Where settings are looked for when no file is named; the first that exists is taken.
+#: Where settings are searched for without --config.file; the first file that exists is used.
 SEARCH = (Path("config.yaml"), Path("/etc/bts-exporter/config.yaml"))
 
-#: What runs without any settings: this host, and the brokers that may be on it.
+#: The settings without a configuration file: this host, and the brokers that may run on it.
 BUILT_IN = """\
 collectors:
   host:
@@ -35,12 +35,12 @@ collectors:
 """
 
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
-#: Labels that the engine gives itself, and those of histograms and summaries.
-_OCCUPIED = frozenset({"target", "le", "quantile"})
+#: Labels of the engine, and those of histograms and summaries.
+_RESERVED = frozenset({"target", "le", "quantile"})
 
 
-#: Seconds in which no target can be asked for anything.
-_SHORTEST_SCRAPE = 0.1
+#: The shortest scrape_timeout, in seconds: no target answers in less.
+_MIN_SCRAPE_TIMEOUT = 0.1
 
 
 class MetricFilter(msgspec.Struct, frozen=True):
@@ -51,40 +51,40 @@ class MetricFilter(msgspec.Struct, frozen=True):
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that the engine keeps for every collector."""
+    """The settings that all collectors have."""
 
-    #: Becomes the label `target` of all its series; needed when a type is configured twice.
+    #: The label `target` of all its series; required if a type is configured twice.
     name: str = ""
     #: Further labels of all its series.
     labels: dict[str, str] = {}
     #: Collect in the background this often, instead of at each scrape.
     interval: Duration | None = None
-    #: Longest time for one collection, if it shall end before the scrape's deadline.
+    #: Longest time for one collection, if shorter than the scrape's.
     timeout: Duration | None = None
-    #: Series beyond it are dropped and counted.
+    #: Further series are dropped and counted.
     max_series: int = 100_000
-    #: Whether it is fine that nothing listens at the target's address.
+    #: Whether the target may be absent: a refused connection is then not a failure.
     optional: bool = False
     metrics: MetricFilter = MetricFilter()
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say; ValueError with all that is wrong."""
+        """Check the values; ValueError with all problems."""
         wrong = [
-            f"labels: {label!r} cannot be the name of a label (letters, digits and _, none of those taken)"
+            f"labels: {label!r} is not a valid label name (expected letters, digits and _; not {', '.join(sorted(_RESERVED))})"
             for label in self.labels
-            if not _LABEL.fullmatch(label) or label in _OCCUPIED
+            if not _LABEL.fullmatch(label) or label in _RESERVED
         ]
         wrong += [
-            f"labels: {label} is empty, as if it were not there"
+            f"labels: the value of {label} is empty, which Prometheus treats as a missing label"
             for label in self.labels
             if not self.labels[label]
         ]
         if self.interval is not None and self.interval < 1:
-            wrong.append(f"interval: at least 1 s, got {self.interval:g}")
+            wrong.append(f"interval: must be at least 1 s, got {self.interval:g}")
         if self.timeout is not None and self.timeout <= 0:
             wrong.append("timeout: must be more than 0")
         if self.max_series < 1:
-            wrong.append(f"max_series: at least 1, got {self.max_series}")
+            wrong.append(f"max_series: must be at least 1, got {self.max_series}")
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -92,30 +92,31 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 COMMON_KEYS = frozenset(Common.__struct_fields__)
 
 
-class Block(msgspec.Struct, frozen=True):
+class CollectorBlock(msgspec.Struct, frozen=True):
     """One configured collector type, ready to be built."""
 
-    kind: str
+    type_name: str
     type: type[Collector]
     common: Common
     config: CollectorConfig
-    place: Problem  # where it stands, for what is found later
-    #: Where its filter of metrics stands.
-    metrics_place: Problem | None = None
+    #: Where the block is in the file, for problems that are found later.
+    location: Problem
+    #: Where its filter of metrics is.
+    metrics_location: Problem | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All that a configuration says."""
+    """The settings of a configuration file."""
 
     file: str
-    blocks: tuple[Block, ...]
-    #: Types that are configured and cannot be loaded, with where they are asked for.
+    blocks: tuple[CollectorBlock, ...]
+    #: Types that are configured and cannot be loaded, with their location in the file.
     broken: tuple[tuple[str, Problem], ...]
-    #: Longest time for one scrape when Prometheus does not say its own, and at most, in seconds.
+    #: The upper limit of a scrape's duration, in seconds; Prometheus may send a shorter timeout.
     scrape_timeout: float
-    #: Settings of TLS and their places: `check` tests whether their files can be used.
+    #: TLS settings and their locations: `check` tests whether their files can be used.
     tls: tuple[tuple[TLSConfig, Problem], ...] = ()
-    #: What has no effect and is most likely a mistake.
+    #: Settings without effect, which are most likely mistakes.
     warnings: tuple[Problem, ...] = ()
 
 
@@ -125,9 +126,9 @@ class _Top(msgspec.Struct, frozen=True):
     scrape_timeout: Duration = Duration(9.5)
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        if self.scrape_timeout < _SHORTEST_SCRAPE:
-            msg = f"scrape_timeout: at least {_SHORTEST_SCRAPE} s, got {self.scrape_timeout:g}"
+        """Check the values."""
+        if self.scrape_timeout < _MIN_SCRAPE_TIMEOUT:
+            msg = f"scrape_timeout: must be at least {_MIN_SCRAPE_TIMEOUT} s, got {self.scrape_timeout:g}"
             raise ValueError(msg)
 
 
@@ -149,18 +150,18 @@ class TypesIn(Protocol):
 
 
 def find(explicit: str | None) -> Path | None:
-    """Return the file that holds the settings, None where the built-in ones apply."""
-    if explicit is not None:  # an empty one is a mistake that must show
+    """Return the configuration file; None if the built-in settings apply."""
+    if explicit is not None:  # an empty name is reported as a mistake
         return Path(explicit)
     return next((path for path in SEARCH if path.exists() and _is_trusted(path)), None)
 
 
 def _is_trusted(path: Path) -> bool:
-    """Return whether nobody else decides what is in `path`, where we look without being told to."""
-    doubt = "" if path.is_absolute() else doubt_about(path)
-    if doubt:
-        _report(f"{path} is not used: {doubt}; or name the file: --config.file={path}")
-    return not doubt
+    """Return whether only root and our user can write `path`, which --config.file did not name."""
+    problem = "" if path.is_absolute() else problem_with(path)
+    if problem:
+        _report(f"{path} is not used: {problem}; or name the file: --config.file={path}")
+    return not problem
 
 
 @cache  # commands look for the settings more than once
@@ -178,15 +179,15 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
     document = _document(path)
     if document.value is None or document.value == {}:
-        # Most likely what is left of a file that could not be written; never the wish for all defaults.
-        msg = "says nothing; without any such file this host and the brokers on it are served"
+        # Most likely the rest of a file that could not be written; it must not enable all defaults.
+        msg = "the file is empty (without a configuration file, this host and the brokers on it are monitored)"
         raise ConfigError([document.problem((), msg)])
     schema = Schema(document)
     folder = _folder(document, _folder_named(document))
     types = types_in(folder)
     top = schema.convert(_without_misplaced(document, types, schema), _Top, ())
     if top is INVALID:
-        # What is wrong with the collectors is found too, so that it is all told at once.
+        # Check the collectors, too, so that all problems are reported at once.
         top = _Top(_of(document, "collectors", {}))
     raw = top.collectors
     if raw is msgspec.UNSET:
@@ -297,52 +298,56 @@ class _Blocks:
         #: The settings common to all of each block, with the place of its timeout.
         self.timeouts: list[tuple[Common, Path_]] = []
 
-    def convert(self, raw: Any) -> list[Block]:
+    def convert(self, raw: Any) -> list[CollectorBlock]:
         path: Path_ = ("collectors",)
         if raw is UNREADABLE:
             return []
         if not isinstance(raw, dict):
             message = f"expected a map from collector types to their settings{_as_map(raw)}"
-            self._schema.complain(path, message)
+            self._schema.add_problem(path, message)
             return []
-        blocks: list[Block] = []
-        for kind, value in raw.items():
-            if kind in self._types.names():
-                blocks.extend(self._of_kind(kind, value, (*path, kind)))
+        blocks: list[CollectorBlock] = []
+        for type_name, value in raw.items():
+            if type_name in self._types.names():
+                blocks.extend(self._of_type(type_name, value, (*path, type_name)))
             else:
-                self._unknown(kind, (*path, kind))
+                self._unknown(type_name, (*path, type_name))
         return blocks
 
-    def _unknown(self, kind: str, path: Path_) -> None:
+    def _unknown(self, type_name: str, path: Path_) -> None:
         names, advice = self._types.names(), ""
-        if nearest(kind, names) is None and not self._folder.is_dir():
+        if nearest(type_name, names) is None and not self._folder.is_dir():
             advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
-        self._schema.unknown(kind, names, path, what="collector type", advice=advice)
+        self._schema.unknown(type_name, names, path, what="collector type", advice=advice)
 
-    def _of_kind(self, kind: str, raw: Any, path: Path_) -> list[Block]:
+    def _of_type(self, type_name: str, raw: Any, path: Path_) -> list[CollectorBlock]:
         try:
-            cls = self._types.load(kind)
+            cls = self._types.load(type_name)
         except PluginError as error:
-            self.broken.append((kind, self._schema.document.problem(path, str(error))))
+            self.broken.append((type_name, self._schema.document.problem(path, str(error))))
             return []
         if not isinstance(raw, list):
-            found = [self._block(kind, cls, raw, path)]
+            found = [self._block(type_name, cls, raw, path)]
         elif not raw:
-            self._schema.complain(path, "an empty list: leave the key out, or put a block into it")
+            self._schema.add_problem(
+                path, "an empty list: leave the key out, or put a block into it"
+            )
             return []
         else:
-            found = [self._block(kind, cls, item, (*path, i)) for i, item in enumerate(raw)]
+            found = [self._block(type_name, cls, item, (*path, i)) for i, item in enumerate(raw)]
         blocks = [block for block in found if block is not None]
         self._check_names(blocks)
         return blocks
 
-    def _block(self, kind: str, cls: type[Collector], raw: Any, path: Path_) -> Block | None:
+    def _block(
+        self, type_name: str, cls: type[Collector], raw: Any, path: Path_
+    ) -> CollectorBlock | None:
         raw = {} if raw is None else raw
         if raw is UNREADABLE:
             return None
         if not isinstance(raw, dict):
             message = f"expected a block of settings, or a list of blocks{_as_block(raw)}"
-            self._schema.complain(path, message)
+            self._schema.add_problem(path, message)
             return None
         known = {*COMMON_KEYS, *cls.Config.__struct_fields__}
         for key in raw.keys() - known:
@@ -359,16 +364,18 @@ class _Blocks:
             return None
         problem = self._schema.document.problem
         self.timeouts.append((common, (*path, "timeout")))
-        place = problem((*path, "metrics"), "") if "metrics" in raw else None
-        return Block(kind, cls, common, config, problem(path, ""), place)
+        location = problem((*path, "metrics"), "") if "metrics" in raw else None
+        return CollectorBlock(type_name, cls, common, config, problem(path, ""), location)
 
-    def _check_names(self, blocks: list[Block]) -> None:
+    def _check_names(self, blocks: list[CollectorBlock]) -> None:
         names: set[str] = set()
         for block in blocks:
             if len(blocks) > 1 and not block.common.name:
-                message = "name is missing: it tells this target from the others of its type"
-                self._schema.problems.append(block.place._replace(message=message))
+                message = (
+                    "name is missing: it is required to distinguish several targets of one type"
+                )
+                self._schema.problems.append(block.location._replace(message=message))
             elif block.common.name in names:
                 message = f"a target named {block.common.name!r} is there already"
-                self._schema.problems.append(block.place._replace(message=message))
+                self._schema.problems.append(block.location._replace(message=message))
             names.add(block.common.name)

@@ -16,7 +16,7 @@ from bts_exporter.errors import Problem, text_of
 from bts_exporter.settings import misplaced_keys
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
-from bts_exporter.settings.yaml_document import UNREADABLE, Document, Hidden, Path_, spell
+from bts_exporter.settings.yaml_document import UNREADABLE, Document, Hidden, Path_, format_path
 
 #: Stands for a value that could not be converted; the problem says why.
 INVALID: Any = object()
@@ -35,7 +35,7 @@ class Schema:
         #: Settings of TLS and their places, for `check`.
         self.tls: list[tuple[TLSConfig, Problem]] = []
 
-    def complain(self, path: Path_, message: str) -> Any:
+    def add_problem(self, path: Path_, message: str) -> Any:
         """Remember a problem; returns INVALID."""
         self.problems.append(self.document.problem(path, message))
         return INVALID
@@ -71,12 +71,14 @@ class Schema:
         elif name.startswith("-"):
             cure = "a space is missing behind the hyphen"
         problem = self.document.problem(path, f"unknown {what} {name!r}; {cure}")
-        self.problems.append(problem._replace(path=spell((*path[:-1], name))))
+        self.problems.append(problem._replace(path=format_path((*path[:-1], name))))
 
     def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
         raw = {} if raw is None else raw  # a key with nothing behind it
         if not isinstance(raw, dict):
-            return self.complain(path, f"expected a block of keys, got {_name(raw)}{_block(raw)}")
+            return self.add_problem(
+                path, f"expected a block of keys, got {_name(raw)}{_block(raw)}"
+            )
         before = len(self.problems)
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         for key in raw.keys() - fields.keys():
@@ -86,7 +88,7 @@ class Schema:
             if key in raw:
                 values[field.name] = self.convert(raw[key], field.type, (*path, key))
             elif field.required:
-                self.complain(path, f"{key} is missing")
+                self.add_problem(path, f"{key} is missing")
         self._check_passwords(values, path)
         if len(self.problems) > before or any(value is INVALID for value in values.values()):
             return INVALID
@@ -103,7 +105,7 @@ class Schema:
         """Remember a problem that a block reports itself; its line is that of the key it begins with."""
         key = message.partition(":")[0]
         problem = self.document.problem((*path, key) if key in raw else path, message)
-        self.problems.append(problem._replace(path=spell(path)))
+        self.problems.append(problem._replace(path=format_path(path)))
         return INVALID
 
     def _check_passwords(self, values: dict[str, Any], path: Path_) -> None:
@@ -116,7 +118,7 @@ class Schema:
                     message = (
                         f"given twice, here and in the address of {url}: leave one of them out"
                     )
-                    self.complain((*path, "password"), message)
+                    self.add_problem((*path, "password"), message)
 
     def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
         arms_left = [arm for arm in arms if arm is not types.NoneType]
@@ -126,7 +128,7 @@ class Schema:
                     "nothing stands behind the colon: leave the key out, or write !env NAME;"
                     " text that begins with # or & needs quotes"
                 )
-                return self.complain(path, message)
+                return self.add_problem(path, message)
             return None
         if len(arms_left) == 1:
             return self.convert(raw, arms_left[0], path)
@@ -138,7 +140,7 @@ class Schema:
             if not failed:
                 return value
         expected = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms_left)
-        return self.complain(path, f"expected {expected}, got {_name(raw)}")
+        return self.add_problem(path, f"expected {expected}, got {_name(raw)}")
 
     def _sequence(
         self, raw: list[Any], origin: Any, arguments: tuple[Any, ...], path: Path_
@@ -151,7 +153,7 @@ class Schema:
     def _not_among(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
         near = nearest(str(raw), list(map(str, allowed)))
         cure = f"; did you mean {near}?" if near else ""
-        return self.complain(
+        return self.add_problem(
             path, f"expected one of {', '.join(map(str, allowed))}, got {raw!r}{cure}"
         )
 
@@ -165,9 +167,9 @@ class Schema:
                 return _pattern(raw)
             return msgspec.convert(raw, kind)
         except msgspec.ValidationError as error:
-            return self.complain(path, _reword(str(error), raw))
+            return self.add_problem(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
-            return self.complain(path, _words(error))
+            return self.add_problem(path, _words(error))
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

@@ -1,6 +1,6 @@
 """Setting types that YAML does not have: durations, secrets, addresses.
 
-A class with a `from_setting(raw)` classmethod can be the type of a setting; it raises ValueError with what is wrong.
+A class with a `from_setting(raw)` classmethod can be the type of a setting; it raises ValueError with the reason.
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ class Duration(float):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A string that shows itself only when asked: never in a log, a page or an error."""
+    """A string that never appears in logs, pages and errors."""
 
     _text: str = field(repr=False)
     _reread: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return `raw` as a secret; ValueError, without its content, when it is no string."""
+        """Return `raw` as a secret; ValueError, without the content, if it is not a string."""
         if not isinstance(raw, str):
             msg = f"expected a string, got {type(raw).__name__} (put it in quotes)"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
         if not raw.strip():
-            msg = "an empty password: leave the key out where none is needed, or write !env NAME"
+            msg = (
+                "the password is empty: remove the key if no password is needed, or write !env NAME"
+            )
             raise ValueError(msg)
         return cls(raw, getattr(raw, "reread", None))
 
@@ -72,7 +74,7 @@ class Secret:
             return self
 
     def reveal(self) -> str:
-        """Return the text itself, for the client library that needs it."""
+        """Return the text, for the client library that needs it."""
         return self._text
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """The address of a target; its text form leaves the credentials out."""
+    """The address of a target; its text does not contain the credentials."""
 
     scheme: str
     host: str = ""  # empty for unix sockets
@@ -93,7 +95,7 @@ class Url:
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the address that `raw` spells; ValueError, without credentials, when it spells none."""
+        """Return `raw` as an address; ValueError, without credentials, if it is not valid."""
         if not isinstance(raw, str):
             msg = f"expected an address such as redis://host:6379, got {type(raw).__name__}"
             if isinstance(raw, list):
@@ -106,15 +108,15 @@ class Url:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             # urlsplit's own messages quote the address, password and all.
-            msg = f"the port is no number up to 65535, or a password is to be percent-encoded; {_ADDRESS}"
+            msg = f"invalid port (expected 1 to 65535); in a password, percent-encode special characters; {_ADDRESS}"
             if "@" in raw:
                 msg += "; in a password / is written %2F and # is %23, or write password: !env NAME"
             raise ValueError(msg) from None
         if "://" not in raw or not parts.scheme:
-            msg = f"there is no scheme in front, such as redis://; {_ADDRESS}"
+            msg = f"missing scheme, e.g. redis://; {_ADDRESS}"
             raise ValueError(msg)
         if not (host or (parts.scheme == "unix" and parts.path)):
-            msg = f"there is no host in it; {_ADDRESS}"
+            msg = f"missing host; {_ADDRESS}"
             raise ValueError(msg)
         if "@" in parts.path + parts.query + parts.fragment:
             # Part of an unquoted password ended up behind the host and would be shown as a path.
@@ -143,23 +145,23 @@ def _mistake_in(raw: str) -> str | None:
     place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     if "," in place:
         return (
-            "there are several hosts in it, or a comma at its end; an address has one, and Redis"
-            " Sentinel is a key of its own: sentinel: {master: NAME, addresses: [redis://HOST:26379]}"
+            "several hosts, or a comma at its end; an address has one host. For Redis Sentinel, write"
+            " sentinel: {master: NAME, addresses: [redis://HOST:26379]}"
         )
     if place.count(":") > 1 and not place.startswith("["):
         return f"an IPv6 address needs brackets, such as redis://[::1]:6379; {_ADDRESS}"
     if re.search(r"\s", raw):
-        return f"there is a space in it; {_ADDRESS}"
+        return f"unexpected space; {_ADDRESS}"
     return None
 
 
 def _mistake_in_parts(parts: SplitResult) -> str | None:
     if parts.password == "":
-        return "the password in it is empty: leave the colon out, or write password: !env NAME"
+        return "the password is empty: remove the colon, or write password: !env NAME"
     if re.search(r"[^\w.:%-]", parts.hostname or ""):
-        return f"its host has characters that no host's name has; {_ADDRESS}"
+        return f"invalid characters in the host name; {_ADDRESS}"
     if parts.port == 0:
-        return f"port 0 is not a port; {_ADDRESS}"
+        return f"invalid port 0; {_ADDRESS}"
     if parts.fragment:
-        return "what follows # would be ignored; in a password # is written %23"
+        return "unexpected #; in a password, write %23 for #"
     return None

@@ -66,7 +66,7 @@ class Document:
 
     def problem(self, path: Path_, message: str) -> Problem:
         """Return a problem at `path`."""
-        return Problem(self.file, self.line(path), spell(path), message)
+        return Problem(self.file, self.line(path), format_path(path), message)
 
     def _parse(self, text: str) -> Any:
         try:
@@ -130,7 +130,7 @@ class Document:
                 continue
             if wrong := mistake_in(key_node.value, plain=key_node.style is None, key=True):
                 line = key_node.start_mark.line + 1
-                self.problems.append(Problem(self.file, line, spell(path), wrong))
+                self.problems.append(Problem(self.file, line, format_path(path), wrong))
                 continue
             key = str(self._construct(key_node, path))
             here = (*path, key)
@@ -210,7 +210,7 @@ def read(path: Path) -> Document:
     return Document(str(path), text)
 
 
-def spell(path: Path_) -> str:
+def format_path(path: Path_) -> str:
     """Return a path as messages show it: `collectors.redis[0].url`."""
     text = ""
     for step in path:

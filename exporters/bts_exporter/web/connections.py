@@ -1,6 +1,6 @@
-"""The connections of the HTTP server: how many there are, what each is at, and until when.
+"""The connections of the HTTP server: their number, phases and deadlines.
 
-A deadline covers a whole phase: a time-out per recv never ends for a client that drips bytes.
+A deadline covers a whole phase: with a timeout per recv, a client that sends byte by byte is never cut.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ Wrapped = TypeVar("Wrapped", bound=socket.socket)
 #: Seconds that a client has to take the last answer before the connection is closed.
 LINGER_SECONDS = 1.0
 #: Seconds that a client may take to send its request or to take its answer while others wait.
-PATIENCE_SECONDS = 0.1
+SLOW_SECONDS = 0.1
 
 #: Bytes of answers that the kernel keeps unsent: without a bound it would be megabytes for each
 #: client that reads nothing.
 _MAX_UNSENT = 256 * 1024
 _RECEIVE_BYTES = 8192
-#: Connections beyond the bound that were given up and are not closed yet.
+#: Connections beyond the limit that were aborted and are not closed yet.
 _CLOSING = 8
 #: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
 _DROP = struct.pack("ii", 1, 0)
 
 
 class Phase(Enum):
-    """What a connection is at."""
+    """The phases of a connection."""
 
-    OPENING = auto()  # connected, and not a byte has come
-    READING = auto()  # a handshake or a request has begun to come
-    QUEUED = auto()  # a request has come, and waits for a thread
-    HANDLING = auto()  # our turn: whoever answers has a deadline of its own
+    OPENING = auto()  # connected, nothing received
+    READING = auto()  # part of a handshake or a request received
+    QUEUED = auto()  # a request waits for a thread
+    HANDLING = auto()  # the answer is being made, which has a deadline of its own
     WRITING = auto()
-    IDLE = auto()  # answered, and kept for the next request
-    CLOSING = auto()  # the last answer is on its way
+    IDLE = auto()  # answered, kept open for the next request
+    CLOSING = auto()  # the last answer is being sent
 
 
 #: Phases in which a connection makes room for others; not while something to read has arrived.
 _SILENT = (Phase.OPENING, Phase.IDLE)
-#: Why a connection was cut, as a label; giving up an idle one is no incident.
+#: Why a connection was cut, as a label; aborting an idle one is not counted.
 _CUT_REASONS = {
     Phase.OPENING: "header_timeout",
     Phase.READING: "header_timeout",
@@ -61,18 +61,18 @@ _CUT_REASONS = {
 
 @dataclass(slots=True)
 class Traffic:
-    """What the server did since its start, for the exporter's own metrics; reasons are bounded."""
+    """Counts of the server since its start, for the self-metrics; reasons are bounded."""
 
     open: int = 0  # connections now
     accepted: int = 0  # connections in total
-    #: Turned away without being answered by the exporter: all connections in use, no thread or
-    #: file descriptor to be had, failed TLS handshakes, requests that are no HTTP or too large.
+    #: Refused before they were handled: all connections in use, no thread or file descriptor left,
+    #: failed TLS handshakes, requests that are invalid or too large.
     refused: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             ("connections", "threads", "descriptors", "handshake", "request"), 0
         )
     )
-    #: Connections cut because the client was too slow, by what it was at.
+    #: Connections cut because the client was too slow, by phase.
     cut: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("header_timeout", "write_timeout"), 0)
     )
@@ -85,7 +85,7 @@ class Traffic:
 
 
 class Connection:
-    """One client's connection; one thread moves it from phase to phase, another may give it up."""
+    """One client's connection; one thread moves it from phase to phase, others may abort it."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Connection:
         traffic: Traffic,
         queue: Collection[Connection],
     ) -> None:
-        """Give the seconds that each phase may last; a phase that is not named lasts forever."""
+        """Take the seconds that each phase may last; a phase that is not listed has no limit."""
         self.socket = sock
         self.traffic = traffic
         self.incoming = Incoming()
@@ -102,9 +102,9 @@ class Connection:
         self.served = False
         #: Requests answered.
         self.answered = 0
-        #: Whether no further request is taken.
+        #: Whether no further request is read.
         self.last = False
-        self.given_up = False
+        self.aborted = False
         self._seconds = seconds
         self._queue = queue
         self._lock = threading.Lock()
@@ -113,10 +113,10 @@ class Connection:
         self.deadline = self.since + seconds[Phase.OPENING]
 
     def enter(self, phase: Phase) -> None:
-        """Begin `phase`; ConnectionAbortedError if the connection was given up meanwhile."""
+        """Begin `phase`; ConnectionAbortedError if the connection was aborted meanwhile."""
         with self._lock:
-            if self.given_up or (self.last and phase is Phase.IDLE):
-                message = f"given up: {self.phase.name.lower()}"
+            if self.aborted or (self.last and phase is Phase.IDLE):
+                message = f"aborted: {self.phase.name.lower()}"
                 raise ConnectionAbortedError(message)
             # The first request has as long as any, the silence before included.
             if self.phase is not Phase.OPENING or phase is not Phase.READING:
@@ -125,19 +125,19 @@ class Connection:
             self.phase = phase
 
     def replace(self, wrap: Callable[[socket.socket], Wrapped]) -> Wrapped:
-        """Put the socket that `wrap` makes of this one in its place, and return it.
+        """Replace the socket by the one that `wrap` makes of it, and return that.
 
-        ConnectionAbortedError if the connection was given up while it was neither of the two.
+        ConnectionAbortedError if the connection was aborted in between.
         """
         wrapped = wrap(self.socket)
         with self._lock:
             self.socket = wrapped
-            if self.given_up:
+            if self.aborted:
                 raise ConnectionAbortedError
         return wrapped
 
     def others_wait(self) -> bool:
-        """Return whether requests of others wait for a thread."""
+        """Return whether other requests wait for a thread."""
         return bool(self._queue)
 
     def set_up(self) -> None:
@@ -150,13 +150,13 @@ class Connection:
         self._bound_unsent(_MAX_UNSENT)
 
     def receive(self) -> bool:
-        """Add what comes to `incoming`; False if the client is gone instead."""
+        """Add what is received to `incoming`; return False if the client has closed the connection."""
         data = self.socket.recv(_RECEIVE_BYTES)
         self.incoming.add(data)
         return bool(data)
 
     def wait_until_taken(self) -> None:
-        """Wait until all that was written is on its way to the client."""
+        """Wait until the kernel has sent all that was written."""
         if self.socket.family != socket.AF_UNIX and self._bound_unsent(1):
             poll = select.poll()
             poll.register(self.socket, select.POLLOUT)
@@ -168,37 +168,37 @@ class Connection:
             self.socket.setsockopt(socket.IPPROTO_TCP, option, count)
         return option is not None
 
-    def give_up(self) -> None:
-        """Shut the connection down: whatever its thread waits for ends at once."""
+    def abort(self) -> None:
+        """Shut the connection down: its thread stops waiting at once."""
         with self._lock:
             self._shut_down()
 
-    def give_up_if_silent(self) -> bool:
-        """Give the connection up unless somebody would lose an answer; return whether it was."""
+    def abort_if_silent(self) -> bool:
+        """Abort the connection unless an answer would be lost; return whether it was aborted."""
         with self._lock:
             silent = self.phase in _SILENT and not (self.incoming or self._has_bytes())
-            if self.given_up or not (silent or self.phase is Phase.CLOSING):
+            if self.aborted or not (silent or self.phase is Phase.CLOSING):
                 return False
             self._shut_down()
             return True
 
-    def give_up_if_slow(self) -> bool:
-        """Give the connection up, and count it, if its client keeps others waiting."""
+    def abort_if_slow(self) -> bool:
+        """Abort the connection, and count it, if its client is slow while others wait."""
         with self._lock:
-            early = monotonic() - self.since < PATIENCE_SECONDS
-            if self.given_up or early or not self._waits_for_client():
+            early = monotonic() - self.since < SLOW_SECONDS
+            if self.aborted or early or not self._waits_for_client():
                 return False
             self._cut()
             return True
 
     def cut_if_overdue(self) -> None:
-        """Give the connection up, and count it, if its phase has lasted too long."""
+        """Abort the connection, and count it, if its phase has lasted too long."""
         with self._lock:
-            if not self.given_up and monotonic() >= self.deadline:
+            if not self.aborted and monotonic() >= self.deadline:
                 self._cut()
 
-    def part(self) -> None:
-        """Wait until the client has taken the last answer: closing with bytes unread destroys it."""
+    def drain(self) -> None:
+        """Wait until the client has received the last answer: closing with unread bytes would destroy it."""
         self.enter(Phase.CLOSING)
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
         while socket.socket.recv(self.socket, 65536):
@@ -207,7 +207,7 @@ class Connection:
     def close(self, close: Callable[[socket.socket], None] | None = None) -> None:
         """Close the socket; never while another thread is shutting it down."""
         with self._lock:
-            self.given_up = True
+            self.aborted = True
             (close or close_socket)(self.socket)
 
     def _cut(self) -> None:
@@ -217,17 +217,17 @@ class Connection:
         self._shut_down()
 
     def _shut_down(self) -> None:
-        self.given_up = True
+        self.aborted = True
         try:
             if self.phase is Phase.WRITING:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
             # An SSLSocket's own shutdown() has the thread that writes go on in plain text.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
-        except OSError:  # the client was faster
+        except OSError:  # the client has closed it
             pass
 
     def _waits_for_client(self) -> bool:
-        """Return whether it is the client's turn: on a busy machine it may be our thread that is late."""
+        """Return whether we wait for the client: on a busy machine our own thread may be late instead."""
         match self.phase:
             case Phase.OPENING | Phase.READING:
                 return not self._has_bytes()
@@ -244,7 +244,7 @@ class Connection:
         try:
             peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
             return bool(socket.socket.recv(self.socket, 1, peek))
-        except OSError:  # nothing there, or nobody
+        except OSError:  # nothing received, or closed
             return False
 
 
@@ -259,7 +259,7 @@ class Connections:
     def __init__(
         self, served: int, waiting: int, handled: int, seconds: Mapping[Phase, float]
     ) -> None:
-        """Give the bounds of each kind, and the seconds that each phase may last."""
+        """Take the limit of each kind, and the seconds that each phase may last."""
         self.traffic = Traffic()
         #: Requests that wait for a thread.
         self.queue: deque[Connection] = deque()
@@ -271,19 +271,19 @@ class Connections:
         self._changed = threading.Condition()
 
     def has_room(self) -> bool:
-        """Return whether one more may be admitted, if need be in place of one that has waited for long."""
+        """Return whether one more can be admitted, possibly after aborting one that has waited for long."""
         everyone = self._all()
-        kept = [connection for connection in everyone if not connection.given_up]
+        kept = [connection for connection in everyone if not connection.aborted]
         waiting = [connection for connection in kept if not connection.served]
         most = self._served + self._waiting
         if len(waiting) >= self._waiting:
             there_is = _drop_slowest(waiting)
         else:
-            there_is = len(kept) < most or _drop_slowest(waiting) or _give_up(kept, 1) == 1
+            there_is = len(kept) < most or _drop_slowest(waiting) or _abort(kept, 1) == 1
         return there_is and len(everyone) < most + _CLOSING
 
     def admit(self, sock: socket.socket) -> Connection:
-        """Return `sock` as one more connection that waits for its request."""
+        """Add `sock` as a connection that waits for its request, and return that."""
         connection = Connection(sock, self._seconds, self.traffic, self.queue)
         with self._changed:
             self._open.add(connection)
@@ -295,53 +295,53 @@ class Connections:
         return [connection for connection in self._all() if not connection.served]
 
     def may_serve(self) -> bool:
-        """Return whether one more may be served, if need be in place of another."""
+        """Return whether one more can be served, possibly after aborting another."""
         served = [connection for connection in self._all() if connection.served]
         up_to_client = [
             connection for connection in served if connection.phase is not Phase.HANDLING
         ]
-        kept = [connection for connection in up_to_client if not connection.given_up]
+        kept = [connection for connection in up_to_client if not connection.aborted]
         excess = len(kept) - self._served + 1
-        if excess > 0 and _give_up(kept, excess) < excess:
+        if excess > 0 and _abort(kept, excess) < excess:
             return False
-        # The threads of those given up are about to end, but a flood may be faster.
+        # The threads of aborted connections are about to end, but new ones may arrive faster.
         handled = len(served) - len(up_to_client)
         return handled < self._handled and len(up_to_client) < 2 * self._served
 
     def leave(self, connection: Connection) -> None:
-        """Take out `connection`, whose thread ends."""
+        """Remove `connection`, whose thread ends."""
         with self._changed:
             self._open.discard(connection)
             self.traffic.open = len(self._open)
             self._changed.notify_all()
 
     def make_room(self) -> bool:
-        """Give up one connection for its file descriptor; False if all of them are needed."""
-        return _give_up(self._all(), 1) == 1
+        """Abort one connection for its file descriptor; return False if none can be aborted."""
+        return _abort(self._all(), 1) == 1
 
     def first_deadline(self) -> float:
-        """Return when the next phase has lasted too long, on the clock of `time.monotonic`."""
-        deadlines = (c.deadline for c in self._all() if not c.given_up)
+        """Return the earliest deadline of all connections, on the clock of `time.monotonic`."""
+        deadlines = (c.deadline for c in self._all() if not c.aborted)
         return min(deadlines, default=float("inf"))
 
     def cut_overdue(self) -> None:
-        """Give up every connection whose phase has lasted too long."""
+        """Abort every connection whose phase has lasted too long."""
         for connection in self._all():
             connection.cut_if_overdue()
 
     def drain(self) -> None:
-        """Take no further request: give up the silent ones, the others end with their answer."""
+        """Read no further requests: abort idle connections, close the others after their answer."""
         for connection in self._all():
             connection.last = True
-            connection.give_up_if_silent()
+            connection.abort_if_silent()
 
-    def give_up_all(self) -> None:
-        """Give up every connection, whatever it is at."""
+    def abort_all(self) -> None:
+        """Abort every connection, in any phase."""
         for connection in self._all():
-            connection.give_up()
+            connection.abort()
 
     def wait_empty(self, seconds: float) -> bool:
-        """Wait until all are gone, for `seconds` at most; return whether they are."""
+        """Wait at most `seconds` until all are closed; return whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
@@ -351,7 +351,7 @@ class Connections:
 
 
 def close_socket(sock: socket.socket) -> None:
-    """Close `sock`, which forgets its number first; an error leaves nothing to be done."""
+    """Close `sock`, ignoring errors: its descriptor is gone in any case."""
     with suppress(OSError):
         sock.close()
 
@@ -360,23 +360,23 @@ def _by_age(connections: Iterable[Connection]) -> list[Connection]:
     return sorted(connections, key=lambda connection: connection.since)
 
 
-def _give_up(connections: Collection[Connection], count: int) -> int:
-    """Give up to `count` connections up, those whose clients lose least; return how many it were.
+def _abort(connections: Collection[Connection], count: int) -> int:
+    """Abort up to `count` connections, those whose clients lose least; return how many.
 
-    First are silent ones that had one request at most, then those whose clients have been sending their
-    request or taking their answer for longest, then silent ones, from the fewest requests on.
+    First idle ones with one request at most, then those whose clients have been sending their request
+    or reading their answer for longest, then other idle ones, those with the fewest requests first.
     """
     by_use = sorted(connections, key=lambda connection: (connection.answered, connection.since))
     attempts = chain(
-        (connection.give_up_if_silent for connection in by_use if connection.answered <= 1),
-        (connection.give_up_if_slow for connection in _by_age(connections)),
-        (connection.give_up_if_silent for connection in by_use),
+        (connection.abort_if_silent for connection in by_use if connection.answered <= 1),
+        (connection.abort_if_slow for connection in _by_age(connections)),
+        (connection.abort_if_silent for connection in by_use),
     )
-    given_up = 0
-    while given_up < count and (attempt := next(attempts, None)):
-        given_up += attempt()
-    return given_up
+    aborted = 0
+    while aborted < count and (attempt := next(attempts, None)):
+        aborted += attempt()
+    return aborted
 
 
 def _drop_slowest(connections: Iterable[Connection]) -> bool:
-    return any(connection.give_up_if_slow() for connection in _by_age(connections))
+    return any(connection.abort_if_slow() for connection in _by_age(connections))

@@ -10,7 +10,7 @@ from bts_exporter.errors import ServeError
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65535
-#: Connections that the kernel keeps until they are accepted; it may have a lower bound of its own.
+#: Connections that the kernel keeps until they are accepted; it may have a lower limit.
 _BACKLOG = 1024
 
 
@@ -31,7 +31,7 @@ def listen(address: str) -> socket.socket:
         both = host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(place, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except UnicodeError as error:  # from getaddrinfo's IDNA
-        message = f"cannot listen on {address}: {host!r} is no host name"
+        message = f"cannot listen on {address}: {host!r} is not a host name"
         raise ServeError(message) from error
     except OSError as error:
         message = f"cannot listen on {address}: {_cause(error, host, port)}"
@@ -50,7 +50,7 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _cause(error: OSError, host: str, port: int) -> str:
-    """Return what hinders us from listening, and what to do."""
+    """Return what prevents us from listening, and what to do."""
     match error:
         case socket.gaierror():
             return f"{host!r} does not resolve ({error.strerror}); give an address of this machine"
@@ -62,6 +62,6 @@ def _cause(error: OSError, host: str, port: int) -> str:
                 f"(ss -ltnp 'sport = :{port}' shows it) or take another port"
             )
         case OSError(errno=errno.EADDRNOTAVAIL):
-            return f"{host} is no address of this machine (ip address shows those it has)"
+            return f"{host} is not an address of this machine (ip address shows those it has)"
         case _:
             return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""Whether a request comes from a page of another site, in the browser of somebody who may reach us."""
+"""Whether a request was sent by a page of another site in a user's browser."""
 
 from __future__ import annotations
 

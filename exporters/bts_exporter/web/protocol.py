@@ -18,14 +18,14 @@ from bts_exporter.web.connections import Connection, Phase
 
 log = logging.getLogger("bts_exporter.web.server")
 
-#: Bounds of a request, besides that of its head: header fields, bytes of its body, fields of its query.
+#: Limits of a request besides the size of its head: header fields, bytes of the body, query fields.
 MAX_FIELDS = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 256
 #: Answers in a row to requests that the client sent before it had the answer before.
 MAX_PIPELINED = 100
 
-#: What browsers are told with every answer: take it for what it says it is, load and run nothing,
+#: Headers for browsers on every response: do not guess the content type, load and run nothing,
 #: and show it in no other page. The hash is that of the status page's style.
 _SECURITY_LINES = (
     "X-Content-Type-Options: nosniff\r\n"
@@ -115,7 +115,7 @@ class Exchanges:
         self._exchange()
         while self._keep:
             if connection.incoming:
-                # Answers that nobody takes would fill the kernel's memory.
+                # Unread answers would fill the kernel's memory.
                 connection.wait_until_taken()
             connection.enter(Phase.IDLE)
             if not connection.incoming and not connection.receive():
@@ -242,7 +242,7 @@ class Exchanges:
         status = HTTPStatus(response.status)
         lines = [
             f"HTTP/1.1 {status.value} {status.phrase}",
-            "Server: bts-exporter",  # nobody is told which Python this is
+            "Server: bts-exporter",  # without the version of Python
             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}",
             f"Content-Type: {response.content_type}",
             f"Content-Length: {len(response.body)}",

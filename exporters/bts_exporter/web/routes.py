@@ -1,4 +1,4 @@
-"""What each HTTP address answers."""
+"""The handlers of the HTTP paths."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from bts_exporter.errors import ConfigError, SelectionError
 from bts_exporter.exposition.formats import content_type, negotiate
 from bts_exporter.page_service import Exporter, TooManyScrapes
 from bts_exporter.printable import printable
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.web import status_page
 from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
 
-#: Seconds kept back from Prometheus' patience for sending the answer.
+#: How much earlier than Prometheus' scrape timeout a page is ready, to send it, in seconds.
 _TIMEOUT_OFFSET = 0.5
 
 
 class Routes:
-    """The addresses of one exporter."""
+    """The HTTP paths of one exporter."""
 
     def __init__(
         self,
         exporter: Exporter,
+        reload_state: ReloadState | None = None,
         *,
         telemetry_path: str = "/metrics",
         reload: Callable[[], None] | None = None,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Give `reload` where HTTP may ask for one; it raises ConfigError when it fails."""
+        """Pass `reload` to allow reloads over HTTP; it raises ConfigError if the reload fails."""
         self._exporter = exporter
+        self._reload_state = reload_state or ReloadState()
         self._telemetry_path = telemetry_path
         self._reload = reload
         self._ready = ready
@@ -48,13 +51,13 @@ class Routes:
             return self._reloading(request)
         page = self._pages.get(request.path)
         if page is None:
-            return _text(404, f"no such page; metrics are at {self._telemetry_path}")
+            return _text(404, f"not found; metrics are at {self._telemetry_path}")
         if request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET, HEAD")
         return page(request)
 
     def _landing(self, _: Request) -> Response:
-        page = status_page.render(self._exporter, self._telemetry_path)
+        page = status_page.render(self._exporter, self._reload_state, self._telemetry_path)
         return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
     def _healthy(self, _: Request) -> Response:
@@ -74,47 +77,59 @@ class Routes:
             runners = self._exporter.collectors.select(include, exclude)
         except SelectionError as error:
             return _text(400, str(error))
-        return self._page(request, runners, own=True)
+        return self._page(request, runners, with_self_metrics=True)
 
     def _probe(self, request: Request) -> Response:
         names = request.query.get("target", [])
         if len(names) != 1:
-            return _text(400, "one target is needed: /probe?target=NAME, NAME as in the settings")
+            return _text(
+                400,
+                "expected exactly one target: /probe?target=NAME, with a name from the configuration",
+            )
         try:
             runners = self._exporter.collectors.target(names[0])
         except SelectionError as error:
             return _text(400, str(error))
-        return self._page(request, runners, own=False)
+        return self._page(request, runners, with_self_metrics=False)
 
-    def _page(self, request: Request, runners: Sequence[Runner], *, own: bool) -> Response:
+    def _page(
+        self, request: Request, runners: Sequence[Runner], *, with_self_metrics: bool
+    ) -> Response:
         accept = ", ".join(request.headers.get_all("Accept", []))
         form = negotiate(accept)
-        packed = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
-        patience = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
+        gzip = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
+        timeout = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
         try:
             body = self._exporter.page(
-                runners, form, timeout=_timeout(patience), packed=packed, own=own
+                runners,
+                form,
+                timeout=_timeout(timeout),
+                gzip=gzip,
+                with_self_metrics=with_self_metrics,
             )
         except TooManyScrapes as error:
             return _text(503, str(error), ("Retry-After", "1"))
         headers = [("Vary", "Accept, Accept-Encoding")]
-        if packed:
+        if gzip:
             headers.append(("Content-Encoding", "gzip"))
         return Response(200, body, content_type(accept), tuple(headers))
 
     def _reloading(self, request: Request) -> Response:
         if self._reload is None:
-            return _text(403, "reload over HTTP is off: start with --web.enable-lifecycle")
+            return _text(
+                403, "reload over HTTP is disabled; start with --web.enable-lifecycle to enable it"
+            )
         if request.method not in {"POST", "PUT"}:
             return _not_allowed("POST, PUT")
         if is_cross_site(request.headers):
             return _text(
-                403, "reload was asked for by another site's page; use a program such as curl"
+                403,
+                "reload refused: the request comes from a page of another site; use a program such as curl",
             )
         try:
             self._reload()
         except ConfigError as error:
-            return _text(500, f"failed to reload, the settings before stay in force:\n{error}")
+            return _text(500, f"reload failed, the previous settings remain active:\n{error}")
         return _text(200, "reloaded.")
 
 
@@ -123,13 +138,13 @@ def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
 
 
 def _not_allowed(allowed: str) -> Response:
-    return _text(405, f"allowed here: {allowed}", ("Allow", allowed))
+    return _text(405, f"method not allowed; allowed: {allowed}", ("Allow", allowed))
 
 
-def _timeout(patience: str) -> float | None:
-    """Return the seconds that a scrape may take, from what Prometheus says of its own."""
+def _timeout(timeout: str) -> float | None:
+    """Return the seconds that a scrape may take, from the scrape timeout that Prometheus sends."""
     try:
-        seconds = float(patience)
+        seconds = float(timeout)
     except ValueError:
         return None
     if not 0 < seconds < float("inf"):

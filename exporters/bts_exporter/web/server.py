@@ -39,7 +39,7 @@ __all__ = [
     "listen",
 ]
 
-if TYPE_CHECKING:  # OpenSSL takes 5 MB, which only those pay who serve TLS
+if TYPE_CHECKING:  # OpenSSL takes 5 MB, which is only needed for TLS
     import ssl
 
 log = logging.getLogger("bts_exporter.web.server")
@@ -137,7 +137,7 @@ class Server:
         self._wake()
         if self._thread.ident is not None:
             self._thread.join()
-        # First, so that who sees that nobody is let in any more gets no answer that promises a next one.
+        # First, so that no answer keeps its connection open once the listeners are closed.
         self._connections.drain()
         for sock in (*self._sockets, self._waker, self._woken):
             close_socket(sock)
@@ -146,7 +146,7 @@ class Server:
         while not self._connections.wait_empty(min(self._until_deadline(), end - monotonic())):
             self._connections.cut_overdue()
             if monotonic() >= end:
-                self._connections.give_up_all()
+                self._connections.abort_all()
                 break
         self._reserve.close()
 
@@ -202,7 +202,7 @@ class Server:
             self._selector.register(listener, selectors.EVENT_READ, accept)
 
     def _pause_accepting(self, seconds: float) -> None:
-        """Leave further clients in the kernel's queue for `seconds`."""
+        """Accept no connections for `seconds`: the kernel queues them."""
         if self._accepts_again == float("inf"):
             for listener in self._sockets:
                 self._selector.unregister(listener)
@@ -217,7 +217,7 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            self._starve(error)
+            self._on_accept_error(error)
             return
         self.traffic.accepted += 1
         try:
@@ -232,8 +232,8 @@ class Server:
         read = partial(self._read, connection)
         self._selector.register(sock, selectors.EVENT_READ, read)
 
-    def _starve(self, error: OSError) -> None:
-        """Make do without a file descriptor or memory for one more connection."""
+    def _on_accept_error(self, error: OSError) -> None:
+        """Handle an error of accept, such as too few file descriptors for one more connection."""
         scarce = error.errno in _SCARCE
         self._warn(error, "; raise the limit of open files (LimitNOFILE=)" if scarce else "")
         if scarce:
@@ -251,9 +251,9 @@ class Server:
     # Requests
 
     def _read(self, connection: Connection) -> None:
-        """Take what has come of a connection's first request, and queue it once it is complete."""
+        """Read a connection's first request, and queue it once it is complete."""
         try:
-            # A handshake is for the connection's thread.
+            # The TLS handshake is done in the connection's thread.
             if self._wrap is None:
                 if not connection.receive():
                     self._end(connection)
@@ -272,18 +272,18 @@ class Server:
         self._queue.append(connection)
 
     def _serve_queue(self) -> None:
-        """Give the requests that wait their threads, and refuse those that have waited for too long."""
+        """Start threads for waiting requests, and refuse those that have waited for too long."""
         while self._queue:
             if self._connections.may_serve():
                 connection = self._queue.popleft()
-                if not self._employ(connection):
+                if not self._start_thread(connection):
                     self._refuse(connection, "threads")
             elif monotonic() - self._queue[0].since >= QUEUE_SECONDS:
                 self._refuse(self._queue.popleft(), "connections")
             else:
                 return
 
-    def _employ(self, connection: Connection) -> bool:
+    def _start_thread(self, connection: Connection) -> bool:
         """Start the connection's thread; return False if the system has none left."""
         connection.served = True
         name = f"http-{self.traffic.accepted}"
@@ -295,7 +295,7 @@ class Server:
         return True
 
     def _refuse(self, connection: Connection, reason: str) -> None:
-        """Tell the client to come again later, without waiting for it."""
+        """Answer that the server is overloaded, without waiting for the client."""
         self.traffic.count(self.traffic.refused, reason)
         self._connections.leave(connection)
         self._refusals.add(connection.socket)
@@ -308,8 +308,8 @@ class Server:
         self._connections.leave(connection)
 
     def _wake(self) -> None:
-        """Have the listener's thread look for something to do."""
-        with suppress(OSError):  # it has enough to wake up for, or has stopped
+        """Wake the listener's thread."""
+        with suppress(OSError):  # it is awake, or has stopped
             self._waker.send(b"\0")
 
     def _wake_up(self) -> None:
@@ -323,8 +323,8 @@ class Server:
             if self._wrap is not None:
                 self._shake_hands(connection, self._wrap)
             Exchanges(connection, self._handle).run()
-            connection.part()
-        except OSError as error:  # the client went away, or was given up
+            connection.drain()
+        except OSError as error:  # the client is gone, or the connection was aborted
             log.debug("connection ended: %s", error)
         except Exception:
             log.exception("connection ended by an error")
@@ -343,6 +343,6 @@ class Server:
         try:
             tls.do_handshake()
         except OSError:
-            if not connection.given_up:
+            if not connection.aborted:
                 self.traffic.count(self.traffic.refused, "handshake")
             raise

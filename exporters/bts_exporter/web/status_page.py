@@ -1,4 +1,4 @@
-"""The page at `/`: what a person wants to see who was woken up."""
+"""The status page at `/`: the state of all collectors, for people."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bts_exporter.collection.outcome import Outcome
 from bts_exporter.collection.runner import Runner
 from bts_exporter.page_service import Exporter
 from bts_exporter.printable import printable
+from bts_exporter.reload_state import ReloadState
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
@@ -22,18 +23,18 @@ a{color:#8ab4f8}.failing{color:#ff8a80}.absent{color:#999}.ok{color:#81c995}}
 """
 
 
-def render(exporter: Exporter, telemetry_path: str) -> str:
+def render(exporter: Exporter, reload_state: ReloadState, telemetry_path: str) -> str:
     """Return the page as HTML, from what the last scrapes found: it collects nothing itself."""
     rows = "".join(_rows(exporter, telemetry_path))
     settings = ""
-    if not exporter.reload_successful and exporter.reload_problem:
-        problem = _escape(exporter.reload_problem)
+    if reload_state.problem:
+        problem = _escape(reload_state.problem)
         settings = f"<p class=failing>The last reload failed:</p><pre>{problem}</pre>"
     version = _escape(bts_exporter.__version__)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bts-exporter</title><style>{_STYLE}</style></head>
 <body><h1>bts-exporter</h1>
-<p>Version {version}. Settings loaded {_moment(exporter.reloaded_at)}.</p>{settings}
+<p>Version {version}. Settings loaded {_moment(reload_state.loaded_at)}.</p>{settings}
 <p><a href="{_escape(telemetry_path)}">Metrics</a> ·
 <a href="/-/healthy">Healthy</a> · <a href="/-/ready">Ready</a></p>
 <table><thead><tr><th>Collector</th><th>Target</th><th>State</th><th>Duration</th><th>Series</th>

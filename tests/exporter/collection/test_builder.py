@@ -10,7 +10,7 @@ import pytest
 
 from bts_exporter import Collector, CollectorConfig, Metric, NotPresent, Scrape, backlog, gauge
 from bts_exporter.collection.background import BackgroundRunner
-from bts_exporter.collection.builder import Assembly, Unusable
+from bts_exporter.collection.builder import Assembly, PlaceholderCollector
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.errors import TargetError
 from bts_exporter.settings.loader import load
@@ -237,7 +237,7 @@ def test_metric_of_the_settings_may_be_in_two_blocks(assemble: Assemble) -> None
         ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x'"),
         ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3"),
         ("failing: [{name: a, path: exit}]", "failing[a]", "collectors.failing[0]: SystemExit: 3"),
-        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, no Collector"),
+        ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, expected a Collector"),
         ("twins: ", "twins", "collectors.twins: type twins: there is a collector cpu already"),
         ("host: , cpu: ", "cpu", "collectors.cpu: type cpu: there is a collector cpu already"),
     ],
@@ -249,7 +249,7 @@ def test_what_cannot_be_made(
     assembly = assemble(f"{collectors}, other: ")
 
     assert messages(assembly) == [message]
-    [stand_in] = [r for r in assembly.set.runners if isinstance(r.collector, Unusable)]
+    [stand_in] = [r for r in assembly.set.runners if isinstance(r.collector, PlaceholderCollector)]
     assert stand_in.identity == identity
     assert "other" in identities(assembly)
     with pytest.raises(TargetError, match=f"^{re.escape(message.partition(': ')[2])}$"):
@@ -383,7 +383,7 @@ def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
 
 
 def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -> None:
-    """What a collector last found says nothing about its settings."""
+    """What a collector found last does not decide whether it is kept."""
 
     class Absent(Typed):
         def collect(self, scrape: Scrape) -> None:

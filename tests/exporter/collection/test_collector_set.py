@@ -178,7 +178,7 @@ def test_local_collector_that_hangs_costs_nobody_else(caplog: pytest.LogCaptureF
         assert (stub.collections, other.collections) == (1, 3)
         warnings = [r for r in caplog.records if r.name == "bts_exporter.collection.collector_set"]
         assert [(r.getMessage(), vars(r)["collector"]) for r in warnings] == [
-            ("blocks the others: gets a thread of its own", "hangs")
+            ("blocks other collectors; it now has a separate thread", "hangs")
         ]
 
 

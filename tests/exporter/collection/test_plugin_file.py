@@ -63,7 +63,9 @@ def test_file_that_others_can_write(folder: Path, mode: int) -> None:
     path = folder / "spool.py"
     path.chmod(mode)
 
-    assert refusal(path) == f"{path} can be written by others: chmod go-w {path}"
+    assert (
+        refusal(path) == f"{path} is writable by other users (mode {mode:04o}): chmod go-w {path}"
+    )
 
 
 def test_link_to_a_file(folder: Path) -> None:
@@ -92,7 +94,7 @@ def test_file_of_another_user(folder: Path) -> None:
     os.chown(path, ANOTHER, -1)
 
     assert refusal(path) == (
-        f"{path} belongs to uid {ANOTHER}: code that we run must be root's or our own"
+        f"{path} belongs to user {ANOTHER}: chown it to root or to the user that runs bts-exporter"
     )
 
 
@@ -114,7 +116,7 @@ def test_folder_that_others_can_write(folder: Path, mode: int) -> None:
     folder.chmod(mode)
 
     assert refusal(folder / "spool.py") == (
-        f"{folder} can be written by others: chmod go-w {folder}"
+        f"{folder} is writable by other users (mode {mode:04o}): chmod go-w {folder}"
     )
 
 
@@ -124,7 +126,7 @@ def test_folder_below_one_that_others_can_write(folder: Path, mode: int) -> None
     folder.parent.chmod(mode)
 
     assert refusal(folder / "spool.py") == (
-        f"{folder.parent} can be written by others: chmod go-w {folder.parent}"
+        f"{folder.parent} is writable by other users (mode {mode:04o}): chmod go-w {folder.parent}"
     )
 
 
@@ -143,7 +145,7 @@ def test_folder_of_another_user(folder: Path, depth: int) -> None:
     os.chown(belongs, ANOTHER, -1)
 
     assert refusal(folder / "spool.py") == (
-        f"{belongs} belongs to uid {ANOTHER}: code that we run must be root's or our own"
+        f"{belongs} belongs to user {ANOTHER}: chown it to root or to the user that runs bts-exporter"
     )
 
 
@@ -153,7 +155,7 @@ def test_sticky_folder_of_another_user(folder: Path) -> None:
     folder.parent.chmod(0o1777)
     os.chown(folder.parent, ANOTHER, -1)
 
-    assert f"{folder.parent} belongs to uid {ANOTHER}" in refusal(folder / "spool.py")
+    assert f"{folder.parent} belongs to user {ANOTHER}" in refusal(folder / "spool.py")
 
 
 def test_link_to_a_folder(folder: Path, tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_link_into_a_folder_that_others_can_write(folder: Path, tmp_path: Path) 
     (tmp_path / "link").symlink_to(folder)
     folder.parent.chmod(0o777)
 
-    assert f"{folder.parent} can be written by others" in refusal(tmp_path / "link" / "spool.py")
+    assert f"{folder.parent} is writable by other users" in refusal(tmp_path / "link" / "spool.py")
 
 
 @as_root
@@ -183,7 +185,7 @@ def test_link_of_another_user(folder: Path, tmp_path: Path) -> None:
     os.chown(shared / "link", ANOTHER, -1, follow_symlinks=False)
 
     assert refusal(shared / "link" / "spool.py") == (
-        f"{shared}/link belongs to uid {ANOTHER}: code that we run must be root's or our own"
+        f"{shared}/link belongs to user {ANOTHER}: chown it to root or to the user that runs bts-exporter"
     )
 
 
@@ -276,7 +278,9 @@ def test_registry_reads_files_this_way(folder: Path) -> None:
     """A type in a folder that is not safe is broken, with the cure in its message."""
     folder.chmod(0o777)
 
-    with pytest.raises(PluginError, match=f"is broken: {folder} can be written by others: chmod"):
+    with pytest.raises(
+        PluginError, match=f"is broken: {folder} is writable by other users .*: chmod go-w"
+    ):
         Registry(folder).load("spool")
 
 

@@ -114,7 +114,7 @@ def test_settings_import_only_what_they_name(folder: Path, tmp_path: Path) -> No
 
     settings = load(tmp_path / "c.yaml", Registry)
 
-    assert [block.kind for block in settings.blocks] == ["quiet"]
+    assert [block.type_name for block in settings.blocks] == ["quiet"]
     assert not mark.exists()
 
 
@@ -163,7 +163,7 @@ def test_file_without_a_collector(folder: Path) -> None:
         ("import not_installed_anywhere\n", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
         ("raise ValueError('at import')\n", "ValueError: at import"),
-        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error without words"),
+        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error whose text cannot be read"),
         ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
         ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method"),
@@ -174,7 +174,7 @@ def test_file_without_a_collector(folder: Path) -> None:
         (f"{FINE}Fine.Config = 5\n", "TypeError: issubclass() arg 1 must be a class"),
         (
             f"{FINE}from bts_exporter import CollectorConfig\nclass C(CollectorConfig):\n    interval: int = 1\n    name: str = ''\nFine.Config = C\n",
-            "Fine.Config: interval, name belongs to the engine; take another name",
+            "Fine.Config: interval, name is reserved by the engine; choose another name",
         ),
     ],
     ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],

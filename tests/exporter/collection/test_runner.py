@@ -98,7 +98,7 @@ def test_error_that_cannot_say_what_it_is() -> None:
         shots = [collect(runner) for _ in range(2)]
 
         assert [shot.outcome.message for shot in shots] == [
-            "MuteError: an error without words (test_runner.py:22)"
+            "MuteError: an error whose text cannot be read (test_runner.py:22)"
         ] * 2
 
 
@@ -119,7 +119,7 @@ def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> N
     [
         (lambda s: s.emit(Stub.series, 3), "stub_series takes 1 labels (key), got 0"),
         (lambda s: s.emit(Stub.series, 3, "a"), "stub_series: emitted twice with labels ('a',)"),
-        (lambda s: s.emit(Stub.value, "much"), "stub_value: 'much' is no number"),
+        (lambda s: s.emit(Stub.value, "much"), "stub_value: 'much' is not a number"),
     ],
     ids=["labels", "twice", "text"],
 )
@@ -346,7 +346,7 @@ def test_common_labels_are_on_its_series() -> None:
     with runner_of(Stub(), name="cache", labels={"site": "a"}) as runner:
         shot = collect(runner)
 
-        page = render([Source(shot.samples, runner.frames)], Format.TEXT).decode()
+        page = render([Source(shot.samples, runner.templates)], Format.TEXT).decode()
         assert 'stub_value{target="cache",site="a"} 1\n' in page
 
 

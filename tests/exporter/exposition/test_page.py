@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from bts_exporter import Metric, counter, gauge, histogram, summary, untyped
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
 from bts_exporter.metric import Key
 from bts_exporter.scrape import Scrape
 from servers import need
@@ -28,7 +28,7 @@ UP = gauge("up", "Up.")
 
 def page(samples: Samples, form: Format = Format.TEXT, **constant: str) -> str:
     """Return the page of one source."""
-    return render([Source(samples, Frames(constant))], form).decode()
+    return render([Source(samples, TemplateCache(constant))], form).decode()
 
 
 def parsed(text: str, form: Format) -> Parsed:
@@ -269,8 +269,8 @@ def all_kinds() -> Samples:
 
 def test_metric_shared_by_two_sources() -> None:
     """Families that two collectors share stand under one header."""
-    one = Source({FILES: {("/",): 1}}, Frames({"target": "one"}))
-    other = Source({UP: {(): 1}, FILES: {("/",): 2}}, Frames({"target": "two"}))
+    one = Source({FILES: {("/",): 1}}, TemplateCache({"target": "one"}))
+    other = Source({UP: {(): 1}, FILES: {("/",): 2}}, TemplateCache({"target": "two"}))
 
     text = render([one, other], Format.TEXT).decode()
 
@@ -400,10 +400,10 @@ def test_a_page_is_what_it_would_be_without_those_before(
 ) -> None:
     """Whatever came and went between two collectors, nothing of earlier pages shows."""
     layouts = {form: Layout() for form in Format}
-    kept = Frames(), Frames({"target": target} if target else {})
+    kept = TemplateCache(), TemplateCache({"target": target} if target else {})
     for one, other, form in pages:
         sources = [Source(one, kept[0]), Source(other, kept[1])]
-        fresh = [Source(one), Source(other, Frames({"target": target} if target else {}))]
+        fresh = [Source(one), Source(other, TemplateCache({"target": target} if target else {}))]
 
         assert b"".join(parts_of(sources, form, layouts[form])) == render(fresh, form)
         assert [source.conflict for source in sources] == [source.conflict for source in fresh]
@@ -411,14 +411,14 @@ def test_a_page_is_what_it_would_be_without_those_before(
 
 def test_values_alone_change_nothing_else() -> None:
     """While the same series come, the place of each is not looked for again."""
-    layout, frames = Layout(), Frames()
-    list(parts_of([Source({UP: {(): 1}}, frames)], Format.TEXT, layout))
-    stretches = layout.stretches
+    layout, templates = Layout(), TemplateCache()
+    list(parts_of([Source({UP: {(): 1}}, templates)], Format.TEXT, layout))
+    spans = layout.spans
 
-    page = b"".join(parts_of([Source({UP: {(): 2}}, frames)], Format.TEXT, layout))
+    page = b"".join(parts_of([Source({UP: {(): 2}}, templates)], Format.TEXT, layout))
 
     assert page.endswith(b"up 2\n")
-    assert layout.stretches is stretches
+    assert layout.spans is spans
 
 
 # Compression

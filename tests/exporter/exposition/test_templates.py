@@ -7,7 +7,7 @@ import pytest
 from bts_exporter import Metric, gauge, histogram, summary
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
-from bts_exporter.exposition.templates import Frames
+from bts_exporter.exposition.templates import TemplateCache
 from bts_exporter.metric import Key
 
 FILES = gauge("files", "Files.", ("path",))
@@ -32,9 +32,9 @@ class Counted(str):
 
 def test_series_is_rendered_once() -> None:
     """As long as a series is there its name and labels are not rendered again."""
-    label, frames = Counted("/"), Frames()
+    label, templates = Counted("/"), TemplateCache()
 
-    pages = [render([Source({FILES: {(label,): n}}, frames)], Format.TEXT) for n in range(3)]
+    pages = [render([Source({FILES: {(label,): n}}, templates)], Format.TEXT) for n in range(3)]
 
     assert [text[-2:] for text in pages] == [b"0\n", b"1\n", b"2\n"]
     assert label.times == 1
@@ -47,20 +47,20 @@ def test_series_is_rendered_once() -> None:
 )
 def test_series_that_is_gone_is_forgotten(meanwhile: dict[Metric, dict[Key, float]]) -> None:
     """A series that came back is rendered anew: it did not take memory in between."""
-    label, frames = Counted("/"), Frames()
+    label, templates = Counted("/"), TemplateCache()
 
     for samples in ({FILES: {(label,): 1}}, meanwhile, {FILES: {(label,): 1}}):
-        render([Source(samples, frames)], Format.TEXT)
+        render([Source(samples, templates)], Format.TEXT)
 
     assert label.times == 2
 
 
 def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
     """New series do not cost those that stay their rendering."""
-    label, frames = Counted("/"), Frames()
+    label, templates = Counted("/"), TemplateCache()
 
     for other in "abc":
-        text = render([Source({FILES: {(label,): 1, (other,): 2}}, frames)], Format.TEXT)
+        text = render([Source({FILES: {(label,): 1, (other,): 2}}, templates)], Format.TEXT)
         assert f'files{{path="{other}"}} 2'.encode() in text
 
     assert label.times == 1
@@ -68,7 +68,7 @@ def test_series_that_stay_are_kept_when_others_come_and_go() -> None:
 
 def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
     """Metrics with the same label names share the rendering of their series, of all or of some."""
-    label, other, frames = Counted("/"), Counted("/b"), Frames()
+    label, other, templates = Counted("/"), Counted("/b"), TemplateCache()
     free, used = gauge("free", "Free.", ("path",)), gauge("used", "Used.", ("path",))
     samples = {
         FILES: {(label,): 1, (other,): 2},
@@ -76,7 +76,7 @@ def test_labels_are_rendered_once_for_all_metrics_that_have_them() -> None:
         used: {(other,): 5},
     }
 
-    text = render([Source(samples, frames)], Format.TEXT).decode()
+    text = render([Source(samples, templates)], Format.TEXT).decode()
 
     assert (label.times, other.times) == (1, 1)
     assert [line for line in text.splitlines() if line[0] != "#"] == [
@@ -104,9 +104,11 @@ def test_labels_of_distributions_are_their_own() -> None:
 
 def test_two_formats_by_turns() -> None:
     """Who asks for the one format does not cost who asks for the other."""
-    frames, samples = Frames(), {FILES: {("/",): 1}}
-    one = [frames.of(samples, form) for form in Format]
+    templates, samples = TemplateCache(), {FILES: {("/",): 1}}
+    one = [templates.of(samples, form) for form in Format]
 
-    assert [frames.of(samples, form) for form in Format] == one
-    frames.of({FILES: {("/b",): 1}}, Format.TEXT)
-    assert frames.of(samples, Format.OPENMETRICS) not in one  # of series that were gone meanwhile
+    assert [templates.of(samples, form) for form in Format] == one
+    templates.of({FILES: {("/b",): 1}}, Format.TEXT)
+    assert (
+        templates.of(samples, Format.OPENMETRICS) not in one
+    )  # of series that were gone meanwhile

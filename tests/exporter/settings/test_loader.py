@@ -117,7 +117,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
         (),
     )
     host, cache, queue = settings.blocks
-    assert [(block.kind, block.type) for block in settings.blocks] == [
+    assert [(block.type_name, block.type) for block in settings.blocks] == [
         ("host", Host),
         ("broker", Broker),
         ("broker", Broker),
@@ -137,7 +137,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
         url=Url("redis", "cache", 6379), password=Secret("hunter2")
     )
     assert queue.config == Broker.Config(url=Url("redis", "queue"), streams=("a", "b"))
-    assert [block.place.line for block in settings.blocks] == [3, 5, 14]
+    assert [block.location.line for block in settings.blocks] == [3, 5, 14]
 
 
 def test_defaults_of_the_common_settings(read: Load) -> None:
@@ -189,14 +189,14 @@ def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
 
     settings = read("scrape_timeout: 5\n")
 
-    assert [block.kind for block in settings.blocks] == ["host", "rabbitmq", "redis", "mqtt"]
+    assert [block.type_name for block in settings.blocks] == ["host", "rabbitmq", "redis", "mqtt"]
     assert settings.scrape_timeout == 5
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
 def test_empty_file_is_a_mistake(read: Load, text: str) -> None:
     """It is what a full disk leaves behind: a reload must not take it for the wish for defaults."""
-    with pytest.raises(ConfigError, match=r"c\.yaml.*: says nothing"):
+    with pytest.raises(ConfigError, match=r"c\.yaml.*: the file is empty"):
         read(text)
 
 
@@ -208,7 +208,7 @@ def test_built_in_settings(types: Types) -> None:
 
     assert settings.file == "built-in settings"
     places = [
-        (b.kind, str(getattr(b.config, "url", "")), b.common.optional) for b in settings.blocks
+        (b.type_name, str(getattr(b.config, "url", "")), b.common.optional) for b in settings.blocks
     ]
     assert places == [
         ("host", "", False),
@@ -251,35 +251,35 @@ MISTAKES = [
     ("collectors:\n  kafka:", "c.yaml:2: collectors.kafka: unknown collector type 'kafka'; known: broken, broker, host; there is no folder of plug-ins /etc/bts-exporter/plugins"),
     ("collectors:", "c.yaml:1: collectors: expected a map from collector types to their settings; write each type in a line of its own, indented, such as host:"),
     ("collectors:\n  host: []", "c.yaml:2: collectors.host: an empty list: leave the key out, or put a block into it"),
-    ("scrape_timeout: 0", "c.yaml:1: scrape_timeout: at least 0.1 s, got 0"),
+    ("scrape_timeout: 0", "c.yaml:1: scrape_timeout: must be at least 0.1 s, got 0"),
     ("collectors:\n  host: yes", "c.yaml:2: collectors.host: expected a block of settings, or a list of blocks; write nothing behind the colon to collect it as it is"),
     ("collectors:\n  host:\n  - cpu", "c.yaml:3: collectors.host[0]: expected a block of settings, or a list of blocks; write its settings below it, indented, as key: value"),
     ("collectors:\n  host: {cpu: 1}", "c.yaml:2: collectors.host.cpu: unknown key 'cpu'; known: interval, labels, max_series, metrics, name, optional, timeout"),
     ("collectors:\n  host: {optinal: yes}", "c.yaml:2: collectors.host.optinal: unknown key 'optinal'; did you mean optional?"),
     ("collectors:\n  broker:\n    ulr: redis://x\n    url: redis://x", "c.yaml:3: collectors.broker.ulr: unknown key 'ulr'; did you mean url?"),
     ("collectors:\n  broker:", "c.yaml:2: collectors.broker: url is missing"),
-    ("collectors:\n  broker:\n    url: cache:6379", "c.yaml:3: collectors.broker.url: there is no scheme in front, such as redis://; an address is scheme://host[:port]"),
+    ("collectors:\n  broker:\n    url: cache:6379", "c.yaml:3: collectors.broker.url: missing scheme, e.g. redis://; an address is scheme://host[:port]"),
     ("collectors:\n  broker:\n    url: redis://x\n    password: 31415", "c.yaml:4: collectors.broker.password: expected a string, got int (put it in quotes)"),
     ("collectors:\n  broker:\n  - url: redis://x\n    streams: a", 'c.yaml:4: collectors.broker[0].streams: expected a list, got str; write it in brackets: ["a"]'),
     ("collectors:\n  host: {name: 5}", "c.yaml:2: collectors.host.name: expected str, got int (put it in quotes: '5')"),
-    ("collectors:\n  host: {interval: 0.5}", "c.yaml:2: collectors.host: interval: at least 1 s, got 0.5"),
+    ("collectors:\n  host: {interval: 0.5}", "c.yaml:2: collectors.host: interval: must be at least 1 s, got 0.5"),
     ("collectors:\n  host: {interval: often}", "c.yaml:2: collectors.host.interval: expected seconds or a duration such as 1m30s, got 'often'"),
     ("collectors:\n  host: {timeout: 0}", "c.yaml:2: collectors.host: timeout: must be more than 0"),
     ("collectors:\n  host: {timeout: -1}", "c.yaml:2: collectors.host.timeout: a duration must be finite and not negative, got -1"),
-    ("collectors:\n  host: {max_series: 0}", "c.yaml:2: collectors.host: max_series: at least 1, got 0"),
+    ("collectors:\n  host: {max_series: 0}", "c.yaml:2: collectors.host: max_series: must be at least 1, got 0"),
     ("collectors:\n  host: {max_series: many}", "c.yaml:2: collectors.host.max_series: expected int, got str; write a number, without quotes or a unit"),
     ("collectors:\n  host: {optional: maybe}", "c.yaml:2: collectors.host.optional: expected bool, got str; write true or false, without quotes"),
-    ("collectors:\n  host:\n    labels: {a-b: x}", "c.yaml:3: collectors.host: labels: 'a-b' cannot be the name of a label (letters, digits and _, none of those taken)"),
-    ("collectors:\n  host:\n    labels: {__a: x}", "c.yaml:3: collectors.host: labels: '__a' cannot be the name of a label (letters, digits and _, none of those taken)"),
-    ("collectors:\n  host:\n    labels: {target: x}", "c.yaml:3: collectors.host: labels: 'target' cannot be the name of a label (letters, digits and _, none of those taken)"),
-    ("collectors:\n  host:\n    labels: {le: x}", "c.yaml:3: collectors.host: labels: 'le' cannot be the name of a label (letters, digits and _, none of those taken)"),
-    ("collectors:\n  host:\n    labels: {quantile: x}", "c.yaml:3: collectors.host: labels: 'quantile' cannot be the name of a label (letters, digits and _, none of those taken)"),
+    ("collectors:\n  host:\n    labels: {a-b: x}", "c.yaml:3: collectors.host: labels: 'a-b' is not a valid label name (expected letters, digits and _; not le, quantile, target)"),
+    ("collectors:\n  host:\n    labels: {__a: x}", "c.yaml:3: collectors.host: labels: '__a' is not a valid label name (expected letters, digits and _; not le, quantile, target)"),
+    ("collectors:\n  host:\n    labels: {target: x}", "c.yaml:3: collectors.host: labels: 'target' is not a valid label name (expected letters, digits and _; not le, quantile, target)"),
+    ("collectors:\n  host:\n    labels: {le: x}", "c.yaml:3: collectors.host: labels: 'le' is not a valid label name (expected letters, digits and _; not le, quantile, target)"),
+    ("collectors:\n  host:\n    labels: {quantile: x}", "c.yaml:3: collectors.host: labels: 'quantile' is not a valid label name (expected letters, digits and _; not le, quantile, target)"),
     ("collectors:\n  host:\n    labels: {site: 5}", "c.yaml:3: collectors.host.labels.site: expected str, got int (put it in quotes: '5')"),
     ("collectors:\n  host:\n    labels: site", "c.yaml:3: collectors.host.labels: expected a block of keys, got str; write its keys below it, indented, or {key: value}"),
     ("collectors:\n  host:\n    metrics: {alow: []}", "c.yaml:3: collectors.host.metrics.alow: unknown key 'alow'; did you mean allow?"),
     ("collectors:\n  host:\n    metrics: [node_*]", "c.yaml:3: collectors.host.metrics: expected a block of keys, got a list; write its keys without hyphens and brackets, key: value"),
     ("collectors:\n  host:\n    metrics:\n      allow: node_*", 'c.yaml:4: collectors.host.metrics.allow: expected a list, got str; write it in brackets: ["node_*"]'),
-    ("collectors:\n  broker:\n  - url: redis://x\n  - name: b\n    url: redis://y", "c.yaml:3: collectors.broker[0]: name is missing: it tells this target from the others of its type"),
+    ("collectors:\n  broker:\n  - url: redis://x\n  - name: b\n    url: redis://y", "c.yaml:3: collectors.broker[0]: name is missing: it is required to distinguish several targets of one type"),
     ("collectors:\n  broker:\n  - {name: a, url: redis://x}\n  - {name: a, url: redis://y}", "c.yaml:4: collectors.broker[1]: a target named 'a' is there already"),
     ("collectors:\n  host:\n  host:", "c.yaml:3: collectors.host: given twice"),
     ("collectors:\n  broker: {url: !env STUB_MISSING}", "c.yaml:2: collectors.broker.url: !env STUB_MISSING: no such environment variable"),
@@ -318,9 +318,9 @@ def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
     assert found == [
         "c.yaml:1: scrape_timeout: expected seconds or a duration such as 1m30s, got 'soon'",
         "c.yaml:2: hosts: unknown key 'hosts'; known: collectors, plugins, scrape_timeout",
-        "c.yaml:4: collectors.host: interval: at least 1 s, got 0.1",
+        "c.yaml:4: collectors.host: interval: must be at least 1 s, got 0.1",
         "c.yaml:5: collectors.broken: type broken (broken.py) is broken: SyntaxError: invalid syntax",
-        "c.yaml:7: collectors.broker[0].url: there is no scheme in front, such as redis://; an address is scheme://host[:port]",
+        "c.yaml:7: collectors.broker[0].url: missing scheme, e.g. redis://; an address is scheme://host[:port]",
         "c.yaml:7: collectors.broker[0].password: expected a string, got int (put it in quotes)",
         "c.yaml:8: collectors.broker[1]: url is missing",
         "c.yaml:9: collectors.kafka: unknown collector type 'kafka'; known: broken, broker, host; there is no folder of plug-ins /etc/bts-exporter/plugins",
@@ -353,7 +353,7 @@ def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
     """A type that cannot be loaded is no mistake of the settings: the rest can be served."""
     settings = read("collectors:\n  broken: {any: thing}\n  host:\n")
 
-    assert [block.kind for block in settings.blocks] == ["host"]
+    assert [block.type_name for block in settings.blocks] == ["host"]
     [(kind, problem)] = settings.broken
     assert kind == "broken"
     assert (problem.line, problem.path) == (2, "collectors.broken")

@@ -156,7 +156,7 @@ def test_value_of_each_type(text: str, expected: object) -> None:
         ("pair: {low: 11}", "c.yaml:1: pair: low must not be above high, got 11 and 10"),
         ("pair: {pattern: (}", "c.yaml:1: pair: missing ), unterminated subpattern at position 0"),
         ("wait: soon", "c.yaml:1: wait: expected seconds or a duration such as 1m30s, got 'soon'"),
-        ("address: host", "c.yaml:1: address: there is no scheme in front, such as redis://; an address is scheme://host[:port]"),
+        ("address: host", "c.yaml:1: address: missing scheme, e.g. redis://; an address is scheme://host[:port]"),
         ("password: 271828", "c.yaml:1: password: expected a string, got int (put it in quotes)"),
         ("pattern: (", "c.yaml:1: pattern: not a regular expression: missing ), unterminated subpattern at position 0"),
         ("pattern: a{99999999999999999999}", "c.yaml:1: pattern: not a regular expression: the repetition number is too large"),
@@ -261,4 +261,7 @@ def test_error_of_an_authors_own_check_that_cannot_say_what_it_is() -> None:
         def __post_init__(self) -> None:
             raise MuteError
 
-    assert convert("", Defect) == (INVALID, ["c.yaml: MuteError: an error without words"])
+    assert convert("", Defect) == (
+        INVALID,
+        ["c.yaml: MuteError: an error whose text cannot be read"],
+    )

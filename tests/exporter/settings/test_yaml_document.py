@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bts_exporter.errors import ConfigError
-from bts_exporter.settings.yaml_document import Document, Hidden, read, spell
+from bts_exporter.settings.yaml_document import Document, Hidden, format_path, read
 
 
 def problems(text: str, file: str = "c.yaml") -> list[str]:
@@ -64,7 +64,7 @@ def test_line_of_what_is_missing() -> None:
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "null\n", "~\n"])
 def test_empty_document(text: str) -> None:
-    """An empty file is no error: it says nothing."""
+    """An empty file is valid YAML."""
     assert sound(text).value is None
 
 
@@ -88,7 +88,7 @@ def test_keys_are_text() -> None:
 )
 def test_spelling_of_paths(path: tuple[str | int, ...], text: str) -> None:
     """A path is spelled as one would write it."""
-    assert spell(path) == text
+    assert format_path(path) == text
 
 
 # Anchors, aliases, merges

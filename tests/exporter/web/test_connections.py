@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from bts_exporter.web.connections import PATIENCE_SECONDS, Connection, Connections, Phase
+from bts_exporter.web.connections import SLOW_SECONDS, Connection, Connections, Phase
 from servers import wait_until
 
 LONG, OVER = 3600.0, 0.0
@@ -83,7 +83,7 @@ def test_full_of_busy_connections(phase: Phase, crowd: Crowd) -> None:
     busy = [some(crowd.come(phase)), some(crowd.come(phase))]
 
     assert crowd.come(phase) is None
-    assert [connection.given_up for connection in busy] == [False, False]
+    assert [connection.aborted for connection in busy] == [False, False]
     assert crowd.traffic.open == 2
 
 
@@ -98,12 +98,12 @@ def test_full_of_busy_connections(phase: Phase, crowd: Crowd) -> None:
 def test_slowest_client_makes_room(phase: Phase | None, reason: str, crowd: Crowd) -> None:
     """The client that has kept others waiting for longest loses its connection, and is counted."""
     first, second = some(crowd.come(phase)), some(crowd.come(phase))
-    first.since -= 2 * PATIENCE_SECONDS
-    second.since -= PATIENCE_SECONDS
+    first.since -= 2 * SLOW_SECONDS
+    second.since -= SLOW_SECONDS
     fill(first)
 
     assert crowd.come(phase) is not None
-    assert (first.given_up, second.given_up) == (True, False)
+    assert (first.aborted, second.aborted) == (True, False)
     assert crowd.traffic.cut[reason] == 1
 
 
@@ -130,7 +130,7 @@ def test_answers_that_are_made_take_no_place_of_slow_clients() -> None:
         connection.enter(Phase.HANDLING)
 
     assert admitted == [True, True, True, False]
-    connections.give_up_all()
+    connections.abort_all()
     for sock in (*clients, *(connection.socket for connection in connections._all())):
         sock.close()
 
@@ -162,7 +162,7 @@ def test_many_answers_at_once_leave_room(crowd: Crowd) -> None:
         connection.enter(Phase.IDLE)
         crowd.connections.may_serve()
     for connection in list(crowd.clients):
-        if connection.given_up:
+        if connection.aborted:
             crowd.connections.leave(connection)
 
     assert crowd.come(Phase.HANDLING) is not None
@@ -174,7 +174,7 @@ def test_waiting_clients_take_no_place_of_served_ones(crowd: Crowd) -> None:
 
     assert crowd.come() is None
     assert crowd.come(Phase.HANDLING) is not None
-    assert [connection.given_up for connection in waiting] == [False, False]
+    assert [connection.aborted for connection in waiting] == [False, False]
 
 
 @pytest.mark.parametrize("phase", [Phase.IDLE, Phase.CLOSING])
@@ -183,7 +183,7 @@ def test_silent_connection_makes_room(phase: Phase, crowd: Crowd) -> None:
     first, second = some(crowd.come(phase)), some(crowd.come(phase))
 
     assert crowd.come(Phase.HANDLING) is not None
-    assert (first.given_up, second.given_up) == (True, False)
+    assert (first.aborted, second.aborted) == (True, False)
     assert crowd.clients[first].recv(1) == b""
 
 
@@ -193,11 +193,11 @@ def test_connection_in_use_outlasts_others(phase: Phase, crowd: Crowd) -> None:
     used, other = some(crowd.come(Phase.IDLE)), some(crowd.come(phase))
     used.answered, other.answered = 5, 1
     fill(other)
-    used.since -= 10 * PATIENCE_SECONDS
-    other.since -= PATIENCE_SECONDS
+    used.since -= 10 * SLOW_SECONDS
+    other.since -= SLOW_SECONDS
     crowd.come(Phase.HANDLING)
 
-    assert (used.given_up, other.given_up) == (False, True)
+    assert (used.aborted, other.aborted) == (False, True)
 
 
 def test_waiting_client_makes_no_room_for_a_served_one(crowd: Crowd) -> None:
@@ -207,7 +207,7 @@ def test_waiting_client_makes_no_room_for_a_served_one(crowd: Crowd) -> None:
         crowd.come(Phase.HANDLING)
 
     assert crowd.come(Phase.HANDLING) is None
-    assert not waiting.given_up
+    assert not waiting.aborted
 
 
 def test_silence_begins_with_the_last_phase(crowd: Crowd) -> None:
@@ -216,7 +216,7 @@ def test_silence_begins_with_the_last_phase(crowd: Crowd) -> None:
     first.enter(Phase.IDLE)
     crowd.come(Phase.HANDLING)
 
-    assert (first.given_up, second.given_up) == (False, True)
+    assert (first.aborted, second.aborted) == (False, True)
 
 
 @pytest.mark.parametrize("received", [True, False])
@@ -228,7 +228,7 @@ def test_connection_whose_request_has_come_stays(received: bool, crowd: Crowd) -
         assert first.receive()
     crowd.come(Phase.HANDLING)
 
-    assert (first.given_up, second.given_up) == (False, True)
+    assert (first.aborted, second.aborted) == (False, True)
 
 
 def test_threads_are_bounded_too(crowd: Crowd) -> None:
@@ -264,7 +264,7 @@ def test_overdue_connection_is_cut(phase: Phase | None, reason: str | None) -> N
     crowd.connections.cut_overdue()
     crowd.connections.cut_overdue()
 
-    assert connection.given_up
+    assert connection.aborted
     assert {name for name, count in crowd.traffic.cut.items() if count} == {reason} - {None}
     assert sum(crowd.traffic.cut.values()) == (reason is not None)
     crowd.close()
@@ -276,7 +276,7 @@ def test_our_own_turn_has_no_deadline() -> None:
     connection = some(crowd.come(Phase.HANDLING))
     crowd.connections.cut_overdue()
 
-    assert not connection.given_up
+    assert not connection.aborted
     crowd.close()
 
 
@@ -292,28 +292,28 @@ def test_silence_counts_for_the_first_request(crowd: Crowd) -> None:
     assert connection.deadline > opened_until
 
 
-def test_given_up_connection_enters_no_phase(crowd: Crowd) -> None:
+def test_aborted_connection_enters_no_phase(crowd: Crowd) -> None:
     """The thread of a connection that was given up learns it at its next step."""
     connection = some(crowd.come())
-    connection.give_up()
+    connection.abort()
 
     with pytest.raises(ConnectionAbortedError):
         connection.enter(Phase.READING)
 
 
-def test_given_up_connection_wakes_its_thread(crowd: Crowd) -> None:
+def test_aborted_connection_wakes_its_thread(crowd: Crowd) -> None:
     """A thread that waits for the client does not wait any longer."""
     connection = some(crowd.come())
     came: list[bool] = []
     thread = threading.Thread(target=lambda: came.append(connection.receive()), daemon=True)
     thread.start()
-    connection.give_up()
+    connection.abort()
     thread.join(20)
 
     assert came == [False]
 
 
-def test_tls_is_not_undone_when_a_connection_is_given_up(crowd: Crowd) -> None:
+def test_tls_is_not_undone_when_a_connection_is_aborted(crowd: Crowd) -> None:
     """The socket is shut down below TLS, whose own way makes the thread go on in plain text."""
 
     class TlsSocket(socket.socket):
@@ -322,7 +322,7 @@ def test_tls_is_not_undone_when_a_connection_is_given_up(crowd: Crowd) -> None:
 
     connection = some(crowd.come())
     connection.replace(lambda plain: TlsSocket(fileno=plain.detach()))
-    connection.give_up()
+    connection.abort()
 
     assert crowd.clients[connection].recv(1) == b""
 
@@ -333,7 +333,7 @@ def test_drained_connections_take_no_further_request(crowd: Crowd) -> None:
     crowd.connections.drain()
     busy.enter(Phase.WRITING)
 
-    assert (silent.given_up, busy.given_up) == (True, False)
+    assert (silent.aborted, busy.aborted) == (True, False)
     with pytest.raises(ConnectionAbortedError):
         busy.enter(Phase.IDLE)
 
@@ -344,7 +344,7 @@ def test_socket_replaced_too_late_is_shut_down_nevertheless(crowd: Crowd) -> Non
 
     def slow_wrap(sock: socket.socket) -> socket.socket:
         wrapped = socket.socket(fileno=sock.detach())
-        connection.give_up()
+        connection.abort()
         return wrapped
 
     with pytest.raises(ConnectionAbortedError):

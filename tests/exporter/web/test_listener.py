@@ -66,7 +66,7 @@ def test_port_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_address_of_another_machine() -> None:
     """An address that no interface has is said to be none of this machine."""
-    with pytest.raises(ServeError, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(ServeError, match=r"192\.0\.2\.1 is not an address of this machine"):
         listen("192.0.2.1:9100")
 
 

@@ -96,7 +96,7 @@ def test_no_such_page(exporter: Exporter, path: str) -> None:
     """What is not there is a 404 that says where the metrics are."""
     response = Routes(exporter)(request(path))
 
-    assert (response.status, response.body) == (404, b"no such page; metrics are at /metrics\n")
+    assert (response.status, response.body) == (404, b"not found; metrics are at /metrics\n")
 
 
 def test_other_telemetry_path(exporter: Exporter) -> None:
@@ -104,7 +104,7 @@ def test_other_telemetry_path(exporter: Exporter) -> None:
     routes = Routes(exporter, telemetry_path="/here")
 
     assert routes(request("/here")).status == 200
-    assert routes(request("/metrics")).body == b"no such page; metrics are at /here\n"
+    assert routes(request("/metrics")).body == b"not found; metrics are at /here\n"
     assert b'href="/here"' in routes(request("/")).body
 
 
@@ -115,7 +115,7 @@ def test_other_methods(exporter: Exporter, path: str, method: str) -> None:
     response = Routes(exporter)(request(path, method))
 
     assert (response.status, response.headers) == (405, (("Allow", "GET, HEAD"),))
-    assert response.body == b"allowed here: GET, HEAD\n"
+    assert response.body == b"method not allowed; allowed: GET, HEAD\n"
 
 
 def test_not_ready(exporter: Exporter) -> None:
@@ -184,8 +184,11 @@ def test_probe(exporter: Exporter) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("", "one target is needed: /probe?target=NAME, NAME as in the settings"),
-        ("?target=a&target=b", "one target is needed: /probe?target=NAME, NAME as in the settings"),
+        ("", "expected exactly one target: /probe?target=NAME, with a name from the configuration"),
+        (
+            "?target=a&target=b",
+            "expected exactly one target: /probe?target=NAME, with a name from the configuration",
+        ),
         ("?target=", "no target named ''; there are: a, b"),
         ("?target=127.0.0.1:22", "no target named '127.0.0.1:22'; there are: a, b"),
         (
@@ -306,14 +309,14 @@ def test_too_many_scrapes(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -
     """At the bound the answer is a 503 that says when to come again."""
 
     def refuse(*_: object, **__: object) -> bytes:
-        message = "40 scrapes are under way (--web.max-requests)"
+        message = "too many concurrent scrapes: 40 (--web.max-requests)"
         raise TooManyScrapes(message)
 
     monkeypatch.setattr(exporter, "page", refuse)
     response = Routes(exporter)(request())
 
     assert (response.status, response.headers) == (503, (("Retry-After", "1"),))
-    assert response.body == b"40 scrapes are under way (--web.max-requests)\n"
+    assert response.body == b"too many concurrent scrapes: 40 (--web.max-requests)\n"
 
 
 # Reloading
@@ -335,7 +338,7 @@ def test_reload_without_the_flag(exporter: Exporter, method: str) -> None:
 
     assert (response.status, response.body) == (
         403,
-        b"reload over HTTP is off: start with --web.enable-lifecycle\n",
+        b"reload over HTTP is disabled; start with --web.enable-lifecycle to enable it\n",
     )
 
 
@@ -363,7 +366,7 @@ def test_reload_that_fails(exporter: Exporter) -> None:
 
     assert response.status == 500
     assert response.body.decode() == (
-        "failed to reload, the settings before stay in force:\n"
+        "reload failed, the previous settings remain active:\n"
         "c.yaml:3: collectors.redis: url is missing\n"
         "c.yaml:5: x: unknown key\n"
     )

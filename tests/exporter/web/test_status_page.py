@@ -11,6 +11,7 @@ import bts_exporter
 from bts_exporter import NotPresent, Scrape, TargetError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.page_service import Exporter
+from bts_exporter.reload_state import ReloadState
 from bts_exporter.web import status_page
 from bts_exporter.web.protocol import SECURITY_FIELDS
 from bts_exporter.web.status_page import render
@@ -75,9 +76,9 @@ def test_states_of_collectors() -> None:
     ]
     with collectors(*members) as (together, runners):
         exporter.collectors = together
-        before = Page(render(exporter, "/metrics"))
+        before = Page(render(exporter, ReloadState(), "/metrics"))
         exporter.page(runners, Format.TEXT)
-        after = Page(render(exporter, "/metrics"))
+        after = Page(render(exporter, ReloadState(), "/metrics"))
 
     assert [row[:3] for row in before.rows[1:]] == [
         ["works", "", "waiting for the first scrape"],
@@ -110,7 +111,7 @@ def test_nothing_is_collected_for_the_page() -> None:
     exporter, stub = Exporter(), Stub()
     with collectors(("one", stub)) as (together, _):
         exporter.collectors = together
-        render(exporter, "/metrics")
+        render(exporter, ReloadState(), "/metrics")
 
     assert stub.collections == 0
 
@@ -120,7 +121,7 @@ def test_links() -> None:
     exporter = Exporter()
     with collectors(("a&b", Stub(), {"name": 'x "y"/z'})) as (together, _):
         exporter.collectors = together
-        links = Page(render(exporter, "/my?metrics")).links
+        links = Page(render(exporter, ReloadState(), "/my?metrics")).links
 
     assert links == [
         "/my?metrics",
@@ -133,10 +134,9 @@ def test_links() -> None:
 
 def test_version_and_settings() -> None:
     """The page says which version runs and when its settings were loaded."""
-    exporter = Exporter()
-    exporter.reload_successful, exporter.reloaded_at = True, 1_700_000_000
+    state = ReloadState(successful=True, loaded_at=1_700_000_000)
 
-    text = unescape(render(exporter, "/metrics"))
+    text = unescape(render(Exporter(), state, "/metrics"))
 
     assert (
         f"Version {bts_exporter.__version__}. Settings loaded 2023-11-14 22:13:20 UTC.</p>" in text
@@ -144,12 +144,10 @@ def test_version_and_settings() -> None:
 
 
 def test_reload_that_failed() -> None:
-    """Who looks sees that the settings in force are not those in the file."""
-    exporter = Exporter()
-    exporter.reload_successful = False
-    exporter.reload_problem = "c.yaml:3: <key>: unknown"
+    """The page says that the settings in use are not those in the file, and why."""
+    state = ReloadState(successful=False, problem="c.yaml:3: <key>: unknown")
 
-    page = render(exporter, "/metrics")
+    page = render(Exporter(), state, "/metrics")
 
     assert "The last reload failed:" in page
     assert "c.yaml:3: &lt;key&gt;: unknown" in page
