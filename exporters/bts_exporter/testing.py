@@ -17,29 +17,35 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 def collect(collector: Collector, seconds: float = 10.0) -> Samples:
     """Return what one collection of `collector` emits.
 
-    What `collect` raises is passed on; AssertionError for a sample that a scrape would leave out
-    or for a metric that the collector does not declare.
+    What `collect` raises or reports is raised; AssertionError for a sample that a scrape would leave
+    out, or for a metric that the collector does not declare.
     """
-    scrape = Scrape(monotonic() + seconds)
-    collector.collect(scrape)
-    return samples(collector, scrape)
+    samples_, failure = look(collector, seconds)
+    if failure is not None:
+        raise failure
+    return samples_
 
 
 def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetError | None]:
-    """Return what one collection of `collector` emits, and the TargetError that it ends in."""
+    """Return what one collection of `collector` emits, and the first TargetError that it meets.
+
+    That is the one that ends it, else the first that it reports.
+    """
     scrape = Scrape(monotonic() + seconds)
     failure = None
     try:
         collector.collect(scrape)
     except TargetError as error:
         failure = error
-    return samples(collector, scrape), failure
+    reported = [TargetError(*loss) for loss in scrape.losses if loss[0] != "invalid_sample"]
+    return samples(collector, scrape), failure or next(iter(reported), None)
 
 
 def samples(collector: Collector, scrape: Scrape) -> Samples:
     """Return the samples of `scrape`, checked against what `collector` declares."""
-    if scrape.rejected:
-        raise AssertionError(scrape.rejected[1])
+    for reason, message in scrape.losses:
+        if reason == "invalid_sample":
+            raise AssertionError(message)
     for metric in scrape.samples:
         if not _is_declared(collector, metric):
             msg = f"{metric!r} is emitted and not declared"
