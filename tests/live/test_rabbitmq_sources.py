@@ -17,7 +17,7 @@ from servers.rabbitmq import RabbitMQ as Broker
 
 pytestmark = pytest.mark.live
 
-Found = dict[str, dict[tuple[str, ...], float]]
+QueueListing = dict[str, dict[tuple[str, ...], float]]
 
 #: What RabbitMQ's own exporter of 3.10 has of the broker and the management API does not tell:
 #: sums over channels and connections, which are objects of their own there, times of files, Raft,
@@ -59,7 +59,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -71,9 +71,9 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError |
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def when(made: RabbitMQ, condition: Callable[[Found], object], what: str) -> Found:
+def when(made: RabbitMQ, condition: Callable[[QueueListing], object], what: str) -> QueueListing:
     """Return the samples of the first collection of which `condition` holds: statistics take time."""
-    found: Found = {}
+    found: QueueListing = {}
 
     def holds() -> object:
         samples, failure = collect(made)
@@ -130,7 +130,7 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
     )
     with collector(rabbitmq.url) as api, collector(rabbitmq.native_url) as native:
 
-        def alike(samples: Found) -> bool:
+        def alike(samples: QueueListing) -> bool:
             other = collect(api)[0]
             return all(samples.get(name) == other.get(name, {}) for name in names)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from bts_collectors.rabbitmq.api.client import EXPORTER, MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.models import Queue
 from bts_collectors.rabbitmq.compat import kbudde
-from bts_collectors.rabbitmq.compat.kbudde import Kbudde
+from bts_collectors.rabbitmq.compat.kbudde import KbuddeSource
 from bts_collectors.rabbitmq.config import CanarySettings, RabbitMQConfig
-from bts_collectors.rabbitmq.failures import Failures
-from bts_collectors.rabbitmq.management.listing import Listing, Selection
-from bts_collectors.rabbitmq.management.source import Management
+from bts_collectors.rabbitmq.errors import Failures
+from bts_collectors.rabbitmq.management.listing import QueueLister, Selection
+from bts_collectors.rabbitmq.management.source import ManagementSource
 from bts_collectors.rabbitmq.metrics import (
     amqp,
     backlog,
@@ -29,15 +29,15 @@ from bts_collectors.rabbitmq.metrics import (
     streams,
 )
 from bts_collectors.rabbitmq.prometheus import source as native
-from bts_collectors.rabbitmq.prometheus.source import Native
-from bts_collectors.rabbitmq.source_auto import Auto
+from bts_collectors.rabbitmq.prometheus.source import PrometheusSource
+from bts_collectors.rabbitmq.source_auto import AutoSource
 from bts_exporter import Collector, Match, Metric, Scrape, TargetError, TLSConfig, Url
 
 if TYPE_CHECKING:
     from bts_collectors.rabbitmq.amqp.canary import Canary
 
 
-class Part(Protocol):
+class MetricSource(Protocol):
     """Something that is asked at each scrape."""
 
     def collect(self, scrape: Scrape) -> None:
@@ -59,7 +59,7 @@ class RabbitMQ(Collector):
     queue_metrics = queues.METRICS
     stream_metrics = streams.METRICS
     exchange_metrics = exchanges.METRICS
-    vocabulary_metrics = backlog.METRICS
+    backlog_metrics = backlog.METRICS
     amqp_metrics = amqp.METRICS
     kbudde_metrics = kbudde.METRICS
 
@@ -68,9 +68,11 @@ class RabbitMQ(Collector):
         super().__init__(config)
         self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock
-        self._parts: list[Part] = [self._source()]
+        self._parts: list[MetricSource] = [self._source()]
         if config.native is not None:
-            self._parts.append(Native(connect(EXPORTER, config.native, tls=config.tls), clock))
+            self._parts.append(
+                PrometheusSource(connect(EXPORTER, config.native, tls=config.tls), clock)
+            )
         self._canary = None if config.canary is None else _canary(config.canary, config.tls)
         if self._canary is not None:
             self._parts.append(self._canary)
@@ -110,13 +112,13 @@ class RabbitMQ(Collector):
         for part in self._parts:
             part.close()
 
-    def _source(self) -> Part:
+    def _source(self) -> MetricSource:
         config = self.config
         if config.over_amqp:
             # A client library of 4 MB, for those who ask for it.
-            from bts_collectors.rabbitmq.amqp.source import Declares  # noqa: PLC0415
+            from bts_collectors.rabbitmq.amqp.source import AmqpSource  # noqa: PLC0415
 
-            return Declares(config.url, config.password, config.tls, config.declare, self._clock)
+            return AmqpSource(config.url, config.password, config.tls, config.declare, self._clock)
         vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
         names = Selection(config.queues_include, config.queues_exclude)
 
@@ -127,16 +129,16 @@ class RabbitMQ(Collector):
             return self._native(config.url, wanted)
         client = connect(MANAGEMENT, config.url, config.password, config.tls)
         own_node = config.scope == "node"
-        kind = Kbudde if config.compat == "kbudde" else Management
-        listing = Listing(vhosts, names, config.max_detailed_queues)
+        kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
+        listing = QueueLister(vhosts, names, config.max_detailed_queues)
         management = kind(client, self._clock, listing, own_node=own_node)
         if config.source == "management" or config.compat:
             return management
-        return Auto(management, self._native(_beside(config.url), wanted))
+        return AutoSource(management, self._native(_exporter_url(config.url), wanted))
 
-    def _native(self, url: Url, wanted: native.Wanted) -> Native:
+    def _native(self, url: Url, wanted: native.Wanted) -> PrometheusSource:
         client = connect(EXPORTER, url, self.config.password, self.config.tls)
-        return Native(client, self._clock, wanted)
+        return PrometheusSource(client, self._clock, wanted)
 
 
 def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
@@ -148,7 +150,7 @@ def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
     return Canary(prober, settings.queue_types, settings.interval, settings.timeout)
 
 
-def _beside(url: Url) -> Url:
+def _exporter_url(url: Url) -> Url:
     """Return where RabbitMQ's own exporter is likely to be if this is no management API."""
     return replace(url, port=EXPORTER.port) if url.port == MANAGEMENT.port else url
 

@@ -12,7 +12,7 @@ AMQP = ("amqp", "amqps")
 TLS = ("https", "amqps")
 
 #: Seconds, well below those after which the broker removes a queue that an exporter left behind.
-LONGEST_INTERVAL = 60.0
+MAX_INTERVAL_SECONDS = 60.0
 
 Source = Literal["auto", "management", "prometheus", "amqp"]
 
@@ -31,8 +31,8 @@ class CanarySettings(CollectorConfig, frozen=True):
     def __post_init__(self) -> None:
         """Check what the types cannot say; ValueError says it."""
         expect_scheme("url", self.url, AMQP, "amqp://host:5672/vhost")
-        if self.interval > LONGEST_INTERVAL:
-            msg = f"interval: at most {LONGEST_INTERVAL:g} s: an idle queue removes itself"
+        if self.interval > MAX_INTERVAL_SECONDS:
+            msg = f"interval: at most {MAX_INTERVAL_SECONDS:g} s: an idle queue removes itself"
             raise ValueError(msg)
         if not 0 < self.timeout <= self.interval:
             msg = f"timeout: more than 0 and at most the interval, {self.interval:g} s"

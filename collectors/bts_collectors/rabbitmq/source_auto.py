@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from bts_collectors.rabbitmq.management.source import Management
-from bts_collectors.rabbitmq.prometheus.source import Native
+from bts_collectors.rabbitmq.management.source import ManagementSource
+from bts_collectors.rabbitmq.prometheus.source import PrometheusSource
 from bts_exporter import Scrape
 
 #: Why there is no management API, in contrast to one that does not answer or lets nobody in.
-ABSENT = ("refused", "protocol")
+ABSENT_REASONS = ("refused", "protocol")
 
 
-class Auto:
+class AutoSource:
     """Looks for the management API at each scrape until it was there once, and stays with it then."""
 
-    def __init__(self, management: Management, native: Native) -> None:
+    def __init__(self, management: ManagementSource, native: PrometheusSource) -> None:
         self._management = management
         self._native = native
         self._settled = False
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what the source tells; TargetError names what failed."""
-        asked = self._management.begin(scrape)
+        batch = self._management.begin(scrape)
         self._settled = self._settled or self._management.is_up
-        if not self._settled and asked.failures[0].reason in ABSENT:
+        if not self._settled and batch.failures[0].reason in ABSENT_REASONS:
             other, page = self._native.begin(scrape)
             if page is not None:
-                self._native.go_on(scrape, other, page)
+                self._native.collect_rest(scrape, other, page)
                 return
-        self._management.go_on(scrape, asked)
+        self._management.collect_rest(scrape, batch)
 
     def close(self) -> None:
         """Close the connections, and break off a collection under way."""

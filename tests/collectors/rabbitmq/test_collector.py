@@ -60,7 +60,7 @@ def test_a_brokers_answers_give_exactly_these_samples(
     management: FakeManagement, version: str
 ) -> None:
     """No metric, label or value changes unseen: answers as recorded on 3.10, and shaped as 4.1's."""
-    management.serve(HERE / "answers" / version)
+    management.serve(HERE / "responses" / version)
     with collector(management.url) as made:
         found = lines(made, testing.collect(made))
 
@@ -73,14 +73,14 @@ def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) ->
         testing.collect(made)
         without = [path.partition("=")[0] for path in management.requests]
         management.requests.clear()
-        management.serve(HERE / "answers" / "3.10")
+        management.serve(HERE / "responses" / "3.10")
         testing.collect(made)
-        asked = [path.partition("=")[0] for path in management.requests]
+        batch = [path.partition("=")[0] for path in management.requests]
 
     common = ["/api/overview", *CHECKS.values(), "/api/nodes", "/api/queues?columns"]
     assert without == common
     more = [f"/api/{name}?columns" for name in ("consumers", "stream/consumers", "exchanges")]
-    assert asked == [*common, *more]
+    assert batch == [*common, *more]
 
 
 def test_there_is_one_identity(management: FakeManagement) -> None:
@@ -138,7 +138,7 @@ def test_a_question_that_hangs_leaves_time_for_the_others(
 
 def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeManagement) -> None:
     """And everything else about the queues is known."""
-    management.serve(HERE / "answers" / "3.10")
+    management.serve(HERE / "responses" / "3.10")
     management.routes["/api/consumers"] = REFUSED
 
     error, samples = failing(management.url)

@@ -22,7 +22,7 @@ rabbitmq_build_info{rabbitmq_version="4.1.0"} 1
 rabbitmq_identity_info{rabbitmq_node="rabbit@one",rabbitmq_endpoint="aggregated"} 1
 """
 
-ABSENT = [
+ABSENT_REASONS = [
     pytest.param(answer({"error": "Object Not Found"}, 404), id="404"),
     pytest.param(send(b"<html>"), id="HTML"),
 ]
@@ -44,7 +44,7 @@ def endpoint(made: RabbitMQ) -> str:
     return key[-1]
 
 
-@pytest.mark.parametrize("reply", ABSENT)
+@pytest.mark.parametrize("reply", ABSENT_REASONS)
 def test_without_management_api_the_same_address_may_be_the_brokers_own_exporter(
     management: FakeManagement, reply: Reply
 ) -> None:
@@ -142,4 +142,4 @@ def test_paths_and_credentials_go_along() -> None:
     """Only the port is another."""
     url = Url.from_setting("https://monitor:x@broker:15672/prefix")
 
-    assert collector_module._beside(url) == replace(url, port=15692)
+    assert collector_module._exporter_url(url) == replace(url, port=15692)

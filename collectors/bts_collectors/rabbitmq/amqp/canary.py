@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from bts_collectors.rabbitmq.amqp.probe import Outcome, Prober
-from bts_collectors.rabbitmq.failures import Failure
+from bts_collectors.rabbitmq.errors import Failure
 from bts_collectors.rabbitmq.metrics.amqp import (
     CANARY_CONFIRM,
     CANARY_END_TO_END,
@@ -26,9 +26,9 @@ from bts_exporter import Scrape, TargetError
 #: Upper bounds in seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Seconds between two looks for heartbeats.
-PULSE = 1.0
+POLL_SECONDS = 1.0
 #: Seconds that `close` waits for the thread.
-PARTING = 1.0
+STOP_TIMEOUT = 1.0
 
 
 class Distribution:
@@ -97,7 +97,7 @@ class Canary:
         """End the thread, which takes its queues along; one that hangs is left to its heartbeats."""
         self._over.set()
         if self._thread is not None:
-            self._thread.join(PARTING)
+            self._thread.join(STOP_TIMEOUT)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what became of the messages; TargetError where none can be sent for a known reason."""
@@ -127,12 +127,12 @@ class Canary:
 
     def _run(self) -> None:
         due = monotonic()
-        while not self._over.wait(max(min(due - monotonic(), PULSE), 0)):
+        while not self._over.wait(max(min(due - monotonic(), POLL_SECONDS), 0)):
             if monotonic() >= due:
                 due = monotonic() + self._interval
                 self._send_all()
             else:
-                self._prober.breathe()
+                self._prober.process_heartbeats()
         self._prober.close()
 
     def _send_all(self) -> None:

@@ -48,7 +48,7 @@ PRODUCT = Product(
     " management API, 15692 that of RabbitMQ's own exporter, 5552 that of streams",
 )
 
-_DENIED = (403, 530)
+_DENIED_CODES = (403, 530)
 
 
 class BlockedError(TargetError):
@@ -58,7 +58,7 @@ class BlockedError(TargetError):
         super().__init__("timeout", message)
 
 
-class Link:
+class AmqpConnection:
     """A connection that is opened when it is needed; for one thread."""
 
     def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, seconds: float) -> None:
@@ -95,7 +95,7 @@ class Link:
             # Without what caused it, whose frames hold what was received.
             raise self._explain(error) from None
 
-    def breathe(self) -> None:
+    def process_heartbeats(self) -> None:
         """Answer heartbeats; a connection that broke meanwhile is opened again at the next use."""
         if self.is_open:
             self._guard.allow()
@@ -194,7 +194,7 @@ def explain(error: BaseException, place: str) -> TargetError:
                 " rabbitmqctl set_permissions -p VHOST USER ...",
             )
         case exceptions.ConnectionClosedByBroker() | exceptions.ChannelClosedByBroker():
-            reason: Reason = "noperm" if cause.reply_code in _DENIED else "protocol"
+            reason: Reason = "noperm" if cause.reply_code in _DENIED_CODES else "protocol"
             return TargetError(reason, f"{start}: {cause.reply_code} {cause.reply_text}")
         case exceptions.ConnectionBlockedTimeout():
             return BlockedError(

@@ -10,25 +10,25 @@ from typing import Any, NamedTuple
 import pika  # type: ignore[import-untyped]
 from pika import exceptions
 
-from bts_collectors.rabbitmq.amqp.connection import ERRORS, BlockedError, Link, vhost_of
-from bts_collectors.rabbitmq.failures import Failure
+from bts_collectors.rabbitmq.amqp.connection import ERRORS, AmqpConnection, BlockedError, vhost_of
+from bts_collectors.rabbitmq.errors import Failure
 from bts_collectors.rabbitmq.metrics.amqp import CANARY_QUEUES, Result
 from bts_exporter import Secret, TargetError, TLSConfig, Url
 
 #: Milliseconds after which the broker removes a queue that an exporter left behind.
-EXPIRY = 300_000
+QUEUE_EXPIRY_MILLISECONDS = 300_000
 #: Messages that a queue holds at most: ours are taken out one by one.
 MAX_LENGTH = 10
 #: Seconds between two looks for a message that was confirmed.
-PAUSE = 0.005
+GET_INTERVAL_SECONDS = 0.005
 
 #: The type of queue that goes with its connection.
-FLEETING = "classic"
+CONNECTION_BOUND = "classic"
 
 _RESULTS: dict[str, Result] = {"auth": "denied", "noperm": "denied", "timeout": "timeout"}
 
 
-class Times(NamedTuple):
+class Latencies(NamedTuple):
     """Seconds from publishing until the confirmation, and until the message was received."""
 
     confirm: float
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """What became of a message, how fast if it came back, and what the user can do if it could not be sent."""
 
     result: Result
-    times: Times | None = None
+    times: Latencies | None = None
     failure: Failure | None = None
 
 
@@ -53,7 +53,7 @@ class Prober:
         """
         self.vhost = vhost_of(url)
         self._timeout = timeout
-        self._link = Link(url, password, tls, timeout)
+        self._connection = AmqpConnection(url, password, tls, timeout)
         self._token = token_hex(4)
         self._channel: Any = None
         self._channel_token = ""
@@ -63,16 +63,16 @@ class Prober:
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._link.is_open
+        return self._connection.is_open
 
-    def breathe(self) -> None:
+    def process_heartbeats(self) -> None:
         """Answer heartbeats."""
-        self._link.breathe()
+        self._connection.process_heartbeats()
 
     def send(self, kind: str) -> Outcome:
         """Send a message through the queue of type `kind`, and wait for it."""
         try:
-            with self._link.use() as connection:
+            with self._connection.use() as connection:
                 self._open(connection, kind)
                 return self._exchange(connection, kind)
         except TargetError as error:
@@ -87,7 +87,7 @@ class Prober:
             for queue in self._queues.values():
                 if self._is_ready():
                     self._channel.queue_delete(queue)
-        self._link.close()
+        self._connection.close()
 
     def _is_ready(self) -> bool:
         return self._channel is not None and self._channel.is_open
@@ -106,11 +106,11 @@ class Prober:
     def _token_of(self, kind: str) -> str:
         # An exclusive queue is its connection's, for as long as the broker takes that to be alive:
         # it does not notice the end of one that an alarm blocks.
-        return self._channel_token if kind == FLEETING else self._token
+        return self._channel_token if kind == CONNECTION_BOUND else self._token
 
     def _exchange(self, connection: Any, kind: str) -> Outcome:
         queue, body = self._queues[kind], token_hex(8).encode()
-        properties = pika.BasicProperties(expiration=str(EXPIRY))
+        properties = pika.BasicProperties(expiration=str(QUEUE_EXPIRY_MILLISECONDS))
         begin = perf_counter()
         try:
             self._channel.basic_publish("", queue, body, properties, mandatory=True)
@@ -123,15 +123,19 @@ class Prober:
         while self._channel.basic_get(queue, auto_ack=True)[2] != body:
             if perf_counter() - confirmed > self._timeout:
                 return Outcome("lost")
-            connection.sleep(PAUSE)
-        times = Times(confirmed - begin, perf_counter() - begin)
+            connection.sleep(GET_INTERVAL_SECONDS)
+        times = Latencies(confirmed - begin, perf_counter() - begin)
         return Outcome("ok" if times.end_to_end <= self._timeout else "timeout", times)
 
 
 def declare(channel: Any, name: str, kind: str) -> None:
     """Declare a queue that goes away with us: at once, or later where its type cannot."""
-    arguments = {"x-queue-type": kind, "x-max-length": MAX_LENGTH, "x-expires": EXPIRY}
-    fleeting = kind == FLEETING
+    arguments = {
+        "x-queue-type": kind,
+        "x-max-length": MAX_LENGTH,
+        "x-expires": QUEUE_EXPIRY_MILLISECONDS,
+    }
+    fleeting = kind == CONNECTION_BOUND
     channel.queue_declare(
         name, durable=not fleeting, exclusive=fleeting, auto_delete=fleeting, arguments=arguments
     )

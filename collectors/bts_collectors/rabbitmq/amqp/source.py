@@ -14,9 +14,9 @@ from typing import Any
 
 from pika import exceptions  # type: ignore[import-untyped]
 
-from bts_collectors.rabbitmq.amqp.connection import Link, no_reply, vhost_of
+from bts_collectors.rabbitmq.amqp.connection import AmqpConnection, no_reply, vhost_of
 from bts_collectors.rabbitmq.api.models import Queue
-from bts_collectors.rabbitmq.failures import Failures
+from bts_collectors.rabbitmq.errors import Failures
 from bts_collectors.rabbitmq.metrics import backlog, overview, queues
 from bts_collectors.rabbitmq.metrics.amqp import EXISTS
 from bts_collectors.rabbitmq.metrics.emit import emit_fields
@@ -24,20 +24,20 @@ from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 
 #: The part of the time left after which a broker that does not answer is reported.
-PATIENCE = 0.95
+TIME_SHARE = 0.95
 #: Seconds that opening a connection may take.
-OPENING = 5.0
+CONNECT_TIMEOUT = 5.0
 #: Seconds between two looks for heartbeats.
-PULSE = 1.0
+POLL_SECONDS = 1.0
 #: Seconds that `close` waits for the thread.
-PARTING = 1.0
+STOP_TIMEOUT = 1.0
 
 #: AMQP's codes are HTTP's: there is no such queue; it belongs to another connection.
-_MISSING = HTTPStatus.NOT_FOUND
-_EXCLUSIVE = HTTPStatus.METHOD_NOT_ALLOWED
+_NOT_FOUND = HTTPStatus.NOT_FOUND
+_NOT_ALLOWED = HTTPStatus.METHOD_NOT_ALLOWED
 
 
-class Asked:
+class DeclareRequest:
     """One round of declarations: what is known so far, and whether it is over."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Asked:
         self.over = Event()
 
 
-class Declares:
+class AmqpSource:
     """Queues by passive declarations; a thread of its own owns the connection."""
 
     def __init__(
@@ -65,32 +65,32 @@ class Declares:
         self._names = names
         self._clock = clock
         self._lags = Lags()
-        self._link = Link(url, password, tls, OPENING)
+        self._connection = AmqpConnection(url, password, tls, CONNECT_TIMEOUT)
         self._channel: Any = None
-        self._asked = Asked()
-        self._asked.over.set()
-        self._rounds: SimpleQueue[Asked | None] = SimpleQueue()
+        self._request = DeclareRequest()
+        self._request.over.set()
+        self._requests: SimpleQueue[DeclareRequest | None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what the broker said in time; TargetError for what it did not."""
-        deadline = monotonic() + PATIENCE * scrape.remaining()
+        deadline = monotonic() + TIME_SHARE * scrape.remaining()
         self._begin()
-        asked = Asked()
+        request = DeclareRequest()
         if self._wait(deadline):  # or the round of the scrape before is not over yet
-            asked = self._asked = Asked()
-            self._rounds.put(asked)
+            request = self._request = DeclareRequest()
+            self._requests.put(request)
         over = self._wait(deadline)
-        self._emit(scrape, asked)
+        self._emit(scrape, request)
         if not over:
-            raise no_reply(self._link.place)
-        asked.failures.raise_all()
+            raise no_reply(self._connection.place)
+        request.failures.raise_all()
 
     def close(self) -> None:
         """End the thread, which closes the connection; one that hangs is left to its heartbeats."""
-        self._rounds.put(None)
+        self._requests.put(None)
         if self._thread is not None:
-            self._thread.join(PARTING)
+            self._thread.join(STOP_TIMEOUT)
 
     def _begin(self) -> None:
         # One that ended with an error of ours has said so in the log.
@@ -99,11 +99,11 @@ class Declares:
             self._thread.start()
 
     def _wait(self, deadline: float) -> bool:
-        return self._asked.over.wait(max(deadline - monotonic(), 0))
+        return self._request.over.wait(max(deadline - monotonic(), 0))
 
-    def _emit(self, scrape: Scrape, asked: Asked) -> None:
-        found = asked.found.copy()
-        scrape.emit(overview.UP, asked.answered)
+    def _emit(self, scrape: Scrape, request: DeclareRequest) -> None:
+        found = request.found.copy()
+        scrape.emit(overview.UP, request.answered)
         for name, queue in found.items():
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
         there = [queue for queue in found.values() if queue is not None]
@@ -118,29 +118,29 @@ class Declares:
     def _run(self) -> None:
         while True:
             try:
-                asked = self._rounds.get(timeout=PULSE)
+                request = self._requests.get(timeout=POLL_SECONDS)
             except Empty:
-                self._link.breathe()
+                self._connection.process_heartbeats()
                 continue
-            if asked is None:
-                self._link.close()
+            if request is None:
+                self._connection.close()
                 return
             try:
-                self._answer(asked)
+                self._process(request)
             finally:
-                asked.over.set()
+                request.over.set()
 
-    def _answer(self, asked: Asked) -> None:
+    def _process(self, request: DeclareRequest) -> None:
         for name in self._names:
             try:
-                with self._link.use() as connection:
+                with self._connection.use() as connection:
                     if self._channel is None or not self._channel.is_open:
                         self._channel = connection.channel()
-                    asked.found[name] = declare(self._channel, self._vhost, name)
+                    request.found[name] = declare(self._channel, self._vhost, name)
             except TargetError as error:
-                asked.failures.add(error)
-            asked.answered = self._link.is_open
-            if not asked.answered:
+                request.failures.add(error)
+            request.answered = self._connection.is_open
+            if not request.answered:
                 return
 
 
@@ -152,9 +152,9 @@ def declare(channel: Any, vhost: str, name: str) -> Queue | None:
     try:
         told = channel.queue_declare(name, passive=True).method
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code == _MISSING:
+        if error.reply_code == _NOT_FOUND:
             return None
-        if error.reply_code == _EXCLUSIVE:
+        if error.reply_code == _NOT_ALLOWED:
             return Queue(name=name, vhost=vhost)
         raise
     return Queue(

@@ -23,14 +23,14 @@ Nothing = list[Any] | None
 Key = tuple[str, str]
 
 #: Types of queues that the API shortens; others come as they are.
-CLASSIC, QUORUM, STREAM = SHORTENED = ("classic", "quorum", "stream")
+CLASSIC, QUORUM, STREAM = SHORT_TYPES = ("classic", "quorum", "stream")
 
 
-class Shape(msgspec.Struct, gc=False):
+class ApiModel(msgspec.Struct, gc=False):
     """A part of an answer; unknown fields are skipped."""
 
 
-class MessageStats(Shape):
+class MessageStats(ApiModel):
     """`message_stats`: cumulative counts; each is missing until it happened first."""
 
     publish: Number = None
@@ -47,7 +47,7 @@ class MessageStats(Shape):
     redeliver: Number = None
 
 
-class ObjectTotals(Shape):
+class ObjectTotals(ApiModel):
     """`object_totals` of the overview; `consumers` only for users who may see all."""
 
     connections: Number = None
@@ -57,7 +57,7 @@ class ObjectTotals(Shape):
     exchanges: Number = None
 
 
-class QueueTotals(Shape):
+class QueueTotals(ApiModel):
     """`queue_totals` of the overview; empty until there was a queue."""
 
     messages: Number = None
@@ -65,7 +65,7 @@ class QueueTotals(Shape):
     messages_unacknowledged: Number = None
 
 
-class Overview(Shape):
+class Overview(ApiModel):
     """/api/overview."""
 
     rabbitmq_version: Text = None
@@ -81,14 +81,14 @@ class Overview(Shape):
     message_stats: MessageStats | Nothing = None
 
 
-class Application(Shape):
+class Application(ApiModel):
     """An item of `applications` of a node: `rabbit` is RabbitMQ itself."""
 
     name: Text = None
     version: Text = None
 
 
-class Node(Shape):
+class Node(ApiModel):
     """An item of /api/nodes; a node that is down has little more than its name."""
 
     name: str
@@ -137,7 +137,7 @@ class Node(Shape):
     queue_deleted: Number = None
 
 
-class Arguments(Shape):
+class Arguments(ApiModel):
     """`arguments` of a queue."""
 
     max_length: Number = msgspec.field(default=None, name="x-max-length")
@@ -147,7 +147,7 @@ class Arguments(Shape):
     max_priority: Number = msgspec.field(default=None, name="x-max-priority")
 
 
-class Policy(Shape):
+class Policy(ApiModel):
     """`effective_policy_definition` of a queue: its policy and operator policy together."""
 
     max_length: Number = msgspec.field(default=None, name="max-length")
@@ -156,7 +156,7 @@ class Policy(Shape):
     message_ttl: Number = msgspec.field(default=None, name="message-ttl")
 
 
-class Totals(Shape):
+class Totals(ApiModel):
     """An item of /api/queues where totals are asked for."""
 
     name: str
@@ -194,28 +194,28 @@ class Queue(Totals):
     idle_since: Text | int = None
 
 
-class QueueName(Shape):
+class QueueName(ApiModel):
     """`queue` of a consumer."""
 
     name: str
     vhost: str
 
 
-class Consumer(Shape):
+class Consumer(ApiModel):
     """An item of /api/consumers."""
 
     queue: QueueName
     ack_required: Flag = None
 
 
-class Vhost(Shape):
+class Vhost(ApiModel):
     """An item of /api/vhosts."""
 
     name: str
 
 
 #: Fields of a queue that are of this moment.
-MOMENTARY = (
+CURRENT_FIELDS = (
     "messages",
     "messages_ready",
     "messages_unacknowledged",
@@ -250,7 +250,7 @@ def known(value: object) -> float | None:
     return value if isinstance(value, NUMBERS) else None
 
 
-def owner(queue: Totals) -> str | None:
+def node_of(queue: Totals) -> str | None:
     """Return the node that a queue is on: of replicated ones the leader; None if it is unknown.
 
     One without a leader is counted on one node, so that it does not disappear.
@@ -286,16 +286,16 @@ def is_live(queue: Totals) -> bool:
     return not is_leaderless(queue) and (queue.state in LIVE or (queue.state == "minority" and led))
 
 
-def tidy(queue: Queue) -> None:
+def normalize(queue: Queue) -> None:
     """Spell the type as most answers do, and remove numbers that are not of now.
 
     Of a queue in a stopped virtual host the broker lists zeros, of one on a lost node what was last.
     """
     if queue.type is not None:
         kind = queue.type.removeprefix("rabbit_").removesuffix("_queue")
-        queue.type = kind if kind in SHORTENED else queue.type
+        queue.type = kind if kind in SHORT_TYPES else queue.type
     if not is_live(queue):
-        for field in MOMENTARY:
+        for field in CURRENT_FIELDS:
             setattr(queue, field, None)
 
 
@@ -305,19 +305,19 @@ def depth(queue: Queue) -> float:
 
 
 @cache
-def columns(shape: type[Shape]) -> str:
+def columns(shape: type[ApiModel]) -> str:
     """Return the parameter `columns` that has the broker send no more than `shape` holds."""
     return "columns=" + ",".join(_paths(shape))
 
 
-def _paths(shape: type[Shape]) -> Iterator[str]:
+def _paths(shape: type[ApiModel]) -> Iterator[str]:
     for field in msgspec.structs.fields(shape):
-        parts = [part for part in (field.type, *get_args(field.type)) if _is_shape(part)]
+        parts = [part for part in (field.type, *get_args(field.type)) if _is_model(part)]
         if parts:
             yield from (f"{field.encode_name}.{path}" for path in _paths(parts[0]))
         else:
             yield field.encode_name
 
 
-def _is_shape(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Shape)
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, ApiModel)

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TypeVar
 
 from bts_collectors.rabbitmq.api.responses import PartlyReadError
-from bts_collectors.rabbitmq.failures import Failures
+from bts_collectors.rabbitmq.errors import Failures
 from bts_exporter import ByteBudget, HttpClient, HttpResponse, TargetError
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ MAX_BYTES = 64 * 1024 * 1024
 _ADVICE = "select fewer queues (queues_include, vhosts_include), or lower max_detailed_queues"
 
 
-class Round:
+class RequestBatch:
     """The questions of one collection, which has `seconds` and an allowance for all of them."""
 
     def __init__(self, client: HttpClient, seconds: float) -> None:

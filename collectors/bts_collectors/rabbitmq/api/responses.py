@@ -16,12 +16,12 @@ T = TypeVar("T")
 #: How RabbitMQ says that user and password are right and the user's tags are not.
 _LACKS_TAG = re.compile(r"Not .+ user")
 #: As much of a complaint as a log line can bear.
-_MAX_COMPLAINT = 200
+_MAX_ERROR_TEXT = 200
 #: As much of an unreadable answer as shows what it is.
-_MAX_BEGIN = 40
+_MAX_QUOTED = 40
 
 
-class _Complaint(msgspec.Struct):
+class _ErrorReply(msgspec.Struct):
     reason: Any = None
 
 
@@ -29,7 +29,7 @@ class _Health(msgspec.Struct):
     status: Literal["ok", "failed"]
 
 
-_COMPLAINT = msgspec.json.Decoder(_Complaint)
+_ERROR_REPLY = msgspec.json.Decoder(_ErrorReply)
 _HEALTH = msgspec.json.Decoder(_Health)
 
 #: What decoding raises for a body that is not the JSON that is expected, however deep it is nested.
@@ -46,25 +46,25 @@ class PartlyReadError(TargetError):
         self.content = content
 
 
-def content(answer: HttpResponse, decoder: msgspec.json.Decoder[T]) -> T:
+def content(response: HttpResponse, decoder: msgspec.json.Decoder[T]) -> T:
     """Return the content of an answer; TargetError where there is none of that shape.
 
     PartlyReadError where only some items of it are odd.
     """
-    if answer.status != HTTPStatus.OK:
-        raise _refusal(answer)
-    objects = answer.body.count(b"{")
+    if response.status != HTTPStatus.OK:
+        raise _status_error(response)
+    objects = response.body.count(b"{")
     if objects > MAX_OBJECTS:
-        raise _unreadable(answer, f"{objects} objects are more than {MAX_OBJECTS}")
+        raise _unreadable(response, f"{objects} objects are more than {MAX_OBJECTS}")
     try:
-        return decoder.decode(answer.body)
+        return decoder.decode(response.body)
     except msgspec.ValidationError as error:
         what = str(error)
     except _UNREADABLE as error:
-        if _is_utf8(answer.body):
-            raise _unreadable(answer, str(error)) from None
+        if _is_utf8(response.body):
+            raise _unreadable(response, str(error)) from None
         what = "it is not UTF-8"
-    return _salvage(answer, decoder, what)
+    return _salvage(response, decoder, what)
 
 
 def _is_utf8(body: bytes | bytearray) -> bool:
@@ -75,16 +75,16 @@ def _is_utf8(body: bytes | bytearray) -> bool:
     return True
 
 
-def _salvage(answer: HttpResponse, decoder: msgspec.json.Decoder[T], what: str) -> T:
+def _salvage(response: HttpResponse, decoder: msgspec.json.Decoder[T], what: str) -> T:
     """Raise PartlyReadError with what can be read, or TargetError if that is nothing."""
     try:
-        raw = msgspec.json.decode(answer.body.decode(errors="replace"))
+        raw = msgspec.json.decode(response.body.decode(errors="replace"))
     except _UNREADABLE as error:
-        raise _unreadable(answer, str(error)) from None
+        raise _unreadable(response, str(error)) from None
     found = salvage(raw, decoder.type)
     if found is None or found == []:
-        raise _unreadable(answer, what)
-    msg = f"{answer.address}: an odd item or field is left out: {what}"
+        raise _unreadable(response, what)
+    msg = f"{response.address}: an odd item or field is left out: {what}"
     raise PartlyReadError(msg, found)
 
 
@@ -109,16 +109,16 @@ def salvage(raw: Any, kind: Any) -> Any:
         return None  # it lacks what it is called
 
 
-def check_passes(answer: HttpResponse) -> bool | None:
+def check_passes(response: HttpResponse) -> bool | None:
     """Return what a health check says, None where this version of RabbitMQ has no such check.
 
     TargetError where the answer is none of a health check.
     """
-    if answer.status == HTTPStatus.NOT_FOUND:
+    if response.status == HTTPStatus.NOT_FOUND:
         return None
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and _says_failed(answer.body):
+    if response.status == HTTPStatus.SERVICE_UNAVAILABLE and _says_failed(response.body):
         return False
-    return content(answer, _HEALTH).status == "ok"
+    return content(response, _HEALTH).status == "ok"
 
 
 def _says_failed(body: bytes | bytearray) -> bool:
@@ -129,16 +129,16 @@ def _says_failed(body: bytes | bytearray) -> bool:
         return False
 
 
-def _unreadable(answer: HttpResponse, why: str) -> TargetError:
-    begin = bytes(answer.body[:_MAX_BEGIN])
+def _unreadable(response: HttpResponse, why: str) -> TargetError:
+    begin = bytes(response.body[:_MAX_QUOTED])
     what = f"unexpected reply for a management API ({why}; it begins with {begin!r})"
-    return TargetError("protocol", f"{answer.address}: {what}")
+    return TargetError("protocol", f"{response.address}: {what}")
 
 
-def _refusal(answer: HttpResponse) -> TargetError:
-    complaint = _complaint(answer.body)
-    what = f"{answer.address}: HTTP {answer.status}{f' ({complaint})' if complaint else ''}"
-    match answer.status:
+def _status_error(response: HttpResponse) -> TargetError:
+    complaint = _error_text(response.body)
+    what = f"{response.address}: HTTP {response.status}{f' ({complaint})' if complaint else ''}"
+    match response.status:
         case HTTPStatus.UNAUTHORIZED if not _LACKS_TAG.match(complaint):
             return TargetError("auth", f"{what}: check user and password")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
@@ -151,20 +151,20 @@ def _refusal(answer: HttpResponse) -> TargetError:
             )
             return TargetError("protocol", f"{what}: {cure}")
         case status if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            return TargetError("protocol", f"{what}: {redirect(answer)}")
+            return TargetError("protocol", f"{what}: {redirect(response)}")
         case _:
             return TargetError("protocol", what)
 
 
-def redirect(answer: HttpResponse) -> str:
+def redirect(response: HttpResponse) -> str:
     """Return what to do about a redirect, which is not followed."""
-    target = answer.location[:_MAX_COMPLAINT] or "a place that it does not name"
+    target = response.location[:_MAX_ERROR_TEXT] or "a place that it does not name"
     return f"it redirects to {target}; set url to the address that answers itself"
 
 
-def _complaint(body: bytes | bytearray) -> str:
+def _error_text(body: bytes | bytearray) -> str:
     try:
-        reason = _COMPLAINT.decode(body).reason
+        reason = _ERROR_REPLY.decode(body).reason
     except _UNREADABLE:
         return ""
-    return str(reason)[:_MAX_COMPLAINT] if reason else ""
+    return str(reason)[:_MAX_ERROR_TEXT] if reason else ""

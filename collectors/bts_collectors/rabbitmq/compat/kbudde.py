@@ -13,9 +13,9 @@ from bts_collectors.rabbitmq.api.models import (
     ObjectTotals,
     Queue,
     QueueTotals,
-    owner,
+    node_of,
 )
-from bts_collectors.rabbitmq.management.source import Management
+from bts_collectors.rabbitmq.management.source import ManagementSource
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_collectors.rabbitmq.metrics.exchanges import Exchange, ExchangeStats
 from bts_collectors.rabbitmq.metrics.health import Alarms
@@ -175,7 +175,7 @@ METRICS = (
 )
 
 
-class Kbudde(Management):
+class KbuddeSource(ManagementSource):
     """The management API under the other names; a count that never happened is absent, not 0."""
 
     def emit_whole(self, scrape: Scrape, *, up: bool) -> None:
@@ -206,14 +206,14 @@ class Kbudde(Management):
         """Emit what is known of a queue."""
         durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
         names = (queue.vhost, queue.name, durable, queue.policy or "")
-        labels = (self._cluster, *names, self._self(owner(queue)))
+        labels = (self._cluster, *names, self._self(node_of(queue)))
         emit_fields(scrape, QUEUES, queue, *labels)
         if isinstance(queue.message_stats, MessageStats):
             emit_fields(scrape, FLOWS, queue.message_stats, *labels)
         emit_known(scrape, HEAD_TIMESTAMP, head_timestamp(queue), *labels)
         emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
         emit_known(scrape, MAX_LENGTH, max_length(queue), *labels)
-        _emit_nature(scrape, queue, labels)
+        _emit_properties(scrape, queue, labels)
 
     def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
         """Emit nothing: the other exporter has no such names."""
@@ -233,7 +233,7 @@ class Kbudde(Management):
         return "1" if node and node == self.whole.node else "0"
 
 
-def _emit_nature(scrape: Scrape, queue: Queue, labels: tuple[str, ...]) -> None:
+def _emit_properties(scrape: Scrape, queue: Queue, labels: tuple[str, ...]) -> None:
     state = queue.state
     if state == "running" and idle_since(queue) is not None:
         state = "idle"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bts_collectors.rabbitmq.api import models
-from bts_collectors.rabbitmq.api.models import STREAM, Node, Overview, Queue, depth, owner
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.models import STREAM, Node, Overview, Queue, depth, node_of
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.api.responses import content
-from bts_collectors.rabbitmq.management.listing import Listing
-from bts_collectors.rabbitmq.management.stream_leaders import Owners
+from bts_collectors.rabbitmq.management.listing import QueueLister
+from bts_collectors.rabbitmq.management.stream_leaders import StreamLeaders
 from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
 from bts_collectors.rabbitmq.metrics.exchanges import Exchange
 from bts_collectors.rabbitmq.metrics.health import Alarms, collect_health
@@ -18,18 +18,23 @@ from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import HttpClient, Scrape
 
 #: The part of the time left after which a target that does not answer is reported.
-PATIENCE = 0.95
+TIME_SHARE = 0.95
 #: The part of the time left that a question may take which is not the one that matters most.
 SHARE = 0.5
 
 OVERVIEW_PATH = "/api/overview"
 
 
-class Management:
+class ManagementSource:
     """A cluster, question by question; how its answers are called is for subclasses to change."""
 
     def __init__(
-        self, client: HttpClient, clock: Callable[[], float], listing: Listing, *, own_node: bool
+        self,
+        client: HttpClient,
+        clock: Callable[[], float],
+        listing: QueueLister,
+        *,
+        own_node: bool,
     ) -> None:
         """Ask through `client`; with `own_node`, show the node that answers and no other.
 
@@ -40,8 +45,8 @@ class Management:
         self._own_node = own_node
         self._listing = listing
         self._lags = Lags()
-        self._owners = Owners()
-        self._streams = streams.Streams()
+        self._owners = StreamLeaders()
+        self._streams = streams.StreamLags()
         #: The overview of the collection under way, empty where there is none.
         self.whole = Overview()
         #: Whether there is one.
@@ -49,25 +54,25 @@ class Management:
 
     def collect(self, scrape: Scrape) -> None:
         """Ask for the whole, its health, its nodes and its queues; TargetError names what failed."""
-        self.go_on(scrape, self.begin(scrape))
+        self.collect_rest(scrape, self.begin(scrape))
 
-    def begin(self, scrape: Scrape) -> Round:
+    def begin(self, scrape: Scrape) -> RequestBatch:
         """Ask for the whole; `is_up` says whether there was an answer."""
-        asked = Round(self._client, PATIENCE * scrape.remaining())
-        whole = asked.ask(OVERVIEW_PATH, partial(content, decoder=models.OVERVIEW))
+        batch = RequestBatch(self._client, TIME_SHARE * scrape.remaining())
+        whole = batch.ask(OVERVIEW_PATH, partial(content, decoder=models.OVERVIEW))
         self.is_up = whole is not None
         self.whole = whole or Overview()
-        return asked
+        return batch
 
-    def go_on(self, scrape: Scrape, asked: Round) -> None:
+    def collect_rest(self, scrape: Scrape, batch: RequestBatch) -> None:
         """Ask for the rest and emit all; TargetError names what failed."""
         self.emit_whole(scrape, up=self.is_up)
-        if not self.is_up and asked.failures[0].reason != "protocol":
-            asked.end()  # nobody there, or nobody who would answer the rest
-        self._collect_nodes(scrape, asked)
-        self._collect_queues(scrape, asked)
-        self._collect_exchanges(scrape, asked)
-        asked.end()
+        if not self.is_up and batch.failures[0].reason != "protocol":
+            batch.end()  # nobody there, or nobody who would answer the rest
+        self._collect_nodes(scrape, batch)
+        self._collect_queues(scrape, batch)
+        self._collect_exchanges(scrape, batch)
+        batch.end()
 
     def close(self) -> None:
         """Close the connection, and break off a collection under way."""
@@ -99,23 +104,23 @@ class Management:
         """Emit what is known of each exchange."""
         exchanges.emit_exchanges(scrape, found)
 
-    def _collect_nodes(self, scrape: Scrape, asked: Round) -> None:
-        alarms = collect_health(scrape, asked)
-        found = asked.ask("/api/nodes", partial(content, decoder=models.NODES), SHARE)
+    def _collect_nodes(self, scrape: Scrape, batch: RequestBatch) -> None:
+        alarms = collect_health(scrape, batch)
+        found = batch.ask("/api/nodes", partial(content, decoder=models.NODES), SHARE)
         own = [node for node in found or () if self._shows(node.name)]
         self.emit_nodes(scrape, own, alarms)
         if self.is_up:
             self.emit_builds(scrape, own)
 
-    def _collect_queues(self, scrape: Scrape, asked: Round) -> None:
-        found = self._listing.ask(asked, self.whole)
+    def _collect_queues(self, scrape: Scrape, batch: RequestBatch) -> None:
+        found = self._listing.ask(batch, self.whole)
         if found is None:
             return
         if found.hidden is not None:
             scrape.emit(queues.PERMISSION_GAP, found.hidden)
         if self._own_node:
-            self._owners.complete(asked, found.queues)
-        shown = [queue for queue in found.queues if self._shows(owner(queue))]
+            self._owners.complete(batch, found.queues)
+        shown = [queue for queue in found.queues if self._shows(node_of(queue))]
         now = self._clock()
         lags = self._lags.observe(shown, now, found.unlisted)
         queues.emit_quorum(scrape, shown)
@@ -124,26 +129,26 @@ class Management:
         # time beginning with the deepest queues.
         shown.sort(key=depth, reverse=True)
         backlog.emit_backlogs(scrape, shown, lags)
-        self._collect_streams(scrape, asked, shown)
+        self._collect_streams(scrape, batch, shown)
         backlog.emit_flows(scrape, shown, lags)
         for queue in shown:
             self.emit_queue(scrape, queue, now)
-            queues.emit_auto_ack(scrape, queue, found.blind)
+            queues.emit_auto_ack(scrape, queue, found.auto_ack)
         self.emit_detailed(scrape, shown)
 
-    def _collect_streams(self, scrape: Scrape, asked: Round, shown: Sequence[Queue]) -> None:
+    def _collect_streams(self, scrape: Scrape, batch: RequestBatch, shown: Sequence[Queue]) -> None:
         keys = [(queue.vhost, queue.name) for queue in shown if queue.type == STREAM]
         # Without statistics that question is an error.
         if keys and self.whole.disable_stats is not True:
-            consumers = asked.ask(streams.PATH, streams.read_consumers, SHARE)
+            consumers = batch.ask(streams.PATH, streams.read_consumers, SHARE)
             if consumers is not None:
                 self._streams.emit(scrape, keys, consumers)
 
-    def _collect_exchanges(self, scrape: Scrape, asked: Round) -> None:
+    def _collect_exchanges(self, scrape: Scrape, batch: RequestBatch) -> None:
         # Exchanges are the cluster's: each node would show the same.
         if not self._own_node and exchanges.want_exchanges(self.whole):
             read = partial(content, decoder=exchanges.EXCHANGES)
-            found = asked.ask(exchanges.exchanges_path(), read, SHARE)
+            found = batch.ask(exchanges.exchanges_path(), read, SHARE)
             self.emit_exchanges(scrape, [e for e in found or () if self._listing.vhosts(e.vhost)])
 
     def _shows(self, node: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bts_collectors.rabbitmq.api.models import NUMBERS, Shape, known
+from bts_collectors.rabbitmq.api.models import NUMBERS, ApiModel, known
 from bts_exporter import Metric, Scrape
 
 #: The name of a field and the metric that it is the source of.
@@ -18,7 +18,7 @@ def emit_known(scrape: Scrape, metric: Metric, value: object, *labels: str) -> N
         scrape.emit(metric, number, *labels)
 
 
-def emit_fields(scrape: Scrape, table: Table, shape: Shape, *labels: str) -> None:
+def emit_fields(scrape: Scrape, table: Table, shape: ApiModel, *labels: str) -> None:
     """Emit the fields of `shape` that `table` names."""
     for field, metric in table.items():
         value = getattr(shape, field)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import msgspec
 
 from bts_collectors.rabbitmq.api.models import (
+    ApiModel,
     Nothing,
     Number,
     ObjectTotals,
     Overview,
-    Shape,
     columns,
     known,
 )
@@ -19,7 +19,7 @@ from bts_collectors.rabbitmq.metrics.emit import emit_known
 from bts_exporter import Scrape, counter
 
 #: A cluster with more of them is not asked for a list: each virtual host has seven that nobody uses.
-LIMIT = 2000
+MAX_EXCHANGES = 2000
 
 PUBLISHED = counter(
     "rabbitmq_exchange_messages_published_total",
@@ -29,14 +29,14 @@ PUBLISHED = counter(
 METRICS = (PUBLISHED,)
 
 
-class ExchangeStats(Shape):
+class ExchangeStats(ApiModel):
     """`message_stats` of an exchange, missing until something was published."""
 
     publish_in: Number = None
     publish_out: Number = None
 
 
-class Exchange(Shape):
+class Exchange(ApiModel):
     """An item of /api/exchanges; the default exchange has an empty name."""
 
     name: str
@@ -53,7 +53,7 @@ def want_exchanges(overview: Overview) -> bool:
         return False
     totals = overview.object_totals
     count = known(totals.exchanges) if isinstance(totals, ObjectTotals) else None
-    return count is not None and count <= LIMIT
+    return count is not None and count <= MAX_EXCHANGES
 
 
 def exchanges_path() -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.models import Shape
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.models import ApiModel
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.api.responses import check_passes
 from bts_exporter import Scrape, gauge
 
@@ -32,29 +32,29 @@ METRICS = (HEALTH,)
 Alarms = frozenset[tuple[str, str]]
 
 
-class Alarm(Shape):
+class Alarm(ApiModel):
     """An item of `alarms`."""
 
     node: str
     resource: str
 
 
-class Failure(Shape):
+class AlarmCheck(ApiModel):
     """A failed check of alarms."""
 
     alarms: list[Alarm]
 
 
-_FAILURE = msgspec.json.Decoder(Failure)
+_ALARM_CHECK = msgspec.json.Decoder(AlarmCheck)
 
 
-def collect_health(scrape: Scrape, asked: Round) -> Alarms | None:
+def collect_health(scrape: Scrape, batch: RequestBatch) -> Alarms | None:
     """Ask check by check until one gives no answer; return the alarms in force, None if unknown."""
     alarms = None
-    failed = len(asked.failures)
+    failed = len(batch.failures)
     for name, path in CHECKS.items():
-        found = asked.ask(path, lambda answer: (check_passes(answer), answer.body), SHARE)
-        if len(asked.failures) > failed:
+        found = batch.ask(path, lambda response: (check_passes(response), response.body), SHARE)
+        if len(batch.failures) > failed:
             break  # the others would take as long to fail
         passes, body = found or (None, b"")
         if passes is not None:
@@ -69,6 +69,6 @@ def read_alarms(body: bytes | bytearray, *, passes: bool | None) -> Alarms | Non
     if passes:
         return frozenset()
     try:
-        return frozenset((alarm.node, alarm.resource) for alarm in _FAILURE.decode(body).alarms)
+        return frozenset((alarm.node, alarm.resource) for alarm in _ALARM_CHECK.decode(body).alarms)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -17,7 +17,13 @@ from bts_collectors.rabbitmq.api.models import (
 )
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
 from bts_collectors.rabbitmq.metrics.queue_limits import NONE, limits_of
-from bts_collectors.rabbitmq.metrics.queue_order import DEPTH_DELAY, NO_FLOW, Depth, Flow, Order
+from bts_collectors.rabbitmq.metrics.queue_order import (
+    DEPTH_DELAY_SECONDS,
+    NO_FLOW,
+    Depth,
+    Flow,
+    Order,
+)
 from bts_exporter import backlog
 
 
@@ -101,7 +107,7 @@ class History:
             return None
         self._limits = limits_of(queue, self._limits)
         if ready == 0 and queue.messages_unacknowledged == 0:
-            self._empty = now - DEPTH_DELAY
+            self._empty = now - DEPTH_DELAY_SECONDS
         age = self._by_counts(queue, ready, now)
         if ready == 0:
             return backlog.Age(0.0, "interpolation")
@@ -129,11 +135,11 @@ class History:
         # they began again, it may be that what waited before does.
         sure = flow is not None and self._before is None
         age = order.age(ready, now, self._limits, sure=sure)
-        return None if age is None else self._possible(age, now)
+        return None if age is None else self._plausible(age, now)
 
-    def _possible(self, age: backlog.Age, now: float) -> backlog.Age | None:
+    def _plausible(self, age: backlog.Age, now: float) -> backlog.Age | None:
         """Return an age as far as the queue was not seen empty since then."""
-        if age.method == "lower_bound" and age.seconds >= now - self._empty - DEPTH_DELAY:
+        if age.method == "lower_bound" and age.seconds >= now - self._empty - DEPTH_DELAY_SECONDS:
             return None  # a bound from before that says nothing of what came later
         seconds = min(age.seconds, self._oldest(now))
         return backlog.Age(seconds, age.method) if seconds > 0 else None

@@ -13,12 +13,12 @@ from bts_collectors.rabbitmq.metrics.queue_limits import Limits
 from bts_exporter import backlog
 
 #: How much older than the counts a depth may be, in seconds: two intervals of the broker's statistics.
-DEPTH_DELAY = 10.0
+DEPTH_DELAY_SECONDS = 10.0
 #: A message came in between two observations: farther apart than these seconds, nobody knows when.
-LONGEST_GAP = 90.0
+MAX_GAP_SECONDS = 90.0
 #: Seconds after which a queue that was at its limit refuses no more messages, and one to which
 #: messages went back gets no more of them.
-LATELY = 3 * DEPTH_DELAY
+RECENT_SECONDS = 3 * DEPTH_DELAY_SECONDS
 #: The part of its limit from which on a queue may refuse messages.
 FULL = 0.98
 
@@ -42,7 +42,7 @@ class Depth(NamedTuple):
     unacked: float | None
 
 
-class _Look(NamedTuple):
+class _Observation(NamedTuple):
     """When so many had come in, and so many had left."""
 
     time: float
@@ -55,12 +55,12 @@ class Order:
 
     __slots__ = (
         "_again",
-        "_doubt",
         "_flow",
         "_full",
         "_in",
-        "_looks",
+        "_max_unseen",
         "_missing",
+        "_observations",
         "_out",
         "_ready",
         "_tail",
@@ -86,12 +86,12 @@ class Order:
         self._ready = ready or 0.0
         self._unacked = 0.0
         #: Messages that may have left without its being seen, at most.
-        self._doubt = 0.0
+        self._max_unseen = 0.0
         #: When messages were delivered for the second time last.
         self._again = -inf
         #: When the queue was at its limit last.
         self._full = -inf
-        self._looks: list[_Look] = []
+        self._observations: list[_Observation] = []
         self._timeline = backlog.Timeline()
         #: How many more waited than the counts explain, at the latest look that could tell.
         self.excess: float | None = None
@@ -102,7 +102,7 @@ class Order:
         return self._in + self._tail
 
     @property
-    def _head(self) -> float:
+    def _position(self) -> float:
         """Return how many came in before the oldest that waits."""
         return min(self._out + self._missing, self._arrived)
 
@@ -113,7 +113,7 @@ class Order:
 
     def still_has(self, ready: float) -> bool:
         """Return whether all that waited may still do so."""
-        return self.excess is not None and ready >= self._arrived - self._head > 0
+        return self.excess is not None and ready >= self._arrived - self._position > 0
 
     def fell(self, flow: Flow) -> bool:
         """Return whether the counts begin again: the broker was restarted, or the queue made again."""
@@ -128,10 +128,10 @@ class Order:
         if flow.again > before.again:
             self._again = now
         self._flow = flow
-        self._let_expire(depth, now, limits)
-        self._keep_within(limits, now)
+        self._expire(depth, now, limits)
+        self._apply_length_limit(limits, now)
         if depth.ready is not None:
-            self._believe(depth.ready, depth.unacked or 0.0, now, limits)
+            self._compare_with_depth(depth.ready, depth.unacked or 0.0, now, limits)
             self._ready = depth.ready
         if depth.unacked is not None:
             self._unacked = depth.unacked
@@ -144,14 +144,14 @@ class Order:
         If the counts are not `sure` to be of now, and of this queue, no more than a lower bound.
         """
         # The depth says that something waits: it is as old as the newest, at least.
-        head = min(self._head, self._arrived - 1)
+        head = min(self._position, self._arrived - 1)
         age = self._timeline.age(head, now)
         if age is None:
             return None
         window = self._timeline.window(head)
         # Where others overtook it, a message is at least as old as if they had not; where nobody
         # looked, or there were no counts, it came in some time between.
-        gap = window is not None and window[1] - window[0] > LONGEST_GAP
+        gap = window is not None and window[1] - window[0] > MAX_GAP_SECONDS
         if limits.priorities and limits.rejects:
             return None  # neither what came in is known nor which of it left
         if limits.priorities or gap or not sure or age.method == "lower_bound":
@@ -166,26 +166,26 @@ class Order:
         """
         position = max(head, min(self._arrived - ready, self._arrived - 1))
         if self._tail < 0:  # what was refused is known no better than what left unseen
-            position = min(position + self._doubt, self._arrived - 1)
+            position = min(position + self._max_unseen, self._arrived - 1)
         window = self._timeline.window(position)
         if window is not None:
             return backlog.Age(now - window[1], "lower_bound") if now > window[1] else None
         age = self._timeline.age(position, now)
         return age if age is not None and age.method == "lower_bound" else None
 
-    def _let_expire(self, depth: Depth, now: float, limits: Limits) -> None:
+    def _expire(self, depth: Depth, now: float, limits: Limits) -> None:
         """Count as gone what came in before the queue was empty, or longer ago than messages may wait."""
         gone = None
         if depth.ready == 0 and depth.unacked == 0:
-            gone = self._timeline.count(now - DEPTH_DELAY)
+            gone = self._timeline.count(now - DEPTH_DELAY_SECONDS)
         elif limits.ttl is not None:
             # Where only the depth tells what came in, it is older than now.
-            late = 0.0 if self._flow.published else DEPTH_DELAY / 2
+            late = 0.0 if self._flow.published else DEPTH_DELAY_SECONDS / 2
             gone = self._timeline.count(now - late - limits.ttl)
         if gone is not None:
-            self._missing += max(gone - self._head, 0.0)
+            self._missing += max(gone - self._position, 0.0)
 
-    def _keep_within(self, limits: Limits, now: float) -> None:
+    def _apply_length_limit(self, limits: Limits, now: float) -> None:
         """Let no more wait than the queue takes: the oldest are dropped, or the newest refused."""
         if limits.length is None:
             return
@@ -196,43 +196,45 @@ class Order:
         elif excess > 0:
             self._missing += excess
 
-    def _believe(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
+    def _compare_with_depth(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
         """Compare the counts with the depth, as soon as they are of the same time for sure."""
         if not self._flow.published:
             # Dead letters are counted nowhere else than in the depth.
             self._tail += max(self._out + self._missing + ready - self._arrived, 0.0)
         if limits.length is not None and ready >= FULL * limits.length:
             self._full = now
-        self._looks.append(_Look(now, self._arrived, self._out + self._missing))
-        while len(self._looks) > 1 and self._looks[1].time <= now - DEPTH_DELAY:
-            del self._looks[0]
-        if len(self._looks) > 1 and self._looks[0].time <= now - DEPTH_DELAY:
-            pairs = list(pairwise(self._looks))
+        self._observations.append(_Observation(now, self._arrived, self._out + self._missing))
+        while (
+            len(self._observations) > 1 and self._observations[1].time <= now - DEPTH_DELAY_SECONDS
+        ):
+            del self._observations[0]
+        if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
+            pairs = list(pairwise(self._observations))
             least = min(before.came - after.went for before, after in pairs)
             most = max(after.came - before.went for before, after in pairs)
             self.excess = max(ready - most, 0.0)
-            self._doubt = max(self._doubt, most - least)
+            self._max_unseen = max(self._max_unseen, most - least)
             if ready > most:
                 self._add(ready - (least + most) / 2, unacked, now)
             elif ready < least:
                 # By how much the depth fell beyond the flow of the time between, if that may be.
-                before, after = self._looks[-2:]
+                before, after = self._observations[-2:]
                 flow = (after.came - before.came) - (after.went - before.went)
                 fell = self._ready - ready + flow
                 self._remove(min(max(fell, least - ready), most - ready), ready, now, limits)
 
     def _add(self, more: float, unacked: float, now: float) -> None:
         """Count messages that were delivered and wait again, or came in uncounted."""
-        again = now - self._again <= LATELY
+        again = now - self._again <= RECENT_SECONDS
         back = more if again else min(more, max(self._unacked - unacked, 0.0))
         self._shift(more - back, -back)
 
     def _remove(self, less: float, ready: float, now: float, limits: Limits) -> None:
         """Count messages that were refused, or left uncounted."""
         left = less
-        if limits.rejects and now - self._full <= LATELY:
+        if limits.rejects and now - self._full <= RECENT_SECONDS:
             # What is refused makes the queue no shorter: that, and no delivery, is something else.
-            delivered = self._looks[-1].went - self._looks[0].went
+            delivered = self._observations[-1].went - self._observations[0].went
             dropped = max(self._ready - ready - delivered, 0.0)
             left = less if dropped > less / 2 else dropped
         self._shift(left - less, left)
@@ -241,4 +243,7 @@ class Order:
         """Count messages that came in or left some time before the looks that are kept."""
         self._tail += tail
         self._missing += missing
-        self._looks = [_Look(time, came + tail, went + missing) for time, came, went in self._looks]
+        self._observations = [
+            _Observation(time, came + tail, went + missing)
+            for time, came, went in self._observations
+        ]

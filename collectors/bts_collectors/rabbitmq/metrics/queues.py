@@ -10,7 +10,7 @@ from datetime import datetime
 from bts_collectors.rabbitmq.api.models import (
     NUMBERS,
     QUORUM,
-    SHORTENED,
+    SHORT_TYPES,
     STREAM,
     Arguments,
     Key,
@@ -20,7 +20,7 @@ from bts_collectors.rabbitmq.api.models import (
     is_leaderless,
     known,
     lacks_majority,
-    owner,
+    node_of,
 )
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_exporter import Scrape, counter, gauge
@@ -243,7 +243,7 @@ def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
     emit_fields(scrape, GAUGES, queue, *labels)
     if isinstance(queue.message_stats, MessageStats):
         emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
-    _emit_nature(scrape, queue)
+    _emit_properties(scrape, queue)
     emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
     published = head_timestamp(queue)
     if published is not None:
@@ -314,7 +314,7 @@ def idle_since(queue: Queue) -> float | None:
 def queue_type(queue: Queue) -> str:
     """Return the type as RabbitMQ's own exporter spells it, such as `rabbit_classic_queue`."""
     kind = queue.type or ""
-    return f"rabbit_{kind}_queue" if kind in SHORTENED else kind
+    return f"rabbit_{kind}_queue" if kind in SHORT_TYPES else kind
 
 
 def max_length(queue: Queue) -> float | None:
@@ -327,11 +327,11 @@ def max_length(queue: Queue) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _emit_nature(scrape: Scrape, queue: Queue) -> None:
+def _emit_properties(scrape: Scrape, queue: Queue) -> None:
     labels = (queue.vhost, queue.name)
     durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
     if queue.type:
-        nature = (queue_type(queue), durable, queue.policy or "", owner(queue) or "")
+        nature = (queue_type(queue), durable, queue.policy or "", node_of(queue) or "")
         scrape.emit(INFO, 1, *labels, *nature)
     if queue.state:
         scrape.emit(STATE, 1, *labels, queue.state)

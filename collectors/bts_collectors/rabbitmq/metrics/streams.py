@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bts_collectors.rabbitmq.api.models import (
+    ApiModel,
     Flag,
     Key,
     Nothing,
     Number,
     QueueName,
-    Shape,
     columns,
     known,
 )
@@ -49,14 +49,14 @@ SUPER_STREAM_LAG = gauge(
 METRICS = (MAX_OFFSET_LAG, CONSUMERS, SUPER_STREAM_LAG)
 
 
-class Properties(Shape):
+class Properties(ApiModel):
     """`properties` of a consumer: what the client says of itself."""
 
     name: Any = None
     super_stream: Any = msgspec.field(default=None, name="super-stream")
 
 
-class StreamConsumer(Shape):
+class StreamConsumer(ApiModel):
     """An item of /api/stream/consumers."""
 
     queue: QueueName
@@ -81,12 +81,12 @@ class Reader(NamedTuple):
     lag: float
 
 
-def read_consumers(answer: HttpResponse) -> list[StreamConsumer]:
+def read_consumers(response: HttpResponse) -> list[StreamConsumer]:
     """Return the consumers, none where the broker has no streams; TargetError for any other answer."""
-    return [] if answer.status == HTTPStatus.NOT_FOUND else content(answer, _CONSUMERS)
+    return [] if response.status == HTTPStatus.NOT_FOUND else content(response, _CONSUMERS)
 
 
-class Streams:
+class StreamLags:
     """The lag of all streams' consumers; their ages become known with each collection."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

@@ -19,7 +19,7 @@ _LABEL = re.compile(r'(\w++)="(.*?)"(?:,(?=\w++=")|$)', re.DOTALL)
 _ESCAPED = re.compile(r'(?:[^"\\]|\\[\\"n])*')
 _ESCAPE = re.compile(r"\\(.)")
 _KINDS = {str(kind): kind for kind in Kind}
-_MEANT = {"n": "\n", '"': '"', "\\": "\\"}
+_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 class Sample(NamedTuple):
@@ -67,13 +67,13 @@ def read_labels(text: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     place = 0
     while text.endswith('"') and (found := _LABEL.match(text, place)):
-        labels[found[1]] = _meant(found[2])
+        labels[found[1]] = _unescape(found[2])
         place = found.end()
     return labels
 
 
-def _meant(value: str) -> str:
+def _unescape(value: str) -> str:
     # What cannot have been escaped was not.
     if "\\" not in value or not _ESCAPED.fullmatch(value):
         return value
-    return _ESCAPE.sub(lambda found: _MEANT[found[1]], value)
+    return _ESCAPE.sub(lambda found: _ESCAPES[found[1]], value)

@@ -12,14 +12,14 @@ from bts_collectors.rabbitmq.metrics.queues import COUNTERS, GAUGES
 from bts_collectors.rabbitmq.prometheus.parser import Family, samples
 
 #: Families that a version does not know it leaves out; the last three came with 4.0.
-ASKED = (
+FAMILIES = (
     "queue_coarse_metrics",
     "queue_metrics",
     "queue_delivery_metrics",
     "queue_exchange_metrics",
     "stream_consumer_metrics",
 )
-DETAILED_PATH = "/metrics/detailed?" + "&".join(f"family={name}" for name in ASKED)
+DETAILED_PATH = "/metrics/detailed?" + "&".join(f"family={name}" for name in FAMILIES)
 
 _PREFIX = "rabbitmq_detailed_"
 _FIELDS = {

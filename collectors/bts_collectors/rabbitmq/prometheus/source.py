@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from bts_collectors.rabbitmq.api.client import EXPORTER
 from bts_collectors.rabbitmq.api.models import Overview, Queue, depth
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_collectors.rabbitmq.prometheus.parser import Family, Sample, families, samples
@@ -23,7 +23,7 @@ from bts_collectors.rabbitmq.prometheus.queues import (
 from bts_exporter import HttpClient, HttpResponse, Kind, Metric, Reason, Scrape, TargetError
 
 #: The part of the time left after which a target that does not answer is reported.
-PATIENCE = 0.95
+TIME_SHARE = 0.95
 
 PATH = "/metrics"
 #: What `rabbitmq_endpoint` is where the page, before RabbitMQ 4.0, does not say it.
@@ -32,7 +32,7 @@ IDENTITY = "rabbitmq_identity_info"
 BUILD = "rabbitmq_build_info"
 
 #: Families that are ours, too: emitted as ours are, with the node's name where ours have it.
-_OURS: dict[str, Metric] = {
+_OWN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for table in (overview.OBJECTS, overview.IN, overview.OUT, nodes.FIELDS, nodes.ALARMS)
     for metric in table.values()
@@ -46,15 +46,15 @@ _OURS: dict[str, Metric] = {
     )
 }
 #: Of the Erlang process and of the endpoint itself: the exporter has such metrics of its own.
-_FOREIGN = ("process_", "telemetry_")
+_OF_THE_PROCESS = ("process_", "telemetry_")
 #: Sums over what comes and goes: as counters they fall when a client leaves.
-_FLEETING = ("rabbitmq_channel_", "rabbitmq_connection_")
+_SHORT_LIVED = ("rabbitmq_channel_", "rabbitmq_connection_")
 #: Sums over queues that are there one by one, but for those of this prefix, which are of the node.
 _QUEUES, _INDEX = "rabbitmq_queue_", "rabbitmq_queue_index_"
 #: Metrics of a page: RabbitMQ has some hundred, and each takes more memory than its text.
 MAX_FAMILIES = 10_000
 #: As much of an unreadable answer as shows what it is.
-_MAX_BEGIN = 40
+_MAX_QUOTED = 40
 _REASONS: dict[int, Reason] = {HTTPStatus.UNAUTHORIZED: "auth", HTTPStatus.FORBIDDEN: "noperm"}
 _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 
@@ -62,7 +62,7 @@ _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 Wanted = Callable[[Queue], bool]
 
 
-class Native:
+class PrometheusSource:
     """A node's endpoint; families that are not ours are passed on under their own names."""
 
     def __init__(
@@ -81,30 +81,30 @@ class Native:
 
     def collect(self, scrape: Scrape) -> None:
         """Emit what the node tells; TargetError names what failed."""
-        asked, page = self.begin(scrape)
-        self.go_on(scrape, asked, page)
+        batch, page = self.begin(scrape)
+        self.collect_rest(scrape, batch, page)
 
-    def begin(self, scrape: Scrape) -> tuple[Round, list[Family] | None]:
+    def begin(self, scrape: Scrape) -> tuple[RequestBatch, list[Family] | None]:
         """Ask for the page on the node."""
-        asked = Round(self._client, PATIENCE * scrape.remaining())
-        return asked, asked.ask(PATH, read_page)
+        batch = RequestBatch(self._client, TIME_SHARE * scrape.remaining())
+        return batch, batch.ask(PATH, read_page)
 
-    def go_on(self, scrape: Scrape, asked: Round, page: list[Family] | None) -> None:
+    def collect_rest(self, scrape: Scrape, batch: RequestBatch, page: list[Family] | None) -> None:
         """Ask for the rest and emit all; TargetError names what failed."""
         if self._wanted is not None:
             scrape.emit(overview.UP, page is not None)
             if page is not None:
-                self._collect_queues(scrape, asked, self._wanted)
+                self._collect_queues(scrape, batch, self._wanted)
         if page is not None:
             self._emit_page(scrape, page)
-        asked.end()
+        batch.end()
 
     def close(self) -> None:
         """Close the connection, and break off a collection under way."""
         self._client.close()
 
-    def _collect_queues(self, scrape: Scrape, asked: Round, wanted: Wanted) -> None:
-        page = asked.ask(DETAILED_PATH, read_page) or []
+    def _collect_queues(self, scrape: Scrape, batch: RequestBatch, wanted: Wanted) -> None:
+        page = batch.ask(DETAILED_PATH, read_page) or []
         found = [queue for queue in queues_of(page) if wanted(queue)]
         now = self._clock()
         # The length of a stream's log is no backlog.
@@ -132,7 +132,7 @@ class Native:
         node = identity.get("rabbitmq_node", "")
         known, self._metrics = self._metrics, {}
         for family in filter(is_wanted, named.values()):
-            ours = _OURS.get(family.name)
+            ours = _OWN_METRICS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
             elif alone or ours not in scrape.samples:
@@ -164,19 +164,19 @@ class Native:
             scrape.put(metric, labels, sample.value)
 
 
-def read_page(answer: HttpResponse) -> list[Family]:
+def read_page(response: HttpResponse) -> list[Family]:
     """Return the families of an answer; TargetError where it is no page of RabbitMQ's."""
-    if answer.status != HTTPStatus.OK:
+    if response.status != HTTPStatus.OK:
         cure = f"is this the port of {EXPORTER.product.name} ({EXPORTER.port})?"
-        reason = _REASONS.get(answer.status, "protocol")
-        raise TargetError(reason, f"{answer.address}: HTTP {answer.status}: {cure}")
-    if answer.body.count(b"# TYPE ") > MAX_FAMILIES:
-        what = f"{answer.address}: a page of more than {MAX_FAMILIES} metrics"
+        reason = _REASONS.get(response.status, "protocol")
+        raise TargetError(reason, f"{response.address}: HTTP {response.status}: {cure}")
+    if response.body.count(b"# TYPE ") > MAX_FAMILIES:
+        what = f"{response.address}: a page of more than {MAX_FAMILIES} metrics"
         raise TargetError(reason="protocol", message=what)
-    found = list(families(answer.body.decode(errors="replace")))
+    found = list(families(response.body.decode(errors="replace")))
     if not any(family.name == BUILD for family in found):
-        begin = bytes(answer.body[:_MAX_BEGIN])
-        what = f"{answer.address}: no page of {EXPORTER.product.name} (it begins with {begin!r})"
+        begin = bytes(response.body[:_MAX_QUOTED])
+        what = f"{response.address}: no page of {EXPORTER.product.name} (it begins with {begin!r})"
         raise TargetError(reason="protocol", message=what)
     return found
 
@@ -186,9 +186,9 @@ def is_wanted(family: Family) -> bool:
     name = family.name
     if name.startswith(_QUEUES) and not name.startswith(_INDEX):
         return False
-    if name.startswith(_FLEETING):
+    if name.startswith(_SHORT_LIVED):
         return family.kind is Kind.GAUGE
-    return not name.startswith(_FOREIGN)
+    return not name.startswith(_OF_THE_PROCESS)
 
 
 def fitting(

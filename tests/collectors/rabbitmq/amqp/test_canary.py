@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from bts_collectors.rabbitmq.amqp.canary import BUCKETS, Canary, Distribution
-from bts_collectors.rabbitmq.amqp.probe import Outcome, Prober, Times
-from bts_collectors.rabbitmq.failures import Failure
+from bts_collectors.rabbitmq.amqp.probe import Latencies, Outcome, Prober
+from bts_collectors.rabbitmq.errors import Failure
 from bts_collectors.rabbitmq.metrics.amqp import (
     CANARY_CONFIRM,
     CANARY_END_TO_END,
@@ -21,7 +21,7 @@ from bts_collectors.rabbitmq.metrics.amqp import (
 from bts_exporter import Metric, Scrape, TargetError
 from servers import wait_until
 
-OK = Outcome("ok", Times(0.002, 0.004))
+OK = Outcome("ok", Latencies(0.002, 0.004))
 DENIED = Outcome("denied", failure=Failure("noperm", "canary: amqp://broker: 403"))
 
 
@@ -42,7 +42,7 @@ class FakeProber:
         self.sent.append(kind)
         return self._send(kind)
 
-    def breathe(self) -> None:
+    def process_heartbeats(self) -> None:
         """Count."""
         self.breaths += 1
 

@@ -10,7 +10,7 @@ import pytest
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
-from bts_collectors.rabbitmq.amqp.connection import Link, explain, ssl_options, vhost_of
+from bts_collectors.rabbitmq.amqp.connection import AmqpConnection, explain, ssl_options, vhost_of
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url, testing
 from servers import free_port
@@ -83,7 +83,7 @@ def test_a_broker_that_says_nothing_is_down_by_the_deadline() -> None:
         rounds = []
         for _ in range(2):
             error, samples = failing(made, 0.3)
-            rounds.append(made._parts[0]._asked)  # type: ignore[attr-defined]
+            rounds.append(made._parts[0]._request)  # type: ignore[attr-defined]
 
             assert error.reason == "timeout"
             assert samples == {"rabbitmq_up": {(): 0}}
@@ -105,7 +105,7 @@ def test_settings_of_tls_become_those_of_the_client_library(certificates: Certif
 def test_a_file_of_tls_that_cannot_be_used_is_named() -> None:
     """Before anybody is asked, and at every attempt."""
     url = Url("amqps", "127.0.0.1", free_port())
-    link = Link(url, None, TLSConfig(ca_file="/nowhere/ca.pem"), 20.0)
+    link = AmqpConnection(url, None, TLSConfig(ca_file="/nowhere/ca.pem"), 20.0)
     for _ in range(2):
         with (
             pytest.raises(TargetError, match=r"ca_file /nowhere/ca.pem cannot") as caught,

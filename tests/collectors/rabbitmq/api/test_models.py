@@ -18,11 +18,11 @@ from bts_collectors.rabbitmq.api.models import (
 def test_columns_name_every_field_of_the_shape_and_nothing_else() -> None:
     """The broker is asked for the fields that are decoded, those of objects one by one."""
     assert columns(Consumer) == "columns=queue.name,queue.vhost,ack_required"
-    asked = columns(Queue).removeprefix("columns=").split(",")
+    batch = columns(Queue).removeprefix("columns=").split(",")
 
-    assert {"name", "vhost", "messages_ready", "message_stats.get_no_ack"} <= set(asked)
-    assert {"arguments.x-max-length", "effective_policy_definition.max-length"} <= set(asked)
-    assert "message_stats" not in asked
+    assert {"name", "vhost", "messages_ready", "message_stats.get_no_ack"} <= set(batch)
+    assert {"arguments.x-max-length", "effective_policy_definition.max-length"} <= set(batch)
+    assert "message_stats" not in batch
 
 
 def test_names_are_all_that_an_answer_must_have() -> None:

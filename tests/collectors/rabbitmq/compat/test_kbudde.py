@@ -62,7 +62,7 @@ def listed() -> set[tuple[str, str, str]]:
 @pytest.fixture
 def made(management: FakeManagement) -> Iterator[RabbitMQ]:
     """Return a collector with the other names, of a broker of 3.10."""
-    management.serve(HERE / "answers" / "3.10")
+    management.serve(HERE / "responses" / "3.10")
     stats = {"publish_in": 5, "publish_out": 4}
     exchange = {"name": "amq.topic", "vhost": "/", "message_stats": stats}
     management.routes["/api/exchanges"] = answer([exchange])
@@ -106,8 +106,8 @@ def test_their_values_are_what_they_mean_there(made: RabbitMQ) -> None:
 
     assert samples["rabbitmq_up"] == {(CLUSTER, "rabbit@one"): 1}
     assert samples["rabbitmq_queue_messages_delivered_total"][orders] == 1
-    blind = (CLUSTER, "/", "blind", "true", "", "1")
-    assert samples["rabbitmq_queue_messages_delivered_noack_total"][blind] == 5
+    auto_ack = (CLUSTER, "/", "blind", "true", "", "1")
+    assert samples["rabbitmq_queue_messages_delivered_noack_total"][auto_ack] == 5
     assert samples["rabbitmq_queue_messages_ready"][orders] == 2
     assert samples["rabbitmq_uptime"] == {(CLUSTER, "rabbit@one", "1"): 17116}
     assert samples["rabbitmq_running"] == {(CLUSTER, "rabbit@one", "1"): 1}

@@ -8,10 +8,10 @@ import pytest
 
 from bts_collectors.rabbitmq.api.client import MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.models import Consumer, ObjectTotals, Overview, QueueName
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.management.listing import (
-    Found,
-    Listing,
+    QueueLister,
+    QueueListing,
     Selection,
     count,
     queues_query,
@@ -43,19 +43,19 @@ class Asking:
 
     def __init__(self, fake: FakeManagement) -> None:
         self.fake = fake
-        self.listing = Listing(EVERYTHING, EVERYTHING, 2000)
+        self.listing = QueueLister(EVERYTHING, EVERYTHING, 2000)
         self.client = connect(MANAGEMENT, Url.from_setting(fake.url))
-        self.round = Round(self.client, 20)
+        self.round = RequestBatch(self.client, 20)
 
     def choose(
         self, vhosts: Selection = EVERYTHING, queues: Selection = EVERYTHING, most: int = 2000
     ) -> None:
         """Ask with these settings from now on."""
-        self.listing = Listing(vhosts, queues, most)
+        self.listing = QueueLister(vhosts, queues, most)
 
-    def ask(self, overview: Overview = Overview()) -> Found:  # noqa: B008  # not changed
+    def ask(self, overview: Overview = Overview()) -> QueueListing:  # noqa: B008  # not changed
         """Return what the broker lists."""
-        self.round = Round(self.client, 20)
+        self.round = RequestBatch(self.client, 20)
         self.fake.requests.clear()
         found = self.listing.ask(self.round, overview)
         assert found is not None
@@ -126,7 +126,7 @@ def test_only_the_virtual_hosts_that_are_wanted_are_asked_for(broker: Asking) ->
 
     assert broker.paths() == ["/api/vhosts", "/api/queues/prod%2Feu", "/api/consumers/prod%2Feu"]
     assert {each.vhost for each in found.queues} == {"prod/eu"}
-    assert found.blind == {("prod/eu", "orders"): 1}
+    assert found.auto_ack == {("prod/eu", "orders"): 1}
 
 
 def test_a_filter_that_lets_all_virtual_hosts_pass_asks_for_all_at_once(broker: Asking) -> None:
@@ -194,10 +194,10 @@ def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> Non
     """To ask for all of them is what was not wanted."""
     broker.fake.routes["/api/vhosts"] = send(b"<html>")
     broker.choose(vhosts=selection(include="prod"))
-    asked = Round(broker.client, 20)
+    batch = RequestBatch(broker.client, 20)
 
-    assert broker.listing.ask(asked, Overview()) is None
-    assert len(asked.failures) == 1
+    assert broker.listing.ask(batch, Overview()) is None
+    assert len(batch.failures) == 1
 
 
 @pytest.mark.parametrize("overview", [Overview(), Overview(object_totals=ObjectTotals(queues=6))])
@@ -225,14 +225,14 @@ def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
     broker.ask()
     found = broker.ask()
 
-    asked = ["/api/queues", "/api/consumers", "/api/queues/%2F/gone", "/api/queues/%2F/a%2Fb"]
-    assert broker.paths() == asked
+    batch = ["/api/queues", "/api/consumers", "/api/queues/%2F/gone", "/api/queues/%2F/a%2Fb"]
+    assert broker.paths() == batch
     assert not broker.round.failures
     shown = {each.name: (each.messages_ready, each.consumers) for each in found.queues}
     assert shown == {"idle": (0, 1), "dead": (9, 0), "a/b": (5, 2), "gone": (7, 1)}
     counted = {each.name for each in found.queues if each.message_stats is not None}
     assert counted == {"a/b"}
-    assert found.blind == {("/", "a/b"): 1, ("/", "idle"): 0, ("/", "gone"): 0}
+    assert found.auto_ack == {("/", "a/b"): 1, ("/", "idle"): 0, ("/", "gone"): 0}
 
 
 def test_when_one_of_them_gives_no_answer_the_others_are_not_asked_for(broker: Asking) -> None:
@@ -256,8 +256,8 @@ def test_no_more_than_fifty_queues_are_asked_for_one_by_one(broker: Asking) -> N
     broker.choose(most=10)
     broker.ask(Overview(object_totals=ObjectTotals(queues=80)))
 
-    asked = {path.rpartition("/")[2] for path in broker.paths()[2:]}
-    assert asked == {f"q{number}" for number in range(31, 81)}
+    batch = {path.rpartition("/")[2] for path in broker.paths()[2:]}
+    assert batch == {f"q{number}" for number in range(31, 81)}
 
 
 def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
@@ -268,7 +268,7 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
 
     assert len(broker.fake.requests) == 1
     assert broker.fake.requests[0].startswith(f"/api/queues?{TOTALS}")
-    assert found.blind is None
+    assert found.auto_ack is None
 
 
 def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> None:
@@ -278,7 +278,7 @@ def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> 
     found = broker.ask()
 
     assert broker.paths() == ["/api/queues"]
-    assert found.blind == {}
+    assert found.auto_ack == {}
 
 
 def test_without_the_list_of_consumers_blind_ones_are_unknown(broker: Asking) -> None:
@@ -286,7 +286,7 @@ def test_without_the_list_of_consumers_blind_ones_are_unknown(broker: Asking) ->
     broker.fake.routes["/api/consumers"] = answer({}, 500)
     found = broker.ask()
 
-    assert found.blind is None
+    assert found.auto_ack is None
     assert len(found.queues) == 6
 
 
@@ -302,7 +302,7 @@ def test_consumers_that_acknowledge_nothing_are_counted_by_queue() -> None:
     found = count(consumers)
 
     assert found.all == {("/", "q"): 3, ("prod", "q"): 1, ("/", "other"): 1}
-    assert found.blind == {("/", "q"): 2, ("prod", "q"): 1, ("/", "other"): 0}
+    assert found.auto_ack == {("/", "q"): 2, ("prod", "q"): 1, ("/", "other"): 0}
 
 
 @pytest.mark.parametrize("name", ["a/b", 'say "hi"', "очередь 🐇", "%2F", "a?b#c", "a b+c"])
@@ -325,9 +325,9 @@ def test_any_name_of_a_virtual_host_or_queue_is_one_part_of_a_path(
 
 def test_the_parameters_of_a_question_are_well_formed() -> None:
     """No column is empty, and none is asked for twice."""
-    asked = parse_qs(queues_query(Overview(), totals=True), strict_parsing=True)
-    columns = asked["columns"][0].split(",")
+    batch = parse_qs(queues_query(Overview(), totals=True), strict_parsing=True)
+    columns = batch["columns"][0].split(",")
 
-    assert asked["disable_stats"] == asked["enable_queue_totals"] == ["true"]
+    assert batch["disable_stats"] == batch["enable_queue_totals"] == ["true"]
     assert all(columns)
     assert len(set(columns)) == len(columns)

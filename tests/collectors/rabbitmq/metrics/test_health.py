@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq.api.client import MANAGEMENT, connect
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.metrics.health import (
     CHECKS,
     HEALTH,
@@ -36,20 +36,20 @@ def client(management: FakeManagement) -> Iterator[HttpClient]:
 
 def checked(
     client: HttpClient, seconds: float = 20.0
-) -> tuple[dict[str, float], Alarms | None, Round]:
+) -> tuple[dict[str, float], Alarms | None, RequestBatch]:
     """Return the checks that were answered, the alarms in force and the round."""
-    scrape, asked = Scrape(monotonic() + 20), Round(client, seconds)
-    alarms = collect_health(scrape, asked)
-    return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, asked
+    scrape, batch = Scrape(monotonic() + 20), RequestBatch(client, seconds)
+    alarms = collect_health(scrape, batch)
+    return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, batch
 
 
 def test_all_checks_pass_on_a_healthy_broker(client: HttpClient) -> None:
     """And there is no alarm: that is known."""
-    passes, alarms, asked = checked(client)
+    passes, alarms, batch = checked(client)
 
     assert passes == dict.fromkeys(CHECKS, 1)
     assert alarms == frozenset()
-    assert not asked.failures
+    assert not batch.failures
 
 
 def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: HttpClient) -> None:
@@ -57,11 +57,11 @@ def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: Htt
     management.routes[CHECKS["alarms"]] = answer(IN_FORCE, 503)
     management.routes[CHECKS["virtual-hosts"]] = answer({"status": "failed"}, 503)
 
-    passes, alarms, asked = checked(client)
+    passes, alarms, batch = checked(client)
 
     assert passes == {**dict.fromkeys(CHECKS, 1), "alarms": 0, "virtual-hosts": 0}
     assert alarms == {("rabbit@one", "memory")}
-    assert not asked.failures
+    assert not batch.failures
 
 
 def test_a_check_that_a_version_lacks_has_no_sample(
@@ -70,11 +70,11 @@ def test_a_check_that_a_version_lacks_has_no_sample(
     """Neither good nor bad."""
     del management.routes[CHECKS["alarms"]]
 
-    passes, alarms, asked = checked(client)
+    passes, alarms, batch = checked(client)
 
     assert passes == {check: 1 for check in CHECKS if check != "alarms"}
     assert alarms is None
-    assert not asked.failures
+    assert not batch.failures
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_after_a_check_without_answer_no_other_is_asked(
     """Each would take as long; the time is for the queues."""
     management.routes[CHECKS["local-alarms"]] = reply
 
-    passes, alarms, asked = checked(client, 1.0 if reason == "timeout" else 20.0)
+    passes, alarms, batch = checked(client, 1.0 if reason == "timeout" else 20.0)
 
     assert passes == {"alarms": 1}
     assert alarms == frozenset()
-    assert [failure.reason for failure in asked.failures] == [reason]
+    assert [failure.reason for failure in batch.failures] == [reason]
     assert management.requests == [CHECKS["alarms"], CHECKS["local-alarms"]]
 
 

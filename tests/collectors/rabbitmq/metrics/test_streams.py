@@ -12,7 +12,7 @@ from bts_collectors.rabbitmq.metrics.streams import (
     SUPER_STREAM_LAG,
     Properties,
     StreamConsumer,
-    Streams,
+    StreamLags,
     read_consumers,
 )
 from bts_exporter import HttpResponse, Metric, Scrape, TargetError, backlog
@@ -45,7 +45,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.streams = Streams(lambda: self.now)
+        self.streams = StreamLags(lambda: self.now)
 
     def look(
         self, after: float, *consumers: StreamConsumer, streams: tuple[Key, ...] = (LOG,)

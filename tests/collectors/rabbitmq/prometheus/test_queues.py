@@ -6,7 +6,7 @@ from bts_collectors.rabbitmq.api.models import MessageStats, Queue
 from bts_collectors.rabbitmq.prometheus.parser import families
 from bts_collectors.rabbitmq.prometheus.queues import DETAILED_PATH, may_be_stream, queues_of
 
-PAGES = Path(__file__).parents[1] / "answers" / "native"
+PAGES = Path(__file__).parents[1] / "responses" / "native"
 
 
 def found(version: str) -> dict[str, Queue]:

@@ -13,12 +13,12 @@ from bts_exporter.plugin import Metric
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, drip, hang, raw, send
 
-PAGES = Path(__file__).parents[1] / "answers" / "native"
+PAGES = Path(__file__).parents[1] / "responses" / "native"
 PAGE = (PAGES / "3.10-metrics.txt").read_bytes()
 NODE = ("rabbit@one",)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
-Found = dict[str, dict[tuple[str, ...], float]]
+QueueListing = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
     """Return the samples of one collection, passed on ones too, and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -53,7 +53,7 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError |
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def from_native(url: str, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def from_native(url: str, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
     """Return what one collection with RabbitMQ's own exporter as the source gives."""
     with collector(url, source="prometheus") as made:
         return collect(made, seconds)
