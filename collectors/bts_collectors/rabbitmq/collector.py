@@ -1,6 +1,6 @@
-"""RabbitMQ: a whole cluster from its management API, or what its other interfaces tell.
+"""RabbitMQ: a cluster by its management API, or by its Prometheus endpoint or AMQP.
 
-Metrics are named as RabbitMQ's own exporter (rabbitmq_prometheus of 4.x) names them.
+Metric names are those of RabbitMQ's own exporter (rabbitmq_prometheus of 4.x).
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from bts_collectors.rabbitmq.metrics import (
     queues,
     streams,
 )
-from bts_collectors.rabbitmq.prometheus import source as native
-from bts_collectors.rabbitmq.prometheus.source import PrometheusSource
+from bts_collectors.rabbitmq.prometheus.source import PrometheusSource, QueueFilter
 from bts_collectors.rabbitmq.source_auto import AutoSource
 from bts_exporter import Collector, Match, Metric, Scrape, TargetError, TLSConfig, Url
 
@@ -38,17 +37,17 @@ if TYPE_CHECKING:
 
 
 class MetricSource(Protocol):
-    """Something that is asked at each scrape."""
+    """A source of metrics that is used at each scrape."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what it tells; TargetError names what failed."""
+        """Emit the metrics; TargetError with all failures."""
 
     def close(self) -> None:
-        """Close its connections, from another thread, and break off a collection under way."""
+        """Close the connections and interrupt a running collection; called from another thread."""
 
 
 class RabbitMQ(Collector):
-    """A RabbitMQ cluster: the whole, its nodes and its queues."""
+    """A RabbitMQ cluster, its nodes, queues, streams and exchanges."""
 
     Config = RabbitMQConfig
     config: RabbitMQConfig
@@ -68,32 +67,32 @@ class RabbitMQ(Collector):
         super().__init__(config)
         self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock
-        self._parts: list[MetricSource] = [self._source()]
+        self._sources: list[MetricSource] = [self._source()]
         if config.native is not None:
-            self._parts.append(
+            self._sources.append(
                 PrometheusSource(connect(EXPORTER, config.native, tls=config.tls), clock)
             )
         self._canary = None if config.canary is None else _canary(config.canary, config.tls)
         if self._canary is not None:
-            self._parts.append(self._canary)
+            self._sources.append(self._canary)
 
     def start(self) -> None:
-        """Begin to send messages where that is asked for."""
+        """Start the canary, if there is one."""
         if self._canary is not None:
             self._canary.start()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each part tells; TargetError names all that failed, with the first's reason."""
+        """Emit the metrics of each source; TargetError with all failures and the reason of the first."""
         failures = Failures()
-        for part in self._parts:
+        for source in self._sources:
             try:
-                part.collect(scrape)
+                source.collect(scrape)
             except TargetError as error:
                 failures.add(error)
         failures.raise_all()
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
-        """Yield how many virtual hosts and queues the patterns let through."""
+        """Yield how many virtual hosts and queues the include patterns select."""
         config = self.config
         found = {
             tuple(key[metric.labels.index(name)] for name in ("vhost", "queue"))
@@ -108,41 +107,41 @@ class RabbitMQ(Collector):
             yield Match("queues_include", config.queues_include.pattern, len(found), "queues")
 
     def stop(self) -> None:
-        """Close all connections, and break off a collection under way."""
-        for part in self._parts:
-            part.close()
+        """Close all connections and interrupt a running collection; called from another thread."""
+        for source in self._sources:
+            source.close()
 
     def _source(self) -> MetricSource:
         config = self.config
         if config.over_amqp:
-            # A client library of 4 MB, for those who ask for it.
+            # pika takes 4 MB: it is loaded only if it is used.
             from bts_collectors.rabbitmq.amqp.source import AmqpSource  # noqa: PLC0415
 
             return AmqpSource(config.url, config.password, config.tls, config.declare, self._clock)
         vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
         names = Selection(config.queues_include, config.queues_exclude)
 
-        def wanted(queue: Queue) -> bool:
+        def is_selected(queue: Queue) -> bool:
             return vhosts(queue.vhost) and names(queue.name)
 
         if config.source == "prometheus":
-            return self._native(config.url, wanted)
+            return self._prometheus(config.url, is_selected)
         client = connect(MANAGEMENT, config.url, config.password, config.tls)
         own_node = config.scope == "node"
         kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
-        listing = QueueLister(vhosts, names, config.max_detailed_queues)
-        management = kind(client, self._clock, listing, own_node=own_node)
+        lister = QueueLister(vhosts, names, config.max_detailed_queues)
+        management = kind(client, self._clock, lister, own_node=own_node)
         if config.source == "management" or config.compat:
             return management
-        return AutoSource(management, self._native(_exporter_url(config.url), wanted))
+        return AutoSource(management, self._prometheus(_exporter_url(config.url), is_selected))
 
-    def _native(self, url: Url, wanted: native.Wanted) -> PrometheusSource:
+    def _prometheus(self, url: Url, is_selected: QueueFilter) -> PrometheusSource:
         client = connect(EXPORTER, url, self.config.password, self.config.tls)
-        return PrometheusSource(client, self._clock, wanted)
+        return PrometheusSource(client, self._clock, is_selected)
 
 
 def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
-    # As above.
+    # pika, as above.
     from bts_collectors.rabbitmq.amqp.canary import Canary  # noqa: PLC0415
     from bts_collectors.rabbitmq.amqp.probe import Prober  # noqa: PLC0415
 
@@ -151,7 +150,7 @@ def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
 
 
 def _exporter_url(url: Url) -> Url:
-    """Return where RabbitMQ's own exporter is likely to be if this is no management API."""
+    """Return the likely address of RabbitMQ's own exporter, for the address of a management API."""
     return replace(url, port=EXPORTER.port) if url.port == MANAGEMENT.port else url
 
 

@@ -157,7 +157,7 @@ def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeM
 
     assert error.reason == "noperm"
     assert "/api/nodes: HTTP 401 (Not monitor user)" in str(error)
-    assert "/api/queues: unexpected reply for a management API" in str(error)
+    assert "/api/queues: unexpected reply, not from a management API" in str(error)
 
 
 @pytest.mark.parametrize(

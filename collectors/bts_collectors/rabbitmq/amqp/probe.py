@@ -1,4 +1,4 @@
-"""One message through a queue of our own, over AMQP, and what became of it."""
+"""Sends one probe through a canary queue over AMQP, and returns the result."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from bts_collectors.rabbitmq.errors import Failure
 from bts_collectors.rabbitmq.metrics.amqp import CANARY_QUEUES, Result
 from bts_exporter import Secret, TargetError, TLSConfig, Url
 
-#: Milliseconds after which the broker removes a queue that an exporter left behind.
+#: Time after which the broker removes an unused canary queue.
 QUEUE_EXPIRY_MILLISECONDS = 300_000
-#: Messages that a queue holds at most: ours are taken out one by one.
+#: Maximum length of a canary queue: it holds one probe at a time.
 MAX_LENGTH = 10
-#: Seconds between two looks for a message that was confirmed.
+#: Interval of fetches until a confirmed probe arrives.
 GET_INTERVAL_SECONDS = 0.005
 
-#: The type of queue that goes with its connection.
+#: The type of queue that the broker removes with its connection.
 CONNECTION_BOUND = "classic"
 
 _RESULTS: dict[str, Result] = {"auth": "denied", "noperm": "denied", "timeout": "timeout"}
 
 
 class Latencies(NamedTuple):
-    """Seconds from publishing until the confirmation, and until the message was received."""
+    """Seconds from publishing until confirmation, and until the message was received."""
 
     confirm: float
     end_to_end: float
 
 
 class Outcome(NamedTuple):
-    """What became of a message, how fast if it came back, and what the user can do if it could not be sent."""
+    """The result of a probe, its latencies if it was received, and the failure if it could not be sent."""
 
     result: Result
     times: Latencies | None = None
@@ -44,12 +44,12 @@ class Outcome(NamedTuple):
 
 
 class Prober:
-    """Queues of our own and the connection to them; for one thread."""
+    """Canary queues and the connection to them; for one thread."""
 
     def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, timeout: float) -> None:
-        """Send through queues in the address's virtual host; no I/O.
+        """Send through queues in the virtual host of `url`; no I/O.
 
-        A broker that takes no messages has `timeout` seconds, and so has the delivery.
+        `timeout` in seconds applies to a blocked broker, and again to the delivery.
         """
         self.vhost = vhost_of(url)
         self._timeout = timeout
@@ -57,20 +57,20 @@ class Prober:
         self._token = token_hex(4)
         self._channel: Any = None
         self._channel_token = ""
-        #: By type, the names of queues that are there as far as is known.
+        #: Names of existing queues by type.
         self._queues: dict[str, str] = {}
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether the connection is open; a lost one may not be detected yet."""
         return self._connection.is_open
 
     def process_heartbeats(self) -> None:
-        """Answer heartbeats."""
+        """Process heartbeats."""
         self._connection.process_heartbeats()
 
     def send(self, kind: str) -> Outcome:
-        """Send a message through the queue of type `kind`, and wait for it."""
+        """Send a probe through the queue of type `kind`, and wait for it."""
         try:
             with self._connection.use() as connection:
                 self._open(connection, kind)
@@ -82,7 +82,7 @@ class Prober:
             return Outcome(result, failure=Failure(error.reason, f"canary: {Failure.of(error)}"))
 
     def close(self) -> None:
-        """Remove the queues and close the connection."""
+        """Delete the queues and close the connection."""
         with suppress(*ERRORS):
             for queue in self._queues.values():
                 if self._is_ready():
@@ -104,8 +104,8 @@ class Prober:
             self._queues[kind] = name
 
     def _token_of(self, kind: str) -> str:
-        # An exclusive queue is its connection's, for as long as the broker takes that to be alive:
-        # it does not notice the end of one that an alarm blocks.
+        # An exclusive queue belongs to its connection as long as the broker considers that alive.
+        # It does not notice the end of a connection that is blocked by an alarm.
         return self._channel_token if kind == CONNECTION_BOUND else self._token
 
     def _exchange(self, connection: Any, kind: str) -> Outcome:
@@ -115,7 +115,7 @@ class Prober:
         try:
             self._channel.basic_publish("", queue, body, properties, mandatory=True)
         except exceptions.UnroutableError:
-            del self._queues[kind]  # somebody removed it: the next message gets a new one
+            del self._queues[kind]  # it was deleted: the next probe creates another one
             return Outcome("unroutable")
         except exceptions.NackError:
             return Outcome("rejected")
@@ -129,7 +129,7 @@ class Prober:
 
 
 def declare(channel: Any, name: str, kind: str) -> None:
-    """Declare a queue that goes away with us: at once, or later where its type cannot."""
+    """Declare a queue that the broker removes with the connection, or when it expires."""
     arguments = {
         "x-queue-type": kind,
         "x-max-length": MAX_LENGTH,

@@ -1,6 +1,6 @@
-"""AMQP as the source: depth and consumers of queues that are named, and nothing else.
+"""AMQP as the source: depth and consumers of named queues, and nothing else.
 
-For brokers without plug-ins, or users who get no more than a login.
+For brokers without plugins, and users without the tag monitoring.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from bts_collectors.rabbitmq.metrics.emit import emit_fields
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 
-#: The part of the time left after which a broker that does not answer is reported.
+#: Share of the time left for the broker's answers; the rest is for emitting.
 TIME_SHARE = 0.95
-#: Seconds that opening a connection may take.
-CONNECT_TIMEOUT = 5.0
-#: Seconds between two looks for heartbeats.
+#: Time for opening a connection.
+CONNECT_TIMEOUT_SECONDS = 5.0
+#: Interval of checks for heartbeats.
 POLL_SECONDS = 1.0
-#: Seconds that `close` waits for the thread.
+#: Time that `close` waits for the thread.
 STOP_TIMEOUT = 1.0
 
-#: AMQP's codes are HTTP's: there is no such queue; it belongs to another connection.
+#: Reply codes of AMQP: the queue does not exist; the queue is exclusive to another connection.
 _NOT_FOUND = HTTPStatus.NOT_FOUND
 _NOT_ALLOWED = HTTPStatus.METHOD_NOT_ALLOWED
 
 
 class DeclareRequest:
-    """One round of declarations: what is known so far, and whether it is over."""
+    """The declarations of one collection: their results so far, and whether they are complete."""
 
     def __init__(self) -> None:
-        #: Queues that are there, and those that are not as None.
-        self.found: dict[str, Queue | None] = {}
-        #: Whether the broker answered anything.
+        #: Queues by name; None for a queue that does not exist.
+        self.queues: dict[str, Queue | None] = {}
+        #: Whether the broker answered the latest declaration.
         self.answered = False
         self.failures = Failures()
-        self.over = Event()
+        self.done = Event()
 
 
 class AmqpSource:
-    """Queues by passive declarations; a thread of its own owns the connection."""
+    """Queues by passive declarations; a separate thread owns the connection."""
 
     def __init__(
         self,
@@ -60,60 +60,62 @@ class AmqpSource:
         names: Sequence[str],
         clock: Callable[[], float],
     ) -> None:
-        """Ask for the queues `names` of the address's virtual host; `clock` gives Unix time."""
+        """Read the queues `names` in the virtual host of `url`; `clock` returns Unix time."""
         self._vhost = vhost_of(url)
         self._names = names
         self._clock = clock
         self._lags = Lags()
-        self._connection = AmqpConnection(url, password, tls, CONNECT_TIMEOUT)
+        self._connection = AmqpConnection(url, password, tls, CONNECT_TIMEOUT_SECONDS)
         self._channel: Any = None
         self._request = DeclareRequest()
-        self._request.over.set()
+        self._request.done.set()
         self._requests: SimpleQueue[DeclareRequest | None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what the broker said in time; TargetError for what it did not."""
+        """Emit the results that arrived in time; TargetError for the others."""
         deadline = monotonic() + TIME_SHARE * scrape.remaining()
-        self._begin()
+        self._start_thread()
         request = DeclareRequest()
-        if self._wait(deadline):  # or the round of the scrape before is not over yet
+        if self._wait(
+            deadline
+        ):  # otherwise the declarations of the previous scrape are still running
             request = self._request = DeclareRequest()
             self._requests.put(request)
-        over = self._wait(deadline)
+        done = self._wait(deadline)
         self._emit(scrape, request)
-        if not over:
-            raise no_reply(self._connection.place)
+        if not done:
+            raise no_reply(self._connection.address)
         request.failures.raise_all()
 
     def close(self) -> None:
-        """End the thread, which closes the connection; one that hangs is left to its heartbeats."""
+        """Stop the thread, which closes the connection; a thread that hangs ends by missing heartbeats."""
         self._requests.put(None)
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT)
 
-    def _begin(self) -> None:
-        # One that ended with an error of ours has said so in the log.
+    def _start_thread(self) -> None:
+        # A thread that ended with an unexpected error has logged it.
         if self._thread is None or not self._thread.is_alive():
             self._thread = Thread(target=self._run, name="rabbitmq-amqp", daemon=True)
             self._thread.start()
 
     def _wait(self, deadline: float) -> bool:
-        return self._request.over.wait(max(deadline - monotonic(), 0))
+        return self._request.done.wait(max(deadline - monotonic(), 0))
 
     def _emit(self, scrape: Scrape, request: DeclareRequest) -> None:
-        found = request.found.copy()
+        declared = request.queues.copy()
         scrape.emit(overview.UP, request.answered)
-        for name, queue in found.items():
+        for name, queue in declared.items():
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
-        there = [queue for queue in found.values() if queue is not None]
-        lags = self._lags.observe(there, self._clock())
-        backlog.emit_backlogs(scrape, there, lags)
-        backlog.emit_flows(scrape, there, lags)
-        for queue in there:
+        existing = [queue for queue in declared.values() if queue is not None]
+        lags = self._lags.observe(existing, self._clock())
+        backlog.emit_backlogs(scrape, existing, lags)
+        backlog.emit_flows(scrape, existing, lags)
+        for queue in existing:
             emit_fields(scrape, queues.GAUGES, queue, queue.vhost, queue.name)
 
-    # What follows runs in the thread that owns the connection.
+    # The methods below run in the thread that owns the connection.
 
     def _run(self) -> None:
         while True:
@@ -128,7 +130,7 @@ class AmqpSource:
             try:
                 self._process(request)
             finally:
-                request.over.set()
+                request.done.set()
 
     def _process(self, request: DeclareRequest) -> None:
         for name in self._names:
@@ -136,7 +138,7 @@ class AmqpSource:
                 with self._connection.use() as connection:
                     if self._channel is None or not self._channel.is_open:
                         self._channel = connection.channel()
-                    request.found[name] = declare(self._channel, self._vhost, name)
+                    request.queues[name] = declare(self._channel, self._vhost, name)
             except TargetError as error:
                 request.failures.add(error)
             request.answered = self._connection.is_open
@@ -145,12 +147,12 @@ class AmqpSource:
 
 
 def declare(channel: Any, vhost: str, name: str) -> Queue | None:
-    """Return what a passive declaration tells of a queue, None where there is no such queue.
+    """Return the result of a passive declaration; None if the queue does not exist.
 
-    The broker closes the channel for an answer that is no depth.
+    The broker closes the channel if it does not return a depth.
     """
     try:
-        told = channel.queue_declare(name, passive=True).method
+        reply = channel.queue_declare(name, passive=True).method
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code == _NOT_FOUND:
             return None
@@ -160,6 +162,6 @@ def declare(channel: Any, vhost: str, name: str) -> Queue | None:
     return Queue(
         name=name,
         vhost=vhost,
-        messages_ready=told.message_count,
-        consumers=told.consumer_count,
+        messages_ready=reply.message_count,
+        consumers=reply.consumer_count,
     )

@@ -1,4 +1,4 @@
-"""What an answer of the management API means: its content, or why there is none."""
+"""Decodes responses of the management API, and explains errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bts_exporter import HttpResponse, TargetError
 
 T = TypeVar("T")
 
-#: How RabbitMQ says that user and password are right and the user's tags are not.
+#: RabbitMQ's error text if the login is right but the user lacks a tag.
 _LACKS_TAG = re.compile(r"Not .+ user")
-#: As much of a complaint as a log line can bear.
+#: Characters of an error text that are quoted.
 _MAX_ERROR_TEXT = 200
-#: As much of an unreadable answer as shows what it is.
+#: Bytes of an unreadable response that are quoted.
 _MAX_QUOTED = 40
 
 
@@ -32,14 +32,14 @@ class _Health(msgspec.Struct):
 _ERROR_REPLY = msgspec.json.Decoder(_ErrorReply)
 _HEALTH = msgspec.json.Decoder(_Health)
 
-#: What decoding raises for a body that is not the JSON that is expected, however deep it is nested.
+#: Errors of decoding a body that is not the expected JSON, or is nested too deeply.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-#: Objects in one reply: each takes more memory than its text.
+#: Objects in one response: decoded, they take more memory than their text.
 MAX_OBJECTS = 1_000_000
 
 
 class PartlyReadError(TargetError):
-    """Raised with what could be read of a reply of which some items or fields could not."""
+    """Raised if some items or fields of a response are invalid; `content` has the others."""
 
     def __init__(self, message: str, content: Any) -> None:
         super().__init__("protocol", message)
@@ -47,9 +47,9 @@ class PartlyReadError(TargetError):
 
 
 def content(response: HttpResponse, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return the content of an answer; TargetError where there is none of that shape.
+    """Return the decoded body; TargetError if the status is not 200 or the body is invalid.
 
-    PartlyReadError where only some items of it are odd.
+    PartlyReadError if only some items or fields are invalid.
     """
     if response.status != HTTPStatus.OK:
         raise _status_error(response)
@@ -76,7 +76,7 @@ def _is_utf8(body: bytes | bytearray) -> bool:
 
 
 def _salvage(response: HttpResponse, decoder: msgspec.json.Decoder[T], what: str) -> T:
-    """Raise PartlyReadError with what can be read, or TargetError if that is nothing."""
+    """Raise PartlyReadError with the valid items, or TargetError if there are none."""
     try:
         raw = msgspec.json.decode(response.body.decode(errors="replace"))
     except _UNREADABLE as error:
@@ -84,12 +84,12 @@ def _salvage(response: HttpResponse, decoder: msgspec.json.Decoder[T], what: str
     found = salvage(raw, decoder.type)
     if found is None or found == []:
         raise _unreadable(response, what)
-    msg = f"{response.address}: an odd item or field is left out: {what}"
+    msg = f"{response.address}: an invalid item or field is left out: {what}"
     raise PartlyReadError(msg, found)
 
 
 def salvage(raw: Any, kind: Any) -> Any:
-    """Return `raw` as a `kind`, or a list of them, without the items and fields that do not fit."""
+    """Return `raw` as a `kind`, or a list of them, without invalid items and fields."""
     if get_origin(kind) is list:
         items = raw if isinstance(raw, list) else ()
         found = (salvage(item, get_args(kind)[0]) for item in items)
@@ -106,13 +106,13 @@ def salvage(raw: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError:
-        return None  # it lacks what it is called
+        return None  # the name is missing or invalid
 
 
 def check_passes(response: HttpResponse) -> bool | None:
-    """Return what a health check says, None where this version of RabbitMQ has no such check.
+    """Return whether a health check passes; None if this version of RabbitMQ does not have it.
 
-    TargetError where the answer is none of a health check.
+    TargetError if the response is not that of a health check.
     """
     if response.status == HTTPStatus.NOT_FOUND:
         return None
@@ -122,7 +122,7 @@ def check_passes(response: HttpResponse) -> bool | None:
 
 
 def _says_failed(body: bytes | bytearray) -> bool:
-    """Tell RabbitMQ's 503 from one of a proxy in front of it."""
+    """Return whether a 503 is RabbitMQ's, not that of a proxy."""
     try:
         return _HEALTH.decode(body).status == "failed"
     except _UNREADABLE:
@@ -131,7 +131,7 @@ def _says_failed(body: bytes | bytearray) -> bool:
 
 def _unreadable(response: HttpResponse, why: str) -> TargetError:
     begin = bytes(response.body[:_MAX_QUOTED])
-    what = f"unexpected reply for a management API ({why}; it begins with {begin!r})"
+    what = f"unexpected reply, not from a management API ({why}; it begins with {begin!r})"
     return TargetError("protocol", f"{response.address}: {what}")
 
 
@@ -146,8 +146,8 @@ def _status_error(response: HttpResponse) -> TargetError:
             return TargetError("noperm", f"{what}: {cure}")
         case HTTPStatus.NOT_FOUND:
             cure = (
-                "is this the port of the management API (15672; that of RabbitMQ's own exporter is"
-                " 15692), and its path prefix right?"
+                "is this the port of the management API (15672; RabbitMQ's own exporter has 15692), and is"
+                " the path prefix right?"
             )
             return TargetError("protocol", f"{what}: {cure}")
         case status if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
@@ -157,9 +157,9 @@ def _status_error(response: HttpResponse) -> TargetError:
 
 
 def redirect(response: HttpResponse) -> str:
-    """Return what to do about a redirect, which is not followed."""
-    target = response.location[:_MAX_ERROR_TEXT] or "a place that it does not name"
-    return f"it redirects to {target}; set url to the address that answers itself"
+    """Return the advice for a redirect, which is not followed."""
+    target = response.location[:_MAX_ERROR_TEXT] or "an address that it does not name"
+    return f"it redirects to {target}; set url to the final address"
 
 
 def _error_text(body: bytes | bytearray) -> str:

@@ -1,4 +1,4 @@
-"""The exchanges of all virtual hosts, one by one, from /api/exchanges."""
+"""Metrics of single exchanges, from /api/exchanges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.metrics.emit import emit_known
 from bts_exporter import Scrape, counter
 
-#: A cluster with more of them is not asked for a list: each virtual host has seven that nobody uses.
+#: With more exchanges, the list is not requested: each virtual host has seven predeclared ones.
 MAX_EXCHANGES = 2000
 
 PUBLISHED = counter(
@@ -48,7 +48,7 @@ EXCHANGES = msgspec.json.Decoder(list[Exchange])
 
 
 def want_exchanges(overview: Overview) -> bool:
-    """Return whether the list is short enough to ask for, and has numbers in it."""
+    """Return whether the list is short enough, and contains statistics."""
     if overview.disable_stats:
         return False
     totals = overview.object_totals
@@ -57,12 +57,12 @@ def want_exchanges(overview: Overview) -> bool:
 
 
 def exchanges_path() -> str:
-    """Return the path of the list of exchanges, with no more than is used."""
+    """Return the path of the list of exchanges, limited to the fields that are used."""
     return f"/api/exchanges?{columns(Exchange)}"
 
 
 def emit_exchanges(scrape: Scrape, exchanges: Iterable[Exchange]) -> None:
-    """Emit what came in through each exchange that was used."""
+    """Emit the messages published into each exchange that was used."""
     for exchange in exchanges:
         if isinstance(exchange.message_stats, ExchangeStats):
             published = exchange.message_stats.publish_in

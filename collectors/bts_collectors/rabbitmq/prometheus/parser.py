@@ -1,6 +1,6 @@
 """The text format as RabbitMQ writes it.
 
-Older ones escape no quotes in names of queues: a strict reader would refuse a page for one of them.
+Old versions do not escape quotes in queue names: a strict parser would reject the whole page.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from bts_exporter import Kind
 
-#: A sample; the labels end where a value follows, since a name may hold what ends them otherwise.
+#: A sample. The labels end where a value follows, since a label value may contain a brace.
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-#: A label; its value ends where the next label or nothing follows, for the same reason. Possessive, so
-#: that no line takes time in proportion to the square of its length.
+#: A label. Its value ends where the next label or nothing follows, since it may contain quotes.
+#: Possessive, so that the time is linear in the length of the line.
 _LABEL = re.compile(r'(\w++)="(.*?)"(?:,(?=\w++=")|$)', re.DOTALL)
 _ESCAPED = re.compile(r'(?:[^"\\]|\\[\\"n])*')
 _ESCAPE = re.compile(r"\\(.)")
@@ -23,7 +23,7 @@ _ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 class Sample(NamedTuple):
-    """One value: its full name, its labels, the value."""
+    """One sample."""
 
     name: str
     labels: dict[str, str]
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A metric, and its samples as they stand on the page."""
+    """A metric family, with its samples as text."""
 
     name: str
     kind: Kind
@@ -40,20 +40,20 @@ class Family(NamedTuple):
 
 
 def families(page: str) -> Iterator[Family]:
-    """Yield the families of a page, in its order; what comes before the first type is no family."""
+    """Yield the families of a page in its order; lines before the first TYPE are ignored."""
     for block in page.split("# TYPE ")[1:]:
         head, _, rest = block.partition("\n")
         name, _, kind = head.partition(" ")
-        words = ""
+        help_text = ""
         if rest.startswith("# HELP "):
             first, _, rest = rest.partition("\n")
-            words = first.removeprefix(f"# HELP {name} ")
+            help_text = first.removeprefix(f"# HELP {name} ")
         if kind in _KINDS:
-            yield Family(name, _KINDS[kind], words, rest)
+            yield Family(name, _KINDS[kind], help_text, rest)
 
 
 def samples(lines: str) -> Iterator[Sample]:
-    """Yield the samples in lines of a page; a line that is none, or has no number, is passed over."""
+    """Yield the samples in `lines`; invalid lines are ignored."""
     for name, labels, text in _SAMPLE.findall(lines):
         try:
             value = float(text)
@@ -63,17 +63,17 @@ def samples(lines: str) -> Iterator[Sample]:
 
 
 def read_labels(text: str) -> dict[str, str]:
-    """Return the labels that stand between the braces."""
+    """Return the labels in the text between the braces."""
     labels: dict[str, str] = {}
-    place = 0
-    while text.endswith('"') and (found := _LABEL.match(text, place)):
+    position = 0
+    while text.endswith('"') and (found := _LABEL.match(text, position)):
         labels[found[1]] = _unescape(found[2])
-        place = found.end()
+        position = found.end()
     return labels
 
 
 def _unescape(value: str) -> str:
-    # What cannot have been escaped was not.
+    # A value that is not validly escaped was not escaped at all.
     if "\\" not in value or not _ESCAPED.fullmatch(value):
         return value
     return _ESCAPE.sub(lambda found: _ESCAPES[found[1]], value)

@@ -43,10 +43,13 @@ def test_what_a_broker_sends_passes_however_it_arrives(size: int) -> None:
     ("sent", "words"),
     [
         (struct.pack(">BHL", 1, 1, 200_000), "a frame of 200000 bytes"),
-        (struct.pack(">BHL", 2, 1, 14) + struct.pack(">HHQ", 60, 0, 1 << 40), "a message of"),
+        (
+            struct.pack(">BHL", 2, 1, 14) + struct.pack(">HHQ", 60, 0, 1 << 40),
+            "a message in the queue has 1099511627776 bytes",
+        ),
         (b"\x07\0\0\0\0\0\0", "not AMQP 0-9-1"),
         (USUAL + b"\x09\0\0\0\0\0\0", "not AMQP 0-9-1"),
-        (b"AMQP\0\0\x09\x01", "another version"),
+        (b"AMQP\0\0\x09\x01", "does not support AMQP 0-9-1"),
         (b"HTTP/1.1 400 Bad Request", "port of HTTP"),
     ],
 )

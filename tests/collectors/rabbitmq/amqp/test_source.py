@@ -83,7 +83,7 @@ def test_a_broker_that_says_nothing_is_down_by_the_deadline() -> None:
         rounds = []
         for _ in range(2):
             error, samples = failing(made, 0.3)
-            rounds.append(made._parts[0]._request)  # type: ignore[attr-defined]
+            rounds.append(made._sources[0]._request)  # type: ignore[attr-defined]
 
             assert error.reason == "timeout"
             assert samples == {"rabbitmq_up": {(): 0}}
@@ -147,7 +147,7 @@ def test_the_path_of_the_address_is_the_virtual_host(url: str, vhost: str) -> No
     [
         (exceptions.AMQPHeartbeatTimeout("x"), "timeout", "no reply in time"),
         (AMQPConnectorStackTimeout("x"), "timeout", "port for AMQP (5672, over TLS 5671)?"),
-        (exceptions.IncompatibleProtocolError("x"), "unreachable", "15672 is that of the"),
+        (exceptions.IncompatibleProtocolError("x"), "unreachable", "15672 is the port of the"),
         (exceptions.ConnectionBlockedTimeout("x"), "timeout", "alarm"),
         (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), "noperm", "ACCESS_REFUSED"),
         (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "protocol", "320"),

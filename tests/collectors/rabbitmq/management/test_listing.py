@@ -43,7 +43,7 @@ class Asking:
 
     def __init__(self, fake: FakeManagement) -> None:
         self.fake = fake
-        self.listing = QueueLister(EVERYTHING, EVERYTHING, 2000)
+        self.lister = QueueLister(EVERYTHING, EVERYTHING, 2000)
         self.client = connect(MANAGEMENT, Url.from_setting(fake.url))
         self.round = RequestBatch(self.client, 20)
 
@@ -51,13 +51,13 @@ class Asking:
         self, vhosts: Selection = EVERYTHING, queues: Selection = EVERYTHING, most: int = 2000
     ) -> None:
         """Ask with these settings from now on."""
-        self.listing = QueueLister(vhosts, queues, most)
+        self.lister = QueueLister(vhosts, queues, most)
 
     def ask(self, overview: Overview = Overview()) -> QueueListing:  # noqa: B008  # not changed
         """Return what the broker lists."""
         self.round = RequestBatch(self.client, 20)
         self.fake.requests.clear()
-        found = self.listing.ask(self.round, overview)
+        found = self.lister.request(self.round, overview)
         assert found is not None
         return found
 
@@ -196,7 +196,7 @@ def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> Non
     broker.choose(vhosts=selection(include="prod"))
     batch = RequestBatch(broker.client, 20)
 
-    assert broker.listing.ask(batch, Overview()) is None
+    assert broker.lister.request(batch, Overview()) is None
     assert len(batch.failures) == 1
 
 
