@@ -1,12 +1,13 @@
 """The API for authors of collectors; everything else in this package is private to it."""
 
-from bts_exporter import backlog
+from bts_exporter import backlog, prometheus_text
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, Reason, TargetError
 from bts_exporter.http_client import HttpClient
 from bts_exporter.http_response import ByteBudget, HttpResponse
 from bts_exporter.matches import Match
+from bts_exporter.name_filter import NameFilter
 from bts_exporter.plugin import (
     Collector,
     CollectorConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "Kind",
     "Match",
     "Metric",
+    "NameFilter",
     "NothingToRead",
     "Product",
     "Reason",
@@ -53,6 +55,7 @@ __all__ = [
     "counter",
     "gauge",
     "histogram",
+    "prometheus_text",
     "summary",
     "untyped",
 ]

@@ -1,6 +1,7 @@
-"""The fixture machine of the anchor, and what the anchor's own test suite expects of it.
+"""The fixtures of node_exporter, and the output that its test suite expects for them.
 
-Its data is not ours to publish: it is looked for beside the repository, or in BTS_CONFORMANCE_DIR.
+Their license does not let us publish the data. The test looks for it next to the repository, or in
+BTS_CONFORMANCE_DIR.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DATA = Path(
 )
 SETTINGS = Path(__file__).parent / "host.yaml"
 
-#: Subsystems of which the fixtures say enough for every series.
+#: Subsystems for which the fixtures have all files.
 COMPARED = {
     "arp",
     "conntrack",
@@ -51,33 +52,33 @@ COMPARED = {
     "vmstat",
 }
 
-#: A series: its name and the labels that are not empty, which is the same as not having them.
+#: A series: name, labels that are not empty (an empty label means the same as no label).
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 class Page(NamedTuple):
-    """What a page says: values by series, types by name."""
+    """A parsed page: values by series, types by name."""
 
     values: dict[Series, float]
     kinds: dict[str, str]
 
 
 def parse(text: str) -> Page:
-    """Return what a page says; AssertionError where it says something twice."""
+    """Return a parsed page; AssertionError for a duplicate."""
     values: dict[Series, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = frozenset((name, value) for name, value in sample.labels.items() if value)
             assert (sample.name, labels) not in values
             values[sample.name, labels] = sample.value
-    # Not the families' types: the parser gives counters other names.
+    # Not the types of families: the parser renames counters.
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     return Page(values, kinds)
 
 
 @pytest.fixture(scope="module")
 def expected() -> Page:
-    """Give what the anchor's test suite expects; skipped where the data is not there."""
+    """Give the output that node_exporter's test suite expects; skip if the data is missing."""
     if not (DATA / "expected_core.prom").is_file():
         pytest.skip(f"no conformance data in {DATA}: set BTS_CONFORMANCE_DIR")
     return parse((DATA / "expected_core.prom").read_text())
@@ -85,10 +86,10 @@ def expected() -> Page:
 
 @pytest.fixture(scope="module")
 def actual(expected: Page, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """Give what our command prints of the same machine."""
+    """Give the output of our command for the same host."""
     folder = tmp_path_factory.mktemp("machine")
     with tarfile.open(DATA / "fixtures.tar.gz") as archive:
-        # Links that lead nowhere, and out of the folder, are a part of it.
+        # The fixtures contain dangling links, and links out of the directory.
         archive.extractall(folder / "collector" / "fixtures", filter="fully_trusted")
     done = subprocess.run(
         [sys.executable, "-m", "bts_exporter", "once", f"--config.file={SETTINGS}"],
@@ -104,13 +105,13 @@ def actual(expected: Page, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_every_series(expected: Page, actual: Page) -> None:
-    """Each series that the anchor has is there."""
+    """Each series of node_exporter is there."""
     assert [series for series in expected.values if series not in actual.values] == []
     assert len(expected.values) == 567
 
 
 def test_every_value(expected: Page, actual: Page) -> None:
-    """Each series has the anchor's value."""
+    """Each series has node_exporter's value."""
     different = {
         series: (value, actual.values[series])
         for series, value in expected.values.items()
@@ -122,12 +123,12 @@ def test_every_value(expected: Page, actual: Page) -> None:
 
 
 def test_every_type(expected: Page, actual: Page) -> None:
-    """Each metric has the anchor's type."""
+    """Each metric has node_exporter's type."""
     assert expected.kinds == {name: actual.kinds.get(name) for name in expected.kinds}
 
 
 def test_no_failure(actual: Page) -> None:
-    """Nothing of the compared subsystems fails: what is odd in the fixtures is odd on machines."""
+    """None of the compared subsystems fails with the fixtures."""
     assert SUBSYSTEMS.keys() >= COMPARED
     failed = [
         name

@@ -179,7 +179,7 @@ MISTAKES = [
     mistake("type_exporter", "collectors:\n  redis_exporter: {url: redis://x}\n", ":2: collectors.redis_exporter: unknown collector type 'redis_exporter'; did you mean redis?"),
     mistake("mosquitto", "collectors:\n  mosquitto: {url: mqtt://x}\n", ":2: collectors.mosquitto: unknown collector type 'mosquitto'; did you mean mqtt?"),
     mistake("host_flag", "collectors:\n  host:\n    collector.diskstats: true\n", ":3: collectors.host.collector.diskstats: unknown key 'collector.diskstats'; did you mean diskstats?"),
-    mistake("host_subsystem", "collectors:\n  host:\n    enable: [disk]\n", ":2: collectors.host: no such subsystem: disk; there are:"),
+    mistake("host_subsystem", "collectors:\n  host:\n    enable: [disk]\n", ":2: collectors.host: disk: not a subsystem (expected arp,"),
     mistake("host_string", "collectors:\n  host:\n    disable: hwmon\n", ':3: collectors.host.disable: expected a list, got str; write it in brackets: ["hwmon"]'),
     mistake("host_subsystem_key", "collectors:\n  host:\n    cpu: false\n", ":3: collectors.host.cpu: expected a block of keys, got bool False; write {key: value}, or leave it out"),
     mistake("allow_nothing", REDIS + "    metrics: {allow: [redis_memory*, mysql_*]}\n", ":4: collectors.redis.metrics: warning: allow: 'mysql_*' lets nothing through: redis declares no such metric (`bts-exporter metrics` lists all)"),

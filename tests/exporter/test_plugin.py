@@ -53,6 +53,7 @@ def test_the_api_for_authors() -> None:
         "Kind",
         "Match",
         "Metric",
+        "NameFilter",
         "NothingToRead",
         "Product",
         "Reason",
@@ -68,6 +69,7 @@ def test_the_api_for_authors() -> None:
         "counter",
         "gauge",
         "histogram",
+        "prometheus_text",
         "summary",
         "untyped",
     ]

@@ -1,6 +1,6 @@
-"""Statistics of the machine, one collector a subsystem, under the names of node_exporter.
+"""Statistics of the host: one collector per subsystem, with the metric names of node_exporter.
 
-Every module of `subsystems` is one: there is no list to edit.
+Each module in `subsystems` is one subsystem; there is no list to edit.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from types import new_class
-from typing import Any, cast
+from typing import Any
+
+from msgspec import defstruct
 
 from bts_collectors.host import subsystems
-from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.psutil_fallback import for_this_platform
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import Collector, CollectorConfig, Metric, Template
+from bts_exporter import Collector, Metric, Template
 
 
 def _subsystems() -> dict[str, type[Subsystem]]:
@@ -30,48 +31,52 @@ def _subsystems() -> dict[str, type[Subsystem]]:
 SUBSYSTEMS = _subsystems()
 
 
-class _Selection(Paths, frozen=True):
-    """Which subsystems are collected: the default ones, plus `enable`, minus `disable`."""
+class _Enabled(Paths, frozen=True):
+    """The subsystems to collect: the default ones, plus `enable`, minus `disable`."""
 
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError for names that mean nothing, or both things at once."""
+        """Raise ValueError for unknown names, and for names in both lists."""
         unknown = sorted({*self.enable, *self.disable} - SUBSYSTEMS.keys())
         if unknown:
-            msg = f"no such subsystem: {', '.join(unknown)}; there are: {', '.join(SUBSYSTEMS)}"
+            msg = f"{', '.join(unknown)}: not a subsystem (expected {', '.join(SUBSYSTEMS)})"
             raise ValueError(msg)
         both = sorted({*self.enable} & {*self.disable})
         if both:
-            msg = f"both enabled and disabled: {', '.join(both)}"
+            msg = f"in both enable and disable: {', '.join(both)}"
             raise ValueError(msg)
 
 
-def _config() -> type[CollectorConfig]:
-    """Return the settings of a host: paths, selection, and a block for each subsystem that has some."""
-    blocks = {name: cls.Settings for name, cls in SUBSYSTEMS.items() if cls.Settings is not None}
-
-    def fill(namespace: dict[str, Any]) -> None:
-        namespace["__annotations__"] = blocks
-        namespace["__doc__"] = "Settings of a host."
-        namespace["__module__"] = __name__
-        namespace.update({name: settings() for name, settings in blocks.items()})
-
-    return cast("type[CollectorConfig]", new_class("HostConfig", (_Selection,), {}, fill))
+def _config() -> type[Any]:
+    """Return the type of a host's settings: a field for each subsystem that has settings."""
+    blocks = [
+        (name, cls.Settings, cls.Settings())
+        for name, cls in SUBSYSTEMS.items()
+        if cls.Settings is not None
+    ]
+    return defstruct(
+        "HostConfig",
+        blocks,
+        bases=(_Enabled,),
+        namespace={"__doc__": "Settings of a host."},
+        module=__name__,
+        frozen=True,
+    )
 
 
 class Host(Collector):
-    """The machine, as a collector for each of its subsystems."""
+    """A host: builds one collector for each subsystem that is enabled."""
 
     Config = _config()
 
     @classmethod
     def build(cls, config: Any) -> Sequence[Collector]:
-        """Return a collector for each subsystem that `config` selects."""
+        """Return a collector for each subsystem that `config` enables; no I/O here."""
         paths = {field: getattr(config, field) for field in Paths.__struct_fields__}
         return [
-            portable(subsystem)(_own_config(subsystem, config, paths))
+            for_this_platform(subsystem)(_config_of(subsystem, config, paths))
             for name, subsystem in SUBSYSTEMS.items()
             if name in config.enable or (subsystem.by_default and name not in config.disable)
         ]
@@ -83,7 +88,7 @@ class Host(Collector):
         yield from dict.fromkeys(chain)
 
 
-def _own_config(subsystem: type[Subsystem], config: Any, paths: dict[str, str]) -> CollectorConfig:
+def _config_of(subsystem: type[Subsystem], config: Any, paths: dict[str, str]) -> Any:
     settings: dict[str, Any] = {}
     if subsystem.Settings is not None:
         settings["settings"] = getattr(config, subsystem.name)

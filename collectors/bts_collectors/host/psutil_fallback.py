@@ -1,6 +1,6 @@
-"""The basic subsystems on systems other than Linux: what psutil knows of them, under the same names.
+"""The basic subsystems on systems other than Linux, with values from psutil and the same metric names.
 
-uname and time need nothing of this; all others have nothing to read there.
+`uname` and `time` work without it; all other subsystems have nothing to read there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from bts_collectors.host.subsystem import Subsystem
 from bts_collectors.host.subsystems.cpu import Cpu
 from bts_collectors.host.subsystems.diskstats import Diskstats
-from bts_collectors.host.subsystems.filesystem import Filesystem
+from bts_collectors.host.subsystems.filesystem import Filesystem, Target
 from bts_collectors.host.subsystems.loadavg import Loadavg
 from bts_collectors.host.subsystems.meminfo import Meminfo
 from bts_collectors.host.subsystems.netdev import Netdev
@@ -21,7 +21,7 @@ from bts_exporter import NothingToRead, Scrape
 
 _MILLISECONDS = 1e3
 
-#: psutil's fields by the metrics that they are; times in milliseconds are those of disks alone.
+#: psutil's field for each metric.
 _DISK = {
     "node_disk_reads_completed_total": "read_count",
     "node_disk_read_bytes_total": "read_bytes",
@@ -42,23 +42,23 @@ _NETWORK = {
 }
 
 
-class PortableCpu(Cpu):
-    """Times of processors; of the modes, those that the system tells apart."""
+class PsutilCpu(Cpu):
+    """CPU time in the modes that the system distinguishes."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the times of each processor."""
-        for number, times in enumerate(_ask("cpu_times", percpu=True)):
+        """Emit the times of each CPU."""
+        for number, times in enumerate(_call_psutil("cpu_times", percpu=True)):
             for mode in ("user", "nice", "system", "idle", "irq"):
                 if mode in times._fields:
                     scrape.emit(self.seconds, getattr(times, mode), str(number), mode)
 
 
-class PortableMeminfo(Meminfo):
+class PsutilMeminfo(Meminfo):
     """Memory and swap."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what every system has."""
-        memory, swap = _ask("virtual_memory"), _ask("swap_memory")
+        """Emit the fields that every system has."""
+        memory, swap = _call_psutil("virtual_memory"), _call_psutil("swap_memory")
         scrape.emit(self.bytes_.of("MemTotal"), memory.total)
         scrape.emit(self.bytes_.of("MemAvailable"), memory.available)
         scrape.emit(self.bytes_.of("MemFree"), memory.free)
@@ -66,7 +66,7 @@ class PortableMeminfo(Meminfo):
         scrape.emit(self.bytes_.of("SwapFree"), swap.free)
 
 
-class PortableLoadavg(Loadavg):
+class PsutilLoadavg(Loadavg):
     """Load averages."""
 
     def collect(self, scrape: Scrape) -> None:
@@ -75,40 +75,38 @@ class PortableLoadavg(Loadavg):
             scrape.emit(metric, value)
 
 
-class PortableFilesystem(Filesystem):
-    """Mounts, asked as on Linux: one that hangs costs itself alone."""
-
-    def collect(self, scrape: Scrape) -> None:
-        """Emit the figures of each mount that is wanted."""
-        super().collect(scrape)
-        scrape.samples.pop(self.mount_info, None)  # the device's numbers are not known
+class PsutilFilesystem(Filesystem):
+    """File systems; a mount that hangs loses only its own series, as on Linux."""
 
     def _read(self) -> tuple[str, bytes]:
-        """Return the mounts as /proc/self/mountinfo would have them."""
+        """Return the mounts in the format of /proc/self/mountinfo."""
         lines = [
             b"%d %d 0:%d / %s %s - %s %s rw\n"
             % (
                 number,
-                number,  # which mount it is on is not known
+                number,  # the parent is unknown
                 number,
                 _escaped(mount.mountpoint),
                 b"ro" if "ro" in mount.opts.split(",") else b"rw",
                 _escaped(mount.fstype),
                 _escaped(mount.device),
             )
-            for number, mount in enumerate(_ask("disk_partitions"), 1)
+            for number, mount in enumerate(_call_psutil("disk_partitions"), 1)
         ]
         return "psutil.disk_partitions", b"".join(lines)
 
+    def _emit_info(self, scrape: Scrape, target: Target) -> None:
+        """Emit nothing: the device numbers are unknown."""
 
-class PortableDiskstats(Diskstats):
+
+class PsutilDiskstats(Diskstats):
     """Counters of disks."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each disk that is wanted."""
+        """Emit the counters of each selected disk."""
         metrics = {metric.name: (metric, unit) for metric, unit in self.counters}
-        for device, counters in (_ask("disk_io_counters", perdisk=True) or {}).items():
-            if self._wanted(device):
+        for device, counters in (_call_psutil("disk_io_counters", perdisk=True) or {}).items():
+            if self._name_filter(device):
                 for name, field in _DISK.items():
                     metric, unit = metrics[name]
                     if field in counters._fields:
@@ -118,46 +116,46 @@ class PortableDiskstats(Diskstats):
                         )
 
 
-class PortableNetdev(Netdev):
+class PsutilNetdev(Netdev):
     """Counters of network devices."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each device that is wanted."""
+        """Emit the counters of each selected device."""
         metrics = {metric.name: metric for metric in self.columns}
-        for device, counters in _ask("net_io_counters", pernic=True).items():
-            if self._wanted(device):
+        for device, counters in _call_psutil("net_io_counters", pernic=True).items():
+            if self._name_filter(device):
                 for name, field in _NETWORK.items():
                     scrape.emit(metrics[name], getattr(counters, field), device)
 
 
-_PORTABLE: tuple[type[Subsystem], ...] = (
-    PortableCpu,
-    PortableDiskstats,
-    PortableFilesystem,
-    PortableLoadavg,
-    PortableMeminfo,
-    PortableNetdev,
+_FALLBACKS: tuple[type[Subsystem], ...] = (
+    PsutilCpu,
+    PsutilDiskstats,
+    PsutilFilesystem,
+    PsutilLoadavg,
+    PsutilMeminfo,
+    PsutilNetdev,
 )
 
 
-def portable(subsystem: type[Subsystem]) -> type[Subsystem]:
-    """Return what collects `subsystem` on this system: itself on Linux."""
+def for_this_platform(subsystem: type[Subsystem]) -> type[Subsystem]:
+    """Return the class that collects `subsystem` on this platform: on Linux `subsystem` itself."""
     if sys.platform == "linux":
         return subsystem
-    return next((cls for cls in _PORTABLE if issubclass(cls, subsystem)), subsystem)
+    return next((cls for cls in _FALLBACKS if issubclass(cls, subsystem)), subsystem)
 
 
-def _ask(function: str, **arguments: bool) -> Any:
-    """Return what a function of psutil says; NothingToRead where it is not installed."""
+def _call_psutil(function: str, **arguments: bool) -> Any:
+    """Return the result of a function of psutil; NothingToRead if psutil is not installed."""
     try:
-        psutil = import_module("psutil")  # costs memory, which Linux does not pay
+        psutil = import_module("psutil")  # imported on first use: it costs memory
     except ModuleNotFoundError:
-        msg = f"this is {sys.platform}, where psutil is needed: pip install psutil"
+        msg = f"psutil is needed on {sys.platform}: pip install psutil"
         raise NothingToRead(msg) from None
     return getattr(psutil, function)(**arguments)
 
 
 def _escaped(name: str) -> bytes:
-    """Return a name with what separates fields as octal numbers, as the kernel writes it."""
+    """Return a name with spaces, tabs, newlines and backslashes as octal escapes, like the kernel."""
     raw = os.fsencode(name) or b"none"
     return b"".join(b"\\%03o" % byte if byte in b" \t\n\\" else b"%c" % byte for byte in raw)

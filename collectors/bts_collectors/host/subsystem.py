@@ -1,14 +1,16 @@
-"""What all subsystems of a host share: where its files are, and how their outcomes are named."""
+"""Base class of the subsystems of a host: paths, settings, names of their outcomes."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from msgspec import defstruct
 
 from bts_exporter import Collector, CollectorConfig, gauge
 
 
 class Paths(CollectorConfig, frozen=True):
-    """Where the host's files are seen, such as below /host in a container."""
+    """Where the host's files are; in a container they are mounted elsewhere, such as below /host."""
 
     procfs: str = "/proc"
     sysfs: str = "/sys"
@@ -17,16 +19,17 @@ class Paths(CollectorConfig, frozen=True):
 
 
 class Subsystem(Collector):
-    """Base of the collectors that `host` consists of; their names are the anchor's.
+    """Base of the collectors that `host` consists of; they are named as in node_exporter.
 
-    A subsystem with settings of its own has them twice: as the type `Settings`, which is what stands
-    under its name in the block of `host`, and as the field `settings` of its `Config`.
+    A subsystem with settings names their type in `Settings`. They are set under the subsystem's name
+    in the settings of `host`.
     """
 
-    Config = Paths
+    #: The paths and, for a subsystem with settings, a field `settings`.
+    Config: ClassVar[type[Any]] = Paths
     Settings: ClassVar[type[CollectorConfig] | None] = None
     local = True
-    #: Whether it is collected without being named in `enable`.
+    #: Whether it is collected unless `disable` names it.
     by_default: ClassVar[bool] = True
     outcome_metrics = (
         gauge(
@@ -36,9 +39,30 @@ class Subsystem(Collector):
         ),
         gauge(
             "node_scrape_collector_duration_seconds",
-            "How long the collection took.",
+            "Duration of the collection in seconds.",
             ("collector",),
         ),
     )
 
     config: Paths
+    #: The `Settings`; None for a subsystem without any. A subclass declares its type.
+    settings: Any
+
+    def __init__(self, config: Paths) -> None:
+        """Keep the settings; no I/O here."""
+        super().__init__(config)
+        self.settings = getattr(config, "settings", None)
+
+    def __init_subclass__(cls) -> None:
+        """Give a subsystem that defines `Settings` a `Config` with them."""
+        super().__init_subclass__()
+        settings = vars(cls).get("Settings")
+        if settings is not None:
+            cls.Config = defstruct(
+                f"{cls.__name__}Config",
+                [("settings", settings, settings())],
+                bases=(Paths,),
+                namespace={"__doc__": f"Paths, and the settings of `{cls.name}`."},
+                module=cls.__module__,
+                frozen=True,
+            )

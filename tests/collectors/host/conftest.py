@@ -1,4 +1,4 @@
-"""A machine as a folder: what its kernel says is written by the test."""
+"""Host files in a temporary directory, with content that the test writes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-#: Writes files, by path below the folder, and returns the paths of a subsystem's settings.
+#: Writes files, by path below the directory, and returns the paths for a subsystem's settings.
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Give a function that writes files such as `proc/stat`, and returns where they are."""
+    """Give a function that writes files such as `proc/stat`, and returns the paths for the settings."""
 
     def write(files: dict[str, str]) -> dict[str, Any]:
         for name, content in files.items():
@@ -33,7 +33,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Callable[[], int]:
-    """Give a function that counts the files of the machine that this process has open."""
+    """Give a function that counts the files below `tmp_path` that this process has open."""
 
     def count() -> int:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

@@ -1,4 +1,4 @@
-"""What a damaged file may do: give rows that are true, or an error that names it; nothing else."""
+"""Damaged files give rows that are true, or an error with the path."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "loadavg": (loadavg.parse, b"0.21 0.37 10.39 1/719 19737\n"),
     "list": (cpu.parse_list, b"0-3,8,10-11"),
     "cpuinfo": (parse_cpuinfo, b"processor\t: 0\ncpu MHz\t: 799.998\n\nprocessor\t: 1\n"),
-    "udev": (lambda content: diskstats.properties(content).items(), b"E:ID_FS_TYPE=ext4\nG:x\n"),
+    "udev": (lambda content: diskstats.parse_udev(content).items(), b"E:ID_FS_TYPE=ext4\nG:x\n"),
 }
-#: The parsers of files that are read in pieces, whose last piece may be missing.
+#: Parsers of files whose last part may be missing.
 LONG = [name for name in PARSERS if name not in {"list", "cpuinfo", "udev"}]
 
 
 def rows(name: str, content: bytes) -> list[Any]:
-    """Return what is read of `content` before it makes no sense."""
+    """Return the rows of `content` up to the first error."""
     found = []
     try:
         for row in PARSERS[name][0](content):
@@ -80,7 +80,7 @@ def rows(name: str, content: bytes) -> list[Any]:
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_samples_are_valid(name: str) -> None:
-    """The files that are damaged below make sense as they are."""
+    """The undamaged files of the tests below are valid."""
     parser, content = PARSERS[name]
 
     assert list(parser(content))
@@ -88,7 +88,7 @@ def test_samples_are_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", LONG)
 def test_cut_off(name: str) -> None:
-    """A file cut off anywhere gives no row that the whole file does not have."""
+    """A truncated file gives no row that the whole file does not have."""
     content = PARSERS[name][1]
     whole = rows(name, content)
 
@@ -100,7 +100,7 @@ def test_cut_off(name: str) -> None:
 @settings(max_examples=200)
 @given(content=st.binary(max_size=300))
 def test_noise(name: str, content: bytes) -> None:
-    """Bytes without a meaning give rows or a ValueError."""
+    """Arbitrary bytes give rows or a ValueError."""
     rows(name, content)
 
 
@@ -108,7 +108,7 @@ def test_noise(name: str, content: bytes) -> None:
 @settings(max_examples=200)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
-    """A file with a damaged place gives rows or a ValueError."""
+    """A damaged file gives rows or a ValueError."""
     content = PARSERS[name][1]
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))
@@ -135,7 +135,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_garbage_is_an_error(machine: Machine, name: str) -> None:
-    """A file of garbage makes the collection fail, and the message names the file."""
+    """A file of garbage fails the collection, and the error has the path."""
     paths = machine({FILES[name]: "\udcff\0 what\n\n1 2\n" * 20})
     subsystem = SUBSYSTEMS[name]
 
@@ -146,7 +146,7 @@ def test_garbage_is_an_error(machine: Machine, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_unreadable_is_an_error(machine: Machine, name: str) -> None:
-    """A file that cannot be read is an error that names it, and not the same as an absent one."""
+    """A file that cannot be read is an error with the path, unlike an absent one."""
     subsystem = SUBSYSTEMS[name]
     paths = machine({f"{FILES[name]}/below": ""})
     machine({"proc/self/mountinfo/below": ""})
@@ -157,7 +157,7 @@ def test_unreadable_is_an_error(machine: Machine, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() - {"cpu"}))
 def test_absent_is_nothing_to_read(machine: Machine, name: str) -> None:
-    """Without /proc there is nothing to read; `cpu` says that it should be there."""
+    """Without /proc there is nothing to read; for `cpu` it is an error."""
     subsystem = SUBSYSTEMS[name]
 
     with pytest.raises(NothingToRead):

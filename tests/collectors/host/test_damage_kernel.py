@@ -1,4 +1,4 @@
-"""What damaged files may do to the subsystems of one file each: samples, or an error that names it."""
+"""Damaged files of subsystems with one file: samples, or an error with the path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bts_collectors.host import SUBSYSTEMS
 from bts_exporter import NothingToRead, Scrape, TargetError
 
-#: The file of a subsystem, and what it may hold.
+#: The file of a subsystem, and valid content.
 FILES: dict[str, tuple[str, bytes]] = {
     "vmstat": ("proc/vmstat", b"nr_free_pages 977\npgpgin 1234\noom_kill 1\n"),
     "netstat": (
@@ -53,19 +53,19 @@ FILES: dict[str, tuple[str, bytes]] = {
     ),
     "processes": ("proc/sys/kernel/pid_max", b"4194304\n"),
 }
-#: Those whose name is not the subsystem's.
+#: Subsystems whose module has another name.
 SUBSYSTEM = {"snmp6": "netstat"}
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Give a folder that examples write their files to, one after another."""
+    """Give a directory that the examples write their files to, one after another."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path)
 
 
 def samples(folder: Path, name: str, content: bytes) -> set[tuple[str, tuple[str, ...], float]]:
-    """Return the samples of a subsystem whose file holds `content`; its error must name that file."""
+    """Return the samples of a subsystem whose file has `content`; its error must have the path."""
     file = FILES[name][0]
     path = folder / name / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def samples(folder: Path, name: str, content: bytes) -> set[tuple[str, tuple[str
         assert str(error).startswith(f"{path}: ")  # noqa: PT017  # samples before it count
         assert len(str(error)) < 300  # noqa: PT017
     except NothingToRead:
-        pass  # another file, of which there is none here
+        pass  # another file, which does not exist here
     return {
         (metric.name, labels, value)
         for metric, values in scrape.samples.items()
@@ -90,17 +90,17 @@ def samples(folder: Path, name: str, content: bytes) -> set[tuple[str, tuple[str
 
 @pytest.mark.parametrize("name", FILES)
 def test_samples_are_valid(folder: Path, name: str) -> None:
-    """The files that are damaged below give samples as they are."""
+    """The undamaged files of the tests below give samples."""
     assert samples(folder, name, FILES[name][1])
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_cut_off(folder: Path, name: str) -> None:
-    """A file cut off anywhere gives no sample that the whole file does not give."""
+    """A truncated file gives no sample that the whole file does not give."""
     content = FILES[name][1]
     whole = samples(folder, name, content)
 
-    # Of a table that is cut off, the rows that are left are counted.
+    # In a truncated table the remaining rows are counted.
     fewer = {("node_arp_entries", ("eth0",), 1), ("node_arp_entries", ("eth1",), 1)}
     for end in range(len(content)):
         assert samples(folder, name, content[:end]) <= whole | fewer
@@ -110,7 +110,7 @@ def test_cut_off(folder: Path, name: str) -> None:
 @settings(max_examples=100)
 @given(content=st.binary(max_size=300))
 def test_noise(folder: Path, name: str, content: bytes) -> None:
-    """Bytes without a meaning give samples or an error that names the file."""
+    """Arbitrary bytes give samples, or an error with the path."""
     samples(folder, name, content)
 
 
@@ -118,7 +118,7 @@ def test_noise(folder: Path, name: str, content: bytes) -> None:
 @settings(max_examples=200)
 @given(data=st.data())
 def test_damage(folder: Path, name: str, data: st.DataObject) -> None:
-    """A file with a damaged place gives samples or an error that names it."""
+    """A damaged file gives samples, or an error with the path."""
     content = FILES[name][1]
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))

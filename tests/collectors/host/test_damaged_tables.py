@@ -1,4 +1,4 @@
-"""What damage may do to the files of some more subsystems: true values, or an error naming the file."""
+"""Damaged files of more subsystems: true values, or an error with the path."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], Iterable[Any]], bytes]] = {
 
 
 def values(name: str, content: bytes) -> list[int] | None:
-    """Return the values read of `content`; None for a ValueError."""
+    """Return the values of `content`; None for a ValueError."""
     try:
         return list(PARSERS[name][0](content))
     except ValueError:
@@ -69,13 +69,13 @@ def values(name: str, content: bytes) -> list[int] | None:
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_samples_are_valid(name: str) -> None:
-    """The files that are damaged below make sense as they are."""
+    """The undamaged files of the tests below are valid."""
     assert values(name, PARSERS[name][1])
 
 
 @pytest.mark.parametrize("name", ["udp_queues", "schedstat", "conntrack"])
 def test_cut_off(name: str) -> None:
-    """Of a line that is cut off nothing counts: the values are those of the whole lines before it."""
+    """A truncated line counts for nothing: the values are those of the complete lines before it."""
     content = PARSERS[name][1]
 
     for end in range(len(content)):
@@ -87,7 +87,7 @@ def test_cut_off(name: str) -> None:
 @settings(max_examples=200)
 @given(content=st.binary(max_size=300))
 def test_noise(name: str, content: bytes) -> None:
-    """Bytes without a meaning give values that are no less than 0, or a ValueError."""
+    """Arbitrary bytes give values that are not negative, or a ValueError."""
     assert all(value >= 0 for value in values(name, content) or [])
 
 
@@ -95,7 +95,7 @@ def test_noise(name: str, content: bytes) -> None:
 @settings(max_examples=300)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
-    """A file with a damaged place gives values that are no less than 0, or a ValueError."""
+    """A damaged file gives values that are not negative, or a ValueError."""
     content = PARSERS[name][1]
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))

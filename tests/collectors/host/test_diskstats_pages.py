@@ -1,4 +1,4 @@
-"""The real /proc/diskstats, where a disk with many partitions fills more than a page."""
+"""The real /proc/diskstats, with a disk whose partitions fill more than a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.live
 
 
 def test_disk_with_many_partitions(exporter: StartExporter, tmp_path: Path) -> None:
-    """A disk whose partitions do not fit in a page hides neither itself nor another disk."""
+    """A disk whose partitions do not fit into a page hides neither itself nor another disk."""
     server = exporter("collectors:\n  host: {diskstats: {device_exclude: ^$}}\n")
     with loop_disk(tmp_path, 100) as disk:
         found = [server.samples("/metrics?collect[]=diskstats") for _ in range(2)]

@@ -11,7 +11,7 @@ MOVING = (DOCS / "moving-from-node-exporter.md").read_text()
 
 
 def cell(text: str) -> str:
-    """Return a sentence as it stands in a table."""
+    """Return a sentence as it is written in a table."""
     return text.rstrip(".").replace("|", r"\|").replace("<", r"\<")
 
 
@@ -26,7 +26,7 @@ def settings() -> dict[str, object]:
 
 
 def test_metrics() -> None:
-    """The page has each metric with its type, labels and source below its subsystem, and no other."""
+    """The page has each metric with its type, labels and source in its subsystem's section, and no other."""
     shared = SUBSYSTEMS["cpu"].outcome_metrics
     assert shared is not None
     sections = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -43,7 +43,7 @@ def test_metrics() -> None:
 
 
 def test_subsystems() -> None:
-    """The page has each subsystem, what it reads, and whether it is on by default."""
+    """The page has each subsystem, its source, and whether it is on by default."""
     rows = re.findall(r"^\| \[(\w+)\]\(#\1\) \| (on|off) \| (.+) \|$", PAGE, re.MULTILINE)
 
     assert rows == [
@@ -53,7 +53,7 @@ def test_subsystems() -> None:
 
 
 def test_settings() -> None:
-    """The page has each setting with its default where that is short, and no other."""
+    """The page has each setting, with its default if that is short, and no other."""
     table = PAGE.partition("## Settings")[2].partition("\n\n`")[0]
     documented = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| ", table, re.MULTILINE))
     known = settings()
@@ -66,7 +66,7 @@ def test_settings() -> None:
 
 
 def test_settings_of_flags() -> None:
-    """The settings that stand beside flags of node_exporter exist."""
+    """The settings in the table of node_exporter's flags exist."""
     rows = re.findall(r"^\| `--.+? \| (.+) \|$", MOVING, re.MULTILINE)
     blocks = re.findall(r"`(\w+): \{(.+?)\}`", "\n".join(rows))
     named = {f"{name}.{key}" for name, keys in blocks for key in re.findall(r"(\w+): ", keys)}
@@ -75,8 +75,8 @@ def test_settings_of_flags() -> None:
     assert len(named) > 20
 
 
-def test_names_that_are_not_there() -> None:
-    """What the page calls missing is missing."""
+def test_missing_subsystems() -> None:
+    """Subsystems that the page lists as missing are missing."""
     missing = MOVING.partition("**Not there**:")[2].partition(".")[0]
 
     assert {name.strip() for name in missing.split(",")} & SUBSYSTEMS.keys() == set()

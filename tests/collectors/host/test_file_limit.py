@@ -1,4 +1,4 @@
-"""A process that may open few files: files that are kept open give way to those that have to be opened."""
+"""A process with a low limit on open files: kept files are closed if others need to be opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ collectors:
 
 @contextmanager
 def files(limit: int) -> Iterator[None]:
-    """Start processes with this soft limit of open files."""
+    """Start processes with this soft limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
@@ -38,13 +38,13 @@ def files(limit: int) -> Iterator[None]:
 
 
 def opened(server: Exporter) -> list[str]:
-    """Return what the exporter has open."""
+    """Return the files that the exporter has open."""
     links = Path(f"/proc/{server.popen.pid}/fd").iterdir()
     return [str(link.readlink()) for link in links if link.is_symlink()]
 
 
 def kept(server: Exporter) -> int:
-    """Return how many kernel files the exporter keeps open."""
+    """Return the number of kernel files that the exporter keeps open."""
     return sum(path.startswith(("/proc/", "/sys/")) for path in opened(server))
 
 
@@ -60,7 +60,7 @@ def failed(page: str) -> list[str]:
 
 @pytest.mark.parametrize(("limit", "least"), [(64, 0), (80, 10), (128, 50), (256, 100)])
 def test_low_limit(exporter: StartExporter, limit: int, least: int) -> None:
-    """Kernel files are kept open as far as the limit leaves 64 for others; every collector succeeds."""
+    """Kernel files are kept open as long as 64 of the limit are left; every collector succeeds."""
     with files(limit):
         server = exporter(SETTINGS)
     pages = [server.get("/metrics")[1] for _ in range(3)]
@@ -71,7 +71,7 @@ def test_low_limit(exporter: StartExporter, limit: int, least: int) -> None:
 
 
 def test_too_many_open_files(exporter: StartExporter) -> None:
-    """Where nothing can be opened any more, what is kept is closed, and no collector fails."""
+    """If no file can be opened, the kept files are closed, and no collector fails."""
     server = exporter(SETTINGS)
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
 

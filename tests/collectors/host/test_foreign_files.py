@@ -1,4 +1,4 @@
-"""Files of other machines, distributions and scripts, as the real process serves them."""
+"""Files of other hosts, distributions and scripts, served by the real process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ cpu MHz dynamic : 5100
 cpu MHz static  : 5208
 
 """
-#: Before Linux 3.8: one processor without a number.
+#: ARM before Linux 3.8: one CPU without a number.
 OLD_ARM = """\
 Processor\t: ARM926EJ-S rev 5 (v5l)
 BogoMIPS\t: 197.42
@@ -84,7 +84,7 @@ flags\t\t: fpu vme
 
 @pytest.fixture
 def collected(machine: Machine, exporter: StartExporter, tmp_path: Path) -> Callable[..., Found]:
-    """Give a function that writes files and returns what an exporter serves of them."""
+    """Give a function that writes files and returns the series that an exporter serves."""
 
     def run(files: dict[str, str]) -> Found:
         machine(files)
@@ -100,7 +100,7 @@ def collected(machine: Machine, exporter: StartExporter, tmp_path: Path) -> Call
 
 
 def labels_of(found: Found, name: str) -> list[dict[str, str]]:
-    """Return the labels that are not empty of the series of a metric."""
+    """Return the labels of a metric's series that are not empty."""
     return [
         {label: value for label, value in labels if value} for each, labels in found if each == name
     ]
@@ -146,7 +146,7 @@ def test_cpuinfo(
     hertz: dict[str, float],
     flags: set[str],
 ) -> None:
-    """Each kind of processor is told in its own words, and every processor is there."""
+    """Each architecture's fields are recognized, and every CPU is served."""
     found = collected({"proc/cpuinfo": cpuinfo, "proc/stat": "cpu0 1 1 1 1\n"})
 
     assert sorted(labels_of(found, "node_cpu_info"), key=lambda each: each["cpu"]) == infos
@@ -202,7 +202,7 @@ heat -1
 
 
 def test_textfile(collected: Callable[..., Found]) -> None:
-    """What a type does not allow is left out and reported; what it needs is added; the rest is served."""
+    """Values that a type does not allow are left out and reported; missing parts are added; the rest is served."""
     found = collected({"text/a.prom": TEXT})
 
     assert values(found, "runs_total", "job") == {"a": 5}
@@ -218,7 +218,7 @@ def test_textfile(collected: Callable[..., Found]) -> None:
 
 
 def test_unraid(collected: Callable[..., Found]) -> None:
-    """An array driver that is not Linux's own has nothing to read, and does not fail for ever."""
+    """With an array driver other than Linux's own there is nothing to read."""
     found = collected(
         {"proc/mdstat": "sbName=/boot/config/super.dat\nmdState=STARTED\ndiskName.0=\n"}
     )

@@ -26,7 +26,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def asking() -> int:
-    """Return how many threads ask mounts, those that wait for one included."""
+    """Return the number of threads that query mounts, including one that idles."""
     return sum(thread.name == "bts-statvfs" for thread in threading.enumerate())
 
 
@@ -37,13 +37,13 @@ def collector(machine: Machine, fuse: Fuse) -> Iterator[Filesystem]:
     settings = FilesystemSettings(mount_timeout=Duration(0.3), fs_types_include=re.compile("."))
     collector = Filesystem(Filesystem.Config(**paths, settings=settings))
     yield collector
-    fuse.kill()  # what waits for it gets an error
+    fuse.kill()  # threads that wait for it get an error
     collector.stop()
     wait_until(lambda: asking() == 0, "no thread is left")
 
 
 def scrape(collector: Filesystem) -> Samples:
-    """Return what a scrape has; it must end by its deadline."""
+    """Return the samples of a scrape, which must end by its deadline."""
     scrape = Scrape(monotonic() + 10)
     collector.collect(scrape)
     assert monotonic() < scrape.deadline
@@ -51,12 +51,12 @@ def scrape(collector: Filesystem) -> Samples:
 
 
 def points(found: Samples, metric: str) -> list[str]:
-    """Return the mount points that a metric has."""
+    """Return the mount points of a metric's series."""
     return [labels[1] for labels in found[metric]]
 
 
 def test_answering(collector: Filesystem, fuse: Fuse) -> None:
-    """The figures of a mount are those that its server gave."""
+    """The values of a mount are those of its server."""
     found = scrape(collector)
     labels = ("bts-test", str(fuse.point), "fuse", "")
 
@@ -66,7 +66,7 @@ def test_answering(collector: Filesystem, fuse: Fuse) -> None:
 
 
 def test_hanging(collector: Filesystem, fuse: Fuse) -> None:
-    """From its first scrape on a hanging mount costs its own series and one thread, until it is back."""
+    """A hanging mount loses only its own series and occupies one thread, from its first scrape until it is back."""
     point = str(fuse.point)
     fuse.freeze()
 
@@ -79,7 +79,7 @@ def test_hanging(collector: Filesystem, fuse: Fuse) -> None:
             "node_filesystem_readonly",
         }
         assert points(found, "node_filesystem_size_bytes") == ["/"]
-        assert asking() == 2  # one waits, one asks the others
+        assert asking() == 2  # one waits, one queries the others
 
     fuse.thaw()
     wait_until(
@@ -89,7 +89,7 @@ def test_hanging(collector: Filesystem, fuse: Fuse) -> None:
 
 
 def test_server_ends(collector: Filesystem, fuse: Fuse) -> None:
-    """Who waits for a server that is gone for good is free: the mount has an error of its own."""
+    """If the server ends, the waiting thread is released, and the mount has an error."""
     fuse.freeze()
     scrape(collector)
     assert asking() == 2
@@ -103,7 +103,7 @@ def test_server_ends(collector: Filesystem, fuse: Fuse) -> None:
 def test_whole_exporter(
     machine: Machine, fuse: Fuse, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """The first answer of an exporter that meets it lacks nothing else, and nothing failed."""
+    """The first scrape of an exporter with a hanging mount misses nothing else, and no collector fails."""
     machine({"proc/1/mountinfo": fuse.mountinfo()})
     for file in ("loadavg", "meminfo", "stat"):
         (tmp_path / "proc" / file).symlink_to(f"/proc/{file}")

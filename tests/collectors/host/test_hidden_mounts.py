@@ -1,4 +1,4 @@
-"""Real mounts whose path leads to another file system: they have no figures, rather than wrong ones."""
+"""Real mounts whose path leads to another file system: they have no values, instead of wrong ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KIB = 1024
 
 
 def sizes(server: Exporter, below: Path) -> dict[str, float]:
-    """Return the sizes in KiB of the mounts below a folder, by their paths from there."""
+    """Return the sizes in KiB of the mounts below a directory, by relative path."""
     return {
         dict(labels)["mountpoint"].removeprefix(str(below)): value / KIB
         for (name, labels), value in server.samples("/metrics?collect[]=filesystem").items()
@@ -30,7 +30,7 @@ def sizes(server: Exporter, below: Path) -> dict[str, float]:
 
 @pytest.fixture
 def host(namespace: MakeNamespace, tmp_path: Path) -> Namespace:
-    """Give a machine with two tmpfs, one on a folder below the other's."""
+    """Give a host with two tmpfs, one below the other."""
     (tmp_path / "mnt").mkdir()
     return namespace(
         f"mount -t tmpfs -o size=400k data {tmp_path}/mnt\n"
@@ -41,7 +41,7 @@ def host(namespace: MakeNamespace, tmp_path: Path) -> Namespace:
 
 @pytest.fixture
 def procfs(host: Namespace, tmp_path: Path) -> Path:
-    """Give a /proc whose first process is in the machine's mount namespace."""
+    """Give a /proc whose first process is in the host's mount namespace."""
     folder = tmp_path / "proc"
     folder.mkdir()
     (folder / "1").symlink_to(f"/proc/{host.popen.pid}")
@@ -50,14 +50,14 @@ def procfs(host: Namespace, tmp_path: Path) -> Path:
 
 
 def settings(procfs: Path, rootfs: str) -> str:
-    """Return the settings of an exporter that looks at a machine through `rootfs`."""
+    """Return the settings of an exporter that sees the host through `rootfs`."""
     return f"collectors:\n  host: {{procfs: {procfs}, rootfs: {rootfs}}}\n"
 
 
 def test_mount_on_a_parent_folder(
     host: Namespace, procfs: Path, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """A mount that another one on a folder above hides is left out, and is back when that is gone."""
+    """A mount that another on a directory above hides is left out, and is back when that is unmounted."""
     server = exporter(settings(procfs, f"/proc/{host.popen.pid}/root"))
     before = sizes(server, tmp_path)
     host.run(f"mount -t tmpfs -o size=120k over {tmp_path}/mnt; mkdir {tmp_path}/mnt/sub")
@@ -69,7 +69,7 @@ def test_mount_on_a_parent_folder(
     assert sizes(server, tmp_path) == before
 
 
-#: Starts an exporter in a mount namespace with a propagation, after a script has run there.
+#: Runs a script in a new mount namespace with a propagation, then starts an exporter there.
 Contained = Callable[[str, str], Exporter]
 
 
@@ -81,7 +81,7 @@ def contained(
     exporter: StartExporter,
     tmp_path: Path,
 ) -> Contained:
-    """Give a function that starts an exporter where the machine's / is mounted on /.../host."""
+    """Give a function that starts an exporter with the host's / mounted on /.../host."""
     (tmp_path / "host").mkdir()
     host.run("mount --make-rshared /")
 
@@ -100,7 +100,7 @@ def contained(
 def test_mount_after_the_start_of_a_container(
     host: Namespace, contained: Contained, tmp_path: Path, propagation: str, new: dict[str, float]
 ) -> None:
-    """What is mounted after the container's start has no figures, unless it is mounted there, too."""
+    """A mount after the container's start has no values, unless it is propagated."""
     server = contained(propagation, "true")
     before = sizes(server, tmp_path)
     host.run(f"mount -t tmpfs -o size=160k new {tmp_path}/mnt/new")
@@ -110,11 +110,11 @@ def test_mount_after_the_start_of_a_container(
 
 
 def test_wrong_rootfs(contained: Contained, tmp_path: Path) -> None:
-    """Where nothing of the machine is seen the collection fails, and says which setting to look at."""
+    """If none of the host's mounts is visible the collection fails, and the error has the setting."""
     server = contained("private", f"mount -t tmpfs none {tmp_path}/host")
 
     assert server.value("node_scrape_collector_success", collector="filesystem") == 0
-    assert "is `host.rootfs` where the machine's / is mounted?" in server.log.read_text()
+    assert "is `host.rootfs` the host's root file system?" in server.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_wrong_rootfs(contained: Contained, tmp_path: Path) -> None:
     ],
 )
 def test_which_are_visible(lines: str, expected: list[str]) -> None:
-    """The mounts that a path can lead to are found by which mount each is on."""
+    """The visible mounts are found by the parent of each mount."""
     rows = [line.split() for line in lines.split(" | ")]
     content = "".join(f"{n} {on} 8:1 / {point} rw - ext4 x rw\n" for n, on, point in rows)
 
@@ -137,7 +137,7 @@ def test_which_are_visible(lines: str, expected: list[str]) -> None:
 
 
 def test_many_mounts_on_one_point() -> None:
-    """However many mounts are stacked, the last one is found."""
+    """With many mounts on one point the last one is found."""
     content = "".join(f"{n + 1} {n} 8:1 / /a rw - ext4 x rw\n" for n in range(5000))
 
     assert [mount.number for mount in visible(parse(content.encode())[0])] == [b"5000"]

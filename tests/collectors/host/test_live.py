@@ -1,4 +1,4 @@
-"""This machine, as we and the anchor see it at the same moment."""
+"""This host, as the exporter and node_exporter see it at the same moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servers import Process, free_port, listens, need
 
 pytestmark = pytest.mark.live
 
-#: Subsystems that the anchor has too, with the defaults of its newest version.
+#: Subsystems that node_exporter has, too, with the defaults of its latest version.
 FLAGS = {
     "cpu": (),
     "diskstats": (f"--collector.diskstats.device-exclude={DEVICE_EXCLUDE.pattern}",),
@@ -34,7 +34,7 @@ FLAGS = {
     "uname": (),
 }
 
-#: What the packaged version of the anchor does not have yet, or has on other kernels alone.
+#: Metrics that the packaged node_exporter does not have yet, or only with other kernels.
 NEWER = {"node_disk_info", "node_filesystem_mount_info", "node_cpu_online"}
 
 #: A series: the name and the labels that are not empty.
@@ -49,14 +49,14 @@ class Machine:
         self.kinds: dict[str, str] = {}
 
     def add(self, name: str, kind: str, labels: dict[str, str], value: float) -> None:
-        """Take a sample in."""
+        """Add a sample."""
         present = frozenset((label, text) for label, text in labels.items() if text)
         self.values[name, present] = value
         self.kinds[name] = kind
 
 
 def ours(collectors: list[Collector]) -> Machine:
-    """Return what our collectors see."""
+    """Return the samples of our collectors."""
     seen = Machine()
     for collector in collectors:
         scrape = Scrape(monotonic() + 10)
@@ -70,7 +70,7 @@ def ours(collectors: list[Collector]) -> Machine:
 
 
 def theirs(port: int) -> Machine:
-    """Return what the anchor sees, without what it says of itself."""
+    """Return the samples of node_exporter, without those about itself."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         page = answer.read().decode()
     seen = Machine()
@@ -84,66 +84,66 @@ def theirs(port: int) -> Machine:
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Machine, Machine]]:
-    """Give our view, the anchor's, and ours again."""
+    """Give our samples, node_exporter's, and ours again."""
     program = need("prometheus-node-exporter", "prometheus-node-exporter")
     port = free_port()
     flags = [flag for name, more in FLAGS.items() for flag in (f"--collector.{name}", *more)]
     listen = f"--web.listen-address=127.0.0.1:{port}"
     argv = [program, listen, "--collector.disable-defaults", *flags]
-    anchor = Process(argv, Path(tmp_path_factory.mktemp("anchor")))
+    reference = Process(argv, Path(tmp_path_factory.mktemp("reference")))
     collectors = [c for c in Host.build(Host.Config()) if c.name in FLAGS]
     try:
-        anchor.ready(lambda: listens(port))
+        reference.ready(lambda: listens(port))
         yield ours(collectors), theirs(port), ours(collectors)
     finally:
-        anchor.kill()
+        reference.kill()
         for collector in collectors:
             collector.stop()
 
 
 def test_same_series(moments: tuple[Machine, Machine, Machine]) -> None:
-    """Each series of the anchor is one of ours, and the other way round."""
-    _, anchor, own = moments
+    """Both have the same series."""
+    _, reference, own = moments
 
     assert {series for series in own.values if series[0] not in NEWER} == {
-        series for series in anchor.values if series[0] not in NEWER
+        series for series in reference.values if series[0] not in NEWER
     }
 
 
 def test_same_types(moments: tuple[Machine, Machine, Machine]) -> None:
-    """Each metric has the type that it has in the anchor."""
-    _, anchor, own = moments
+    """Each metric has the same type as in node_exporter."""
+    _, reference, own = moments
 
-    common = own.kinds.keys() & anchor.kinds.keys()
+    common = own.kinds.keys() & reference.kinds.keys()
     assert {name: own.kinds[name] for name in common} == {
-        name: anchor.kinds[name] for name in common
+        name: reference.kinds[name] for name in common
     }
     assert len(common) > 100
 
 
 def test_same_counts(moments: tuple[Machine, Machine, Machine]) -> None:
-    """Each counter of the anchor lies between ours before and ours after it."""
-    before, anchor, after = moments
+    """Each counter of node_exporter lies between our values before and after."""
+    before, reference, after = moments
 
     wrong = {}
-    for series, value in anchor.values.items():
-        # The kernel lets these two fall, which we do not follow.
+    for series, value in reference.values.items():
+        # These two decrease in the kernel, but not in our metrics.
         falling = {("mode", "idle"), ("mode", "iowait")} & series[1]
-        if anchor.kinds[series[0]] == "counter" and not falling:
+        if reference.kinds[series[0]] == "counter" and not falling:
             low, high = before.values[series], after.values[series]
-            # The anchor multiplies where we divide: the last digit differs.
+            # node_exporter multiplies and we divide: the last digit differs.
             if not low * (1 - 1e-12) <= value <= high * (1 + 1e-12):
                 wrong[series] = (low, value, high)
     assert wrong == {}
 
 
 def test_same_sizes(moments: tuple[Machine, Machine, Machine]) -> None:
-    """What stays as it is has the anchor's value."""
-    _, anchor, own = moments
+    """Constant values are equal."""
+    _, reference, own = moments
 
     still = ("_size_bytes", "_MemTotal_bytes", "boot_time_seconds", "_readonly", "_offset_seconds")
-    compared = {series for series in anchor.values if series[0].endswith(still)}
+    compared = {series for series in reference.values if series[0].endswith(still)}
     assert {series: own.values[series] for series in compared} == {
-        series: anchor.values[series] for series in compared
+        series: reference.values[series] for series in compared
     }
     assert len(compared) >= 5

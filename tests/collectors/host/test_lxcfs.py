@@ -1,4 +1,4 @@
-"""Files below /proc that a FUSE server makes up, as in containers of LXC, Proxmox and LXD."""
+"""Files below /proc from a FUSE server, as in containers of LXC, Proxmox and LXD."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def outcome(server: Exporter, collector: str) -> float | None:
 
 
 def test_server_that_ends(server: Exporter, lxcfs: Lxcfs) -> None:
-    """When the server of /proc ends no client loses a scrape, and all recovers when it is back."""
+    """If the server of /proc ends, no client loses a scrape, and all recovers when it is back."""
     assert outcome(server, "meminfo") == 1
     lxcfs.end()
 
@@ -74,7 +74,7 @@ def test_server_that_ends(server: Exporter, lxcfs: Lxcfs) -> None:
 
 
 def test_file_that_grows(server: Exporter, lxcfs: Lxcfs) -> None:
-    """A file that grows by more than lxcfs reserves when it is opened is read to its new end."""
+    """A file that grows by more than lxcfs reserves at open is read to its new end."""
     before = server.samples(QUERY)
     (lxcfs.source / "diskstats").write_text(disks(16))
     after = server.samples(QUERY)
@@ -86,7 +86,7 @@ def test_file_that_grows(server: Exporter, lxcfs: Lxcfs) -> None:
 
 
 def test_over_the_real_proc(lxcfs: Lxcfs, exporter: StartExporter) -> None:
-    """A file mounted over one of /proc may die and be taken away again, and costs only itself."""
+    """A file mounted over one of /proc may fail and be unmounted, and affects only itself."""
     (lxcfs.source / "meminfo").write_text("MemTotal: 4 kB\n")
     enter = ("nsenter", f"--mount=/proc/{lxcfs.popen.pid}/ns/mnt")
     subprocess.run(

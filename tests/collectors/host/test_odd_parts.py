@@ -1,4 +1,4 @@
-"""One odd line, zone, device or group costs itself: all others are served by the real process."""
+"""An unreadable line, zone, device or cgroup loses only itself: the real process serves all others."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from servers.exporter import Exporter
+from servers.exporter import Exporter, StartExporter
 
 pytestmark = pytest.mark.live
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 Series = tuple[str, frozenset[tuple[str, str]]]
 
-#: A file whose read gives EINVAL.
+#: A file whose read returns EINVAL.
 EINVAL = Path("/sys/class/net/lo/speed")
 
 
 class Case(NamedTuple):
-    """The files of a collector, what is served of them, and whether it succeeds."""
+    """The files of a collector, the expected series, and whether it succeeds."""
 
     files: dict[str, str]
     expected: dict[str, float]
@@ -231,7 +231,7 @@ CASES = {
     ),
 }  # fmt: skip
 
-#: Files that cannot be read, with EINVAL, among those of the cases.
+#: Files of the cases that cannot be read (EINVAL).
 BROKEN = (
     "sys/class/powercap/z:1/energy_uj",
     "sys/class/thermal/thermal_zone0/temp",
@@ -240,7 +240,7 @@ BROKEN = (
 
 
 def series(text: str) -> Series:
-    """Return a series from its spelling on a page."""
+    """Return a series from its text on a page."""
     name, _, labels = text.partition("{")
     pairs = [pair.split("=", 1) for pair in labels.removesuffix("}").split(",") if pair]
     return name, frozenset((label, value.strip('"')) for label, value in pairs)
@@ -248,7 +248,7 @@ def series(text: str) -> Series:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a machine with the files of all cases."""
+    """Give a host with the files of all cases."""
     folder = tmp_path_factory.mktemp("machine")
     for case in CASES.values():
         for name, content in case.files.items():
@@ -270,7 +270,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Give what an exporter serves of that machine."""
+    """Give the series that an exporter serves for that host."""
     server = Exporter(
         tmp_path_factory.mktemp("exporter"),
         "collectors:\n  host:\n"
@@ -287,7 +287,7 @@ def found(
 
 @pytest.mark.parametrize("name", CASES)
 def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) -> None:
-    """What is around an odd line or part is served, and the collector says that something is wrong."""
+    """Everything around an unreadable line or part is served, and the collector fails."""
     case = CASES[name]
     expected = {
         series(text.replace("{sysfs}", f"{folder}/sys")): value
@@ -297,6 +297,20 @@ def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) 
     assert {each: found.get(each) for each in expected} == expected
     outcome = ("node_scrape_collector_success", frozenset({("collector", name)}))
     assert found[outcome] == case.success
+
+
+def test_all_failed_parts_are_reported(tmp_path: Path, exporter: StartExporter) -> None:
+    """The error of a collector names every file that failed, not only the first."""
+    for name, protocol in (("sockstat", "TCP"), ("sockstat6", "TCP6")):
+        path = tmp_path / "proc/net" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{protocol}: inuse 1\nodd\n")
+    server = exporter(f"collectors:\n  host:\n    procfs: {tmp_path}/proc\n")
+
+    assert server.value("node_sockstat_TCP_inuse") == 1
+    (error,) = [line for line in server.log.read_text().splitlines() if "net/sockstat:" in line]
+    assert "/proc/net/sockstat: unexpected content: 'odd'; " in error
+    assert "/proc/net/sockstat6: unexpected content: 'odd'" in error
 
 
 def test_unknown_values(found: dict[Series, float]) -> None:
@@ -319,7 +333,7 @@ def test_unknown_values(found: dict[Series, float]) -> None:
 
 
 def test_sensors_that_refuse(found: dict[Series, float]) -> None:
-    """A zone, a sensor or a counter whose driver answers EINVAL costs itself."""
+    """A zone, a sensor or a counter whose driver returns EINVAL loses only itself."""
     names = {name for name, _ in found}
 
     assert not EINVAL.exists() or "node_rapl_zone1_joules_total" not in names

@@ -1,4 +1,4 @@
-"""The settings of process_group, and what the files say that it reads beside stat."""
+"""The settings of process_group, and the parsers of its files other than stat."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bts_collectors.host.subsystems.process_group import (
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: Group(name="a"), "group a: give comm, cmdline or user"),
+        (lambda: Group(name="a"), "group a: set comm, cmdline or user"),
         (lambda: Group(name="", comm=re.compile("a")), "a group has no name"),
         (
             lambda: ProcessGroupSettings(groups=(Group(name="a", comm=re.compile("b")),) * 2),
-            "groups named twice: a",
+            "duplicate group names: a",
         ),
     ],
 )
 def test_wrong_settings(settings: Callable[[], object], message: str) -> None:
-    """A group of everything, without a name, or with another one's, is refused."""
+    """A group without an expression, without a name, or with a duplicate name is an error."""
     with pytest.raises(ValueError, match=message):
         settings()
 
 
 def test_parsers() -> None:
-    """What the files of the kernel say is found among what else they say."""
+    """The values are found among the other lines of the kernel's files."""
     assert parse_boot_time(b"cpu 1\nbtime 17\nprocesses 3\n") == 17
     assert parse_io(b"rchar: 1\nread_bytes: 2\nwrite_bytes: 3\n") == (2, 3)
     assert parse_user(b"Name:\tx\nUid:\t1\t2\t3\t4\n") == b"2"
@@ -55,8 +55,8 @@ def test_parsers() -> None:
     ],
 )
 def test_parsers_refuse(parse: Callable[[bytes], object], content: bytes) -> None:
-    """What is cut off, or no number, is refused."""
+    """Truncated content, and content without the numbers, raises ValueError."""
     with pytest.raises(
-        ValueError, match=r"cannot be read|is empty|no btime|no line Uid|invalid literal"
+        ValueError, match=r"unexpected content|is empty|no btime|no line `Uid|invalid literal"
     ):
         parse(content)

@@ -1,4 +1,4 @@
-"""Systems other than Linux, simulated: without /proc and /sys, and what Python only has on Linux."""
+"""Systems other than Linux, simulated: without /proc and /sys, and without the parts of Python that only Linux has."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from bts_collectors.host import SUBSYSTEMS, psutil_fallback
-from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.psutil_fallback import for_this_platform
 from bts_exporter import NothingToRead
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 
-#: What a process on another system prints: the outcome of every subsystem.
+#: A process on another system, which prints the outcome of every subsystem.
 ELSEWHERE = """
 import ctypes, json, socket, sys, os
 try:
@@ -42,14 +42,14 @@ class Library:  # that of another system has no adjtimex
 ctypes.CDLL = Library
 
 from bts_collectors.host import SUBSYSTEMS
-from bts_collectors.host.psutil_fallback import portable
+from bts_collectors.host.psutil_fallback import for_this_platform
 from bts_exporter import NothingToRead
 from bts_exporter.testing import collect
 
 paths = {"procfs": "/absent/proc", "sysfs": "/absent/sys", "udev_data": "/absent/udev"}
 outcomes = {}
 for name, cls in SUBSYSTEMS.items():
-    here = portable(cls)
+    here = for_this_platform(cls)
     root = "/" if here is not cls else "/absent"
     collector = here(here.Config(**paths, rootfs=root))
     try:
@@ -63,14 +63,14 @@ for name, cls in SUBSYSTEMS.items():
 print(json.dumps(outcomes))
 """
 
-#: Subsystems that need no help of ours elsewhere; of textfile there is nothing wrong at least.
+#: Subsystems that work on every system without psutil.
 EVERYWHERE = {"build_info", "textfile", "time", "uname"}
 HELPED = {"cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev"}
 
 
 @pytest.fixture
 def psutil() -> Any:
-    """Give psutil, which is only installed where it is needed."""
+    """Give psutil, or skip the test."""
     return pytest.importorskip("psutil")
 
 
@@ -80,7 +80,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Callable[[st
 
     def from_name(name: str) -> Samples:
         monkeypatch.setattr(sys, "platform", "darwin")
-        subsystem = portable(SUBSYSTEMS[name])
+        subsystem = for_this_platform(SUBSYSTEMS[name])
         collector = subsystem(subsystem.Config(**(machine({}) | {"rootfs": "/"})))
         try:
             return collect(collector)
@@ -90,28 +90,28 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Callable[[st
     return from_name
 
 
-def test_linux_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Linux every subsystem is itself."""
+def test_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux no subsystem is replaced."""
     monkeypatch.setattr(sys, "platform", "linux")
 
-    assert all(portable(cls) is cls for cls in SUBSYSTEMS.values())
+    assert all(for_this_platform(cls) is cls for cls in SUBSYSTEMS.values())
 
 
 def test_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere some are another class, with the same name, settings and metrics."""
+    """On other systems some subsystems have another class, with the same name, settings and metrics."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    others = {name: cls for name, cls in SUBSYSTEMS.items() if portable(cls) is not cls}
+    others = {name: cls for name, cls in SUBSYSTEMS.items() if for_this_platform(cls) is not cls}
 
     assert others.keys() == HELPED
     for name, cls in others.items():
-        other = portable(cls)
+        other = for_this_platform(cls)
         assert (other.name, other.Settings, other.local) == (name, cls.Settings, cls.local)
         assert list(other.declared()) == list(cls.declared())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="what is simulated is there")
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated system is the real one")
 def test_every_subsystem_elsewhere() -> None:
-    """In a Python without what only Linux has, all is imported, and nothing fails."""
+    """Without Linux's parts of Python all subsystems can be imported, and none fails."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
@@ -132,7 +132,7 @@ def test_every_subsystem_elsewhere() -> None:
 
 
 def test_cpu(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """Each processor has its modes, which only go up."""
+    """Each CPU has its modes, which only increase."""
     before, after = elsewhere("cpu"), elsewhere("cpu")
 
     assert {key[0] for key in before["node_cpu_seconds_total"]} == {
@@ -144,7 +144,7 @@ def test_cpu(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 
 
 def test_meminfo(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """Memory and swap have the names that they have on Linux, and are in bytes."""
+    """Memory and swap have the same names as on Linux, and are in bytes."""
     found = elsewhere("meminfo")
 
     assert found.keys() == {
@@ -155,7 +155,7 @@ def test_meminfo(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 
 
 def test_loadavg(elsewhere: Callable[[str], Samples]) -> None:
-    """Load averages are there without psutil."""
+    """Load averages need no psutil."""
     assert elsewhere("loadavg").keys() == {"node_load1", "node_load5", "node_load15"}
 
 
@@ -165,14 +165,14 @@ Partition = namedtuple("Partition", "device mountpoint fstype opts")  # noqa: PY
 def test_filesystem(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Mounts have their figures, whatever their names; what is not known of them has no series."""
+    """Mounts have their values, whatever their names; unknown values have no series."""
     (tmp_path / "a \\b").mkdir()
     partitions = [
         Partition("/dev/disk1s1", "/", "apfs", "rw,local"),
         Partition("/dev/my disk", f"{tmp_path}/a \\b", "apfs", "ro,local"),
         Partition("devfs", "/dev", "devfs", "rw"),
     ]
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function: partitions)
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function: partitions)
     found = elsewhere("filesystem")
     size = os.statvfs("/")
     root, other = (
@@ -186,7 +186,7 @@ def test_filesystem(
 
 
 def test_this_machines_mounts(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
-    """What psutil says of mounts makes sense to us."""
+    """The mounts that psutil lists on this host are parsed."""
     found = elsewhere("filesystem") if psutil.disk_partitions() else {}
 
     assert all(value in {0, 1} for value in found.get("node_filesystem_readonly", {}).values())
@@ -195,10 +195,10 @@ def test_this_machines_mounts(elsewhere: Callable[[str], Samples], psutil: Any) 
 def test_diskstats(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch, psutil: Any
 ) -> None:
-    """Disks have the counters that the system has, in seconds and bytes."""
+    """Disks have the counters of the system, in seconds and bytes."""
     counters = namedtuple("counters", "read_count write_count read_bytes read_time")  # noqa: PYI024
     disks = {"disk0": counters(1, 2, 3, 4000), "ram0": counters(9, 9, 9, 9)}
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function, perdisk: disks)
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: disks)
 
     assert elsewhere("diskstats") == {
         "node_disk_reads_completed_total": {("disk0",): 1},
@@ -211,8 +211,8 @@ def test_diskstats(
 def test_without_disks(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where psutil has no counters of disks there are none."""
-    monkeypatch.setattr(psutil_fallback, "_ask", lambda function, perdisk: None)
+    """Without counters of disks in psutil there are no series."""
+    monkeypatch.setattr(psutil_fallback, "_call_psutil", lambda function, perdisk: None)
 
     assert elsewhere("diskstats") == {}
 
@@ -230,8 +230,8 @@ def test_netdev(elsewhere: Callable[[str], Samples], psutil: Any) -> None:
 def test_without_psutil(
     elsewhere: Callable[[str], Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without psutil there is nothing to read, and the message says what to do."""
+    """Without psutil there is nothing to read, and the message has the cure."""
     monkeypatch.setitem(sys.modules, "psutil", None)
 
-    with pytest.raises(NothingToRead, match="this is darwin, where psutil is needed: pip install"):
+    with pytest.raises(NothingToRead, match="psutil is needed on darwin: pip install"):
         elsewhere("meminfo")

@@ -1,4 +1,4 @@
-"""The same hand-written machine, as we and node_exporter read it."""
+"""A generated host, as the exporter and node_exporter read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Series = tuple[str, str, frozenset[tuple[str, str]]]
 NAMES = ("btrfs", "fibrechannel", "infiniband", "ipvs", "nfs", "nfsd", "xfs", "zfs")
 PREFIXES = tuple(f"node_{name}_" for name in NAMES)
 
-#: What node_exporter 1.5.0 reads at the wrong place: it skips the operations 35 and 36.
+#: Operations that node_exporter 1.5.0 reads at the wrong position: it skips 35 and 36.
 MISREAD = {"Verify", "Write", "RelLockOwner"}
 
 
@@ -44,7 +44,7 @@ def series(page: str) -> dict[Series, float]:
 
 @pytest.fixture
 def pages(machine: Machine, tmp_path: Path) -> tuple[dict[Series, float], dict[Series, float]]:
-    """Give node_exporter's series of the machine, and ours."""
+    """Give node_exporter's series of the host, and ours."""
     program = need("prometheus-node-exporter", "prometheus-node-exporter")
     paths = machine(MACHINE)
     port = free_port()
@@ -56,13 +56,13 @@ def pages(machine: Machine, tmp_path: Path) -> tuple[dict[Series, float], dict[S
         "--collector.disable-defaults",
         *(f"--collector.{name}" for name in NAMES),
     ]
-    anchor = Process(argv, tmp_path)
+    reference = Process(argv, tmp_path)
     try:
-        anchor.ready(lambda: listens(port))
+        reference.ready(lambda: listens(port))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             theirs = answer.read().decode()
     finally:
-        anchor.kill()
+        reference.kill()
     settings = tmp_path / "config.yaml"
     settings.write_text(
         f"collectors:\n  host: {{procfs: {paths['procfs']}, sysfs: {paths['sysfs']}}}\n"
@@ -80,7 +80,7 @@ def pages(machine: Machine, tmp_path: Path) -> tuple[dict[Series, float], dict[S
 def test_node_exporter_reads_the_same_from_the_same_files(
     pages: tuple[dict[Series, float], dict[Series, float]],
 ) -> None:
-    """Each of its series is one of ours, with its type, labels and value."""
+    """Each series of node_exporter is one of ours, with type, labels and value."""
     theirs, ours = pages
     misread = {key for key in theirs if MISREAD & {text for _, text in key[2]} and "nfsd" in key[1]}
 

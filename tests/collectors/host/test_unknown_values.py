@@ -1,4 +1,4 @@
-"""What drivers say when they know nothing: the real process has no series for it, and no failure."""
+"""Values of drivers that mean "unknown": the real process has no series for them, and does not fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servers.exporter import Exporter
 
 pytestmark = pytest.mark.live
 
-#: Spellings of "unknown", whatever is asked for.
+#: Numbers that mean "unknown" in every file.
 UNKNOWN = (
     "-1",
     "2147483647",
@@ -26,7 +26,7 @@ UNKNOWN = (
     "N/A",
 )
 
-#: Files of /sys with a number, and the metric that is without a series.
+#: Files of /sys with a number, and the metric that has no series then.
 NUMBERS = {
     "class/net/eth0/speed": "node_network_speed_bytes",
     "class/hwmon/hwmon0/fan1_input": "node_hwmon_fan_rpm",
@@ -49,7 +49,7 @@ NUMBERS = {
     "devices/system/edac/mc/mc0/ce_count": "node_edac_correctable_errors_total",
     "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "node_cpu_core_throttles_total",
 }
-#: Files of a kind that cannot be below 0, have a speed of 16 bits, or a temperature of 0 K or 65535 K.
+#: Files that cannot be negative, have a 16-bit speed, or a temperature of 0 K or 65535 K.
 OTHERS = {
     "class/net/eth0/speed": ("65535",),
     "class/hwmon/hwmon0/fan1_input": ("65535", "-5"),
@@ -66,7 +66,7 @@ COLLECTORS = ("cpu", "cpufreq", "edac", "hwmon", "netclass", "nvme", "powersuppl
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """Give an exporter with a /sys in the folder `sys` of its own."""
+    """Give an exporter with its own /sys in the directory `sys`."""
     folder = tmp_path_factory.mktemp("exporter")
     files = dict.fromkeys(NUMBERS, "7") | {
         "class/net/eth0/flags": "0x1003",
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
 
 
 @pytest.mark.parametrize("file", NUMBERS)
-def test_unknown_is_no_series(server: Exporter, file: str) -> None:
+def test_unknown_values_have_no_series(server: Exporter, file: str) -> None:
     """A number is served; each spelling of "unknown" has no series, and the collector succeeds."""
     path = Path(server.config.parent, "sys", file)
     query = "/metrics?" + "&".join(f"collect[]={name}" for name in COLLECTORS)

@@ -1,1 +1,1 @@
-"""How files of /proc, /sys and the like are read and parsed, for all subsystems."""
+"""Reading and parsing of /proc, /sys and other kernel interfaces, for all subsystems."""

@@ -1,6 +1,6 @@
-"""How systemd is asked: calls over D-Bus, many at once, none of which waits beyond the deadline.
+"""D-Bus client for systemd: sends many calls at once, and never waits beyond the deadline.
 
-jeepney has the protocol; the socket is ours, since jeepney's own waits for ever when a bus hangs.
+jeepney implements the protocol. The socket is our own, since jeepney's connection has no deadline.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ from bts_exporter import NothingToRead, Reason, TargetError
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD}.Manager")
 
-#: Errors of the bus when systemd is not on it.
-_NOT_THERE = {
+#: Errors of the bus if systemd is not connected to it.
+_ABSENT = {
     "org.freedesktop.DBus.Error.NameHasNoOwner",
     "org.freedesktop.DBus.Error.ServiceUnknown",
 }
 
-#: Errors of a systemd that is older than a property.
-_NOT_KNOWN = {
+#: Errors of a systemd version without the property.
+_UNKNOWN_PROPERTY = {
     "org.freedesktop.DBus.Error.InvalidArgs",
     "org.freedesktop.DBus.Error.UnknownProperty",
 }
 
-#: Calls that wait for their answers at the same time: a bus refuses more than 128.
+#: Calls in flight at the same time; a bus refuses more than 128.
 _AT_ONCE = 32
 
-_RECEIVED = 65536
+_RECEIVE_BYTES = 65536
 
-#: Bytes of an answer that an error shows.
+#: Bytes of a reply that an error shows.
 _SHOWN = 60
 
-#: The time left is never 0: it is what a time-out of a socket can be.
-_NO_TIME = 0.001
+#: The shortest socket timeout in seconds; a timeout of 0 would make the socket non-blocking.
+_MIN_TIMEOUT = 0.001
 
 
-class Bus:
-    """A connection for one collection, to the system's bus, or to systemd itself.
+class SystemdConnection:
+    """A connection for one collection, to the system bus or directly to systemd.
 
-    Raises OSError that names the socket, TargetError, and NothingToRead where systemd is not there.
+    Raises OSError that names the socket, TargetError, and NothingToRead if systemd is absent.
     """
 
     def __init__(self, path: str, remaining: Callable[[], float], *, direct: bool = False) -> None:
-        """Connect to the socket `path`; `remaining` gives the seconds left for everything."""
+        """Connect to the socket `path`; `remaining` returns the seconds until the deadline."""
         self._path = path
         self._remaining = remaining
         self._parser = Parser()
@@ -74,7 +74,7 @@ class Bus:
             unless_connected.callback(self._socket.close)
             self._authenticate()
             if not direct:
-                self._ask(message_bus.Hello())
+                self._call(message_bus.Hello())
             unless_connected.pop_all()
 
     def __enter__(self) -> Self:
@@ -91,61 +91,61 @@ class Bus:
         self._socket.close()
 
     def units(self) -> list[tuple[Any, ...]]:
-        """Return the units that systemd knows, each as `ListUnits` has it."""
-        return list(self._ask(new_method_call(_MANAGER, "ListUnits"))[0])
+        """Return the units that systemd knows, in the form of `ListUnits`."""
+        return list(self._call(new_method_call(_MANAGER, "ListUnits"))[0])
 
-    def manager(self, name: str) -> object:
-        """Return a property of systemd itself; None where this version does not have it."""
-        answer = next(self._answers([Properties(_MANAGER).get(name)]))
-        if answer.header.fields.get(HeaderFields.error_name) in _NOT_KNOWN:
+    def manager_property(self, name: str) -> object:
+        """Return a property of systemd's manager; None if this version does not have it."""
+        reply = next(self._replies([Properties(_MANAGER).get(name)]))
+        if reply.header.fields.get(HeaderFields.error_name) in _UNKNOWN_PROPERTY:
             return None
-        return self._body(answer)[0][1]
+        return self._body(reply)[0][1]
 
-    def properties(self, wanted: Iterable[tuple[str, str, str]]) -> Iterator[object]:
-        """Yield a value for each `(path of the unit, interface, property)`; None where refused."""
-        for answer in self._answers(
+    def properties(self, requests: Iterable[tuple[str, str, str]]) -> Iterator[object]:
+        """Yield a value for each `(path of the unit, interface, property)`; None if it is refused."""
+        for reply in self._replies(
             Properties(DBusAddress(path, _SYSTEMD, f"{_SYSTEMD}.{interface}")).get(name)
-            for path, interface, name in wanted
+            for path, interface, name in requests
         ):
-            yield None if _is_error(answer) else answer.body[0][1]
+            yield None if _is_error(reply) else reply.body[0][1]
 
-    def _ask(self, call: Message) -> tuple[Any, ...]:
-        """Return what is answered to one call."""
-        return self._body(next(self._answers([call])))
+    def _call(self, call: Message) -> tuple[Any, ...]:
+        """Return the body of the reply to one call."""
+        return self._body(next(self._replies([call])))
 
-    def _body(self, answer: Message) -> tuple[Any, ...]:
-        if not _is_error(answer):
-            body: tuple[Any, ...] = answer.body
+    def _body(self, reply: Message) -> tuple[Any, ...]:
+        if not _is_error(reply):
+            body: tuple[Any, ...] = reply.body
             return body
-        name = answer.header.fields.get(HeaderFields.error_name, "")
-        if name in _NOT_THERE:
-            msg = f"{self._path}: systemd is not on this bus"
+        name = reply.header.fields.get(HeaderFields.error_name, "")
+        if name in _ABSENT:
+            msg = f"{self._path}: systemd is not connected to this bus"
             raise NothingToRead(msg)
         reason: Reason = "noperm" if name.endswith(".AccessDenied") else "protocol"
-        raise TargetError(reason=reason, message=f"{self._path}: refused: {name} {answer.body}")
+        raise TargetError(reason=reason, message=f"{self._path}: refused: {name} {reply.body}")
 
-    def _answers(self, calls: Iterable[Message]) -> Iterator[Message]:
-        """Yield the answer to each of `calls`, in their order."""
+    def _replies(self, calls: Iterable[Message]) -> Iterator[Message]:
+        """Send `calls` and yield the reply to each, in their order."""
         calls = iter(calls)
-        while some := list(islice(calls, _AT_ONCE)):
-            answers: dict[int, Message | None] = {}
-            for call in some:
-                # Where systemd does not run, the bus shall say so, and not try to start it.
+        while batch := list(islice(calls, _AT_ONCE)):
+            replies: dict[int, Message | None] = {}
+            for call in batch:
+                # If systemd is not running, the bus must report that instead of starting it.
                 call.header.flags |= MessageFlag.no_auto_start
                 serial = next(self._serials)
-                answers[serial] = None
+                replies[serial] = None
                 self._do(self._socket.sendall, call.serialise(serial=serial))
-            for _ in some:
-                self._receive(answers)
-            yield from answers.values()
+            for _ in batch:
+                self._receive(replies)
+            yield from replies.values()
 
-    def _receive(self, answers: dict[int, Message | None]) -> None:
-        """Wait for one more of `answers`; signals and the like are skipped."""
+    def _receive(self, replies: dict[int, Message | None]) -> None:
+        """Wait for one more of `replies`; skip signals and other messages."""
         while True:
             message = self._message()
             serial = message.header.fields.get(HeaderFields.reply_serial)
-            if serial in answers and answers[serial] is None:
-                answers[serial] = message
+            if serial in replies and replies[serial] is None:
+                replies[serial] = message
                 return
 
     def _message(self) -> Message:
@@ -153,33 +153,35 @@ class Bus:
             try:
                 message = self._parser.get_next_message()
             except (ValueError, LookupError, struct.error) as error:
-                raise self._garbage(error) from error
+                raise self._invalid(error) from error
             if message is not None:
                 return message
             self._parser.add_data(self._read())
 
     def _authenticate(self) -> None:
         self._do(self._socket.connect, self._path)
-        # All in one: systemd forgets a call that it reads together with BEGIN until the next comes.
+        # In one write: systemd leaves a call that it reads together with BEGIN until the next call.
         self._do(self._socket.sendall, b"\0" + make_auth_external() + BEGIN)
-        answer = b""
-        while not answer.endswith(b"\r\n"):
-            answer += self._read()
-        if not answer.startswith(b"OK "):
-            msg = f"{self._path}: the bus does not accept this user: {text(answer[:_SHOWN].strip())!r}"
+        reply = b""
+        while not reply.endswith(b"\r\n"):
+            reply += self._read()
+        if not reply.startswith(b"OK "):
+            msg = (
+                f"{self._path}: the bus does not accept this user: {text(reply[:_SHOWN].strip())!r}"
+            )
             raise TargetError(reason="auth", message=msg)
 
     def _read(self) -> bytes:
-        data: bytes = self._do(self._socket.recv, _RECEIVED)
+        data: bytes = self._do(self._socket.recv, _RECEIVE_BYTES)
         if not data:
             msg = f"{self._path}: the bus closed the connection"
             raise TargetError(reason="unreachable", message=msg)
         return data
 
     def _do(self, action: Callable[[Any], Any], argument: object) -> Any:
-        """Return what a method of the socket does within the time left."""
+        """Return the result of a method of the socket, called with the remaining time as its timeout."""
         left = self._remaining()
-        if left <= _NO_TIME:
+        if left <= _MIN_TIMEOUT:
             raise self._late()
         self._socket.settimeout(left)
         try:
@@ -194,8 +196,8 @@ class Bus:
         msg = f"{self._path}: systemd did not answer in time"
         return TargetError(reason="timeout", message=msg)
 
-    def _garbage(self, error: Exception) -> TargetError:
-        msg = f"{self._path}: the answer is not D-Bus: {error!r}"
+    def _invalid(self, error: Exception) -> TargetError:
+        msg = f"{self._path}: the reply is not valid D-Bus: {error!r}"
         return TargetError(reason="protocol", message=msg)
 
 

@@ -1,4 +1,4 @@
-"""How folders of /sys with one entry a device are read: devices differ in what they tell, and go."""
+"""Directories of /sys with one entry per device. Devices differ in their files, and can disappear."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bts_exporter import NothingToRead
 
 
 def devices(folder: str, prefix: str = "") -> list[str]:
-    """Return the entries of `folder` that are `prefix` and a number, or all of them without one.
+    """Return the entries of `folder` named `prefix` and a number, sorted; all entries if `prefix` is empty.
 
-    NothingToRead when there are none, which is how the kernel says that there is no such hardware.
+    Raises NothingToRead if there are none: the host has no such hardware.
     """
     try:
         names = with_room(os.listdir, folder)
@@ -30,7 +30,7 @@ def devices(folder: str, prefix: str = "") -> list[str]:
 
 
 def entries(folder: str) -> list[str]:
-    """Return the names in the folder of a device, sorted; none where the device has just gone."""
+    """Return the names in the directory of a device, sorted; none if the device has just disappeared."""
     try:
         return sorted(with_room(os.listdir, folder))
     except OSError as error:
@@ -40,12 +40,12 @@ def entries(folder: str) -> list[str]:
 
 
 def read_integer(path: str) -> int | None:
-    """Return the number in `path`, which may be negative; None where there is none."""
+    """Return the number in `path`, which may be negative; None if it has none."""
     return parse_integer(read_value(path))
 
 
 def parse_integer(value: bytes | None) -> int | None:
-    """Return the number that `value` spells; None where it spells none, or one that means "unknown"."""
+    """Return `value` as a number; None if it is not a number, or one that means "unknown"."""
     if not value:
         return None
     digits = value.removeprefix(b"-")

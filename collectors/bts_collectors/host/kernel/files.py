@@ -1,4 +1,4 @@
-"""How kernel files are read: whole, with few system calls, and with errors that name the file."""
+"""Reading of kernel files: complete, with few system calls, and with errors that name the file."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from types import TracebackType
 from bts_collectors.host.kernel.open_files import TOO_MANY, close_file, open_file
 from bts_exporter import NothingToRead, TargetError
 
-#: Bytes asked for at once: more than most files of /proc have.
+#: Bytes per read(2): more than most files of /proc have.
 CHUNK = 16384
 
-#: What the kernel makes as one record (single_open, /proc/sys, /sys) comes whole in one read.
-AT_ONCE = CHUNK
+#: A file that the kernel generates as one record (single_open, /proc/sys, /sys) is complete after one read.
+SINGLE_RECORD = CHUNK
 
-#: Of a table whose records, usually lines, have less than 1 KB each, a read gives more than this (a page,
-#: less what does not fit): fewer bytes are all of it. /proc/diskstats is not one of these, since a disk with
-#: all of its partitions is one record.
-TABLE = 3072
+#: A read of a table returns as many records as fit into a page. If each record, usually a line, is shorter
+#: than 1 KB, a read of fewer bytes than this is the whole table. /proc/diskstats is not such a table: a disk
+#: with all of its partitions is one record.
+SHORT_RECORDS = 3072
 
-#: Digits that a 64-bit number can have; a longer one is not a value of the kernel.
+#: Digits of the longest 64-bit number; the kernel prints no longer one.
 DIGITS = 20
 
-#: Numbers that mean "unknown": -1, which is all bits set, also without its sign, and the ends of
-#: the range, of 32 and 64 bits. No sensor measures -1 thousandth of something.
+#: Numbers that drivers use for "unknown": -1, also as an unsigned number (all bits set), and the smallest and
+#: largest numbers of 32 and 64 bits. No sensor measures -1 thousandth of a unit.
 _UNKNOWN = frozenset((-1, 2**32 - 1, 2**64 - 1, 2**31 - 1, 2**63 - 1, -(2**31), -(2**63)))
 
-#: What the kernel counts is less: from here on it is a number below 0 that lost its sign.
-MOST = 2**63
+#: Every counter of the kernel is smaller: from here on it is a negative number printed as unsigned.
+MAX_COUNT = 2**63
 
 #: Characters of a line that an error shows.
 _SHOWN = 60
 
 
 def read(path: str) -> bytes:
-    """Return the content of `path`; NothingToRead when it is absent, OSError naming it otherwise."""
+    """Return the content of `path`; NothingToRead if it is absent, else OSError that names it."""
     descriptor = open_there(path)
     try:
         return read_whole(descriptor)
@@ -46,7 +46,7 @@ def read(path: str) -> bytes:
 
 
 def open_there(path: str) -> int:
-    """Return a descriptor of `path`; NothingToRead when it is absent, OSError naming it otherwise."""
+    """Return a descriptor of `path`; NothingToRead if it is absent, else OSError that names it."""
     try:
         return open_file(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -54,29 +54,29 @@ def open_there(path: str) -> int:
         raise NothingToRead(msg) from None
 
 
-def read_whole(descriptor: int, short: int = 0) -> bytes:
-    """Return the content of an open file from its beginning; OSError when it cannot be read.
+def read_whole(descriptor: int, complete_below: int = 0) -> bytes:
+    """Return the content of an open file from its beginning; OSError if it cannot be read.
 
-    What comes in fewer than `short` bytes is all there is.
+    A first read of fewer than `complete_below` bytes is known to be the whole file.
     """
     content = os.pread(descriptor, CHUNK, 0)
-    if len(content) < short:
+    if len(content) < complete_below:
         return content
-    # A short read is not the end: the kernel hands out as many whole records as fit a page.
+    # A short read is not the end: the kernel returns as many whole records as fit into a page.
     while more := os.pread(descriptor, CHUNK, len(content)):
         content += more
     return content
 
 
 def read_value(path: str) -> bytes | None:
-    """Return the one value in `path`, a file of /sys; None where it cannot be read.
+    """Return the value in `path`, a file of /sys with one value; None if it cannot be read.
 
-    For what may be missing without anything being wrong: devices come and go, drivers differ.
+    For files that may be missing without an error: devices come and go, drivers differ.
     """
     try:
         descriptor = open_file(path)
         try:
-            # Not of /sys, such as below a FUSE mount, a value may come in pieces: its end is a line's.
+            # On other file systems, such as FUSE, a read may return a part; the value ends with the line.
             value = os.pread(descriptor, CHUNK, 0)
             return (value if value.endswith(b"\n") else read_whole(descriptor)).strip()
         finally:
@@ -88,7 +88,7 @@ def read_value(path: str) -> bytes | None:
 
 
 def read_optional(path: str) -> bytes | None:
-    """Return the content of `path`, a file on any file system; None where it cannot be read."""
+    """Return the content of `path`, a file on any file system; None if it cannot be read."""
     try:
         return read(path)
     except NothingToRead:
@@ -100,43 +100,43 @@ def read_optional(path: str) -> bytes | None:
 
 
 def read_number(path: str) -> int | None:
-    """Return the number in `path`, a file of /sys; None where there is none, or it is unknown."""
+    """Return the number in `path`, a file of /sys; None if it has none, or one that means "unknown"."""
     value = read_value(path)
     return known(int(value)) if value and is_number(value) else None
 
 
 def is_number(word: bytes) -> bool:
-    """Return whether `word` is a number that is not negative and not longer than any of the kernel's."""
+    """Return whether `word` is a number: not negative, and not longer than 64-bit numbers are."""
     return word.isdigit() and len(word) <= DIGITS
 
 
 def known(number: int) -> int | None:
-    """Return a number of a driver; None for the largest and smallest ones, which mean "unknown"."""
+    """Return a number of a driver; None if it is one that means "unknown"."""
     return None if number in _UNKNOWN else number
 
 
 def lines(content: bytes) -> list[bytes]:
-    """Return the whole lines of `content`: one without its end was cut off, and so may its number be."""
+    """Return the complete lines of `content`; a last line without its end may have a truncated number."""
     found = content.split(b"\n")
     del found[-1]
     return found
 
 
 def text(raw: bytes) -> str:
-    """Return a name that the kernel gave; bytes that are no UTF-8 stay distinct as surrogates."""
+    """Return a name of the kernel as text; bytes that are not UTF-8 become distinct surrogates."""
     return raw.decode("utf-8", "surrogateescape")
 
 
-def unreadable(line: bytes) -> ValueError:
-    """Return the error for a line that is not what the file's format says, or is not there at all."""
+def unexpected_content(line: bytes) -> ValueError:
+    """Return the error for a line that does not have the file's format, or for an empty file."""
     if not line:
         return ValueError("is empty")
     shown = line[:_SHOWN]
-    return ValueError(f"cannot be read: {text(shown)!r}{'...' if len(line) > _SHOWN else ''}")
+    return ValueError(f"unexpected content: {text(shown)!r}{'...' if len(line) > _SHOWN else ''}")
 
 
-class naming:  # noqa: N801  # reads as a word of the with statement
-    """Context in which content that makes no sense becomes an error that names its file."""
+class errors_in:  # noqa: N801  # reads as a word of the with statement
+    """Context that turns a ValueError about the content of a file into a TargetError with its path."""
 
     __slots__ = ("_path",)
 

@@ -1,4 +1,4 @@
-"""Which mounts a path can lead to: one mounted over another, or over a folder above it, hides it."""
+"""Finds the mounts that a path can reach: a later mount on the same point, or above it, hides a mount."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 
-class Placed(Protocol):
-    """A mount: its number, that of the mount that it is on, and its point."""
+class MountNode(Protocol):
+    """A mount in the tree: its number, its parent's number, and its mount point."""
 
     @property
     def number(self) -> bytes:
@@ -15,14 +15,14 @@ class Placed(Protocol):
 
     @property
     def parent(self) -> bytes:
-        """Return the number of the mount that its point is in."""
+        """Return the number of the mount that contains the mount point."""
 
     @property
     def point(self) -> bytes:
-        """Return its mount point."""
+        """Return the mount point."""
 
 
-AnyMount = TypeVar("AnyMount", bound=Placed)
+AnyMount = TypeVar("AnyMount", bound=MountNode)
 
 
 def visible(mounts: Sequence[AnyMount]) -> list[AnyMount]:
@@ -31,9 +31,11 @@ def visible(mounts: Sequence[AnyMount]) -> list[AnyMount]:
     taken = {(mount.parent, mount.point) for mount in mounts if mount.parent != mount.number}
 
     def is_bypassed(mount: AnyMount) -> bool:
-        # What was mounted on a folder above it later has the same parent; of an unknown one nothing is known.
+        # A later mount on a directory above has the same parent. Without a known parent nothing is known.
         return mount.parent in numbers and any(
-            (mount.parent, folder) in taken for folder in way(mount.point) if folder != mount.point
+            (mount.parent, folder) in taken
+            for folder in ancestors(mount.point)
+            if folder != mount.point
         )
 
     unreachable: dict[bytes, bool] = {}
@@ -45,7 +47,7 @@ def visible(mounts: Sequence[AnyMount]) -> list[AnyMount]:
             if mount.number in unreachable:
                 verdict = unreachable[mount.number]
                 break
-            unreachable[mount.number] = False  # ends a circle, which a damaged file may have
+            unreachable[mount.number] = False  # breaks a cycle, which a damaged file may have
             path.append(mount.number)
             verdict = is_bypassed(mount)
             mount = numbers.get(mount.parent)
@@ -59,11 +61,11 @@ def visible(mounts: Sequence[AnyMount]) -> list[AnyMount]:
     ]
 
 
-def way(point: bytes) -> Iterator[bytes]:
-    """Yield the folders on the way to a mount point, itself included: `/`, `/a` and `/a/b`."""
+def ancestors(point: bytes) -> Iterator[bytes]:
+    """Yield the directories from the root to a mount point, itself included: `/`, `/a` and `/a/b`."""
     yield b"/"
-    place = point.find(b"/", 1)
-    while place > 0:
-        yield point[:place]
-        place = point.find(b"/", place + 1)
+    end = point.find(b"/", 1)
+    while end > 0:
+        yield point[:end]
+        end = point.find(b"/", end + 1)
     yield point

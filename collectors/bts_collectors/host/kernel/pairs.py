@@ -1,27 +1,27 @@
-"""Files of lines `name number`, whose names stay from scrape to scrape: what they mean is decided once."""
+"""Files with lines `name number`. Names rarely change, so their metrics are looked up only when they do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bts_collectors.host.kernel.files import DIGITS, MOST, is_number, lines, unreadable
+from bts_collectors.host.kernel.files import DIGITS, MAX_COUNT, is_number, lines, unexpected_content
 from bts_exporter import Metric, Scrape
 
 
 class Pairs:
-    """Emits the numbers of such a file that are wanted."""
+    """Emits the selected numbers of such a file."""
 
     def __init__(self, metric_of: Callable[[bytes], Metric | None]) -> None:
-        """Take what gives the metric of a name; None where it is not wanted."""
+        """Take a function that returns the metric for a name; None for a name that is not selected."""
         self._metric_of = metric_of
         self._names: list[bytes] = []
-        #: Where the wanted numbers are, among all words.
-        self._wanted: list[tuple[int, Metric]] = []
+        #: Position of each selected number among all words, and its metric.
+        self._selected: list[tuple[int, Metric]] = []
 
     def emit(self, scrape: Scrape, content: bytes) -> None:
-        """Emit the numbers, but for those too large to be one: below 0 without their sign.
+        """Emit the selected numbers, without negative ones that are printed as unsigned.
 
-        ValueError at the end, for the first line that is no such pair.
+        Raises ValueError at the end, for the first line of another format.
         """
         words = content.split()
         numbers = words[1::2]
@@ -33,27 +33,27 @@ class Pairs:
             and b"".join(numbers).isdigit()
             and max(map(len, numbers)) <= DIGITS
         ):
-            for place, metric in self._wanted:
-                number = int(words[place])
-                if number < MOST:
+            for position, metric in self._selected:
+                number = int(words[position])
+                if number < MAX_COUNT:
                     scrape.emit(metric, number)
             return
-        self._names, self._wanted = [], []
+        self._names, self._selected = [], []
         self._learn(scrape, content)
         if content.endswith(b"\n"):
             self._names = words[::2]
 
     def _learn(self, scrape: Scrape, content: bytes) -> None:
-        for place, (name, value) in enumerate(parse(content)):
+        for line, (name, value) in enumerate(parse(content)):
             metric = self._metric_of(name)
             if metric is not None:
-                self._wanted.append((2 * place + 1, metric))
-                if value < MOST:
+                self._selected.append((2 * line + 1, metric))
+                if value < MAX_COUNT:
                     scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield `(name, number)`; ValueError at the end, for the first line that is no such pair."""
+    """Yield `(name, number)` of each line; ValueError at the end, for the first line of another format."""
     rows = lines(content)
     bad = None if rows else content
     for line in rows:
@@ -63,4 +63,4 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int]]:
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)

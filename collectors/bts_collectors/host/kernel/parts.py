@@ -1,24 +1,27 @@
-"""What is collected part by part, such as files or devices: an error in one part costs that part only."""
+"""Error handling for collections of several parts, such as files or devices: an error loses only its part."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NothingToRead, Reason, TargetError
+
+#: Errors whose text is in the message; a host may have hundreds of devices.
+_SHOWN = 5
 
 
 class Parts:
-    """A context for each part, which keeps its error; `check` raises the first error at the end.
+    """A context manager for each part, which keeps its error; `check` raises the errors at the end.
 
-    Errors that are kept are those of sources: OSError, TargetError and NothingToRead. All others pass.
+    It keeps errors of sources: OSError, TargetError and NothingToRead. All others propagate.
     """
 
-    __slots__ = ("_absent", "_error", "_found")
+    __slots__ = ("_absent", "_errors", "_succeeded")
 
     def __init__(self) -> None:
-        self._found = False
+        self._succeeded = False
         self._absent: NothingToRead | None = None
-        self._error: OSError | TargetError | None = None
+        self._errors: list[OSError | TargetError] = []
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -29,20 +32,38 @@ class Parts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        """Keep the first error of a source, and let the next part be collected."""
+        """Keep the error of a source, so that the next part is collected."""
         if error is None:
-            self._found = True
+            self._succeeded = True
         elif isinstance(error, NothingToRead):
             self._absent = self._absent or error
         elif isinstance(error, OSError | TargetError):
-            self._error = self._error or error.with_traceback(None)
+            self._errors.append(error.with_traceback(None))
         else:
             return False
         return True
 
     def check(self) -> None:
-        """Raise the first error of a part; NothingToRead where every part had nothing to read."""
-        if self._error is not None:
-            raise self._error
-        if self._absent is not None and not self._found:
+        """Raise the error of the parts; NothingToRead if no part had anything to read.
+
+        Several errors become one TargetError with all of their texts and the reason of the first.
+        """
+        if len(self._errors) > 1:
+            raise _combined(self._errors) from self._errors[0]
+        if self._errors:
+            raise self._errors[0]
+        if self._absent is not None and not self._succeeded:
             raise self._absent
+
+
+def _combined(errors: list[OSError | TargetError]) -> TargetError:
+    texts = list(dict.fromkeys(map(str, errors)))
+    rest = len(texts) - _SHOWN
+    message = "; ".join(texts[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    return TargetError(_reason_of(errors[0]), message)
+
+
+def _reason_of(error: OSError | TargetError) -> Reason:
+    if isinstance(error, TargetError):
+        return error.reason
+    return "noperm" if isinstance(error, PermissionError) else "os"

@@ -1,4 +1,4 @@
-"""What /proc says of processes, read as cheaply as it can be: there may be thousands."""
+"""Processes and threads from /proc, with little work for each: there may be thousands."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import naming, text, unreadable
+from bts_collectors.host.kernel.files import errors_in, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import close_file, open_file, with_room
 from bts_collectors.host.kernel.parts import Parts
 from bts_exporter import NothingToRead, TargetError
 
-#: More bytes than a stat file can have: a name of 64 and 52 numbers of up to 20 digits.
+#: Bytes; a stat file is shorter: a name of 64 bytes and 52 numbers of up to 20 digits.
 _SIZE = 2048
 
-#: Fields behind the name that we know of, the last being the resident memory.
+#: Fields after the name up to the last one that is used, the resident memory.
 _FIELDS = 22
 
-#: Position of the number of threads among them.
+#: Position of the number of threads among these fields.
 _THREADS = 17
 
-#: Files that stay open: enough for most machines, and far from what a process may have open.
+#: Files that stay open: enough for most hosts, and far fewer than a process may open.
 _KEPT_OPEN = 128
 
-#: What it means that a process has ended while we looked: that may be between any two steps.
-#: A security module may also keep some from us; errors such as too many open files are none of these.
+#: Errors if a process has ended, which can happen between any two steps, or if a security module hides it.
+#: Other errors, such as too many open files, are not among them.
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 class Stat(NamedTuple):
-    """What /proc/PID/stat says; times in ticks of the clock, memory in pages."""
+    """The fields of /proc/PID/stat that are used; times in clock ticks, memory in pages."""
 
     name: str
     state: str
@@ -42,9 +42,9 @@ class Stat(NamedTuple):
 
 
 def pids(procfs: str) -> dict[str, int]:
-    """Return the ids of all processes, with the inode numbers of their folders.
+    """Return the ids of all processes, with the inode numbers of their directories.
 
-    Another process with the same id has another number. NothingToRead without /proc.
+    A later process with the same id has another inode number. Raises NothingToRead if /proc is absent.
     """
     try:
         with with_room(os.scandir, procfs) as entries:
@@ -53,7 +53,7 @@ def pids(procfs: str) -> dict[str, int]:
         msg = f"{procfs} is absent"
         raise NothingToRead(msg) from None
     if not found:
-        msg = f"{procfs} has no processes: is it where the machine's /proc is?"
+        msg = f"{procfs} has no processes; is `host.procfs` the host's /proc?"
         raise NothingToRead(msg)
     return found
 
@@ -61,8 +61,7 @@ def pids(procfs: str) -> dict[str, int]:
 def hidden(procfs: str) -> TargetError:
     """Return the error for a /proc that hides processes.
 
-    It does where it hides the first one, which is everywhere: who may not look at it sees but some
-    of the others.
+    Process 1 always exists: if it is hidden, processes of other users are hidden, too.
     """
     msg = (
         f"{procfs} hides processes of other users: set ProtectProc=default in the systemd unit,"
@@ -72,17 +71,17 @@ def hidden(procfs: str) -> TargetError:
 
 
 def read_stat(folder: str) -> Stat | None:
-    """Return the state of the process or thread in `folder`; None if it is gone, or not for us."""
+    """Return the parsed stat file of the process or thread in `folder`; None if it has ended or is hidden."""
     try:
         content = read_content(folder)
     except GONE:
         return None
-    with naming(f"{folder}/stat"):
+    with errors_in(f"{folder}/stat"):
         return parse_stat(content)
 
 
 def read_content(folder: str) -> bytes:
-    """Return the stat file of the process or thread in `folder`; OSError if it is gone."""
+    """Return the content of the stat file in `folder`; OSError if the process or thread has ended."""
     descriptor = open_file(f"{folder}/stat")
     try:
         return os.read(descriptor, _SIZE)
@@ -91,7 +90,7 @@ def read_content(folder: str) -> bytes:
 
 
 class _Task:
-    """A process or thread whose file stays open, as it was last seen: most do nothing."""
+    """A process or thread whose stat file stays open, with its last state: most are idle."""
 
     __slots__ = ("content", "file", "state")
 
@@ -108,23 +107,23 @@ class _Task:
         return self.state
 
 
-class States:
-    """What processes and threads are doing; the files of the first ones stay open between scrapes."""
+class TaskStates:
+    """Reads the states of processes or threads; the files of the first ones stay open between scrapes."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, _Task] = {}
 
     def read(self, folders: Sequence[str], parts: Parts) -> list[tuple[str, bytes, int]]:
-        """Return `(folder, state, number of threads)` of those in `folders` that are there.
+        """Return `(folder, state, number of threads)` of the tasks in `folders` that still exist.
 
-        The error for a file that makes no sense is left to `parts`.
+        The error for an unreadable file goes to `parts`.
         """
-        known, self._tasks = self._tasks, {}
-        found = []
-        for place, folder in enumerate(folders):
+        previous, self._tasks = self._tasks, {}
+        states = []
+        for position, folder in enumerate(folders):
             try:
-                if place < _KEPT_OPEN:
-                    task = known.get(folder) or _Task(folder)
+                if position < _KEPT_OPEN:
+                    task = previous.get(folder) or _Task(folder)
                     state = task.read()
                     self._tasks[folder] = task
                 else:
@@ -136,26 +135,26 @@ class States:
                 with parts:
                     raise TargetError(reason="protocol", message=message) from error
                 continue
-            found.append((folder, *state))
-        return found
+            states.append((folder, *state))
+        return states
 
 
 def parse_state(content: bytes) -> tuple[bytes, int]:
-    """Return state and number of threads from a stat file; ValueError for another format."""
-    # Only as far as the number of threads: this is read for every process at every scrape.
+    """Return `(state, number of threads)` from a stat file; ValueError for another format."""
+    # Split only up to the number of threads: this runs for every process in every scrape.
     fields = content[content.rfind(b") ") + 2 :].split(b" ", _THREADS + 1)
     if len(fields) <= _THREADS + 1 or not content.endswith(b"\n"):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return fields[0], int(fields[_THREADS])
 
 
 def parse_stat(content: bytes) -> Stat:
-    """Return what a stat file says; ValueError for another format, or a part of it."""
-    # The name may hold spaces and parentheses, the last of which ends it.
+    """Return the parsed content of a stat file; ValueError for another format, or a truncated file."""
+    # The name may contain spaces and parentheses; the last parenthesis ends it.
     head, _, rest = content.rpartition(b") ")
     fields = rest.split()
     if len(fields) < _FIELDS or not rest.endswith(b"\n"):
-        raise unreadable(content)
+        raise unexpected_content(content)
     return Stat(
         name=text(head[head.index(b"(") + 1 :]),
         state=text(fields[0]),

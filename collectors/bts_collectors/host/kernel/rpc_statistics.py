@@ -1,10 +1,10 @@
-"""Statistics of SUN RPC users in /proc/net/rpc: a word per line, then numbers."""
+"""Parser of NFS statistics in /proc/net/rpc: lines of a word and numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, text, unexpected_content
 from bts_exporter import Metric, Scrape
 
 #: Procedures of NFS 2 (RFC 1094), in the order of the counters of `proc2`.
@@ -21,9 +21,9 @@ NFS3 = (
 
 
 def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(word, numbers)` of each line; ValueError at the end for the first unreadable line.
+    """Yield `(word, numbers)` of each line; ValueError at the end, for the first unreadable line.
 
-    Numbers with a fraction (the unused histogram of `th`) and all after them are left out.
+    The numbers end before the first one with a fraction (the unused histogram of `th`).
     """
     bad = None if content else b""
     for line in lines(content):
@@ -34,7 +34,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _whole_numbers(fields: Iterable[bytes]) -> Iterator[int]:
@@ -47,9 +47,9 @@ def _whole_numbers(fields: Iterable[bytes]) -> Iterator[int]:
 def requests(
     statistics: Mapping[str, Sequence[int]], procedures: Mapping[str, tuple[str, Sequence[str]]]
 ) -> Iterator[tuple[str, str, int]]:
-    """Yield `(protocol version, procedure, count)` of the lines that `procedures` names.
+    """Yield `(protocol version, procedure, count)` of the lines in `procedures`.
 
-    A line begins with the number of its counters. Those that a newer kernel added have no name here.
+    A line begins with the number of its counters. Counters that newer kernels added are left out.
     """
     for word, (version, names) in procedures.items():
         _, *counts = statistics.get(word, [0])
@@ -61,7 +61,7 @@ def requests(
 def emit_network(
     scrape: Scrape, statistics: Mapping[str, Sequence[int]], packets: Metric, connections: Metric
 ) -> None:
-    """Emit the line `net`: packets in all, of UDP, of TCP, and connections of TCP."""
+    """Emit the line `net`: all packets, UDP packets, TCP packets, TCP connections."""
     _, *network = statistics.get("net", [0])
     for transport, count in zip(("udp", "tcp"), network, strict=False):
         scrape.emit(packets, count, transport)

@@ -1,6 +1,6 @@
-"""Asking mounts that may never answer, so that one which hangs delays no other's answer.
+"""Calls statvfs(2) for mounts that may hang, so that a hanging mount does not delay the others.
 
-A mount whose server is gone blocks statvfs(2) for as long as the server is: no time-out reaches it.
+If the server of a mount is gone, statvfs(2) blocks until it is back; it has no timeout.
 """
 
 from __future__ import annotations
@@ -11,77 +11,80 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
 
-#: Seconds after which the mounts behind a silent one are asked by another thread.
-_PATIENCE = 0.05
+#: Seconds without a result after which another thread takes over the remaining mounts.
+_TAKEOVER_SECONDS = 0.05
 
-#: Mounts that may hang at once, each with its thread; those beyond are not asked.
-_MOST_STUCK = 100
+#: Mounts that may hang at the same time, each with its thread; further mounts are skipped.
+_MAX_STUCK = 100
 
-Answer = os.statvfs_result | OSError | ValueError
+#: What statvfs(2) returned or raised.
+Result = os.statvfs_result | OSError | ValueError
 
 
-class Prober:
-    """One thread that asks mounts for their figures; left to a mount that hangs, and replaced.
+class StatvfsPool:
+    """One thread that calls statvfs(2) for each mount; another replaces it if a mount hangs.
 
-    It idles between two calls of `ask`, so that a scrape starts no thread as long as all is well.
-    A mount that hangs is not asked again before its thread is back.
+    The thread idles between two calls of `query`, so that a scrape starts no thread if no mount hangs. A mount
+    that hangs is skipped until its thread returns.
     """
 
     def __init__(self, statvfs: Callable[[bytes], os.statvfs_result]) -> None:
         self._statvfs = statvfs
         self._changed = threading.Condition()
         self._pending: deque[tuple[Hashable, bytes]] = deque()
-        self._answers: dict[Hashable, Answer] = {}
-        #: Since when each mount is being asked, those that hang among them.
-        self._asked: dict[Hashable, float] = {}
-        #: The thread whose turn it is; those that hang have lost theirs.
+        self._results: dict[Hashable, Result] = {}
+        #: When each running call began (`time.monotonic`), including those that hang.
+        self._began: dict[Hashable, float] = {}
+        #: The thread that takes the next mount; threads that hang were replaced.
         self._worker: threading.Thread | None = None
-        #: What that thread is asking; None while it idles.
+        #: The mount that this thread is busy with; None while it idles.
         self._current: Hashable | None = None
 
-    def ask(
+    def query(
         self, paths: Mapping[Hashable, bytes], timeout: float, deadline: float
-    ) -> dict[Hashable, Answer]:
-        """Return an answer for each key of `paths`, the errors of statvfs among them.
+    ) -> dict[Hashable, Result]:
+        """Return the result of statvfs(2), or its error, for each key of `paths`.
 
-        What has no answer after `timeout` seconds of its own or by `deadline`, on the clock of
-        `time.monotonic`, is missing; what hangs since an earlier call is missing without waiting.
+        A mount without a result after `timeout` seconds, or by `deadline` (`time.monotonic`), is left out, and
+        so is, without waiting, a mount that still hangs since an earlier call.
         """
         with self._changed:
-            answers = self._answers = {}
-            self._pending = deque(item for item in paths.items() if item[0] not in self._asked)
+            results = self._results = {}
+            self._pending = deque(item for item in paths.items() if item[0] not in self._began)
             awaited = {key for key, _ in self._pending}
             if self._pending:
-                self._give_turn()
+                self._wake_worker()
             while (left := self._end(awaited, timeout, deadline) - monotonic()) > 0:
-                self._changed.wait(min(left, _PATIENCE) if self._pending else left)
-                if self._pending and self._is_silent():
-                    self._give_turn()
+                self._changed.wait(min(left, _TAKEOVER_SECONDS) if self._pending else left)
+                if self._pending and self._is_stuck():
+                    self._wake_worker()
             self._pending.clear()
-            return dict(answers)
+            return dict(results)
 
     def stop(self) -> None:
-        """Let the thread end; one that hangs ends when it is back."""
+        """Let the thread end; a thread that hangs ends when its call returns."""
         with self._changed:
             self._worker = self._current = None
             self._pending.clear()
             self._changed.notify_all()
 
     def _end(self, awaited: set[Hashable], timeout: float, deadline: float) -> float:
-        """Return until when there is something to wait for; 0 when there is nothing."""
+        """Return until when to wait (`time.monotonic`); 0 if there is nothing to wait for."""
         if self._pending:
             return deadline
-        asked = [since for key, since in self._asked.items() if key in awaited]
-        return min(max(asked) + timeout, deadline) if asked else 0
+        began = [since for key, since in self._began.items() if key in awaited]
+        return min(max(began) + timeout, deadline) if began else 0
 
-    def _is_silent(self) -> bool:
-        return self._current is not None and monotonic() - self._asked[self._current] >= _PATIENCE
+    def _is_stuck(self) -> bool:
+        if self._current is None:
+            return False
+        return monotonic() - self._began[self._current] >= _TAKEOVER_SECONDS
 
-    def _give_turn(self) -> None:
-        """Have what is pending asked by the thread that idles, else by a new one."""
+    def _wake_worker(self) -> None:
+        """Let the idle thread handle the pending mounts, or a new thread if there is no idle one."""
         if self._worker is not None and self._current is None:
             self._changed.notify_all()
-        elif len(self._asked) < _MOST_STUCK:
+        elif len(self._began) < _MAX_STUCK:
             worker = threading.Thread(target=self._work, name="bts-statvfs", daemon=True)
             worker.start()
             self._worker, self._current = worker, None
@@ -89,30 +92,30 @@ class Prober:
             self._pending.clear()
 
     def _work(self) -> None:
-        while (taken := self._take()) is not None:
-            key, path, answers = taken
-            answer: Answer
+        while (mount := self._take()) is not None:
+            key, path, results = mount
+            result: Result
             try:
-                answer = self._statvfs(path)
+                result = self._statvfs(path)
             except (OSError, ValueError) as error:
-                answer = error
-            self._note(key, answer, answers)
+                result = error
+            self._store(key, result, results)
 
-    def _take(self) -> tuple[Hashable, bytes, dict[Hashable, Answer]] | None:
-        """Return the next mount, as soon as there is one; None when it is no longer our turn."""
+    def _take(self) -> tuple[Hashable, bytes, dict[Hashable, Result]] | None:
+        """Wait for the next mount and return it; None if another thread has replaced this one."""
         with self._changed:
             while self._worker is threading.current_thread():
                 if self._pending:
                     key, path = self._pending.popleft()
-                    self._asked[key], self._current = monotonic(), key
-                    return key, path, self._answers
+                    self._began[key], self._current = monotonic(), key
+                    return key, path, self._results
                 self._changed.wait()
             return None
 
-    def _note(self, key: Hashable, answer: Answer, answers: dict[Hashable, Answer]) -> None:
+    def _store(self, key: Hashable, result: Result, results: dict[Hashable, Result]) -> None:
         with self._changed:
-            del self._asked[key]
-            answers[key] = answer
+            del self._began[key]
+            results[key] = result
             if self._worker is threading.current_thread():
                 self._current = None
             if not self._pending:

@@ -1,4 +1,4 @@
-"""How often heat throttled the processors: a file for each core, found once for each set of processors."""
+"""Thermal throttling counters: one file per core, looked up again when the set of processors changes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Place = TypeVar("Place", bound=Hashable)
 
 
 class Throttles:
-    """The counters below /sys/devices/system/cpu; most virtual machines have none."""
+    """Reads the counters below /sys/devices/system/cpu; most virtual machines have none."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        #: The processors online when the files were looked for.
+        #: The processors that were online when the files were looked up.
         self._online: bytes | None = None
         self._cores: dict[tuple[str, str], str] = {}
         self._packages: dict[str, str] = {}
@@ -24,7 +24,7 @@ class Throttles:
     def read(self, online: bytes) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
         """Return the counts by (package, core) and by package.
 
-        `online` is the list of processors: the files are looked for again when it changes.
+        `online` is the list of online processors: the files are looked up again when it changes.
         """
         if online != self._online:
             self._cores, self._packages = _find(self._folder)
@@ -38,13 +38,13 @@ def _read_all(files: dict[Place, str]) -> dict[Place, int]:
 
 
 def _find(folder: str) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Return the files by core and by package: of processors that share one, the first one's."""
+    """Return the files by core and by package; processors of one core share the file of the first."""
     cores: dict[tuple[str, str], str] = {}
     packages: dict[str, str] = {}
     for cpu in _processors(folder):
         package = read_number(f"{cpu}/topology/physical_package_id")
         core = read_number(f"{cpu}/topology/core_id")
-        if package is None or core is None:  # offline, or no such thing on this kind of machine
+        if package is None or core is None:  # offline, or an architecture without these files
             continue
         _add(cores, (str(package), str(core)), f"{cpu}/thermal_throttle/core_throttle_count")
         _add(packages, str(package), f"{cpu}/thermal_throttle/package_throttle_count")

@@ -1,4 +1,4 @@
-"""How many neighbours each device knows."""
+"""The subsystem `arp`: entries of the ARP table by device."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, text, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Scrape, gauge
+from bts_exporter import CollectorConfig, NameFilter, Scrape, gauge
 
-#: Columns of /proc/net/arp, of which the last is the device.
+#: Number of columns of /proc/net/arp, the last of which is the device, and the position of the flags.
 _COLUMNS, _FLAGS = 6, 2
 
-#: The flag of proxy ARP: not a neighbour but an address that we answer for, on any device if it is `*`.
+#: Flag of proxy ARP entries: not neighbours, but addresses that this host answers for (on any device: `*`).
 _PUBLISHED = 0x08
 
 
@@ -26,47 +25,40 @@ class ArpSettings(CollectorConfig, frozen=True):
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
-
-
-class ArpConfig(Paths, frozen=True):
-    """Settings of `arp`, and where the files are."""
-
-    settings: ArpSettings = ArpSettings()
+        """Raise ValueError if both expressions are set."""
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 class Arp(Subsystem):
     """Entries of the ARP table from /proc/net/arp."""
 
     name = "arp"
-    Config = ArpConfig
     Settings = ArpSettings
 
     entries = gauge("node_arp_entries", "ARP entries by device (/proc/net/arp).", ("device",))
 
-    config: ArpConfig
+    settings: ArpSettings
 
-    def __init__(self, config: ArpConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/arp", TABLE)
-        settings = config.settings
-        self._wants = Filter(settings.device_include, settings.device_exclude)
+        self._file = KernelFile(f"{config.procfs}/net/arp", SHORT_RECORDS)
+        settings = self.settings
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the number of entries of each device that has any."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         with self._file as content:
             try:
-                found.update(parse(content))
+                counts.update(parse(content))
             finally:
-                for device, entries in found.items():
-                    if self._wants(device):
+                for device, entries in counts.items():
+                    if self._name_filter(device):
                         scrape.emit(self.entries, entries, device)
 
 
 def parse(content: bytes) -> Iterator[str]:
-    """Yield the device of each neighbour; ValueError at the end, for the first line of another format."""
+    """Yield the device of each neighbour; ValueError at the end, for the first unreadable line."""
     rows = lines(content)
     bad = None if rows else content
     for line in rows[1:]:
@@ -80,7 +72,7 @@ def parse(content: bytes) -> Iterator[str]:
         elif not published and columns[-1] != b"*":
             yield text(columns[-1])
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Arp

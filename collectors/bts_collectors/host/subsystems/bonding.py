@@ -1,4 +1,4 @@
-"""How many links of each bond are there, and how many of them work."""
+"""The subsystem `bonding`: devices in each bond, and how many of them are up."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _MASTER = ("master",)
 
 
 class Bonding(Subsystem):
-    """Bonds of network devices from /sys/class/net."""
+    """Bonded network devices from /sys/class/net."""
 
     name = "bonding"
 
     slaves = gauge(
         "node_bonding_slaves",
-        "Devices in the bond (/sys/class/net/MASTER/bonding/slaves).",
+        "Number of devices in the bond (/sys/class/net/MASTER/bonding/slaves).",
         _MASTER,
     )
     active = gauge(
         "node_bonding_active",
-        "Devices in the bond whose link is up (/sys/class/net/SLAVE/bonding_slave/mii_status).",
+        "Number of devices in the bond with their link up (/sys/class/net/SLAVE/bonding_slave/mii_status).",
         _MASTER,
     )
 
@@ -30,16 +30,16 @@ class Bonding(Subsystem):
         self._folder = f"{config.sysfs}/class/net"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the two numbers of each bond."""
+        """Emit the number of devices of each bond, and of those that are up."""
         path = f"{self._folder}/bonding_masters"
         masters = read(path).split()
         if not masters:
-            msg = f"{path} names no bond"
+            msg = f"{path} is empty: no bonds"
             raise NothingToRead(msg)
         for master in map(text, masters):
             slaves = read_value(f"{self._folder}/{master}/bonding/slaves")
             if slaves is None:
-                continue  # the bond has just gone
+                continue  # the bond has just disappeared
             names = [text(slave) for slave in slaves.split()]
             scrape.emit(self.slaves, len(names), master)
             states = [self._state(master, name) for name in names]
@@ -47,9 +47,9 @@ class Bonding(Subsystem):
                 scrape.emit(self.active, states.count(b"up"), master)
 
     def _state(self, master: str, slave: str) -> bytes | None:
-        """Return the state of a link; None where it is not known."""
-        # By way of the master: the slave may be in another network namespace. Linux before 3.19
-        # has other links.
+        """Return the state of a link; None if it is unknown."""
+        # Through the master's links: the slave may be in another network namespace. Before Linux 3.19 the links
+        # have another name.
         for link in ("lower", "slave"):
             state = read_value(f"{self._folder}/{master}/{link}_{slave}/bonding_slave/mii_status")
             if state is not None:

@@ -1,4 +1,4 @@
-"""How full Btrfs file systems are, by what is stored and how, and errors of their devices."""
+"""The subsystem `btrfs`: space by block group type and profile, commits, and device errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bts_exporter import NothingToRead, Scrape, counter, gauge
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LAYOUT = ("uuid", "block_group_type", "mode")
 _BLOCK_GROUP_TYPES = ("data", "metadata", "system")
-#: Bytes of a block in /sys/fs/btrfs/UUID/devices/DEVICE/size.
+#: Bytes per unit of /sys/fs/btrfs/UUID/devices/DEVICE/size.
 _SECTOR = 512
-#: How often each byte is stored, by layout; layouts with parity depend on the number of devices.
+#: Copies of each byte by profile; for profiles with parity the ratio depends on the number of devices.
 _COPIES = {
     "single": 1.0,
     "raid0": 1.0,
@@ -36,7 +36,8 @@ class Btrfs(Subsystem):
 
     info = gauge(
         "node_btrfs_info",
-        "A metric with a constant '1' value, labelled by the file system (/sys/fs/btrfs/UUID/label).",
+        "A metric with a constant '1' value, labelled by UUID and label of the file system"
+        " (/sys/fs/btrfs/UUID/label).",
         ("uuid", "label"),
     )
     global_reserve = gauge(
@@ -46,7 +47,7 @@ class Btrfs(Subsystem):
     )
     reserved = gauge(
         "node_btrfs_reserved_bytes",
-        "Space reserved for writes under way (/sys/fs/btrfs/UUID/allocation/TYPE/bytes_reserved).",
+        "Space reserved for pending writes (/sys/fs/btrfs/UUID/allocation/TYPE/bytes_reserved).",
         ("uuid", "block_group_type"),
     )
     used = gauge(
@@ -61,7 +62,7 @@ class Btrfs(Subsystem):
     )
     ratio = gauge(
         "node_btrfs_allocation_ratio",
-        "Bytes on the devices for each byte stored, by the layout (/sys/fs/btrfs/UUID/allocation).",
+        "Bytes allocated on the devices per byte of data, by profile (/sys/fs/btrfs/UUID/allocation).",
         _LAYOUT,
     )
     device_size = gauge(
@@ -75,7 +76,7 @@ class Btrfs(Subsystem):
         " (/sys/fs/btrfs/UUID/devinfo/ID/error_stats, since Linux 5.14).",
         ("uuid", "device", "type"),
     )
-    commits = {  # noqa: RUF012  # a table of metrics, as all
+    commits = {  # noqa: RUF012  # a constant table of metrics
         "commits": (
             counter(
                 "node_btrfs_commits_total",
@@ -103,7 +104,7 @@ class Btrfs(Subsystem):
         "total_commit_ms": (
             counter(
                 "node_btrfs_commit_seconds_total",
-                "Duration of all commits (/sys/fs/btrfs/UUID/commit_stats, total_commit_ms).",
+                "Total duration of commits (/sys/fs/btrfs/UUID/commit_stats, total_commit_ms).",
                 ("uuid",),
             ),
             1000,
@@ -115,12 +116,12 @@ class Btrfs(Subsystem):
         self._folder = f"{config.sysfs}/fs/btrfs"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each mounted file system tells."""
-        found = [name for name in devices(self._folder) if _UUID.fullmatch(name)]
-        if not found:
+        """Emit the metrics of each mounted file system."""
+        uuids = [name for name in devices(self._folder) if _UUID.fullmatch(name)]
+        if not uuids:
             msg = f"{self._folder} has no file system"
             raise NothingToRead(msg)
-        for uuid in found:
+        for uuid in uuids:
             self._emit(scrape, f"{self._folder}/{uuid}", uuid)
 
     def _emit(self, scrape: Scrape, folder: str, uuid: str) -> None:
@@ -146,7 +147,7 @@ class Btrfs(Subsystem):
     def _emit_errors(self, scrape: Scrape, folder: str, uuid: str, names: list[str]) -> None:
         ids = [entry for entry in entries(folder) if entry.isdecimal()]
         for devid in ids:
-            # The kernel says which number has which errors, and not which name a number has.
+            # The kernel counts errors by device id, and does not say which name belongs to an id.
             device = names[0] if len(names) == len(ids) == 1 else f"devid {devid}"
             for field, value in fields(read_value(f"{folder}/{devid}/error_stats")):
                 kind = field.removesuffix("_errs")
@@ -163,7 +164,7 @@ class Btrfs(Subsystem):
             for metric, file in ((self.used, "used_bytes"), (self.size, "total_bytes")):
                 value = read_integer(f"{folder}/{mode}/{file}")
                 if value is None:
-                    break  # not a layout of this file system
+                    break  # the file system does not use this profile
                 scrape.emit(metric, value, uuid, group, mode)
             else:
                 ratio = allocation_ratio(mode, device_count)
@@ -172,7 +173,7 @@ class Btrfs(Subsystem):
 
 
 def allocation_ratio(mode: str, device_count: int) -> float | None:
-    """Return the bytes on devices for each byte stored; None with too few devices for the layout."""
+    """Return the bytes on devices per byte of data; None with too few devices for the profile."""
     if mode in _COPIES:
         return _COPIES[mode]
     data_devices = device_count - _PARITY_DEVICES[mode]
@@ -180,7 +181,7 @@ def allocation_ratio(mode: str, device_count: int) -> float | None:
 
 
 def fields(content: bytes | None) -> Iterator[tuple[str, int]]:
-    """Yield the lines `name number` of a file; what is not such a line is left out."""
+    """Yield `(name, number)` of lines such as `name number`; skip other lines."""
     for line in lines((content or b"") + b"\n"):
         name, _, number = line.partition(b" ")
         value = parse_integer(number)

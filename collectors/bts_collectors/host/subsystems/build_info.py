@@ -1,4 +1,4 @@
-"""The exporter's own version, where node_exporter's dashboards look for theirs."""
+"""The subsystem `build_info`: the exporter's version, under the metric name that dashboards query."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from bts_exporter import Scrape, __version__, gauge
 
 
 class BuildInfo(Subsystem):
-    """This exporter's version, under node_exporter's name for its own."""
+    """Version of bts-exporter, under the metric name of node_exporter."""
 
     name = "build_info"
 
     info = gauge(
         "node_exporter_build_info",
-        "A metric with a constant '1' value, labelled by the version of bts-exporter itself.",
+        "A metric with a constant '1' value, labelled by the version of bts-exporter.",
         ("version", "branch"),
     )
 

@@ -1,4 +1,4 @@
-"""What groups of the kernel (services, slices, containers) take, and what they wait for."""
+"""The subsystem `cgroup_group`: resource usage and pressure of cgroups (services, slices, containers)."""
 
 from __future__ import annotations
 
@@ -16,48 +16,42 @@ from bts_collectors.host.kernel.cgroup import (
     parse_limit_v1,
     parse_pairs,
 )
-from bts_collectors.host.kernel.files import naming, read
+from bts_collectors.host.kernel.files import errors_in, read
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_collectors.host.subsystems import pressure
 from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
 
 _CGROUP = ("cgroup",)
 
-#: Units a second in which version 1 counts CPU time.
+#: Clock ticks per second, the unit of CPU time in version 1.
 _TICKS = os.sysconf("SC_CLK_TCK")
 
-#: Reading a group that has just been removed, or a file of a kernel without what it accounts for.
+#: Errors for a cgroup that was just removed, and for a file whose accounting is switched off.
 _GONE = (errno.ENODEV, errno.ENOTSUP)
 
 
 class CgroupGroupSettings(CollectorConfig, frozen=True):
     """Settings of `cgroup_group`."""
 
-    #: Globs of groups below the root, such as `system.slice/*.service`; `**` is any depth.
+    #: Globs of cgroups below the root, such as `system.slice/*.service`; `**` matches any depth.
     names: tuple[str, ...] = ()
-    #: Where they are mounted; `fs/cgroup` below sysfs where this is not set.
+    #: Where cgroups are mounted; `fs/cgroup` below sysfs if not set.
     root: str | None = None
-    #: Groups that are collected, the first ones by name.
+    #: Maximum number of cgroups, the first ones by name.
     max_cgroups: int = 200
 
     def __post_init__(self) -> None:
-        """Raise ValueError for names that lead out of the root."""
+        """Raise ValueError for names outside of the root."""
         for name in self.names:
             if not name or name.startswith("/") or ".." in name.split("/"):
                 msg = f"names: {name!r} is not a path below the root, such as system.slice"
                 raise ValueError(msg)
 
 
-class CgroupGroupConfig(Paths, frozen=True):
-    """Settings of `cgroup_group`, and where the files are."""
-
-    settings: CgroupGroupSettings = CgroupGroupSettings()
-
-
 class _Field(NamedTuple):
-    """A number of a file, what it is called, and what it is divided by."""
+    """A number in a file, its metric and labels, and the divisor to the metric's unit."""
 
     key: bytes
     metric: Metric
@@ -66,7 +60,7 @@ class _Field(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A file of every group: in which hierarchy, its name, how it is read, what is in it."""
+    """A file of every cgroup: its hierarchy, name, parser and fields."""
 
     hierarchy: str
     name: str
@@ -76,56 +70,58 @@ class _File(NamedTuple):
 
 def _pressure(hierarchy: str, resource: str, waiting: Metric, stalled: Metric) -> _File:
     fields = (_Field(b"some", waiting, (resource,)), _Field(b"full", stalled, (resource,)))
-    return _File(hierarchy, f"{resource}.pressure", pressure.parse, fields)
+    return _File(hierarchy, f"{resource}.pressure", parse_pressure, fields)
 
 
 class CgroupGroup(Subsystem):
-    """Groups below /sys/fs/cgroup, of version 2 or, where that has no controllers, of version 1."""
+    """Cgroups below /sys/fs/cgroup, version 2 or, if that has no controllers, version 1."""
 
     name = "cgroup_group"
-    Config = CgroupGroupConfig
     Settings = CgroupGroupSettings
 
     dropped = gauge(
-        "bts_cgroup_dropped", "Groups beyond max_cgroups that names found: they are not collected."
+        "bts_cgroup_dropped",
+        "Cgroups that match names but are not collected because of max_cgroups.",
     )
     cpu = counter(
         "bts_cgroup_cpu_seconds_total",
-        "CPU time (cpu.stat, user_usec, system_usec; v1: cpuacct.stat).",
+        "CPU time by mode (cpu.stat, user_usec, system_usec; v1: cpuacct.stat).",
         (*_CGROUP, "mode"),
     )
     periods = counter(
-        "bts_cgroup_cpu_periods_total", "Periods of the CPU limit (cpu.stat, nr_periods).", _CGROUP
+        "bts_cgroup_cpu_periods_total",
+        "Enforcement periods of the CPU limit (cpu.stat, nr_periods).",
+        _CGROUP,
     )
     throttled_periods = counter(
         "bts_cgroup_cpu_throttled_periods_total",
-        "Periods in which the CPU limit was reached (cpu.stat, nr_throttled).",
+        "Enforcement periods in which the CPU limit was reached (cpu.stat, nr_throttled).",
         _CGROUP,
     )
     throttled = counter(
         "bts_cgroup_cpu_throttled_seconds_total",
-        "Time that tasks were kept from running by the CPU limit"
+        "Time that tasks were throttled by the CPU limit"
         " (cpu.stat, throttled_usec; v1: throttled_time).",
         _CGROUP,
     )
     memory = gauge(
         "bts_cgroup_memory_bytes",
-        "Memory, that of the page cache included (memory.current; v1: memory.usage_in_bytes).",
+        "Memory in use, including page cache (memory.current; v1: memory.usage_in_bytes).",
         _CGROUP,
     )
     memory_max = gauge(
         "bts_cgroup_memory_max_bytes",
-        "Limit of memory, +Inf for none (memory.max; v1: memory.limit_in_bytes).",
+        "Memory limit, +Inf if unlimited (memory.max; v1: memory.limit_in_bytes).",
         _CGROUP,
     )
     swap = gauge(
         "bts_cgroup_memory_swap_bytes",
-        "Swap space (memory.swap.current; v1: memory.stat, total_swap).",
+        "Swap space in use (memory.swap.current; v1: memory.stat, total_swap).",
         _CGROUP,
     )
     oom_kills = counter(
         "bts_cgroup_memory_oom_kills_total",
-        "Processes killed for lack of memory (memory.events, oom_kill; v1: memory.oom_control).",
+        "Processes killed by the OOM killer (memory.events, oom_kill; v1: memory.oom_control).",
         _CGROUP,
     )
     read_bytes = counter(
@@ -148,13 +144,15 @@ class CgroupGroup(Subsystem):
         "Writes to devices (io.stat, wios; v1: blkio.throttle.io_serviced_recursive).",
         _CGROUP,
     )
-    pids = gauge("bts_cgroup_pids", "Processes and threads (pids.current).", _CGROUP)
+    pids = gauge("bts_cgroup_pids", "Number of processes and threads (pids.current).", _CGROUP)
     pids_max = gauge(
-        "bts_cgroup_pids_max", "Limit of processes and threads, +Inf for none (pids.max).", _CGROUP
+        "bts_cgroup_pids_max",
+        "Limit on processes and threads, +Inf if unlimited (pids.max).",
+        _CGROUP,
     )
     waiting = counter(
         "bts_cgroup_pressure_waiting_seconds_total",
-        "Time in which some task waited for the resource (RESOURCE.pressure, some, total).",
+        "Time in which at least one task waited for the resource (RESOURCE.pressure, some, total).",
         (*_CGROUP, "resource"),
     )
     stalled = counter(
@@ -167,7 +165,7 @@ class CgroupGroup(Subsystem):
         _Field(b"user_usec", cpu, ("user",), 1e6),
         _Field(b"system_usec", cpu, ("system",), 1e6),
     )
-    #: In version 2 there is one hierarchy, which is the root itself.
+    #: Version 2 has one hierarchy: the root itself.
     files = (
         _File(
             "",
@@ -239,27 +237,27 @@ class CgroupGroup(Subsystem):
         ),
         _File("pids", "pids.current", parse_limit, (_Field(b"", pids),)),
         _File("pids", "pids.max", parse_limit, (_Field(b"", pids_max),)),
-        # systemd mounts version 2 there, without the controllers that version 1 has.
+        # In systemd's hybrid mode version 2 is mounted there, without the controllers of version 1.
         _File("unified", "cpu.stat", parse_pairs, _cpu_time),
         _pressure("unified", "cpu", waiting, stalled),
         _pressure("unified", "memory", waiting, stalled),
         _pressure("unified", "io", waiting, stalled),
     )
 
-    config: CgroupGroupConfig
+    settings: CgroupGroupSettings
 
-    def __init__(self, config: CgroupGroupConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._root = config.settings.root or f"{config.sysfs}/fs/cgroup"
+        self._root = self.settings.root or f"{config.sysfs}/fs/cgroup"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is known of each group that the names find."""
-        if not self.config.settings.names:
-            msg = "no cgroup_group.names are set"
+        """Emit the metrics of each cgroup that matches `names`."""
+        if not self.settings.names:
+            msg = "cgroup_group.names is not set"
             raise NothingToRead(msg)
         files = self._files()
         found = self._find({file.hierarchy for file in files})
-        limit = self.config.settings.max_cgroups
+        limit = self.settings.max_cgroups
         scrape.emit(self.dropped, max(len(found) - limit, 0))
         parts = Parts()
         for cgroup in found[:limit]:
@@ -267,7 +265,7 @@ class CgroupGroup(Subsystem):
         parts.check()
 
     def _files(self) -> list[_File]:
-        """Return the files of the version that is mounted; NothingToRead without any."""
+        """Return the files of the version that is mounted; NothingToRead if neither is."""
         if os.path.exists(f"{self._root}/cgroup.controllers"):  # noqa: PTH110
             return list(self.files)
         mounted = {
@@ -281,19 +279,17 @@ class CgroupGroup(Subsystem):
         return [file for file in self.files_v1 if file.hierarchy in mounted]
 
     def _find(self, hierarchies: set[str]) -> list[str]:
-        """Return the groups that the names find in any of the hierarchies, sorted."""
-        with_room(
-            os.listdir, self._root
-        )  # glob would find nothing where there are too many open files
-        found = {
+        """Return the cgroups that match `names` in any of the hierarchies, sorted."""
+        with_room(os.listdir, self._root)  # glob hides errors, such as too many open files
+        cgroups = {
             path.rstrip("/")
             for hierarchy in hierarchies
-            for name in self.config.settings.names
+            for name in self.settings.names
             for path in glob.glob(  # noqa: PTH207  # relative paths
                 name.rstrip("/") + "/", root_dir=f"{self._root}/{hierarchy}", recursive=True
             )
         }
-        return sorted(found)
+        return sorted(cgroups)
 
     def _emit(self, scrape: Scrape, cgroup: str, files: list[_File], parts: Parts) -> None:
         seen: set[tuple[Metric, tuple[str, ...]]] = set()
@@ -302,7 +298,7 @@ class CgroupGroup(Subsystem):
             with parts:
                 for key, number in self._read(cgroup, file):
                     field = fields.get(key)
-                    # What both versions tell is taken from the first.
+                    # The first file wins: in hybrid mode both versions have CPU time.
                     if field is not None and (field.metric, field.labels) not in seen:
                         seen.add((field.metric, field.labels))
                         scrape.emit(field.metric, number / field.unit, cgroup, *field.labels)
@@ -311,13 +307,13 @@ class CgroupGroup(Subsystem):
         path = os.path.join(self._root, file.hierarchy, cgroup, file.name)  # noqa: PTH118
         try:
             content = read(path)
-        except NothingToRead:  # the controller is off, or the group has been removed
+        except NothingToRead:  # the controller is off, or the cgroup was removed
             return
         except OSError as error:
             if error.errno in _GONE:
                 return
             raise
-        with naming(path):
+        with errors_in(path):
             yield from file.parse(content)
 
 

@@ -1,10 +1,10 @@
-"""Which controllers of cgroups the kernel has, and how many groups each."""
+"""The subsystem `cgroups`: cgroup controllers of the kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import is_number, text, unreadable
+from bts_collectors.host.kernel.files import is_number, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
@@ -14,18 +14,20 @@ _HEADER = b"#subsys_name\thierarchy\tnum_cgroups\tenabled"
 
 
 class Cgroups(Subsystem):
-    """Controllers from /proc/cgroups."""
+    """Cgroup controllers from /proc/cgroups."""
 
     name = "cgroups"
     by_default = False
 
     cgroups = gauge(
         "node_cgroups_cgroups",
-        "Groups in the hierarchy of the controller (/proc/cgroups, num_cgroups).",
+        "Number of cgroups of the controller (/proc/cgroups, num_cgroups).",
         _SUBSYSTEM,
     )
     enabled = gauge(
-        "node_cgroups_enabled", "Whether the controller is on (/proc/cgroups, enabled).", _SUBSYSTEM
+        "node_cgroups_enabled",
+        "Whether the controller is enabled (/proc/cgroups, enabled).",
+        _SUBSYSTEM,
     )
 
     def __init__(self, config: Paths) -> None:
@@ -33,7 +35,7 @@ class Cgroups(Subsystem):
         self._file = KernelFile(f"{config.procfs}/cgroups")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the two numbers of each controller."""
+        """Emit the number of cgroups of each controller, and whether it is enabled."""
         with self._file as content:
             for controller, cgroups, enabled in parse(content):
                 scrape.emit(self.cgroups, cgroups, controller)
@@ -41,20 +43,20 @@ class Cgroups(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield `(controller, groups, 0 or 1)` of each line; ValueError at the end, for the first odd one."""
+    """Yield `(controller, cgroups, 0 or 1)` of each line; ValueError at the end, for the first unreadable one."""
     header, *rows = content.splitlines() or [b""]
     if header != _HEADER:
-        raise unreadable(header)
+        raise unexpected_content(header)
     bad: bytes | None = None
     for row in rows:
         fields = row.split()
-        # The last field is a single digit: where it is there, the row was not cut off.
-        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not is_number(fields[2]):  # noqa: PLR2004  # the header's
+        # The last field has one digit: if it is there, the line is complete.
+        if len(fields) != 4 or fields[3] not in {b"0", b"1"} or not is_number(fields[2]):  # noqa: PLR2004  # the columns of the header
             bad = bad or row
         else:
             yield text(fields[0]), int(fields[2]), int(fields[3])
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Cgroups

@@ -1,4 +1,4 @@
-"""The collector `time`: what time it is, where, and by which clock (the name is the standard library's)."""
+"""The subsystem `time`: system time, time zone, clock sources (`time` is a standard module)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLOCKSOURCE = ("device", "clocksource")
 
 
 class Time(Subsystem):
-    """The system time, its zone and the clock sources."""
+    """System time, time zone and clock sources."""
 
     name = "time"
 
@@ -26,7 +26,7 @@ class Time(Subsystem):
     )
     available = gauge(
         "node_time_clocksource_available_info",
-        "Clock sources that the kernel could use"
+        "Clock sources that the kernel can use"
         " (/sys/devices/system/clocksource/clocksourceN/available_clocksource).",
         _CLOCKSOURCE,
     )
@@ -40,11 +40,11 @@ class Time(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/devices/system/clocksource"
-        #: Of each clock source what is available, and what is current.
+        #: The files of each clock source device: available sources, current source.
         self._sources: list[tuple[KernelFile, KernelFile]] = []
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the time, and the clock sources where the kernel tells them."""
+        """Emit the time, and the clock sources if the kernel lists them."""
         now = time.time()
         zone = time.localtime(now)
         scrape.emit(self.now, now)
@@ -52,13 +52,13 @@ class Time(Subsystem):
         for number in count():
             if number == len(self._sources):
                 self._sources.append(self._source(number))
-            there, used = (file.value() for file in self._sources[number])
-            if there is None:
+            available, current = (file.value() for file in self._sources[number])
+            if available is None:
                 break
-            for source in dict.fromkeys(there.split()):
+            for source in dict.fromkeys(available.split()):
                 scrape.emit(self.available, 1, str(number), text(source))
-            if used:
-                scrape.emit(self.current, 1, str(number), text(used))
+            if current:
+                scrape.emit(self.current, 1, str(number), text(current))
 
     def _source(self, number: int) -> tuple[KernelFile, KernelFile]:
         folder = f"{self._folder}/clocksource{number}"

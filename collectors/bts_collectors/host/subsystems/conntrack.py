@@ -1,11 +1,11 @@
-"""How full the table of tracked connections is, and what did not fit."""
+"""The subsystem `conntrack`: size and limit of the connection tracking table, and its statistics."""
 
 from __future__ import annotations
 
 import re
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, SINGLE_RECORD, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.sysctl import read_sysctl
@@ -22,17 +22,17 @@ class Conntrack(Subsystem):
 
     entries = gauge(
         "node_nf_conntrack_entries",
-        "Connections tracked (/proc/sys/net/netfilter/nf_conntrack_count).",
+        "Number of tracked connections (/proc/sys/net/netfilter/nf_conntrack_count).",
     )
     limit = gauge(
         "node_nf_conntrack_entries_limit",
-        "Limit of them (/proc/sys/net/netfilter/nf_conntrack_max).",
+        "Maximum number of tracked connections (/proc/sys/net/netfilter/nf_conntrack_max).",
     )
-    #: Gauges, though they only rise: the anchor has them so.
+    #: Gauges as in node_exporter, although they only increase.
     statistics: ClassVar = {
         column: gauge(
             f"node_nf_conntrack_stat_{column.decode()}",
-            f"Sum over all CPUs (/proc/net/stat/nf_conntrack, {column.decode()}).",
+            f"Column {column.decode()}, summed over all CPUs (/proc/net/stat/nf_conntrack).",
         )
         for column in (
             b"found",
@@ -50,13 +50,13 @@ class Conntrack(Subsystem):
         super().__init__(config)
         folder = f"{config.procfs}/sys/net/netfilter"
         self._sizes = (
-            (KernelFile(f"{folder}/nf_conntrack_count", AT_ONCE), self.entries),
-            (KernelFile(f"{folder}/nf_conntrack_max", AT_ONCE), self.limit),
+            (KernelFile(f"{folder}/nf_conntrack_count", SINGLE_RECORD), self.entries),
+            (KernelFile(f"{folder}/nf_conntrack_max", SINGLE_RECORD), self.limit),
         )
-        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", TABLE)
+        self._statistics = KernelFile(f"{config.procfs}/net/stat/nf_conntrack", SHORT_RECORDS)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the size, its limit and the statistics."""
+        """Emit size, limit and statistics of the table."""
         parts = Parts()
         for file, metric in self._sizes:
             with parts:
@@ -71,17 +71,17 @@ class Conntrack(Subsystem):
 def parse(content: bytes) -> dict[bytes, int]:
     """Return the sum of each column over the CPUs; ValueError for another table.
 
-    A line that makes no sense is such an error, too: sums without it would fall.
+    One unreadable line is an error, too: a sum without it would decrease.
     """
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if columns[:1] != [b"entries"]:
-        raise unreadable(header)
+        raise unexpected_content(header)
     sums = [0] * len(columns)
     for line in rows:
         values = line.split()
         if len(values) != len(columns) or not all(map(_NUMBER.fullmatch, values)):
-            raise unreadable(line)
+            raise unexpected_content(line)
         sums = [total + int(value, 16) for total, value in zip(sums, values, strict=True)]
     return dict(zip(columns, sums, strict=True))
 

@@ -1,4 +1,4 @@
-"""Where the processors' time goes, and what processors there are."""
+"""The subsystem `cpu`: CPU time by mode, online and isolated processors, throttling, model information."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from collections.abc import Iterator
 from operator import lt
 
 from bts_collectors.host.kernel.cpuinfo import Processor, parse_cpuinfo
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, lines, naming, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    errors_in,
+    lines,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.throttles import Throttles
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
 
-#: Position of idle in a line of /proc/stat, behind user, nice and system.
+#: Position of idle among the numbers of a line in /proc/stat.
 _IDLE = 3
 
-#: Seconds by which idle falls only when the processor was unplugged in between.
-_UNPLUGGED = 3.0
+#: If idle decreased by more seconds than this, the processor was unplugged in the meantime.
+_UNPLUGGED_SECONDS = 3.0
 
-#: More processors than any kernel can have, against ranges in a damaged file.
-_MOST = 65536
+#: More processors than any kernel supports: a limit for ranges in a damaged file.
+_MAX_PROCESSORS = 65536
 
 _MODE = ("cpu", "mode")
 
 
 class CpuSettings(CollectorConfig, frozen=True):
-    """Settings of `cpu`; each of the two expressions implies `info`."""
+    """Settings of `cpu`; each of the two regular expressions implies `info`."""
 
     guest: bool = True
     info: bool = False
@@ -37,54 +43,48 @@ class CpuSettings(CollectorConfig, frozen=True):
     bugs_include: re.Pattern[str] | None = None
 
 
-class CpuConfig(Paths, frozen=True):
-    """Settings of `cpu`, and where the files are."""
-
-    settings: CpuSettings = CpuSettings()
-
-
 class Cpu(Subsystem):
     """Processors from /proc/stat, /proc/cpuinfo and /sys/devices/system/cpu."""
 
     name = "cpu"
-    Config = CpuConfig
     Settings = CpuSettings
 
     seconds = counter(
         "node_cpu_seconds_total",
-        "Time in each mode (/proc/stat, cpuN); user and nice contain the time in guests.",
+        "Seconds the CPU spent in each mode; user and nice include guests (/proc/stat, cpuN).",
         _MODE,
     )
     guest_seconds = counter(
         "node_cpu_guest_seconds_total",
-        "Time in guests, contained in user and nice too (/proc/stat, cpuN, guest, guest_nice).",
+        "Seconds the CPU spent in guests (VMs) by mode; part of user and nice, too"
+        " (/proc/stat, cpuN, guest, guest_nice).",
         _MODE,
     )
     online = gauge(
         "node_cpu_online",
-        "Whether the processor is online (/sys/devices/system/cpu/present and online).",
+        "Whether the CPU is online (/sys/devices/system/cpu/present and online).",
         ("cpu",),
     )
     isolated = gauge(
         "node_cpu_isolated",
-        "Processors kept from the scheduler (/sys/devices/system/cpu/isolated).",
+        "Whether the CPU is isolated from the scheduler (/sys/devices/system/cpu/isolated).",
         ("cpu",),
     )
     core_throttles = counter(
         "node_cpu_core_throttles_total",
-        "How often heat throttled the core"
+        "Number of times the core was throttled because of its temperature"
         " (/sys/devices/system/cpu/cpuN/thermal_throttle/core_throttle_count).",
         ("package", "core"),
     )
     package_throttles = counter(
         "node_cpu_package_throttles_total",
-        "How often heat throttled the package"
+        "Number of times the package was throttled because of its temperature"
         " (/sys/devices/system/cpu/cpuN/thermal_throttle/package_throttle_count).",
         ("package",),
     )
     info = gauge(
         "node_cpu_info",
-        "A metric with a constant '1' value, labelled by what the processor is (/proc/cpuinfo).",
+        "A metric with a constant '1' value, labelled by fields of /proc/cpuinfo.",
         (
             "package",
             "core",
@@ -99,14 +99,12 @@ class Cpu(Subsystem):
         ),
     )
     flag_info = gauge(
-        "node_cpu_flag_info", "Flags of the first processor (/proc/cpuinfo, flags).", ("flag",)
+        "node_cpu_flag_info", "Flags of the first CPU (/proc/cpuinfo, flags).", ("flag",)
     )
-    bug_info = gauge(
-        "node_cpu_bug_info", "Bugs of the first processor (/proc/cpuinfo, bugs).", ("bug",)
-    )
+    bug_info = gauge("node_cpu_bug_info", "Bugs of the first CPU (/proc/cpuinfo, bugs).", ("bug",))
     frequency = gauge(
         "node_cpu_frequency_hertz",
-        "Frequency at this moment (/proc/cpuinfo, cpu MHz).",
+        "Current frequency (/proc/cpuinfo, cpu MHz).",
         ("package", "core", "cpu"),
     )
 
@@ -124,12 +122,12 @@ class Cpu(Subsystem):
         (guest_seconds, "nice"),
     )
 
-    config: CpuConfig
+    settings: CpuSettings
 
-    def __init__(self, config: CpuConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        settings = config.settings
-        self._stat = KernelFile(f"{config.procfs}/stat", AT_ONCE)
+        settings = self.settings
+        self._stat = KernelFile(f"{config.procfs}/stat", SINGLE_RECORD)
         self._cpuinfo = KernelFile(f"{config.procfs}/cpuinfo")
         self._folder = f"{config.sysfs}/devices/system/cpu"
         self._present = KernelFile(f"{self._folder}/present")
@@ -143,7 +141,7 @@ class Cpu(Subsystem):
         self._ticks: dict[str, list[int]] = {}
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit times, then what /sys and, where wanted, /proc/cpuinfo know of the processors."""
+        """Emit times, then states from /sys, then the fields of /proc/cpuinfo if enabled."""
         parts = Parts()
         with parts:
             self._emit_times(scrape)
@@ -158,31 +156,31 @@ class Cpu(Subsystem):
         try:
             with self._stat as content, self._lock:
                 for cpu, ticks in parse_times(content):
-                    risen = self._never_back(cpu, ticks)
-                    for (metric, mode), value in zip(self._columns, risen, strict=False):
+                    monotonic = self._without_decrease(cpu, ticks)
+                    for (metric, mode), value in zip(self._columns, monotonic, strict=False):
                         scrape.emit(metric, value / hertz, cpu, mode)
         except NothingToRead as error:
-            # Not absent hardware: all that reads /proc would be absent, and nobody would be told.
-            msg = f"{error}, which every Linux has: is `host.procfs` where its /proc is?"
+            # An error: otherwise a wrong `procfs` would go unnoticed.
+            msg = f"{error}, but every Linux has it; is `host.procfs` the host's /proc?"
             raise TargetError(reason="os", message=msg) from error
 
-    def _never_back(self, cpu: str, ticks: list[int]) -> list[int]:
-        """Return the ticks, each that fell as it was before; all of them new after an unplugging."""
+    def _without_decrease(self, cpu: str, ticks: list[int]) -> list[int]:
+        """Return the ticks, with the previous value for each that decreased, unless the CPU was unplugged."""
         before = self._ticks.get(cpu)
         if before is not None and any(map(lt, ticks, before)):
-            fallen = before[_IDLE] - ticks[_IDLE]
-            if fallen < _UNPLUGGED * self._hertz:
+            decrease = before[_IDLE] - ticks[_IDLE]
+            if decrease < _UNPLUGGED_SECONDS * self._hertz:
                 ticks = list(map(max, ticks, before))
         self._ticks[cpu] = ticks
         return ticks
 
     def _emit_states(self, scrape: Scrape, parts: Parts) -> None:
         online = self._online.value()
-        if online:  # else it is not known which are offline
-            with parts, naming(self._online.path):
+        if online:  # else it is unknown which are offline
+            with parts, errors_in(self._online.path):
                 running = parse_list(online)
                 self._emit_online(scrape, running)
-        with parts, naming(self._isolated.path):
+        with parts, errors_in(self._isolated.path):
             for cpu in parse_list(self._isolated.value() or b""):
                 scrape.emit(self.isolated, 1, cpu)
         cores, packages = self._throttles.read(online or b"")
@@ -193,7 +191,7 @@ class Cpu(Subsystem):
 
     def _emit_online(self, scrape: Scrape, running: dict[str, None]) -> None:
         present = self._present.value()
-        with naming(self._present.path):
+        with errors_in(self._present.path):
             for cpu in parse_list(present) if present else running:
                 scrape.emit(self.online, int(cpu in running), cpu)
 
@@ -203,11 +201,11 @@ class Cpu(Subsystem):
         for processor in processors:
             scrape.emit(self.info, 1, *processor.labels)
             if processor.megahertz is not None:
-                scrape.emit(self.frequency, processor.megahertz * 1e6, *processor.place)
+                scrape.emit(self.frequency, processor.megahertz * 1e6, *processor.position)
         self._emit_features(scrape, processors[0])
 
     def _emit_features(self, scrape: Scrape, first: Processor) -> None:
-        settings = self.config.settings
+        settings = self.settings
         for metric, words, include in (
             (self.flag_info, first.flags, settings.flags_include),
             (self.bug_info, first.bugs, settings.bugs_include),
@@ -218,9 +216,9 @@ class Cpu(Subsystem):
 
 
 def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(number, ticks)` of each processor; 4 to 10 modes, as the kernel has them.
+    """Yield `(number, ticks)` of each processor; the kernel has 4 to 10 modes.
 
-    ValueError at the end, for the first of the lines that could not be read, or when there is none.
+    Raises ValueError at the end, for the first unreadable line, or if there is no line of a processor.
     """
     bad: bytes | None = None
     found = False
@@ -234,26 +232,26 @@ def parse_times(content: bytes) -> Iterator[tuple[str, list[int]]]:
             cpu, ticks = str(int(name[3:])), list(map(int, fields))
         except ValueError:
             ticks = []
-        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MOST:
+        if len(ticks) > _IDLE and min(ticks) >= 0 and max(ticks) < MAX_COUNT:
             found = True
             yield cpu, ticks
         else:
             bad = bad or line
     if bad is not None or not found:
-        raise unreadable(content if bad is None else bad)
+        raise unexpected_content(content if bad is None else bad)
 
 
 def parse_list(content: bytes) -> dict[str, None]:
-    """Return the numbers in a list such as `0-2,5`, in its order; ValueError where it is none."""
+    """Return the numbers in a list such as `0-2,5`, in its order; ValueError for anything else."""
     found: dict[str, None] = {}
-    if content == b"(null)":  # of kernels that print an empty list so
+    if content == b"(null)":  # how some kernels print an empty list
         return found
     for part in filter(None, content.split(b",")):
         first, dash, last = part.partition(b"-")
         begin = int(first)
         end = int(last) if dash else begin
-        if not 0 <= begin <= end < _MOST:
-            raise unreadable(content)
+        if not 0 <= begin <= end < _MAX_PROCESSORS:
+            raise unexpected_content(content)
         found.update(dict.fromkeys(map(str, range(begin, end + 1))))
     return found
 

@@ -1,4 +1,4 @@
-"""How fast the processors run, may run, and who decides."""
+"""The subsystem `cpufreq`: CPU frequencies, their limits, and scaling governors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HERTZ_PER_KILOHERTZ = 1000
 
 
 class Cpufreq(Subsystem):
-    """Frequencies from /sys/devices/system/cpu/cpu<n>/cpufreq.
+    """CPU frequencies from /sys/devices/system/cpu/cpu<n>/cpufreq.
 
-    node_cpu_frequency_hertz is the business of `cpu`: cpuinfo_cur_freq is for root alone.
+    `cpu` has node_cpu_frequency_hertz: only root may read cpuinfo_cur_freq.
     """
 
     name = "cpufreq"
@@ -23,14 +23,16 @@ class Cpufreq(Subsystem):
         (
             "scaling_cur_freq",
             gauge(
-                "node_cpu_scaling_frequency_hertz", "Frequency (/sys/.../scaling_cur_freq).", _CPU
+                "node_cpu_scaling_frequency_hertz",
+                "Current frequency (/sys/.../scaling_cur_freq).",
+                _CPU,
             ),
         ),
         (
             "scaling_min_freq",
             gauge(
                 "node_cpu_scaling_frequency_min_hertz",
-                "Lowest frequency that the policy allows (/sys/.../scaling_min_freq).",
+                "Minimum frequency of the policy (/sys/.../scaling_min_freq).",
                 _CPU,
             ),
         ),
@@ -38,7 +40,7 @@ class Cpufreq(Subsystem):
             "scaling_max_freq",
             gauge(
                 "node_cpu_scaling_frequency_max_hertz",
-                "Highest frequency that the policy allows (/sys/.../scaling_max_freq).",
+                "Maximum frequency of the policy (/sys/.../scaling_max_freq).",
                 _CPU,
             ),
         ),
@@ -46,7 +48,7 @@ class Cpufreq(Subsystem):
             "cpuinfo_min_freq",
             gauge(
                 "node_cpu_frequency_min_hertz",
-                "Lowest frequency of the processor (/sys/.../cpuinfo_min_freq).",
+                "Minimum frequency of the CPU (/sys/.../cpuinfo_min_freq).",
                 _CPU,
             ),
         ),
@@ -54,7 +56,7 @@ class Cpufreq(Subsystem):
             "cpuinfo_max_freq",
             gauge(
                 "node_cpu_frequency_max_hertz",
-                "Highest frequency of the processor (/sys/.../cpuinfo_max_freq).",
+                "Maximum frequency of the CPU (/sys/.../cpuinfo_max_freq).",
                 _CPU,
             ),
         ),
@@ -62,14 +64,14 @@ class Cpufreq(Subsystem):
             "cpuinfo_avg_freq",
             gauge(
                 "node_cpu_frequency_avg_hertz",
-                "Frequency, averaged by the processor (/sys/.../cpuinfo_avg_freq).",
+                "Average frequency, as measured by the CPU (/sys/.../cpuinfo_avg_freq).",
                 _CPU,
             ),
         ),
     )
     governor = gauge(
         "node_cpu_scaling_governor",
-        "1 for the governor that decides, 0 for those that could"
+        "1 for the current governor, 0 for the other available ones"
         " (/sys/.../scaling_governor, scaling_available_governors).",
         ("cpu", "governor"),
     )
@@ -79,9 +81,9 @@ class Cpufreq(Subsystem):
         self._folder = f"{config.sysfs}/devices/system/cpu"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is known of each processor; NothingToRead where the firmware alone decides."""
-        found = [self._emit(scrape, cpu) for cpu in devices(self._folder, "cpu")]
-        if not any(found):
+        """Emit frequencies and governors of each CPU; NothingToRead if none has a driver for them."""
+        emitted = [self._emit(scrape, cpu) for cpu in devices(self._folder, "cpu")]
+        if not any(emitted):
             msg = f"{self._folder}/cpu*/cpufreq is absent"
             raise NothingToRead(msg)
 
@@ -96,7 +98,7 @@ class Cpufreq(Subsystem):
         found = bool(governor)
         for file, metric in self.frequencies:
             kilohertz = read_integer(folder + file)
-            if kilohertz is not None and kilohertz > 0:  # 0: the driver does not know
+            if kilohertz is not None and kilohertz > 0:  # 0: unknown to the driver
                 scrape.emit(metric, kilohertz * _HERTZ_PER_KILOHERTZ, label)
                 found = True
         return found

@@ -1,4 +1,4 @@
-"""What machine this is, as its firmware says."""
+"""The subsystem `dmi`: vendor, product and version strings of the firmware."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bts_collectors.host.kernel.files import read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
-#: Label and file; a file that only root may read is left empty.
+#: Label and file; the label of a file that cannot be read (some only by root) is empty.
 _FIELDS = (
     ("bios_date", "bios_date"),
     ("bios_release", "bios_release"),
@@ -32,7 +32,7 @@ _FIELDS = (
 
 
 class Dmi(Subsystem):
-    """Firmware's description of the machine from /sys/class/dmi/id."""
+    """Firmware and hardware information from /sys/class/dmi/id."""
 
     name = "dmi"
 
@@ -48,11 +48,11 @@ class Dmi(Subsystem):
         self._labels: tuple[str, ...] = ()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what was read once: firmware does not change while the machine runs."""
+        """Emit the information, which is read once: it does not change while the host runs."""
         if not self._labels:
             values = [read_value(f"{self._folder}/{file}") for _, file in _FIELDS]
             if not any(values):
-                msg = f"{self._folder} is absent, or says nothing"
+                msg = f"{self._folder} is absent, or empty"
                 raise NothingToRead(msg)
             self._labels = tuple(text(value or b"") for value in values)
         scrape.emit(self.info, 1, *self._labels)

@@ -1,4 +1,4 @@
-"""Which memory had errors, corrected and not."""
+"""The subsystem `edac`: correctable and uncorrectable memory errors."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _CHANNEL = ("controller", "csrow", "channel", "dimm_label")
 
 
 class Edac(Subsystem):
-    """Errors from /sys/devices/system/edac/mc; `ce` are the corrected ones, `ue` the others."""
+    """Memory errors from /sys/devices/system/edac/mc; `ce` is correctable, `ue` is uncorrectable."""
 
     name = "edac"
 
-    controllers = {  # noqa: RUF012  # a table of metrics, as all
+    controllers = {  # noqa: RUF012  # a constant table of metrics
         "ce": counter(
             "node_edac_correctable_errors_total",
-            "Corrected errors of the controller's memory (/sys/.../mc<n>/ce_count).",
+            "Correctable memory errors of the controller (/sys/.../mc<n>/ce_count).",
             ("controller",),
         ),
         "ue": counter(
             "node_edac_uncorrectable_errors_total",
-            "Other errors of the controller's memory (/sys/.../mc<n>/ue_count).",
+            "Uncorrectable memory errors of the controller (/sys/.../mc<n>/ue_count).",
             ("controller",),
         ),
     }
     csrows = {  # noqa: RUF012  # as above
         "ce": counter(
             "node_edac_csrow_correctable_errors_total",
-            "Corrected errors of the row, which is unknown for some"
+            "Correctable memory errors by csrow, `unknown` if the controller cannot tell"
             " (/sys/.../mc<n>/csrow<n>/ce_count, ce_noinfo_count).",
             _CSROW,
         ),
         "ue": counter(
             "node_edac_csrow_uncorrectable_errors_total",
-            "Other errors of the row, which is unknown for some"
+            "Uncorrectable memory errors by csrow, `unknown` if the controller cannot tell"
             " (/sys/.../mc<n>/csrow<n>/ue_count, ue_noinfo_count).",
             _CSROW,
         ),
@@ -45,12 +45,12 @@ class Edac(Subsystem):
     channels = {  # noqa: RUF012  # as above
         "ce": counter(
             "node_edac_channel_correctable_errors_total",
-            "Corrected errors of the channel (/sys/.../mc<n>/csrow<n>/ch<n>_ce_count).",
+            "Correctable memory errors by channel (/sys/.../mc<n>/csrow<n>/ch<n>_ce_count).",
             _CHANNEL,
         ),
         "ue": counter(
             "node_edac_channel_uncorrectable_errors_total",
-            "Other errors of the channel (/sys/.../mc<n>/csrow<n>/ch<n>_ue_count).",
+            "Uncorrectable memory errors by channel (/sys/.../mc<n>/csrow<n>/ch<n>_ue_count).",
             _CHANNEL,
         ),
     }
@@ -60,7 +60,7 @@ class Edac(Subsystem):
         self._folder = f"{config.sysfs}/devices/system/edac/mc"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the errors of each controller, row and channel."""
+        """Emit the errors of each controller, csrow and channel."""
         for name in devices(self._folder, "mc"):
             folder = f"{self._folder}/{name}"
             controller = name.removeprefix("mc")
@@ -78,7 +78,7 @@ class Edac(Subsystem):
         try:
             rows = devices(folder, "csrow")
         except NothingToRead:
-            return  # drivers of newer memory know the controller alone
+            return  # some drivers count per controller only
         for row in rows:
             csrow = row.removeprefix("csrow")
             files = entries(f"{folder}/{row}")
@@ -104,7 +104,7 @@ class Edac(Subsystem):
 
 
 def dimm_label(raw: bytes | None) -> str:
-    """Return the name of a memory module as the anchor writes it: `mc0_csrow1_channel0`."""
+    """Return the name of a memory module as node_exporter writes it: `mc0_csrow1_channel0`."""
     if not raw:
         return "unknown"
     label = text(raw).replace("#", "")

@@ -1,4 +1,4 @@
-"""Ports of Fibre Channel adapters: link state, traffic, errors."""
+"""The subsystem `fibrechannel`: link state, traffic and errors of Fibre Channel ports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TEXTS = (
     "supported_speeds",
     "dev_loss_tmo",
 )
-#: Those of them that are numbers in hexadecimal, shown without 0x.
+#: Files with hexadecimal numbers, whose label values have no 0x.
 _HEXADECIMAL = {"port_id", "port_name", "fabric_name"}
-#: What drivers that do not count something say (all bits set).
+#: Drivers print all bits set for a statistic that they do not count.
 _NOT_COUNTED = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -44,18 +44,18 @@ class Fibrechannel(Subsystem):
         ("fc_host", *_TEXTS),
     )
     statistics = (
-        _statistic("dumped_frames", "Frames that were dropped"),
+        _statistic("dumped_frames", "Dropped frames"),
         _statistic("error_frames", "Frames with errors"),
-        _statistic("invalid_crc_count", "Frames with a wrong checksum", "invalid_crc"),
+        _statistic("invalid_crc_count", "Frames with an invalid CRC", "invalid_crc"),
         _statistic("rx_frames", "Frames received"),
         _statistic("rx_words", "Words of 4 bytes received"),
         _statistic("tx_frames", "Frames sent"),
         _statistic("tx_words", "Words of 4 bytes sent"),
         _statistic("seconds_since_last_reset", "Seconds since the counters were reset"),
         _statistic("invalid_tx_word_count", "Invalid words sent", "invalid_tx_words"),
-        _statistic("link_failure_count", "Failures of the link", "link_failure"),
-        _statistic("loss_of_sync_count", "Losses of synchronisation", "loss_of_sync"),
-        _statistic("loss_of_signal_count", "Losses of the signal", "loss_of_signal"),
+        _statistic("link_failure_count", "Link failures", "link_failure"),
+        _statistic("loss_of_sync_count", "Losses of synchronization", "loss_of_sync"),
+        _statistic("loss_of_signal_count", "Losses of signal", "loss_of_signal"),
         _statistic("nos_count", "Not-operational sequences", "nos"),
         _statistic("fcp_packet_aborts", "Aborted FCP packets"),
     )
@@ -65,7 +65,7 @@ class Fibrechannel(Subsystem):
         self._folder = f"{config.sysfs}/class/fc_host"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each port tells."""
+        """Emit information and statistics of each port."""
         for host in devices(self._folder, "host"):
             folder = f"{self._folder}/{host}"
             scrape.emit(self.info, 1, host, *(_text_of(folder, file) for file in _TEXTS))
@@ -81,7 +81,7 @@ def _text_of(folder: str, file: str) -> str:
 
 
 def parse_statistic(value: bytes | None) -> int | None:
-    """Return the number that `0x1a` spells; None if it spells none, or says that nothing counts it."""
+    """Return a hexadecimal number such as `0x1a`; None for anything else, and for "not counted"."""
     try:
         number = int(value or b"", 16)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How full the mounted file systems are."""
+"""The subsystem `filesystem`: size and usage of mounted file systems."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import MOST, lines, naming, text, unreadable
+from bts_collectors.host.kernel.files import MAX_COUNT, errors_in, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.mount_tree import visible, way
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
-from bts_collectors.host.kernel.statvfs_pool import Answer, Prober
+from bts_collectors.host.kernel.mount_tree import ancestors, visible
+from bts_collectors.host.kernel.statvfs_pool import Result, StatvfsPool
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Duration, NothingToRead, Scrape, TargetError, gauge
+from bts_exporter import (
+    CollectorConfig,
+    Duration,
+    NameFilter,
+    NothingToRead,
+    Scrape,
+    TargetError,
+    gauge,
+)
 
-#: What is left out where the settings do not say: what belongs to the kernel and to containers.
+#: Mount points and types that are left out by default: those of the kernel and of containers.
 MOUNT_POINTS_EXCLUDE = re.compile(
     r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
 )
@@ -26,12 +33,12 @@ FS_TYPES_EXCLUDE = re.compile(
     r"|tracefs)$"
 )
 
-#: Types whose figures the kernel has in memory: neither a server nor a device is asked. They need no
-#: thread of their own, whose two changes take as long as asking twenty mounts.
+#: Types for which statvfs(2) is answered from the kernel's memory, without a server or a device. They are
+#: queried without another thread: two thread switches take as long as twenty of these calls.
 _IN_MEMORY = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs"))
 
-#: How much of the time that a scrape has left is given to waiting for mounts.
-_SHARE = 0.9
+#: Share of the remaining time of a scrape that is spent waiting for mounts.
+_WAIT_SHARE = 0.9
 
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
@@ -48,22 +55,18 @@ class FilesystemSettings(CollectorConfig, frozen=True):
     mount_timeout: Duration = Duration(5)
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions of a pair are set, or there is no time to answer."""
-        check_exclusive("mount_points", self.mount_points_include, self.mount_points_exclude)
-        check_exclusive("fs_types", self.fs_types_include, self.fs_types_exclude)
+        """Raise ValueError if both expressions of a pair are set, or the timeout is not positive."""
+        NameFilter.check_exclusive(
+            "mount_points", self.mount_points_include, self.mount_points_exclude
+        )
+        NameFilter.check_exclusive("fs_types", self.fs_types_include, self.fs_types_exclude)
         if not self.mount_timeout > 0:
-            msg = "mount_timeout must be above 0"
+            msg = f"mount_timeout must be > 0, got {self.mount_timeout:g}"
             raise ValueError(msg)
 
 
-class FilesystemConfig(Paths, frozen=True):
-    """Settings of `filesystem`, and where the files are."""
-
-    settings: FilesystemSettings = FilesystemSettings()
-
-
 class Mount(NamedTuple):
-    """A line of mountinfo; the mount point as it is spelled for the system, without escapes."""
+    """A line of mountinfo; the mount point is unescaped."""
 
     number: bytes
     parent: bytes
@@ -75,18 +78,18 @@ class Mount(NamedTuple):
     source: str
 
 
-class _Target(NamedTuple):
-    """A mount that is wanted, with its point as seen from the root file system that is ours."""
+class Target(NamedTuple):
+    """A selected mount, with its path as the exporter sees it."""
 
     mount: Mount
     path: bytes
     labels: tuple[str, str, str]
-    #: Whether it answers at once, and every mount on the way to it.
-    at_once: bool
+    #: Whether statvfs(2) cannot hang: for this mount, and for every mount on its path.
+    in_memory: bool
 
     @property
     def key(self) -> tuple[bytes, bytes]:
-        """Return what tells it from a mount that had its path before."""
+        """Return a key that differs from that of an earlier mount on the same path."""
         return self.mount.number, self.path
 
 
@@ -94,173 +97,182 @@ class Filesystem(Subsystem):
     """Mounts from /proc/1/mountinfo, or /proc/self/mountinfo, and statvfs(2)."""
 
     name = "filesystem"
-    Config = FilesystemConfig
     Settings = FilesystemSettings
 
-    size = gauge("node_filesystem_size_bytes", "Size (statvfs, f_blocks x f_frsize).", _MOUNT)
+    size = gauge(
+        "node_filesystem_size_bytes", "Filesystem size (statvfs, f_blocks x f_frsize).", _MOUNT
+    )
     free = gauge("node_filesystem_free_bytes", "Free space (statvfs, f_bfree x f_frsize).", _MOUNT)
     avail = gauge(
         "node_filesystem_avail_bytes",
-        "Free space for others than root (statvfs, f_bavail x f_frsize).",
+        "Space available to non-root users (statvfs, f_bavail x f_frsize).",
         _MOUNT,
     )
-    files = gauge("node_filesystem_files", "Inodes (statvfs, f_files).", _MOUNT)
-    files_free = gauge("node_filesystem_files_free", "Free inodes (statvfs, f_ffree).", _MOUNT)
+    files = gauge("node_filesystem_files", "Number of inodes (statvfs, f_files).", _MOUNT)
+    files_free = gauge(
+        "node_filesystem_files_free", "Number of free inodes (statvfs, f_ffree).", _MOUNT
+    )
     readonly = gauge(
         "node_filesystem_readonly",
-        "Whether it is read-only (mountinfo: ro or emergency_ro, of the mount or of what is mounted).",
+        "Whether the mount or the file system is read-only (mountinfo, ro or emergency_ro).",
         _MOUNT,
     )
     device_error = gauge(
         "node_filesystem_device_error",
-        "Whether statvfs failed or did not answer in time; the label device_error says how.",
+        "Whether statvfs failed or timed out; the label device_error is the error.",
         _MOUNT,
     )
     mount_info = gauge(
         "node_filesystem_mount_info",
-        "A metric with a constant '1' value, labelled by the device's numbers (mountinfo).",
+        "A metric with a constant '1' value, labelled by the device numbers (mountinfo).",
         ("device", "major", "minor", "mountpoint"),
     )
 
-    config: FilesystemConfig
+    settings: FilesystemSettings
 
     def __init__(
         self,
-        config: FilesystemConfig,
+        config: Paths,
         statvfs: Callable[[bytes], os.statvfs_result] = os.statvfs,
     ) -> None:
         super().__init__(config)
-        settings = config.settings
-        # Of the first process, since ours may be in a mount namespace of its own.
+        settings = self.settings
+        # Of process 1, since the exporter may be in another mount namespace.
         self._init = KernelFile(f"{config.procfs}/1/mountinfo")
         self._own = KernelFile(f"{config.procfs}/self/mountinfo")
         self._rootfs = os.fsencode(config.rootfs.rstrip("/"))
-        self._wants_point = Filter(
+        self._point_filter = NameFilter(
             settings.mount_points_include, settings.mount_points_exclude, MOUNT_POINTS_EXCLUDE
         )
-        self._wants_type = Filter(
+        self._type_filter = NameFilter(
             settings.fs_types_include, settings.fs_types_exclude, FS_TYPES_EXCLUDE
         )
         self._statvfs = statvfs
-        self._prober = Prober(statvfs)
-        #: Mounts change seldom: what to ask, and the first unreadable line, as long as they do not.
+        self._pool = StatvfsPool(statvfs)
+        #: Mounts rarely change: the parsed result is kept until mountinfo changes.
         self._mountinfo = b""
         self._own_mountinfo: bytes | None = None
-        self._targets: list[_Target] = []
-        self._unseen = 0  # mounts that are wanted, and not there in our mount namespace
+        self._targets: list[Target] = []
+        self._unseen = 0  # selected mounts that the exporter's mount namespace does not have
         self._bad: bytes | None = b""
 
     def stop(self) -> None:
-        """End the thread that asks the mounts."""
-        self._prober.stop()
+        """End the thread that calls statvfs(2)."""
+        self._pool.stop()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the figures of each mount that is wanted; of one that gives none, that it does not."""
+        """Emit size and usage of each selected mount, or its error."""
         path, content = self._read()
-        # What we see is of interest when there is something new, or something that we did not see.
+        # Our own mounts matter if the mounts have changed, or if some could not be seen.
         changed = content != self._mountinfo
         own = self._read_own() if changed or self._unseen else self._own_mountinfo
         if changed or own != self._own_mountinfo:
             mounts, self._bad = parse(content)
-            self._targets, self._unseen = self._select(mounts, self._seen(content, own))
+            self._targets, self._unseen = self._select(mounts, self._visible_devices(content, own))
             self._mountinfo, self._own_mountinfo = content, own
-        answers = self._prober.ask(
-            {target.key: target.path for target in self._targets if not target.at_once},
-            self.config.settings.mount_timeout,
-            monotonic() + scrape.remaining() * _SHARE,
+        results = self._pool.query(
+            {target.key: target.path for target in self._targets if not target.in_memory},
+            self.settings.mount_timeout,
+            monotonic() + scrape.remaining() * _WAIT_SHARE,
         )
         for target in self._targets:
-            answer = self._ask(target.path) if target.at_once else answers.get(target.key)
-            self._emit(scrape, target, answer)
+            result = self._query(target.path) if target.in_memory else results.get(target.key)
+            self._emit(scrape, target, result)
         if self._unseen and not self._targets:
             msg = (
-                f"none of the mounts in {path} is visible below {self.config.rootfs}:"
-                " is `host.rootfs` where the machine's / is mounted?"
+                f"none of the mounts in {path} is visible below {self.config.rootfs};"
+                " is `host.rootfs` the host's root file system?"
             )
             raise TargetError(reason="os", message=msg)
         if self._bad is not None:
-            with naming(path):
-                raise unreadable(self._bad)
+            with errors_in(path):
+                raise unexpected_content(self._bad)
 
     def _read(self) -> tuple[str, bytes]:
         try:
             return self._init.path, self._init.read()
-        except (OSError, NothingToRead):  # hidden from us, such as by hidepid
+        except (OSError, NothingToRead):  # hidden, such as by hidepid
             return self._own.path, self._own.read()
 
-    def _ask(self, path: bytes) -> Answer:
+    def _query(self, path: bytes) -> Result:
         try:
             return self._statvfs(path)
         except (OSError, ValueError) as error:
             return error
 
     def _read_own(self) -> bytes | None:
-        """Return our own mountinfo; None where there is none."""
+        """Return the exporter's own mountinfo; None if it cannot be read."""
         try:
             return self._own.read()
         except (OSError, NothingToRead):
             return None
 
-    def _seen(self, content: bytes, own: bytes | None) -> dict[bytes, tuple[str, str]] | None:
-        """Return the devices of the mounts that we see, by their points; None if that is not known.
+    def _visible_devices(
+        self, content: bytes, own: bytes | None
+    ) -> dict[bytes, tuple[str, str]] | None:
+        """Return the devices of the mounts that the exporter sees, by mount point; None if unknown.
 
-        `content` is the mountinfo of the mounts that are asked, `own` is ours. They may differ: a container
-        does not see what is mounted after its start, unless its mount of / has the propagation `rslave`.
+        `content` is the mountinfo of process 1, `own` is the exporter's. They may differ: a container does not
+        see what is mounted after its start, unless its mount of / has the propagation `rslave`.
         """
         if own is None or own == content:
             return None
         seen = {mount.point: (mount.major, mount.minor) for mount in visible(parse(own)[0])}
-        # Where it is not one of our mounts, the root file system is another process's, such as /proc/1/root.
+        # If it is not one of our mounts, the root file system is that of another process, such as /proc/1/root.
         return seen if (self._rootfs or b"/") in seen else None
 
     def _select(
         self, mounts: list[Mount], seen: dict[bytes, tuple[str, str]] | None
-    ) -> tuple[list[_Target], int]:
-        """Return the mounts that are wanted and can be asked, and the number of those that cannot."""
+    ) -> tuple[list[Target], int]:
+        """Return the selected mounts that the exporter sees, and the number of those that it does not see."""
         slow = {mount.point for mount in mounts if mount.fstype not in _IN_MEMORY}
-        found: dict[tuple[str, str, str], _Target] = {}
+        found: dict[tuple[str, str, str], Target] = {}
         unseen = 0
         for mount in visible(mounts):
-            if not self._wants_type(mount.fstype):
+            if not self._type_filter(mount.fstype):
                 continue
             point = _within(mount.point, self._rootfs)
             labels = (mount.source, text(point), mount.fstype)
-            if not self._wants_point(labels[1]):
+            if not self._point_filter(labels[1]):
                 continue
             path = self._rootfs + point
             if seen is not None and seen.get(path.rstrip(b"/") or b"/") != mount[2:4]:
                 unseen += 1
                 continue
-            # In a container there is more on the way than we know of.
-            at_once = not self._rootfs and slow.isdisjoint(way(mount.point))
-            found.setdefault(labels, _Target(mount, path, labels, at_once))
+            # In a container the path may cross mounts that mountinfo of process 1 does not list.
+            in_memory = not self._rootfs and slow.isdisjoint(ancestors(mount.point))
+            found.setdefault(labels, Target(mount, path, labels, in_memory))
         return list(found.values()), unseen
 
-    def _emit(self, scrape: Scrape, target: _Target, answer: Answer | None) -> None:
+    def _emit(self, scrape: Scrape, target: Target, result: Result | None) -> None:
         mount, labels = target.mount, target.labels
-        if not isinstance(answer, os.statvfs_result):
-            error = _spelled(answer)
+        if not isinstance(result, os.statvfs_result):
+            error = _error_of(result)
             scrape.emit(self.device_error, 1, *labels, error)
             scrape.emit(self.readonly, int(mount.read_only), *labels, error)
             return
         device, point, fstype = labels
-        unit = answer.f_frsize
+        unit = result.f_frsize
         scrape.emit(self.device_error, 0, device, point, fstype, "")
         scrape.emit(self.readonly, int(mount.read_only), device, point, fstype, "")
         for metric, number, factor in (
-            (self.size, answer.f_blocks, unit),
-            (self.free, answer.f_bfree, unit),
-            (self.avail, answer.f_bavail, unit),
-            (self.files, answer.f_files, 1),
-            (self.files_free, answer.f_ffree, 1),
+            (self.size, result.f_blocks, unit),
+            (self.free, result.f_bfree, unit),
+            (self.avail, result.f_bavail, unit),
+            (self.files, result.f_files, 1),
+            (self.files_free, result.f_ffree, 1),
         ):
-            if number < MOST:
+            if number < MAX_COUNT:
                 scrape.emit(metric, number * factor, device, point, fstype, "")
-        scrape.emit(self.mount_info, 1, device, mount.major, mount.minor, point)
+        self._emit_info(scrape, target)
+
+    def _emit_info(self, scrape: Scrape, target: Target) -> None:
+        device, point, _ = target.labels
+        scrape.emit(self.mount_info, 1, device, target.mount.major, target.mount.minor, point)
 
 
 def parse(content: bytes) -> tuple[list[Mount], bytes | None]:
-    """Return the mounts, and the first line that could not be read: the empty one if there are none."""
+    """Return the mounts and the first unreadable line, which is empty if there are no mounts."""
     mounts = []
     bad: bytes | None = None
     for line in lines(content):
@@ -272,15 +284,15 @@ def parse(content: bytes) -> tuple[list[Mount], bytes | None]:
 
 
 def _mount(line: bytes) -> Mount:
-    """Return the mount of one line; ValueError where it has another format."""
-    # One space between two fields: what is mounted may have an empty name.
+    """Return the mount of one line; ValueError if it has another format."""
+    # Exactly one space separates two fields: the source may be empty.
     fields = line.split(b" ")
     dash = fields.index(b"-", 6)
     number, parent, device, _, point, options = fields[:6]
     fstype, source, super_options = fields[dash + 1 : dash + 4]
     major, _, minor = text(device).partition(":")
     if not (number.isdigit() and parent.isdigit() and minor and point.startswith(b"/")):
-        raise unreadable(line)
+        raise unexpected_content(line)
     words = {*options.split(b","), *super_options.split(b",")}
     return Mount(
         number=number,
@@ -308,12 +320,12 @@ def _within(point: bytes, rootfs: bytes) -> bytes:
     return point
 
 
-def _spelled(answer: Answer | None) -> str:
-    """Return why there are no figures, in the words of the C library: bounded, unlike the path."""
-    if answer is None:
+def _error_of(result: OSError | ValueError | None) -> str:
+    """Return the label value for an error: without the path, so that the values are bounded."""
+    if result is None:
         return "mountpoint timeout"
-    if isinstance(answer, OSError) and answer.errno is not None:
-        return os.strerror(answer.errno).lower()
+    if isinstance(result, OSError) and result.errno is not None:
+        return os.strerror(result.errno).lower()
     return "invalid path"
 
 

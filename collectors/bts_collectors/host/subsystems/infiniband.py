@@ -1,4 +1,4 @@
-"""Ports of InfiniBand, RoCE and Omni-Path adapters: link state, traffic, errors."""
+"""The subsystem `infiniband`: link state, traffic and errors of InfiniBand, RoCE and Omni-Path ports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Metric, NothingToRead, Scrape, counter, gauge
 
 _PORT = ("device", "port")
-#: Data counters count words of this many bytes.
+#: Bytes per word; data counters count words.
 _WORD = 4
 _RATE = re.compile(rb"(\d+(?:\.\d+)?) Gb/sec")
 
 
 def _counter(file: str, name: str, what: str, scale: int = 1) -> tuple[str, Metric, int]:
-    """Return a file below a port's folder, its metric, and the factor to its unit."""
+    """Return a file below a port's directory, its metric, and the factor to the metric's unit."""
     help_ = f"{what} (/sys/class/infiniband/DEVICE/ports/PORT/{file})."
     return file, counter(f"node_infiniband_{name}_total", help_, _PORT), scale
 
@@ -45,7 +45,7 @@ class Infiniband(Subsystem):
     )
     rate = gauge(
         "node_infiniband_rate_bytes_per_second",
-        "Highest rate of the link (/sys/class/infiniband/DEVICE/ports/PORT/rate).",
+        "Maximum rate of the link (/sys/class/infiniband/DEVICE/ports/PORT/rate).",
         _PORT,
     )
     counters = (
@@ -69,50 +69,54 @@ class Infiniband(Subsystem):
             "multicast_packets_transmitted",
             "Multicast packets sent",
         ),
-        _counter("counters/port_rcv_errors", "port_errors_received", "Faulty packets received"),
+        _counter(
+            "counters/port_rcv_errors", "port_errors_received", "Packets received with errors"
+        ),
         _counter(
             "counters/port_rcv_remote_physical_errors",
             "port_receive_remote_physical_errors",
-            "Packets received that were marked as bad on the way",
+            "Packets received with the EBP (bad packet) delimiter",
         ),
         _counter(
             "counters/port_rcv_switch_relay_errors",
             "port_receive_switch_relay_errors",
-            "Packets that a switch could not forward",
+            "Packets received that could not be forwarded by the switch",
         ),
         _counter(
-            "counters/port_rcv_discards", "port_discards_received", "Packets discarded at receipt"
+            "counters/port_rcv_discards",
+            "port_discards_received",
+            "Received packets that were discarded",
         ),
         _counter(
             "counters/port_xmit_discards",
             "port_discards_transmitted",
-            "Packets discarded instead of being sent",
+            "Packets to send that were discarded",
         ),
         _counter(
             "counters/port_rcv_constraint_errors",
             "port_constraint_errors_received",
-            "Packets received that a partition or filter forbids",
+            "Received packets that were discarded because of a partition or filter",
         ),
         _counter(
             "counters/port_xmit_constraint_errors",
             "port_constraint_errors_transmitted",
-            "Packets not sent because a partition or filter forbids them",
+            "Packets that were not sent because of a partition or filter",
         ),
         _counter(
             "counters/port_xmit_wait",
             "port_transmit_wait",
-            "Ticks in which nothing could be sent although something waited",
+            "Ticks in which the port had data to send but sent none",
         ),
-        _counter("counters/symbol_error", "symbol_error", "Minor errors of the link"),
+        _counter("counters/symbol_error", "symbol_error", "Minor link errors"),
         _counter(
             "counters/excessive_buffer_overrun_errors",
             "excessive_buffer_overrun_errors",
-            "Overruns of the port's buffers",
+            "Overruns of receive buffers",
         ),
         _counter(
             "counters/local_link_integrity_errors",
             "local_link_integrity_errors",
-            "Packets with errors in succession",
+            "Times that the local link integrity error threshold was exceeded",
         ),
         _counter("counters/VL15_dropped", "vl15_dropped", "Management packets dropped"),
         _counter("counters/link_downed", "link_downed", "Times that the link went down"),
@@ -124,44 +128,44 @@ class Infiniband(Subsystem):
         _counter(
             "counters_ext/port_rcv_data_64",
             "legacy_data_received_bytes",
-            "Bytes received, of older drivers",
+            "Bytes received, older drivers",
             _WORD,
         ),
         _counter(
             "counters_ext/port_xmit_data_64",
             "legacy_data_transmitted_bytes",
-            "Bytes sent, of older drivers",
+            "Bytes sent, older drivers",
             _WORD,
         ),
         _counter(
             "counters_ext/port_rcv_packets_64",
             "legacy_packets_received",
-            "Packets received, of older drivers",
+            "Packets received, older drivers",
         ),
         _counter(
             "counters_ext/port_xmit_packets_64",
             "legacy_packets_transmitted",
-            "Packets sent, of older drivers",
+            "Packets sent, older drivers",
         ),
         _counter(
             "counters_ext/port_unicast_rcv_packets",
             "legacy_unicast_packets_received",
-            "Unicast packets received, of older drivers",
+            "Unicast packets received, older drivers",
         ),
         _counter(
             "counters_ext/port_unicast_xmit_packets",
             "legacy_unicast_packets_transmitted",
-            "Unicast packets sent, of older drivers",
+            "Unicast packets sent, older drivers",
         ),
         _counter(
             "counters_ext/port_multicast_rcv_packets",
             "legacy_multicast_packets_received",
-            "Multicast packets received, of older drivers",
+            "Multicast packets received, older drivers",
         ),
         _counter(
             "counters_ext/port_multicast_xmit_packets",
             "legacy_multicast_packets_transmitted",
-            "Multicast packets sent, of older drivers",
+            "Multicast packets sent, older drivers",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""How often each interrupt came to each processor."""
+"""The subsystem `interrupts`: interrupts by type and CPU."""
 
 from __future__ import annotations
 
@@ -6,34 +6,27 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import is_number, lines, text, unreadable
+from bts_collectors.host.kernel.files import is_number, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Scrape, counter
+from bts_exporter import CollectorConfig, NameFilter, Scrape, counter
 
 
 class InterruptsSettings(CollectorConfig, frozen=True):
-    """Settings of `interrupts`; the expressions look at `type;info;devices`."""
+    """Settings of `interrupts`; the expressions match `type;info;devices`."""
 
     name_include: re.Pattern[str] | None = None
     name_exclude: re.Pattern[str] | None = None
-    #: Interrupts times processors are many series, of which most stay 0 for ever.
+    #: Whether to emit counts of 0: there is a series for each interrupt and CPU, and most stay 0.
     include_zeros: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
-        check_exclusive("name", self.name_include, self.name_exclude)
-
-
-class InterruptsConfig(Paths, frozen=True):
-    """Settings of `interrupts`, and where the files are."""
-
-    settings: InterruptsSettings = InterruptsSettings()
+        """Raise ValueError if both expressions are set."""
+        NameFilter.check_exclusive("name", self.name_include, self.name_exclude)
 
 
 class Interrupt(NamedTuple):
-    """A line of /proc/interrupts: its number or name, what is behind the counts, and these."""
+    """A line of /proc/interrupts: number or name, interrupt controller, devices, count for each CPU."""
 
     kind: str
     info: str
@@ -46,29 +39,28 @@ class Interrupts(Subsystem):
 
     name = "interrupts"
     by_default = False
-    Config = InterruptsConfig
     Settings = InterruptsSettings
 
     total = counter(
         "node_interrupts_total",
-        "Interrupts of a kind that came to the processor (/proc/interrupts).",
+        "Interrupts by type and CPU (/proc/interrupts).",
         ("cpu", "type", "info", "devices"),
     )
 
-    config: InterruptsConfig
+    settings: InterruptsSettings
 
-    def __init__(self, config: InterruptsConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/interrupts")
-        self._wants = Filter(config.settings.name_include, config.settings.name_exclude)
+        self._name_filter = NameFilter(self.settings.name_include, self.settings.name_exclude)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counts of each interrupt that is wanted."""
-        zeros = self.config.settings.include_zeros
+        """Emit the counts of each selected interrupt."""
+        zeros = self.settings.include_zeros
         with self._file as content:
             cpus, interrupts = parse(content)
             for kind, info, devices, counts in interrupts:
-                if not self._wants(f"{kind};{info};{devices}"):
+                if not self._name_filter(f"{kind};{info};{devices}"):
                     continue
                 for cpu, count in zip(cpus, counts, strict=True):
                     if count or zeros:
@@ -76,15 +68,15 @@ class Interrupts(Subsystem):
 
 
 def parse(content: bytes) -> tuple[list[str], Iterator[Interrupt]]:
-    """Return the processors, and the interrupts; ValueError where the heading makes no sense.
+    """Return the CPUs and the interrupts; ValueError for an unknown heading.
 
-    The interrupts end with a ValueError for the first line that makes none.
+    The iterator of interrupts raises ValueError at the end, for the first unreadable line.
     """
     header, *rows = lines(content) or [b""]
     columns = header.split()
     if not columns or not all(cpu.startswith(b"CPU") and cpu[3:].isdigit() for cpu in columns):
-        raise unreadable(header)
-    # Processors that are offline have no column.
+        raise unexpected_content(header)
+    # CPUs that are offline have no column.
     return [text(cpu[3:]) for cpu in columns], _interrupts(rows, len(columns))
 
 
@@ -97,18 +89,18 @@ def _interrupts(rows: list[bytes], cpus: int) -> Iterator[Interrupt]:
             bad = bad or row
             continue
         if len(fields) <= cpus:
-            continue  # ERR and MIS, which are counted once for all processors
+            continue  # ERR and MIS have one count for all CPUs
         counts = fields[:cpus]
         if not all(map(is_number, counts)):
             bad = bad or row
             continue
         name = kind.strip()
-        # A numbered one has its controller and, behind it, who it belongs to; others are described.
-        told = cpus + 1 if name.isdigit() else len(fields)
-        info, devices = b" ".join(fields[cpus:told]), b" ".join(fields[told:])
+        # A numbered interrupt has its controller, then its devices; others have a description.
+        end = cpus + 1 if name.isdigit() else len(fields)
+        info, devices = b" ".join(fields[cpus:end]), b" ".join(fields[end:])
         yield Interrupt(text(name), text(info), text(devices), list(map(int, counts)))
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Interrupts

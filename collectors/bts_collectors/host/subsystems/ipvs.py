@@ -1,4 +1,4 @@
-"""What the kernel's load balancer (IPVS) forwards, and to which servers."""
+"""The subsystem `ipvs`: traffic and backends of the kernel's load balancer (IPVS)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import lines, text, unreadable
+from bts_collectors.host.kernel.files import lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter, gauge
@@ -25,7 +25,7 @@ _IPV4_DIGITS = 8
 
 
 class Service(NamedTuple):
-    """A virtual service: by address and port, or by a firewall mark."""
+    """A virtual service, by address and port, or by firewall mark."""
 
     address: str
     port: str
@@ -34,7 +34,7 @@ class Service(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """A server behind a service."""
+    """A backend (real server) of a service."""
 
     service: Service
     address: str
@@ -45,7 +45,7 @@ class Backend(NamedTuple):
 
 
 class Ipvs(Subsystem):
-    """The kernel's load balancer from /proc/net/ip_vs and /proc/net/ip_vs_stats."""
+    """IPVS load balancer from /proc/net/ip_vs and /proc/net/ip_vs_stats."""
 
     name = "ipvs"
 
@@ -65,16 +65,16 @@ class Ipvs(Subsystem):
     )
     active = gauge(
         "node_ipvs_backend_connections_active",
-        "Active connections of the server (/proc/net/ip_vs, ActiveConn).",
+        "Active connections of the backend (/proc/net/ip_vs, ActiveConn).",
         _BACKEND,
     )
     inactive = gauge(
         "node_ipvs_backend_connections_inactive",
-        "Inactive connections of the server (/proc/net/ip_vs, InActConn).",
+        "Inactive connections of the backend (/proc/net/ip_vs, InActConn).",
         _BACKEND,
     )
     weight = gauge(
-        "node_ipvs_backend_weight", "Weight of the server (/proc/net/ip_vs, Weight).", _BACKEND
+        "node_ipvs_backend_weight", "Weight of the backend (/proc/net/ip_vs, Weight).", _BACKEND
     )
 
     def __init__(self, config: Paths) -> None:
@@ -83,14 +83,14 @@ class Ipvs(Subsystem):
         self._table = KernelFile(f"{config.procfs}/net/ip_vs")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the totals, then each server."""
+        """Emit the totals, then each backend."""
         with self._stats as content:
             for metric, value in zip(self.totals, parse_stats(content), strict=True):
                 scrape.emit(metric, value)
         try:
             self._emit_backends(scrape)
         except NothingToRead:
-            return  # the totals are there without the table
+            return  # the table is optional
 
     def _emit_backends(self, scrape: Scrape) -> None:
         with self._table as content:
@@ -110,20 +110,20 @@ class Ipvs(Subsystem):
 
 
 def parse_stats(content: bytes) -> list[int]:
-    """Return the totals of /proc/net/ip_vs_stats, in its columns' order; ValueError if unreadable."""
+    """Return the totals of /proc/net/ip_vs_stats, in the order of its columns; ValueError if unreadable."""
     rows = lines(content)
-    totals = rows[2].split() if len(rows) > 2 else []  # noqa: PLR2004  # two lines are headings
+    totals = rows[2].split() if len(rows) > 2 else []  # noqa: PLR2004  # after two lines of headings
     try:
         values = [int(number, 16) for number in totals]
     except ValueError:
         values = []
     if len(values) != _STATS_COLUMNS:
-        raise unreadable(content)
+        raise unexpected_content(content)
     return values
 
 
 def parse_table(content: bytes) -> Iterator[Backend]:
-    """Yield each server; ValueError at the end for the first line that could not be read."""
+    """Yield each backend; ValueError at the end, for the first unreadable line."""
     bad: bytes | None = None
     service: Service | None = None
     for line in lines(content):
@@ -141,7 +141,7 @@ def parse_table(content: bytes) -> Iterator[Backend]:
         except (ValueError, OSError):
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _service(words: list[bytes]) -> Service:

@@ -1,8 +1,8 @@
-"""How many tasks the kernel found hanging."""
+"""The subsystem `kernel_hung`: hung tasks that the kernel detected."""
 
 from __future__ import annotations
 
-from bts_collectors.host.kernel.files import AT_ONCE
+from bts_collectors.host.kernel.files import SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.sysctl import read_sysctl
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -10,21 +10,21 @@ from bts_exporter import Scrape, counter
 
 
 class KernelHung(Subsystem):
-    """Hung tasks from /proc/sys/kernel/hung_task_detect_count, which came with Linux 6.13."""
+    """Hung tasks from /proc/sys/kernel/hung_task_detect_count (since Linux 6.13)."""
 
     name = "kernel_hung"
 
     tasks = counter(
         "node_kernel_hung_tasks_total",
-        "Tasks found hanging since boot (/proc/sys/kernel/hung_task_detect_count).",
+        "Hung tasks detected since boot (/proc/sys/kernel/hung_task_detect_count).",
     )
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/sys/kernel/hung_task_detect_count", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the number."""
+        """Emit the number of hung tasks."""
         scrape.emit(self.tasks, read_sysctl(self._file))
 
 

@@ -1,4 +1,4 @@
-"""Whether the software RAID arrays are whole, and how far a rebuild has come."""
+"""The subsystem `mdadm`: state, disks and rebuild progress of software RAID arrays."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bts_collectors.host.kernel.files import (
+    errors_in,
     is_number,
     lines,
-    naming,
     read,
     read_number,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
@@ -21,22 +21,22 @@ from bts_exporter import NothingToRead, Scrape, gauge
 _DEVICE = ("device",)
 _STATES = ("active", "inactive", "recovering", "resync", "check")
 
-#: Word of /proc/mdstat for what goes on, and the state it is; a reshaped array stays active.
+#: State of an array by the action in /proc/mdstat; an array stays active during a reshape.
 _ACTIONS = {b"recovery": "recovering", b"resync": "resync", b"check": "check", b"reshape": "active"}
 _ACTION = re.compile(rb"\b(recovery|resync|check|reshape)\s*=\s*(\S.*)")
 _PROGRESS = re.compile(rb"\((\d+)/\d+\)")
-#: Some makers of storage have further letters for a disk, such as E for one with errors.
+#: Besides U and _ some storage vendors have letters for a disk, such as E for one with errors.
 _DISKS = re.compile(rb"\[(\d+)/(\d+)\] \[[A-Z_]+\]")
-#: Levels whose arrays can lack a disk, so that the kernel says how many are there.
+#: Levels with redundancy, for which the kernel prints the number of active disks.
 _REDUNDANT = frozenset((b"raid1", b"raid4", b"raid5", b"raid6", b"raid10"))
-#: Lines that belong to no array.
-_NO_ARRAY = (b"Personalities", b"unused devices", b"read_ahead")
-#: What the file is on a kernel with an array driver of its own, such as Unraid's: `mdState=STARTED`.
+#: Lines outside of arrays.
+_OTHER_LINES = (b"Personalities", b"unused devices", b"read_ahead")
+#: The format of other array drivers, such as Unraid's: `mdState=STARTED`.
 _FOREIGN = re.compile(rb"(?:[\w.]+=.*\n)+")
 
 
 class Array(NamedTuple):
-    """An array of /proc/mdstat; blocks have 1 KiB."""
+    """An array of /proc/mdstat; a block is 1 KiB."""
 
     name: str
     state: str
@@ -49,33 +49,37 @@ class Array(NamedTuple):
 
 
 class Mdadm(Subsystem):
-    """Arrays from /proc/mdstat and /sys/block/<device>/md."""
+    """Software RAID arrays from /proc/mdstat and /sys/block/<device>/md."""
 
     name = "mdadm"
 
     state = gauge(
-        "node_md_state", "1 for the state of the array (/proc/mdstat).", ("device", "state")
+        "node_md_state",
+        "1 for the current state of the array, 0 for the others (/proc/mdstat).",
+        ("device", "state"),
     )
     disks = gauge(
         "node_md_disks",
-        "Disks of the array that are active, failed or spare (/proc/mdstat).",
+        "Number of active, failed and spare disks of the array (/proc/mdstat).",
         ("device", "state"),
     )
-    required = gauge("node_md_disks_required", "Disks of the whole array (/proc/mdstat).", _DEVICE)
-    blocks = gauge("node_md_blocks", "Blocks of 1 KiB (/proc/mdstat).", _DEVICE)
+    required = gauge(
+        "node_md_disks_required", "Number of disks of the complete array (/proc/mdstat).", _DEVICE
+    )
+    blocks = gauge("node_md_blocks", "Size in blocks of 1 KiB (/proc/mdstat).", _DEVICE)
     synced = gauge(
         "node_md_blocks_synced",
-        "Blocks that are in sync: all, unless something goes on (/proc/mdstat).",
+        "Blocks done by the running resync, recovery, check or reshape; else all blocks (/proc/mdstat).",
         _DEVICE,
     )
     raid_disks = gauge(
         "node_md_raid_disks",
-        "Disks of the whole array (/sys/block/DEVICE/md/raid_disks).",
+        "Number of disks of the complete array (/sys/block/DEVICE/md/raid_disks).",
         _DEVICE,
     )
     degraded = gauge(
         "node_md_degraded",
-        "Disks that the array lacks (/sys/block/DEVICE/md/degraded); none where it can lack none.",
+        "Number of missing disks; only for levels with redundancy (/sys/block/DEVICE/md/degraded).",
         _DEVICE,
     )
 
@@ -85,18 +89,18 @@ class Mdadm(Subsystem):
         self._folder = f"{config.sysfs}/block"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is known of each array."""
+        """Emit state, disks and blocks of each array."""
         content = read(self._path)
         if _FOREIGN.fullmatch(content):
-            msg = f"{self._path} is not of Linux's md driver"
+            msg = f"{self._path} is not from Linux's md driver"
             raise NothingToRead(msg)
         found = False
-        with naming(self._path):
+        with errors_in(self._path):
             for array in parse(content):
                 found = True
                 self._emit(scrape, array)
         if not found:
-            msg = f"{self._path} has no array"
+            msg = f"{self._path} has no arrays"
             raise NothingToRead(msg)
 
     def _emit(self, scrape: Scrape, array: Array) -> None:
@@ -110,14 +114,14 @@ class Mdadm(Subsystem):
         scrape.emit(self.blocks, array.blocks, name)
         scrape.emit(self.synced, array.synced, name)
         for metric, file in ((self.raid_disks, "raid_disks"), (self.degraded, "degraded")):
-            # While the number of disks changes, raid_disks has the old one behind the new.
+            # During a reshape raid_disks has two numbers and is skipped.
             value = read_number(f"{self._folder}/{name}/md/{file}")
             if value is not None:
                 scrape.emit(metric, value, name)
 
 
 def parse(content: bytes) -> Iterator[Array]:
-    """Yield each array; ValueError at the end, for the first section that makes no sense or has no end."""
+    """Yield each array; ValueError at the end, for the first unreadable or truncated section."""
     rows = lines(content)
     bad = None if rows else content
     for section, ended in _sections(rows):
@@ -127,25 +131,25 @@ def parse(content: bytes) -> Iterator[Array]:
         elif bad is None:
             bad = section[0]
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _sections(rows: list[bytes]) -> Iterator[tuple[list[bytes], bool]]:
-    """Yield the lines of each array, and whether another line shows that none of them was cut off."""
+    """Yield the lines of each array, and whether a line after them shows that they are complete."""
     section: list[bytes] = []
     for row in rows:
         if section and (not row.strip() or not row[:1].isspace()):
             yield section, True
             section = []
-        if row.strip() and not row.startswith(_NO_ARRAY):
+        if row.strip() and not row.startswith(_OTHER_LINES):
             section.append(row)
     if section:
         yield section, False
 
 
 def _array(section: list[bytes]) -> Array | None:
-    """Return the array that a section describes; None where it makes no sense."""
-    # An array without disks has no second line.
+    """Return the array of a section; None if it cannot be parsed."""
+    # An array without disks has only one line.
     head, status, *details = section if len(section) > 1 else [section[0], b"0 blocks"]
     name, colon, words = head.partition(b" : ")
     size, unit, layout = status.strip().partition(b" blocks")
@@ -165,22 +169,22 @@ def _array(section: list[bytes]) -> Array | None:
     return Array(text(name), state, *disks, failed, spare, blocks, synced)
 
 
-def _progress(told: bytes) -> int | None:
-    """Return the blocks that are done; 0 where the action waits, as in `resync=DELAYED`."""
-    if found := _PROGRESS.search(told):
+def _progress(status: bytes) -> int | None:
+    """Return the blocks that are done; 0 if the action is pending, as in `resync=DELAYED`."""
+    if found := _PROGRESS.search(status):
         return int(found[1])
-    return 0 if told.isupper() else None
+    return 0 if status.isupper() else None
 
 
 def _disks(state: str, words: bytes, layout: bytes) -> tuple[int, int] | None:
-    """Return how many disks are active, and how many there should be; None where that is not known."""
+    """Return the numbers of active and of required disks; None if they are unknown."""
     if state == "inactive":
         return 0, 0
     if found := _DISKS.search(layout):
         return int(found[2]), int(found[1])
     if not _REDUNDANT.isdisjoint(words.split()):
         return None
-    # Without redundancy an array that is active has all of its disks.
+    # An active array without redundancy has all of its disks.
     disks = words.count(b"[")
     return disks, disks
 

@@ -1,16 +1,22 @@
-"""The kernel's memory accounting, every line of it, whatever kernel it is."""
+"""The subsystem `meminfo`: every field of /proc/meminfo, whatever the kernel version."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Kind, Metric, Scrape, Template
 
-_NO_NAME = re.compile(r"[^a-zA-Z0-9_]+")
+_INVALID_CHARACTERS = re.compile(r"[^a-zA-Z0-9_]+")
 
 
 class Meminfo(Subsystem):
@@ -25,7 +31,7 @@ class Meminfo(Subsystem):
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/meminfo", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/meminfo", SINGLE_RECORD)
         self._metrics: dict[tuple[bytes, int], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
@@ -36,16 +42,15 @@ class Meminfo(Subsystem):
                 metric = metrics.get((field, unit))
                 if metric is None:
                     template = self.count if unit == 1 else self.bytes_
-                    metric = metrics[field, unit] = template.of(_spelled(field))
-                if 0 <= value < MOST:
+                    metric = metrics[field, unit] = template.of(_name_part(field))
+                if 0 <= value < MAX_COUNT:
                     scrape.emit(metric, value)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield `(field, unit, value)` of each line; the unit is 1024 for kB, 1 for a number without.
+    """Yield `(field, unit, value)` of each line; the unit is 1024 for kB, and 1 for a plain number.
 
-    The value is in bytes where there is a unit. ValueError at the end, for the first of the lines
-    that could not be read.
+    A value in kB is converted to bytes. Raises ValueError at the end, for the first unreadable line.
     """
     bad = None if content else b""
     for line in lines(content):
@@ -58,12 +63,12 @@ def parse(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         except ValueError:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
-def _spelled(field: bytes) -> str:
-    """Return a field as a part of a metric's name: `Active(anon)` is `Active_anon`."""
-    return _NO_NAME.sub("_", text(field)).strip("_")
+def _name_part(field: bytes) -> str:
+    """Return a field as a part of a metric name: `Active_anon` for `Active(anon)`."""
+    return _INVALID_CHARACTERS.sub("_", text(field)).strip("_")
 
 
 COLLECTOR = Meminfo

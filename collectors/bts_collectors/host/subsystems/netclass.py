@@ -1,4 +1,4 @@
-"""What each network device is and which state its link is in."""
+"""The subsystem `netclass`: properties and link state of network devices."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import NamedTuple
 
 from bts_collectors.host.kernel.files import known, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, NothingToRead, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
-#: A speed that means that the driver knows none: -1 as a number of 16 bits.
+#: The speed of a link is unknown: -1 as an unsigned 16-bit number.
 _UNKNOWN_SPEED = 65535
 _BYTES_PER_MEGABIT = 1_000_000 // 8
-#: Devices whose files stay open between scrapes; there are 22 of each.
+#: Devices whose files stay open between scrapes; each has 22.
 _KEPT_OPEN = 6
-#: Files of a device with words: labels of its info.
+#: Files with text, which become labels of the info metric.
 _STATES = ("address", "broadcast", "duplex", "operstate", "ifalias")
 _NUMBER = re.compile(rb"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 
@@ -33,18 +32,12 @@ class NetclassSettings(CollectorConfig, frozen=True):
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
-
-
-class NetclassConfig(Paths, frozen=True):
-    """Settings of `netclass`, and where the files are."""
-
-    settings: NetclassSettings = NetclassSettings()
+        """Raise ValueError if both expressions are set."""
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 class _Field(NamedTuple):
-    """A file of a device, what its number is called, and what it is multiplied by."""
+    """A file of a device, the metric for its number, and the factor to the metric's unit."""
 
     file: str
     metric: Metric
@@ -61,55 +54,67 @@ class Netclass(Subsystem):
     """Network devices from /sys/class/net."""
 
     name = "netclass"
-    Config = NetclassConfig
     Settings = NetclassSettings
 
     up = gauge(
-        "node_network_up", "The link is up (/sys/class/net/DEVICE/operstate is up).", _DEVICE
+        "node_network_up", "Whether operstate is up (/sys/class/net/DEVICE/operstate).", _DEVICE
     )
     info = gauge(
         "node_network_info",
         "A metric with a constant '1' value, labelled by files of /sys/class/net/DEVICE;"
-        " adminstate is the flag IFF_UP.",
+        " adminstate is from the flag IFF_UP.",
         ("device", "address", "broadcast", "duplex", "operstate", "adminstate", "ifalias"),
     )
     flags = gauge(
         "node_network_flags", "Flags of the device (/sys/class/net/DEVICE/flags).", _DEVICE
     )
     fields = (
-        _field("addr_assign_type", "address_assign_type", "How it got its address"),
-        _field("carrier", "carrier", "There is a carrier"),
-        _field("carrier_changes", "carrier_changes_total", "Changes of the carrier"),
-        _field("carrier_up_count", "carrier_up_changes_total", "Times that the carrier came"),
-        _field("carrier_down_count", "carrier_down_changes_total", "Times that the carrier went"),
-        _field("dev_id", "device_id", "Number among devices that share an address"),
-        _field("dormant", "dormant", "It waits for something before it can be used"),
+        _field("addr_assign_type", "address_assign_type", "Address assignment type"),
+        _field("carrier", "carrier", "Whether the link has a carrier"),
+        _field("carrier_changes", "carrier_changes_total", "Carrier changes"),
+        _field("carrier_up_count", "carrier_up_changes_total", "Times that the carrier came up"),
+        _field(
+            "carrier_down_count", "carrier_down_changes_total", "Times that the carrier went down"
+        ),
+        _field(
+            "dev_id", "device_id", "Number of the device among those that share a hardware address"
+        ),
+        _field(
+            "dormant",
+            "dormant",
+            "Whether the device waits for an event, such as authentication, before it is usable",
+        ),
         _field("ifindex", "iface_id", "Index of the device"),
-        _field("iflink", "iface_link", "Index of the device it is linked to"),
+        _field("iflink", "iface_link", "Index of the device that it is linked to"),
         _field("link_mode", "iface_link_mode", "Link mode"),
-        _field("mtu", "mtu_bytes", "Largest packet"),
-        _field("name_assign_type", "name_assign_type", "How it got its name"),
-        _field("netdev_group", "net_dev_group", "Group"),
-        _field("speed", "speed_bytes", "Bytes a second; none if unknown", _BYTES_PER_MEGABIT),
-        _field("tx_queue_len", "transmit_queue_length", "Length of the queue for sending"),
-        _field("type", "protocol_type", "Type of the device, as of ARP"),
+        _field("mtu", "mtu_bytes", "MTU"),
+        _field("name_assign_type", "name_assign_type", "Name assignment type"),
+        _field("netdev_group", "net_dev_group", "Device group"),
+        _field(
+            "speed",
+            "speed_bytes",
+            "Speed in bytes per second, absent if unknown",
+            _BYTES_PER_MEGABIT,
+        ),
+        _field("tx_queue_len", "transmit_queue_length", "Length of the transmit queue"),
+        _field("type", "protocol_type", "ARP protocol type of the device"),
     )
 
-    config: NetclassConfig
+    settings: NetclassSettings
 
-    def __init__(self, config: NetclassConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/net"
-        settings = config.settings
-        self._wants = Filter(settings.device_include, settings.device_exclude)
+        settings = self.settings
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
         self._devices: dict[tuple[str, int], _Device] = {}
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is known of each device that is wanted."""
-        known, self._devices = self._devices, {}
-        # A device that takes another's name has an entry of its own, with another number.
+        """Emit the metrics of each selected device."""
+        previous, self._devices = self._devices, {}
+        # A new device with the name of an old one has another inode number.
         for name, inode in self._entries():
-            device = known.get((name, inode)) or _Device(f"{self._folder}/{name}")
+            device = previous.get((name, inode)) or _Device(f"{self._folder}/{name}")
             if len(self._devices) < _KEPT_OPEN:
                 self._devices[name, inode] = device
             self._emit(scrape, name, device)
@@ -121,21 +126,21 @@ class Netclass(Subsystem):
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
             raise NothingToRead(msg) from None
-        return sorted(entry for entry in found if self._wants(entry[0]))
+        return sorted(entry for entry in found if self._name_filter(entry[0]))
 
     def _emit(self, scrape: Scrape, name: str, device: _Device) -> None:
-        values = device.values()
-        if values != device.seen:  # most never change
-            device.seen, device.samples = values, list(self._samples(name, *values))
+        values = device.read()
+        if values != device.values:  # most never change
+            device.values, device.samples = values, list(self._samples(name, *values))
         for metric, labels, value in device.samples:
             scrape.emit(metric, value, *labels)
 
     def _samples(
         self, name: str, flags: bytes | None, *others: bytes | None
     ) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
-        """Yield what the content of a device's files means."""
+        """Yield `(metric, labels, value)` for the content of a device's files."""
         if flags is None:
-            return  # a file such as bonding_masters, or the device has just gone
+            return  # a file such as bonding_masters, or the device has just disappeared
         number = parse_number(flags)
         words = [text(value or b"") for value in others[: len(_STATES)]]
         address, broadcast, duplex, operstate, alias = words
@@ -155,26 +160,23 @@ class Netclass(Subsystem):
 
 
 class _Device:
-    """The files of one device, and what their content meant when they were last read."""
+    """The files of one device, their last content and the samples made from it."""
 
     def __init__(self, folder: str) -> None:
         files = ("flags", *_STATES, *(field.file for field in Netclass.fields))
         self._files = [KernelFile(f"{folder}/{file}") for file in files]
-        self.seen: list[bytes | None] = []
+        self.values: list[bytes | None] = []
         self.samples: list[tuple[Metric, tuple[str, ...], int]] = []
 
-    def values(self) -> list[bytes | None]:
-        """Return what stands in each of the files, None where it cannot be read; [None] for no device."""
+    def read(self) -> list[bytes | None]:
+        """Return the content of each file, None for one that cannot be read; [None] if there is no device."""
         flags, *others = self._files
-        found = flags.value()
-        return [found, *[file.value() for file in others]] if found is not None else [None]
+        value = flags.value()
+        return [value, *[file.value() for file in others]] if value is not None else [None]
 
 
 def parse_number(value: bytes | None) -> int | None:
-    """Return a number as /sys has them, decimal or `0x...`; None for anything else, such as -1.
-
-    -1 is how drivers say that they do not know.
-    """
+    """Return a decimal or `0x...` number of /sys; None for anything else, such as -1 for "unknown"."""
     found = _NUMBER.fullmatch(value or b"")
     return int(found[0], 0) if found else None
 

@@ -1,4 +1,4 @@
-"""Traffic and errors of the network devices."""
+"""The subsystem `netdev`: traffic and errors of network devices."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator
 
 from bts_collectors.host.kernel.files import (
     DIGITS,
-    MOST,
-    TABLE,
+    MAX_COUNT,
+    SHORT_RECORDS,
     lines,
     read_number,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, Scrape, counter
+from bts_exporter import CollectorConfig, Metric, NameFilter, Scrape, counter
 
-#: The columns of /proc/net/dev, which have been these since Linux 2.1.
+#: The columns of /proc/net/dev, which have been the same since Linux 2.1.
 _RECEIVE = ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")
 _TRANSMIT = ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")
 _HEADER = " ".join(("face", *_RECEIVE, *_TRANSMIT)).encode().split()
@@ -32,14 +31,8 @@ class NetdevSettings(CollectorConfig, frozen=True):
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
-        check_exclusive("device", self.device_include, self.device_exclude)
-
-
-class NetdevConfig(Paths, frozen=True):
-    """Settings of `netdev`, and where the files are."""
-
-    settings: NetdevSettings = NetdevSettings()
+        """Raise ValueError if both expressions are set."""
+        NameFilter.check_exclusive("device", self.device_include, self.device_exclude)
 
 
 def _column(direction: str, column: str) -> Metric:
@@ -48,10 +41,9 @@ def _column(direction: str, column: str) -> Metric:
 
 
 class Netdev(Subsystem):
-    """Network devices from /proc/net/dev and /sys/class/net."""
+    """Traffic of network devices from /proc/net/dev and /sys/class/net."""
 
     name = "netdev"
-    Config = NetdevConfig
     Settings = NetdevSettings
 
     columns = (
@@ -60,25 +52,25 @@ class Netdev(Subsystem):
     )
     nohandler = counter(
         "node_network_receive_nohandler_total",
-        "Packets received that nothing took (/sys/class/net/DEVICE/statistics/rx_nohandler).",
+        "Packets received without a protocol handler (/sys/class/net/DEVICE/statistics/rx_nohandler).",
         ("device",),
     )
 
-    config: NetdevConfig
+    settings: NetdevSettings
 
-    def __init__(self, config: NetdevConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/dev", TABLE)
+        self._file = KernelFile(f"{config.procfs}/net/dev", SHORT_RECORDS)
         self._devices = f"{config.sysfs}/class/net"
-        settings = config.settings
-        self._wanted = Filter(settings.device_include, settings.device_exclude)
+        settings = self.settings
+        self._name_filter = NameFilter(settings.device_include, settings.device_exclude)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters of each device that is wanted."""
+        """Emit the counters of each selected device."""
         with self._file as content:
-            for device, values in parse(content, self._wanted):
+            for device, values in parse(content, self._name_filter):
                 for metric, value in zip(self.columns, values, strict=True):
-                    if value < MOST:
+                    if value < MAX_COUNT:
                         scrape.emit(metric, value, device)
                 unhandled = read_number(f"{self._devices}/{device}/statistics/rx_nohandler")
                 if unhandled is not None:
@@ -88,29 +80,28 @@ class Netdev(Subsystem):
 def parse(
     content: bytes, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(device, values)` of each wanted device, a value for each column.
+    """Yield `(device, values)` of each wanted device, with a value for each column.
 
-    ValueError at once where the columns are not the known ones, at the end for the first of the
-    lines that could not be read.
+    Raises ValueError at the beginning for unknown columns, and at the end for the first unreadable line.
     """
     _, header, *rows = lines(content) if content.count(b"\n") > 1 else (b"", content)
     if header.replace(b"|", b" ").split() != _HEADER:
-        raise unreadable(header)
+        raise unexpected_content(header)
     bad: bytes | None = None
     for line in rows:
-        # A name may contain colons, a number may follow the last one without a space.
+        # A name may contain colons; the number after the last colon may have no space before it.
         name, _, rest = line.rpartition(b":")
         device = text(name.strip())
         if not wanted(device):
             continue
         words = rest.split()
-        sound = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
-        if sound and max(map(len, words)) <= DIGITS:
+        valid = len(words) == len(_HEADER) - 1 and b"".join(words).isdigit()
+        if valid and max(map(len, words)) <= DIGITS:
             yield device, list(map(int, words))
         else:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Netdev

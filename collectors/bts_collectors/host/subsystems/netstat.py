@@ -1,4 +1,4 @@
-"""The counters of IP, ICMP, TCP and UDP."""
+"""The subsystem `netstat`: counters of IP, ICMP, TCP and UDP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bts_collectors.host.kernel.files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    DIGITS,
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.pairs import Pairs
 from bts_collectors.host.kernel.parts import Parts
@@ -27,48 +34,42 @@ class NetstatSettings(CollectorConfig, frozen=True):
     fields: re.Pattern[str] = _FIELDS
 
 
-class NetstatConfig(Paths, frozen=True):
-    """Settings of `netstat`, and where the files are."""
-
-    settings: NetstatSettings = NetstatSettings()
-
-
 class _Heading(NamedTuple):
-    """The heading of a table: how many words it has, and the wanted columns."""
+    """The heading of a table: its number of words, and the metrics of the selected columns."""
 
     size: int
-    wanted: list[tuple[int, Metric]]
+    selected: list[tuple[int, Metric]]
 
 
 class Netstat(Subsystem):
-    """Counters of the network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
+    """Counters of network protocols from /proc/net/netstat, /proc/net/snmp and /proc/net/snmp6."""
 
     name = "netstat"
-    Config = NetstatConfig
     Settings = NetstatSettings
 
     field = Template(
         "node_netstat_{field}",
-        "Field {field}: protocol and name (/proc/net/netstat, snmp, snmp6).",
+        "Statistic {field} (/proc/net/netstat, snmp, snmp6).",
         Kind.UNTYPED,
     )
 
-    config: NetstatConfig
+    settings: NetstatSettings
 
-    def __init__(self, config: NetstatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._tables = [
-            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE) for table in ("netstat", "snmp")
+            KernelFile(f"{config.procfs}/net/{table}", SINGLE_RECORD)
+            for table in ("netstat", "snmp")
         ]
-        self._list = KernelFile(f"{config.procfs}/net/snmp6", AT_ONCE)
-        #: What a table's heading means, which is the same at each scrape.
+        self._list = KernelFile(f"{config.procfs}/net/snmp6", SINGLE_RECORD)
+        #: The parsed headings of the tables, which rarely change.
         self._headings: dict[bytes, _Heading] = {}
         self._pairs = Pairs(self._metric_of)
-        #: The one that may be below 0: -1 for connections without a limit.
-        self._most = self.field.of("Tcp_MaxConn")
+        #: The only field that may be negative: -1 if there is no limit on connections.
+        self._max_connections = self.field.of("Tcp_MaxConn")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counters that are wanted."""
+        """Emit the selected counters."""
         parts = Parts()
         for file in self._tables:
             with parts, file as content:
@@ -82,43 +83,43 @@ class Netstat(Subsystem):
         for words, line in pairs_of_lines(content):
             heading = self._headings.get(words)
             if heading is None:
-                heading = self._headings[words] = self._understood(words)
+                heading = self._headings[words] = self._parse_heading(words)
             values = line.split()
             if len(values) != heading.size:
                 bad = bad or line
                 continue
-            for column, metric in heading.wanted:
+            for column, metric in heading.selected:
                 value = values[column]
                 if not value.removeprefix(b"-").isdigit() or len(value) > DIGITS:
                     bad = bad or line
-                elif metric is self._most or 0 <= int(value) < MOST:
+                elif metric is self._max_connections or 0 <= int(value) < MAX_COUNT:
                     scrape.emit(metric, int(value))
         if bad is not None:
-            raise unreadable(bad)
+            raise unexpected_content(bad)
 
-    def _understood(self, words: bytes) -> _Heading:
+    def _parse_heading(self, words: bytes) -> _Heading:
         names = words.split()
         protocol = names[0].rstrip(b":") if names else b""
-        found = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
-        wanted = [(column, metric) for column, metric in found[1:] if metric is not None]
-        return _Heading(len(names), wanted)
+        metrics = [(column, self._metric(protocol, name)) for column, name in enumerate(names)]
+        selected = [(column, metric) for column, metric in metrics[1:] if metric is not None]
+        return _Heading(len(names), selected)
 
     def _metric_of(self, field: bytes) -> Metric | None:
-        # Ip6InReceives is InReceives of Ip6.
+        # `Ip6InReceives` is the field InReceives of the protocol Ip6.
         protocol, six, name = field.partition(b"6")
         return self._metric(protocol + six, name)
 
     def _metric(self, protocol: bytes, name: bytes) -> Metric | None:
         field = text(protocol + b"_" + name)
-        if not self.config.settings.fields.search(field):
+        if not self.settings.fields.search(field):
             return None
         return self.field.of(field) if field.isascii() and field.isidentifier() else None
 
 
 def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield `(heading, values)`, both of which begin with the protocol.
+    """Yield each pair of lines `(heading, values)`; both begin with the protocol.
 
-    ValueError at the end, for the first line that is not one of such a pair.
+    Raises ValueError at the end, for the first line that is not part of such a pair.
     """
     heading: bytes | None = None
     bad = None if content else b""
@@ -132,7 +133,7 @@ def pairs_of_lines(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     if bad is None:
         bad = heading
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Netstat

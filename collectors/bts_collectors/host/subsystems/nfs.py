@@ -1,4 +1,4 @@
-"""What this machine asks of NFS servers."""
+"""The subsystem `nfs`: requests of the NFS client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bts_collectors.host.kernel.rpc_statistics import NFS2, NFS3
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter
 
-#: Operations of NFS 4, in the order in which the kernel's client numbers them (include/linux/nfs4.h).
+#: Operations of NFS 4, numbered as in the kernel's client (include/linux/nfs4.h).
 _NFS4 = (
     "Null", "Read", "Write", "Commit", "Open", "OpenConfirm", "OpenNoattr", "OpenDowngrade", "Close",
     "Setattr", "FsInfo", "Renew", "SetClientID", "SetClientIDConfirm", "Lock", "Lockt", "Locku",
@@ -25,27 +25,27 @@ _PROCEDURES = {"proc2": ("2", NFS2), "proc3": ("3", NFS3), "proc4": ("4", _NFS4)
 
 
 class Nfs(Subsystem):
-    """The NFS client from /proc/net/rpc/nfs."""
+    """NFS client from /proc/net/rpc/nfs."""
 
     name = "nfs"
 
     packets = counter(
         "node_nfs_packets_total",
-        "Packets by transport (/proc/net/rpc/nfs, net, field 2 and 3).",
+        "Packets by transport (/proc/net/rpc/nfs, net, fields 2 and 3).",
         ("protocol",),
     )
     connections = counter(
-        "node_nfs_connections_total", "TCP connections made (/proc/net/rpc/nfs, net, field 4)."
+        "node_nfs_connections_total", "TCP connections opened (/proc/net/rpc/nfs, net, field 4)."
     )
     calls = (
-        counter("node_nfs_rpcs_total", "Calls made (/proc/net/rpc/nfs, rpc, field 1)."),
+        counter("node_nfs_rpcs_total", "RPC calls (/proc/net/rpc/nfs, rpc, field 1)."),
         counter(
             "node_nfs_rpc_retransmissions_total",
-            "Calls sent again (/proc/net/rpc/nfs, rpc, field 2).",
+            "Retransmitted RPC calls (/proc/net/rpc/nfs, rpc, field 2).",
         ),
         counter(
             "node_nfs_rpc_authentication_refreshes_total",
-            "Refreshed credentials (/proc/net/rpc/nfs, rpc, field 3).",
+            "Refreshes of credentials (/proc/net/rpc/nfs, rpc, field 3).",
         ),
     )
     requests = counter(
@@ -59,7 +59,7 @@ class Nfs(Subsystem):
         self._file = KernelFile(f"{config.procfs}/net/rpc/nfs")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the client's counters; what a line lacks is left out."""
+        """Emit the client's counters; skip those that a line lacks."""
         statistics: dict[str, list[int]] = {}
         with self._file as content:
             try:

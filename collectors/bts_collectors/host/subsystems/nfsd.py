@@ -1,4 +1,4 @@
-"""What this machine's NFS server is asked for."""
+"""The subsystem `nfsd`: requests to the NFS server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bts_collectors.host.kernel.rpc_statistics import NFS2, NFS3
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Metric, Scrape, counter, gauge
 
-#: Operations of NFS 4 by number (RFC 7530, 8881, 7862, 8276); there are none below 3.
+#: Operations of NFS 4 by number (RFC 7530, 8881, 7862, 8276); numbers below 3 are not used.
 _NFS4 = (
     "", "", "", "Access", "Close", "Commit", "Create", "DelegPurge", "DelegReturn", "GetAttr", "GetFH",
     "Link", "Lock", "Lockt", "Locku", "Lookup", "LookupRoot", "Nverify", "Open", "OpenAttr",
@@ -22,7 +22,7 @@ _NFS4 = (
     "OffloadCancel", "OffloadStatus", "ReadPlus", "Seek", "WriteSame", "Clone", "GetXattr", "SetXattr",
     "ListXattrs", "RemoveXattr",
 )  # fmt: skip
-# The server never counts procedure 0 of versions 2 and 3 as anything else than a ping.
+# Procedure 0 (Null) of versions 2 and 3 is only a ping, and is left out.
 _PROCEDURES = {
     "proc2": ("2", ("", *NFS2[1:])),
     "proc3": ("3", ("", *NFS3[1:])),
@@ -32,24 +32,24 @@ _ERRORS = ("fmt", "auth", "cInt")
 
 
 class Nfsd(Subsystem):
-    """The NFS server from /proc/net/rpc/nfsd."""
+    """NFS server from /proc/net/rpc/nfsd."""
 
     name = "nfsd"
 
-    #: Metrics of single numbers, by the line that they are in, from its beginning.
-    numbers: dict[str, tuple[Metric, ...]] = {  # noqa: RUF012  # a table of metrics, as all
+    #: The metrics of the first numbers of a line, by the line's first word.
+    numbers: dict[str, tuple[Metric, ...]] = {  # noqa: RUF012  # a constant table of metrics
         "rc": (
             counter(
                 "node_nfsd_reply_cache_hits_total",
-                "Repeated requests (/proc/net/rpc/nfsd, rc, field 1).",
+                "Reply cache hits: repeated requests (/proc/net/rpc/nfsd, rc, field 1).",
             ),
             counter(
                 "node_nfsd_reply_cache_misses_total",
-                "Replies kept (/proc/net/rpc/nfsd, rc, field 2).",
+                "Reply cache misses: replies that were cached (/proc/net/rpc/nfsd, rc, field 2).",
             ),
             counter(
                 "node_nfsd_reply_cache_nocache_total",
-                "Replies not kept (/proc/net/rpc/nfsd, rc, field 3).",
+                "Replies that were not cached (/proc/net/rpc/nfsd, rc, field 3).",
             ),
         ),
         "fh": (
@@ -70,7 +70,7 @@ class Nfsd(Subsystem):
         "th": (
             gauge(
                 "node_nfsd_server_threads",
-                "Threads of the server (/proc/net/rpc/nfsd, th, field 1).",
+                "Number of server threads (/proc/net/rpc/nfsd, th, field 1).",
             ),
         ),
         "ra": (
@@ -81,17 +81,18 @@ class Nfsd(Subsystem):
         ),
         "rpc": (
             counter(
-                "node_nfsd_server_rpcs_total", "Calls received (/proc/net/rpc/nfsd, rpc, field 1)."
+                "node_nfsd_server_rpcs_total",
+                "RPC calls received (/proc/net/rpc/nfsd, rpc, field 1).",
             ),
         ),
     }
     not_found = counter(
         "node_nfsd_read_ahead_cache_not_found_total",
-        "Requests that missed the read-ahead cache (/proc/net/rpc/nfsd, ra, field 12; before Linux 5.4).",
+        "Read-ahead cache misses (/proc/net/rpc/nfsd, ra, field 12; before Linux 5.4).",
     )
     packets = counter(
         "node_nfsd_packets_total",
-        "Packets by transport (/proc/net/rpc/nfsd, net, field 2 and 3).",
+        "Packets by transport (/proc/net/rpc/nfsd, net, fields 2 and 3).",
         ("proto",),
     )
     connections = counter(
@@ -100,8 +101,8 @@ class Nfsd(Subsystem):
     )
     errors = counter(
         "node_nfsd_rpc_errors_total",
-        "Calls that were malformed, not authenticated, or of an invalid client"
-        " (/proc/net/rpc/nfsd, rpc, field 3 to 5).",
+        "RPC calls with an error: fmt (format), auth (authentication), cInt (invalid client)"
+        " (/proc/net/rpc/nfsd, rpc, fields 3 to 5).",
         ("error",),
     )
     requests = counter(
@@ -115,7 +116,7 @@ class Nfsd(Subsystem):
         self._file = KernelFile(f"{config.procfs}/net/rpc/nfsd")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the server's counters; what a line lacks is left out."""
+        """Emit the server's counters; skip those that a line lacks."""
         statistics: dict[str, list[int]] = {}
         with self._file as content:
             try:

@@ -1,4 +1,4 @@
-"""What NVMe drives there are, and how full their namespaces."""
+"""The subsystem `nvme`: NVMe drives, and size and usage of their namespaces."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bts_exporter import Scrape, gauge
 
 _NAMESPACE = ("device", "nsid")
 
-#: Bytes of what /sys calls a sector, whatever the drive's own blocks are.
+#: Bytes per sector in /sys, whatever the drive's own block size is.
 _SECTOR = 512
 
-#: `nvme0n1`, or `nvme0c1n1` where several controllers lead to one namespace.
+#: `nvme0n1`, or `nvme0c1n1` if several controllers share a namespace.
 _NAME = re.compile(r"nvme\d+(?:c\d+)?n(\d+)")
 
 
 class Nvme(Subsystem):
-    """Drives from /sys/class/nvme."""
+    """NVMe drives from /sys/class/nvme."""
 
     name = "nvme"
 
@@ -30,28 +30,28 @@ class Nvme(Subsystem):
     )
     namespace_info = gauge(
         "node_nvme_namespace_info",
-        "A metric with a constant '1' value"
-        " (/sys/class/nvme/DEVICE/NAMESPACE/ana_state; unknown where there is one path).",
+        "A metric with a constant '1' value, labelled by the ANA state"
+        " (/sys/class/nvme/DEVICE/NAMESPACE/ana_state; unknown with a single path).",
         ("device", "nsid", "ana_state"),
     )
     capacity = gauge(
         "node_nvme_namespace_capacity_bytes",
-        "Bytes that the namespace can hold (/sys/class/nvme/DEVICE/NAMESPACE/size, sectors).",
+        "Capacity of the namespace (/sys/class/nvme/DEVICE/NAMESPACE/size, in sectors).",
         _NAMESPACE,
     )
     size = gauge(
         "node_nvme_namespace_size_bytes",
-        "Bytes of the namespace (/sys/class/nvme/DEVICE/NAMESPACE/size, sectors).",
+        "Size of the namespace (/sys/class/nvme/DEVICE/NAMESPACE/size, in sectors).",
         _NAMESPACE,
     )
     used = gauge(
         "node_nvme_namespace_used_bytes",
-        "Bytes of the namespace that are in use (/sys/class/nvme/DEVICE/NAMESPACE/nuse, blocks).",
+        "Bytes in use in the namespace (/sys/class/nvme/DEVICE/NAMESPACE/nuse, in blocks).",
         _NAMESPACE,
     )
     block = gauge(
         "node_nvme_namespace_logical_block_size_bytes",
-        "Bytes of a block (/sys/class/nvme/DEVICE/NAMESPACE/queue/logical_block_size).",
+        "Logical block size of the namespace (/sys/class/nvme/DEVICE/NAMESPACE/queue/logical_block_size).",
         _NAMESPACE,
     )
 
@@ -60,7 +60,7 @@ class Nvme(Subsystem):
         self._folder = f"{config.sysfs}/class/nvme"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is known of each drive and its namespaces."""
+        """Emit the metrics of each drive and its namespaces."""
         for device in devices(self._folder, "nvme"):
             folder = f"{self._folder}/{device}"
             files = ("firmware_rev", "model", "serial", "state", "cntlid")

@@ -1,4 +1,4 @@
-"""The collector `os`: which distribution this is (the name is the standard library's)."""
+"""The subsystem `os`: name, version and end of support of the distribution (`os` is a standard module)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from bts_collectors.host.kernel.files import naming, read, text, unreadable
+from bts_collectors.host.kernel.files import errors_in, read, text, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -25,14 +25,14 @@ _LABELS = (
     "version_id",
 )
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(?![0-9])")
-#: A part of a value as a shell splits it: 'literal', "with escapes", an escaped character, or other ones.
+#: A part of a value in shell syntax: 'literal', "with escapes", an escaped character, other characters, spaces.
 _PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\\s]+)|(\s+)""")
 _ESCAPE = re.compile(r"""\\([\\"$`])""")
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
 
 
 class OperatingSystem(Subsystem):
-    """The distribution from /etc/os-release, else /usr/lib/os-release."""
+    """Distribution from /etc/os-release, else /usr/lib/os-release."""
 
     name = "os"
 
@@ -43,7 +43,7 @@ class OperatingSystem(Subsystem):
     )
     version = gauge(
         "node_os_version",
-        "Version as major.minor (os-release, VERSION_ID).",
+        "Version as a number, major.minor (os-release, VERSION_ID).",
         ("id", "id_like", "name"),
     )
     support_end = gauge(
@@ -59,7 +59,7 @@ class OperatingSystem(Subsystem):
         self._fields: dict[str, str] = {}
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the distribution, and its version and end of support where they are told."""
+        """Emit the distribution, and its version and end of support if the file has them."""
         fields = self._current()
         scrape.emit(self.info, 1, *(fields.get(label, "") for label in _LABELS))
         version = _NUMBER.match(fields.get("version_id", ""))
@@ -73,12 +73,12 @@ class OperatingSystem(Subsystem):
         scrape.emit(self.support_end, end.timestamp())
 
     def _current(self) -> dict[str, str]:
-        """Return the fields, which are only parsed when they changed: on an upgrade."""
+        """Return the fields, which are parsed only when the file changes: on an upgrade."""
         for path in self._paths:
             with suppress(NothingToRead):
                 content = read(path)
                 if content != self._content:
-                    with naming(path):
+                    with errors_in(path):
                         self._fields = parse(content)
                     self._content = content
                 return self._fields
@@ -87,9 +87,9 @@ class OperatingSystem(Subsystem):
 
 
 def parse(content: bytes) -> dict[str, str]:
-    """Return the fields by their names in lower case; ValueError where there are none.
+    """Return the fields by their names in lower case; ValueError if there are none.
 
-    Lines that assign nothing are passed over, as a shell does with comments.
+    Lines without an assignment, such as comments, are skipped.
     """
     fields = {}
     for line in text(content).split("\n"):
@@ -97,17 +97,17 @@ def parse(content: bytes) -> dict[str, str]:
         if assigned and _FIELD.fullmatch(name):
             fields[name.lower()] = _unquoted(value)
     if not fields:
-        raise unreadable(content)
+        raise unexpected_content(content)
     return fields
 
 
 def _unquoted(value: str) -> str:
-    """Return a value as a shell would read it; as it stands where a shell could not."""
+    """Return a value as a shell would read it; unchanged if its syntax is invalid."""
     read, end = [], 0
     for found in _PART.finditer(value):
         literal, escaped, character, plain, space = found.groups()
         if found.start() != end:
-            return value  # a quotation mark without its end, or a backslash
+            return value  # an unclosed quotation mark, or a backslash at the end
         if plain is not None and plain.startswith("#") and value[end - 1 : end].isspace():
             break  # a comment
         if escaped is not None:

@@ -1,4 +1,4 @@
-"""What batteries and power supplies say of themselves."""
+"""The subsystem `powersupplyclass`: batteries and power supplies."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import re
 
 from bts_collectors.host.kernel.devices import devices, read_integer
 from bts_collectors.host.kernel.files import read_value, text
-from bts_collectors.host.kernel.name_filter import Filter, check_exclusive
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, Scrape, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, Scrape, gauge
 
 _SUPPLY = ("power_supply",)
 
-#: Files whose text becomes a label of the info metric.
+#: Files with text, which become labels of the info metric.
 _TEXTS = (
     "capacity_level",
     "charge_type",
@@ -27,7 +26,7 @@ _TEXTS = (
     "usb_type",
 )
 
-#: Files in units that are given as they are, and where the metric is not called as the file, how.
+#: Files whose number needs no conversion, and the metric's name if it differs from the file's.
 _WHOLE = {
     "authentic": "",
     "calibrate": "",
@@ -92,14 +91,14 @@ _TENTHS = {
 }
 
 
-#: Files that may be below 0, besides those of a temperature: what flows out of a battery.
+#: Files besides temperatures that can be negative: current and power that flow out of a battery.
 _SIGNED = ("current_", "power_now")
 
-#: Tenths of a degree at which there is no temperature: batteries say 0 K where they know none.
+#: 0 K in tenths of a degree Celsius, which batteries report for "unknown".
 _ABSOLUTE_ZERO = -2731
 
-#: All bits of a number of 16 or 32 bits, as they are or as drivers scale them: from milli to micro, or from
-#: minutes to seconds.
+#: "Unknown": all bits of a 16-bit or 32-bit number set, also after a driver has scaled it from milli to micro,
+#: or from minutes to seconds.
 _UNKNOWN = frozenset(
     number * factor for number in (2**16 - 1, 2**32 - 1) for factor in (1, 60, 1000)
 )
@@ -112,30 +111,25 @@ class PowersupplySettings(CollectorConfig, frozen=True):
     supply_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where both expressions are set."""
-        check_exclusive("supply", self.supply_include, self.supply_exclude)
-
-
-class PowersupplyConfig(Paths, frozen=True):
-    """Settings of `powersupplyclass`, and where the files are."""
-
-    settings: PowersupplySettings = PowersupplySettings()
+        """Raise ValueError if both expressions are set."""
+        NameFilter.check_exclusive("supply", self.supply_include, self.supply_exclude)
 
 
 def _metrics(files: dict[str, str]) -> dict[str, Metric]:
     return {
         file: gauge(
-            f"node_power_supply_{name or file}", f"/sys/class/power_supply/NAME/{file}.", _SUPPLY
+            f"node_power_supply_{name or file}",
+            f"Value of /sys/class/power_supply/NAME/{file}.",
+            _SUPPLY,
         )
         for file, name in files.items()
     }
 
 
 class Powersupplyclass(Subsystem):
-    """Power supplies from /sys/class/power_supply."""
+    """Batteries and power supplies from /sys/class/power_supply."""
 
     name = "powersupplyclass"
-    Config = PowersupplyConfig
     Settings = PowersupplySettings
 
     info = gauge(
@@ -147,17 +141,17 @@ class Powersupplyclass(Subsystem):
     millionths = _metrics(_MILLIONTHS)
     tenths = _metrics(_TENTHS)
 
-    config: PowersupplyConfig
+    settings: PowersupplySettings
 
-    def __init__(self, config: PowersupplyConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._folder = f"{config.sysfs}/class/power_supply"
-        settings = config.settings
-        self._wants = Filter(settings.supply_include, settings.supply_exclude)
+        settings = self.settings
+        self._name_filter = NameFilter(settings.supply_include, settings.supply_exclude)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each supply tells; most tell little."""
-        for supply in filter(self._wants, devices(self._folder)):
+        """Emit the metrics of each selected supply; most have few of the files."""
+        for supply in filter(self._name_filter, devices(self._folder)):
             folder = f"{self._folder}/{supply}"
             values = [text(read_value(f"{folder}/{file}") or b"") for file in _TEXTS]
             scrape.emit(self.info, 1, supply, *values)
@@ -169,7 +163,7 @@ class Powersupplyclass(Subsystem):
 
 
 def _is_unknown(file: str, value: int) -> bool:
-    """Return whether a number says that the supply knows none."""
+    """Return whether a number in a file means "unknown"."""
     if file.startswith("temp"):
         return value in _UNKNOWN or value <= _ABSOLUTE_ZERO
     return value in _UNKNOWN or (value < 0 and not file.startswith(_SIGNED))

@@ -1,33 +1,31 @@
-"""How long tasks waited for CPU, memory and I/O: pressure stall information."""
+"""The subsystem `pressure`: pressure stall information (PSI) for CPU, memory, I/O and interrupts."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, is_number, lines, naming, unreadable
+from bts_collectors.host.kernel.files import SINGLE_RECORD, errors_in
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
+from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, counter
 
-_MICROSECONDS = 1e6
-
 
 class Pressure(Subsystem):
-    """Stalls from /proc/pressure."""
+    """Pressure stall information from /proc/pressure."""
 
     name = "pressure"
 
     stalls: ClassVar = {
         ("cpu", b"some"): counter(
             "node_pressure_cpu_waiting_seconds_total",
-            "Time in which some task waited for CPU (/proc/pressure/cpu, some, total).",
+            "Time in which at least one task waited for CPU (/proc/pressure/cpu, some, total).",
         ),
         ("io", b"some"): counter(
             "node_pressure_io_waiting_seconds_total",
-            "Time in which some task waited for I/O (/proc/pressure/io, some, total).",
+            "Time in which at least one task waited for I/O (/proc/pressure/io, some, total).",
         ),
         ("io", b"full"): counter(
             "node_pressure_io_stalled_seconds_total",
@@ -35,7 +33,7 @@ class Pressure(Subsystem):
         ),
         ("memory", b"some"): counter(
             "node_pressure_memory_waiting_seconds_total",
-            "Time in which some task waited for memory (/proc/pressure/memory, some, total).",
+            "Time in which at least one task waited for memory (/proc/pressure/memory, some, total).",
         ),
         ("memory", b"full"): counter(
             "node_pressure_memory_stalled_seconds_total",
@@ -51,12 +49,12 @@ class Pressure(Subsystem):
         super().__init__(config)
         self._folder = f"{config.procfs}/pressure"
         self._files = [
-            (what, KernelFile(f"{self._folder}/{what}", AT_ONCE))
+            (what, KernelFile(f"{self._folder}/{what}", SINGLE_RECORD))
             for what in ("cpu", "io", "memory", "irq")
         ]
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the stalls that this kernel accounts for."""
+        """Emit the stall times that this kernel accounts for."""
         parts = Parts()
         for what, file in self._files:
             with parts:
@@ -71,27 +69,14 @@ class Pressure(Subsystem):
                 msg = f"{file.path} is switched off (psi=0)"
                 raise NothingToRead(msg) from error
             raise
-        with naming(file.path):
-            # The one line of irq has no end on some kernels.
-            for share, seconds in parse(content if what != "irq" else content.rstrip() + b"\n"):
+        with errors_in(file.path):
+            # On some kernels the only line of irq has no end.
+            for share, seconds in parse_pressure(
+                content if what != "irq" else content.rstrip() + b"\n"
+            ):
                 metric = self.stalls.get((what, share))
                 if metric is not None:
                     scrape.emit(metric, seconds)
-
-
-def parse(content: bytes) -> Iterator[tuple[bytes, float]]:
-    """Yield `(some or full, seconds)` of each line; ValueError at the end, for the first without a total."""
-    rows = lines(content)
-    bad = None if rows else content
-    for line in rows:
-        share, _, rest = line.partition(b" ")
-        _, found, total = rest.rpartition(b"total=")
-        if not found or not is_number(total):
-            bad = bad or line
-        else:
-            yield share, int(total) / _MICROSECONDS
-    if bad is not None:
-        raise unreadable(bad)
 
 
 COLLECTOR = Pressure

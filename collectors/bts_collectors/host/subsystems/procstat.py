@@ -1,16 +1,22 @@
-"""The collector `stat`: the kernel's totals since boot (the name is the standard library's)."""
+"""The subsystem `stat`: totals since boot from /proc/stat (`stat` is a standard module)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import ClassVar
 
-from bts_collectors.host.kernel.files import AT_ONCE, MOST, is_number, lines, unreadable
+from bts_collectors.host.kernel.files import (
+    MAX_COUNT,
+    SINGLE_RECORD,
+    is_number,
+    lines,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import CollectorConfig, Scrape, counter, gauge
 
-#: In the order of the kernel's enumeration, which is the order of the line `softirq`.
+#: In the order of the kernel's enumeration, as in the line `softirq`.
 _VECTORS = (
     "hi",
     "timer",
@@ -31,40 +37,33 @@ class StatSettings(CollectorConfig, frozen=True):
     softirqs: bool = False
 
 
-class StatConfig(Paths, frozen=True):
-    """Settings of `stat`, and where the files are."""
-
-    settings: StatSettings = StatSettings()
-
-
 class Stat(Subsystem):
     """Totals from /proc/stat."""
 
     name = "stat"
-    Config = StatConfig
     Settings = StatSettings
 
     totals: ClassVar = {
         b"intr": counter("node_intr_total", "Interrupts serviced (/proc/stat, intr)."),
         b"ctxt": counter("node_context_switches_total", "Context switches (/proc/stat, ctxt)."),
         b"processes": counter("node_forks_total", "Forks (/proc/stat, processes)."),
-        b"btime": gauge("node_boot_time_seconds", "Boot in Unix time (/proc/stat, btime)."),
+        b"btime": gauge("node_boot_time_seconds", "Boot time in Unix time (/proc/stat, btime)."),
         b"procs_running": gauge(
-            "node_procs_running", "Tasks that run or could run (/proc/stat, procs_running)."
+            "node_procs_running", "Number of runnable tasks (/proc/stat, procs_running)."
         ),
         b"procs_blocked": gauge(
-            "node_procs_blocked", "Tasks that wait for I/O (/proc/stat, procs_blocked)."
+            "node_procs_blocked", "Number of tasks blocked by I/O (/proc/stat, procs_blocked)."
         ),
     }
     softirqs = counter(
         "node_softirqs_total", "Soft interrupts by vector (/proc/stat, softirq).", ("vector",)
     )
 
-    config: StatConfig
+    settings: StatSettings
 
-    def __init__(self, config: StatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/stat", AT_ONCE)
+        self._file = KernelFile(f"{config.procfs}/stat", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the totals that this kernel has."""
@@ -72,15 +71,15 @@ class Stat(Subsystem):
             for field, numbers in parse(content):
                 if field != b"softirq":
                     scrape.emit(self.totals[field], numbers[0])
-                elif self.config.settings.softirqs:
+                elif self.settings.softirqs:
                     for vector, value in zip(_VECTORS, numbers[1:], strict=False):
                         scrape.emit(self.softirqs, value, vector)
 
 
 def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
-    """Yield `(field, numbers)` of the lines that are no CPU's; of intr the total alone.
+    """Yield `(field, numbers)` of the lines other than those of CPUs; only the total of `intr`.
 
-    ValueError at the end, for the first of the lines that could not be read, or when there is none.
+    Raises ValueError at the end, for the first unreadable line, or if there are no such lines.
     """
     bad: bytes | None = None
     found = False
@@ -92,19 +91,19 @@ def parse(content: bytes) -> Iterator[tuple[bytes, list[int]]]:
             if field == b"softirq":
                 yield field, list(map(_count, rest.split()))
             else:
-                # Behind the total of intr there are thousands of numbers on some machines.
+                # On some hosts thousands of numbers follow the total of intr.
                 yield field, [_count(rest.split(b" ", 1)[0])]
             found = True
         except ValueError:
             bad = bad or line
     if bad is not None or not found:
-        raise unreadable(content if bad is None else bad)
+        raise unexpected_content(content if bad is None else bad)
 
 
 def _count(word: bytes) -> int:
-    """Return a number that is not negative; ValueError for others, which some broken kernels print."""
-    if not is_number(word) or int(word) >= MOST:
-        raise unreadable(word)
+    """Return a number; ValueError for a negative one, which some broken kernels print, and for other words."""
+    if not is_number(word) or int(word) >= MAX_COUNT:
+        raise unexpected_content(word)
     return int(word)
 
 

@@ -1,10 +1,10 @@
-"""Whether SELinux is on, and whether it forbids or only complains."""
+"""The subsystem `selinux`: whether SELinux is enabled, and its modes."""
 
 from __future__ import annotations
 
 import os
 
-from bts_collectors.host.kernel.files import naming, read, read_optional, unreadable
+from bts_collectors.host.kernel.files import errors_in, read, read_optional, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import NothingToRead, Scrape, gauge
 
@@ -12,18 +12,18 @@ _MODES = {b"disabled": -1, b"permissive": 0, b"enforcing": 1}
 
 
 class Selinux(Subsystem):
-    """SELinux from /sys/fs/selinux and /etc/selinux/config."""
+    """SELinux state from /sys/fs/selinux and /etc/selinux/config."""
 
     name = "selinux"
 
-    enabled = gauge("node_selinux_enabled", "Whether SELinux is on (/sys/fs/selinux is there).")
+    enabled = gauge("node_selinux_enabled", "Whether SELinux is enabled (/sys/fs/selinux exists).")
     configured = gauge(
         "node_selinux_config_mode",
-        "Mode at boot: -1 disabled, 0 permissive, 1 enforcing (/etc/selinux/config, SELINUX).",
+        "Configured mode: -1 disabled, 0 permissive, 1 enforcing (/etc/selinux/config, SELINUX).",
     )
     current = gauge(
         "node_selinux_current_mode",
-        "Mode now: 0 permissive, 1 enforcing (/sys/fs/selinux/enforce).",
+        "Current mode: 0 permissive, 1 enforcing (/sys/fs/selinux/enforce).",
     )
 
     def __init__(self, config: Paths) -> None:
@@ -33,27 +33,27 @@ class Selinux(Subsystem):
         self._settings = f"{config.rootfs.rstrip('/')}/etc/selinux/config"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit whether SELinux is on, and its modes; nothing to read without /sys/fs."""
+        """Emit whether SELinux is enabled, and its modes; NothingToRead without /sys/fs."""
         configured = parse(read_optional(self._settings) or b"")
         if configured is not None:
             scrape.emit(self.configured, configured)
         try:
             enforce = read(self._enforce).strip()
         except NothingToRead:
-            if os.path.isdir(self._folder):  # noqa: PTH112  # no need of a Path
+            if os.path.isdir(self._folder):  # noqa: PTH112  # no Path needed
                 scrape.emit(self.enabled, 0)
             elif configured is None:
                 raise
             return
         scrape.emit(self.enabled, 1)
-        with naming(self._enforce):
+        with errors_in(self._enforce):
             if enforce not in {b"0", b"1"}:
-                raise unreadable(enforce)
+                raise unexpected_content(enforce)
             scrape.emit(self.current, int(enforce))
 
 
 def parse(content: bytes) -> int | None:
-    """Return the mode that /etc/selinux/config sets; None where it sets none that there is."""
+    """Return the mode in /etc/selinux/config; None if it sets no valid mode."""
     mode = None
     for line in content.splitlines():
         key, _, value = line.partition(b"=")

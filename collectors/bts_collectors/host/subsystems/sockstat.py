@@ -1,11 +1,18 @@
-"""How many sockets of each protocol there are, and what memory they take."""
+"""The subsystem `sockstat`: sockets by protocol, and their memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import AT_ONCE, DIGITS, MOST, lines, text, unreadable
+from bts_collectors.host.kernel.files import (
+    DIGITS,
+    MAX_COUNT,
+    SINGLE_RECORD,
+    lines,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
@@ -13,25 +20,25 @@ from bts_exporter import Kind, Scrape, Template
 
 
 class Sockstat(Subsystem):
-    """Sockets from /proc/net/sockstat and /proc/net/sockstat6."""
+    """Socket statistics from /proc/net/sockstat and /proc/net/sockstat6."""
 
     name = "sockstat"
 
     field = Template(
         "node_sockstat_{field}",
-        "Field {field}: protocol and name (/proc/net/sockstat, sockstat6).",
+        "Statistic {field} (/proc/net/sockstat, sockstat6).",
         Kind.GAUGE,
     )
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = [
-            KernelFile(f"{config.procfs}/net/{table}", AT_ONCE)
+            KernelFile(f"{config.procfs}/net/{table}", SINGLE_RECORD)
             for table in ("sockstat", "sockstat6")
         ]
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit every number; memory in bytes, too, since the kernel counts it in pages."""
+        """Emit every number; memory also in bytes, since the kernel counts pages."""
         parts = Parts()
         for file in self._files:  # one is absent without IPv6, or without IPv4
             with parts, file as content:
@@ -47,9 +54,9 @@ class Sockstat(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield `(protocol_name, number)`; those below 0, of which the kernel lost count, are left out.
+    """Yield `(protocol_name, number)`; skip negative numbers, which the kernel prints if a count went wrong.
 
-    ValueError at the end, for the first line that is not a protocol with pairs.
+    Raises ValueError at the end, for the first line that is not a protocol with pairs of name and number.
     """
     rows = lines(content)
     bad = None if rows else content
@@ -63,10 +70,10 @@ def parse(content: bytes) -> Iterator[tuple[str, int]]:
             number = value.removeprefix("-")
             if not (name.isidentifier() and number.isdigit() and len(number) <= DIGITS):
                 bad = bad or line
-            elif number == value and int(value) < MOST:
+            elif number == value and int(value) < MAX_COUNT:
                 yield f"{protocol}_{name}", int(value)
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Sockstat

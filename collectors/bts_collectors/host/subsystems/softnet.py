@@ -1,17 +1,17 @@
-"""What each CPU's share of receiving packets is, and what it dropped for lack of time."""
+"""The subsystem `softnet`: packets processed and dropped by each CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, counter, gauge
 
-#: The oldest kernel has so many columns.
+#: Columns of the oldest supported kernels.
 _LEAST_COLUMNS = 9
-#: Of 64 bits.
+#: Hexadecimal digits of a 64-bit number.
 _HEX_DIGITS = 16
 _BACKLOG_COLUMN, _CPU_COLUMN = 11, 12
 _CPU = ("cpu",)
@@ -19,17 +19,19 @@ _SOURCE = "(/proc/net/softnet_stat, column"
 
 
 class Softnet(Subsystem):
-    """Packets by CPU from /proc/net/softnet_stat."""
+    """Packet processing by CPU from /proc/net/softnet_stat."""
 
     name = "softnet"
 
-    #: By column; kernels have 9 to 15 of them.
+    #: Metrics by column; kernels have 9 to 15 columns.
     columns = (
         (0, counter("node_softnet_processed_total", f"Packets processed {_SOURCE} 1).", _CPU)),
         (
             1,
             counter(
-                "node_softnet_dropped_total", f"Packets dropped: queue full {_SOURCE} 2).", _CPU
+                "node_softnet_dropped_total",
+                f"Packets dropped because the queue was full {_SOURCE} 2).",
+                _CPU,
             ),
         ),
         (
@@ -64,15 +66,20 @@ class Softnet(Subsystem):
                 _CPU,
             ),
         ),
-        (11, gauge("node_softnet_backlog_len", f"Packets in the backlog {_SOURCE} 12).", _CPU)),
+        (
+            11,
+            gauge(
+                "node_softnet_backlog_len", f"Number of packets in the backlog {_SOURCE} 12).", _CPU
+            ),
+        ),
     )
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._file = KernelFile(f"{config.procfs}/net/softnet_stat", TABLE)
+        self._file = KernelFile(f"{config.procfs}/net/softnet_stat", SHORT_RECORDS)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what this kernel counts."""
+        """Emit the statistics that this kernel has."""
         with self._file as content:
             for cpu, numbers in parse(content):
                 for column, metric in self.columns:
@@ -81,14 +88,17 @@ class Softnet(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(cpu, numbers)` of each line, at least nine; ValueError at the end, for the first odd line.
+    """Yield `(cpu, numbers)` of each line, with at least nine numbers.
 
-    Kernels from 5.10 on say which CPU it is, since those offline are left out. Those before count
-    no backlog: it is 0 for them, as in the anchor, on whose dashboards the panel would be empty.
+    Since Linux 5.10 a line has the number of its CPU, and CPUs that are offline have no line. Older kernels do
+    not count the backlog; it is 0 as in node_exporter, whose dashboards expect the metric. Raises ValueError
+    at the end, for the first unreadable line.
     """
     rows = lines(content)
     last = content.rpartition(b"\n")[2]
-    if rows and len(last) == len(rows[0]):  # all are of one length: its end alone is missing
+    if rows and len(last) == len(
+        rows[0]
+    ):  # all lines have one length: only the line's end is missing
         rows.append(last)
     bad = None if rows else content
     for position, line in enumerate(rows):
@@ -101,13 +111,13 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
             numbers.append(0)
         yield str(cpu), numbers
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def _numbers(line: bytes) -> list[int]:
-    """Return the numbers of a line; none where a word is not a number."""
+    """Return the numbers of a line; an empty list if a word is not a number."""
     words = line.split()
-    # Neither a sign nor an underscore.
+    # int() would accept signs and underscores.
     if not b"".join(words).isalnum() or max(map(len, words)) > _HEX_DIGITS:
         return []
     try:

@@ -1,4 +1,4 @@
-"""What state the units of systemd are in."""
+"""The subsystem `systemd`: states of units, restarts, tasks, timers and sockets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from bts_collectors.host.kernel.name_filter import Filter
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import (
     CollectorConfig,
     Match,
     Metric,
+    NameFilter,
     NothingToRead,
     Scrape,
     TargetError,
@@ -21,35 +21,29 @@ from bts_exporter import (
 )
 
 if TYPE_CHECKING:
-    from bts_collectors.host.kernel.dbus import Bus
+    from bts_collectors.host.kernel.dbus import SystemdConnection
 
 _NAME = ("name",)
 _STATES = ("active", "activating", "deactivating", "inactive", "failed")
 _MICROSECONDS = 1e6
 _VERSION = re.compile(r"\d{3,}(?:\.\d+)?")
 
-#: What systemd says of a number without a limit, or that it does not count.
+#: The value of a limit that is not set, and of a number that systemd does not count.
 _UNSET = 2**64 - 1
 
-#: Kinds of units that have a type, and the interface with it.
+#: D-Bus interfaces of the kinds of units that have a type.
 _TYPED = {"service": "Service", "mount": "Mount"}
 
 
 class SystemdSettings(CollectorConfig, frozen=True):
-    """Settings of `systemd`; the expressions are for the whole name of a unit."""
+    """Settings of `systemd`; the expressions must match the whole name of a unit."""
 
     unit_include: re.Pattern[str] = re.compile(".+")
     unit_exclude: re.Pattern[str] = re.compile(r".+\.(automount|device|mount|scope|slice)")
-    #: Each of these is one more call for each unit in each scrape.
+    #: Each of these needs one more call per unit and scrape.
     restarts: bool = True
     start_time: bool = False
     tasks: bool = False
-
-
-class SystemdConfig(Paths, frozen=True):
-    """Settings of `systemd`, and where the files are."""
-
-    settings: SystemdSettings = SystemdSettings()
 
 
 class Unit(NamedTuple):
@@ -61,48 +55,48 @@ class Unit(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Return what kind of unit it is, such as `service`."""
+        """Return the kind of the unit, such as `service`."""
         return self.name.rpartition(".")[2]
 
 
 class Property(NamedTuple):
-    """A number that units of a kind have: where it is, and what it is divided by."""
+    """A numeric D-Bus property of units: its metric, and the divisor to the metric's unit."""
 
     interface: str
     name: str
     metric: Metric
-    unit: float = 1.0
+    divisor: float = 1.0
 
 
-def _property(interface: str, name: str, metric: str, what: str, unit: float = 1.0) -> Property:
+def _property(interface: str, name: str, metric: str, what: str, divisor: float = 1.0) -> Property:
     declare = counter if metric.endswith("_total") else gauge
     source = f"{what} (D-Bus, org.freedesktop.systemd1.{interface}, {name})."
-    return Property(interface, name, declare(f"node_systemd_{metric}", source, _NAME), unit)
+    return Property(interface, name, declare(f"node_systemd_{metric}", source, _NAME), divisor)
 
 
 class Systemd(Subsystem):
-    """Units of systemd, over D-Bus."""
+    """Units of systemd over D-Bus."""
 
     name = "systemd"
     by_default = False
     local = False
-    Config = SystemdConfig
     Settings = SystemdSettings
 
     state = gauge(
         "node_systemd_unit_state",
-        "1 for the state of the unit; the type is that of services and mounts"
+        "1 for the current state of the unit, 0 for the others; only services and mounts have a type"
         " (D-Bus, org.freedesktop.systemd1.Manager, ListUnits).",
         ("name", "state", "type"),
     )
     units = gauge(
         "node_systemd_units",
-        "Units in each state, of all kinds (D-Bus, org.freedesktop.systemd1.Manager, ListUnits).",
+        "Number of units of all kinds by state (D-Bus, org.freedesktop.systemd1.Manager, ListUnits).",
         ("state",),
     )
     running = gauge(
         "node_systemd_system_running",
-        "1 if all is up and no unit failed (D-Bus, org.freedesktop.systemd1.Manager, SystemState).",
+        "Whether the system is running, without failed units"
+        " (D-Bus, org.freedesktop.systemd1.Manager, SystemState).",
     )
     version = gauge(
         "node_systemd_version",
@@ -111,23 +105,29 @@ class Systemd(Subsystem):
     )
     virtualization = gauge(
         "node_systemd_virtualization_info",
-        "A metric with a constant '1' value"
+        "A metric with a constant '1' value, labelled by the kind of virtualization"
         " (D-Bus, org.freedesktop.systemd1.Manager, Virtualization).",
         ("virtualization_type",),
     )
 
     restarts = (
-        _property("Service", "NRestarts", "service_restart_total", "Restarts by systemd itself"),
+        _property(
+            "Service", "NRestarts", "service_restart_total", "Automatic restarts of the service"
+        ),
     )
     tasks = (
-        _property("Service", "TasksCurrent", "unit_tasks_current", "Tasks of the service"),
-        _property("Service", "TasksMax", "unit_tasks_max", "Tasks that the service may have"),
+        _property(
+            "Service", "TasksCurrent", "unit_tasks_current", "Number of tasks of the service"
+        ),
+        _property(
+            "Service", "TasksMax", "unit_tasks_max", "Maximum number of tasks of the service"
+        ),
     )
     started = _property(
         "Unit",
         "ActiveEnterTimestamp",
         "unit_start_time_seconds",
-        "When the unit became active, in Unix time, 0 if it is not",
+        "Time when the unit became active in Unix time, 0 if it is not active",
         _MICROSECONDS,
     )
     always = (
@@ -135,102 +135,106 @@ class Systemd(Subsystem):
             "Timer",
             "LastTriggerUSec",
             "timer_last_trigger_seconds",
-            "When the timer went off, in Unix time, 0 if never",
+            "Last time the timer triggered in Unix time, 0 if never",
             _MICROSECONDS,
         ),
-        _property("Socket", "NAccepted", "socket_accepted_connections_total", "Connections taken"),
-        _property("Socket", "NConnections", "socket_current_connections", "Connections open"),
+        _property(
+            "Socket", "NAccepted", "socket_accepted_connections_total", "Connections accepted"
+        ),
+        _property(
+            "Socket", "NConnections", "socket_current_connections", "Number of open connections"
+        ),
         _property("Socket", "NRefused", "socket_refused_connections_total", "Connections refused"),
     )
-    config: SystemdConfig
+    settings: SystemdSettings
 
-    def __init__(self, config: SystemdConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        settings = config.settings
+        settings = self.settings
         root = config.rootfs.rstrip("/")
         self._bus = f"{root}/run/dbus/system_bus_socket"
         self._private = f"{root}/run/systemd/private"
-        self._wants = Filter(_whole(settings.unit_include), _whole(settings.unit_exclude))
-        wanted = [*self.always]
-        wanted += self.restarts if settings.restarts else ()
-        wanted += self.tasks if settings.tasks else ()
+        self._name_filter = NameFilter(_whole(settings.unit_include), _whole(settings.unit_exclude))
+        properties = [*self.always]
+        properties += self.restarts if settings.restarts else ()
+        properties += self.tasks if settings.tasks else ()
         self._properties: dict[str, list[Property]] = {}
-        for wish in wanted:
-            self._properties.setdefault(wish.interface.lower(), []).append(wish)
+        for prop in properties:
+            self._properties.setdefault(prop.interface.lower(), []).append(prop)
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
-        """Yield how many units are served, where the settings choose them."""
-        expression = self.config.settings.unit_include
+        """Yield the number of units that `unit_include` matches, if it is set."""
+        expression = self.settings.unit_include
         if expression != SystemdSettings().unit_include:
-            found = len({name for name, *_ in samples.get(self.state, {})})
-            yield Match("systemd.unit_include", expression.pattern, found, "units")
+            count = len({name for name, *_ in samples.get(self.state, {})})
+            yield Match("systemd.unit_include", expression.pattern, count, "units")
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what systemd tells of itself, then the states of units, then their numbers."""
-        with self._connect(scrape) as bus:
-            self._emit_manager(scrape, bus)
-            units, states = parse_units(bus.units())
+        """Emit the state of systemd itself, the states of units, then their numeric properties."""
+        with self._connect(scrape) as systemd:
+            self._emit_manager(scrape, systemd)
+            units, states = parse_units(systemd.units())
             for state, number in states.items():
                 scrape.emit(self.units, number, state)
-            wanted = [unit for unit in units if self._wants(unit.name)]
-            self._emit_states(scrape, bus, wanted)
-            self._emit_numbers(scrape, bus, list(self._questions(wanted)))
+            selected = [unit for unit in units if self._name_filter(unit.name)]
+            self._emit_states(scrape, systemd, selected)
+            self._emit_properties(scrape, systemd, list(self._requests(selected)))
 
-    def _connect(self, scrape: Scrape) -> Bus:
-        """Return a connection to the bus or, for root on a machine without one, to systemd."""
+    def _connect(self, scrape: Scrape) -> SystemdConnection:
+        """Return a connection to the system bus, or directly to systemd for root on a host without a bus."""
         try:
-            # Costs memory, which only those pay who use it.
-            from bts_collectors.host.kernel.dbus import Bus  # noqa: PLC0415
+            # Imported on first use: it costs memory.
+            from bts_collectors.host.kernel.dbus import SystemdConnection  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            msg = f"{error.name} is missing, in which systemd is spoken to: pip install jeepney"
+            msg = f"{error.name} is missing, which is needed for D-Bus: pip install jeepney"
             raise TargetError(reason="internal", message=msg) from error
         try:
-            return Bus(self._bus, scrape.remaining)
+            return SystemdConnection(self._bus, scrape.remaining)
         except FileNotFoundError:
             pass
         try:
-            return Bus(self._private, scrape.remaining, direct=True)
+            return SystemdConnection(self._private, scrape.remaining, direct=True)
         except FileNotFoundError:
-            msg = f"{self._bus} and {self._private} are absent: systemd does not run here"
+            msg = f"{self._bus} and {self._private} are absent: systemd is not running"
             raise NothingToRead(msg) from None
 
-    def _emit_manager(self, scrape: Scrape, bus: Bus) -> None:
-        version = str(bus.manager("Version"))
+    def _emit_manager(self, scrape: Scrape, systemd: SystemdConnection) -> None:
+        version = str(systemd.manager_property("Version"))
         if found := _VERSION.search(version):
             scrape.emit(self.version, float(found[0]), version)
-        state = bus.manager("SystemState")
+        state = systemd.manager_property("SystemState")
         if state is not None:
             scrape.emit(self.running, int(state == "running"))
-        virtualization = bus.manager("Virtualization")
+        virtualization = systemd.manager_property("Virtualization")
         if virtualization is not None:
             scrape.emit(self.virtualization, 1, str(virtualization or "none"))
 
-    def _emit_states(self, scrape: Scrape, bus: Bus, units: list[Unit]) -> None:
+    def _emit_states(self, scrape: Scrape, systemd: SystemdConnection, units: list[Unit]) -> None:
         typed = [unit for unit in units if unit.kind in _TYPED]
-        asked = [(unit.path, _TYPED[unit.kind], "Type") for unit in typed]
-        types = dict(zip(typed, bus.properties(asked), strict=True))
+        requests = [(unit.path, _TYPED[unit.kind], "Type") for unit in typed]
+        types = dict(zip(typed, systemd.properties(requests), strict=True))
         for unit in units:
             kind = str(types.get(unit) or "")
             for state in _STATES:
                 scrape.emit(self.state, int(state == unit.state), unit.name, state, kind)
 
-    def _questions(self, units: list[Unit]) -> Iterator[tuple[Unit, Property]]:
+    def _requests(self, units: list[Unit]) -> Iterator[tuple[Unit, Property]]:
         for unit in units:
-            for wish in self._properties.get(unit.kind, ()):
-                yield unit, wish
-            if self.config.settings.start_time:
+            for prop in self._properties.get(unit.kind, ()):
+                yield unit, prop
+            if self.settings.start_time:
                 yield unit, self.started
 
-    def _emit_numbers(
-        self, scrape: Scrape, bus: Bus, questions: list[tuple[Unit, Property]]
+    def _emit_properties(
+        self, scrape: Scrape, systemd: SystemdConnection, requests: list[tuple[Unit, Property]]
     ) -> None:
-        asked = [(unit.path, wish.interface, wish.name) for unit, wish in questions]
-        for (unit, wish), value in zip(questions, bus.properties(asked), strict=True):
+        names = [(unit.path, prop.interface, prop.name) for unit, prop in requests]
+        for (unit, prop), value in zip(requests, systemd.properties(names), strict=True):
             if not isinstance(value, int) or value == _UNSET:
                 continue
-            if wish is self.started and unit.state != "active":
-                value = 0  # noqa: PLW2901  # when it was active before is not what is asked
-            scrape.emit(wish.metric, value / wish.unit, unit.name)
+            inactive = prop is self.started and unit.state != "active"
+            # An inactive unit has the time of its previous start.
+            scrape.emit(prop.metric, 0 if inactive else value / prop.divisor, unit.name)
 
 
 def _whole(expression: re.Pattern[str]) -> re.Pattern[str] | None:
@@ -238,7 +242,7 @@ def _whole(expression: re.Pattern[str]) -> re.Pattern[str] | None:
 
 
 def parse_units(rows: Iterable[tuple[object, ...]]) -> tuple[list[Unit], Counter[str]]:
-    """Return the units that are loaded, and how many of all are in each state."""
+    """Return the loaded units, and the number of all units in each state."""
     units = []
     states = Counter(dict.fromkeys(_STATES, 0))
     for name, _, loaded, state, _, _, path, *_ in rows:

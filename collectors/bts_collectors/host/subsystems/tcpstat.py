@@ -1,6 +1,6 @@
-"""How many TCP connections are in which state, and how much waits in their queues.
+"""The subsystem `tcpstat`: TCP sockets by state, and the bytes in their queues.
 
-Asked of the kernel's socket diagnostics: /proc/net/tcp takes seconds where there are many sockets.
+From the kernel's socket diagnostics, since /proc/net/tcp takes seconds with many sockets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.subsystem import Subsystem
 from bts_exporter import NothingToRead, Scrape, TargetError, gauge
 
-#: States as the kernel numbers them, from 1 on.
+#: States in the kernel's numbering, which starts at 1.
 _STATES = (
     "established",
     "syn_sent",
@@ -29,46 +29,46 @@ _STATES = (
     "listen",
     "closing",
 )
-#: A request socket is one that was asked for and not accepted yet.
+#: A request socket, whose handshake is not complete, counts as SYN_RECV.
 _NEW_SYN_RECV, _SYN_RECV = 12, 3
-#: Its queues hold connections to accept, not bytes.
+#: The queues of a listening socket hold connections to accept, not bytes.
 _LISTEN = 10
 
 _NETLINK_SOCK_DIAG = 4
-#: The older of two questions, since it is for both versions of IP at once: the kernel's table of
-#: sockets is large however few there are, and walking it is most of the cost.
+#: The older of two requests, since one call returns sockets of IPv4 and IPv6. The kernel walks its whole socket
+#: table for each call, which is most of the cost.
 _TCPDIAG_GETSOCK = 18
-#: Kinds of messages: an error, and the end of the answer.
+#: Message types: an error, and the end of the reply.
 _ENDS = (2, 3)
 _REQUEST_DUMP = 0x301
 _ALL_STATES = 0xFFFFFFFF
 
 _HEADER = struct.Struct("=LHHLL")
-#: any family, any socket; states
+#: Any family, any socket; states.
 _REQUEST = struct.Struct("=4x48xL4x")
-#: size, kind; state, receive queue, send queue: between them are timers and the socket's id
+#: Size, type; state, receive queue, send queue; between them are timers and the socket's id.
 _SOCKET = struct.Struct("=LH10x xB2x48x4xLL")
-#: kind, error
+#: Type, error.
 _END = struct.Struct("=4xH10x i")
 _BUFFER = 1 << 15
 
 
 class Tcpstat(Subsystem):
-    """States of TCP sockets from NETLINK_SOCK_DIAG."""
+    """TCP sockets by state from NETLINK_SOCK_DIAG."""
 
     name = "tcpstat"
 
     states = gauge(
         "node_tcp_connection_states",
-        "TCP sockets by state, and the bytes in their queues (NETLINK_SOCK_DIAG).",
+        "Number of TCP sockets by state, and bytes in their queues (NETLINK_SOCK_DIAG).",
         ("state",),
     )
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit every state, with 0 where there is no socket in it."""
+        """Emit the number of sockets in every state, also 0, and the bytes in queues."""
         counts = [0] * (len(_STATES) + 1)
         received = sent = 0
-        for state, to_read, to_send in _ask(scrape.remaining()):
+        for state, to_read, to_send in _sockets(scrape.remaining()):
             known = _SYN_RECV if state == _NEW_SYN_RECV else state
             if known < len(counts):
                 counts[known] += 1
@@ -81,13 +81,13 @@ class Tcpstat(Subsystem):
         scrape.emit(self.states, sent, "tx_queued_bytes")
 
 
-def _ask(seconds: float) -> Iterator[tuple[int, int, int]]:
+def _sockets(timeout_seconds: float) -> Iterator[tuple[int, int, int]]:
     """Yield `(state, bytes to read, bytes to send)` of every TCP socket."""
     body = _REQUEST.pack(_ALL_STATES)
     size = _HEADER.size + len(body)
     header = _HEADER.pack(size, _TCPDIAG_GETSOCK, _REQUEST_DUMP, 1, 0)
     with _connect() as kernel:
-        kernel.settimeout(seconds)
+        kernel.settimeout(timeout_seconds)
         kernel.send(header + body)
         done = False
         while not done:
@@ -99,7 +99,7 @@ def _connect() -> socket.socket:
     try:
         return with_room(socket.socket, socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     except AttributeError:
-        msg = "netlink is absent: this is no Linux"
+        msg = "netlink is absent: this system is not Linux"
         raise NothingToRead(msg) from None
     except OSError as error:
         if error.errno not in {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}:
@@ -109,10 +109,10 @@ def _connect() -> socket.socket:
 
 
 def parse(messages: bytes) -> tuple[list[tuple[int, int, int]], bool]:
-    """Return `(state, bytes to read, bytes to send)` of each socket, and whether these were the last.
+    """Return `(state, bytes to read, bytes to send)` of each socket, and whether the reply is complete.
 
-    NothingToRead when the kernel has no diagnostics of TCP, OSError for what it complains about,
-    TargetError for rubbish.
+    Raises NothingToRead if the kernel has no socket diagnostics, OSError for an error that it returns,
+    TargetError for an invalid message.
     """
     found: list[tuple[int, int, int]] = []
     at = 0
@@ -123,18 +123,18 @@ def parse(messages: bytes) -> tuple[list[tuple[int, int, int]], bool]:
                 break
             at += (size + 3) & ~3
             if size < _SOCKET.size or at > len(messages):
-                raise _rubbish()
+                raise _invalid_message()
             found.append((state, to_read, to_send))
         else:
             return found, False
     except struct.error:
-        pass  # shorter than that of a socket: the end
+        pass  # shorter than the message of a socket: the end
     try:
         kind, code = _END.unpack_from(messages, at)
     except struct.error as error:
-        raise _rubbish() from error
+        raise _invalid_message() from error
     if kind not in _ENDS:
-        raise _rubbish()
+        raise _invalid_message()
     _check(code)
     return found, True
 
@@ -147,10 +147,8 @@ def _check(code: int) -> None:
         raise OSError(-code, f"NETLINK_SOCK_DIAG: {os.strerror(-code)}")
 
 
-def _rubbish() -> TargetError:
-    return TargetError(
-        reason="protocol", message="NETLINK_SOCK_DIAG: a message of another size than it says"
-    )
+def _invalid_message() -> TargetError:
+    return TargetError(reason="protocol", message="NETLINK_SOCK_DIAG: invalid size of a message")
 
 
 COLLECTOR = Tcpstat

@@ -1,4 +1,4 @@
-"""Metrics that others wrote to files: jobs that ran, packages to update, what a script found."""
+"""Metrics from text files, such as those that cron jobs and scripts write."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from bts_collectors.host.kernel.open_files import close_file, with_room
-from bts_collectors.host.kernel.text_check import sound
-from bts_collectors.host.kernel.text_format import Family, Sample, parse
+from bts_collectors.host.kernel.text_check import check_samples
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge
+from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge, prometheus_text
 
 _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 
@@ -19,50 +19,59 @@ _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 class TextfileSettings(CollectorConfig, frozen=True):
     """Settings of `textfile`."""
 
-    #: Folders, or globs of folders, with files named `*.prom`.
+    #: Directories, or globs of directories, with files named `*.prom`.
     directories: tuple[str, ...] = ()
 
 
-class TextfileConfig(Paths, frozen=True):
-    """Settings of `textfile`, and where the files are."""
+@dataclass(slots=True)
+class Family:
+    """A metric with its samples from all files; `sources` are the files."""
 
-    settings: TextfileSettings = TextfileSettings()
+    name: str
+    kind: Kind
+    help: str
+    samples: list[prometheus_text.Sample] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+#: A file, its path, and the metrics in it.
+ParsedFile = tuple[str, list[Family]]
 
 
 class Textfile(Subsystem):
-    """Metrics from files in the text format 0.0.4."""
+    """Metrics from files in the Prometheus text format 0.0.4."""
 
     name = "textfile"
-    Config = TextfileConfig
     Settings = TextfileSettings
 
     mtime = gauge(
         "node_textfile_mtime_seconds",
-        "When a file that is served had changed, in Unix time (fstat, st_mtime).",
+        "Modification time of a file that is served, in Unix time (fstat, st_mtime).",
         ("file",),
     )
     error = gauge(
         "node_textfile_scrape_error",
-        "1 if any file or folder of textfile.directories could not be served whole, 0 otherwise.",
+        "Whether a file or directory of textfile.directories has an error.",
     )
 
-    config: TextfileConfig
+    settings: TextfileSettings
 
-    def __init__(self, config: TextfileConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self.open_ended = bool(config.settings.directories)
-        #: The metrics of the scrape before: the engine remembers how their series are written.
+        self.open_ended = bool(self.settings.directories)
+        #: The metrics of the previous scrape: the engine keeps how their series are rendered.
         self._metrics: dict[tuple[str, ...], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what is in the files; what is wrong with one costs that file alone."""
+        """Emit the metrics of all files; an invalid file loses only its own."""
         problems: list[str] = []
         files = self._files(scrape, problems)
-        known, self._metrics = self._metrics, {}
-        for family in merged(files, problems):
+        previous, self._metrics = self._metrics, {}
+        for family in merge(files, problems):
             labels = label_names(family)
-            key = (family.name, family.kind, family.help or "", *labels)
-            metric = known.get(key) or Metric(family.name, family.help or "", family.kind, labels)
+            help_ = family.help or f"Metric read from {', '.join(family.sources)}"
+            key = (family.name, family.kind, help_, *labels)
+            metric = previous.get(key) or Metric(family.name, help_, family.kind, labels)
             self._metrics[key] = metric
             for sample in family.samples:
                 scrape.put(metric, key_of(metric, sample), sample.value)
@@ -70,30 +79,33 @@ class Textfile(Subsystem):
         if problems:
             raise TargetError(reason="protocol", message="; ".join(problems))
 
-    def _files(self, scrape: Scrape, problems: list[str]) -> Iterator[tuple[str, list[Family]]]:
-        """Yield `(file, families)` of every file that can be read whole."""
-        for path in paths(self.config.settings.directories, problems):
+    def _files(self, scrape: Scrape, problems: list[str]) -> Iterator[ParsedFile]:
+        """Yield each file that can be parsed as a whole."""
+        for path in paths(self.settings.directories, problems):
             try:
-                text, changed = read_text(path)
-                families = parse(text)
+                text, modified = read_text(path)
+                parsed = prometheus_text.parse(text)
             except OSError as error:
                 problems.append(f"{path}: {error.strerror}")
             except ValueError as error:
                 problems.append(f"{path}: {error}")
             else:
-                scrape.emit(self.mtime, changed, path)
-                for family in families:
-                    problems += [f"{path}: {problem}" for problem in sound(family)]
+                scrape.emit(self.mtime, modified, path)
+                families = []
+                for family in parsed:
+                    samples, errors = check_samples(family)
+                    problems += [f"{path}: {error}" for error in errors]
+                    families.append(Family(family.name, family.kind, family.help, samples, [path]))
                 yield path, families
 
 
 def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
-    """Return the files named `*.prom` in folders, each once; a folder that is not there is a problem."""
+    """Return the files named `*.prom`, each once; a missing directory is added to `problems`."""
     folders: dict[str, None] = {}
     for directory in directories:
-        found = sorted(glob.glob(directory))  # noqa: PTH207  # a pattern, not a folder
+        found = sorted(glob.glob(directory))  # noqa: PTH207  # a pattern, not a path
         if not found:
-            problems.append(f"{directory}: no such folder")
+            problems.append(f"{directory}: no such directory")
         folders.update(dict.fromkeys(found))
     files: dict[str, None] = {}
     for folder in folders:
@@ -107,65 +119,63 @@ def paths(directories: Iterable[str], problems: list[str]) -> list[str]:
 
 
 def read_text(path: str) -> tuple[str, float]:
-    """Return the text of a file and when it had changed; ValueError where it is no file or no text."""
-    # A pipe without a writer would hold us for ever.
+    """Return text and modification time of a file; ValueError if it is not a regular file, or not UTF-8."""
+    # Without O_NONBLOCK a pipe without a writer would block forever.
     descriptor = with_room(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            msg = "is no regular file"
+            msg = "is not a regular file"
             raise ValueError(msg)
-        with open(descriptor, "rb", closefd=False) as file:  # not by its path
+        with open(descriptor, "rb", closefd=False) as file:  # not the path, which may have changed
             return file.read().decode(), status.st_mtime
     finally:
         close_file(descriptor)
 
 
-def merged(files: Iterable[tuple[str, list[Family]]], problems: list[str]) -> list[Family]:
-    """Return one family a name: files may share a metric, of which the first type and help count.
+def merge(files: Iterable[ParsedFile], problems: list[str]) -> list[Family]:
+    """Return one family per name: several files may have samples of one metric.
 
-    Of samples that two files have the first is taken.
+    If they disagree, the first file wins: its type, its help, and its value for a series in both.
     """
     families: dict[str, Family] = {}
-    sources: dict[str, list[str]] = {}
     for path, found in files:
         for family in found:
             first = families.setdefault(family.name, family)
-            if first is family or _joined(first, family, f"{path}: {family.name}", problems):
-                sources.setdefault(family.name, []).append(path)
-    for name, family in families.items():
-        family.help = family.help or f"Metric read from {', '.join(sources[name])}"
+            if first is not family:
+                _add(first, family, f"{path}: {family.name}", problems)
     return list(families.values())
 
 
-def _joined(first: Family, other: Family, where: str, problems: list[str]) -> bool:
+def _add(first: Family, other: Family, place: str, problems: list[str]) -> None:
+    """Add the samples of another file to a family."""
     if first.kind is not other.kind:
-        problems.append(f"{where} is a {first.kind} in another file")
-        return False
+        problems.append(f"{place} is a {first.kind} in another file")
+        return
     if first.help and other.help and first.help != other.help:
-        problems.append(f"{where} has another help in another file")
+        problems.append(f"{place} has a different help in another file")
     first.help = first.help or other.help
     known = {_identity(sample) for sample in first.samples}
-    fresh = [sample for sample in other.samples if _identity(sample) not in known]
-    if len(fresh) < len(other.samples):
-        problems.append(f"{where} has samples that another file has too")
-    first.samples += fresh
-    return True
+    new = [sample for sample in other.samples if _identity(sample) not in known]
+    if len(new) < len(other.samples):
+        problems.append(f"{place} has samples that are also in another file")
+    first.samples += new
+    first.sources += other.sources
 
 
-def _identity(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+def _identity(sample: prometheus_text.Sample) -> tuple[str, frozenset[tuple[str, str]]]:
     return sample.suffix, frozenset(sample.labels.items())
 
 
 def label_names(family: Family) -> tuple[str, ...]:
-    """Return the labels that any sample has, but those that a histogram or a summary brings itself."""
+    """Return the labels that any sample has, without `le` of histograms and `quantile` of summaries."""
     names = dict.fromkeys(label for sample in family.samples for label in sample.labels)
     names.pop(_BOUNDS.get(family.kind, ""), None)
     return tuple(names)
 
 
-def key_of(metric: Metric, sample: Sample) -> tuple[str, ...]:
-    """Return a sample's key within its metric; labels that it has not are empty."""
+def key_of(metric: Metric, sample: prometheus_text.Sample) -> tuple[str, ...]:
+    """Return the key of a sample within its metric; a label that the sample lacks is empty."""
     values = tuple(sample.labels.get(label, "") for label in metric.labels)
     if not metric.compound:
         return values

@@ -1,4 +1,4 @@
-"""How hot parts of the machine are, and how far cooling is turned up."""
+"""The subsystem `thermal_zone`: temperatures of thermal zones, and states of cooling devices."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _COOLER = "cooling_device"
 _COOLER_LABELS = ("name", "type")
 _MILLIDEGREES = 1000
 
-#: There is no temperature so low: drivers say -274000 where they know none.
+#: 0 K in millidegrees Celsius; drivers report -274000 for "unknown".
 _ABSOLUTE_ZERO = -273150
 
 
 class ThermalZone(Subsystem):
-    """Zones and cooling devices from /sys/class/thermal."""
+    """Thermal zones and cooling devices from /sys/class/thermal."""
 
     name = "thermal_zone"
 
     temperature = gauge(
         "node_thermal_zone_temp",
-        "Degrees Celsius (/sys/class/thermal/thermal_zone<n>/temp).",
+        "Temperature in degrees Celsius (/sys/class/thermal/thermal_zone<n>/temp).",
         ("zone", "type"),
     )
     states = (
@@ -31,7 +31,7 @@ class ThermalZone(Subsystem):
             "cur_state",
             gauge(
                 "node_cooling_device_cur_state",
-                "How far it is turned up (/sys/class/thermal/cooling_device<n>/cur_state).",
+                "Current throttle state (/sys/class/thermal/cooling_device<n>/cur_state).",
                 _COOLER_LABELS,
             ),
         ),
@@ -39,7 +39,7 @@ class ThermalZone(Subsystem):
             "max_state",
             gauge(
                 "node_cooling_device_max_state",
-                "How far it can be turned up (/sys/class/thermal/cooling_device<n>/max_state).",
+                "Maximum throttle state (/sys/class/thermal/cooling_device<n>/max_state).",
                 _COOLER_LABELS,
             ),
         ),
@@ -50,7 +50,7 @@ class ThermalZone(Subsystem):
         self._folder = f"{config.sysfs}/class/thermal"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit temperatures that can be read (EINVAL: none at the moment), and cooling states."""
+        """Emit the temperatures that can be read (EINVAL: none at the moment), and cooling states."""
         zones, coolers = self._devices(_ZONE), self._devices(_COOLER)
         if not zones and not coolers:
             msg = f"{self._folder} is absent, or empty"

@@ -1,4 +1,4 @@
-"""How well the kernel keeps the time: what an NTP client told it."""
+"""The subsystem `timex`: state of the system clock, as set by an NTP client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TIME_ERROR = 5
 _STA_NANO = 0x2000
 _MICROSECONDS = 1e6
 _NANOSECONDS = 1e9
-#: The unit of frequencies: parts per million, with 16 bits behind the point.
+#: Unit of frequencies: parts per million, with 16 fractional bits.
 _PPM = 1e6 * 65536
 
 
@@ -48,7 +48,7 @@ class _Timex(ctypes.Structure):
 
 
 class Clock(NamedTuple):
-    """What adjtimex(2) tells, in the kernel's units."""
+    """Result of adjtimex(2), in the kernel's units."""
 
     state: int
     status: int
@@ -70,7 +70,7 @@ class Clock(NamedTuple):
 
 
 class Timex(Subsystem):
-    """The state of the system clock from adjtimex(2)."""
+    """State of the system clock from adjtimex(2)."""
 
     name = "timex"
 
@@ -78,55 +78,70 @@ class Timex(Subsystem):
         "node_timex_sync_status", "Whether the clock is synchronized (adjtimex, not TIME_ERROR)."
     )
     status = gauge("node_timex_status", "Status bits (adjtimex, status).")
-    offset = gauge("node_timex_offset_seconds", "Offset to the reference clock (adjtimex, offset).")
-    frequency = gauge(
-        "node_timex_frequency_adjustment_ratio", "Adjustment of the rate (adjtimex, freq)."
+    offset = gauge(
+        "node_timex_offset_seconds", "Offset from the reference clock (adjtimex, offset)."
     )
-    max_error = gauge("node_timex_maxerror_seconds", "Largest error (adjtimex, maxerror).")
+    frequency = gauge(
+        "node_timex_frequency_adjustment_ratio",
+        "Frequency adjustment of the local clock (adjtimex, freq).",
+    )
+    max_error = gauge("node_timex_maxerror_seconds", "Maximum error (adjtimex, maxerror).")
     estimated_error = gauge(
         "node_timex_estimated_error_seconds", "Estimated error (adjtimex, esterror)."
     )
     constant = gauge(
-        "node_timex_loop_time_constant", "Time constant of the loop (adjtimex, constant)."
+        "node_timex_loop_time_constant",
+        "Time constant of the phase-locked loop (adjtimex, constant).",
     )
-    tick = gauge("node_timex_tick_seconds", "Time between two ticks (adjtimex, tick).")
+    tick = gauge("node_timex_tick_seconds", "Time between clock ticks (adjtimex, tick).")
     pps_frequency = gauge(
-        "node_timex_pps_frequency_hertz", "Frequency of the PPS (adjtimex, ppsfreq)."
+        "node_timex_pps_frequency_hertz", "Frequency of the pulse per second (adjtimex, ppsfreq)."
     )
-    pps_jitter = gauge("node_timex_pps_jitter_seconds", "Jitter of the PPS (adjtimex, jitter).")
-    pps_shift = gauge("node_timex_pps_shift_seconds", "Interval of the PPS (adjtimex, shift).")
-    pps_stability = gauge("node_timex_pps_stability_hertz", "Wander of the PPS (adjtimex, stabil).")
+    pps_jitter = gauge(
+        "node_timex_pps_jitter_seconds", "Jitter of the pulse per second (adjtimex, jitter)."
+    )
+    pps_shift = gauge(
+        "node_timex_pps_shift_seconds", "Interval of the pulse per second (adjtimex, shift)."
+    )
+    pps_stability = gauge(
+        "node_timex_pps_stability_hertz", "Stability of the pulse per second (adjtimex, stabil)."
+    )
     pps_jitters = counter(
-        "node_timex_pps_jitter_total", "Limits of jitter exceeded (adjtimex, jitcnt)."
+        "node_timex_pps_jitter_total",
+        "Times that the jitter limit was exceeded (adjtimex, jitcnt).",
     )
     pps_calibrations = counter(
-        "node_timex_pps_calibration_total", "PPS calibrations (adjtimex, calcnt)."
+        "node_timex_pps_calibration_total",
+        "Calibration intervals of the pulse per second (adjtimex, calcnt).",
     )
-    pps_errors = counter("node_timex_pps_error_total", "Errors of calibration (adjtimex, errcnt).")
+    pps_errors = counter(
+        "node_timex_pps_error_total",
+        "Calibration errors of the pulse per second (adjtimex, errcnt).",
+    )
     pps_exceeded = counter(
         "node_timex_pps_stability_exceeded_total",
-        "Limits of stability exceeded (adjtimex, stbcnt).",
+        "Times that the stability limit was exceeded (adjtimex, stbcnt).",
     )
-    tai = gauge("node_timex_tai_offset_seconds", "Offset of TAI to UTC (adjtimex, tai).")
+    tai = gauge("node_timex_tai_offset_seconds", "Offset of TAI from UTC (adjtimex, tai).")
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the state; nothing to read where a container may not even ask."""
+        """Emit the state; NothingToRead in a container without permission."""
         clock = read_clock(self._library)
-        fine = _NANOSECONDS if clock.status & _STA_NANO else _MICROSECONDS
+        resolution = _NANOSECONDS if clock.status & _STA_NANO else _MICROSECONDS
         scrape.emit(self.sync_status, int(clock.state != _TIME_ERROR))
         scrape.emit(self.status, clock.status)
-        scrape.emit(self.offset, clock.offset / fine)
+        scrape.emit(self.offset, clock.offset / resolution)
         scrape.emit(self.frequency, 1 + clock.freq / _PPM)
         scrape.emit(self.max_error, clock.maxerror / _MICROSECONDS)
         scrape.emit(self.estimated_error, clock.esterror / _MICROSECONDS)
         scrape.emit(self.constant, clock.constant)
         scrape.emit(self.tick, clock.tick / _MICROSECONDS)
         scrape.emit(self.pps_frequency, clock.ppsfreq / _PPM)
-        scrape.emit(self.pps_jitter, clock.jitter / fine)
+        scrape.emit(self.pps_jitter, clock.jitter / resolution)
         scrape.emit(self.pps_shift, clock.shift)
         scrape.emit(self.pps_stability, clock.stabil / _PPM)
         scrape.emit(self.pps_jitters, clock.jitcnt)
@@ -137,17 +152,17 @@ class Timex(Subsystem):
 
 
 def read_clock(library: ctypes.CDLL) -> Clock:
-    """Return what the kernel says of its clock; NothingToRead where it says nothing to us."""
+    """Return the state of the clock; NothingToRead without permission, or if the system is not Linux."""
     adjtimex = getattr(library, "adjtimex", None)
     if adjtimex is None:
-        msg = "adjtimex(2) is absent: this is no Linux"
+        msg = "adjtimex(2) is absent: this system is not Linux"
         raise NothingToRead(msg)
-    timex = _Timex()  # modes 0: asks, changes nothing
+    timex = _Timex()  # modes is 0: read only
     state = adjtimex(ctypes.byref(timex))
     if state < 0:
         number = ctypes.get_errno()
         if number in {errno.EPERM, errno.ENOSYS}:
-            msg = f"adjtimex(2): {os.strerror(number)}, as in containers"
+            msg = f"adjtimex(2): {os.strerror(number)}, as usual in containers"
             raise NothingToRead(msg)
         raise OSError(number, f"adjtimex: {os.strerror(number)}")
     return Clock(state, *(getattr(timex, field) for field in Clock._fields[1:]))

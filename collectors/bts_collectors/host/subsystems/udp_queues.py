@@ -1,17 +1,17 @@
-"""How much waits in the queues of UDP sockets."""
+"""The subsystem `udp_queues`: bytes in the queues of UDP sockets."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from bts_collectors.host.kernel.files import TABLE, lines, unreadable
+from bts_collectors.host.kernel.files import SHORT_RECORDS, lines, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
-#: A line as far as its fifth column, `tx_queue:rx_queue`.
+#: A line up to its fifth column, `tx_queue:rx_queue`.
 _QUEUES = re.compile(rb"\s*(?:\S+\s+){4}([0-9A-Fa-f]{1,16}):([0-9A-Fa-f]{1,16})\s")
 
 
@@ -29,12 +29,12 @@ class UdpQueues(Subsystem):
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._files = (
-            ("v4", KernelFile(f"{config.procfs}/net/udp", TABLE)),
-            ("v6", KernelFile(f"{config.procfs}/net/udp6", TABLE)),
+            ("v4", KernelFile(f"{config.procfs}/net/udp", SHORT_RECORDS)),
+            ("v6", KernelFile(f"{config.procfs}/net/udp6", SHORT_RECORDS)),
         )
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the bytes by direction and version of IP."""
+        """Emit the bytes by direction and IP version."""
         parts = Parts()
         for version, file in self._files:
             with parts, file as content:
@@ -54,13 +54,13 @@ class UdpQueues(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[int, int]]:
-    """Return tx_queue and rx_queue of each socket; ValueError for another table.
+    """Return an iterator of `(tx_queue, rx_queue)` of each socket; ValueError for an unknown heading.
 
-    They end with a ValueError for the first line that makes no sense.
+    The iterator raises ValueError at the end, for the first unreadable line.
     """
     header, *rows = lines(content) or [b""]
     if b"tx_queue" not in header:
-        raise unreadable(header)
+        raise unexpected_content(header)
     return _sockets(rows)
 
 
@@ -73,7 +73,7 @@ def _sockets(rows: list[bytes]) -> Iterator[tuple[int, int]]:
         else:
             yield int(found[1], 16), int(found[2], 16)
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = UdpQueues

@@ -1,33 +1,33 @@
-"""The machine's name and kernel: what dashboards fill their variables from."""
+"""The subsystem `uname`: host name and kernel version, which dashboards use for their variables."""
 
 from __future__ import annotations
 
 import os
 
-from bts_collectors.host.kernel.files import AT_ONCE, text
+from bts_collectors.host.kernel.files import SINGLE_RECORD, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Scrape, gauge
 
 
 class Uname(Subsystem):
-    """What uname(2) says."""
+    """Host name and kernel version from uname(2)."""
 
     name = "uname"
 
     info = gauge(
         "node_uname_info",
-        "A metric with a constant '1' value, labelled by what uname(2) says;"
-        " domainname is that of NIS (/proc/sys/kernel/domainname).",
+        "A metric with a constant '1' value, labelled by the fields of uname(2);"
+        " domainname is the NIS domain (/proc/sys/kernel/domainname).",
         ("sysname", "release", "version", "machine", "nodename", "domainname"),
     )
 
     def __init__(self, config: Paths) -> None:
         super().__init__(config)
-        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", AT_ONCE)
+        self._domainname = KernelFile(f"{config.procfs}/sys/kernel/domainname", SINGLE_RECORD)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the names, with an empty domain name where it cannot be read."""
+        """Emit the names; the domain name is empty if it cannot be read."""
         names = os.uname()
         scrape.emit(
             self.info,

@@ -1,4 +1,4 @@
-"""What the memory management did: paging, swapping, faults, and whom it had to kill."""
+"""The subsystem `vmstat`: paging, swapping, page faults and OOM kills."""
 
 from __future__ import annotations
 
@@ -17,36 +17,29 @@ class VmstatSettings(CollectorConfig, frozen=True):
     fields: re.Pattern[str] = re.compile(r"^(oom_kill|pgpg|pswp|pg.*fault).*")
 
 
-class VmstatConfig(Paths, frozen=True):
-    """Settings of `vmstat`, and where the files are."""
-
-    settings: VmstatSettings = VmstatSettings()
-
-
 class Vmstat(Subsystem):
-    """Events and states of the memory management from /proc/vmstat."""
+    """Virtual memory statistics from /proc/vmstat."""
 
     name = "vmstat"
-    Config = VmstatConfig
     Settings = VmstatSettings
 
     field = Template("node_vmstat_{field}", "Field {field} of /proc/vmstat.", Kind.UNTYPED)
 
-    config: VmstatConfig
+    settings: VmstatSettings
 
-    def __init__(self, config: VmstatConfig) -> None:
+    def __init__(self, config: Paths) -> None:
         super().__init__(config)
         self._file = KernelFile(f"{config.procfs}/vmstat")
         self._pairs = Pairs(self._metric)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the fields that are wanted."""
+        """Emit the selected fields."""
         with self._file as content:
             self._pairs.emit(scrape, content)
 
     def _metric(self, field: bytes) -> Metric | None:
         name = text(field)
-        if not self.config.settings.fields.search(name):
+        if not self.settings.fields.search(name):
             return None
         return self.field.of(name) if name.isascii() and name.isidentifier() else None
 

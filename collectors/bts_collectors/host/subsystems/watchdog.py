@@ -1,4 +1,4 @@
-"""Whether a watchdog would restart the machine, and when."""
+"""The subsystem `watchdog`: state and timeouts of hardware watchdogs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ class Watchdog(Subsystem):
         ("name", *_TEXTS),
     )
     numbers = (
-        _file("bootstatus", "Why the machine was started, as bits"),
-        _file("fw_version", "Version of the firmware"),
-        _file("nowayout", "It cannot be stopped once it runs"),
-        _file("timeleft", "Time until it restarts the machine", "_seconds"),
-        _file("timeout", "Time without a sign of life until it restarts", "_seconds"),
-        _file("pretimeout", "Time before that at which it warns", "_seconds"),
-        _file("access_cs0", "The machine was started from the first boot source"),
+        _file("bootstatus", "Reason for the last boot, as bits"),
+        _file("fw_version", "Firmware version"),
+        _file("nowayout", "Whether the watchdog cannot be stopped once it runs"),
+        _file("timeleft", "Time until the watchdog resets the host", "_seconds"),
+        _file("timeout", "Timeout without a keepalive", "_seconds"),
+        _file(
+            "pretimeout", "Time before the timeout at which the pretimeout event occurs", "_seconds"
+        ),
+        _file("access_cs0", "Whether the host booted from the first boot source"),
     )
 
     def __init__(self, config: Paths) -> None:
@@ -40,7 +42,7 @@ class Watchdog(Subsystem):
         self._folder = f"{config.sysfs}/class/watchdog"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each watchdog tells."""
+        """Emit information and numbers of each watchdog."""
         for name in devices(self._folder, "watchdog"):
             folder = f"{self._folder}/{name}"
             values = [text(read_value(f"{folder}/{file}") or b"") for file in _TEXTS]

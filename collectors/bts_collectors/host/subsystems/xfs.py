@@ -1,16 +1,25 @@
-"""What XFS file systems did since they were mounted."""
+"""The subsystem `xfs`: operations of XFS file systems since they were mounted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from bts_collectors.host.kernel.devices import devices
-from bts_collectors.host.kernel.files import is_number, lines, naming, read_value, text, unreadable
+from bts_collectors.host.kernel.files import (
+    errors_in,
+    is_number,
+    lines,
+    read_value,
+    text,
+    unexpected_content,
+)
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Metric, Scrape, counter
 
-#: The lines that are served and their counters in order (fs/xfs/xfs_stats.h).
+_SOURCE = "/sys/fs/xfs/DEVICE/stats/stats"
+
+#: The lines that are served, and their counters in order (fs/xfs/xfs_stats.h).
 _LINES = {
     "extent_alloc": (
         "extent_allocation",
@@ -48,7 +57,7 @@ def _metrics(line: str, group: str, names: tuple[str, ...]) -> tuple[Metric, ...
     return tuple(
         counter(
             "_".join(filter(None, ("node_xfs", group, name, "total"))),
-            f"Line {line}, field {position} (/sys/fs/xfs/DEVICE/stats/stats).",
+            f"{name.replace('_', ' ').capitalize()} ({_SOURCE}, {line}, field {position}).",
             ("device",),
         )
         for position, name in enumerate(names, 1)
@@ -60,7 +69,7 @@ class Xfs(Subsystem):
 
     name = "xfs"
 
-    counters = {  # noqa: RUF012  # a table of metrics, as all
+    counters = {  # noqa: RUF012  # a constant table of metrics
         line: _metrics(line, group, names) for line, (group, names) in _LINES.items()
     }
 
@@ -73,9 +82,9 @@ class Xfs(Subsystem):
         parts = Parts()
         for device in devices(self._folder):
             path = f"{self._folder}/{device}/stats/stats"
-            content = read_value(path)  # `stats` of /sys/fs/xfs itself is of all of them together
+            content = read_value(path)  # /sys/fs/xfs/stats, the sum of all file systems, has none
             if content is not None:
-                with parts, naming(path):
+                with parts, errors_in(path):
                     self._emit(scrape, device, content + b"\n")
         parts.check()
 
@@ -86,7 +95,7 @@ class Xfs(Subsystem):
 
 
 def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
-    """Yield `(line, counters)`; ValueError at the end for the first line that cannot be read."""
+    """Yield `(line, counters)`; ValueError at the end, for the first unreadable line."""
     bad = None if content.strip() else b""
     for row in lines(content):
         line, *fields = row.split() or [b""]
@@ -95,7 +104,7 @@ def parse(content: bytes) -> Iterator[tuple[str, list[int]]]:
         else:
             bad = bad or row
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 COLLECTOR = Xfs

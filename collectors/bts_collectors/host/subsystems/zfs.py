@@ -1,4 +1,4 @@
-"""ZFS: the cache, the intent log, pools and data sets, as its kernel module counts them."""
+"""The subsystem `zfs`: caches, intent log, pools and datasets of ZFS."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from bts_collectors.host.kernel.devices import devices, entries
 from bts_collectors.host.kernel.files import (
+    errors_in,
     lines,
-    naming,
     read,
     read_optional,
     read_value,
     text,
-    unreadable,
+    unexpected_content,
 )
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
 from bts_exporter import Kind, Scrape, Template, gauge
 
-#: Files of the module, and what their fields are called in metrics.
+#: Files of the kernel module, and the prefix of their metrics.
 _FILES = {
     "abdstats": "abd",
     "arcstats": "arc",
@@ -34,9 +34,9 @@ _FILES = {
     "zil": "zil",
 }
 _STATES = ("online", "degraded", "faulted", "offline", "removed", "unavail", "suspended")
-#: Types of fields that are numbers: signed and unsigned, of 32 and 64 bits (sys/kstat.h).
+#: Types of numeric fields: signed and unsigned, 32 and 64 bits (sys/kstat.h).
 _NUMBERS = {b"1", b"2", b"3", b"4"}
-_NO_NAME = re.compile(r"\W", re.ASCII)
+_INVALID_CHARACTER = re.compile(r"\W", re.ASCII)
 _SOURCE = "/proc/spl/kstat/zfs"
 
 
@@ -46,16 +46,16 @@ def _template(group: str, source: str, labels: tuple[str, ...] = ()) -> Template
 
 
 class Zfs(Subsystem):
-    """ZFS from /proc/spl/kstat/zfs."""
+    """ZFS statistics from /proc/spl/kstat/zfs."""
 
     name = "zfs"
 
-    fields = {file: _template(group, file) for file, group in _FILES.items()}  # noqa: RUF012  # a table of metrics, as all
+    fields = {file: _template(group, file) for file, group in _FILES.items()}  # noqa: RUF012  # a constant table of metrics
     pool_io = _template("zpool", "POOL/io", ("zpool",))
     dataset = _template("zpool_dataset", "POOL/objset-*", ("zpool", "dataset"))
     state = gauge(
         "node_zfs_zpool_state",
-        f"1 for the state of the pool ({_SOURCE}/POOL/state).",
+        f"1 for the current state of the pool, 0 for the others ({_SOURCE}/POOL/state).",
         ("zpool", "state"),
     )
 
@@ -69,7 +69,7 @@ class Zfs(Subsystem):
         parts = Parts()
         for name in names:
             if name in self.fields:
-                with parts, naming(f"{self._folder}/{name}"):
+                with parts, errors_in(f"{self._folder}/{name}"):
                     self._emit_fields(scrape, name)
             else:
                 self._emit_pool(scrape, name, parts)
@@ -88,69 +88,69 @@ class Zfs(Subsystem):
         for file in entries(folder):
             path = f"{folder}/{file}"
             if file == "io":
-                with parts, naming(path):
+                with parts, errors_in(path):
                     for field, value in parse_io(read(path)):
                         scrape.emit(self.pool_io.of(field), value, pool)
             elif file.startswith("objset-"):
-                with parts, naming(path):
+                with parts, errors_in(path):
                     self._emit_dataset(scrape, path, pool)
 
     def _emit_dataset(self, scrape: Scrape, path: str, pool: str) -> None:
         content = read_optional(path)
         if content is None:
-            return  # destroyed just now
+            return  # just destroyed
         name = dataset_name(content)
         for field, value in parse_fields(content):
             scrape.emit(self.dataset.of(field), value, pool, name)
 
 
 def parse_fields(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield `(field, value)` of each number; ValueError at the end for the first unreadable line."""
+    """Yield `(field, value)` of each number; ValueError at the end, for the first unreadable line."""
     rows = _rows(content, b"name")
     bad: bytes | None = None
     for line in rows:
         words = line.split()
         if len(words) > 1 and words[1] not in _NUMBERS:
-            continue  # a text, such as the name of a data set
+            continue  # text, such as the name of a dataset
         try:
             name, _, value = words
             yield _field(name), int(value)
         except ValueError:
             bad = bad or line
     if bad is not None:
-        raise unreadable(bad)
+        raise unexpected_content(bad)
 
 
 def parse_io(content: bytes) -> Iterator[tuple[str, int]]:
     """Yield `(field, value)` of a pool's `io`: a line of names above a line of values."""
     rows = lines(content)
-    names, values = (row.split() for row in rows[1:3]) if len(rows) > 2 else ((), ())  # noqa: PLR2004  # a heading and these two
+    names, values = (row.split() for row in rows[1:3]) if len(rows) > 2 else ((), ())  # noqa: PLR2004  # a heading and these two lines
     if not names or len(names) != len(values):
-        raise unreadable(content)
+        raise unexpected_content(content)
     for name, value in zip(names, values, strict=True):
         yield _field(name), int(value)
 
 
 def dataset_name(content: bytes) -> str:
-    """Return the field dataset_name, which may hold spaces; ValueError if there is none."""
+    """Return the field dataset_name, which may contain spaces; ValueError if it is missing."""
     for line in lines(content):
         words = line.split(None, 2)
         if len(words) > 2 and words[0] == b"dataset_name":  # noqa: PLR2004  # name, type, text
             return text(words[2].rstrip())
-    raise unreadable(content)
+    raise unexpected_content(content)
 
 
 def _rows(content: bytes, heading: bytes) -> list[bytes]:
-    """Return the lines below the heading; ValueError where there is none."""
+    """Return the lines after the heading; ValueError if there is no heading."""
     rows = lines(content)
     for number, line in enumerate(rows[:2]):
         if line.split()[:1] == [heading]:
             return rows[number + 1 :]
-    raise unreadable(content)
+    raise unexpected_content(content)
 
 
 def _field(name: bytes) -> str:
-    return _NO_NAME.sub("_", text(name))
+    return _INVALID_CHARACTER.sub("_", text(name))
 
 
 COLLECTOR = Zfs

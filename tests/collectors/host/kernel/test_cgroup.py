@@ -13,7 +13,7 @@ from bts_collectors.host.kernel.cgroup import (
     parse_limit_v1,
     parse_pairs,
 )
-from bts_collectors.host.subsystems.pressure import parse as parse_pressure
+from bts_collectors.host.kernel.pressure import parse_pressure
 
 Parser = Callable[[bytes], Iterator[tuple[bytes, float]]]
 
@@ -35,7 +35,7 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
 
 
 def test_io() -> None:
-    """Devices are added up."""
+    """Values are summed over devices."""
     assert dict(parse_io(IO)) == {
         b"rbytes": 1459200 + 90430464,
         b"wbytes": 314773504 + 299008000,
@@ -45,30 +45,30 @@ def test_io() -> None:
 
 
 def test_io_of_devices_without_numbers() -> None:
-    """A device without numbers, on the line of the next one or on its own, adds nothing."""
+    """A device without numbers, on the next device's line or on its own, adds nothing."""
     found = dict(parse_io(b"8:16 8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n253:0 \n"))
 
     assert found == {b"rbytes": 1, b"wbytes": 2, b"rios": 3, b"wios": 4}
 
 
 def test_no_io_yet() -> None:
-    """A group that has not read or written has 0 of everything: the kernel names no devices."""
+    """A cgroup without any I/O has 0 for each value: the kernel lists no devices."""
     assert set(dict(parse_io(b"")).values()) == {0}
     assert set(dict(parse_blkio(b"Total 0\n")).values()) == {0}
 
 
 def test_blkio() -> None:
-    """Devices are added up, their totals and kinds of the same requests are not."""
+    """Values are summed over devices, without totals and other operations."""
     assert dict(parse_blkio(BLKIO)) == {b"Read": 101, b"Write": 22}
 
 
 def test_pressure() -> None:
-    """Microseconds become seconds."""
+    """Microseconds are converted to seconds."""
     assert dict(parse_pressure(PRESSURE)) == {b"some": 1.5, b"full": 25e-6}
 
 
 def test_pairs() -> None:
-    """Each line is a key with its number."""
+    """Each line is a key and a number."""
     assert dict(parse_pairs(PAIRS)) == {b"usage_usec": 15, b"user_usec": 10, b"system_usec": 5}
 
 
@@ -85,7 +85,7 @@ def test_pairs() -> None:
     ],
 )
 def test_limit(parse: Parser, content: bytes, limit: float) -> None:
-    """No limit is an infinite one, in both versions."""
+    """No limit is infinity, in both versions."""
     assert dict(parse(content)) == {b"": limit}
 
 
@@ -110,8 +110,8 @@ def test_limit(parse: Parser, content: bytes, limit: float) -> None:
     ],
 )
 def test_unreadable(parse: Parser, content: bytes) -> None:
-    """What is no number, or may be cut off, is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+    """Content that is not a number, or may be truncated, raises ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty"):
         list(parse(content))
 
 
@@ -119,7 +119,7 @@ def test_unreadable(parse: Parser, content: bytes) -> None:
 @settings(max_examples=200)
 @given(data=st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
-    """A file with a damaged place gives numbers that are not negative, or a ValueError."""
+    """A damaged file gives numbers that are not negative, or a ValueError."""
     parse, content = PARSERS[name]
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))

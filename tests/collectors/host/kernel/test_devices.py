@@ -9,7 +9,7 @@ from bts_exporter import NothingToRead
 
 
 def test_devices(tmp_path: Path) -> None:
-    """Entries that are the prefix and a number are devices; others of the folder are not."""
+    """Entries named by the prefix and a number are devices; other entries are not."""
     for name in ("mc1", "mc0", "mcx", "mc", "power"):
         (tmp_path / name).mkdir()
 
@@ -19,7 +19,7 @@ def test_devices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["absent", "empty", "file"])
 def test_no_devices(tmp_path: Path, folder: str) -> None:
-    """A folder that is absent, empty or none has nothing to read, and is named."""
+    """A directory that is absent, empty or not a directory raises NothingToRead with its path."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
 
@@ -44,12 +44,12 @@ def test_no_devices(tmp_path: Path, folder: str) -> None:
     ],
 )
 def test_integers(raw: bytes | None, number: int | None) -> None:
-    """What is no number of 64 bits is none at all."""
+    """A value that is not a 64-bit number gives None."""
     assert parse_integer(raw) == number
 
 
 def test_file(tmp_path: Path) -> None:
-    """A file may hold a negative number, or be absent."""
+    """A file may have a negative number, or be absent."""
     (tmp_path / "temp").write_text("-5\n")
 
     assert read_integer(str(tmp_path / "temp")) == -5

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host.kernel.files import (
+    errors_in,
     lines,
-    naming,
     read,
     read_number,
     read_value,
-    unreadable,
+    unexpected_content,
 )
 from bts_exporter import NothingToRead, TargetError
 
 
 def test_read_whole(tmp_path: Path) -> None:
-    """A file longer than one system call gives is read to its end."""
+    """A file that is longer than one read is read to its end."""
     path = tmp_path / "long"
     path.write_bytes(bytes(range(256)) * 1000)
 
@@ -26,7 +26,7 @@ def test_read_whole(tmp_path: Path) -> None:
 
 
 def test_read_absent(tmp_path: Path) -> None:
-    """A file that is not there, or whose folder is none, is nothing to read."""
+    """A missing file, or a file below something that is not a directory, raises NothingToRead."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file" / "below"):
         with pytest.raises(NothingToRead, match=f"{path} is absent"):
@@ -34,14 +34,14 @@ def test_read_absent(tmp_path: Path) -> None:
 
 
 def test_read_names_the_file(tmp_path: Path) -> None:
-    """An error while reading names the file, which the system does not."""
+    """A read error has the path, which the system call does not give."""
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         read(str(tmp_path))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
 def test_read_forbidden(tmp_path: Path) -> None:
-    """A file that we may not read is an error, unlike an absent one."""
+    """A file without read permission is an error, unlike an absent one."""
     path = tmp_path / "secret"
     path.touch(mode=0)
 
@@ -50,7 +50,7 @@ def test_read_forbidden(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_leaks(tmp_path: Path, opened: Callable[[], int]) -> None:
-    """However reading ends, the file is closed."""
+    """The file is closed after success and after an error."""
     with pytest.raises(IsADirectoryError):
         read(str(tmp_path))
     assert read_value(str(tmp_path)) is None
@@ -62,7 +62,7 @@ def test_no_descriptor_leaks(tmp_path: Path, opened: Callable[[], int]) -> None:
     ("content", "expected"), [("12\n", 12), ("0", 0), ("", None), ("-1\n", None), ("x\n", None)]
 )
 def test_read_number(tmp_path: Path, content: str, expected: int | None) -> None:
-    """A file of one number gives it; anything else gives none."""
+    """A file with one number gives the number; anything else gives None."""
     path = tmp_path / "value"
     path.write_text(content)
 
@@ -71,7 +71,7 @@ def test_read_number(tmp_path: Path, content: str, expected: int | None) -> None
 
 
 def test_lines_are_whole() -> None:
-    """A last line without an end is left out: its last number may be cut off."""
+    """A last line without its end is left out: its last number may be truncated."""
     assert [lines(b"a 1\nb 23"), lines(b"a 1\nb 23\n"), lines(b"")] == [
         [b"a 1"],
         [b"a 1", b"b 23"],
@@ -80,17 +80,17 @@ def test_lines_are_whole() -> None:
 
 
 def test_unreadable_is_short() -> None:
-    """An error shows the beginning of a line, however long it is, in characters that can be logged."""
-    message = str(unreadable(b"\xff\n" * 1000))
+    """An error shows the beginning of a long line, in characters that can be logged."""
+    message = str(unexpected_content(b"\xff\n" * 1000))
 
-    assert message == "cannot be read: '" + r"\udcff\n" * 30 + "'..."
+    assert message == "unexpected content: '" + r"\udcff\n" * 30 + "'..."
 
 
 def test_naming() -> None:
-    """Content that makes no sense becomes an error with the path; other errors pass."""
-    with pytest.raises(TargetError, match=r"^/proc/x: odd$") as caught, naming("/proc/x"):
+    """A ValueError becomes an error with the path; other errors propagate."""
+    with pytest.raises(TargetError, match=r"^/proc/x: odd$") as caught, errors_in("/proc/x"):
         raise ValueError("odd")  # noqa: EM101
     assert caught.value.reason == "protocol"
 
-    with pytest.raises(KeyError), naming("/proc/x"):
+    with pytest.raises(KeyError), errors_in("/proc/x"):
         raise KeyError

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host.kernel import kernel_file
-from bts_collectors.host.kernel.files import AT_ONCE, TABLE
+from bts_collectors.host.kernel.files import SHORT_RECORDS, SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import is_kernel_made
 from bts_exporter import NothingToRead, TargetError
 
-#: A file that the kernel makes up on each Linux, with other content at each read.
+#: A file that the kernel generates on every Linux, with new content in each read.
 UPTIME = "/proc/uptime"
 
 only_linux = pytest.mark.skipif(not Path(UPTIME).exists(), reason="no /proc")
@@ -26,11 +26,11 @@ def opened() -> set[str]:
 
 @only_linux
 def test_stays_open() -> None:
-    """A file of the kernel's is opened once, and gives new content at each read."""
+    """A kernel file is opened once, and each read returns new content."""
     file = KernelFile(UPTIME)
     first = file.read()
     assert UPTIME in opened()
-    # It has two numbers, of which the second may be another before the first is.
+    # The second of its two numbers may change before the first does.
     while float((second := file.read()).split()[0]) == float(first.split()[0]):
         pass
 
@@ -41,9 +41,9 @@ def test_stays_open() -> None:
 
 
 @only_linux
-@pytest.mark.parametrize("short", [0, TABLE])
+@pytest.mark.parametrize("short", [0, SHORT_RECORDS])
 def test_long_content(short: int) -> None:
-    """Content that the kernel gives in several parts is read to its end, again and again."""
+    """Content that needs several reads is complete, each time."""
     file = KernelFile("/proc/kallsyms", short)
     whole = Path("/proc/kallsyms").read_bytes()
 
@@ -54,12 +54,16 @@ def test_long_content(short: int) -> None:
 @only_linux
 @pytest.mark.parametrize(
     ("path", "short", "reads"),
-    [("/proc/loadavg", AT_ONCE, 1), ("/proc/net/arp", TABLE, 1), ("/proc/loadavg", 0, 2)],
+    [
+        ("/proc/loadavg", SINGLE_RECORD, 1),
+        ("/proc/net/arp", SHORT_RECORDS, 1),
+        ("/proc/loadavg", 0, 2),
+    ],
 )
-def test_how_often_it_is_read(
+def test_number_of_reads(
     monkeypatch: pytest.MonkeyPatch, path: str, short: int, reads: int
 ) -> None:
-    """What is known to come whole is not asked for its end."""
+    """A file that is known to be complete after one read is not read to its end."""
     done: list[int] = []
     real = os.pread
 
@@ -73,17 +77,17 @@ def test_how_often_it_is_read(
     assert len(done) == reads
 
 
-def test_content_of_as_much_as_one_read_gives(tmp_path: Path) -> None:
-    """However much there is, all of it is read where a shorter one would be known to be whole."""
+def test_content_as_long_as_one_read(tmp_path: Path) -> None:
+    """A file as long as one read is read to its end."""
     path = tmp_path / "file"
-    for size in (AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE):
+    for size in (SINGLE_RECORD - 1, SINGLE_RECORD, SINGLE_RECORD + 1, 3 * SINGLE_RECORD):
         path.write_bytes(b"x" * size)
 
-        assert KernelFile(str(path), AT_ONCE).read() == b"x" * size
+        assert KernelFile(str(path), SINGLE_RECORD).read() == b"x" * size
 
 
-def test_file_of_a_disk(tmp_path: Path) -> None:
-    """A file that can be replaced is opened at each read, and closed after it."""
+def test_file_on_a_disk(tmp_path: Path) -> None:
+    """A file on a disk, which can be replaced, is opened and closed in each read."""
     path = tmp_path / "file"
     path.write_text("old\n")
     file = KernelFile(str(path))
@@ -96,10 +100,10 @@ def test_file_of_a_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EIO, errno.ESRCH])
-def test_what_is_gone_is_looked_for_again(
+def test_replaced_device_is_opened_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
-    """When an open file has lost what it was of, that which has its path now is read."""
+    """If the device or process of an open file is gone, the file that has its path now is read."""
     path = tmp_path / "file"
     path.write_text("old\n")
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
@@ -123,7 +127,7 @@ def test_what_is_gone_is_looked_for_again(
 
 
 def test_absent(tmp_path: Path) -> None:
-    """A file that is not there is nothing to read, and is found when it comes."""
+    """A missing file raises NothingToRead, and is read once it exists."""
     path = tmp_path / "file"
     file = KernelFile(str(path))
     with pytest.raises(NothingToRead, match=f"{path} is absent"):
@@ -135,7 +139,7 @@ def test_absent(tmp_path: Path) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    """An error while reading names the file, and leaves nothing open; a value is None."""
+    """A read error has the path and leaves no file open; `value` returns None."""
     file = KernelFile(str(tmp_path))
 
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
@@ -147,7 +151,7 @@ def test_unreadable(tmp_path: Path) -> None:
 
 
 def test_names_the_file(tmp_path: Path) -> None:
-    """Content that makes no sense is an error that names the file; other errors pass."""
+    """A ValueError becomes an error with the path; other errors propagate."""
     path = tmp_path / "file"
     path.write_text("x\n")
     file = KernelFile(str(path))
@@ -160,7 +164,7 @@ def test_names_the_file(tmp_path: Path) -> None:
 
 @only_linux
 def test_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descriptor whose close(2) raises is closed once: its number may be another file's by then."""
+    """A descriptor is closed once even if close(2) fails: its number may belong to another file by then."""
     closed: list[int] = []
     real = os.close
 
@@ -181,7 +185,7 @@ def test_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @only_linux
 def test_other_file_system(tmp_path: Path) -> None:
-    """Only what is on procfs, sysfs or a cgroup file system is the kernel's own."""
+    """Only files on procfs, sysfs and cgroup file systems count as generated by the kernel."""
     path = tmp_path / "file"
     path.touch()
     for name, expected in ((UPTIME, True), ("/sys/kernel", True), (str(path), False)):

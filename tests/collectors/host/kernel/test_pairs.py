@@ -13,24 +13,24 @@ A, B = gauge("a", "A."), gauge("b", "B.")
 
 
 def wanted(name: bytes) -> Metric | None:
-    """Return what is wanted of the files here."""
+    """Return the metric of a selected name."""
     return {b"a": A, b"b": B}.get(name)
 
 
 def emitted(pairs: Pairs, content: bytes) -> dict[str, float]:
-    """Return what comes of `content`, up to what cannot be read."""
+    """Return the samples of `content`, up to the first error."""
     scrape = Scrape(math.inf)
     try:
         pairs.emit(scrape, content)
     except ValueError:
-        scrape.emit(gauge("unreadable", "There was a line that is no pair."), 1)
+        scrape.emit(gauge("unreadable", "A line is unreadable."), 1)
     return {
         metric.name: value for metric, found in scrape.samples.items() for value in found.values()
     }
 
 
-def test_numbers_that_are_wanted() -> None:
-    """Scrape by scrape the numbers are those of the file, whatever comes, goes or moves in it."""
+def test_selected_numbers() -> None:
+    """Each scrape has the numbers of the current file, whatever lines were added, removed or moved."""
     pairs = Pairs(wanted)
 
     assert emitted(pairs, b"a 1\nx 2\nb 3\n") == {"a": 1, "b": 3}
@@ -40,7 +40,7 @@ def test_numbers_that_are_wanted() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"a -1", b"a 1_0", b"a", b"a 1 2", b"a many", b"a \xb2"])
-def test_a_bad_line_costs_itself_alone(bad: bytes) -> None:
+def test_unreadable_line_loses_only_itself(bad: bytes) -> None:
     """The lines around an unreadable one are served, in the first scrape and in later ones."""
     pairs = Pairs(wanted)
 
@@ -50,7 +50,7 @@ def test_a_bad_line_costs_itself_alone(bad: bytes) -> None:
 
 
 def test_last_line_without_its_end() -> None:
-    """A number that may have been cut off is not served, and is when it is whole."""
+    """A number that may be truncated is not served; it is served once the line is complete."""
     pairs = Pairs(wanted)
 
     assert emitted(pairs, b"a 1\nb 2") == {"a": 1}
@@ -58,12 +58,12 @@ def test_last_line_without_its_end() -> None:
     assert emitted(pairs, b"a 1\nb 2") == {"a": 1}
 
 
-def test_bad_line_is_named_at_the_end() -> None:
-    """The first unreadable line is told after all others were given."""
+def test_error_comes_at_the_end() -> None:
+    """The error for the first unreadable line is raised after all other lines."""
     rows = parse(b"pgpgin 1\npgpgout -2\noom_kill 3\n")
 
     assert (next(rows), next(rows)) == ((b"pgpgin", 1), (b"oom_kill", 3))
-    with pytest.raises(ValueError, match="cannot be read: 'pgpgout -2'"):
+    with pytest.raises(ValueError, match="unexpected content: 'pgpgout -2'"):
         next(rows)
 
 
@@ -78,8 +78,8 @@ lines_of_pairs = st.lists(
 @example([b"a -\nb 1\n", b"\n"])
 @example([b"\n"])
 @example([b"a 1\n", b"a \n"])
-def test_what_was_before_changes_nothing(contents: list[bytes]) -> None:
-    """Each scrape gives what a first one would give."""
+def test_result_is_independent_of_previous_scrapes(contents: list[bytes]) -> None:
+    """The result does not depend on previous scrapes."""
     pairs = Pairs(wanted)
 
     for content in contents:

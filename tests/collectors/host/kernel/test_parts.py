@@ -17,12 +17,12 @@ WRONG = TargetError(reason="protocol", message="wrong")
         ([None, ABSENT], None),
         ([ABSENT, None], None),
         ([ABSENT, NothingToRead("also")], ABSENT),
-        ([None, WRONG, ABSENT, OSError("later")], WRONG),
+        ([None, WRONG, ABSENT], WRONG),
         ([ABSENT, WRONG], WRONG),
     ],
 )
-def test_first_error(errors: list[Exception | None], raised: Exception | None) -> None:
-    """Every part has its turn; then the first error is raised, absence where all are absent."""
+def test_one_error(errors: list[Exception | None], raised: Exception | None) -> None:
+    """Every part is collected; then the error is raised, or NothingToRead if all parts are absent."""
     parts = Parts()
     turns = 0
     for error in errors:
@@ -40,7 +40,43 @@ def test_first_error(errors: list[Exception | None], raised: Exception | None) -
         assert caught.value is raised
 
 
-def test_other_errors_pass() -> None:
-    """What is not an error of a source ends the collection at once."""
+def failed(*errors: Exception) -> TargetError:
+    """Return the error of several parts."""
+    parts = Parts()
+    for error in errors:
+        with parts:
+            raise error
+    with pytest.raises(TargetError) as caught:
+        parts.check()
+    return caught.value
+
+
+def test_all_errors_are_reported() -> None:
+    """Several errors are one, with all texts and the reason of the first."""
+    error = failed(WRONG, ABSENT, OSError(5, "Input/output error", "/sys/a"))
+
+    assert (error.reason, str(error)) == (
+        "protocol",
+        "wrong; [Errno 5] Input/output error: '/sys/a'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"), [(OSError(5, "x"), "os"), (PermissionError(13, "x"), "noperm")]
+)
+def test_reason_of_several_errors(first: OSError, reason: str) -> None:
+    """An OSError keeps the reason that it has as a single error."""
+    assert failed(first, WRONG).reason == reason
+
+
+def test_many_errors_are_counted() -> None:
+    """Of many errors five are shown and the rest is counted, without duplicates."""
+    error = failed(*(OSError(f"e{n % 7}") for n in range(100)))
+
+    assert str(error) == "e0; e1; e2; e3; e4; and 2 more"
+
+
+def test_other_errors_propagate() -> None:
+    """An error that does not come from a source ends the collection."""
     with pytest.raises(KeyError), Parts():
         raise KeyError

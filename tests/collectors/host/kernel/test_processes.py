@@ -21,7 +21,7 @@ LINE = (
 
 
 def test_stat() -> None:
-    """The fields that are used are those that proc(5) numbers 2, 3, 14, 15, 20, 22 and 24."""
+    """The fields are those with the numbers 2, 3, 14, 15, 20, 22 and 24 in proc(5)."""
     assert parse_stat(LINE.encode()) == Stat(
         name="redis server",
         state="S",
@@ -37,24 +37,24 @@ def test_stat() -> None:
     "name", ["", " ", ")", "(", "a) R 1 (b", ") S 1 1 1 1", "((sd-pam))", "\udcff"]
 )
 def test_names(name: str) -> None:
-    """A name with parentheses and spaces does not shift what follows it."""
+    """A name with parentheses and spaces does not shift the fields after it."""
     content = LINE.replace("redis server", name).encode("utf-8", "surrogateescape")
 
     assert (parse_stat(content).name, parse_stat(content).state) == (name, "S")
 
 
 def test_cut_off() -> None:
-    """A file that is cut off anywhere is refused: a number may lack its end."""
+    """A truncated file raises ValueError: a number may be incomplete."""
     content = LINE.encode()
 
     for end in range(len(content)):
-        with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+        with pytest.raises(ValueError, match=r"unexpected content|is empty"):
             parse_stat(content[:end])
 
 
 @given(content=st.binary(max_size=300))
 def test_noise(content: bytes) -> None:
-    """Bytes without a meaning give a state or a ValueError."""
+    """Arbitrary bytes give a state or a ValueError."""
     try:
         parse_stat(content)
     except ValueError:
@@ -62,7 +62,7 @@ def test_noise(content: bytes) -> None:
 
 
 def test_own_process() -> None:
-    """The kernel's file of this process is read whole."""
+    """The stat file of this process is parsed."""
     stat = read_stat(f"/proc/{os.getpid()}")
 
     assert stat is not None
@@ -72,22 +72,22 @@ def test_own_process() -> None:
 
 
 def test_gone(machine: Machine) -> None:
-    """A process that has ended is None."""
+    """A process that has ended gives None."""
     assert read_stat(f"{machine({})['procfs']}/7") is None
     with pytest.raises(FileNotFoundError):
         read_content(f"{machine({})['procfs']}/7")
 
 
 def test_damaged(machine: Machine) -> None:
-    """A file that makes no sense is an error that names it, and not the same as a process that ended."""
+    """An unreadable file is an error with its path, unlike a process that has ended."""
     procfs = machine({"proc/7/stat": "garbage\n"})["procfs"]
 
-    with pytest.raises(TargetError, match="/proc/7/stat: cannot be read: 'garbage"):
+    with pytest.raises(TargetError, match="/proc/7/stat: unexpected content: 'garbage"):
         read_stat(f"{procfs}/7")
 
 
 def test_unreadable(machine: Machine) -> None:
-    """An error such as too many open files is an error, too: the process is there."""
+    """An error such as too many open files is raised: the process exists."""
     procfs = machine({"proc/7/stat/below": ""})["procfs"]
 
     with pytest.raises(IsADirectoryError):
@@ -95,14 +95,14 @@ def test_unreadable(machine: Machine) -> None:
 
 
 def test_ids(machine: Machine) -> None:
-    """Folders of processes are told from others by their names; each has its inode's number."""
+    """Directories of processes are recognized by name, and have the number of their inode."""
     procfs = machine({"proc/1/stat": LINE, "proc/42/stat": LINE, "proc/sys/x": ""})["procfs"]
 
     assert pids(procfs) == {pid: Path(procfs, pid).stat().st_ino for pid in ("1", "42")}
 
 
 def test_real_inodes() -> None:
-    """The number that a listing of /proc gives is that of the process's folder."""
+    """The inode number in a listing of /proc is that of the process's directory."""
     own = str(os.getpid())
 
     assert pids("/proc")[own] == Path("/proc", own).stat().st_ino

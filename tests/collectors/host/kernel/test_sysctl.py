@@ -6,7 +6,7 @@ from bts_collectors.host.kernel.sysctl import parse_sysctl
 
 
 def test_number() -> None:
-    """The number of a file is the number of its only line."""
+    """The number is the only line of the file."""
     assert parse_sysctl(b"4194304\n") == 4194304
 
 
@@ -14,6 +14,6 @@ def test_number() -> None:
     "content", [b"", b"\n", b"41943", b"-1\n", b"1 2\n", b"1\n2\n", b"max\n", b"9" * 5000 + b"\n"]
 )
 def test_unreadable(content: bytes) -> None:
-    """What is no number, more than one, or may be cut off, is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|Exceeds the limit"):
+    """Content with several numbers, without a number, or possibly truncated raises ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty|Exceeds the limit"):
         parse_sysctl(content)

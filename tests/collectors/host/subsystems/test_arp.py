@@ -32,12 +32,12 @@ def samples(machine: Machine) -> Callable[..., Samples]:
 
 
 def test_entries(samples: Callable[..., Samples]) -> None:
-    """Entries are counted by device, those that are incomplete, too."""
+    """Entries are counted by device, including incomplete ones."""
     assert samples(HEADING + ROWS) == {"node_arp_entries": {("eth0",): 2, ("wlan0.7",): 1}}
 
 
 def test_no_entries(samples: Callable[..., Samples]) -> None:
-    """An empty table has no devices, and that is no error."""
+    """An empty table has no series, and is not an error."""
     assert samples(HEADING) == {}
 
 
@@ -45,25 +45,25 @@ def test_no_entries(samples: Callable[..., Samples]) -> None:
     "settings", [{"device_include": re.compile("^eth")}, {"device_exclude": re.compile(r"\.")}]
 )
 def test_filter(samples: Callable[..., Samples], settings: dict[str, re.Pattern[str]]) -> None:
-    """Devices are chosen by one of two expressions."""
+    """Devices are selected by one of two expressions."""
     assert samples(HEADING + ROWS, **settings) == {"node_arp_entries": {("eth0",): 2}}
 
 
 def test_contradictory_settings() -> None:
-    """Both expressions at once are refused."""
+    """Both expressions at once are an error."""
     with pytest.raises(ValueError, match="device_include and device_exclude cannot be combined"):
         ArpSettings(device_include=re.compile("a"), device_exclude=re.compile("b"))
 
 
 def test_cut_off() -> None:
-    """A last line that is cut off is left out: its device may lack a part of the name."""
+    """A truncated last line is left out: its device name may be incomplete."""
     assert list(parse((HEADING + ROWS)[:-3].encode())) == ["eth0", "eth0"]
 
 
 @pytest.mark.parametrize("content", ["", HEADING + "192.168.1.1 0x1 eth0\n", HEADING + "\n"])
 def test_error_names_the_file(samples: Callable[..., Samples], content: str) -> None:
-    """A table without a heading, or with other columns, is an error that names the file."""
-    with pytest.raises(TargetError, match=r"/proc/net/arp: (is empty|cannot be read)"):
+    """A table without a heading, or with other columns, is an error with the path."""
+    with pytest.raises(TargetError, match=r"/proc/net/arp: (is empty|unexpected content)"):
         samples(content)
 
 

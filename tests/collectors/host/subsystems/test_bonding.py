@@ -15,7 +15,7 @@ NET = "sys/class/net"
 
 
 def test_slaves(machine: Machine) -> None:
-    """All devices of a bond are counted, and those that have a link."""
+    """The devices of a bond are counted, and those with a link."""
     paths = machine(
         {
             f"{NET}/bonding_masters": "bond0 bond1\n",
@@ -33,7 +33,7 @@ def test_slaves(machine: Machine) -> None:
 
 
 def test_links_of_older_kernels(machine: Machine) -> None:
-    """Linux before 3.19 calls the link to a device slave_, not lower_."""
+    """Before Linux 3.19 the link to a device is named slave_ instead of lower_."""
     paths = machine(
         {
             f"{NET}/bonding_masters": "bond0\n",
@@ -46,7 +46,7 @@ def test_links_of_older_kernels(machine: Machine) -> None:
 
 
 def test_bond_that_goes(machine: Machine) -> None:
-    """A bond that is gone has no samples; of one whose device is gone the active ones are not known."""
+    """A bond that has disappeared has no series; if one of its devices has, the active ones are unknown."""
     paths = machine(
         {
             f"{NET}/bonding_masters": "bond0 bond1\n",

@@ -16,7 +16,7 @@ ERRORS = "write_errs 1\nread_errs 2\nflush_errs 3\ncorruption_errs 4\ngeneration
 
 
 def test_allocation(machine: Machine) -> None:
-    """Space is told by what it is for and how it is laid out, with the bytes that it takes on devices."""
+    """Space is served by block group type and profile, with the allocation ratio."""
     samples = collect(Btrfs(Btrfs.Config(**machine(MACHINE))))
 
     assert samples["node_btrfs_info"] == {(UUID, "backup"): 1}
@@ -33,7 +33,7 @@ def test_allocation(machine: Machine) -> None:
 
 
 def test_commits(machine: Machine) -> None:
-    """Commits and how long they took come from commit_stats, in seconds."""
+    """The number and durations of commits come from commit_stats, in seconds."""
     stats = "commits 3\nlast_commit_ms 1500\nmax_commit_ms 2500\ntotal_commit_ms 4000\nodd x\n"
 
     samples = collect(Btrfs(Btrfs.Config(**machine({f"{BTRFS}/commit_stats": stats}))))
@@ -47,7 +47,7 @@ def test_commits(machine: Machine) -> None:
 
 
 def test_errors_of_the_only_device_have_its_name(machine: Machine) -> None:
-    """With one device it is known which one had the errors."""
+    """With one device the errors have its name."""
     files = {f"{BTRFS}/devices/sda/size": "8\n", f"{BTRFS}/devinfo/1/error_stats": ERRORS}
 
     samples = collect(Btrfs(Btrfs.Config(**machine(files))))
@@ -62,7 +62,7 @@ def test_errors_of_the_only_device_have_its_name(machine: Machine) -> None:
 
 
 def test_errors_of_several_devices_have_their_numbers(machine: Machine) -> None:
-    """With several, the kernel's files tell the number of the device only."""
+    """With several devices the errors have the device id."""
     files = {f"{BTRFS}/devices/{name}/size": "8\n" for name in ("sda", "sdb")}
     files |= {f"{BTRFS}/devinfo/{n}/error_stats": f"write_errs {n}\n" for n in (1, 2)}
 

@@ -7,12 +7,12 @@ from bts_exporter.testing import collect
 
 
 def test_version_under_the_name_of_node_exporter() -> None:
-    """Dashboards that count node_exporter_build_info find this exporter and its version."""
+    """node_exporter_build_info has this exporter's version."""
     samples = collect(BuildInfo(BuildInfo.Config()))
 
     assert samples == {"node_exporter_build_info": {(__version__, "bts-exporter"): 1}}
 
 
 def test_it_is_served_by_default() -> None:
-    """Nothing needs to be enabled for it."""
+    """The subsystem is on by default."""
     assert "build_info" in {collector.name for collector in Host.build(Host.Config())}

@@ -14,7 +14,7 @@ from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
-#: Collects from files below the root of the groups, with names and other settings.
+#: Collects from files below the root, with names and other settings.
 Run = Callable[..., Samples]
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -84,7 +84,7 @@ ALL = {
 
 @pytest.fixture
 def run(machine: Machine) -> Run:
-    """Give a function that collects groups by names."""
+    """Give a function that collects cgroups by names."""
 
     def collect_from(files: dict[str, str], *names: str, **settings: Any) -> Samples:
         paths = machine({f"sys/fs/cgroup/{path}": content for path, content in files.items()})
@@ -95,27 +95,27 @@ def run(machine: Machine) -> Run:
 
 
 def cgroups(found: Samples) -> list[str]:
-    """Return the groups whose number of processes is known."""
+    """Return the cgroups with a known number of processes."""
     return [labels[0] for labels in found.get("bts_cgroup_pids", {})]
 
 
 def tree(*names: str) -> dict[str, str]:
-    """Return the files of groups of version 2."""
+    """Return the files of cgroups of version 2."""
     return V2 | {f"{name}/pids.current": "1\n" for name in names}
 
 
 def test_version_2(run: Run) -> None:
-    """Everything that version 2 tells of a group is served in seconds and bytes."""
+    """All values of version 2 are served, in seconds and bytes."""
     assert run(V2, SERVICE) == ALL
 
 
 def test_version_1(run: Run) -> None:
-    """Version 1 tells the same in other words, pressure excepted, which systemd's version 2 tells."""
+    """Version 1 gives the same values, with pressure from systemd's version 2."""
     assert run(V1, SERVICE) == ALL
 
 
 def test_version_1_without_accounting_of_cpu(run: Run) -> None:
-    """Where cpuacct does not have the group, its CPU time is that of systemd's version 2."""
+    """Without cpuacct the CPU time is that of systemd's version 2."""
     files = {path: content for path, content in V1.items() if not path.startswith("cpuacct")}
 
     assert run(files, SERVICE)["bts_cgroup_cpu_seconds_total"] == {
@@ -125,7 +125,7 @@ def test_version_1_without_accounting_of_cpu(run: Run) -> None:
 
 
 def test_globs(run: Run) -> None:
-    """Names are globs, of which `**` is any depth; each group is there once."""
+    """Names are globs, with `**` for any depth; each cgroup is served once."""
     files = tree("system.slice/b.service", "user.slice", "user.slice/user-0.slice/c.scope")
 
     assert cgroups(run(files, "system.slice/*.service", "system.slice/a*", "user.slice/")) == [
@@ -138,7 +138,7 @@ def test_globs(run: Run) -> None:
 
 
 def test_escaped_names(run: Run) -> None:
-    """Names that systemd escapes with backslashes are found and served as they are."""
+    """Names with backslashes, as systemd escapes them, are found and served unchanged."""
     name = r"system.slice/system-a\x2db.slice"
 
     assert cgroups(run(tree(name), "system.slice/*.slice")) == [name]
@@ -146,7 +146,7 @@ def test_escaped_names(run: Run) -> None:
 
 
 def test_too_many(run: Run) -> None:
-    """The first groups by name are served, and the number of the others is told."""
+    """The first cgroups by name are served, and the number of the others."""
     found = run(tree("c", "a", "d", "b"), "?", max_cgroups=3)
 
     assert cgroups(found) == ["a", "b", "c"]
@@ -154,14 +154,14 @@ def test_too_many(run: Run) -> None:
 
 
 def test_files_are_no_groups(run: Run) -> None:
-    """Files that a name finds are not counted among the groups beyond the limit."""
+    """Files that match a name do not count as cgroups beyond the limit."""
     found = run(V2, "*", f"{SERVICE}*", f"{SERVICE}/*", max_cgroups=0)
 
     assert found == {"bts_cgroup_dropped": {(): 2}}
 
 
 def test_controller_off(run: Run) -> None:
-    """What a controller that is off does not count has no sample."""
+    """Values of a controller that is off have no series."""
     files = {path: content for path, content in V2.items() if "memory" not in path}
 
     found = run(files, SERVICE)
@@ -170,7 +170,7 @@ def test_controller_off(run: Run) -> None:
 
 
 def test_other_root(machine: Machine, tmp_path: Path) -> None:
-    """The root may be elsewhere."""
+    """The root can be set."""
     machine({f"elsewhere/{path}": content for path, content in V2.items()})
     settings = CgroupGroupSettings(names=(SERVICE,), root=str(tmp_path / "elsewhere"))
 
@@ -178,8 +178,8 @@ def test_other_root(machine: Machine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.ENOTSUP])
-def test_removed_meanwhile(run: Run, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """A group that is removed while it is read, or pressure that is switched off, is left out."""
+def test_removed_cgroup(run: Run, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A cgroup that is removed during the collection, and pressure that is switched off, are left out."""
     real = cgroup_group.read
 
     def refuse(path: str) -> bytes:
@@ -206,32 +206,34 @@ def test_unreadable(run: Run) -> None:
     "file", sorted({path for path in V2 if "/" in path} - {f"{SERVICE}/io.stat"})
 )
 def test_error_names_the_file(run: Run, file: str) -> None:
-    """Whichever file makes no sense is named."""
-    with pytest.raises(TargetError, match=f"/sys/fs/cgroup/{file}: cannot be read: 'what is this"):
+    """The error for an unreadable file has its path."""
+    with pytest.raises(
+        TargetError, match=f"/sys/fs/cgroup/{file}: unexpected content: 'what is this"
+    ):
         run(V2 | {file: "what is this\n"}, SERVICE)
 
 
 @pytest.mark.parametrize("name", ["", "/system.slice", "../etc", "system.slice/../.."])
-def test_names_outside(name: str) -> None:
-    """Names that lead out of the root are refused."""
+def test_names_outside_of_the_root(name: str) -> None:
+    """Names outside of the root are an error."""
     with pytest.raises(ValueError, match="is not a path below the root"):
         CgroupGroupSettings(names=(name,))
 
 
 def test_no_names(run: Run) -> None:
     """Without names there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"no cgroup_group.names are set"):
+    with pytest.raises(NothingToRead, match=r"cgroup_group.names is not set"):
         run(V2)
 
 
 def test_no_cgroups(run: Run) -> None:
-    """A machine without cgroups has nothing to read."""
+    """A host without cgroups has nothing to read."""
     with pytest.raises(NothingToRead, match="/sys/fs/cgroup has no cgroups"):
         run({}, SERVICE)
 
 
 def test_real_groups() -> None:
-    """A group of this machine took, between two looks of ours, what the kernel says in between."""
+    """The values of a real cgroup lie between those of the kernel before and after."""
     root = next(
         (path for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if _is_version_2(path)), None
     )

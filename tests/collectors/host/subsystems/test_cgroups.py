@@ -14,7 +14,7 @@ HEADING = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n"
 
 
 def test_controllers(machine: Machine) -> None:
-    """Each controller has its number of groups, and whether it is enabled."""
+    """Each controller has its number of cgroups, and whether it is enabled."""
     paths = machine({"proc/cgroups": f"{HEADING}cpu\t3\t47\t1\nmemory\t0\t9\t0\n"})
 
     assert collect(Cgroups(Cgroups.Config(**paths))) == {
@@ -25,14 +25,14 @@ def test_controllers(machine: Machine) -> None:
 
 @pytest.mark.parametrize("row", ["cpu\t3\t47\n", "cpu\t3\tmany\t1\n", "cpu\n"])
 def test_error_names_the_file(machine: Machine, row: str) -> None:
-    """A line of another format is an error that names file and line."""
+    """A line of another format is an error with the path and the line."""
     paths = machine({"proc/cgroups": HEADING + row})
 
-    with pytest.raises(TargetError, match=r"/proc/cgroups: cannot be read: 'cpu"):
+    with pytest.raises(TargetError, match=r"/proc/cgroups: unexpected content: 'cpu"):
         collect(Cgroups(Cgroups.Config(**paths)))
 
 
 def test_absent(machine: Machine) -> None:
-    """A kernel without groups has nothing to read."""
+    """A kernel without cgroups has nothing to read."""
     with pytest.raises(NothingToRead, match="/proc/cgroups is absent"):
         collect(Cgroups(Cgroups.Config(**machine({}))))

@@ -16,7 +16,7 @@ SOURCES = "sys/devices/system/clocksource/clocksource"
 
 @pytest.fixture
 def india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Move to a time zone that is no whole number of hours away."""
+    """Use a time zone whose offset is not a whole number of hours."""
     monkeypatch.setenv("TZ", "IST-5:30")
     time.tzset()
     yield
@@ -25,7 +25,7 @@ def india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_time(machine: Machine) -> None:
-    """The time is the system's, to less than a second."""
+    """The time is the system time, within a second."""
     before = time.time()
     (now,) = collect(Time(Time.Config(**machine({}))))["node_time_seconds"].values()
 
@@ -33,14 +33,14 @@ def test_time(machine: Machine) -> None:
 
 
 def test_zone(machine: Machine, india: None) -> None:
-    """The offset of the time zone is in seconds, positive to the east."""
+    """The offset of the time zone is in seconds, positive east of UTC."""
     samples = collect(Time(Time.Config(**machine({}))))
 
     assert samples["node_time_zone_offset_seconds"] == {("IST",): 19800}
 
 
 def test_clocksources(machine: Machine) -> None:
-    """The clock sources that could be used and the one that is are named."""
+    """The available clock sources and the current one are served."""
     paths = machine(
         {
             f"{SOURCES}0/available_clocksource": "tsc hpet acpi_pm \n",
@@ -60,7 +60,7 @@ def test_clocksources(machine: Machine) -> None:
 
 
 def test_no_clocksources(machine: Machine) -> None:
-    """Without /sys the time is there all the same."""
+    """Without /sys the time is still served."""
     samples = collect(Time(Time.Config(**machine({}))))
 
     assert samples.keys() == {"node_time_seconds", "node_time_zone_offset_seconds"}

@@ -23,7 +23,7 @@ entries  searched found new invalid ignore delete delete_list insert insert_fail
 
 
 def test_size_and_statistics(machine: Machine) -> None:
-    """The table's size and limit are there, and the hexadecimal statistics of all processors added up."""
+    """Size and limit are served, and the hexadecimal statistics summed over CPUs."""
     paths = machine({**SIZES, "proc/net/stat/nf_conntrack": STATISTICS})
 
     assert collect(Conntrack(Conntrack.Config(**paths))) == {
@@ -41,7 +41,7 @@ def test_size_and_statistics(machine: Machine) -> None:
 
 
 def test_without_statistics(machine: Machine) -> None:
-    """A kernel without the statistics gives the size and the limit, and that is no failure."""
+    """A kernel without the statistics serves size and limit, and does not fail."""
     assert collect(Conntrack(Conntrack.Config(**machine(SIZES)))) == {
         "node_nf_conntrack_entries": {(): 123},
         "node_nf_conntrack_entries_limit": {(): 65536},
@@ -49,16 +49,16 @@ def test_without_statistics(machine: Machine) -> None:
 
 
 def test_absent(machine: Machine) -> None:
-    """Where connections are not tracked there is nothing to read."""
+    """Without connection tracking there is nothing to read."""
     with pytest.raises(NothingToRead, match="nf_conntrack_count is absent"):
         collect(Conntrack(Conntrack.Config(**machine({}))))
 
 
-def test_a_size_that_is_none(machine: Machine) -> None:
-    """A size that is no number is an error that names its file."""
+def test_invalid_size(machine: Machine) -> None:
+    """A size that is not a number is an error with the path."""
     paths = machine({**SIZES, "proc/sys/net/netfilter/nf_conntrack_max": "lots\n"})
 
-    with pytest.raises(TargetError, match=r"nf_conntrack_max: cannot be read: .*lots"):
+    with pytest.raises(TargetError, match=r"nf_conntrack_max: unexpected content: .*lots"):
         collect(Conntrack(Conntrack.Config(**paths)))
 
 
@@ -75,6 +75,6 @@ def test_a_size_that_is_none(machine: Machine) -> None:
     ],
 )
 def test_no_statistics(content: bytes) -> None:
-    """What is cut off, no such table, or no number is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|invalid literal"):
+    """A truncated table, another table and words that are not numbers raise ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty|invalid literal"):
         parse(content)

@@ -42,18 +42,18 @@ flags\t\t: other
 
 
 def stat(*processors: str) -> dict[str, str]:
-    """Return a /proc/stat of `processors`."""
+    """Return a /proc/stat with `processors`."""
     rows = "".join(f"cpu{number} {ticks}\n" for number, ticks in enumerate(processors))
     return {"proc/stat": f"cpu  1 2 3 4\n{rows}intr 5 6\n"}
 
 
 def seconds(values: Mapping[tuple[str, ...], float], cpu: str = "0") -> list[float]:
-    """Return the ticks of one processor, in the order of /proc/stat."""
+    """Return the ticks of one CPU, in the order of /proc/stat."""
     return [round(values[cpu, mode] * HERTZ) for mode in MODES]
 
 
 def test_modes(machine: Machine) -> None:
-    """Ticks of each processor are seconds by mode, and the sum of all processors is left out."""
+    """Ticks of each CPU become seconds by mode; the line with the sum is left out."""
     samples = collect(
         Cpu(Cpu.Config(**machine(stat("1 2 3 4 5 6 7 8 9 10", "0 0 0 0 0 0 0 0 0 0"))))
     )
@@ -69,22 +69,22 @@ def test_modes(machine: Machine) -> None:
 
 
 def test_without_guests(machine: Machine) -> None:
-    """With `guest: false` the time in guests has no metric of its own."""
+    """With `guest: false` there is no metric for guests."""
     config = Cpu.Config(**machine(stat("1 2 3 4 5 6 7 8 9 10")), settings=CpuSettings(guest=False))
 
     assert collect(Cpu(config)).keys() == {"node_cpu_seconds_total"}
 
 
 def test_old_kernels(machine: Machine) -> None:
-    """Modes that the kernel does not count give no sample."""
+    """Modes that the kernel does not count have no series."""
     samples = collect(Cpu(Cpu.Config(**machine(stat("1 2 3 4")))))
 
     assert samples.keys() == {"node_cpu_seconds_total"}
     assert {mode for _, mode in samples["node_cpu_seconds_total"]} == set(MODES[:4])
 
 
-def test_never_back(machine: Machine) -> None:
-    """A field that falls keeps its value until it is exceeded, and the others rise."""
+def test_fields_do_not_decrease(machine: Machine) -> None:
+    """A field that decreases keeps its value until it is exceeded; the others increase."""
     collector = Cpu(Cpu.Config(**machine(stat("10 20 30 40 50 60 70 80"))))
     collect(collector)
 
@@ -98,7 +98,7 @@ def test_never_back(machine: Machine) -> None:
 
 
 def test_unplugged(machine: Machine) -> None:
-    """Idle that falls by three seconds or more is a processor plugged in anew: all its values count."""
+    """If idle decreases by three seconds or more the CPU was unplugged: its new values are served."""
     idle = 100 * HERTZ
     collector = Cpu(Cpu.Config(**machine(stat(f"10 20 30 {idle} 50 60 70 80"))))
     collect(collector)
@@ -109,7 +109,7 @@ def test_unplugged(machine: Machine) -> None:
 
 
 def test_not_unplugged(machine: Machine) -> None:
-    """Idle that falls by less than three seconds is the kernel's noise."""
+    """If idle decreases by less than three seconds it keeps its value."""
     idle = 100 * HERTZ
     collector = Cpu(Cpu.Config(**machine(stat(f"10 20 30 {idle} 50 60 70 80"))))
     before = collect(collector)
@@ -118,8 +118,8 @@ def test_not_unplugged(machine: Machine) -> None:
     assert collect(collector) == before
 
 
-def test_offline_processors_give_no_times(machine: Machine) -> None:
-    """A processor that went offline has no times, and goes on from its last ones when it is back."""
+def test_offline_cpu(machine: Machine) -> None:
+    """A CPU that is offline has no times, and continues from its last ones when it is back."""
     collector = Cpu(Cpu.Config(**machine(stat("1 1 1 1", "9 9 9 9"))))
     collect(collector)
 
@@ -131,7 +131,7 @@ def test_offline_processors_give_no_times(machine: Machine) -> None:
 
 
 def test_online(machine: Machine) -> None:
-    """Each processor that is present is online or not; those that may come are not mentioned."""
+    """Each CPU that is present is online or not; possible ones are left out."""
     files = {f"{SYS}/online": "0,2-3\n", f"{SYS}/present": "0-3\n", f"{SYS}/offline": "1,4-127\n"}
 
     samples = collect(Cpu(Cpu.Config(**machine(stat("1 1 1 1") | files))))
@@ -139,7 +139,7 @@ def test_online(machine: Machine) -> None:
 
 
 def test_isolated(machine: Machine) -> None:
-    """Each isolated processor is mentioned."""
+    """Each isolated CPU has a series."""
     files = {f"{SYS}/isolated": "1,3-5,9\n"}
 
     samples = collect(Cpu(Cpu.Config(**machine(stat("1 1 1 1") | files))))
@@ -147,7 +147,7 @@ def test_isolated(machine: Machine) -> None:
 
 
 def throttled(cpu: int, package: str, core: str, counts: tuple[str, str]) -> dict[str, str]:
-    """Return the files of a processor that heat throttles."""
+    """Return the files of a CPU with throttling counters."""
     folder = f"{SYS}/cpu{cpu}"
     return {
         f"{folder}/topology/physical_package_id": f"{package}\n",
@@ -158,7 +158,7 @@ def throttled(cpu: int, package: str, core: str, counts: tuple[str, str]) -> dic
 
 
 def test_throttles(machine: Machine) -> None:
-    """A core and a package count once, the first of the processors that share them."""
+    """A core and a package are counted once, for the first of the CPUs that share them."""
     files = {
         **throttled(0, "0", "0", ("5", "30")),
         **throttled(1, "0", "1", ("0", "31")),
@@ -166,7 +166,7 @@ def test_throttles(machine: Machine) -> None:
         **throttled(10, "0", "0", ("99", "99")),
         f"{SYS}/cpu11/topology/core_id": "4\n",
     }
-    # In whichever order the folder is listed.
+    # Whatever the order of the directory listing.
     for cpu in range(12, 40):
         files |= throttled(cpu, "0", "0", (f"{cpu}", f"{cpu}"))
 
@@ -180,7 +180,7 @@ def test_throttles(machine: Machine) -> None:
 
 
 def test_throttles_follow_the_processors(machine: Machine) -> None:
-    """Counters of processors that come online are found, and those of processors gone are not kept."""
+    """Counters of CPUs that come online are found, and those of removed CPUs are dropped."""
     files = {**throttled(0, "0", "0", ("5", "30")), f"{SYS}/online": "0\n"}
     paths = machine(stat("1 1 1 1") | files)
     collector = Cpu(Cpu.Config(**paths))
@@ -195,7 +195,7 @@ def test_throttles_follow_the_processors(machine: Machine) -> None:
 
 
 def test_info(machine: Machine) -> None:
-    """With `info` each processor is described, in empty words where it is silent."""
+    """With `info` each CPU has labels, which are empty for missing fields."""
     paths = machine(stat("1 1 1 1") | {"proc/cpuinfo": CPUINFO})
 
     samples = collect(Cpu(Cpu.Config(**paths, settings=CpuSettings(info=True))))
@@ -209,7 +209,7 @@ def test_info(machine: Machine) -> None:
 
 
 def test_flags_and_bugs(machine: Machine) -> None:
-    """An expression for flags or bugs picks those of the first processor, and implies `info`."""
+    """An expression for flags or bugs selects those of the first CPU, and implies `info`."""
     paths = machine(stat("1 1 1 1") | {"proc/cpuinfo": CPUINFO})
     settings = CpuSettings(
         flags_include=re.compile("^(aes|avx.?)$"), bugs_include=re.compile("^spectre_.*$")
@@ -222,7 +222,7 @@ def test_flags_and_bugs(machine: Machine) -> None:
 
 
 def test_arm_info(machine: Machine) -> None:
-    """ARM calls its flags features, and ends with a block that is about no processor."""
+    """On ARM flags are named features, and the last block is not a CPU."""
     cpuinfo = "processor\t: 0\nFeatures\t: fp asimd\n\nHardware\t: BCM2835\n"
     paths = machine(stat("1 1 1 1") | {"proc/cpuinfo": cpuinfo})
 
@@ -232,31 +232,33 @@ def test_arm_info(machine: Machine) -> None:
 
 
 def test_unreadable_cpuinfo(machine: Machine) -> None:
-    """A /proc/cpuinfo without a processor is an error that names it."""
+    """A /proc/cpuinfo without a CPU is an error with the path."""
     paths = machine(stat("1 1 1 1") | {"proc/cpuinfo": "\n\nprocessor: x\n"})
 
-    with pytest.raises(TargetError, match="/proc/cpuinfo: cannot be read"):
+    with pytest.raises(TargetError, match="/proc/cpuinfo: unexpected content"):
         collect(Cpu(Cpu.Config(**paths, settings=CpuSettings(info=True))))
 
 
-def test_a_bad_line_costs_itself_alone() -> None:
-    """The processors around an unreadable line are served, and it is named at the end."""
+def test_unreadable_line_loses_only_itself() -> None:
+    """The CPUs around an unreadable line are served, and the error has the line."""
     rows = parse_times(b"cpu 1 1 1 1\ncpu0 1 2 3 4\ncpu1 1 2\ncpu2 1 2 3 4\nintr 1\n")
 
     assert [next(rows), next(rows)] == [("0", [1, 2, 3, 4]), ("2", [1, 2, 3, 4])]
-    with pytest.raises(ValueError, match="cannot be read: 'cpu1 1 2'"):
+    with pytest.raises(ValueError, match="unexpected content: 'cpu1 1 2'"):
         next(rows)
 
 
 def test_no_processors(machine: Machine) -> None:
-    """A /proc/stat without processors is an error that names it."""
-    with pytest.raises(TargetError, match="/proc/stat: cannot be read: 'intr 1"):
+    """A /proc/stat without CPUs is an error with the path."""
+    with pytest.raises(TargetError, match="/proc/stat: unexpected content: 'intr 1"):
         collect(Cpu(Cpu.Config(**machine({"proc/stat": "intr 1\n"}))))
 
 
 def test_absent(machine: Machine) -> None:
-    """Without /proc/stat this is no Linux, or `procfs` is wrong, which somebody must be told."""
-    with pytest.raises(TargetError, match=r"/proc/stat is absent, .* is `host.procfs` where"):
+    """A missing /proc/stat is an error: the system is not Linux, or `procfs` is wrong."""
+    with pytest.raises(
+        TargetError, match=r"/proc/stat is absent, .* is `host.procfs` the host's /proc"
+    ):
         collect(Cpu(Cpu.Config(**machine({}))))
 
 
@@ -265,7 +267,7 @@ def test_absent(machine: Machine) -> None:
     [(b"", []), (b"0", ["0"]), (b"2-4,0", ["2", "3", "4", "0"]), (b"0-1,1-2", ["0", "1", "2"])],
 )
 def test_list(content: bytes, expected: list[str]) -> None:
-    """A list of processors consists of numbers and ranges."""
+    """A list of CPUs consists of numbers and ranges."""
     assert list(parse_list(content)) == expected
 
 
@@ -273,6 +275,6 @@ def test_list(content: bytes, expected: list[str]) -> None:
     "content", [b"a", b"3-1", b"-1", b"0-65536", b"0-99999999999", b"1-", b"1--2"]
 )
 def test_bad_list(content: bytes) -> None:
-    """What is no list of processors that a machine can have is refused, not expanded."""
-    with pytest.raises(ValueError, match=r"invalid literal|cannot be read"):
+    """A list that no host can have raises ValueError, without being expanded."""
+    with pytest.raises(ValueError, match=r"invalid literal|unexpected content"):
         parse_list(content)

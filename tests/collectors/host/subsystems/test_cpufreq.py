@@ -15,7 +15,7 @@ CPU = "sys/devices/system/cpu"
 
 
 def test_frequencies(machine: Machine) -> None:
-    """Kilohertz become hertz; a file that does not exist, or holds no number, gives no sample."""
+    """Kilohertz become hertz; a missing file, or one without a number, has no series."""
     paths = machine(
         {
             f"{CPU}/cpu0/cpufreq/scaling_cur_freq": "1699981\n",
@@ -41,7 +41,7 @@ def test_frequencies(machine: Machine) -> None:
 
 @pytest.mark.parametrize("available", ["performance powersave \n", "performance\n"])
 def test_governor(machine: Machine, available: str) -> None:
-    """The governor that decides is 1, also where it is not listed; those that could are 0."""
+    """The current governor is 1, even if it is not listed; the other available ones are 0."""
     paths = machine(
         {
             f"{CPU}/cpu0/cpufreq/scaling_governor": "powersave\n",
@@ -56,6 +56,6 @@ def test_governor(machine: Machine, available: str) -> None:
 
 @pytest.mark.parametrize("files", [{}, {f"{CPU}/cpu0/online": "1\n"}])
 def test_no_policies(machine: Machine, files: dict[str, str]) -> None:
-    """On a virtual machine, where the host decides, there is nothing to read."""
+    """On a virtual machine without cpufreq there is nothing to read."""
     with pytest.raises(NothingToRead, match="system/cpu"):
         collect(Cpufreq(Cpufreq.Config(**machine(files))))

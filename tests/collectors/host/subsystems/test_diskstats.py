@@ -13,9 +13,9 @@ from bts_collectors.host.subsystems.diskstats import (
     Diskstats,
     DiskstatsSettings,
     Row,
-    facts_of,
     parse,
-    properties,
+    parse_udev,
+    properties_of,
 )
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import Samples, collect
@@ -32,17 +32,17 @@ def disk(major: int, minor: int, name: str, fields: int = 17) -> str:
 
 
 def settle(paths: dict[str, str], when: float = 1_700_000_000) -> None:
-    """Give udev's folder a time at which udev last wrote."""
+    """Set the time of the last write to udev's directory."""
     os.utime(paths["udev_data"], (when, when))
 
 
 def info(samples: Samples, label: int) -> list[str]:
-    """Return one label of node_disk_info, for each device."""
+    """Return one label of node_disk_info for each device."""
     return [labels[label] for labels in samples["node_disk_info"]]
 
 
 def test_counters(machine: Machine) -> None:
-    """Each field is a metric in base units: sectors of 512 bytes, milliseconds as seconds."""
+    """Each field is a metric in base units: bytes from sectors, seconds from milliseconds."""
     samples = collect(Diskstats(Diskstats.Config(**machine({"proc/diskstats": disk(8, 0, "sda")}))))
 
     del samples["node_disk_info"]
@@ -69,7 +69,7 @@ def test_counters(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("fields", "last"), [(11, "io_time_weighted"), (15, "discard_time")])
 def test_older_kernels(machine: Machine, fields: int, last: str) -> None:
-    """What an older kernel does not count gives no sample."""
+    """Fields that an older kernel does not have give no series."""
     paths = machine({"proc/diskstats": disk(8, 0, "sda", fields)})
 
     samples = collect(Diskstats(Diskstats.Config(**paths)))
@@ -78,7 +78,7 @@ def test_older_kernels(machine: Machine, fields: int, last: str) -> None:
 
 
 def test_newer_kernels() -> None:
-    """Fields of a kernel to come do no harm."""
+    """Additional fields of newer kernels are ignored."""
     (row,) = parse(disk(8, 0, "sda", 19).encode())
 
     assert len(row.counters) == 19
@@ -120,14 +120,14 @@ DEVICES = "".join(
     ],
 )
 def test_filter(machine: Machine, settings: DiskstatsSettings, expected: list[str]) -> None:
-    """By default partitions, RAM disks, loops and floppies are left out; expressions replace that."""
+    """By default partitions, RAM disks, loop devices and floppies are left out; expressions replace the default."""
     config = Diskstats.Config(**machine({"proc/diskstats": DEVICES}), settings=settings)
 
     assert info(collect(Diskstats(config)), 0) == expected
 
 
 def test_info(machine: Machine) -> None:
-    """What udev knows of a device is on its info, and whether it rotates."""
+    """The info metric has the properties from udev, and whether the device rotates."""
     udev = (
         "S:disk/by-id/x\nW:1\nE:ID_MODEL=TOSHIBA_KSDB4U86\nE:ID_REVISION=0102\n"
         "E:ID_PATH=pci-0000\nE:ID_WWN=0x7c7\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nG:systemd\n"
@@ -156,20 +156,22 @@ def test_info(machine: Machine) -> None:
     ],
 )
 def test_serial(udev: dict[str, str], serial: str) -> None:
-    """The serial number is the one printed on the device, as far as udev knows it."""
-    assert facts_of(DISK, "0", udev)[0].labels[6] == serial
+    """The serial number is the one printed on the device, if udev knows it."""
+    assert properties_of(DISK, "0", udev)[0].labels[6] == serial
 
 
 def test_contents() -> None:
-    """What is on a device, or what it is made of, is told where udev knows it."""
-    udev = properties(
+    """The file system and the device mapper's names are served if udev knows them."""
+    udev = parse_udev(
         b"E:DM_NAME=system-root\nE:DM_UUID=LVM-x\nE:DM_VG_NAME=system\nE:DM_LV_NAME=root\n"
         b"E:DM_LV_LAYER=\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\nE:ID_FS_UUID=3dea\n"
         b"E:ID_FS_VERSION=1.0\nE:odd\nN:x=y\n"
     )
 
-    facts = {fact.metric.name: (fact.value, fact.labels) for fact in facts_of(DISK, "0", udev)[1:]}
-    assert facts == {
+    found = {
+        prop.metric.name: (prop.value, prop.labels) for prop in properties_of(DISK, "0", udev)[1:]
+    }
+    assert found == {
         "node_disk_filesystem_info": (1, ("sda", "ext4", "filesystem", "3dea", "1.0")),
         "node_disk_device_mapper_info": (
             1,
@@ -179,23 +181,23 @@ def test_contents() -> None:
 
 
 def test_ata() -> None:
-    """The properties of an ATA disk are there as far as they are numbers, and of no other disk."""
+    """The numeric properties of an ATA disk are served; other disks have none."""
     udev = {
         "ID_ATA_WRITE_CACHE": "1",
         "ID_ATA_WRITE_CACHE_ENABLED": "maybe",
         "ID_ATA_ROTATION_RATE_RPM": "7200",
     }
 
-    facts = facts_of(DISK, "0", {"ID_ATA": "1", **udev})[1:]
-    assert {fact.metric.name: fact.value for fact in facts} == {
+    found = properties_of(DISK, "0", {"ID_ATA": "1", **udev})[1:]
+    assert {prop.metric.name: prop.value for prop in found} == {
         "node_disk_ata_write_cache": 1,
         "node_disk_ata_rotation_rate_rpm": 7200,
     }
-    assert facts_of(DISK, "0", udev)[1:] == []
+    assert properties_of(DISK, "0", udev)[1:] == []
 
 
-def test_udev_is_followed(machine: Machine) -> None:
-    """What udev writes later is there in the next scrape; until it writes nothing is read again."""
+def test_udev_changes(machine: Machine) -> None:
+    """Properties that udev writes later are in the next scrape; until then nothing is read again."""
     paths = machine({"proc/diskstats": disk(8, 0, "sda"), "udev/b8:0": "E:ID_MODEL=old\n"})
     collector = Diskstats(Diskstats.Config(**paths))
     settle(paths)
@@ -210,7 +212,7 @@ def test_udev_is_followed(machine: Machine) -> None:
 
 
 def test_udev_writing_just_now(machine: Machine) -> None:
-    """While udev may be writing its folder's time proves nothing, and it is read each time."""
+    """While udev may be writing, the properties are read in each scrape."""
     paths = machine({"proc/diskstats": disk(8, 0, "sda"), "udev/b8:0": "E:ID_MODEL=old\n"})
     collector = Diskstats(Diskstats.Config(**paths))
     settle(paths, time.time())
@@ -221,7 +223,7 @@ def test_udev_writing_just_now(machine: Machine) -> None:
 
 
 def test_another_device_of_the_same_name(machine: Machine) -> None:
-    """A device that takes the name of another one is not taken for it."""
+    """A new device with the name of an old one has its own properties."""
     paths = machine(
         {
             "proc/diskstats": disk(8, 16, "sdb"),
@@ -237,8 +239,8 @@ def test_another_device_of_the_same_name(machine: Machine) -> None:
     assert info(collect(collector), 5) == ["two"]
 
 
-def test_rotational_is_followed(machine: Machine) -> None:
-    """Whether a device rotates can be set without udev, and is read each time."""
+def test_rotational_changes(machine: Machine) -> None:
+    """Whether a device rotates can change without udev, and is read in each scrape."""
     paths = machine(
         {
             "proc/diskstats": disk(104, 0, "cciss/c0d0"),
@@ -252,33 +254,33 @@ def test_rotational_is_followed(machine: Machine) -> None:
     assert info(collect(collector), 8) == ["0"]
 
 
-def test_devices_gone_are_forgotten(machine: Machine) -> None:
-    """What is known of a device lasts as long as the device."""
+def test_removed_devices_are_dropped(machine: Machine) -> None:
+    """The properties of a removed device are dropped."""
     collector = Diskstats(Diskstats.Config(**machine({"proc/diskstats": DEVICES})))
     collect(collector)
 
     machine({"proc/diskstats": disk(8, 5, "sda")})
     collect(collector)
-    assert len(collector._facts) == 1
+    assert len(collector._properties) == 1
 
 
-def test_a_bad_line_costs_itself_alone() -> None:
-    """The devices around an unreadable line are served, and it is named at the end."""
+def test_unreadable_line_loses_only_itself() -> None:
+    """The devices around an unreadable line are served, and the error has the line."""
     rows = parse(f"{disk(8, 0, 'sda')}8 16 sdb 1 2 3\n{disk(8, 32, 'sdc')}".encode())
 
     assert [next(rows).device, next(rows).device] == ["sda", "sdc"]
-    with pytest.raises(ValueError, match="cannot be read: '8 16 sdb 1 2 3'"):
+    with pytest.raises(ValueError, match="unexpected content: '8 16 sdb 1 2 3'"):
         next(rows)
 
 
 def test_unreadable(machine: Machine) -> None:
-    """A file that makes no sense is named."""
-    with pytest.raises(TargetError, match="/proc/diskstats: cannot be read: 'what'"):
+    """An unreadable file is an error with the path."""
+    with pytest.raises(TargetError, match="/proc/diskstats: unexpected content: 'what'"):
         collect(Diskstats(Diskstats.Config(**machine({"proc/diskstats": "what\n"}))))
 
 
 @pytest.mark.parametrize("files", [{}, {"proc/diskstats": ""}])
 def test_no_disks(machine: Machine, files: dict[str, str]) -> None:
-    """A machine without block devices, such as a container, has nothing to read."""
+    """A host without block devices, such as a container, has nothing to read."""
     with pytest.raises(NothingToRead):
         collect(Diskstats(Diskstats.Config(**machine(files))))

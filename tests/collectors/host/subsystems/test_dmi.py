@@ -19,7 +19,7 @@ FILES = {
 
 
 def described(collector: Dmi) -> dict[str, str]:
-    """Return the labels of the one sample that are not empty."""
+    """Return the labels of the only sample that are not empty."""
     samples = collect(collector)["node_dmi_info"]
 
     assert set(samples.values()) == {1}
@@ -28,7 +28,7 @@ def described(collector: Dmi) -> dict[str, str]:
 
 
 def test_files_are_labels(machine: Machine) -> None:
-    """Each file is the label of its name, without the space around; sys_vendor is system_vendor."""
+    """Each file is the label of its name, without surrounding spaces; sys_vendor is system_vendor."""
     assert described(Dmi(Dmi.Config(**machine(FILES)))) == {
         "bios_date": "04/12/2021",
         "system_vendor": "Dell Inc.",
@@ -37,21 +37,21 @@ def test_files_are_labels(machine: Machine) -> None:
 
 
 def test_unreadable_files_are_left_empty(machine: Machine) -> None:
-    """A serial number that cannot be read, as for all but root, costs its label alone."""
+    """A serial number that only root can read is an empty label."""
     paths = machine({**FILES, "sys/class/dmi/id/product_serial/below": ""})
 
     assert "product_serial" not in described(Dmi(Dmi.Config(**paths)))
 
 
 def test_bytes_that_are_no_text(machine: Machine) -> None:
-    """What firmware wrote in no known encoding stays as it is."""
+    """Bytes that are not UTF-8 are kept."""
     files = {"sys/class/dmi/id/board_name": "A\udcff\n"}
 
     assert described(Dmi(Dmi.Config(**machine(files)))) == {"board_name": "A\udcff"}
 
 
 def test_read_once(machine: Machine) -> None:
-    """Firmware is read once: what its files say later is not looked at."""
+    """The files are read once; later changes are ignored."""
     collector = Dmi(Dmi.Config(**machine(FILES)))
     before = described(collector)
     machine({"sys/class/dmi/id/sys_vendor": "Other\n"})
@@ -61,6 +61,6 @@ def test_read_once(machine: Machine) -> None:
 
 @pytest.mark.parametrize("files", [{}, {"sys/class/dmi/id/bios_date": "\n"}])
 def test_absent(machine: Machine, files: dict[str, str]) -> None:
-    """Where firmware says nothing, as on many virtual machines, there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/sys/class/dmi/id is absent, or says nothing"):
+    """Without firmware information, as on many virtual machines, there is nothing to read."""
+    with pytest.raises(NothingToRead, match="/sys/class/dmi/id is absent, or empty"):
         collect(Dmi(Dmi.Config(**machine(files))))

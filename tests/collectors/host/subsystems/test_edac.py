@@ -15,7 +15,7 @@ MC = "sys/devices/system/edac/mc"
 
 
 def test_errors(machine: Machine) -> None:
-    """Errors are counted for controllers, their rows and channels; some belong to no row."""
+    """Errors are counted by controller, csrow and channel; some have no csrow."""
     paths = machine(
         {
             f"{MC}/mc0/ce_count": "1\n",
@@ -42,7 +42,7 @@ def test_errors(machine: Machine) -> None:
 
 
 def test_controller_without_rows(machine: Machine) -> None:
-    """Drivers of newer memory have no rows: the controller's own numbers are there."""
+    """Drivers without csrows have the counters of the controller."""
     paths = machine({f"{MC}/mc3/ce_count": "1\n", f"{MC}/mc3/ue_count": "damaged\n"})
 
     assert collect(Edac(Edac.Config(**paths))) == {
@@ -52,7 +52,7 @@ def test_controller_without_rows(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("raw", "label"), [(None, "unknown"), (b"", "unknown"), (b"A1", "A1")])
 def test_dimm_label(raw: bytes | None, label: str) -> None:
-    """A module that has no name is unknown, and one that has another keeps it."""
+    """A module without a name is `unknown`; another name is kept."""
     assert dimm_label(raw) == label
 
 

@@ -15,7 +15,7 @@ AVAILABLE, POOL = "proc/sys/kernel/random/entropy_avail", "proc/sys/kernel/rando
 
 
 def test_bits(machine: Machine) -> None:
-    """What is there, and what there may be, is served in bits."""
+    """Available entropy and pool size are served in bits."""
     paths = machine({AVAILABLE: "255\n", POOL: "256\n"})
 
     assert collect(Entropy(Entropy.Config(**paths))) == {
@@ -26,10 +26,10 @@ def test_bits(machine: Machine) -> None:
 
 @pytest.mark.parametrize("file", [AVAILABLE, POOL])
 def test_error_names_the_file(machine: Machine, file: str) -> None:
-    """Whichever file makes no sense is named."""
+    """The error for an unreadable file has its path."""
     paths = machine({AVAILABLE: "255\n", POOL: "256\n"} | {file: "lots\n"})
 
-    with pytest.raises(TargetError, match=f"{file}: cannot be read: 'lots"):
+    with pytest.raises(TargetError, match=f"{file}: unexpected content: 'lots"):
         collect(Entropy(Entropy.Config(**paths)))
 
 

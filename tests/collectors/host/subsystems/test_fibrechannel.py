@@ -14,7 +14,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def test_port(machine: Machine) -> None:
-    """A port has its description and its statistics, but those that its driver does not count."""
+    """A port has its information and its statistics, without those that the driver does not count."""
     samples = collect(Fibrechannel(Fibrechannel.Config(**machine(MACHINE))))
 
     (labels,) = samples["node_fibrechannel_info"]
@@ -33,7 +33,7 @@ def test_port(machine: Machine) -> None:
 
 
 def test_port_without_some_of_its_files(machine: Machine) -> None:
-    """What a driver does not tell is empty, or has no series; the rest of the port is served."""
+    """A missing file is an empty label, or has no series; the rest of the port is served."""
     folder = "sys/class/fc_host/host1"
     files = {f"{folder}/port_state": "Linkdown\n", f"{folder}/statistics/rx_frames": "0x3\n"}
 
@@ -50,7 +50,7 @@ def test_port_without_some_of_its_files(machine: Machine) -> None:
     [(b"0x1a", 26), (b"0xffffffffffffffff", None), (b"", None), (b"many", None), (None, None)],
 )
 def test_statistic(value: bytes | None, expected: int | None) -> None:
-    """A statistic is a number in hexadecimal; all bits set say that nobody counts it."""
+    """A statistic is a hexadecimal number; all bits set mean that it is not counted."""
     assert parse_statistic(value) == expected
 
 

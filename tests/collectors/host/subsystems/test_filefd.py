@@ -13,7 +13,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def test_files(machine: Machine) -> None:
-    """The first number is how many are open, the third how many may be: beyond 53 bits on most."""
+    """The first number is that of open files, the third is the limit, often beyond 53 bits."""
     paths = machine({"proc/sys/fs/file-nr": "1024\t0\t9223372036854775807\n"})
 
     assert collect(Filefd(Filefd.Config(**paths))) == {
@@ -26,14 +26,14 @@ def test_files(machine: Machine) -> None:
     "content", [b"", b"1\t0\n", b"1\t0\t2\t3\n", b"1\t0\t-2\n", b"a\tb\tc\n", b"1024\t0\t92"]
 )
 def test_unreadable(content: bytes) -> None:
-    """What is not a line of three numbers, to its end, is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+    """Anything but a complete line of three numbers raises ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty"):
         parse(content)
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """What makes no sense is named."""
-    with pytest.raises(TargetError, match="/proc/sys/fs/file-nr: cannot be read: 'garbage"):
+    """The error for unreadable content has the path."""
+    with pytest.raises(TargetError, match="/proc/sys/fs/file-nr: unexpected content: 'garbage"):
         collect(Filefd(Filefd.Config(**machine({"proc/sys/fs/file-nr": "garbage\n"}))))
 
 

@@ -30,12 +30,12 @@ BOOT = "48 29 260:3 / /boot ro,relatime - ext2 /dev/sda3 rw\n"
 
 
 def statvfs(path: bytes) -> os.statvfs_result:
-    """Answer for every mount."""
+    """Return the same result for every mount."""
     return FIGURES
 
 
 def mounted(mountinfo: str) -> dict[str, str]:
-    """Return the file of the first process."""
+    """Return the mountinfo of process 1."""
     return {"proc/1/mountinfo": mountinfo}
 
 
@@ -62,7 +62,7 @@ def points(samples: Mapping[str, Mapping[tuple[str, ...], float]]) -> list[str]:
 
 
 def test_figures(samples: Callable[..., Samples]) -> None:
-    """Sizes are in bytes, counted in the unit that the file system's blocks have."""
+    """Sizes are in bytes, multiplied by the fragment size."""
     labels = ("/dev/dm-2", "/", "ext4", "")
 
     assert samples(ROOT) == {
@@ -78,7 +78,7 @@ def test_figures(samples: Callable[..., Samples]) -> None:
 
 
 def test_own_root(machine: Machine) -> None:
-    """The real statvfs answers for the folder of the root file system that the settings name."""
+    """The real statvfs(2) is called for the root file system in the settings."""
     paths = machine(mounted(ROOT))
     Path(paths["rootfs"]).mkdir()
     collector = Filesystem(Filesystem.Config(**paths))
@@ -101,14 +101,14 @@ def test_own_root(machine: Machine) -> None:
 def test_readonly(
     samples: Callable[..., Samples], options: str, super_options: str, expected: int
 ) -> None:
-    """A mount is read-only when it is, when its file system is, and after an emergency."""
+    """A mount is read-only if its options, or those of its file system, say so, also after an emergency."""
     found = samples(f"29 1 8:1 / / {options} shared:1 master:2 - ext4 /dev/sda1 {super_options}\n")
 
     assert list(found["node_filesystem_readonly"].values()) == [expected]
 
 
 def test_escapes(samples: Callable[..., Samples]) -> None:
-    r"""Every octal escape is decoded: spaces, tabs, line ends, backslashes, in points and sources."""
+    r"""Octal escapes are decoded in mount points and sources: spaces, tabs, newlines, backslashes."""
     found = samples(r"29 1 8:1 / /a\040b\011c\012d\134e\043f rw - ext4 //srv/x\040y rw" + "\n")
 
     assert [labels[:2] for labels in found["node_filesystem_files"]] == [
@@ -117,7 +117,7 @@ def test_escapes(samples: Callable[..., Samples]) -> None:
 
 
 def test_invalid_utf8(machine: Machine) -> None:
-    """A name that is no UTF-8 is asked for by its bytes, and its label can be written out."""
+    """A name that is not UTF-8 is queried by its bytes, and its label can be rendered."""
     asked = []
 
     def listen(path: bytes) -> os.statvfs_result:
@@ -134,21 +134,21 @@ def test_invalid_utf8(machine: Machine) -> None:
 
 
 def test_empty_source(samples: Callable[..., Samples]) -> None:
-    """A source without a name is an empty label, and does not shift what follows it."""
+    """An empty source is an empty label, and does not shift the fields after it."""
     found = samples("29 1 0:25 / / rw - tmpfs  ro,size=4k\n")
 
     assert found["node_filesystem_readonly"] == {("", "/", "tmpfs", ""): 1}
 
 
 def test_same_labels_once(samples: Callable[..., Samples]) -> None:
-    """Mounts that differ in nothing that is a label are served once."""
+    """Mounts with the same labels are served once."""
     twice = BOOT + BOOT.replace("48 29", "49 29")
 
     assert points(samples(ROOT + twice)) == ["/", "/boot"]
 
 
 def test_covered_mounts(samples: Callable[..., Samples]) -> None:
-    """A mount hidden by another one on its point is left out: the figures would be the other's."""
+    """A mount that is hidden by another on the same point is left out: the values would be the other's."""
     over = "50 48 8:9 / /boot rw - xfs /dev/sdb rw\n"
 
     found = samples(ROOT + BOOT + over)
@@ -156,7 +156,7 @@ def test_covered_mounts(samples: Callable[..., Samples]) -> None:
 
 
 def test_rootfs_prefix(machine: Machine) -> None:
-    """The root file system's folder is taken off the mount points that begin with it."""
+    """The path of the root file system is removed from mount points that begin with it."""
     paths = machine({})
     root = paths["rootfs"]
     machine(
@@ -180,7 +180,7 @@ def test_rootfs_prefix(machine: Machine) -> None:
 
 
 def test_default_excludes(samples: Callable[..., Samples]) -> None:
-    """What belongs to the kernel or to containers is left out, by its point or its type."""
+    """Mounts of the kernel and of containers are left out, by mount point or type."""
     rows = [("/dev/shm", "tmpfs"), ("/proc", "tmpfs"), ("/sys/x", "tmpfs"), ("/x", "overlay")]
     rows += [("/var/lib/docker/a/b", "ext4"), ("/run/credentials/a", "tmpfs"), ("/y", "cgroup2")]
     rows += [("/var/lib/docker", "ext4"), ("/device", "ext4"), ("/run", "tmpfs")]
@@ -203,14 +203,14 @@ def test_default_excludes(samples: Callable[..., Samples]) -> None:
 def test_filter(
     samples: Callable[..., Samples], settings: dict[str, re.Pattern[str]], expected: list[str]
 ) -> None:
-    """Points and types are chosen by one of two expressions each, which replaces the default."""
+    """Mount points and types are selected by one of two expressions each, which replaces the default."""
     dev = "51 29 0:5 / /dev rw - tmpfs udev rw\n"
 
     assert points(samples(ROOT + BOOT + dev, **settings)) == expected
 
 
-def test_defaults_are_the_anchors() -> None:
-    """The default expressions are those that dashboards of the anchor were made with."""
+def test_defaults_of_node_exporter() -> None:
+    """The default expressions are those of node_exporter."""
     assert all(FS_TYPES_EXCLUDE.search(kind) for kind in ("cgroup", "cgroup2", "erofs", "bpf"))
     assert not any(FS_TYPES_EXCLUDE.search(kind) for kind in ("ext4", "nfs4", "fuse.sshfs"))
     assert MOUNT_POINTS_EXCLUDE.search("/sys")
@@ -218,14 +218,14 @@ def test_defaults_are_the_anchors() -> None:
 
 
 def test_contradictory_settings() -> None:
-    """Two expressions for one thing, and a time-out of 0, are refused."""
+    """Both expressions of a pair, and a timeout of 0, are errors."""
     pattern = re.compile("x")
     for pair in ("mount_points", "fs_types"):
         with pytest.raises(ValueError, match=f"{pair}_include and {pair}_exclude cannot"):
             FilesystemSettings(
                 **cast("Any", {f"{pair}_include": pattern, f"{pair}_exclude": pattern})
             )
-    with pytest.raises(ValueError, match="mount_timeout must be above 0"):
+    with pytest.raises(ValueError, match="mount_timeout must be > 0"):
         FilesystemSettings(mount_timeout=Duration(0))
 
 
@@ -238,7 +238,7 @@ def test_contradictory_settings() -> None:
     ],
 )
 def test_error_of_a_mount(machine: Machine, error: Exception, label: str) -> None:
-    """A mount that cannot be asked is an error with its text, read-only or not, and nothing else."""
+    """A mount with an error has the error as a label, whether it is read-only, and no other series."""
 
     def refuse(path: bytes) -> os.statvfs_result:
         if path.endswith(b"boot"):
@@ -260,7 +260,7 @@ def test_error_of_a_mount(machine: Machine, error: Exception, label: str) -> Non
 
 
 def test_hanging_mount(machine: Machine) -> None:
-    """A mount that hangs costs itself alone, in one thread for good, and is back when it is back."""
+    """A mount that hangs loses only its own series and occupies one thread; it is served again when it is back."""
     release = threading.Event()
     asked = []
 
@@ -302,10 +302,10 @@ def test_hanging_mount(machine: Machine) -> None:
         ({"/": "ext4", "/a": "autofs", "/a/b": "tmpfs", "/b": "something"}, ["/a/b", "/b"]),
     ],
 )  # fmt: skip
-def test_which_mounts_are_waited_for(
+def test_mounts_that_are_queried_in_a_thread(
     machine: Machine, mounts: dict[str, str], waiting: list[str]
 ) -> None:
-    """A thread waits for what may ask a server or a device, and for what is reached through such."""
+    """Mounts of other types, and mounts below them, are queried in a thread."""
     asked: dict[str, bool] = {}
 
     def listen(path: bytes) -> os.statvfs_result:
@@ -325,8 +325,8 @@ def test_which_mounts_are_waited_for(
     assert asked.keys() >= {point for point, kind in mounts.items() if kind in {"ext4", "xfs"}}
 
 
-def test_behind_another_root_all_are_waited_for(machine: Machine) -> None:
-    """Where the host is seen through a mount of ours, who knows what is on the way."""
+def test_other_root_queries_all_in_a_thread(machine: Machine) -> None:
+    """With another root file system all mounts are queried in a thread."""
     asked: list[str] = []
 
     def listen(path: bytes) -> os.statvfs_result:
@@ -341,7 +341,7 @@ def test_behind_another_root_all_are_waited_for(machine: Machine) -> None:
 
 
 def test_mounts_are_followed(machine: Machine) -> None:
-    """A mount that comes, goes or turns read-only is noticed in the next scrape."""
+    """A mount that is added, removed or turns read-only is noticed in the next scrape."""
     collector = Filesystem(Filesystem.Config(**machine(mounted(ROOT))), statvfs)
     assert points(collect(collector)) == ["/"]
 
@@ -355,7 +355,7 @@ def test_mounts_are_followed(machine: Machine) -> None:
 
 @pytest.mark.parametrize("first", [{}, {"proc/1/mountinfo/unreadable": ""}])
 def test_hidden_first_process(machine: Machine, first: dict[str, str]) -> None:
-    """Where the first process is hidden or kept from us, the mounts are those of our own."""
+    """If process 1 is hidden or unreadable, the exporter's own mounts are used."""
     collector = Filesystem(
         Filesystem.Config(**machine({"proc/self/mountinfo": ROOT} | first)),
         statvfs,
@@ -372,13 +372,15 @@ def test_absent(machine: Machine) -> None:
 
 
 def test_unreadable_lines(machine: Machine) -> None:
-    """The mounts around an unreadable line are served in each scrape, and it is named in each."""
+    """The mounts around an unreadable line are served in each scrape, and each reports the line."""
     collector = Filesystem(
         Filesystem.Config(**machine(mounted(f"{ROOT}what is this\n{BOOT}"))), statvfs
     )
 
     for _ in range(2):
-        with pytest.raises(TargetError, match="/proc/1/mountinfo: cannot be read: 'what is this'"):
+        with pytest.raises(
+            TargetError, match="/proc/1/mountinfo: unexpected content: 'what is this'"
+        ):
             collect(collector)
     assert [mount.point for mount in parse(f"{ROOT}x\n{BOOT}".encode())[0]] == [b"/", b"/boot"]
     collector.stop()

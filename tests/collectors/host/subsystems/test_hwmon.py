@@ -22,7 +22,7 @@ HWMON = "sys/class/hwmon"
 
 @pytest.fixture
 def samples(machine: Machine, tmp_path: Path) -> Callable[..., Samples]:
-    """Give a function that collects from chips, given as folder: (device, files)."""
+    """Give a function that collects from chips, given as directory: (device, files)."""
 
     def run(chips: dict[str, tuple[str, dict[str, str]]], **kwargs: Any) -> Samples:
         paths = machine({})
@@ -38,7 +38,7 @@ def samples(machine: Machine, tmp_path: Path) -> Callable[..., Samples]:
 
 
 def test_chip(samples: Callable[..., Samples]) -> None:
-    """A chip is called by its device, has its own name beside it, and sensors with labels."""
+    """A chip is named by its device; its own name and the labels of its sensors are served, too."""
     chip = "platform_coretemp_0"
     files = {"name": "coretemp\n", "temp1_input": "55000\n", "temp1_label": "Core 0\n"}
 
@@ -78,26 +78,26 @@ def test_chip(samples: Callable[..., Samples]) -> None:
     ],
 )
 def test_units(kind: str, file: str, raw: bytes, name: str, value: float) -> None:
-    """Each kind of file becomes a metric in base units, under the anchor's name."""
+    """Each kind of file is a metric in base units, with node_exporter's name."""
     ((found, number),) = read_sensor(kind, {file: raw})
 
     assert (found, number) == (name, pytest.approx(value))
 
 
 def test_sensor_with_a_file_of_its_own() -> None:
-    """Where the sensor is a file itself, its input has a name of its own."""
+    """If a sensor has a file without a suffix, its input has another metric."""
     assert read_sensor("pwm", {"": b"1", "input": b"2"}) == [("pwm", 1), ("pwm_input", 2)]
 
 
 def test_energy_is_a_counter(samples: Callable[..., Samples]) -> None:
-    """Energy is counted in joules."""
+    """Energy is a counter in joules."""
     found = samples({"hwmon0": ("", {"name": "amd", "energy1_input": "2500000\n"})})
 
     assert found["node_hwmon_energy_joule_total"] == {("amd", "energy1"): 2.5}
 
 
 def test_frequencies_go_by_their_label(samples: Callable[..., Samples]) -> None:
-    """A clock of a graphics card is known by its label, and is left out without one."""
+    """A clock of a graphics card is named by its label, and left out without one."""
     files = {"freq1_input": "214000000\n", "freq1_label": "sclk\n", "freq2_input": "1\n"}
 
     assert samples({"hwmon4": ("", files)}) == {
@@ -107,7 +107,7 @@ def test_frequencies_go_by_their_label(samples: Callable[..., Samples]) -> None:
 
 
 def test_files_of_the_device(samples: Callable[..., Samples], tmp_path: Path) -> None:
-    """Some drivers have their files in the device's folder."""
+    """Some drivers have their files in the device's directory."""
     device = tmp_path / "sys/devices/platform/applesmc.768"
     device.mkdir(parents=True)
     (device / "fan1_input").write_text("0\n")
@@ -127,7 +127,7 @@ def test_files_of_the_device(samples: Callable[..., Samples], tmp_path: Path) ->
 def test_chips_of_one_device(
     samples: Callable[..., Samples], one: str, two: str, chips: set[str]
 ) -> None:
-    """Chips that share a device are told apart by their names, else by their folders."""
+    """Chips of one device are distinguished by their names, else by their directories."""
     device = "platform/asus-nb-wmi"
     found = samples(
         {
@@ -152,7 +152,7 @@ def test_chips_of_one_device(
 def test_filters(
     samples: Callable[..., Samples], key: str, expression: str, left: set[tuple[str, str]]
 ) -> None:
-    """Chips can be chosen by name, and sensors by chip;sensor."""
+    """Chips are selected by name, and sensors by chip;sensor."""
     chips = {
         "hwmon0": ("", {"name": "one", "temp1_input": "1\n", "temp2_input": "1\n"}),
         "hwmon1": ("", {"name": "two", "temp1_input": "1\n"}),
@@ -170,10 +170,10 @@ def test_both_filters(pair: str) -> None:
         HwmonSettings(**both)
 
 
-def test_sensor_that_does_not_answer(
+def test_sensor_that_returns_eagain(
     samples: Callable[..., Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver that says EAGAIN for ever is asked once, and costs its sensor alone."""
+    """A sensor that returns EAGAIN is read once, and loses only its own series."""
     asked: list[str] = []
     real = os.open
 
@@ -190,8 +190,8 @@ def test_sensor_that_does_not_answer(
     assert len(asked) == 1
 
 
-def test_what_is_no_sensor(samples: Callable[..., Samples]) -> None:
-    """Files of unknown kinds, folders, and what holds no number give no samples."""
+def test_other_files(samples: Callable[..., Samples]) -> None:
+    """Files of unknown kinds, directories and files without a number have no series."""
     files = {
         "name": "odd",
         "bogus1_input": "1\n",
@@ -204,7 +204,7 @@ def test_what_is_no_sensor(samples: Callable[..., Samples]) -> None:
 
 
 def test_no_chips(samples: Callable[..., Samples]) -> None:
-    """A virtual machine has no sensors, and nothing to read."""
+    """A virtual machine without sensors has nothing to read."""
     with pytest.raises(NothingToRead, match="class/hwmon"):
         samples({})
 
@@ -212,13 +212,13 @@ def test_no_chips(samples: Callable[..., Samples]) -> None:
 @settings(max_examples=200)
 @given(name=st.text(max_size=40))
 def test_clean_names(name: str) -> None:
-    """Whatever a file is called, what is left can be the name of a metric."""
+    """Any file name becomes a valid part of a metric name."""
     assert re.fullmatch("[a-z0-9:_]*", clean(name))
 
 
 @settings(max_examples=200)
 @given(files=st.dictionaries(st.text(max_size=20), st.binary(max_size=30), max_size=5))
 def test_noise(files: dict[str, bytes]) -> None:
-    """Whatever is in the files of a sensor, what is read of them are numbers."""
+    """Any content of a sensor's files gives numbers or nothing."""
     for kind in ("temp", "fan", "vrm", "power"):
         assert all(isinstance(value, int | float) for _, value in read_sensor(kind, files))

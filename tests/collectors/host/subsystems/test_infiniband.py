@@ -16,7 +16,7 @@ PORT = ("mlx4_0", "1")
 
 
 def test_port(machine: Machine) -> None:
-    """A port has its states, its rate in bytes, and data counters in bytes, which have words of 4."""
+    """A port has its states, its rate in bytes, and data counters in bytes, from words of 4 bytes."""
     samples = collect(Infiniband(Infiniband.Config(**machine(MACHINE))))
 
     assert samples["node_infiniband_info"] == {
@@ -31,7 +31,7 @@ def test_port(machine: Machine) -> None:
 
 
 def test_counter_that_the_port_does_not_have(machine: Machine) -> None:
-    """A counter that reads `N/A (no PMA)`, or is negative, has no series."""
+    """A counter that is `N/A (no PMA)`, or negative, has no series."""
     files = {
         f"{IB}/ports/1/counters/symbol_error": "N/A (no PMA)\n",
         f"{IB}/ports/1/counters/link_downed": "-1\n",
@@ -45,7 +45,7 @@ def test_counter_that_the_port_does_not_have(machine: Machine) -> None:
 
 
 def test_adapter_without_ports_costs_no_other(machine: Machine) -> None:
-    """An adapter that tells of no port is described all the same, and so are those after it."""
+    """An adapter without ports is served, and so are the adapters after it."""
     files = {"sys/class/infiniband/hfi1_0/hca_type": "HFI1\n", f"{IB}/ports/2/state": "1: DOWN\n"}
 
     samples = collect(Infiniband(Infiniband.Config(**machine(files))))

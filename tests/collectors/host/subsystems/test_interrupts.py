@@ -38,7 +38,7 @@ def samples(machine: Machine) -> Callable[..., Samples]:
 
 
 def test_counts(samples: Callable[..., Samples]) -> None:
-    """Each processor has a count of each interrupt; an offline one has no column and no sample."""
+    """Each CPU has a count of each interrupt; an offline CPU has no column and no series."""
     timer = ("0", "IR-IO-APIC-edge", "timer")
     shared = ("24", "IO-APIC", "5-edge ACPI:Ged, mmc0")
     nmi = ("NMI", "Non-maskable interrupts", "")
@@ -56,7 +56,7 @@ def test_counts(samples: Callable[..., Samples]) -> None:
 
 
 def test_without_zeros(samples: Callable[..., Samples]) -> None:
-    """What never came to a processor can be left out."""
+    """Counts of 0 can be left out."""
     found = samples(INTERRUPTS, include_zeros=False)["node_interrupts_total"]
 
     assert ("2", "0", "IR-IO-APIC-edge", "timer") not in found
@@ -74,7 +74,7 @@ def test_without_zeros(samples: Callable[..., Samples]) -> None:
 def test_filters(
     samples: Callable[..., Samples], setting: str, expression: str, kinds: set[str]
 ) -> None:
-    """The expressions see the type, what it is, and the devices, with semicolons between."""
+    """The expressions match type, info and devices, separated by semicolons."""
     found = samples(INTERRUPTS, **{setting: re.compile(expression)})
 
     assert {labels[1] for labels in found["node_interrupts_total"]} == kinds
@@ -87,7 +87,7 @@ def test_both_filters() -> None:
 
 
 def test_no_space_before_the_counts(samples: Callable[..., Samples]) -> None:
-    """On arm64 a long name leaves no space between it and the first count."""
+    """On arm64 there may be no space between a long name and the first count."""
     found = samples("       CPU0\nIPI0:123456 Rescheduling interrupts\n")
 
     assert found == {
@@ -96,12 +96,12 @@ def test_no_space_before_the_counts(samples: Callable[..., Samples]) -> None:
 
 
 def test_one_processor(samples: Callable[..., Samples]) -> None:
-    """What is counted for all processors together is not taken for the count of the only one."""
+    """A count for all CPUs together is not taken for that of the only CPU."""
     assert samples("       CPU0\nERR:          0\nMIS:          0\n") == {}
 
 
 def test_opt_in() -> None:
-    """Processors times interrupts are too many series for all: it has to be asked for."""
+    """The subsystem is off by default, since it has many series."""
     assert not Interrupts.by_default
 
 
@@ -109,13 +109,13 @@ def test_opt_in() -> None:
     "content", ["", "garbage\n", "CPU0 CPU\n", "CPU0\nno colon\n", "CPU0\n1: many IO timer\n"]
 )
 def test_garbage(samples: Callable[..., Samples], content: str) -> None:
-    """What makes no sense is an error that names the file."""
+    """An unreadable file is an error with the path."""
     with pytest.raises(TargetError, match="/proc/interrupts: "):
         samples(content)
 
 
 def test_cut_off() -> None:
-    """A file cut off anywhere gives no row that the whole file does not have."""
+    """A truncated file gives no row that the whole file does not have."""
     whole = list(parse(INTERRUPTS.encode())[1])
 
     for end in range(INTERRUPTS.index("\n") + 1, len(INTERRUPTS)):
@@ -125,7 +125,7 @@ def test_cut_off() -> None:
 @settings(max_examples=200)
 @given(noise=st.binary(max_size=200))
 def test_noise(noise: bytes) -> None:
-    """Bytes without a meaning give rows or a ValueError."""
+    """Arbitrary bytes give rows or a ValueError."""
     try:
         cpus, rows = parse(INTERRUPTS.encode() + noise)
         assert all(len(row.counts) == len(cpus) for row in rows)

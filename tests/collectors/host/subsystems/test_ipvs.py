@@ -30,7 +30,7 @@ def test_totals(machine: Machine) -> None:
 
 
 def test_servers(machine: Machine) -> None:
-    """Servers are named by their service, of IPv4, IPv6 or a firewall mark."""
+    """Backends have the labels of their service: IPv4, IPv6 or a firewall mark."""
     files = {STATS: IP_VS_STATS, TABLE: IP_VS}
 
     samples = collect(Ipvs(Ipvs.Config(**machine(files))))
@@ -46,7 +46,7 @@ def test_servers(machine: Machine) -> None:
 
 
 def test_odd_line_loses_only_itself(machine: Machine) -> None:
-    """A service that cannot be read takes its servers along, and no others."""
+    """An unreadable service loses its backends, and no others."""
     table = IP_VS.replace("TCP  C0A80016:0CEA", "TCP  C0A8:0CEA").replace("64", "many")
 
     samples, error = look(Ipvs(Ipvs.Config(**machine({STATS: IP_VS_STATS, TABLE: table}))))
@@ -60,7 +60,7 @@ def test_odd_line_loses_only_itself(machine: Machine) -> None:
 
 @pytest.mark.parametrize("content", ["", "Conns\n", IP_VS_STATS.replace("16AA370", "many")])
 def test_unreadable_totals(machine: Machine, content: str) -> None:
-    """Totals that cannot be read are a failure that names the file."""
+    """Unreadable totals are an error with the path."""
     _, error = look(Ipvs(Ipvs.Config(**machine({STATS: content}))))
 
     assert STATS in str(error)

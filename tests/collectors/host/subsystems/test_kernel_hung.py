@@ -15,19 +15,19 @@ FILE = "proc/sys/kernel/hung_task_detect_count"
 
 
 def test_tasks(machine: Machine) -> None:
-    """The number of tasks that the kernel found hanging is served."""
+    """The number of hung tasks is served."""
     assert collect(KernelHung(KernelHung.Config(**machine({FILE: "3\n"})))) == {
         "node_kernel_hung_tasks_total": {(): 3}
     }
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """What makes no sense is named."""
-    with pytest.raises(TargetError, match=f"{FILE}: cannot be read: 'some"):
+    """The error for unreadable content has the path."""
+    with pytest.raises(TargetError, match=f"{FILE}: unexpected content: 'some"):
         collect(KernelHung(KernelHung.Config(**machine({FILE: "some\n"}))))
 
 
 def test_absent(machine: Machine) -> None:
-    """Kernels before 6.13 have nothing to read."""
+    """Before Linux 6.13 there is nothing to read."""
     with pytest.raises(NothingToRead, match="hung_task_detect_count is absent"):
         collect(KernelHung(KernelHung.Config(**machine({}))))

@@ -36,16 +36,16 @@ def test_averages(machine: Machine) -> None:
     ],
 )
 def test_no_averages(content: bytes) -> None:
-    """What is cut off, no number, or no load is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|could not convert"):
+    """Truncated content, words that are not numbers, and impossible loads raise ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty|could not convert"):
         parse(content)
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """A file that makes no sense is named, with what it holds."""
+    """The error for unreadable content has the path and the content."""
     paths = machine({"proc/loadavg": "garbage\n"})
 
-    with pytest.raises(TargetError, match=r"/proc/loadavg: cannot be read: 'garbage\\n'"):
+    with pytest.raises(TargetError, match=r"/proc/loadavg: unexpected content: 'garbage\\n'"):
         collect(Loadavg(Loadavg.Config(**paths)))
 
 

@@ -32,7 +32,7 @@ def arrays(sections: str) -> list[Array]:
 
 
 def test_array(machine: Machine) -> None:
-    """An array has a state of five, its disks, its blocks, and what /sys knows of it."""
+    """An array has one of five states, its disks and blocks, and the values from /sys."""
     paths = machine(
         {
             "proc/mdstat": f"{HEAD}{RECOVERING}{END}",
@@ -54,7 +54,7 @@ def test_array(machine: Machine) -> None:
 
 
 def test_whole() -> None:
-    """An array where nothing goes on is active, and all of it is in sync."""
+    """An array without a running action is active and in sync."""
     assert arrays(WHOLE) == [Array("md0", "active", 2, 2, 0, 0, 248896, 248896)]
 
 
@@ -69,7 +69,7 @@ def test_whole() -> None:
     ],
 )
 def test_actions(action: str, state: str, synced: int) -> None:
-    """What goes on decides the state and the blocks in sync; none are while it waits."""
+    """A running action determines the state and the blocks in sync, 0 while it is pending."""
     (array,) = arrays(f"md0 : active raid1 a[0] b[1]\n   195 blocks [2/2] [UU]\n  {action}\n\n")
 
     assert (array.state, array.synced, array.blocks) == (state, synced, 195)
@@ -85,14 +85,14 @@ def test_actions(action: str, state: str, synced: int) -> None:
     ],
 )
 def test_without_redundancy(head: str, status: str) -> None:
-    """Where no disk may be missing, none is: they are counted."""
+    """Without redundancy no disk can be missing, so the disks are counted."""
     (array,) = arrays(f"md1 : {head}\n      {status}\n\n")
 
     assert (array.state, array.active, array.required) == ("active", 2, 2)
 
 
 def test_inactive() -> None:
-    """An array that is not assembled has no active disks, and may have none at all."""
+    """An array that is not assembled has no active disks, and may have no disks."""
     found = arrays(
         "md2 : inactive sdb[2](S) sdc[1](S)\n        7932 blocks super external:imsm\n\n"
         "md3 : inactive\n\n"
@@ -122,13 +122,13 @@ def test_no_arrays(machine: Machine, files: dict[str, str]) -> None:
     ],
 )
 def test_garbage(machine: Machine, content: str) -> None:
-    """What makes no sense, or has no end, is an error that names the file."""
+    """Unreadable or truncated content is an error with the path."""
     with pytest.raises(TargetError, match="/proc/mdstat: "):
         collect(Mdadm(Mdadm.Config(**machine({"proc/mdstat": content}))))
 
 
 def test_cut_off() -> None:
-    """A file cut off anywhere gives no array that the whole file does not have."""
+    """A truncated file gives no array that the whole file does not have."""
     whole = list(parse(MDSTAT.encode()))
     assert len(whole) == 2
 
@@ -145,7 +145,7 @@ def test_cut_off() -> None:
 @settings(max_examples=300)
 @given(data=st.data())
 def test_damage(data: st.DataObject) -> None:
-    """A file with a damaged place gives arrays or a ValueError."""
+    """A damaged file gives arrays or a ValueError."""
     content = MDSTAT.encode()
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))

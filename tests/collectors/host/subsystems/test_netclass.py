@@ -45,7 +45,7 @@ def samples(machine: Machine) -> Callable[..., Samples]:
 
 
 def test_a_device(samples: Callable[..., Samples]) -> None:
-    """Numbers are samples, decimal or hexadecimal, text is labels, and megabits become bytes."""
+    """Numbers, decimal or hexadecimal, are samples, text is labels, and megabits become bytes."""
     assert samples(device("eth0", **ETH0)) == {
         "node_network_up": {("eth0",): 1},
         "node_network_info": {
@@ -60,7 +60,7 @@ def test_a_device(samples: Callable[..., Samples]) -> None:
 
 
 def test_a_link_that_is_down(samples: Callable[..., Samples]) -> None:
-    """Files that cannot be read while a link is down cost their own samples, and -1 is no speed."""
+    """Files that cannot be read while a link is down have no series, and -1 is not a speed."""
     files = {**ETH0, "operstate": "down", "flags": "0x1002", "speed": "-1"}
     files.pop("carrier")
     found = samples(device("eth0", **files) | {"sys/class/net/eth0/carrier/below": ""})
@@ -71,7 +71,7 @@ def test_a_link_that_is_down(samples: Callable[..., Samples]) -> None:
 
 
 def test_changes_are_followed(machine: Machine) -> None:
-    """What a file says now is served, from scrape to scrape, and nothing of a device that is gone."""
+    """Each scrape has the current content of the files, and no series of a removed device."""
     collector = Netclass(Netclass.Config(**machine(device("eth0", **ETH0))))
     for operstate, mtu in (("up", 1500), ("down", 1500), ("down", 9000), ("up", 1500)):
         machine(device("eth0", operstate=operstate, mtu=str(mtu)))
@@ -85,15 +85,15 @@ def test_changes_are_followed(machine: Machine) -> None:
     assert collect(collector) == {}
 
 
-def test_what_is_no_device(samples: Callable[..., Samples]) -> None:
-    """A file beside the devices, such as bonding_masters, is passed over."""
+def test_file_between_devices(samples: Callable[..., Samples]) -> None:
+    """A file between the devices, such as bonding_masters, is skipped."""
     found = samples(device("eth0", **ETH0) | {"sys/class/net/bonding_masters": "bond0\n"})
 
     assert list(found["node_network_up"]) == [("eth0",)]
 
 
 def test_devices_are_chosen(samples: Callable[..., Samples]) -> None:
-    """Devices that are excluded are not collected, nor those that are not included."""
+    """Devices that are excluded, or not included, are not collected."""
     files = device("eth0", flags="0x1") | device("dmz", flags="0x1") | device("int", flags="0x1")
 
     excluded = samples(files, device_exclude=re.compile("(dmz|int)"))
@@ -104,13 +104,13 @@ def test_devices_are_chosen(samples: Callable[..., Samples]) -> None:
 
 
 def test_both_expressions() -> None:
-    """A choice by both expressions is refused."""
+    """Both expressions at once are an error."""
     with pytest.raises(ValueError, match="device_include and device_exclude cannot be combined"):
         Netclass.Settings(device_include=re.compile("a"), device_exclude=re.compile("b"))
 
 
 def test_devices_that_swap_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that stay open are those of the device that has the name now."""
+    """Files that stay open belong to the device that has the name now."""
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
     paths = machine(device("a", flags="0x1", mtu="1") | device("b", flags="0x1", mtu="2"))
     collector = Netclass(Netclass.Config(**paths))
@@ -127,7 +127,7 @@ def test_devices_that_swap_names(machine: Machine, monkeypatch: pytest.MonkeyPat
 def test_many_devices(
     machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many devices there are, the files of a few stay open, and all are served."""
+    """With many devices the files of a few stay open, and all are served."""
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
     devices = [device(f"eth{number}", flags="0x1", mtu="1500") for number in range(30)]
     collector = Netclass(Netclass.Config(**machine({k: v for d in devices for k, v in d.items()})))
@@ -139,7 +139,7 @@ def test_many_devices(
 
 @pytest.mark.parametrize("files", [{}, {"sys/class/net": "no folder"}])
 def test_absent(samples: Callable[..., Samples], files: dict[str, str]) -> None:
-    """Without the folder there is nothing to read."""
+    """Without the directory there is nothing to read."""
     with pytest.raises(NothingToRead, match="/sys/class/net is absent"):
         samples(files)
 
@@ -161,5 +161,5 @@ def test_absent(samples: Callable[..., Samples], files: dict[str, str]) -> None:
     ],
 )
 def test_numbers(value: bytes | None, number: int | None) -> None:
-    """A number is what the kernel writes as one, and nothing else that Python would take for it."""
+    """Only numbers in the kernel's format are accepted, not everything that Python accepts."""
     assert number == parse_number(value)

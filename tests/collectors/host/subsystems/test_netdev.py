@@ -24,7 +24,7 @@ DEV = f"""\
 
 
 def test_columns(machine: Machine) -> None:
-    """Each column is a counter, named for its direction, also where no space follows the name."""
+    """Each column is a counter for its direction, also without a space after the name."""
     samples = collect(Netdev(Netdev.Config(**machine({"proc/net/dev": DEV}))))
 
     assert {name: values[("eth0",)] for name, values in samples.items()} == {
@@ -49,7 +49,7 @@ def test_columns(machine: Machine) -> None:
 
 
 def test_nohandler(machine: Machine) -> None:
-    """What nothing took is there for the devices whose driver tells it."""
+    """Packets without a handler are served for the devices whose driver counts them."""
     paths = machine(
         {"proc/net/dev": DEV, "sys/class/net/eth0/statistics/rx_nohandler": "17\n"},
     )
@@ -67,29 +67,29 @@ def test_nohandler(machine: Machine) -> None:
     ],
 )
 def test_filter(machine: Machine, settings: NetdevSettings, expected: set[tuple[str]]) -> None:
-    """Devices are chosen by one of two expressions; an empty one chooses all."""
+    """Devices are selected by one of two expressions; an empty one selects all."""
     config = Netdev.Config(**machine({"proc/net/dev": DEV}), settings=settings)
 
     assert collect(Netdev(config))["node_network_receive_bytes_total"].keys() == expected
 
 
 def test_both_filters() -> None:
-    """The two expressions exclude each other."""
+    """Both expressions at once are an error."""
     with pytest.raises(ValueError, match="device_include and device_exclude cannot be combined"):
         NetdevSettings(device_include=re.compile("a"), device_exclude=re.compile("b"))
 
 
 def test_alias_names() -> None:
-    """A name may contain colons: the numbers stand behind the last one."""
+    """A name may contain colons: the numbers follow the last one."""
     assert [name for name, _ in parse(f"{HEAD}eth0:1:{' 0' * 16}\n".encode())] == ["eth0:1"]
 
 
-def test_a_bad_line_costs_itself_alone() -> None:
-    """The devices around an unreadable line are served, and it is named at the end."""
+def test_unreadable_line_loses_only_itself() -> None:
+    """The devices around an unreadable line are served, and the error has the line."""
     rows = parse(f"{HEAD} a:{' 1' * 16}\n b:{' 1' * 15}\n c:{' 1' * 16}\n".encode())
 
     assert [next(rows)[0], next(rows)[0]] == ["a", "c"]
-    with pytest.raises(ValueError, match="cannot be read: ' b: 1 1"):
+    with pytest.raises(ValueError, match="unexpected content: ' b: 1 1"):
         next(rows)
 
 
@@ -97,8 +97,8 @@ def test_a_bad_line_costs_itself_alone() -> None:
     "content", ["", "\n", "a\nb\n", HEAD.replace("drop", "lost"), HEAD.replace("|", "\n")]
 )
 def test_other_columns(machine: Machine, content: str) -> None:
-    """Columns that are not the known ones are refused, rather than taken for others."""
-    with pytest.raises(TargetError, match=r"/proc/net/dev: (is empty|cannot be read)"):
+    """Unknown columns are an error, so that numbers are not taken for others."""
+    with pytest.raises(TargetError, match=r"/proc/net/dev: (is empty|unexpected content)"):
         collect(Netdev(Netdev.Config(**machine({"proc/net/dev": content}))))
 
 

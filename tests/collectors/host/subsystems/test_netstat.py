@@ -48,7 +48,7 @@ def samples(machine: Machine) -> Callable[..., Samples]:
 
 
 def test_default_fields(samples: Callable[..., Samples]) -> None:
-    """The fields of the anchor's default are served from the three files, and Tcp_MaxConn, too."""
+    """node_exporter's default fields are served from the three files, and Tcp_MaxConn."""
     assert samples(ALL) == {
         "node_netstat_TcpExt_SyncookiesSent": {(): 1},
         "node_netstat_TcpExt_ListenDrops": {(): 3},
@@ -79,7 +79,7 @@ def test_chosen_fields(samples: Callable[..., Samples]) -> None:
 
 @pytest.mark.parametrize("file", ["proc/net/snmp6", "proc/net/netstat", "proc/net/snmp"])
 def test_one_file_absent(samples: Callable[..., Samples], file: str) -> None:
-    """A machine without one of the files, such as one without IPv6, serves the others."""
+    """A host without one of the files, such as one without IPv6, serves the others."""
     assert samples({path: content for path, content in ALL.items() if path != file})
 
 
@@ -90,7 +90,7 @@ def test_absent(samples: Callable[..., Samples]) -> None:
 
 
 def test_columns_change(machine: Machine) -> None:
-    """A table whose columns are others than before, as after a module was loaded, is read by them."""
+    """A table with new columns, such as after a module was loaded, is parsed by its new heading."""
     collector = Netstat(Netstat.Config(**machine({"proc/net/snmp": SNMP})))
     collect(collector)
     machine({"proc/net/snmp": "Tcp: CurrEstab MaxConn\nTcp: 1 2\n"})
@@ -102,7 +102,7 @@ def test_columns_change(machine: Machine) -> None:
 
 
 def test_values_are_those_of_the_heading_above(machine: Machine) -> None:
-    """Spacing does not matter, and another heading at the next scrape is another meaning."""
+    """Spacing does not matter, and a new heading in the next scrape is used."""
     collector = Netstat(
         Netstat.Config(**machine({"proc/net/snmp": "Tcp: CurrEstab  InSegs\nTcp: 1 2 \n"}))
     )
@@ -127,7 +127,7 @@ def test_values_are_those_of_the_heading_above(machine: Machine) -> None:
     ],
 )
 def test_pairs_that_do_not_fit(machine: Machine, content: str, named: str) -> None:
-    """Lines that are no pair are refused, at each scrape: a number may be another column's."""
+    """Lines that are not a pair are an error in each scrape: a number may belong to another column."""
     collector = Netstat(Netstat.Config(**machine({"proc/net/snmp": content})))
 
     for _ in range(2):
@@ -145,6 +145,6 @@ def test_pairs_that_do_not_fit(machine: Machine, content: str, named: str) -> No
     ],
 )
 def test_error_names_the_file(samples: Callable[..., Samples], file: str, content: str) -> None:
-    """Whichever of the files makes no sense is named."""
+    """The error for an unreadable file has its path."""
     with pytest.raises(TargetError, match=f"/proc/net/{file}: "):
         samples(ALL | {f"proc/net/{file}": content})

@@ -31,7 +31,7 @@ def test_client(machine: Machine) -> None:
 
 
 def test_kernel_that_has_fewer_procedures(machine: Machine) -> None:
-    """What the kernel does not count has no series."""
+    """Procedures that the kernel does not count have no series."""
     short = "proc4 3 1 2 3\n"
 
     samples = collect(Nfs(Nfs.Config(**machine({FILE: short}))))
@@ -42,7 +42,7 @@ def test_kernel_that_has_fewer_procedures(machine: Machine) -> None:
 
 
 def test_procedures_of_a_newer_kernel_are_left_out(machine: Machine) -> None:
-    """Counters beyond the known procedures belong to nothing that has a name."""
+    """Counters of unknown procedures are left out."""
     long = "proc2 20 " + " ".join(map(str, range(20))) + "\n"
 
     samples = collect(Nfs(Nfs.Config(**machine({FILE: long}))))
@@ -52,7 +52,7 @@ def test_procedures_of_a_newer_kernel_are_left_out(machine: Machine) -> None:
 
 @pytest.mark.parametrize("line", ["rpc x y z", "", "proc4", "\x00\xff"])
 def test_odd_line_loses_only_itself(machine: Machine, line: str) -> None:
-    """Of a file with a line that cannot be read, all others are served, and the failure names it."""
+    """The lines around an unreadable one are served, and the error has the line."""
     content = f"net 70 30 40 5\n{line}\nproc3 2 1 6\n"
 
     samples, error = look(Nfs(Nfs.Config(**machine({FILE: content}))))

@@ -40,7 +40,7 @@ def test_server(machine: Machine) -> None:
 
 
 def test_operations_of_version_4_are_found_by_their_number(machine: Machine) -> None:
-    """The counter of an operation stands at the number that the RFCs give it, from 3 (ACCESS) on."""
+    """Counters of operations are mapped by the numbers in the RFCs, from 3 (ACCESS) on."""
     counters = " ".join(map(str, range(100, 176)))
     content = f"proc4ops 76 {counters}\nwdeleg_getattr 15\n"
 
@@ -57,7 +57,7 @@ def test_operations_of_version_4_are_found_by_their_number(machine: Machine) -> 
 
 
 def test_odd_line_loses_only_itself(machine: Machine) -> None:
-    """Of a file with a line that cannot be read, all others are served, and the failure names it."""
+    """The lines around an unreadable one are served, and the error has the line."""
     samples, error = look(Nfsd(Nfsd.Config(**machine({FILE: "io x\nth 8 0 0.000\n"}))))
 
     assert samples == {"node_nfsd_server_threads": {(): 8}}

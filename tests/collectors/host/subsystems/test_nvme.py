@@ -22,7 +22,7 @@ DRIVE = {
 
 
 def test_drive(machine: Machine) -> None:
-    """A drive is known by what it says of itself, without the spaces it fills up with."""
+    """A drive has the text of its files as labels, without padding."""
     labels = ("nvme0", "1B2QEXP7", "Samsung SSD 970 PRO 512GB", "S680HF8N190894I", "live", "4")
 
     assert collect(Nvme(Nvme.Config(**machine(DRIVE)))) == {"node_nvme_info": {labels: 1}}
@@ -30,7 +30,7 @@ def test_drive(machine: Machine) -> None:
 
 @pytest.mark.parametrize("name", ["nvme0n1", "nvme0c2n1"])
 def test_namespace(machine: Machine, name: str) -> None:
-    """Sizes are in bytes: of sectors of 512, whatever the drive's blocks, and of these what is used."""
+    """Sizes are in bytes: capacity from sectors of 512 bytes, usage from logical blocks."""
     paths = machine(
         DRIVE
         | {
@@ -53,7 +53,7 @@ def test_namespace(machine: Machine, name: str) -> None:
 
 
 def test_older_kernel(machine: Machine) -> None:
-    """Before Linux 6.8 nobody knows what is used, and a single path has no state."""
+    """Before Linux 6.8 usage is unknown, and a single path has no state."""
     samples = collect(Nvme(Nvme.Config(**machine(DRIVE | {f"{NVME}/nvme0n1/size": "2\n"}))))
 
     assert samples["node_nvme_namespace_info"] == {("nvme0", "1", "unknown"): 1}

@@ -41,7 +41,7 @@ def info(samples: Samples) -> dict[str, str]:
 
 
 def test_fields(samples: Callable[..., Samples]) -> None:
-    """The fields are labels, without a shell's quotes; version and end of support are numbers."""
+    """The fields are labels, without shell quotes; version and end of support are numbers."""
     found = samples(UBUNTU)
 
     assert info(found) == {
@@ -56,20 +56,20 @@ def test_fields(samples: Callable[..., Samples]) -> None:
     assert found["node_os_support_end_timestamp_seconds"] == {(): 1964390400}
 
 
-def test_second_place(samples: Callable[..., Samples]) -> None:
-    """Without /etc/os-release that of /usr/lib counts."""
+def test_second_path(samples: Callable[..., Samples]) -> None:
+    """Without /etc/os-release the file in /usr/lib is used."""
     assert info(samples("ID=x\n", "root/usr/lib/os-release")) == {"id": "x"}
 
 
-def test_first_place_wins(machine: Machine) -> None:
-    """With both files that of /etc counts."""
+def test_first_path_wins(machine: Machine) -> None:
+    """With both files the one in /etc is used."""
     paths = machine({"root/etc/os-release": "ID=a\n", "root/usr/lib/os-release": "ID=b\n"})
 
     assert info(collect(OperatingSystem(OperatingSystem.Config(**paths)))) == {"id": "a"}
 
 
-def test_an_upgrade_is_seen(machine: Machine) -> None:
-    """What the file says after an upgrade is there in the next scrape."""
+def test_upgrade(machine: Machine) -> None:
+    """The content after an upgrade is in the next scrape."""
     collector = OperatingSystem(
         OperatingSystem.Config(**machine({"root/etc/os-release": "VERSION_ID=11\n"}))
     )
@@ -92,27 +92,27 @@ def test_an_upgrade_is_seen(machine: Machine) -> None:
     ],
 )
 def test_version(samples: Callable[..., Samples], version: str, number: float | None) -> None:
-    """A version is major.minor, and none where it is no number."""
+    """A version is major.minor; one that is not a number has no series."""
     found = samples(f"ID=x\nVERSION_ID={version}\n")
 
     assert found.get("node_os_version", {}).get(("x", "", "")) == number
 
 
 @pytest.mark.parametrize("date", ["", "soon", "2026-13-01", "2026-02-30"])
-def test_end_of_support_that_is_none(samples: Callable[..., Samples], date: str) -> None:
-    """An end of support that is no day is left out."""
+def test_invalid_end_of_support(samples: Callable[..., Samples], date: str) -> None:
+    """An end of support that is not a date is left out."""
     assert "node_os_support_end_timestamp_seconds" not in samples(f"ID=x\nSUPPORT_END={date}\n")
 
 
 def test_unbalanced_quotes() -> None:
-    """A value that a shell could not read stands as it is."""
+    """A value with invalid shell syntax is unchanged."""
     assert parse(b'NAME="Half\nID=x\n') == {"name": '"Half', "id": "x"}
 
 
 @pytest.mark.parametrize("content", ["", "\0\udcff what\n", "# nothing\n", "=x\n", "a b=c\n"])
 def test_garbage(samples: Callable[..., Samples], content: str) -> None:
-    """A file that sets nothing is an error that names it, not a system without a name."""
-    with pytest.raises(TargetError, match=r"/etc/os-release: (cannot be read|is empty)"):
+    """A file without any field is an error with the path."""
+    with pytest.raises(TargetError, match=r"/etc/os-release: (unexpected content|is empty)"):
         samples(content)
 
 

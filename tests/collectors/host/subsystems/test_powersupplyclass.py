@@ -17,7 +17,7 @@ MAINS = "sys/class/power_supply/AC"
 
 
 def test_battery(machine: Machine) -> None:
-    """Millionths and tenths become whole units, under the names of the anchor."""
+    """Millionths and tenths become base units, with node_exporter's names."""
     paths = machine(
         {
             f"{BATTERY}/capacity": "81\n",
@@ -52,7 +52,7 @@ def test_battery(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("key", "left"), [("supply_include", "AC"), ("supply_exclude", "BAT0")])
 def test_filters(machine: Machine, key: str, left: str) -> None:
-    """Supplies can be chosen by name."""
+    """Supplies are selected by name."""
     paths = machine({f"{BATTERY}/present": "1\n", f"{MAINS}/present": "0\n"})
     own = PowersupplySettings(**{key: re.compile("^AC")})
     samples = collect(Powersupplyclass(Powersupplyclass.Config(**paths, settings=own)))
@@ -61,6 +61,6 @@ def test_filters(machine: Machine, key: str, left: str) -> None:
 
 
 def test_no_supplies(machine: Machine) -> None:
-    """A virtual machine has no supplies, and nothing to read."""
+    """A virtual machine without supplies has nothing to read."""
     with pytest.raises(NothingToRead, match="class/power_supply"):
         collect(Powersupplyclass(Powersupplyclass.Config(**machine({}))))

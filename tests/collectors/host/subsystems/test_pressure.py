@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.host.subsystems.pressure import Pressure, parse
+from bts_collectors.host.kernel.pressure import parse_pressure
+from bts_collectors.host.subsystems.pressure import Pressure
 from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import collect
 
@@ -17,7 +18,7 @@ FULL = "full avg10=0.20 avg60=3.00 avg300=4.95 total=2500000\n"
 
 
 def test_stalls(machine: Machine) -> None:
-    """Microseconds become seconds, and for CPU, of which there is no stall, waiting is all."""
+    """Microseconds become seconds; CPU has only waiting, no stall."""
     paths = machine(
         {
             "proc/pressure/cpu": SOME + FULL,
@@ -38,7 +39,7 @@ def test_stalls(machine: Machine) -> None:
 
 
 def test_older_kernel(machine: Machine) -> None:
-    """A kernel that does not account for interrupts, or for CPU in full, serves the rest."""
+    """A kernel without values for interrupts, or for CPU `full`, serves the rest."""
     paths = machine({"proc/pressure/cpu": SOME})
 
     assert collect(Pressure(Pressure.Config(**paths))) == {
@@ -47,13 +48,13 @@ def test_older_kernel(machine: Machine) -> None:
 
 
 def test_absent(machine: Machine) -> None:
-    """A kernel without it has nothing to read."""
+    """A kernel without PSI has nothing to read."""
     with pytest.raises(NothingToRead, match="/proc/pressure/cpu is absent"):
         collect(Pressure(Pressure.Config(**machine({}))))
 
 
 def test_switched_off(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With psi=0 the files are there and cannot be read: nothing to read."""
+    """With psi=0 the files exist but cannot be read: nothing to read."""
 
     def refuse(path: str) -> int:
         raise OSError(95, "Operation not supported", path)
@@ -77,14 +78,14 @@ def test_unreadable(machine: Machine) -> None:
     [b"", b"some avg10=0.00 total=12", b"some\n", b"some total=-1\n", b"full avg10=0.00 total=\n"],
 )
 def test_no_total(content: bytes) -> None:
-    """A line without a total, or one that may be cut off, is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
-        list(parse(content))
+    """A line without a total, or a truncated one, raises ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty"):
+        list(parse_pressure(content))
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """What makes no sense is named; what was read before is served."""
+    """The error for an unreadable file has its path; the other files are served."""
     paths = machine({"proc/pressure/cpu": SOME, "proc/pressure/io": "garbage\n"})
 
-    with pytest.raises(TargetError, match="/proc/pressure/io: cannot be read: 'garbage'"):
+    with pytest.raises(TargetError, match="/proc/pressure/io: unexpected content: 'garbage'"):
         collect(Pressure(Pressure.Config(**paths)))

@@ -70,7 +70,7 @@ def collector(machine: Machine) -> Callable[..., ProcessGroup]:
 
 
 def cpu(found: Samples, group: str = "redis") -> tuple[float, float]:
-    """Return the CPU seconds of a group: of its programs, and of the kernel for them."""
+    """Return the CPU seconds of a group, in user and in system mode."""
     seconds = found["bts_process_group_cpu_seconds_total"]
     return seconds[group, "user"], seconds[group, "system"]
 
@@ -80,8 +80,8 @@ def members(found: Samples) -> dict[str, float]:
     return {labels[0]: value for labels, value in found["bts_process_group_processes"].items()}
 
 
-def overheard(monkeypatch: pytest.MonkeyPatch, function: str) -> list[str]:
-    """Return the paths that a function of the module is called with, from now on."""
+def record_paths(monkeypatch: pytest.MonkeyPatch, function: str) -> list[str]:
+    """Return the list of paths that a function of the module is called with from now on."""
     paths: list[str] = []
     real = getattr(process_group, function)
 
@@ -94,14 +94,14 @@ def overheard(monkeypatch: pytest.MonkeyPatch, function: str) -> list[str]:
 
 
 def test_figures(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """The processes of a group are added up; the start is the oldest one's."""
+    """The values of a group's processes are summed; the start time is that of the oldest one."""
     one = collector()
     machine(process(7, "redis-server", 5, 2, start=900 * TICKS, threads=4, read=10, written=20))
     machine(process(8, "redis-server", 1, 1, start=800 * TICKS, read=1, written=2))
     machine(process(9, "other", 100, 100, start=1))
 
     found = collect(one)
-    assert found.pop("bts_process_group_open_fds") is not None  # a number of /proc's own
+    assert found.pop("bts_process_group_open_fds") is not None  # an inode of /proc
     assert found == {
         "bts_process_group_processes": {("redis",): 2},
         "bts_process_group_threads": {("redis",): 5},
@@ -115,7 +115,7 @@ def test_figures(machine: Machine, collector: Callable[..., ProcessGroup]) -> No
 
 
 def test_no_process(collector: Callable[..., ProcessGroup]) -> None:
-    """A group without a process has 0 of all that can be counted, and no start."""
+    """A group without processes has 0 for all counts, and no start time."""
     found = collect(collector())
 
     assert members(found) == {"redis": 0}
@@ -128,7 +128,7 @@ def test_no_process(collector: Callable[..., ProcessGroup]) -> None:
 def test_counters_never_go_back(
     machine: Machine, collector: Callable[..., ProcessGroup], tmp_path: Path
 ) -> None:
-    """What a process took stays in its group's counters when it ends, with others and without."""
+    """The counters of a group include processes that have ended."""
     one = collector()
     machine(process(7, "redis-server", 50, 20, read=1000) | process(8, "redis-server", 1, 1))
     collect(one)
@@ -147,7 +147,7 @@ def test_counters_never_go_back(
 
 
 def test_id_is_used_again(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """Another process with the same id, which its start tells, adds all that it took."""
+    """A new process with the same id, recognized by its start time, adds all of its counters."""
     one = collector()
     machine(process(7, "redis-server", 50, start=100))
     collect(one)
@@ -169,14 +169,14 @@ def test_rename_in_a_group(machine: Machine, collector: Callable[..., ProcessGro
 def test_execution_of_another_program(
     machine: Machine, collector: Callable[..., ProcessGroup]
 ) -> None:
-    """A process that executes another program changes its group: soon, or, out of none, in a while."""
+    """A process that executes another program changes its group, after a while if it had none."""
     one = collector()
     machine(process(7, "sh", 1))
     for _ in range(5):
         assert members(collect(one)) == {"redis": 0}
 
     machine({"proc/7/stat": stat("redis-server", 2)})
-    found = [collect(one) for _ in range(process_group._ROUND)]
+    found = [collect(one) for _ in range(process_group._SCANS_WITHOUT_GROUP)]
     assert (members(found[-1]), cpu(found[-1])) == ({"redis": 1}, (2, 0))
 
     machine({"proc/7/stat": stat("sh", 9)})
@@ -186,7 +186,7 @@ def test_execution_of_another_program(
 def test_execution_of_another_program_of_the_same_name(
     machine: Machine, collector: Callable[..., ProcessGroup]
 ) -> None:
-    """A process that keeps its name is judged anew in its turn, out of a group and in one."""
+    """The group of a process that keeps its name is checked again in turn."""
     one = collector(
         Group(name="worker", cmdline=re.compile("worker")),
         Group(name="manager", cmdline=re.compile("manager")),
@@ -196,16 +196,18 @@ def test_execution_of_another_program_of_the_same_name(
         assert members(collect(one)) == {"worker": 0, "manager": 0}
 
     machine(process(7, "python", cmdline="python -m worker"))
-    found = [collect(one) for _ in range(process_group._ROUND)]
+    found = [collect(one) for _ in range(process_group._SCANS_WITHOUT_GROUP)]
     assert members(found[-1]) == {"worker": 1, "manager": 0}
 
     machine(process(7, "python", cmdline="python -m manager"))
-    found = [collect(one) for _ in range(process_group._REST)]
+    found = [collect(one) for _ in range(process_group._SCANS_UNCHANGED)]
     assert members(found[-1]) == {"worker": 0, "manager": 1}
 
 
-def test_second_look(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """A process seen as it starts, before its program runs, is in its group at the next scrape."""
+def test_process_read_before_its_program_runs(
+    machine: Machine, collector: Callable[..., ProcessGroup]
+) -> None:
+    """A process that was read before it executed its program is in its group in the next scrape."""
     one = collector(Group(name="worker", cmdline=re.compile("worker")))
     machine(process(7, "python", cmdline="python -m manager"))
     assert members(collect(one)) == {"worker": 0}
@@ -214,41 +216,41 @@ def test_second_look(machine: Machine, collector: Callable[..., ProcessGroup]) -
     assert members(collect(one)) == {"worker": 1}
 
 
-def test_others_are_seldom_read(
+def test_processes_without_a_group_are_rarely_read(
     machine: Machine, collector: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process in no group is read at its first two scrapes, then once in a round of them."""
+    """A process without a group is read in its first two scrapes, then in every eighth."""
     one = collector()
     machine(process(7, "other"))
-    looked = overheard(monkeypatch, "read_content")
+    looked = record_paths(monkeypatch, "read_content")
     collect(one)
     collect(one)
     assert sum(folder.endswith("/7") for folder in looked) == 2
 
     looked.clear()
-    for _ in range(3 * process_group._ROUND):
+    for _ in range(3 * process_group._SCANS_WITHOUT_GROUP):
         collect(one)
     assert sum(folder.endswith("/7") for folder in looked) == 3
 
 
-def test_files_of_a_process_that_seems_to_rest(
+def test_unchanged_process_is_rarely_read(
     machine: Machine, collector: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While its stat stays as it is a process is counted as it was, and its io read now and then."""
+    """While its stat does not change, io of a process is read only now and then."""
     one = collector()
     machine(process(7, "redis-server", 5, 2, threads=4, read=10))
-    read = overheard(monkeypatch, "read")
-    first, *others = [collect(one) for _ in range(2 + 3 * process_group._REST)]
+    read = record_paths(monkeypatch, "read")
+    first, *others = [collect(one) for _ in range(2 + 3 * process_group._SCANS_UNCHANGED)]
 
     assert all(found == first for found in others)
-    # At the first two looks, and thrice, of which one may be among these.
+    # In the first two scans, and three times more, one of which may be among these.
     assert sum(path.endswith("/7/io") for path in read) in {4, 5}
 
 
-def test_process_that_ran_is_looked_into_at_once(
+def test_changed_process_is_read_at_once(
     machine: Machine, collector: Callable[..., ProcessGroup]
 ) -> None:
-    """A tick more, and what was read since the last scrape is there."""
+    """If stat has changed, io is read in the same scrape."""
     one = collector()
     machine(process(7, "redis-server", 5, 2, read=10))
     for _ in range(3):
@@ -269,7 +271,7 @@ def test_files_that_stay_open(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The files of some members stay open, not of all; another process with an id is read anew."""
+    """The files of some members stay open; a new process with the same id is read from its own file."""
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
     monkeypatch.setattr(process_group, "_KEPT_OPEN", 2)
     one = collector()
@@ -285,8 +287,8 @@ def test_files_that_stay_open(
     assert opened() <= 1
 
 
-def test_first_group_that_fits(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """A process counts once, so that groups can be added up."""
+def test_first_group_that_matches(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
+    """A process is counted in one group only, so that groups can be summed."""
     one = collector(
         Group(name="bus", cmdline=re.compile("dbus")),
         Group(name="python", comm=re.compile("^python")),
@@ -298,7 +300,7 @@ def test_first_group_that_fits(machine: Machine, collector: Callable[..., Proces
 
 
 def test_all_expressions(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """Every expression of a group must be found, the user by name, or by number without one."""
+    """All expressions of a group must match; a user is matched by name, or by id without a name."""
     machine({"root/etc/passwd": "root:x:0:0::/:/bin/sh\nredis:x:101:101::/:/bin/sh\nbroken\n"})
     one = collector(
         Group(
@@ -319,17 +321,17 @@ def test_all_expressions(machine: Machine, collector: Callable[..., ProcessGroup
 
 
 def test_users_without_names(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """Without a passwd file groups cannot be told by user, which is an error and not 0 processes."""
+    """Without a passwd file groups by user are an error, not 0 processes."""
     one = collector(Group(name="cache", user=re.compile("redis")))
 
-    with pytest.raises(TargetError, match="/root/etc/passwd is absent: without it"):
+    with pytest.raises(TargetError, match="/root/etc/passwd is absent: process_group"):
         collect(one)
 
 
-def test_kept_from_us(
+def test_hidden_process(
     machine: Machine, collector: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that lets us not look into it counts but for its bytes, and is told of."""
+    """A process without permission is counted, without its bytes, and reported as hidden."""
     one = collector()
     machine(process(7, "redis-server", 5, read=7) | process(8, "redis-server", 1, read=9))
     real = process_group.read
@@ -346,8 +348,8 @@ def test_kept_from_us(
     assert found["bts_process_group_hidden_processes"] == {("redis",): 1}
 
 
-def test_ends_while_we_look(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """A process that ends between two steps costs itself alone."""
+def test_process_that_ends(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
+    """A process that ends during the collection loses only itself."""
     one = collector()
     machine(process(7, "redis-server", 5))
     machine({"proc/6/comm": "gone", "proc/8/stat": stat("redis-server", 1)})
@@ -360,7 +362,7 @@ def test_ends_while_we_look(machine: Machine, collector: Callable[..., ProcessGr
 def test_too_many_open_files(
     collector: Callable[..., ProcessGroup], machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that says nothing of the process fails the scrape, and its counters go on after it."""
+    """An error that is not about the process fails the scrape, and counters continue after it."""
     one = collector()
     machine(process(7, "redis-server", 5) | process(8, "redis-server", 5))
     collect(one)
@@ -376,7 +378,7 @@ def test_too_many_open_files(
 
 
 def test_scan_limit(machine: Machine, collector: Callable[..., ProcessGroup]) -> None:
-    """With more processes than may be looked at there are no figures, and the setting is named."""
+    """With more processes than the limit there are no values, and the error has the setting."""
     one = collector(Group(name="a", comm=re.compile("a")), scan_limit=2)
     machine(process(7, "a") | process(8, "a"))
 
@@ -386,10 +388,10 @@ def test_scan_limit(machine: Machine, collector: Callable[..., ProcessGroup]) ->
         collect(one)
 
 
-def test_records_of_the_dead_are_dropped(
+def test_state_of_ended_processes_is_dropped(
     machine: Machine, collector: Callable[..., ProcessGroup], tmp_path: Path
 ) -> None:
-    """Nothing is kept of processes that ended."""
+    """The state of processes that have ended is dropped."""
     one = collector()
     machine(process(7, "redis-server") | process(8, "x"))
     collect(one)
@@ -404,7 +406,7 @@ def test_records_of_the_dead_are_dropped(
 def test_overlapping_scrapes(
     machine: Machine, collector: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scrapes at the same time look one after another, so that what a process took is added once."""
+    """Concurrent scrapes run one after another, so that each increase is added once."""
     one = collector()
     machine(process(7, "redis-server", 5))
     meeting = threading.Barrier(2)
@@ -431,7 +433,7 @@ def test_overlapping_scrapes(
 
 
 def test_real_processes(tmp_path: Path) -> None:
-    """Processes of ours are found by their command lines, and what they take is what they did."""
+    """Real processes are found by their command lines, and their usage is served."""
     work = (
         f"import sys; tag = {tmp_path.name!r}\n"
         "data = open(sys.argv[1], 'wb')\n"
@@ -472,7 +474,7 @@ def test_real_processes(tmp_path: Path) -> None:
 
 def test_no_groups(machine: Machine) -> None:
     """Without groups there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"no process_group.groups are set"):
+    with pytest.raises(NothingToRead, match=r"process_group.groups is not set"):
         collect(ProcessGroup(ProcessGroup.Config(**machine({}))))
 
 
@@ -483,7 +485,7 @@ def test_no_groups(machine: Machine) -> None:
 def test_error_names_the_file(
     machine: Machine, collector: Callable[..., ProcessGroup], file: str, content: str
 ) -> None:
-    """Whichever file makes no sense is named."""
+    """The error for an unreadable file has its path."""
     one = collector()
     machine(process(7, "redis-server") | {f"proc/{file}": content})
 

@@ -12,7 +12,7 @@ import pytest
 
 from bts_collectors.host.kernel import kernel_file
 from bts_collectors.host.kernel.parts import Parts
-from bts_collectors.host.kernel.processes import States
+from bts_collectors.host.kernel.processes import TaskStates
 from bts_collectors.host.subsystems.processes import Processes, ProcessesSettings
 from bts_exporter import NothingToRead, Scrape, TargetError
 from bts_exporter.testing import Samples, collect, samples
@@ -39,13 +39,13 @@ FOUR = LIMITS | {
 
 
 def run(machine: Machine, files: dict[str, str], limit: int = 100) -> Samples:
-    """Return what is collected from files."""
+    """Return the samples collected from files."""
     settings = ProcessesSettings(scan_limit=limit)
     return collect(Processes(Processes.Config(**machine(files), settings=settings)))
 
 
 def test_states(machine: Machine) -> None:
-    """Processes and their threads are counted by state, beside the limits of both."""
+    """Processes and threads are counted by state; the limits of both are served."""
     assert run(machine, FOUR) == {
         "node_processes_pids": {(): 4},
         "node_processes_threads": {(): 6},
@@ -57,7 +57,7 @@ def test_states(machine: Machine) -> None:
 
 
 def test_states_are_followed(machine: Machine) -> None:
-    """What a process does now is told, from scrape to scrape."""
+    """Each scrape has the current states."""
     collector = Processes(Processes.Config(**machine(FOUR)))
     for state in "SDDRS":
         machine({"proc/30/stat": stat(state), "proc/40/task/41/stat": stat(state, 3)})
@@ -73,8 +73,8 @@ def test_states_are_followed(machine: Machine) -> None:
         }
 
 
-def test_ended_meanwhile(machine: Machine) -> None:
-    """A process or a thread that ends between two steps is left out."""
+def test_ended_process(machine: Machine) -> None:
+    """A process or a thread that ends during the collection is left out."""
     gone = {"proc/30/comm": "x", "proc/40/task/43/comm": "x"}
     files = {path: content for path, content in FOUR.items() if not path.startswith("proc/30/")}
 
@@ -84,7 +84,7 @@ def test_ended_meanwhile(machine: Machine) -> None:
 
 
 def test_too_many_processes(machine: Machine) -> None:
-    """With more processes than are looked at, their number is told and nothing that is not known."""
+    """With more processes than the limit, only their number is served."""
     assert run(machine, FOUR, 3) == {
         "node_processes_pids": {(): 4},
         "node_processes_max_processes": {(): 4194304},
@@ -93,7 +93,7 @@ def test_too_many_processes(machine: Machine) -> None:
 
 
 def test_too_many_threads(machine: Machine) -> None:
-    """With more threads than are looked at, only their states are left out."""
+    """With more threads than the limit, only their states are left out."""
     found = run(machine, FOUR, 5)
 
     assert found["node_processes_threads"] == {(): 6}
@@ -102,7 +102,7 @@ def test_too_many_threads(machine: Machine) -> None:
 
 
 def test_hidden_processes(machine: Machine) -> None:
-    """Where processes are hidden the limits are served, no false numbers, and the cure is named."""
+    """If processes are hidden the limits are served, no wrong numbers, and the error has the cure."""
     files = {path: content for path, content in FOUR.items() if path != "proc/1/stat"}
     collector = Processes(Processes.Config(**machine(files)))
     scrape = Scrape(monotonic() + 60)
@@ -116,7 +116,7 @@ def test_hidden_processes(machine: Machine) -> None:
 
 
 def test_real_threads() -> None:
-    """On this machine, processes and threads add up, and ours are among them."""
+    """On this host the numbers of processes and threads are consistent, and include our own."""
     go = threading.Event()
     waiting = [threading.Thread(target=go.wait) for _ in range(5)]
     for thread in waiting:
@@ -134,11 +134,11 @@ def test_real_threads() -> None:
 
 
 def test_processes_come_and_go() -> None:
-    """From scrape to scrape, a process that ended is no longer counted, and another one is."""
+    """A process that has ended is not counted in the next scrape; a new one is."""
     sleeps = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(3)]
     try:
         folders = [f"/proc/{sleep.pid}" for sleep in sleeps]
-        known = States()
+        known = TaskStates()
         assert [folder for folder, _, _ in known.read(folders, Parts())] == folders
         sleeps[1].kill()
         sleeps[1].wait()
@@ -153,11 +153,11 @@ def test_processes_come_and_go() -> None:
 def test_few_files_stay_open(
     machine: Machine, opened: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many processes there are, the files of the first ones alone stay open."""
+    """With many processes only the files of the first ones stay open."""
     monkeypatch.setattr(kernel_file, "is_kernel_made", lambda _: True)
     procfs = machine({f"proc/{pid}/stat": stat("S") for pid in range(1, 301)})["procfs"]
     folders = [f"{procfs}/{pid}" for pid in range(1, 301)]
-    states = States()
+    states = TaskStates()
 
     assert len(states.read(folders, Parts())) == 300
     assert len(states.read(folders, Parts())) == 300
@@ -168,8 +168,8 @@ def test_few_files_stay_open(
 
 @pytest.mark.parametrize("file", LIMITS)
 def test_error_names_the_file(machine: Machine, file: str) -> None:
-    """A limit that makes no sense is named."""
-    with pytest.raises(TargetError, match=f"{file}: cannot be read: 'max"):
+    """The error for an unreadable limit has the path."""
+    with pytest.raises(TargetError, match=f"{file}: unexpected content: 'max"):
         run(machine, FOUR | {file: "max\n"})
 
 

@@ -22,7 +22,7 @@ PACKAGE = {
 
 
 def test_joules(machine: Machine) -> None:
-    """Each kind of zone has a metric, in joules; a zone is known by its index and its path."""
+    """Each kind of zone is a metric in joules; a zone has its index and its path as labels."""
     core = {
         f"{ZONES}/intel-rapl:0:0/name": "core\n",
         f"{ZONES}/intel-rapl:0:0/energy_uj": "118821284256\n",
@@ -51,7 +51,7 @@ def test_index() -> None:
 
 
 def test_names_become_those_of_metrics(machine: Machine) -> None:
-    """What names of metrics cannot have becomes an underscore."""
+    """Characters that are not valid in metric names become underscores."""
     paths = machine(
         {
             f"{ZONES}/intel-rapl:0/name": "package-0-die-1\n",
@@ -62,21 +62,23 @@ def test_names_become_those_of_metrics(machine: Machine) -> None:
     assert list(collect(Rapl(Rapl.Config(**paths)))) == ["node_rapl_package_0_die_1_joules_total"]
 
 
-def test_for_root_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only root may read the counters there is nothing to read, and the message has the cure."""
+def test_only_root_can_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If only root can read the counters there is nothing to read, and the message has the cure."""
 
     def forbidden(path: str) -> bytes:
         raise PermissionError(13, os.strerror(13), path)
 
     monkeypatch.setattr(rapl, "read", forbidden)
 
-    with pytest.raises(NothingToRead, match=r"energy_uj is for root alone: .*CAP_DAC_READ_SEARCH"):
+    with pytest.raises(
+        NothingToRead, match=r"energy_uj can be read only by root, .*CAP_DAC_READ_SEARCH"
+    ):
         collect(Rapl(Rapl.Config(**machine(PACKAGE))))
 
 
 @pytest.mark.parametrize("content", ["", "many\n", "-1\n"])
 def test_garbage(machine: Machine, content: str) -> None:
-    """A counter that is no number is an error that names the file."""
+    """A counter that is not a number is an error with the path."""
     paths = machine(PACKAGE | {f"{ZONES}/intel-rapl:0/energy_uj": content})
 
     with pytest.raises(TargetError, match="/intel-rapl:0/energy_uj: "):

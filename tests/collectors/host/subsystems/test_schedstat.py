@@ -21,7 +21,7 @@ cpu12 518377256 0 4155211005 2778589869 10466382 2867629021 1904686152592476 364
 
 
 def test_times_and_slices(machine: Machine) -> None:
-    """Nanoseconds become seconds, by processor; the lines of domains are passed over."""
+    """Nanoseconds become seconds, by CPU; lines of domains are skipped."""
     paths = machine({"proc/schedstat": SCHEDSTAT})
 
     assert collect(Schedstat(Schedstat.Config(**paths))) == {
@@ -38,7 +38,7 @@ def test_times_and_slices(machine: Machine) -> None:
 
 
 def test_absent(machine: Machine) -> None:
-    """A kernel that keeps no such accounts has nothing to read."""
+    """A kernel without these statistics has nothing to read."""
     with pytest.raises(NothingToRead, match="/proc/schedstat is absent"):
         collect(Schedstat(Schedstat.Config(**machine({}))))
 
@@ -56,7 +56,7 @@ def test_absent(machine: Machine) -> None:
         b"cpu0 1 2 3 4 5 6 " + b"9" * 400 + b" 8 9\n",
     ],
 )
-def test_no_accounts(content: bytes) -> None:
-    """What is cut off, names no processor, or is nothing that a kernel counts is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+def test_unreadable(content: bytes) -> None:
+    """Truncated lines, lines without a CPU, and words that are not numbers raise ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty"):
         list(parse(content))

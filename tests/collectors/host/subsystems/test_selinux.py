@@ -19,7 +19,7 @@ def samples(machine: Machine) -> Callable[[dict[str, str]], Samples]:
 
 
 def test_on(samples: Callable[[dict[str, str]], Samples]) -> None:
-    """Where SELinux is on, both the mode of now and that of the next boot are there."""
+    """With SELinux the current and the configured mode are served."""
     files = {
         "sys/fs/selinux/enforce": "1",
         "root/etc/selinux/config": "# comment\nSELINUXTYPE=targeted\nSELINUX = permissive\n",
@@ -33,12 +33,12 @@ def test_on(samples: Callable[[dict[str, str]], Samples]) -> None:
 
 
 def test_off(samples: Callable[[dict[str, str]], Samples]) -> None:
-    """A Linux without SELinux has it off, as in the anchor, and no mode."""
+    """A Linux without SELinux has it disabled, as in node_exporter, and no mode."""
     assert samples({"sys/fs/cgroup/x": ""}) == {"node_selinux_enabled": {(): 0}}
 
 
 def test_switched_off(samples: Callable[[dict[str, str]], Samples]) -> None:
-    """What was switched off in the settings says so."""
+    """SELinux that the settings disable has the configured mode -1."""
     files = {"sys/fs/cgroup/x": "", "root/etc/selinux/config": "SELINUX=disabled\n"}
 
     assert samples(files) == {
@@ -48,14 +48,14 @@ def test_switched_off(samples: Callable[[dict[str, str]], Samples]) -> None:
 
 
 def test_absent(samples: Callable[[dict[str, str]], Samples]) -> None:
-    """Without /sys there is nothing to read: nobody knows whether it is on."""
+    """Without /sys there is nothing to read: the state is unknown."""
     with pytest.raises(NothingToRead, match="/sys/fs/selinux/enforce is absent"):
         samples({})
 
 
 def test_garbage(samples: Callable[[dict[str, str]], Samples]) -> None:
-    """A mode that there is not is an error that names the file."""
-    with pytest.raises(TargetError, match="/sys/fs/selinux/enforce: cannot be read: '7'"):
+    """An unknown mode is an error with the path."""
+    with pytest.raises(TargetError, match="/sys/fs/selinux/enforce: unexpected content: '7'"):
         samples({"sys/fs/selinux/enforce": "7"})
 
 
@@ -72,5 +72,5 @@ def test_garbage(samples: Callable[[dict[str, str]], Samples]) -> None:
     ],
 )
 def test_settings(content: bytes, mode: int | None) -> None:
-    """The last setting counts, and one that means nothing gives no mode."""
+    """The last setting is used, and an invalid one gives no mode."""
     assert mode == parse(content)

@@ -21,7 +21,7 @@ SOCKSTAT6 = "TCP6: inuse 17\nUDPLITE6: inuse 1\n"
 
 
 def test_sockets(machine: Machine) -> None:
-    """Every number is served; mem, which counts pages, in bytes, too."""
+    """Every number is served; mem, which counts pages, also in bytes."""
     paths = machine({"proc/net/sockstat": SOCKSTAT, "proc/net/sockstat6": SOCKSTAT6})
 
     assert collect(Sockstat(Sockstat.Config(**paths))) == {
@@ -41,7 +41,7 @@ def test_sockets(machine: Machine) -> None:
 
 @pytest.mark.parametrize("file", ["sockstat", "sockstat6"])
 def test_one_protocol(machine: Machine, file: str) -> None:
-    """A machine without IPv6, or with nothing else, serves what it has."""
+    """A host without IPv6 serves the rest."""
     paths = machine({f"proc/net/{file}": "TCP: inuse 1\n"})
 
     assert collect(Sockstat(Sockstat.Config(**paths))) == {"node_sockstat_TCP_inuse": {(): 1}}
@@ -68,14 +68,14 @@ def test_absent(machine: Machine) -> None:
     ],
 )
 def test_unreadable(content: bytes) -> None:
-    """What is no protocol with pairs of names and numbers is refused, and what may be cut off."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|invalid literal"):
+    """Lines that are not a protocol with pairs of name and number, and truncated ones, raise ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty|invalid literal"):
         list(parse(content))
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """What makes no sense is named."""
+    """The error for unreadable content has the path."""
     paths = machine({"proc/net/sockstat": SOCKSTAT, "proc/net/sockstat6": "garbage\n"})
 
-    with pytest.raises(TargetError, match="/proc/net/sockstat6: cannot be read: 'garbage'"):
+    with pytest.raises(TargetError, match="/proc/net/sockstat6: unexpected content: 'garbage'"):
         collect(Sockstat(Sockstat.Config(**paths)))

@@ -11,13 +11,13 @@ from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 
-#: Columns 1, 2, 3, 9, 10 and 11 of Linux 4.19; from 5.10 on the backlog and the CPU follow.
+#: Columns 1, 2, 3, 9, 10 and 11 of Linux 4.19; since 5.10 backlog and CPU follow.
 OLD = "0000000a 0000000b 0000000c 00000000 00000000 00000000 00000000 00000000 0000000d 0000000e 0000000f"
 OLDEST = OLD[: 9 * 9].strip()
 
 
 def test_new_kernel(machine: Machine) -> None:
-    """The CPU is the one that the line tells, since those that are offline have none."""
+    """The CPU is the one in the line, since CPUs that are offline have no line."""
     paths = machine(
         {"proc/net/softnet_stat": f"{OLD} 00000010 00000000\n{OLD} 00000011 00000003 00 00\n"}
     )
@@ -37,7 +37,7 @@ def test_new_kernel(machine: Machine) -> None:
 
 
 def test_old_kernel(machine: Machine) -> None:
-    """Where lines do not tell it, the CPU is the line's number; there is a backlog of 0."""
+    """In lines without a CPU it is the number of the line; the backlog is 0."""
     paths = machine({"proc/net/softnet_stat": f"{OLD}\n{OLD}\n"})
 
     found = collect(Softnet(Softnet.Config(**paths)))
@@ -58,14 +58,14 @@ def test_oldest_kernel(machine: Machine) -> None:
     "line", ["", "0000000a\n", OLD, f"{OLD} -1\n", f"{OLD} 1_0\n", f"{OLD} xyz\n", f"{OLD}\n\n"]
 )
 def test_unreadable(line: str) -> None:
-    """A line with fewer columns, with one that is no number, or cut off, is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|invalid literal"):
+    """A line with too few columns, a word that is not a number, or a truncated line raises ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty|invalid literal"):
         list(parse(line.encode()))
 
 
 def test_error_names_the_file(machine: Machine) -> None:
-    """What makes no sense is named."""
-    with pytest.raises(TargetError, match="/proc/net/softnet_stat: cannot be read: 'garbage'"):
+    """The error for unreadable content has the path."""
+    with pytest.raises(TargetError, match="/proc/net/softnet_stat: unexpected content: 'garbage'"):
         collect(Softnet(Softnet.Config(**machine({"proc/net/softnet_stat": "garbage\n"}))))
 
 

@@ -19,7 +19,7 @@ from bts_exporter import NothingToRead, TargetError
 from bts_exporter.testing import Samples, collect
 
 ROOT = Path(__file__).parents[4]
-#: Boots a real systemd in namespaces of its own; it lies beside the repository where we develop.
+#: Boots a real systemd in its own namespaces; the script is next to the repository.
 SANDBOX = ROOT.parent / "shared" / "tools" / "systemd_sandbox.sh"
 
 STATES = ("active", "activating", "deactivating", "inactive", "failed")
@@ -28,14 +28,14 @@ STATES = ("active", "activating", "deactivating", "inactive", "failed")
 def row(
     name: str, state: str = "active", loaded: str = "loaded", path: str = ""
 ) -> tuple[Any, ...]:
-    """Return a unit as ListUnits of systemd 252 has it."""
+    """Return a unit in the form of ListUnits of systemd 252."""
     return (name, "what it is", loaded, state, "sub", "", path or f"/unit/{name[0]}", 0, "", "/")
 
 
 class FakeBus:
-    """A bus with a systemd behind it, of which a test says what it answers.
+    """A bus with a systemd whose replies the test defines.
 
-    `properties` are by `(path, name)`; what is not in there is refused.
+    `properties` are by `(path, name)`; other properties are refused.
     """
 
     def __init__(self, root: Path, path: str = "run/dbus/system_bus_socket") -> None:
@@ -54,7 +54,7 @@ class FakeBus:
         self._thread.start()
 
     def manager(self, **values: str) -> None:
-        """Set properties of systemd itself."""
+        """Set properties of systemd's manager."""
         for name, value in values.items():
             self.properties["/org/freedesktop/systemd1", name] = ("s", value)
 
@@ -66,7 +66,7 @@ class FakeBus:
         self._server.close()
 
     def hang(self, _: socket.socket, __: Message) -> bool:
-        """Answer to nothing until the test is over."""
+        """Send no replies until the test is over."""
         self._over.wait()
         return False
 
@@ -112,7 +112,7 @@ class FakeBus:
 
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[FakeBus]:
-    """Give a bus of its own to the test."""
+    """Give a bus to the test."""
     bus = FakeBus(tmp_path)
     try:
         yield bus
@@ -122,7 +122,7 @@ def bus(tmp_path: Path) -> Iterator[FakeBus]:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Callable[..., Samples]:
-    """Give a function that collects from the machine in `tmp_path` with some settings."""
+    """Give a function that collects from the host in `tmp_path` with some settings."""
 
     def run(seconds: float = 10.0, **kwargs: Any) -> Samples:
         config = Systemd.Config(rootfs=str(tmp_path), settings=SystemdSettings(**kwargs))
@@ -132,7 +132,7 @@ def ask(tmp_path: Path) -> Callable[..., Samples]:
 
 
 def test_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """Each unit that is wanted has five states, and all units count."""
+    """Run a shell script on the host, as root."""
     bus.properties["/unit/a", "Type"] = ("s", "notify")
     bus.units.append(row("d.service", "inactive", "not-found"))
     samples = ask()
@@ -170,7 +170,7 @@ def test_systemd_itself(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """Sockets, timers and services have numbers; what a unit does not tell gives no sample."""
+    """Sockets, timers and services have numeric properties; a missing one has no series."""
     bus.units.append(row("t.timer"))
     bus.properties |= {
         ("/unit/a", "NRestarts"): ("u", 3),
@@ -188,7 +188,7 @@ def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_tasks_and_start_times(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """They are asked for where wanted; a limit of infinity is none, and what is down has no start."""
+    """They are read if enabled; an infinite limit has no series, and an inactive unit has the start 0."""
     bus.properties |= {
         ("/unit/a", "TasksCurrent"): ("t", 4),
         ("/unit/a", "TasksMax"): ("t", 2**64 - 1),
@@ -206,7 +206,7 @@ def test_tasks_and_start_times(bus: FakeBus, ask: Callable[..., Samples]) -> Non
 
 
 def test_filters(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """Both expressions are for whole names, and an empty one excludes nothing."""
+    """Both expressions match whole names, and an empty one excludes nothing."""
     bus.units.append(row("a.service.d"))
 
     def found(**kwargs: Any) -> list[str]:
@@ -218,15 +218,15 @@ def test_filters(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_many_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """More units than are asked about at once each have their own answer."""
+    """With more units than calls in flight each unit has its own value."""
     bus.units = [row(f"{n}.service", path=f"/unit/{n}") for n in range(100)]
     bus.properties = bus.properties | {(f"/unit/{n}", "NRestarts"): ("u", n) for n in range(100)}
 
     assert ask()["node_systemd_service_restart_total"] == {(f"{n}.service",): n for n in range(100)}
 
 
-def test_signals_are_no_answers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """What nobody asked for does not disturb."""
+def test_messages_that_are_not_replies(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+    """Messages that are not replies are ignored."""
 
     def chatter(connection: socket.socket, call: Message) -> bool:
         stray = new_method_return(call, "s", ("stray",))
@@ -239,8 +239,8 @@ def test_signals_are_no_answers(bus: FakeBus, ask: Callable[..., Samples]) -> No
     assert ask()["node_systemd_system_running"] == {(): 0}
 
 
-def test_answered_twice(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """An answer that comes again is not taken for that of another call."""
+def test_duplicate_reply(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+    """A duplicate reply is not taken for that of another call."""
     bus.properties |= {("/unit/c", "NAccepted"): ("u", 1), ("/unit/c", "NConnections"): ("u", 2)}
 
     def stutter(connection: socket.socket, call: Message) -> bool:
@@ -253,7 +253,7 @@ def test_answered_twice(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_private_socket(tmp_path: Path, ask: Callable[..., Samples]) -> None:
-    """Without a bus systemd itself is asked, which knows no Hello."""
+    """Without a bus systemd is called directly, which does not know Hello."""
     bus = FakeBus(tmp_path, "run/systemd/private")
     try:
         assert ask()["node_systemd_system_running"] == {(): 0}
@@ -270,15 +270,15 @@ def test_no_systemd(ask: Callable[..., Samples]) -> None:
 
 @pytest.mark.parametrize("error", ["ServiceUnknown", "NameHasNoOwner"])
 def test_bus_without_systemd(bus: FakeBus, ask: Callable[..., Samples], error: str) -> None:
-    """A bus on a machine that another init runs has nothing to read."""
+    """A bus on a host with another init has nothing to read."""
     bus.error = f"org.freedesktop.DBus.Error.{error}"
 
-    with pytest.raises(NothingToRead, match="systemd is not on this bus"):
+    with pytest.raises(NothingToRead, match="systemd is not connected to this bus"):
         ask()
 
 
-def test_refused_by_policy(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus whose policy forbids it is an error that names it."""
+def test_policy_forbids_the_call(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+    """A bus whose policy forbids the call is an error with the bus."""
     bus.error = "org.freedesktop.DBus.Error.AccessDenied"
 
     with pytest.raises(TargetError, match=r"system_bus_socket: refused: .*AccessDenied") as caught:
@@ -287,7 +287,7 @@ def test_refused_by_policy(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_rejected(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus that does not accept the user is an error of authentication."""
+    """A bus that does not accept the user is an authentication error."""
     bus.greeting = b"REJECTED EXTERNAL\r\n"
 
     with pytest.raises(TargetError, match="system_bus_socket: the bus does not accept") as caught:
@@ -296,7 +296,7 @@ def test_rejected(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_nothing_listens(tmp_path: Path, ask: Callable[..., Samples]) -> None:
-    """A socket that nothing listens on is refused, and named."""
+    """A socket without a listener is an error with the socket."""
     FakeBus(tmp_path).stop()
 
     with pytest.raises(ConnectionRefusedError, match="system_bus_socket"):
@@ -304,7 +304,7 @@ def test_nothing_listens(tmp_path: Path, ask: Callable[..., Samples]) -> None:
 
 
 def test_closed(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus that goes away in between is an error that names it."""
+    """A bus that closes the connection is an error with the socket."""
 
     def close(connection: socket.socket, _: Message) -> bool:
         connection.shutdown(socket.SHUT_RDWR)
@@ -318,7 +318,7 @@ def test_closed(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_hang(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus that does not answer is given up at the deadline."""
+    """The collection ends at the deadline if the bus does not reply."""
     bus.on_call = bus.hang
 
     with pytest.raises(TargetError, match="system_bus_socket: systemd did not answer") as caught:
@@ -327,7 +327,7 @@ def test_hang(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_hang_in_the_middle(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """What was told before systemd hung stays."""
+    """Samples from before systemd hung are served."""
 
     def hang_on_units(connection: socket.socket, call: Message) -> bool:
         units = call.header.fields[HeaderFields.member] == "ListUnits"
@@ -341,7 +341,7 @@ def test_hang_in_the_middle(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_drip(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus that sends a byte now and then does not hold the collection beyond the deadline."""
+    """A bus that sends a byte now and then does not delay the collection beyond the deadline."""
 
     def drip(connection: socket.socket, call: Message) -> bool:
         over = bus._over
@@ -358,7 +358,7 @@ def test_drip(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_flood(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """A bus that talks without end of other things does not either."""
+    """A bus that sends endless other messages does not either."""
 
     def flood(connection: socket.socket, call: Message) -> bool:
         stray = new_method_return(call, "s", ("stray",))
@@ -374,7 +374,7 @@ def test_flood(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
 
 def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
-    """What is no D-Bus is an error that names the bus."""
+    """A reply that is not D-Bus is an error with the bus."""
 
     def noise(connection: socket.socket, _: Message) -> bool:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -382,18 +382,20 @@ def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
     bus.on_call = noise
 
-    with pytest.raises(TargetError, match="system_bus_socket: the answer is not D-Bus") as caught:
+    with pytest.raises(
+        TargetError, match="system_bus_socket: the reply is not valid D-Bus"
+    ) as caught:
         ask()
     assert caught.value.reason == "protocol"
 
 
 def test_opt_in() -> None:
-    """As in the anchor, it is collected only where it is asked for."""
+    """As in node_exporter, the subsystem is off by default."""
     assert not Systemd.by_default
 
 
 def test_state_of_a_newer_systemd() -> None:
-    """A state that nobody knew counts under its name."""
+    """An unknown state is counted under its name."""
     units, states = parse_units([row("a.service", "refreshing"), row("b.service", loaded="masked")])
 
     assert units == [Unit("a.service", "refreshing", "/unit/a")]
@@ -401,7 +403,7 @@ def test_state_of_a_newer_systemd() -> None:
 
 
 class RealMachine:
-    """A machine with systemd as its first process, of which one service has failed."""
+    """A host with systemd as its first process, and one failed service."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -414,11 +416,11 @@ class RealMachine:
         self._command(str(SANDBOX), "run", str(self._folder), "bash", "-euc", script)
 
     def among_its_processes(self, *command: str) -> str:
-        """Return the output of a command that has our files and the machine's process numbers."""
+        """Return the output of a command that has our files and the host's process ids."""
         return self._command("nsenter", f"--target={self._pid}", "--pid", *command)
 
     def shut_down(self) -> None:
-        """End everything on the machine."""
+        """End everything on the host."""
         self._command(str(SANDBOX), "down", str(self._folder))
 
     def _command(self, *argv: str) -> str:
@@ -432,9 +434,9 @@ class RealMachine:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMachine]:
-    """Give a machine with a real systemd."""
+    """Give a host with a real systemd."""
     if not SANDBOX.exists():
-        pytest.skip("not everywhere: no sandbox for systemd beside the repository")
+        pytest.skip("not everywhere: no sandbox for systemd next to the repository")
     if os.geteuid() != 0 or shutil.which("systemctl") is None:
         pytest.skip("not everywhere: the sandbox takes root and systemd")
     machine = RealMachine(tmp_path_factory.mktemp("systemd"))
@@ -460,7 +462,7 @@ until busctl status org.freedesktop.systemd1 > /dev/null 2>&1; do sleep 0.05; do
 
 @pytest.mark.live
 def test_real_systemd(real: RealMachine) -> None:
-    """A service that failed is seen on a real machine."""
+    """A failed service on a real host is served."""
     samples = collect(Systemd(Systemd.Config(rootfs=str(real.root))))
     (version,) = samples["node_systemd_version"].values()
 
@@ -487,9 +489,9 @@ print(samples["node_systemd_unit_state"]["fails.service", "failed", "oneshot"])
 
 @pytest.mark.live
 def test_real_systemd_without_a_bus(real: RealMachine, tmp_path: Path) -> None:
-    """Where there is no bus systemd itself answers root, time after time."""
+    """Without a bus systemd replies to root directly, in each scrape."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "systemd").symlink_to(real.root / "run" / "systemd")
 
-    # Systemd wants to know the number of the process that asks.
+    # systemd checks the process id of its peer.
     assert real.among_its_processes(sys.executable, "-c", SCRIPT, str(tmp_path)) == "1\n"

@@ -23,7 +23,7 @@ from bts_exporter.testing import collect
 SOCKET, ERROR, DONE = 20, 2, 3
 ESTABLISHED, TIME_WAIT, LISTEN, NEW_SYN_RECV = 1, 6, 10, 12
 
-#: Makes sockets in known states, in a network of its own, and prints what is collected of them.
+#: Makes sockets in known states, in a network namespace, and prints the collected samples.
 SCENE = """
 import fcntl, json, socket, struct
 from bts_collectors.host.subsystems.tcpstat import Tcpstat
@@ -74,12 +74,12 @@ def tcp(state: int, received: int = 0, sent: int = 0) -> bytes:
 
 
 def end(code: int = 0) -> bytes:
-    """Return the message that ends an answer."""
+    """Return the message that ends a reply."""
     return message(DONE, struct.pack("=i", code))
 
 
 class Kernel:
-    """A netlink socket that answers each question with the same messages."""
+    """A netlink socket that sends the same messages as the reply to each request."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = answers
@@ -93,23 +93,23 @@ class Kernel:
         self.waiting.clear()
 
     def settimeout(self, seconds: float) -> None:
-        """Remember the time-out."""
+        """Record the timeout."""
         self.timeout = seconds
 
     def send(self, question: bytes) -> int:
-        """Take a question."""
+        """Take a request."""
         self.waiting = list(self.answers)
         return len(question)
 
     def recv(self, size: int) -> bytes:
-        """Give the next message of the answer; none comes after the last."""
+        """Return the next message of the reply; there is none after the last."""
         if not self.waiting:
             raise TimeoutError
         return self.waiting.pop(0)
 
 
 def states(monkeypatch: pytest.MonkeyPatch, *answers: bytes) -> dict[str, float]:
-    """Return the values by state, without the zeros, when the kernel gives `answers`."""
+    """Return the values by state, without zeros, if the kernel sends `answers`."""
     kernel = Kernel(*answers)
     monkeypatch.setattr(socket, "socket", lambda *args: kernel)
     samples = collect(Tcpstat(Tcpstat.Config()))["node_tcp_connection_states"]
@@ -119,7 +119,7 @@ def states(monkeypatch: pytest.MonkeyPatch, *answers: bytes) -> dict[str, float]
 
 
 def test_states_and_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sockets are counted by state, and the bytes in their queues added up."""
+    """Sockets are counted by state, and the bytes in their queues summed."""
     found = states(
         monkeypatch,
         tcp(ESTABLISHED, 10, 1) + tcp(ESTABLISHED, 5),
@@ -136,22 +136,22 @@ def test_states_and_queues(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_queues_of_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a listener has in its queues are connections: they are not counted as bytes."""
+    """The queues of a listening socket contain connections, which are not counted as bytes."""
     assert states(monkeypatch, tcp(LISTEN, 3, 4096) + end()) == {"listen": 1}
 
 
 def test_states_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state that nobody knows yet is not counted as another one."""
+    """An unknown state is not counted as another one."""
     assert states(monkeypatch, tcp(13) + tcp(0) + tcp(255) + end()) == {}
 
 
 def test_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any socket every state is there and 0."""
+    """Without any socket every state is served as 0."""
     assert states(monkeypatch, end()) == {}
 
 
 def test_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message may have more in it than we ask for, and is filled up to four bytes."""
+    """A message may be longer than needed, and is padded to four bytes."""
     longer = message(SOCKET, tcp(TIME_WAIT)[16:] + b"more!")
 
     assert states(monkeypatch, longer + b"\0" * (-len(longer) % 4) + tcp(TIME_WAIT) + end()) == {
@@ -161,14 +161,14 @@ def test_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", [ERROR, DONE])
 def test_without_the_modules(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
-    """A kernel without the diagnostics of TCP has nothing to read."""
+    """A kernel without TCP diagnostics has nothing to read."""
     with pytest.raises(NothingToRead, match="modules inet_diag, tcp_diag"):
         states(monkeypatch, message(kind, struct.pack("=i", -errno.ENOENT)))
 
 
 @pytest.mark.parametrize("kind", [ERROR, DONE])
 def test_refusal(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
-    """What the kernel complains about is an error, and not a machine without sockets."""
+    """An error of the kernel is an error, not a host without sockets."""
     with pytest.raises(PermissionError, match="NETLINK_SOCK_DIAG: "):
         states(monkeypatch, tcp(ESTABLISHED) + message(kind, struct.pack("=i", -errno.EACCES)))
 
@@ -202,33 +202,33 @@ def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system other than Linux has nothing to read."""
     monkeypatch.delattr(socket, "AF_NETLINK")
 
-    with pytest.raises(NothingToRead, match="this is no Linux"):
+    with pytest.raises(NothingToRead, match="this system is not Linux"):
         collect(Tcpstat(Tcpstat.Config()))
 
 
 def test_cut_off() -> None:
-    """An answer cut off within a message is an error, and not fewer sockets."""
+    """A truncated reply is an error, not fewer sockets."""
     answer = tcp(ESTABLISHED) + tcp(LISTEN) + end()
     size = len(tcp(LISTEN))
 
     for length in range(1, len(answer)):
         if length % size:
-            with pytest.raises(TargetError, match="a message of another size than it says"):
+            with pytest.raises(TargetError, match="invalid size of a message"):
                 parse(answer[:length])
 
 
 @settings(max_examples=300)
 @given(begin=st.integers(0, 160), patch=st.binary(max_size=20))
 def test_damage(begin: int, patch: bytes) -> None:
-    """A damaged answer gives sockets or an error, and always comes to an end."""
+    """A damaged reply gives sockets or an error, and parsing always ends."""
     answer = tcp(ESTABLISHED) + tcp(LISTEN) + end()
     with contextlib.suppress(NothingToRead, TargetError, OSError):
         parse(answer[:begin] + patch + answer[begin + len(patch) :])
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="this is no Linux")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="this system is not Linux")
 def test_this_machine() -> None:
-    """Sockets that we open are counted, and bytes that we did not read yet."""
+    """Sockets that the test opens are counted, and bytes that it has not read yet."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,
@@ -244,7 +244,7 @@ def test_this_machine() -> None:
 
 
 def test_exact_counts() -> None:
-    """In a network of its own, just the sockets of the scene are counted, each in its state."""
+    """In a network namespace exactly the sockets of the test are counted, each in its state."""
     unshare = shutil.which("unshare")
     argv = [unshare or "", "--net", "--map-root-user", sys.executable]
     probe = [*argv, "-c", "pass"]
@@ -263,7 +263,7 @@ def test_exact_counts() -> None:
     before, after, ipv6 = json.loads(done.stdout)
 
     assert before == dict.fromkeys(before, 0)
-    # Two of the open pair; the one that waits to be accepted, and its other end.
+    # Two of the open pair, and two of the connection that was not accepted.
     expected = {
         "established": 4,
         "fin_wait2": 1,

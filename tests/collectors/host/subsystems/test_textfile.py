@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from bts_collectors.host.subsystems.textfile import Textfile
 from bts_exporter import Scrape, TargetError
 
-#: Samples as they are served: name with suffix, labels that are not empty.
+#: Served samples: name with suffix, labels that are not empty.
 Served = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class View:
-    """What one collection of text files gives."""
+    """The result of one collection of text files."""
 
     def __init__(self, collector: Textfile) -> None:
         self.scrape = Scrape(monotonic() + 10)
@@ -43,7 +43,7 @@ class View:
         return {Path(path).name: changed for (path,), changed in found.items()}
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return the samples of a metric; none where it is not served."""
+        """Return the samples of a metric; empty if it is not served."""
         return self.scrape.samples[self.by_name[name]] if name in self.by_name else {}
 
     def foreign(self) -> set[str]:
@@ -71,7 +71,7 @@ def view(tmp_path: Path) -> Callable[..., View]:
 
 
 def test_samples_are_served(view: Callable[..., View]) -> None:
-    """What stands in the files is served under its own names, types and helps."""
+    """Metrics in files are served with their names, types and helps."""
     seen = view(
         a='# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs_total{x="1"} 3\n',
         b="# TYPE age gauge\nage 1.5\n",
@@ -85,7 +85,7 @@ def test_samples_are_served(view: Callable[..., View]) -> None:
 
 
 def test_when_files_changed(view: Callable[..., View], tmp_path: Path) -> None:
-    """The time of a file is there, by its path, for files that are served alone."""
+    """The modification time is served by path, for served files only."""
     (tmp_path / "good.prom").touch()
     os.utime(tmp_path / "good.prom", (1, 1700000000.5))
 
@@ -95,24 +95,24 @@ def test_when_files_changed(view: Callable[..., View], tmp_path: Path) -> None:
     assert sorted(seen.files) == ["empty.prom", "good.prom"]
 
 
-def test_a_bad_file_costs_itself_alone(view: Callable[..., View]) -> None:
-    """A file that cannot be read as metrics is left out, named with its line; others are served."""
+def test_invalid_file_loses_only_itself(view: Callable[..., View]) -> None:
+    """A file with an invalid line is left out, with its line in the error; others are served."""
     seen = view(a="good 1\n", b="fine 1\nbad\n", c="also_good 2\n")
 
     assert (seen.error, seen.foreign()) == (1, {"good", "also_good"})
     assert seen.problem.endswith("b.prom: line 2: neither a comment nor a sample: 'bad'")
 
 
-def test_a_time_of_its_own(view: Callable[..., View]) -> None:
+def test_timestamp(view: Callable[..., View]) -> None:
     """A file with a timestamp is left out as a whole."""
     seen = view(a="stamped 1 1441205977284\nplain 2\n", b="good 1\n")
 
     assert (seen.error, seen.foreign(), list(seen.files)) == (1, {"good"}, ["b.prom"])
-    assert "a.prom: line 1: a time of its own" in seen.problem
+    assert "a.prom: line 1: timestamps are not supported" in seen.problem
 
 
-def test_a_file_without_its_end(view: Callable[..., View]) -> None:
-    """A file whose last line does not end was perhaps written half, and is left out."""
+def test_file_without_its_end(view: Callable[..., View]) -> None:
+    """A file whose last line has no end may be truncated, and is left out."""
     seen = view(a="bytes 12")
 
     assert (seen.error, seen.foreign()) == (1, set())
@@ -126,38 +126,38 @@ def test_missing_labels(view: Callable[..., View]) -> None:
 
 
 def test_one_metric_in_two_files(view: Callable[..., View]) -> None:
-    """Files may share a metric, and each may have labels of its own."""
+    """Files may share a metric, with different labels."""
     seen = view(a='x{file="a"} 1\n', b='x{file="b",y="1"} 2\n')
 
     assert (seen.error, seen.samples("x")) == (0, {("a", ""): 1, ("b", "1"): 2})
 
 
 def test_differing_helps(view: Callable[..., View]) -> None:
-    """Of differing helps the first is taken, all samples are served, and it is an error."""
+    """If helps differ the first one is used, all samples are served, and it is an error."""
     seen = view(a='# HELP x One.\nx{f="a"} 1\n', b='# HELP x Two.\nx{f="b"} 2\n')
 
     assert (seen.error, seen.by_name["x"].help) == (1, "One.")
     assert seen.samples("x") == {("a",): 1, ("b",): 2}
-    assert seen.problem.endswith("b.prom: x has another help in another file")
+    assert seen.problem.endswith("b.prom: x has a different help in another file")
 
 
 @pytest.mark.parametrize("first", ["", "# HELP x\n"])
-def test_one_help_is_enough(view: Callable[..., View], first: str) -> None:
-    """A help in one of the files is the metric's, and no error."""
+def test_help_in_one_file(view: Callable[..., View], first: str) -> None:
+    """A help in one of the files is used, and is not an error."""
     seen = view(a=first + 'x{f="a"} 1\n', b='# HELP x Two.\nx{f="b"} 2\n')
 
     assert (seen.error, seen.by_name["x"].help) == (0, "Two.")
 
 
 def test_no_help(view: Callable[..., View], tmp_path: Path) -> None:
-    """A metric without a help says which files it is from."""
+    """A metric without a help gets one with the names of its files."""
     seen = view(a='x{f="a"} 1\n', b='x{f="b"} 2\n')
 
     assert seen.by_name["x"].help == f"Metric read from {tmp_path}/a.prom, {tmp_path}/b.prom"
 
 
 def test_differing_types(view: Callable[..., View]) -> None:
-    """Of differing types the first is served, and the other file's samples of it are left out."""
+    """If types differ the first one is used, and the other file's samples of the metric are left out."""
     seen = view(
         a='# TYPE x gauge\nx{f="a"} 1\n', b='# TYPE x counter\nx{f="b"} 2\ny 3\n', c='z{f="c"} 4\n'
     )
@@ -168,16 +168,16 @@ def test_differing_types(view: Callable[..., View]) -> None:
     assert "b.prom" not in seen.by_name["x"].help
 
 
-def test_twice_in_one_file(view: Callable[..., View]) -> None:
-    """A file that has one series twice is wrong, and costs no other file anything."""
+def test_duplicate_series_in_one_file(view: Callable[..., View]) -> None:
+    """A file with a duplicate series is invalid, and does not affect other files."""
     seen = view(a="x 1\nx 2\ny 3\n", b="z 4\n")
 
     assert (seen.error, seen.foreign()) == (1, {"z"})
-    assert seen.problem.endswith("a.prom: line 2: there is such a sample already: 'x 2'")
+    assert seen.problem.endswith("a.prom: line 2: duplicate sample: 'x 2'")
 
 
-def test_twice_in_two_files(view: Callable[..., View]) -> None:
-    """Of a series that two files have the first is served, and the rest of both files."""
+def test_same_series_in_two_files(view: Callable[..., View]) -> None:
+    """If two files have the same series the first one is served, and the rest of both files."""
     seen = view(a='x{l="1"} 1\n', b='x{l="2"} 3\nx{l="1",m=""} 2\ny 4\n')
 
     assert (seen.error, seen.samples("x"), seen.samples("y")) == (
@@ -185,11 +185,11 @@ def test_twice_in_two_files(view: Callable[..., View]) -> None:
         {("1",): 1, ("2",): 3},
         {(): 4},
     )
-    assert seen.problem.endswith("b.prom: x has samples that another file has too")
+    assert seen.problem.endswith("b.prom: x has samples that are also in another file")
 
 
 def test_histograms_and_summaries(view: Callable[..., View]) -> None:
-    """Buckets and quantiles are served as they stand, whatever labels they have besides."""
+    """Buckets and quantiles are served unchanged, whatever other labels they have."""
     seen = view(
         a="# TYPE h histogram\n"
         'h_bucket{op="get",le="1"} 1\nh_bucket{op="get",le="+Inf"} 2\n'
@@ -213,7 +213,7 @@ def test_histograms_and_summaries(view: Callable[..., View]) -> None:
 
 
 def test_metrics_are_kept(tmp_path: Path) -> None:
-    """A file that did not change gives the same metrics again, and one that is gone is forgotten."""
+    """An unchanged file gives the same metric objects, and those of a removed metric are dropped."""
     (tmp_path / "a.prom").write_text("x 1\ny 1\n")
     textfile = collector(tmp_path)
     before = View(textfile).by_name
@@ -225,7 +225,7 @@ def test_metrics_are_kept(tmp_path: Path) -> None:
 
 
 def test_other_files_are_ignored(tmp_path: Path) -> None:
-    """Only files named *.prom are read, so that others can be written beside them."""
+    """Only files named *.prom are read, so that jobs can write others in the same directory."""
     (tmp_path / "a.prom.tmp").write_text("half")
     (tmp_path / "README").write_text("words")
 
@@ -233,14 +233,14 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
 
 
 def test_nothing_set() -> None:
-    """Without folders there is no error, and the anchor's metric says so too."""
+    """Without directories there is no error, and node_textfile_scrape_error is 0."""
     seen = View(collector())
 
     assert (seen.error, seen.foreign()) == (0, set())
 
 
-def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder may be relative to the working directory, with or without a slash behind."""
+def test_relative_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory may be relative to the working directory, with or without a trailing slash."""
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / "a.prom").write_text("x 1\n")
     monkeypatch.chdir(tmp_path)
@@ -250,7 +250,7 @@ def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_globs(tmp_path: Path) -> None:
-    """A folder may be a pattern; one that two patterns find is read once."""
+    """A directory may be a glob; one that two globs match is read once."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.prom").write_text(f"{name} 1\n")
@@ -260,8 +260,8 @@ def test_globs(tmp_path: Path) -> None:
     assert (seen.error, seen.foreign()) == (0, {"one", "two"})
 
 
-def test_a_folder_with_special_characters(tmp_path: Path) -> None:
-    """Special characters in the name of a folder that a pattern finds are none in the next step."""
+def test_directory_with_special_characters(tmp_path: Path) -> None:
+    """Special characters in the name of a directory that a glob matches have no meaning."""
     folder = tmp_path / "a[1]"
     folder.mkdir()
     (folder / "a.prom").write_text("x 1\n")
@@ -270,8 +270,8 @@ def test_a_folder_with_special_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["absent", "file", "*nothing*"])
-def test_a_folder_that_is_none(tmp_path: Path, what: str) -> None:
-    """A folder that is not there, or none, is an error that names it; others are read."""
+def test_missing_directory(tmp_path: Path, what: str) -> None:
+    """A missing directory, or a file in its place, is an error with the path; others are read."""
     (tmp_path / "file").write_text("")
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "a.prom").write_text("x 1\n")
@@ -282,8 +282,8 @@ def test_a_folder_that_is_none(tmp_path: Path, what: str) -> None:
     assert f"{tmp_path}/{what}: " in seen.problem
 
 
-def test_what_is_no_regular_file(view: Callable[..., View], tmp_path: Path) -> None:
-    """A pipe, a folder, a device and a dangling link are errors, and none of them is waited for."""
+def test_not_a_regular_file(view: Callable[..., View], tmp_path: Path) -> None:
+    """A pipe, a directory, a device and a dangling link are errors, and none blocks."""
     os.mkfifo(tmp_path / "pipe.prom")
     (tmp_path / "folder.prom").mkdir()
     (tmp_path / "zero.prom").symlink_to("/dev/zero")
@@ -293,12 +293,12 @@ def test_what_is_no_regular_file(view: Callable[..., View], tmp_path: Path) -> N
 
     assert (seen.error, seen.foreign()) == (1, {"x"})
     for name in ("pipe", "folder", "zero"):
-        assert f"{name}.prom: is no regular file" in seen.problem
+        assert f"{name}.prom: is not a regular file" in seen.problem
     assert "link.prom: No such file" in seen.problem
 
 
 def test_nothing_stays_open(tmp_path: Path, opened: Callable[[], int]) -> None:
-    """No file stays open, however bad it was."""
+    """No file stays open, whatever the error."""
     (tmp_path / "folder.prom").mkdir()
     (tmp_path / "bad.prom").write_bytes(b"\xff")
     textfile = collector(tmp_path)
@@ -310,7 +310,7 @@ def test_nothing_stays_open(tmp_path: Path, opened: Callable[[], int]) -> None:
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(min_size=1, max_size=200))
 def test_binary_files(tmp_path: Path, content: bytes) -> None:
-    """A file of bytes without a meaning is served, or named in an error; others are served."""
+    """A file of arbitrary bytes is served, or named in an error; others are served."""
     (tmp_path / "a.prom").write_bytes(content)
     (tmp_path / "b.prom").write_text("good 1\n")
 
@@ -321,7 +321,7 @@ def test_binary_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_settings_of_host() -> None:
-    """The folders are a list in the settings of the host."""
+    """The directories are a list in the settings of the host."""
     config: Any = Textfile.Config(settings=Textfile.Settings(directories=("a", "b")))
 
     assert Textfile(config).config.settings.directories == ("a", "b")

@@ -15,7 +15,7 @@ THERMAL = "sys/class/thermal"
 
 
 def test_zones_and_coolers(machine: Machine) -> None:
-    """Temperatures are in degrees, also below zero; cooling has a state and a highest one."""
+    """Temperatures are in degrees Celsius, also below zero; cooling devices have a current and a maximum state."""
     paths = machine(
         {
             f"{THERMAL}/thermal_zone0/type": "cpu-thermal\n",
@@ -37,7 +37,7 @@ def test_zones_and_coolers(machine: Machine) -> None:
 
 @pytest.mark.parametrize("temperature", ["", "garbage\n", "-274000\n", f"{10**30}\n"])
 def test_zone_without_a_temperature(machine: Machine, temperature: str) -> None:
-    """A zone that knows no temperature has no sample, and is no failure."""
+    """A zone without a temperature has no series, and does not fail."""
     paths = machine(
         {
             f"{THERMAL}/thermal_zone0/type": "iwlwifi\n",
@@ -49,7 +49,7 @@ def test_zone_without_a_temperature(machine: Machine, temperature: str) -> None:
 
 
 def test_zone_that_cannot_be_read(machine: Machine) -> None:
-    """A zone whose driver answers with an error, as EINVAL, costs itself alone."""
+    """A zone whose driver returns an error such as EINVAL loses only itself."""
     paths = machine(
         {
             f"{THERMAL}/thermal_zone0/temp/unreadable": "",
@@ -64,6 +64,6 @@ def test_zone_that_cannot_be_read(machine: Machine) -> None:
 
 
 def test_no_zones(machine: Machine) -> None:
-    """A virtual machine has no zones, and nothing to read."""
+    """A virtual machine without zones has nothing to read."""
     with pytest.raises(NothingToRead, match="class/thermal"):
         collect(ThermalZone(ThermalZone.Config(**machine({}))))

@@ -14,7 +14,7 @@ NANO = 0x2000
 
 
 def samples(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Samples:
-    """Return what is emitted when the kernel says `clock`."""
+    """Return the samples if the kernel returns `clock`."""
     monkeypatch.setattr(timex, "read_clock", lambda _: clock)
     return collect(Timex(Timex.Config()))
 
@@ -33,7 +33,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def test_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Microseconds, nanoseconds and parts per million with 16 bits behind the point become SI units."""
+    """Microseconds, nanoseconds and parts per million with 16 fractional bits become SI units."""
     clock = Clock(
         state=0,
         status=NANO | 1,
@@ -84,7 +84,7 @@ def test_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_synchronized(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TIME_ERROR means that the clock is not synchronized; a leap second to come does not."""
+    """TIME_ERROR means that the clock is not synchronized; a pending leap second does not."""
     lost = samples(monkeypatch, Clock(state=5, status=64))
     leaping = samples(monkeypatch, Clock(state=1, status=0))
 
@@ -93,8 +93,8 @@ def test_not_synchronized(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
-def test_not_allowed(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """In a container that may not even ask there is nothing to read."""
+def test_without_permission(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """In a container without permission there is nothing to read."""
     refuse(monkeypatch, number)
 
     with pytest.raises(NothingToRead, match="adjtimex"):
@@ -102,7 +102,7 @@ def test_not_allowed(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def test_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other error of the call is a failure that names it."""
+    """Any other error of the call is an error with its name."""
     refuse(monkeypatch, errno.EFAULT)
 
     with pytest.raises(OSError, match="adjtimex: Bad address"):
@@ -117,16 +117,16 @@ def test_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
 
-    with pytest.raises(NothingToRead, match="this is no Linux"):
+    with pytest.raises(NothingToRead, match="this system is not Linux"):
         collect(Timex(Timex.Config()))
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "adjtimex"), reason="this is no Linux")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "adjtimex"), reason="this system is not Linux")
 def test_this_machine() -> None:
-    """What the kernel of this machine says has the layout that we think."""
+    """The real kernel's structure has the expected layout."""
     found = collect(Timex(Timex.Config()))
 
-    # USER_HZ is 100 everywhere: a tick of 10 ms, which NTP moves by a tenth at most.
+    # USER_HZ is 100 everywhere: a tick of 10 ms, which NTP changes by a tenth at most.
     assert 0.009 <= found["node_timex_tick_seconds"][()] <= 0.011
     assert abs(found["node_timex_frequency_adjustment_ratio"][()] - 1) < 0.001
     assert 0 <= found["node_timex_tai_offset_seconds"][()] < 100

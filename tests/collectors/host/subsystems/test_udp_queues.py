@@ -21,7 +21,7 @@ def table(*queues: tuple[str, str]) -> str:
 
 
 def test_sums_by_direction_and_version(machine: Machine) -> None:
-    """The hexadecimal queues of all sockets are added up, for IPv4 and IPv6 each."""
+    """The hexadecimal queue sizes are summed over sockets, for IPv4 and IPv6."""
     paths = machine(
         {
             "proc/net/udp": table(("00000015", "00000000"), ("00000001", "000000FF")),
@@ -40,7 +40,7 @@ def test_sums_by_direction_and_version(machine: Machine) -> None:
 
 
 def test_without_ipv6(machine: Machine) -> None:
-    """A machine without IPv6 has the series of IPv4 alone, and 0 where there is no socket."""
+    """A host without IPv6 has only the series of IPv4, which are 0 without sockets."""
     paths = machine({"proc/net/udp": table()})
 
     assert collect(UdpQueues(UdpQueues.Config(**paths))) == {
@@ -70,6 +70,6 @@ def test_absent(machine: Machine) -> None:
     ],
 )
 def test_no_table(content: bytes) -> None:
-    """What is cut off, no such table, or no number is refused."""
-    with pytest.raises(ValueError, match=r"cannot be read|is empty"):
+    """A truncated table, another table and words that are not numbers raise ValueError."""
+    with pytest.raises(ValueError, match=r"unexpected content|is empty"):
         list(parse(content))

@@ -11,7 +11,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def test_names(machine: Machine) -> None:
-    """The labels are what uname(2) says, and the NIS domain."""
+    """The labels are the fields of uname(2), and the NIS domain."""
     paths = machine({"proc/sys/kernel/domainname": "example.org\n"})
 
     names = os.uname()
@@ -30,7 +30,7 @@ def test_names(machine: Machine) -> None:
 
 
 def test_unknown_domain(machine: Machine) -> None:
-    """Where the domain cannot be read its label is empty, and the others are there."""
+    """If the domain cannot be read its label is empty, and the others are served."""
     ((labels, value),) = collect(Uname(Uname.Config(**machine({}))))["node_uname_info"].items()
 
     assert (labels[0], labels[-1], value) == (os.uname().sysname, "", 1)

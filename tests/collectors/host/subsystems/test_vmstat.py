@@ -16,7 +16,7 @@ VMSTAT = "nr_free_pages 977\npgpgin 12\npswpout 3\npgmajfault 4\noom_kill 1\nthp
 
 
 def test_default_fields(machine: Machine) -> None:
-    """Paging, swapping, faults and kills are served, and none of the other 150 fields."""
+    """Paging, swapping, faults and OOM kills are served, and none of the other 150 fields."""
     assert collect(Vmstat(Vmstat.Config(**machine({"proc/vmstat": VMSTAT})))) == {
         "node_vmstat_pgpgin": {(): 12},
         "node_vmstat_pswpout": {(): 3},
@@ -36,15 +36,15 @@ def test_chosen_fields(machine: Machine) -> None:
     }
 
 
-def test_names_that_are_no_metrics(machine: Machine) -> None:
-    """A field whose name cannot be a metric's is left out, and does not hurt the others."""
+def test_invalid_metric_names(machine: Machine) -> None:
+    """A field whose name is not valid in a metric name is left out; the others are served."""
     paths = machine({"proc/vmstat": "pgpg-in 1\npgpgé 2\npgpg\udcff 3\npgpgout 4\n"})
 
     assert collect(Vmstat(Vmstat.Config(**paths))) == {"node_vmstat_pgpgout": {(): 4}}
 
 
 def test_empty(machine: Machine) -> None:
-    """A file without a line is an error that names it."""
+    """An empty file is an error with the path."""
     with pytest.raises(TargetError, match="/proc/vmstat: is empty"):
         collect(Vmstat(Vmstat.Config(**machine({"proc/vmstat": ""}))))
 

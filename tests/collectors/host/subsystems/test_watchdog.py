@@ -15,7 +15,7 @@ FOLDER = "sys/class/watchdog/watchdog0"
 
 
 def test_watchdog(machine: Machine) -> None:
-    """A watchdog has what it says as samples, and texts as labels."""
+    """A watchdog has its numbers as samples, and its texts as labels."""
     paths = machine(
         {
             f"{FOLDER}/bootstatus": "1\n",

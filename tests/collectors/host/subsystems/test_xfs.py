@@ -14,7 +14,7 @@ Machine = Callable[[dict[str, str]], dict[str, Any]]
 
 
 def test_counters_of_each_file_system(machine: Machine) -> None:
-    """Each mounted file system has the counters of its file; what all have together is left out."""
+    """Each mounted file system has the counters of its file; the sum of all is left out."""
     files = {
         "sys/fs/xfs/sda1/stats/stats": XFS,
         "sys/fs/xfs/dm-0/stats/stats": "rw 7 8\n",
@@ -30,7 +30,7 @@ def test_counters_of_each_file_system(machine: Machine) -> None:
 
 
 def test_odd_line_loses_only_itself(machine: Machine) -> None:
-    """A line, or a file system, that cannot be read costs no other one; the failure names it."""
+    """An unreadable line or file does not affect others, and is in the error."""
     files = {
         "sys/fs/xfs/sda1/stats/stats": "rw x y\ndir 3 2 1 52\n",
         "sys/fs/xfs/sdb1/stats/stats": "rw 7 8\n",
@@ -40,7 +40,7 @@ def test_odd_line_loses_only_itself(machine: Machine) -> None:
 
     assert samples["node_xfs_directory_operation_lookup_total"] == {("sda1",): 3}
     assert samples["node_xfs_read_calls_total"] == {("sdb1",): 8}
-    assert "sda1/stats/stats: cannot be read: 'rw x y'" in str(error)
+    assert "sda1/stats/stats: unexpected content: 'rw x y'" in str(error)
 
 
 def test_no_xfs(machine: Machine) -> None:

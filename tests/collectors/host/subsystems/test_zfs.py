@@ -16,7 +16,7 @@ FOLDER = "proc/spl/kstat/zfs"
 
 
 def test_cache(machine: Machine) -> None:
-    """Each number of a file is served under its name, negative ones too."""
+    """Each number of a file is served under its name, also a negative one."""
     samples = collect(Zfs(Zfs.Config(**machine({f"{FOLDER}/arcstats": ARCSTATS}))))
 
     assert samples == {
@@ -27,7 +27,7 @@ def test_cache(machine: Machine) -> None:
 
 
 def test_pool(machine: Machine) -> None:
-    """A pool has its state among all states, its traffic, and that of its data sets."""
+    """A pool has its state among all states, its I/O, and that of its datasets."""
     samples = collect(Zfs(Zfs.Config(**machine(MACHINE))))
 
     states = samples["node_zfs_zpool_state"]
@@ -39,7 +39,7 @@ def test_pool(machine: Machine) -> None:
 
 
 def test_data_set_with_spaces_in_its_name(machine: Machine) -> None:
-    """The name of a data set goes to the end of its line."""
+    """The name of a dataset extends to the end of its line."""
     content = OBJSET.replace("tank/data", "tank/my data  set")
 
     samples = collect(Zfs(Zfs.Config(**machine({f"{FOLDER}/tank/objset-1": content}))))
@@ -48,7 +48,7 @@ def test_data_set_with_spaces_in_its_name(machine: Machine) -> None:
 
 
 def test_odd_file_loses_only_itself(machine: Machine) -> None:
-    """A file or line that cannot be read costs no other, and the failure names it."""
+    """An unreadable file or line does not affect others, and is in the error."""
     files = {
         f"{FOLDER}/abdstats": "nonsense\n",
         f"{FOLDER}/arcstats": ARCSTATS.replace("8772612", "many"),
@@ -61,7 +61,7 @@ def test_odd_file_loses_only_itself(machine: Machine) -> None:
 
     assert samples["node_zfs_arc_misses"] == {(): 604635}
     assert {pool for pool, _ in samples["node_zfs_zpool_state"]} == {"vault"}
-    assert f"{FOLDER}/abdstats: cannot be read: 'nonsense" in str(error)
+    assert f"{FOLDER}/abdstats: unexpected content: 'nonsense" in str(error)
 
 
 def test_no_zfs(machine: Machine) -> None:
