@@ -16,7 +16,7 @@ from bts_collectors.rabbitmq.compat import kbudde
 from bts_collectors.rabbitmq.compat.kbudde import KbuddeSource
 from bts_collectors.rabbitmq.config import CanarySettings, RabbitMQConfig
 from bts_collectors.rabbitmq.errors import Failures
-from bts_collectors.rabbitmq.management.listing import QueueLister, Selection
+from bts_collectors.rabbitmq.management.listing import QueueLister, is_selected_name
 from bts_collectors.rabbitmq.management.source import ManagementSource
 from bts_collectors.rabbitmq.metrics import (
     amqp,
@@ -30,7 +30,7 @@ from bts_collectors.rabbitmq.metrics import (
 )
 from bts_collectors.rabbitmq.prometheus.source import PrometheusSource, QueueFilter
 from bts_collectors.rabbitmq.source_auto import AutoSource
-from bts_exporter import Collector, Match, Metric, Scrape, TargetError, TLSConfig, Url
+from bts_exporter import Collector, Match, Metric, NameFilter, Scrape, TargetError, TLSConfig, Url
 
 if TYPE_CHECKING:
     from bts_collectors.rabbitmq.amqp.canary import Canary
@@ -118,11 +118,11 @@ class RabbitMQ(Collector):
             from bts_collectors.rabbitmq.amqp.source import AmqpSource  # noqa: PLC0415
 
             return AmqpSource(config.url, config.password, config.tls, config.declare, self._clock)
-        vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
-        names = Selection(config.queues_include, config.queues_exclude)
+        vhosts = NameFilter(config.vhosts_include, config.vhosts_exclude)
+        names = NameFilter(config.queues_include, config.queues_exclude)
 
         def is_selected(queue: Queue) -> bool:
-            return vhosts(queue.vhost) and names(queue.name)
+            return vhosts(queue.vhost) and is_selected_name(names, queue.name)
 
         if config.source == "prometheus":
             return self._prometheus(config.url, is_selected)

@@ -34,7 +34,7 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.api.responses import content
 from bts_collectors.rabbitmq.metrics.amqp import CANARY_QUEUES
-from bts_exporter import HttpResponse, TargetError
+from bts_exporter import HttpResponse, NameFilter, TargetError
 
 T = TypeVar("T")
 
@@ -48,34 +48,6 @@ ALL_VHOSTS: Sequence[None] = (None,)
 MAX_SHARE = 0.5
 #: Queues requested one by one when only depths are listed; each takes a millisecond of the broker's CPU.
 MAX_COMPLETED = 50
-
-
-class Selection:
-    """Selects names of virtual hosts or queues: `include` must match, `exclude` must not.
-
-    Queues of canaries are never selected: they belong to exporters.
-    """
-
-    def __init__(
-        self,
-        include: re.Pattern[str] | None = None,
-        exclude: re.Pattern[str] | None = None,
-    ) -> None:
-        """Set patterns that are searched for in a name; None selects every name."""
-        self._include = include
-        self._exclude = exclude
-
-    def __bool__(self) -> bool:
-        """Return whether there is a pattern."""
-        return self._include is not None or self._exclude is not None
-
-    def __call__(self, name: str) -> bool:
-        """Return whether `name` is selected."""
-        if name.startswith(CANARY_QUEUES):
-            return False
-        if self._include is not None and not self._include.search(name):
-            return False
-        return self._exclude is None or not self._exclude.search(name)
 
 
 class Consumers(NamedTuple):
@@ -101,7 +73,7 @@ class QueueListing(NamedTuple):
 class QueueLister:
     """Requests the list of queues and their consumers."""
 
-    def __init__(self, vhosts: Selection, queues: Selection, max_detailed: int) -> None:
+    def __init__(self, vhosts: NameFilter, queues: NameFilter, max_detailed: int) -> None:
         """Select by `vhosts` and `queues`; of more than `max_detailed` queues only depths are listed."""
         self.vhosts = vhosts
         self._queues = queues
@@ -122,7 +94,12 @@ class QueueLister:
         if listings and not lists:
             return None
         self._listed = sum(map(len, lists))
-        queues = [queue for found in lists for queue in found if self._queues(queue.name)]
+        queues = [
+            queue
+            for found in lists
+            for queue in found
+            if is_selected_name(self._queues, queue.name)
+        ]
         for queue in queues:
             normalize(queue)
         unlisted = frozenset(vhost for vhost, found in listings.items() if found is None and vhost)
@@ -152,6 +129,11 @@ class QueueLister:
         # The overview also counts queues of virtual hosts that are not selected.
         number = _total_queues(overview) if self._listed is None else self._listed
         return number is not None and number > self._max_detailed
+
+
+def is_selected_name(names: NameFilter, queue: str) -> bool:
+    """Return whether a queue is selected by name; queues of canaries never are: they belong to exporters."""
+    return names(queue) and not queue.startswith(CANARY_QUEUES)
 
 
 def queues_query(overview: Overview, *, totals: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bts_collectors.rabbitmq.api.models import STREAM, MessageStats, Queue
 from bts_collectors.rabbitmq.metrics.queues import COUNTERS, GAUGES
-from bts_collectors.rabbitmq.prometheus.parser import Family, samples
+from bts_exporter import prometheus_text
 
 #: Families to request; the broker ignores unknown ones. The last three exist since 4.0.
 FAMILIES = (
@@ -20,6 +20,8 @@ FAMILIES = (
     "stream_consumer_metrics",
 )
 DETAILED_PATH = "/metrics/detailed?" + "&".join(f"family={name}" for name in FAMILIES)
+
+Family = prometheus_text.Family
 
 _PREFIX = "rabbitmq_detailed_"
 _FIELDS = {
@@ -57,7 +59,7 @@ def queues_of(page: Iterable[Family]) -> list[Queue]:
         elif family.name == _INFO:
             types = {
                 (s.labels["vhost"], s.labels["queue"]): s.labels.get("queue_type", "")
-                for s in samples(family.lines)
+                for s in family.samples
             }
     return [_queue(key, found, stats.get(key), types.get(key)) for key, found in fields.items()]
 
@@ -66,7 +68,7 @@ def stream_lags(page: Iterable[Family]) -> Iterator[tuple[str, str, float]]:
     """Yield virtual host, name and lag of the streams that have consumers."""
     for family in page:
         if family.name == _STREAM_LAG:
-            for _, labels, value in samples(family.lines):
+            for _, labels, value in family.samples:
                 if labels.keys() >= {"vhost", "queue"}:
                     yield labels["vhost"], labels["queue"], value
 
@@ -77,13 +79,13 @@ def may_be_stream(queue: Queue) -> bool:
 
 
 def _take(values: Values, field: str, family: Family) -> None:
-    for _, labels, value in samples(family.lines):
+    for _, labels, value in family.samples:
         if labels.keys() >= {"vhost", "queue"} and not math.isnan(value):
             values[labels["vhost"], labels["queue"]][field] = value
 
 
 def _add_published(stats: Values, family: Family) -> None:
-    for _, labels, value in samples(family.lines):
+    for _, labels, value in family.samples:
         # RabbitMQ 4.0.0 to 4.0.2 have one label `vhost` for both queue and exchange.
         vhost = labels.get("queue_vhost", labels.get("vhost", ""))
         found = stats[vhost, labels.get("queue", "")]

@@ -13,17 +13,28 @@ from bts_collectors.rabbitmq.api.models import Overview, Queue, depth
 from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
 from bts_collectors.rabbitmq.metrics.lag import Lags
-from bts_collectors.rabbitmq.prometheus.parser import Family, Sample, families, samples
 from bts_collectors.rabbitmq.prometheus.queues import (
     DETAILED_PATH,
     may_be_stream,
     queues_of,
     stream_lags,
 )
-from bts_exporter import HttpClient, HttpResponse, Kind, Metric, Reason, Scrape, TargetError
+from bts_exporter import (
+    HttpClient,
+    HttpResponse,
+    Kind,
+    Metric,
+    Reason,
+    Scrape,
+    TargetError,
+    prometheus_text,
+)
 
 #: Share of the time left for all requests; the rest is for emitting.
 TIME_SHARE = 0.95
+
+Family = prometheus_text.Family
+Sample = prometheus_text.Sample
 
 PATH = "/metrics"
 #: Value of the label `rabbitmq_endpoint` if the page does not have it (before RabbitMQ 4.0).
@@ -147,8 +158,8 @@ class PrometheusSource:
     ) -> None:
         # Some versions write the same series twice (rabbitmq-server#9664).
         unique = {
-            (sample.name, *sorted(sample.labels.items())): sample
-            for sample in samples(family.lines)
+            (sample.suffix, *sorted(sample.labels.items())): sample
+            for sample in family.samples
             if "channel" not in sample.labels
         }
         found = list(unique.values())
@@ -160,9 +171,8 @@ class PrometheusSource:
         for sample in found:
             labels = tuple(sample.labels.get(name, "") for name in names)
             if bound:
-                suffix = sample.name.removeprefix(family.name)
                 ends = (sample.labels[bound],) if bound in sample.labels else ()
-                labels = (suffix, *labels, *ends)
+                labels = (sample.suffix, *labels, *ends)
             scrape.put(metric, labels, sample.value)
 
 
@@ -172,10 +182,10 @@ def read_page(response: HttpResponse) -> list[Family]:
         cure = f"is this the port of {EXPORTER.product.name} ({EXPORTER.port})?"
         reason = _REASONS.get(response.status, "protocol")
         raise TargetError(reason, f"{response.address}: HTTP {response.status}: {cure}")
-    if response.body.count(b"# TYPE ") > MAX_FAMILIES:
+    if response.body.count(b"\n# ") > 2 * MAX_FAMILIES:  # a line for type and help each
         what = f"{response.address}: the page has more than {MAX_FAMILIES} metrics"
         raise TargetError(reason="protocol", message=what)
-    found = list(families(response.body.decode(errors="replace")))
+    found = prometheus_text.parse(response.body.decode(errors="replace"), strict=False)
     if not any(family.name == BUILD for family in found):
         begin = bytes(response.body[:_MAX_QUOTED])
         what = f"{response.address}: unexpected reply, not from {EXPORTER.product.name} (it begins with {begin!r})"
@@ -208,14 +218,14 @@ def fitting(
 
 def emit_as(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
     """Emit a family as our `metric`, each series once."""
-    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+    for labels, value in dict(fitting(metric, family.samples, node)).items():
         scrape.emit(metric, value, *labels)
 
 
 def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
     """Emit the protocols that the management API does not count: all but AMQP 0-9-1."""
     index = metric.labels.index("protocol")
-    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+    for labels, value in dict(fitting(metric, family.samples, node)).items():
         if labels[index] != overview.PROTOCOL:
             scrape.emit(metric, value, *labels)
 
@@ -228,12 +238,12 @@ def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
     for field, metric in overview.UNROUTABLE.items():
         family = named.get(overview.IN[field].name)
         if family is not None:
-            scrape.emit(metric, sum(sample.value for sample in samples(family.lines)))
+            scrape.emit(metric, sum(sample.value for sample in family.samples))
 
 
 def first_labels(family: Family | None) -> dict[str, str]:
     """Return the labels of the first sample of a family, empty if there is none."""
-    return next((sample.labels for sample in samples(family.lines)), {}) if family else {}
+    return next((sample.labels for sample in family.samples), {}) if family else {}
 
 
 def emit_names(scrape: Scrape, identity: dict[str, str], build: dict[str, str]) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bts_collectors.rabbitmq.api.models import MessageStats, Queue
-from bts_collectors.rabbitmq.prometheus.parser import families
 from bts_collectors.rabbitmq.prometheus.queues import DETAILED_PATH, may_be_stream, queues_of
+from bts_exporter import prometheus_text
 
 PAGES = Path(__file__).parents[1] / "responses" / "native"
 
@@ -12,7 +12,7 @@ PAGES = Path(__file__).parents[1] / "responses" / "native"
 def found(version: str) -> dict[str, Queue]:
     """Return the queues of a page by name."""
     page = (PAGES / f"{version}-detailed.txt").read_text()
-    return {queue.name: queue for queue in queues_of(families(page))}
+    return {queue.name: queue for queue in queues_of(prometheus_text.parse(page, strict=False))}
 
 
 def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
