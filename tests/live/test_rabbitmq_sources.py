@@ -8,9 +8,9 @@ from urllib.request import urlopen
 
 import pika
 import pytest
+from bts_collectors.rabbitmq.prometheus.parser import families
 
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.prometheus.parser import families
 from bts_exporter import Kind, Scrape, TargetError, Url
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker
@@ -96,7 +96,7 @@ def native_page(broker: Broker) -> dict[str, Kind]:
 
 
 def test_every_name_of_rabbitmqs_own_exporter_is_ours_or_known_not_to_be(rabbitmq: Broker) -> None:
-    """Name and type are compared with the real one; the exceptions are listed, and none is idle."""
+    """Every family of the real exporter is served with its type, or is a listed exception."""
     theirs = native_page(rabbitmq)
     ours = {m.name: m.kind for m in COLLECTOR.declared() if not m.name.startswith("messaging_")}
 
@@ -110,7 +110,7 @@ def test_every_name_of_rabbitmqs_own_exporter_is_ours_or_known_not_to_be(rabbitm
 
 
 def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
-    """Of queues and of the node: whoever changes the source keeps the numbers."""
+    """Both sources report the same numbers of queues and node."""
     for kind in ("classic", "quorum", "stream"):
         rabbitmq.queue(f"same-{kind}", queue_type=kind)
         rabbitmq.publish(f"same-{kind}", 4)
@@ -147,7 +147,7 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
 
 
 def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: Broker) -> None:
-    """By virtual host and name."""
+    """Filters work by virtual host and name."""
     rabbitmq.queue("kept-by-the-node")
     rabbitmq.queue("not-kept-by-the-node")
     with collector(rabbitmq.native_url, queues_include=re.compile("^kept-by-the-node")) as made:
@@ -159,7 +159,7 @@ def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: B
 
 
 def test_beside_the_management_api_the_node_adds_what_it_alone_knows(rabbitmq: Broker) -> None:
-    """Panels about Erlang and Raft have their series, and each metric has one source."""
+    """With `native`, metrics of Erlang and Raft are added, and each metric has one source."""
     native = Url.from_setting(rabbitmq.native_url)
     with collector(rabbitmq.url) as alone, collector(rabbitmq.url, native=native) as made:
         samples = when(made, lambda found: found.keys() >= collect(alone)[0].keys(), "all is there")
@@ -187,7 +187,7 @@ def held(rabbitmq: Broker) -> Iterator[str]:
 
 
 def test_over_amqp_named_queues_have_depth_and_consumers(rabbitmq: Broker, held: str) -> None:
-    """At once: no statistics are in between. One that is not there is told from one that is empty."""
+    """Depths over AMQP are current, and a missing queue differs from an empty one."""
     rabbitmq.queue("asked")
     rabbitmq.publish("asked", 3)
     with collector(rabbitmq.amqp_url, declare=("asked", "nowhere", held)) as made:
@@ -207,7 +207,7 @@ def test_over_amqp_named_queues_have_depth_and_consumers(rabbitmq: Broker, held:
 
 
 def test_over_amqp_no_permission_is_needed_but_that_of_the_virtual_host(rabbitmq: Broker) -> None:
-    """One that may do nothing at all may still look."""
+    """A user without any permission can read depths over AMQP."""
     rabbitmq.queue("looked-at")
     rabbitmq.user("looker", "x", "")
     url = rabbitmq.amqp_url.replace("//", "//looker:x@")
@@ -227,7 +227,7 @@ def test_over_amqp_no_permission_is_needed_but_that_of_the_virtual_host(rabbitmq
 
 
 def test_over_amqp_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
-    """And no broker that is down."""
+    """A wrong password over AMQP has the reason `auth`."""
     url = rabbitmq.amqp_url.replace("//", "//guest:wr0ng@")
     with collector(url, declare=("any",)) as made:
         samples, failure = collect(made)
@@ -239,7 +239,7 @@ def test_over_amqp_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> 
 
 
 def test_over_amqp_a_frozen_broker_is_down_in_time_and_up_when_it_thaws(rabbitmq: Broker) -> None:
-    """Its kernel goes on accepting connections, and the one in use stays open."""
+    """A stopped process is reported as down in time, and as up when it continues."""
     rabbitmq.queue("frozen")
     with collector(rabbitmq.amqp_url, declare=("frozen",)) as made:
         assert collect(made)[1] is None
@@ -256,7 +256,7 @@ def test_over_amqp_a_frozen_broker_is_down_in_time_and_up_when_it_thaws(rabbitmq
 
 
 def test_over_amqp_a_connection_that_the_broker_closes_is_opened_again(rabbitmq: Broker) -> None:
-    """A restart costs a scrape, not the exporter."""
+    """After a restart of the broker the connection is opened again."""
     rabbitmq.queue("reopened")
     with collector(rabbitmq.amqp_url, declare=("reopened",)) as made:
         assert collect(made)[1] is None

@@ -59,7 +59,7 @@ def lines(made: RabbitMQ, samples: testing.Samples) -> str:
 def test_a_brokers_answers_give_exactly_these_samples(
     management: FakeManagement, version: str
 ) -> None:
-    """No metric, label or value changes unseen: answers as recorded on 3.10, and shaped as 4.1's."""
+    """Recorded responses of 3.10, and responses modelled on 4.1, give exactly the expected samples."""
     management.serve(HERE / "responses" / version)
     with collector(management.url) as made:
         found = lines(made, testing.collect(made))
@@ -68,7 +68,7 @@ def test_a_brokers_answers_give_exactly_these_samples(
 
 
 def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) -> None:
-    """Each question costs the broker: columns below 3.13, consumers only where there are some."""
+    """A scrape sends only the necessary requests."""
     with collector(management.url) as made:
         testing.collect(made)
         without = [path.partition("=")[0] for path in management.requests]
@@ -84,7 +84,7 @@ def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) ->
 
 
 def test_there_is_one_identity(management: FakeManagement) -> None:
-    """Dashboards join every series with it."""
+    """A scrape has exactly one identity."""
     with collector(management.url) as made:
         samples = testing.collect(made)
 
@@ -110,7 +110,7 @@ def test_there_is_one_identity(management: FakeManagement) -> None:
 def test_a_question_without_answer_costs_its_own_part_alone(
     management: FakeManagement, part: tuple[str, str, str], reply: Reply, reason: str
 ) -> None:
-    """The collection fails in the end and names it, after everything else was emitted."""
+    """A failed request loses only its own metrics, and the collection names it."""
     path, lost, kept = part
     management.routes[path] = reply
 
@@ -127,7 +127,7 @@ def test_a_question_without_answer_costs_its_own_part_alone(
 def test_a_question_that_hangs_leaves_time_for_the_others(
     management: FakeManagement, path: str
 ) -> None:
-    """A node cut off from the others makes these hang while the queues are well."""
+    """A request that hangs leaves time for the queues."""
     management.routes[path] = hang
 
     error, samples = failing(management.url, 2.0)
@@ -137,7 +137,7 @@ def test_a_question_that_hangs_leaves_time_for_the_others(
 
 
 def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeManagement) -> None:
-    """And everything else about the queues is known."""
+    """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
     management.serve(HERE / "responses" / "3.10")
     management.routes["/api/consumers"] = REFUSED
 
@@ -149,7 +149,7 @@ def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeMa
 
 
 def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeManagement) -> None:
-    """One line tells the whole story."""
+    """The error contains all failures and the reason of the first."""
     management.routes["/api/nodes"] = REFUSED
     management.routes["/api/queues"] = send(b"[{")
 
@@ -171,7 +171,7 @@ def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeM
 def test_a_user_who_is_not_let_in_is_not_tried_again_in_the_same_collection(
     management: FakeManagement, reply: Reply, reason: str
 ) -> None:
-    """Four failed logins a scrape look like somebody guessing."""
+    """A refused login is tried once in a collection."""
     management.routes["/api/overview"] = reply
 
     error, samples = failing(management.url)
@@ -182,7 +182,7 @@ def test_a_user_who_is_not_let_in_is_not_tried_again_in_the_same_collection(
 
 
 def test_nothing_listening_is_a_broker_that_is_down() -> None:
-    """The one sample says so, and the reason lets the engine treat it as absent if it is optional."""
+    """If the connection is refused, rabbitmq_up 0 is the only metric, and the reason is `refused`."""
     error, samples = failing(f"http://127.0.0.1:{free_port()}")
 
     assert error.reason == "refused"
@@ -190,7 +190,7 @@ def test_nothing_listening_is_a_broker_that_is_down() -> None:
 
 
 def test_a_broker_that_hangs_is_down_before_time_is_up(management: FakeManagement) -> None:
-    """A sample emitted after the deadline would be refused."""
+    """rabbitmq_up 0 is emitted before the deadline."""
     management.routes["/api/overview"] = hang
 
     error, samples = failing(management.url, 1.0)
@@ -201,7 +201,7 @@ def test_a_broker_that_hangs_is_down_before_time_is_up(management: FakeManagemen
 
 
 def test_a_broker_whose_overview_fails_still_shows_its_queues(management: FakeManagement) -> None:
-    """It is down as far as anybody can tell, and its queues are what matters."""
+    """If only the overview fails, the broker is down but its queues are served."""
     management.routes["/api/overview"] = answer({"error": "Internal Server Error"}, 500)
 
     error, samples = failing(management.url)
@@ -212,7 +212,7 @@ def test_a_broker_whose_overview_fails_still_shows_its_queues(management: FakeMa
 
 
 def test_an_alarm_is_no_failure(management: FakeManagement) -> None:
-    """The health check's 503 is an answer."""
+    """The health check's 503 does not fail the collection."""
     management.routes["/api/health/checks/alarms"] = answer({"status": "failed"}, 503)
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -221,7 +221,7 @@ def test_an_alarm_is_no_failure(management: FakeManagement) -> None:
 
 
 def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeManagement) -> None:
-    """RabbitMQ before 3.8.10 does not know it."""
+    """Before RabbitMQ 3.8.10 the check does not exist and has no metric."""
     del management.routes["/api/health/checks/alarms"]
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -232,7 +232,7 @@ def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeM
 def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
     management: FakeManagement,
 ) -> None:
-    """Depths are known even then; the list of consumers would be an error."""
+    """With disabled statistics, depths are served and consumers are not requested."""
     management.routes["/api/overview"] = answer({"disable_stats": True})
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -244,7 +244,7 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
 
 
 def test_credentials_are_in_no_error(management: FakeManagement) -> None:
-    """Errors are logged and shown on the status page."""
+    """Errors contain no credentials."""
     for reply in (REFUSED, send(b"<html>"), answer({}, 500)):
         management.routes["/api/overview"] = reply
         error, _ = failing(management.url.replace("//", "//monitor:s3cret@"))
@@ -253,7 +253,7 @@ def test_credentials_are_in_no_error(management: FakeManagement) -> None:
 
 
 def test_of_the_node_that_answers_only_what_is_on_it_is_shown(management: FakeManagement) -> None:
-    """Every node of a cluster may be scraped, and sums are right."""
+    """With `scope: node`, sums over all nodes are those of the cluster."""
     management.routes["/api/overview"] = answer(
         {"node": "rabbit@two", "object_totals": {"queues": 2, "exchanges": 7}}
     )
@@ -277,7 +277,7 @@ def test_of_the_node_that_answers_only_what_is_on_it_is_shown(management: FakeMa
 
 
 def test_what_came_through_exchanges_is_shown(management: FakeManagement) -> None:
-    """If there are few enough to ask for, and of virtual hosts that are wanted."""
+    """Exchanges of selected virtual hosts are served if there are not too many."""
     totals = {"node": "rabbit@one", "object_totals": {"exchanges": 7}}
     management.routes["/api/overview"] = answer(totals)
     stats = {"message_stats": {"publish_in": 3}}
@@ -295,5 +295,5 @@ def test_what_came_through_exchanges_is_shown(management: FakeManagement) -> Non
 
 
 def test_without_settings_it_is_the_broker_on_this_machine() -> None:
-    """As RabbitMQ is installed."""
+    """The default settings fit a new RabbitMQ on the same machine."""
     assert str(COLLECTOR.Config().url) == "http://127.0.0.1:15672"

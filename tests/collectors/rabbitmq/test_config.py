@@ -33,7 +33,7 @@ TLS = TLSConfig(ca_file="/ca.pem")
     ],
 )
 def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
-    """Each source with its own kind of address."""
+    """Each source accepts its own kind of address."""
     assert RabbitMQConfig(**settings).url.host
 
 
@@ -70,7 +70,7 @@ def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
 def test_settings_that_do_not_go_together_are_refused_with_the_key(
     settings: dict[str, Any], words: str
 ) -> None:
-    """And with what is expected."""
+    """The error names the setting and the expected value."""
     with pytest.raises(ValueError, match=words):
         RabbitMQConfig(**settings)
 
@@ -87,20 +87,20 @@ def test_settings_that_do_not_go_together_are_refused_with_the_key(
 def test_a_canary_needs_an_address_of_amqp_and_time_enough(
     settings: dict[str, Any], words: str
 ) -> None:
-    """A message must be over before the next."""
+    """A canary needs an AMQP address and a timeout within its interval."""
     with pytest.raises(ValueError, match=words):
         CanarySettings(**settings)
 
 
 def test_addresses_are_shown_without_credentials() -> None:
-    """Settings are shown on the status page."""
+    """The text form of the settings contains no password."""
     settings = CanarySettings(url=Url.from_setting("amqp://canary:s3cret@broker"))
 
     assert "s3cret" not in repr(RabbitMQConfig(canary=settings))
 
 
 def test_patterns_say_how_much_they_let_through() -> None:
-    """Of each pattern that includes the virtual hosts and queues are counted that are served."""
+    """Include patterns report how many virtual hosts and queues they select."""
     config = RabbitMQConfig(vhosts_include=re.compile("^a"), queues_include=re.compile("jobs"))
     ready, other = gauge("ready", "Ready.", ("vhost", "queue")), gauge("other", "Other.", "node")
     samples = {ready: {("a", "jobs1"): 1.0, ("a", "jobs2"): 2.0}, other: {("n",): 1.0}}
@@ -114,7 +114,7 @@ def test_patterns_say_how_much_they_let_through() -> None:
 
 @pytest.mark.parametrize("key", ["vhost", "queues", "hosts", "user", "host", "port", "pass"])
 def test_keys_of_other_programs_are_answered(key: str) -> None:
-    """Each key that other programs have for the same thing is answered with what it is called here."""
+    """Keys that users know from other programs give advice."""
     known = {*RabbitMQConfig.__struct_fields__}
 
     assert advice(key, known, RabbitMQConfig)

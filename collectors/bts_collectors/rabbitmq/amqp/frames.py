@@ -81,7 +81,7 @@ class FrameGuard:
             if start.startswith(self._head[: len(start)]) and len(self._head) >= len(start):
                 self._refuse(what)
         if self._head[:4] == _PROTOCOL:
-            self._refuse("the broker does not support AMQP 0-9-1")
+            self._refuse("the broker speaks another version of AMQP than 0-9-1")
 
     def _size(self) -> int:
         return int.from_bytes(self._head[3:7])
@@ -99,7 +99,7 @@ class FrameGuard:
         if kind == _CONTENT and len(self._head) == _FRAME_HEAD + _CONTENT_HEAD:
             body = int.from_bytes(self._head[-8:])
             if body > MAX_BODY:
-                self._refuse(f"a message in the queue has {body} bytes (maximum {MAX_BODY})")
+                self._refuse(f"a message of {body} bytes is in the queue (maximum {MAX_BODY})")
         self._rest = size + 1 - (len(self._head) - _FRAME_HEAD)  # with the end marker
         self._head = b""
 

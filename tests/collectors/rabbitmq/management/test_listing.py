@@ -92,7 +92,7 @@ def broker(management: FakeManagement) -> Iterator[Asking]:
 
 @pytest.mark.parametrize("version", ["3.8.34", "3.12.14", "strange", None])
 def test_an_old_or_unknown_broker_is_asked_for_columns(version: str | None) -> None:
-    """Before 3.13 it is what makes the listing cheap, and it works everywhere."""
+    """Before 3.13, columns make the listing cheap; every version supports them."""
     query = queues_query(Overview(rabbitmq_version=version), totals=False)
 
     assert query.startswith("columns=name,vhost,type,")
@@ -101,18 +101,18 @@ def test_an_old_or_unknown_broker_is_asked_for_columns(version: str | None) -> N
 
 @pytest.mark.parametrize("version", ["3.13.0", "3.13.0-rc.1", "4.1.3+12", "10.0"])
 def test_a_new_broker_is_not_asked_for_columns(version: str) -> None:
-    """From 3.13 on they make the broker compute the details that a plain listing is spared."""
+    """From 3.13 on, columns make the broker compute details, so they are not requested."""
     assert queues_query(Overview(rabbitmq_version=version), totals=False) == ""
 
 
 @pytest.mark.parametrize("version", ["3.10.8", "4.1.3"])
 def test_totals_are_asked_for_with_columns_of_any_broker(version: str) -> None:
-    """Without them it sends what nobody reads."""
+    """Totals are requested with columns, so that no unused field is sent."""
     assert queues_query(Overview(rabbitmq_version=version), totals=True).startswith(TOTALS)
 
 
 def test_without_filters_one_question_is_for_all_queues(broker: Asking) -> None:
-    """And another for all consumers."""
+    """Without filters, one request returns all queues, and another one all consumers."""
     found = broker.ask()
 
     assert broker.paths() == ["/api/queues", "/api/consumers"]
@@ -120,7 +120,7 @@ def test_without_filters_one_question_is_for_all_queues(broker: Asking) -> None:
 
 
 def test_only_the_virtual_hosts_that_are_wanted_are_asked_for(broker: Asking) -> None:
-    """What is not wanted costs the broker nothing; slashes in names are no slashes in paths."""
+    """Only selected virtual hosts are requested, with slashes in their names escaped."""
     broker.choose(vhosts=selection(include="^prod", exclude="eu2"))
     found = broker.ask()
 
@@ -130,7 +130,7 @@ def test_only_the_virtual_hosts_that_are_wanted_are_asked_for(broker: Asking) ->
 
 
 def test_a_filter_that_lets_all_virtual_hosts_pass_asks_for_all_at_once(broker: Asking) -> None:
-    """One question is cheaper than many."""
+    """If a filter selects every virtual host, one request returns all queues."""
     broker.choose(vhosts=selection(exclude="^staging"))
     broker.ask()
 
@@ -138,7 +138,7 @@ def test_a_filter_that_lets_all_virtual_hosts_pass_asks_for_all_at_once(broker: 
 
 
 def test_queues_that_are_not_wanted_are_left_out(broker: Asking) -> None:
-    """Found by `queues_exclude`, or not by `queues_include`."""
+    """Queues are selected by `queues_include` and `queues_exclude`."""
     broker.choose(queues=selection(include="o"))
     assert {each.name for each in broker.ask().queues} == {"orders"}
 
@@ -148,7 +148,7 @@ def test_queues_that_are_not_wanted_are_left_out(broker: Asking) -> None:
 
 
 def test_hidden_queues_are_counted_where_all_were_asked_for(broker: Asking) -> None:
-    """Filters hide no queue from the user; those of other virtual hosts were not looked at."""
+    """Queues without permission are counted only if all virtual hosts were requested."""
     overview = Overview(object_totals=ObjectTotals(queues=10))
     assert broker.ask(overview).hidden == 4
     assert broker.ask().hidden is None
@@ -162,7 +162,7 @@ def test_hidden_queues_are_counted_where_all_were_asked_for(broker: Asking) -> N
 
 
 def test_a_virtual_host_deleted_between_two_questions_has_no_queues(broker: Asking) -> None:
-    """That is no failure."""
+    """A virtual host that disappears during a collection is not a failure."""
     del broker.fake.routes["/api/queues/test"]
     broker.choose(vhosts=selection(exclude="^/$"))
     found = broker.ask()
@@ -173,7 +173,7 @@ def test_a_virtual_host_deleted_between_two_questions_has_no_queues(broker: Aski
 
 
 def test_a_virtual_host_that_gives_no_answer_is_told_apart(broker: Asking) -> None:
-    """What was known of its queues is not forgotten for that."""
+    """A virtual host whose request failed is reported as unlisted, so its history is kept."""
     broker.fake.routes["/api/queues/test"] = answer({"error": "x"}, 500)
     broker.choose(vhosts=selection(exclude="^/$"))
     found = broker.ask()
@@ -184,14 +184,14 @@ def test_a_virtual_host_that_gives_no_answer_is_told_apart(broker: Asking) -> No
 
 
 def test_no_virtual_host_that_is_wanted_is_no_failure(broker: Asking) -> None:
-    """It may come later."""
+    """A filter that selects no virtual host is not a failure."""
     broker.choose(vhosts=selection(include="staging"))
 
     assert broker.ask().queues == []
 
 
 def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> None:
-    """To ask for all of them is what was not wanted."""
+    """If the list of virtual hosts fails, no queue is requested."""
     broker.fake.routes["/api/vhosts"] = send(b"<html>")
     broker.choose(vhosts=selection(include="prod"))
     batch = RequestBatch(broker.client, 20)
@@ -202,7 +202,7 @@ def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> Non
 
 @pytest.mark.parametrize("overview", [Overview(), Overview(object_totals=ObjectTotals(queues=6))])
 def test_of_many_queues_depths_alone_are_listed(broker: Asking, overview: Overview) -> None:
-    """By the overview, or else by how many there were last."""
+    """Whether only depths are listed depends on the overview's count, then on the previous listing."""
     broker.choose(most=5)
     broker.ask(overview)
     broker.ask(overview)
@@ -213,7 +213,7 @@ def test_of_many_queues_depths_alone_are_listed(broker: Asking, overview: Overvi
 def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
     broker: Asking,
 ) -> None:
-    """Their counts are what a lag in seconds is made of; one that is gone by then is none."""
+    """The deepest queues with consumers get their counts; one that is deleted meanwhile is ignored."""
     listed = [queue("idle"), queue("dead", ready=9), queue("a/b", ready=5), queue("gone", ready=7)]
     broker.fake.routes["/api/queues"] = answer(listed)
     broker.fake.routes["/api/consumers"] = answer(
@@ -236,7 +236,7 @@ def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
 
 
 def test_when_one_of_them_gives_no_answer_the_others_are_not_asked_for(broker: Asking) -> None:
-    """They would take as long to fail, and the depths are known."""
+    """After one failed request for details the others are skipped, and the depths are kept."""
     broker.fake.routes["/api/queues"] = answer([queue("a", ready=9), queue("b", ready=5)])
     broker.fake.routes["/api/consumers"] = answer([consumer("a"), consumer("b")])
     broker.fake.routes["/api/queues/%2F/a"] = answer({}, 500)
@@ -249,7 +249,7 @@ def test_when_one_of_them_gives_no_answer_the_others_are_not_asked_for(broker: A
 
 
 def test_no_more_than_fifty_queues_are_asked_for_one_by_one(broker: Asking) -> None:
-    """The deepest; each costs the broker a millisecond."""
+    """At most the 50 deepest queues are requested one by one."""
     listed = [queue(f"q{number}", ready=number) for number in range(1, 81)]
     broker.fake.routes["/api/queues"] = answer(listed)
     broker.fake.routes["/api/consumers"] = answer([consumer(f"q{n}") for n in range(1, 81)])
@@ -263,7 +263,7 @@ def test_no_more_than_fifty_queues_are_asked_for_one_by_one(broker: Asking) -> N
 def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
     broker: Asking,
 ) -> None:
-    """The list of consumers would be an error, and there are no counts."""
+    """With disabled statistics, only totals are requested."""
     found = broker.ask(Overview(disable_stats=True))
 
     assert len(broker.fake.requests) == 1
@@ -272,7 +272,7 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
 
 
 def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> None:
-    """The list is expensive, and the consumers of streams acknowledge in another way."""
+    """The list of consumers is requested only if a queue that is not a stream has consumers."""
     listed = [queue("a", consumers=0), queue("b"), queue("c", consumers=1, type="stream")]
     broker.fake.routes["/api/queues"] = answer(listed)
     found = broker.ask()
@@ -282,7 +282,7 @@ def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> 
 
 
 def test_without_the_list_of_consumers_blind_ones_are_unknown(broker: Asking) -> None:
-    """And the queues are known."""
+    """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
     broker.fake.routes["/api/consumers"] = answer({}, 500)
     found = broker.ask()
 
@@ -291,7 +291,7 @@ def test_without_the_list_of_consumers_blind_ones_are_unknown(broker: Asking) ->
 
 
 def test_consumers_that_acknowledge_nothing_are_counted_by_queue() -> None:
-    """A consumer of which it is not known is not counted as one."""
+    """Consumers with automatic acknowledgement are counted; an unknown mode does not count."""
     consumers = [
         Consumer(QueueName("q", "/"), ack_required=False),
         Consumer(QueueName("q", "/"), ack_required=False),
@@ -309,7 +309,7 @@ def test_consumers_that_acknowledge_nothing_are_counted_by_queue() -> None:
 def test_any_name_of_a_virtual_host_or_queue_is_one_part_of_a_path(
     broker: Asking, name: str
 ) -> None:
-    """Whatever is in it."""
+    """Any name is escaped into one segment of the path."""
     spelled = quote(name, "")
     one = queue(name, name, ready=1)
     broker.fake.routes["/api/vhosts"] = answer([{"name": name}, {"name": "unwanted"}])
@@ -324,7 +324,7 @@ def test_any_name_of_a_virtual_host_or_queue_is_one_part_of_a_path(
 
 
 def test_the_parameters_of_a_question_are_well_formed() -> None:
-    """No column is empty, and none is asked for twice."""
+    """Columns are never empty or repeated."""
     batch = parse_qs(queues_query(Overview(), totals=True), strict_parsing=True)
     columns = batch["columns"][0].split(",")
 

@@ -44,7 +44,7 @@ def checked(
 
 
 def test_all_checks_pass_on_a_healthy_broker(client: HttpClient) -> None:
-    """And there is no alarm: that is known."""
+    """A healthy broker passes every check, and is known to have no alarms."""
     passes, alarms, batch = checked(client)
 
     assert passes == dict.fromkeys(CHECKS, 1)
@@ -53,7 +53,7 @@ def test_all_checks_pass_on_a_healthy_broker(client: HttpClient) -> None:
 
 
 def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: HttpClient) -> None:
-    """Status 503 says what is wrong, and is no error of ours."""
+    """Status 503 is the result of a failed check, not a failure of the collection."""
     management.routes[CHECKS["alarms"]] = answer(IN_FORCE, 503)
     management.routes[CHECKS["virtual-hosts"]] = answer({"status": "failed"}, 503)
 
@@ -67,7 +67,7 @@ def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: Htt
 def test_a_check_that_a_version_lacks_has_no_sample(
     management: FakeManagement, client: HttpClient
 ) -> None:
-    """Neither good nor bad."""
+    """A check that a version does not have has no metric."""
     del management.routes[CHECKS["alarms"]]
 
     passes, alarms, batch = checked(client)
@@ -89,7 +89,7 @@ def test_a_check_that_a_version_lacks_has_no_sample(
 def test_after_a_check_without_answer_no_other_is_asked(
     management: FakeManagement, client: HttpClient, reply: Reply, reason: str
 ) -> None:
-    """Each would take as long; the time is for the queues."""
+    """After a failed request the other checks are skipped, to keep time for queues."""
     management.routes[CHECKS["local-alarms"]] = reply
 
     passes, alarms, batch = checked(client, 1.0 if reason == "timeout" else 20.0)
@@ -116,5 +116,5 @@ def test_after_a_check_without_answer_no_other_is_asked(
 def test_alarms_are_told_by_node_and_resource(
     body: bytes, passes: bool | None, alarms: Alarms | None
 ) -> None:
-    """Where a failed check does not list them they are unknown, not absent."""
+    """Alarms are read by node and resource; they are unknown if a failed check does not list them."""
     assert read_alarms(body, passes=passes) == alarms
