@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 DOCS = (Path(__file__).parents[2] / "docs/collectors/rabbitmq.md").read_text()
 KINDS = {("/", "classic"), ("/", "quorum")}
 
-QueueListing = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def canary(broker: Broker, credentials: str = "guest:guest") -> Iterator[RabbitM
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -49,9 +49,9 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, Target
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def when(made: RabbitMQ, condition: Callable[[QueueListing], object], what: str) -> QueueListing:
+def when(made: RabbitMQ, condition: Callable[[Samples], object], what: str) -> Samples:
     """Return the samples of the first collection of which `condition` holds."""
-    found: QueueListing = {}
+    found: Samples = {}
 
     def holds() -> object:
         found.clear()
@@ -62,12 +62,12 @@ def when(made: RabbitMQ, condition: Callable[[QueueListing], object], what: str)
     return found
 
 
-def is_up(samples: QueueListing) -> bool:
+def is_up(samples: Samples) -> bool:
     """Return whether messages go through queues of both types."""
     return samples.get("rabbitmq_canary_up") == dict.fromkeys(KINDS, 1)
 
 
-def count(samples: QueueListing, result: str) -> float:
+def count(samples: Samples, result: str) -> float:
     """Return how many messages ended so, over both types."""
     return sum(n for key, n in samples["rabbitmq_canary_probes_total"].items() if key[-1] == result)
 

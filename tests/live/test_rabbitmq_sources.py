@@ -8,16 +8,15 @@ from urllib.request import urlopen
 
 import pika
 import pytest
-from bts_collectors.rabbitmq.prometheus.parser import families
 
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_exporter import Kind, Scrape, TargetError, Url
+from bts_exporter import Kind, Scrape, TargetError, Url, prometheus_text
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker
 
 pytestmark = pytest.mark.live
 
-QueueListing = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 #: What RabbitMQ's own exporter of 3.10 has of the broker and the management API does not tell:
 #: sums over channels and connections, which are objects of their own there, times of files, Raft,
@@ -59,7 +58,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -71,9 +70,9 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, Target
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def when(made: RabbitMQ, condition: Callable[[QueueListing], object], what: str) -> QueueListing:
+def when(made: RabbitMQ, condition: Callable[[Samples], object], what: str) -> Samples:
     """Return the samples of the first collection of which `condition` holds: statistics take time."""
-    found: QueueListing = {}
+    found: Samples = {}
 
     def holds() -> object:
         samples, failure = collect(made)
@@ -89,7 +88,10 @@ def when(made: RabbitMQ, condition: Callable[[QueueListing], object], what: str)
 def native_page(broker: Broker) -> dict[str, Kind]:
     """Return the types of the families on the page of RabbitMQ's own exporter, by name."""
     with urlopen(f"{broker.native_url}/metrics", timeout=20) as answer:
-        return {family.name: family.kind for family in families(answer.read().decode())}
+        return {
+            family.name: family.kind
+            for family in prometheus_text.parse(answer.read().decode(), strict=False)
+        }
 
 
 # RabbitMQ's own exporter
@@ -130,7 +132,7 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
     )
     with collector(rabbitmq.url) as api, collector(rabbitmq.native_url) as native:
 
-        def alike(samples: QueueListing) -> bool:
+        def alike(samples: Samples) -> bool:
             other = collect(api)[0]
             return all(samples.get(name) == other.get(name, {}) for name in names)
 

@@ -37,7 +37,7 @@ PLUGIN = """\
 """
 
 Addresses = dict[str, Url]
-QueueListing = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def collector(url: Url, tls: dict[str, str], **settings: object) -> Iterator[Rab
         made.stop()
 
 
-def collect(made: RabbitMQ) -> tuple[QueueListing, TargetError | None]:
+def collect(made: RabbitMQ) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + 20)
     failure = None

@@ -18,7 +18,7 @@ PAGE = (PAGES / "3.10-metrics.txt").read_bytes()
 NODE = ("rabbit@one",)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
-QueueListing = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection, passed on ones too, and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -53,7 +53,7 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[QueueListing, Target
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def from_native(url: str, seconds: float = 20.0) -> tuple[QueueListing, TargetError | None]:
+def from_native(url: str, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return what one collection with RabbitMQ's own exporter as the source gives."""
     with collector(url, source="prometheus") as made:
         return collect(made, seconds)
