@@ -84,7 +84,7 @@ def test_depths_are_exact(rabbitmq: Broker, made: RabbitMQ, kind: str) -> None:
     assert samples["messaging_published_messages_total"][shared] == 7
 
 
-def test_virtual_hosts_are_told_apart(rabbitmq: Broker, made: RabbitMQ) -> None:
+def test_virtual_hosts_are_distinguished(rabbitmq: Broker, made: RabbitMQ) -> None:
     """Queues of the same name in two virtual hosts have their own series."""
     rabbitmq.vhost("prod/eu")
     for vhost, count in (("/", 1), ("prod/eu", 2)):
@@ -246,7 +246,7 @@ def test_a_user_without_tags_lacks_permission(rabbitmq: Broker) -> None:
     assert samples == {"rabbitmq_up": {(): 0}}
 
 
-def test_a_user_with_the_tag_management_lacks_the_nodes_alone(rabbitmq: Broker) -> None:
+def test_a_user_with_the_tag_management_lacks_only_the_nodes(rabbitmq: Broker) -> None:
     """With the tag management, only metrics of nodes are missing."""
     rabbitmq.user("manager", "x", "management")
     with collector(rabbitmq, "manager:x") as made:

@@ -111,7 +111,7 @@ def test_every_name_of_rabbitmqs_own_exporter_is_ours_or_known_not_to_be(rabbitm
     assert {name for name in differing if theirs[name] is not Kind.UNTYPED} == set()
 
 
-def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
+def test_both_sources_report_the_same(rabbitmq: Broker) -> None:
     """Both sources report the same numbers of queues and node."""
     for kind in ("classic", "quorum", "stream"):
         rabbitmq.queue(f"same-{kind}", queue_type=kind)
@@ -160,7 +160,7 @@ def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: B
     assert {key[1] for key in samples["rabbitmq_queue_messages_ready"]} == {"kept-by-the-node"}
 
 
-def test_beside_the_management_api_the_node_adds_what_it_alone_knows(rabbitmq: Broker) -> None:
+def test_beside_the_management_api_the_node_adds_what_only_it_has(rabbitmq: Broker) -> None:
     """With `native`, metrics of Erlang and Raft are added, and each metric has one source."""
     native = Url.from_setting(rabbitmq.native_url)
     with collector(rabbitmq.url) as alone, collector(rabbitmq.url, native=native) as made:

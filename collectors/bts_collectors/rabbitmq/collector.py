@@ -63,7 +63,7 @@ class RabbitMQ(Collector):
     kbudde_metrics = kbudde.METRICS
 
     def __init__(self, config: RabbitMQConfig, clock: Callable[[], float] = time) -> None:
-        """Keep the settings; the first collection connects. `clock` gives Unix time."""
+        """Keep the settings; the first collection connects. `clock` returns Unix time."""
         super().__init__(config)
         self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock

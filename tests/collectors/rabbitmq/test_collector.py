@@ -107,7 +107,7 @@ def test_there_is_one_identity(management: FakeManagement) -> None:
         (send(b"<html>"), "protocol"),
     ],
 )
-def test_a_question_without_answer_costs_its_own_part_alone(
+def test_a_request_without_answer_loses_only_its_own_metrics(
     management: FakeManagement, part: tuple[str, str, str], reply: Reply, reason: str
 ) -> None:
     """A failed request loses only its own metrics, and the collection names it."""
@@ -124,7 +124,7 @@ def test_a_question_without_answer_costs_its_own_part_alone(
 
 
 @pytest.mark.parametrize("path", ["/api/nodes", "/api/health/checks/alarms"])
-def test_a_question_that_hangs_leaves_time_for_the_others(
+def test_a_request_that_hangs_leaves_time_for_the_others(
     management: FakeManagement, path: str
 ) -> None:
     """A request that hangs leaves time for the queues."""
@@ -136,7 +136,9 @@ def test_a_question_that_hangs_leaves_time_for_the_others(
     assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
 
 
-def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeManagement) -> None:
+def test_without_the_list_of_consumers_auto_ack_consumers_are_unknown(
+    management: FakeManagement,
+) -> None:
     """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
     management.serve(HERE / "responses" / "3.10")
     management.routes["/api/consumers"] = REFUSED
@@ -229,7 +231,7 @@ def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeM
     assert "rabbitmq_health_check_ok" not in samples
 
 
-def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
+def test_a_broker_without_statistics_is_requested_totals_and_not_for_consumers(
     management: FakeManagement,
 ) -> None:
     """With disabled statistics, depths are served and consumers are not requested."""

@@ -220,7 +220,7 @@ def test_of_many_queues_those_that_the_node_leads_are_shown_whatever_their_type(
         ({"name": "odd", "vhost": "/", "state": 7, "messages_ready": 2}, set()),
     ],
 )
-def test_one_odd_queue_loses_only_itself(
+def test_one_invalid_queue_loses_only_itself(
     management: FakeManagement, odd: object, lost: set[str]
 ) -> None:
     """An invalid queue or field is left out, and the collection fails with its position."""
@@ -248,7 +248,7 @@ def test_a_name_that_is_not_utf8_loses_nothing_else(management: FakeManagement) 
     assert samples["messaging_backlog_messages"] == {("rabbitmq", "a\ufffd", ""): 1}
 
 
-def test_one_odd_field_of_the_overview_loses_only_itself(management: FakeManagement) -> None:
+def test_one_invalid_field_of_the_overview_loses_only_itself(management: FakeManagement) -> None:
     """An invalid field of the overview is left out, and the broker is up."""
     management.routes["/api/overview"] = answer(
         {"node": ONE, "cluster_name": ["shop"], "object_totals": {"queues": 1}}
@@ -261,7 +261,7 @@ def test_one_odd_field_of_the_overview_loses_only_itself(management: FakeManagem
     assert samples["rabbitmq_queues"] == {(): 1}
 
 
-def test_a_user_who_may_see_nothing_is_told_so(management: FakeManagement) -> None:
+def test_a_user_who_may_see_nothing_has_no_permission(management: FakeManagement) -> None:
     """An empty list of queues on a broker with queues is a missing permission."""
     management.routes["/api/overview"] = answer({"object_totals": {"queues": 14}})
     management.routes["/api/queues"] = answer([])

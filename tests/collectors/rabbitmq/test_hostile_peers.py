@@ -131,7 +131,7 @@ def test_memory_after_fifty_failed_scrapes_is_that_after_five(
     ("path", "kept"),
     [("/api/queues", "rabbitmq_node_running"), ("/api/nodes", "rabbitmq_queue_messages_ready")],
 )
-def test_a_hostile_reply_costs_its_own_part_only(
+def test_a_hostile_reply_loses_only_its_own_metrics(
     management: FakeManagement, exporter: StartExporter, path: str, kept: str, reply: str
 ) -> None:
     """A hostile response costs bounded time and memory, and the next scrape works."""
@@ -232,7 +232,7 @@ AMQP: dict[str, tuple[Callable[[], tuple[tuple[bytes, ...], bytes]], str]] = {
 
 
 @pytest.mark.parametrize("name", AMQP)
-def test_a_hostile_peer_over_amqp_costs_its_own_part_only(
+def test_a_hostile_peer_over_amqp_loses_only_its_own_metrics(
     management: FakeManagement, exporter: StartExporter, name: str
 ) -> None:
     """Announced sizes are checked before pika buffers them, and the canary's thread survives."""

@@ -149,7 +149,7 @@ def _even(rate: int, tenth: int) -> int:
 
 @given(stretches(PLAIN_EVENTS), st.integers(0, 49), st.integers(0, 49))
 @histories
-def test_of_a_queue_that_nothing_odd_happens_to_every_lag_is_right(
+def test_of_a_queue_that_nothing_invalid_happens_to_every_lag_is_right(
     lived: list[Stretch], phase: int, offset: int
 ) -> None:
     """The lag is within ten seconds or a tenth of the truth at the time of the broker's statistics."""

@@ -141,7 +141,7 @@ def test_scrapes_of_a_broker_that_hangs_do_not_pile_up(management: FakeManagemen
         "no-utf-8",
     ],
 )
-def test_a_question_about_queues_without_answer_costs_its_own_part_alone(
+def test_a_request_about_queues_without_answer_loses_only_its_own_metrics(
     management: FakeManagement, path: str, kept: str, reply: Any
 ) -> None:
     """If the list of queues hangs, everything else is served in time."""
@@ -164,7 +164,7 @@ def test_a_question_about_queues_without_answer_costs_its_own_part_alone(
     assert kept in samples
 
 
-def test_a_broker_that_is_started_again_between_two_questions_is_asked_again_next_time(
+def test_a_broker_that_is_started_again_between_two_requests_is_asked_again_next_time(
     management: FakeManagement,
 ) -> None:
     """After a restart during a collection, the next collection works and lags are plausible."""

@@ -106,7 +106,7 @@ def test_a_management_api_that_was_there_is_missed_when_it_goes(
         (hang, "timeout"),
     ],
 )
-def test_a_management_api_that_lets_nobody_in_is_no_reason_to_look_elsewhere(
+def test_a_management_api_that_refuses_the_login_is_no_reason_to_look_elsewhere(
     management: FakeManagement, reply: Reply, reason: str
 ) -> None:
     """A refused login does not change the source."""

@@ -77,9 +77,8 @@ class AmqpSource:
         deadline = monotonic() + TIME_SHARE * scrape.remaining()
         self._start_thread()
         request = DeclareRequest()
-        if self._wait(
-            deadline
-        ):  # otherwise the declarations of the previous scrape are still running
+        # Otherwise the declarations of the previous scrape are still running.
+        if self._wait(deadline):
             request = self._request = DeclareRequest()
             self._requests.put(request)
         done = self._wait(deadline)

@@ -36,7 +36,7 @@ class ManagementSource:
     ) -> None:
         """Send requests through `client`; with `own_node`, emit only the node that answers.
 
-        `clock` gives Unix time.
+        `clock` returns Unix time.
         """
         self._client = client
         self._clock = clock

@@ -63,7 +63,7 @@ def test_what_is_announced_is_checked_before_it_arrives(sent: bytes, words: str,
     assert words in guard.failure
 
 
-def test_more_frames_than_anything_asked_for_end_the_connection() -> None:
+def test_more_frames_than_anything_requested_end_the_connection() -> None:
     """Endless small frames end the connection; the next request has the whole limit again."""
     guard = FrameGuard()
     half = frame(8, b"") * (MAX_ARRIVING // 16 + 1)

@@ -15,7 +15,7 @@ from bts_collectors.rabbitmq.api.models import (
 )
 
 
-def test_columns_name_every_field_of_the_shape_and_nothing_else() -> None:
+def test_columns_name_every_field_of_the_model_and_nothing_else() -> None:
     """The requested columns are exactly the decoded fields, including those of nested objects."""
     assert columns(Consumer) == "columns=queue.name,queue.vhost,ack_required"
     batch = columns(Queue).removeprefix("columns=").split(",")
@@ -49,7 +49,7 @@ def test_a_word_in_the_place_of_a_number_is_an_unknown_number(word: str) -> None
 
 
 @pytest.mark.parametrize("body", [b"{}", b'[{"vhost": "/"}]', b'[{"name": 1, "vhost": "/"}]'])
-def test_another_shape_is_refused(body: bytes) -> None:
+def test_another_structure_is_refused(body: bytes) -> None:
     """A response that is not a list of named queues is an error."""
     with pytest.raises(msgspec.ValidationError):
         QUEUES.decode(body)

@@ -91,7 +91,7 @@ def broker(management: FakeManagement) -> Iterator[Asking]:
 
 
 @pytest.mark.parametrize("version", ["3.8.34", "3.12.14", "strange", None])
-def test_an_old_or_unknown_broker_is_asked_for_columns(version: str | None) -> None:
+def test_an_old_or_unknown_broker_is_requested_columns(version: str | None) -> None:
     """Before 3.13, columns make the listing cheap; every version supports them."""
     query = queues_query(Overview(rabbitmq_version=version), totals=False)
 
@@ -100,18 +100,18 @@ def test_an_old_or_unknown_broker_is_asked_for_columns(version: str | None) -> N
 
 
 @pytest.mark.parametrize("version", ["3.13.0", "3.13.0-rc.1", "4.1.3+12", "10.0"])
-def test_a_new_broker_is_not_asked_for_columns(version: str) -> None:
+def test_a_new_broker_is_not_requested_columns(version: str) -> None:
     """From 3.13 on, columns make the broker compute details, so they are not requested."""
     assert queues_query(Overview(rabbitmq_version=version), totals=False) == ""
 
 
 @pytest.mark.parametrize("version", ["3.10.8", "4.1.3"])
-def test_totals_are_asked_for_with_columns_of_any_broker(version: str) -> None:
+def test_totals_are_requested_with_columns_of_any_broker(version: str) -> None:
     """Totals are requested with columns, so that no unused field is sent."""
     assert queues_query(Overview(rabbitmq_version=version), totals=True).startswith(TOTALS)
 
 
-def test_without_filters_one_question_is_for_all_queues(broker: Asking) -> None:
+def test_without_filters_one_request_is_for_all_queues(broker: Asking) -> None:
     """Without filters, one request returns all queues, and another one all consumers."""
     found = broker.ask()
 
@@ -119,7 +119,7 @@ def test_without_filters_one_question_is_for_all_queues(broker: Asking) -> None:
     assert len(found.queues) == 6
 
 
-def test_only_the_virtual_hosts_that_are_wanted_are_asked_for(broker: Asking) -> None:
+def test_only_the_virtual_hosts_that_are_wanted_are_requested(broker: Asking) -> None:
     """Only selected virtual hosts are requested, with slashes in their names escaped."""
     broker.choose(vhosts=selection(include="^prod", exclude="eu2"))
     found = broker.ask()
@@ -147,7 +147,7 @@ def test_queues_that_are_not_wanted_are_left_out(broker: Asking) -> None:
     assert broker.paths() == ["/api/queues"], "the queues that are left have no consumers"
 
 
-def test_hidden_queues_are_counted_where_all_were_asked_for(broker: Asking) -> None:
+def test_hidden_queues_are_counted_where_all_were_requested(broker: Asking) -> None:
     """Queues without permission are counted only if all virtual hosts were requested."""
     overview = Overview(object_totals=ObjectTotals(queues=10))
     assert broker.ask(overview).hidden == 4
@@ -161,7 +161,7 @@ def test_hidden_queues_are_counted_where_all_were_asked_for(broker: Asking) -> N
     assert broker.ask(overview).hidden is None
 
 
-def test_a_virtual_host_deleted_between_two_questions_has_no_queues(broker: Asking) -> None:
+def test_a_virtual_host_deleted_between_two_requests_has_no_queues(broker: Asking) -> None:
     """A virtual host that disappears during a collection is not a failure."""
     del broker.fake.routes["/api/queues/test"]
     broker.choose(vhosts=selection(exclude="^/$"))
@@ -172,7 +172,7 @@ def test_a_virtual_host_deleted_between_two_questions_has_no_queues(broker: Aski
     assert not broker.round.failures
 
 
-def test_a_virtual_host_that_gives_no_answer_is_told_apart(broker: Asking) -> None:
+def test_a_virtual_host_that_gives_no_answer_is_reported(broker: Asking) -> None:
     """A virtual host whose request failed is reported as unlisted, so its history is kept."""
     broker.fake.routes["/api/queues/test"] = answer({"error": "x"}, 500)
     broker.choose(vhosts=selection(exclude="^/$"))
@@ -201,7 +201,7 @@ def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> Non
 
 
 @pytest.mark.parametrize("overview", [Overview(), Overview(object_totals=ObjectTotals(queues=6))])
-def test_of_many_queues_depths_alone_are_listed(broker: Asking, overview: Overview) -> None:
+def test_of_many_queues_only_depths_are_listed(broker: Asking, overview: Overview) -> None:
     """Whether only depths are listed depends on the overview's count, then on the previous listing."""
     broker.choose(most=5)
     broker.ask(overview)
@@ -210,7 +210,7 @@ def test_of_many_queues_depths_alone_are_listed(broker: Asking, overview: Overvi
     assert broker.fake.requests[0].startswith(f"/api/queues?{TOTALS}")
 
 
-def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
+def test_of_many_queues_the_deepest_with_consumers_are_requested_one_by_one(
     broker: Asking,
 ) -> None:
     """The deepest queues with consumers get their counts; one that is deleted meanwhile is ignored."""
@@ -235,7 +235,7 @@ def test_of_many_queues_the_deepest_with_consumers_are_asked_for_one_by_one(
     assert found.auto_ack == {("/", "a/b"): 1, ("/", "idle"): 0, ("/", "gone"): 0}
 
 
-def test_when_one_of_them_gives_no_answer_the_others_are_not_asked_for(broker: Asking) -> None:
+def test_when_one_of_them_gives_no_answer_the_others_are_not_requested(broker: Asking) -> None:
     """After one failed request for details the others are skipped, and the depths are kept."""
     broker.fake.routes["/api/queues"] = answer([queue("a", ready=9), queue("b", ready=5)])
     broker.fake.routes["/api/consumers"] = answer([consumer("a"), consumer("b")])
@@ -248,7 +248,7 @@ def test_when_one_of_them_gives_no_answer_the_others_are_not_asked_for(broker: A
     assert len(found.queues) == 2
 
 
-def test_no_more_than_fifty_queues_are_asked_for_one_by_one(broker: Asking) -> None:
+def test_no_more_than_fifty_queues_are_requested_one_by_one(broker: Asking) -> None:
     """At most the 50 deepest queues are requested one by one."""
     listed = [queue(f"q{number}", ready=number) for number in range(1, 81)]
     broker.fake.routes["/api/queues"] = answer(listed)
@@ -260,7 +260,7 @@ def test_no_more_than_fifty_queues_are_asked_for_one_by_one(broker: Asking) -> N
     assert batch == {f"q{number}" for number in range(31, 81)}
 
 
-def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
+def test_a_broker_without_statistics_is_requested_totals_and_for_nothing_else(
     broker: Asking,
 ) -> None:
     """With disabled statistics, only totals are requested."""
@@ -271,7 +271,7 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_for_nothing_else(
     assert found.auto_ack is None
 
 
-def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> None:
+def test_consumers_are_requested_only_where_one_may_be_auto_ack(broker: Asking) -> None:
     """The list of consumers is requested only if a queue that is not a stream has consumers."""
     listed = [queue("a", consumers=0), queue("b"), queue("c", consumers=1, type="stream")]
     broker.fake.routes["/api/queues"] = answer(listed)
@@ -281,7 +281,7 @@ def test_consumers_are_asked_for_only_where_one_may_be_blind(broker: Asking) -> 
     assert found.auto_ack == {}
 
 
-def test_without_the_list_of_consumers_blind_ones_are_unknown(broker: Asking) -> None:
+def test_without_the_list_of_consumers_auto_ack_consumers_are_unknown(broker: Asking) -> None:
     """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
     broker.fake.routes["/api/consumers"] = answer({}, 500)
     found = broker.ask()
@@ -323,7 +323,7 @@ def test_any_name_of_a_virtual_host_or_queue_is_one_part_of_a_path(
     assert found.queues[0].consumers == 1
 
 
-def test_the_parameters_of_a_question_are_well_formed() -> None:
+def test_the_parameters_of_a_request_are_well_formed() -> None:
     """Columns are never empty or repeated."""
     batch = parse_qs(queues_query(Overview(), totals=True), strict_parsing=True)
     columns = batch["columns"][0].split(",")

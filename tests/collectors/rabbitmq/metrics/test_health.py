@@ -113,7 +113,7 @@ def test_after_a_check_without_answer_no_other_is_asked(
         (b"", None, None),
     ],
 )
-def test_alarms_are_told_by_node_and_resource(
+def test_alarms_are_read_by_node_and_resource(
     body: bytes, passes: bool | None, alarms: Alarms | None
 ) -> None:
     """Alarms are read by node and resource; they are unknown if a failed check does not list them."""

@@ -71,7 +71,7 @@ def test_a_depth_older_than_the_counts_does_not_move_the_head(watch: Watch) -> N
     assert lag.age == Age(10, "interpolation")
 
 
-def test_the_counts_say_what_waited_at_the_first_look() -> None:
+def test_the_counts_say_what_waited_at_the_first_scrape() -> None:
     """At the first scrape, the counts are used instead of the older depth."""
     watch = Watch()
     watch.look(0, flow(200, 100), messages_ready=0)
@@ -109,7 +109,7 @@ def test_a_second_delivery_takes_nothing_from_the_queue(watch: Watch) -> None:
     assert lag.age == Age(70, "interpolation")
 
 
-def test_what_waited_before_the_first_look_is_at_least_as_old() -> None:
+def test_what_waited_before_the_first_scrape_is_at_least_as_old() -> None:
     """After a start of the exporter, the lag of earlier messages is a lower bound, and unknown at the first scrape."""
     watch = Watch()
     first = watch.look(0, flow(500, 400), messages_ready=100)

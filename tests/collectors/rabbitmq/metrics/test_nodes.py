@@ -41,7 +41,7 @@ def test_alarms_are_numbers() -> None:
     assert samples[nodes.ALARMS["disk"]] == {("a",): 0}
 
 
-def test_alarms_that_the_health_check_tells_are_newer_than_the_statistics() -> None:
+def test_alarms_of_the_health_check_are_newer_than_the_statistics() -> None:
     """Alarms of the health check replace those of /api/nodes, for running nodes."""
     body = b'[{"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": true},'
     body += b'{"name": "b", "running": true}, {"name": "c", "running": false}]'

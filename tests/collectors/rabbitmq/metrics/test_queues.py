@@ -59,7 +59,7 @@ def test_deliveries_are_named_as_rabbitmq_names_them() -> None:
     }
 
 
-def test_queues_of_the_same_name_are_told_apart_by_virtual_host() -> None:
+def test_queues_of_the_same_name_are_distinguished_by_virtual_host() -> None:
     """Queues of the same name in two virtual hosts have their own series."""
     samples = emitted(queue(messages_ready=1), queue(vhost="prod", messages_ready=2)).samples
 
@@ -85,7 +85,7 @@ def test_types_are_spelled_as_in_rabbitmqs_own_exporter(kind: str | None, label:
     ("own", "policy", "limit"),
     [(10, 5, 5), (5, 10, 5), (10, None, 10), (None, 5, 5), (None, None, None), ("many", 5, 5)],
 )
-def test_the_lower_limit_of_queue_and_policy_is_in_force(
+def test_the_lower_limit_of_queue_and_policy_is_effective(
     own: object, policy: object, limit: float | None
 ) -> None:
     """The effective maximum length is the lower one of argument and policy."""
@@ -145,7 +145,7 @@ def test_idleness_is_a_unix_time(given: str | None, seconds: float | None) -> No
         (None, {("/", "idle"): 0}),
     ],
 )
-def test_blind_consumers_are_unknown_without_the_list_of_consumers(
+def test_auto_ack_consumers_are_unknown_without_the_list_of_consumers(
     counts: Counter[tuple[str, str]] | None, expected: dict[tuple[str, str], float]
 ) -> None:
     """Without the list, only a queue without consumers has a known number; streams have none."""

@@ -139,7 +139,7 @@ def test_a_broker_without_streams_has_no_consumers_of_any() -> None:
         read_consumers(HttpResponse("", 500, b"{}"))
 
 
-def test_no_more_is_asked_for_than_is_used() -> None:
+def test_no_more_is_requested_than_is_used() -> None:
     """The list of stream consumers is limited to the used columns."""
     columns = PATH.partition("columns=")[2].split(",")
 

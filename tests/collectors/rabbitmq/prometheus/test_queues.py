@@ -47,13 +47,13 @@ def test_names_and_virtual_hosts_are_as_the_broker_has_them() -> None:
     assert queues["log"].vhost == "prod"
 
 
-def test_what_may_be_a_stream_is_told_from_what_is_none() -> None:
+def test_what_may_be_a_stream_is_not_a_backlog() -> None:
     """Where types are unknown, a queue that may be a stream has no backlog."""
     assert {name for name, queue in found("4.1").items() if may_be_stream(queue)} == {"log"}
     assert {name for name, queue in found("3.10").items() if may_be_stream(queue)} == {"sq"}
 
 
-def test_only_what_is_used_is_asked_for() -> None:
+def test_only_what_is_used_is_requested() -> None:
     """Only the used families of the detailed page are requested."""
     assert DETAILED_PATH.startswith("/metrics/detailed?family=queue_coarse_metrics&")
     assert "channel" not in DETAILED_PATH

@@ -244,7 +244,7 @@ def test_nothing_listening_names_the_plug_in() -> None:
 
 
 @pytest.mark.parametrize("reply", [answer({}, 404), send(b"<html>"), raw(b"")])
-def test_queues_that_cannot_be_had_cost_the_queues_alone(
+def test_queues_that_cannot_be_had_lose_only_the_queues(
     exporter: FakeManagement, reply: Reply
 ) -> None:
     """If the request for queues fails, metrics of the node are still served."""
@@ -269,7 +269,7 @@ def both(management: FakeManagement) -> FakeManagement:
     return management
 
 
-def test_beside_the_management_api_it_adds_what_that_does_not_tell(both: FakeManagement) -> None:
+def test_beside_the_management_api_it_adds_what_it_lacks(both: FakeManagement) -> None:
     """With `native` there is one identity, each queue once, and no metric with values of both sources."""
     with collector(both.url, native=Url.from_setting(both.url)) as made:
         samples, failure = collect(made)
@@ -294,7 +294,9 @@ def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeMan
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/overview"])
-def test_one_of_the_two_that_fails_costs_its_own_part(both: FakeManagement, path: str) -> None:
+def test_one_of_the_two_that_fails_loses_only_its_own_metrics(
+    both: FakeManagement, path: str
+) -> None:
     """If one source fails, the other is served."""
     both.routes[path] = answer({"error": "not_authorized", "reason": "Login failed"}, 401)
     with collector(both.url, native=Url.from_setting(both.url)) as made:
