@@ -1,4 +1,4 @@
-"""A queue of RabbitMQ and what the broker's statistics show of it, so that the true lag is known.
+"""A simulated queue and its statistics as RabbitMQ reports them, so that the true lag is known.
 
 Time goes in tenths of a second. Counts of messages are taken every five seconds. Depths are taken every
 five seconds, too, at a moment of the queue's own, and are shown with the next counts: a scrape sees counts
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 from bts_collectors.rabbitmq.api.models import Arguments, MessageStats, Queue
 
-#: Tenths of a second between two statistics.
+#: Interval of the statistics, in tenths of a second.
 INTERVAL = 50
-#: How old what a scrape sees may be, in tenths.
+#: Maximum age of the statistics that a scrape gets, in tenths of a second.
 OLDEST = 2 * INTERVAL
 
 
 class Message(NamedTuple):
-    """A message by its place in the queue, with when it came in."""
+    """A message with its position and time of arrival."""
 
     place: int
     since: int
@@ -31,7 +31,7 @@ class Message(NamedTuple):
 
 @dataclass
 class Counts:
-    """The broker's counts of a queue, cumulative; each is absent until it happened first."""
+    """The broker's cumulative counts of a queue; each is absent before its first event."""
 
     publish: int = 0
     deliver_get: int = 0
@@ -40,25 +40,25 @@ class Counts:
 
 
 class Depth(NamedTuple):
-    """What the queue itself says, as of one moment."""
+    """The depth of the queue at one moment."""
 
     ready: int
     unacked: int
-    #: When the publisher of the oldest message that is not acknowledged says that it sent it.
+    #: Timestamp set by the publisher of the oldest unacknowledged message.
     head: int | None
 
 
 @dataclass
 class SimulatedQueue:
-    """A queue with its settings, its messages, and what became of them."""
+    """A queue with its settings, its messages and their history."""
 
     ttl: int | None = None
     max_length: int | None = None
     overflow: str = "drop-head"
     priorities: bool = False
-    #: Tenths by which the publishers' clocks are wrong; None: they put no time on messages.
+    #: Error of the publishers' clocks in tenths of a second; None: messages have no timestamp.
     skew: int | None = None
-    #: Where messages go that are rejected, expired or dropped.
+    #: Receives messages that are rejected, expired or dropped.
     dead_letters: Callable[[int], None] | None = None
     consumers: int = 1
     phase: int = 0
@@ -68,16 +68,16 @@ class SimulatedQueue:
     _delivered: set[int] = field(default_factory=set)
     _place: int = 0
     _now: int = 0
-    #: By tenth: the age of the oldest message that waits, 0 if none does.
+    #: For each tenth of a second, the age of the oldest ready message; 0 if there is none.
     ages: list[int] = field(default_factory=list)
     waited: list[bool] = field(default_factory=list)
     _shown: list[tuple[int, Counts | None, Depth]] = field(default_factory=list)
     _depths: list[tuple[int, Depth]] = field(default_factory=list)
 
-    # What happens to it within the tenth under way.
+    # Events in the current tenth of a second.
 
     def publish(self, count: int, *, counted: bool = True) -> None:
-        """Let messages come in; dead letters of other queues are not counted."""
+        """Add messages; dead letters of other queues are not counted."""
         for _ in range(count):
             self.counts.publish += counted
             if self.max_length is not None and len(self._waiting) >= self.max_length:
@@ -89,7 +89,7 @@ class SimulatedQueue:
             self._place += 1
 
     def take(self, count: int, random: Random | None = None) -> int:
-        """Deliver messages, the oldest first; of a queue with priorities, any. Return how many."""
+        """Deliver messages, the oldest first, or random ones with priorities. Return how many."""
         count = min(count, len(self._waiting))
         for _ in range(count):
             if random is not None and self.priorities:
@@ -105,7 +105,7 @@ class SimulatedQueue:
         return count
 
     def acknowledge(self, count: int | None = None) -> None:
-        """Acknowledge what was delivered first, all of it without `count`."""
+        """Acknowledge the first delivered messages, all without `count`."""
         done = len(self._unacked) if count is None else min(count, len(self._unacked))
         self.counts.ack += done
         for message in self._unacked[:done]:
@@ -118,13 +118,13 @@ class SimulatedQueue:
         self.acknowledge()
 
     def reject(self, count: int | None = None) -> None:
-        """Reject what was delivered first, without putting it back."""
+        """Reject the first delivered messages without requeueing them."""
         gone = len(self._unacked) if count is None else min(count, len(self._unacked))
         del self._unacked[:gone]
         self._leave(gone)
 
     def requeue(self) -> None:
-        """Put back all that is not acknowledged, to where it was: its consumer died."""
+        """Return unacknowledged messages to their positions: the consumer failed."""
         waiting = list(self._waiting)
         for message in self._unacked:
             insort(waiting, message)
@@ -132,22 +132,22 @@ class SimulatedQueue:
         self._unacked.clear()
 
     def purge(self) -> None:
-        """Remove all that waits."""
+        """Remove all ready messages."""
         self._waiting.clear()
 
     def forget(self) -> None:
-        """Begin the counts again, as when the broker is started again."""
+        """Reset the counts, as a restart of the broker does."""
         self.requeue()
         self.counts = Counts()
 
     def remake(self) -> None:
-        """Delete the queue and make it again."""
+        """Delete and recreate the queue."""
         self._waiting.clear()
         self._unacked.clear()
         self.counts = Counts()
 
     def tick(self) -> None:
-        """End the tenth: expire, note what is true now, and let the broker take its statistics."""
+        """End the tenth of a second: expire messages, record the true lag, update the statistics."""
         while self.ttl and self._waiting and self._now - self._waiting[0].since >= self.ttl:
             self._waiting.popleft()
             self._leave(1)
@@ -162,10 +162,10 @@ class SimulatedQueue:
             self._shown.append((self._now, counts, self._depths[-1][1]))
         self._now += 1
 
-    # What can be seen of it.
+    # Views of the queue.
 
     def shown(self) -> Queue | None:
-        """Return what the broker shows now, None before its first statistics."""
+        """Return the broker's current statistics; None before the first ones."""
         if not self._shown:
             return None
         _, counts, depth = self._shown[-1]
@@ -203,11 +203,11 @@ class SimulatedQueue:
 
     @property
     def true_age(self) -> float:
-        """Return the age of the oldest message that waits, in seconds."""
+        """Return the age of the oldest ready message, in seconds."""
         return self.ages[-1] / 10
 
     def waited_lately(self) -> bool:
-        """Return whether something waited at every moment of the time that is shown."""
+        """Return whether there were ready messages during all of the time that the statistics cover."""
         return all(self.waited[-OLDEST - 1 :])
 
     def _depth(self) -> Depth:
@@ -222,7 +222,7 @@ class SimulatedQueue:
             self.dead_letters(count)
 
 
-#: Unix time at which simulations begin.
+#: Unix time of the start of a simulation.
 EPOCH = 1_700_000_000
 
 

@@ -37,7 +37,7 @@ SETTLING = 12.0
 AFTER = 0.3
 
 #: What our collector asks of so many queues.
-ASKED = (
+FAMILIES = (
     f"/api/queues?{queues_query(Overview(), totals=True)}",
     f"/api/consumers?{columns(Consumer)}",
 )
@@ -62,7 +62,7 @@ def run(bench: Bench) -> Section:
         )
         theirs = bench.start(
             "reference",
-            lambda port: [sys.executable, str(REFERENCE), str(port), broker.url, *ASKED],
+            lambda port: [sys.executable, str(REFERENCE), str(port), broker.url, *FAMILIES],
         )
         with running(ours, theirs):
             return _section(*_measure(bench, broker, ours, theirs), ours)

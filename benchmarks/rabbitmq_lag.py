@@ -1,4 +1,4 @@
-"""The lag in seconds of RabbitMQ's queues, held against the age of every message, on simulated queues."""
+"""Compares the lag in seconds of RabbitMQ's queues with the true age of messages, on simulated queues."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from measuring import Bench
     from report import Section
 
-#: Tenths of a second between two scrapes, and in all.
+#: Scrape interval and total time, in tenths of a second.
 SCRAPES = 50
 LENGTH = 9000
-#: Tenths between the broker's counts and a scrape, and at which depths are taken.
+#: Delays of the scrape after the counts, and phases of the depths, in tenths of a second.
 OFFSET = 7
 PHASES = (0, 25, 49)
-#: Seconds, or the part of the truth, by which a lag may be wrong.
+#: Tolerance in seconds, or as a share of the true lag.
 TOLERANCE, PART = 10.0, 0.1
-#: How often a lag must be right: of queues that only deliver, and of those that lose messages.
+#: Required share of correct lags: for queues that only deliver, and for queues that lose messages.
 PLAIN, LOSING = 0.98, 0.9
 
 Rate = Callable[[int], float]
-#: Lets happen to a queue what happens in this tenth of a second.
+#: Applies the events of one tenth of a second to a queue.
 Step = Callable[[SimulatedQueue, int], None]
 
 
 class Case(NamedTuple):
-    """A queue, what happens to it, and what else goes on in the same tenth of a second."""
+    """A queue, its events, and other events in the same tenth of a second."""
 
     queue: SimulatedQueue
     step: Step
 
 
 class Schedule(NamedTuple):
-    """How a queue is used, and how often the lag must be right."""
+    """The use of a queue, and the required share of correct lags."""
 
     name: str
     make: Callable[[], Case]
@@ -47,25 +47,25 @@ class Schedule(NamedTuple):
 
 @dataclass
 class Figures:
-    """How often the lag was right, and how it was wrong."""
+    """How many lags were correct, and their errors."""
 
-    #: Lags that are no lower bounds, and how many of them were right.
+    #: Lags that are not lower bounds, and how many of them were correct.
     looks: int = 0
     right: int = 0
     absent: int = 0
     bounds: int = 0
-    #: Lower bounds above what was true at any time that the broker's statistics show.
+    #: Lower bounds above the true lag during all of the time that the statistics cover.
     false_bounds: int = 0
-    #: Each error in what is allowed.
+    #: Each error as a multiple of the tolerance.
     errors: list[float] = field(default_factory=list)
 
     @property
     def share(self) -> float:
-        """Return which part of the lags that are no lower bounds was right."""
+        """Return the share of correct lags, without lower bounds."""
         return self.right / self.looks if self.looks else 1.0
 
     def add(self, queue: SimulatedQueue, lag: float, method: str) -> None:
-        """Count what was exported."""
+        """Count one exported lag."""
         if method == "lower_bound":
             self.bounds += 1
             self.false_bounds += lag > queue.truths()[1] + 1
@@ -78,7 +78,7 @@ class Figures:
 
 
 def look(case: Case, figures: Figures) -> None:
-    """Let a queue be used and scrape it."""
+    """Simulate a schedule with scrapes."""
     now = 0
     lags = Lags(lambda: now / 10)
     for now in range(LENGTH):
@@ -108,7 +108,7 @@ CONSUME: dict[str, Rate] = {
 
 
 def rates(publish: Rate, consume: Rate, **settings: Any) -> Case:
-    """Return a queue to which so many messages are published in each tenth, and so many consumed."""
+    """Return a queue with these numbers of published and consumed messages in each tenth of a second."""
     due = [0.0, 0.0]
 
     def step(queue: SimulatedQueue, now: int) -> None:
@@ -122,7 +122,7 @@ def rates(publish: Rate, consume: Rate, **settings: Any) -> Case:
 
 
 def plain() -> Iterator[Schedule]:
-    """Yield schedules of queues of which every message is delivered."""
+    """Yield schedules of queues that deliver every message."""
     for how, publish in PUBLISH.items():
         for which, consume in CONSUME.items():
             yield Schedule(
@@ -133,7 +133,7 @@ def plain() -> Iterator[Schedule]:
 
 
 def losing() -> Iterator[Schedule]:
-    """Yield schedules of queues that refuse, drop or expire messages."""
+    """Yield schedules of queues that reject, drop or expire messages."""
     consumers = {"slow": lambda _: 0.7, "none": CONSUME["none"], "in turns": CONSUME["in turns"]}
     settings: dict[str, dict[str, Any]] = {
         "reject-publish": {"max_length": 1000, "overflow": "reject-publish"},
@@ -177,7 +177,7 @@ def dead_letters_too() -> Case:
 
 
 def retry_loop(fails: float, *, waiting: bool = False) -> Case:
-    """Return a queue whose rejected messages come back after half a minute, or that they wait in."""
+    """Return a queue whose rejected messages return after half a minute, or the queue that they wait in."""
     work, retry = SimulatedQueue(), SimulatedQueue(ttl=300, consumers=0)
     work.dead_letters = lambda count: retry.publish(count, counted=False)
     retry.dead_letters = lambda count: work.publish(count, counted=False)
@@ -190,7 +190,7 @@ def retry_loop(fails: float, *, waiting: bool = False) -> Case:
         taken = work.take(3 if now % 1500 < 1300 else 0)
         work.reject(sum(random.random() < fails for _ in range(taken)))
         work.acknowledge()
-        other.tick()  # the one that is shown is ticked by who looks at it
+        other.tick()  # the caller ticks the measured queue
 
     return Case(shown, step)
 
@@ -208,7 +208,7 @@ SCHEDULES = (
 
 
 def measure(schedule: Schedule) -> Figures:
-    """Return what was found for a schedule, over several moments at which depths are taken."""
+    """Return the figures of a schedule, over several phases of the depths."""
     figures = Figures()
     for phase in PHASES:
         case = schedule.make()
@@ -218,8 +218,8 @@ def measure(schedule: Schedule) -> Figures:
 
 
 def run(_: Bench) -> Section:
-    """Play all schedules."""
-    from report import Bar, Row, Section, Table  # noqa: PLC0415  # for the benchmarks alone
+    """Run all schedules."""
+    from report import Bar, Row, Section, Table  # noqa: PLC0415  # only for benchmarks
 
     found = [(schedule, measure(schedule)) for schedule in SCHEDULES]
     rows = [

@@ -4,6 +4,8 @@ from bts_exporter import backlog, prometheus_text
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, NotPresent, Reason, TargetError
+from bts_exporter.http_client import HttpClient
+from bts_exporter.http_response import ByteBudget, HttpResponse
 from bts_exporter.matches import Match
 from bts_exporter.metric import Kind, Metric, Template, counter, gauge, histogram, summary, untyped
 from bts_exporter.name_filter import NameFilter
@@ -16,10 +18,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressWatch",
+    "ByteBudget",
     "Collector",
     "CollectorConfig",
     "Command",
     "Duration",
+    "HttpClient",
+    "HttpResponse",
     "Kind",
     "Match",
     "Metric",

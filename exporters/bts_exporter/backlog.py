@@ -143,6 +143,8 @@ class Timeline:
         times, counts = self._times, self._counts
 
         def harm(index: int) -> float:
+            if counts[index - 1] == counts[index + 1]:
+                return 0.0  # within a standstill, which `lower` can make as well
             there, line = times[index], self._passed(counts[index], index - 1, index + 1)
             return abs(line - there) / (now - min(line, there) + 1)
 

@@ -29,7 +29,8 @@ _NUMBER = re.compile(
 #: A sample, read leniently. The labels end at the last brace: a value with unescaped quotes may hold one, too.
 _LENIENT_SAMPLE = re.compile(r"^([\w:]+)(?:\{(.*)\})?[ \t]+(\S+)(?:[ \t]+-?\d+)?$", re.MULTILINE)
 #: A label, read leniently: its value ends where the next label begins, or at the end.
-_LENIENT_LABEL = re.compile(r'(\w+)="(.*?)"(?:,(?=\w+=")|,?$)')
+#: Possessive, and only at the beginning of a word: a hostile line must not take time quadratic in its length.
+_LENIENT_LABEL = re.compile(r'\b(\w++)="(.*?)"(?:,(?=\w++=")|$)')
 _WELL_ESCAPED = re.compile(r'(?:[^"\\]|\\[\\"n])*')
 
 _ESCAPE = re.compile(r"\\(.)")
@@ -261,7 +262,9 @@ class _Samples:
                     value = float(number)
                 except ValueError:
                     continue
-                pairs = dict(find_labels(labels))
+                # Without a quote at the end, each label would be searched for its end in vain.
+                text = labels.rstrip(", \t")
+                pairs = dict(find_labels(text)) if text.endswith('"') else {}
                 if "\\" in labels:
                     _unescape_values(pairs)
                 yield Sample(suffix, pairs, value)

@@ -214,3 +214,15 @@ def test_what_turns_out_not_to_have_come_in_is_taken_off_the_timeline() -> None:
 
     assert timeline.age(50, 30) == Age(25, "interpolation")
     assert timeline.age(200, 30) == Age(5, "interpolation")
+
+
+def test_counts_that_were_lowered_are_thinned_out() -> None:
+    """A full timeline whose latest counts were lowered to the same value takes more observations."""
+    timeline = Timeline()
+    for second in range(MOST_OBSERVED - 1):
+        timeline.observe(second, second)
+    timeline.lower(MOST_OBSERVED / 2)
+    for second in range(MOST_OBSERVED, MOST_OBSERVED + 10):
+        timeline.observe(second, second)
+
+    assert timeline.age(MOST_OBSERVED / 4, 100) == Age(100 - MOST_OBSERVED / 4, "interpolation")

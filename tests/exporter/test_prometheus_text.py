@@ -308,6 +308,16 @@ def test_lenient_without_a_family(page: str) -> None:
     assert read_leniently(page) == {}
 
 
+@pytest.mark.parametrize(
+    "labels", ["x" * 300_000, 'x="' * 100_000 + "y", 'x="1",' * 50_000 + "y", '",' * 100_000 + "y"]
+)
+def test_lenient_without_backtracking(labels: str) -> None:
+    """Long labels that never end are read in time linear in their length."""
+    (family,) = parse(f"# TYPE a gauge\na{{{labels}}} 1\n", strict=False)
+
+    assert len(list(family.samples)) == 1
+
+
 def test_lenient_help_is_enough() -> None:
     """A family with a HELP line and no TYPE line is untyped."""
     (family,) = parse("# HELP a A.\\nB.\na 1\n", strict=False)

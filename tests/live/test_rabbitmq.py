@@ -62,7 +62,7 @@ def when(made: RabbitMQ, metric: str, labels: tuple[str, ...], value: float) -> 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_depths_are_exact(rabbitmq: Broker, made: RabbitMQ, kind: str) -> None:
-    """What waits, what came in and what was taken out, in RabbitMQ's names and in the common ones."""
+    """Depths and counters are exact, under RabbitMQ's and the common names."""
     name = f"depth-{kind}"
     rabbitmq.queue(name, queue_type=kind)
     key, shared = ("/", name), ("rabbitmq", name, "")
@@ -84,8 +84,8 @@ def test_depths_are_exact(rabbitmq: Broker, made: RabbitMQ, kind: str) -> None:
     assert samples["messaging_published_messages_total"][shared] == 7
 
 
-def test_virtual_hosts_are_told_apart(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """Queues of one name in two virtual hosts are two queues."""
+def test_virtual_hosts_are_distinguished(rabbitmq: Broker, made: RabbitMQ) -> None:
+    """Queues of the same name in two virtual hosts have their own series."""
     rabbitmq.vhost("prod/eu")
     for vhost, count in (("/", 1), ("prod/eu", 2)):
         rabbitmq.queue("twin", vhost)
@@ -102,7 +102,7 @@ def test_virtual_hosts_are_told_apart(rabbitmq: Broker, made: RabbitMQ) -> None:
 def test_any_name_of_a_queue_is_a_label_as_it_is(
     rabbitmq: Broker, made: RabbitMQ, name: str
 ) -> None:
-    """Escaping is the exposition's business; of line breaks the broker itself takes care."""
+    """Any queue name becomes a label value unchanged."""
     rabbitmq.queue(name)
     rabbitmq.publish(name, 2)
 
@@ -112,7 +112,7 @@ def test_any_name_of_a_queue_is_a_label_as_it_is(
 
 
 def test_a_consumer_that_acknowledges_nothing_is_seen(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """It has the whole backlog, and the queue looks empty and well consumed."""
+    """A consumer with automatic acknowledgement is counted, although its queue looks empty."""
     rabbitmq.queue("blind")
     rabbitmq.publish("blind", 5)
     with AmqpConsumer(rabbitmq.amqp, "blind", auto_ack=True):
@@ -128,7 +128,7 @@ def test_a_consumer_that_acknowledges_nothing_is_seen(rabbitmq: Broker, made: Ra
 def test_what_a_consumer_has_and_did_not_acknowledge_is_in_flight(
     rabbitmq: Broker, made: RabbitMQ
 ) -> None:
-    """It is no backlog any more, and comes back when the consumer goes."""
+    """Unacknowledged messages are in flight, and return to the backlog with the end of the consumer."""
     rabbitmq.queue("flight")
     rabbitmq.publish("flight", 5)
     with AmqpConsumer(rabbitmq.amqp, "flight", auto_ack=False, prefetch=2):
@@ -143,7 +143,7 @@ def test_what_a_consumer_has_and_did_not_acknowledge_is_in_flight(
 
 
 def test_the_log_of_a_stream_is_no_backlog(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """Whether anybody has read it, the management API does not know."""
+    """The length of a stream's log is not emitted as backlog, since read messages stay in it."""
     rabbitmq.queue("log", queue_type="stream")
     rabbitmq.publish("log", 3)
 
@@ -182,7 +182,7 @@ def test_the_publishers_time_of_the_oldest_message_gives_the_lag(
 
 
 def test_the_lower_limit_of_queue_and_policy_is_shown(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """With the policy's name, so that it can be found."""
+    """The effective maximum length is served, with the name of the policy."""
     rabbitmq.queue("limited", max_length=1000)
     definition = {"max-length": 500}
     policy = {"pattern": "^limited$", "definition": definition, "apply-to": "queues"}
@@ -195,7 +195,7 @@ def test_the_lower_limit_of_queue_and_policy_is_shown(rabbitmq: Broker, made: Ra
 
 
 def test_the_whole_and_the_node_are_shown(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """A sample of each kind, with the numbers that the broker itself gives."""
+    """Metrics of cluster and node have the broker's own values."""
     samples = testing.collect(made)
     overview = rabbitmq.api("overview")
 
@@ -211,7 +211,7 @@ def test_the_whole_and_the_node_are_shown(rabbitmq: Broker, made: RabbitMQ) -> N
 
 
 def test_an_alarm_shows_at_once(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """Publishers are blocked: the health check knows before the statistics do, and tells the node."""
+    """An alarm is reported by node before the statistics contain it."""
     rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "20MB")
     try:
         samples = when(made, "rabbitmq_health_check_ok", ("alarms",), 0)
@@ -225,7 +225,7 @@ def test_an_alarm_shows_at_once(rabbitmq: Broker, made: RabbitMQ) -> None:
 
 
 def test_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
-    """And not a broker that is down, although no more is known of it."""
+    """A wrong password has the reason `auth`."""
     with collector(rabbitmq, "guest:wr0ng") as made:
         error, samples = failing(made)
 
@@ -236,7 +236,7 @@ def test_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
 
 
 def test_a_user_without_tags_lacks_permission(rabbitmq: Broker) -> None:
-    """The message names the tag to give."""
+    """The error names the tag to set."""
     rabbitmq.user("untagged", "x", "")
     with collector(rabbitmq, "untagged:x") as made:
         error, samples = failing(made)
@@ -246,8 +246,8 @@ def test_a_user_without_tags_lacks_permission(rabbitmq: Broker) -> None:
     assert samples == {"rabbitmq_up": {(): 0}}
 
 
-def test_a_user_with_the_tag_management_lacks_the_nodes_alone(rabbitmq: Broker) -> None:
-    """RabbitMQ shows nodes to monitoring users only."""
+def test_a_user_with_the_tag_management_lacks_only_the_nodes(rabbitmq: Broker) -> None:
+    """With the tag management, only metrics of nodes are missing."""
     rabbitmq.user("manager", "x", "management")
     with collector(rabbitmq, "manager:x") as made:
         error, samples = failing(made)
@@ -259,7 +259,7 @@ def test_a_user_with_the_tag_management_lacks_the_nodes_alone(rabbitmq: Broker) 
 
 
 def test_queues_that_the_user_may_not_see_are_counted(rabbitmq: Broker) -> None:
-    """RabbitMQ answers such a user with an empty list, and without an error: the collection fails."""
+    """Queues without permission are counted, and seeing none fails the collection."""
     rabbitmq.queue("unseen")
     rabbitmq.user("outsider", "x", "monitoring")
     with collector(rabbitmq, "outsider:x") as made:
@@ -272,7 +272,7 @@ def test_queues_that_the_user_may_not_see_are_counted(rabbitmq: Broker) -> None:
 
 
 def test_the_user_of_the_documentation_sees_everything(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """Its commands are run as they stand there, for each virtual host, and it may do nothing else."""
+    """The documented commands create a user that sees everything and may do nothing else."""
     rabbitmq.vhost("prod")
     rabbitmq.queue("documented", "prod")
     rabbitmq.publish("documented", 2, "prod")
@@ -307,7 +307,7 @@ def test_the_user_of_the_documentation_sees_everything(rabbitmq: Broker, made: R
 def test_a_frozen_broker_is_down_in_time_and_up_again_when_it_thaws(
     rabbitmq: Broker, made: RabbitMQ
 ) -> None:
-    """Its kernel goes on accepting connections, and the one in use stays open."""
+    """A stopped process is reported as down in time, and as up when it continues."""
     testing.collect(made)
     rabbitmq.process.freeze()
     try:
@@ -322,7 +322,7 @@ def test_a_frozen_broker_is_down_in_time_and_up_again_when_it_thaws(
 
 
 def test_a_broker_that_is_started_again_is_found_again(rabbitmq: Broker, made: RabbitMQ) -> None:
-    """With what its durable queues kept."""
+    """After a restart, the broker and its durable queues are served again."""
     rabbitmq.queue("kept")
     rabbitmq.publish("kept", 3, delivery_mode=2)
     when(made, "rabbitmq_queue_messages_ready", ("/", "kept"), 3)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 DOCS = (Path(__file__).parents[2] / "docs/collectors/rabbitmq.md").read_text()
 KINDS = {("/", "classic"), ("/", "quorum")}
 
-Found = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def canary(broker: Broker, credentials: str = "guest:guest") -> Iterator[RabbitM
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -49,9 +49,9 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError |
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def when(made: RabbitMQ, condition: Callable[[Found], object], what: str) -> Found:
+def when(made: RabbitMQ, condition: Callable[[Samples], object], what: str) -> Samples:
     """Return the samples of the first collection of which `condition` holds."""
-    found: Found = {}
+    found: Samples = {}
 
     def holds() -> object:
         found.clear()
@@ -62,12 +62,12 @@ def when(made: RabbitMQ, condition: Callable[[Found], object], what: str) -> Fou
     return found
 
 
-def is_up(samples: Found) -> bool:
+def is_up(samples: Samples) -> bool:
     """Return whether messages go through queues of both types."""
     return samples.get("rabbitmq_canary_up") == dict.fromkeys(KINDS, 1)
 
 
-def count(samples: Found, result: str) -> float:
+def count(samples: Samples, result: str) -> float:
     """Return how many messages ended so, over both types."""
     return sum(n for key, n in samples["rabbitmq_canary_probes_total"].items() if key[-1] == result)
 
@@ -79,7 +79,7 @@ def queues(broker: Broker) -> set[str]:
 
 
 def test_messages_go_through_a_queue_of_each_type_and_leave_nothing(rabbitmq: Broker) -> None:
-    """With their times; over one connection; and the queues go with the canary."""
+    """Probes use one connection, and the queues are deleted with the canary."""
     with canary(rabbitmq) as made:
         samples = when(made, lambda found: is_up(found) and count(found, "ok") >= 4, "it is up")
         wait_until(lambda: len(queues(rabbitmq)) == 2, "the queues are listed")
@@ -95,7 +95,7 @@ def test_messages_go_through_a_queue_of_each_type_and_leave_nothing(rabbitmq: Br
 
 
 def test_a_queue_that_outlives_us_removes_itself(rabbitmq: Broker) -> None:
-    """One of the type quorum cannot be bound to a connection: it expires."""
+    """A quorum queue expires after the exporter was killed."""
     with canary(rabbitmq) as made:
         when(made, is_up, "it is up")
         found = {
@@ -107,7 +107,7 @@ def test_a_queue_that_outlives_us_removes_itself(rabbitmq: Broker) -> None:
 
 
 def test_an_alarm_blocks_messages_and_no_scrape(rabbitmq: Broker) -> None:
-    """It is told from a broker that is gone, and over when the alarm is."""
+    """An alarm has the result `blocked`, and ends with the alarm."""
     with canary(rabbitmq) as made:
         when(made, is_up, "it is up")
         rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "20MB")
@@ -127,7 +127,7 @@ def test_an_alarm_blocks_messages_and_no_scrape(rabbitmq: Broker) -> None:
 
 
 def test_a_message_that_no_queue_takes_is_unroutable(rabbitmq: Broker) -> None:
-    """As when somebody removes the queue: the next message gets a new one."""
+    """After the deletion of a canary queue, one probe is unroutable and the next one creates it."""
     with canary(rabbitmq) as made:
         when(made, is_up, "it is up")
         wait_until(lambda: len(queues(rabbitmq)) == 2, "the queues are listed")
@@ -140,7 +140,7 @@ def test_a_message_that_no_queue_takes_is_unroutable(rabbitmq: Broker) -> None:
 
 
 def test_a_frozen_broker_is_seen_and_delays_no_scrape(rabbitmq: Broker) -> None:
-    """Long before the connection breaks, and the canary goes on when the broker does."""
+    """A frozen broker is reported before the connection breaks, and probes continue afterwards."""
     with canary(rabbitmq) as made:
         when(made, is_up, "it is up")
         rabbitmq.process.freeze()
@@ -153,7 +153,7 @@ def test_a_frozen_broker_is_seen_and_delays_no_scrape(rabbitmq: Broker) -> None:
 
 
 def test_a_connection_that_breaks_is_opened_again(rabbitmq: Broker) -> None:
-    """The failure is counted, and over with the next message."""
+    """A lost connection is counted once and opened again."""
     with canary(rabbitmq) as made:
         when(made, is_up, "it is up")
         rabbitmq.ctl("close_all_connections", "test")
@@ -164,7 +164,7 @@ def test_a_connection_that_breaks_is_opened_again(rabbitmq: Broker) -> None:
 def test_the_canarys_user_of_the_documentation_may_do_that_and_nothing_else(
     rabbitmq: Broker,
 ) -> None:
-    """Its commands are run as they stand there."""
+    """The documented commands create a user that can run the canary and nothing else."""
     section = DOCS.partition("## Canary")[2].partition("\n## ")[0]
     commands = re.findall(r"^rabbitmqctl (.+)$", section, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["add_user", "set_permissions"]
@@ -191,7 +191,7 @@ def test_the_canarys_user_of_the_documentation_may_do_that_and_nothing_else(
 def test_a_user_who_may_not_is_denied(
     rabbitmq: Broker, name: str, permissions: dict[str, str] | None, reason: str
 ) -> None:
-    """The collection fails with the reason and the place, and everything else is served."""
+    """Missing permissions fail the collection, and everything else is served."""
     if permissions is not None:
         rabbitmq.user(name, "x", "")
     if permissions:

@@ -78,7 +78,7 @@ def backlog(samples: testing.Samples) -> dict[str, float]:
 
 
 def test_every_node_answers_for_the_whole_cluster(cluster: Cluster) -> None:
-    """With one identity: that of the node that answers."""
+    """Each node reports the whole cluster with its own identity."""
     for broker in cluster:
         with collector(broker) as made:
             samples = when(
@@ -94,7 +94,7 @@ def test_every_node_answers_for_the_whole_cluster(cluster: Cluster) -> None:
 
 
 def test_nodes_that_answer_for_themselves_add_up_to_the_cluster(cluster: Cluster) -> None:
-    """Each queue is shown by the one node that leads it."""
+    """With `scope: node`, each queue is reported by the node that leads it."""
     shown = []
     for broker in cluster:
         with collector(broker, scope="node") as made:
@@ -108,7 +108,7 @@ def test_nodes_that_answer_for_themselves_add_up_to_the_cluster(cluster: Cluster
 
 
 def test_nodes_add_up_where_no_details_are_asked_for(cluster: Cluster) -> None:
-    """The listing of depths names the leader of a quorum queue, and no node of a stream."""
+    """Sums over nodes are also correct if only depths are listed."""
     cluster.one.queue("log", queue_type="stream")
     shown = []
     for broker in cluster:
@@ -125,7 +125,7 @@ def test_nodes_add_up_where_no_details_are_asked_for(cluster: Cluster) -> None:
 
 
 def test_a_node_that_is_down_shows_as_such_and_the_other_is_served(cluster: Cluster) -> None:
-    """Its queues are down and not empty; the replicas that are left are counted."""
+    """Queues of a node that is down have no numbers, and remaining replicas are counted."""
     two = cluster.two.node
     with collector(cluster.one) as made:
         when(made, lambda found: len(backlog(found)) == 3, "all queues are there")

@@ -259,7 +259,7 @@ def undisturbed(looks: Sequence[Look]) -> list[Look]:
 def test_the_lag_is_the_age_of_the_oldest_message_that_waits(
     looks: dict[tuple[float, str], list[Look]], kind: str, tolerance: float
 ) -> None:
-    """Within that many seconds or a tenth, at 95 of 100 scrapes, whatever publishers do."""
+    """At 95 of 100 scrapes the lag is within the tolerance, whatever publishers do."""
     found = [one for one in undisturbed(looks[tolerance, "first"]) if one.queue.endswith(kind)]
     wrong = [one for one in found if not one.is_right(tolerance)]
 
@@ -269,7 +269,7 @@ def test_the_lag_is_the_age_of_the_oldest_message_that_waits(
 
 @pytest.mark.parametrize("tolerance", [5.0, 10.0], ids=["statistics-1s", "statistics-5s"])
 def test_no_lag_is_absurd(looks: dict[tuple[float, str], list[Look]], tolerance: float) -> None:
-    """Nor negative, in any scrape: across a start of the exporter, a purge and a queue made again."""
+    """No lag is negative or impossible, across a start of the exporter, a purge and a recreated queue."""
     for one in (*looks[tolerance, "first"], *looks[tolerance, "second"]):
         assert 0 <= one.lag <= one.elapsed + tolerance, one
 
@@ -279,7 +279,7 @@ def test_no_lag_is_absurd(looks: dict[tuple[float, str], list[Look]], tolerance:
 def test_a_queue_that_was_emptied_has_no_old_messages(
     looks: dict[tuple[float, str], list[Look]], queue: str, tolerance: float
 ) -> None:
-    """As soon as the broker's statistics show it; until it is known which queue it is, a lower bound."""
+    """After a purge the lag is 0 with the next statistics."""
     settled = max(PURGE, RECREATION) + 2 * tolerance
     found = [
         one
@@ -297,7 +297,7 @@ def test_a_queue_that_was_emptied_has_no_old_messages(
 def test_an_exporter_that_was_started_later_says_no_more_than_it_knows(
     looks: dict[tuple[float, str], list[Look]], tolerance: float
 ) -> None:
-    """What waited before is at least as old as it says, and what came in since then is exact."""
+    """Messages from before the start have a lower bound, later ones an exact lag."""
     found = undisturbed(looks[tolerance, "second"])
     bounds = [one for one in found if one.method == "lower_bound"]
     exact = [one for one in found if one.method != "lower_bound"]
@@ -309,7 +309,7 @@ def test_an_exporter_that_was_started_later_says_no_more_than_it_knows(
 
 
 def test_the_consumers_of_a_stream_are_as_far_behind_as_they_have_read(rabbitmq: Broker) -> None:
-    """By name; the one furthest behind is that of the whole stream."""
+    """Lag is given by consumer name, and the largest one for the stream."""
     rabbitmq.queue("journal", queue_type="stream")
     for _ in range(4):
         rabbitmq.publish("journal", 5)

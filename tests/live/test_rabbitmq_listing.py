@@ -44,7 +44,7 @@ def when(made: RabbitMQ, metric: str, labels: tuple[str, ...], value: float) -> 
 
 @pytest.mark.parametrize("vhost", ["eu/west", "ü b?c#%2F"])
 def test_one_virtual_host_is_asked_for_whatever_its_name(rabbitmq: Broker, vhost: str) -> None:
-    """And what is in the others is not shown."""
+    """A filter on virtual hosts works with any name."""
     rabbitmq.vhost(vhost)
     rabbitmq.queue("wanted", vhost)
     rabbitmq.queue("unwanted", vhost)
@@ -61,7 +61,7 @@ def test_one_virtual_host_is_asked_for_whatever_its_name(rabbitmq: Broker, vhost
 
 
 def test_of_many_queues_depths_are_known_and_of_the_deepest_the_flow(rabbitmq: Broker) -> None:
-    """Totals are of the moment, and the consumers come from their own list."""
+    """Above `max_detailed_queues`, depths and consumers are current and the deepest queues have counts."""
     rabbitmq.queue("deep one/ü")
     rabbitmq.queue("left alone")
     rabbitmq.publish("left alone", 4)

@@ -137,7 +137,7 @@ def looks(rabbitmq: Broker) -> list[tuple[Look, float]]:
 def test_the_lag_is_right_whatever_the_queue_does_with_messages(
     looks: list[tuple[Look, float]], queue: str
 ) -> None:
-    """At nine of ten scrapes it is within ten seconds or a tenth."""
+    """At nine of ten scrapes the lag is within ten seconds or a tenth."""
     found = [(one, true) for one, true in looks if one.queue == queue]
     wrong = [(one, true) for one, true in found if abs(one.lag - true) > max(TOLERANCE, 0.1 * true)]
 
@@ -148,7 +148,7 @@ def test_the_lag_is_right_whatever_the_queue_does_with_messages(
 def test_a_lag_of_a_queue_with_priorities_is_a_lower_bound(
     looks: list[tuple[Look, float]],
 ) -> None:
-    """Nobody knows which messages overtook others."""
+    """With priorities the lag is a lower bound."""
     found = [(one, true) for one, true in looks if one.queue == "overtaking"]
 
     assert found
@@ -159,7 +159,7 @@ def test_a_lag_of_a_queue_with_priorities_is_a_lower_bound(
 def test_a_virtual_host_that_is_stopped_has_no_backlog_until_it_runs_again(
     rabbitmq: Broker,
 ) -> None:
-    """Not 0: its messages are there, and nobody gets them."""
+    """The backlog of a stopped virtual host is absent, not 0."""
     rabbitmq.vhost("stopped")
     rabbitmq.queue("orders", "stopped")
     with exporter(rabbitmq) as made:
@@ -198,7 +198,7 @@ def test_a_virtual_host_that_is_stopped_has_no_backlog_until_it_runs_again(
 def test_a_wrong_port_of_the_broker_is_named(
     rabbitmq: Broker, port: str, scheme: str, settings: dict[str, object], words: str
 ) -> None:
-    """Whatever listens there says something else, or nothing."""
+    """The error for another port of the broker names the right one."""
     url = Url.from_setting(f"{scheme}://127.0.0.1:{getattr(rabbitmq, port)}")
     made = COLLECTOR(COLLECTOR.Config(url=url, **settings))
     with pytest.raises(TargetError) as caught:
@@ -211,7 +211,7 @@ def test_a_wrong_port_of_the_broker_is_named(
 def test_a_password_that_was_changed_is_read_again_over_amqp(
     rabbitmq: Broker, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """When the broker refuses the login, without a reload."""
+    """A rotated password is used over AMQP without a reload."""
     secret = tmp_path / "password"
     secret.write_text("old")
     rabbitmq.user("rotated", "old", "")

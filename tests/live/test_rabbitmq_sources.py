@@ -10,14 +10,13 @@ import pika
 import pytest
 
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.prometheus.parser import families
-from bts_exporter import Kind, Scrape, TargetError, Url
+from bts_exporter import Kind, Scrape, TargetError, Url, prometheus_text
 from servers import wait_until
 from servers.rabbitmq import RabbitMQ as Broker
 
 pytestmark = pytest.mark.live
 
-Found = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 #: What RabbitMQ's own exporter of 3.10 has of the broker and the management API does not tell:
 #: sums over channels and connections, which are objects of their own there, times of files, Raft,
@@ -59,7 +58,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -71,9 +70,9 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError |
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def when(made: RabbitMQ, condition: Callable[[Found], object], what: str) -> Found:
+def when(made: RabbitMQ, condition: Callable[[Samples], object], what: str) -> Samples:
     """Return the samples of the first collection of which `condition` holds: statistics take time."""
-    found: Found = {}
+    found: Samples = {}
 
     def holds() -> object:
         samples, failure = collect(made)
@@ -89,14 +88,17 @@ def when(made: RabbitMQ, condition: Callable[[Found], object], what: str) -> Fou
 def native_page(broker: Broker) -> dict[str, Kind]:
     """Return the types of the families on the page of RabbitMQ's own exporter, by name."""
     with urlopen(f"{broker.native_url}/metrics", timeout=20) as answer:
-        return {family.name: family.kind for family in families(answer.read().decode())}
+        return {
+            family.name: family.kind
+            for family in prometheus_text.parse(answer.read().decode(), strict=False)
+        }
 
 
 # RabbitMQ's own exporter
 
 
 def test_every_name_of_rabbitmqs_own_exporter_is_ours_or_known_not_to_be(rabbitmq: Broker) -> None:
-    """Name and type are compared with the real one; the exceptions are listed, and none is idle."""
+    """Every family of the real exporter is served with its type, or is a listed exception."""
     theirs = native_page(rabbitmq)
     ours = {m.name: m.kind for m in COLLECTOR.declared() if not m.name.startswith("messaging_")}
 
@@ -109,8 +111,8 @@ def test_every_name_of_rabbitmqs_own_exporter_is_ours_or_known_not_to_be(rabbitm
     assert {name for name in differing if theirs[name] is not Kind.UNTYPED} == set()
 
 
-def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
-    """Of queues and of the node: whoever changes the source keeps the numbers."""
+def test_both_sources_report_the_same(rabbitmq: Broker) -> None:
+    """Both sources report the same numbers of queues and node."""
     for kind in ("classic", "quorum", "stream"):
         rabbitmq.queue(f"same-{kind}", queue_type=kind)
         rabbitmq.publish(f"same-{kind}", 4)
@@ -130,7 +132,7 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
     )
     with collector(rabbitmq.url) as api, collector(rabbitmq.native_url) as native:
 
-        def alike(samples: Found) -> bool:
+        def alike(samples: Samples) -> bool:
             other = collect(api)[0]
             return all(samples.get(name) == other.get(name, {}) for name in names)
 
@@ -147,7 +149,7 @@ def test_both_sources_tell_the_same(rabbitmq: Broker) -> None:
 
 
 def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: Broker) -> None:
-    """By virtual host and name."""
+    """Filters work by virtual host and name."""
     rabbitmq.queue("kept-by-the-node")
     rabbitmq.queue("not-kept-by-the-node")
     with collector(rabbitmq.native_url, queues_include=re.compile("^kept-by-the-node")) as made:
@@ -158,8 +160,8 @@ def test_the_queues_of_a_node_are_filtered_as_those_of_a_cluster_are(rabbitmq: B
     assert {key[1] for key in samples["rabbitmq_queue_messages_ready"]} == {"kept-by-the-node"}
 
 
-def test_beside_the_management_api_the_node_adds_what_it_alone_knows(rabbitmq: Broker) -> None:
-    """Panels about Erlang and Raft have their series, and each metric has one source."""
+def test_beside_the_management_api_the_node_adds_what_only_it_has(rabbitmq: Broker) -> None:
+    """With `native`, metrics of Erlang and Raft are added, and each metric has one source."""
     native = Url.from_setting(rabbitmq.native_url)
     with collector(rabbitmq.url) as alone, collector(rabbitmq.url, native=native) as made:
         samples = when(made, lambda found: found.keys() >= collect(alone)[0].keys(), "all is there")
@@ -187,7 +189,7 @@ def held(rabbitmq: Broker) -> Iterator[str]:
 
 
 def test_over_amqp_named_queues_have_depth_and_consumers(rabbitmq: Broker, held: str) -> None:
-    """At once: no statistics are in between. One that is not there is told from one that is empty."""
+    """Depths over AMQP are current, and a missing queue differs from an empty one."""
     rabbitmq.queue("asked")
     rabbitmq.publish("asked", 3)
     with collector(rabbitmq.amqp_url, declare=("asked", "nowhere", held)) as made:
@@ -207,7 +209,7 @@ def test_over_amqp_named_queues_have_depth_and_consumers(rabbitmq: Broker, held:
 
 
 def test_over_amqp_no_permission_is_needed_but_that_of_the_virtual_host(rabbitmq: Broker) -> None:
-    """One that may do nothing at all may still look."""
+    """A user without any permission can read depths over AMQP."""
     rabbitmq.queue("looked-at")
     rabbitmq.user("looker", "x", "")
     url = rabbitmq.amqp_url.replace("//", "//looker:x@")
@@ -227,7 +229,7 @@ def test_over_amqp_no_permission_is_needed_but_that_of_the_virtual_host(rabbitmq
 
 
 def test_over_amqp_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> None:
-    """And no broker that is down."""
+    """A wrong password over AMQP has the reason `auth`."""
     url = rabbitmq.amqp_url.replace("//", "//guest:wr0ng@")
     with collector(url, declare=("any",)) as made:
         samples, failure = collect(made)
@@ -239,7 +241,7 @@ def test_over_amqp_a_wrong_password_is_an_error_of_its_own(rabbitmq: Broker) -> 
 
 
 def test_over_amqp_a_frozen_broker_is_down_in_time_and_up_when_it_thaws(rabbitmq: Broker) -> None:
-    """Its kernel goes on accepting connections, and the one in use stays open."""
+    """A stopped process is reported as down in time, and as up when it continues."""
     rabbitmq.queue("frozen")
     with collector(rabbitmq.amqp_url, declare=("frozen",)) as made:
         assert collect(made)[1] is None
@@ -256,7 +258,7 @@ def test_over_amqp_a_frozen_broker_is_down_in_time_and_up_when_it_thaws(rabbitmq
 
 
 def test_over_amqp_a_connection_that_the_broker_closes_is_opened_again(rabbitmq: Broker) -> None:
-    """A restart costs a scrape, not the exporter."""
+    """After a restart of the broker the connection is opened again."""
     rabbitmq.queue("reopened")
     with collector(rabbitmq.amqp_url, declare=("reopened",)) as made:
         assert collect(made)[1] is None

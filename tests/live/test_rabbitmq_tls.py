@@ -37,7 +37,7 @@ PLUGIN = """\
 """
 
 Addresses = dict[str, Url]
-Found = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def collector(url: Url, tls: dict[str, str], **settings: object) -> Iterator[Rab
         made.stop()
 
 
-def collect(made: RabbitMQ) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection and the error that it ends in."""
     scrape = Scrape(monotonic() + 20)
     failure = None
@@ -97,7 +97,7 @@ def collect(made: RabbitMQ) -> tuple[Found, TargetError | None]:
 def test_each_source(
     addresses: Addresses, known: dict[str, str], interface: str, server_name: str | None
 ) -> None:
-    """The broker gets our certificate and lets us in, and its own has the name that we expect."""
+    """Each source works with client certificate and server name."""
     named = known | ({"server_name": server_name} if server_name else {})
     with collector(addresses[interface], named) as made:
         found, failure = collect(made)
@@ -110,7 +110,7 @@ def test_each_source(
 def test_who_is_not_let_in_and_whom_we_do_not_trust(
     addresses: Addresses, known: dict[str, str], interface: str
 ) -> None:
-    """No certificate of ours, another authority, another name: each is the reason `tls`."""
+    """A missing client certificate, another authority or another name has the reason `tls`."""
     for settings in (
         {"ca_file": known["ca_file"]},
         known | {"ca_file": known["cert_file"]},
@@ -126,7 +126,7 @@ def test_who_is_not_let_in_and_whom_we_do_not_trust(
 
 
 def test_the_settings_are_shared(addresses: Addresses, known: dict[str, str]) -> None:
-    """The management API, RabbitMQ's own exporter beside it and the canary have them all."""
+    """The TLS settings apply to management API, RabbitMQ's own exporter and canary."""
     canary = CanarySettings(url=addresses["amqps"], queue_types=("classic",))
     url, native = addresses["management"], addresses["prometheus"]
     with collector(url, known, native=native, canary=canary) as made:

@@ -1,6 +1,6 @@
-"""RabbitMQ: a whole cluster from its management API, or what its other interfaces tell.
+"""RabbitMQ: a cluster by its management API, or by its Prometheus endpoint or AMQP.
 
-Metrics are named as RabbitMQ's own exporter (rabbitmq_prometheus of 4.x) names them.
+Metric names are those of RabbitMQ's own exporter (rabbitmq_prometheus of 4.x).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Protocol
 
-from bts_collectors.rabbitmq.api.client import MANAGEMENT, Client
+from bts_collectors.rabbitmq.api.client import EXPORTER, MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.models import Queue
 from bts_collectors.rabbitmq.compat import kbudde
-from bts_collectors.rabbitmq.compat.kbudde import Kbudde
+from bts_collectors.rabbitmq.compat.kbudde import KbuddeSource
 from bts_collectors.rabbitmq.config import CanarySettings, RabbitMQConfig
-from bts_collectors.rabbitmq.failures import Failures
-from bts_collectors.rabbitmq.management.listing import Listing, Selection
-from bts_collectors.rabbitmq.management.source import Management
+from bts_collectors.rabbitmq.errors import Failures
+from bts_collectors.rabbitmq.management.listing import QueueLister, is_selected_name
+from bts_collectors.rabbitmq.management.source import ManagementSource
 from bts_collectors.rabbitmq.metrics import (
     amqp,
     backlog,
@@ -28,27 +28,26 @@ from bts_collectors.rabbitmq.metrics import (
     queues,
     streams,
 )
-from bts_collectors.rabbitmq.prometheus import source as native
-from bts_collectors.rabbitmq.prometheus.source import Native
-from bts_collectors.rabbitmq.source_auto import Auto
-from bts_exporter import Collector, Match, Metric, Scrape, TargetError, TLSConfig, Url
+from bts_collectors.rabbitmq.prometheus.source import PrometheusSource, QueueFilter
+from bts_collectors.rabbitmq.source_auto import AutoSource
+from bts_exporter import Collector, Match, Metric, NameFilter, Scrape, TargetError, TLSConfig, Url
 
 if TYPE_CHECKING:
     from bts_collectors.rabbitmq.amqp.canary import Canary
 
 
-class Part(Protocol):
-    """Something that is asked at each scrape."""
+class MetricSource(Protocol):
+    """A source of metrics that is used at each scrape."""
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what it tells; TargetError names what failed."""
+        """Emit the metrics; TargetError with all failures."""
 
     def close(self) -> None:
-        """Close its connections, from another thread, and break off a collection under way."""
+        """Close the connections and interrupt a running collection; called from another thread."""
 
 
 class RabbitMQ(Collector):
-    """A RabbitMQ cluster: the whole, its nodes and its queues."""
+    """A RabbitMQ cluster, its nodes, queues, streams and exchanges."""
 
     Config = RabbitMQConfig
     config: RabbitMQConfig
@@ -59,41 +58,41 @@ class RabbitMQ(Collector):
     queue_metrics = queues.METRICS
     stream_metrics = streams.METRICS
     exchange_metrics = exchanges.METRICS
-    vocabulary_metrics = backlog.METRICS
+    backlog_metrics = backlog.METRICS
     amqp_metrics = amqp.METRICS
     kbudde_metrics = kbudde.METRICS
 
     def __init__(self, config: RabbitMQConfig, clock: Callable[[], float] = time) -> None:
-        """Keep the settings; the first collection connects. `clock` gives Unix time."""
+        """Keep the settings; the first collection connects. `clock` returns Unix time."""
         super().__init__(config)
         self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock
-        self._parts: list[Part] = [self._source()]
+        self._sources: list[MetricSource] = [self._source()]
         if config.native is not None:
-            self._parts.append(
-                Native(Client(config.native, None, config.tls, native.SERVER), clock)
+            self._sources.append(
+                PrometheusSource(connect(EXPORTER, config.native, tls=config.tls), clock)
             )
         self._canary = None if config.canary is None else _canary(config.canary, config.tls)
         if self._canary is not None:
-            self._parts.append(self._canary)
+            self._sources.append(self._canary)
 
     def start(self) -> None:
-        """Begin to send messages where that is asked for."""
+        """Start the canary, if there is one."""
         if self._canary is not None:
             self._canary.start()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what each part tells; TargetError names all that failed, with the first's reason."""
+        """Emit the metrics of each source; TargetError with all failures and the reason of the first."""
         failures = Failures()
-        for part in self._parts:
+        for source in self._sources:
             try:
-                part.collect(scrape)
+                source.collect(scrape)
             except TargetError as error:
                 failures.add(error)
         failures.raise_all()
 
     def matches(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> Iterator[Match]:
-        """Yield how many virtual hosts and queues the patterns let through."""
+        """Yield how many virtual hosts and queues the include patterns select."""
         config = self.config
         found = {
             tuple(key[metric.labels.index(name)] for name in ("vhost", "queue"))
@@ -108,41 +107,41 @@ class RabbitMQ(Collector):
             yield Match("queues_include", config.queues_include.pattern, len(found), "queues")
 
     def stop(self) -> None:
-        """Close all connections, and break off a collection under way."""
-        for part in self._parts:
-            part.close()
+        """Close all connections and interrupt a running collection; called from another thread."""
+        for source in self._sources:
+            source.close()
 
-    def _source(self) -> Part:
+    def _source(self) -> MetricSource:
         config = self.config
         if config.over_amqp:
-            # A client library of 4 MB, for those who ask for it.
-            from bts_collectors.rabbitmq.amqp.source import Declares  # noqa: PLC0415
+            # pika takes 4 MB: it is loaded only if it is used.
+            from bts_collectors.rabbitmq.amqp.source import AmqpSource  # noqa: PLC0415
 
-            return Declares(config.url, config.password, config.tls, config.declare, self._clock)
-        vhosts = Selection(config.vhosts_include, config.vhosts_exclude)
-        names = Selection(config.queues_include, config.queues_exclude)
+            return AmqpSource(config.url, config.password, config.tls, config.declare, self._clock)
+        vhosts = NameFilter(config.vhosts_include, config.vhosts_exclude)
+        names = NameFilter(config.queues_include, config.queues_exclude)
 
-        def wanted(queue: Queue) -> bool:
-            return vhosts(queue.vhost) and names(queue.name)
+        def is_selected(queue: Queue) -> bool:
+            return vhosts(queue.vhost) and is_selected_name(names, queue.name)
 
         if config.source == "prometheus":
-            return self._native(config.url, wanted)
-        client = Client(config.url, config.password, config.tls)
+            return self._prometheus(config.url, is_selected)
+        client = connect(MANAGEMENT, config.url, config.password, config.tls)
         own_node = config.scope == "node"
-        kind = Kbudde if config.compat == "kbudde" else Management
-        listing = Listing(vhosts, names, config.max_detailed_queues)
-        management = kind(client, self._clock, listing, own_node=own_node)
+        kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
+        lister = QueueLister(vhosts, names, config.max_detailed_queues)
+        management = kind(client, self._clock, lister, own_node=own_node)
         if config.source == "management" or config.compat:
             return management
-        return Auto(management, self._native(_beside(config.url), wanted))
+        return AutoSource(management, self._prometheus(_exporter_url(config.url), is_selected))
 
-    def _native(self, url: Url, wanted: native.Wanted) -> Native:
-        client = Client(url, self.config.password, self.config.tls, native.SERVER)
-        return Native(client, self._clock, wanted)
+    def _prometheus(self, url: Url, is_selected: QueueFilter) -> PrometheusSource:
+        client = connect(EXPORTER, url, self.config.password, self.config.tls)
+        return PrometheusSource(client, self._clock, is_selected)
 
 
 def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
-    # As above.
+    # pika, as above.
     from bts_collectors.rabbitmq.amqp.canary import Canary  # noqa: PLC0415
     from bts_collectors.rabbitmq.amqp.probe import Prober  # noqa: PLC0415
 
@@ -150,9 +149,9 @@ def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
     return Canary(prober, settings.queue_types, settings.interval, settings.timeout)
 
 
-def _beside(url: Url) -> Url:
-    """Return where RabbitMQ's own exporter is likely to be if this is no management API."""
-    return replace(url, port=native.SERVER.port) if url.port == MANAGEMENT.port else url
+def _exporter_url(url: Url) -> Url:
+    """Return the likely address of RabbitMQ's own exporter, for the address of a management API."""
+    return replace(url, port=EXPORTER.port) if url.port == MANAGEMENT.port else url
 
 
 COLLECTOR = RabbitMQ

@@ -59,8 +59,8 @@ def lines(made: RabbitMQ, samples: testing.Samples) -> str:
 def test_a_brokers_answers_give_exactly_these_samples(
     management: FakeManagement, version: str
 ) -> None:
-    """No metric, label or value changes unseen: answers as recorded on 3.10, and shaped as 4.1's."""
-    management.serve(HERE / "answers" / version)
+    """Recorded responses of 3.10, and responses modelled on 4.1, give exactly the expected samples."""
+    management.serve(HERE / "responses" / version)
     with collector(management.url) as made:
         found = lines(made, testing.collect(made))
 
@@ -68,23 +68,23 @@ def test_a_brokers_answers_give_exactly_these_samples(
 
 
 def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) -> None:
-    """Each question costs the broker: columns below 3.13, consumers only where there are some."""
+    """A scrape sends only the necessary requests."""
     with collector(management.url) as made:
         testing.collect(made)
         without = [path.partition("=")[0] for path in management.requests]
         management.requests.clear()
-        management.serve(HERE / "answers" / "3.10")
+        management.serve(HERE / "responses" / "3.10")
         testing.collect(made)
-        asked = [path.partition("=")[0] for path in management.requests]
+        batch = [path.partition("=")[0] for path in management.requests]
 
     common = ["/api/overview", *CHECKS.values(), "/api/nodes", "/api/queues?columns"]
     assert without == common
     more = [f"/api/{name}?columns" for name in ("consumers", "stream/consumers", "exchanges")]
-    assert asked == [*common, *more]
+    assert batch == [*common, *more]
 
 
 def test_there_is_one_identity(management: FakeManagement) -> None:
-    """Dashboards join every series with it."""
+    """A scrape has exactly one identity."""
     with collector(management.url) as made:
         samples = testing.collect(made)
 
@@ -107,10 +107,10 @@ def test_there_is_one_identity(management: FakeManagement) -> None:
         (send(b"<html>"), "protocol"),
     ],
 )
-def test_a_question_without_answer_costs_its_own_part_alone(
+def test_a_request_without_answer_loses_only_its_own_metrics(
     management: FakeManagement, part: tuple[str, str, str], reply: Reply, reason: str
 ) -> None:
-    """The collection fails in the end and names it, after everything else was emitted."""
+    """A failed request loses only its own metrics, and the collection names it."""
     path, lost, kept = part
     management.routes[path] = reply
 
@@ -124,10 +124,10 @@ def test_a_question_without_answer_costs_its_own_part_alone(
 
 
 @pytest.mark.parametrize("path", ["/api/nodes", "/api/health/checks/alarms"])
-def test_a_question_that_hangs_leaves_time_for_the_others(
+def test_a_request_that_hangs_leaves_time_for_the_others(
     management: FakeManagement, path: str
 ) -> None:
-    """A node cut off from the others makes these hang while the queues are well."""
+    """A request that hangs leaves time for the queues."""
     management.routes[path] = hang
 
     error, samples = failing(management.url, 2.0)
@@ -136,9 +136,11 @@ def test_a_question_that_hangs_leaves_time_for_the_others(
     assert samples["rabbitmq_queue_messages_ready"] == {("/", "orders"): 7}
 
 
-def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeManagement) -> None:
-    """And everything else about the queues is known."""
-    management.serve(HERE / "answers" / "3.10")
+def test_without_the_list_of_consumers_auto_ack_consumers_are_unknown(
+    management: FakeManagement,
+) -> None:
+    """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
+    management.serve(HERE / "responses" / "3.10")
     management.routes["/api/consumers"] = REFUSED
 
     error, samples = failing(management.url)
@@ -149,7 +151,7 @@ def test_without_the_list_of_consumers_blind_ones_are_unknown(management: FakeMa
 
 
 def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeManagement) -> None:
-    """One line tells the whole story."""
+    """The error contains all failures and the reason of the first."""
     management.routes["/api/nodes"] = REFUSED
     management.routes["/api/queues"] = send(b"[{")
 
@@ -157,7 +159,7 @@ def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeM
 
     assert error.reason == "noperm"
     assert "/api/nodes: HTTP 401 (Not monitor user)" in str(error)
-    assert "/api/queues: unexpected reply for a management API" in str(error)
+    assert "/api/queues: unexpected reply, not from a management API" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_all_failures_are_named_and_the_first_gives_the_reason(management: FakeM
 def test_a_user_who_is_not_let_in_is_not_tried_again_in_the_same_collection(
     management: FakeManagement, reply: Reply, reason: str
 ) -> None:
-    """Four failed logins a scrape look like somebody guessing."""
+    """A refused login is tried once in a collection."""
     management.routes["/api/overview"] = reply
 
     error, samples = failing(management.url)
@@ -182,7 +184,7 @@ def test_a_user_who_is_not_let_in_is_not_tried_again_in_the_same_collection(
 
 
 def test_nothing_listening_is_a_broker_that_is_down() -> None:
-    """The one sample says so, and the reason lets the engine treat it as absent if it is optional."""
+    """If the connection is refused, rabbitmq_up 0 is the only metric, and the reason is `refused`."""
     error, samples = failing(f"http://127.0.0.1:{free_port()}")
 
     assert error.reason == "refused"
@@ -190,7 +192,7 @@ def test_nothing_listening_is_a_broker_that_is_down() -> None:
 
 
 def test_a_broker_that_hangs_is_down_before_time_is_up(management: FakeManagement) -> None:
-    """A sample emitted after the deadline would be refused."""
+    """rabbitmq_up 0 is emitted before the deadline."""
     management.routes["/api/overview"] = hang
 
     error, samples = failing(management.url, 1.0)
@@ -201,7 +203,7 @@ def test_a_broker_that_hangs_is_down_before_time_is_up(management: FakeManagemen
 
 
 def test_a_broker_whose_overview_fails_still_shows_its_queues(management: FakeManagement) -> None:
-    """It is down as far as anybody can tell, and its queues are what matters."""
+    """If only the overview fails, the broker is down but its queues are served."""
     management.routes["/api/overview"] = answer({"error": "Internal Server Error"}, 500)
 
     error, samples = failing(management.url)
@@ -212,7 +214,7 @@ def test_a_broker_whose_overview_fails_still_shows_its_queues(management: FakeMa
 
 
 def test_an_alarm_is_no_failure(management: FakeManagement) -> None:
-    """The health check's 503 is an answer."""
+    """The health check's 503 does not fail the collection."""
     management.routes["/api/health/checks/alarms"] = answer({"status": "failed"}, 503)
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -221,7 +223,7 @@ def test_an_alarm_is_no_failure(management: FakeManagement) -> None:
 
 
 def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeManagement) -> None:
-    """RabbitMQ before 3.8.10 does not know it."""
+    """Before RabbitMQ 3.8.10 the check does not exist and has no metric."""
     del management.routes["/api/health/checks/alarms"]
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -229,10 +231,10 @@ def test_a_broker_without_the_health_check_has_no_sample_of_it(management: FakeM
     assert "rabbitmq_health_check_ok" not in samples
 
 
-def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
+def test_a_broker_without_statistics_is_requested_totals_and_not_for_consumers(
     management: FakeManagement,
 ) -> None:
-    """Depths are known even then; the list of consumers would be an error."""
+    """With disabled statistics, depths are served and consumers are not requested."""
     management.routes["/api/overview"] = answer({"disable_stats": True})
     with collector(management.url) as made:
         samples = testing.collect(made)
@@ -244,7 +246,7 @@ def test_a_broker_without_statistics_is_asked_for_totals_and_not_for_consumers(
 
 
 def test_credentials_are_in_no_error(management: FakeManagement) -> None:
-    """Errors are logged and shown on the status page."""
+    """Errors contain no credentials."""
     for reply in (REFUSED, send(b"<html>"), answer({}, 500)):
         management.routes["/api/overview"] = reply
         error, _ = failing(management.url.replace("//", "//monitor:s3cret@"))
@@ -253,7 +255,7 @@ def test_credentials_are_in_no_error(management: FakeManagement) -> None:
 
 
 def test_of_the_node_that_answers_only_what_is_on_it_is_shown(management: FakeManagement) -> None:
-    """Every node of a cluster may be scraped, and sums are right."""
+    """With `scope: node`, sums over all nodes are those of the cluster."""
     management.routes["/api/overview"] = answer(
         {"node": "rabbit@two", "object_totals": {"queues": 2, "exchanges": 7}}
     )
@@ -277,7 +279,7 @@ def test_of_the_node_that_answers_only_what_is_on_it_is_shown(management: FakeMa
 
 
 def test_what_came_through_exchanges_is_shown(management: FakeManagement) -> None:
-    """If there are few enough to ask for, and of virtual hosts that are wanted."""
+    """Exchanges of selected virtual hosts are served if there are not too many."""
     totals = {"node": "rabbit@one", "object_totals": {"exchanges": 7}}
     management.routes["/api/overview"] = answer(totals)
     stats = {"message_stats": {"publish_in": 3}}
@@ -295,5 +297,5 @@ def test_what_came_through_exchanges_is_shown(management: FakeManagement) -> Non
 
 
 def test_without_settings_it_is_the_broker_on_this_machine() -> None:
-    """As RabbitMQ is installed."""
+    """The default settings fit a new RabbitMQ on the same machine."""
     assert str(COLLECTOR.Config().url) == "http://127.0.0.1:15672"

@@ -70,7 +70,7 @@ def queue(name: str, **fields: object) -> dict[str, object]:
 def test_a_queue_that_does_not_run_has_no_numbers(
     management: FakeManagement, fields: dict[str, object]
 ) -> None:
-    """The broker lists zeros, or what was last: neither is a backlog."""
+    """Zeros and old values of a queue that is not running are left out."""
     management.routes["/api/queues"] = answer([queue("dead", **fields), queue("alive")])
 
     samples, _ = collect(management)
@@ -82,7 +82,7 @@ def test_a_queue_that_does_not_run_has_no_numbers(
 
 
 def test_quorum_queues_that_do_not_work_are_counted(management: FakeManagement) -> None:
-    """Without a leader, and with half of the members or more down."""
+    """Quorum queues without a leader or majority are counted."""
     members = {"type": "quorum", "members": [ONE, TWO, THREE]}
     management.routes["/api/queues"] = answer(
         [
@@ -105,7 +105,7 @@ def test_quorum_queues_that_do_not_work_are_counted(management: FakeManagement) 
 def test_a_queue_whose_numbers_were_missing_goes_on_where_it_was(
     management: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A virtual host that is started again has the messages that it had: they are no younger."""
+    """Messages keep their age while a virtual host is stopped."""
     now = 0.0
     monkeypatch.setattr("bts_collectors.rabbitmq.management.source.Lags", clock_of(lambda: now))
     key = ("rabbitmq", "orders", "")
@@ -132,7 +132,7 @@ def clock_of(clock: Callable[[], float]) -> Callable[[], object]:
 
 
 def test_each_running_node_has_its_version(management: FakeManagement) -> None:
-    """Rules count the nodes, and the versions that run together."""
+    """Build info has one series for each running node."""
     overview = {
         "node": ONE,
         "rabbitmq_version": "4.1.3",
@@ -162,7 +162,7 @@ def test_each_running_node_has_its_version(management: FakeManagement) -> None:
 def test_what_could_not_be_routed_has_the_names_of_public_rules(
     management: FakeManagement,
 ) -> None:
-    """Three collections of rules ask for it by channel."""
+    """Unroutable messages have the names that public rules use."""
     stats = {"drop_unroutable": 5, "return_unroutable": 7}
     management.routes["/api/overview"] = answer({"message_stats": stats, "rates_mode": "none"})
 
@@ -174,7 +174,7 @@ def test_what_could_not_be_routed_has_the_names_of_public_rules(
 
 
 def test_names_of_alerts_for_single_queues(management: FakeManagement) -> None:
-    """RabbitMQ's own alerts ask its detailed endpoint."""
+    """Queues also have the names that RabbitMQ's own alerts use."""
     management.routes["/api/queues"] = answer([queue("orders", consumers=2)])
 
     samples, _ = collect(management)
@@ -186,7 +186,7 @@ def test_names_of_alerts_for_single_queues(management: FakeManagement) -> None:
 def test_of_many_queues_those_that_the_node_leads_are_shown_whatever_their_type(
     management: FakeManagement,
 ) -> None:
-    """The listing of depths names the leader of a quorum queue, and no node of a stream."""
+    """With `scope: node` and totals only, queues of all types on the node are served."""
     management.routes["/api/overview"] = answer({"node": ONE, "object_totals": {"queues": 6}})
     quorum = {"type": "quorum", "members": [ONE, TWO], "online": [ONE, TWO]}
     listed = [
@@ -220,24 +220,24 @@ def test_of_many_queues_those_that_the_node_leads_are_shown_whatever_their_type(
         ({"name": "odd", "vhost": "/", "state": 7, "messages_ready": 2}, set()),
     ],
 )
-def test_one_odd_queue_loses_only_itself(
+def test_one_invalid_queue_loses_only_itself(
     management: FakeManagement, odd: object, lost: set[str]
 ) -> None:
-    """Or only its odd field; the collection fails and says what is odd."""
+    """An invalid queue or field is left out, and the collection fails with its position."""
     management.routes["/api/queues"] = answer([queue("a"), odd, queue("b")])
 
     samples, error = collect(management)
 
     assert error is not None
     assert error.reason == "protocol"
-    assert "odd" in str(error)
+    assert "an invalid item or field is left out" in str(error)
     backlog = samples["messaging_backlog_messages"]
     assert {("rabbitmq", "a", ""), ("rabbitmq", "b", "")} <= backlog.keys()
     assert not any(name in lost for _, name, _ in backlog)
 
 
 def test_a_name_that_is_not_utf8_loses_nothing_else(management: FakeManagement) -> None:
-    """The bytes that are none show as replacement characters."""
+    """Invalid bytes in a name become replacement characters."""
     body = b'[{"name": "a\xff", "vhost": "/", "messages_ready": 1}, {"name": "b", "vhost": "/"}]'
     management.routes["/api/queues"] = send(body)
 
@@ -248,8 +248,8 @@ def test_a_name_that_is_not_utf8_loses_nothing_else(management: FakeManagement) 
     assert samples["messaging_backlog_messages"] == {("rabbitmq", "a\ufffd", ""): 1}
 
 
-def test_one_odd_field_of_the_overview_loses_only_itself(management: FakeManagement) -> None:
-    """The broker is up, and is what it says it is otherwise."""
+def test_one_invalid_field_of_the_overview_loses_only_itself(management: FakeManagement) -> None:
+    """An invalid field of the overview is left out, and the broker is up."""
     management.routes["/api/overview"] = answer(
         {"node": ONE, "cluster_name": ["shop"], "object_totals": {"queues": 1}}
     )
@@ -261,8 +261,8 @@ def test_one_odd_field_of_the_overview_loses_only_itself(management: FakeManagem
     assert samples["rabbitmq_queues"] == {(): 1}
 
 
-def test_a_user_who_may_see_nothing_is_told_so(management: FakeManagement) -> None:
-    """An empty list of queues on a broker that has some."""
+def test_a_user_who_may_see_nothing_has_no_permission(management: FakeManagement) -> None:
+    """An empty list of queues on a broker with queues is a missing permission."""
     management.routes["/api/overview"] = answer({"object_totals": {"queues": 14}})
     management.routes["/api/queues"] = answer([])
 
@@ -295,7 +295,7 @@ def test_a_user_who_may_see_nothing_is_told_so(management: FakeManagement) -> No
 def test_a_wrong_port_or_address_is_named_with_its_cure(
     management: FakeManagement, reply: Any, reason: str, words: str
 ) -> None:
-    """Whatever answers there instead."""
+    """The error for another service at the address contains the advice."""
     management.routes["/api/overview"] = reply
 
     samples, error = collect(management)
@@ -310,7 +310,7 @@ def test_a_wrong_port_or_address_is_named_with_its_cure(
 def test_a_password_that_was_changed_in_its_file_is_read_again(
     management: FakeManagement, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """Without a reload: the next collection after the refusal works."""
+    """A rotated password is used without a reload."""
     secret = tmp_path / "password"
     secret.write_text("old")
     refused = answer({"error": "not_authorized", "reason": "Login failed"}, 401)
@@ -370,7 +370,7 @@ rabbitmq_detailed_queue_exchange_messages_published_total{vhost="/",queue="q",vh
 
 
 def test_a_page_with_repeated_labels_and_series_is_understood(management: FakeManagement) -> None:
-    """RabbitMQ 4.0.0 to 4.0.2 repeat a label, and some versions whole series."""
+    """Repeated labels and series of some versions are accepted."""
     management.routes["/metrics"] = send(PAGE.encode())
     management.routes["/metrics/detailed"] = send(DETAILED.encode())
 
@@ -385,7 +385,7 @@ def test_a_page_with_repeated_labels_and_series_is_understood(management: FakeMa
 def test_protocols_that_the_management_api_does_not_count_are_taken_from_the_node(
     management: FakeManagement,
 ) -> None:
-    """And those that it counts are not counted twice."""
+    """Each protocol is counted once, by one source."""
     management.routes["/api/overview"] = answer({"message_stats": {"publish": 100}})
     management.routes["/metrics"] = send(PAGE.encode())
 
@@ -399,7 +399,7 @@ def test_protocols_that_the_management_api_does_not_count_are_taken_from_the_nod
 def test_a_long_line_of_a_page_takes_no_longer_than_its_length(
     management: FakeManagement, exporter: StartExporter
 ) -> None:
-    """Labels are found in one pass: an expression that starts again at each letter would take hours."""
+    """Labels of a long line are read in linear time."""
     lines = b"".join(
         b"evil{%s} 1\n" % labels
         for labels in (b"a" * 5_000_000, b'a="' * 1_000_000, b'a="",' * 1_000_000)
@@ -419,7 +419,7 @@ def test_a_long_line_of_a_page_takes_no_longer_than_its_length(
 
 
 def test_a_page_of_too_many_metrics_is_refused(management: FakeManagement) -> None:
-    """Each metric takes more memory than its text; the management API's are served all the same."""
+    """A page with too many families is an error, and the management API's metrics are served."""
     many = "".join(f"# TYPE evil_{n} gauge\n# HELP evil_{n} x\nevil_{n} 1\n" for n in range(20_000))
     management.routes["/metrics"] = send((PAGE + many).encode())
 
@@ -434,7 +434,7 @@ def test_a_page_of_too_many_metrics_is_refused(management: FakeManagement) -> No
 def test_a_lag_survives_a_time_with_too_many_queues_for_details(
     management: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts that were not asked for are not zero: the queue is not taken for a new one."""
+    """Counts that were not requested are unknown, not 0, so the history continues."""
     now = 0.0
     monkeypatch.setattr("bts_collectors.rabbitmq.management.source.Lags", clock_of(lambda: now))
     orders = queue("orders", consumers=1)

@@ -20,7 +20,7 @@ def declared() -> list[Metric]:
 
 
 def test_every_metric_is_documented_with_labels_and_type_and_no_other() -> None:
-    """Whoever writes a query looks there first."""
+    """The documentation lists exactly the declared metrics."""
     documented = {(name, labels, kind) for name, labels, kind, _ in ROW.findall(DOCS)}
 
     assert documented == {
@@ -29,7 +29,7 @@ def test_every_metric_is_documented_with_labels_and_type_and_no_other() -> None:
 
 
 def test_the_documented_source_is_the_one_in_the_help() -> None:
-    """The API's path and field, in both places."""
+    """Documentation and help name the same path and field of the API."""
     sources = {(name, labels): source for name, labels, _, source in ROW.findall(DOCS)}
 
     for metric in declared():
@@ -39,7 +39,7 @@ def test_the_documented_source_is_the_one_in_the_help() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """In the tables of settings, and no other is."""
+    """The documentation lists exactly the existing settings."""
     fields = {field.name for field in msgspec.structs.fields(COLLECTOR.Config)}
     fields |= {f"canary.{field.name}" for field in msgspec.structs.fields(CanarySettings)}
     tables = re.findall(r"^\| key \| default \|.+\n((?:\|.+\n)+)", DOCS, re.MULTILINE)

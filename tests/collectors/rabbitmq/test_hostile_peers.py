@@ -110,7 +110,7 @@ def success(samples: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> flo
 def test_memory_after_fifty_failed_scrapes_is_that_after_five(
     management: FakeManagement, exporter: StartExporter, reply: str
 ) -> None:
-    """A response that is given up leaves nothing behind."""
+    """Failed responses do not stay in memory."""
     management.routes["/api/queues"] = HOSTILE[reply]
     process = exporter(SETTINGS.format(port=management.port))
 
@@ -131,10 +131,10 @@ def test_memory_after_fifty_failed_scrapes_is_that_after_five(
     ("path", "kept"),
     [("/api/queues", "rabbitmq_node_running"), ("/api/nodes", "rabbitmq_queue_messages_ready")],
 )
-def test_a_hostile_reply_costs_its_own_part_only(
+def test_a_hostile_reply_loses_only_its_own_metrics(
     management: FakeManagement, exporter: StartExporter, path: str, kept: str, reply: str
 ) -> None:
-    """Within the scrape, in bounded memory, and the next scrape works."""
+    """A hostile response costs bounded time and memory, and the next scrape works."""
     usual = management.routes[path]
     management.routes[path] = HOSTILE[reply]
     process = exporter(SETTINGS.format(port=management.port))
@@ -232,10 +232,10 @@ AMQP: dict[str, tuple[Callable[[], tuple[tuple[bytes, ...], bytes]], str]] = {
 
 
 @pytest.mark.parametrize("name", AMQP)
-def test_a_hostile_peer_over_amqp_costs_its_own_part_only(
+def test_a_hostile_peer_over_amqp_loses_only_its_own_metrics(
     management: FakeManagement, exporter: StartExporter, name: str
 ) -> None:
-    """Sizes it announces are checked before pika collects them; the thread survives what it sends."""
+    """Announced sizes are checked before pika buffers them, and the canary's thread survives."""
     made, words = AMQP[name]
     replies, then = made()
     with amqp_peer(*replies, then=then) as port:
@@ -264,7 +264,7 @@ def test_a_hostile_peer_over_amqp_costs_its_own_part_only(
 def test_of_fifty_thousand_queues_every_backlog_and_lag_is_served(
     management: FakeManagement, exporter: StartExporter
 ) -> None:
-    """With default settings: details come after them, and what is dropped is a failure by name."""
+    """With default settings, backlog and lag of 50,000 queues are served, and dropped details fail with `limited`."""
     number = 50_000
     depth = {"messages_ready": 3, "messages": 3, "messages_unacknowledged": 0}
     management.routes["/api/overview"] = answer({"object_totals": {"queues": number}})

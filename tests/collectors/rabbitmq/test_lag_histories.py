@@ -149,10 +149,10 @@ def _even(rate: int, tenth: int) -> int:
 
 @given(stretches(PLAIN_EVENTS), st.integers(0, 49), st.integers(0, 49))
 @histories
-def test_of_a_queue_that_nothing_odd_happens_to_every_lag_is_right(
+def test_of_a_queue_that_nothing_invalid_happens_to_every_lag_is_right(
     lived: list[Stretch], phase: int, offset: int
 ) -> None:
-    """Within ten seconds or a tenth of what was true in the seconds that the broker shows."""
+    """The lag is within ten seconds or a tenth of the truth at the time of the broker's statistics."""
     History(phase, offset).live(lived, plain=True)
 
 
@@ -161,13 +161,13 @@ def test_of_a_queue_that_nothing_odd_happens_to_every_lag_is_right(
 def test_whatever_happens_to_a_queue_no_lag_is_false(
     lived: list[Stretch], made: dict[str, Any], phase: int, offset: int
 ) -> None:
-    """It is 0 only if nothing waited, and a lower bound is at most the truth."""
+    """The lag is 0 only if no message was ready, and a lower bound never exceeds the truth."""
     History(phase, offset, **made).live(lived, plain=False)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
 def test_a_schedule_of_the_benchmark_is_right_as_often_as_it_must_be(schedule: Schedule) -> None:
-    """And no lower bound is above the truth."""
+    """Each schedule reaches its share of correct lags without a false lower bound."""
     figures = measure(schedule)
 
     assert figures.looks + figures.bounds > 400
@@ -176,7 +176,7 @@ def test_a_schedule_of_the_benchmark_is_right_as_often_as_it_must_be(schedule: S
 
 
 def test_histories_do_have_lags() -> None:
-    """A test of nothing would pass, too."""
+    """The histories produce lags, and a false lag fails the check."""
     history = History(0, 7)
     history.live([(60, 20, 5, "none"), (60, 5, 10, "none")], plain=True)
 

@@ -45,7 +45,7 @@ def failing(made: RabbitMQ, seconds: float) -> tuple[TargetError, testing.Sample
 def test_of_too_many_series_backlogs_come_first_and_then_details_of_the_deepest_queues(
     management: FakeManagement,
 ) -> None:
-    """And what is dropped is counted."""
+    """Dropped series are those of details and short queues, and are counted."""
     management.routes["/api/queues"] = answer(MANY)
     with collector(management) as other, collector(management) as made:
         whole = sum(map(len, testing.collect(other).values()))
@@ -61,7 +61,7 @@ def test_of_too_many_series_backlogs_come_first_and_then_details_of_the_deepest_
 
 
 def test_filters_apply_before_the_limit(management: FakeManagement) -> None:
-    """What is not wanted takes no room."""
+    """Queues that are not selected do not count against the limit."""
     management.routes["/api/queues"] = answer(MANY)
     with collector(management, queues_include=re.compile("^q0[12]$")) as made:
         scrape = Scrape(monotonic() + 20, max_series=60)
@@ -73,7 +73,7 @@ def test_filters_apply_before_the_limit(management: FakeManagement) -> None:
 
 
 def test_a_slow_broker_is_asked_once_however_many_scrape(management: FakeManagement) -> None:
-    """In the background, at its own interval; each scrape gets the last answers, with their age."""
+    """With `interval`, scrapes get the latest collection with its age."""
     body = b'[{"name": "q", "vhost": "/", "messages_ready": 3}]'
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     management.routes["/api/queues"] = drip(head + body[:1], b"", 3, body[1:])
@@ -86,7 +86,7 @@ def test_a_slow_broker_is_asked_once_however_many_scrape(management: FakeManagem
 
 
 def test_scrapes_of_a_broker_that_hangs_do_not_pile_up(management: FakeManagement) -> None:
-    """However many come while one question is under way, it is the only one."""
+    """Concurrent scrapes share one running request."""
     management.routes["/api/overview"] = hang
     with collector(management) as made, runner_of(made) as runner:
         runs = [runner.begin(monotonic() + 60) for _ in range(5)]
@@ -141,10 +141,10 @@ def test_scrapes_of_a_broker_that_hangs_do_not_pile_up(management: FakeManagemen
         "no-utf-8",
     ],
 )
-def test_a_question_about_queues_without_answer_costs_its_own_part_alone(
+def test_a_request_about_queues_without_answer_loses_only_its_own_metrics(
     management: FakeManagement, path: str, kept: str, reply: Any
 ) -> None:
-    """In time, with a bounded reason, and everything else is served."""
+    """If the list of queues hangs, everything else is served in time."""
     orders = {"name": "orders", "vhost": "/", "type": "classic", "messages_ready": 7}
     log = {"name": "log", "vhost": "/", "type": "stream"}
     consumer = {"queue": {"name": "orders", "vhost": "/"}, "ack_required": True}
@@ -164,10 +164,10 @@ def test_a_question_about_queues_without_answer_costs_its_own_part_alone(
     assert kept in samples
 
 
-def test_a_broker_that_is_started_again_between_two_questions_is_asked_again_next_time(
+def test_a_broker_that_is_started_again_between_two_requests_is_asked_again_next_time(
     management: FakeManagement,
 ) -> None:
-    """The rest of the collection is lost, and the lag does not become absurd."""
+    """After a restart during a collection, the next collection works and lags are plausible."""
 
     def vanish(handler: Handler) -> None:
         handler.connection.close()

@@ -8,9 +8,8 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq import collector as collector_module
-from bts_collectors.rabbitmq.api.client import MANAGEMENT
+from bts_collectors.rabbitmq.api.client import EXPORTER, MANAGEMENT
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.prometheus import source
 from bts_exporter import Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, hang, send
@@ -22,7 +21,7 @@ rabbitmq_build_info{rabbitmq_version="4.1.0"} 1
 rabbitmq_identity_info{rabbitmq_node="rabbit@one",rabbitmq_endpoint="aggregated"} 1
 """
 
-ABSENT = [
+ABSENT_REASONS = [
     pytest.param(answer({"error": "Object Not Found"}, 404), id="404"),
     pytest.param(send(b"<html>"), id="HTML"),
 ]
@@ -44,11 +43,11 @@ def endpoint(made: RabbitMQ) -> str:
     return key[-1]
 
 
-@pytest.mark.parametrize("reply", ABSENT)
+@pytest.mark.parametrize("reply", ABSENT_REASONS)
 def test_without_management_api_the_same_address_may_be_the_brokers_own_exporter(
     management: FakeManagement, reply: Reply
 ) -> None:
-    """Whoever gives its port need not say what it is."""
+    """With `auto`, the address of RabbitMQ's own exporter is recognised."""
     management.routes = {
         "/api/overview": reply,
         "/metrics": send(PAGE),
@@ -61,18 +60,18 @@ def test_without_management_api_the_same_address_may_be_the_brokers_own_exporter
 def test_beside_a_management_port_that_nothing_listens_on_the_other_port_is_tried(
     management: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker with the one plug-in and without the other."""
+    """If the management port is closed, the exporter's default port is tried."""
     management.routes = {"/metrics": send(PAGE), "/metrics/detailed": send(PAGE)}
     port = free_port()
     monkeypatch.setattr(collector_module, "MANAGEMENT", MANAGEMENT._replace(port=port))
-    server = source.SERVER._replace(port=management.port)
-    monkeypatch.setattr(source, "SERVER", server)
+    server = EXPORTER._replace(port=management.port)
+    monkeypatch.setattr(collector_module, "EXPORTER", server)
     with collector(f"http://127.0.0.1:{port}") as made:
         assert endpoint(made) == "aggregated"
 
 
 def test_the_management_api_is_taken_as_soon_as_it_is_there(management: FakeManagement) -> None:
-    """A broker that starts may open its other port first."""
+    """The management API is used as soon as it answers."""
     overview = management.routes.pop("/api/overview")
     management.routes |= {"/metrics": send(PAGE), "/metrics/detailed": send(PAGE)}
     with collector(management.url) as made:
@@ -85,7 +84,7 @@ def test_the_management_api_is_taken_as_soon_as_it_is_there(management: FakeMana
 def test_a_management_api_that_was_there_is_missed_when_it_goes(
     management: FakeManagement,
 ) -> None:
-    """The series of a cluster do not silently become those of one node."""
+    """After the management API has answered once, its failure does not change the source."""
     management.routes |= {"/metrics": send(PAGE), "/metrics/detailed": send(PAGE)}
     with collector(management.url) as made:
         assert endpoint(made) == "management"
@@ -106,10 +105,10 @@ def test_a_management_api_that_was_there_is_missed_when_it_goes(
         (hang, "timeout"),
     ],
 )
-def test_a_management_api_that_lets_nobody_in_is_no_reason_to_look_elsewhere(
+def test_a_management_api_that_refuses_the_login_is_no_reason_to_look_elsewhere(
     management: FakeManagement, reply: Reply, reason: str
 ) -> None:
-    """It is there: its failure is what the user has to know."""
+    """A refused login does not change the source."""
     management.routes |= {"/api/overview": reply, "/metrics": send(PAGE)}
     with collector(management.url) as made, pytest.raises(TargetError) as caught:
         testing.collect(made, 1.0 if reply is hang else 20.0)
@@ -119,7 +118,7 @@ def test_a_management_api_that_lets_nobody_in_is_no_reason_to_look_elsewhere(
 
 
 def test_where_neither_is_there_the_management_api_is_the_one_that_is_missing() -> None:
-    """Its plug-in is the one to enable."""
+    """Without any source, the error names the management plugin."""
     with collector(f"http://127.0.0.1:{free_port()}") as made, pytest.raises(TargetError) as caught:
         testing.collect(made)
 
@@ -128,7 +127,7 @@ def test_where_neither_is_there_the_management_api_is_the_one_that_is_missing() 
 
 
 def test_a_source_that_is_named_is_not_looked_for(management: FakeManagement) -> None:
-    """Whoever overrides gets what he asked for, or an error."""
+    """A configured source is used without detection."""
     management.routes = {"/metrics": send(PAGE)}
     made = COLLECTOR(COLLECTOR.Config(url=Url.from_setting(management.url), source="management"))
     with pytest.raises(TargetError, match="/api/overview: HTTP 404"):
@@ -139,7 +138,7 @@ def test_a_source_that_is_named_is_not_looked_for(management: FakeManagement) ->
 
 
 def test_paths_and_credentials_go_along() -> None:
-    """Only the port is another."""
+    """The tried address differs only in its port."""
     url = Url.from_setting("https://monitor:x@broker:15672/prefix")
 
-    assert collector_module._beside(url) == replace(url, port=15692)
+    assert collector_module._exporter_url(url) == replace(url, port=15692)

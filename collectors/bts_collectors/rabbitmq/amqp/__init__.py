@@ -1,1 +1,1 @@
-"""What AMQP itself tells: passive declares, and the canary."""
+"""AMQP 0-9-1: passive declarations of queues, and the canary."""

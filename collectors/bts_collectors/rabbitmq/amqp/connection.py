@@ -1,4 +1,4 @@
-"""A connection over AMQP 0-9-1 that is kept: the broker's view of its clients does not churn for us."""
+"""A kept connection over AMQP 0-9-1: it causes no connection churn in the broker."""
 
 from __future__ import annotations
 
@@ -28,46 +28,48 @@ from bts_exporter import (
     connection_error,
 )
 
-# It logs each step of each failure, with tracebacks; what matters is in our own message.
+# pika logs each step of each failure with tracebacks; our own error contains the cause.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 PORT = 5672
 TLS_PORT = 5671
 TLS_SCHEME = "amqps"
-#: As RabbitMQ is installed.
+#: User and password that RabbitMQ creates when it is installed.
 DEFAULT_USER = "guest"
-#: Seconds without a sign of life after which a connection counts as broken; noticed within 30.
+#: Heartbeat interval that is negotiated with the broker; a dead connection is detected within 30 s.
 HEARTBEAT = 10
-#: What pika raises, and what it lets through of the socket's.
+#: Errors of pika, and of the socket.
 ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
 PRODUCT = Product(
     "RabbitMQ",
     if_refused=f"is RabbitMQ running, and is this its port for AMQP ({PORT}, over TLS {TLS_PORT})?",
-    if_closed=f"is this RabbitMQ's port for AMQP ({PORT}, over TLS {TLS_PORT})? 15672 is that of the"
-    " management API, 15692 that of RabbitMQ's own exporter, 5552 that of streams",
+    if_closed=f"is this RabbitMQ's port for AMQP ({PORT}, over TLS {TLS_PORT})? 15672 is the port of the"
+    " management API, 15692 of RabbitMQ's own exporter, 5552 of streams",
 )
 
-_DENIED = (403, 530)
+_DENIED_CODES = (403, 530)
 
 
 class BlockedError(TargetError):
-    """Raised when the broker is there and takes no messages."""
+    """Raised when the broker accepts no messages because of an alarm."""
 
     def __init__(self, message: str) -> None:
         super().__init__("timeout", message)
 
 
-class Link:
-    """A connection that is opened when it is needed; for one thread."""
+class AmqpConnection:
+    """A connection that is opened when it is used; for one thread."""
 
-    def __init__(self, url: Url, password: Secret | None, tls: TLSConfig, seconds: float) -> None:
-        """Prepare a connection to `url`; `seconds` is the time that opening it may take, no I/O."""
-        self.place = str(url)
+    def __init__(
+        self, url: Url, password: Secret | None, tls: TLSConfig, timeout_seconds: float
+    ) -> None:
+        """Prepare a connection to `url`, opened within `timeout_seconds`; no I/O."""
+        self.address = str(url)
         self._url = url
         self._tls = tls
         self._password = password or url.password
-        self._parameters = _parameters(url, self._password, seconds)
+        self._parameters = _parameters(url, self._password, timeout_seconds)
         self._guard = FrameGuard()
         self._watch = AddressWatch(url.host)
         self._peer = ""
@@ -75,14 +77,14 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether the connection is open; a lost one may not be detected yet."""
         return self._connection is not None and self._connection.is_open
 
     @contextmanager
     def use(self) -> Iterator[Any]:
-        """Give the connection, opened where it is not; TargetError for whatever goes wrong with it.
+        """Yield the open connection; TargetError if it cannot be opened, or fails while it is used.
 
-        BlockedError is raised where the broker takes no messages.
+        BlockedError if the broker accepts no messages.
         """
         try:
             if self.is_open and self._watch.has_moved(self._peer):
@@ -92,11 +94,11 @@ class Link:
             self._guard.allow()
             yield self._connection
         except ERRORS as error:
-            # Without what caused it, whose frames hold what was received.
+            # Without its cause, whose frames hold what was received.
             raise self._explain(error) from None
 
-    def breathe(self) -> None:
-        """Answer heartbeats; a connection that broke meanwhile is opened again at the next use."""
+    def process_heartbeats(self) -> None:
+        """Process heartbeats; a lost connection is opened again at the next use."""
         if self.is_open:
             self._guard.allow()
             with suppress(*ERRORS):
@@ -116,7 +118,7 @@ class Link:
                 raise
             self._connect()
         self._peer = self._peer_of(self._connection)
-        self._watch.has_moved(self._peer)  # tells it when the name was resolved
+        self._watch.has_moved(self._peer)  # notes that the name was resolved just now
 
     def _connect(self) -> None:
         if self._url.scheme == TLS_SCHEME:
@@ -124,7 +126,7 @@ class Link:
         self._connection = pika.BlockingConnection(self._parameters, guarded(self._guard))
 
     def _renew_password(self) -> bool:
-        """Read the password again; return whether it is another one."""
+        """Read the password again; return whether it has changed."""
         password = self._password.reread() if self._password else None
         if password == self._password:
             return False
@@ -133,7 +135,7 @@ class Link:
         return True
 
     def _peer_of(self, connection: Any) -> str:
-        # pika does not show its socket; without it, a name that moves is noticed when it breaks.
+        # pika's socket is private. Without it, a moved name is noticed only when the connection fails.
         transport = getattr(getattr(connection, "_impl", None), "_transport", None)
         sock = getattr(transport, "_sock", None)
         with suppress(OSError):
@@ -141,20 +143,20 @@ class Link:
         return ""
 
     def _explain(self, error: BaseException) -> TargetError:
-        """Return what `error` means."""
+        """Return the TargetError for `error`."""
         if self._guard.failure:
-            what = f"{PRODUCT.name} at {self.place}: {self._guard.failure}"
+            what = f"{PRODUCT.name} at {self.address}: {self._guard.failure}"
             return TargetError("protocol", what)
-        return explain(error, self.place)
+        return explain(error, self.address)
 
 
 def vhost_of(url: Url) -> str:
-    """Return the virtual host that an address names; `/` where it names none."""
+    """Return the virtual host in an address, `/` by default."""
     return unquote(url.path[1:]) or "/"
 
 
 def ssl_options(url: Url, tls: TLSConfig) -> Any:
-    """Return pika's settings of TLS for one connection; TargetError names a file that is no good."""
+    """Return pika's TLS options for one connection; TargetError names an unusable file."""
     return pika.SSLOptions(tls.context(), tls.server_name or url.host)
 
 
@@ -166,23 +168,23 @@ def _credentials(url: Url, password: Secret | None) -> Any:
     )
 
 
-def _parameters(url: Url, password: Secret | None, seconds: float) -> Any:
+def _parameters(url: Url, password: Secret | None, timeout_seconds: float) -> Any:
     return pika.ConnectionParameters(
         url.host,
         url.port or (TLS_PORT if url.scheme == TLS_SCHEME else PORT),
         vhost_of(url),
         _credentials(url, password),
         heartbeat=HEARTBEAT,
-        socket_timeout=seconds,
-        stack_timeout=seconds,
-        blocked_connection_timeout=seconds,
+        socket_timeout=timeout_seconds,
+        stack_timeout=timeout_seconds,
+        blocked_connection_timeout=timeout_seconds,
         client_properties={"connection_name": "bts-exporter"},
     )
 
 
-def explain(error: BaseException, place: str) -> TargetError:
-    """Return why there is no answer."""
-    start = f"{PRODUCT.name} at {place}"
+def explain(error: BaseException, address: str) -> TargetError:
+    """Return the TargetError for an error of pika or of the socket."""
+    start = f"{PRODUCT.name} at {address}"
     cause = _cause(error)
     match cause:
         case exceptions.ProbableAuthenticationError():
@@ -190,45 +192,45 @@ def explain(error: BaseException, place: str) -> TargetError:
         case exceptions.ProbableAccessDeniedError():
             return TargetError(
                 "noperm",
-                f"{start}: the user may not use this virtual host, or there is none of this name:"
+                f"{start}: the user has no access to this virtual host, or it does not exist:"
                 " rabbitmqctl set_permissions -p VHOST USER ...",
             )
         case exceptions.ConnectionClosedByBroker() | exceptions.ChannelClosedByBroker():
-            reason: Reason = "noperm" if cause.reply_code in _DENIED else "protocol"
+            reason: Reason = "noperm" if cause.reply_code in _DENIED_CODES else "protocol"
             return TargetError(reason, f"{start}: {cause.reply_code} {cause.reply_text}")
         case exceptions.ConnectionBlockedTimeout():
             return BlockedError(
-                f"{start}: the broker takes no messages: it has an alarm (memory, disk)"
+                f"{start}: the broker accepts no messages because of an alarm (memory or disk)"
             )
         case AMQPConnectorStackTimeout():
-            return no_reply(place)
+            return no_reply(address)
         case exceptions.AMQPHeartbeatTimeout():
-            return connection_error(PRODUCT, place, TimeoutError())
+            return connection_error(PRODUCT, address, TimeoutError())
         case exceptions.IncompatibleProtocolError() | exceptions.StreamLostError():
-            return _lost(str(cause), place)
+            return _lost(str(cause), address)
         case exceptions.AMQPError():
             return TargetError("unreachable", f"{start}: the connection failed: {cause!r}")
         case _:
-            return connection_error(PRODUCT, place, cause)
+            return connection_error(PRODUCT, address, cause)
 
 
-def no_reply(place: str) -> TargetError:
-    """Return the failure of a server that says nothing: one for HTTP waits for the rest of a request."""
+def no_reply(address: str) -> TargetError:
+    """Return the error for a server that does not answer, such as an HTTP server that waits for a request."""
     return TargetError(
-        "timeout", f"{connection_error(PRODUCT, place, TimeoutError())}; {PRODUCT.if_closed}"
+        "timeout", f"{connection_error(PRODUCT, address, TimeoutError())}; {PRODUCT.if_closed}"
     )
 
 
-def _lost(words: str, place: str) -> TargetError:
-    # By TLS 1.3 the broker looks at our certificate only after the handshake, and pika keeps no more
-    # than the text of what it says then.
-    if "SSL" in words:
-        return connection_error(PRODUCT, place, ssl.SSLError(1, words))
-    return connection_error(PRODUCT, place, EOFError())
+def _lost(text: str, address: str) -> TargetError:
+    # With TLS 1.3 the broker checks our certificate after the handshake. pika keeps only the text of
+    # its alert.
+    if "SSL" in text:
+        return connection_error(PRODUCT, address, ssl.SSLError(1, text))
+    return connection_error(PRODUCT, address, EOFError())
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what pika wrapped, as far down as it goes."""
+    """Return the innermost error that pika wrapped."""
     inner = getattr(error, "exception", None) or next(
         (part for part in error.args if isinstance(part, BaseException)), None
     )

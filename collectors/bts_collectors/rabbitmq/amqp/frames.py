@@ -1,4 +1,4 @@
-"""What a broker announces over AMQP 0-9-1 is checked before pika collects it: its buffers know no limit."""
+"""Checks sizes that a broker announces over AMQP 0-9-1: pika's own buffers are unlimited."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import pika  # type: ignore[import-untyped]
 from pika import exceptions
 
-#: Bytes of a frame that the broker may send: as many as pika agrees to.
+#: Maximum size of a frame, as pika negotiates it.
 MAX_FRAME = 131072
-#: Bytes of a message: ours have sixteen, and queues of ours should hold no others.
+#: Maximum size of a message: probes have 16 bytes, and canary queues hold nothing else.
 MAX_BODY = 1024 * 1024
-#: Bytes that may arrive while one thing is asked for, in frames of whatever size.
+#: Bytes that may arrive for one request, in frames of any size.
 MAX_ARRIVING = 4 * 1024 * 1024
 
 _FRAME_HEAD = 7  # type, channel, size
@@ -19,7 +19,7 @@ _CONTENT_HEAD = 12  # class, weight, size of the body
 _METHOD, _CONTENT, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _TYPES = {_METHOD, _CONTENT, _BODY, _HEARTBEAT}
 
-#: How the replies of other protocols begin.
+#: Start of the replies of other protocols.
 _HTTP = b"HTTP"
 _TLS_ALERT = b"\x15\x03"
 _PROTOCOL = b"AMQP"
@@ -27,30 +27,30 @@ _USUAL = "RabbitMQ's port for AMQP is usually 5672, over TLS 5671"
 
 
 class FrameGuard:
-    """Follows the frames of one connection; `failure` says what was wrong with it."""
+    """Checks the frames of one connection; `failure` is the error text, empty if there is none."""
 
     def __init__(self) -> None:
         self.failure = ""
         self.begin()
 
     def begin(self) -> None:
-        """Begin with a connection that nothing has arrived on."""
+        """Start with a new connection."""
         self._head = b""
-        #: Bytes of the frame under way that are still to come.
+        #: Bytes of the current frame that have not arrived yet.
         self._rest = 0
         self._began = False
         self.allow()
 
     def allow(self) -> None:
-        """Begin with something new that is asked for."""
+        """Allow MAX_ARRIVING bytes for the next request."""
         self.failure = ""
         self._room = MAX_ARRIVING
 
     def check(self, data: bytes) -> None:
-        """Take in what arrived; InvalidFrameError if it is more, or something else, than expected."""
+        """Check received bytes; InvalidFrameError if they are too many, or not AMQP."""
         self._room -= len(data)
         if self._room < 0:
-            self._refuse(f"the broker sends more than {MAX_ARRIVING} bytes that nobody asked for")
+            self._refuse(f"the broker sent more than {MAX_ARRIVING} bytes in reply to one request")
         view = memoryview(data)
         while view:
             if self._rest:
@@ -61,7 +61,7 @@ class FrameGuard:
             view = view[taken:]
 
     def _take_head(self, view: memoryview) -> int:
-        """Take bytes for the head of a frame; return how many."""
+        """Consume bytes of the frame header; return how many."""
         wanted = _FRAME_HEAD
         if len(self._head) >= _FRAME_HEAD:
             wanted += min(_CONTENT_HEAD, self._size())
@@ -92,15 +92,15 @@ class FrameGuard:
             what = f"a frame begins with {self._head!r}"
             self._refuse(f"not AMQP 0-9-1 ({what}); {_USUAL}")
         if size > MAX_FRAME:
-            self._refuse(f"the broker announces a frame of {size} bytes, more than {MAX_FRAME}")
+            self._refuse(f"the broker announces a frame of {size} bytes (maximum {MAX_FRAME})")
         self._began = True
         if kind == _CONTENT and len(self._head) == _FRAME_HEAD and size:
-            return  # the size of the body comes next
+            return  # the size of the body follows
         if kind == _CONTENT and len(self._head) == _FRAME_HEAD + _CONTENT_HEAD:
             body = int.from_bytes(self._head[-8:])
             if body > MAX_BODY:
-                self._refuse(f"a message of {body} bytes, more than {MAX_BODY}, is in the queue")
-        self._rest = size + 1 - (len(self._head) - _FRAME_HEAD)  # and the end marker
+                self._refuse(f"a message of {body} bytes is in the queue (maximum {MAX_BODY})")
+        self._rest = size + 1 - (len(self._head) - _FRAME_HEAD)  # with the end marker
         self._head = b""
 
     def _refuse(self, what: str) -> None:
@@ -109,7 +109,7 @@ class FrameGuard:
 
 
 class GuardedConnection(pika.SelectConnection):  # type: ignore[misc]
-    """A connection that checks what arrives; a subclass of each owner has the guard."""
+    """A connection that checks received bytes with the guard of its subclass."""
 
     guard: FrameGuard
 
@@ -120,6 +120,6 @@ class GuardedConnection(pika.SelectConnection):  # type: ignore[misc]
 
 
 def guarded(guard: FrameGuard) -> Any:
-    """Return a class of connections that `guard` checks, one at a time."""
+    """Return a connection class that is checked by `guard`; for one connection at a time."""
     guard.begin()
     return type("GuardedConnection", (GuardedConnection,), {"guard": guard})

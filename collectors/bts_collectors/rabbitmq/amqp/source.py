@@ -1,6 +1,6 @@
-"""AMQP as the source: depth and consumers of queues that are named, and nothing else.
+"""AMQP as the source: depth and consumers of named queues, and nothing else.
 
-For brokers without plug-ins, or users who get no more than a login.
+For brokers without plugins, and users without the tag monitoring.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from typing import Any
 
 from pika import exceptions  # type: ignore[import-untyped]
 
-from bts_collectors.rabbitmq.amqp.connection import Link, no_reply, vhost_of
+from bts_collectors.rabbitmq.amqp.connection import AmqpConnection, no_reply, vhost_of
 from bts_collectors.rabbitmq.api.models import Queue
-from bts_collectors.rabbitmq.failures import Failures
+from bts_collectors.rabbitmq.errors import Failures
 from bts_collectors.rabbitmq.metrics import backlog, overview, queues
 from bts_collectors.rabbitmq.metrics.amqp import EXISTS
 from bts_collectors.rabbitmq.metrics.emit import emit_fields
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 
-#: The part of the time left after which a broker that does not answer is reported.
-PATIENCE = 0.95
-#: Seconds that opening a connection may take.
-OPENING = 5.0
-#: Seconds between two looks for heartbeats.
-PULSE = 1.0
-#: Seconds that `close` waits for the thread.
-PARTING = 1.0
+#: Share of the time left for the broker's answers; the rest is for emitting.
+TIME_SHARE = 0.95
+#: Time for opening a connection.
+CONNECT_TIMEOUT_SECONDS = 5.0
+#: Interval of checks for heartbeats.
+POLL_SECONDS = 1.0
+#: Time that `close` waits for the thread.
+STOP_TIMEOUT = 1.0
 
-#: AMQP's codes are HTTP's: there is no such queue; it belongs to another connection.
-_MISSING = HTTPStatus.NOT_FOUND
-_EXCLUSIVE = HTTPStatus.METHOD_NOT_ALLOWED
+#: Reply codes of AMQP: the queue does not exist; the queue is exclusive to another connection.
+_NOT_FOUND = HTTPStatus.NOT_FOUND
+_NOT_ALLOWED = HTTPStatus.METHOD_NOT_ALLOWED
 
 
-class Asked:
-    """One round of declarations: what is known so far, and whether it is over."""
+class DeclareRequest:
+    """The declarations of one collection: their results so far, and whether they are complete."""
 
     def __init__(self) -> None:
-        #: Queues that are there, and those that are not as None.
-        self.found: dict[str, Queue | None] = {}
-        #: Whether the broker answered anything.
+        #: Queues by name; None for a queue that does not exist.
+        self.queues: dict[str, Queue | None] = {}
+        #: Whether the broker answered the latest declaration.
         self.answered = False
         self.failures = Failures()
-        self.over = Event()
+        self.done = Event()
 
 
-class Declares:
-    """Queues by passive declarations; a thread of its own owns the connection."""
+class AmqpSource:
+    """Queues by passive declarations; a separate thread owns the connection."""
 
     def __init__(
         self,
@@ -60,106 +60,107 @@ class Declares:
         names: Sequence[str],
         clock: Callable[[], float],
     ) -> None:
-        """Ask for the queues `names` of the address's virtual host; `clock` gives Unix time."""
+        """Read the queues `names` in the virtual host of `url`; `clock` returns Unix time."""
         self._vhost = vhost_of(url)
         self._names = names
         self._clock = clock
         self._lags = Lags()
-        self._link = Link(url, password, tls, OPENING)
+        self._connection = AmqpConnection(url, password, tls, CONNECT_TIMEOUT_SECONDS)
         self._channel: Any = None
-        self._asked = Asked()
-        self._asked.over.set()
-        self._rounds: SimpleQueue[Asked | None] = SimpleQueue()
+        self._request = DeclareRequest()
+        self._request.done.set()
+        self._requests: SimpleQueue[DeclareRequest | None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what the broker said in time; TargetError for what it did not."""
-        deadline = monotonic() + PATIENCE * scrape.remaining()
-        self._begin()
-        asked = Asked()
-        if self._wait(deadline):  # or the round of the scrape before is not over yet
-            asked = self._asked = Asked()
-            self._rounds.put(asked)
-        over = self._wait(deadline)
-        self._emit(scrape, asked)
-        if not over:
-            raise no_reply(self._link.place)
-        asked.failures.raise_all()
+        """Emit the results that arrived in time; TargetError for the others."""
+        deadline = monotonic() + TIME_SHARE * scrape.remaining()
+        self._start_thread()
+        request = DeclareRequest()
+        # Otherwise the declarations of the previous scrape are still running.
+        if self._wait(deadline):
+            request = self._request = DeclareRequest()
+            self._requests.put(request)
+        done = self._wait(deadline)
+        self._emit(scrape, request)
+        if not done:
+            raise no_reply(self._connection.address)
+        request.failures.raise_all()
 
     def close(self) -> None:
-        """End the thread, which closes the connection; one that hangs is left to its heartbeats."""
-        self._rounds.put(None)
+        """Stop the thread, which closes the connection; a thread that hangs ends by missing heartbeats."""
+        self._requests.put(None)
         if self._thread is not None:
-            self._thread.join(PARTING)
+            self._thread.join(STOP_TIMEOUT)
 
-    def _begin(self) -> None:
-        # One that ended with an error of ours has said so in the log.
+    def _start_thread(self) -> None:
+        # A thread that ended with an unexpected error has logged it.
         if self._thread is None or not self._thread.is_alive():
             self._thread = Thread(target=self._run, name="rabbitmq-amqp", daemon=True)
             self._thread.start()
 
     def _wait(self, deadline: float) -> bool:
-        return self._asked.over.wait(max(deadline - monotonic(), 0))
+        return self._request.done.wait(max(deadline - monotonic(), 0))
 
-    def _emit(self, scrape: Scrape, asked: Asked) -> None:
-        found = asked.found.copy()
-        scrape.emit(overview.UP, asked.answered)
-        for name, queue in found.items():
+    def _emit(self, scrape: Scrape, request: DeclareRequest) -> None:
+        declared = request.queues.copy()
+        scrape.emit(overview.UP, request.answered)
+        for name, queue in declared.items():
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
-        there = [queue for queue in found.values() if queue is not None]
-        lags = self._lags.observe(there, self._clock())
-        backlog.emit_backlogs(scrape, there, lags)
-        backlog.emit_flows(scrape, there, lags)
-        for queue in there:
+        existing = [queue for queue in declared.values() if queue is not None]
+        lags = self._lags.observe(existing, self._clock())
+        backlog.emit_backlogs(scrape, existing, lags)
+        backlog.emit_flows(scrape, existing, lags)
+        for queue in existing:
             emit_fields(scrape, queues.GAUGES, queue, queue.vhost, queue.name)
 
-    # What follows runs in the thread that owns the connection.
+    # The methods below run in the thread that owns the connection.
 
     def _run(self) -> None:
         while True:
             try:
-                asked = self._rounds.get(timeout=PULSE)
+                request = self._requests.get(timeout=POLL_SECONDS)
             except Empty:
-                self._link.breathe()
+                self._connection.process_heartbeats()
                 continue
-            if asked is None:
-                self._link.close()
+            if request is None:
+                self._connection.close()
                 return
             try:
-                self._answer(asked)
+                self._process(request)
             finally:
-                asked.over.set()
+                request.done.set()
 
-    def _answer(self, asked: Asked) -> None:
+    def _process(self, request: DeclareRequest) -> None:
         for name in self._names:
             try:
-                with self._link.use() as connection:
+                with self._connection.use() as connection:
                     if self._channel is None or not self._channel.is_open:
                         self._channel = connection.channel()
-                    asked.found[name] = declare(self._channel, self._vhost, name)
+                    request.queues[name] = declare(self._channel, self._vhost, name)
             except TargetError as error:
-                asked.failures.add(error)
-            asked.answered = self._link.is_open
-            if not asked.answered:
+                request.failures.add(error)
+            request.answered = self._connection.is_open
+            if not request.answered:
                 return
 
 
 def declare(channel: Any, vhost: str, name: str) -> Queue | None:
-    """Return what a passive declaration tells of a queue, None where there is no such queue.
+    """Return the result of a passive declaration; None if the queue does not exist.
 
-    The broker closes the channel for an answer that is no depth.
+    The broker closes the channel if it does not return a depth.
     """
     try:
-        told = channel.queue_declare(name, passive=True).method
+        reply = channel.queue_declare(name, passive=True).method
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code == _MISSING:
+        if error.reply_code == _NOT_FOUND:
             return None
-        if error.reply_code == _EXCLUSIVE:
+        if error.reply_code == _NOT_ALLOWED:
             return Queue(name=name, vhost=vhost)
         raise
     return Queue(
         name=name,
         vhost=vhost,
-        messages_ready=told.message_count,
-        consumers=told.consumer_count,
+        messages_ready=reply.message_count,
+        consumers=reply.consumer_count,
     )

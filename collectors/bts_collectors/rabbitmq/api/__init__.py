@@ -1,1 +1,1 @@
-"""The HTTP client of the management API, and the shapes of its responses."""
+"""Requests to RabbitMQ's HTTP interfaces, and models of the responses."""

@@ -1,6 +1,6 @@
-"""What of the management API's answers is used, typed, in the shapes of RabbitMQ 3.8 to 4.x.
+"""The fields of the management API that are used, typed, for RabbitMQ 3.8 to 4.x.
 
-All but names may be missing: fields come and go with versions, queue types and a queue's age.
+Everything but names may be missing: fields depend on the version, the queue type and the queue's age.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import Any, get_args
 
 import msgspec
 
-#: A number, or a word in its place: `NaN`, `unknown`, `disk_free_monitoring_disabled`, empty.
+#: A number, or a text instead of it: `NaN`, `unknown`, `disk_free_monitoring_disabled`, empty.
 Number = int | float | str | None
-#: What counts as one; a tuple, which is looked through faster than the type above is made.
+#: The types of a known number; isinstance is faster with a tuple than with a union.
 NUMBERS = (int, float)
 Text = str | None
 Flag = bool | str | None
-#: Erlang has one empty list, and an empty object or text may be spelled like it.
+#: Erlang may write an empty object or text as an empty list.
 Nothing = list[Any] | None
-#: A queue's virtual host and its name there.
+#: Virtual host and name of a queue.
 Key = tuple[str, str]
 
-#: Types of queues that the API shortens; others come as they are.
-CLASSIC, QUORUM, STREAM = SHORTENED = ("classic", "quorum", "stream")
+#: Queue types that the API abbreviates; others are given in full.
+CLASSIC, QUORUM, STREAM = SHORT_TYPES = ("classic", "quorum", "stream")
 
 
-class Shape(msgspec.Struct, gc=False):
-    """A part of an answer; unknown fields are skipped."""
+class ApiModel(msgspec.Struct, gc=False):
+    """A JSON object of the API; unknown fields are ignored."""
 
 
-class MessageStats(Shape):
-    """`message_stats`: cumulative counts; each is missing until it happened first."""
+class MessageStats(ApiModel):
+    """`message_stats`: cumulative counts; each is missing until its first event."""
 
     publish: Number = None
     confirm: Number = None
@@ -47,8 +47,8 @@ class MessageStats(Shape):
     redeliver: Number = None
 
 
-class ObjectTotals(Shape):
-    """`object_totals` of the overview; `consumers` only for users who may see all."""
+class ObjectTotals(ApiModel):
+    """`object_totals` of the overview; `consumers` requires the tag monitoring."""
 
     connections: Number = None
     channels: Number = None
@@ -57,15 +57,15 @@ class ObjectTotals(Shape):
     exchanges: Number = None
 
 
-class QueueTotals(Shape):
-    """`queue_totals` of the overview; empty until there was a queue."""
+class QueueTotals(ApiModel):
+    """`queue_totals` of the overview; empty until the first queue is created."""
 
     messages: Number = None
     messages_ready: Number = None
     messages_unacknowledged: Number = None
 
 
-class Overview(Shape):
+class Overview(ApiModel):
     """/api/overview."""
 
     rabbitmq_version: Text = None
@@ -81,15 +81,15 @@ class Overview(Shape):
     message_stats: MessageStats | Nothing = None
 
 
-class Application(Shape):
-    """An item of `applications` of a node: `rabbit` is RabbitMQ itself."""
+class Application(ApiModel):
+    """An item of a node's `applications`; `rabbit` is RabbitMQ."""
 
     name: Text = None
     version: Text = None
 
 
-class Node(Shape):
-    """An item of /api/nodes; a node that is down has little more than its name."""
+class Node(ApiModel):
+    """An item of /api/nodes; a node that is down has few fields besides its name."""
 
     name: str
     running: Flag = None
@@ -137,7 +137,7 @@ class Node(Shape):
     queue_deleted: Number = None
 
 
-class Arguments(Shape):
+class Arguments(ApiModel):
     """`arguments` of a queue."""
 
     max_length: Number = msgspec.field(default=None, name="x-max-length")
@@ -147,7 +147,7 @@ class Arguments(Shape):
     max_priority: Number = msgspec.field(default=None, name="x-max-priority")
 
 
-class Policy(Shape):
+class Policy(ApiModel):
     """`effective_policy_definition` of a queue: its policy and operator policy together."""
 
     max_length: Number = msgspec.field(default=None, name="max-length")
@@ -156,14 +156,14 @@ class Policy(Shape):
     message_ttl: Number = msgspec.field(default=None, name="message-ttl")
 
 
-class Totals(Shape):
-    """An item of /api/queues where totals are asked for."""
+class Totals(ApiModel):
+    """An item of /api/queues when only totals are requested."""
 
     name: str
     vhost: str
     type: Text = None
     state: Text = None
-    #: Of queues that are replicated some answers have `node`, some `leader`, and some neither.
+    #: For replicated queues, some versions have `node`, some `leader`, some neither.
     node: Text = None
     leader: str | msgspec.UnsetType | None = msgspec.UNSET
     policy: Text = None
@@ -194,28 +194,28 @@ class Queue(Totals):
     idle_since: Text | int = None
 
 
-class QueueName(Shape):
+class QueueName(ApiModel):
     """`queue` of a consumer."""
 
     name: str
     vhost: str
 
 
-class Consumer(Shape):
+class Consumer(ApiModel):
     """An item of /api/consumers."""
 
     queue: QueueName
     ack_required: Flag = None
 
 
-class Vhost(Shape):
+class Vhost(ApiModel):
     """An item of /api/vhosts."""
 
     name: str
 
 
-#: Fields of a queue that are of this moment.
-MOMENTARY = (
+#: Fields of a queue that describe its current state.
+CURRENT_FIELDS = (
     "messages",
     "messages_ready",
     "messages_unacknowledged",
@@ -231,9 +231,9 @@ MOMENTARY = (
     "head_message_timestamp",
     "idle_since",
 )
-#: States in which a queue's numbers are of now; in others the broker shows zeros, or what was last.
+#: States in which the numbers are current; in others the broker reports zeros or old values.
 LIVE = {None, "running", "idle", "flow", "syncing", "live"}
-#: How it is spelled that nothing leads a queue; without that field it is not known.
+#: Values that mean "no leader"; a missing field means "unknown".
 NO_NODE = {None, "", "none", "undefined"}
 
 OVERVIEW = msgspec.json.Decoder(Overview)
@@ -246,14 +246,14 @@ CONSUMERS = msgspec.json.Decoder(list[Consumer])
 
 
 def known(value: object) -> float | None:
-    """Return a number of an answer, or None where a word or nothing stands in its place."""
+    """Return `value` if it is a number or truth value; None for a text or a missing value."""
     return value if isinstance(value, NUMBERS) else None
 
 
-def owner(queue: Totals) -> str | None:
-    """Return the node that a queue is on: of replicated ones the leader; None if it is unknown.
+def node_of(queue: Totals) -> str | None:
+    """Return the node of a queue, of a replicated one the leader; None if unknown.
 
-    One without a leader is counted on one node, so that it does not disappear.
+    A queue without a leader is assigned to one of its members, so that it does not disappear.
     """
     for node in (queue.node, queue.leader):
         if isinstance(node, str) and node not in NO_NODE:
@@ -266,13 +266,13 @@ def owner(queue: Totals) -> str | None:
 
 
 def is_leaderless(queue: Totals) -> bool:
-    """Return whether a quorum queue has no leader, so that nothing can be published or consumed."""
+    """Return whether a quorum queue has no leader, so that it cannot be used."""
     members = isinstance(queue.members, list) and bool(queue.members)
     return queue.type == QUORUM and members and queue.leader in NO_NODE
 
 
 def lacks_majority(queue: Totals) -> bool:
-    """Return whether so few members of a quorum queue run that it cannot elect a leader."""
+    """Return whether a quorum queue has too few running members to elect a leader."""
     if queue.type != QUORUM:
         return False
     if not isinstance(queue.members, list) or not isinstance(queue.online, list):
@@ -281,43 +281,43 @@ def lacks_majority(queue: Totals) -> bool:
 
 
 def is_live(queue: Totals) -> bool:
-    """Return whether the numbers of a queue are of now."""
+    """Return whether the numbers of a queue are current."""
     led = isinstance(queue.leader, str) and queue.leader not in NO_NODE
     return not is_leaderless(queue) and (queue.state in LIVE or (queue.state == "minority" and led))
 
 
-def tidy(queue: Queue) -> None:
-    """Spell the type as most answers do, and remove numbers that are not of now.
+def normalize(queue: Queue) -> None:
+    """Abbreviate the type, and remove numbers that are not current.
 
-    Of a queue in a stopped virtual host the broker lists zeros, of one on a lost node what was last.
+    The broker reports zeros for a stopped virtual host, and old values for a lost node.
     """
     if queue.type is not None:
         kind = queue.type.removeprefix("rabbit_").removesuffix("_queue")
-        queue.type = kind if kind in SHORTENED else queue.type
+        queue.type = kind if kind in SHORT_TYPES else queue.type
     if not is_live(queue):
-        for field in MOMENTARY:
+        for field in CURRENT_FIELDS:
             setattr(queue, field, None)
 
 
 def depth(queue: Queue) -> float:
-    """Return how many messages wait in a queue as far as that is known, to put queues in order."""
+    """Return the number of ready messages, 0 if unknown; used to sort queues."""
     return known(queue.messages_ready) or 0
 
 
 @cache
-def columns(shape: type[Shape]) -> str:
-    """Return the parameter `columns` that has the broker send no more than `shape` holds."""
-    return "columns=" + ",".join(_paths(shape))
+def columns(model: type[ApiModel]) -> str:
+    """Return the query parameter `columns` that limits the response to the fields of `model`."""
+    return "columns=" + ",".join(_paths(model))
 
 
-def _paths(shape: type[Shape]) -> Iterator[str]:
-    for field in msgspec.structs.fields(shape):
-        parts = [part for part in (field.type, *get_args(field.type)) if _is_shape(part)]
+def _paths(model: type[ApiModel]) -> Iterator[str]:
+    for field in msgspec.structs.fields(model):
+        parts = [part for part in (field.type, *get_args(field.type)) if _is_model(part)]
         if parts:
             yield from (f"{field.encode_name}.{path}" for path in _paths(parts[0]))
         else:
             yield field.encode_name
 
 
-def _is_shape(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Shape)
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, ApiModel)

@@ -1,4 +1,4 @@
-"""What an answer of the management API means: its content, or why there is none."""
+"""Decodes responses of the management API, and explains errors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.client import Answer
-from bts_exporter import TargetError
+from bts_exporter import HttpResponse, TargetError
 
 T = TypeVar("T")
 
-#: How RabbitMQ says that user and password are right and the user's tags are not.
+#: RabbitMQ's error text if the login is right but the user lacks a tag.
 _LACKS_TAG = re.compile(r"Not .+ user")
-#: As much of a complaint as a log line can bear.
-_MAX_COMPLAINT = 200
-#: As much of an unreadable answer as shows what it is.
-_MAX_BEGIN = 40
+#: Characters of an error text that are quoted.
+_MAX_ERROR_TEXT = 200
+#: Bytes of an unreadable response that are quoted.
+_MAX_QUOTED = 40
 
 
-class _Complaint(msgspec.Struct):
+class _ErrorReply(msgspec.Struct):
     reason: Any = None
 
 
@@ -30,42 +29,42 @@ class _Health(msgspec.Struct):
     status: Literal["ok", "failed"]
 
 
-_COMPLAINT = msgspec.json.Decoder(_Complaint)
+_ERROR_REPLY = msgspec.json.Decoder(_ErrorReply)
 _HEALTH = msgspec.json.Decoder(_Health)
 
-#: What decoding raises for a body that is not the JSON that is expected, however deep it is nested.
+#: Errors of decoding a body that is not the expected JSON, or is nested too deeply.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-#: Objects in one reply: each takes more memory than its text.
+#: Objects in one response: decoded, they take more memory than their text.
 MAX_OBJECTS = 1_000_000
 
 
 class PartlyReadError(TargetError):
-    """Raised with what could be read of a reply of which some items or fields could not."""
+    """Raised if some items or fields of a response are invalid; `content` has the others."""
 
     def __init__(self, message: str, content: Any) -> None:
         super().__init__("protocol", message)
         self.content = content
 
 
-def content(answer: Answer, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return the content of an answer; TargetError where there is none of that shape.
+def content(response: HttpResponse, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return the decoded body; TargetError if the status is not 200 or the body is invalid.
 
-    PartlyReadError where only some items of it are odd.
+    PartlyReadError if only some items or fields are invalid.
     """
-    if answer.status != HTTPStatus.OK:
-        raise _refusal(answer)
-    objects = answer.body.count(b"{")
+    if response.status != HTTPStatus.OK:
+        raise _status_error(response)
+    objects = response.body.count(b"{")
     if objects > MAX_OBJECTS:
-        raise _unreadable(answer, f"{objects} objects are more than {MAX_OBJECTS}")
+        raise _unreadable(response, f"{objects} objects are more than {MAX_OBJECTS}")
     try:
-        return decoder.decode(answer.body)
+        return decoder.decode(response.body)
     except msgspec.ValidationError as error:
         what = str(error)
     except _UNREADABLE as error:
-        if _is_utf8(answer.body):
-            raise _unreadable(answer, str(error)) from None
+        if _is_utf8(response.body):
+            raise _unreadable(response, str(error)) from None
         what = "it is not UTF-8"
-    return _salvage(answer, decoder, what)
+    return _salvage(response, decoder, what)
 
 
 def _is_utf8(body: bytes | bytearray) -> bool:
@@ -76,21 +75,21 @@ def _is_utf8(body: bytes | bytearray) -> bool:
     return True
 
 
-def _salvage(answer: Answer, decoder: msgspec.json.Decoder[T], what: str) -> T:
-    """Raise PartlyReadError with what can be read, or TargetError if that is nothing."""
+def _salvage(response: HttpResponse, decoder: msgspec.json.Decoder[T], what: str) -> T:
+    """Raise PartlyReadError with the valid items, or TargetError if there are none."""
     try:
-        raw = msgspec.json.decode(answer.body.decode(errors="replace"))
+        raw = msgspec.json.decode(response.body.decode(errors="replace"))
     except _UNREADABLE as error:
-        raise _unreadable(answer, str(error)) from None
+        raise _unreadable(response, str(error)) from None
     found = salvage(raw, decoder.type)
     if found is None or found == []:
-        raise _unreadable(answer, what)
-    msg = f"{answer.place}: an odd item or field is left out: {what}"
+        raise _unreadable(response, what)
+    msg = f"{response.address}: an invalid item or field is left out: {what}"
     raise PartlyReadError(msg, found)
 
 
 def salvage(raw: Any, kind: Any) -> Any:
-    """Return `raw` as a `kind`, or a list of them, without the items and fields that do not fit."""
+    """Return `raw` as a `kind`, or a list of them, without invalid items and fields."""
     if get_origin(kind) is list:
         items = raw if isinstance(raw, list) else ()
         found = (salvage(item, get_args(kind)[0]) for item in items)
@@ -107,39 +106,39 @@ def salvage(raw: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError:
-        return None  # it lacks what it is called
+        return None  # the name is missing or invalid
 
 
-def check_passes(answer: Answer) -> bool | None:
-    """Return what a health check says, None where this version of RabbitMQ has no such check.
+def check_passes(response: HttpResponse) -> bool | None:
+    """Return whether a health check passes; None if this version of RabbitMQ does not have it.
 
-    TargetError where the answer is none of a health check.
+    TargetError if the response is not that of a health check.
     """
-    if answer.status == HTTPStatus.NOT_FOUND:
+    if response.status == HTTPStatus.NOT_FOUND:
         return None
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and _says_failed(answer.body):
+    if response.status == HTTPStatus.SERVICE_UNAVAILABLE and _says_failed(response.body):
         return False
-    return content(answer, _HEALTH).status == "ok"
+    return content(response, _HEALTH).status == "ok"
 
 
 def _says_failed(body: bytes | bytearray) -> bool:
-    """Tell RabbitMQ's 503 from one of a proxy in front of it."""
+    """Return whether a 503 is RabbitMQ's, not that of a proxy."""
     try:
         return _HEALTH.decode(body).status == "failed"
     except _UNREADABLE:
         return False
 
 
-def _unreadable(answer: Answer, why: str) -> TargetError:
-    begin = bytes(answer.body[:_MAX_BEGIN])
-    what = f"unexpected reply for a management API ({why}; it begins with {begin!r})"
-    return TargetError("protocol", f"{answer.place}: {what}")
+def _unreadable(response: HttpResponse, why: str) -> TargetError:
+    begin = bytes(response.body[:_MAX_QUOTED])
+    what = f"unexpected reply, not from a management API ({why}; it begins with {begin!r})"
+    return TargetError("protocol", f"{response.address}: {what}")
 
 
-def _refusal(answer: Answer) -> TargetError:
-    complaint = _complaint(answer.body)
-    what = f"{answer.place}: HTTP {answer.status}{f' ({complaint})' if complaint else ''}"
-    match answer.status:
+def _status_error(response: HttpResponse) -> TargetError:
+    complaint = _error_text(response.body)
+    what = f"{response.address}: HTTP {response.status}{f' ({complaint})' if complaint else ''}"
+    match response.status:
         case HTTPStatus.UNAUTHORIZED if not _LACKS_TAG.match(complaint):
             return TargetError("auth", f"{what}: check user and password")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
@@ -147,25 +146,25 @@ def _refusal(answer: Answer) -> TargetError:
             return TargetError("noperm", f"{what}: {cure}")
         case HTTPStatus.NOT_FOUND:
             cure = (
-                "is this the port of the management API (15672; that of RabbitMQ's own exporter is"
-                " 15692), and its path prefix right?"
+                "is this the port of the management API (15672; RabbitMQ's own exporter has 15692), and is"
+                " the path prefix right?"
             )
             return TargetError("protocol", f"{what}: {cure}")
         case status if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            return TargetError("protocol", f"{what}: {redirect(answer)}")
+            return TargetError("protocol", f"{what}: {redirect(response)}")
         case _:
             return TargetError("protocol", what)
 
 
-def redirect(answer: Answer) -> str:
-    """Return what to do about a redirect, which is not followed."""
-    target = answer.location[:_MAX_COMPLAINT] or "a place that it does not name"
-    return f"it redirects to {target}; set url to the address that answers itself"
+def redirect(response: HttpResponse) -> str:
+    """Return the advice for a redirect, which is not followed."""
+    target = response.location[:_MAX_ERROR_TEXT] or "an address that it does not name"
+    return f"it redirects to {target}; set url to the final address"
 
 
-def _complaint(body: bytes | bytearray) -> str:
+def _error_text(body: bytes | bytearray) -> str:
     try:
-        reason = _COMPLAINT.decode(body).reason
+        reason = _ERROR_REPLY.decode(body).reason
     except _UNREADABLE:
         return ""
-    return str(reason)[:_MAX_COMPLAINT] if reason else ""
+    return str(reason)[:_MAX_ERROR_TEXT] if reason else ""

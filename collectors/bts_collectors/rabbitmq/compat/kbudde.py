@@ -1,6 +1,7 @@
-"""The names of kbudde/rabbitmq_exporter in the place of RabbitMQ's own, for dashboards made for it.
+"""Metric names of kbudde/rabbitmq_exporter instead of RabbitMQ's own, for existing dashboards.
 
-Never both: `rabbitmq_queue_messages_delivered_total` is what is acknowledged there, and what is not here.
+Both cannot be served together: `rabbitmq_queue_messages_delivered_total` counts messages with manual
+acknowledgement there, and those with automatic acknowledgement here.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from bts_collectors.rabbitmq.api.models import (
     ObjectTotals,
     Queue,
     QueueTotals,
-    owner,
+    node_of,
 )
-from bts_collectors.rabbitmq.management.source import Management
+from bts_collectors.rabbitmq.management.source import ManagementSource
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_collectors.rabbitmq.metrics.exchanges import Exchange, ExchangeStats
 from bts_collectors.rabbitmq.metrics.health import Alarms
@@ -30,7 +31,7 @@ _EXCHANGE = ("cluster", "vhost", "exchange")
 
 def _gauges(labels: tuple[str, ...], source: str, names: dict[str, str]) -> dict[str, Metric]:
     return {
-        field: gauge(f"rabbitmq_{name}", f"As rabbitmq_exporter has it ({source}{field}).", labels)
+        field: gauge(f"rabbitmq_{name}", f"Same as in rabbitmq_exporter ({source}{field}).", labels)
         for field, name in names.items()
     }
 
@@ -38,7 +39,7 @@ def _gauges(labels: tuple[str, ...], source: str, names: dict[str, str]) -> dict
 def _counters(labels: tuple[str, ...], source: str, names: dict[str, str]) -> dict[str, Metric]:
     return {
         field: counter(
-            f"rabbitmq_{name}", f"As rabbitmq_exporter has it ({source}{field}).", labels
+            f"rabbitmq_{name}", f"Same as in rabbitmq_exporter ({source}{field}).", labels
         )
         for field, name in names.items()
     }
@@ -49,7 +50,7 @@ UP = gauge(
 )
 VERSION = gauge(
     "rabbitmq_version_info",
-    "As rabbitmq_exporter has it (/api/overview rabbitmq_version, erlang_version).",
+    "Same as in rabbitmq_exporter (/api/overview rabbitmq_version, erlang_version).",
     ("rabbitmq", "erlang", "node", "cluster"),
 )
 OBJECTS = _gauges(
@@ -91,7 +92,7 @@ NODES = _gauges(
     },
 )
 PARTITIONS = gauge(
-    "rabbitmq_partitions", "As rabbitmq_exporter has it (/api/nodes partitions).", _NODE
+    "rabbitmq_partitions", "Same as in rabbitmq_exporter (/api/nodes partitions).", _NODE
 )
 QUEUES = _gauges(
     _QUEUE,
@@ -126,17 +127,17 @@ FLOWS = _counters(
 )
 HEAD_TIMESTAMP = gauge(
     "rabbitmq_queue_head_message_timestamp",
-    "As rabbitmq_exporter has it (/api/queues head_message_timestamp).",
+    "Same as in rabbitmq_exporter (/api/queues head_message_timestamp).",
     _QUEUE,
 )
 IDLE_SINCE = gauge(
     "rabbitmq_queue_idle_since_seconds",
-    "As rabbitmq_exporter has it (/api/queues idle_since).",
+    "Same as in rabbitmq_exporter (/api/queues idle_since).",
     _QUEUE,
 )
 MAX_LENGTH = gauge(
     "rabbitmq_queue_max_length",
-    "As rabbitmq_exporter has it (/api/queues arguments.x-max-length, effective_policy_definition.max-length).",
+    "Same as in rabbitmq_exporter (/api/queues arguments.x-max-length, effective_policy_definition.max-length).",
     _QUEUE,
 )
 STATE = gauge(
@@ -175,24 +176,24 @@ METRICS = (
 )
 
 
-class Kbudde(Management):
-    """The management API under the other names; a count that never happened is absent, not 0."""
+class KbuddeSource(ManagementSource):
+    """The management API under the other names; a counter is absent, not 0, before its first event."""
 
-    def emit_whole(self, scrape: Scrape, *, up: bool) -> None:
-        """Emit whether there is an overview, and what it holds."""
-        whole, cluster, node = self.whole, self._cluster, self.whole.node or ""
+    def emit_overview(self, scrape: Scrape, *, up: bool) -> None:
+        """Emit whether the API answers, and the metrics of the overview."""
+        overview, cluster, node = self.overview, self._cluster, self.overview.node or ""
         scrape.emit(UP, up, cluster, node)
         if not up:
             return
-        versions = (whole.rabbitmq_version or "", whole.erlang_version or "")
+        versions = (overview.rabbitmq_version or "", overview.erlang_version or "")
         scrape.emit(VERSION, 1, *versions, node, cluster)
-        if isinstance(whole.object_totals, ObjectTotals):
-            emit_fields(scrape, OBJECTS, whole.object_totals, cluster)
-        if isinstance(whole.queue_totals, QueueTotals):
-            emit_fields(scrape, TOTALS, whole.queue_totals, cluster)
+        if isinstance(overview.object_totals, ObjectTotals):
+            emit_fields(scrape, OBJECTS, overview.object_totals, cluster)
+        if isinstance(overview.queue_totals, QueueTotals):
+            emit_fields(scrape, TOTALS, overview.queue_totals, cluster)
 
     def emit_nodes(self, scrape: Scrape, found: Sequence[Node], _: Alarms | None) -> None:
-        """Emit what is known of each node."""
+        """Emit the metrics of each node."""
         for node in found:
             labels = (self._cluster, node.name, self._self(node.name))
             emit_fields(scrape, NODES, node, *labels)
@@ -200,26 +201,26 @@ class Kbudde(Management):
                 scrape.emit(PARTITIONS, len(node.partitions), *labels)
 
     def emit_builds(self, scrape: Scrape, found: Sequence[Node]) -> None:
-        """Emit nothing: the versions are with the whole."""
+        """Emit nothing: the versions are emitted with the overview."""
 
     def emit_queue(self, scrape: Scrape, queue: Queue, _: float) -> None:
-        """Emit what is known of a queue."""
+        """Emit the metrics of a queue."""
         durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
         names = (queue.vhost, queue.name, durable, queue.policy or "")
-        labels = (self._cluster, *names, self._self(owner(queue)))
+        labels = (self._cluster, *names, self._self(node_of(queue)))
         emit_fields(scrape, QUEUES, queue, *labels)
         if isinstance(queue.message_stats, MessageStats):
             emit_fields(scrape, FLOWS, queue.message_stats, *labels)
         emit_known(scrape, HEAD_TIMESTAMP, head_timestamp(queue), *labels)
         emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
         emit_known(scrape, MAX_LENGTH, max_length(queue), *labels)
-        _emit_nature(scrape, queue, labels)
+        _emit_properties(scrape, queue, labels)
 
     def emit_detailed(self, scrape: Scrape, found: Sequence[Queue]) -> None:
-        """Emit nothing: the other exporter has no such names."""
+        """Emit nothing: the other exporter does not have these metrics."""
 
     def emit_exchanges(self, scrape: Scrape, found: Sequence[Exchange]) -> None:
-        """Emit what is known of each exchange."""
+        """Emit the metrics of each exchange."""
         for exchange in found:
             if isinstance(exchange.message_stats, ExchangeStats):
                 labels = (self._cluster, exchange.vhost, exchange.name)
@@ -227,13 +228,13 @@ class Kbudde(Management):
 
     @property
     def _cluster(self) -> str:
-        return self.whole.cluster_name or ""
+        return self.overview.cluster_name or ""
 
     def _self(self, node: str | None) -> str:
-        return "1" if node and node == self.whole.node else "0"
+        return "1" if node and node == self.overview.node else "0"
 
 
-def _emit_nature(scrape: Scrape, queue: Queue, labels: tuple[str, ...]) -> None:
+def _emit_properties(scrape: Scrape, queue: Queue, labels: tuple[str, ...]) -> None:
     state = queue.state
     if state == "running" and idle_since(queue) is not None:
         state = "idle"

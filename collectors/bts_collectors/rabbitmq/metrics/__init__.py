@@ -1,1 +1,1 @@
-"""The metrics by subject, whatever source their values come from."""
+"""The metrics by subject, for all sources."""

@@ -1,4 +1,4 @@
-"""What is learned over AMQP: declared apart from the code, which needs a client library of 4 MB."""
+"""Metrics read over AMQP, separate from the code, which needs pika (4 MB)."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ EXISTS = gauge(
     ("vhost", "queue"),
 )
 
-#: How a probe ends.
+#: Results of a probe.
 Result = Literal[
     "ok",
-    "blocked",  # the broker has an alarm and takes no messages
-    "unroutable",  # it took the message, and the queue was gone
-    "rejected",  # it refused the message
-    "lost",  # it confirmed the message and did not deliver it
-    "timeout",  # it did not answer at all
-    "denied",  # it does not let the user do that
-    "unreachable",  # there is no connection, or it broke
+    "blocked",  # the broker has an alarm and accepts no messages
+    "unroutable",  # the queue did not exist
+    "rejected",  # the broker rejected the message
+    "lost",  # the message was confirmed but not delivered
+    "timeout",  # the broker did not answer in time
+    "denied",  # the login or permissions were refused
+    "unreachable",  # there is no connection, or it was lost
 ]
 RESULTS: tuple[Result, ...] = get_args(Result)
 
-#: What the names of the canary's queues begin with, so that permissions can name them.
+#: Prefix of the names of canary queues, for permissions.
 CANARY_QUEUES = "bts-exporter-canary-"
 
 _PROBE = ("vhost", "queue_type")
 CANARY_UP = gauge(
     "rabbitmq_canary_up",
-    "Whether the latest message went through a queue of this type in time (AMQP publish, get).",
+    "Whether the latest probe through a queue of this type was received in time (AMQP publish, get).",
     _PROBE,
 )
 CANARY_CONFIRM = histogram(
     "rabbitmq_canary_publish_confirm_seconds",
-    "Time until the broker confirmed a message (AMQP basic.publish, basic.ack).",
+    "Time until the broker confirmed a probe (AMQP basic.publish, basic.ack).",
     _PROBE,
 )
 CANARY_END_TO_END = histogram(
     "rabbitmq_canary_end_to_end_seconds",
-    "Time from publishing a message until it was received (AMQP basic.publish, basic.get).",
+    "Time from publishing a probe until it was received (AMQP basic.publish, basic.get).",
     _PROBE,
 )
 CANARY_PROBES = counter(
     "rabbitmq_canary_probes_total",
-    "Messages sent through a queue of this type by what became of them (AMQP publish, get).",
+    "Probes sent through a queue of this type by result (AMQP publish, get).",
     (*_PROBE, "result"),
 )
 METRICS = (EXISTS, CANARY_UP, CANARY_CONFIRM, CANARY_END_TO_END, CANARY_PROBES)

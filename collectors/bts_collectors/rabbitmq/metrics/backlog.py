@@ -1,4 +1,4 @@
-"""The queues in the vocabulary of backlog and lag that all brokers share."""
+"""The metrics of backlog and lag that all brokers share (messaging_*)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from bts_collectors.rabbitmq.metrics.lag import Lag, consumed
 from bts_exporter import Metric, Scrape, backlog
 
 SYSTEM = "rabbitmq"
-#: A queue's consumers compete for its messages: there are no groups among them.
+#: Consumers of a queue compete for its messages: there are no consumer groups.
 GROUP = ""
 DEFAULT_VHOST = "/"
 
 METRICS = backlog.VOCABULARY
-#: Values of one metric by labels.
+#: Values of one metric by label values.
 Samples = dict[tuple[str, ...], float]
-#: In this order; the last three not of streams.
+#: In the order of `emit_flows`; the last three are not emitted for streams.
 FLOWS = (
     backlog.CONSUMERS,
     backlog.PUBLISHED,
@@ -27,13 +27,13 @@ FLOWS = (
 
 
 def emit_backlogs(scrape: Scrape, queues: Sequence[Queue], lags: Mapping[Key, Lag]) -> None:
-    """Emit how many messages of each queue wait, then for how long, then how that is known."""
+    """Emit backlog, lag in seconds and the method of the lag, in this order."""
     depths: Samples = {}
     ages: Samples = {}
     methods: Samples = {}
     for queue in queues:
         labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
-        # Of a stream, the API knows the length of the log and not how far anybody has read it.
+        # For a stream, the API reports the length of the log, not the position of its readers.
         if queue.type != STREAM and (ready := known(queue.messages_ready)) is not None:
             depths[labels] = ready
         lag = lags.get((queue.vhost, queue.name))
@@ -46,7 +46,7 @@ def emit_backlogs(scrape: Scrape, queues: Sequence[Queue], lags: Mapping[Key, La
 
 
 def emit_flows(scrape: Scrape, queues: Iterable[Queue], lags: Mapping[Key, Lag]) -> None:
-    """Emit what came into each queue and went out of it, and to how many consumers."""
+    """Emit the metrics of FLOWS for each queue."""
     found: dict[Metric, Samples] = {metric: {} for metric in FLOWS}
     for queue in queues:
         labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
@@ -69,7 +69,7 @@ def _emit_all(scrape: Scrape, found: Mapping[Metric, Samples]) -> None:
 
 
 def emit_lag(scrape: Scrape, lag: Lag, *labels: str) -> None:
-    """Emit how far behind consumers are, and how that is known."""
+    """Emit the lag in seconds and its method, if it is known."""
     if lag.age is not None:
         scrape.emit(backlog.LAG_SECONDS, lag.age.seconds, *labels)
         if lag.age.seconds:
@@ -77,9 +77,9 @@ def emit_lag(scrape: Scrape, lag: Lag, *labels: str) -> None:
 
 
 def destination(vhost: str, name: str) -> str:
-    """Return the queue's name, with the virtual host in front where it is not the default one.
+    """Return the label `destination` of a queue, unique in a broker.
 
-    `orders` and `/prod/orders`; no two queues of a broker have the same.
+    `orders` in the default virtual host, `/prod/orders` in others.
     """
     if vhost == DEFAULT_VHOST and not name.startswith("/"):
         return name

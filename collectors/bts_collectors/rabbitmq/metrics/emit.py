@@ -1,13 +1,13 @@
-"""From the fields of an answer to samples, by tables: an unknown value gives no sample."""
+"""Emits fields of the API as metrics, by tables; an unknown value gives no sample."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bts_collectors.rabbitmq.api.models import NUMBERS, Shape, known
+from bts_collectors.rabbitmq.api.models import NUMBERS, ApiModel, known
 from bts_exporter import Metric, Scrape
 
-#: The name of a field and the metric that it is the source of.
+#: Metrics by the name of the field that is their source.
 Table = Mapping[str, Metric]
 
 
@@ -18,10 +18,10 @@ def emit_known(scrape: Scrape, metric: Metric, value: object, *labels: str) -> N
         scrape.emit(metric, number, *labels)
 
 
-def emit_fields(scrape: Scrape, table: Table, shape: Shape, *labels: str) -> None:
-    """Emit the fields of `shape` that `table` names."""
+def emit_fields(scrape: Scrape, table: Table, model: ApiModel, *labels: str) -> None:
+    """Emit the fields of `model` that `table` names."""
     for field, metric in table.items():
-        value = getattr(shape, field)
-        # As above, without two calls for each field of each of thousands of queues.
+        value = getattr(model, field)
+        # Inlined `emit_known`: this runs for each field of thousands of queues.
         if isinstance(value, NUMBERS):
             scrape.emit(metric, value, *labels)

@@ -1,4 +1,4 @@
-"""The exchanges of all virtual hosts, one by one, from /api/exchanges."""
+"""Metrics of single exchanges, from /api/exchanges."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 import msgspec
 
 from bts_collectors.rabbitmq.api.models import (
+    ApiModel,
     Nothing,
     Number,
     ObjectTotals,
     Overview,
-    Shape,
     columns,
     known,
 )
 from bts_collectors.rabbitmq.metrics.emit import emit_known
 from bts_exporter import Scrape, counter
 
-#: A cluster with more of them is not asked for a list: each virtual host has seven that nobody uses.
-LIMIT = 2000
+#: With more exchanges, the list is not requested: each virtual host has seven predeclared ones.
+MAX_EXCHANGES = 2000
 
 PUBLISHED = counter(
     "rabbitmq_exchange_messages_published_total",
@@ -29,14 +29,14 @@ PUBLISHED = counter(
 METRICS = (PUBLISHED,)
 
 
-class ExchangeStats(Shape):
+class ExchangeStats(ApiModel):
     """`message_stats` of an exchange, missing until something was published."""
 
     publish_in: Number = None
     publish_out: Number = None
 
 
-class Exchange(Shape):
+class Exchange(ApiModel):
     """An item of /api/exchanges; the default exchange has an empty name."""
 
     name: str
@@ -48,21 +48,21 @@ EXCHANGES = msgspec.json.Decoder(list[Exchange])
 
 
 def want_exchanges(overview: Overview) -> bool:
-    """Return whether the list is short enough to ask for, and has numbers in it."""
+    """Return whether the list is short enough, and contains statistics."""
     if overview.disable_stats:
         return False
     totals = overview.object_totals
     count = known(totals.exchanges) if isinstance(totals, ObjectTotals) else None
-    return count is not None and count <= LIMIT
+    return count is not None and count <= MAX_EXCHANGES
 
 
 def exchanges_path() -> str:
-    """Return the path of the list of exchanges, with no more than is used."""
+    """Return the path of the list of exchanges, limited to the fields that are used."""
     return f"/api/exchanges?{columns(Exchange)}"
 
 
 def emit_exchanges(scrape: Scrape, exchanges: Iterable[Exchange]) -> None:
-    """Emit what came in through each exchange that was used."""
+    """Emit the messages published into each exchange that was used."""
     for exchange in exchanges:
         if isinstance(exchange.message_stats, ExchangeStats):
             published = exchange.message_stats.publish_in

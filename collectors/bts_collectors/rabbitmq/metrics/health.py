@@ -1,16 +1,16 @@
-"""Health checks and alarms as they are now: the statistics of /api/nodes are seconds late."""
+"""Health checks and current alarms: /api/nodes reports alarms seconds later."""
 
 from __future__ import annotations
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.models import Shape
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.models import ApiModel
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.api.responses import check_passes
 from bts_exporter import Scrape, gauge
 
 ALARMS = "alarms"
-#: Checks by name, cheap ones alone; a version that lacks one says so.
+#: Paths of cheap checks by name; a version that lacks one responds with 404.
 CHECKS = {
     ALARMS: "/api/health/checks/alarms",
     "local-alarms": "/api/health/checks/local-alarms",
@@ -18,8 +18,8 @@ CHECKS = {
     "node-is-quorum-critical": "/api/health/checks/node-is-quorum-critical",
     "certificate-expiration": "/api/health/checks/certificate-expiration/1/months",
 }
-#: The part of the time left that one check may take.
-SHARE = 0.3
+#: Share of the time left for one check.
+MAX_SHARE = 0.3
 
 HEALTH = gauge(
     "rabbitmq_health_check_ok",
@@ -28,34 +28,39 @@ HEALTH = gauge(
 )
 METRICS = (HEALTH,)
 
-#: Alarms in force: (node, `memory` or `disk`).
+#: Active alarms: (node, `memory` or `disk`).
 Alarms = frozenset[tuple[str, str]]
 
 
-class Alarm(Shape):
+class Alarm(ApiModel):
     """An item of `alarms`."""
 
     node: str
     resource: str
 
 
-class Failure(Shape):
-    """A failed check of alarms."""
+class AlarmCheck(ApiModel):
+    """The response of the check `alarms` if it fails."""
 
     alarms: list[Alarm]
 
 
-_FAILURE = msgspec.json.Decoder(Failure)
+_ALARM_CHECK = msgspec.json.Decoder(AlarmCheck)
 
 
-def collect_health(scrape: Scrape, asked: Round) -> Alarms | None:
-    """Ask check by check until one gives no answer; return the alarms in force, None if unknown."""
+def collect_health(scrape: Scrape, batch: RequestBatch) -> Alarms | None:
+    """Emit the health checks; return the active alarms, None if unknown.
+
+    The first request that fails ends them.
+    """
     alarms = None
-    failed = len(asked.failures)
+    failed = len(batch.failures)
     for name, path in CHECKS.items():
-        found = asked.ask(path, lambda answer: (check_passes(answer), answer.body), SHARE)
-        if len(asked.failures) > failed:
-            break  # the others would take as long to fail
+        found = batch.get_with(
+            path, lambda response: (check_passes(response), response.body), MAX_SHARE
+        )
+        if len(batch.failures) > failed:
+            break  # other requests would take as long to fail
         passes, body = found or (None, b"")
         if passes is not None:
             scrape.emit(HEALTH, passes, name)
@@ -65,10 +70,10 @@ def collect_health(scrape: Scrape, asked: Round) -> Alarms | None:
 
 
 def read_alarms(body: bytes | bytearray, *, passes: bool | None) -> Alarms | None:
-    """Return the alarms that the check of that name tells of, None where it does not."""
+    """Return the alarms in the response of the check `alarms`; None if it does not contain them."""
     if passes:
         return frozenset()
     try:
-        return frozenset((alarm.node, alarm.resource) for alarm in _FAILURE.decode(body).alarms)
+        return frozenset((alarm.node, alarm.resource) for alarm in _ALARM_CHECK.decode(body).alarms)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

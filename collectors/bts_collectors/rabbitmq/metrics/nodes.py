@@ -1,4 +1,4 @@
-"""The nodes of the cluster, one by one, from /api/nodes, and their alarms, from where they are known first."""
+"""Metrics of single nodes, from /api/nodes, and their alarms, from the source that is most current."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bts_collectors.rabbitmq.metrics.emit import emit_fields
 from bts_collectors.rabbitmq.metrics.health import Alarms
 from bts_exporter import Scrape, counter, gauge
 
-#: Never `rabbitmq_node`: that label is the identity's, and panels that join both would fail.
+#: Not `rabbitmq_node`: that label belongs to rabbitmq_identity_info, and joins with it would fail.
 LABELS = ("node",)
 
 MILLISECONDS = 1000
@@ -17,7 +17,7 @@ MILLISECONDS = 1000
 FIELDS = {
     "running": gauge(
         "rabbitmq_node_running",
-        "Whether the node runs (/api/nodes running).",
+        "Whether the node is running (/api/nodes running).",
         LABELS,
     ),
     "being_drained": gauge(
@@ -77,7 +77,7 @@ FIELDS = {
     ),
     "run_queue": gauge(
         "rabbitmq_erlang_scheduler_run_queue",
-        "Erlang processes that wait for a scheduler (/api/nodes run_queue).",
+        "Erlang processes waiting for a scheduler (/api/nodes run_queue).",
         LABELS,
     ),
     "gc_num": counter(
@@ -87,7 +87,7 @@ FIELDS = {
     ),
     "gc_bytes_reclaimed": counter(
         "rabbitmq_erlang_gc_reclaimed_bytes_total",
-        "Memory that garbage collections freed (/api/nodes gc_bytes_reclaimed).",
+        "Memory freed by garbage collection (/api/nodes gc_bytes_reclaimed).",
         LABELS,
     ),
     "context_switches": counter(
@@ -97,7 +97,7 @@ FIELDS = {
     ),
     "net_ticktime": gauge(
         "rabbitmq_erlang_net_ticktime_seconds",
-        "Interval of the heartbeats among nodes (/api/nodes net_ticktime).",
+        "Interval of the heartbeats between nodes (/api/nodes net_ticktime).",
         LABELS,
     ),
     "io_read_count": counter(
@@ -122,7 +122,7 @@ FIELDS = {
     ),
     "io_sync_count": counter(
         "rabbitmq_io_sync_ops_total",
-        "Times that files were forced to disk (/api/nodes io_sync_count).",
+        "Calls of fsync (/api/nodes io_sync_count).",
         LABELS,
     ),
     "io_seek_count": counter(
@@ -132,17 +132,17 @@ FIELDS = {
     ),
     "io_reopen_count": counter(
         "rabbitmq_io_reopen_ops_total",
-        "Files opened again (/api/nodes io_reopen_count).",
+        "Files reopened (/api/nodes io_reopen_count).",
         LABELS,
     ),
     "mnesia_ram_tx_count": counter(
         "rabbitmq_schema_db_ram_tx_total",
-        "Transactions of definitions held in memory (/api/nodes mnesia_ram_tx_count).",
+        "Mnesia transactions in memory (/api/nodes mnesia_ram_tx_count).",
         LABELS,
     ),
     "mnesia_disk_tx_count": counter(
         "rabbitmq_schema_db_disk_tx_total",
-        "Transactions of definitions held on disk (/api/nodes mnesia_disk_tx_count).",
+        "Mnesia transactions on disk (/api/nodes mnesia_disk_tx_count).",
         LABELS,
     ),
     "msg_store_read_count": counter(
@@ -157,12 +157,12 @@ FIELDS = {
     ),
     "queue_index_read_count": counter(
         "rabbitmq_queue_index_read_ops_total",
-        "Reads from the indexes of queues (/api/nodes queue_index_read_count).",
+        "Reads from queue indexes (/api/nodes queue_index_read_count).",
         LABELS,
     ),
     "queue_index_write_count": counter(
         "rabbitmq_queue_index_write_ops_total",
-        "Writes to the indexes of queues (/api/nodes queue_index_write_count).",
+        "Writes to queue indexes (/api/nodes queue_index_write_count).",
         LABELS,
     ),
     "connection_created": counter(
@@ -201,20 +201,20 @@ FIELDS = {
         LABELS,
     ),
 }
-#: By what the node lacks, as its alarm calls it.
+#: By the resource, as alarms name it.
 ALARMS = {
     "memory": gauge(
         "rabbitmq_alarms_memory_used_watermark",
-        "Whether publishers are blocked for want of memory (/api/health/checks/alarms, else /api/nodes mem_alarm).",
+        "Whether publishers are blocked because memory is low (/api/health/checks/alarms, else /api/nodes mem_alarm).",
         LABELS,
     ),
     "disk": gauge(
         "rabbitmq_alarms_free_disk_space_watermark",
-        "Whether publishers are blocked for want of disk space (/api/health/checks/alarms, else /api/nodes disk_free_alarm).",
+        "Whether publishers are blocked because disk space is low (/api/health/checks/alarms, else /api/nodes disk_free_alarm).",
         LABELS,
     ),
 }
-#: The same, as /api/nodes tells it, seconds late.
+#: The same from /api/nodes, which is seconds late.
 ALARM_FIELDS = {"mem_alarm": ALARMS["memory"], "disk_free_alarm": ALARMS["disk"]}
 UPTIME = gauge(
     "rabbitmq_erlang_uptime_seconds",
@@ -223,14 +223,14 @@ UPTIME = gauge(
 )
 PARTITIONS = gauge(
     "rabbitmq_node_partitions",
-    "Nodes that this node sees itself cut off from (/api/nodes partitions).",
+    "Nodes that this node is partitioned from (/api/nodes partitions).",
     LABELS,
 )
 METRICS = (FIELDS, ALARMS, UPTIME, PARTITIONS)
 
 
 def emit_nodes(scrape: Scrape, nodes: Sequence[Node], alarms: Alarms | None = None) -> None:
-    """Emit what is known of each node; `alarms` are those in force, None where that is unknown."""
+    """Emit the metrics of each node; `alarms` are the active ones, None if unknown."""
     for node in nodes:
         emit_fields(scrape, FIELDS, node, node.name)
         _emit_alarms(scrape, node, alarms)

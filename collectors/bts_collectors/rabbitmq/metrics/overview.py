@@ -1,4 +1,4 @@
-"""The cluster as a whole, from /api/overview."""
+"""Metrics of the whole cluster, from /api/overview."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from bts_collectors.rabbitmq.api.models import MessageStats, Node, ObjectTotals,
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_exporter import Scrape, counter, gauge
 
-#: The protocol that counts of the overview are given for: it does not tell protocols apart.
+#: Label `protocol`: the overview does not distinguish protocols.
 PROTOCOL = "amqp091"
-#: As above, for the types of queues.
+#: Label `queue_type`: the overview does not distinguish queue types.
 QUEUE_TYPE = "any"
-#: Where samples come from, beside the endpoints that RabbitMQ's own exporter names here.
+#: Label `rabbitmq_endpoint`; RabbitMQ's own exporter has other values of it.
 ENDPOINT = "management"
 
 UP = gauge(
@@ -26,17 +26,17 @@ IDENTITY = gauge(
 )
 BUILD = gauge(
     "rabbitmq_build_info",
-    "Versions of each node that runs (/api/nodes applications; /api/overview rabbitmq_version, erlang_version, product_*).",
+    "Versions of each running node (/api/nodes applications; /api/overview rabbitmq_version, erlang_version, product_*).",
     ("rabbitmq_version", "erlang_version", "product_name", "product_version", "node"),
 )
 RATES_MODE = gauge(
     "rabbitmq_management_rates_mode_info",
-    "Which statistics the management plug-in collects; with none, no messages are counted (/api/overview rates_mode).",
+    "Statistics that the management plugin collects; with the mode none, messages are not counted (/api/overview rates_mode).",
     ("mode",),
 )
 STATS_DISABLED = gauge(
     "rabbitmq_management_stats_disabled",
-    "Whether the management plug-in collects no statistics (/api/overview disable_stats).",
+    "Whether the statistics of the management plugin are disabled (/api/overview disable_stats).",
 )
 OBJECTS = {
     "connections": gauge(
@@ -60,15 +60,15 @@ OBJECTS = {
         "Exchanges (/api/overview object_totals.exchanges).",
     ),
 }
-#: Under names that public rules use; those of RabbitMQ's own exporter fall when a channel is closed.
+#: Names that public rules use. RabbitMQ's own counters of these names fall when a channel is closed.
 UNROUTABLE = {
     "drop_unroutable": counter(
         "rabbitmq_channel_messages_unroutable_dropped_total",
-        "As rabbitmq_global_messages_unroutable_dropped_total (/api/overview message_stats.drop_unroutable).",
+        "Same as rabbitmq_global_messages_unroutable_dropped_total (/api/overview message_stats.drop_unroutable).",
     ),
     "return_unroutable": counter(
         "rabbitmq_channel_messages_unroutable_returned_total",
-        "As rabbitmq_global_messages_unroutable_returned_total (/api/overview message_stats.return_unroutable).",
+        "Same as rabbitmq_global_messages_unroutable_returned_total (/api/overview message_stats.return_unroutable).",
     ),
 }
 CONSUMERS = gauge(
@@ -89,49 +89,49 @@ IN = {
     ),
     "drop_unroutable": counter(
         "rabbitmq_global_messages_unroutable_dropped_total",
-        "Messages dropped since no queue takes them (/api/overview message_stats.drop_unroutable).",
+        "Messages dropped because they could not be routed (/api/overview message_stats.drop_unroutable).",
         ("protocol",),
     ),
     "return_unroutable": counter(
         "rabbitmq_global_messages_unroutable_returned_total",
-        "Messages returned since no queue takes them (/api/overview message_stats.return_unroutable).",
+        "Messages returned because they could not be routed (/api/overview message_stats.return_unroutable).",
         ("protocol",),
     ),
 }
 OUT = {
     "deliver_get": counter(
         "rabbitmq_global_messages_delivered_total",
-        "Messages delivered in any way (/api/overview message_stats.deliver_get).",
+        "Messages delivered to consumers or fetched (/api/overview message_stats.deliver_get).",
         ("protocol", "queue_type"),
     ),
     "deliver": counter(
         "rabbitmq_global_messages_delivered_consume_manual_ack_total",
-        "Messages delivered to consumers that acknowledge (/api/overview message_stats.deliver).",
+        "Messages delivered to consumers with manual acknowledgement (/api/overview message_stats.deliver).",
         ("protocol", "queue_type"),
     ),
     "deliver_no_ack": counter(
         "rabbitmq_global_messages_delivered_consume_auto_ack_total",
-        "Messages delivered to consumers that acknowledge nothing (/api/overview message_stats.deliver_no_ack).",
+        "Messages delivered to consumers with automatic acknowledgement (/api/overview message_stats.deliver_no_ack).",
         ("protocol", "queue_type"),
     ),
     "get": counter(
         "rabbitmq_global_messages_delivered_get_manual_ack_total",
-        "Messages fetched, to be acknowledged (/api/overview message_stats.get).",
+        "Messages fetched with manual acknowledgement (/api/overview message_stats.get).",
         ("protocol", "queue_type"),
     ),
     "get_no_ack": counter(
         "rabbitmq_global_messages_delivered_get_auto_ack_total",
-        "Messages fetched, not to be acknowledged (/api/overview message_stats.get_no_ack).",
+        "Messages fetched with automatic acknowledgement (/api/overview message_stats.get_no_ack).",
         ("protocol", "queue_type"),
     ),
     "get_empty": counter(
         "rabbitmq_global_messages_get_empty_total",
-        "Fetches that found no message (/api/overview message_stats.get_empty).",
+        "Fetches from an empty queue (/api/overview message_stats.get_empty).",
         ("protocol", "queue_type"),
     ),
     "redeliver": counter(
         "rabbitmq_global_messages_redelivered_total",
-        "Messages delivered again (/api/overview message_stats.redeliver).",
+        "Messages redelivered (/api/overview message_stats.redeliver).",
         ("protocol", "queue_type"),
     ),
     "ack": counter(
@@ -155,7 +155,7 @@ METRICS = (
 
 
 def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -> None:
-    """Emit what the overview holds; without `cluster` only what is of the answering node."""
+    """Emit the metrics of the overview; without `cluster` only those of the node that answers."""
     emit_identity(scrape, overview, ENDPOINT)
     emit_known(scrape, STATS_DISABLED, overview.disable_stats)
     if overview.rates_mode:
@@ -175,14 +175,14 @@ def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -
 def emit_identity(
     scrape: Scrape, overview: Overview, endpoint: str, permanent_id: str = ""
 ) -> None:
-    """Emit who answers, once for a target: dashboards join every series with it."""
-    # The node is missing for users without the tag `monitoring`.
+    """Emit the identity of the node that answers, once for a target: dashboards join series with it."""
+    # Users without the tag `monitoring` do not see the node.
     node, cluster = overview.node or "", overview.cluster_name or ""
     scrape.emit(IDENTITY, 1, node, cluster, permanent_id, endpoint)
 
 
 def emit_builds(scrape: Scrape, overview: Overview, nodes: Iterable[Node]) -> None:
-    """Emit the versions of the nodes that run, or of the one that answers if no others are known."""
+    """Emit the versions of the running nodes, or of the one that answers if no nodes are known."""
     emitted = False
     for node in nodes:
         if node.running is True:
@@ -194,7 +194,7 @@ def emit_builds(scrape: Scrape, overview: Overview, nodes: Iterable[Node]) -> No
 
 
 def _emit_build(scrape: Scrape, overview: Overview, node: str, version: str) -> None:
-    """Emit the versions of a node: the overview's, or of another node no more than `version`."""
+    """Emit the versions of a node: those of the overview, or only `version` for another node."""
     answering = overview.rabbitmq_version or ""
     erlang = "" if version else overview.erlang_version or ""
     product = overview.product_version or ""
@@ -205,7 +205,7 @@ def _emit_build(scrape: Scrape, overview: Overview, node: str, version: str) -> 
 
 
 def version_of(node: Node) -> str:
-    """Return the version of RabbitMQ that a node runs, empty if it does not say."""
+    """Return the RabbitMQ version of a node, empty if unknown."""
     for application in node.applications if isinstance(node.applications, list) else ():
         if application.name == "rabbit":
             return application.version or ""

@@ -1,4 +1,4 @@
-"""What a queue's arguments and its effective policy let happen to messages that wait."""
+"""Limits of a queue, from its arguments and its effective policy."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ MILLISECONDS = 1000
 
 
 class Limits(NamedTuple):
-    """Ways in which messages leave a queue, or never enter it, without being counted."""
+    """Limits by which messages leave or do not enter a queue without being counted."""
 
-    #: Messages that may wait.
+    #: Maximum number of ready messages.
     length: float | None = None
-    #: Whether what does not fit is refused; otherwise the oldest are dropped.
+    #: Whether the limit rejects new messages; otherwise the oldest are dropped.
     rejects: bool = False
-    #: Seconds after which a message expires.
+    #: Message TTL in seconds.
     ttl: float | None = None
-    #: Whether messages overtake others.
+    #: Whether the queue has priorities, so that messages overtake others.
     priorities: bool = False
 
 
-NONE = Limits()
+NO_LIMITS = Limits()
 _NOTHING: tuple[object, ...] = (None, [], Arguments(), Policy())
 
 
-def limits_of(queue: Queue, before: Limits = NONE) -> Limits:
-    """Return the limits of a queue; `before` where the answer does not hold its policy.
+def limits_of(queue: Queue, before: Limits = NO_LIMITS) -> Limits:
+    """Return the limits of a queue; `before` if the response does not contain its policy.
 
-    The lower number counts, and an argument more than a policy.
+    The lower number applies; for the overflow behaviour, the argument takes precedence.
     """
     policy = queue.effective_policy_definition
-    if policy is None and before is not NONE:
+    if policy is None and before is not NO_LIMITS:
         return before
-    if queue.arguments in _NOTHING and policy in _NOTHING:  # as of most queues
-        return NONE
+    if queue.arguments in _NOTHING and policy in _NOTHING:  # most queues
+        return NO_LIMITS
     arguments = queue.arguments if isinstance(queue.arguments, Arguments) else Arguments()
     policy = policy if isinstance(policy, Policy) else Policy()
     ttl = _least(arguments.message_ttl, policy.message_ttl)

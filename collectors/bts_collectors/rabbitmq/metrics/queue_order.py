@@ -1,6 +1,6 @@
-"""The messages of a queue in the order in which they came in, from counts that are not taken together.
+"""Positions of messages in their order of arrival, from counts and depths of different times.
 
-The depth of a queue may be ten seconds older than the counts of messages published and delivered.
+The depth of a queue may be ten seconds older than the counts of published and delivered messages.
 """
 
 from __future__ import annotations
@@ -12,55 +12,55 @@ from typing import NamedTuple
 from bts_collectors.rabbitmq.metrics.queue_limits import Limits
 from bts_exporter import backlog
 
-#: How much older than the counts a depth may be, in seconds: two intervals of the broker's statistics.
-DEPTH_DELAY = 10.0
-#: A message came in between two observations: farther apart than these seconds, nobody knows when.
-LONGEST_GAP = 90.0
-#: Seconds after which a queue that was at its limit refuses no more messages, and one to which
-#: messages went back gets no more of them.
-LATELY = 3 * DEPTH_DELAY
-#: The part of its limit from which on a queue may refuse messages.
+#: Maximum age of a depth relative to the counts: two intervals of the broker's statistics.
+DEPTH_DELAY_SECONDS = 10.0
+#: With a longer gap between two observations, the time of arrival between them is unknown.
+MAX_GAP_SECONDS = 90.0
+#: Seconds for which a queue that reached its limit may reject messages, and for which messages may
+#: be requeued after a redelivery.
+RECENT_SECONDS = 3 * DEPTH_DELAY_SECONDS
+#: Share of its limit from which on a queue may reject messages.
 FULL = 0.98
 
 
 class Flow(NamedTuple):
-    """The broker's counts of the messages that came in, and of those delivered, each once."""
+    """The broker's counts of published messages, and of delivered ones without redeliveries."""
 
     published: float
     delivered: float
-    #: Deliveries of messages that had been delivered before.
-    again: float = 0.0
+    #: Redeliveries.
+    redelivered: float = 0.0
 
 
 NO_FLOW = Flow(0.0, 0.0)
 
 
 class Depth(NamedTuple):
-    """Messages that wait, and those that are with consumers, as of some seconds ago."""
+    """Ready and unacknowledged messages, up to DEPTH_DELAY_SECONDS ago; None if unknown."""
 
     ready: float | None
     unacked: float | None
 
 
-class _Look(NamedTuple):
-    """When so many had come in, and so many had left."""
+class _Observation(NamedTuple):
+    """Numbers of messages that had arrived and left at a time."""
 
     time: float
-    came: float
-    went: float
+    arrived: float
+    left: float
 
 
 class Order:
-    """Positions: how many messages came in, how many of them left, and when."""
+    """How many messages arrived and left, and when."""
 
     __slots__ = (
-        "_again",
-        "_doubt",
         "_flow",
-        "_full",
         "_in",
-        "_looks",
+        "_last_full",
+        "_last_redelivery",
+        "_max_unseen",
         "_missing",
+        "_observations",
         "_out",
         "_ready",
         "_tail",
@@ -70,175 +70,182 @@ class Order:
     )
 
     def __init__(self, ready: float | None, flow: Flow) -> None:
-        """Begin with the messages that wait."""
+        """Start with the ready messages."""
         self._flow = flow
-        waiting = max(flow.published - flow.delivered, 0.0)
-        #: Messages that came in by the counts: those that waited at the beginning, and since then.
-        self._in = waiting if flow.published or ready is None else ready
-        #: Messages delivered since the beginning, each once.
+        initial = max(flow.published - flow.delivered, 0.0)
+        #: Arrived messages by the counts: ready ones at the start, and those published since.
+        self._in = initial if flow.published or ready is None else ready
+        #: Messages delivered since the start, without redeliveries.
         self._out = 0.0
-        #: Messages that left uncounted: they expired, were dropped, or the queue was purged.
-        #: Negative where delivered ones wait again.
+        #: Messages that left uncounted: expired, dropped or purged. Negative if delivered messages
+        #: were requeued.
         self._missing = 0.0
-        #: Messages that came in uncounted, as dead letters do; negative where counted ones were
-        #: refused.
+        #: Messages that arrived uncounted, such as dead letters; negative if counted ones were
+        #: rejected.
         self._tail = 0.0
         self._ready = ready or 0.0
         self._unacked = 0.0
-        #: Messages that may have left without its being seen, at most.
-        self._doubt = 0.0
-        #: When messages were delivered for the second time last.
-        self._again = -inf
-        #: When the queue was at its limit last.
-        self._full = -inf
-        self._looks: list[_Look] = []
+        #: Maximum number of messages that may have left unnoticed.
+        self._max_unseen = 0.0
+        #: Time of the last redelivery.
+        self._last_redelivery = -inf
+        #: Time when the queue last reached its limit.
+        self._last_full = -inf
+        self._observations: list[_Observation] = []
         self._timeline = backlog.Timeline()
-        #: How many more waited than the counts explain, at the latest look that could tell.
+        #: Ready messages that the counts do not explain, at the latest conclusive observation.
         self.excess: float | None = None
 
     @property
     def _arrived(self) -> float:
-        """Return how many came in."""
+        """Return how many messages arrived."""
         return self._in + self._tail
 
     @property
-    def _head(self) -> float:
-        """Return how many came in before the oldest that waits."""
+    def _position(self) -> float:
+        """Return the position of the oldest ready message: how many arrived before it."""
         return min(self._out + self._missing, self._arrived)
 
     @property
     def was_counted(self) -> bool:
-        """Return whether the broker counted anything so far."""
+        """Return whether the broker has counted any message."""
         return self._flow != NO_FLOW
 
     def still_has(self, ready: float) -> bool:
-        """Return whether all that waited may still do so."""
-        return self.excess is not None and ready >= self._arrived - self._head > 0
+        """Return whether all messages that were ready may still be."""
+        return self.excess is not None and ready >= self._arrived - self._position > 0
 
     def fell(self, flow: Flow) -> bool:
-        """Return whether the counts begin again: the broker was restarted, or the queue made again."""
+        """Return whether the counts were reset: the broker was restarted, or the queue recreated."""
         before = self._flow
         return flow.published < before.published or flow.delivered < before.delivered
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
-        """Take in what came in and what went out."""
+        """Add an observation of counts and depth."""
         before = NO_FLOW if self.fell(flow) else self._flow
         self._out += flow.delivered - before.delivered
         self._in += flow.published - before.published
-        if flow.again > before.again:
-            self._again = now
+        if flow.redelivered > before.redelivered:
+            self._last_redelivery = now
         self._flow = flow
-        self._let_expire(depth, now, limits)
-        self._keep_within(limits, now)
+        self._expire(depth, now, limits)
+        self._apply_length_limit(limits, now)
         if depth.ready is not None:
-            self._believe(depth.ready, depth.unacked or 0.0, now, limits)
+            self._compare_with_depth(depth.ready, depth.unacked or 0.0, now, limits)
             self._ready = depth.ready
         if depth.unacked is not None:
             self._unacked = depth.unacked
         self._timeline.lower(self._arrived)
         self._timeline.observe(now, self._arrived)
 
-    def age(self, ready: float, now: float, limits: Limits, *, sure: bool) -> backlog.Age | None:
-        """Return the age of the oldest message where `ready` wait, None if it is unknown.
+    def age(
+        self, ready: float, now: float, limits: Limits, *, is_certain: bool
+    ) -> backlog.Age | None:
+        """Return the age of the oldest of `ready` messages; None if unknown.
 
-        If the counts are not `sure` to be of now, and of this queue, no more than a lower bound.
+        It is only a lower bound unless `is_certain`: the counts are current and belong to this queue.
         """
-        # The depth says that something waits: it is as old as the newest, at least.
-        head = min(self._head, self._arrived - 1)
-        age = self._timeline.age(head, now)
+        # The depth shows a ready message, which is at least as old as the newest one.
+        position = min(self._position, self._arrived - 1)
+        age = self._timeline.age(position, now)
         if age is None:
             return None
-        window = self._timeline.window(head)
-        # Where others overtook it, a message is at least as old as if they had not; where nobody
-        # looked, or there were no counts, it came in some time between.
-        gap = window is not None and window[1] - window[0] > LONGEST_GAP
+        window = self._timeline.window(position)
+        # A message that was overtaken is at least as old as without that. During a gap in the
+        # observations, the time of arrival is unknown.
+        gap = window is not None and window[1] - window[0] > MAX_GAP_SECONDS
         if limits.priorities and limits.rejects:
-            return None  # neither what came in is known nor which of it left
-        if limits.priorities or gap or not sure or age.method == "lower_bound":
-            return self._bound(head, ready, now)
+            return None  # neither the arrivals nor the departures are known
+        if limits.priorities or gap or not is_certain or age.method == "lower_bound":
+            return self._bound(position, ready, now)
         return age
 
-    def _bound(self, head: float, ready: float, now: float) -> backlog.Age | None:
-        """Return how old the oldest message is at least.
+    def _bound(self, position: float, ready: float, now: float) -> backlog.Age | None:
+        """Return a lower bound of the age of the oldest ready message.
 
-        All that the depth shows had come in by now, so the oldest of them is at least as old as the
-        message at that distance from the end.
+        All ready messages have arrived by now, so the oldest one is at least as old as the message
+        at that distance from the end.
         """
-        position = max(head, min(self._arrived - ready, self._arrived - 1))
-        if self._tail < 0:  # what was refused is known no better than what left unseen
-            position = min(position + self._doubt, self._arrived - 1)
+        position = max(position, min(self._arrived - ready, self._arrived - 1))
+        if self._tail < 0:  # rejected messages are as uncertain as those that left unnoticed
+            position = min(position + self._max_unseen, self._arrived - 1)
         window = self._timeline.window(position)
         if window is not None:
             return backlog.Age(now - window[1], "lower_bound") if now > window[1] else None
         age = self._timeline.age(position, now)
         return age if age is not None and age.method == "lower_bound" else None
 
-    def _let_expire(self, depth: Depth, now: float, limits: Limits) -> None:
-        """Count as gone what came in before the queue was empty, or longer ago than messages may wait."""
+    def _expire(self, depth: Depth, now: float, limits: Limits) -> None:
+        """Count messages as gone that arrived before the queue was empty, or that exceed the TTL."""
         gone = None
         if depth.ready == 0 and depth.unacked == 0:
-            gone = self._timeline.count(now - DEPTH_DELAY)
+            gone = self._timeline.count(now - DEPTH_DELAY_SECONDS)
         elif limits.ttl is not None:
-            # Where only the depth tells what came in, it is older than now.
-            late = 0.0 if self._flow.published else DEPTH_DELAY / 2
-            gone = self._timeline.count(now - late - limits.ttl)
+            # Without counts, arrivals are known only from the depth, which is late.
+            delay = 0.0 if self._flow.published else DEPTH_DELAY_SECONDS / 2
+            gone = self._timeline.count(now - delay - limits.ttl)
         if gone is not None:
-            self._missing += max(gone - self._head, 0.0)
+            self._missing += max(gone - self._position, 0.0)
 
-    def _keep_within(self, limits: Limits, now: float) -> None:
-        """Let no more wait than the queue takes: the oldest are dropped, or the newest refused."""
+    def _apply_length_limit(self, limits: Limits, now: float) -> None:
+        """Apply the length limit: the oldest messages are dropped, or the newest rejected."""
         if limits.length is None:
             return
         excess = self._arrived - self._out - self._missing - limits.length
         if excess > 0 and limits.rejects:
             self._tail -= excess
-            self._full = now
+            self._last_full = now
         elif excess > 0:
             self._missing += excess
 
-    def _believe(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
-        """Compare the counts with the depth, as soon as they are of the same time for sure."""
+    def _compare_with_depth(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
+        """Compare the counts with the depth, once their times certainly overlap."""
         if not self._flow.published:
-            # Dead letters are counted nowhere else than in the depth.
+            # Dead letters appear only in the depth.
             self._tail += max(self._out + self._missing + ready - self._arrived, 0.0)
         if limits.length is not None and ready >= FULL * limits.length:
-            self._full = now
-        self._looks.append(_Look(now, self._arrived, self._out + self._missing))
-        while len(self._looks) > 1 and self._looks[1].time <= now - DEPTH_DELAY:
-            del self._looks[0]
-        if len(self._looks) > 1 and self._looks[0].time <= now - DEPTH_DELAY:
-            pairs = list(pairwise(self._looks))
-            least = min(before.came - after.went for before, after in pairs)
-            most = max(after.came - before.went for before, after in pairs)
-            self.excess = max(ready - most, 0.0)
-            self._doubt = max(self._doubt, most - least)
-            if ready > most:
-                self._add(ready - (least + most) / 2, unacked, now)
-            elif ready < least:
-                # By how much the depth fell beyond the flow of the time between, if that may be.
-                before, after = self._looks[-2:]
-                flow = (after.came - before.came) - (after.went - before.went)
+            self._last_full = now
+        self._observations.append(_Observation(now, self._arrived, self._out + self._missing))
+        while (
+            len(self._observations) > 1 and self._observations[1].time <= now - DEPTH_DELAY_SECONDS
+        ):
+            del self._observations[0]
+        if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
+            pairs = list(pairwise(self._observations))
+            lowest = min(before.arrived - after.left for before, after in pairs)
+            highest = max(after.arrived - before.left for before, after in pairs)
+            self.excess = max(ready - highest, 0.0)
+            self._max_unseen = max(self._max_unseen, highest - lowest)
+            if ready > highest:
+                self._add(ready - (lowest + highest) / 2, unacked, now)
+            elif ready < lowest:
+                # The decrease of the depth beyond what the counts explain, within the possible range.
+                before, after = self._observations[-2:]
+                flow = (after.arrived - before.arrived) - (after.left - before.left)
                 fell = self._ready - ready + flow
-                self._remove(min(max(fell, least - ready), most - ready), ready, now, limits)
+                self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
 
     def _add(self, more: float, unacked: float, now: float) -> None:
-        """Count messages that were delivered and wait again, or came in uncounted."""
-        again = now - self._again <= LATELY
-        back = more if again else min(more, max(self._unacked - unacked, 0.0))
+        """Count messages that were requeued, or arrived uncounted."""
+        redelivered_recently = now - self._last_redelivery <= RECENT_SECONDS
+        back = more if redelivered_recently else min(more, max(self._unacked - unacked, 0.0))
         self._shift(more - back, -back)
 
     def _remove(self, less: float, ready: float, now: float, limits: Limits) -> None:
-        """Count messages that were refused, or left uncounted."""
+        """Count messages that were rejected, or left uncounted."""
         left = less
-        if limits.rejects and now - self._full <= LATELY:
-            # What is refused makes the queue no shorter: that, and no delivery, is something else.
-            delivered = self._looks[-1].went - self._looks[0].went
+        if limits.rejects and now - self._last_full <= RECENT_SECONDS:
+            # Rejection does not shorten the queue: a decrease without deliveries has another cause.
+            delivered = self._observations[-1].left - self._observations[0].left
             dropped = max(self._ready - ready - delivered, 0.0)
             left = less if dropped > less / 2 else dropped
         self._shift(left - less, left)
 
     def _shift(self, tail: float, missing: float) -> None:
-        """Count messages that came in or left some time before the looks that are kept."""
+        """Count messages that arrived or left before the observations that are kept."""
         self._tail += tail
         self._missing += missing
-        self._looks = [_Look(time, came + tail, went + missing) for time, came, went in self._looks]
+        self._observations = [
+            _Observation(time, arrived + tail, left + missing)
+            for time, arrived, left in self._observations
+        ]

@@ -1,4 +1,4 @@
-"""The queues of all virtual hosts, one by one, from /api/queues and /api/consumers."""
+"""Metrics of single queues, from /api/queues and /api/consumers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from bts_collectors.rabbitmq.api.models import (
     NUMBERS,
     QUORUM,
-    SHORTENED,
+    SHORT_TYPES,
     STREAM,
     Arguments,
     Key,
@@ -20,33 +20,33 @@ from bts_collectors.rabbitmq.api.models import (
     is_leaderless,
     known,
     lacks_majority,
-    owner,
+    node_of,
 )
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_exporter import Scrape, counter, gauge
 
 LABELS = ("vhost", "queue")
 
-#: No time in seconds since 1970 is as large before the year 5138: it is one in milliseconds.
+#: Unix times from this value on are in milliseconds: in seconds, it is the year 5138.
 MILLISECONDS_FROM = 100_000_000_000
 
-#: A date, its hour, the rest of the time, and the offset from UTC.
+#: Date, hour, rest of the time, offset from UTC.
 _IDLE = re.compile(r"(\d+-\d\d-\d\d)[ T](\d{1,2})(:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:?\d\d)?")
 
 GAUGES = {
     "messages_ready": gauge(
         "rabbitmq_queue_messages_ready",
-        "Messages ready for delivery; of a stream, the length of its log (/api/queues messages_ready).",
+        "Messages ready for delivery; for a stream, the length of its log (/api/queues messages_ready).",
         LABELS,
     ),
     "messages_unacknowledged": gauge(
         "rabbitmq_queue_messages_unacked",
-        "Messages delivered and not acknowledged (/api/queues messages_unacknowledged).",
+        "Messages delivered but not yet acknowledged (/api/queues messages_unacknowledged).",
         LABELS,
     ),
     "messages": gauge(
         "rabbitmq_queue_messages",
-        "Messages ready and unacknowledged (/api/queues messages).",
+        "Messages, ready and unacknowledged (/api/queues messages).",
         LABELS,
     ),
     "messages_ram": gauge(
@@ -86,12 +86,12 @@ GAUGES = {
     ),
     "consumer_capacity": gauge(
         "rabbitmq_queue_consumer_capacity",
-        "Share of time in which the queue could deliver at once (/api/queues consumer_capacity).",
+        "Share of time in which the queue could deliver immediately to consumers (/api/queues consumer_capacity).",
         LABELS,
     ),
     "consumer_utilisation": gauge(
         "rabbitmq_queue_consumer_utilisation",
-        "As rabbitmq_queue_consumer_capacity, called so before RabbitMQ 3.9 (/api/queues consumer_utilisation).",
+        "Name of rabbitmq_queue_consumer_capacity before RabbitMQ 3.9 (/api/queues consumer_utilisation).",
         LABELS,
     ),
 }
@@ -103,32 +103,32 @@ COUNTERS = {
     ),
     "deliver": counter(
         "rabbitmq_queue_messages_delivered_ack_total",
-        "Messages delivered to consumers that acknowledge (/api/queues message_stats.deliver).",
+        "Messages delivered to consumers with manual acknowledgement (/api/queues message_stats.deliver).",
         LABELS,
     ),
     "deliver_no_ack": counter(
         "rabbitmq_queue_messages_delivered_total",
-        "Messages delivered to consumers that acknowledge nothing (/api/queues message_stats.deliver_no_ack).",
+        "Messages delivered to consumers with automatic acknowledgement (/api/queues message_stats.deliver_no_ack).",
         LABELS,
     ),
     "get": counter(
         "rabbitmq_queue_get_ack_total",
-        "Messages fetched, to be acknowledged (/api/queues message_stats.get).",
+        "Messages fetched with manual acknowledgement (/api/queues message_stats.get).",
         LABELS,
     ),
     "get_no_ack": counter(
         "rabbitmq_queue_get_total",
-        "Messages fetched, not to be acknowledged (/api/queues message_stats.get_no_ack).",
+        "Messages fetched with automatic acknowledgement (/api/queues message_stats.get_no_ack).",
         LABELS,
     ),
     "get_empty": counter(
         "rabbitmq_queue_get_empty_total",
-        "Fetches that found no message (/api/queues message_stats.get_empty).",
+        "Fetches from the empty queue (/api/queues message_stats.get_empty).",
         LABELS,
     ),
     "redeliver": counter(
         "rabbitmq_queue_messages_redelivered_total",
-        "Messages delivered again (/api/queues message_stats.redeliver).",
+        "Messages redelivered (/api/queues message_stats.redeliver).",
         LABELS,
     ),
     "ack": counter(
@@ -139,21 +139,21 @@ COUNTERS = {
 }
 INFO = gauge(
     "rabbitmq_queue_info",
-    "What the queue is (/api/queues type, durable, policy, node).",
+    "Type, durability, policy and node of the queue (/api/queues type, durable, policy, node).",
     (*LABELS, "queue_type", "durable", "policy", "node"),
 )
 STATE = gauge(
     "rabbitmq_queue_state",
-    "1 for the state that the queue is in (/api/queues state).",
+    "1 for the current state of the queue (/api/queues state).",
     (*LABELS, "state"),
 )
 LEADERLESS = gauge(
     "rabbitmq_quorum_queues_without_leader",
-    "Quorum queues that have no leader: nothing is published or consumed (/api/queues leader).",
+    "Quorum queues without a leader, which cannot be used (/api/queues leader).",
 )
 MINORITY = gauge(
     "rabbitmq_quorum_queues_without_majority",
-    "Quorum queues of whose members half or more are down (/api/queues online, members).",
+    "Quorum queues with at least half of their members down (/api/queues online, members).",
 )
 HAS_LEADER = gauge(
     "rabbitmq_queue_has_leader",
@@ -167,54 +167,54 @@ MEMBERS = gauge(
 )
 ONLINE = gauge(
     "rabbitmq_queue_members_online",
-    "Replicas of a quorum queue or stream that run (/api/queues online).",
+    "Running replicas of a quorum queue or stream (/api/queues online).",
     LABELS,
 )
-#: Under names that RabbitMQ's own alerts for single queues use.
+#: Names that RabbitMQ's own alerts for single queues use.
 DETAILED = {
     "messages": gauge(
         "rabbitmq_detailed_queue_messages",
-        "As rabbitmq_queue_messages (/api/queues messages).",
+        "Same as rabbitmq_queue_messages (/api/queues messages).",
         LABELS,
     ),
     "consumers": gauge(
         "rabbitmq_detailed_queue_consumers",
-        "As rabbitmq_queue_consumers (/api/queues consumers).",
+        "Same as rabbitmq_queue_consumers (/api/queues consumers).",
         LABELS,
     ),
 }
 MAX_LENGTH = gauge(
     "rabbitmq_queue_max_length",
-    "Limit of messages, the lower of the queue's and its policy's"
+    "Maximum number of messages, the lower one of argument and policy"
     " (/api/queues arguments.x-max-length, effective_policy_definition.max-length).",
     LABELS,
 )
 IDLE_SINCE = gauge(
     "rabbitmq_queue_idle_since_seconds",
-    "Unix time since which nothing happens in the queue (/api/queues idle_since).",
+    "Unix time since which the queue has been idle (/api/queues idle_since).",
     LABELS,
 )
 HEAD_TIMESTAMP = gauge(
     "rabbitmq_queue_head_message_timestamp",
-    "Unix time that the publisher of the oldest message not acknowledged yet put on it"
+    "Timestamp set by the publisher of the oldest unacknowledged message, as Unix time"
     " (/api/queues head_message_timestamp).",
     LABELS,
 )
 HEAD_AGE = gauge(
     "rabbitmq_queue_head_message_age_seconds",
-    "Time since the oldest message not acknowledged yet was published"
+    "Age of the oldest unacknowledged message by the timestamp of its publisher"
     " (the exporter's clock less /api/queues head_message_timestamp).",
     LABELS,
 )
 AUTO_ACK = gauge(
     "rabbitmq_queue_consumers_auto_ack",
-    "Consumers that acknowledge nothing: the queue looks empty whatever waits at them"
+    "Consumers with automatic acknowledgement: what they have not processed is not counted as waiting"
     " (/api/consumers ack_required).",
     LABELS,
 )
 PERMISSION_GAP = gauge(
     "rabbitmq_permission_gap",
-    "Queues that the cluster has and the exporter's user has no permission to see"
+    "Queues of the cluster that the exporter's user has no permission to see"
     " (/api/overview object_totals.queues less the length of /api/queues).",
 )
 METRICS = (
@@ -238,22 +238,22 @@ METRICS = (
 
 
 def emit_queue(scrape: Scrape, queue: Queue, now: float) -> None:
-    """Emit what is known of a queue; `now` is Unix time."""
+    """Emit the metrics of a queue; `now` is Unix time."""
     labels = (queue.vhost, queue.name)
     emit_fields(scrape, GAUGES, queue, *labels)
     if isinstance(queue.message_stats, MessageStats):
         emit_fields(scrape, COUNTERS, queue.message_stats, *labels)
-    _emit_nature(scrape, queue)
+    _emit_properties(scrape, queue)
     emit_known(scrape, IDLE_SINCE, idle_since(queue), *labels)
     published = head_timestamp(queue)
     if published is not None:
         scrape.emit(HEAD_TIMESTAMP, published, *labels)
-        if published <= now:  # a time to come says that a clock is wrong, and nothing of an age
+        if published <= now:  # a future time means that a clock is wrong
             scrape.emit(HEAD_AGE, now - published, *labels)
 
 
 def emit_detailed(scrape: Scrape, queues: Sequence[Queue]) -> None:
-    """Emit what RabbitMQ's own alerts for single queues ask for."""
+    """Emit the metrics that RabbitMQ's own alerts for single queues use."""
     for field, metric in DETAILED.items():
         samples: dict[tuple[str, ...], float] = {
             (queue.vhost, queue.name): value
@@ -265,7 +265,7 @@ def emit_detailed(scrape: Scrape, queues: Sequence[Queue]) -> None:
 
 
 def emit_quorum(scrape: Scrape, queues: Iterable[Queue]) -> None:
-    """Emit how many quorum queues do not work, if there are quorum queues at all."""
+    """Emit how many quorum queues are unavailable, if there are quorum queues."""
     quorum = [queue for queue in queues if queue.type == QUORUM]
     if quorum:
         scrape.emit(LEADERLESS, sum(map(is_leaderless, quorum)))
@@ -273,9 +273,9 @@ def emit_quorum(scrape: Scrape, queues: Iterable[Queue]) -> None:
 
 
 def emit_auto_ack(scrape: Scrape, queue: Queue, counts: Counter[Key] | None) -> None:
-    """Emit the number of blind consumers; `counts` is None where it is unknown.
+    """Emit the consumers with automatic acknowledgement; `counts` is None if unknown.
 
-    Not for streams: theirs read a log that stays, and acknowledge in another way.
+    Streams have no such metric: their consumers read a log that is kept.
     """
     key = (queue.vhost, queue.name)
     if queue.type == STREAM or known(queue.consumers) is None:
@@ -287,7 +287,7 @@ def emit_auto_ack(scrape: Scrape, queue: Queue, counts: Counter[Key] | None) -> 
 
 
 def head_timestamp(queue: Queue) -> float | None:
-    """Return when the oldest message was published, in Unix time, if its publisher says so."""
+    """Return the publisher's timestamp of the oldest message as Unix time; None if it has none."""
     timestamp = known(queue.head_message_timestamp)
     if timestamp is None or timestamp <= 0:
         return None
@@ -295,10 +295,10 @@ def head_timestamp(queue: Queue) -> float | None:
 
 
 def idle_since(queue: Queue) -> float | None:
-    """Return since when the queue is idle, in Unix time.
+    """Return the Unix time since which the queue has been idle; None if unknown.
 
-    Spelled `2026-01-02T03:04:05.678+00:00`, with the offset of the broker's time zone, or, before
-    RabbitMQ 3.9, `2026-01-02 3:04:05`, which is UTC.
+    The format is `2026-01-02T03:04:05.678+00:00` with the offset of the broker's time zone, and
+    `2026-01-02 3:04:05` in UTC before RabbitMQ 3.9.
     """
     match = _IDLE.fullmatch(str(queue.idle_since).strip())
     if match is None:
@@ -312,13 +312,13 @@ def idle_since(queue: Queue) -> float | None:
 
 
 def queue_type(queue: Queue) -> str:
-    """Return the type as RabbitMQ's own exporter spells it, such as `rabbit_classic_queue`."""
+    """Return the type as in RabbitMQ's own exporter, such as `rabbit_classic_queue`."""
     kind = queue.type or ""
-    return f"rabbit_{kind}_queue" if kind in SHORTENED else kind
+    return f"rabbit_{kind}_queue" if kind in SHORT_TYPES else kind
 
 
 def max_length(queue: Queue) -> float | None:
-    """Return the limit of messages in force."""
+    """Return the effective maximum length; None if there is none."""
     arguments, policy = queue.arguments, queue.effective_policy_definition
     limits = (
         known(arguments.max_length) if isinstance(arguments, Arguments) else None,
@@ -327,12 +327,12 @@ def max_length(queue: Queue) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _emit_nature(scrape: Scrape, queue: Queue) -> None:
+def _emit_properties(scrape: Scrape, queue: Queue) -> None:
     labels = (queue.vhost, queue.name)
     durable = str(queue.durable).lower() if isinstance(queue.durable, bool) else ""
     if queue.type:
-        nature = (queue_type(queue), durable, queue.policy or "", owner(queue) or "")
-        scrape.emit(INFO, 1, *labels, *nature)
+        properties = (queue_type(queue), durable, queue.policy or "", node_of(queue) or "")
+        scrape.emit(INFO, 1, *labels, *properties)
     if queue.state:
         scrape.emit(STATE, 1, *labels, queue.state)
     if queue.type == QUORUM and isinstance(queue.members, list):

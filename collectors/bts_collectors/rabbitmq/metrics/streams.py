@@ -1,6 +1,6 @@
-"""How far the consumers of streams have read, from /api/stream/consumers: it is of this moment.
+"""Lag of the consumers of streams, from /api/stream/consumers, which is current.
 
-Consumers of a stream over AMQP are not among them.
+Consumers of a stream over AMQP are not listed there.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import (
+    ApiModel,
     Flag,
     Key,
     Nothing,
     Number,
     QueueName,
-    Shape,
     columns,
     known,
 )
 from bts_collectors.rabbitmq.api.responses import content
 from bts_collectors.rabbitmq.metrics.backlog import SYSTEM, destination, emit_lag
 from bts_collectors.rabbitmq.metrics.lag import Lag
-from bts_exporter import Scrape, backlog, gauge
+from bts_exporter import HttpResponse, Scrape, backlog, gauge
 
 LABELS = ("vhost", "queue")
 
 MAX_OFFSET_LAG = gauge(
     "rabbitmq_stream_consumer_max_offset_lag",
-    "Messages that the consumer furthest behind was not sent yet (/api/stream/consumers offset_lag).",
+    "Largest number of messages not yet sent to a consumer (/api/stream/consumers offset_lag).",
     LABELS,
 )
 CONSUMERS = gauge(
@@ -43,27 +42,27 @@ CONSUMERS = gauge(
 )
 SUPER_STREAM_LAG = gauge(
     "rabbitmq_super_stream_offset_lag",
-    "Messages in all partitions that the consumers of this name were not sent yet"
+    "Messages in all partitions not yet sent to the consumers of this name"
     " (/api/stream/consumers offset_lag, properties.super-stream).",
     ("vhost", "super_stream", "consumer"),
 )
 METRICS = (MAX_OFFSET_LAG, CONSUMERS, SUPER_STREAM_LAG)
 
 
-class Properties(Shape):
-    """`properties` of a consumer: what the client says of itself."""
+class Properties(ApiModel):
+    """`properties` of a consumer, set by the client."""
 
     name: Any = None
     super_stream: Any = msgspec.field(default=None, name="super-stream")
 
 
-class StreamConsumer(Shape):
+class StreamConsumer(ApiModel):
     """An item of /api/stream/consumers."""
 
     queue: QueueName
     offset: Number = None
     offset_lag: Number = None
-    #: False for one that waits for another of its name to go.
+    #: False for an inactive single active consumer.
     active: Flag = None
     properties: Properties | Nothing = None
 
@@ -73,39 +72,39 @@ _CONSUMERS = msgspec.json.Decoder(list[StreamConsumer])
 
 
 class Reader(NamedTuple):
-    """What is known of the consumers of one stream that have the same name."""
+    """The consumers of one stream that have the same name."""
 
     name: str
     super_stream: str
-    #: Offset of the message that was sent last to the one furthest behind.
+    #: Offset of the last message sent to the consumer with the largest lag.
     offset: float
     lag: float
 
 
-def read_consumers(answer: Answer) -> list[StreamConsumer]:
-    """Return the consumers, none where the broker has no streams; TargetError for any other answer."""
-    return [] if answer.status == HTTPStatus.NOT_FOUND else content(answer, _CONSUMERS)
+def read_consumers(response: HttpResponse) -> list[StreamConsumer]:
+    """Return the consumers, none if the broker lacks the plugin; TargetError for an invalid response."""
+    return [] if response.status == HTTPStatus.NOT_FOUND else content(response, _CONSUMERS)
 
 
-class Streams:
-    """The lag of all streams' consumers; their ages become known with each collection."""
+class StreamLags:
+    """The lag of all consumers of streams; the lag in seconds needs several collections."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Begin without any; `clock` never goes back."""
+        """Start without history; `clock` is monotonic, in seconds."""
         self._clock = clock
         self._timelines: dict[Key, backlog.Timeline] = {}
 
     def emit(
         self, scrape: Scrape, streams: Collection[Key], consumers: Iterable[StreamConsumer]
     ) -> None:
-        """Emit how far behind the `consumers` of `streams` are."""
+        """Emit the lag of the `consumers` of `streams`."""
         now = self._clock()
         by_stream: defaultdict[Key, list[StreamConsumer]] = defaultdict(list)
         for consumer in consumers:
             by_stream[consumer.queue.vhost, consumer.queue.name].append(consumer)
         before = self._timelines
         self._timelines = {key: before.get(key) or backlog.Timeline() for key in streams}
-        over: Counter[tuple[str, str, str]] = Counter()
+        super_streams: Counter[tuple[str, str, str]] = Counter()
         for key, timeline in self._timelines.items():
             readers = list(readers_of(by_stream[key]))
             scrape.emit(CONSUMERS, len(by_stream[key]), *key)
@@ -113,30 +112,32 @@ class Streams:
                 _emit_readers(scrape, key, readers, timeline, now)
             for reader in readers:
                 if reader.super_stream:
-                    over[key[0], reader.super_stream, reader.name] += int(reader.lag)
-        for labels, lag in over.items():
+                    super_streams[key[0], reader.super_stream, reader.name] += int(reader.lag)
+        for labels, lag in super_streams.items():
             scrape.emit(SUPER_STREAM_LAG, lag, *labels)
 
 
 def readers_of(consumers: Iterable[StreamConsumer]) -> Iterator[Reader]:
-    """Yield the consumers of one stream name by name, of each the one furthest behind."""
-    furthest: dict[str, Reader] = {}
+    """Yield the consumer with the largest lag for each name."""
+    slowest: dict[str, Reader] = {}
     for consumer in consumers:
         offset, lag = known(consumer.offset), known(consumer.offset_lag)
         if offset is None or lag is None or consumer.active is False:
             continue
-        said = consumer.properties if isinstance(consumer.properties, Properties) else Properties()
-        reader = Reader(_text(said.name), _text(said.super_stream), offset, max(lag, 0))
-        if reader.name not in furthest or furthest[reader.name].lag < reader.lag:
-            furthest[reader.name] = reader
-    yield from furthest.values()
+        properties = (
+            consumer.properties if isinstance(consumer.properties, Properties) else Properties()
+        )
+        reader = Reader(_text(properties.name), _text(properties.super_stream), offset, max(lag, 0))
+        if reader.name not in slowest or slowest[reader.name].lag < reader.lag:
+            slowest[reader.name] = reader
+    yield from slowest.values()
 
 
 def _emit_readers(
     scrape: Scrape, key: Key, readers: Sequence[Reader], timeline: backlog.Timeline, now: float
 ) -> None:
     scrape.emit(MAX_OFFSET_LAG, max(reader.lag for reader in readers), *key)
-    # Offsets count from 0: so many messages came in before the one after the last.
+    # Offsets start at 0, so the number of messages is the last offset plus 1.
     timeline.observe(now, max(reader.offset + reader.lag for reader in readers) + 1)
     for reader in readers:
         labels = (SYSTEM, destination(*key), reader.name)

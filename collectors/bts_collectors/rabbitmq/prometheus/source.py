@@ -1,6 +1,6 @@
-"""A node's own Prometheus endpoint (rabbitmq_prometheus), as the source or beside the management API.
+"""RabbitMQ's own Prometheus endpoint (rabbitmq_prometheus), as the only source or an additional one.
 
-It tells more of its node than the management API does, and nothing of the cluster's other nodes.
+It has more metrics of its node than the management API, and none of the other nodes.
 """
 
 from __future__ import annotations
@@ -8,41 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 
-from bts_collectors.rabbitmq.api.client import Answer, Client, Server
+from bts_collectors.rabbitmq.api.client import EXPORTER
 from bts_collectors.rabbitmq.api.models import Overview, Queue, depth
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
 from bts_collectors.rabbitmq.metrics.lag import Lags
-from bts_collectors.rabbitmq.prometheus.parser import Family, Sample, families, samples
 from bts_collectors.rabbitmq.prometheus.queues import (
     DETAILED_PATH,
     may_be_stream,
     queues_of,
     stream_lags,
 )
-from bts_exporter import Kind, Metric, Product, Reason, Scrape, TargetError
-
-SERVER = Server(
-    Product(
-        "RabbitMQ's own exporter",
-        if_refused="is RabbitMQ running, with its plugin"
-        " (rabbitmq-plugins enable rabbitmq_prometheus)?",
-        if_closed="is this the port of RabbitMQ's own exporter (15692, over TLS 15691)?"
-        " 15672 is that of the management API, 5672 AMQP's",
-    ),
-    15692,
+from bts_exporter import (
+    HttpClient,
+    HttpResponse,
+    Kind,
+    Metric,
+    Reason,
+    Scrape,
+    TargetError,
+    prometheus_text,
 )
-#: The part of the time left after which a target that does not answer is reported.
-PATIENCE = 0.95
+
+#: Share of the time left for all requests; the rest is for emitting.
+TIME_SHARE = 0.95
+
+Family = prometheus_text.Family
+Sample = prometheus_text.Sample
 
 PATH = "/metrics"
-#: What `rabbitmq_endpoint` is where the page, before RabbitMQ 4.0, does not say it.
+#: Value of the label `rabbitmq_endpoint` if the page does not have it (before RabbitMQ 4.0).
 ENDPOINT = "aggregated"
 IDENTITY = "rabbitmq_identity_info"
 BUILD = "rabbitmq_build_info"
 
-#: Families that are ours, too: emitted as ours are, with the node's name where ours have it.
-_OURS: dict[str, Metric] = {
+#: Families that our other sources have, too: they are emitted as the same metrics, with the label node.
+_OWN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for table in (overview.OBJECTS, overview.IN, overview.OUT, nodes.FIELDS, nodes.ALARMS)
     for metric in table.values()
@@ -55,108 +56,110 @@ _OURS: dict[str, Metric] = {
         streams.MAX_OFFSET_LAG,
     )
 }
-#: Of the Erlang process and of the endpoint itself: the exporter has such metrics of its own.
-_FOREIGN = ("process_", "telemetry_")
-#: Sums over what comes and goes: as counters they fall when a client leaves.
-_FLEETING = ("rabbitmq_channel_", "rabbitmq_connection_")
-#: Sums over queues that are there one by one, but for those of this prefix, which are of the node.
+#: Families of the Erlang process and of the endpoint: our exporter has metrics of these names.
+_OF_THE_PROCESS = ("process_", "telemetry_")
+#: Sums over open connections and channels: as counters they fall when a client disconnects.
+_SHORT_LIVED = ("rabbitmq_channel_", "rabbitmq_connection_")
+#: Sums over queues, which are also available by queue; those of the index belong to the node.
 _QUEUES, _INDEX = "rabbitmq_queue_", "rabbitmq_queue_index_"
-#: Metrics of a page: RabbitMQ has some hundred, and each takes more memory than its text.
+#: Families of a page: RabbitMQ has a few hundred; parsed, they take more memory than their text.
 MAX_FAMILIES = 10_000
-#: As much of an unreadable answer as shows what it is.
-_MAX_BEGIN = 40
+#: Bytes of an invalid page that are quoted.
+_MAX_QUOTED = 40
 _REASONS: dict[int, Reason] = {HTTPStatus.UNAUTHORIZED: "auth", HTTPStatus.FORBIDDEN: "noperm"}
 _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 
-#: Whether a queue is to be shown.
-Wanted = Callable[[Queue], bool]
+#: Returns whether a queue is emitted.
+QueueFilter = Callable[[Queue], bool]
 
 
-class Native:
-    """A node's endpoint; families that are not ours are passed on under their own names."""
+class PrometheusSource:
+    """The endpoint of one node; families that we do not know are passed on unchanged."""
 
     def __init__(
-        self, client: Client, clock: Callable[[], float], wanted: Wanted | None = None
+        self, client: HttpClient, clock: Callable[[], float], is_selected: QueueFilter | None = None
     ) -> None:
-        """Ask through `client`: for queues that are `wanted`, or for none beside another source.
+        """Send requests through `client`; `clock` returns Unix time.
 
-        `clock` gives Unix time.
+        Without `is_selected`, no queues are emitted: they come from another source.
         """
         self._client = client
         self._clock = clock
-        self._wanted = wanted
+        self._is_selected = is_selected
         self._lags = Lags()
-        #: The metrics of the scrape before: the engine remembers how their series are written.
+        #: Metrics of the previous scrape: reusing them lets the engine reuse their rendered series.
         self._metrics: dict[tuple[str, ...], Metric] = {}
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit what the node tells; TargetError names what failed."""
-        asked, page = self.begin(scrape)
-        self.go_on(scrape, asked, page)
+        """Emit the metrics of the node; TargetError with all failures."""
+        batch, page = self.request_page(scrape)
+        self.collect_rest(scrape, batch, page)
 
-    def begin(self, scrape: Scrape) -> tuple[Round, list[Family] | None]:
-        """Ask for the page on the node."""
-        asked = Round(self._client, PATIENCE * scrape.remaining())
-        return asked, asked.ask(PATH, read_page)
+    def request_page(self, scrape: Scrape) -> tuple[RequestBatch, list[Family] | None]:
+        """Request the metrics of the node; the page is None if that failed."""
+        batch = RequestBatch(self._client, TIME_SHARE * scrape.remaining())
+        return batch, batch.get_with(PATH, read_page)
 
-    def go_on(self, scrape: Scrape, asked: Round, page: list[Family] | None) -> None:
-        """Ask for the rest and emit all; TargetError names what failed."""
-        if self._wanted is not None:
+    def collect_rest(self, scrape: Scrape, batch: RequestBatch, page: list[Family] | None) -> None:
+        """Request the queues and emit everything; TargetError with all failures."""
+        if self._is_selected is not None:
             scrape.emit(overview.UP, page is not None)
             if page is not None:
-                self._collect_queues(scrape, asked, self._wanted)
+                self._collect_queues(scrape, batch, self._is_selected)
         if page is not None:
             self._emit_page(scrape, page)
-        asked.end()
+        batch.failures.raise_all()
 
     def close(self) -> None:
-        """Close the connection, and break off a collection under way."""
+        """Close the connection and interrupt a running collection; called from another thread."""
         self._client.close()
 
-    def _collect_queues(self, scrape: Scrape, asked: Round, wanted: Wanted) -> None:
-        page = asked.ask(DETAILED_PATH, read_page) or []
-        found = [queue for queue in queues_of(page) if wanted(queue)]
+    def _collect_queues(
+        self, scrape: Scrape, batch: RequestBatch, is_selected: QueueFilter
+    ) -> None:
+        page = batch.get_with(DETAILED_PATH, read_page) or []
+        found = [queue for queue in queues_of(page) if is_selected(queue)]
         now = self._clock()
-        # The length of a stream's log is no backlog.
+        # The length of a stream's log is not a backlog.
         lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
-        # Of more series than `max_series` allows, those of the deepest queues are served.
+        # `max_series` drops what is emitted last: the deepest queues come first.
         found.sort(key=depth, reverse=True)
-        followed = [queue for queue in found if (queue.vhost, queue.name) in lags]
-        backlog.emit_backlogs(scrape, followed, lags)
-        backlog.emit_flows(scrape, followed, lags)
+        with_lag = [queue for queue in found if (queue.vhost, queue.name) in lags]
+        backlog.emit_backlogs(scrape, with_lag, lags)
+        backlog.emit_flows(scrape, with_lag, lags)
         for queue in found:
             queues.emit_queue(scrape, queue, now)
         queues.emit_detailed(scrape, found)
         for vhost, name, lag_of_stream in stream_lags(page):
-            if wanted(Queue(name=name, vhost=vhost)):
+            if is_selected(Queue(name=name, vhost=vhost)):
                 scrape.emit(streams.MAX_OFFSET_LAG, lag_of_stream, vhost, name)
 
     def _emit_page(self, scrape: Scrape, page: Iterable[Family]) -> None:
-        """Emit what another source did not: its values are of the whole cluster."""
+        """Emit the families that another source has not emitted: its values cover the whole cluster."""
         named = {family.name: family for family in page}
         identity, build = (first_labels(named.pop(name, None)) for name in (IDENTITY, BUILD))
-        alone = not scrape.has(overview.IDENTITY)
-        if alone:
+        is_only_source = not scrape.has(overview.IDENTITY)
+        if is_only_source:
             emit_names(scrape, identity, build)
             emit_unroutable(scrape, named)
         node = identity.get("rabbitmq_node", "")
         known, self._metrics = self._metrics, {}
-        for family in filter(is_wanted, named.values()):
-            ours = _OURS.get(family.name)
+        for family in filter(is_useful, named.values()):
+            ours = _OWN_METRICS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
-            elif alone or not scrape.has(ours):
-                emit_ours(scrape, ours, family, node)
+            elif is_only_source or not scrape.has(ours):
+                emit_as(scrape, ours, family, node)
             elif "protocol" in ours.labels:
                 emit_other_protocols(scrape, ours, family, node)
 
     def _pass_on(
         self, scrape: Scrape, family: Family, known: dict[tuple[str, ...], Metric]
     ) -> None:
-        # Some versions list the same series twice (rabbitmq-server#9664).
+        # Some versions write the same series twice (rabbitmq-server#9664).
         unique = {
-            (sample.name, *sorted(sample.labels.items())): sample
-            for sample in samples(family.lines)
+            (sample.suffix, *sorted(sample.labels.items())): sample
+            for sample in family.samples
             if "channel" not in sample.labels
         }
         found = list(unique.values())
@@ -169,83 +172,85 @@ class Native:
         for sample in found:
             labels = tuple(sample.labels.get(name, "") for name in names)
             if bound:
-                suffix = sample.name.removeprefix(family.name)
                 ends = (sample.labels[bound],) if bound in sample.labels else ()
-                labels = (suffix, *labels, *ends)
+                labels = (sample.suffix, *labels, *ends)
             pairs.append((labels, sample.value))
         scrape.emit_family(metric, pairs)
 
 
-def read_page(answer: Answer) -> list[Family]:
-    """Return the families of an answer; TargetError where it is no page of RabbitMQ's."""
-    if answer.status != HTTPStatus.OK:
-        cure = f"is this the port of {SERVER.product.name} ({SERVER.port})?"
-        reason = _REASONS.get(answer.status, "protocol")
-        raise TargetError(reason, f"{answer.place}: HTTP {answer.status}: {cure}")
-    if answer.body.count(b"# TYPE ") > MAX_FAMILIES:
-        what = f"{answer.place}: a page of more than {MAX_FAMILIES} metrics"
+def read_page(response: HttpResponse) -> list[Family]:
+    """Return the families of a response; TargetError if it is not a page of RabbitMQ's exporter."""
+    if response.status != HTTPStatus.OK:
+        cure = f"is this the port of {EXPORTER.product.name} ({EXPORTER.port})?"
+        reason = _REASONS.get(response.status, "protocol")
+        raise TargetError(reason, f"{response.address}: HTTP {response.status}: {cure}")
+    if response.body.count(b"\n# ") > 2 * MAX_FAMILIES:  # a line for type and help each
+        what = f"{response.address}: the page has more than {MAX_FAMILIES} metrics"
         raise TargetError(reason="protocol", message=what)
-    found = list(families(answer.body.decode(errors="replace")))
+    found = prometheus_text.parse(response.body.decode(errors="replace"), strict=False)
     if not any(family.name == BUILD for family in found):
-        begin = bytes(answer.body[:_MAX_BEGIN])
-        what = f"{answer.place}: no page of {SERVER.product.name} (it begins with {begin!r})"
+        begin = bytes(response.body[:_MAX_QUOTED])
+        what = f"{response.address}: unexpected reply, not from {EXPORTER.product.name} (it begins with {begin!r})"
         raise TargetError(reason="protocol", message=what)
     return found
 
 
-def is_wanted(family: Family) -> bool:
-    """Return whether a family adds something that is true."""
+def is_useful(family: Family) -> bool:
+    """Return whether a family is correct and not available elsewhere."""
     name = family.name
     if name.startswith(_QUEUES) and not name.startswith(_INDEX):
         return False
-    if name.startswith(_FLEETING):
+    if name.startswith(_SHORT_LIVED):
         return family.kind is Kind.GAUGE
-    return not name.startswith(_FOREIGN)
+    return not name.startswith(_OF_THE_PROCESS)
 
 
 def fitting(
     metric: Metric, found: Iterable[Sample], node: str
 ) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield the samples that have the labels of `metric`, in its order; `node` is the node's name."""
+    """Yield label values and value of the samples that have all labels of `metric`.
+
+    `node` is the value of the label node, if the sample does not have it.
+    """
     for sample in found:
         labels = {"node": node, **sample.labels}
         if labels.keys() >= set(metric.labels):
             yield tuple(labels[name] for name in metric.labels), sample.value
 
 
-def emit_ours(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
-    """Emit a family as the metric of ours that it is, each series once."""
-    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+def emit_as(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+    """Emit a family as our `metric`, each series once."""
+    for labels, value in dict(fitting(metric, family.samples, node)).items():
         scrape.emit(metric, value, *labels)
 
 
 def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
-    """Emit the protocols that the management API does not count: those without AMQP channels."""
+    """Emit the protocols that the management API does not count: all but AMQP 0-9-1."""
     index = metric.labels.index("protocol")
-    for labels, value in dict(fitting(metric, samples(family.lines), node)).items():
+    for labels, value in dict(fitting(metric, family.samples, node)).items():
         if labels[index] != overview.PROTOCOL:
             scrape.emit(metric, value, *labels)
 
 
 def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
-    """Emit what could not be routed under the names that public rules use.
+    """Emit unroutable messages, summed over protocols, under the names that public rules use.
 
-    Summed over protocols: the page's own of these names fall when a channel is closed.
+    The page has metrics of these names, too, but they fall when a channel is closed.
     """
     for field, metric in overview.UNROUTABLE.items():
         family = named.get(overview.IN[field].name)
         if family is not None:
-            scrape.emit(metric, sum(sample.value for sample in samples(family.lines)))
+            scrape.emit(metric, sum(sample.value for sample in family.samples))
 
 
 def first_labels(family: Family | None) -> dict[str, str]:
-    """Return the labels of a family that has one sample."""
-    return next((sample.labels for sample in samples(family.lines)), {}) if family else {}
+    """Return the labels of the first sample of a family, empty if there is none."""
+    return next((sample.labels for sample in family.samples), {}) if family else {}
 
 
 def emit_names(scrape: Scrape, identity: dict[str, str], build: dict[str, str]) -> None:
-    """Emit who answers, as the page has it."""
-    shape = Overview(
+    """Emit identity and versions of the node."""
+    model = Overview(
         node=identity.get("rabbitmq_node"),
         cluster_name=identity.get("rabbitmq_cluster"),
         rabbitmq_version=build.get("rabbitmq_version"),
@@ -255,5 +260,5 @@ def emit_names(scrape: Scrape, identity: dict[str, str], build: dict[str, str]) 
     )
     endpoint = identity.get("rabbitmq_endpoint", ENDPOINT)
     permanent_id = identity.get("rabbitmq_cluster_permanent_id", "")
-    overview.emit_identity(scrape, shape, endpoint, permanent_id)
-    overview.emit_builds(scrape, shape, ())
+    overview.emit_identity(scrape, model, endpoint, permanent_id)
+    overview.emit_builds(scrape, model, ())

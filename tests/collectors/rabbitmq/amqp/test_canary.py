@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from bts_collectors.rabbitmq.amqp.canary import BUCKETS, Canary, Distribution
-from bts_collectors.rabbitmq.amqp.probe import Outcome, Prober, Times
-from bts_collectors.rabbitmq.failures import Failure
+from bts_collectors.rabbitmq.amqp.probe import Latencies, Outcome, Prober
+from bts_collectors.rabbitmq.errors import Failure
 from bts_collectors.rabbitmq.metrics.amqp import (
     CANARY_CONFIRM,
     CANARY_END_TO_END,
@@ -21,7 +21,7 @@ from bts_collectors.rabbitmq.metrics.amqp import (
 from bts_exporter import Metric, Scrape, TargetError
 from servers import wait_until
 
-OK = Outcome("ok", Times(0.002, 0.004))
+OK = Outcome("ok", Latencies(0.002, 0.004))
 DENIED = Outcome("denied", failure=Failure("noperm", "canary: amqp://broker: 403"))
 
 
@@ -42,7 +42,7 @@ class FakeProber:
         self.sent.append(kind)
         return self._send(kind)
 
-    def breathe(self) -> None:
+    def process_heartbeats(self) -> None:
         """Count."""
         self.breaths += 1
 
@@ -98,7 +98,7 @@ def counted(made: Canary) -> dict[tuple[str, ...], float]:
 
 
 def test_a_message_that_comes_back_shows_with_its_times() -> None:
-    """As histograms: the slow ones between two scrapes are in them, too."""
+    """A probe that is received is counted in histograms, so slow ones between two scrapes are visible."""
     with canary(FakeProber(lambda _: OK)) as made:
         counted(made)
         samples = collected(made)
@@ -115,7 +115,7 @@ def test_a_message_that_comes_back_shows_with_its_times() -> None:
 
 @pytest.mark.parametrize("result", ["blocked", "unroutable", "rejected", "lost", "timeout"])
 def test_each_way_to_fail_is_counted_by_its_name(result: Any) -> None:
-    """They are states of the broker, and no failure of the collection."""
+    """Failed probes are states of the broker: they are counted by result, and the collection succeeds."""
     with canary(FakeProber(lambda _: Outcome(result))) as made:
         assert counted(made) == {("prod", "classic", result): 1}
         samples = collected(made)
@@ -125,7 +125,7 @@ def test_each_way_to_fail_is_counted_by_its_name(result: Any) -> None:
 
 
 def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
-    """Somebody has to do something about it: the reason and the words are passed on."""
+    """A refused login fails the collection with the broker's reason and text."""
     with canary(FakeProber(lambda _: DENIED)) as made:
         caught: list[TargetError] = []
 
@@ -145,7 +145,7 @@ def test_a_canary_that_is_not_let_in_fails_the_collection() -> None:
 def test_a_canary_whose_thread_died_says_so_and_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A defect of ours must not leave the latest result on the page until a restart."""
+    """If the canary's thread ends by a defect, the collection fails once and the thread is restarted."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     broken = [True]
 
@@ -172,7 +172,7 @@ def test_a_canary_whose_thread_died_says_so_and_is_started_again(
 
 
 def test_types_fail_on_their_own() -> None:
-    """One that is not permitted does not keep the other from being probed."""
+    """A queue type without permission does not prevent probes of the other type."""
     prober = FakeProber(lambda kind: OK if kind == "quorum" else Outcome("unroutable"))
     with canary(prober, ("classic", "quorum")) as made:
         wait_until(lambda: len(prober.sent) > 1, "both were sent")
@@ -183,7 +183,7 @@ def test_types_fail_on_their_own() -> None:
 
 
 def test_a_broker_that_does_not_answer_is_tried_once_a_round() -> None:
-    """For the other types it would take as long again, and end alike."""
+    """If the connection fails for one queue type, the others are not tried in the same round."""
     prober = FakeProber(lambda _: Outcome("timeout"))
     prober.is_open = False
     with canary(prober, ("classic", "quorum")) as made:
@@ -194,7 +194,7 @@ def test_a_broker_that_does_not_answer_is_tried_once_a_round() -> None:
 
 
 def test_before_the_first_message_is_over_nothing_is_known() -> None:
-    """Neither up nor down."""
+    """Before the first result the canary is neither up nor down."""
     released = threading.Event()
     with canary(FakeProber(after(released))) as made:
         samples = collected(made)
@@ -205,7 +205,7 @@ def test_before_the_first_message_is_over_nothing_is_known() -> None:
 
 
 def test_a_message_that_hangs_shows_while_it_hangs_and_delays_no_scrape() -> None:
-    """A frozen broker is seen before its connection breaks."""
+    """A frozen broker is reported before the connection breaks."""
     released = threading.Event()
     prober = FakeProber(after(released))
     with canary(prober, timeout=0.0) as made:
@@ -217,7 +217,7 @@ def test_a_message_that_hangs_shows_while_it_hangs_and_delays_no_scrape() -> Non
 
 
 def test_a_message_that_hangs_is_no_longer_up_although_the_last_one_was() -> None:
-    """What was is not what is."""
+    """A probe that exceeds its timeout sets the canary to 0, although the previous one succeeded."""
     released = threading.Event()
     prober = FakeProber(lambda kind: OK if kind == "classic" else after(released)(kind))
     with canary(prober, ("classic", "quorum"), timeout=0.0) as made:
@@ -227,7 +227,7 @@ def test_a_message_that_hangs_is_no_longer_up_although_the_last_one_was() -> Non
 
 
 def test_heartbeats_are_answered_between_messages() -> None:
-    """The broker would close a connection that is silent."""
+    """Heartbeats are processed between probes, so the broker keeps the connection."""
     prober = FakeProber(lambda _: OK)
     with canary(prober):
         wait_until(lambda: prober.breaths, "a look for heartbeats")
@@ -236,7 +236,7 @@ def test_heartbeats_are_answered_between_messages() -> None:
 
 
 def test_closing_ends_the_thread_and_what_it_owns() -> None:
-    """Queues and connection go with it."""
+    """Closing ends the thread, its queues and its connection."""
     prober = FakeProber(lambda _: OK)
     with canary(prober):
         pass
@@ -245,7 +245,7 @@ def test_closing_ends_the_thread_and_what_it_owns() -> None:
 
 
 def test_closing_does_not_wait_for_a_broker_that_hangs() -> None:
-    """A reload goes on; the thread ends when its connection breaks."""
+    """A reload continues; the thread ends when its connection breaks."""
     released = threading.Event()
     prober = FakeProber(after(released))
     with canary(prober):
@@ -257,7 +257,7 @@ def test_closing_does_not_wait_for_a_broker_that_hangs() -> None:
 
 
 def test_a_canary_that_never_started_can_be_closed() -> None:
-    """As when settings are only checked."""
+    """A canary that was only configured can be closed."""
     prober = FakeProber(lambda _: OK)
     Canary(cast("Prober", prober), ("classic",), interval=1, timeout=1).close()
 
@@ -265,7 +265,7 @@ def test_a_canary_that_never_started_can_be_closed() -> None:
 
 
 def test_bounds_belong_to_the_bucket_below_them() -> None:
-    """`le` is less or equal."""
+    """A value equal to a bound belongs to its bucket: `le` means less or equal."""
     found = Distribution()
     for seconds in (0.0005, 0.0006, 99.0):
         found.add(seconds)

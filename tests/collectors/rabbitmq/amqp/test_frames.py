@@ -30,7 +30,7 @@ USUAL = (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 19, 20, 1000])
 def test_what_a_broker_sends_passes_however_it_arrives(size: int) -> None:
-    """Frames are found wherever the network divides them."""
+    """Valid frames are accepted however the network splits them."""
     guard = FrameGuard()
     for _ in range(3):
         check(guard, USUAL, size)
@@ -43,7 +43,10 @@ def test_what_a_broker_sends_passes_however_it_arrives(size: int) -> None:
     ("sent", "words"),
     [
         (struct.pack(">BHL", 1, 1, 200_000), "a frame of 200000 bytes"),
-        (struct.pack(">BHL", 2, 1, 14) + struct.pack(">HHQ", 60, 0, 1 << 40), "a message of"),
+        (
+            struct.pack(">BHL", 2, 1, 14) + struct.pack(">HHQ", 60, 0, 1 << 40),
+            "a message of 1099511627776 bytes",
+        ),
         (b"\x07\0\0\0\0\0\0", "not AMQP 0-9-1"),
         (USUAL + b"\x09\0\0\0\0\0\0", "not AMQP 0-9-1"),
         (b"AMQP\0\0\x09\x01", "another version"),
@@ -51,7 +54,7 @@ def test_what_a_broker_sends_passes_however_it_arrives(size: int) -> None:
     ],
 )
 def test_what_is_announced_is_checked_before_it_arrives(sent: bytes, words: str, size: int) -> None:
-    """The connection ends there, and its failure says what was wrong."""
+    """An invalid or oversized frame ends the connection, and the failure names the problem."""
     guard = FrameGuard()
 
     with pytest.raises(exceptions.InvalidFrameError):
@@ -60,8 +63,8 @@ def test_what_is_announced_is_checked_before_it_arrives(sent: bytes, words: str,
     assert words in guard.failure
 
 
-def test_more_frames_than_anything_asked_for_end_the_connection() -> None:
-    """Small frames without end fill memory, too; what is asked for next has the whole limit again."""
+def test_more_frames_than_anything_requested_end_the_connection() -> None:
+    """Endless small frames end the connection; the next request has the whole limit again."""
     guard = FrameGuard()
     half = frame(8, b"") * (MAX_ARRIVING // 16 + 1)
     for _ in range(3):

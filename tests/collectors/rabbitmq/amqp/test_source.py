@@ -10,7 +10,7 @@ import pytest
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
-from bts_collectors.rabbitmq.amqp.connection import Link, explain, ssl_options, vhost_of
+from bts_collectors.rabbitmq.amqp.connection import AmqpConnection, explain, ssl_options, vhost_of
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url, testing
 from servers import free_port
@@ -52,7 +52,7 @@ def answering_nonsense(server: socket.socket) -> threading.Thread:
 
 
 def test_nothing_listening_is_a_broker_that_is_down() -> None:
-    """Nothing is known of its queues, not even that they are missing."""
+    """If the connection is refused, queues are unknown, not missing."""
     url = f"amqp://monitor:s3cret@127.0.0.1:{free_port()}"
     with collector(url) as made:
         error, samples = failing(made)
@@ -64,7 +64,7 @@ def test_nothing_listening_is_a_broker_that_is_down() -> None:
 
 
 def test_an_unknown_host_is_a_matter_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typing error in the address is told from a broker that is down."""
+    """A host name that does not resolve has the reason `dns`."""
 
     def resolve(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -77,13 +77,13 @@ def test_an_unknown_host_is_a_matter_of_names(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_broker_that_says_nothing_is_down_by_the_deadline() -> None:
-    """It is asked no second time before it has answered the first."""
+    """A silent broker is reported as down in time, and gets no second request before it answers the first."""
     silent = socket.create_server(("127.0.0.1", 0))
     with closing(silent), collector(f"amqp://127.0.0.1:{silent.getsockname()[1]}") as made:
         rounds = []
         for _ in range(2):
             error, samples = failing(made, 0.3)
-            rounds.append(made._parts[0]._asked)  # type: ignore[attr-defined]
+            rounds.append(made._sources[0]._request)  # type: ignore[attr-defined]
 
             assert error.reason == "timeout"
             assert samples == {"rabbitmq_up": {(): 0}}
@@ -92,7 +92,7 @@ def test_a_broker_that_says_nothing_is_down_by_the_deadline() -> None:
 
 
 def test_settings_of_tls_become_those_of_the_client_library(certificates: Certificates) -> None:
-    """Whom to trust, and the name that is expected: the host's unless there is another."""
+    """CA and server name are passed to pika; the default name is the host."""
     url, ca = Url.from_setting("amqps://broker/prod"), str(certificates.ca)
     plain = ssl_options(url, TLSConfig(ca_file=ca))
     named = ssl_options(url, TLSConfig(ca_file=ca, server_name=SERVER_NAME))
@@ -103,9 +103,9 @@ def test_settings_of_tls_become_those_of_the_client_library(certificates: Certif
 
 
 def test_a_file_of_tls_that_cannot_be_used_is_named() -> None:
-    """Before anybody is asked, and at every attempt."""
+    """An unusable TLS file is named before any connection, at every attempt."""
     url = Url("amqps", "127.0.0.1", free_port())
-    link = Link(url, None, TLSConfig(ca_file="/nowhere/ca.pem"), 20.0)
+    link = AmqpConnection(url, None, TLSConfig(ca_file="/nowhere/ca.pem"), 20.0)
     for _ in range(2):
         with (
             pytest.raises(TargetError, match=r"ca_file /nowhere/ca.pem cannot") as caught,
@@ -117,7 +117,7 @@ def test_a_file_of_tls_that_cannot_be_used_is_named() -> None:
 
 
 def test_no_tls_where_tls_is_expected() -> None:
-    """The reason says which side of the connection to look at."""
+    """A TLS error names the side of the connection to check."""
     plain = socket.create_server(("127.0.0.1", 0))
     with closing(plain), collector(f"amqps://127.0.0.1:{plain.getsockname()[1]}") as made:
         accepted = answering_nonsense(plain)
@@ -138,7 +138,7 @@ def test_no_tls_where_tls_is_expected() -> None:
     ],
 )
 def test_the_path_of_the_address_is_the_virtual_host(url: str, vhost: str) -> None:
-    """Percent-encoded, as in any address."""
+    """The virtual host is the percent-encoded path of the address."""
     assert vhost_of(Url.from_setting(url)) == vhost
 
 
@@ -147,7 +147,7 @@ def test_the_path_of_the_address_is_the_virtual_host(url: str, vhost: str) -> No
     [
         (exceptions.AMQPHeartbeatTimeout("x"), "timeout", "no reply in time"),
         (AMQPConnectorStackTimeout("x"), "timeout", "port for AMQP (5672, over TLS 5671)?"),
-        (exceptions.IncompatibleProtocolError("x"), "unreachable", "15672 is that of the"),
+        (exceptions.IncompatibleProtocolError("x"), "unreachable", "15672 is the port of the"),
         (exceptions.ConnectionBlockedTimeout("x"), "timeout", "alarm"),
         (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), "noperm", "ACCESS_REFUSED"),
         (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "protocol", "320"),
@@ -164,7 +164,7 @@ def test_the_path_of_the_address_is_the_virtual_host(url: str, vhost: str) -> No
 def test_what_the_client_library_raises_has_a_reason(
     error: Exception, reason: str, words: str
 ) -> None:
-    """However deep it wraps it."""
+    """Each error of pika has a reason, however deeply it is wrapped."""
     found = explain(error, "amqp://broker")
 
     assert found.reason == reason

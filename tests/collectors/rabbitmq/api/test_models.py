@@ -15,25 +15,25 @@ from bts_collectors.rabbitmq.api.models import (
 )
 
 
-def test_columns_name_every_field_of_the_shape_and_nothing_else() -> None:
-    """The broker is asked for the fields that are decoded, those of objects one by one."""
+def test_columns_name_every_field_of_the_model_and_nothing_else() -> None:
+    """The requested columns are exactly the decoded fields, including those of nested objects."""
     assert columns(Consumer) == "columns=queue.name,queue.vhost,ack_required"
-    asked = columns(Queue).removeprefix("columns=").split(",")
+    batch = columns(Queue).removeprefix("columns=").split(",")
 
-    assert {"name", "vhost", "messages_ready", "message_stats.get_no_ack"} <= set(asked)
-    assert {"arguments.x-max-length", "effective_policy_definition.max-length"} <= set(asked)
-    assert "message_stats" not in asked
+    assert {"name", "vhost", "messages_ready", "message_stats.get_no_ack"} <= set(batch)
+    assert {"arguments.x-max-length", "effective_policy_definition.max-length"} <= set(batch)
+    assert "message_stats" not in batch
 
 
 def test_names_are_all_that_an_answer_must_have() -> None:
-    """Old brokers, new queues and stopped nodes leave fields out."""
+    """Every field but names may be missing, as with old brokers, new queues and stopped nodes."""
     assert OVERVIEW.decode(b"{}").object_totals is None
     assert NODES.decode(b'[{"name": "a"}]')[0].uptime is None
     assert QUEUES.decode(b'[{"name": "q", "vhost": "/"}]')[0].message_stats is None
 
 
 def test_an_empty_list_may_stand_for_an_empty_object() -> None:
-    """Erlang spells both alike, and so do some of its answers."""
+    """Erlang writes empty objects as empty lists in some responses."""
     queue = QUEUES.decode(b'[{"name": "q", "vhost": "/", "message_stats": [], "arguments": []}]')[0]
 
     assert queue.message_stats == []
@@ -41,7 +41,7 @@ def test_an_empty_list_may_stand_for_an_empty_object() -> None:
 
 @pytest.mark.parametrize("word", ['"NaN"', '"unknown"', '"disk_free_monitoring_disabled"', '""'])
 def test_a_word_in_the_place_of_a_number_is_an_unknown_number(word: str) -> None:
-    """The broker writes words where its own source failed: that costs the one value alone."""
+    """A text instead of a number loses only that value."""
     node = NODES.decode(f'[{{"name": "a", "disk_free": {word}, "mem_used": 5}}]')[0]
 
     assert known(node.disk_free) is None
@@ -49,8 +49,8 @@ def test_a_word_in_the_place_of_a_number_is_an_unknown_number(word: str) -> None
 
 
 @pytest.mark.parametrize("body", [b"{}", b'[{"vhost": "/"}]', b'[{"name": 1, "vhost": "/"}]'])
-def test_another_shape_is_refused(body: bytes) -> None:
-    """What is no list of named queues is no answer to the question for queues."""
+def test_another_structure_is_refused(body: bytes) -> None:
+    """A response that is not a list of named queues is an error."""
     with pytest.raises(msgspec.ValidationError):
         QUEUES.decode(body)
 
@@ -91,7 +91,7 @@ VERSIONS = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_queue_of_any_version_is_read(version: str) -> None:
-    """Fields come, go and change their type: the depths are always there."""
+    """Depths are read although other fields come, go and change their type between versions."""
     (queue,) = QUEUES.decode(f"[{VERSIONS[version]}]")
 
     depths = (queue.messages, queue.messages_ready, queue.messages_unacknowledged)
@@ -101,7 +101,7 @@ def test_a_queue_of_any_version_is_read(version: str) -> None:
 
 
 def test_queues_are_put_in_order_by_what_waits() -> None:
-    """One of which nothing is known comes last."""
+    """Queues are sorted by ready messages; one with an unknown depth is last."""
     queues = [Queue("a", "/"), Queue("b", "/", messages_ready=5), Queue("c", "/", messages_ready=9)]
 
     assert [queue.name for queue in sorted(queues, key=depth, reverse=True)] == ["c", "b", "a"]

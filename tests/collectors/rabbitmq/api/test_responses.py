@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import NODES
 from bts_collectors.rabbitmq.api.responses import check_passes, content
-from bts_exporter import TargetError
+from bts_exporter import HttpResponse, TargetError
 
 PLACE = "http://broker:15672/api/nodes"
 
@@ -13,7 +12,7 @@ PLACE = "http://broker:15672/api/nodes"
 def refused(status: int, body: bytes) -> TargetError:
     """Return the error that an answer means."""
     with pytest.raises(TargetError) as caught:
-        content(Answer(PLACE, status, body), NODES)
+        content(HttpResponse(PLACE, status, body), NODES)
     return caught.value
 
 
@@ -39,7 +38,7 @@ def refused(status: int, body: bytes) -> TargetError:
 def test_what_is_no_content_has_a_reason_and_names_the_place(
     status: int, body: bytes, reason: str
 ) -> None:
-    """The reason is one of the bounded ones; the text says where and what."""
+    """An invalid response has a bounded reason, and the error names address and problem."""
     error = refused(status, body)
 
     assert error.reason == reason
@@ -47,13 +46,13 @@ def test_what_is_no_content_has_a_reason_and_names_the_place(
 
 
 def test_the_brokers_own_words_are_passed_on_and_bounded() -> None:
-    """They say more than a status; a long complaint does not flood the log."""
+    """The broker's error text is quoted, up to a limit."""
     assert "Not monitor user" in str(refused(401, b'{"reason":"Not monitor user"}'))
     assert len(str(refused(500, b'{"reason":"%s"}' % (b"x" * 100_000)))) < 400
 
 
 def test_a_missing_tag_is_named_with_its_cure() -> None:
-    """Whoever reads the log knows what to type."""
+    """The error for a missing tag contains the command that sets it."""
     error = refused(401, b'{"reason":"Not monitor user"}')
 
     assert "rabbitmqctl set_user_tags USER monitoring" in str(error)
@@ -70,8 +69,8 @@ def test_a_missing_tag_is_named_with_its_cure() -> None:
 def test_a_health_check_passes_fails_or_does_not_exist(
     status: int, body: bytes, passes: bool | None
 ) -> None:
-    """Versions that have no such check say nothing about health."""
-    assert check_passes(Answer(PLACE, status, body)) is passes
+    """A check that a version does not have is unknown."""
+    assert check_passes(HttpResponse(PLACE, status, body)) is passes
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,8 @@ def test_a_health_check_passes_fails_or_does_not_exist(
     [(503, b"<html>Service Unavailable</html>"), (503, b'{"status":503}'), (200, b"{}")],
 )
 def test_a_proxys_error_is_not_taken_for_a_failed_health_check(status: int, body: bytes) -> None:
-    """A 503 of something in front of the broker is no alarm of the broker."""
+    """A 503 of a proxy is an error, not a failed check of the broker."""
     with pytest.raises(TargetError) as caught:
-        check_passes(Answer(PLACE, status, body))
+        check_passes(HttpResponse(PLACE, status, body))
 
     assert caught.value.reason == "protocol"

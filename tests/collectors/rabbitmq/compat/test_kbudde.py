@@ -62,7 +62,7 @@ def listed() -> set[tuple[str, str, str]]:
 @pytest.fixture
 def made(management: FakeManagement) -> Iterator[RabbitMQ]:
     """Return a collector with the other names, of a broker of 3.10."""
-    management.serve(HERE / "answers" / "3.10")
+    management.serve(HERE / "responses" / "3.10")
     stats = {"publish_in": 5, "publish_out": 4}
     exchange = {"name": "amq.topic", "vhost": "/", "message_stats": stats}
     management.routes["/api/exchanges"] = answer([exchange])
@@ -73,7 +73,7 @@ def made(management: FakeManagement) -> Iterator[RabbitMQ]:
 
 
 def test_the_names_are_those_of_the_other_exporter() -> None:
-    """With its labels in its order."""
+    """Names and labels are those of kbudde/rabbitmq_exporter, in its order."""
     metrics = COLLECTOR.kbudde_metrics
     found = {
         (metric.name, ",".join(metric.labels), str(metric.kind))
@@ -85,7 +85,7 @@ def test_the_names_are_those_of_the_other_exporter() -> None:
 
 
 def test_they_stand_in_the_place_of_the_usual_ones(made: RabbitMQ) -> None:
-    """No name is there with labels of both."""
+    """No metric is served under both sets of names."""
     widths: dict[str, set[int]] = {}
     for name, labels, _ in listed():
         widths.setdefault(name, set()).add(labels.count(",") + 1)
@@ -100,14 +100,14 @@ def test_they_stand_in_the_place_of_the_usual_ones(made: RabbitMQ) -> None:
 
 
 def test_their_values_are_what_they_mean_there(made: RabbitMQ) -> None:
-    """What a consumer acknowledges is `delivered`, what it does not `delivered_noack`."""
+    """`delivered` counts messages with manual acknowledgement, `delivered_noack` the others."""
     samples = testing.collect(made)
     orders = (CLUSTER, "/", "orders", "true", "limits", "1")
 
     assert samples["rabbitmq_up"] == {(CLUSTER, "rabbit@one"): 1}
     assert samples["rabbitmq_queue_messages_delivered_total"][orders] == 1
-    blind = (CLUSTER, "/", "blind", "true", "", "1")
-    assert samples["rabbitmq_queue_messages_delivered_noack_total"][blind] == 5
+    auto_ack = (CLUSTER, "/", "blind", "true", "", "1")
+    assert samples["rabbitmq_queue_messages_delivered_noack_total"][auto_ack] == 5
     assert samples["rabbitmq_queue_messages_ready"][orders] == 2
     assert samples["rabbitmq_uptime"] == {(CLUSTER, "rabbit@one", "1"): 17116}
     assert samples["rabbitmq_running"] == {(CLUSTER, "rabbit@one", "1"): 1}
@@ -117,7 +117,7 @@ def test_their_values_are_what_they_mean_there(made: RabbitMQ) -> None:
 
 
 def test_the_common_vocabulary_and_what_it_lacks_are_there_all_the_same(made: RabbitMQ) -> None:
-    """Nothing clashes with them."""
+    """Metrics without a counterpart are still served."""
     samples = testing.collect(made)
 
     assert samples["messaging_backlog_messages"]["rabbitmq", "orders", ""] == 2
@@ -136,7 +136,7 @@ def test_the_common_vocabulary_and_what_it_lacks_are_there_all_the_same(made: Ra
 def test_a_queue_is_idle_running_or_in_trouble(
     management: FakeManagement, made: RabbitMQ, queue: dict[str, object], state: str, value: int
 ) -> None:
-    """The value says which; `self` says whether the node that answers has the queue."""
+    """The state's value says whether it is healthy; `self` says whether the answering node has the queue."""
     found = {"name": "q", "vhost": "/", "node": "rabbit@one"} | queue
     management.routes["/api/queues"] = answer([found])
 
@@ -148,7 +148,7 @@ def test_a_queue_is_idle_running_or_in_trouble(
 
 
 def test_a_broker_that_is_down_is_down_here_too(management: FakeManagement, made: RabbitMQ) -> None:
-    """Its node and cluster are not known then."""
+    """With compat, a broker that is down has rabbitmq_up 0 with unknown node and cluster."""
     management.routes["/api/overview"] = answer({}, 401)
     scrape = Scrape(monotonic() + 20)
     with pytest.raises(TargetError):

@@ -44,13 +44,13 @@ def emitted(found: Queue, lag: Lag = Lag()) -> dict[Metric, dict[tuple[str, ...]
 def test_a_destination_is_the_queue_with_its_virtual_host_where_that_is_not_the_default(
     vhost: str, name: str, expected: str
 ) -> None:
-    """The usual queue keeps its plain name."""
+    """The label destination is the queue's name, preceded by a virtual host that is not the default."""
     assert destination(vhost, name) == expected
 
 
 @given(st.lists(st.tuples(st.text("/%2Fa", min_size=1), st.text("/%2Fa")), min_size=2, max_size=2))
 def test_no_two_queues_have_the_same_destination(names: list[tuple[str, str]]) -> None:
-    """Whatever slashes names have: a sample emitted twice would cost the whole collection."""
+    """Destinations are unique, whatever slashes names contain."""
     for (vhost, name), (other_vhost, other_name) in permutations(names):
         same = (vhost, name) == (other_vhost, other_name)
 
@@ -58,7 +58,7 @@ def test_no_two_queues_have_the_same_destination(names: list[tuple[str, str]]) -
 
 
 def test_what_waits_what_is_in_flight_and_what_flows() -> None:
-    """Every number of the vocabulary has its source."""
+    """Every common metric has its source."""
     stats = MessageStats(publish=100, ack=50, deliver=55, deliver_no_ack=20, get_no_ack=5)
     busy = queue(messages_ready=20, messages_unacknowledged=5, consumers=2, message_stats=stats)
     samples = emitted(busy)
@@ -71,13 +71,13 @@ def test_what_waits_what_is_in_flight_and_what_flows() -> None:
 
 
 def test_a_queue_without_figures_has_no_samples() -> None:
-    """Of a queue on a node that is down nothing is known but its name."""
+    """A queue on a node that is down has no samples."""
     assert emitted(queue(state="down")) == {}
 
 
 @pytest.mark.parametrize("method", ["message_time", "interpolation", "lower_bound"])
 def test_a_lag_comes_with_how_it_is_known(method: str) -> None:
-    """Whoever alerts on it may want to know."""
+    """Each lag has its method as a metric."""
     samples = emitted(queue(), Lag(backlog.Age(600, method), 30))  # type: ignore[arg-type]
 
     assert samples == {
@@ -88,14 +88,14 @@ def test_a_lag_comes_with_how_it_is_known(method: str) -> None:
 
 
 def test_no_lag_has_no_method() -> None:
-    """That nothing waits is known in any case."""
+    """A lag of 0 has no method."""
     samples = emitted(queue(), Lag(backlog.Age(0, "interpolation"), 0))
 
     assert samples == {backlog.LAG_SECONDS: {LABELS: 0}, backlog.DRAIN_SECONDS: {LABELS: 0}}
 
 
 def test_the_log_of_a_stream_is_no_backlog() -> None:
-    """Read messages stay in it: its length says nothing of how far readers are."""
+    """The length of a stream's log is not emitted as backlog, since read messages stay in it."""
     stats = MessageStats(publish=9, ack=4)
     log = queue(type="stream", messages_ready=9, consumers=1, message_stats=stats)
 

@@ -16,7 +16,7 @@ from bts_exporter import Scrape
 
 
 def test_an_exchange_that_nothing_went_through_is_absent() -> None:
-    """Each virtual host has seven of them from the start."""
+    """Exchanges without messages have no metric."""
     body = (
         b'[{"name":"","vhost":"/","message_stats":{"publish_in":14,"publish_out":13}},'
         b'{"name":"amq.topic","vhost":"/"},{"name":"new","vhost":"prod","message_stats":[]}]'
@@ -38,13 +38,13 @@ def test_an_exchange_that_nothing_went_through_is_absent() -> None:
         (b"{}", False),
     ],
 )
-def test_a_list_that_is_long_or_empty_is_not_asked_for(overview: bytes, wanted: bool) -> None:
-    """It would cost the broker more than it tells."""
+def test_a_list_that_is_long_or_empty_is_not_requested(overview: bytes, wanted: bool) -> None:
+    """The list of exchanges is not requested if it is long or has no statistics."""
     assert want_exchanges(OVERVIEW.decode(overview)) is wanted
 
 
-def test_no_more_than_is_used_is_asked_for() -> None:
-    """By columns."""
+def test_no_more_than_is_used_is_requested() -> None:
+    """The list of exchanges is limited to the used columns."""
     assert exchanges_path() == (
         "/api/exchanges?columns=name,vhost,message_stats.publish_in,message_stats.publish_out"
     )

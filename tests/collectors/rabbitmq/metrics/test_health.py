@@ -5,8 +5,8 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Client
-from bts_collectors.rabbitmq.api.requests import Round
+from bts_collectors.rabbitmq.api.client import MANAGEMENT, connect
+from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.metrics.health import (
     CHECKS,
     HEALTH,
@@ -14,7 +14,7 @@ from bts_collectors.rabbitmq.metrics.health import (
     collect_health,
     read_alarms,
 )
-from bts_exporter import Scrape, Url
+from bts_exporter import HttpClient, Scrape, Url
 from servers.management import FakeManagement, Reply, answer, hang, send
 
 IN_FORCE = {
@@ -25,54 +25,56 @@ IN_FORCE = {
 
 
 @pytest.fixture
-def client(management: FakeManagement) -> Iterator[Client]:
+def client(management: FakeManagement) -> Iterator[HttpClient]:
     """Return a client of a fake whose checks all pass."""
     for path in CHECKS.values():
         management.routes[path] = answer({"status": "ok"})
-    asking = Client(Url.from_setting(management.url))
+    asking = connect(MANAGEMENT, Url.from_setting(management.url))
     yield asking
     asking.close()
 
 
-def checked(client: Client, seconds: float = 20.0) -> tuple[dict[str, float], Alarms | None, Round]:
+def checked(
+    client: HttpClient, seconds: float = 20.0
+) -> tuple[dict[str, float], Alarms | None, RequestBatch]:
     """Return the checks that were answered, the alarms in force and the round."""
-    scrape, asked = Scrape(monotonic() + 20), Round(client, seconds)
-    alarms = collect_health(scrape, asked)
-    return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, asked
+    scrape, batch = Scrape(monotonic() + 20), RequestBatch(client, seconds)
+    alarms = collect_health(scrape, batch)
+    return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, batch
 
 
-def test_all_checks_pass_on_a_healthy_broker(client: Client) -> None:
-    """And there is no alarm: that is known."""
-    passes, alarms, asked = checked(client)
+def test_all_checks_pass_on_a_healthy_broker(client: HttpClient) -> None:
+    """A healthy broker passes every check, and is known to have no alarms."""
+    passes, alarms, batch = checked(client)
 
     assert passes == dict.fromkeys(CHECKS, 1)
     assert alarms == frozenset()
-    assert not asked.failures
+    assert not batch.failures
 
 
-def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: Client) -> None:
-    """Status 503 says what is wrong, and is no error of ours."""
+def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: HttpClient) -> None:
+    """Status 503 is the result of a failed check, not a failure of the collection."""
     management.routes[CHECKS["alarms"]] = answer(IN_FORCE, 503)
     management.routes[CHECKS["virtual-hosts"]] = answer({"status": "failed"}, 503)
 
-    passes, alarms, asked = checked(client)
+    passes, alarms, batch = checked(client)
 
     assert passes == {**dict.fromkeys(CHECKS, 1), "alarms": 0, "virtual-hosts": 0}
     assert alarms == {("rabbit@one", "memory")}
-    assert not asked.failures
+    assert not batch.failures
 
 
 def test_a_check_that_a_version_lacks_has_no_sample(
-    management: FakeManagement, client: Client
+    management: FakeManagement, client: HttpClient
 ) -> None:
-    """Neither good nor bad."""
+    """A check that a version does not have has no metric."""
     del management.routes[CHECKS["alarms"]]
 
-    passes, alarms, asked = checked(client)
+    passes, alarms, batch = checked(client)
 
     assert passes == {check: 1 for check in CHECKS if check != "alarms"}
     assert alarms is None
-    assert not asked.failures
+    assert not batch.failures
 
 
 @pytest.mark.parametrize(
@@ -85,16 +87,16 @@ def test_a_check_that_a_version_lacks_has_no_sample(
     ],
 )
 def test_after_a_check_without_answer_no_other_is_asked(
-    management: FakeManagement, client: Client, reply: Reply, reason: str
+    management: FakeManagement, client: HttpClient, reply: Reply, reason: str
 ) -> None:
-    """Each would take as long; the time is for the queues."""
+    """After a failed request the other checks are skipped, to keep time for queues."""
     management.routes[CHECKS["local-alarms"]] = reply
 
-    passes, alarms, asked = checked(client, 1.0 if reason == "timeout" else 20.0)
+    passes, alarms, batch = checked(client, 1.0 if reason == "timeout" else 20.0)
 
     assert passes == {"alarms": 1}
     assert alarms == frozenset()
-    assert [failure.reason for failure in asked.failures] == [reason]
+    assert [failure.reason for failure in batch.failures] == [reason]
     assert management.requests == [CHECKS["alarms"], CHECKS["local-alarms"]]
 
 
@@ -111,8 +113,8 @@ def test_after_a_check_without_answer_no_other_is_asked(
         (b"", None, None),
     ],
 )
-def test_alarms_are_told_by_node_and_resource(
+def test_alarms_are_read_by_node_and_resource(
     body: bytes, passes: bool | None, alarms: Alarms | None
 ) -> None:
-    """Where a failed check does not list them they are unknown, not absent."""
+    """Alarms are read by node and resource; they are unknown if a failed check does not list them."""
     assert read_alarms(body, passes=passes) == alarms

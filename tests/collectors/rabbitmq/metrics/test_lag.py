@@ -48,7 +48,7 @@ def watch() -> Watch:
 
 
 def test_the_oldest_message_is_as_old_as_the_count_says_at_its_position(watch: Watch) -> None:
-    """Of ten messages a second, 25 that were not delivered are those of the last 2.5 seconds."""
+    """With 10 messages a second and 25 undelivered, the lag is 2.5 seconds."""
     watch.look(10, flow(100, 75), messages_ready=25)
 
     lag = watch.look(10, flow(200, 175), messages_ready=25)
@@ -56,14 +56,14 @@ def test_the_oldest_message_is_as_old_as_the_count_says_at_its_position(watch: W
 
 
 def test_nothing_waiting_is_no_lag(watch: Watch) -> None:
-    """Whatever is in flight."""
+    """Without ready messages the lag is 0, whatever is unacknowledged."""
     lag = watch.look(10, flow(100, 100), messages_ready=0, messages_unacknowledged=40)
 
     assert lag == Lag(Age(0.0, "interpolation"), 0)
 
 
 def test_a_depth_older_than_the_counts_does_not_move_the_head(watch: Watch) -> None:
-    """The broker takes the depth up to ten seconds before the counts: of a growing queue it is too low."""
+    """A depth that is ten seconds late does not change the position of the oldest message."""
     watch.look(10, flow(0, 0), messages_ready=0)
     watch.look(10, flow(100, 50), messages_ready=0)
 
@@ -71,8 +71,8 @@ def test_a_depth_older_than_the_counts_does_not_move_the_head(watch: Watch) -> N
     assert lag.age == Age(10, "interpolation")
 
 
-def test_the_counts_say_what_waited_at_the_first_look() -> None:
-    """The depth is from before, when nothing waited."""
+def test_the_counts_say_what_waited_at_the_first_scrape() -> None:
+    """At the first scrape, the counts are used instead of the older depth."""
     watch = Watch()
     watch.look(0, flow(200, 100), messages_ready=0)
 
@@ -81,7 +81,7 @@ def test_the_counts_say_what_waited_at_the_first_look() -> None:
 
 
 def test_a_depth_that_no_recent_count_explains_is_believed(watch: Watch) -> None:
-    """What expired or was purged does not wait any more."""
+    """Messages that expired or were purged are recognised by the depth."""
     watch.look(10, flow(100, 0), messages_ready=100)
     watch.look(20, messages_ready=100)
 
@@ -91,7 +91,7 @@ def test_a_depth_that_no_recent_count_explains_is_believed(watch: Watch) -> None
 
 
 def test_messages_that_wait_again_are_as_old_as_they_are(watch: Watch) -> None:
-    """Those of a consumer that died go back to where they were."""
+    """Messages of a failed consumer return to their position."""
     watch.look(10, flow(100, 0), messages_ready=100)
     watch.look(20, flow(100, 60), messages_ready=40, messages_unacknowledged=60)
     watch.look(20, flow(100, 60), messages_ready=100, messages_unacknowledged=0)
@@ -101,7 +101,7 @@ def test_messages_that_wait_again_are_as_old_as_they_are(watch: Watch) -> None:
 
 
 def test_a_second_delivery_takes_nothing_from_the_queue(watch: Watch) -> None:
-    """A message that is rejected again and again stays the oldest."""
+    """A message that is rejected repeatedly stays the oldest."""
     watch.look(10, flow(10, 0), messages_ready=10)
     for again in (100, 200, 300):
         lag = watch.look(20, flow(10, 1, again), messages_ready=10)
@@ -109,8 +109,8 @@ def test_a_second_delivery_takes_nothing_from_the_queue(watch: Watch) -> None:
     assert lag.age == Age(70, "interpolation")
 
 
-def test_what_waited_before_the_first_look_is_at_least_as_old() -> None:
-    """After a start of the exporter nobody knows more, and at the first look nothing."""
+def test_what_waited_before_the_first_scrape_is_at_least_as_old() -> None:
+    """After a start of the exporter, the lag of earlier messages is a lower bound, and unknown at the first scrape."""
     watch = Watch()
     first = watch.look(0, flow(500, 400), messages_ready=100)
     second = watch.look(15, flow(500, 450), messages_ready=50)
@@ -120,7 +120,7 @@ def test_what_waited_before_the_first_look_is_at_least_as_old() -> None:
 
 
 def test_once_that_is_consumed_the_lag_is_exact_again() -> None:
-    """What came in since then has a time."""
+    """Messages that arrived after the start have an exact lag."""
     watch = Watch()
     watch.look(0, flow(500, 400), messages_ready=100)
     watch.look(20, flow(600, 500), messages_ready=100)
@@ -130,7 +130,7 @@ def test_once_that_is_consumed_the_lag_is_exact_again() -> None:
 
 
 def test_a_queue_that_was_empty_lately_has_no_old_message() -> None:
-    """Dead letters come in uncounted: a single publication an hour ago does not make them an hour old."""
+    """Dead letters arrive uncounted, and are not taken for messages published before the queue was empty."""
     watch = Watch()
     watch.look(0, flow(0, 0), messages_ready=0, messages_unacknowledged=0)
     watch.look(10, flow(1, 1), messages_ready=0)
@@ -141,7 +141,7 @@ def test_a_queue_that_was_empty_lately_has_no_old_message() -> None:
 
 
 def test_dead_letters_age_from_when_they_were_there_first() -> None:
-    """No counts at all, and no consumers: the depth says when they came."""
+    """Without counts and consumers, the depth shows when dead letters arrived."""
     watch = Watch()
     watch.look(0, messages_ready=0, messages_unacknowledged=0, consumers=0)
     watch.look(3600)
@@ -152,7 +152,7 @@ def test_dead_letters_age_from_when_they_were_there_first() -> None:
 
 
 def test_a_flow_that_is_not_counted_by_queue_gives_no_lag() -> None:
-    """Over some protocols messages come and go unseen: a constant depth is no standstill."""
+    """Protocols that are not counted by queue give no lag: a constant depth may have traffic."""
     watch = Watch()
     watch.look(0, messages_ready=0, messages_unacknowledged=0)
     found = [watch.look(60, messages_ready=100).age for _ in range(3)]
@@ -161,7 +161,7 @@ def test_a_flow_that_is_not_counted_by_queue_gives_no_lag() -> None:
 
 
 def test_a_queue_that_is_made_again_has_no_older_messages_than_that(watch: Watch) -> None:
-    """Counts that begin again explain all that waits: it came in since the last look."""
+    """After a reset, counts that explain all ready messages mean a recreated queue."""
     watch.look(1000, flow(5000, 1000), messages_ready=4000)
     watch.look(15, flow(10, 0), messages_ready=10, consumers=0)
 
@@ -171,7 +171,7 @@ def test_a_queue_that_is_made_again_has_no_older_messages_than_that(watch: Watch
 
 
 def test_messages_that_outlive_the_counts_are_as_old_as_they_are(watch: Watch) -> None:
-    """A broker that is started again counts from zero; durable messages wait as before."""
+    """After a restart of the broker, durable messages keep their age."""
     watch.look(10, flow(100, 0), messages_ready=100)
     watch.look(20)
     watch.look(20, flow(5, 0), messages_ready=105)
@@ -181,7 +181,7 @@ def test_messages_that_outlive_the_counts_are_as_old_as_they_are(watch: Watch) -
 
 
 def test_without_counts_the_lag_is_unknown_until_they_return(watch: Watch) -> None:
-    """As where a broker gets too many queues to be asked for details, and fewer again."""
+    """Without counts the lag is unknown, and continues when they return."""
     watch.look(10, flow(100, 0), messages_ready=100)
     watch.look(20, flow(200, 20), messages_ready=180)
     without = [watch.look(5, {}, messages_ready=150).age for _ in range(3)]
@@ -192,7 +192,7 @@ def test_without_counts_the_lag_is_unknown_until_they_return(watch: Watch) -> No
 
 
 def test_without_counts_nothing_is_taken_where_there_are_no_consumers(watch: Watch) -> None:
-    """What waited before the counts went missing still does."""
+    """Without counts and consumers, messages that were ready before are still ready."""
     watch.look(10, flow(100, 0), messages_ready=100)
     watch.look(20, flow(100, 0), messages_ready=100)
 
@@ -201,7 +201,7 @@ def test_without_counts_nothing_is_taken_where_there_are_no_consumers(watch: Wat
 
 
 def test_what_a_queue_refuses_did_not_come_in(watch: Watch) -> None:
-    """Of a full queue that refuses what does not fit, the counts of publications say nothing."""
+    """Rejected messages of a full queue do not count as arrived."""
     arguments = Arguments(max_length=100, overflow="reject-publish")
     watch.fields["arguments"] = arguments
     watch.look(10, flow(100, 0), messages_ready=100)
@@ -212,7 +212,7 @@ def test_what_a_queue_refuses_did_not_come_in(watch: Watch) -> None:
 
 
 def test_the_policy_says_how_a_queue_is_limited(watch: Watch) -> None:
-    """A policy counts as the queue's own arguments do."""
+    """A policy limits a queue in the same way as its arguments."""
     watch.fields["effective_policy_definition"] = Policy(max_length=100, overflow="reject-publish")
     watch.look(10, flow(100, 0), messages_ready=100)
     for published in (200, 300, 400):
@@ -224,7 +224,7 @@ def test_the_policy_says_how_a_queue_is_limited(watch: Watch) -> None:
 def test_of_a_full_queue_that_drops_the_oldest_the_position_of_the_head_is_known(
     watch: Watch,
 ) -> None:
-    """As many wait as may: the oldest of them is as old as the count of that position."""
+    """With drop-head, the maximum length gives the position of the oldest message."""
     watch.fields["arguments"] = Arguments(max_length=100)
     watch.look(10, flow(100, 0), messages_ready=100)
 
@@ -233,7 +233,7 @@ def test_of_a_full_queue_that_drops_the_oldest_the_position_of_the_head_is_known
 
 
 def test_no_message_is_older_than_it_may_get(watch: Watch) -> None:
-    """Whatever is known of it otherwise."""
+    """No lag exceeds the message TTL."""
     watch.fields["arguments"] = Arguments(message_ttl=30_000)
     watch.look(10, flow(100, 0), messages_ready=100)
 
@@ -243,7 +243,7 @@ def test_no_message_is_older_than_it_may_get(watch: Watch) -> None:
 
 
 def test_with_priorities_the_lag_is_a_lower_bound(watch: Watch) -> None:
-    """Messages overtake others: the oldest is at least as old as if they did not."""
+    """With priorities, the lag is a lower bound, since messages overtake others."""
     watch.fields |= {"arguments": Arguments(max_priority=5), "messages_unacknowledged": 0}
     watch.look(10, flow(100, 0), messages_ready=100, head_message_timestamp=NOW + 10)
 
@@ -253,7 +253,7 @@ def test_with_priorities_the_lag_is_a_lower_bound(watch: Watch) -> None:
 
 
 def test_a_new_queue_is_followed_before_its_depth_is_known() -> None:
-    """The broker knows the counts first."""
+    """Counts of a new queue are used before its depth is available."""
     watch = Watch()
     watch.look(0)
     watch.look(5, flow(100, 0), messages_ready=None)
@@ -263,7 +263,7 @@ def test_a_new_queue_is_followed_before_its_depth_is_known() -> None:
 
 
 def test_a_queue_that_is_gone_is_forgotten_and_one_that_was_not_listed_is_not() -> None:
-    """One made again under the name is another one; a virtual host may fail to answer for once."""
+    """A deleted queue loses its history; one in a virtual host whose request failed keeps it."""
     queue = Queue("q", "prod", messages_ready=9, consumers=0)
     now = 0.0
     lags = Lags(lambda: now)
@@ -277,7 +277,7 @@ def test_a_queue_that_is_gone_is_forgotten_and_one_that_was_not_listed_is_not() 
 
 
 def test_what_waits_drains_at_the_rate_of_the_last_half_minute(watch: Watch) -> None:
-    """Ten a second are acknowledged and 300 wait."""
+    """With 10 acknowledgements a second, 300 ready messages take 30 seconds."""
     for _ in range(3):
         lag = watch.look(15, {"publish": 400, "ack": 0, "deliver_no_ack": 0}, messages_ready=400)
     assert lag.drain == inf
@@ -288,12 +288,12 @@ def test_what_waits_drains_at_the_rate_of_the_last_half_minute(watch: Watch) -> 
 
 
 def test_a_drain_is_unknown_until_there_is_a_rate(watch: Watch) -> None:
-    """Half a minute after the first look."""
+    """The drain time is unknown for the first half minute."""
     assert watch.look(10, {"publish": 5, "ack": 1}, messages_ready=4).drain is None
 
 
 def test_without_consumers_nothing_drains() -> None:
-    """That is known without counts, and at once."""
+    """Without consumers the drain time is infinite at once, without counts."""
     watch = Watch()
 
     assert watch.look(0, messages_ready=9, consumers=0).drain == inf
@@ -323,7 +323,7 @@ def test_without_consumers_nothing_drains() -> None:
 def test_a_messages_own_time_is_taken_where_nothing_contradicts_it(
     claimed: float, age: Age | None, oldest: float, expected: Age | None
 ) -> None:
-    """A time in the future carries no information, nor does one from before the queue was empty."""
+    """A timestamp in the future, or from before the queue was empty, is ignored."""
     queue = Queue("q", "/", type="classic", messages_ready=3, messages_unacknowledged=0)
     queue.head_message_timestamp = NOW - claimed
 
@@ -335,7 +335,7 @@ def test_a_messages_own_time_is_taken_where_nothing_contradicts_it(
     [{"type": "quorum"}, {"messages_unacknowledged": 2}, {"head_message_timestamp": None}],
 )
 def test_a_time_of_another_message_says_nothing(fields: dict[str, Any]) -> None:
-    """While something is in flight it may be the time of that, which does not wait."""
+    """With unacknowledged messages, the timestamp may belong to one of them and is ignored."""
     common: dict[str, Any] = {"type": "classic", "messages_unacknowledged": 0}
     common |= {"messages_ready": 3, "head_message_timestamp": NOW - 600}
     queue = Queue("q", "/", **(common | fields))
@@ -346,7 +346,7 @@ def test_a_time_of_another_message_says_nothing(fields: dict[str, Any]) -> None:
 
 
 def test_a_clock_that_was_wrong_is_not_believed_where_nothing_else_is_known() -> None:
-    """Once it was contradicted, it takes an agreement to be believed again."""
+    """After a contradiction, timestamps are ignored until one agrees with the counts."""
     times = MessageTimes()
     queue = Queue("q", "/", type="classic", messages_ready=3, messages_unacknowledged=0)
     queue.head_message_timestamp = NOW - 300
@@ -371,7 +371,7 @@ def test_a_clock_that_was_wrong_is_not_believed_where_nothing_else_is_known() ->
 def test_consumption_is_unknown_until_there_was_some(
     stats: MessageStats | None, expected: float | None
 ) -> None:
-    """A queue that was only published to has no counts of the other side."""
+    """A queue that was only published to has no consumed messages."""
     assert consumed(Queue("q", "/", message_stats=stats)) == expected
 
 
@@ -426,7 +426,7 @@ class Simulated:
 @pytest.mark.parametrize("publish", SCHEDULES)
 @pytest.mark.parametrize("consume", CONSUMERS)
 def test_the_lag_is_right_whatever_the_broker_is_late_with(publish: str, consume: str) -> None:
-    """At 95 of 100 looks it is within ten seconds or a tenth, and it is never absurd."""
+    """At 95 of 100 scrapes the lag is within ten seconds or a tenth of the truth."""
     queue = Simulated(SCHEDULES[publish], CONSUMERS[consume])
     errors = [error for phase in (0, 10, 25, 40, 49) for error in differences(queue, phase)]
 

@@ -17,7 +17,7 @@ def emitted(body: bytes, alarms: Alarms | None = None) -> Scrape:
 
 
 def test_a_node_that_is_down_shows_as_such_and_has_no_other_values() -> None:
-    """The broker keeps its name and nothing else: no 0 is made up for the rest."""
+    """A node that is down has only rabbitmq_node_running 0."""
     samples = emitted(b'[{"name": "rabbit@two", "type": "disc", "running": false}]').samples
 
     assert {metric.name: values for metric, values in samples.items()} == {
@@ -26,14 +26,14 @@ def test_a_node_that_is_down_shows_as_such_and_has_no_other_values() -> None:
 
 
 def test_uptime_is_in_seconds() -> None:
-    """The API has milliseconds."""
+    """The API's milliseconds are converted to seconds."""
     samples = emitted(b'[{"name": "a", "uptime": 61500}]').samples
 
     assert samples[nodes.UPTIME] == {("a",): 61.5}
 
 
 def test_alarms_are_numbers() -> None:
-    """An alarm in force is 1."""
+    """An active alarm is 1."""
     body = b'[{"name": "a", "mem_alarm": true, "disk_free_alarm": false}]'
     samples = emitted(body).samples
 
@@ -41,8 +41,8 @@ def test_alarms_are_numbers() -> None:
     assert samples[nodes.ALARMS["disk"]] == {("a",): 0}
 
 
-def test_alarms_that_the_health_check_tells_are_newer_than_the_statistics() -> None:
-    """Of nodes that run: of others nothing is known."""
+def test_alarms_of_the_health_check_are_newer_than_the_statistics() -> None:
+    """Alarms of the health check replace those of /api/nodes, for running nodes."""
     body = b'[{"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": true},'
     body += b'{"name": "b", "running": true}, {"name": "c", "running": false}]'
     samples = emitted(body, frozenset({("a", "memory")})).samples
@@ -52,7 +52,7 @@ def test_alarms_that_the_health_check_tells_are_newer_than_the_statistics() -> N
 
 
 def test_partitions_are_counted() -> None:
-    """A node cut off from two others says so; an empty list is 0 and not unknown."""
+    """Partitions are counted by node; an empty list is 0."""
     body = b'[{"name": "a", "partitions": ["b", "c"]}, {"name": "d", "partitions": []}]'
 
     assert emitted(body).samples[nodes.PARTITIONS] == {("a",): 2, ("d",): 0}

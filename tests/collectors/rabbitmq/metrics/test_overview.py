@@ -24,19 +24,19 @@ def emitted(body: bytes) -> Scrape:
 def test_there_is_one_identity_whatever_the_overview_holds(
     body: bytes, node: str, cluster: str
 ) -> None:
-    """Dashboards join every series with it: none or two of them break every panel."""
+    """There is exactly one identity, whatever the overview contains."""
     assert emitted(body).samples[overview.IDENTITY] == {(node, cluster, "", "management"): 1}
 
 
 def test_a_cluster_without_messages_so_far_counts_none() -> None:
-    """Before the first message the counts are unknown, not 0."""
+    """Before the first message, counters are absent."""
     samples = emitted(b'{"message_stats": {}}').samples
 
     assert not samples.keys() & {*overview.IN.values(), *overview.OUT.values()}
 
 
 def test_a_count_that_is_there_is_emitted_although_others_are_not() -> None:
-    """Each count appears when it happened first."""
+    """Each counter appears with its first event."""
     samples = emitted(
         b'{"message_stats": {"publish": 3, "publish_details": {"rate": 1.5}}}'
     ).samples
@@ -46,13 +46,13 @@ def test_a_count_that_is_there_is_emitted_although_others_are_not() -> None:
 
 
 def test_disabled_statistics_show() -> None:
-    """Missing counts then have a reason that can be seen."""
+    """Disabled statistics are visible as a metric."""
     assert emitted(b'{"disable_stats": true}').samples[overview.STATS_DISABLED] == {(): 1}
     assert emitted(b'{"disable_stats": false}').samples[overview.STATS_DISABLED] == {(): 0}
 
 
 def test_what_is_the_clusters_is_not_shown_for_a_node() -> None:
-    """Scraped from every node it would be counted as often."""
+    """With `scope: node`, metrics of the cluster are left out."""
     body = b'{"node": "a", "object_totals": {"queues": 3}, "message_stats": {"publish": 3}}'
     scrape = Scrape(monotonic() + 10)
     overview.emit_overview(scrape, OVERVIEW.decode(body), cluster=False)

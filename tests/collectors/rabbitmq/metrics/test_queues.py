@@ -32,7 +32,7 @@ def emitted(*found: Queue) -> Scrape:
 
 
 def test_a_queue_without_activity_has_no_counters() -> None:
-    """`message_stats` appears with the first message: until then nothing is known."""
+    """Without `message_stats` a queue has no counters."""
     samples = emitted(queue(messages_ready=0)).samples
 
     assert not samples.keys() & set(queues.COUNTERS.values())
@@ -40,7 +40,7 @@ def test_a_queue_without_activity_has_no_counters() -> None:
 
 
 def test_deliveries_are_named_as_rabbitmq_names_them() -> None:
-    """`delivered` is what needs no acknowledgement and `delivered_ack` what does, in 4.x spelling."""
+    """`delivered` counts automatic and `delivered_ack` manual acknowledgement, as in RabbitMQ 4.x."""
     stats = MessageStats(publish=9, deliver=1, deliver_no_ack=2, get=3, get_no_ack=4, ack=5)
     samples = emitted(queue(message_stats=stats)).samples
 
@@ -59,8 +59,8 @@ def test_deliveries_are_named_as_rabbitmq_names_them() -> None:
     }
 
 
-def test_queues_of_the_same_name_are_told_apart_by_virtual_host() -> None:
-    """A name is unique within its virtual host alone."""
+def test_queues_of_the_same_name_are_distinguished_by_virtual_host() -> None:
+    """Queues of the same name in two virtual hosts have their own series."""
     samples = emitted(queue(messages_ready=1), queue(vhost="prod", messages_ready=2)).samples
 
     assert samples[queues.GAUGES["messages_ready"]] == {("/", "q"): 1, ("prod", "q"): 2}
@@ -77,7 +77,7 @@ def test_queues_of_the_same_name_are_told_apart_by_virtual_host() -> None:
     ],
 )
 def test_types_are_spelled_as_in_rabbitmqs_own_exporter(kind: str | None, label: str) -> None:
-    """The API shortens the names of the three types that it had first."""
+    """Abbreviated types get their full names."""
     assert queues.queue_type(queue(type=kind)) == label
 
 
@@ -85,10 +85,10 @@ def test_types_are_spelled_as_in_rabbitmqs_own_exporter(kind: str | None, label:
     ("own", "policy", "limit"),
     [(10, 5, 5), (5, 10, 5), (10, None, 10), (None, 5, 5), (None, None, None), ("many", 5, 5)],
 )
-def test_the_lower_limit_of_queue_and_policy_is_in_force(
+def test_the_lower_limit_of_queue_and_policy_is_effective(
     own: object, policy: object, limit: float | None
 ) -> None:
-    """A queue's own limit and its policy's both hold."""
+    """The effective maximum length is the lower one of argument and policy."""
     limited = queue(
         arguments=Arguments(max_length=own),  # type: ignore[arg-type]
         effective_policy_definition=Policy(max_length=policy),  # type: ignore[arg-type]
@@ -111,12 +111,12 @@ def test_the_lower_limit_of_queue_and_policy_is_in_force(
 def test_a_publishers_time_is_seconds_even_where_it_wrote_milliseconds(
     given: object, seconds: float | None
 ) -> None:
-    """AMQP wants seconds, and many publishers write milliseconds."""
+    """Timestamps in milliseconds are converted to seconds."""
     assert queues.head_timestamp(queue(head_message_timestamp=given)) == seconds
 
 
 def test_a_message_from_the_future_has_no_age() -> None:
-    """Publishers' clocks differ: 0 would say that it just came."""
+    """A timestamp in the future gives no age."""
     samples = emitted(queue(head_message_timestamp=NOW + 60)).samples
 
     assert samples[queues.HEAD_TIMESTAMP] == {("/", "q"): NOW + 60}
@@ -134,7 +134,7 @@ def test_a_message_from_the_future_has_no_age() -> None:
     ],
 )
 def test_idleness_is_a_unix_time(given: str | None, seconds: float | None) -> None:
-    """Every spelling that RabbitMQ had for it is read; another one gives no sample."""
+    """Every known format of idle_since is read; others give no metric."""
     assert queues.idle_since(queue(idle_since=given)) == seconds
 
 
@@ -145,10 +145,10 @@ def test_idleness_is_a_unix_time(given: str | None, seconds: float | None) -> No
         (None, {("/", "idle"): 0}),
     ],
 )
-def test_blind_consumers_are_unknown_without_the_list_of_consumers(
+def test_auto_ack_consumers_are_unknown_without_the_list_of_consumers(
     counts: Counter[tuple[str, str]] | None, expected: dict[tuple[str, str], float]
 ) -> None:
-    """Only a queue without any consumer surely has no blind one; a stream's are none."""
+    """Without the list, only a queue without consumers has a known number; streams have none."""
     found = [
         queue(name="busy", consumers=3),
         queue(name="idle", consumers=0),

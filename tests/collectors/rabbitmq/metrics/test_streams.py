@@ -4,7 +4,6 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import Key, QueueName
 from bts_collectors.rabbitmq.metrics.streams import (
     CONSUMERS,
@@ -13,10 +12,10 @@ from bts_collectors.rabbitmq.metrics.streams import (
     SUPER_STREAM_LAG,
     Properties,
     StreamConsumer,
-    Streams,
+    StreamLags,
     read_consumers,
 )
-from bts_exporter import Metric, Scrape, TargetError, backlog
+from bts_exporter import HttpResponse, Metric, Scrape, TargetError, backlog
 
 LOG: Key = ("/", "log")
 #: Two consumers as RabbitMQ 3.10 lists them, one without a name, and one that waits for its turn.
@@ -46,7 +45,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.streams = Streams(lambda: self.now)
+        self.streams = StreamLags(lambda: self.now)
 
     def look(
         self, after: float, *consumers: StreamConsumer, streams: tuple[Key, ...] = (LOG,)
@@ -60,8 +59,8 @@ class Watch:
 
 
 def test_consumers_are_shown_by_name_and_the_one_furthest_behind_for_the_stream() -> None:
-    """One that waits for another of its name to go is not behind, though counted."""
-    samples = Watch().look(0, *read_consumers(Answer("", 200, ANSWER)))
+    """Lag is given by consumer name and as the maximum of the stream; inactive consumers have none."""
+    samples = Watch().look(0, *read_consumers(HttpResponse("", 200, ANSWER)))
 
     assert samples[MAX_OFFSET_LAG] == {LOG: 49}
     assert samples[CONSUMERS] == {LOG: 3}
@@ -69,14 +68,14 @@ def test_consumers_are_shown_by_name_and_the_one_furthest_behind_for_the_stream(
 
 
 def test_of_consumers_with_the_same_name_the_one_furthest_behind_counts() -> None:
-    """They share the work."""
+    """Of consumers with the same name, the largest lag is emitted."""
     samples = Watch().look(0, consumer(95, 5), consumer(40, 60), consumer(99, 1))
 
     assert samples[backlog.BACKLOG] == {("rabbitmq", "log", "app"): 60}
 
 
 def test_the_message_after_the_last_one_sent_is_as_old_as_the_offsets_say() -> None:
-    """Ten messages a second come in, and fifty were not sent yet."""
+    """With 10 messages a second and 50 not sent, the lag is 5 seconds."""
     watch = Watch()
     watch.look(0, consumer(99, 0))
     samples = watch.look(10, consumer(149, 50))
@@ -86,7 +85,7 @@ def test_the_message_after_the_last_one_sent_is_as_old_as_the_offsets_say() -> N
 
 
 def test_a_consumer_that_was_away_is_as_far_behind_as_it_is_when_it_is_back() -> None:
-    """What was known of the stream is not forgotten with its last consumer, only with the stream."""
+    """The history of a stream is kept without consumers, and dropped with the stream."""
     watch = Watch()
     watch.look(0, consumer(99, 0))
     away = watch.look(500)
@@ -100,7 +99,7 @@ def test_a_consumer_that_was_away_is_as_far_behind_as_it_is_when_it_is_back() ->
 
 
 def test_having_read_everything_is_no_lag() -> None:
-    """Nor is an offset ahead of the end."""
+    """A consumer at or beyond the end has no lag."""
     for lag in (0, -1):
         samples = Watch().look(0, consumer(99, lag))
 
@@ -109,14 +108,14 @@ def test_having_read_everything_is_no_lag() -> None:
 
 
 def test_an_unknown_offset_gives_no_lag() -> None:
-    """A broker may say words, or nothing."""
+    """Missing or textual offsets give no lag."""
     samples = Watch().look(0, consumer("undefined", 5), consumer(5, None))
 
     assert samples == {CONSUMERS: {LOG: 2}}
 
 
 def test_the_partitions_of_a_super_stream_are_added_up() -> None:
-    """By its name, which consumers tell."""
+    """The lag of a super stream is the sum of its partitions."""
     samples = Watch().look(
         0,
         consumer(9, 5, stream="in-0", super_stream="in"),
@@ -129,19 +128,19 @@ def test_the_partitions_of_a_super_stream_are_added_up() -> None:
 
 
 def test_consumers_of_streams_that_are_not_shown_are_left_out() -> None:
-    """Those of other nodes, and those that are not wanted."""
+    """Consumers of streams that are not selected, or on other nodes, are ignored."""
     assert Watch().look(0, consumer(9, 5, stream="other"), streams=()) == {}
 
 
 def test_a_broker_without_streams_has_no_consumers_of_any() -> None:
-    """Its plug-in is not enabled: that is no failure; anything else is."""
-    assert read_consumers(Answer("", 404, b'{"error":"Object Not Found"}')) == []
+    """A missing stream plugin is not a failure; other errors are."""
+    assert read_consumers(HttpResponse("", 404, b'{"error":"Object Not Found"}')) == []
     with pytest.raises(TargetError):
-        read_consumers(Answer("", 500, b"{}"))
+        read_consumers(HttpResponse("", 500, b"{}"))
 
 
-def test_no_more_is_asked_for_than_is_used() -> None:
-    """Connections of consumers are long."""
+def test_no_more_is_requested_than_is_used() -> None:
+    """The list of stream consumers is limited to the used columns."""
     columns = PATH.partition("columns=")[2].split(",")
 
     assert "offset_lag" in columns

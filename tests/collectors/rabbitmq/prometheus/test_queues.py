@@ -3,20 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from bts_collectors.rabbitmq.api.models import MessageStats, Queue
-from bts_collectors.rabbitmq.prometheus.parser import families
 from bts_collectors.rabbitmq.prometheus.queues import DETAILED_PATH, may_be_stream, queues_of
+from bts_exporter import prometheus_text
 
-PAGES = Path(__file__).parents[1] / "answers" / "native"
+PAGES = Path(__file__).parents[1] / "responses" / "native"
 
 
 def found(version: str) -> dict[str, Queue]:
     """Return the queues of a page by name."""
     page = (PAGES / f"{version}-detailed.txt").read_text()
-    return {queue.name: queue for queue in queues_of(families(page))}
+    return {queue.name: queue for queue in queues_of(prometheus_text.parse(page, strict=False))}
 
 
 def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
-    """Counts are by channel there and fall with it: they are left out."""
+    """Before 4.0, counts by channel are left out, and types are unknown."""
     queues = found("3.10")
 
     assert list(queues) == ["cq", "sq", 'we"ird\\q/ü', "qq"]
@@ -29,7 +29,7 @@ def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
 
 
 def test_a_page_of_4_1_gives_types_and_counts() -> None:
-    """What was published is added up over exchanges, what was delivered over ways to deliver."""
+    """Published messages are summed over exchanges, delivered ones over ways of delivery."""
     orders = found("4.1")["orders"]
 
     assert orders.type == "classic"
@@ -40,20 +40,20 @@ def test_a_page_of_4_1_gives_types_and_counts() -> None:
 
 
 def test_names_and_virtual_hosts_are_as_the_broker_has_them() -> None:
-    """Escapes are undone."""
+    """Escape sequences in names are decoded."""
     queues = found("4.1")
 
     assert queues['say "hi" \\ there'].type == "quorum"
     assert queues["log"].vhost == "prod"
 
 
-def test_what_may_be_a_stream_is_told_from_what_is_none() -> None:
-    """The length of a stream's log must not show as backlog, where types are unknown either."""
+def test_what_may_be_a_stream_is_not_a_backlog() -> None:
+    """Where types are unknown, a queue that may be a stream has no backlog."""
     assert {name for name, queue in found("4.1").items() if may_be_stream(queue)} == {"log"}
     assert {name for name, queue in found("3.10").items() if may_be_stream(queue)} == {"sq"}
 
 
-def test_only_what_is_used_is_asked_for() -> None:
-    """The whole page has a series for each channel and connection."""
+def test_only_what_is_used_is_requested() -> None:
+    """Only the used families of the detailed page are requested."""
     assert DETAILED_PATH.startswith("/metrics/detailed?family=queue_coarse_metrics&")
     assert "channel" not in DETAILED_PATH

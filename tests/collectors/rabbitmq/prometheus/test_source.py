@@ -12,12 +12,12 @@ from bts_exporter import Metric, Scrape, TargetError, Url, testing
 from servers import free_port
 from servers.management import FakeManagement, Reply, answer, drip, hang, raw, send
 
-PAGES = Path(__file__).parents[1] / "answers" / "native"
+PAGES = Path(__file__).parents[1] / "responses" / "native"
 PAGE = (PAGES / "3.10-metrics.txt").read_bytes()
 NODE = ("rabbit@one",)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
-Found = dict[str, dict[tuple[str, ...], float]]
+Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def collector(url: str, **settings: object) -> Iterator[RabbitMQ]:
         made.stop()
 
 
-def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return the samples of one collection, passed on ones too, and the error that it ends in."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
@@ -52,14 +52,14 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Found, TargetError |
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
-def from_native(url: str, seconds: float = 20.0) -> tuple[Found, TargetError | None]:
+def from_native(url: str, seconds: float = 20.0) -> tuple[Samples, TargetError | None]:
     """Return what one collection with RabbitMQ's own exporter as the source gives."""
     with collector(url, source="prometheus") as made:
         return collect(made, seconds)
 
 
 def test_there_is_one_identity_with_the_clusters_permanent_id(exporter: FakeManagement) -> None:
-    """Dashboards join every series with it."""
+    """The page's identity is emitted once, with the permanent id of the cluster."""
     samples, failure = from_native(exporter.url)
 
     assert failure is None
@@ -70,7 +70,7 @@ def test_there_is_one_identity_with_the_clusters_permanent_id(exporter: FakeMana
 
 
 def test_what_the_management_api_has_too_has_the_same_labels(exporter: FakeManagement) -> None:
-    """Whoever changes the source keeps the queries."""
+    """Metrics that both sources have get the same labels."""
     samples, _ = from_native(exporter.url)
 
     assert samples["rabbitmq_process_open_fds"] == {NODE: 41}
@@ -84,7 +84,7 @@ def test_what_the_management_api_has_too_has_the_same_labels(exporter: FakeManag
 
 
 def test_queues_are_there_one_by_one_and_not_as_sums(exporter: FakeManagement) -> None:
-    """Sums of the page would count twice what is there by queue."""
+    """Sums over queues are left out, since each queue has its own series."""
     samples, _ = from_native(exporter.url)
 
     assert samples["rabbitmq_queue_messages_ready"]["/", "cq"] == 2
@@ -94,7 +94,7 @@ def test_queues_are_there_one_by_one_and_not_as_sums(exporter: FakeManagement) -
 
 
 def test_depth_is_backlog_and_the_log_of_a_stream_is_none(exporter: FakeManagement) -> None:
-    """In the vocabulary that all brokers share."""
+    """Depth is emitted as backlog, except for streams."""
     samples, _ = from_native(exporter.url)
 
     assert samples["messaging_backlog_messages"]["rabbitmq", "cq", ""] == 2
@@ -103,7 +103,7 @@ def test_depth_is_backlog_and_the_log_of_a_stream_is_none(exporter: FakeManageme
 
 
 def test_what_only_this_source_has_is_passed_on(exporter: FakeManagement) -> None:
-    """Under its own name, type, help and labels."""
+    """Other families keep name, type, help and labels."""
     with collector(exporter.url, source="prometheus") as made:
         scrape = Scrape(monotonic() + 20)
         made.collect(scrape)
@@ -117,7 +117,7 @@ def test_what_only_this_source_has_is_passed_on(exporter: FakeManagement) -> Non
 
 
 def test_what_would_be_untrue_is_not_passed_on(exporter: FakeManagement) -> None:
-    """The broker's process as ours; sums that fall when a client leaves."""
+    """Metrics of the broker's process, and sums that fall, are left out."""
     samples, _ = from_native(exporter.url)
 
     assert "process_start_time_seconds" not in samples
@@ -130,7 +130,7 @@ def test_what_would_be_untrue_is_not_passed_on(exporter: FakeManagement) -> None
 def test_a_page_of_4_1_has_the_lag_of_streams_and_sums_that_are_ours_by_object(
     exporter: FakeManagement,
 ) -> None:
-    """A sum of ours, without our labels, would be a second metric of the same name."""
+    """A sum with the name of one of our metrics by object is left out."""
     exporter.routes["/metrics"] = send(
         PAGE
         + b"# TYPE rabbitmq_stream_consumer_max_offset_lag gauge\n"
@@ -150,7 +150,7 @@ def test_a_page_of_4_1_has_the_lag_of_streams_and_sums_that_are_ours_by_object(
 
 
 def test_histograms_and_series_by_channel(exporter: FakeManagement) -> None:
-    """The first are passed on whole; the second would be without end, and are not."""
+    """Histograms are passed on completely; series by channel are left out."""
     exporter.routes["/metrics"] = send(
         PAGE
         + b"# TYPE rabbitmq_message_size_bytes histogram\n"
@@ -176,7 +176,7 @@ def test_histograms_and_series_by_channel(exporter: FakeManagement) -> None:
 
 
 def test_series_are_the_same_objects_at_each_scrape(exporter: FakeManagement) -> None:
-    """The engine remembers how they are written, by metric."""
+    """Metric objects are reused between scrapes, so that the engine reuses rendered series."""
     found: list[dict[str, Metric]] = []
     with collector(exporter.url, source="prometheus") as made:
         for _ in range(2):
@@ -188,7 +188,7 @@ def test_series_are_the_same_objects_at_each_scrape(exporter: FakeManagement) ->
 
 
 def test_a_broker_that_shows_queues_on_its_page_shows_them_once(exporter: FakeManagement) -> None:
-    """As with prometheus.return_per_object_metrics."""
+    """Queues are emitted once with prometheus.return_per_object_metrics."""
     by_queue = b'# TYPE rabbitmq_queue_messages_ready gauge\nrabbitmq_queue_messages_ready{vhost="/",queue="cq"} 2\n'
     exporter.routes["/metrics"] = send(PAGE + by_queue)
 
@@ -221,7 +221,7 @@ def test_a_broker_that_shows_queues_on_its_page_shows_them_once(exporter: FakeMa
 def test_a_page_that_cannot_be_had_has_a_reason_and_the_place(
     exporter: FakeManagement, reply: Reply, reason: str
 ) -> None:
-    """Nothing is made up for it, and the deadline is kept."""
+    """A failed page has a reason and an address, within the deadline."""
     exporter.routes["/metrics"] = reply
 
     samples, failure = from_native(exporter.url, 1.0 if reason == "timeout" else 20.0)
@@ -233,7 +233,7 @@ def test_a_page_that_cannot_be_had_has_a_reason_and_the_place(
 
 
 def test_nothing_listening_names_the_plug_in() -> None:
-    """With the command that enables it."""
+    """The error contains the command that enables the plugin."""
     samples, failure = from_native(f"http://127.0.0.1:{free_port()}")
 
     assert failure is not None
@@ -243,10 +243,10 @@ def test_nothing_listening_names_the_plug_in() -> None:
 
 
 @pytest.mark.parametrize("reply", [answer({}, 404), send(b"<html>"), raw(b"")])
-def test_queues_that_cannot_be_had_cost_the_queues_alone(
+def test_queues_that_cannot_be_had_lose_only_the_queues(
     exporter: FakeManagement, reply: Reply
 ) -> None:
-    """The node is well known."""
+    """If the request for queues fails, metrics of the node are still served."""
     exporter.routes["/metrics/detailed"] = reply
 
     samples, failure = from_native(exporter.url)
@@ -268,8 +268,8 @@ def both(management: FakeManagement) -> FakeManagement:
     return management
 
 
-def test_beside_the_management_api_it_adds_what_that_does_not_tell(both: FakeManagement) -> None:
-    """One identity, each queue once, and no counts of the cluster and the node in one metric."""
+def test_beside_the_management_api_it_adds_what_it_lacks(both: FakeManagement) -> None:
+    """With `native` there is one identity, each queue once, and no metric with values of both sources."""
     with collector(both.url, native=Url.from_setting(both.url)) as made:
         samples, failure = collect(made)
 
@@ -282,7 +282,7 @@ def test_beside_the_management_api_it_adds_what_that_does_not_tell(both: FakeMan
 
 
 def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeManagement) -> None:
-    """What the management API does not tell is not told twice."""
+    """Counters that the management API does not have come from the node."""
     overview = {"node": "rabbit@one", "disable_stats": True}
     both.routes["/api/overview"] = answer(overview)
     with collector(both.url, native=Url.from_setting(both.url)) as made:
@@ -293,8 +293,10 @@ def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeMan
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/overview"])
-def test_one_of_the_two_that_fails_costs_its_own_part(both: FakeManagement, path: str) -> None:
-    """The failure is named, and the other is served."""
+def test_one_of_the_two_that_fails_loses_only_its_own_metrics(
+    both: FakeManagement, path: str
+) -> None:
+    """If one source fails, the other is served."""
     both.routes[path] = answer({"error": "not_authorized", "reason": "Login failed"}, 401)
     with collector(both.url, native=Url.from_setting(both.url)) as made:
         samples, failure = collect(made)
@@ -307,7 +309,7 @@ def test_one_of_the_two_that_fails_costs_its_own_part(both: FakeManagement, path
 
 
 def test_secrets_are_in_no_error(both: FakeManagement) -> None:
-    """Errors are logged and shown on the status page."""
+    """Errors contain no credentials."""
     both.routes["/metrics"] = answer({}, 500)
     url = both.url.replace("//", "//monitor:s3cret@")
     with collector(both.url, native=Url.from_setting(url)) as made:
@@ -318,7 +320,7 @@ def test_secrets_are_in_no_error(both: FakeManagement) -> None:
 
 
 def test_metrics_of_the_collector_are_declared(exporter: FakeManagement) -> None:
-    """All but those that are passed on under names that only the broker knows."""
+    """All emitted metrics are declared, except families that are passed on."""
     exporter.routes["/metrics"] = send(
         b"".join(b"# TYPE " + block for block in PAGE.split(b"# TYPE ") if b"_info{" in block)
     )

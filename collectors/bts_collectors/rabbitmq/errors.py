@@ -1,6 +1,6 @@
-"""Failures that are remembered as a reason and a text only.
+"""Errors kept as a reason and a text.
 
-An exception keeps the frames that it passed through, and with them every reply that was being read.
+An exception keeps the frames that it passed through, and with them every response that was being read.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import NamedTuple, NoReturn
 
 from bts_exporter import Reason, TargetError
 
-#: Characters of one failure: a reply that is quoted in it may be long.
+#: Characters of one error text: it may quote a long response.
 MAX_TEXT = 400
 
 
 class Failure(NamedTuple):
-    """What went wrong, without the exception that said it."""
+    """Reason and text of a TargetError, without its frames."""
 
     reason: Reason
     text: str
@@ -24,16 +24,16 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: TargetError) -> Failure:
-        """Return what `error` says."""
+        """Return reason and text of `error`."""
         return cls(error.reason, str(error)[:MAX_TEXT])
 
     def error(self) -> TargetError:
-        """Return a new exception: one that is raised twice collects the frames of both times."""
+        """Return a new exception: one that is raised twice keeps the frames of both times."""
         return TargetError(self.reason, self.text)
 
 
 class Failures:
-    """What went wrong in one collection, in order."""
+    """The failures of one collection, in order."""
 
     def __init__(self) -> None:
         self._failures: list[Failure] = []
@@ -45,11 +45,11 @@ class Failures:
         return self._failures[index]
 
     def add(self, error: TargetError) -> None:
-        """Remember a failure."""
+        """Add a failure."""
         self._failures.append(Failure.of(error))
 
     def raise_all(self) -> None:
-        """Raise one TargetError for all of them, if there are any, with the reason of the first."""
+        """Raise one TargetError with all texts and the reason of the first failure, if there is any."""
         if self._failures:
             _raise(self._failures[0].reason, "; ".join(dict.fromkeys(map(str, self._failures))))
 
