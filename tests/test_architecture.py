@@ -36,6 +36,7 @@ LAYERS = (
         "collection.prometheus_client_adapter",
         "backlog",
         "exposition.page",
+        "histogram_accumulator",
         "settings.schema",
         "web.server",
         "testing",

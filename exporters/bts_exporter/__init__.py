@@ -4,6 +4,7 @@ from bts_exporter import backlog
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, Reason, TargetError
+from bts_exporter.histogram_accumulator import HistogramAccumulator
 from bts_exporter.matches import Match
 from bts_exporter.plugin import (
     Collector,
@@ -30,6 +31,7 @@ __all__ = [
     "CollectorConfig",
     "Command",
     "Duration",
+    "HistogramAccumulator",
     "Kind",
     "Match",
     "Metric",

@@ -47,6 +47,7 @@ def test_the_api_for_authors() -> None:
         "CollectorConfig",
         "Command",
         "Duration",
+        "HistogramAccumulator",
         "Kind",
         "Match",
         "Metric",

@@ -177,7 +177,7 @@ def test_frozen_broker_is_down_while_connected(mosquitto: Mosquitto, start: Star
 
 def test_frozen_broker_is_given_up_and_found_again(mosquitto: Mosquitto, start: Start) -> None:
     """Without answers to pings the connection is closed; when the broker thaws there is a new one."""
-    collector = start(mosquitto.url, keepalive=1)
+    collector = start(mosquitto.url, keepalive_seconds=1)
     collect(collector)
     mosquitto.freeze()
     wait_until(shows(collector, "mqtt_disconnects_total", 1, "timeout"), "given up")

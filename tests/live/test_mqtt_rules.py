@@ -1,4 +1,4 @@
-"""Readings through a real broker: what comes of messages, bad ones and good ones."""
+"""RuleEngine through a real broker: what comes of messages, bad ones and good ones."""
 
 from __future__ import annotations
 

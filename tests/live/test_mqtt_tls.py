@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_exporter import Scrape, TargetError, TLSConfig, Url
 from bts_exporter.testing import samples
 from servers import free_port, listens, wait_until

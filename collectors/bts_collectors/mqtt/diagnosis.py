@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bts_collectors.mqtt.client import errors
-from bts_collectors.mqtt.client.network_thread import Supervisor
+from bts_collectors.mqtt.client.network_thread import NetworkThread
 from bts_collectors.mqtt.probes.canary import Canary
 from bts_collectors.mqtt.sys.values import SysValues
 from bts_exporter import TargetError, Url
@@ -17,7 +17,7 @@ class Health:
 
     url: Url
     stale_after: float
-    supervisor: Supervisor
+    network: NetworkThread
     #: None where `sys: false`.
     values: SysValues | None
     canary: Canary | None
@@ -28,48 +28,48 @@ class Health:
 
     def fresh(self) -> bool:
         """Return whether the broker has given its uptime of late."""
-        age = self.values.age() if self.values else None
+        age = self.values.age_seconds() if self.values else None
         return age is not None and age <= self.stale_after
 
     def why_down(self) -> TargetError | None:
         """Return why nothing shows that the broker lives; None where something does."""
-        link = self.supervisor.link
-        if not self.supervisor.alive:
+        state = self.network.state
+        if not self.network.alive:
             return errors.network_thread(self.url)
-        if not link.connected:
-            return TargetError(*link.failure) if link.failure else errors.no_connection(self.url)
+        if not state.connected:
+            return TargetError(*state.failure) if state.failure else errors.no_connection(self.url)
         if self.fresh() or self._canary_returns():
             return None
         return self._why_silent()
 
     def why_incomplete(self) -> TargetError | None:
         """Return what is missing although the broker is up: subscriptions that something needs."""
-        link = self.supervisor.link
-        if refused := {name: why for name, why in link.denied.items() if self._needs(name)}:
+        state = self.network.state
+        if refused := {name: why for name, why in state.denied.items() if self._needs(name)}:
             return errors.denied(self.url, refused)
-        waiting = [name for name in link.unanswered if self._needs(name)]
+        waiting = [name for name in state.unanswered if self._needs(name)]
         return errors.unanswered(self.url, waiting) if waiting else None
 
     def _needs(self, filter_: str) -> bool:
         return self.needs_sys or not filter_.startswith("$SYS")
 
     def _canary_returns(self) -> bool:
-        return self.canary is not None and self.canary.age() <= self.stale_after
+        return self.canary is not None and self.canary.age_seconds() <= self.stale_after
 
     def _why_silent(self) -> TargetError | None:
         """Return why neither an uptime nor a canary is fresh, unless the connection itself will do."""
-        link, values = self.supervisor.link, self.values
+        state, values = self.network.state, self.values
         if values and values.gave_uptime:
-            age = values.age() or 0.0
+            age = values.age_seconds() or 0.0
             return errors.old_uptime(self.url, age, self.stale_after)
         if self.canary:
-            if denied := {n: w for n, w in link.denied.items() if not n.startswith("$SYS")}:
+            if denied := {n: w for n, w in state.denied.items() if not n.startswith("$SYS")}:
                 return errors.denied(self.url, denied)
             return errors.no_canary(self.url, self.stale_after)
         if self.listens or not values:
             return None  # the broker answers pings, or the connection would have ended
-        if link.denied:
-            return errors.denied(self.url, link.denied)
-        if not link.granted:
-            return errors.unanswered(self.url, link.unanswered or ("$SYS/#",))
+        if state.denied:
+            return errors.denied(self.url, state.denied)
+        if not state.granted:
+            return errors.unanswered(self.url, state.unanswered or ("$SYS/#",))
         return errors.no_uptime(self.url) if values.heard else errors.silent_sys(self.url)

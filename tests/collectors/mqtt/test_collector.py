@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bts_collectors.mqtt import collector as collector_module
 from bts_collectors.mqtt.client import session as session_module
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.session import Session
-from bts_collectors.mqtt.client.state import Link
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.state import ConnectionState
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_collectors.mqtt.sessions.emqx import EmqxConfig
 from bts_collectors.mqtt.sys import topics as systopics
 from bts_collectors.mqtt.sys import values as sysvalues_module
@@ -79,8 +80,8 @@ def serve() -> Iterator[Serve]:
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Return a function that starts a collector for a port; its patience is short."""
     monkeypatch.setattr(session_module, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(session_module, "TICK", 0.05)
-    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(session_module, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.6)
     started: list[Mqtt] = []
 
     def start_one(port: int) -> Mqtt:
@@ -220,7 +221,7 @@ def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start
 
 def test_collection_waits_for_the_end_of_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts that the broker publishes one after the other are shown together."""
-    monkeypatch.setattr(sysvalues_module, "QUIET", 1.0)
+    monkeypatch.setattr(sysvalues_module, "QUIET_SECONDS", 1.0)
     monkeypatch.setattr(collector_module, "SETTLE_SECONDS", 5.0)
     collector = Mqtt(MqttConfig())
     collector._values.receive(systopics.UPTIME, b"5 seconds")
@@ -242,8 +243,10 @@ def test_settings_of_tls_with_an_address_that_speaks_it() -> None:
 
 def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
     """No packet of ours waits for the acknowledgement of the one before it (Nagle's algorithm)."""
-    supervisor = start(serve())._supervisor
-    session = Session(supervisor._target, supervisor.router, Link(), Guard(lambda _: None))
+    network = start(serve())._network
+    session = Session(
+        network._target, network.router, ConnectionState(), ErrorBoundary(lambda _: None)
+    )
     client = session._client()
     assert client.on_socket_open
     with socket.socket() as opened:
@@ -257,18 +260,27 @@ def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
     [
         (
             {"url": Url("http", "broker")},
-            "url: expected one of mqtt://, mqtts://, ws://, wss://, unix://, got http://broker",
+            "url: expected mqtt://, mqtts://, ws://, wss:// or unix://, got http://broker",
         ),
-        ({"url": Url("mqtt", "broker", path="/bts")}, "url: expected nothing behind the port"),
-        ({"url": Url("mqtt", "broker", query="a=b")}, "url: expected nothing behind the port"),
-        ({"password": Secret("s3cret")}, "password: MQTT knows none without a user"),
-        ({"url": Url("mqtt", "h", password=Secret("s3cret"))}, "password: MQTT knows none"),
+        (
+            {"url": Url("mqtt", "broker", path="/bts")},
+            "url: mqtt:// has no path or query, got mqtt://broker",
+        ),
+        (
+            {"url": Url("mqtt", "broker", query="a=b")},
+            "url: mqtt:// has no path or query, got mqtt://broker",
+        ),
+        ({"password": Secret("s3cret")}, "password: needs a user name in url"),
+        (
+            {"url": Url("mqtt", "h", password=Secret("s3cret"))},
+            "password: needs a user name in url",
+        ),
         ({"keepalive": Duration(0.5)}, "keepalive: must be between 1 s and 65535 s, got 0.5 s"),
         ({"keepalive": Duration(70000)}, "keepalive: must be between 1 s and 65535 s"),
         ({"stale_after": Duration(0)}, "stale_after: must be more than 0 s"),
         (
             {"url": Url("ws", "broker"), "tls": TLS, "emqx": EmqxConfig()},
-            "tls: only mqtts:// and wss:// speak TLS, and url is ws://",
+            "tls: only mqtts://, wss:// and https:// use TLS, got ws:// and http://",
         ),
     ],
 )

@@ -17,24 +17,24 @@ from typing import Any, cast
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Router
-from bts_collectors.mqtt.client.websocket import NoWebSocketError, Socket, WebSocket, read_available
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES, Router
+from bts_collectors.mqtt.client.websocket import Socket, WebSocket, WebSocketError, read_available
 
 #: Bytes read at once, and how many show that there may be more.
-_CHUNK = 65536
-_MUCH = _CHUNK // 2
+_READ_BYTES = 65536
+_FULL_READ_BYTES = _READ_BYTES // 2
 #: Bytes read before anything else is done, such as a ping.
-_MOST = 8 * 1024 * 1024
+_MAX_LOOP_BYTES = 8 * 1024 * 1024
 #: Seconds after the answer to a subscription, when retained messages come all at once.
-_HURRY = 1.0
+_RETAINED_BURST_SECONDS = 1.0
 #: Bytes of the broker's first words that are kept, to tell what speaks there.
-_FIRST = 16
+_FIRST_BYTES = 16
 #: Seconds: brokers write each message by itself, and where they follow each other faster than this
 #: we wait for more of them, since a look at the socket costs as much as several messages.
-_GATHER = 0.002
+_BATCH_DELAY_SECONDS = 0.002
 #: Payload, topic, and properties within reason.
-_MAX_PACKET = MAX_PAYLOAD + 2 * 65536
+_MAX_PACKET = MAX_PAYLOAD_BYTES + 2 * 65536
 #: Packets of ours that wait for a broker which does not read.
 _MAX_UNSENT = 10_000
 #: First byte of a PUBLISH with QoS 0, and its bit that may be set.
@@ -73,21 +73,21 @@ _PRIVATE = (
 )
 
 
-class UnreadError(Exception):
+class UnreadAcknowledgementsError(Exception):
     """Raised when the broker sends what has to be acknowledged, and does not read the answers."""
 
 
 class BatchReader(Client):
     """Hands messages of QoS 0 straight to the router, and everything else to paho."""
 
-    def __init__(self, router: Router, guard: Guard, **settings: Any) -> None:
+    def __init__(self, router: Router, boundary: ErrorBoundary, **settings: Any) -> None:
         """Give what errors of a message's handler end in; `settings` are paho's."""
         super().__init__(CallbackAPIVersion.VERSION2, **settings)
         self._router = router
-        self._guard = guard
+        self._boundary = boundary
         self._rest = b""  # the beginning of a packet
         self._at = 0  # all before it in the buffer is dealt with
-        self._read_at = self._hurry_until = 0.0  # on the clock of `time.monotonic`
+        self._read_at = self._burst_until = 0.0  # on the clock of `time.monotonic`
         self._ended = False
         self._skip = 0  # bytes yet to come of a message that is too large
         # Numbers of messages with QoS 2 that were delivered, and may be sent again.
@@ -104,19 +104,24 @@ class BatchReader(Client):
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  # paho's argument
         """Read what there is, up to 8 MiB, and deal with all packets that are complete."""
         now = monotonic()
-        if now - self._read_at < _GATHER and now > self._hurry_until:
-            sleep(_GATHER)
+        if now - self._read_at < _BATCH_DELAY_SECONDS and now > self._burst_until:
+            sleep(_BATCH_DELAY_SECONDS)
         pieces: deque[bytes] = deque()
         total = size = self._drain(pieces)
         result = MQTTErrorCode.MQTT_ERR_SUCCESS
         while pieces and not result:
             piece = pieces.popleft()
-            self.first_bytes = self.first_bytes or piece[:_FIRST]
+            self.first_bytes = self.first_bytes or piece[:_FIRST_BYTES]
             result = self._consume(self._rest + piece if self._rest else piece)
             # The broker throws away what we are too slow for: to read comes before to understand.
-            if size >= _MUCH and total < _MOST and self._sock and not self._ended:
+            if (
+                size >= _FULL_READ_BYTES
+                and total < _MAX_LOOP_BYTES
+                and self._sock
+                and not self._ended
+            ):
                 total += (size := self._drain(pieces))
-        self._read_at = monotonic() if total < _MUCH else 0.0
+        self._read_at = monotonic() if total < _FULL_READ_BYTES else 0.0
         if self._ended and not result and self._sock:
             result = MQTTErrorCode.MQTT_ERR_CONN_LOST
         return self._loop_rc_handle(result) if result else result
@@ -147,13 +152,13 @@ class BatchReader(Client):
         """Add all that can be read without waiting; return how many bytes."""
         sock = cast("Socket | WebSocket", self._sock)
         read = sock.recv if isinstance(sock, WebSocket) else partial(read_available, sock)
-        total, latest = 0, _CHUNK
-        while total < _MOST and latest >= _MUCH:
+        total, latest = 0, _READ_BYTES
+        while total < _MAX_LOOP_BYTES and latest >= _FULL_READ_BYTES:
             try:
-                data = read(_CHUNK)
+                data = read(_READ_BYTES)
             except BlockingIOError:
                 break
-            except (SSLError, NoWebSocketError):
+            except (SSLError, WebSocketError):
                 if pieces:
                     break  # it is said again
                 raise  # they say why, which paho's codes cannot
@@ -202,7 +207,7 @@ class BatchReader(Client):
         connection = self._sock
         result: MQTTErrorCode | None = MQTTErrorCode.MQTT_ERR_SUCCESS
         while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._sock is connection:
-            with self._guard:
+            with self._boundary:
                 self._deliver(buffer)
             # Also the next message, where the one before it failed.
             result = self._hand_over(buffer)
@@ -237,7 +242,7 @@ class BatchReader(Client):
     def _hand_over(self, buffer: bytes) -> MQTTErrorCode | None:
         """Have paho deal with the next packet; None where it is not all there."""
         if len(self._out_packet) > _MAX_UNSENT:
-            raise UnreadError
+            raise UnreadAcknowledgementsError
         length, start = number_at(buffer, self._at + 1)
         if length == _UNKNOWN:
             endless = len(buffer) - start >= _NUMBER_BYTES
@@ -251,7 +256,7 @@ class BatchReader(Client):
             self._at = start + length
             return self._take(command, buffer[start : start + length])
         if command == _SUBACK:
-            self._hurry_until = monotonic() + _HURRY
+            self._burst_until = monotonic() + _RETAINED_BURST_SECONDS
         if command == _PUBREL:
             self._delivered.discard(int.from_bytes(buffer[start : start + 2]))
         self._in_packet = {
@@ -291,10 +296,10 @@ class BatchReader(Client):
         return self._send_pubrec(number)
 
     def _route(self, topic: bytes, payload: bytes, retained: bool, properties: bytes) -> None:  # noqa: FBT001
-        if len(payload) > MAX_PAYLOAD:
+        if len(payload) > MAX_PAYLOAD_BYTES:
             self._router.oversized += 1
             return
-        with self._guard:
+        with self._boundary:
             self._router[topic](payload, retained, properties)
 
     def _leave_out(self, buffer: bytes, start: int, stop: int) -> MQTTErrorCode | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from paho.mqtt.client import WebsocketConnectionError
 from paho.mqtt.reasoncodes import ReasonCode
 
-from bts_collectors.mqtt.client.websocket import NoWebSocketError
+from bts_collectors.mqtt.client.websocket import WebSocketError
 from bts_exporter import Product, Reason, TargetError, Url, connection_error
 
 _PORTS = "MQTT usually listens on 1883, with TLS on 8883, as WebSocket on 9001 or 8083"
@@ -46,7 +46,7 @@ _REFUSALS: dict[int, tuple[Reason, str]] = {
     159: ("loading", "the broker limits connections per second"),
 }
 #: Reasons and cures by codes in DISCONNECT.
-_DISMISSALS: dict[int, tuple[Reason, str]] = {
+_DISCONNECTS: dict[int, tuple[Reason, str]] = {
     129: ("protocol", "report it"),
     130: ("protocol", "report it"),
     135: ("noperm", "the broker does not allow this user what it asked for"),
@@ -66,20 +66,20 @@ def product(url: Url) -> Product:
 
 def not_connected(url: Url, error: OSError | UnicodeError) -> TargetError:
     """Return why the TCP, TLS or WebSocket connection could not be made."""
-    if isinstance(error, NoWebSocketError | WebsocketConnectionError):
+    if isinstance(error, WebSocketError | WebsocketConnectionError):
         cure = _IF_CLOSED.get(url.scheme, _PORTS)
         return TargetError("protocol", f"MQTT broker at {url}: no WebSocket: {error}; {cure}")
     return connection_error(product(url), url, error)
 
 
-def unwanted(url: Url) -> TargetError:
+def closed_after_handshake(url: Url) -> TargetError:
     """Return why the broker hung up right after the TLS handshake, before it heard of us."""
     cure = "does it ask for a certificate of ours (tls.cert_file)?"
     return TargetError("tls", f"{url}: the broker ended the connection after the handshake: {cure}")
 
 
 def not_accepted(
-    url: Url, refusal: ReasonCode | None, first: bytes, *, garbled: bool
+    url: Url, refusal: ReasonCode | None, first: bytes, *, malformed: bool
 ) -> TargetError:
     """Return why the broker did not let us in.
 
@@ -88,7 +88,7 @@ def not_accepted(
     if refusal is not None:
         reason, cure = _REFUSALS.get(refusal.value, ("protocol", "look at the broker's log"))
         return TargetError(reason, f"{url}: CONNECT refused: {named(refusal)}; {cure}")
-    if not first and not garbled:
+    if not first and not malformed:
         return connection_error(product(url), url, EOFError())
     cure = next((cure for sign, cure in _OTHERS.items() if first.startswith(sign)), _PORTS)
     return TargetError("protocol", f"{url}: not an MQTT broker, it answered {first!r}; {cure}")
@@ -99,7 +99,7 @@ def named(code: ReasonCode) -> str:
     return f"{code} ({code.value})"
 
 
-def mute(url: Url, seconds: float) -> TargetError:
+def no_connack(url: Url, seconds: float) -> TargetError:
     """Return the failure of a target that accepts the connection and says nothing."""
     return TargetError(
         "timeout",
@@ -107,28 +107,30 @@ def mute(url: Url, seconds: float) -> TargetError:
     )
 
 
-def dismissed(url: Url, code: ReasonCode) -> TargetError:
+def disconnected(url: Url, code: ReasonCode) -> TargetError:
     """Return why the broker ended a working connection, as it says by MQTT 5."""
-    reason, cure = _DISMISSALS.get(code.value, ("unreachable", "look at the broker's log"))
+    reason, cure = _DISCONNECTS.get(code.value, ("unreachable", "look at the broker's log"))
     return TargetError(reason, f"{url}: the broker ended the connection: {named(code)}; {cure}")
 
 
-def lost(url: Url, *, hung: bool, garbled: bool, asked: Sequence[str] = ()) -> TargetError:
+def connection_lost(
+    url: Url, *, timed_out: bool, malformed: bool, requested: Sequence[str] = ()
+) -> TargetError:
     """Return why a working connection ended: no answer to a ping, data that is not MQTT, or neither.
 
     `asked` are the filters whose subscription was not answered.
     """
-    if hung:
+    if timed_out:
         return TargetError("timeout", f"{url}: no answer to PING: the broker hangs")
-    if garbled:
+    if malformed:
         return TargetError("protocol", f"{url}: the broker sent data that is not MQTT")
-    if asked:
-        what = f"the broker closed the connection when asked for {', '.join(asked)}"
+    if requested:
+        what = f"the broker closed the connection when asked for {', '.join(requested)}"
         return TargetError("unreachable", f"{url}: {what}: may this user subscribe to it?")
     return TargetError("unreachable", f"{url}: the broker closed the connection: look at its log")
 
 
-def unread(url: Url) -> TargetError:
+def acknowledgements_unread(url: Url) -> TargetError:
     """Return the failure of a broker that does not read what it asks for."""
     what = "the broker sends messages and does not read the acknowledgements"
     return TargetError("protocol", f"{url}: {what}: look at its log")
@@ -143,9 +145,9 @@ def denied(url: Url, refused: Mapping[str, str]) -> TargetError:
     return TargetError("noperm", f"{url}: subscription to {listed} denied: {cure}")
 
 
-def unanswered(url: Url, asked: Sequence[str]) -> TargetError:
+def unanswered(url: Url, requested: Sequence[str]) -> TargetError:
     """Return the failure of subscriptions that the broker does not answer."""
-    return TargetError("timeout", f"{url}: no answer to SUBSCRIBE to {', '.join(asked)}")
+    return TargetError("timeout", f"{url}: no answer to SUBSCRIBE to {', '.join(requested)}")
 
 
 def no_connection(url: Url) -> TargetError:

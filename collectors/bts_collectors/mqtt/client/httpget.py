@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bts_exporter import Product, TargetError, TLSConfig, Url, connection_error
 
-_CHUNK = 256 * 1024
+_READ_BYTES = 256 * 1024
 #: zlib's word for gzip's format.
 _GZIP = 31
 #: An answer above this many bytes, unpacked, is given up.
@@ -77,7 +77,7 @@ def _exchange(
     response = connection.getresponse()
     with response:
         body = bytearray()
-        while len(body) <= MAX_BYTES and (part := response.read(_CHUNK, decode_content=False)):
+        while len(body) <= MAX_BYTES and (part := response.read(_READ_BYTES, decode_content=False)):
             body += part
         if packed := response.headers.get("Content-Encoding"):
             body[:] = _unpack(body, packed)

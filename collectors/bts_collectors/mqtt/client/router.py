@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.topics import Subscription, disjoint
-from bts_collectors.mqtt.guard import Guard
 
 
 class Handler(Protocol):
@@ -23,14 +23,14 @@ class Outgoing(NamedTuple):
     payload: bytes
     qos: int = 0
     #: Seconds after which the broker is to throw it away, with MQTT 5; 0 for never.
-    expires: int = 0
+    expiry_seconds: int = 0
 
 
 #: Sends a message.
 Publish = Callable[[Outgoing], None]
 
 #: Bytes of a payload; messages with more are counted and left out.
-MAX_PAYLOAD = 1 << 20
+MAX_PAYLOAD_BYTES = 1 << 20
 #: Topics whose handlers are remembered; longer ones and more of them are looked up again.
 MAX_TOPICS = 50_000
 MAX_TOPIC_BYTES = 256
@@ -59,7 +59,7 @@ class Receiver(Protocol):
 class Router(dict[bytes, Handler]):
     """Handlers by topic: `router[topic](payload, retained)`; what is missing is looked up."""
 
-    def __init__(self, receivers: Sequence[Receiver], guard: Guard) -> None:
+    def __init__(self, receivers: Sequence[Receiver], boundary: ErrorBoundary) -> None:
         """Give what the errors of a receiver end in."""
         super().__init__()
         #: Messages that reached nobody because their payload is too large.
@@ -67,7 +67,7 @@ class Router(dict[bytes, Handler]):
         #: Those whose topic is not UTF-8.
         self.undecodable = 0
         self._receivers = receivers
-        self._guard = guard
+        self._boundary = boundary
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -77,13 +77,13 @@ class Router(dict[bytes, Handler]):
     def begin(self) -> None:
         """Tell all receivers of a new connection."""
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 receiver.begin()
 
     def tick(self, publish: Publish) -> None:
         """Let all receivers do what is due."""
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 receiver.tick(publish)
 
     def __missing__(self, topic: bytes) -> Handler:
@@ -103,7 +103,7 @@ class Router(dict[bytes, Handler]):
     def _handler(self, topic: str) -> Handler:
         found: list[Handler] = []
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 if handler := receiver.route(topic):
                     found.append(handler)
         match found:
@@ -116,7 +116,7 @@ class Router(dict[bytes, Handler]):
     def _fan_out(self, handlers: list[Handler]) -> Handler:
         def handle(payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             for handler in handlers:
-                with self._guard:
+                with self._boundary:
                     handler(payload, retained, properties)
 
         return handle

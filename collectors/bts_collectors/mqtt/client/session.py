@@ -22,12 +22,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bts_collectors.mqtt.client import errors
-from bts_collectors.mqtt.client.batch_reader import BatchReader, UnreadError, number_at
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Outgoing, Router
-from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.batch_reader import (
+    BatchReader,
+    UnreadAcknowledgementsError,
+    number_at,
+)
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES, Outgoing, Router
+from bts_collectors.mqtt.client.state import ConnectionState
 from bts_collectors.mqtt.client.subscriptions import Subscriptions, Suspects
-from bts_collectors.mqtt.client.websocket import NoWebSocketError
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.websocket import WebSocketError
 from bts_exporter import AddressWatch, Secret, TargetError, TLSConfig, Url
 
 log = logging.getLogger(__name__)
@@ -49,13 +53,13 @@ _PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
 #: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
 CONNECT_SECONDS = 5.0
 #: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
-TICK = 0.5
+TICK_SECONDS = 0.5
 #: Messages of ours that a broker may leave unacknowledged before no more are sent.
 MAX_UNACKNOWLEDGED = 100
 #: A code of MQTT 5 (2.4), which paho uses whatever the protocol.
 _KEEP_ALIVE_TIMEOUT = 141
 #: What paho raises for packets that are not as they should be.
-_GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
+_PROTOCOL_ERRORS = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Target:
     url: Url
     password: Secret | None
     client_id: str
-    keepalive: int  # seconds
+    keepalive_seconds: int
     protocol: Protocol = "3.1.1"
     tls: TLSConfig = field(default_factory=TLSConfig)
     alpn: tuple[str, ...] = ()
@@ -78,8 +82,8 @@ class Session:
         self,
         target: Target,
         router: Router,
-        link: Link,
-        guard: Guard,
+        state: ConnectionState,
+        boundary: ErrorBoundary,
         *,
         suspects: Suspects | None = None,
         watch: AddressWatch | None = None,
@@ -87,12 +91,12 @@ class Session:
         """Give where messages and news of the connection go, and what errors of handlers end in."""
         self._target = target
         self._router = router
-        self._link = link
-        self._guard = guard
+        self._state = state
+        self._boundary = boundary
         self._watch = watch or AddressWatch("")
-        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), link)
+        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), state)
         self._refusal: ReasonCode | None = None
-        self._farewell: ReasonCode | None = None  # of the broker, with MQTT 5
+        self._disconnect_code: ReasonCode | None = None  # of the broker, with MQTT 5
         self._hung = False
 
     def run(self, stopping: Event) -> None:
@@ -105,16 +109,16 @@ class Session:
         # paho wants a port, for unix sockets too.
         port = url.port or PORTS[url.scheme] or 1
         try:
-            sent = client.connect(url.host or url.path, port, self._target.keepalive)
+            sent = client.connect(url.host or url.path, port, self._target.keepalive_seconds)
         except (OSError, UnicodeError) as error:
             raise errors.not_connected(url, error) from error
         if sent != MQTTErrorCode.MQTT_ERR_SUCCESS and url.scheme in TLS:
-            raise errors.unwanted(url)
+            raise errors.closed_after_handshake(url)
         ended_by_broker = False
         try:
             self._serve(client, stopping)
         except TargetError:
-            ended_by_broker = self._link.connected and not self._hung
+            ended_by_broker = self._state.connected and not self._hung
             raise
         finally:
             self._subscriptions.end(hung_up=ended_by_broker)
@@ -131,7 +135,7 @@ class Session:
             "reconnect_on_failure": False,
         }
         if BatchReader.fits():
-            client: Client = BatchReader(self._router, self._guard, **settings)
+            client: Client = BatchReader(self._router, self._boundary, **settings)
         else:
             client = Client(CallbackAPIVersion.VERSION2, **settings)
         client.connect_timeout = CONNECT_SECONDS
@@ -155,11 +159,11 @@ class Session:
         publish = partial(_publish, client, self._target.protocol)
         peer = _peer(client)
         while not stopping.is_set():
-            self._link.beat = now = monotonic()
-            if not self._link.connected and now > began + CONNECT_SECONDS:
-                raise errors.mute(self._target.url, CONNECT_SECONDS)
-            if self._link.connected and now >= next_tick:
-                next_tick = now + TICK
+            self._state.heartbeat = now = monotonic()
+            if not self._state.connected and now > began + CONNECT_SECONDS:
+                raise errors.no_connack(self._target.url, CONNECT_SECONDS)
+            if self._state.connected and now >= next_tick:
+                next_tick = now + TICK_SECONDS
                 if self._watch.has_moved(peer):
                     log.info("%s: connecting again, the host name has moved", self._target.url)
                     return
@@ -167,13 +171,13 @@ class Session:
                 if self._subscriptions.settled:
                     self._router.tick(publish)
             try:
-                ended = client.loop(TICK)
-            except (ssl.SSLError, NoWebSocketError) as error:
+                ended = client.loop(TICK_SECONDS)
+            except (ssl.SSLError, WebSocketError) as error:
                 # By TLS 1.3 the broker looks at our certificate only after the handshake.
                 raise errors.not_connected(self._target.url, error) from error
-            except UnreadError as error:
-                raise errors.unread(self._target.url) from error
-            except _GARBLED as error:
+            except UnreadAcknowledgementsError as error:
+                raise errors.acknowledgements_unread(self._target.url) from error
+            except _PROTOCOL_ERRORS as error:
                 raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise self._why_ended(ended, client)
@@ -181,13 +185,17 @@ class Session:
     def _why_ended(self, ended: MQTTErrorCode, client: Client) -> TargetError:
         url = self._target.url
         first = client.first_bytes if isinstance(client, BatchReader) else b""
-        garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
-        if self._farewell and self._link.connected:
-            return errors.dismissed(url, self._farewell)
-        if not self._link.connected:
-            return errors.not_accepted(url, self._refusal or self._farewell, first, garbled=garbled)
+        malformed = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if self._disconnect_code and self._state.connected:
+            return errors.disconnected(url, self._disconnect_code)
+        if not self._state.connected:
+            return errors.not_accepted(
+                url, self._refusal or self._disconnect_code, first, malformed=malformed
+            )
         waiting = self._subscriptions.waiting
-        return errors.lost(url, hung=self._hung, garbled=garbled, asked=waiting)
+        return errors.connection_lost(
+            url, timed_out=self._hung, malformed=malformed, requested=waiting
+        )
 
     def _subscribe(self, client: Client, name: str, qos: int) -> int | None:
         if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
@@ -214,8 +222,8 @@ class Session:
             self._refusal = code
             return
         self._router.begin()
-        self._link.connects += 1
-        self._link.connected = True
+        self._state.connects += 1
+        self._state.connected = True
         self._subscriptions.begin(partial(self._subscribe, client))
 
     def _on_subscribe(
@@ -231,7 +239,7 @@ class Session:
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         """Take a message where paho reads by itself."""
-        if len(message.payload) > MAX_PAYLOAD:
+        if len(message.payload) > MAX_PAYLOAD_BYTES:
             self._router.oversized += 1
             return
         try:
@@ -242,7 +250,7 @@ class Session:
         # Untyped in paho, as is its constructor below.
         properties: bytes = message.properties.pack() if message.properties else b""  # type: ignore[no-untyped-call]
         _, start = number_at(properties, 0) if properties else (0, 0)
-        with self._guard:
+        with self._boundary:
             self._router[topic](bytes(message.payload), message.retain, properties[start:])
 
     def _on_disconnect(
@@ -254,7 +262,7 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._farewell = code
+            self._disconnect_code = code
         else:
             self._hung = code.value == _KEEP_ALIVE_TIMEOUT
 
@@ -293,7 +301,7 @@ def _peer(client: Client) -> str:
 
 def _publish(client: Client, protocol: Protocol, message: Outgoing) -> None:
     properties = None
-    if protocol == 5 and message.expires:  # noqa: PLR2004  # as the protocol calls itself
+    if protocol == 5 and message.expiry_seconds:  # noqa: PLR2004  # as the protocol calls itself
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = message.expires
+        properties.MessageExpiryInterval = message.expiry_seconds
     client.publish(message.topic, message.payload, message.qos, properties=properties)

@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(slots=True)
-class Link:
+class ConnectionState:
     """The state of the connection and its past.
 
     The network thread alone writes, one attribute at a time and mutable ones as a whole, so that
@@ -48,7 +48,7 @@ class Link:
     """
 
     #: When the network thread was last at its socket, on the clock of `time.monotonic`.
-    beat: float = 0.0
+    heartbeat: float = 0.0
     connected: bool = False
     connects: int = 0
     restarts: int = 0

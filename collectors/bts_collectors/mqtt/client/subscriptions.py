@@ -13,13 +13,13 @@ from time import monotonic
 
 from paho.mqtt.reasoncodes import ReasonCode
 
-from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.state import ConnectionState
 from bts_collectors.mqtt.client.topics import Subscription
 
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for an answer before the next suspect is asked for, or it counts as unanswered.
-ANSWER_SECONDS = 2.0
+REPLY_SECONDS = 2.0
 #: Times that a filter asked for by itself ends the connection before it is left out, and for how long.
 MAX_HANGUPS = 2
 LEAVE_OUT_SECONDS = 3600.0
@@ -48,9 +48,9 @@ class Suspects:
         """Return whether the filter has ended too many connections of late."""
         return monotonic() < self._left_out_until.get(filter_, 0.0)
 
-    def note_hangup(self, asked: Iterable[str]) -> None:
+    def note_hangup(self, requested: Iterable[str]) -> None:
         """Take note of filters that were unanswered when the broker closed the connection."""
-        waiting = list(asked)
+        waiting = list(requested)
         for name in waiting:
             before = self._hangups.setdefault(name, 0)
             if len(waiting) == 1:
@@ -78,14 +78,16 @@ class Suspects:
 class Subscriptions:
     """The subscriptions of one connection."""
 
-    def __init__(self, wanted: Iterable[Subscription], suspects: Suspects, link: Link) -> None:
+    def __init__(
+        self, wanted: Iterable[Subscription], suspects: Suspects, state: ConnectionState
+    ) -> None:
         """Give what to subscribe to."""
         self._wanted = list(wanted)
         self._suspects = suspects
-        self._link = link
+        self._state = state
         self._later: list[Subscription] = []
-        self._asked: dict[int, str] = {}  # by number of the packet
-        self._patience = 0.0
+        self._requested: dict[int, str] = {}  # by number of the packet
+        self._reply_deadline = 0.0
 
     def begin(self, subscribe: Subscribe) -> None:
         """Ask for all that are no suspects."""
@@ -100,17 +102,17 @@ class Subscriptions:
 
     def advance(self, subscribe: Subscribe) -> None:
         """Ask for the next suspect where nothing waits for an answer, or has for too long."""
-        late = monotonic() > self._patience
-        if self._later and (late or not self._asked):
+        late = monotonic() > self._reply_deadline
+        if self._later and (late or not self._requested):
             # Those of `$SYS` last: most brokers have none.
             self._later.sort(key=lambda one: one.filter.startswith("$SYS"))
             self._ask(subscribe, self._later.pop(0))
-        elif late and self._asked:
-            self._link.unanswered = self.waiting
+        elif late and self._requested:
+            self._state.unanswered = self.waiting
 
     def answer(self, number: int, codes: list[ReasonCode]) -> None:
         """Take the broker's answer to the packet with this number."""
-        name = self._asked.pop(number, None)
+        name = self._requested.pop(number, None)
         if name is None:
             return
         self._suspects.clear(name)
@@ -118,33 +120,33 @@ class Subscriptions:
         if code is None or code.value >= _DENIED:
             self._deny(name, f"{code} ({code.value})" if code else "an answer without a code")
         else:
-            self._link.granted = self._link.granted | {name: code.value}
-        if self._link.unanswered:
-            self._link.unanswered = self.waiting
+            self._state.granted = self._state.granted | {name: code.value}
+        if self._state.unanswered:
+            self._state.unanswered = self.waiting
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Return the filters that the broker has not answered."""
-        return tuple(self._asked.values())
+        return tuple(self._requested.values())
 
     @property
     def settled(self) -> bool:
-        """Return whether all but suspects were answered, or had the time for it."""
-        waits = any(name not in self._suspects for name in self._asked.values())
-        return not waits or monotonic() > self._patience
+        """Return whether all but suspects were replied, or had the time for it."""
+        waits = any(name not in self._suspects for name in self._requested.values())
+        return not waits or monotonic() > self._reply_deadline
 
     def end(self, *, hung_up: bool) -> None:
         """Take note of the end of the connection, and whether the broker closed it."""
-        if hung_up and self._asked:
-            self._suspects.note_hangup(self._asked.values())
+        if hung_up and self._requested:
+            self._suspects.note_hangup(self._requested.values())
 
     def _ask(self, subscribe: Subscribe, one: Subscription) -> None:
         number = subscribe(one.filter, one.qos)
         if number is not None:
-            self._asked[number] = one.filter
-            self._patience = monotonic() + ANSWER_SECONDS
+            self._requested[number] = one.filter
+            self._reply_deadline = monotonic() + REPLY_SECONDS
 
     def _deny(self, name: str, why: str) -> None:
         self._suspects.log_denied(name, why)
-        self._link.denied = self._link.denied | {name: why}
-        self._link.granted = self._link.granted | {name: -1}
+        self._state.denied = self._state.denied | {name: why}
+        self._state.granted = self._state.granted | {name: -1}

@@ -28,7 +28,7 @@ _LENGTH_2, _LENGTH_8 = 126, 127  # the length follows in 2 or in 8 bytes
 Socket = socket.socket | ssl.SSLSocket
 
 
-class NoWebSocketError(ConnectionError):
+class WebSocketError(ConnectionError):
     """Raised when the server does not speak WebSocket as it should; says how."""
 
 
@@ -145,7 +145,7 @@ class WebSocket:
         at += 2
         if length & _MASKED:
             msg = "a masked frame from the server"
-            raise NoWebSocketError(msg)
+            raise WebSocketError(msg)
         wide = {_LENGTH_2: 2, _LENGTH_8: 8}.get(length, 0)
         if len(raw) < at + wide:
             return None
@@ -185,10 +185,10 @@ class WebSocket:
                 raise ConnectionAbortedError
             if not head.startswith(b"HTTP/"[: len(head)]):
                 msg = f"the server does not speak HTTP, it sent {head[:16]!r}"
-                raise NoWebSocketError(msg)
+                raise WebSocketError(msg)
             if len(head) > MAX_HEAD:
                 msg = f"an answer with more than {MAX_HEAD} bytes of headers"
-                raise NoWebSocketError(msg)
+                raise WebSocketError(msg)
         head, _, self._raw = head.partition(b"\r\n\r\n")
         _check_answer(head, key)
 
@@ -201,33 +201,33 @@ def _seconds_until(deadline: float) -> float:
 
 
 def _check_answer(head: bytes, key: bytes) -> None:
-    """Raise NoWebSocketError where a server's answer does not accept the WebSocket."""
+    """Raise WebSocketError where a server's answer does not accept the WebSocket."""
     status, *lines = head.decode("latin-1").split("\r\n")
     code = status.split(" ")[1:2]
     if code != ["101"]:
         msg = f"the server answered {status[:80]!r} instead of 101"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     accept = base64.b64encode(hashlib.sha1(key + _KEY_SUFFIX, usedforsecurity=False).digest())
     if headers.get("sec-websocket-accept") != accept.decode():
         msg = "the server's Sec-WebSocket-Accept is wrong"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
 
 
 def _check_frame(flags: int, length: int) -> None:
-    """Raise NoWebSocketError for a frame that no server of MQTT may send."""
+    """Raise WebSocketError for a frame that no server of MQTT may send."""
     opcode = flags & 0xF
     if opcode not in {_CONTINUATION, _BINARY, _CLOSE, _PING, _PONG} or flags & _RESERVED:
         what = "a text frame" if opcode == _TEXT else f"a frame of type {opcode}"
         msg = f"{what} instead of a binary one"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
     if opcode & _CONTROL and (length > _MAX_CONTROL or not flags & _FINAL):
         msg = f"a control frame of {length} bytes"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
     if length > MAX_FRAME:
         msg = f"a frame of {length} bytes, more than any MQTT packet"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
 
 
 def _frame(opcode: int, data: bytes) -> bytes:

@@ -12,11 +12,11 @@ from threading import Lock
 
 from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Pattern, Subscription, disjoint
-from bts_collectors.mqtt.distribution import Distribution
-from bts_collectors.mqtt.rules.payloads import Format, Path, Unusable, decoder
+from bts_collectors.mqtt.rules.payloads import Format, Path, PayloadError, decoder
 from bts_exporter import (
     CollectorConfig,
     Duration,
+    HistogramAccumulator,
     Metric,
     Scrape,
     backlog,
@@ -132,7 +132,7 @@ class Pipeline:
         self._numbers: dict[Key, list[int]] = {}
         self._came_in = self._paired = self._timeouts = 0
         self._unmatched = {"in": 0, "out": 0}
-        self._latency = Distribution(BUCKETS)
+        self._latency = HistogramAccumulator(BUCKETS)
         # Until then messages may wait that are not pending here: of before the connection or given
         # up, which a pair ends, since the service has come to ours; or beyond max_pending.
         self._unknown_until = self._overfull_until = 0.0
@@ -143,28 +143,28 @@ class Pipeline:
             self._unmatched["in"] += len(self._pending)
             self._pending.clear()
             self._numbers.clear()
-            self._lose_sight()
+            self._mark_unknown()
 
     def route(self, topic: str) -> Handler | None:
         """Return what takes the messages of a topic on either side."""
         config = self._config
         if (levels := self._levels(config.in_topic, topic)) is not None:
-            return self._handler(self._enter, "in", levels, self._in_id)
+            return self._handler(self._add_input, "in", levels, self._in_id)
         if (levels := self._levels(config.out_topic, topic)) is not None:
-            return self._handler(self._leave, "out", levels, self._out_id)
+            return self._handler(self._match_output, "out", levels, self._out_id)
         return None
 
     def tick(self, publish: Publish) -> None:  # noqa: ARG002  # Receiver
         """Give up what has waited for too long."""
         with self._lock:
-            self._give_up_late()
+            self._expire()
 
     def emit(self, scrape: Scrape, *, connected: bool) -> None:
         """Emit what was measured; what is pending only while we are there to see it end."""
         name = self._name
         labels = ("mqtt", name, "")
         with self._lock:
-            self._give_up_late()
+            self._expire()
             self._latency.emit(scrape, LATENCY, name)
             for side, count in self._unmatched.items():
                 scrape.emit(UNMATCHED, count, name, side)
@@ -185,7 +185,7 @@ class Pipeline:
             scrape.emit(backlog.LAG_SECONDS, self._age(), *labels)
             scrape.emit(backlog.LAG_METHOD, 1, *labels, method)
 
-    def _lose_sight(self) -> None:
+    def _mark_unknown(self) -> None:
         self._unknown_until = self._clock() + self._config.timeout
 
     def _levels(self, pattern: Pattern, topic: str) -> Key | None:
@@ -212,10 +212,10 @@ class Pipeline:
 
         return handle
 
-    def _enter(self, key: Key) -> None:
+    def _add_input(self, key: Key) -> None:
         self._came_in += 1
         if len(self._pending) >= self._config.max_pending:
-            self._give_up_late()
+            self._expire()
         if len(self._pending) >= self._config.max_pending:
             # The new one, not the oldest: that one's age is how late the pipeline is.
             self._unmatched["in"] += 1
@@ -224,7 +224,7 @@ class Pipeline:
         self._pending[self._came_in] = key, self._clock()
         self._numbers.setdefault(key, []).append(self._came_in)
 
-    def _leave(self, key: Key) -> None:
+    def _match_output(self, key: Key) -> None:
         if key not in self._numbers:
             self._unmatched["out"] += 1
             return
@@ -241,7 +241,7 @@ class Pipeline:
             del self._numbers[key]
         return entered
 
-    def _give_up_late(self) -> None:
+    def _expire(self) -> None:
         before = self._clock() - self._config.timeout
         while self._pending:
             key, entered = next(iter(self._pending.values()))
@@ -249,7 +249,7 @@ class Pipeline:
                 return
             self._take(key)
             self._timeouts += 1
-            self._lose_sight()
+            self._mark_unknown()
 
     def _age(self) -> float:
         """Return for how long the oldest has been pending, in seconds; 0 if none is."""
@@ -278,7 +278,7 @@ def identifier(form: Format, path: Path | None) -> Identify:
     def identify(payload: bytes) -> str | None:
         try:
             found = path.find(decode(payload))
-        except Unusable:
+        except PayloadError:
             return None
         if isinstance(found, int) and not isinstance(found, bool):
             found = str(found)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES
 from bts_collectors.mqtt.rules.config import Rule
-from bts_collectors.mqtt.rules.engine import Readings
+from bts_collectors.mqtt.rules.engine import RuleEngine
 from bts_collectors.mqtt.rules.event_time import SKEWED
-from bts_collectors.mqtt.rules.series import Families
+from bts_collectors.mqtt.rules.series import SeriesStore
 from bts_exporter import Command, Scrape, Url
 
 #: In place of a rule's name, and of a payload.
@@ -65,12 +65,12 @@ def run(targets: Sequence[Target], name: str, topic: str, payload: str) -> Itera
 def _payload(text: str) -> bytes:
     """Return the bytes that an argument means; ValueError for more than the collector takes."""
     if text == STDIN:
-        raw = sys.stdin.buffer.read(MAX_PAYLOAD + 1)
+        raw = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
     else:
         # What the shell could not decode goes back to what it was.
         raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) > MAX_PAYLOAD:
-        msg = f"a payload of more than {MAX_PAYLOAD >> 20} MiB: such messages are left out"
+    if len(raw) > MAX_PAYLOAD_BYTES:
+        msg = f"a payload of more than {MAX_PAYLOAD_BYTES >> 20} MiB: such messages are left out"
         raise ValueError(msg)
     return raw
 
@@ -103,18 +103,18 @@ def _all(chosen: Sequence[_Known], topic: str, payload: bytes, *, headings: bool
 def _try(name: str, rule: Rule, topic: str, payload: bytes) -> tuple[list[str], list[str]]:
     """Return the samples that a rule makes of a message, and what is missing."""
     problems: list[str] = []
-    families = Families({name: rule})
-    readings = Readings(
-        name, rule, families, lambda error: problems.append(f"{error.reason}: {error}")
+    store = SeriesStore({name: rule})
+    engine = RuleEngine(
+        name, rule, store, lambda error: problems.append(f"{error.reason}: {error}")
     )
-    handle = readings.route(topic)
+    handle = engine.route(topic)
     if handle:
         handle(payload, False)
-    if readings.filtered:
-        problems.append(f"left out by where: {readings.unmet(readings.decode(payload))}")
-    lines = list(_lines(readings, families))
+    if engine.filtered:
+        problems.append(f"left out by where: {engine.unmet(engine.decode(payload))}")
+    lines = list(_lines(engine, store))
     if not lines and not problems:
-        deleted = not payload and readings.deletes
+        deleted = not payload and engine.deletes
         problems.append(
             "an empty payload removes the series of the topic"
             if deleted
@@ -123,12 +123,12 @@ def _try(name: str, rule: Rule, topic: str, payload: bytes) -> tuple[list[str], 
     return lines, problems
 
 
-def _lines(readings: Readings, families: Families) -> Iterator[str]:
+def _lines(engine: RuleEngine, store: SeriesStore) -> Iterator[str]:
     """Yield the samples as a page of metrics has them; of histograms those that the message is in."""
     scrape = Scrape(monotonic() + 1)
-    families.emit(scrape, monotonic())
-    if readings.lag:
-        readings.lag.emit(scrape, readings.name)
+    store.emit(scrape, monotonic())
+    if engine.lag:
+        engine.lag.emit(scrape, engine.name)
     for metric, samples in scrape.samples.items():
         for key, value in samples.items():
             suffix, labels = (key[0], key[1:]) if metric.compound else ("", key)

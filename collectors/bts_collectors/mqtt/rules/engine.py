@@ -15,12 +15,12 @@ from bts_collectors.mqtt.rules.event_time import EventLag
 from bts_collectors.mqtt.rules.payloads import (
     MAX_LABEL,
     REASONS,
+    PayloadError,
     Reason,
-    Unusable,
     decoder,
     spelled,
 )
-from bts_collectors.mqtt.rules.series import Families, Family, Labels, Series
+from bts_collectors.mqtt.rules.series import Family, Labels, Series, SeriesStore
 from bts_collectors.mqtt.rules.topic_reader import TopicReader, Traffic
 from bts_collectors.mqtt.rules.value_sources import Source
 from bts_exporter import Metric, Scrape, counter, gauge
@@ -73,21 +73,21 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-class Readings:
+class RuleEngine:
     """What one rule has made of messages; the network thread writes, collections read."""
 
     def __init__(
         self,
         name: str,
         rule: Rule,
-        families: Families,
-        report: Callable[[Unusable], None] | None = None,
+        store: SeriesStore,
+        report: Callable[[PayloadError], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Have `report` told of each value that a message does not give."""
         self.name = name
         self.rule = rule
-        self.families = families
+        self.store = store
         self.clock = clock
         self.expire = rule.expire or float("inf")
         self.subscriptions = (Subscription(rule.topic.filter, rule.qos),)
@@ -96,7 +96,7 @@ class Readings:
         if rule.event_time is not None:
             self.lag = EventLag(rule.event_time, rule.resolve(rule.event_time.path))
         #: How to read each metric, and the labels that all of them have from payloads.
-        self.sources = [Source(rule, metric, families[metric]) for metric in rule.metrics]
+        self.sources = [Source(rule, metric, store[metric]) for metric in rule.metrics]
         self.shared_labels = [(n, rule.resolve(path)) for n, path in rule.payload_labels.items()]
         self.conditions = rule.conditions()
         #: Whether payloads need to be looked into.
@@ -141,7 +141,7 @@ class Readings:
             self._swept = now
             self._sweep(now)
 
-    def note(self, error: Unusable) -> None:
+    def note(self, error: PayloadError) -> None:
         """Count a value that a message did not give."""
         self.errors[error.reason] += 1
         if self._report:
@@ -152,7 +152,7 @@ class Readings:
         try:
             if self.lag:
                 self.lag.note(data)
-        except Unusable as error:
+        except PayloadError as error:
             self.note(error)
 
     def wants(self, data: Any) -> bool:
@@ -164,7 +164,7 @@ class Readings:
         for path, choice in self.conditions:
             try:
                 found = path.find(data)
-            except Unusable:
+            except PayloadError:
                 return f"nothing at {path}"
             if isinstance(found, dict | list) or spelled(found) not in choice.texts:
                 return f"{path} is {found!r:.60}, and has to be {choice}"
@@ -240,7 +240,7 @@ class Readings:
         self.messages += 1
         self.bytes += len(payload)
         why = f"a level of the topic has more than {MAX_LABEL} characters"
-        self.note(Unusable(reason="label", why=why, raw=payload))
+        self.note(PayloadError(reason="label", why=why, raw=payload))
 
     def _has_room(self, cost: int) -> bool:
         if self.size + cost > self.rule.max_series:
@@ -251,7 +251,7 @@ class Readings:
     def _sweep(self, now: float) -> None:
         gone = 0
         for name in self.rule.metrics:
-            family = self.families[name]
+            family = self.store[name]
             gone += family.drop_silent(self.name, now) * family.cost
         self.size -= gone
         for topic, traffic in list(self.topics.items()):

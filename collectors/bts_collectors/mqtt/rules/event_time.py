@@ -10,9 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal
 
-from bts_collectors.mqtt.distribution import Distribution
-from bts_collectors.mqtt.rules.payloads import Path, Unusable, number
-from bts_exporter import CollectorConfig, Metric, Scrape, counter, histogram
+from bts_collectors.mqtt.rules.payloads import Path, PayloadError, number
+from bts_exporter import CollectorConfig, HistogramAccumulator, Metric, Scrape, counter, histogram
 
 #: Seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -72,11 +71,11 @@ class EventLag:
         self._find = path.find
         self._to_unix = converter(config)
         self._clock = clock
-        self._lags = Distribution(BUCKETS)
+        self._lags = HistogramAccumulator(BUCKETS)
         self._skewed = 0
 
     def note(self, data: Any) -> None:
-        """Count how late a message is; Unusable when it does not say its time."""
+        """Count how late a message is; PayloadError when it does not say its time."""
         lag = self._clock() - self._to_unix(self._find(data))
         if -_CLOCK_SKEW <= lag < _LONGEST_LAG:
             self._lags.observe(max(lag, 0.0))
@@ -103,7 +102,7 @@ def zone(name: str) -> tzinfo:
 
 
 def converter(config: EventTime) -> ToUnix:
-    """Return what makes Unix time of what a payload says; it raises Unusable."""
+    """Return what makes Unix time of what a payload says; it raises PayloadError."""
     if config.unit in _UNITS and not config.format:
         scale = _UNITS[config.unit]
         return lambda raw: _number(raw) / scale
@@ -119,7 +118,7 @@ def converter(config: EventTime) -> ToUnix:
             return (found if found.tzinfo else found.replace(tzinfo=tz)).timestamp()
         except (OverflowError, TypeError, ValueError):
             why = f"no time as {config.format or config.unit} has it"
-            raise Unusable(reason="event_time", why=why, raw=raw) from None
+            raise PayloadError(reason="event_time", why=why, raw=raw) from None
 
     return convert
 
@@ -127,5 +126,5 @@ def converter(config: EventTime) -> ToUnix:
 def _number(raw: Any) -> float:
     try:
         return number(raw)
-    except Unusable:
-        raise Unusable(reason="event_time", why="no time", raw=raw) from None
+    except PayloadError:
+        raise PayloadError(reason="event_time", why="no time", raw=raw) from None

@@ -1,6 +1,6 @@
 """From the bytes of a message to the number that is meant: formats, paths, maps, scales.
 
-Pure. Whatever a payload holds ends in a number or in `Unusable`.
+Pure. Whatever a payload holds ends in a number or in `PayloadError`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Decode = Callable[[bytes], Any]
 Read = Callable[[Any], float | None]
 
 
-class Unusable(Exception):  # noqa: N818  # what the message is
+class PayloadError(Exception):
     """Raised when a message does not give a value; its text is made only if somebody wants it."""
 
     def __init__(self, *, reason: Reason, why: object, raw: object) -> None:
@@ -112,7 +112,7 @@ class Path:
         return any(isinstance(step, Keys | Each) for step in self.steps)
 
     def find(self, data: Any) -> Any:
-        """Return what is there; Unusable when nothing is, or null."""
+        """Return what is there; PayloadError when nothing is, or null."""
         found = data
         try:
             for step in self.steps:
@@ -123,16 +123,16 @@ class Path:
         except (LookupError, TypeError):
             found = None
         if found is None:
-            raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
+            raise PayloadError(reason="missing", why=f"nothing at {self.text}", raw=data)
         return found
 
     def matches(self, data: Any) -> Matches:
-        """Return the labels and the value of each match, nulls left out; Unusable without any."""
+        """Return the labels and the value of each match, nulls left out; PayloadError without any."""
         found = [
             (labels, value) for labels, value in matches_of(self.steps, data) if value is not None
         ]
         if not found:
-            raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
+            raise PayloadError(reason="missing", why=f"nothing at {self.text}", raw=data)
         return found
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ class Path:
 def decoder(form: Format, separator: str = ",") -> Decode:
     """Return what decodes payloads of a format: to JSON's values, a list of columns, or a text.
 
-    It raises Unusable for what is no such payload.
+    It raises PayloadError for what is no such payload.
     """
     if form == "csv":
         return partial(_csv, separator)
@@ -150,7 +150,7 @@ def decoder(form: Format, separator: str = ",") -> Decode:
 
 
 def number(raw: Any) -> float:
-    """Return the number that `raw` is, or spells; Unusable if there is none, or no finite one."""
+    """Return the number that `raw` is, or spells; PayloadError if there is none, or no finite one."""
     if type(raw) is float and isfinite(raw):
         return raw
     try:
@@ -158,11 +158,11 @@ def number(raw: Any) -> float:
             raise ValueError  # noqa: TRY301  # a number in Python, and nowhere else
         value = float(raw)
     except (TypeError, ValueError):
-        raise Unusable(reason="wrong_type", why="no number", raw=raw) from None
+        raise PayloadError(reason="wrong_type", why="no number", raw=raw) from None
     except OverflowError:
         value = float("inf")
     if not isfinite(value):
-        raise Unusable(reason="not_finite", why="no finite number", raw=raw)
+        raise PayloadError(reason="not_finite", why="no finite number", raw=raw)
     return value
 
 
@@ -179,7 +179,7 @@ class Conversion:
     total: bool = False
 
     def convert(self) -> Callable[[Any], float | None]:
-        """Return what converts: None where the map has no value, Unusable where there should be one."""
+        """Return what converts: None where the map has no value, PayloadError where there should be one."""
         texts = _all_spellings(self.mapping)
         as_it_is = (self.scale, self.offset) == (1, 0)
 
@@ -193,12 +193,12 @@ class Conversion:
             elif type(raw) is str:
                 raw = _with_point(raw) if self.decimal == "," else raw
                 if texts and not _is_number(raw):
-                    raise Unusable(reason="unmapped", why="not in the map", raw=raw)
+                    raise PayloadError(reason="unmapped", why="not in the map", raw=raw)
             value = number(raw)
             if not as_it_is:
                 value = number(value * self.scale + self.offset)
             if self.total and value < 0:
-                raise Unusable(reason="negative", why="a total below 0", raw=raw)
+                raise PayloadError(reason="negative", why="a total below 0", raw=raw)
             return value
 
         return convert
@@ -216,10 +216,10 @@ class Conversion:
 
 
 def label_text(raw: Any) -> str:
-    """Return a value of a payload as a label has it; Unusable where it is too long, or no text or number."""
+    """Return a value of a payload as a label has it; PayloadError where it is too long, or no text or number."""
     text = spelled(raw)
     if len(text) > MAX_LABEL or (not text and raw != ""):
-        raise Unusable(reason="label", why=f"no text of up to {MAX_LABEL} characters", raw=raw)
+        raise PayloadError(reason="label", why=f"no text of up to {MAX_LABEL} characters", raw=raw)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -239,7 +239,7 @@ def _json(payload: bytes) -> Any:
         try:
             return mend(payload)
         except (ValueError, RecursionError):
-            raise Unusable(reason="malformed", why=f"no JSON ({error})", raw=payload) from None
+            raise PayloadError(reason="malformed", why=f"no JSON ({error})", raw=payload) from None
 
 
 def _csv(separator: str, payload: bytes) -> list[str]:
@@ -252,7 +252,7 @@ def _csv(separator: str, payload: bytes) -> list[str]:
             why = str(error)
             if _CUT_OFF in why:
                 break
-    raise Unusable(reason="malformed", why=f"no CSV ({why})", raw=payload)
+    raise PayloadError(reason="malformed", why=f"no CSV ({why})", raw=payload)
 
 
 def _text(payload: bytes) -> str:
@@ -267,12 +267,14 @@ def _all_spellings(mapping: Mapping[str, float | None]) -> dict[str, float | Non
 
 
 def _search(regex: re.Pattern[str], raw: Any) -> str:
-    """Return the first group of the first match, or all of it; Unusable without one."""
+    """Return the first group of the first match, or all of it; PayloadError without one."""
     text = spelled(raw)[:MAX_SEARCHED]
     match = regex.search(text)
     found = match and match[1 if regex.groups else 0]
     if found is None:
-        raise Unusable(reason="wrong_type", why=f"regex {regex.pattern} does not match", raw=raw)
+        raise PayloadError(
+            reason="wrong_type", why=f"regex {regex.pattern} does not match", raw=raw
+        )
     return found
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bts_collectors.mqtt.distribution import Distribution
 from bts_collectors.mqtt.rules.config import Measure, Rule
-from bts_exporter import Metric, Scrape
+from bts_exporter import HistogramAccumulator, Metric, Scrape
 
 Labels = tuple[str, ...]
 
@@ -62,7 +61,7 @@ class Count(Series):
         self.value += 1
 
 
-class Spread(Series):
+class HistogramSeries(Series):
     """The distribution of values."""
 
     __slots__ = ("_distribution",)
@@ -70,7 +69,7 @@ class Spread(Series):
     def __init__(self, owner: str, expire: float, now: float, bounds: tuple[float, ...]) -> None:
         """Give the upper bounds of the buckets."""
         super().__init__(owner, expire, now)
-        self._distribution = Distribution(bounds)
+        self._distribution = HistogramAccumulator(bounds)
 
     def update(self, value: float) -> None:
         """Count a value."""
@@ -98,7 +97,7 @@ class Family:
     def create(self, labels: Labels, owner: str, expire: float, now: float) -> Series:
         """Add a series."""
         if self.measure.type == "histogram":
-            made: Series = Spread(owner, expire, now, self.measure.buckets)
+            made: Series = HistogramSeries(owner, expire, now, self.measure.buckets)
         else:
             made = (Count if self.measure.counts_messages else Series)(owner, expire, now)
         self.series[labels] = made
@@ -126,7 +125,7 @@ class Family:
         self.series.pop(labels).gone = True
 
 
-class Families(dict[str, Family]):
+class SeriesStore(dict[str, Family]):
     """All metrics of all rules, by name: rules with the same metric share it."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:

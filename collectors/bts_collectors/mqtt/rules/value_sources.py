@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bts_collectors.mqtt.rules.config import Rule
-from bts_collectors.mqtt.rules.payloads import Path, Unusable, label_text
+from bts_collectors.mqtt.rules.payloads import Path, PayloadError, label_text
 from bts_collectors.mqtt.rules.series import Family
 
 
@@ -34,7 +34,7 @@ class Source:
         )
 
     def values(self, data: Any) -> Iterator[tuple[dict[str, str], Any]]:
-        """Yield the labels of the metric's own and what is found in the payload; Unusable for nothing."""
+        """Yield the labels of the metric's own and what is found in the payload; PayloadError for nothing."""
         own = {n: optional_label(path, data) for n, path in self._labels}
         own |= self.measure.const_labels
         if self.measure.type == "info" or self.counts:
@@ -47,7 +47,9 @@ class Source:
             twice = Counter(texts)
             for wild, (_, raw) in zip(texts, matches, strict=True):
                 if twice[wild] > 1 and self.measure.type != "histogram":
-                    raise Unusable(reason="label", why="several values for one series", raw=data)
+                    raise PayloadError(
+                        reason="label", why="several values for one series", raw=data
+                    )
                 yield own | dict(zip(self._path.labels, wild, strict=True)), raw
 
 
@@ -55,6 +57,6 @@ def optional_label(path: Path, data: Any) -> str:
     """Return a label from a payload; "" where there is nothing, which is as if the label was not there."""
     try:
         found = path.find(data)
-    except Unusable:
+    except PayloadError:
         return ""
     return label_text(found)

@@ -60,9 +60,7 @@ class EmqxConfig(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Check what the types cannot; ValueError with what is wrong."""
-        if self.url.scheme not in {"http", "https"}:
-            msg = f"url: expected http:// or https://, got {self.url}"
-            raise ValueError(msg)
+        self.url.require_scheme("http", "https")
 
 
 class _Client(msgspec.Struct):

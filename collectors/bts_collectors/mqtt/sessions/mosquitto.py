@@ -9,7 +9,7 @@ from typing import BinaryIO
 from bts_collectors.mqtt.client import errors
 from bts_collectors.mqtt.sessions import metrics, mosquitto_db
 from bts_collectors.mqtt.sessions.metrics import Queue
-from bts_collectors.mqtt.sessions.mosquitto_db import Waiting
+from bts_collectors.mqtt.sessions.mosquitto_db import SavedQueue
 from bts_exporter import CollectorConfig, Duration, Metric, Scrape, gauge
 
 #: Bytes read at a time: payloads, which are most of the file, are skipped.
@@ -46,7 +46,7 @@ class SavedSessions:
         """Keep the settings; no I/O here."""
         self._config = config
         self._version: tuple[int, ...] = ()
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, SavedQueue] = {}
 
     def emit(self, scrape: Scrape) -> None:
         """Emit the queues; TargetError where the file cannot be read, or is too old."""
@@ -55,7 +55,7 @@ class SavedSessions:
             saved = self._refresh(scrape.remaining() / 2)
         except OSError as error:
             raise errors.sessions_unreadable(file, error) from error
-        except mosquitto_db.Damaged as error:
+        except mosquitto_db.DamagedError as error:
             raise errors.sessions_damaged(file, error) from error
         scrape.emit(SAVED, saved)
         age = time.time() - saved
@@ -78,7 +78,7 @@ class SavedSessions:
                 self._version = version
         return status.st_mtime
 
-    def _read(self, stream: BinaryIO, seconds: float) -> dict[str, Waiting]:
+    def _read(self, stream: BinaryIO, seconds: float) -> dict[str, SavedQueue]:
         end = time.monotonic() + seconds
 
         def check() -> None:

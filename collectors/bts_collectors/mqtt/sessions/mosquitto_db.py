@@ -26,7 +26,7 @@ MAX_EXPIRING = 1_000_000
 
 _MAGIC = b"\x00\xb5\x00mosquitto db"
 _HEAD = struct.Struct(">15sII")  # magic, checksum (unused), version
-_CHUNK = struct.Struct(">II")  # type, length of what follows
+_READ_BYTES = struct.Struct(">II")  # type, length of what follows
 _CLIENT_5 = struct.Struct(">8x4x2xH")  # expiry, interval, last packet id, length of the id
 _CLIENT_6 = struct.Struct(">8x4x2xHHH")  # as before, port, length of the user's name
 #: Store id, packet id, length of the id, QoS, state, flags, way.
@@ -43,12 +43,12 @@ _OUT = 1  # the way to the client
 _UNSENT = {1, 2, 4, 11}
 
 
-class Damaged(ValueError):  # noqa: N818  # what the file is
+class DamagedError(ValueError):
     """Raised when a file is none of mosquitto's, or not whole; says where."""
 
 
 @dataclass(slots=True)
-class Waiting:
+class SavedQueue:
     """Messages for one client: not sent yet, and sent but not acknowledged."""
 
     #: Those that do not expire.
@@ -69,12 +69,12 @@ class _Chunk(NamedTuple):
     beginning: bytes
 
 
-def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, Waiting]:
-    """Return what waits, by client id; Damaged where that cannot be told.
+def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, SavedQueue]:
+    """Return what waits, by client id; DamagedError where that cannot be told.
 
     `check` is called before each chunk: what it raises ends the reading.
     """
-    found: dict[str, Waiting] = {}
+    found: dict[str, SavedQueue] = {}
     expiries: dict[bytes, int] = {}
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -86,10 +86,10 @@ def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, Waiting]:
         elif chunk.kind == _TYPE_MESSAGE:
             _count(found, expiries, _body(stream, chunk), chunk.at)
         elif chunk.kind == _TYPE_CLIENT:
-            found.setdefault(_client_id(_body(stream, chunk), version, chunk.at), Waiting())
+            found.setdefault(_client_id(_body(stream, chunk), version, chunk.at), SavedQueue())
         if len(found) > MAX_CLIENTS:
             msg = f"more than {MAX_CLIENTS} clients"
-            raise Damaged(msg)
+            raise DamagedError(msg)
     for waiting in found.values():
         waiting.expiries = array("q", sorted(waiting.expiries))
     return found
@@ -106,19 +106,19 @@ def _note_expiry(expiries: dict[bytes, int], chunk: _Chunk) -> None:
         expiries[name] = expiry
     if len(expiries) > MAX_EXPIRING:
         msg = f"more than {MAX_EXPIRING} messages that expire"
-        raise Damaged(msg)
+        raise DamagedError(msg)
 
 
 def _version(head: bytes) -> int:
     if not head.startswith(_MAGIC):
         msg = "not a file of mosquitto's sessions (mosquitto.db)"
-        raise Damaged(msg)
+        raise DamagedError(msg)
     if len(head) < _HEAD.size:
         raise _cut_short(len(head))
     version: int = _HEAD.unpack(head)[2]
     if version not in {5, 6}:
         msg = f"format {version} of mosquitto.db: known are 5 and 6 (mosquitto 1.6 and later)"
-        raise Damaged(msg)
+        raise DamagedError(msg)
     return version
 
 
@@ -126,15 +126,15 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[_Chunk]:
     at = _HEAD.size
     while at < size:
         stream.seek(at)
-        head = stream.read(_CHUNK.size + _STORED.size)
-        if len(head) < _CHUNK.size:
+        head = stream.read(_READ_BYTES.size + _STORED.size)
+        if len(head) < _READ_BYTES.size:
             raise _cut_short(at)
-        kind, length = _CHUNK.unpack_from(head)
-        chunk = _Chunk(kind, at + _CHUNK.size, length, head[_CHUNK.size :])
+        kind, length = _READ_BYTES.unpack_from(head)
+        chunk = _Chunk(kind, at + _READ_BYTES.size, length, head[_READ_BYTES.size :])
         at = chunk.at + length
         if kind not in _TYPES:
             msg = f"damaged at byte {chunk.at}: no chunk of type {kind} is known"
-            raise Damaged(msg)
+            raise DamagedError(msg)
         if at > size:
             raise _cut_short(chunk.at)
         yield chunk
@@ -143,18 +143,18 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[_Chunk]:
 def _body(stream: BinaryIO, chunk: _Chunk) -> bytes:
     if chunk.length > MAX_CLIENT_CHUNK:
         msg = f"damaged at byte {chunk.at}: {chunk.length} bytes about one client"
-        raise Damaged(msg)
+        raise DamagedError(msg)
     stream.seek(chunk.at)
     return stream.read(chunk.length)
 
 
-def _count(found: dict[str, Waiting], expiries: dict[bytes, int], body: bytes, at: int) -> None:
+def _count(found: dict[str, SavedQueue], expiries: dict[bytes, int], body: bytes, at: int) -> None:
     if len(body) < _MESSAGE.size:
         raise _too_short(at)
     stored, _, length, _, state, _, way = _MESSAGE.unpack_from(body)
     if way != _OUT:
         return
-    waiting = found.setdefault(_text(body, _MESSAGE.size, length, at), Waiting())
+    waiting = found.setdefault(_text(body, _MESSAGE.size, length, at), SavedQueue())
     expiry = expiries.get(stored) if expiries else None
     if state in _UNSENT and expiry:
         waiting.expiries.append(expiry)
@@ -189,9 +189,9 @@ def _text(body: bytes, begin: int, length: int, at: int) -> str:
     return f"{text[:MAX_CLIENT_ID]}...{digest}"
 
 
-def _cut_short(at: int) -> Damaged:
-    return Damaged(f"cut short at byte {at}")
+def _cut_short(at: int) -> DamagedError:
+    return DamagedError(f"cut short at byte {at}")
 
 
-def _too_short(at: int) -> Damaged:
-    return Damaged(f"damaged at byte {at}: the chunk is too short for what it says to hold")
+def _too_short(at: int) -> DamagedError:
+    return DamagedError(f"damaged at byte {at}: the chunk is too short for what it says to hold")

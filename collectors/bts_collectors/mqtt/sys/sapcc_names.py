@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 from bts_exporter import Kind, Metric, Scrape
 
 #: What it takes for counters; all else are gauges.
@@ -39,8 +39,8 @@ SAPCC: Mapping[str, Metric] = MappingProxyType(
 )
 
 
-def emit(scrape: Scrape, readings: Mapping[str, Reading]) -> None:
+def emit(scrape: Scrape, values: Mapping[str, SysValue]) -> None:
     """Emit the readings, by topic, under the other exporter's names."""
-    for topic, reading in readings.items():
+    for topic, value in values.items():
         if topic in SAPCC:
-            scrape.emit(SAPCC[topic], reading.value)
+            scrape.emit(SAPCC[topic], value.value)

@@ -30,7 +30,7 @@ _VERSION = re.compile(rb"(?:mosquitto version )?([0-9][0-9A-Za-z.+~-]{0,63})")
 _BRIDGE = re.compile(rf"connection/([^/]{{1,{MAX_BRIDGE_NAME}}})/state")
 
 
-class Reading(NamedTuple):
+class SysValue(NamedTuple):
     """One sample that a message of the broker gives; without a metric if only others name it."""
 
     metric: Metric | None
@@ -177,37 +177,37 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def read(topic: str, payload: bytes) -> Reading | None:
+def read(topic: str, payload: bytes) -> SysValue | None:
     """Return the sample that a message gives; None for unknown topics and payloads without a value."""
     name = topic.removeprefix(PREFIX)
     if name == topic:
         return None
     if name == "uptime":
         uptime = _UPTIME.fullmatch(payload)
-        return Reading(UPTIME_SECONDS, (), float(uptime[1])) if uptime else None
+        return SysValue(UPTIME_SECONDS, (), float(uptime[1])) if uptime else None
     if name == "version":
         version = _VERSION.fullmatch(payload)
-        return Reading(INFO, (version[1].decode("ascii"),), 1) if version else None
+        return SysValue(INFO, (version[1].decode("ascii"),), 1) if version else None
     if name in _PLAIN:
         metric, labels = _PLAIN[name]
-        return Reading(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
+        return SysValue(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
     return _read_bridge(name, payload)
 
 
-def _read_bridge(name: str, payload: bytes) -> Reading | None:
+def _read_bridge(name: str, payload: bytes) -> SysValue | None:
     bridge = _BRIDGE.fullmatch(name)
     if bridge is None or payload not in {b"0", b"1"}:
         return None
-    return Reading(BRIDGE_UP, (bridge[1],), float(payload))
+    return SysValue(BRIDGE_UP, (bridge[1],), float(payload))
 
 
-def queued(readings: Mapping[str, Reading]) -> float | None:
+def queued(values: Mapping[str, SysValue]) -> float | None:
     """Return the messages held for clients, from the readings by topic; None unless both counts are known.
 
     The two counts are taken one after the other: just after a start the second may be ahead, and
     says nothing then.
     """
-    stored, retained = readings.get(STORED), readings.get(RETAINED)
+    stored, retained = values.get(STORED), values.get(RETAINED)
     if stored is None or retained is None or stored.value < retained.value:
         return None
     return stored.value - retained.value

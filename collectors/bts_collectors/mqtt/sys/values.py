@@ -9,11 +9,11 @@ from threading import Event, Lock
 from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Subscription
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 
 #: Seconds without a value after which a burst of them is taken to be through: the broker writes
 #: each message by itself, and without TCP_NODELAY on its side they come up to 90 ms apart.
-QUIET = 0.1
+QUIET_SECONDS = 0.1
 
 
 class SysValues:
@@ -24,19 +24,19 @@ class SysValues:
 
     subscriptions = (Subscription(systopics.FILTER),)
 
-    def __init__(self, answered: Event, clock: Callable[[], float] = time.monotonic) -> None:
-        """Set `answered` as soon as there are values to show."""
+    def __init__(self, replied: Event, clock: Callable[[], float] = time.monotonic) -> None:
+        """Set `replied` as soon as there are values to show."""
         #: Whether anything under `$SYS/` came since the connection was made.
         self.heard = False
         #: Whether an uptime was among it.
         self.gave_uptime = False
         #: Unix time of the last uptime; None before the first.
         self.updated: float | None = None
-        self._answered = answered
+        self._replied = replied
         self._clock = clock
         self._lock = Lock()
-        self._values: dict[str, Reading] = {}
-        self._before: dict[str, Reading] = {}  # of the connections before this one
+        self._values: dict[str, SysValue] = {}
+        self._before: dict[str, SysValue] = {}  # of the connections before this one
         self._last_value = float("-inf")
         self._last_uptime = float("-inf")
         self._silent_since: float | None = None
@@ -65,20 +65,20 @@ class SysValues:
     def receive(self, topic: str, payload: bytes) -> None:
         """Keep the value that a message has; one that has none any more takes the old one away."""
         self.heard = True
-        reading = systopics.read(topic, payload)
+        value = systopics.read(topic, payload)
         with self._lock:
-            self._keep(topic, reading)
-        if reading is not None:
+            self._keep(topic, value)
+        if value is not None:
             self._last_value = self._clock()
             if topic == systopics.UPTIME:
-                self._note_uptime(reading.value)
+                self._note_uptime(value.value)
 
-    def readings(self) -> dict[str, Reading]:
+    def latest(self) -> dict[str, SysValue]:
         """Return the newest values by topic."""
         with self._lock:
             return self._before | self._values
 
-    def age(self) -> float | None:
+    def age_seconds(self) -> float | None:
         """Return the seconds since the broker last gave its uptime; None before the first."""
         age = self._clock() - self._last_uptime
         return None if age == float("inf") else age
@@ -86,19 +86,19 @@ class SysValues:
     def settle(self, seconds: float) -> None:
         """Wait until a burst of values is through, so that counts of one burst are seen together."""
         end = self._clock() + seconds
-        while (wait := min(self._last_value + QUIET, end) - self._clock()) > 0:
+        while (wait := min(self._last_value + QUIET_SECONDS, end) - self._clock()) > 0:
             time.sleep(wait)
 
-    def _keep(self, topic: str, reading: Reading | None) -> None:
-        if reading is None:
+    def _keep(self, topic: str, value: SysValue | None) -> None:
+        if value is None:
             self._values.pop(topic, None)
             self._before.pop(topic, None)
-        elif reading.metric is not systopics.BRIDGE_UP or self._has_room(topic):
-            self._values[topic] = reading
+        elif value.metric is not systopics.BRIDGE_UP or self._has_room(topic):
+            self._values[topic] = value
 
     def _has_room(self, topic: str) -> bool:
         known = self._before | self._values
-        bridges = sum(reading.metric is systopics.BRIDGE_UP for reading in known.values())
+        bridges = sum(value.metric is systopics.BRIDGE_UP for value in known.values())
         return topic in known or bridges < systopics.MAX_BRIDGES
 
     def _note_uptime(self, uptime: float) -> None:
@@ -113,4 +113,4 @@ class SysValues:
                 with self._lock:
                     self._before = {}
             self._silent_since = None
-        self._answered.set()
+        self._replied.set()

@@ -8,7 +8,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt.client import errors
 from bts_collectors.mqtt.client.state import CONNECT_REASONS, DISCONNECT_REASONS
-from bts_collectors.mqtt.client.websocket import NoWebSocketError
+from bts_collectors.mqtt.client.websocket import WebSocketError
 from bts_exporter import Secret, TargetError, Url
 
 URL = Url("mqtt", "broker.example", 1883, username="mon", password=Secret("s3cret"))
@@ -34,7 +34,7 @@ def seen(error: TargetError) -> str:
         (PermissionError(13, "Permission denied"), "noperm: permission denied"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route to host"),
         (OSError(errno.EMFILE, "Too many open files"), "os: Too many open files"),
-        (NoWebSocketError("no upgrade"), "protocol: no WebSocket: no upgrade; does the port"),
+        (WebSocketError("no upgrade"), "protocol: no WebSocket: no upgrade; does the port"),
     ],
 )
 def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, expected: str) -> None:
@@ -48,7 +48,7 @@ def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, exp
 
 def test_a_broker_that_ends_tls_at_once_wants_to_know_who_we_are() -> None:
     """The message names the setting."""
-    failure = errors.unwanted(URL)
+    failure = errors.closed_after_handshake(URL)
 
     assert failure.reason == "tls"
     assert "tls.cert_file" in str(failure)
@@ -86,7 +86,7 @@ def test_connection_that_is_reset_asks_for_the_port(scheme: str, words: str) -> 
 def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
     """Each answer to CONNECT but yes has a reason, the standard's words and a cure."""
     refusal = ReasonCode(PacketTypes.CONNACK, identifier=code)
-    failure = errors.not_accepted(URL, refusal, b"", garbled=False)
+    failure = errors.not_accepted(URL, refusal, b"", malformed=False)
 
     assert seen(failure).startswith(expected)
     assert failure.reason in CONNECT_REASONS
@@ -104,14 +104,14 @@ def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
 )
 def test_what_listens_instead_is_named(first: bytes, words: str) -> None:
     """The first bytes of other servers tell which they are."""
-    failure = errors.not_accepted(URL, None, first, garbled=True)
+    failure = errors.not_accepted(URL, None, first, malformed=True)
 
     assert (failure.reason, words in str(failure)) == ("protocol", True)
 
 
 def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
     """A listener with TLS closes what is not TLS without a word."""
-    failure = errors.not_accepted(URL, None, b"", garbled=False)
+    failure = errors.not_accepted(URL, None, b"", malformed=False)
 
     assert failure.reason == "unreachable"
     assert "connection closed by the server; does the port speak TLS" in str(failure)
@@ -128,23 +128,25 @@ def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
 )
 def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected: str) -> None:
     """With MQTT 5 brokers say why they end a connection."""
-    failure = errors.dismissed(URL, ReasonCode(PacketTypes.DISCONNECT, identifier=code))
+    failure = errors.disconnected(URL, ReasonCode(PacketTypes.DISCONNECT, identifier=code))
 
     assert seen(failure).startswith(expected)
     assert failure.reason in DISCONNECT_REASONS
 
 
 @pytest.mark.parametrize(
-    ("hung", "garbled", "expected"),
+    ("timed_out", "malformed", "expected"),
     [
         (True, False, "timeout: no answer to PING"),
         (False, True, "protocol: the broker sent data that is not MQTT"),
         (False, False, "unreachable: the broker closed the connection"),
     ],
 )
-def test_end_of_a_connection_has_reason_and_cure(hung: bool, garbled: bool, expected: str) -> None:
+def test_end_of_a_connection_has_reason_and_cure(
+    timed_out: bool, malformed: bool, expected: str
+) -> None:
     """Each end of a working connection has a reason."""
-    failure = errors.lost(URL, hung=hung, garbled=garbled)
+    failure = errors.connection_lost(URL, timed_out=timed_out, malformed=malformed)
 
     assert seen(failure).startswith(expected)
     assert failure.reason in DISCONNECT_REASONS

@@ -6,17 +6,17 @@ from typing import ClassVar
 import pytest
 
 from bts_collectors.mqtt.client import network_thread as module
-from bts_collectors.mqtt.client.network_thread import Supervisor
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.network_thread import NetworkThread
 from bts_collectors.mqtt.client.router import Router
 from bts_collectors.mqtt.client.session import Target
-from bts_collectors.mqtt.client.state import Failure, Link
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.state import ConnectionState, Failure
 from bts_collectors.mqtt.sys.values import SysValues
 from bts_exporter import TargetError, Url
 from servers import wait_until
 
-Run = Callable[[Link, Guard], None]
-Supervise = Callable[..., Supervisor]
+Run = Callable[[ConnectionState, ErrorBoundary], None]
+Supervise = Callable[..., NetworkThread]
 
 
 NOTHING_THERE = TargetError("refused", "nothing there")
@@ -29,19 +29,24 @@ class Scripted:
     script: ClassVar[list[Run]] = []
 
     def __init__(
-        self, target: Target, router: Router, link: Link, guard: Guard, **_shared: object
+        self,
+        target: Target,
+        router: Router,
+        state: ConnectionState,
+        boundary: ErrorBoundary,
+        **_shared: object,
     ) -> None:
         """Keep what sessions share."""
-        self.link, self.guard = link, guard
-        link.beat = float("inf")  # it never hangs
+        self.state, self.boundary = state, boundary
+        state.heartbeat = float("inf")  # it never hangs
 
     def run(self, stopping: Event) -> None:
         """Do the next step."""
         if Scripted.script:
-            Scripted.script.pop(0)(self.link, self.guard)
+            Scripted.script.pop(0)(self.state, self.boundary)
         else:
-            self.link.connects += 1
-            self.link.connected = True
+            self.state.connects += 1
+            self.state.connected = True
             stopping.wait()
 
 
@@ -49,14 +54,14 @@ class Scripted:
 def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
     """Return a function that starts a supervisor whose sessions do the steps it is given."""
     monkeypatch.setattr(module, "Session", Scripted)
-    monkeypatch.setattr(module, "RETRY_FIRST", 0.001)
-    started: list[Supervisor] = []
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 0.001)
+    started: list[NetworkThread] = []
 
-    def start(*script: Run) -> Supervisor:
+    def start(*script: Run) -> NetworkThread:
         Scripted.script[:] = script
-        answered = Event()
+        replied = Event()
         target = Target(Url("mqtt", "broker.example"), None, "id", 30)
-        started.append(Supervisor(target, [SysValues(answered)], answered))
+        started.append(NetworkThread(target, [SysValues(replied)], replied))
         started[-1].start()
         return started[-1]
 
@@ -65,33 +70,33 @@ def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
         one.stop()
 
 
-def connected(one: Supervisor) -> Callable[[], object]:
+def connected(one: NetworkThread) -> Callable[[], object]:
     """Return whether a supervisor has come to the end of its script, as a condition to wait for."""
-    return lambda: one.link.connects
+    return lambda: one.state.connects
 
 
-def refuse(link: Link, guard: Guard) -> None:
+def refuse(state: ConnectionState, boundary: ErrorBoundary) -> None:
     """End as a session without a listener does."""
     raise NOTHING_THERE
 
 
-def lose(link: Link, guard: Guard) -> None:
+def lose(state: ConnectionState, boundary: ErrorBoundary) -> None:
     """End as a session does whose broker was stopped."""
-    link.connected = True
+    state.connected = True
     raise GONE
 
 
-def crash(link: Link, guard: Guard) -> None:
+def crash(state: ConnectionState, boundary: ErrorBoundary) -> None:
     """End as a session does in which the client library has a defect."""
-    link.connected = True
+    state.connected = True
     msg = "defect"
     raise RuntimeError(msg)
 
 
-def mishandle(link: Link, guard: Guard) -> None:
+def mishandle(state: ConnectionState, boundary: ErrorBoundary) -> None:
     """Fail at two messages, then end."""
     for _ in range(2):
-        with guard:
+        with boundary:
             msg = "unforeseen"
             raise ValueError(msg)
 
@@ -101,9 +106,9 @@ def test_failed_attempts_are_counted_by_reason(supervise: Supervise) -> None:
     one = supervise(refuse, refuse)
     wait_until(connected(one), "connected")
 
-    assert dict(one.link.connect_failures) == {"refused": 2}
-    assert not one.link.disconnects
-    assert one.link.failure == Failure("refused", "nothing there")
+    assert dict(one.state.connect_failures) == {"refused": 2}
+    assert not one.state.disconnects
+    assert one.state.failure == Failure("refused", "nothing there")
 
 
 def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
@@ -111,8 +116,8 @@ def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
     one = supervise(lose)
     wait_until(connected(one), "connected")
 
-    assert dict(one.link.disconnects) == {"unreachable": 1}
-    assert not one.link.connect_failures
+    assert dict(one.state.disconnects) == {"unreachable": 1}
+    assert not one.state.connect_failures
 
 
 def test_network_thread_survives_a_defect(
@@ -122,8 +127,12 @@ def test_network_thread_survives_a_defect(
     one = supervise(crash)
     wait_until(connected(one), "connected")
 
-    assert (one.alive, one.link.restarts, dict(one.link.disconnects)) == (True, 1, {"internal": 1})
-    assert one.link.failure == Failure(
+    assert (one.alive, one.state.restarts, dict(one.state.disconnects)) == (
+        True,
+        1,
+        {"internal": 1},
+    )
+    assert one.state.failure == Failure(
         "internal", "mqtt://broker.example: the MQTT client failed: RuntimeError: defect"
     )
     assert "network thread restarted" in caplog.text
@@ -134,7 +143,7 @@ def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
     one = supervise()
     wait_until(connected(one), "connected")
     well = one.alive
-    one.link.beat = module.monotonic() - module.HANGS_SECONDS - 1
+    one.state.heartbeat = module.monotonic() - module.HANGS_SECONDS - 1
 
     assert (well, one.alive) == (True, False)
 
@@ -147,31 +156,31 @@ def test_message_that_cannot_be_handled_costs_itself(
     wait_until(connected(one), "connected")
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
 
-    assert (one.link.message_errors, one.link.restarts, len(errors)) == (2, 0, 1)
+    assert (one.state.message_errors, one.state.restarts, len(errors)) == (2, 0, 1)
 
 
 def test_reason_is_known_before_the_connection_is_gone() -> None:
     """Whoever sees that there is no connection finds out why: the reason is written first."""
     seen: list[bool] = []
 
-    class Watched(Link):
+    class Watched(ConnectionState):
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "failure" and value is not None:
                 seen.append(self.connected)
 
-    link = Watched(connected=True)
-    link.end(Failure("unreachable", "gone"))
+    state = Watched(connected=True)
+    state.end(Failure("unreachable", "gone"))
 
-    assert (seen, link.connected) == ([True], False)
+    assert (seen, state.connected) == ([True], False)
 
 
 def test_end_of_our_own_will_is_no_failure() -> None:
     """A connection that we close is counted nowhere."""
-    link = Link(connected=True, granted={"$SYS/#": 0})
-    link.end(None)
+    state = ConnectionState(connected=True, granted={"$SYS/#": 0})
+    state.end(None)
 
-    assert link == Link()
+    assert state == ConnectionState()
 
 
 def test_pause_between_attempts_grows_and_starts_again(
@@ -186,12 +195,12 @@ def test_pause_between_attempts_grows_and_starts_again(
         delays.append(timeout)
         return wait(event, 0 if timeout else timeout)
 
-    monkeypatch.setattr(module, "RETRY_FIRST", 1.0)
-    monkeypatch.setattr(module, "RETRY_LAST", 5.0)
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(module, "RETRY_LAST_SECONDS", 5.0)
 
-    def last(link: Link, guard: Guard) -> None:
+    def last(state: ConnectionState, boundary: ErrorBoundary) -> None:
         clock[0] += 5.1
-        lose(link, guard)
+        lose(state, boundary)
 
     monkeypatch.setattr(module, "monotonic", lambda: clock[0])
     monkeypatch.setattr(Event, "wait", record)
@@ -206,9 +215,9 @@ def test_pause_between_attempts_grows_and_starts_again(
 
 def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for its next attempt is not waited for."""
-    monkeypatch.setattr(module, "RETRY_FIRST", 1000.0)
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1000.0)
     one = supervise(refuse)
-    wait_until(lambda: one.link.failure, "failed attempt")
+    wait_until(lambda: one.state.failure, "failed attempt")
     one.stop()
 
     assert not one.alive
@@ -220,7 +229,7 @@ def test_stop_does_not_wait_for_a_thread_that_hangs(
     """A thread in a call that nobody can interrupt is left to itself."""
     monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
     release = Event()
-    one = supervise(lambda _link, _guard: release.wait() and None)
+    one = supervise(lambda _state, _boundary: release.wait() and None)
     one.stop()
     hung = one.alive
     release.set()
@@ -230,13 +239,13 @@ def test_stop_does_not_wait_for_a_thread_that_hangs(
 
 def test_stop_without_start_does_nothing() -> None:
     """A collector that was built and never started can be stopped."""
-    answered = Event()
-    Supervisor(
-        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(answered)], answered
+    replied = Event()
+    NetworkThread(
+        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(replied)], replied
     ).stop()
 
 
 def test_guard_lets_interrupts_through() -> None:
     """What is no error of ours, such as an interrupt, is not swallowed."""
-    with pytest.raises(KeyboardInterrupt), Guard(lambda error: None):
+    with pytest.raises(KeyboardInterrupt), ErrorBoundary(lambda error: None):
         raise KeyboardInterrupt

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bts_collectors.mqtt.client import router as module
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.router import Handler, Publish, Router
 from bts_collectors.mqtt.client.topics import Subscription
-from bts_collectors.mqtt.guard import Guard
 
 
 class Wants:
@@ -15,7 +15,7 @@ class Wants:
         self.subscriptions = (Subscription(f"{beginning}/#"),)
         self.beginning = beginning
         self.fails = fails
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.taken: list[tuple[str, bytes, bool]] = []
         self.begun = self.ticks = 0
 
@@ -26,7 +26,7 @@ class Wants:
 
     def route(self, topic: str) -> Handler | None:
         """Take what begins so."""
-        self.asked.append(topic)
+        self.requested.append(topic)
         if not topic.startswith(self.beginning):
             return None
 
@@ -55,7 +55,7 @@ def errors() -> list[Exception]:
 
 def route(errors: list[Exception], *receivers: Wants) -> Router:
     """Return a router to receivers."""
-    return Router(receivers, Guard(errors.append))
+    return Router(receivers, ErrorBoundary(errors.append))
 
 
 def test_message_goes_to_whoever_wants_it(errors: list[Exception]) -> None:
@@ -69,7 +69,7 @@ def test_message_goes_to_whoever_wants_it(errors: list[Exception]) -> None:
 
     assert a.taken == all_a.taken == [("a/1", b"x", False)] * 2
     assert b.taken == [("b/1", b"y", True)] * 2
-    assert b.asked == ["a/1", "b/1", "c/1"]
+    assert b.requested == ["a/1", "b/1", "c/1"]
 
 
 def test_receiver_that_fails_takes_nothing_from_the_others(errors: list[Exception]) -> None:

@@ -21,12 +21,12 @@ from bts_collectors.mqtt.client import batch_reader as reader_module
 from bts_collectors.mqtt.client import router as router_module
 from bts_collectors.mqtt.client import session as module
 from bts_collectors.mqtt.client.batch_reader import BatchReader
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.router import Handler, Outgoing, Publish, Router
 from bts_collectors.mqtt.client.session import Protocol, Session, Target
-from bts_collectors.mqtt.client.state import DISCONNECT_REASONS, Link
+from bts_collectors.mqtt.client.state import DISCONNECT_REASONS, ConnectionState
 from bts_collectors.mqtt.client.subscriptions import Subscriptions, Suspects
 from bts_collectors.mqtt.client.topics import Subscription
-from bts_collectors.mqtt.guard import Guard
 from bts_exporter import TargetError, TLSConfig, Url
 from servers.certificates import Certificates
 
@@ -73,9 +73,9 @@ class Ended:
 
     def __init__(self) -> None:
         self.keeps = Keeps()
-        self.link = Link()
+        self.state = ConnectionState()
         self.errors: list[Exception] = []
-        self.router = Router([self.keeps], Guard(self.errors.append))
+        self.router = Router([self.keeps], ErrorBoundary(self.errors.append))
         self.failure: TargetError | None = None
         self.received = b""
 
@@ -115,7 +115,7 @@ def publish(
 @pytest.fixture(params=["batched", "paho"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have sessions read one way or the other."""
-    monkeypatch.setattr(module, "TICK", 0.02)
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
     if request.param == "paho":
         monkeypatch.setattr(BatchReader, "fits", lambda: False)
     return str(request.param)
@@ -158,7 +158,7 @@ def exchange(reading: str) -> Iterator[Exchange]:
         broker = Thread(target=converse, args=(ended, protocol, chunks, answers), daemon=True)
         broker.start()
         target = Target(Url("mqtt", "127.0.0.1", port), None, "id", 60, protocol)
-        session = Session(target, ended.router, ended.link, Guard(ended.errors.append))
+        session = Session(target, ended.router, ended.state, ErrorBoundary(ended.errors.append))
         try:
             session.run(Event())
         except TargetError as failure:
@@ -180,8 +180,8 @@ def test_messages_of_any_size_arrive(exchange: Exchange, size: int, protocol: Pr
     )
 
     assert ended.messages == sent
-    assert ended.link.granted == {"#": 0}
-    assert ended.link.beat > 0
+    assert ended.state.granted == {"#": 0}
+    assert ended.state.heartbeat > 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -280,7 +280,7 @@ def test_payload_that_is_too_large_is_not_kept(
     monkeypatch.setattr(BatchReader, "_consume", watch)
     exchange(publish("big", bytes(10_000_000)) + publish("b", b"2"))
 
-    assert max(held) <= 2 * reader_module._CHUNK
+    assert max(held) <= 2 * reader_module._READ_BYTES
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_receivers_are_not_asked_at_each_message(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What they have to do between messages is seldom due."""
-    monkeypatch.setattr(module, "TICK", 60.0)
+    monkeypatch.setattr(module, "TICK_SECONDS", 60.0)
     ended = exchange(*[publish("a", b"1")] * 50)
 
     assert len(ended.messages) == 50
@@ -344,7 +344,7 @@ def test_receivers_are_not_asked_at_each_message(
 # paho leaves the socket of a connection that fails to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("path", "query", "asked"),
+    ("path", "query", "requested"),
     [
         ("/broker", "key=1", "/broker?key=1"),
         ("/", "", "/"),
@@ -352,7 +352,9 @@ def test_receivers_are_not_asked_at_each_message(
         ("/mqtt/", "", "/mqtt/"),
     ],
 )
-def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, asked: str) -> None:
+def test_path_of_a_websocket_is_asked_for(
+    reading: str, path: str, query: str, requested: str
+) -> None:
     """With the query that may stand behind it; whoever does not upgrade is no WebSocket."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = Url("ws", "127.0.0.1", listener.getsockname()[1], path=path, query=query)
@@ -367,10 +369,12 @@ def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, a
         server = Thread(target=answer, daemon=True)
         server.start()
         with pytest.raises(TargetError) as failure:
-            Session(Target(url, None, "id", 60), Ended().router, Link(), Guard(print)).run(Event())
+            Session(
+                Target(url, None, "id", 60), Ended().router, ConnectionState(), ErrorBoundary(print)
+            ).run(Event())
         server.join(20)
 
-    assert heard[0].startswith(f"GET {asked} HTTP/1.1\r\n".encode())
+    assert heard[0].startswith(f"GET {requested} HTTP/1.1\r\n".encode())
     reason, words = failure.value.reason, str(failure.value)
     del failure
     gc.collect()
@@ -397,14 +401,14 @@ def test_tls_that_breaks_ends_the_connection(certificates: Certificates) -> None
         server = Thread(target=converse, daemon=True)
         server.start()
         target = Target(url, None, "id", 60, tls=TLSConfig(ca_file=str(certificates.ca)))
-        link = Link()
+        state = ConnectionState()
         with pytest.raises(TargetError, match="WRONG_VERSION_NUMBER") as failure:
-            Session(target, Ended().router, link, Guard(print)).run(Event())
+            Session(target, Ended().router, state, ErrorBoundary(print)).run(Event())
         server.join(20)
 
     assert failure.value.reason == "tls"
     assert failure.value.reason in DISCONNECT_REASONS
-    assert link.connected
+    assert state.connected
 
 
 def test_broker_that_says_goodbye_is_gone(exchange: Exchange) -> None:
@@ -435,7 +439,7 @@ def test_tls_offers_the_protocols_that_are_set(certificates: Certificates) -> No
         tls = TLSConfig(ca_file=str(certificates.ca))
         target = Target(url, None, "id", 60, tls=tls, alpn=("x-amzn-mqtt-ca",))
         with pytest.raises(TargetError):
-            Session(target, Ended().router, Link(), Guard(print)).run(Event())
+            Session(target, Ended().router, ConnectionState(), ErrorBoundary(print)).run(Event())
         server.join(20)
 
     assert chosen == ["x-amzn-mqtt-ca"]
@@ -443,13 +447,13 @@ def test_tls_offers_the_protocols_that_are_set(certificates: Certificates) -> No
 
 def test_subscription_that_is_denied_has_the_standards_word() -> None:
     """Why, as the broker says it by MQTT 5."""
-    link = Link()
-    subscriptions = Subscriptions([Subscription("bts/#")], Suspects(), link)
+    state = ConnectionState()
+    subscriptions = Subscriptions([Subscription("bts/#")], Suspects(), state)
     subscriptions.begin(lambda _name, _qos: 1)
     subscriptions.answer(1, [ReasonCode(PacketTypes.SUBACK, identifier=151)])
 
-    assert link.denied == {"bts/#": "Quota exceeded (151)"}
-    assert link.granted == {"bts/#": -1}
+    assert state.denied == {"bts/#": "Quota exceeded (151)"}
+    assert state.granted == {"bts/#": -1}
 
 
 def test_reader_looks_at_what_it_needs_of_paho(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,13 +471,13 @@ def test_all_private_names_are_looked_at() -> None:
         used = set(re.findall(r"self\.(_\w+)", file.read()))
     own = {
         "_router",
-        "_guard",
+        "_boundary",
         "_rest",
         "_at",
         "_skip",
         "_read_at",
         "_delivered",
-        "_hurry_until",
+        "_burst_until",
         "_ended",
     }
     own |= {
@@ -486,4 +490,4 @@ def test_all_private_names_are_looked_at() -> None:
 
 def test_limit_of_payloads_fits_into_packets() -> None:
     """The largest payload that is taken is not left out for the topic before it."""
-    assert reader_module._MAX_PACKET >= router_module.MAX_PAYLOAD + 2 + 65535
+    assert reader_module._MAX_PACKET >= router_module.MAX_PAYLOAD_BYTES + 2 + 65535

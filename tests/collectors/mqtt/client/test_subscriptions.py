@@ -7,7 +7,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt.client import subscriptions as module
-from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.state import ConnectionState
 from bts_collectors.mqtt.client.subscriptions import HUNG_UP, Subscriptions, Suspects
 from bts_collectors.mqtt.client.topics import Subscription
 
@@ -18,19 +18,19 @@ class Connection:
     """One connection to a broker that answers as a test wants it to."""
 
     def __init__(self, suspects: Suspects, wanted: tuple[Subscription, ...] = WANTED) -> None:
-        self.link = Link()
-        self.asked: list[str] = []
-        self.subscriptions = Subscriptions(wanted, suspects, self.link)
+        self.state = ConnectionState()
+        self.requested: list[str] = []
+        self.subscriptions = Subscriptions(wanted, suspects, self.state)
         self.subscriptions.begin(self.subscribe)
 
     def subscribe(self, name: str, _qos: int) -> int:
         """Take what is asked for."""
-        self.asked.append(name)
-        return len(self.asked)
+        self.requested.append(name)
+        return len(self.requested)
 
     def answer(self, name: str, code: int = 0) -> None:
         """Answer a subscription."""
-        number = self.asked.index(name) + 1
+        number = self.requested.index(name) + 1
         self.subscriptions.answer(number, [ReasonCode(PacketTypes.SUBACK, identifier=code)])
         self.subscriptions.advance(self.subscribe)
 
@@ -38,26 +38,26 @@ class Connection:
 def test_sys_comes_last_and_alone() -> None:
     """When all others are answered."""
     one = Connection(Suspects())
-    first = list(one.asked)
+    first = list(one.requested)
     one.answer("a/#")
-    between = list(one.asked)
+    between = list(one.requested)
     one.answer("b/#", 1)
     one.answer("$SYS/#")
 
     assert (first, between) == (["a/#", "b/#"], ["a/#", "b/#"])
-    assert one.asked == ["a/#", "b/#", "$SYS/#"]
-    assert one.link.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
+    assert one.requested == ["a/#", "b/#", "$SYS/#"]
+    assert one.state.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
 
 
 def test_silence_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that is never answered is named, and the next ones are asked for."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", -1.0)
+    monkeypatch.setattr(module, "REPLY_SECONDS", -1.0)
     one = Connection(Suspects())
     one.answer("b/#")
     one.subscriptions.advance(one.subscribe)
 
-    assert one.asked == ["a/#", "b/#", "$SYS/#"]
-    assert one.link.unanswered == ("a/#", "$SYS/#")
+    assert one.requested == ["a/#", "b/#", "$SYS/#"]
+    assert one.state.unanswered == ("a/#", "$SYS/#")
     assert one.subscriptions.settled
 
 
@@ -65,15 +65,15 @@ def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
     """Connect until a filter that the broker hangs up on is left out; return how often it took."""
     for attempt in range(10):
         one = Connection(suspects)
-        if one.link.denied:
-            assert one.link.denied == {name: HUNG_UP}
+        if one.state.denied:
+            assert one.state.denied == {name: HUNG_UP}
             return attempt
-        for asked in one.asked:
-            if name in one.asked and asked != name:
+        for requested in one.requested:
+            if name in one.requested and requested != name:
                 continue  # the connection has ended by then
-            if asked != name:
-                one.answer(asked)
-        one.subscriptions.end(hung_up=name in one.asked)
+            if requested != name:
+                one.answer(requested)
+        one.subscriptions.end(hung_up=name in one.requested)
     return -1
 
 
@@ -92,7 +92,7 @@ def test_restart_of_the_broker_is_no_dislike() -> None:
     hang_up_until_left_out(suspects, "$SYS/#")
     suspects.forget()
 
-    assert Connection(suspects).link.denied == {}
+    assert Connection(suspects).state.denied == {}
 
 
 def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +112,4 @@ def test_end_that_is_ours_is_no_hangup() -> None:
         one = Connection(suspects, WANTED[:1])
         one.subscriptions.end(hung_up=False)
 
-    assert Connection(suspects).link.denied == {}
+    assert Connection(suspects).state.denied == {}

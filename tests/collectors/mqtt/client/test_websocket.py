@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.mqtt.client.websocket import MAX_FRAME, NoWebSocketError, WebSocket
+from bts_collectors.mqtt.client.websocket import MAX_FRAME, WebSocket, WebSocketError
 from servers.mqttfake import accept_websocket, frame
 
 
@@ -127,7 +127,7 @@ def test_frame_that_no_server_may_send_is_refused(
     """By its head, before there is anything of its payload."""
     web, theirs = pair
     theirs.sendall(head)
-    with pytest.raises(NoWebSocketError, match=words):
+    with pytest.raises(WebSocketError, match=words):
         web.recv(65536)
 
 
@@ -157,7 +157,7 @@ def test_handshake_that_is_not_accepted_is_named(answer: bytes, words: str) -> N
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(answer)
-        with pytest.raises(NoWebSocketError, match=words):
+        with pytest.raises(WebSocketError, match=words):
             WebSocket(ours, "broker", "/mqtt", 10)
 
 

@@ -23,10 +23,10 @@ class Broker:
 
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
-        self.answered = Event()
+        self.replied = Event()
         self.published: list[Outgoing] = []
         config = CanaryConfig(**{"qos": (1,)} | settings)  # type: ignore[arg-type]
-        self.canary = Canary(config, "host", self.answered, lambda: self.now)
+        self.canary = Canary(config, "host", self.replied, lambda: self.now)
         self.canary.begin()
 
     def tick(self, seconds: float = 0) -> None:
@@ -97,12 +97,12 @@ def test_return_is_an_answer_of_the_broker() -> None:
     """It shows that the broker is alive where it says nothing of itself."""
     broker = Broker()
     broker.tick()
-    before = broker.answered.is_set(), broker.canary.age()
+    before = broker.replied.is_set(), broker.canary.age_seconds()
     broker.give_back()
     broker.now += 3
 
     assert before == (False, float("inf"))
-    assert (broker.answered.is_set(), broker.canary.age()) == (True, 3)
+    assert (broker.replied.is_set(), broker.canary.age_seconds()) == (True, 3)
 
 
 def test_message_that_does_not_come_back_is_lost() -> None:
@@ -140,7 +140,7 @@ def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
         broker.tick(20)
     broker.tick(1)
 
-    assert len(broker.canary._lanes[1].under_way) <= 3
+    assert len(broker.canary._by_qos[1].in_flight) <= 3
     assert broker.shown(LOST, "1") >= 98
 
 
@@ -161,7 +161,7 @@ def test_frozen_broker_makes_nothing_grow() -> None:
     for _ in range(1000):
         broker.tick(1)
 
-    assert len(broker.canary._lanes[1].under_way) <= 11
+    assert len(broker.canary._by_qos[1].in_flight) <= 11
     assert broker.shown(SENT, "1") == 1000
 
 

@@ -1,72 +1,14 @@
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.rules import topic_reader
-from bts_collectors.mqtt.rules.config import Measure, Rule
-from bts_collectors.mqtt.rules.engine import Readings
+from bts_collectors.mqtt.rules.config import Measure
 from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime
 from bts_collectors.mqtt.rules.payloads import REASONS, Path
-from bts_collectors.mqtt.rules.series import Families, declared
-from bts_exporter import Duration, Scrape
-
-VALUE = Path.from_setting("value")
-
-
-class Bench:
-    """Rules side by side, with a clock of their own."""
-
-    def __init__(self, **rules: Rule) -> None:
-        self.now = 1000.0
-        self.families = Families(rules)
-        self.rules = {
-            name: Readings(name, rule, self.families, clock=lambda: self.now)
-            for name, rule in rules.items()
-        }
-        self.taken = 0
-
-    def send(self, topic: str, payload: object, *, retained: bool = False) -> None:
-        """Deliver a message to all rules, as JSON unless it is bytes."""
-        raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        for rule in self.rules.values():
-            handler = rule.route(topic)
-            if handler:
-                handler(raw, retained)
-
-    def tick(self, seconds: float) -> None:
-        """Let time pass, and have the rules do what is due."""
-        self.now += seconds
-        for rule in self.rules.values():
-            rule.tick(lambda *_: None)
-
-    def shown(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Return the samples by metric."""
-        scrape = Scrape(float("inf"))
-        self.families.emit(scrape, self.now)
-        for rule in self.rules.values():
-            rule.emit(scrape)
-            rule.emit_topics(scrape)
-        assert scrape.rejected is None
-        return {metric.name: dict(found) for metric, found in scrape.samples.items()}
-
-
-def rule(topic: str = "bts/{station}/{parameter}", **settings: Any) -> Rule:
-    """Return a rule; measures are keyword arguments that are one."""
-    measures = {name: one for name, one in settings.items() if isinstance(one, Measure)}
-    others = {name: one for name, one in settings.items() if name not in measures}
-    return Rule(topic=Pattern.from_setting(topic), metrics=measures, **others)
-
-
-def measure(**settings: Any) -> Measure:
-    """Return a measure of the value."""
-    return Measure(path=VALUE, **settings)
-
-
-COUNT = Measure(type="counter")
+from bts_collectors.mqtt.rules.series import declared
+from bts_exporter import Duration
+from collectors.mqtt.rules.rule_bench import COUNT, Bench, measure, rule
 
 
 def test_gauge_shows_the_last_value() -> None:

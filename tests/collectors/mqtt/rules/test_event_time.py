@@ -1,7 +1,7 @@
 import pytest
 
 from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime, converter, zone
-from bts_collectors.mqtt.rules.payloads import Path, Unusable
+from bts_collectors.mqtt.rules.payloads import Path, PayloadError
 from bts_exporter import Scrape
 
 WHEN = Path.from_setting("when")
@@ -46,7 +46,7 @@ def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> N
 )
 def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) -> None:
     """By a reason of its own: the value may be fine."""
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(PayloadError) as error:
         converter(config(**settings))(raw)
 
     assert error.value.reason == "event_time"
@@ -99,5 +99,5 @@ def test_clock_that_is_wrong_is_counted_and_not_measured(
 
 def test_message_without_its_time_is_unusable() -> None:
     """It is counted by the rule."""
-    with pytest.raises(Unusable, match="nothing at when"):
+    with pytest.raises(PayloadError, match="nothing at when"):
         EventLag(config(), WHEN).note({})

@@ -15,7 +15,7 @@ from bts_collectors.mqtt.rules.payloads import (
     Conversion,
     Format,
     Path,
-    Unusable,
+    PayloadError,
     decoder,
     number,
 )
@@ -26,7 +26,7 @@ VALUE = Path.from_setting("value")
 def failure(form: Format, payload: bytes, path: Path = VALUE, **options: Any) -> tuple[str, str]:
     """Return why a payload gives no value, and in which words."""
     settings = {"mapping": {}} | options
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(PayloadError) as error:
         Conversion(**settings).reader(path)(decoder(form)(payload))
     return error.value.reason, str(error.value)
 
@@ -161,7 +161,7 @@ def test_no_payload_raises_anything_else(payload: bytes, form: Format) -> None:
     """Whatever comes ends in a finite number or in one of the reasons."""
     try:
         value = read(form, payload, 0 if form == "csv" else "$")
-    except Unusable as error:
+    except PayloadError as error:
         assert error.reason in REASONS  # noqa: PT017  # either way is right
     else:
         assert value is not None
@@ -179,7 +179,7 @@ def test_no_shape_of_json_raises_anything_else(document: Any) -> None:
     """A path meets whatever devices send."""
     try:
         read("json", json.dumps(document).encode(), "a[0].b", mapping={"x": 1})
-    except Unusable as error:
+    except PayloadError as error:
         assert error.reason in REASONS  # noqa: PT017  # either way is right
 
 
@@ -294,7 +294,7 @@ def test_broken_structure_is_not_guessed(payload: bytes) -> None:
 def test_whatever_comes_is_a_value_or_unusable(payload: bytes) -> None:
     """Nothing else is raised, around a text that looks like JSON too."""
     for raw in (payload, b'{"value": ' + payload + b"}", b'{"value": "' + payload + b'"}'):
-        with suppress(Unusable):
+        with suppress(PayloadError):
             read("json", raw, "value")
 
 
@@ -395,6 +395,6 @@ def test_wildcards_lead_to_several_values(raw: str, payload: Any, matches: list[
 
 def test_wildcard_without_a_match_is_missing() -> None:
     """As any path that leads nowhere."""
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(PayloadError) as error:
         Path.from_setting("{sensor}.tC").matches({"time": 5})
     assert error.value.reason == "missing"

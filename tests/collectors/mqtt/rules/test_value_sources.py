@@ -6,7 +6,8 @@ import pytest
 
 from bts_collectors.mqtt import collector as collector_module
 from bts_collectors.mqtt.client.topics import Pattern
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_collectors.mqtt.probes.canary import CanaryConfig
 from bts_collectors.mqtt.probes.pipeline import PipelineConfig
 from bts_collectors.mqtt.sessions.emqx import EmqxConfig
@@ -69,7 +70,7 @@ def test_hanging_api_leaves_the_deadline_alone(
     nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of the connection was emitted before."""
-    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
     api.routes[PATH] = hang
     config = MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url)))
     found, _ = look(config, seconds=1)
@@ -105,7 +106,7 @@ def test_nothing_is_measured_unasked(nobody: Url) -> None:
 
 def test_two_sources_of_the_same_queues_are_refused() -> None:
     """Both would show a client's backlog, and one broker has one of them."""
-    with pytest.raises(ValueError, match="persistence, emqx: a broker is mosquitto or EMQX"):
+    with pytest.raises(ValueError, match="persistence, emqx: set only one of them"):
         MqttConfig(persistence=PersistenceConfig(), emqx=EmqxConfig())
 
 

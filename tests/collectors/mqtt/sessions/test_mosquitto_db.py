@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bts_collectors.mqtt.sessions import mosquitto_db
-from bts_collectors.mqtt.sessions.mosquitto_db import Damaged, Waiting
+from bts_collectors.mqtt.sessions.mosquitto_db import DamagedError, SavedQueue
 
 HEAD = b"\x00\xb5\x00mosquitto db" + bytes(4)
 V5, V6 = struct.pack(">I", 5), struct.pack(">I", 6)
@@ -43,7 +43,7 @@ def stored(payload: bytes) -> bytes:
     return chunk(2, bytes(32) + b"bts/1/t" + payload)
 
 
-def read(content: bytes) -> dict[str, Waiting]:
+def read(content: bytes) -> dict[str, SavedQueue]:
     """Return what waits according to a file with this content."""
     return mosquitto_db.read(io.BytesIO(content), lambda: None)
 
@@ -54,46 +54,46 @@ def test_messages_are_counted_by_client() -> None:
     content += message(b"consumer") * 2 + message(b"consumer", WAIT_FOR_PUBACK)
     content += message(b"consumer", WAIT_FOR_PUBCOMP) + client(b"archive") + message(b"archive")
 
-    assert read(content) == {"consumer": Waiting(2, 2), "archive": Waiting(1, 0)}
+    assert read(content) == {"consumer": SavedQueue(2, 2), "archive": SavedQueue(1, 0)}
 
 
 @pytest.mark.parametrize("state", [1, 2, 4])
 def test_message_that_is_to_be_sent_when_its_client_is_back_is_queued(state: int) -> None:
     """It has a place among those in flight already, and was not sent."""
-    assert read(HEAD + V6 + message(b"c", state)) == {"c": Waiting(1, 0)}
+    assert read(HEAD + V6 + message(b"c", state)) == {"c": SavedQueue(1, 0)}
 
 
 def test_message_from_a_client_is_not_waiting_for_it() -> None:
     """Messages of QoS 2 on their way in are no backlog."""
-    assert read(HEAD + V6 + client(b"c") + message(b"c", way=IN)) == {"c": Waiting(0, 0)}
+    assert read(HEAD + V6 + client(b"c") + message(b"c", way=IN)) == {"c": SavedQueue(0, 0)}
 
 
 def test_client_without_messages_has_none() -> None:
     """A known client has a queue of 0, which is not the same as none."""
-    assert read(HEAD + V6 + client(b"idle")) == {"idle": Waiting(0, 0)}
+    assert read(HEAD + V6 + client(b"idle")) == {"idle": SavedQueue(0, 0)}
 
 
 def test_format_5_is_read() -> None:
     """Mosquitto 1.6 wrote no user names."""
     content = HEAD + V5 + client_5(b"consumer") + message(b"consumer")
 
-    assert read(content) == {"consumer": Waiting(1, 0)}
+    assert read(content) == {"consumer": SavedQueue(1, 0)}
 
 
 @pytest.mark.parametrize("padding", [0, 4])
 def test_user_and_padding_are_told_from_the_id(padding: int) -> None:
     """The id begins where the processor that wrote the file put it."""
-    assert read(HEAD + V6 + client(b"consumer", b"user", padding)) == {"consumer": Waiting(0, 0)}
+    assert read(HEAD + V6 + client(b"consumer", b"user", padding)) == {"consumer": SavedQueue(0, 0)}
 
 
 def test_properties_behind_the_id_are_no_part_of_it() -> None:
     """A subscription with an identifier puts it behind."""
-    assert read(HEAD + V6 + message(b"c", more=b"\x02\x0b\x05")) == {"c": Waiting(1, 0)}
+    assert read(HEAD + V6 + message(b"c", more=b"\x02\x0b\x05")) == {"c": SavedQueue(1, 0)}
 
 
 def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
     """What cannot be shown is replaced."""
-    assert read(HEAD + V6 + client(b"c\xff")) == {"c\N{REPLACEMENT CHARACTER}": Waiting(0, 0)}
+    assert read(HEAD + V6 + client(b"c\xff")) == {"c\N{REPLACEMENT CHARACTER}": SavedQueue(0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
 )
 def test_damage_is_named_with_its_place(content: bytes, expected: str) -> None:
     """What is not mosquitto's, of another version, cut short or inconsistent is refused."""
-    with pytest.raises(Damaged) as refusal:
+    with pytest.raises(DamagedError) as refusal:
         read(content)
 
     assert expected in str(refusal.value)
@@ -129,18 +129,18 @@ def test_more_clients_than_memory_is_for_are_refused(monkeypatch: pytest.MonkeyP
     """A file cannot make us remember clients without end."""
     monkeypatch.setattr(mosquitto_db, "MAX_CLIENTS", 2)
 
-    with pytest.raises(Damaged, match="more than 2 clients"):
+    with pytest.raises(DamagedError, match="more than 2 clients"):
         read(HEAD + V6 + client(b"a") + client(b"b") + client(b"c"))
 
 
-def test_reading_ends_when_its_caller_wants(give_up: Callable[[], None]) -> None:
+def test_reading_ends_when_its_caller_wants(expire: Callable[[], None]) -> None:
     """What `check` raises comes out."""
     with pytest.raises(TimeoutError):
-        mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), give_up)
+        mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), expire)
 
 
 @pytest.fixture
-def give_up() -> Callable[[], None]:
+def expire() -> Callable[[], None]:
     """Return a check that says no."""
 
     def check() -> None:
@@ -161,7 +161,7 @@ def test_payloads_are_not_read() -> None:
 
     stream = Stream(HEAD + V6 + stored(bytes(1_000_000)) + message(b"c"))
 
-    assert mosquitto_db.read(stream, lambda: None) == {"c": Waiting(1, 0)}
+    assert mosquitto_db.read(stream, lambda: None) == {"c": SavedQueue(1, 0)}
     assert stream.longest < 100
 
 
@@ -175,7 +175,7 @@ def test_no_content_ends_in_an_unforeseen_error(garbage: bytes, headed: bool, v6
     head = HEAD + (V6 if v6 else V5) if headed else b""
     try:
         found = read(head + garbage)
-    except Damaged:
+    except DamagedError:
         return
 
     assert all(waiting.queued >= 0 for waiting in found.values())
@@ -188,7 +188,7 @@ def test_no_change_of_a_byte_ends_in_an_unforeseen_error(data: st.DataObject) ->
     byte = data.draw(st.binary(min_size=0, max_size=1))
     try:
         found = read(WHOLE[:at] + byte + WHOLE[at + 1 :])
-    except Damaged:
+    except DamagedError:
         return
 
     assert sum(waiting.queued + waiting.in_flight for waiting in found.values()) <= 2
@@ -203,7 +203,7 @@ def test_file_that_shrinks_while_it_is_read_is_cut_short() -> None:
                 self.truncate(offset + 12)
             return super().seek(offset, whence)
 
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         mosquitto_db.read(Shrinking(WHOLE), lambda: None)
 
 
@@ -242,5 +242,5 @@ def test_long_ids_are_told_apart_and_not_kept() -> None:
 def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is remembered while the file is read."""
     monkeypatch.setattr(mosquitto_db, "MAX_EXPIRING", 2)
-    with pytest.raises(Damaged, match="more than 2 messages that expire"):
+    with pytest.raises(DamagedError, match="more than 2 messages that expire"):
         read(HEAD + V6 + kept(1, 9) + kept(2, 9) + kept(3, 9))

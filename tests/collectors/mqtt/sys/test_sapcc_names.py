@@ -2,7 +2,7 @@ import time
 
 from bts_collectors.mqtt.sys import sapcc_names
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 from bts_exporter import Kind, Scrape
 
 #: The counters of sapcc's exporter; what else it finds under $SYS it takes for gauges.
@@ -50,7 +50,7 @@ def test_readings_are_shown_under_these_names() -> None:
     """With and without a name of ours; what the other exporter leaves out is left out."""
     topics = {"uptime": b"5 seconds", "load/bytes/sent/1min": b"6.88", "version": b"2.0.11"}
     topics["connection/north/state"] = b"1"
-    readings: dict[str, Reading] = {}
+    readings: dict[str, SysValue] = {}
     for name, payload in topics.items():
         topic = systopics.PREFIX + name
         reading = systopics.read(topic, payload)

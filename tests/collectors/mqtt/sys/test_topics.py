@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 
 
 def sample(topic: str, payload: bytes) -> tuple[str, tuple[str, ...], float] | None:
@@ -114,10 +114,10 @@ def test_any_message_gives_a_finite_sample_or_none(topic: str, payload: bytes) -
     )
 
 
-def counts(**values: float) -> dict[str, Reading]:
+def counts(**values: float) -> dict[str, SysValue]:
     """Return readings of the counts of the store and of retained messages."""
     topics = {"stored": systopics.STORED, "retained": systopics.RETAINED}
-    return {topics[k]: Reading(systopics.QUEUED, (), value) for k, value in values.items()}
+    return {topics[k]: SysValue(systopics.QUEUED, (), value) for k, value in values.items()}
 
 
 def test_queued_messages_are_the_stored_that_are_not_retained() -> None:
@@ -131,7 +131,7 @@ def test_queued_messages_are_unknown_where_the_counts_contradict_each_other() ->
 
 
 @pytest.mark.parametrize("readings", [{}, counts(stored=5), counts(retained=5)])
-def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, Reading]) -> None:
+def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, SysValue]) -> None:
     """One count alone says nothing of the difference."""
     assert systopics.queued(readings) is None
 
@@ -140,4 +140,4 @@ def test_rates_have_no_name_of_ours() -> None:
     """They are read for those who want another exporter's names."""
     reading = systopics.read("$SYS/broker/load/messages/received/1min", b"1.50")
 
-    assert reading == Reading(None, (), 1.5)
+    assert reading == SysValue(None, (), 1.5)

@@ -4,7 +4,7 @@ from threading import Event
 import pytest
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.values import QUIET, SysValues
+from bts_collectors.mqtt.sys.values import QUIET_SECONDS, SysValues
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
 
@@ -26,27 +26,32 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def answered() -> Event:
+def replied() -> Event:
     """Return the event that tells collections of the first values."""
     return Event()
 
 
 @pytest.fixture
-def values(answered: Event, clock: Clock) -> SysValues:
+def values(replied: Event, clock: Clock) -> SysValues:
     """Return the values of a connection just made."""
-    values = SysValues(answered, clock)
+    values = SysValues(replied, clock)
     values.begin()
     return values
 
 
 def shown(values: SysValues) -> dict[str, float]:
     """Return the values by topic."""
-    return {topic: reading.value for topic, reading in values.readings().items()}
+    return {topic: reading.value for topic, reading in values.latest().items()}
 
 
 def test_nothing_is_known_at_first(values: SysValues) -> None:
     """Without a message there is no value, no age and no zero."""
-    assert (shown(values), values.age(), values.updated, values.heard) == ({}, None, None, False)
+    assert (shown(values), values.age_seconds(), values.updated, values.heard) == (
+        {},
+        None,
+        None,
+        False,
+    )
 
 
 def test_newest_value_is_kept(values: SysValues) -> None:
@@ -71,23 +76,23 @@ def test_age_counts_from_the_uptime_alone(values: SysValues, clock: Clock) -> No
     clock.now += 30
     values.receive(DROPPED, b"1")
 
-    assert values.age() == 30
+    assert values.age_seconds() == 30
 
 
-def test_uptime_is_the_first_answer(values: SysValues, answered: Event) -> None:
+def test_uptime_is_the_first_answer(values: SysValues, replied: Event) -> None:
     """A collection that waits for values is let go by the uptime, and by nothing before it."""
     values.receive(DROPPED, b"1")
-    before = answered.is_set()
+    before = replied.is_set()
     values.receive(systopics.UPTIME, b"5 seconds")
 
-    assert (before, answered.is_set()) == (False, True)
+    assert (before, replied.is_set()) == (False, True)
 
 
-def test_unreadable_uptime_is_no_sign_of_life(values: SysValues, answered: Event) -> None:
+def test_unreadable_uptime_is_no_sign_of_life(values: SysValues, replied: Event) -> None:
     """Something else under the uptime's topic is heard and makes nothing fresh."""
     values.receive(systopics.UPTIME, b"forever")
 
-    assert (values.heard, values.age(), answered.is_set()) == (True, None, False)
+    assert (values.heard, values.age_seconds(), replied.is_set()) == (True, None, False)
 
 
 def test_values_outlive_a_reconnection_to_the_same_broker(values: SysValues, clock: Clock) -> None:
@@ -159,7 +164,7 @@ def test_settle_waits_for_the_end_of_a_burst() -> None:
     received = time.monotonic()
     values.settle(10)
 
-    assert time.monotonic() >= received + QUIET
+    assert time.monotonic() >= received + QUIET_SECONDS
 
 
 def test_settle_does_not_wait_for_values_that_are_old(values: SysValues, clock: Clock) -> None:

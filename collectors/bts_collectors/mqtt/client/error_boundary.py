@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 
-class Guard:
+class ErrorBoundary:
     """Hands an error to `report` and lets the thread go on behind the `with` block."""
 
     def __init__(self, report: Callable[[Exception], None]) -> None:

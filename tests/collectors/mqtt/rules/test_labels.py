@@ -10,7 +10,7 @@ import pytest
 from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.rules.config import Choice, Measure, Rule
 from bts_collectors.mqtt.rules.payloads import Path
-from collectors.mqtt.rules.test_engine import COUNT, Bench, rule
+from collectors.mqtt.rules.rule_bench import COUNT, Bench, rule
 
 
 def path(text: str) -> Path:
@@ -97,7 +97,7 @@ def test_series_that_came_and_went_are_not_kept() -> None:
         if number % 100 == 99:
             bench.tick(11)
 
-    assert len(reader._spreads[0].series) <= 300
+    assert len(reader._varying[0].series) <= 300
     assert bench.shown()["mqtt_series_limit_dropped_total"] == {("r",): 0}
 
 
