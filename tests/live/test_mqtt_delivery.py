@@ -312,7 +312,7 @@ def test_descriptors_above_a_thousand_are_served(mosquitto: Mosquitto, start: St
     "case",
     [
         ("mqtt", "mqtts", "unreachable", "does the port speak TLS (mqtts://, usually 8883)"),
-        ("mqtt", "ws", "protocol", "it speaks HTTP: for MQTT over WebSocket use ws://"),
+        ("mqtt", "ws", "protocol", "the server speaks HTTP: for MQTT over WebSocket use ws://"),
         ("mqtt", "wss", "unreachable", "does the port speak TLS"),
         ("mqtts", "mqtt", "unreachable", "1883 is without (mqtt://)"),
         ("mqtts", "ws", "tls", "does this port speak TLS?"),

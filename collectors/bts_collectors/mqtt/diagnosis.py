@@ -1,4 +1,4 @@
-"""Whether the broker is up, and why a collection fails: what is known of it goes in, both come out."""
+"""Decides whether the broker is up, and why a collection is incomplete."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from bts_exporter import TargetError, Url
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Judges one broker."""
+    """The health of one broker."""
 
     url: Url
-    stale_after: float
+    stale_after_seconds: float
     network: NetworkThread
     #: None where `sys: false`.
     values: SysValues | None
     canary: Canary | None
     #: Whether there are rules or pipelines.
     listens: bool
-    #: Whether something that was asked for comes from `$SYS` alone.
+    #: Whether a setting needs `$SYS`.
     needs_sys: bool = False
 
     def fresh(self) -> bool:
-        """Return whether the broker has given its uptime of late."""
-        age = self.values.age_seconds() if self.values else None
-        return age is not None and age <= self.stale_after
+        """Return whether the broker's last uptime is not older than `stale_after`."""
+        age_seconds = self.values.age_seconds() if self.values else None
+        return age_seconds is not None and age_seconds <= self.stale_after_seconds
 
     def why_down(self) -> TargetError | None:
-        """Return why nothing shows that the broker lives; None where something does."""
+        """Return the error if the broker is down or does not respond; None if it is up."""
         state = self.network.state
         if not self.network.alive:
             return errors.network_thread(self.url)
@@ -43,7 +43,7 @@ class Health:
         return self._why_silent()
 
     def why_incomplete(self) -> TargetError | None:
-        """Return what is missing although the broker is up: subscriptions that something needs."""
+        """Return the error if the broker is up but a needed subscription is denied or unanswered."""
         state = self.network.state
         if refused := {name: why for name, why in state.denied.items() if self._needs(name)}:
             return errors.denied(self.url, refused)
@@ -54,20 +54,22 @@ class Health:
         return self.needs_sys or not filter_.startswith("$SYS")
 
     def _canary_returns(self) -> bool:
-        return self.canary is not None and self.canary.age_seconds() <= self.stale_after
+        return self.canary is not None and self.canary.age_seconds() <= self.stale_after_seconds
 
     def _why_silent(self) -> TargetError | None:
-        """Return why neither an uptime nor a canary is fresh, unless the connection itself will do."""
+        """Return the error if neither uptime nor canary is fresh; None if the connection is proof enough."""
         state, values = self.network.state, self.values
         if values and values.gave_uptime:
-            age = values.age_seconds() or 0.0
-            return errors.old_uptime(self.url, age, self.stale_after)
+            age_seconds = values.age_seconds() or 0.0
+            return errors.old_uptime(self.url, age_seconds, self.stale_after_seconds)
         if self.canary:
-            if denied := {n: w for n, w in state.denied.items() if not n.startswith("$SYS")}:
+            if denied := {
+                name: why for name, why in state.denied.items() if not name.startswith("$SYS")
+            }:
                 return errors.denied(self.url, denied)
-            return errors.no_canary(self.url, self.stale_after)
+            return errors.no_canary(self.url, self.stale_after_seconds)
         if self.listens or not values:
-            return None  # the broker answers pings, or the connection would have ended
+            return None  # the broker answers pings: otherwise the connection would have ended
         if state.denied:
             return errors.denied(self.url, state.denied)
         if not state.granted:

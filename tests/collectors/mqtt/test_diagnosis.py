@@ -72,24 +72,24 @@ def said(error: TargetError) -> str:
 @pytest.mark.parametrize(
     ("state", "values", "expected"),
     [
-        (ConnectionState(), heard(), "timeout: no answer to CONNECT yet"),
+        (ConnectionState(), heard(), "timeout: no reply to CONNECT yet"),
         (ConnectionState(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
         (
             ConnectionState(connected=True, failure=Failure("refused", "before")),
             heard(),
-            "timeout: no answer to SUBSCRIBE to $SYS/#",
+            "timeout: no reply to SUBSCRIBE to $SYS/#",
         ),
         (
             ConnectionState(
                 connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "Not authorized (135)"}
             ),
             heard(),
-            "noperm: subscription to $SYS/# (Not authorized (135)) denied: allow",
+            "noperm: subscription to $SYS/# (Not authorized (135)) denied; allow",
         ),
         (
             ConnectionState(connected=True, granted=GRANTED),
             heard(),
-            "noperm: connected, but nothing comes under $SYS/: allow it",
+            "noperm: connected, but no message under $SYS/; allow it",
         ),
         (
             ConnectionState(connected=True, granted=GRANTED),
@@ -115,7 +115,7 @@ def test_lost_canary_leads_to_its_permissions(values: SysValues | None) -> None:
     """Of a broker without an uptime it alone shows whether it lives."""
     state = ConnectionState(connected=True, granted=GRANTED)
 
-    expected = "timeout: no message of ours came back within"
+    expected = "timeout: no canary message came back within"
     assert why_down(state, values, Returned()).startswith(expected)
 
 
@@ -157,7 +157,7 @@ def test_subscription_of_a_rule_that_is_denied_is_named() -> None:
     missing = health(state, None, listens=True).why_incomplete()
 
     assert missing
-    assert said(missing).startswith("noperm: subscription to bts/# (Not authorized (135)) denied:")
+    assert said(missing).startswith("noperm: subscription to bts/# (Not authorized (135)) denied;")
 
 
 def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
@@ -166,7 +166,7 @@ def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
     missing = health(state, None, listens=True).why_incomplete()
 
     assert missing
-    assert said(missing) == "timeout: no answer to SUBSCRIBE to bts/#"
+    assert said(missing) == "timeout: no reply to SUBSCRIBE to bts/#"
 
 
 def test_network_thread_that_is_gone_is_the_first_reason() -> None:

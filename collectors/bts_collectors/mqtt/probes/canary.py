@@ -1,4 +1,4 @@
-"""How long a message takes through the broker and back to us: one of our own, every few seconds."""
+"""The canary: publishes a message every few seconds, and measures how long it takes to come back."""
 
 from __future__ import annotations
 
@@ -23,55 +23,57 @@ from bts_exporter import (
 #: Seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _QOS = (0, 1, 2)
-_MIN_INTERVAL = 1.0  # seconds: the network thread looks up twice a second
-_MAX_TIMEOUT = 3600.0  # seconds: what is under way is remembered so long
-#: Seconds between two ticks, which come twice a second, after which we were away ourselves: a
-#: process that was stopped, a virtual machine that was frozen.
-_AWAY_SECONDS = 3.0
+_MIN_INTERVAL = 1.0  # seconds: the network thread ticks twice a second
+_MAX_TIMEOUT = 3600.0  # seconds: messages in flight are kept this long
+#: Seconds between two ticks, which normally come twice a second, that show a pause of our own: a
+#: stopped process, a frozen virtual machine.
+_PAUSE_SECONDS = 3.0
 _NOT_IN_A_LEVEL = re.compile(r"[/+#\0]")
 
 ROUND_TRIP = histogram(
     "mqtt_canary_round_trip_seconds",
-    "Time from the publication of a message of ours to its return.",
+    "Time from publishing a canary message until it comes back from the broker.",
     "qos",
 )
-SENT = counter("mqtt_canary_sent_total", "Messages of ours published to measure them.", "qos")
-RECEIVED = counter("mqtt_canary_received_total", "Messages of ours that came back in time.", "qos")
+SENT = counter("mqtt_canary_sent_total", "Canary messages published.", "qos")
+RECEIVED = counter(
+    "mqtt_canary_received_total", "Canary messages that came back within canary.timeout.", "qos"
+)
 LOST = counter(
     "mqtt_canary_lost_total",
-    "Messages of ours that did not come back within canary.timeout, or before the connection ended.",
+    "Canary messages that did not come back within canary.timeout, or before the connection ended.",
     "qos",
 )
 METRICS: tuple[Metric, ...] = (ROUND_TRIP, SENT, RECEIVED, LOST)
 
 
 class CanaryConfig(CollectorConfig, frozen=True):
-    """Where our own messages go, how many, and when one is lost."""
+    """Settings of the canary."""
 
     topic: str = "bts-exporter/canary"
-    #: With 0 brokers keep no message for clients that are away.
+    #: With QoS 0 the broker queues no messages while the client is disconnected.
     qos: tuple[int, ...] = (0,)
     interval: Duration = Duration(5)
     timeout: Duration = Duration(10)
 
     def __post_init__(self) -> None:
-        """Check what the types cannot; ValueError with what is wrong."""
+        """Check values and their combinations; ValueError explains the problem."""
         if not self.topic.strip("/") or any(sign in self.topic for sign in "+#\0"):
-            msg = f"topic: expected one to publish to, without + and #, got {self.topic!r}"
+            msg = f"topic: {self.topic!r} is not a valid topic (expected one without wildcards)"
             raise ValueError(msg)
         if not self.qos or set(self.qos) - set(_QOS) or len(set(self.qos)) < len(self.qos):
-            msg = f"qos: expected some of 0, 1, 2, each once, got {list(self.qos)}"
+            msg = f"qos: expected a list of 0, 1 and 2 without duplicates, got {list(self.qos)}"
             raise ValueError(msg)
         if self.interval < _MIN_INTERVAL:
             msg = f"interval: must be at least {_MIN_INTERVAL:g} s, got {self.interval:g} s"
             raise ValueError(msg)
         if not 0 < self.timeout <= _MAX_TIMEOUT:
-            msg = f"timeout: must be more than 0 s and at most 1h, got {self.timeout:g} s"
+            msg = f"timeout: must be more than 0 s and at most 1 h, got {self.timeout:g} s"
             raise ValueError(msg)
 
 
 class _QosMessages:
-    """The messages of one QoS."""
+    """Counts and messages in flight of one QoS."""
 
     __slots__ = ("due", "in_flight", "lost", "received", "round_trip", "sent")
 
@@ -79,29 +81,31 @@ class _QosMessages:
         self.due = 0.0
         self.sent = self.received = self.lost = 0
         self.round_trip = HistogramAccumulator(BUCKETS)
-        # Payload -> when it was published, None if that does not tell how long it took.
+        # Payload -> publication time, or None if its round trip cannot be measured.
         self.in_flight: dict[bytes, float | None] = {}
 
     def expire(self, before: float) -> None:
-        """Count as lost what was published before."""
+        """Count measured messages as lost that were published before a time."""
         for payload, published in list(self.in_flight.items()):
             if published is not None and published < before:
                 del self.in_flight[payload]
                 self.lost += 1
 
     def expire_unmeasured(self) -> None:
-        """Count as lost what has not come back since we were away."""
-        for payload in [one for one, published in self.in_flight.items() if published is None]:
+        """Count messages as lost whose round trip cannot be measured."""
+        for payload in [
+            payload for payload, published in self.in_flight.items() if published is None
+        ]:
             del self.in_flight[payload]
             self.lost += 1
 
     def stop_measuring(self) -> None:
-        """Take note that how long messages take from now on says nothing of the broker."""
+        """Exclude all messages in flight from the measurement: our own pause delayed them."""
         self.in_flight = dict.fromkeys(self.in_flight)
 
 
 class Canary:
-    """Publishes to a topic that it subscribes to, over the connection that all messages take."""
+    """Publishes messages and receives them, over the connection that all other messages use."""
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class Canary:
         replied: Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Give `host` for our topics, TOPIC/HOST/QOS; `answered` is set by what comes back."""
+        """Take our host name, for the topics TOPIC/HOST/QOS, and the event to set when a message returns."""
         self._config = config
         self._replied = replied
         self._last_return = float("-inf")
@@ -118,7 +122,7 @@ class Canary:
         self._clock = clock
         self._lock = Lock()
         self._by_qos = {qos: _QosMessages() for qos in sorted(config.qos)}
-        # Not our client id, which is another at each start: filters are labels.
+        # Not the client id: it changes at each start, and filters are label values.
         host = _NOT_IN_A_LEVEL.sub("_", host)
         self._topics = {f"{config.topic}/{host}/{qos}": qos for qos in self._by_qos}
         self.subscriptions = tuple(
@@ -126,7 +130,7 @@ class Canary:
         )
 
     def begin(self) -> None:
-        """Give up what was under way on the connection before, and begin anew at once."""
+        """Count messages of the previous connection as lost; publish again at once."""
         with self._lock:
             for messages in self._by_qos.values():
                 messages.expire_unmeasured()
@@ -135,7 +139,7 @@ class Canary:
             self._last_tick = self._clock()
 
     def route(self, topic: str) -> Handler | None:
-        """Return what takes our messages back."""
+        """Return the handler for returning messages."""
         qos = self._topics.get(topic)
         if qos is None:
             return None
@@ -156,7 +160,7 @@ class Canary:
         return receive
 
     def tick(self, publish: Publish) -> None:
-        """Publish what is due, and give up what is late."""
+        """Publish the messages that are due, and expire the late ones."""
         self._expire()
         for topic, qos in self._topics.items():
             messages = self._by_qos[qos]
@@ -171,11 +175,11 @@ class Canary:
             publish(Outgoing(topic, payload, qos, expiry_seconds=ceil(self._config.timeout)))
 
     def age_seconds(self) -> float:
-        """Return the seconds since a message of ours last came back; infinite before the first."""
+        """Return the seconds since a message last came back; infinite before the first."""
         return self._clock() - self._last_return
 
     def emit(self, scrape: Scrape) -> None:
-        """Emit what came back and what did not."""
+        """Emit counts and round-trip times by QoS."""
         with self._lock:
             for qos, messages in self._by_qos.items():
                 label = str(qos)
@@ -186,14 +190,14 @@ class Canary:
 
     def _expire(self) -> None:
         now = self._clock()
-        away, self._last_tick = now - self._last_tick > _AWAY_SECONDS, now
+        was_paused, self._last_tick = now - self._last_tick > _PAUSE_SECONDS, now
         with self._lock:
             for messages in self._by_qos.values():
                 if now > self._unmeasured_until:
                     messages.expire_unmeasured()
-                if away:
-                    # The broker may have replied: what it sent is read after this.
+                if was_paused:
+                    # The messages may have come back during the pause: they are read after this tick.
                     messages.stop_measuring()
                 messages.expire(now - self._config.timeout)
-            if away:
+            if was_paused:
                 self._unmeasured_until = now + self._config.timeout

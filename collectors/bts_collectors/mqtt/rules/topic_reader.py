@@ -1,4 +1,4 @@
-"""Takes the messages of one topic for one rule; what they need is looked up once, not for each."""
+"""Handles the messages of one topic for one rule: series are looked up once per topic, not per message."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from bts_collectors.mqtt.rules.engine import RuleEngine
 
 
-#: Series of one metric and topic before those that are gone are looked for.
-_FEW = 100
+#: Series of one metric and topic from which on removed ones are searched for.
+_CLEAN_UP_FROM = 100
 
 
 class Traffic:
-    """What came of one topic."""
+    """Counts of one topic."""
 
     __slots__ = ("bytes", "gone", "last", "messages", "seen")
 
-    #: Series that it is.
+    #: Number of Prometheus series.
     cost = 3
 
     def __init__(self, now: float) -> None:
         self.gone = False
         self.messages = self.bytes = 0
-        self.last = 0.0  # Unix time; 0: none but retained ones
+        self.last = 0.0  # Unix time; 0 if all messages were retained
         self.seen = now
 
     def note(self, size: int, now: float) -> None:
@@ -42,7 +42,7 @@ class Traffic:
 
 
 class _FixedSeries:
-    """A metric whose labels the topic alone gives: one series."""
+    """The only series of a metric whose labels all come from the topic."""
 
     __slots__ = ("is_event", "labels", "read", "series", "source")
 
@@ -55,28 +55,28 @@ class _FixedSeries:
 
 
 class _VaryingSeries:
-    """A metric whose labels come from messages, too: any number of series."""
+    """The series of a metric with labels from the payload: any number."""
 
     __slots__ = ("latest", "limit", "series", "source")
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        #: Those of this topic, so that they can be removed with it.
+        #: The series of this topic, so that they can be removed with it.
         self.series: dict[Labels, Series] = {}
-        #: The labels of an info: new ones take their place.
+        #: The current labels of an info metric: new ones replace them.
         self.latest: Labels | None = None
-        self.limit = _FEW
+        self.limit = _CLEAN_UP_FROM
 
     def keep(self, labels: Labels, series: Series) -> None:
-        """Remember a series of this topic, and forget those that are gone now and then."""
+        """Remember a series of this topic; sometimes forget removed ones."""
         self.series[labels] = series
         if len(self.series) > self.limit:
-            self.series = {known: one for known, one in self.series.items() if not one.gone}
-            self.limit = max(_FEW, 2 * len(self.series))
+            self.series = {known: kept for known, kept in self.series.items() if not kept.gone}
+            self.limit = max(_CLEAN_UP_FROM, 2 * len(self.series))
 
 
 class TopicReader:
-    """The series of one topic, and what updates them; there may be fifty thousand."""
+    """Updates the series of one topic; there may be fifty thousand readers."""
 
     __slots__ = (
         "_counts",
@@ -107,16 +107,16 @@ class TopicReader:
 
     @property
     def varies(self) -> bool:
-        """Return whether messages give labels, so that there may be any number of series."""
+        """Return whether some labels come from the payload, so that there may be any number of series."""
         return bool(self._varying)
 
     @property
     def idle(self) -> bool:
-        """Return whether none of those series exists."""
-        return all(one.gone for varying in self._varying for one in varying.series.values())
+        """Return whether none of these series exists any more."""
+        return all(series.gone for varying in self._varying for series in varying.series.values())
 
-    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: C901, FBT001  # a call costs as much as three lines
-        """Update what a message has a value for."""
+    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: C901, FBT001  # the hot path: a call costs as much as three lines
+        """Update the series with a message."""
         engine = self._engine
         engine.messages += 1
         engine.bytes += len(payload)
@@ -138,7 +138,7 @@ class TopicReader:
             series = fixed.series
             if series is None or series.gone:
                 series = self._find(fixed)
-            if series and not retained:  # else it is a state, and no event
+            if series and not retained:  # a retained message is a state, not an event
                 series.value += 1  # type: ignore[operator]
                 series.seen = now
         if readable:
@@ -149,7 +149,7 @@ class TopicReader:
                 self._read_varying(data, retained, now, properties)
 
     def _read(self, data: Any, retained: bool, now: float) -> None:  # noqa: FBT001  # Handler
-        """Update the metrics whose labels the topic alone gives."""
+        """Update the metrics whose labels all come from the topic."""
         engine = self._engine
         if engine.lag and not retained:
             engine.note_lag(data)
@@ -196,7 +196,7 @@ class TopicReader:
             varying.series.clear()
 
     def _note_traffic(self, size: int, retained: bool, now: float) -> None:  # noqa: FBT001
-        """Keep account of the topic where the rule asks for it."""
+        """Count the message for its topic, with `per_topic`."""
         if self._engine.rule.per_topic:
             traffic = self._traffic
             if traffic is None or traffic.gone:
@@ -205,7 +205,7 @@ class TopicReader:
                 traffic.note(size, now)
 
     def _read_varying(self, data: Any, retained: bool, now: float, properties: bytes) -> None:  # noqa: FBT001
-        """Update the metrics whose labels come from the message."""
+        """Update the metrics with labels from the message."""
         rule = self._engine.rule
         try:
             shared = dict(self._labels)
@@ -229,7 +229,7 @@ class TopicReader:
     def _update(
         self, varying: _VaryingSeries, texts: Mapping[str, str], raw: Any, now: float
     ) -> None:
-        """Update one series; what its value lacks costs no other."""
+        """Update one series; an invalid value affects no other."""
         source = varying.source
         labels = tuple(texts[name] for name in source.names)
         try:
@@ -259,7 +259,7 @@ class TopicReader:
         self._engine.remove(varying.source.family, labels, self._topic)
 
     def _remove(self) -> None:
-        """Remove all series of the topic alone: its retained message was deleted."""
+        """Remove all series of only this topic: its retained message was deleted."""
         for fixed in (*self._counts, *self._fixed):
             self._engine.remove(fixed.source.family, fixed.labels, self._topic)
         for varying in self._varying:

@@ -34,7 +34,7 @@ def seen(error: TargetError) -> str:
         (PermissionError(13, "Permission denied"), "noperm: permission denied"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable: no route to host"),
         (OSError(errno.EMFILE, "Too many open files"), "os: Too many open files"),
-        (WebSocketError("no upgrade"), "protocol: no WebSocket: no upgrade; does the port"),
+        (WebSocketError("no upgrade"), "protocol: WebSocket error: no upgrade; does the port"),
     ],
 )
 def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, expected: str) -> None:
@@ -73,8 +73,8 @@ def test_connection_that_is_reset_asks_for_the_port(scheme: str, words: str) -> 
     [
         (132, "protocol: CONNECT refused: Unsupported protocol version (132); set protocol"),
         (133, "protocol: CONNECT refused: Client identifier not valid (133); set client_id"),
-        (134, "auth: CONNECT refused: Bad user name or password (134); set user and password"),
-        (135, "auth: CONNECT refused: Not authorized (135); set user and password"),
+        (134, "auth: CONNECT refused: Bad user name or password (134); set the user in url"),
+        (135, "auth: CONNECT refused: Not authorized (135); check user and password"),
         (136, "loading: CONNECT refused: Server unavailable (136)"),
         (137, "loading: CONNECT refused: Server busy (137)"),
         (138, "noperm: CONNECT refused: Banned (138)"),
@@ -95,10 +95,10 @@ def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
 @pytest.mark.parametrize(
     ("first", "words"),
     [
-        (b"HTTP/1.1 400 Bad", "it speaks HTTP: for MQTT over WebSocket use ws://"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "it speaks TLS: use mqtts://"),
-        (b"AMQP\x00\x00\x09\x01", "it speaks AMQP"),
-        (b"-ERR unknown", "it speaks the protocol of Redis"),
+        (b"HTTP/1.1 400 Bad", "the server speaks HTTP: for MQTT over WebSocket use ws://"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "the server speaks TLS: use mqtts://"),
+        (b"AMQP\x00\x00\x09\x01", "the server speaks AMQP"),
+        (b"-ERR unknown", "the server speaks the Redis protocol"),
         (b"220 mail", "MQTT usually listens on 1883"),
     ],
 )
@@ -120,10 +120,10 @@ def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (139, "unreachable: the broker ended the connection: Server shutting down (139)"),
-        (142, "unreachable: the broker ended the connection: Session taken over (142); another"),
-        (135, "noperm: the broker ended the connection: Not authorized (135)"),
-        (130, "protocol: the broker ended the connection: Protocol error (130)"),
+        (139, "unreachable: the broker closed the connection: Server shutting down (139)"),
+        (142, "unreachable: the broker closed the connection: Session taken over (142); another"),
+        (135, "noperm: the broker closed the connection: Not authorized (135)"),
+        (130, "protocol: the broker closed the connection: Protocol error (130)"),
     ],
 )
 def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected: str) -> None:
@@ -137,8 +137,8 @@ def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected:
 @pytest.mark.parametrize(
     ("timed_out", "malformed", "expected"),
     [
-        (True, False, "timeout: no answer to PING"),
-        (False, True, "protocol: the broker sent data that is not MQTT"),
+        (True, False, "timeout: no reply to PINGREQ"),
+        (False, True, "protocol: the broker sent a malformed packet"),
         (False, False, "unreachable: the broker closed the connection"),
     ],
 )
@@ -155,8 +155,14 @@ def test_end_of_a_connection_has_reason_and_cure(
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (FileNotFoundError(2, "No such file"), "os: mosquitto has saved nothing there: set"),
-        (PermissionError(13, "Permission denied"), "noperm: mosquitto lets nobody else read it"),
+        (
+            FileNotFoundError(2, "No such file"),
+            "os: no such file, mosquitto has saved nothing there; set",
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            "noperm: permission denied, by default only mosquitto may read it",
+        ),
         (IsADirectoryError(21, "Is a directory"), "os: Is a directory"),
         (OSError("strange"), "os: strange"),
     ],

@@ -133,9 +133,10 @@ def test_network_thread_survives_a_defect(
         {"internal": 1},
     )
     assert one.state.failure == Failure(
-        "internal", "mqtt://broker.example: the MQTT client failed: RuntimeError: defect"
+        "internal",
+        "mqtt://broker.example: unexpected error in the MQTT client: RuntimeError: defect",
     )
-    assert "network thread restarted" in caplog.text
+    assert "MQTT session restarted" in caplog.text
 
 
 def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:

@@ -8,7 +8,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt.client import subscriptions as module
 from bts_collectors.mqtt.client.state import ConnectionState
-from bts_collectors.mqtt.client.subscriptions import HUNG_UP, Subscriptions, Suspects
+from bts_collectors.mqtt.client.subscriptions import CLOSES_CONNECTION, Subscriptions, Suspects
 from bts_collectors.mqtt.client.topics import Subscription
 
 WANTED = (Subscription("$SYS/#"), Subscription("a/#"), Subscription("b/#", 1))
@@ -66,14 +66,14 @@ def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
     for attempt in range(10):
         one = Connection(suspects)
         if one.state.denied:
-            assert one.state.denied == {name: HUNG_UP}
+            assert one.state.denied == {name: CLOSES_CONNECTION}
             return attempt
         for requested in one.requested:
             if name in one.requested and requested != name:
                 continue  # the connection has ended by then
             if requested != name:
                 one.answer(requested)
-        one.subscriptions.end(hung_up=name in one.requested)
+        one.subscriptions.end(closed_by_broker=name in one.requested)
     return -1
 
 
@@ -110,6 +110,6 @@ def test_end_that_is_ours_is_no_hangup() -> None:
     suspects = Suspects()
     for _ in range(5):
         one = Connection(suspects, WANTED[:1])
-        one.subscriptions.end(hung_up=False)
+        one.subscriptions.end(closed_by_broker=False)
 
     assert Connection(suspects).state.denied == {}

@@ -195,14 +195,14 @@ def test_other_topics_are_not_wanted() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"topic": ""}, "topic: expected one to publish to"),
-        ({"topic": "a/#"}, "topic: expected one to publish to, without + and #, got 'a/#'"),
-        ({"qos": ()}, "qos: expected some of 0, 1, 2, each once, got []"),
-        ({"qos": (1, 3)}, "qos: expected some of 0, 1, 2"),
-        ({"qos": (1, 1)}, "qos: expected some of 0, 1, 2, each once, got [1, 1]"),
+        ({"topic": ""}, "topic: '' is not a valid topic"),
+        ({"topic": "a/#"}, "topic: 'a/#' is not a valid topic (expected one without wildcards)"),
+        ({"qos": ()}, "qos: expected a list of 0, 1 and 2 without duplicates, got []"),
+        ({"qos": (1, 3)}, "qos: expected a list of 0, 1 and 2"),
+        ({"qos": (1, 1)}, "qos: expected a list of 0, 1 and 2 without duplicates, got [1, 1]"),
         ({"interval": Duration(0.5)}, "interval: must be at least 1 s, got 0.5 s"),
-        ({"timeout": Duration(0)}, "timeout: must be more than 0 s and at most 1h"),
-        ({"timeout": Duration(3601)}, "timeout: must be more than 0 s and at most 1h"),
+        ({"timeout": Duration(0)}, "timeout: must be more than 0 s and at most 1 h"),
+        ({"timeout": Duration(3601)}, "timeout: must be more than 0 s and at most 1 h"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:

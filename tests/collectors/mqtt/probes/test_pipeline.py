@@ -340,15 +340,15 @@ def test_long_levels_are_no_keys() -> None:
     [
         ({"out_topic": "bts/{s}/{p}"}, "match the same topics"),
         ({"out_topic": "#", "in_id": "a", "out_id": "a"}, "match the same topics"),
-        ({"in_id": "a"}, "in_id, out_id: an id is compared with another"),
+        ({"in_id": "a"}, "in_id, out_id: the two ids are compared"),
         ({"out_topic": "out/{q}"}, "no key: give in_topic and out_topic a {name} in common"),
         (
             {"in_id": "a", "out_id": "a", "in_format": "csv"},
-            "in_id: a is not in a payload of in_format csv",
+            "in_id: a is not a valid path for in_format csv",
         ),
         (
             {"in_id": "$", "out_id": 0, "in_format": "text", "out_format": "text"},
-            "out_id: 0 is not in a payload of out_format text",
+            "out_id: 0 is not a valid path for out_format text",
         ),
         ({"timeout": Duration(0)}, "timeout: must be more than 0 s"),
         ({"max_pending": 0}, "max_pending: must be between 1 and 100000, got 0"),

@@ -77,15 +77,15 @@ def test_value_that_is_missing_is_said_beside_those_that_are_there(
     [
         (
             ("reading", "x", "1"),
-            "there is no rule 'reading'; there are: doors, readings (all stands",
+            "unknown rule 'reading', known rules: doors, readings (all for",
         ),
         (
             ("doors", "windows/1", "open"),
-            "topic 'windows/1' does not match doors/{door}: level 1 is 'windows', and 'doors' in",
+            "topic 'windows/1' does not match doors/{door}: level 1 is 'windows', but 'doors' in",
         ),
         (("doors", "doors/1", "ajar"), "unmapped: not in the map: 'ajar'"),
         (("doors", "doors/1", "\udcff"), "unmapped: not in the map: '\ufffd'"),
-        (("readings", "bts/7/122", "{"), "malformed: no JSON"),
+        (("readings", "bts/7/122", "{"), "malformed: invalid JSON"),
     ],
 )
 def test_message_that_gives_nothing_is_told_why(
@@ -106,7 +106,7 @@ def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixtur
     )
 
     assert run(settings, "r", "x", "9") == 1
-    assert "the map has no number for it" in capsys.readouterr().err
+    assert "the map has no number for this value" in capsys.readouterr().err
 
 
 def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,8 +117,8 @@ def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFi
         0,
         [
             (
-                "# mqtt://127.0.0.1:1883 readings: does not take the topic:"
-                " level 1 is 'doors', and 'bts' in bts/{station}/{parameter}"
+                "# mqtt://127.0.0.1:1883 readings: does not match the topic:"
+                " level 1 is 'doors', but 'bts' in bts/{station}/{parameter}"
             ),
             "# mqtt://127.0.0.1:1883 doors:",
             'door_open{door="front"} 0',
@@ -134,13 +134,13 @@ def test_topic_that_no_rule_takes_is_no_success(
     out, err = capsys.readouterr()
 
     assert (code, len(out.splitlines())) == (1, 2)
-    assert "no rule takes the topic" in err
+    assert "no rule matches the topic" in err
 
 
 def test_topic_of_another_rule_is_named(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Who asks for the wrong rule learns of the right one."""
     assert run(settings, "readings", "doors/front", "closed") == 1
-    assert "rules that take it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
+    assert "rules that match it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
 
 
 def test_condition_that_is_not_met_is_told(
@@ -152,7 +152,7 @@ def test_condition_that_is_not_met_is_told(
     )
 
     assert run(settings, "r", "x", '{"kind": "c", "v": 1}') == 1
-    words = "left out by where: kind is 'c', and has to be 'a' or 'b'"
+    words = "excluded by where: kind is 'c', but must be 'a' or 'b'"
     assert words in capsys.readouterr().err
 
 
@@ -162,7 +162,7 @@ def test_payload_without_or_with_too_much_gives_nothing(
 ) -> None:
     """The reason is said."""
     assert run(settings, "readings", "bts/7/122", "x" * size) == 1
-    words = "more than 1 MiB" if size else "removes the series of the topic"
+    words = "larger than 1 MiB" if size else "removes the topic's series"
     assert words in capsys.readouterr().err
 
 

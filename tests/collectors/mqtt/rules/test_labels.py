@@ -204,8 +204,8 @@ def test_messages_are_chosen_by_their_topic() -> None:
             "without wildcards",
         ),
         ({"m": at("{station}.b")}, "a label is named twice"),
-        ({"m": Measure(type="info", path=path("a"))}, "an info has no value"),
-        ({"m": at("a"), "levels": {"x": re.compile("")}}, "levels: x is not in topic"),
+        ({"m": Measure(type="info", path=path("a"))}, "an info metric has no value"),
+        ({"m": at("a"), "levels": {"x": re.compile("")}}, "levels: x not found in topic"),
         ({"m": at("a"), "where": {"a[": Choice.from_setting(1)}}, "where: 'a['"),
         ({"m": at("a", const_labels={"x": "y" * 129})}, "at most 128 characters"),
         ({"m": at("a", const_labels={"True": "y"})}, "YAML reads on, yes or true as True"),
@@ -306,9 +306,9 @@ def test_rule_says_why_it_does_not_take_a_topic() -> None:
     )
 
     assert one.why_not("bts/7/t") == ""
-    assert one.why_not("btx/7/t") == "level 1 is 'btx', and 'bts' in bts/{station}/{p}"
-    assert one.why_not("bts/7") == "the topic has 2 levels, and bts/{station}/{p} 3"
+    assert one.why_not("btx/7/t") == "level 1 is 'btx', but 'bts' in bts/{station}/{p}"
+    assert one.why_not("bts/7") == "the topic has 2 levels, but bts/{station}/{p} has 3"
     assert one.why_not("bts/9/t") == "ignore_topics has bts/9/#"
-    assert one.why_not("bts/x/t") == r"levels: station is 'x', and has to match \d+"
+    assert one.why_not("bts/x/t") == r"levels: station is 'x', which does not match \d+"
     assert "128" in one.why_not("bts/7/" + "x" * 129)
     assert "begins with $" in Rule(topic=Pattern.from_setting("#")).why_not("$SYS/x")

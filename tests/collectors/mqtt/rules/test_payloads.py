@@ -66,7 +66,7 @@ def test_path_is_spelled_as_people_do(raw: object, steps: tuple[str | int, ...])
 )
 def test_what_is_no_path_is_refused(raw: object) -> None:
     """A mistake in the settings does not wait for the first message."""
-    with pytest.raises(ValueError, match=r"expected a path|not understood"):
+    with pytest.raises(ValueError, match=r"expected a path|is not a valid path"):
         Path.from_setting(raw)
 
 

@@ -115,5 +115,5 @@ def test_pipeline_without_a_name_is_refused() -> None:
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
     )
-    with pytest.raises(ValueError, match="pipelines: each needs a name"):
+    with pytest.raises(ValueError, match="pipelines: an entry has an empty name"):
         MqttConfig(pipelines={"": pipeline})

@@ -97,7 +97,7 @@ def test_damaged_file_is_reported_until_it_is_whole(file: Path, write: Write) ->
     write(4)
 
     assert (
-        damaged == [("protocol", "cut short at byte 31: is it mosquitto's persistence_file?")] * 2
+        damaged == [("protocol", "truncated at byte 31; is it mosquitto's persistence_file?")] * 2
     )
     assert queued(look(sessions)) == {("consumer",): 4}
 
@@ -164,7 +164,7 @@ def test_file_that_takes_too_long_is_given_up(file: Path, write: Write) -> None:
     write(10)
     sessions = SavedSessions(PersistenceConfig(file=str(file)))
     with pytest.raises(TargetError) as failure:
-        sessions._refresh(seconds=-1)
+        sessions._refresh(timeout_seconds=-1)
 
     assert failure.value.reason == "timeout"
     assert "`interval`" in str(failure.value)

@@ -99,22 +99,22 @@ def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "not a file of mosquitto's sessions"),
-        (b"SQLite format 3\x00", "not a file of mosquitto's sessions"),
-        (HEAD[:15], "cut short at byte 15"),
-        (HEAD + struct.pack(">I", 4), "format 4 of mosquitto.db: known are 5 and 6"),
-        (HEAD + struct.pack(">I", 7), "format 7 of mosquitto.db"),
-        (HEAD + V6 + b"\x00\x00", "cut short at byte 23"),
-        (HEAD + V6 + client(b"c")[:-1], "cut short at byte 31"),
-        (HEAD + V6 + chunk(2, bytes(40))[:-1], "cut short at byte 31"),
-        (HEAD + V6 + chunk(0, b""), "no chunk of type 0 is known"),
-        (HEAD + V6 + chunk(7, b""), "no chunk of type 7 is known"),
+        (b"", "not a persistence file of mosquitto"),
+        (b"SQLite format 3\x00", "not a persistence file of mosquitto"),
+        (HEAD[:15], "truncated at byte 15"),
+        (HEAD + struct.pack(">I", 4), "mosquitto.db has format 4 (expected 5 or 6"),
+        (HEAD + struct.pack(">I", 7), "mosquitto.db has format 7"),
+        (HEAD + V6 + b"\x00\x00", "truncated at byte 23"),
+        (HEAD + V6 + client(b"c")[:-1], "truncated at byte 31"),
+        (HEAD + V6 + chunk(2, bytes(40))[:-1], "truncated at byte 31"),
+        (HEAD + V6 + chunk(0, b""), "unknown chunk type 0"),
+        (HEAD + V6 + chunk(7, b""), "unknown chunk type 7"),
         (HEAD + V6 + chunk(3, bytes(15)), "damaged at byte 31"),
         (HEAD + V6 + chunk(6, bytes(19)), "damaged at byte 31"),
         (HEAD + V6 + chunk(3, struct.pack(">8xHHBBBB", 1, 9, 1, 11, 0, 1)), "damaged at byte 31"),
         (HEAD + V6 + chunk(6, struct.pack(">8x4x2xHHH4x", 90, 0, 0)), "damaged at byte 31"),
         (HEAD + V5 + chunk(6, struct.pack(">8x4x2xH", 90)), "damaged at byte 31"),
-        (HEAD + V6 + chunk(3, bytes(200_000)), "200000 bytes about one client"),
+        (HEAD + V6 + chunk(3, bytes(200_000)), "200000 bytes for one client"),
     ],
 )
 def test_damage_is_named_with_its_place(content: bytes, expected: str) -> None:
@@ -133,14 +133,14 @@ def test_more_clients_than_memory_is_for_are_refused(monkeypatch: pytest.MonkeyP
         read(HEAD + V6 + client(b"a") + client(b"b") + client(b"c"))
 
 
-def test_reading_ends_when_its_caller_wants(expire: Callable[[], None]) -> None:
+def test_reading_ends_when_its_caller_wants(give_up: Callable[[], None]) -> None:
     """What `check` raises comes out."""
     with pytest.raises(TimeoutError):
-        mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), expire)
+        mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), give_up)
 
 
 @pytest.fixture
-def expire() -> Callable[[], None]:
+def give_up() -> Callable[[], None]:
     """Return a check that says no."""
 
     def check() -> None:
@@ -242,5 +242,5 @@ def test_long_ids_are_told_apart_and_not_kept() -> None:
 def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is remembered while the file is read."""
     monkeypatch.setattr(mosquitto_db, "MAX_EXPIRING", 2)
-    with pytest.raises(DamagedError, match="more than 2 messages that expire"):
+    with pytest.raises(DamagedError, match="more than 2 messages with an expiry"):
         read(HEAD + V6 + kept(1, 9) + kept(2, 9) + kept(3, 9))
