@@ -5,6 +5,8 @@ from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, Reason, TargetError
 from bts_exporter.histogram_accumulator import HistogramAccumulator
+from bts_exporter.http_client import HttpClient
+from bts_exporter.http_response import ByteBudget, HttpResponse
 from bts_exporter.matches import Match
 from bts_exporter.plugin import (
     Collector,
@@ -27,11 +29,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressWatch",
+    "ByteBudget",
     "Collector",
     "CollectorConfig",
     "Command",
     "Duration",
     "HistogramAccumulator",
+    "HttpClient",
+    "HttpResponse",
     "Kind",
     "Match",
     "Metric",

@@ -43,11 +43,14 @@ def test_the_api_for_authors() -> None:
     """What plug-in authors may import is this, no less and no more without a line in the changelog."""
     assert bts_exporter.__all__ == [
         "AddressWatch",
+        "ByteBudget",
         "Collector",
         "CollectorConfig",
         "Command",
         "Duration",
         "HistogramAccumulator",
+        "HttpClient",
+        "HttpResponse",
         "Kind",
         "Match",
         "Metric",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Protocol
 
-from bts_collectors.rabbitmq.api.client import MANAGEMENT, Client
+from bts_collectors.rabbitmq.api.client import EXPORTER, MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.models import Queue
 from bts_collectors.rabbitmq.compat import kbudde
 from bts_collectors.rabbitmq.compat.kbudde import Kbudde
@@ -70,9 +70,7 @@ class RabbitMQ(Collector):
         self._clock = clock
         self._parts: list[Part] = [self._source()]
         if config.native is not None:
-            self._parts.append(
-                Native(Client(config.native, None, config.tls, native.SERVER), clock)
-            )
+            self._parts.append(Native(connect(EXPORTER, config.native, tls=config.tls), clock))
         self._canary = None if config.canary is None else _canary(config.canary, config.tls)
         if self._canary is not None:
             self._parts.append(self._canary)
@@ -127,7 +125,7 @@ class RabbitMQ(Collector):
 
         if config.source == "prometheus":
             return self._native(config.url, wanted)
-        client = Client(config.url, config.password, config.tls)
+        client = connect(MANAGEMENT, config.url, config.password, config.tls)
         own_node = config.scope == "node"
         kind = Kbudde if config.compat == "kbudde" else Management
         listing = Listing(vhosts, names, config.max_detailed_queues)
@@ -137,7 +135,7 @@ class RabbitMQ(Collector):
         return Auto(management, self._native(_beside(config.url), wanted))
 
     def _native(self, url: Url, wanted: native.Wanted) -> Native:
-        client = Client(url, self.config.password, self.config.tls, native.SERVER)
+        client = connect(EXPORTER, url, self.config.password, self.config.tls)
         return Native(client, self._clock, wanted)
 
 
@@ -152,7 +150,7 @@ def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:
 
 def _beside(url: Url) -> Url:
     """Return where RabbitMQ's own exporter is likely to be if this is no management API."""
-    return replace(url, port=native.SERVER.port) if url.port == MANAGEMENT.port else url
+    return replace(url, port=EXPORTER.port) if url.port == MANAGEMENT.port else url
 
 
 COLLECTOR = RabbitMQ

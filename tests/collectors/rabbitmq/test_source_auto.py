@@ -8,9 +8,8 @@ from time import monotonic
 import pytest
 
 from bts_collectors.rabbitmq import collector as collector_module
-from bts_collectors.rabbitmq.api.client import MANAGEMENT
+from bts_collectors.rabbitmq.api.client import EXPORTER, MANAGEMENT
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
-from bts_collectors.rabbitmq.prometheus import source
 from bts_exporter import TargetError, Url, testing
 from bts_exporter.plugin import Scrape
 from servers import free_port
@@ -66,8 +65,8 @@ def test_beside_a_management_port_that_nothing_listens_on_the_other_port_is_trie
     management.routes = {"/metrics": send(PAGE), "/metrics/detailed": send(PAGE)}
     port = free_port()
     monkeypatch.setattr(collector_module, "MANAGEMENT", MANAGEMENT._replace(port=port))
-    server = source.SERVER._replace(port=management.port)
-    monkeypatch.setattr(source, "SERVER", server)
+    server = EXPORTER._replace(port=management.port)
+    monkeypatch.setattr(collector_module, "EXPORTER", server)
     with collector(f"http://127.0.0.1:{port}") as made:
         assert endpoint(made) == "aggregated"
 

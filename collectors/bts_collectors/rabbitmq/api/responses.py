@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.client import Answer
-from bts_exporter import TargetError
+from bts_exporter import HttpResponse, TargetError
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class PartlyReadError(TargetError):
         self.content = content
 
 
-def content(answer: Answer, decoder: msgspec.json.Decoder[T]) -> T:
+def content(answer: HttpResponse, decoder: msgspec.json.Decoder[T]) -> T:
     """Return the content of an answer; TargetError where there is none of that shape.
 
     PartlyReadError where only some items of it are odd.
@@ -76,7 +75,7 @@ def _is_utf8(body: bytes | bytearray) -> bool:
     return True
 
 
-def _salvage(answer: Answer, decoder: msgspec.json.Decoder[T], what: str) -> T:
+def _salvage(answer: HttpResponse, decoder: msgspec.json.Decoder[T], what: str) -> T:
     """Raise PartlyReadError with what can be read, or TargetError if that is nothing."""
     try:
         raw = msgspec.json.decode(answer.body.decode(errors="replace"))
@@ -85,7 +84,7 @@ def _salvage(answer: Answer, decoder: msgspec.json.Decoder[T], what: str) -> T:
     found = salvage(raw, decoder.type)
     if found is None or found == []:
         raise _unreadable(answer, what)
-    msg = f"{answer.place}: an odd item or field is left out: {what}"
+    msg = f"{answer.address}: an odd item or field is left out: {what}"
     raise PartlyReadError(msg, found)
 
 
@@ -110,7 +109,7 @@ def salvage(raw: Any, kind: Any) -> Any:
         return None  # it lacks what it is called
 
 
-def check_passes(answer: Answer) -> bool | None:
+def check_passes(answer: HttpResponse) -> bool | None:
     """Return what a health check says, None where this version of RabbitMQ has no such check.
 
     TargetError where the answer is none of a health check.
@@ -130,15 +129,15 @@ def _says_failed(body: bytes | bytearray) -> bool:
         return False
 
 
-def _unreadable(answer: Answer, why: str) -> TargetError:
+def _unreadable(answer: HttpResponse, why: str) -> TargetError:
     begin = bytes(answer.body[:_MAX_BEGIN])
     what = f"unexpected reply for a management API ({why}; it begins with {begin!r})"
-    return TargetError("protocol", f"{answer.place}: {what}")
+    return TargetError("protocol", f"{answer.address}: {what}")
 
 
-def _refusal(answer: Answer) -> TargetError:
+def _refusal(answer: HttpResponse) -> TargetError:
     complaint = _complaint(answer.body)
-    what = f"{answer.place}: HTTP {answer.status}{f' ({complaint})' if complaint else ''}"
+    what = f"{answer.address}: HTTP {answer.status}{f' ({complaint})' if complaint else ''}"
     match answer.status:
         case HTTPStatus.UNAUTHORIZED if not _LACKS_TAG.match(complaint):
             return TargetError("auth", f"{what}: check user and password")
@@ -157,7 +156,7 @@ def _refusal(answer: Answer) -> TargetError:
             return TargetError("protocol", what)
 
 
-def redirect(answer: Answer) -> str:
+def redirect(answer: HttpResponse) -> str:
     """Return what to do about a redirect, which is not followed."""
     target = answer.location[:_MAX_COMPLAINT] or "a place that it does not name"
     return f"it redirects to {target}; set url to the address that answers itself"

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import (
     CONSUMERS,
     QUEUE,
@@ -36,7 +35,7 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.api.responses import content
 from bts_collectors.rabbitmq.metrics.amqp import CANARY_QUEUES
-from bts_exporter import TargetError
+from bts_exporter import HttpResponse, TargetError
 
 T = TypeVar("T")
 
@@ -179,7 +178,7 @@ def _ask(
     """Return the list of `what` in a virtual host, which may be gone, or in all of them."""
     path = f"/api/{what}" if vhost is None else f"/api/{what}/{quote(vhost, '')}"
 
-    def read(answer: Answer) -> list[T]:
+    def read(answer: HttpResponse) -> list[T]:
         gone = vhost is not None and answer.status == HTTPStatus.NOT_FOUND
         return [] if gone else content(answer, decoder)
 
@@ -220,7 +219,7 @@ def _complete(asked: Round, queues: Sequence[Queue], consumers: Consumers) -> No
             queue.effective_policy_definition = found.effective_policy_definition
 
 
-def _read_queue(answer: Answer) -> Queue | None:
+def _read_queue(answer: HttpResponse) -> Queue | None:
     """Return a queue, None where it is gone."""
     return None if answer.status == HTTPStatus.NOT_FOUND else content(answer, QUEUE)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bts_collectors.rabbitmq.api import models
-from bts_collectors.rabbitmq.api.client import Client
 from bts_collectors.rabbitmq.api.models import STREAM, Node, Overview, Queue, depth, owner
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.api.responses import content
@@ -16,7 +15,7 @@ from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview,
 from bts_collectors.rabbitmq.metrics.exchanges import Exchange
 from bts_collectors.rabbitmq.metrics.health import Alarms, collect_health
 from bts_collectors.rabbitmq.metrics.lag import Lags
-from bts_exporter import Scrape
+from bts_exporter import HttpClient, Scrape
 
 #: The part of the time left after which a target that does not answer is reported.
 PATIENCE = 0.95
@@ -30,7 +29,7 @@ class Management:
     """A cluster, question by question; how its answers are called is for subclasses to change."""
 
     def __init__(
-        self, client: Client, clock: Callable[[], float], listing: Listing, *, own_node: bool
+        self, client: HttpClient, clock: Callable[[], float], listing: Listing, *, own_node: bool
     ) -> None:
         """Ask through `client`; with `own_node`, show the node that answers and no other.
 

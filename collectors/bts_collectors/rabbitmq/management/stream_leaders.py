@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from urllib.parse import quote
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import TOTAL, Key, Queue, Totals, columns, owner
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.api.responses import content
+from bts_exporter import HttpResponse
 
 #: Queues that are asked for in one collection, a millisecond of the broker's each.
 MOST_ASKED = 50
@@ -52,6 +52,6 @@ def _path(key: Key) -> str:
     return f"/api/queues/{vhost}/{name}?{columns(Totals)}"
 
 
-def _read_owner(answer: Answer) -> str | None:
+def _read_owner(answer: HttpResponse) -> str | None:
     """Return the node of a queue, None where the queue is gone."""
     return None if answer.status == HTTPStatus.NOT_FOUND else owner(content(answer, TOTAL))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import (
     Flag,
     Key,
@@ -27,7 +26,7 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.api.responses import content
 from bts_collectors.rabbitmq.metrics.backlog import SYSTEM, destination, emit_lag
 from bts_collectors.rabbitmq.metrics.lag import Lag
-from bts_exporter import Scrape, backlog, gauge
+from bts_exporter import HttpResponse, Scrape, backlog, gauge
 
 LABELS = ("vhost", "queue")
 
@@ -82,7 +81,7 @@ class Reader(NamedTuple):
     lag: float
 
 
-def read_consumers(answer: Answer) -> list[StreamConsumer]:
+def read_consumers(answer: HttpResponse) -> list[StreamConsumer]:
     """Return the consumers, none where the broker has no streams; TargetError for any other answer."""
     return [] if answer.status == HTTPStatus.NOT_FOUND else content(answer, _CONSUMERS)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 
-from bts_collectors.rabbitmq.api.client import Answer, Client, Server
+from bts_collectors.rabbitmq.api.client import EXPORTER
 from bts_collectors.rabbitmq.api.models import Overview, Queue, depth
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
@@ -20,18 +20,8 @@ from bts_collectors.rabbitmq.prometheus.queues import (
     queues_of,
     stream_lags,
 )
-from bts_exporter import Kind, Metric, Product, Reason, Scrape, TargetError
+from bts_exporter import HttpClient, HttpResponse, Kind, Metric, Reason, Scrape, TargetError
 
-SERVER = Server(
-    Product(
-        "RabbitMQ's own exporter",
-        if_refused="is RabbitMQ running, with its plugin"
-        " (rabbitmq-plugins enable rabbitmq_prometheus)?",
-        if_closed="is this the port of RabbitMQ's own exporter (15692, over TLS 15691)?"
-        " 15672 is that of the management API, 5672 AMQP's",
-    ),
-    15692,
-)
 #: The part of the time left after which a target that does not answer is reported.
 PATIENCE = 0.95
 
@@ -76,7 +66,7 @@ class Native:
     """A node's endpoint; families that are not ours are passed on under their own names."""
 
     def __init__(
-        self, client: Client, clock: Callable[[], float], wanted: Wanted | None = None
+        self, client: HttpClient, clock: Callable[[], float], wanted: Wanted | None = None
     ) -> None:
         """Ask through `client`: for queues that are `wanted`, or for none beside another source.
 
@@ -174,19 +164,19 @@ class Native:
             scrape.put(metric, labels, sample.value)
 
 
-def read_page(answer: Answer) -> list[Family]:
+def read_page(answer: HttpResponse) -> list[Family]:
     """Return the families of an answer; TargetError where it is no page of RabbitMQ's."""
     if answer.status != HTTPStatus.OK:
-        cure = f"is this the port of {SERVER.product.name} ({SERVER.port})?"
+        cure = f"is this the port of {EXPORTER.product.name} ({EXPORTER.port})?"
         reason = _REASONS.get(answer.status, "protocol")
-        raise TargetError(reason, f"{answer.place}: HTTP {answer.status}: {cure}")
+        raise TargetError(reason, f"{answer.address}: HTTP {answer.status}: {cure}")
     if answer.body.count(b"# TYPE ") > MAX_FAMILIES:
-        what = f"{answer.place}: a page of more than {MAX_FAMILIES} metrics"
+        what = f"{answer.address}: a page of more than {MAX_FAMILIES} metrics"
         raise TargetError(reason="protocol", message=what)
     found = list(families(answer.body.decode(errors="replace")))
     if not any(family.name == BUILD for family in found):
         begin = bytes(answer.body[:_MAX_BEGIN])
-        what = f"{answer.place}: no page of {SERVER.product.name} (it begins with {begin!r})"
+        what = f"{answer.address}: no page of {EXPORTER.product.name} (it begins with {begin!r})"
         raise TargetError(reason="protocol", message=what)
     return found
 

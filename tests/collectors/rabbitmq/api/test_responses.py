@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import NODES
 from bts_collectors.rabbitmq.api.responses import check_passes, content
-from bts_exporter import TargetError
+from bts_exporter import HttpResponse, TargetError
 
 PLACE = "http://broker:15672/api/nodes"
 
@@ -13,7 +12,7 @@ PLACE = "http://broker:15672/api/nodes"
 def refused(status: int, body: bytes) -> TargetError:
     """Return the error that an answer means."""
     with pytest.raises(TargetError) as caught:
-        content(Answer(PLACE, status, body), NODES)
+        content(HttpResponse(PLACE, status, body), NODES)
     return caught.value
 
 
@@ -71,7 +70,7 @@ def test_a_health_check_passes_fails_or_does_not_exist(
     status: int, body: bytes, passes: bool | None
 ) -> None:
     """Versions that have no such check say nothing about health."""
-    assert check_passes(Answer(PLACE, status, body)) is passes
+    assert check_passes(HttpResponse(PLACE, status, body)) is passes
 
 
 @pytest.mark.parametrize(
@@ -81,6 +80,6 @@ def test_a_health_check_passes_fails_or_does_not_exist(
 def test_a_proxys_error_is_not_taken_for_a_failed_health_check(status: int, body: bytes) -> None:
     """A 503 of something in front of the broker is no alarm of the broker."""
     with pytest.raises(TargetError) as caught:
-        check_passes(Answer(PLACE, status, body))
+        check_passes(HttpResponse(PLACE, status, body))
 
     assert caught.value.reason == "protocol"

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, quote
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Client
+from bts_collectors.rabbitmq.api.client import MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.models import Consumer, ObjectTotals, Overview, QueueName
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.management.listing import (
@@ -44,7 +44,7 @@ class Asking:
     def __init__(self, fake: FakeManagement) -> None:
         self.fake = fake
         self.listing = Listing(EVERYTHING, EVERYTHING, 2000)
-        self.client = Client(Url.from_setting(fake.url))
+        self.client = connect(MANAGEMENT, Url.from_setting(fake.url))
         self.round = Round(self.client, 20)
 
     def choose(

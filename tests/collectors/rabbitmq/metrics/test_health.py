@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Client
+from bts_collectors.rabbitmq.api.client import MANAGEMENT, connect
 from bts_collectors.rabbitmq.api.requests import Round
 from bts_collectors.rabbitmq.metrics.health import (
     CHECKS,
@@ -14,7 +14,7 @@ from bts_collectors.rabbitmq.metrics.health import (
     collect_health,
     read_alarms,
 )
-from bts_exporter import Scrape, Url
+from bts_exporter import HttpClient, Scrape, Url
 from servers.management import FakeManagement, Reply, answer, hang, send
 
 IN_FORCE = {
@@ -25,23 +25,25 @@ IN_FORCE = {
 
 
 @pytest.fixture
-def client(management: FakeManagement) -> Iterator[Client]:
+def client(management: FakeManagement) -> Iterator[HttpClient]:
     """Return a client of a fake whose checks all pass."""
     for path in CHECKS.values():
         management.routes[path] = answer({"status": "ok"})
-    asking = Client(Url.from_setting(management.url))
+    asking = connect(MANAGEMENT, Url.from_setting(management.url))
     yield asking
     asking.close()
 
 
-def checked(client: Client, seconds: float = 20.0) -> tuple[dict[str, float], Alarms | None, Round]:
+def checked(
+    client: HttpClient, seconds: float = 20.0
+) -> tuple[dict[str, float], Alarms | None, Round]:
     """Return the checks that were answered, the alarms in force and the round."""
     scrape, asked = Scrape(monotonic() + 20), Round(client, seconds)
     alarms = collect_health(scrape, asked)
     return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, asked
 
 
-def test_all_checks_pass_on_a_healthy_broker(client: Client) -> None:
+def test_all_checks_pass_on_a_healthy_broker(client: HttpClient) -> None:
     """And there is no alarm: that is known."""
     passes, alarms, asked = checked(client)
 
@@ -50,7 +52,7 @@ def test_all_checks_pass_on_a_healthy_broker(client: Client) -> None:
     assert not asked.failures
 
 
-def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: Client) -> None:
+def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: HttpClient) -> None:
     """Status 503 says what is wrong, and is no error of ours."""
     management.routes[CHECKS["alarms"]] = answer(IN_FORCE, 503)
     management.routes[CHECKS["virtual-hosts"]] = answer({"status": "failed"}, 503)
@@ -63,7 +65,7 @@ def test_a_check_that_fails_is_an_answer(management: FakeManagement, client: Cli
 
 
 def test_a_check_that_a_version_lacks_has_no_sample(
-    management: FakeManagement, client: Client
+    management: FakeManagement, client: HttpClient
 ) -> None:
     """Neither good nor bad."""
     del management.routes[CHECKS["alarms"]]
@@ -85,7 +87,7 @@ def test_a_check_that_a_version_lacks_has_no_sample(
     ],
 )
 def test_after_a_check_without_answer_no_other_is_asked(
-    management: FakeManagement, client: Client, reply: Reply, reason: str
+    management: FakeManagement, client: HttpClient, reply: Reply, reason: str
 ) -> None:
     """Each would take as long; the time is for the queues."""
     management.routes[CHECKS["local-alarms"]] = reply

@@ -4,7 +4,6 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq.api.client import Answer
 from bts_collectors.rabbitmq.api.models import Key, QueueName
 from bts_collectors.rabbitmq.metrics.streams import (
     CONSUMERS,
@@ -16,7 +15,7 @@ from bts_collectors.rabbitmq.metrics.streams import (
     Streams,
     read_consumers,
 )
-from bts_exporter import Metric, Scrape, TargetError, backlog
+from bts_exporter import HttpResponse, Metric, Scrape, TargetError, backlog
 
 LOG: Key = ("/", "log")
 #: Two consumers as RabbitMQ 3.10 lists them, one without a name, and one that waits for its turn.
@@ -61,7 +60,7 @@ class Watch:
 
 def test_consumers_are_shown_by_name_and_the_one_furthest_behind_for_the_stream() -> None:
     """One that waits for another of its name to go is not behind, though counted."""
-    samples = Watch().look(0, *read_consumers(Answer("", 200, ANSWER)))
+    samples = Watch().look(0, *read_consumers(HttpResponse("", 200, ANSWER)))
 
     assert samples[MAX_OFFSET_LAG] == {LOG: 49}
     assert samples[CONSUMERS] == {LOG: 3}
@@ -135,9 +134,9 @@ def test_consumers_of_streams_that_are_not_shown_are_left_out() -> None:
 
 def test_a_broker_without_streams_has_no_consumers_of_any() -> None:
     """Its plug-in is not enabled: that is no failure; anything else is."""
-    assert read_consumers(Answer("", 404, b'{"error":"Object Not Found"}')) == []
+    assert read_consumers(HttpResponse("", 404, b'{"error":"Object Not Found"}')) == []
     with pytest.raises(TargetError):
-        read_consumers(Answer("", 500, b"{}"))
+        read_consumers(HttpResponse("", 500, b"{}"))
 
 
 def test_no_more_is_asked_for_than_is_used() -> None:
