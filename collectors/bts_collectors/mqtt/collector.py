@@ -109,8 +109,10 @@ class Mqtt(Collector):
         self._network.start()
 
     def stop(self) -> None:
-        """End the connection."""
+        """End the connections."""
         self._network.stop()
+        if isinstance(self._queues, Emqx):
+            self._queues.close()
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the current values; TargetError lists everything that is missing, with its cause."""
