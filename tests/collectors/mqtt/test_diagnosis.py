@@ -103,16 +103,16 @@ def said(error: TargetError) -> str:
         ),
     ],
 )
-def test_silence_is_told_apart_by_its_cause(
+def test_cause_of_silence_is_named(
     state: ConnectionState, values: SysValues, expected: str
 ) -> None:
-    """Whatever keeps fresh values away is named by what the network thread saw."""
+    """From the state that the network thread recorded."""
     assert why_down(state, values).startswith(expected)
 
 
 @pytest.mark.parametrize("values", [heard(), heard("$SYS/brokers"), None])
 def test_lost_canary_leads_to_its_permissions(values: SysValues | None) -> None:
-    """Of a broker without an uptime it alone shows whether it lives."""
+    """Without an uptime, only the canary shows whether the broker is up."""
     state = ConnectionState(connected=True, granted=GRANTED)
 
     expected = "timeout: no canary message came back within"
@@ -120,7 +120,7 @@ def test_lost_canary_leads_to_its_permissions(values: SysValues | None) -> None:
 
 
 def test_silent_broker_with_a_canary_is_named_by_its_uptime() -> None:
-    """Mosquitto is known to have one."""
+    """A broker that published an uptime before is expected to continue."""
     state = ConnectionState(connected=True, granted=GRANTED)
     error = why_down(state, heard("$SYS/broker/uptime"), Returned())
 
@@ -139,18 +139,18 @@ def test_silent_broker_with_a_canary_is_named_by_its_uptime() -> None:
 def test_broker_without_sys_is_up_by_canary_or_rules(
     state: ConnectionState, returned: Returned | None
 ) -> None:
-    """Refused, silent or unanswered: a canary that returns, or else rules, will do."""
+    """If $SYS is denied, silent or unanswered, a returning canary or rules are sufficient."""
     assert why_down(state, heard(), returned, listens=True) == ""
     assert health(state, heard(), returned, listens=True).why_incomplete() is None
 
 
-def test_connection_will_do_without_anything_else_to_look_at() -> None:
-    """With `sys: false` and no more settings."""
+def test_connection_is_sufficient_without_other_sources() -> None:
+    """With `sys: false` and no other settings."""
     assert why_down(ConnectionState(connected=True), None) == ""
 
 
 def test_subscription_of_a_rule_that_is_denied_is_named() -> None:
-    """The broker is up all the same."""
+    """The broker is up nevertheless."""
     state = ConnectionState(
         connected=True, denied={"bts/#": "Not authorized (135)", "$SYS/#": "no"}
     )
@@ -161,7 +161,7 @@ def test_subscription_of_a_rule_that_is_denied_is_named() -> None:
 
 
 def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
-    """The broker hangs at it, and serves the others."""
+    """The broker hangs only for this subscription."""
     state = ConnectionState(connected=True, unanswered=("bts/#", "$SYS/#"))
     missing = health(state, None, listens=True).why_incomplete()
 
@@ -170,7 +170,7 @@ def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
 
 
 def test_network_thread_that_is_gone_is_the_first_reason() -> None:
-    """Whatever else is known is old."""
+    """All other information is outdated."""
     running = Running(ConnectionState(connected=True), alive=False)
     found = Health(URL, 60, running, None, None, listens=True).why_down()  # type: ignore[arg-type]
 

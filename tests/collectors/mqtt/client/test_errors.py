@@ -38,7 +38,7 @@ def seen(error: TargetError) -> str:
     ],
 )
 def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, expected: str) -> None:
-    """Each way in which no connection comes about has a reason of its own."""
+    """Each kind of failed connection has its own reason."""
     failure = errors.not_connected(URL, error)
     message = str(failure).removeprefix("MQTT broker at mqtt://broker.example:1883: ")
 
@@ -46,8 +46,8 @@ def test_connection_error_has_reason_and_cure(error: OSError | UnicodeError, exp
     assert failure.reason in CONNECT_REASONS
 
 
-def test_a_broker_that_ends_tls_at_once_wants_to_know_who_we_are() -> None:
-    """The message names the setting."""
+def test_connection_closed_after_the_tls_handshake_names_the_certificate_setting() -> None:
+    """A broker that requires a client certificate closes the connection."""
     failure = errors.closed_after_handshake(URL)
 
     assert failure.reason == "tls"
@@ -64,7 +64,7 @@ def test_a_broker_that_ends_tls_at_once_wants_to_know_who_we_are() -> None:
     ],
 )
 def test_connection_that_is_reset_asks_for_the_port(scheme: str, words: str) -> None:
-    """Brokers cut off what is not meant for a port: the message says which ports are confused."""
+    """A reset often means that the port is for another protocol: the message names the usual ports."""
     assert words in str(errors.not_connected(Url(scheme, "host"), ConnectionResetError()))
 
 
@@ -84,7 +84,7 @@ def test_connection_that_is_reset_asks_for_the_port(scheme: str, words: str) -> 
     ],
 )
 def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
-    """Each answer to CONNECT but yes has a reason, the standard's words and a cure."""
+    """Each CONNACK code but success has a reason, its name in the standard and a cure."""
     refusal = ReasonCode(PacketTypes.CONNACK, identifier=code)
     failure = errors.not_accepted(URL, refusal, b"", malformed=False)
 
@@ -102,15 +102,15 @@ def test_refusal_is_named_as_in_the_standard(code: int, expected: str) -> None:
         (b"220 mail", "MQTT usually listens on 1883"),
     ],
 )
-def test_what_listens_instead_is_named(first: bytes, words: str) -> None:
-    """The first bytes of other servers tell which they are."""
+def test_other_server_is_named(first: bytes, words: str) -> None:
+    """The first bytes of other servers identify them."""
     failure = errors.not_accepted(URL, None, first, malformed=True)
 
     assert (failure.reason, words in str(failure)) == ("protocol", True)
 
 
 def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
-    """A listener with TLS closes what is not TLS without a word."""
+    """A TLS listener closes a plain connection without a reply."""
     failure = errors.not_accepted(URL, None, b"", malformed=False)
 
     assert failure.reason == "unreachable"
@@ -126,8 +126,8 @@ def test_connection_that_is_closed_at_once_asks_for_the_port() -> None:
         (130, "protocol: the broker closed the connection: Protocol error (130)"),
     ],
 )
-def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected: str) -> None:
-    """With MQTT 5 brokers say why they end a connection."""
+def test_disconnect_of_the_broker_is_named_as_in_the_standard(code: int, expected: str) -> None:
+    """With MQTT 5, DISCONNECT has a reason code."""
     failure = errors.disconnected(URL, ReasonCode(PacketTypes.DISCONNECT, identifier=code))
 
     assert seen(failure).startswith(expected)
@@ -145,7 +145,7 @@ def test_farewell_of_the_broker_is_named_as_in_the_standard(code: int, expected:
 def test_end_of_a_connection_has_reason_and_cure(
     timed_out: bool, malformed: bool, expected: str
 ) -> None:
-    """Each end of a working connection has a reason."""
+    """Each end of an established connection has a reason."""
     failure = errors.connection_lost(URL, timed_out=timed_out, malformed=malformed)
 
     assert seen(failure).startswith(expected)
@@ -168,7 +168,7 @@ def test_end_of_a_connection_has_reason_and_cure(
     ],
 )
 def test_unreadable_file_has_reason_and_cure(error: OSError, expected: str) -> None:
-    """The file is named in front."""
+    """The message begins with the name of the file."""
     failure = errors.sessions_unreadable("/f.db", error)
 
     assert str(failure).startswith("/f.db: ")

@@ -102,7 +102,7 @@ def mishandle(state: ConnectionState, boundary: ErrorBoundary) -> None:
 
 
 def test_failed_attempts_are_counted_by_reason(supervise: Supervise) -> None:
-    """An attempt that fails is no disconnect, and the next one follows."""
+    """A failed attempt is not a disconnect, and another attempt follows."""
     one = supervise(refuse, refuse)
     wait_until(connected(one), "connected")
 
@@ -112,7 +112,7 @@ def test_failed_attempts_are_counted_by_reason(supervise: Supervise) -> None:
 
 
 def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
-    """A connection that ends is no failed attempt."""
+    """A lost connection is not a failed attempt."""
     one = supervise(lose)
     wait_until(connected(one), "connected")
 
@@ -120,10 +120,10 @@ def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
     assert not one.state.connect_failures
 
 
-def test_network_thread_survives_a_defect(
+def test_network_thread_survives_an_unexpected_error(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An unforeseen error ends one connection, is counted and logged, and the next one is made."""
+    """The error ends only the connection; it is counted and logged, and the client reconnects."""
     one = supervise(crash)
     wait_until(connected(one), "connected")
 
@@ -140,7 +140,7 @@ def test_network_thread_survives_a_defect(
 
 
 def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
-    """One that is stuck with a message looks as connected as ever; it is not."""
+    """A thread that is stuck in a message handler is not alive, although still connected."""
     one = supervise()
     wait_until(connected(one), "connected")
     well = one.alive
@@ -149,10 +149,10 @@ def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
     assert (well, one.alive) == (True, False)
 
 
-def test_message_that_cannot_be_handled_costs_itself(
+def test_error_in_a_message_handler_affects_only_its_message(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error in the handling of a message is counted, logged once, and ends no connection."""
+    """The error is counted and logged once, and the connection continues."""
     one = supervise(mishandle)
     wait_until(connected(one), "connected")
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -161,7 +161,7 @@ def test_message_that_cannot_be_handled_costs_itself(
 
 
 def test_reason_is_known_before_the_connection_is_gone() -> None:
-    """Whoever sees that there is no connection finds out why: the reason is written first."""
+    """The reason is written first: a reader that sees no connection also sees why."""
     seen: list[bool] = []
 
     class Watched(ConnectionState):
@@ -176,8 +176,8 @@ def test_reason_is_known_before_the_connection_is_gone() -> None:
     assert (seen, state.connected) == ([True], False)
 
 
-def test_end_of_our_own_will_is_no_failure() -> None:
-    """A connection that we close is counted nowhere."""
+def test_connection_closed_by_us_is_not_a_failure() -> None:
+    """A connection that the client closes is not counted."""
     state = ConnectionState(connected=True, granted={"$SYS/#": 0})
     state.end(None)
 
@@ -187,7 +187,7 @@ def test_end_of_our_own_will_is_no_failure() -> None:
 def test_pause_between_attempts_grows_and_starts_again(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker that is dead or drops us at once is asked ever less often, until it keeps us."""
+    """The delay doubles while the broker is down or closes connections at once."""
     clock = [0.0]
     delays: list[float | None] = []
     wait = Event.wait
@@ -215,7 +215,7 @@ def test_pause_between_attempts_grows_and_starts_again(
 
 
 def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that waits for its next attempt is not waited for."""
+    """stop() does not wait for the next attempt."""
     monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1000.0)
     one = supervise(refuse)
     wait_until(lambda: one.state.failure, "failed attempt")
@@ -227,7 +227,7 @@ def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 def test_stop_does_not_wait_for_a_thread_that_hangs(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread in a call that nobody can interrupt is left to itself."""
+    """stop() returns although the thread is in a call that cannot be interrupted."""
     monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
     release = Event()
     one = supervise(lambda _state, _boundary: release.wait() and None)
@@ -246,7 +246,7 @@ def test_stop_without_start_does_nothing() -> None:
     ).stop()
 
 
-def test_guard_lets_interrupts_through() -> None:
-    """What is no error of ours, such as an interrupt, is not swallowed."""
+def test_error_boundary_passes_interrupts() -> None:
+    """Only errors are suppressed, not e.g. KeyboardInterrupt."""
     with pytest.raises(KeyboardInterrupt), ErrorBoundary(lambda error: None):
         raise KeyboardInterrupt

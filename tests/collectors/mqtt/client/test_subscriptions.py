@@ -35,8 +35,8 @@ class Connection:
         self.subscriptions.advance(self.subscribe)
 
 
-def test_sys_comes_last_and_alone() -> None:
-    """When all others are answered."""
+def test_sys_is_subscribed_to_last() -> None:
+    """After all other filters are answered."""
     one = Connection(Suspects())
     first = list(one.requested)
     one.answer("a/#")
@@ -49,8 +49,8 @@ def test_sys_comes_last_and_alone() -> None:
     assert one.state.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
 
 
-def test_silence_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter that is never answered is named, and the next ones are asked for."""
+def test_unanswered_filter_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported, and the next suspect is tried."""
     monkeypatch.setattr(module, "REPLY_SECONDS", -1.0)
     one = Connection(Suspects())
     one.answer("b/#")
@@ -79,15 +79,15 @@ def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
 
 @pytest.mark.parametrize("name", ["$SYS/#", "b/#"])
 def test_filter_that_ends_connections_is_found_and_left_out(name: str) -> None:
-    """Others that were unanswered at the same time are not suspected for long."""
+    """Filters that were unanswered at the same time are soon cleared."""
     suspects = Suspects()
 
     assert 0 < hang_up_until_left_out(suspects, name) <= 4
     assert not suspects.leaves_out("a/#")
 
 
-def test_restart_of_the_broker_is_no_dislike() -> None:
-    """It closes connections, too, and is refused in between."""
+def test_restart_of_the_broker_clears_suspicions() -> None:
+    """A restart closes connections too, but refuses attempts in between."""
     suspects = Suspects()
     hang_up_until_left_out(suspects, "$SYS/#")
     suspects.forget()
@@ -96,7 +96,7 @@ def test_restart_of_the_broker_is_no_dislike() -> None:
 
 
 def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker's operator may have allowed it."""
+    """The broker's permissions may have changed."""
     monkeypatch.setattr(module, "LEAVE_OUT_SECONDS", -1.0)
     suspects = Suspects()
     for _ in range(5):
@@ -105,8 +105,8 @@ def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) ->
     assert not suspects.leaves_out("$SYS/#")
 
 
-def test_end_that_is_ours_is_no_hangup() -> None:
-    """Nor is a connection that was lost for silence."""
+def test_connection_closed_by_us_raises_no_suspicion() -> None:
+    """Nor does a ping timeout."""
     suspects = Suspects()
     for _ in range(5):
         one = Connection(suspects, WANTED[:1])

@@ -49,7 +49,7 @@ class Broker:
 
 
 def test_topics_have_their_own_qos() -> None:
-    """A message travels with the lower of the QoS of publication and subscription."""
+    """A message is delivered with the lower QoS of publication and subscription."""
     broker = Broker(topic="a/b", qos=(2, 0))
 
     assert broker.canary.subscriptions == (
@@ -60,14 +60,14 @@ def test_topics_have_their_own_qos() -> None:
 
 @pytest.mark.parametrize("host", ["a/b", "a+", "#", "a\0b"])
 def test_name_of_the_host_is_one_level(host: str) -> None:
-    """What means something in a topic is replaced."""
+    """Characters with a meaning in topics are replaced."""
     (subscription,) = Canary(CanaryConfig(), host, Event()).subscriptions
 
     assert re.fullmatch(r"bts-exporter/canary/[a-z_]+/0", subscription.filter)
 
 
 def test_message_is_published_at_each_interval() -> None:
-    """At once on a new connection, then when it is due and not before."""
+    """At once on a new connection, then once per interval."""
     broker = Broker(interval=Duration(5))
     broker.tick()
     broker.tick(4.9)
@@ -80,7 +80,7 @@ def test_message_is_published_at_each_interval() -> None:
 
 
 def test_time_of_the_round_trip_is_measured() -> None:
-    """From the publication to the return, in seconds, by QoS."""
+    """In seconds, from publication to return, by QoS."""
     broker = Broker(qos=(0, 1))
     broker.tick()
     broker.now += 0.3
@@ -93,8 +93,8 @@ def test_time_of_the_round_trip_is_measured() -> None:
     assert broker.shown(RECEIVED, "0") == 0
 
 
-def test_return_is_an_answer_of_the_broker() -> None:
-    """It shows that the broker is alive where it says nothing of itself."""
+def test_returned_message_shows_that_the_broker_is_up() -> None:
+    """For brokers without an uptime."""
     broker = Broker()
     broker.tick()
     before = broker.replied.is_set(), broker.canary.age_seconds()
@@ -106,7 +106,7 @@ def test_return_is_an_answer_of_the_broker() -> None:
 
 
 def test_message_that_does_not_come_back_is_lost() -> None:
-    """After the timeout, and not before; what comes later is not counted again."""
+    """After the timeout; it is not counted again if it comes back later."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
     for _ in range(10):
@@ -121,8 +121,8 @@ def test_message_that_does_not_come_back_is_lost() -> None:
     assert broker.shown(LOST, "1") == 1
 
 
-def test_pause_of_our_own_is_no_loss() -> None:
-    """What came back while the process was stopped is read afterwards; how long it took is unknown."""
+def test_pause_of_the_process_is_not_a_loss() -> None:
+    """Messages that came back meanwhile are received, but their time is not measured."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
     broker.tick(60)
@@ -134,7 +134,7 @@ def test_pause_of_our_own_is_no_loss() -> None:
 
 
 def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
-    """With as much time as it had before; pauses one after the other keep nothing."""
+    """It gets another timeout; repeated pauses do not keep messages forever."""
     broker = Broker(timeout=Duration(10), interval=Duration(1))
     for _ in range(100):
         broker.tick(20)
@@ -144,8 +144,8 @@ def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
     assert broker.shown(LOST, "1") >= 98
 
 
-def test_end_of_the_connection_loses_what_is_under_way() -> None:
-    """A new connection has a new session: nothing of before comes back."""
+def test_messages_in_flight_are_lost_with_the_connection() -> None:
+    """A new session does not receive earlier messages."""
     broker = Broker()
     broker.tick()
     broker.canary.begin()
@@ -156,7 +156,7 @@ def test_end_of_the_connection_loses_what_is_under_way() -> None:
 
 
 def test_frozen_broker_makes_nothing_grow() -> None:
-    """What is under way is no more than the timeout has room for."""
+    """Messages in flight are bounded by the timeout."""
     broker = Broker(interval=Duration(1), timeout=Duration(10))
     for _ in range(1000):
         broker.tick(1)
@@ -167,7 +167,7 @@ def test_frozen_broker_makes_nothing_grow() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"seq":0,"ts_ns":1}', b"\xff"])
 def test_messages_of_others_do_not_count(payload: bytes) -> None:
-    """Whatever somebody publishes to our topic."""
+    """Messages that other clients publish to the canary's topic are ignored."""
     broker = Broker()
     broker.tick()
     handler = broker.canary.route(broker.published[0][0])
@@ -178,7 +178,7 @@ def test_messages_of_others_do_not_count(payload: bytes) -> None:
 
 
 def test_message_that_comes_twice_counts_once() -> None:
-    """QoS 1 allows it."""
+    """QoS 1 permits duplicates."""
     broker = Broker()
     broker.tick()
     broker.give_back()
@@ -188,7 +188,7 @@ def test_message_that_comes_twice_counts_once() -> None:
 
 
 def test_other_topics_are_not_wanted() -> None:
-    """They have other takers."""
+    """The canary has no handler for them."""
     assert Broker().canary.route("bts-exporter/canary/other/1") is None
 
 
@@ -206,6 +206,6 @@ def test_other_topics_are_not_wanted() -> None:
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
-    """With the key and what is wrong."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
         CanaryConfig(**settings)  # type: ignore[arg-type]

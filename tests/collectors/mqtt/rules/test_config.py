@@ -49,7 +49,7 @@ def problems(read: Read, text: str) -> list[str]:
 
 
 def test_rule_is_read_with_its_defaults(read: Read) -> None:
-    """A topic, and metrics with paths, are all that it takes."""
+    """A topic and metrics with paths are sufficient."""
     rules = read("""
 readings:
   topic: bts/{station}/{parameter}
@@ -68,7 +68,7 @@ readings:
 
 
 def test_columns_have_names(read: Read) -> None:
-    """A CSV column is found by its name or by its number."""
+    """A CSV column has a name and a number."""
     rule = read("""
 alarms:
   topic: alarm/{station}
@@ -82,8 +82,8 @@ alarms:
     assert rule.resolve(rule.metrics["bts_alarm_index"].path).steps == (0,)
 
 
-def test_every_mistake_is_told_at_once(read: Read) -> None:
-    """Each with its place, and what was meant."""
+def test_all_mistakes_are_reported_at_once(read: Read) -> None:
+    """Each with its location and the expected form."""
     assert problems(
         read,
         """
@@ -156,7 +156,7 @@ b:
     ],
 )
 def test_rule_that_cannot_work_is_refused(read: Read, rule: str, expected: str) -> None:
-    """What the types cannot say is checked, too."""
+    """Combinations of settings are checked, too."""
     (problem,) = problems(read, f"r: {{{rule}}}")
 
     assert problem.startswith("collectors.mqtt.rules.r")
@@ -165,7 +165,7 @@ def test_rule_that_cannot_work_is_refused(read: Read, rule: str, expected: str) 
 
 @pytest.mark.parametrize("other", ["type: counter, path: a", "path: a, labels: []"])
 def test_metric_of_two_rules_is_the_same_in_both(read: Read, other: str) -> None:
-    """Two rules may feed one metric, and then they agree on its type and labels."""
+    """Two rules may share a metric only with the same type and labels."""
     shared = read(
         "a: {topic: 'x/{l}', metrics: {m: {path: a}}}\nb: {topic: 'y/{l}', metrics: {m: {path: b}}}"
     )

@@ -42,7 +42,7 @@ def run(settings: Path, *arguments: str) -> int:
 def test_samples_are_shown_as_on_the_page(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rule's own metrics, and of histograms those that the message is in."""
+    """Only the rule's own metrics, and of histograms only the buckets that count the message."""
     code = run(settings, "readings", 'bts/7/1"22', '{"value": 12.5, "t": 4e9}')
 
     assert (code, capsys.readouterr().out.splitlines()) == (
@@ -59,15 +59,15 @@ def test_samples_are_shown_as_on_the_page(
 
 
 def test_rule_of_any_broker_is_found(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whichever block it stands in."""
+    """In any block of the settings."""
     assert run(settings, "doors", "doors/front", "closed") == 0
     assert capsys.readouterr().out == 'door_open{door="front"} 0\n'
 
 
-def test_value_that_is_missing_is_said_beside_those_that_are_there(
+def test_missing_value_is_reported_after_the_samples(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its reason, and what is there instead."""
+    """With its reason, and the actual value."""
     assert run(settings, "readings", "bts/7/122", '{"value": 1}') == 0
     assert capsys.readouterr().out.splitlines()[-1] == "# missing: nothing at t: {'value': 1}"
 
@@ -88,10 +88,10 @@ def test_value_that_is_missing_is_said_beside_those_that_are_there(
         (("readings", "bts/7/122", "{"), "malformed: invalid JSON"),
     ],
 )
-def test_message_that_gives_nothing_is_told_why(
+def test_message_without_samples_is_an_error(
     settings: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
 ) -> None:
-    """On standard error, with an exit code that says so."""
+    """The cause is on standard error, and the exit code is 1."""
     code = run(settings, *arguments)
     out, err = capsys.readouterr()
 
@@ -99,8 +99,8 @@ def test_message_that_gives_nothing_is_told_why(
     assert err.startswith(f"bts-exporter: mqtt-test: {words}")
 
 
-def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a sensor says that it has no value."""
+def test_map_to_null_is_not_an_error(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sensor may report that it has no value."""
     settings.write_text(
         "collectors: {mqtt: {rules: {r: {topic: x, metrics: {m: {path: $, map: {'9': null}}}}}}}"
     )
@@ -110,7 +110,7 @@ def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixtur
 
 
 def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those that take the topic show their samples, the others why they do not."""
+    """Matching rules show their samples, the others why they do not match."""
     code = run(settings, "all", "doors/front", "closed")
 
     assert (code, capsys.readouterr().out.splitlines()) == (
@@ -126,10 +126,10 @@ def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_topic_that_no_rule_takes_is_no_success(
+def test_topic_that_no_rule_matches_is_an_error(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The exit code says so, after all the reasons."""
+    """The exit code is 1, after all causes."""
     code = run(settings, "all", "x/y", "1")
     out, err = capsys.readouterr()
 
@@ -138,15 +138,13 @@ def test_topic_that_no_rule_takes_is_no_success(
 
 
 def test_topic_of_another_rule_is_named(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asks for the wrong rule learns of the right one."""
+    """The message names the rules that match the topic."""
     assert run(settings, "readings", "doors/front", "closed") == 1
     assert "rules that match it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
 
 
-def test_condition_that_is_not_met_is_told(
-    settings: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With what is there instead."""
+def test_unmet_condition_is_reported(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the actual value."""
     settings.write_text(
         "collectors: {mqtt: {rules: {r: {topic: x, where: {kind: [a, b]}, metrics: {m: {path: v}}}}}}"
     )
@@ -157,17 +155,17 @@ def test_condition_that_is_not_met_is_told(
 
 
 @pytest.mark.parametrize("size", [0, (1 << 20) + 1])
-def test_payload_without_or_with_too_much_gives_nothing(
+def test_empty_or_too_large_payload_has_no_samples(
     settings: Path, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
-    """The reason is said."""
+    """The cause is reported."""
     assert run(settings, "readings", "bts/7/122", "x" * size) == 1
     words = "larger than 1 MiB" if size else "removes the topic's series"
     assert words in capsys.readouterr().err
 
 
 def test_payload_is_read_from_standard_input(settings: Path) -> None:
-    """As a process: any bytes, with a line's end that shells and editors put behind."""
+    """In a real process: any bytes, with the line end that shells append."""
     done = subprocess.run(
         [
             sys.executable,

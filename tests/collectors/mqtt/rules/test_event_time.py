@@ -29,7 +29,7 @@ def config(**settings: object) -> EventTime:
     ],
 )
 def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> None:
-    """Numbers of each unit, ISO 8601 and strptime's formats, in a zone of their own or in ours."""
+    """Numbers in each unit, ISO 8601 and strptime formats, with or without an offset."""
     assert converter(config(**settings))(raw) == pytest.approx(1700000000.25, abs=1e-6)
 
 
@@ -44,8 +44,8 @@ def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> N
         ({"format": "%Y"}, "MMXXIII"),
     ],
 )
-def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) -> None:
-    """By a reason of its own: the value may be fine."""
+def test_invalid_time_is_counted(settings: dict[str, object], raw: object) -> None:
+    """With its own reason: the value may be valid."""
     with pytest.raises(PayloadError) as error:
         converter(config(**settings))(raw)
 
@@ -62,7 +62,7 @@ def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) ->
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
-    """Before the first message."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=expected):
         config(**settings)
 

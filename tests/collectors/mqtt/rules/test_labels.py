@@ -290,15 +290,15 @@ def test_limit_counts_series_that_exist() -> None:
     assert found["mqtt_series_limit_dropped_total"] == {("r",): 0}
 
 
-def test_choice_is_spelled_as_values_are() -> None:
-    """Numbers and truth values as JSON has them."""
+def test_choice_is_compared_as_text() -> None:
+    """Numbers and booleans as in JSON."""
     assert Choice.from_setting([1, 2.0, True, "x"]).texts == {"1", "2", "true", "x"}
     with pytest.raises(ValueError, match="expected a text or number"):
         Choice.from_setting({})
 
 
-def test_rule_says_why_it_does_not_take_a_topic() -> None:
-    """The first level that differs, or the filter that leaves it out."""
+def test_rule_says_why_it_does_not_match_a_topic() -> None:
+    """The first level that differs, or the pattern that excludes it."""
     one = Rule(
         topic=Pattern.from_setting("bts/{station}/{p}"),
         ignore_topics=(Pattern.from_setting("bts/9/#"),),

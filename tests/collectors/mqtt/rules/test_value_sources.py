@@ -49,8 +49,10 @@ def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]
     return samples(collector, scrape), failure.value
 
 
-def test_api_is_asked_though_the_broker_lets_nobody_in(nobody: Url, api: FakeManagement) -> None:
-    """Each source is served without the other."""
+def test_api_is_read_although_the_broker_refuses_the_connection(
+    nobody: Url, api: FakeManagement
+) -> None:
+    """Each source is independent of the other."""
     found, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
@@ -59,17 +61,17 @@ def test_api_is_asked_though_the_broker_lets_nobody_in(nobody: Url, api: FakeMan
 
 
 def test_lost_broker_is_the_failure_when_both_fail(nobody: Url, api: FakeManagement) -> None:
-    """The broker is what the collector is for."""
+    """The first reason is that of the broker."""
     api.routes[PATH] = answer({}, 401)
     _, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
 
 
-def test_hanging_api_leaves_the_deadline_alone(
+def test_hanging_api_does_not_exceed_the_deadline(
     nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is known of the connection was emitted before."""
+    """Metrics of the connection are emitted before the request."""
     monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
     api.routes[PATH] = hang
     config = MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url)))
@@ -78,7 +80,7 @@ def test_hanging_api_leaves_the_deadline_alone(
     assert found["mqtt_up"] == {(): 0}
 
 
-def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
+def test_counters_of_probes_start_at_zero(nobody: Url) -> None:
     """Canaries and pipelines have their series before the first message."""
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
@@ -97,7 +99,7 @@ def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
 
 
 def test_nothing_is_measured_unasked(nobody: Url) -> None:
-    """Without their settings there are no series of any of it."""
+    """Without their settings, probes have no series."""
     found, _ = look(MqttConfig(url=nobody))
 
     assert [name for name in found if "canary" in name or "pipeline" in name] == []
@@ -105,13 +107,13 @@ def test_nothing_is_measured_unasked(nobody: Url) -> None:
 
 
 def test_two_sources_of_the_same_queues_are_refused() -> None:
-    """Both would show a client's backlog, and one broker has one of them."""
+    """A broker has only one of them, and both would emit a client's backlog."""
     with pytest.raises(ValueError, match="persistence, emqx: set only one of them"):
         MqttConfig(persistence=PersistenceConfig(), emqx=EmqxConfig())
 
 
 def test_pipeline_without_a_name_is_refused() -> None:
-    """Its backlog would pass for the broker's."""
+    """Its backlog would be mistaken for the broker's."""
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
     )

@@ -49,7 +49,7 @@ def read(content: bytes) -> dict[str, SavedQueue]:
 
 
 def test_messages_are_counted_by_client() -> None:
-    """What was not sent yet is queued; what was sent and not acknowledged is in flight."""
+    """Unsent messages are queued; unacknowledged ones are in flight."""
     content = HEAD + V6 + chunk(1, bytes(16)) + stored(b"20.5") * 3 + client(b"consumer")
     content += message(b"consumer") * 2 + message(b"consumer", WAIT_FOR_PUBACK)
     content += message(b"consumer", WAIT_FOR_PUBCOMP) + client(b"archive") + message(b"archive")
@@ -59,17 +59,17 @@ def test_messages_are_counted_by_client() -> None:
 
 @pytest.mark.parametrize("state", [1, 2, 4])
 def test_message_that_is_to_be_sent_when_its_client_is_back_is_queued(state: int) -> None:
-    """It has a place among those in flight already, and was not sent."""
+    """It is in the inflight list already, but not sent."""
     assert read(HEAD + V6 + message(b"c", state)) == {"c": SavedQueue(1, 0)}
 
 
 def test_message_from_a_client_is_not_waiting_for_it() -> None:
-    """Messages of QoS 2 on their way in are no backlog."""
+    """Incoming messages with QoS 2 are not a backlog."""
     assert read(HEAD + V6 + client(b"c") + message(b"c", way=IN)) == {"c": SavedQueue(0, 0)}
 
 
-def test_client_without_messages_has_none() -> None:
-    """A known client has a queue of 0, which is not the same as none."""
+def test_client_without_messages_has_a_queue_of_0() -> None:
+    """A known client has a sample."""
     assert read(HEAD + V6 + client(b"idle")) == {"idle": SavedQueue(0, 0)}
 
 
@@ -81,18 +81,18 @@ def test_format_5_is_read() -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 4])
-def test_user_and_padding_are_told_from_the_id(padding: int) -> None:
-    """The id begins where the processor that wrote the file put it."""
+def test_user_and_padding_are_not_part_of_the_id(padding: int) -> None:
+    """The position of the id depends on the machine that wrote the file."""
     assert read(HEAD + V6 + client(b"consumer", b"user", padding)) == {"consumer": SavedQueue(0, 0)}
 
 
-def test_properties_behind_the_id_are_no_part_of_it() -> None:
-    """A subscription with an identifier puts it behind."""
+def test_properties_after_the_id_are_not_part_of_it() -> None:
+    """A subscription identifier follows the id."""
     assert read(HEAD + V6 + message(b"c", more=b"\x02\x0b\x05")) == {"c": SavedQueue(1, 0)}
 
 
-def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
-    """What cannot be shown is replaced."""
+def test_id_with_invalid_utf_8_is_shown() -> None:
+    """Invalid bytes are replaced."""
     assert read(HEAD + V6 + client(b"c\xff")) == {"c\N{REPLACEMENT CHARACTER}": SavedQueue(0, 0)}
 
 
@@ -118,23 +118,23 @@ def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
     ],
 )
 def test_damage_is_named_with_its_place(content: bytes, expected: str) -> None:
-    """What is not mosquitto's, of another version, cut short or inconsistent is refused."""
+    """Other files, other versions, truncated and inconsistent files are refused."""
     with pytest.raises(DamagedError) as refusal:
         read(content)
 
     assert expected in str(refusal.value)
 
 
-def test_more_clients_than_memory_is_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file cannot make us remember clients without end."""
+def test_number_of_clients_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file cannot fill the memory with clients."""
     monkeypatch.setattr(mosquitto_db, "MAX_CLIENTS", 2)
 
     with pytest.raises(DamagedError, match="more than 2 clients"):
         read(HEAD + V6 + client(b"a") + client(b"b") + client(b"c"))
 
 
-def test_reading_ends_when_its_caller_wants(give_up: Callable[[], None]) -> None:
-    """What `check` raises comes out."""
+def test_reading_ends_when_check_raises(give_up: Callable[[], None]) -> None:
+    """The exception of `check` is passed on."""
     with pytest.raises(TimeoutError):
         mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), give_up)
 
@@ -150,7 +150,7 @@ def give_up() -> Callable[[], None]:
 
 
 def test_payloads_are_not_read() -> None:
-    """A file with large messages costs no more memory than one with small ones."""
+    """A file with large messages needs no more memory than one with small messages."""
 
     class Stream(io.BytesIO):
         longest = 0
@@ -170,8 +170,8 @@ WHOLE = HEAD + V6 + stored(b"1") + client(b"c", b"u") + message(b"c") + message(
 
 @given(st.binary(max_size=300), st.booleans(), st.booleans())
 @example(b"", False, False)
-def test_no_content_ends_in_an_unforeseen_error(garbage: bytes, headed: bool, v6: bool) -> None:
-    """Whatever stands in a file, it is read or found to be damaged."""
+def test_no_content_raises_an_unexpected_error(garbage: bytes, headed: bool, v6: bool) -> None:
+    """Any content is parsed or damaged."""
     head = HEAD + (V6 if v6 else V5) if headed else b""
     try:
         found = read(head + garbage)
@@ -182,8 +182,8 @@ def test_no_content_ends_in_an_unforeseen_error(garbage: bytes, headed: bool, v6
 
 
 @given(st.data())
-def test_no_change_of_a_byte_ends_in_an_unforeseen_error(data: st.DataObject) -> None:
-    """The same for a good file that was damaged in one place or cut."""
+def test_no_changed_byte_raises_an_unexpected_error(data: st.DataObject) -> None:
+    """Nor does a valid file that is truncated."""
     at = data.draw(st.integers(0, len(WHOLE) - 1))
     byte = data.draw(st.binary(min_size=0, max_size=1))
     try:
@@ -194,8 +194,8 @@ def test_no_change_of_a_byte_ends_in_an_unforeseen_error(data: st.DataObject) ->
     assert sum(waiting.queued + waiting.in_flight for waiting in found.values()) <= 2
 
 
-def test_file_that_shrinks_while_it_is_read_is_cut_short() -> None:
-    """Mosquitto renames and never does that; a copying backup may."""
+def test_file_that_shrinks_during_reading_is_truncated() -> None:
+    """Mosquitto renames its files, but a backup program may overwrite them."""
 
     class Shrinking(io.BytesIO):
         def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -213,7 +213,7 @@ def kept(number: int, expiry: int) -> bytes:
 
 
 def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
-    """MQTT 5 lets publishers say so; the broker removes them only when it gets to them."""
+    """Publishers set the expiry (MQTT 5); the broker removes expired messages later."""
     content = HEAD + V6 + kept(5, 2000) + client(b"c") + message(b"c") * 3
     waiting = read(content)["c"]
 
@@ -221,7 +221,7 @@ def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
 
 
 def test_message_that_was_sent_does_not_expire() -> None:
-    """It is on its way."""
+    """It is in flight."""
     content = (
         HEAD + V6 + kept(5, 2000) + message(b"c", WAIT_FOR_PUBACK) + kept(6, 9) + message(b"c")
     )
@@ -230,8 +230,8 @@ def test_message_that_was_sent_does_not_expire() -> None:
     assert (waiting.in_flight, waiting.queued_at(3000)) == (1, 0)
 
 
-def test_long_ids_are_told_apart_and_not_kept() -> None:
-    """Clients may choose 64 kB each: what is kept of a hundred thousand is little."""
+def test_long_ids_are_distinguished_but_not_kept() -> None:
+    """Ids may have 64 kB; little memory is used for 100,000 of them."""
     names = [b"x" * 60_000 + bytes([65 + n]) for n in range(3)]
     found = read(HEAD + V6 + b"".join(client(name) + message(name) for name in names))
 
@@ -240,7 +240,7 @@ def test_long_ids_are_told_apart_and_not_kept() -> None:
 
 
 def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is remembered while the file is read."""
+    """Each one takes memory while the file is read."""
     monkeypatch.setattr(mosquitto_db, "MAX_EXPIRING", 2)
     with pytest.raises(DamagedError, match="more than 2 messages with an expiry"):
         read(HEAD + V6 + kept(1, 9) + kept(2, 9) + kept(3, 9))

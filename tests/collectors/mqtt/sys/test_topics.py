@@ -80,7 +80,7 @@ def test_topic_gives_its_sample(
     ],
 )
 def test_payload_without_a_value_gives_no_sample(topic: str, payload: bytes) -> None:
-    """What is no number, or a topic that is not known, gives nothing rather than a guess."""
+    """An invalid number or an unknown topic has no sample."""
     assert sample(topic, payload) is None
 
 
@@ -121,23 +121,23 @@ def counts(**values: float) -> dict[str, SysValue]:
 
 
 def test_queued_messages_are_the_stored_that_are_not_retained() -> None:
-    """What is in the store and not retained waits for a client."""
+    """Messages in the store that are not retained wait for a client."""
     assert systopics.queued(counts(stored=45, retained=38)) == 7
 
 
 def test_queued_messages_are_unknown_where_the_counts_contradict_each_other() -> None:
-    """A count of retained messages that is ahead says nothing of the difference."""
+    """More retained messages than messages have no meaningful difference."""
     assert systopics.queued(counts(stored=35, retained=40)) is None
 
 
 @pytest.mark.parametrize("readings", [{}, counts(stored=5), counts(retained=5)])
 def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, SysValue]) -> None:
-    """One count alone says nothing of the difference."""
+    """One count is not sufficient."""
     assert systopics.queued(readings) is None
 
 
-def test_rates_have_no_name_of_ours() -> None:
-    """They are read for those who want another exporter's names."""
+def test_rates_have_no_metric() -> None:
+    """They are only read for another exporter's names."""
     reading = systopics.read("$SYS/broker/load/messages/received/1min", b"1.50")
 
     assert reading == SysValue(None, (), 1.5)
