@@ -97,10 +97,10 @@ def failure(collector: Mqtt) -> str:
 
 
 @BOTH
-def test_a_certificate_of_our_own(
+def test_client_certificate_is_sent(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """A broker that asks for our certificate gets it, and lets nobody in without."""
+    """A broker that requires one accepts the client, and refuses it without."""
     url = listening(scheme)
 
     wait_until(is_up(start(url, **known)), "the broker is up")
@@ -108,10 +108,10 @@ def test_a_certificate_of_our_own(
 
 
 @BOTH
-def test_an_authority_that_did_not_sign(
+def test_other_authority_is_not_trusted(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """The broker's certificate must be of the authority in ca_file, but for those who take any."""
+    """The broker's certificate must be signed by ca_file, unless any certificate is accepted."""
     url = listening(scheme)
     of_another = known | {"ca_file": known["cert_file"]}
 
@@ -120,10 +120,10 @@ def test_an_authority_that_did_not_sign(
 
 
 @BOTH
-def test_a_certificate_of_another_name(
+def test_certificate_of_another_name_is_refused(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """The certificate must have the host's name, or that of server_name."""
+    """It must have the host's name, or that of server_name."""
     url = listening(scheme, named=True)
 
     wait_until(is_up(start(url, **known, server_name=SERVER_NAME)), "the broker is up")
@@ -134,7 +134,7 @@ def test_a_certificate_of_another_name(
 def test_files_are_read_at_every_connection(
     listening: Listen, start: Start, known: dict[str, str], tmp_path: Path
 ) -> None:
-    """A file that cannot be used is named; put right, it counts without a restart."""
+    """A file that cannot be used is named; once corrected, it needs no restart."""
     url = listening("mqtts")
     ca = tmp_path / "ca.pem"
     collector = start(url, **known | {"ca_file": str(ca)})

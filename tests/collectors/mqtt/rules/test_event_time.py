@@ -87,7 +87,7 @@ def test_zone_of_utc_needs_no_database() -> None:
 def test_clock_that_is_wrong_is_counted_and_not_measured(
     when: float, lags: int, skewed: int
 ) -> None:
-    """A time more than 5 s ahead, or of ten years ago, says something of a clock and not of a delay."""
+    """A time more than 5 s in the future or ten years ago shows a wrong clock, not a delay."""
     lag = EventLag(config(), WHEN, clock=lambda: 1000.0)
     lag.note({"when": when})
     scrape = Scrape(float("inf"))
@@ -97,7 +97,7 @@ def test_clock_that_is_wrong_is_counted_and_not_measured(
     assert scrape.samples[SKEWED] == {("rule",): skewed}
 
 
-def test_message_without_its_time_is_unusable() -> None:
-    """It is counted by the rule."""
+def test_message_without_event_time_is_an_error() -> None:
+    """The rule counts it."""
     with pytest.raises(PayloadError, match="nothing at when"):
         EventLag(config(), WHEN).note({})
