@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 RETRY_FIRST_SECONDS = 0.5
 RETRY_LAST_SECONDS = 15.0
 #: Seconds without a loop after which the thread counts as stuck in a message handler.
-HANGS_SECONDS = 10.0
+STUCK_SECONDS = 10.0
 #: Seconds without a loop after which the process was paused: the thread loops twice a second.
 PAUSE_SECONDS = 2.0
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 #: Seconds to wait for the thread to disconnect from the broker.
 STOP_SECONDS = 2.0
 
@@ -50,7 +50,7 @@ class NetworkThread:
     @property
     def alive(self) -> bool:
         """Return whether the network thread runs and is not stuck."""
-        stuck = self.state.connected and monotonic() - self.state.heartbeat > HANGS_SECONDS
+        stuck = self.state.connected and monotonic() - self.state.heartbeat > STUCK_SECONDS
         return self._thread.is_alive() and not stuck
 
     def wake(self, timeout_seconds: float) -> None:
@@ -65,7 +65,7 @@ class NetworkThread:
         # Two loops: the second one begins after the first has read everything.
         for _ in range(2):
             while self.state.heartbeat == before and monotonic() < end:
-                self._stopping.wait(_LOOK_SECONDS)
+                self._stopping.wait(_POLL_SECONDS)
             before = self.state.heartbeat
 
     def start(self) -> None:

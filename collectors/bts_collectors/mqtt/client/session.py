@@ -50,7 +50,7 @@ _PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
     "3.1.1": MQTTProtocolVersion.MQTTv311,
     5: MQTTProtocolVersion.MQTTv5,
 }
-#: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
+#: Seconds for each of: TCP connection, TLS handshake, CONNACK.
 CONNECT_SECONDS = 5.0
 #: Longest wait for the socket, in seconds; then the thread checks whether to stop, and pings.
 TICK_SECONDS = 0.5
@@ -96,9 +96,8 @@ class Session:
         self._watch = watch or AddressWatch("")
         self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), state)
         self._refusal: ReasonCode | None = None
-        self._disconnect_code: ReasonCode | None = (
-            None  # reason code of the broker's DISCONNECT (MQTT 5)
-        )
+        #: Of the broker's DISCONNECT (MQTT 5).
+        self._disconnect_code: ReasonCode | None = None
         self._timed_out = False
 
     def run(self, stopping: Event) -> None:

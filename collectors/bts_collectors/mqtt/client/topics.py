@@ -151,8 +151,8 @@ def _join(a: str, b: str) -> str:
     """Return the narrowest filter that covers two overlapping filters."""
     levels: list[str] = []
     x, y = a.split("/"), b.split("/")
-    for one, other in zip(x, y, strict=False):
-        if "#" in {one, other}:
+    for level, other in zip(x, y, strict=False):
+        if "#" in {level, other}:
             return "/".join([*levels, "#"])
-        levels.append(one if one == other else "+")
+        levels.append(level if level == other else "+")
     return "/".join(levels if len(x) == len(y) else [*levels, "#"])

@@ -23,8 +23,8 @@ from bts_exporter import (
 #: Seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _QOS = (0, 1, 2)
-_MIN_INTERVAL = 1.0  # seconds: the network thread ticks twice a second
-_MAX_TIMEOUT = 3600.0  # seconds: messages in flight are kept this long
+_MIN_INTERVAL_SECONDS = 1.0  # seconds: the network thread ticks twice a second
+_MAX_TIMEOUT_SECONDS = 3600.0  # seconds: messages in flight are kept this long
 #: Seconds between two ticks, which normally come twice a second, that show a pause of our own: a
 #: stopped process, a frozen virtual machine.
 _PAUSE_SECONDS = 3.0
@@ -51,7 +51,7 @@ class CanaryConfig(CollectorConfig, frozen=True):
     """Settings of the canary."""
 
     topic: str = "bts-exporter/canary"
-    #: With QoS 0 the broker queues no messages while the client is disconnected.
+    #: With QoS 0, brokers queue no canary messages for disconnected clients.
     qos: tuple[int, ...] = (0,)
     interval: Duration = Duration(5)
     timeout: Duration = Duration(10)
@@ -64,10 +64,10 @@ class CanaryConfig(CollectorConfig, frozen=True):
         if not self.qos or set(self.qos) - set(_QOS) or len(set(self.qos)) < len(self.qos):
             msg = f"qos: expected a list of 0, 1 and 2 without duplicates, got {list(self.qos)}"
             raise ValueError(msg)
-        if self.interval < _MIN_INTERVAL:
-            msg = f"interval: must be at least {_MIN_INTERVAL:g} s, got {self.interval:g} s"
+        if self.interval < _MIN_INTERVAL_SECONDS:
+            msg = f"interval: must be at least {_MIN_INTERVAL_SECONDS:g} s, got {self.interval:g} s"
             raise ValueError(msg)
-        if not 0 < self.timeout <= _MAX_TIMEOUT:
+        if not 0 < self.timeout <= _MAX_TIMEOUT_SECONDS:
             msg = f"timeout: must be more than 0 s and at most 1 h, got {self.timeout:g} s"
             raise ValueError(msg)
 

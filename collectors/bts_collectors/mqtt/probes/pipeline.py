@@ -132,7 +132,7 @@ class Pipeline:
         self._pending: dict[int, tuple[Key, float]] = {}  # by sequence number; the oldest is first
         # Sequence numbers by key; most keys have one.
         self._numbers: dict[Key, list[int]] = {}
-        self._came_in = self._paired = self._timeouts = 0
+        self._inputs = self._matches = self._timeouts = 0
         self._unmatched = {"in": 0, "out": 0}
         self._latency = HistogramAccumulator(BUCKETS)
         # Until these times the service may have a backlog that is not in _pending: messages from before
@@ -171,8 +171,8 @@ class Pipeline:
             for side, count in self._unmatched.items():
                 scrape.emit(UNMATCHED, count, name, side)
             scrape.emit(TIMEOUTS, self._timeouts, name)
-            scrape.emit(backlog.PUBLISHED, self._came_in, *labels)
-            scrape.emit(backlog.CONSUMED, self._paired, *labels)
+            scrape.emit(backlog.PUBLISHED, self._inputs, *labels)
+            scrape.emit(backlog.CONSUMED, self._matches, *labels)
             if connected:
                 scrape.emit(PENDING, len(self._pending), name)
                 self._emit_lag(scrape, labels)
@@ -215,7 +215,7 @@ class Pipeline:
         return handle
 
     def _add_input(self, key: Key) -> None:
-        self._came_in += 1
+        self._inputs += 1
         if len(self._pending) >= self._config.max_pending:
             self._expire()
         if len(self._pending) >= self._config.max_pending:
@@ -223,31 +223,31 @@ class Pipeline:
             self._unmatched["in"] += 1
             self._overfull_until = self._clock() + self._config.timeout
             return
-        self._pending[self._came_in] = key, self._clock()
-        self._numbers.setdefault(key, []).append(self._came_in)
+        self._pending[self._inputs] = key, self._clock()
+        self._numbers.setdefault(key, []).append(self._inputs)
 
     def _match_output(self, key: Key) -> None:
         if key not in self._numbers:
             self._unmatched["out"] += 1
             return
-        entered = self._pop(key)
-        self._paired += 1
+        arrived = self._pop(key)
+        self._matches += 1
         self._unknown_until = 0.0
-        self._latency.observe(self._clock() - entered)
+        self._latency.observe(self._clock() - arrived)
 
     def _pop(self, key: Key) -> float:
         """Remove the oldest message with this key; return its arrival time."""
         numbers = self._numbers[key]
-        _, entered = self._pending.pop(numbers.pop(0))
+        _, arrived = self._pending.pop(numbers.pop(0))
         if not numbers:
             del self._numbers[key]
-        return entered
+        return arrived
 
     def _expire(self) -> None:
         before = self._clock() - self._config.timeout
         while self._pending:
-            key, entered = next(iter(self._pending.values()))
-            if entered >= before:
+            key, arrived = next(iter(self._pending.values()))
+            if arrived >= before:
                 return
             self._pop(key)
             self._timeouts += 1
@@ -257,8 +257,8 @@ class Pipeline:
         """Return the age of the oldest pending message in seconds; 0 if there is no such message."""
         if not self._pending:
             return 0.0
-        _, entered = next(iter(self._pending.values()))
-        return self._clock() - entered
+        _, arrived = next(iter(self._pending.values()))
+        return self._clock() - arrived
 
 
 def fits(form: Format, path: Path) -> bool:

@@ -95,7 +95,7 @@ class RuleEngine:
         self.rule = rule
         self.store = store
         self.clock = clock
-        self.expire = rule.expire or float("inf")
+        self.expire_seconds = rule.expire or float("inf")
         self.subscriptions = (Subscription(rule.topic.filter, rule.qos),)
         self.decode = decoder(rule.format, rule.separator)
         self.lag: EventLag | None = None
@@ -183,7 +183,7 @@ class RuleEngine:
             if not self._has_room(family.cost):
                 self.refused += 1
                 return None
-            series = family.create(labels, self.name, self.expire, self.clock())
+            series = family.create(labels, self.name, self.expire_seconds, self.clock())
         series.add_topic(topic)
         return series
 
@@ -236,7 +236,7 @@ class RuleEngine:
         """Emit the counts by topic, for `per_topic`."""
         now = self.clock()
         for topic, traffic in list(self.topics.items()):
-            if now - traffic.seen <= self.expire:
+            if now - traffic.seen <= self.expire_seconds:
                 scrape.emit(TOPIC_MESSAGES, traffic.messages, self.name, topic)
                 scrape.emit(TOPIC_BYTES, traffic.bytes, self.name, topic)
                 if traffic.last:
@@ -261,7 +261,7 @@ class RuleEngine:
             gone += family.drop_expired(self.name, now) * family.cost
         self.size -= gone
         for topic, traffic in list(self.topics.items()):
-            if now - traffic.seen > self.expire:
+            if now - traffic.seen > self.expire_seconds:
                 self.remove_traffic(topic)
                 gone += Traffic.cost
         self.expired += gone

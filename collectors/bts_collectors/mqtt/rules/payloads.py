@@ -128,12 +128,12 @@ class Path:
 
     def matches(self, data: Any) -> Matches:
         """Return labels and value of each match that is not null; PayloadError if there is no match."""
-        found = [
+        matches = [
             (labels, value) for labels, value in matches_of(self.steps, data) if value is not None
         ]
-        if not found:
+        if not matches:
             raise PayloadError(reason="missing", why=f"nothing at {self.text}", raw=data)
-        return found
+        return matches
 
     def __str__(self) -> str:
         return self.text

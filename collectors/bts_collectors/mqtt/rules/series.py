@@ -17,16 +17,16 @@ Labels = tuple[str, ...]
 class Series:
     """A gauge or a device's counter: the last value, or None."""
 
-    __slots__ = ("expire", "gone", "owner", "seen", "topic", "value")
+    __slots__ = ("expire_seconds", "gone", "owner", "seen", "topic", "value")
 
-    def __init__(self, owner: str, expire: float, now: float) -> None:
+    def __init__(self, owner: str, expire_seconds: float, now: float) -> None:
         """Take the rule that owns it, and the seconds without a message after which it is dropped."""
         #: Whether it was removed: a reader that refers to it must look it up again.
         self.gone = False
         #: Its only topic; "" if there are several, None before the first.
         self.topic: str | None = None
         self.owner = owner
-        self.expire = expire
+        self.expire_seconds = expire_seconds
         self.seen = now
         self.value: float | None = None
 
@@ -51,9 +51,9 @@ class Count(Series):
 
     value: float
 
-    def __init__(self, owner: str, expire: float, now: float) -> None:
+    def __init__(self, owner: str, expire_seconds: float, now: float) -> None:
         """Start at 0, so that the first message is an increase."""
-        super().__init__(owner, expire, now)
+        super().__init__(owner, expire_seconds, now)
         self.value = 0
 
     def update(self, value: float) -> None:  # noqa: ARG002  # Series
@@ -66,9 +66,11 @@ class HistogramSeries(Series):
 
     __slots__ = ("_accumulator",)
 
-    def __init__(self, owner: str, expire: float, now: float, bounds: tuple[float, ...]) -> None:
+    def __init__(
+        self, owner: str, expire_seconds: float, now: float, bounds: tuple[float, ...]
+    ) -> None:
         """Take the upper bounds of the buckets as well."""
-        super().__init__(owner, expire, now)
+        super().__init__(owner, expire_seconds, now)
         self._accumulator = HistogramAccumulator(bounds)
 
     def update(self, value: float) -> None:
@@ -94,19 +96,19 @@ class Family:
         # One per bucket, and +Inf, sum and count.
         return len(self.measure.buckets) + 3 if self.measure.type == "histogram" else 1
 
-    def create(self, labels: Labels, owner: str, expire: float, now: float) -> Series:
+    def create(self, labels: Labels, owner: str, expire_seconds: float, now: float) -> Series:
         """Add a series."""
         if self.measure.type == "histogram":
-            made: Series = HistogramSeries(owner, expire, now, self.measure.buckets)
+            made: Series = HistogramSeries(owner, expire_seconds, now, self.measure.buckets)
         else:
-            made = (Count if self.measure.counts_messages else Series)(owner, expire, now)
+            made = (Count if self.measure.counts_messages else Series)(owner, expire_seconds, now)
         self.series[labels] = made
         return made
 
     def emit(self, scrape: Scrape, now: float) -> None:
         """Emit all series that have not expired."""
         for labels, series in list(self.series.items()):
-            if now - series.seen <= series.expire:
+            if now - series.seen <= series.expire_seconds:
                 series.emit(scrape, self.metric, labels)
 
     def drop_expired(self, owner: str, now: float) -> int:
@@ -114,7 +116,7 @@ class Family:
         expired = [
             labels
             for labels, series in self.series.items()
-            if series.owner == owner and now - series.seen > series.expire
+            if series.owner == owner and now - series.seen > series.expire_seconds
         ]
         for labels in expired:
             self.remove(labels)

@@ -144,7 +144,7 @@ def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
     one = supervise()
     wait_until(connected(one), "connected")
     well = one.alive
-    one.state.heartbeat = module.monotonic() - module.HANGS_SECONDS - 1
+    one.state.heartbeat = module.monotonic() - module.STUCK_SECONDS - 1
 
     assert (well, one.alive) == (True, False)
 
