@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 
 
 def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:
-    """Return whether a collection fails for this reason, as a condition to wait for."""
+    """Return a condition to wait for: a collection fails with this reason."""
 
     def failed() -> bool:
         error = look(collector)[1]
@@ -32,7 +32,7 @@ def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:
 
 
 def of_broker(found: Samples) -> list[str]:
-    """Return the names of the metrics that are the broker's own account of itself."""
+    """Return the names of the metrics of the broker's statistics."""
     kept = "mosquitto_sys_last_update_timestamp_seconds"
     return [n for n in found if n.startswith(("mosquitto_", "messaging_")) and n != kept]
 
@@ -342,7 +342,7 @@ def test_stop_disconnects(mosquitto: Mosquitto, start: Start) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
     argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]

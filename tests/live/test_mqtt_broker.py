@@ -19,12 +19,12 @@ DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 
 @pytest.fixture
 def saving(start_mosquitto: StartMosquitto, tmp_path: Path) -> Mosquitto:
-    """Return a broker that saves its sessions when it is told to."""
+    """Return a broker that saves its sessions on demand."""
     return start_mosquitto("persistence true", f"persistence_location {tmp_path}/")
 
 
 def save(broker: Mosquitto, file: Path, said: int = 1) -> None:
-    """Let the broker save its sessions, for the `said`th time."""
+    """Let the broker save its sessions for the `said`th time."""
     assert broker.process
     process = broker.process
     process.popen.send_signal(signal.SIGUSR1)

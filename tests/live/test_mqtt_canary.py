@@ -30,12 +30,12 @@ PIPELINE = PipelineConfig(
 
 
 def at_least(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
-    """Return whether a collection has this sample or a larger one, as a condition to wait for."""
+    """Return a condition to wait for: a collection has this sample or a larger one."""
     return lambda: look(collector)[0].get(metric, {}).get(labels, 0) >= value
 
 
 def up(collector: Mqtt, expected: int) -> Callable[[], bool]:
-    """Return whether mqtt_up is as expected, as a condition to wait for."""
+    """Return a condition to wait for: mqtt_up has this value."""
     return lambda: look(collector)[0]["mqtt_up"] == {(): expected}
 
 
@@ -102,7 +102,7 @@ def test_broker_without_sys_is_up_by_its_canary(
 
 
 def acl(heading: str) -> str:
-    """Return the rules that stand first below a heading of the documentation."""
+    """Return the ACL below a heading of the documentation."""
     return DOCS.read_text().partition(f"\n### {heading}\n")[2].split("```")[1].strip()
 
 

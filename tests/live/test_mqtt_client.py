@@ -1,4 +1,4 @@
-"""The connection itself: every transport, both versions of MQTT, both ways of reading."""
+"""Connections: all transports, both versions of MQTT, both ways of reading."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ READING = Rule(
 
 @pytest.fixture
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have messages read in batches, or as paho does by itself."""
+    """Select the way of reading, batched or paho's own."""
     if request.param == "paho":
         monkeypatch.setattr(BatchReader, "fits", lambda: False)
 
 
 @pytest.fixture
 def start(start: Start) -> Start:
-    """Return a function that starts a collector of readings for an address."""
+    """Return a function that starts a collector with a rule for an address."""
 
     def start_one(url: str, **settings: object) -> Mqtt:
         return start(url, **{"rules": {"readings": READING}} | settings)
@@ -53,7 +53,7 @@ def start(start: Start) -> Start:
 
 
 def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:
-    """Publish a reading, and wait until the collector shows it."""
+    """Publish a reading, and wait until the collector emits it."""
     wait_until(shows(collector, "mqtt_subscription_granted_qos", 0, "bts/+/+"), "subscribed")
     broker.publish("bts/7/122", f'{{"value": {value}}}')
     wait_until(shows(collector, "bts_reading", value, "7", "122"), "reading")
@@ -61,7 +61,7 @@ def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a listener's lines for a certificate that we trust."""
+    """Return a listener's lines for a trusted certificate."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
     argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]
@@ -75,7 +75,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def listening(
     start_mosquitto: StartMosquitto, certificate: list[str], tmp_path: Path
 ) -> Callable[[str], tuple[Mosquitto, str]]:
-    """Return a function that starts a broker with a listener of a scheme, and returns its address, too."""
+    """Return a function that starts a broker with a listener of a scheme, and returns both broker and address."""
 
     def listen(scheme: str) -> tuple[Mosquitto, str]:
         port, path = free_port(), tmp_path / "mqtt.sock"

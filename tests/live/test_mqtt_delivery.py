@@ -1,4 +1,4 @@
-"""All that a plain client would receive, over every transport, and nothing left behind for others."""
+"""No message is lost over any transport, and nothing is left in other clients' queues."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRANSPORTS = pytest.mark.parametrize("scheme", ["mqtt", "mqtts", "ws", "wss"])
 
 
 class Published:
-    """A client that publishes as fast as it is told to, with QoS 0."""
+    """A client that publishes at a given rate, with QoS 0."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -59,7 +59,7 @@ class Published:
 def broker(
     start_mosquitto: StartMosquitto, certificates: Certificates
 ) -> tuple[Mosquitto, dict[str, int]]:
-    """Return a broker and its ports by scheme; it drops nothing for a client that is slow for a moment."""
+    """Return a broker without a queue limit, and its ports by scheme."""
     ports = {scheme: free_port() for scheme in ("mqtts", "ws", "wss")}
     tls = [f"certfile {certificates.server}", f"keyfile {certificates.server_key}"]
     lines = ["max_queued_messages 0"]

@@ -1,4 +1,4 @@
-"""The real process against brokers that announce much, answer nonsense or hang up."""
+"""The real process against hostile brokers: huge announcements, malformed replies, closed connections."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def resident(exporter: Exporter) -> int:
 
 
 def failures(exporter: Exporter) -> float:
-    """Return how many connections failed or ended, for whatever reason."""
+    """Return how many connections failed or ended, for any reason."""
     found = exporter.samples()
     names = ("mqtt_connect_failures_total", "mqtt_disconnects_total")
     return sum(value for (name, _), value in found.items() if name in names)
 
 
 def answers_connect(reply: bytes) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer to CONNECT."""
+    """Return a CONNACK."""
     return lambda kind, body: reply if kind == CONNECT else lets_in(kind, body)
 
 
 def answers_subscribe(reply: bytes) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer to SUBSCRIBE, after the right one."""
+    """Return a reply to SUBSCRIBE that follows the SUBACK."""
 
     def answer(kind: int, body: bytes) -> bytes | None:
         right = lets_in(kind, body)
@@ -105,7 +105,7 @@ def test_announced_sizes_allocate_no_memory(
 
 
 def unreleased(connection: socket.socket) -> None:
-    """Send messages of QoS 2 without end, and release none."""
+    """Send messages with QoS 2 endlessly, without PUBREL."""
     connection.recv(4096)
     connection.sendall(packet(CONNACK, b"\x00\x00"))
     request = connection.recv(4096)
@@ -134,7 +134,7 @@ def test_messages_that_are_never_released_are_not_kept(
 
 
 def unread(connection: socket.socket) -> None:
-    """Send messages of QoS 1 without end, and read no acknowledgement."""
+    """Send messages with QoS 1 endlessly, without reading acknowledgements."""
     connection.recv(4096)
     connection.sendall(packet(CONNACK, b"\x00\x00"))
     request = connection.recv(4096)
@@ -163,7 +163,7 @@ def test_unread_acknowledgements_are_limited(
 
 
 def endless_head(connection: socket.socket) -> None:
-    """Answer the handshake with headers without end."""
+    """Answer the handshake with endless headers."""
     connection.recv(4096)
     connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n")
     with suppress(OSError):
@@ -172,7 +172,7 @@ def endless_head(connection: socket.socket) -> None:
 
 
 def announces(head: bytes) -> Callable[[socket.socket], None]:
-    """Return what makes the handshake and sends the head of a frame."""
+    """Return a function that performs the handshake and sends a frame header."""
 
     def talk(connection: socket.socket) -> None:
         accept_websocket(connection)
@@ -239,14 +239,14 @@ def test_websocket_may_split_packets_anywhere(
 
 
 def refuses_sys(kind: int, body: bytes) -> bytes | None:
-    """Answer as a broker that denies `$SYS`."""
+    """Reply like a broker that denies `$SYS`."""
     if kind == SUBSCRIBE and filters_of(body)[0].startswith("$SYS"):
         return packet(9, body[:2] + b"\x80")
     return lets_in(kind, body)
 
 
 def hangs_up_on_sys(kind: int, body: bytes) -> bytes | None:
-    """Answer as AWS IoT, which closes the connection."""
+    """Reply like AWS IoT, which closes the connection."""
     if kind == SUBSCRIBE and any(name.startswith("$SYS") for name in filters_of(body)):
         return None
     return lets_in(kind, body)
@@ -262,7 +262,7 @@ def silent_on_sys(kind: int, body: bytes) -> bytes | None:
 def with_a_message(
     answer: Callable[[int, bytes], bytes | None],
 ) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer that sends a reading behind each ping."""
+    """Return a function that sends a reading after each ping."""
     return lambda kind, body: (
         publish("bts/7", b'{"value": 5}') + packet(13) if kind == PINGREQ else answer(kind, body)
     )
@@ -329,7 +329,7 @@ def test_filter_that_ends_the_connection_affects_only_its_rule(
 
 
 def large(body: bytes, *, packed: bool) -> Reply:
-    """Return an answer of which the end is missing, or one that unpacks to more than is read."""
+    """Return a truncated response, or a zip bomb."""
 
     def reply(handler: Handler) -> None:
         handler.send_response(200)
@@ -367,7 +367,7 @@ def test_failed_responses_of_emqx_are_not_kept(
 
 
 def now_resident(exporter: Exporter) -> int:
-    """Return the memory that the process has now, in bytes."""
+    """Return the current memory of the process in bytes."""
     status = Path(f"/proc/{exporter.popen.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 

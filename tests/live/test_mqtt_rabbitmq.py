@@ -1,4 +1,4 @@
-"""RabbitMQ's MQTT plug-in: a broker without `$SYS`, with permissions and queues of its own."""
+"""RabbitMQ's MQTT plug-in: a broker without `$SYS`, with different permissions and queues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ mqtt.allow_anonymous = false
 
 
 class Plugin:
-    """A RabbitMQ that speaks MQTT, over TCP and WebSocket."""
+    """A RabbitMQ with MQTT over TCP and WebSocket."""
 
     def __init__(self, folder: Path) -> None:
         self.plain, self.web = free_port(), free_port()

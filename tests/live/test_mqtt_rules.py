@@ -1,4 +1,4 @@
-"""RuleEngine through a real broker: what comes of messages, bad ones and good ones."""
+"""Rules with a real broker: valid and invalid messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ alarms:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts a collector with rules, as settings spell them."""
+    """Return a function that starts a collector with rules in YAML."""
     started: list[Mqtt] = []
 
     def start_one(broker: Mosquitto, rules: str = RULES, protocol: str = "3.1.1") -> Mqtt:
@@ -65,12 +65,12 @@ def settings(broker: Mosquitto, rules: str, protocol: str = "3.1.1") -> str:
 
 
 def shown(collector: Mqtt) -> Samples:
-    """Return the samples of a collection, also of one before the broker has said all."""
+    """Return the samples of a collection, even if it fails."""
     return look(collector)[0]
 
 
 def after(collector: Mqtt, messages: int, rule: str = "readings") -> Samples:
-    """Return the samples as soon as a rule has had so many messages."""
+    """Return the samples when a rule has received a number of messages."""
     found: Samples = {}
 
     def enough() -> bool:

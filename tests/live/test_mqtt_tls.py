@@ -1,4 +1,4 @@
-"""A mosquitto that speaks TLS and lets nobody in without a certificate that its authority signed."""
+"""A mosquitto with TLS that requires a client certificate of its authority."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize("scheme", ["mqtts", "wss"])
 
 @pytest.fixture
 def listening(start_mosquitto: StartMosquitto, certificates: Certificates) -> Listen:
-    """Return a function that starts a broker and returns the address of its listener with TLS."""
+    """Return a function that starts a broker and returns the address of its TLS listener."""
 
     def listen(scheme: str, *, named: bool = False) -> Url:
         port = free_port()
@@ -47,7 +47,7 @@ def listening(start_mosquitto: StartMosquitto, certificates: Certificates) -> Li
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Return a function that starts a collector for an address, with settings of TLS."""
+    """Return a function that starts a collector for an address, with TLS settings."""
     started: list[Mqtt] = []
 
     def start_one(url: Url, **tls: object) -> Mqtt:
@@ -62,7 +62,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def known(certificates: Certificates) -> dict[str, str]:
-    """Return the settings that the broker lets in, and that trust it."""
+    """Return TLS settings that the broker accepts, and that trust it."""
     return {
         "ca_file": str(certificates.ca),
         "cert_file": str(certificates.client),
@@ -71,7 +71,7 @@ def known(certificates: Certificates) -> dict[str, str]:
 
 
 def is_up(collector: Mqtt) -> Callable[[], bool]:
-    """Return whether a collection finds the broker up, as a condition to wait for."""
+    """Return a condition to wait for: the broker is up."""
 
     def up() -> bool:
         scrape = Scrape(time.monotonic() + 20)
@@ -85,7 +85,7 @@ def is_up(collector: Mqtt) -> Callable[[], bool]:
 
 
 def failure(collector: Mqtt) -> str:
-    """Return why there is no connection; AssertionError for another reason than TLS."""
+    """Return the error of a connection; AssertionError for a reason other than TLS."""
     scrape = Scrape(time.monotonic() + 20)
     with pytest.raises(TargetError) as caught:
         collector.collect(scrape)

@@ -37,7 +37,7 @@ class _Conversation(socketserver.BaseRequestHandler):
     server: "_Server"
 
     def handle(self) -> None:
-        """Talk until the script is through, and then hang up or listen on."""
+        """Follow the script, and then close the connection or continue to read."""
         for reply in self.server.replies:
             if not self.request.recv(4096):
                 return
@@ -53,7 +53,7 @@ class _Server(socketserver.ThreadingTCPServer):
     hangs_up = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a client go that went without a word."""
+        """Ignore a client that closed its connection."""
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a collector for a port; its patience is short."""
+    """Return a function that starts a collector for a port, with short time-outs."""
     monkeypatch.setattr(session_module, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(session_module, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.6)
@@ -95,7 +95,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def look(collector: Mqtt) -> tuple[Samples, TargetError]:
-    """Return the samples of a collection that fails, and how it fails."""
+    """Return the samples and the error of a collection that fails."""
     scrape = Scrape(time.monotonic() + 10)
     with pytest.raises(TargetError) as failure:
         collector.collect(scrape)

@@ -1,4 +1,4 @@
-"""What makes a broker count as up, and why it does not."""
+"""When a broker is up, and the error if it is not."""
 
 from dataclasses import dataclass, field
 from threading import Event
@@ -16,7 +16,7 @@ GRANTED = {"$SYS/#": 0}
 
 @dataclass
 class Running:
-    """A network thread, as far as it is looked at."""
+    """The attributes of a network thread that Health reads."""
 
     state: ConnectionState
     alive: bool = True
@@ -24,7 +24,7 @@ class Running:
 
 @dataclass
 class Returned:
-    """A canary that came back so many seconds ago."""
+    """A canary whose last message came back some seconds ago."""
 
     seconds: float = field(default=float("inf"))
 
@@ -34,7 +34,7 @@ class Returned:
 
 
 def heard(*topics: str) -> SysValues:
-    """Return values that got a message on each of `topics`."""
+    """Return values after a message on each of `topics`."""
     values = SysValues(Event())
     for topic in topics:
         values.receive(topic, b"1")
@@ -48,7 +48,7 @@ def why_down(
     *,
     listens: bool = False,
 ) -> str:
-    """Return why the broker is not up; "" if it is."""
+    """Return reason and message if the broker is down; "" if it is up."""
     found = health(state, values, canary, listens=listens).why_down()
     return said(found) if found else ""
 
@@ -60,7 +60,7 @@ def health(
     *,
     listens: bool = False,
 ) -> Health:
-    """Return the judgement of a broker whose values count for no time at all."""
+    """Return the health of a broker with `stale_after` -1, so that all values are old."""
     return Health(URL, -1, Running(state), values, canary, listens)  # type: ignore[arg-type]
 
 

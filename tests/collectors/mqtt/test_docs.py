@@ -30,7 +30,7 @@ TOPIC = re.compile(r"`([a-zA-Z/_ ]+)`")
 
 
 def documented() -> dict[str, list[str]]:
-    """Return label names by metric, of the tables."""
+    """Return label names by metric, from the tables."""
     cells = [cell for cell, _ in ROW.findall(METRICS)]
     return {
         name: [label.split("=")[0] for label in labels.split(",") if label]
@@ -103,7 +103,7 @@ def test_every_setting_of_a_block_is_documented(
 
 
 def spelled(default: object) -> str:
-    """Return a default value as the tables have it."""
+    """Return a default value as in the tables."""
     if default in {None, "", msgspec.NODEFAULT}:  # the last: made anew for each, and empty
         return "none"
     if isinstance(default, bool):

@@ -15,7 +15,7 @@ URL = Url("mqtt", "broker.example", 1883, username="mon", password=Secret("s3cre
 
 
 def seen(error: TargetError) -> str:
-    """Return what the log line would have, checked for the place and against the credentials."""
+    """Return reason and message without the address, after checking that it contains no credentials."""
     message = str(error)
     assert message.startswith("mqtt://broker.example:1883: ")
     assert "s3cret" not in message

@@ -24,7 +24,7 @@ GONE = TargetError("unreachable", "gone")
 
 
 class Scripted:
-    """A session that does what the script says, and after its end runs until it is stopped."""
+    """A session that follows a script, and then runs until it is stopped."""
 
     script: ClassVar[list[Run]] = []
 
@@ -52,7 +52,7 @@ class Scripted:
 
 @pytest.fixture
 def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
-    """Return a function that starts a supervisor whose sessions do the steps it is given."""
+    """Return a function that starts a network thread whose sessions perform the given steps."""
     monkeypatch.setattr(module, "Session", Scripted)
     monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 0.001)
     started: list[NetworkThread] = []
@@ -71,23 +71,23 @@ def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
 
 
 def connected(one: NetworkThread) -> Callable[[], object]:
-    """Return whether a supervisor has come to the end of its script, as a condition to wait for."""
+    """Return a condition to wait for: the network thread has reached the end of its script."""
     return lambda: one.state.connects
 
 
 def refuse(state: ConnectionState, boundary: ErrorBoundary) -> None:
-    """End as a session without a listener does."""
+    """End like a session whose connection is refused."""
     raise NOTHING_THERE
 
 
 def lose(state: ConnectionState, boundary: ErrorBoundary) -> None:
-    """End as a session does whose broker was stopped."""
+    """End like a session whose broker was stopped."""
     state.connected = True
     raise GONE
 
 
 def crash(state: ConnectionState, boundary: ErrorBoundary) -> None:
-    """End as a session does in which the client library has a defect."""
+    """End like a session with an error in the client library."""
     state.connected = True
     msg = "defect"
     raise RuntimeError(msg)

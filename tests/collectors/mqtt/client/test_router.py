@@ -9,7 +9,7 @@ from bts_collectors.mqtt.client.topics import Subscription
 
 
 class Wants:
-    """A receiver of topics that begin so; it fails where a test says so."""
+    """A receiver of topics with a prefix; it fails where a test requires it."""
 
     def __init__(self, beginning: str, *, fails: bool = False) -> None:
         self.subscriptions = (Subscription(f"{beginning}/#"),)
@@ -49,7 +49,7 @@ class Wants:
 
 @pytest.fixture
 def errors() -> list[Exception]:
-    """Return the errors that were guarded against."""
+    """Return the errors that the boundary caught."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Both ways of reading, the batched one and paho's own, with the same tests."""
+"""Sessions with both ways of reading, batched and paho's own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("3.1.1", 5)
 
 
 class Keeps:
-    """Takes every message; fails at those that say so."""
+    """Receives every message; fails for messages that say so."""
 
     subscriptions = (Subscription("#"),)
 
@@ -62,14 +62,14 @@ class Keeps:
         return take
 
     def tick(self, publish: Publish) -> None:
-        """Publish what a test wants published."""
+        """Publish the messages of a test."""
         self.ticks += 1
         while self.published:
             publish(self.published.pop())
 
 
 class Ended:
-    """What a session has left behind."""
+    """The state after a session."""
 
     def __init__(self) -> None:
         self.keeps = Keeps()
@@ -81,12 +81,12 @@ class Ended:
 
     @property
     def messages(self) -> list[Message]:
-        """Return what was taken."""
+        """Return the received messages."""
         return self.keeps.messages
 
 
 def length(number: int) -> bytes:
-    """Return a number as MQTT spells lengths."""
+    """Return a variable byte integer."""
     spelled = bytearray()
     while number > 127:
         spelled.append(number & 127 | 128)
@@ -114,7 +114,7 @@ def publish(
 
 @pytest.fixture(params=["batched", "paho"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have sessions read one way or the other."""
+    """Select the way of reading."""
     monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
     if request.param == "paho":
         monkeypatch.setattr(BatchReader, "fits", lambda: False)
@@ -123,7 +123,7 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def exchange(reading: str) -> Iterator[Exchange]:
-    """Return a function that runs a session against a broker that says what it is given."""
+    """Return a function that runs a session against a broker that sends the given bytes."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
 

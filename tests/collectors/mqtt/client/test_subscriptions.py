@@ -1,4 +1,4 @@
-"""Which filters are asked for, in which order, and what a broker that dislikes one is taken for."""
+"""The order of subscriptions, and brokers that deny, ignore or close the connection on one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WANTED = (Subscription("$SYS/#"), Subscription("a/#"), Subscription("b/#", 1))
 
 
 class Connection:
-    """One connection to a broker that answers as a test wants it to."""
+    """One connection to a broker whose replies a test controls."""
 
     def __init__(self, suspects: Suspects, wanted: tuple[Subscription, ...] = WANTED) -> None:
         self.state = ConnectionState()
@@ -24,7 +24,7 @@ class Connection:
         self.subscriptions.begin(self.subscribe)
 
     def subscribe(self, name: str, _qos: int) -> int:
-        """Take what is asked for."""
+        """Record a subscription."""
         self.requested.append(name)
         return len(self.requested)
 
@@ -62,7 +62,7 @@ def test_unanswered_filter_does_not_block_the_next(monkeypatch: pytest.MonkeyPat
 
 
 def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
-    """Connect until a filter that the broker hangs up on is left out; return how often it took."""
+    """Connect until a filter that ends the connection is left out; return the number of connections."""
     for attempt in range(10):
         one = Connection(suspects)
         if one.state.denied:

@@ -18,7 +18,7 @@ FILTER = st.builds(
 
 
 def reference(filter_: str, topic: str) -> bool:
-    """Return whether a filter matches, by the words of MQTT 3.1.1, 4.7."""
+    """Return whether a filter matches, as specified in MQTT 3.1.1, 4.7."""
     if filter_[:1] in {"+", "#"} and topic.startswith("$"):
         return False
     text = re.escape(filter_).replace(r"\+", "[^/]*")

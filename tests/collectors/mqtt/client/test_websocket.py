@@ -1,4 +1,4 @@
-"""The WebSocket as a socket of bytes, against a peer that sees and sends every byte."""
+"""The WebSocket against a peer that controls every byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pair() -> Iterator[tuple[WebSocket, socket.socket]]:
 
 
 def unmask(data: bytes) -> tuple[int, bytes, bytes]:
-    """Return type and payload of the first frame of a client, and what follows it."""
+    """Return type and payload of a client's first frame, and the bytes after it."""
     size, at = data[1] & 127, 2
     if size == 126:
         size, at = int.from_bytes(data[2:4]), 4

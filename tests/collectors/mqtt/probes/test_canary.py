@@ -19,7 +19,7 @@ from bts_exporter import Duration, Metric, Scrape
 
 
 class Broker:
-    """Takes what is published, and gives it back when a test wants it; has the clock, too."""
+    """Receives published messages, and returns them when a test requires it; has the clock, too."""
 
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
@@ -30,7 +30,7 @@ class Broker:
         self.canary.begin()
 
     def tick(self, seconds: float = 0) -> None:
-        """Let time pass, and the canary do what is due."""
+        """Advance the clock and run the canary's periodic work."""
         self.now += seconds
         self.canary.tick(self.published.append)
 

@@ -32,7 +32,7 @@ def config(**settings: object) -> PipelineConfig:
 
 
 class Line:
-    """A pipeline, with messages and a clock at hand."""
+    """A pipeline with a clock that the test moves."""
 
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
@@ -47,23 +47,23 @@ class Line:
         handler(payload, retained)
 
     def samples(self, *, connected: bool = True) -> dict[Metric, dict[tuple[str, ...], float]]:
-        """Return what a collection shows."""
+        """Return the samples of a collection."""
         scrape = Scrape(time.monotonic() + 30)
         self.pipeline.emit(scrape, connected=connected)
         return scrape.samples
 
     def latency(self) -> tuple[float, float]:
-        """Return how many pairs there were, and their latencies together."""
+        """Return the number of matches, and the sum of their latencies."""
         found = self.samples()[LATENCY]
         return found["_count", "predict"], found["_sum", "predict"]
 
     def unmatched(self) -> tuple[float, float]:
-        """Return the messages without a pair on either side."""
+        """Return the unmatched messages by side."""
         found = self.samples()[UNMATCHED]
         return found["predict", "in"], found["predict", "out"]
 
     def pending(self) -> float:
-        """Return the messages that wait for their pair."""
+        """Return the number of pending messages."""
         return self.samples()[PENDING]["predict",]
 
 
@@ -279,7 +279,7 @@ def test_backlog_is_unknown_without_a_connection() -> None:
 
 
 def lag(line: Line) -> tuple[float | None, float | None, set[str]]:
-    """Return backlog, lag and the method by which it is found."""
+    """Return backlog, lag and its method."""
     found = line.samples()
     methods = {key[-1] for key in found.get(backlog.LAG_METHOD, {})}
     return (

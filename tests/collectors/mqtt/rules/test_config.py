@@ -29,7 +29,7 @@ class _Types:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Return a function that reads rules as settings have them."""
+    """Return a function that parses rules from YAML."""
 
     def read_rules(text: str) -> dict[str, Rule]:
         path = tmp_path / "config.yaml"
@@ -42,7 +42,7 @@ def read(tmp_path: Path) -> Read:
 
 
 def problems(read: Read, text: str) -> list[str]:
-    """Return what is wrong with rules, without the file."""
+    """Return the problems of rules, without the file name."""
     with pytest.raises(ConfigError) as error:
         read(text)
     return [str(problem).partition(": ")[2] for problem in error.value.problems]

@@ -1,4 +1,4 @@
-"""Labels and filters beyond the topic's: what users of other exporters and of Telegraf configure."""
+"""Labels and filters from payloads and properties, as in other exporters and Telegraf."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def at(text: str, **settings: Any) -> Measure:
 
 
 def errors(bench: Bench, reason: str) -> float:
-    """Return how many values were missing for a reason."""
+    """Return the number of errors with a reason."""
     return bench.shown()["mqtt_message_errors_total"]["r", reason]
 
 

@@ -24,7 +24,7 @@ VALUE = Path.from_setting("value")
 
 
 def failure(form: Format, payload: bytes, path: Path = VALUE, **options: Any) -> tuple[str, str]:
-    """Return why a payload gives no value, and in which words."""
+    """Return reason and message of a payload without a value."""
     settings = {"mapping": {}} | options
     with pytest.raises(PayloadError) as error:
         Conversion(**settings).reader(path)(decoder(form)(payload))

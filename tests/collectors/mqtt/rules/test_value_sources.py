@@ -22,7 +22,7 @@ CLIENT = {"clientid": "consumer", "mqueue_len": 5, "inflight_cnt": 1, "mqueue_dr
 
 @pytest.fixture
 def nobody() -> Iterator[Url]:
-    """Return an address where nothing listens."""
+    """Return the address of a closed port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield Url("mqtt", "127.0.0.1", unused.getsockname()[1])
@@ -37,7 +37,7 @@ def api() -> Iterator[FakeManagement]:
 
 
 def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]:
-    """Return what a collection without a broker emits, and how it fails."""
+    """Return the samples and the error of a collection without a broker."""
     collector = Mqtt(config)
     collector.start()
     scrape = Scrape(time.monotonic() + seconds)

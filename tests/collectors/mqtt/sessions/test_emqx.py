@@ -61,7 +61,7 @@ IDLE = SLOW | {"clientid": "idle", "mqueue_len": 0, "mqueue_dropped": 0, "inflig
 
 
 def page(*clients: object, more: bool = False, number: int = 1) -> dict[str, object]:
-    """Return an answer with these clients."""
+    """Return a page with these clients."""
     meta = {"count": len(clients), "hasnext": more, "limit": 1000, "page": number}
     return {"data": list(clients), "meta": meta}
 
@@ -77,7 +77,7 @@ def fake() -> Iterator[FakeManagement]:
 def ask(
     url: str, seconds: float = 20, password: str = "s3cret", tls: TLSConfig | None = None
 ) -> Scrape:
-    """Return a scrape with what is emitted; what is raised is passed on."""
+    """Return a scrape with the emitted samples; errors are passed on."""
     config = EmqxConfig(url=Url.from_setting(url), password=Secret(password))
     scrape = Scrape(time.monotonic() + seconds)
     with closing(Emqx(config, tls or TLSConfig())) as source:
@@ -87,7 +87,7 @@ def ask(
 
 
 def refusal(url: str, seconds: float = 20) -> TargetError:
-    """Return how an exchange fails."""
+    """Return the error of a request."""
     with pytest.raises(TargetError) as failure:
         ask(url, seconds)
     return failure.value
@@ -143,7 +143,7 @@ def test_failure_on_a_later_page_shows_nothing(fake: FakeManagement) -> None:
 
 
 def chunked(body: bytes) -> Reply:
-    """Reply without a length in front."""
+    """Reply in chunks, without Content-Length."""
     return raw(
         PROMISE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     )
@@ -240,7 +240,7 @@ def test_secret_that_was_changed_is_read_again(fake: FakeManagement, tmp_path: P
 
 
 def bomb(handler: Handler) -> None:
-    """Reply with little that unpacks to much."""
+    """Reply with a zip bomb."""
     send(b" " * (emqx.MAX_PAGE_BYTES + 10))(handler)
 
 

@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(file: Path) -> Write:
-    """Return a function that saves so many messages as mosquitto does: aside, then renamed."""
+    """Return a function that saves messages as mosquitto does: into a new file, which is renamed."""
 
     def save(count: int) -> Path:
         new = file.with_suffix(".new")
@@ -36,14 +36,14 @@ def write(file: Path) -> Write:
 
 
 def look(sessions: SavedSessions) -> Scrape:
-    """Return a scrape with what is emitted; what is raised is passed on."""
+    """Return a scrape with the emitted samples; errors are passed on."""
     scrape = Scrape(time.monotonic() + 30)
     sessions.emit(scrape)
     return scrape
 
 
 def refusal(sessions: SavedSessions) -> tuple[str, str]:
-    """Return reason and message of a failure, without the path in front."""
+    """Return reason and message of an error, without the path."""
     scrape = Scrape(time.monotonic() + 30)
     with pytest.raises(TargetError) as failure:
         sessions.emit(scrape)

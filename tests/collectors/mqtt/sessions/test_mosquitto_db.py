@@ -22,29 +22,29 @@ def chunk(kind: int, body: bytes) -> bytes:
 
 
 def client(name: bytes, user: bytes = b"", padding: int = 4) -> bytes:
-    """Return what format 6 says of a client; 32 bit Intel processors do not pad."""
+    """Return a client in format 6; 32-bit Intel processors do not pad."""
     numbers = struct.pack(">qIHHHH", 0, 0xFFFFFFFF, 7, len(name), 1883, len(user))
     return chunk(6, numbers + bytes(padding) + name + user)
 
 
 def client_5(name: bytes) -> bytes:
-    """Return what format 5 says of a client."""
+    """Return a client in format 5."""
     return chunk(6, struct.pack(">qIHH", 0, 0xFFFFFFFF, 7, len(name)) + name)
 
 
 def message(name: bytes, state: int = QUEUED, way: int = OUT, more: bytes = b"") -> bytes:
-    """Return a message for a client, with MQTT 5 properties behind if need be."""
+    """Return a message for a client, optionally followed by MQTT 5 properties."""
     numbers = struct.pack("<Q", 5) + struct.pack(">HHBBBB", 1, len(name), 1, state, 0, way)
     return chunk(3, numbers + name + more)
 
 
 def stored(payload: bytes) -> bytes:
-    """Return a message itself; others point to it."""
+    """Return a stored message, to which clients' messages refer."""
     return chunk(2, bytes(32) + b"bts/1/t" + payload)
 
 
 def read(content: bytes) -> dict[str, SavedQueue]:
-    """Return what waits according to a file with this content."""
+    """Return the queues in a file with this content."""
     return mosquitto_db.read(io.BytesIO(content), lambda: None)
 
 
@@ -141,7 +141,7 @@ def test_reading_ends_when_check_raises(give_up: Callable[[], None]) -> None:
 
 @pytest.fixture
 def give_up() -> Callable[[], None]:
-    """Return a check that says no."""
+    """Return a check that raises."""
 
     def check() -> None:
         raise TimeoutError
@@ -208,7 +208,7 @@ def test_file_that_shrinks_during_reading_is_truncated() -> None:
 
 
 def kept(number: int, expiry: int) -> bytes:
-    """Return a message itself, that expires."""
+    """Return a stored message with an expiry."""
     return chunk(2, struct.pack("=Qq", number, expiry) + bytes(16) + b"bts/1/t")
 
 

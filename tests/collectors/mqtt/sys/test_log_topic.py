@@ -18,7 +18,7 @@ def episodes() -> DropEpisodes:
 
 
 def tell(episodes: DropEpisodes, *payloads: bytes) -> None:
-    """Hand over notices as the network thread does."""
+    """Deliver log messages as the network thread does."""
     handler = episodes.route(log_topic.TOPIC)
     assert handler
     for payload in payloads:
@@ -26,7 +26,7 @@ def tell(episodes: DropEpisodes, *payloads: bytes) -> None:
 
 
 def shown(episodes: DropEpisodes) -> Scrape:
-    """Return a scrape with what is emitted."""
+    """Return a scrape with the emitted samples."""
     scrape = Scrape(time.monotonic() + 30)
     episodes.emit(scrape)
     return scrape

@@ -9,7 +9,7 @@ from bts_collectors.mqtt.sys.topics import SysValue
 
 
 def sample(topic: str, payload: bytes) -> tuple[str, tuple[str, ...], float] | None:
-    """Return name, labels and value of what a message below `$SYS/broker/` gives."""
+    """Return name, labels and value of a message below `$SYS/broker/`."""
     reading = systopics.read(f"$SYS/broker/{topic}", payload)
     if reading is None or reading.metric is None:
         return None
@@ -115,7 +115,7 @@ def test_any_message_gives_a_finite_sample_or_none(topic: str, payload: bytes) -
 
 
 def counts(**values: float) -> dict[str, SysValue]:
-    """Return readings of the counts of the store and of retained messages."""
+    """Return values of the counts of stored and retained messages."""
     topics = {"stored": systopics.STORED, "retained": systopics.RETAINED}
     return {topics[k]: SysValue(systopics.QUEUED, (), value) for k, value in values.items()}
 

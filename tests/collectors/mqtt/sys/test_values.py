@@ -10,7 +10,7 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that the test moves."""
 
     now = 1000.0
 
@@ -21,19 +21,19 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock for the test to set."""
+    """Return a clock that the test moves."""
     return Clock()
 
 
 @pytest.fixture
 def replied() -> Event:
-    """Return the event that tells collections of the first values."""
+    """Return the event that is set by the first uptime."""
     return Event()
 
 
 @pytest.fixture
 def values(replied: Event, clock: Clock) -> SysValues:
-    """Return the values of a connection just made."""
+    """Return the values of a new connection."""
     values = SysValues(replied, clock)
     values.begin()
     return values
