@@ -1,6 +1,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,7 @@ from bts_collectors.mqtt.sessions.emqx import EmqxConfig
 from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
 from bts_exporter import Scrape, TargetError, Url
 from bts_exporter.testing import Samples, samples
+from servers import wait_until
 from servers.management import FakeManagement, answer, hang
 
 PATH = "/api/v5/clients"
@@ -78,6 +80,22 @@ def test_hanging_api_does_not_exceed_the_deadline(
     found, _ = look(config, seconds=1)
 
     assert found["mqtt_up"] == {(): 0}
+
+
+def test_stop_interrupts_a_request_to_the_api(
+    nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload does not wait for an API that hangs."""
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
+    api.routes[PATH] = hang
+    collector = Mqtt(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+    collector.start()
+    with ThreadPoolExecutor() as pool:
+        collection = pool.submit(collector.collect, Scrape(time.monotonic() + 60))
+        wait_until(lambda: bool(api.requests), "requested")
+        collector.stop()
+
+    assert "the collector is stopped" in str(collection.exception(timeout=20))
 
 
 def test_counters_of_probes_start_at_zero(nobody: Url) -> None:
