@@ -1,4 +1,4 @@
-"""What one writes by oneself: paho's callback, json, prometheus_client's labels. Run by mqtt.py."""
+"""A typical script for comparison: paho callback, json, prometheus_client. Started by mqtt.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MESSAGES = Counter("bench_messages", "Messages.", ["station", "parameter"])
 
 
 def main(broker: int, port: int) -> None:
-    """Subscribe at the port of a broker, and serve metrics at another."""
+    """Subscribe at the port `broker`, and serve metrics at `port`."""
     client = Client(CallbackAPIVersion.VERSION2)
     client.on_message = lambda _client, _userdata, message: take(message)
     client.connect("127.0.0.1", broker)
@@ -24,7 +24,7 @@ def main(broker: int, port: int) -> None:
 
 
 def take(message: MQTTMessage) -> None:
-    """Make metrics of a message."""
+    """Update the metrics with a message."""
     _, station, parameter = message.topic.split("/")
     VALUE.labels(station, parameter).set(json.loads(message.payload)["value"])
     MESSAGES.labels(station, parameter).inc()

@@ -37,6 +37,7 @@ LAYERS = (
         "collection.prometheus_client_adapter",
         "backlog",
         "exposition.page",
+        "histogram_accumulator",
         "http_client",
         "prometheus_text",
         "settings.schema",

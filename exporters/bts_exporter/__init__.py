@@ -4,6 +4,7 @@ from bts_exporter import backlog, prometheus_text
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import NothingToRead, NotPresent, Reason, TargetError
+from bts_exporter.histogram_accumulator import HistogramAccumulator
 from bts_exporter.http_client import HttpClient
 from bts_exporter.http_response import ByteBudget, HttpResponse
 from bts_exporter.matches import Match
@@ -23,6 +24,7 @@ __all__ = [
     "CollectorConfig",
     "Command",
     "Duration",
+    "HistogramAccumulator",
     "HttpClient",
     "HttpResponse",
     "Kind",

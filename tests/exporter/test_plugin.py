@@ -48,6 +48,7 @@ def test_the_api_for_authors() -> None:
         "CollectorConfig",
         "Command",
         "Duration",
+        "HistogramAccumulator",
         "HttpClient",
         "HttpResponse",
         "Kind",

@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 
 
 def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:
-    """Return whether a collection fails for this reason, as a condition to wait for."""
+    """Return a condition to wait for: a collection fails with this reason."""
 
     def failed() -> bool:
         error = look(collector)[1]
@@ -32,13 +32,13 @@ def fails(collector: Mqtt, reason: str) -> Callable[[], bool]:
 
 
 def of_broker(found: Samples) -> list[str]:
-    """Return the names of the metrics that are the broker's own account of itself."""
+    """Return the names of the metrics of the broker's statistics."""
     kept = "mosquitto_sys_last_update_timestamp_seconds"
     return [n for n in found if n.startswith(("mosquitto_", "messaging_")) and n != kept]
 
 
 def test_first_collection_is_complete(mosquitto: Mosquitto, start: Start) -> None:
-    """One collection right after the start has the broker's values: `bts-exporter once` is of use."""
+    """`bts-exporter once` has the broker's values although it collects right after the start."""
     collector = start(mosquitto.url)
     found = collect(collector)
 
@@ -73,16 +73,18 @@ def test_first_collection_is_complete(mosquitto: Mosquitto, start: Start) -> Non
     wait_until(shows(collector, "mosquitto_queued_messages", 0), "nothing queued")
 
 
-def test_we_are_counted_among_the_clients(mosquitto: Mosquitto, start: Start) -> None:
-    """Values follow what the broker publishes later on: with us, one client is connected."""
+def test_exporter_is_counted_among_the_clients(mosquitto: Mosquitto, start: Start) -> None:
+    """Values follow the broker's publications."""
     collector = start(mosquitto.url)
 
     wait_until(shows(collector, "mosquitto_clients", 1, "connected"), "one client connected")
     wait_until(shows(collector, "mosquitto_clients_max", 1), "one client at most")
 
 
-def test_messages_for_an_absent_client_are_the_backlog(mosquitto: Mosquitto, start: Start) -> None:
-    """Queued messages of a client that is away are counted exactly; retained ones are none of them."""
+def test_messages_for_a_disconnected_client_are_the_backlog(
+    mosquitto: Mosquitto, start: Start
+) -> None:
+    """Its queued messages are counted exactly, without retained ones."""
     collector = start(mosquitto.url)
     mosquitto.subscribe_and_leave("consumer", "bts/#")
     mosquitto.publish("other/kept", retain=True)
@@ -93,10 +95,10 @@ def test_messages_for_an_absent_client_are_the_backlog(mosquitto: Mosquitto, sta
     assert collect(collector)["mosquitto_clients"]["disconnected",] == 1
 
 
-def test_messages_for_two_absent_clients_are_counted_once(
+def test_messages_for_two_disconnected_clients_are_counted_once(
     mosquitto: Mosquitto, start: Start
 ) -> None:
-    """The broker stores a message once however many clients wait for it."""
+    """The broker stores a message once for any number of clients."""
     collector = start(mosquitto.url)
     for client in ("consumer", "archive"):
         mosquitto.subscribe_and_leave(client, "bts/#")
@@ -108,7 +110,7 @@ def test_messages_for_two_absent_clients_are_counted_once(
 def test_messages_that_a_queue_has_no_room_for_are_dropped(
     start_mosquitto: StartMosquitto, start: Start
 ) -> None:
-    """What exceeds max_queued_messages is counted as dropped and is no backlog."""
+    """Messages beyond max_queued_messages count as dropped, not as backlog."""
     broker = start_mosquitto("max_queued_messages 3")
     collector = start(broker.url)
     broker.subscribe_and_leave("consumer", "bts/#")
@@ -119,7 +121,7 @@ def test_messages_that_a_queue_has_no_room_for_are_dropped(
 
 
 def test_restarted_broker_is_found_again(mosquitto: Mosquitto, start: Start) -> None:
-    """After a restart we are connected and subscribed again, and nothing of before is left."""
+    """The client reconnects and subscribes, and earlier values are dropped."""
     collector = start(mosquitto.url)
     mosquitto.subscribe_and_leave("consumer", "bts/#")
     mosquitto.publish("bts/1/temperature", count=7)
@@ -148,7 +150,7 @@ def test_restarted_broker_is_found_again(mosquitto: Mosquitto, start: Start) -> 
 
 
 def test_series_of_a_broker_that_is_gone_are_dropped(mosquitto: Mosquitto, start: Start) -> None:
-    """Values older than stale_after are not shown; what we know of the connection is."""
+    """Values older than stale_after are not emitted; metrics of the connection are."""
     collector = start(mosquitto.url, stale_after=3)
     collect(collector)
     mosquitto.kill()
@@ -162,7 +164,7 @@ def test_series_of_a_broker_that_is_gone_are_dropped(mosquitto: Mosquitto, start
 
 
 def test_frozen_broker_is_down_while_connected(mosquitto: Mosquitto, start: Start) -> None:
-    """A broker that hangs keeps its connections: not they, but silence shows that it is down."""
+    """A hanging broker keeps connections open, but mqtt_up becomes 0."""
     collector = start(mosquitto.url, stale_after=4)
     collect(collector)
     mosquitto.freeze()
@@ -175,8 +177,8 @@ def test_frozen_broker_is_down_while_connected(mosquitto: Mosquitto, start: Star
     assert of_broker(found) == []
 
 
-def test_frozen_broker_is_given_up_and_found_again(mosquitto: Mosquitto, start: Start) -> None:
-    """Without answers to pings the connection is closed; when the broker thaws there is a new one."""
+def test_frozen_broker_is_disconnected_and_found_again(mosquitto: Mosquitto, start: Start) -> None:
+    """Without replies to pings the connection is closed; the client reconnects when the broker continues."""
     collector = start(mosquitto.url, keepalive=1)
     collect(collector)
     mosquitto.freeze()
@@ -187,7 +189,7 @@ def test_frozen_broker_is_given_up_and_found_again(mosquitto: Mosquitto, start: 
 
 
 def test_broker_that_comes_later_is_found(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """A broker that is down at our start is refused now and found when it listens."""
+    """A broker that starts after the exporter is refused first, then connected."""
     broker = start_mosquitto()
     broker.kill()
     collector = start(broker.url)
@@ -201,7 +203,7 @@ def test_broker_that_comes_later_is_found(start_mosquitto: StartMosquitto, start
 
 
 def test_wrong_password_is_auth(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """The message says what to set and contains no password."""
+    """The message names the settings, and contains no password."""
     broker = start_mosquitto(anonymous=False, users={"mon": "right"})
     collector = start(f"mqtt://mon:wr0ng@127.0.0.1:{broker.port}")
     found, error = look(collector)
@@ -213,14 +215,14 @@ def test_wrong_password_is_auth(start_mosquitto: StartMosquitto, start: Start) -
 
 
 def test_missing_password_is_auth(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """A broker that lets nobody in without a password refuses us without one."""
+    """For brokers that do not allow anonymous clients."""
     broker = start_mosquitto(anonymous=False, users={"mon": "right"})
 
     assert fails(start(broker.url), "auth")()
 
 
-def test_password_of_its_own_key_is_used(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """The password may stand apart from the address, where a secret can be put."""
+def test_password_of_the_setting_is_used(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """The password may be separate from the address, where `!file` and `!env` work."""
     broker = start_mosquitto(anonymous=False, users={"mon": "right"})
     collector = start(f"mqtt://mon@127.0.0.1:{broker.port}", password=Secret("right"))
 
@@ -230,7 +232,7 @@ def test_password_of_its_own_key_is_used(start_mosquitto: StartMosquitto, start:
 def test_documented_acl_is_enough(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """The rule of the documentation lets us read all that we show, and nothing else."""
+    """It allows to read all metrics, and nothing else."""
     acl = tmp_path / "acl"
     rules = DOCS.read_text().partition("## Permissions")[2].split("```")[1].strip()
     acl.write_text(rules)
@@ -243,7 +245,7 @@ def test_documented_acl_is_enough(
 def test_acl_without_sys_is_noperm(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """Mosquitto's ACL file grants the subscription and sends nothing: the message names the rule."""
+    """With an ACL file, mosquitto grants the subscription and sends nothing: the message has the cure."""
     acl = tmp_path / "acl"
     acl.write_text("user app\ntopic readwrite bts/#\n")
     broker = start_mosquitto(f"acl_file {acl}", anonymous=False, users={"app": "right"})
@@ -262,7 +264,7 @@ def test_acl_without_sys_is_noperm(
 def test_subscription_denied_by_a_role_is_noperm(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """Mosquitto's dynamic security says no in its SUBACK: that is shown as -1, until a role allows it."""
+    """Mosquitto's dynamic security denies in SUBACK: the granted QoS is -1 until a role allows it."""
     plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
     if not Path(plugin).exists():
         pytest.skip(f"{plugin} is missing")
@@ -294,7 +296,7 @@ def test_subscription_denied_by_a_role_is_noperm(
 def test_killed_network_thread_is_restarted(
     mosquitto: Mosquitto, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect in the client library costs one connection: it is counted and a new one is made."""
+    """An error in the client library ends only one connection, and is counted."""
     collector = start(mosquitto.url)
     collect(collector)
     loop = paho.Client.loop
@@ -311,7 +313,7 @@ def test_killed_network_thread_is_restarted(
 
 
 def test_bridge_is_shown_by_its_name(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """The state of a bridge is 1 while it is connected and 0 when the other side is gone."""
+    """Its state is 1 while connected, and 0 when the other broker stops."""
     other = start_mosquitto()
     broker = start_mosquitto(
         "connection north",
@@ -326,8 +328,8 @@ def test_bridge_is_shown_by_its_name(start_mosquitto: StartMosquitto, start: Sta
     wait_until(shows(collector, "mosquitto_bridge_up", 0, "north"), "bridge down")
 
 
-def test_stop_says_goodbye(mosquitto: Mosquitto, start: Start) -> None:
-    """A stopped collector has closed its connection as MQTT wants it, and the thread has ended."""
+def test_stop_disconnects(mosquitto: Mosquitto, start: Start) -> None:
+    """The client sends DISCONNECT, and the thread ends."""
     collector = start(mosquitto.url)
     collect(collector)
     collector.stop()
@@ -340,7 +342,7 @@ def test_stop_says_goodbye(mosquitto: Mosquitto, start: Start) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
     argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]
@@ -359,7 +361,7 @@ def test_tls_connection_needs_a_trusted_certificate(
     monkeypatch: pytest.MonkeyPatch,
     trusted: bool,
 ) -> None:
-    """mqtts:// works with a certificate that SSL_CERT_FILE vouches for, and with no other."""
+    """mqtts:// accepts a certificate that SSL_CERT_FILE trusts, and no other."""
     cert, key = certificate
     broker = start_mosquitto(f"certfile {cert}", f"keyfile {key}")
     monkeypatch.setenv("SSL_CERT_FILE", str(cert) if trusted else os.devnull)
@@ -372,7 +374,7 @@ def test_tls_connection_needs_a_trusted_certificate(
 def test_tls_port_without_tls_is_unreachable(
     start_mosquitto: StartMosquitto, start: Start, certificate: tuple[Path, Path]
 ) -> None:
-    """A port that speaks TLS hangs up on mqtt://: the message names mqtts://."""
+    """A TLS port closes a plain connection: the message names mqtts://."""
     cert, key = certificate
     broker = start_mosquitto(f"certfile {cert}", f"keyfile {key}")
     _, error = look(start(broker.url))

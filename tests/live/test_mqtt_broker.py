@@ -19,12 +19,12 @@ DOCS = Path(__file__).parents[2] / "docs/collectors/mqtt.md"
 
 @pytest.fixture
 def saving(start_mosquitto: StartMosquitto, tmp_path: Path) -> Mosquitto:
-    """Return a broker that saves its sessions when it is told to."""
+    """Return a broker that saves its sessions on demand."""
     return start_mosquitto("persistence true", f"persistence_location {tmp_path}/")
 
 
 def save(broker: Mosquitto, file: Path, said: int = 1) -> None:
-    """Let the broker save its sessions, for the `said`th time."""
+    """Let the broker save its sessions for the `said`th time."""
     assert broker.process
     process = broker.process
     process.popen.send_signal(signal.SIGUSR1)
@@ -33,10 +33,10 @@ def save(broker: Mosquitto, file: Path, said: int = 1) -> None:
     wait_until(file.exists, "saved")
 
 
-def test_queue_of_each_absent_client_is_shown(
+def test_queue_of_each_disconnected_client_is_shown(
     saving: Mosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """From the file that mosquitto saves: exact by client, where $SYS has one count for all."""
+    """The persistence file has exact counts by client, where $SYS has only one count."""
     file = tmp_path / "mosquitto.db"
     saving.subscribe_and_leave("consumer", "bts/#")
     saving.subscribe_and_leave("archive", "bts/1/#")
@@ -56,8 +56,8 @@ def test_queue_of_each_absent_client_is_shown(
     assert found["mqtt_client_queues_left_out"] == {(): 0}
 
 
-def test_saved_again_is_shown_anew(saving: Mosquitto, start: Start, tmp_path: Path) -> None:
-    """Each time that the broker saves, the queues are of then."""
+def test_new_file_is_read(saving: Mosquitto, start: Start, tmp_path: Path) -> None:
+    """After each save the queues are updated."""
     file = tmp_path / "mosquitto.db"
     saving.subscribe_and_leave("consumer", "bts/#")
     saving.publish("bts/1/temperature", count=2)
@@ -73,7 +73,7 @@ def test_saved_again_is_shown_anew(saving: Mosquitto, start: Start, tmp_path: Pa
 def test_queues_are_shown_while_the_broker_is_down(
     saving: Mosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """What cannot be read does not hide what can: here, a broker that is gone."""
+    """Each source is independent of the other."""
     file = tmp_path / "mosquitto.db"
     saving.subscribe_and_leave("consumer", "bts/#")
     saving.publish("bts/1/temperature", count=4)
@@ -89,7 +89,7 @@ def test_queues_are_shown_while_the_broker_is_down(
 def test_unreadable_file_does_not_hide_the_broker(
     mosquitto: Mosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """A failure that names the file, beside everything that the broker says."""
+    """The error names the file, and the broker's metrics are served."""
     (tmp_path / "other.db").write_text("SQLite format 3")
     collector = start(mosquitto.url, persistence=PersistenceConfig(file=str(tmp_path / "other.db")))
     wait_until(shows(collector, "mqtt_up", 1), "up")
@@ -100,10 +100,8 @@ def test_unreadable_file_does_not_hide_the_broker(
     assert "mosquitto_clients" in found
 
 
-def test_each_time_that_messages_begin_to_be_dropped_counts(
-    start_mosquitto: StartMosquitto, start: Start
-) -> None:
-    """The broker logs it to a topic, with the client's name; what $SYS counts has none."""
+def test_each_drop_episode_is_counted(start_mosquitto: StartMosquitto, start: Start) -> None:
+    """The broker logs them to a topic with the client's id, which $SYS lacks."""
     broker = start_mosquitto("max_queued_messages 3", "log_dest topic", "log_dest stderr")
     collector = start(broker.url, broker_log=True)
     wait_until(shows(collector, "mqtt_up", 1), "up")
@@ -121,7 +119,7 @@ def test_each_time_that_messages_begin_to_be_dropped_counts(
 
 
 def test_log_is_not_read_unasked(start_mosquitto: StartMosquitto, start: Start) -> None:
-    """A broker that logs to a topic adds no series by that."""
+    """Without broker_log, the broker's log adds no series."""
     broker = start_mosquitto("log_dest topic", "log_dest stderr")
     collector = start(broker.url)
     wait_until(shows(collector, "mqtt_up", 1), "up")
@@ -132,7 +130,7 @@ def test_log_is_not_read_unasked(start_mosquitto: StartMosquitto, start: Start) 
 def test_names_of_mosquitto_exporter_have_the_same_values(
     mosquitto: Mosquitto, start: Start
 ) -> None:
-    """Whoever moves from it keeps dashboards; our names are there, too."""
+    """Dashboards keep working during a migration; our names are there, too."""
     collector = start(mosquitto.url, compat_names="sapcc")
 
     def complete() -> bool:
@@ -161,17 +159,17 @@ def test_names_of_mosquitto_exporter_have_the_same_values(
 def test_names_of_mosquitto_exporter_are_not_given_unasked(
     mosquitto: Mosquitto, start: Start
 ) -> None:
-    """They double the series."""
+    """They double the number of series."""
     collector = start(mosquitto.url)
     wait_until(shows(collector, "mqtt_up", 1), "up")
 
     assert [name for name in collect(collector) if name.startswith("broker_")] == []
 
 
-def test_several_brokers_are_told_apart(
+def test_several_brokers_have_different_labels(
     start_mosquitto: StartMosquitto, exporter: StartExporter
 ) -> None:
-    """Each block of settings has a name, which is the label `target` of its series."""
+    """The name of a block is the label `target`."""
     north, south = start_mosquitto(), start_mosquitto()
     south.subscribe_and_leave("consumer", "bts/#")
     south.publish("bts/1/temperature", count=3)

@@ -30,17 +30,17 @@ PIPELINE = PipelineConfig(
 
 
 def at_least(collector: Mqtt, metric: str, value: float, *labels: str) -> Callable[[], bool]:
-    """Return whether a collection has this sample or a larger one, as a condition to wait for."""
+    """Return a condition to wait for: a collection has this sample or a larger one."""
     return lambda: look(collector)[0].get(metric, {}).get(labels, 0) >= value
 
 
 def up(collector: Mqtt, expected: int) -> Callable[[], bool]:
-    """Return whether mqtt_up is as expected, as a condition to wait for."""
+    """Return a condition to wait for: mqtt_up has this value."""
     return lambda: look(collector)[0]["mqtt_up"] == {(): expected}
 
 
 def test_round_trip_is_measured_for_each_qos(mosquitto: Mosquitto, start: Start) -> None:
-    """Each lane has a subscription of its QoS, and what is sent comes back."""
+    """Each QoS has its own subscription, and its messages come back."""
     config = CanaryConfig(qos=(0, 1, 2), interval=Duration(1), timeout=Duration(60))
     collector = start(mosquitto.url, canary=config)
     for qos in ("0", "1", "2"):
@@ -58,7 +58,7 @@ def test_round_trip_is_measured_for_each_qos(mosquitto: Mosquitto, start: Start)
 
 
 def test_frozen_broker_loses_the_canary(mosquitto: Mosquitto, start: Start) -> None:
-    """Long before the keepalive ends the connection; when it thaws they come back again."""
+    """Long before the keepalive ends the connection; later messages come back again."""
     collector = start(mosquitto.url, canary=BRISK, keepalive=Duration(3600))
     wait_until(at_least(collector, RECEIVED, 1, "0"), "first one back")
     mosquitto.freeze()
@@ -71,7 +71,7 @@ def test_frozen_broker_loses_the_canary(mosquitto: Mosquitto, start: Start) -> N
 
 
 def test_restarted_broker_has_the_canary_again(mosquitto: Mosquitto, start: Start) -> None:
-    """The new connection subscribes and publishes; while there is none nothing is sent."""
+    """The new connection subscribes and publishes; nothing is sent while disconnected."""
     collector = start(mosquitto.url, canary=BRISK)
     wait_until(at_least(collector, RECEIVED, 1, "0"), "first one back")
     mosquitto.kill()
@@ -84,10 +84,10 @@ def test_restarted_broker_has_the_canary_again(mosquitto: Mosquitto, start: Star
     assert 0 <= found[SENT]["0",] - found[RECEIVED]["0",] - found[LOST]["0",] <= 3
 
 
-def test_broker_that_says_nothing_of_itself_is_up_by_its_canary(
+def test_broker_without_sys_is_up_by_its_canary(
     start_mosquitto: StartMosquitto, start: Start
 ) -> None:
-    """One with sys_interval 0, as any other than mosquitto; a hang shows all the same."""
+    """With sys_interval 0, as for other brokers; a hang is still detected."""
     broker = start_mosquitto("sys_interval 0")
     collector = start(broker.url, canary=BRISK, stale_after=Duration(4), keepalive=Duration(3600))
     wait_until(up(collector, 1), "up")
@@ -98,19 +98,19 @@ def test_broker_that_says_nothing_of_itself_is_up_by_its_canary(
 
     assert [name for name in found if name.startswith("mosquitto_")] == []
     assert error is not None
-    assert (error.reason, "no message of ours came back" in str(error)) == ("timeout", True)
+    assert (error.reason, "no canary message came back" in str(error)) == ("timeout", True)
 
 
 def acl(heading: str) -> str:
-    """Return the rules that stand first below a heading of the documentation."""
+    """Return the ACL below a heading of the documentation."""
     return DOCS.read_text().partition(f"\n### {heading}\n")[2].split("```")[1].strip()
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_canary_needs_the_documented_rule(
+def test_canary_needs_the_documented_acl(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path, allowed: bool
 ) -> None:
-    """With it messages come back; without it they are lost, and all else is served."""
+    """Without it messages are lost, but all other metrics are served."""
     rules = acl("Permissions of a canary")
     assert "topic readwrite bts-exporter/canary/#" in rules
     file = tmp_path / "acl"
@@ -128,7 +128,7 @@ def test_canary_needs_the_documented_rule(
 
 
 def test_latency_of_a_pipeline_is_measured(mosquitto: Mosquitto, start: Start) -> None:
-    """Between readings and the predictions that a service makes of them, by an id in both."""
+    """Between readings and the predictions of a service, by an id in both."""
     collector = start(mosquitto.url, pipelines={"predict": PIPELINE})
     wait_until(up(collector, 1), "up")
     wait_until(

@@ -1,4 +1,4 @@
-"""The connection itself: every transport, both versions of MQTT, both ways of reading."""
+"""Connections: all transports, both versions of MQTT, both ways of reading."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ READING = Rule(
 
 @pytest.fixture
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have messages read in batches, or as paho does by itself."""
+    """Select the way of reading, batched or paho's own."""
     if request.param == "paho":
         monkeypatch.setattr(BatchReader, "fits", lambda: False)
 
 
 @pytest.fixture
 def start(start: Start) -> Start:
-    """Return a function that starts a collector of readings for an address."""
+    """Return a function that starts a collector with a rule for an address."""
 
     def start_one(url: str, **settings: object) -> Mqtt:
         return start(url, **{"rules": {"readings": READING}} | settings)
@@ -53,7 +53,7 @@ def start(start: Start) -> Start:
 
 
 def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:
-    """Publish a reading, and wait until the collector shows it."""
+    """Publish a reading, and wait until the collector emits it."""
     wait_until(shows(collector, "mqtt_subscription_granted_qos", 0, "bts/+/+"), "subscribed")
     broker.publish("bts/7/122", f'{{"value": {value}}}')
     wait_until(shows(collector, "bts_reading", value, "7", "122"), "reading")
@@ -61,7 +61,7 @@ def hears(collector: Mqtt, broker: Mosquitto, value: float) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a listener's lines for a certificate that we trust."""
+    """Return a listener's lines for a trusted certificate."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     argv = [need("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
     argv += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-days", "2"]
@@ -75,7 +75,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def listening(
     start_mosquitto: StartMosquitto, certificate: list[str], tmp_path: Path
 ) -> Callable[[str], tuple[Mosquitto, str]]:
-    """Return a function that starts a broker with a listener of a scheme, and returns its address, too."""
+    """Return a function that starts a broker with a listener of a scheme, and returns both broker and address."""
 
     def listen(scheme: str) -> tuple[Mosquitto, str]:
         port, path = free_port(), tmp_path / "mqtt.sock"
@@ -107,7 +107,7 @@ def test_messages_arrive_over_every_transport(
     scheme: str,
     protocol: str | int,
 ) -> None:
-    """TCP, TLS, WebSockets with and without it, unix sockets; MQTT 3.1.1 and 5; both readers."""
+    """TCP, TLS, WebSockets with and without TLS, unix sockets; MQTT 3.1.1 and 5; both readers."""
     broker, url = listening(scheme)
     collector = start(url, protocol=protocol)
     hears(collector, broker, 12.5)
@@ -119,8 +119,8 @@ def test_messages_arrive_over_every_transport(
 
 
 @BOTH
-def test_rules_go_on_after_a_restart(mosquitto: Mosquitto, start: Start, reading: None) -> None:
-    """Subscriptions are made again, counters go on where they were."""
+def test_rules_continue_after_a_restart(mosquitto: Mosquitto, start: Start, reading: None) -> None:
+    """Subscriptions are made again, and counters keep their values."""
     collector = start(mosquitto.url)
     hears(collector, mosquitto, 1)
     mosquitto.kill()
@@ -135,10 +135,10 @@ def test_rules_go_on_after_a_restart(mosquitto: Mosquitto, start: Start, reading
 
 
 @BOTH
-def test_rules_go_on_after_the_broker_hung(
+def test_rules_continue_after_the_broker_hung(
     mosquitto: Mosquitto, start: Start, reading: None
 ) -> None:
-    """A lost keepalive ends the connection, and the next one brings messages again."""
+    """A ping timeout ends the connection, and the next one receives messages."""
     collector = start(mosquitto.url, keepalive=Duration(1))
     hears(collector, mosquitto, 1)
     mosquitto.freeze()
@@ -151,7 +151,7 @@ def test_rules_go_on_after_the_broker_hung(
 def test_denied_rule_is_shown_and_the_others_are_served(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """A filter that the broker denies is -1 and the reason of the failure; $SYS is served all the same."""
+    """The granted QoS of a denied filter is -1, and the collection fails; $SYS is still served."""
     plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
     if not Path(plugin).exists():
         pytest.skip(f"{plugin} is missing")
@@ -183,8 +183,8 @@ def test_denied_rule_is_shown_and_the_others_are_served(
 
 
 @LEFT_OPEN
-def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> None:
-    """The reason that `optional: true` looks for, as with a port where nothing listens."""
+def test_missing_socket_is_refused(start: Start, tmp_path: Path) -> None:
+    """As for a closed port; `optional: true` depends on this reason."""
     _, error = look(start(f"unix://{tmp_path}/no.sock"))
 
     assert error is not None
@@ -193,7 +193,7 @@ def test_socket_that_is_not_there_is_refused(start: Start, tmp_path: Path) -> No
 
 @LEFT_OPEN
 def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start) -> None:
-    """The message names what is missing."""
+    """The message names the protocol that is missing."""
     _, error = look(start(f"ws://127.0.0.1:{mosquitto.port}/mqtt"))
 
     assert error is not None
@@ -205,7 +205,7 @@ def test_port_without_websockets_is_protocol(mosquitto: Mosquitto, start: Start)
 def test_every_transport_survives_a_hang_and_a_restart(
     listening: Callable[[str], tuple[Mosquitto, str]], start: Start, scheme: str
 ) -> None:
-    """A broker that hangs is given up and found again when it thaws, and when it was restarted."""
+    """The client disconnects from a hanging broker, and reconnects when it continues or restarts."""
     broker, url = listening(scheme)
     collector = start(url, keepalive=Duration(1))
     hears(collector, broker, 1)

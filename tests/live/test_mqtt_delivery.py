@@ -1,4 +1,4 @@
-"""All that a plain client would receive, over every transport, and nothing left behind for others."""
+"""No message is lost over any transport, and nothing is left in other clients' queues."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRANSPORTS = pytest.mark.parametrize("scheme", ["mqtt", "mqtts", "ws", "wss"])
 
 
 class Published:
-    """A client that publishes as fast as it is told to, with QoS 0."""
+    """A client that publishes at a given rate, with QoS 0."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -59,7 +59,7 @@ class Published:
 def broker(
     start_mosquitto: StartMosquitto, certificates: Certificates
 ) -> tuple[Mosquitto, dict[str, int]]:
-    """Return a broker and its ports by scheme; it drops nothing for a client that is slow for a moment."""
+    """Return a broker without a queue limit, and its ports by scheme."""
     ports = {scheme: free_port() for scheme in ("mqtts", "ws", "wss")}
     tls = [f"certfile {certificates.server}", f"keyfile {certificates.server_key}"]
     lines = ["max_queued_messages 0"]
@@ -99,7 +99,7 @@ collectors:
 def test_retained_flood_arrives_completely(
     serve: Any, broker: tuple[Mosquitto, dict[str, int]], scheme: str
 ) -> None:
-    """5,000 messages of 1.5 kB, which the broker sends at once to whoever subscribes."""
+    """5,000 messages of 1.5 kB, which the broker sends at once."""
     source = Published(broker[0].port)
     padding = b"x" * 1470
     for first in range(0, 5000, 500):
@@ -138,7 +138,7 @@ def test_retained_flood_arrives_completely(
 def test_stream_of_messages_arrives_completely(
     serve: Any, broker: tuple[Mosquitto, dict[str, int]], scheme: str
 ) -> None:
-    """40,000 messages of 200 bytes in a few seconds, none lost."""
+    """40,000 messages of 200 bytes within a few seconds."""
     server = serve(scheme)
     wait_until(
         lambda: server.value("mqtt_subscription_granted_qos", filter="bts/+") == 0, "subscribed"
@@ -157,7 +157,7 @@ def test_stream_of_messages_arrives_completely(
 
 
 def test_canary_fills_no_queue(mosquitto: Mosquitto, start: Start) -> None:
-    """A client that subscribes to all, and is away, finds nothing of ours when it comes back."""
+    """A disconnected client that subscribes to everything has no canary messages in its queue."""
     mosquitto.subscribe_and_leave("archive", "#")
     collector = start(mosquitto.url, canary=CanaryConfig(interval=Duration(1)))
     wait_until(
@@ -169,7 +169,7 @@ def test_canary_fills_no_queue(mosquitto: Mosquitto, start: Start) -> None:
 def test_canary_of_mqtt_5_expires(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """With QoS 1 a queue has them for as long as a canary may take, and no longer."""
+    """With QoS 1, messages stay in a queue only for the canary's timeout."""
     file = tmp_path / "mosquitto.db"
     broker = start_mosquitto("persistence true", f"persistence_location {tmp_path}/")
     broker.subscribe_and_leave("archive", "#")
@@ -187,10 +187,10 @@ def test_canary_of_mqtt_5_expires(
     wait_until(shows(reader, queued, 0, "archive"), "all of them have expired")
 
 
-def test_expired_messages_are_no_backlog_of_a_client(
+def test_expired_messages_are_not_a_backlog(
     start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
 ) -> None:
-    """Mosquitto saves them with the others until it gets to them."""
+    """Mosquitto saves them until it removes them."""
     file = tmp_path / "mosquitto.db"
     broker = start_mosquitto("persistence true", f"persistence_location {tmp_path}/")
     broker.subscribe_and_leave("consumer", "bts/#")
@@ -213,7 +213,7 @@ def test_expired_messages_are_no_backlog_of_a_client(
 def test_password_that_was_changed_is_read_again(
     start_mosquitto: StartMosquitto, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """The broker refuses the old one; the file has the new one."""
+    """After the broker refuses the old one, the file is read again."""
     broker = start_mosquitto(anonymous=False, users={"monitor": "new"})
     secret = tmp_path / "secret"
     secret.write_text("old")
@@ -244,10 +244,10 @@ def moving(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return addresses
 
 
-def test_host_name_that_moves_is_followed(
+def test_changed_address_of_the_host_name_is_followed(
     start_mosquitto: StartMosquitto, start: Start, moving: list[str]
 ) -> None:
-    """The old broker lives on, and its connection would; the new one is connected to all the same."""
+    """Although the old broker still works."""
     old = start_mosquitto()
     new = start_mosquitto(f"listener {old.port} 127.0.0.2")
     new.publish("bts/1", "retained", retain=True)
@@ -264,7 +264,7 @@ def test_host_name_that_moves_is_followed(
 def test_deleted_retained_message_removes_the_series(
     mosquitto: Mosquitto, exporter: StartExporter
 ) -> None:
-    """As devices and gateways do when they are taken away."""
+    """An empty payload deletes a retained message; it is not an error."""
     server = exporter(f"""\
 plugins: none
 collectors:
@@ -297,7 +297,7 @@ collectors:
 
 
 def test_descriptors_above_a_thousand_are_served(mosquitto: Mosquitto, start: Start) -> None:
-    """A process that keeps many files open has no small numbers left for its connections."""
+    """The client works in a process with many open files, where select() would fail."""
     with ExitStack() as files:
         for _ in range(1100):
             files.callback(os.close, os.dup(0))
@@ -312,7 +312,7 @@ def test_descriptors_above_a_thousand_are_served(mosquitto: Mosquitto, start: St
     "case",
     [
         ("mqtt", "mqtts", "unreachable", "does the port speak TLS (mqtts://, usually 8883)"),
-        ("mqtt", "ws", "protocol", "it speaks HTTP: for MQTT over WebSocket use ws://"),
+        ("mqtt", "ws", "protocol", "the server speaks HTTP: for MQTT over WebSocket use ws://"),
         ("mqtt", "wss", "unreachable", "does the port speak TLS"),
         ("mqtts", "mqtt", "unreachable", "1883 is without (mqtt://)"),
         ("mqtts", "ws", "tls", "does this port speak TLS?"),
@@ -331,7 +331,7 @@ def test_confused_ports_are_named(
     start: Start,
     case: tuple[str, str, str, str],
 ) -> None:
-    """Each listener, asked as if it was another: the message says which was probably meant."""
+    """Each listener with each scheme: the message names the probable protocol."""
     scheme, port, reason, words = case
     tls = TLSConfig(ca_file=str(certificates.ca)) if scheme in {"mqtts", "wss"} else TLSConfig()
     _, error = look(start(f"{scheme}://127.0.0.1:{broker[1][port]}", tls=tls))

@@ -1,4 +1,4 @@
-"""The real process against brokers that announce much, answer nonsense or hang up."""
+"""The real process against hostile brokers: huge announcements, malformed replies, closed connections."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def resident(exporter: Exporter) -> int:
 
 
 def failures(exporter: Exporter) -> float:
-    """Return how many connections failed or ended, for whatever reason."""
+    """Return how many connections failed or ended, for any reason."""
     found = exporter.samples()
     names = ("mqtt_connect_failures_total", "mqtt_disconnects_total")
     return sum(value for (name, _), value in found.items() if name in names)
 
 
 def answers_connect(reply: bytes) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer to CONNECT."""
+    """Return a CONNACK."""
     return lambda kind, body: reply if kind == CONNECT else lets_in(kind, body)
 
 
 def answers_subscribe(reply: bytes) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer to SUBSCRIBE, after the right one."""
+    """Return a reply to SUBSCRIBE that follows the SUBACK."""
 
     def answer(kind: int, body: bytes) -> bytes | None:
         right = lets_in(kind, body)
@@ -92,10 +92,10 @@ def answers_subscribe(reply: bytes) -> Callable[[int, bytes], bytes | None]:
         answers_subscribe(b"\x30\x02\xff\xff"),
     ],
 )
-def test_announced_sizes_cost_nothing(
+def test_announced_sizes_allocate_no_memory(
     fake_broker: FakeBroker, exporter: StartExporter, answer: Callable[[int, bytes], bytes | None]
 ) -> None:
-    """A packet of 256 MiB is announced and never comes: the process neither waits for it nor grows."""
+    """A packet of 256 MiB that is announced but not sent neither blocks nor takes memory."""
     server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(answer)}"))
     before = resident(server)
     wait_until(lambda: failures(server) >= 2, "given up, twice")
@@ -105,7 +105,7 @@ def test_announced_sizes_cost_nothing(
 
 
 def unreleased(connection: socket.socket) -> None:
-    """Send messages of QoS 2 without end, and release none."""
+    """Send messages with QoS 2 endlessly, without PUBREL."""
     connection.recv(4096)
     connection.sendall(packet(CONNACK, b"\x00\x00"))
     request = connection.recv(4096)
@@ -121,7 +121,7 @@ def unreleased(connection: socket.socket) -> None:
 def test_messages_that_are_never_released_are_not_kept(
     fake_broker: FakeBroker, exporter: StartExporter
 ) -> None:
-    """200 MB of QoS 2 arrive, each message is shown once, and none is held until the broker is done."""
+    """200 MB with QoS 2 and without PUBREL: each message is delivered once and not kept."""
     server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(talk=unreleased)}"))
     before = resident(server)
     wait_until(
@@ -134,7 +134,7 @@ def test_messages_that_are_never_released_are_not_kept(
 
 
 def unread(connection: socket.socket) -> None:
-    """Send messages of QoS 1 without end, and read no acknowledgement."""
+    """Send messages with QoS 1 endlessly, without reading acknowledgements."""
     connection.recv(4096)
     connection.sendall(packet(CONNACK, b"\x00\x00"))
     request = connection.recv(4096)
@@ -148,10 +148,10 @@ def unread(connection: socket.socket) -> None:
             connection.sendall(messages)
 
 
-def test_acknowledgements_that_nobody_reads_are_not_kept(
+def test_unread_acknowledgements_are_limited(
     fake_broker: FakeBroker, exporter: StartExporter
 ) -> None:
-    """The connection is given up before they fill the memory, and the reason says why."""
+    """The connection ends before they fill the memory, and the error says why."""
     server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(talk=unread)}"))
     before = resident(server)
     wait_until(
@@ -163,7 +163,7 @@ def test_acknowledgements_that_nobody_reads_are_not_kept(
 
 
 def endless_head(connection: socket.socket) -> None:
-    """Answer the handshake with headers without end."""
+    """Answer the handshake with endless headers."""
     connection.recv(4096)
     connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n")
     with suppress(OSError):
@@ -172,7 +172,7 @@ def endless_head(connection: socket.socket) -> None:
 
 
 def announces(head: bytes) -> Callable[[socket.socket], None]:
-    """Return what makes the handshake and sends the head of a frame."""
+    """Return a function that performs the handshake and sends a frame header."""
 
     def talk(connection: socket.socket) -> None:
         accept_websocket(connection)
@@ -195,10 +195,10 @@ def announces(head: bytes) -> Callable[[socket.socket], None]:
         announces(b"\xf2\x05hello"),
     ],
 )
-def test_websocket_that_announces_too_much_is_named(
+def test_invalid_websocket_is_named(
     fake_broker: FakeBroker, exporter: StartExporter, talk: Callable[[socket.socket], None]
 ) -> None:
-    """Headers without end, frames larger than any packet, and what servers may not send."""
+    """Endless headers, frames larger than any packet, and invalid frames."""
     server = exporter(settings(f"ws://127.0.0.1:{fake_broker(talk=talk)}"))
     before = resident(server)
     wait_until(
@@ -210,10 +210,10 @@ def test_websocket_that_announces_too_much_is_named(
     assert server.value("mqtt_network_thread_restarts_total") == 0
 
 
-def test_websocket_may_cut_packets_as_it_likes(
+def test_websocket_may_split_packets_anywhere(
     fake_broker: FakeBroker, exporter: StartExporter
 ) -> None:
-    """Fragments, pings between them, several packets a frame, a byte a frame: all messages arrive."""
+    """Fragments, pings in between, several packets per frame, one byte per frame: all messages arrive."""
     stream = b"".join(publish("bts/7", b'{"value": %d}' % number) for number in range(100))
 
     def talk(connection: socket.socket) -> None:
@@ -239,14 +239,14 @@ def test_websocket_may_cut_packets_as_it_likes(
 
 
 def refuses_sys(kind: int, body: bytes) -> bytes | None:
-    """Answer as a broker that denies `$SYS`."""
+    """Reply like a broker that denies `$SYS`."""
     if kind == SUBSCRIBE and filters_of(body)[0].startswith("$SYS"):
         return packet(9, body[:2] + b"\x80")
     return lets_in(kind, body)
 
 
 def hangs_up_on_sys(kind: int, body: bytes) -> bytes | None:
-    """Answer as AWS IoT, which closes the connection."""
+    """Reply like AWS IoT, which closes the connection."""
     if kind == SUBSCRIBE and any(name.startswith("$SYS") for name in filters_of(body)):
         return None
     return lets_in(kind, body)
@@ -262,7 +262,7 @@ def silent_on_sys(kind: int, body: bytes) -> bytes | None:
 def with_a_message(
     answer: Callable[[int, bytes], bytes | None],
 ) -> Callable[[int, bytes], bytes | None]:
-    """Return an answer that sends a reading behind each ping."""
+    """Return a function that sends a reading after each ping."""
     return lambda kind, body: (
         publish("bts/7", b'{"value": 5}') + packet(13) if kind == PINGREQ else answer(kind, body)
     )
@@ -274,7 +274,7 @@ def test_broker_without_sys_is_up_by_its_rules(
     exporter: StartExporter,
     answer: Callable[[int, bytes], bytes | None],
 ) -> None:
-    """Refused, hung up on or left unanswered: rules work, and the collector succeeds."""
+    """If $SYS is denied, unanswered or ends the connection, rules work and the collection succeeds."""
     server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(with_a_message(answer))}"))
     wait_until(lambda: server.value("bts_reading", station="7") == 5, "a reading")
     wait_until(lambda: server.value("mqtt_up") == 1, "up")
@@ -287,8 +287,8 @@ def test_broker_without_sys_is_up_by_its_rules(
     assert denied == (None if answer is silent_on_sys else -1)
 
 
-def test_denied_sys_alone_is_named(fake_broker: FakeBroker, exporter: StartExporter) -> None:
-    """Where nothing else shows that the broker lives."""
+def test_denied_sys_is_named(fake_broker: FakeBroker, exporter: StartExporter) -> None:
+    """If nothing else shows that the broker is up."""
     server = exporter(settings(f"mqtt://127.0.0.1:{fake_broker(refuses_sys)}", ""))
     wait_until(lambda: "subscription to $SYS/#" in server.log.read_text(), "named in the log")
 
@@ -296,7 +296,7 @@ def test_denied_sys_alone_is_named(fake_broker: FakeBroker, exporter: StartExpor
 
 
 def test_sys_may_be_left_out(fake_broker: FakeBroker, exporter: StartExporter) -> None:
-    """With `sys: false` it is not asked for, and the connection shows that the broker lives."""
+    """With `sys: false` there is no subscription to $SYS, and the connection shows that the broker is up."""
     asked: list[str] = []
 
     def answer(kind: int, body: bytes) -> bytes | None:
@@ -309,10 +309,10 @@ def test_sys_may_be_left_out(fake_broker: FakeBroker, exporter: StartExporter) -
     assert asked == []
 
 
-def test_rule_that_the_broker_hangs_up_on_costs_itself(
+def test_filter_that_ends_the_connection_affects_only_its_rule(
     fake_broker: FakeBroker, exporter: StartExporter
 ) -> None:
-    """It is found, left out and named; the other rule has its messages."""
+    """It is left out and named; the other rule receives its messages."""
 
     def answer(kind: int, body: bytes) -> bytes | None:
         if kind == SUBSCRIBE and "secret/+" in filters_of(body):
@@ -329,7 +329,7 @@ def test_rule_that_the_broker_hangs_up_on_costs_itself(
 
 
 def large(body: bytes, *, packed: bool) -> Reply:
-    """Return an answer of which the end is missing, or one that unpacks to more than is read."""
+    """Return a truncated response, or a zip bomb."""
 
     def reply(handler: Handler) -> None:
         handler.send_response(200)
@@ -344,10 +344,10 @@ def large(body: bytes, *, packed: bool) -> Reply:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_failed_answers_of_emqx_are_not_kept(
+def test_failed_responses_of_emqx_are_not_kept(
     mosquitto: Mosquitto, exporter: StartExporter, packed: bool
 ) -> None:
-    """Memory after fifty answers that were cut off, or were bombs, is that after five."""
+    """Fifty truncated responses or zip bombs need no more memory than five."""
     client = b'{"clientid": "%s", "mqueue_len": 1}'
     body = b'{"data": [' + b",".join(client % (b"x" * 100) for _ in range(40_000))
     if packed:
@@ -367,13 +367,13 @@ def test_failed_answers_of_emqx_are_not_kept(
 
 
 def now_resident(exporter: Exporter) -> int:
-    """Return the memory that the process has now, in bytes."""
+    """Return the current memory of the process in bytes."""
     status = Path(f"/proc/{exporter.popen.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def test_many_scrapers_and_floods_at_once(fake_broker: FakeBroker, exporter: StartExporter) -> None:
-    """Fifty scrapes at a time are answered while a broker floods with topics, good and bad payloads."""
+    """Fifty concurrent scrapes succeed while a broker floods with topics, valid and invalid payloads."""
 
     def flood(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -399,7 +399,7 @@ def test_many_scrapers_and_floods_at_once(fake_broker: FakeBroker, exporter: Sta
 
 
 def test_client_id_is_the_one_that_is_set(fake_broker: FakeBroker, exporter: StartExporter) -> None:
-    """Brokers allow clients by it."""
+    """Brokers may permit clients by id."""
     bodies: list[bytes] = []
 
     def answer(kind: int, body: bytes) -> bytes | None:
@@ -415,7 +415,7 @@ def test_client_id_is_the_one_that_is_set(fake_broker: FakeBroker, exporter: Sta
 
 
 def test_names_that_yaml_reads_as_values_are_refused(tmp_path: Path) -> None:
-    """With the line and the cure, before anything is served under another name."""
+    """With line and cure, before metrics are served under another name."""
     config = tmp_path / "config.yaml"
     rule = "{topic: a, metrics: {m: {path: b}}}"
     config.write_text(f"collectors:\n  mqtt:\n    rules:\n      on: {rule}\n      null: {rule}\n")
@@ -428,14 +428,14 @@ def test_names_that_yaml_reads_as_values_are_refused(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "YAML reads on, yes or true as True: put the name in quotes" in done.stderr
+    assert "YAML reads on, yes or true as True: quote the name" in done.stderr
     assert "YAML reads null or ~ as None" in done.stderr
 
 
 def test_pause_of_the_process_is_no_fault_of_the_broker(
     mosquitto: Mosquitto, exporter: StartExporter
 ) -> None:
-    """What the broker sent meanwhile is read before anything is given up, and the broker is up."""
+    """Messages that came meanwhile are read before anything expires, and the broker stays up."""
     more = "    keepalive: 60\n    stale_after: 3\n    canary: {interval: 1s, timeout: 5s}\n"
     server = exporter(settings(mosquitto.url, more))
 

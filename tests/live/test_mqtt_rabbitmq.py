@@ -1,4 +1,4 @@
-"""RabbitMQ's MQTT plug-in: a broker without `$SYS`, with permissions and queues of its own."""
+"""RabbitMQ's MQTT plug-in: a broker without `$SYS`, with different permissions and queues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ mqtt.allow_anonymous = false
 
 
 class Plugin:
-    """A RabbitMQ that speaks MQTT, over TCP and WebSocket."""
+    """A RabbitMQ with MQTT over TCP and WebSocket."""
 
     def __init__(self, folder: Path) -> None:
         self.plain, self.web = free_port(), free_port()
@@ -66,7 +66,7 @@ collectors:
 def test_rules_and_canary_work_without_sys(
     plugin: Plugin, exporter: StartExporter, scheme: str
 ) -> None:
-    """The broker has none of mosquitto's topics: up by what works, and no failure."""
+    """The broker has no $SYS topics, and the collection succeeds."""
     port, path = (plugin.web, "/ws") if scheme == "ws" else (plugin.plain, "")
     server = exporter(settings(f"{scheme}://127.0.0.1:{port}{path}", more="    canary: {}\n"))
     wait_until(lambda: server.value("mqtt_up") == 1, "up")
@@ -81,14 +81,14 @@ def test_rules_and_canary_work_without_sys(
 
 
 def test_wrong_password_is_named(plugin: Plugin, exporter: StartExporter) -> None:
-    """As the standard does, with the settings to correct."""
+    """As in the standard, with the settings to correct."""
     server = exporter(settings(f"mqtt://127.0.0.1:{plugin.plain}", user="nobody"))
-    words = "CONNECT refused: Bad user name or password (134); set user and password"
+    words = "CONNECT refused: Bad user name or password (134); set the user in url"
     wait_until(lambda: words in server.log.read_text(), words)
 
 
-def test_topic_that_may_not_be_read_costs_itself(plugin: Plugin, exporter: StartExporter) -> None:
-    """It is named; the rule beside it has its readings."""
+def test_denied_topic_affects_only_its_rule(plugin: Plugin, exporter: StartExporter) -> None:
+    """It is named; the other rule receives its messages."""
     plugin.rabbit.user("monitor", "guest", "")
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     plugin.rabbit.api("permissions/%2F/monitor", "PUT", everything)
@@ -110,12 +110,12 @@ def test_topic_that_may_not_be_read_costs_itself(plugin: Plugin, exporter: Start
 
 
 def test_port_of_amqp_is_named(plugin: Plugin, exporter: StartExporter) -> None:
-    """RabbitMQ's other port answers something else."""
+    """For mqtt:// to RabbitMQ's AMQP port."""
     server = exporter(settings(f"mqtt://127.0.0.1:{plugin.rabbit.amqp}"))
-    wait_until(lambda: "it speaks AMQP" in server.log.read_text(), "named in the log")
+    wait_until(lambda: "the server speaks AMQP" in server.log.read_text(), "named in the log")
 
 
 def test_http_port_of_websockets_is_named(plugin: Plugin, exporter: StartExporter) -> None:
-    """mqtt:// to the port for ws://."""
+    """For mqtt:// to the port for ws://."""
     server = exporter(settings(f"mqtt://127.0.0.1:{plugin.web}"))
-    wait_until(lambda: "it speaks HTTP" in server.log.read_text(), "named in the log")
+    wait_until(lambda: "the server speaks HTTP" in server.log.read_text(), "named in the log")

@@ -1,4 +1,4 @@
-"""Readings through a real broker: what comes of messages, bad ones and good ones."""
+"""Rules with a real broker: valid and invalid messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ alarms:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts a collector with rules, as settings spell them."""
+    """Return a function that starts a collector with rules in YAML."""
     started: list[Mqtt] = []
 
     def start_one(broker: Mosquitto, rules: str = RULES, protocol: str = "3.1.1") -> Mqtt:
@@ -65,12 +65,12 @@ def settings(broker: Mosquitto, rules: str, protocol: str = "3.1.1") -> str:
 
 
 def shown(collector: Mqtt) -> Samples:
-    """Return the samples of a collection, also of one before the broker has said all."""
+    """Return the samples of a collection, even if it fails."""
     return look(collector)[0]
 
 
 def after(collector: Mqtt, messages: int, rule: str = "readings") -> Samples:
-    """Return the samples as soon as a rule has had so many messages."""
+    """Return the samples when a rule has received a number of messages."""
     found: Samples = {}
 
     def enough() -> bool:
@@ -83,7 +83,7 @@ def after(collector: Mqtt, messages: int, rule: str = "readings") -> Samples:
 
 
 def test_readings_become_metrics(mosquitto: Mosquitto, start: Start) -> None:
-    """JSON and CSV, values and counts, labels from the topic, and how late they are."""
+    """JSON and CSV, values and counts, labels from the topic, and lag."""
     collector = start(mosquitto, RULES)
     for value in (12.5, 13, 999999):
         reading = {"value": value, "reading_time": time.time() - 2}
@@ -100,8 +100,10 @@ def test_readings_become_metrics(mosquitto: Mosquitto, start: Start) -> None:
     assert set(found["mqtt_message_errors_total"].values()) == {0}
 
 
-def test_bad_messages_are_counted_and_good_ones_served(mosquitto: Mosquitto, start: Start) -> None:
-    """Whatever comes: by reason, with the thread alive and the other metrics there."""
+def test_invalid_messages_are_counted_and_valid_ones_served(
+    mosquitto: Mosquitto, start: Start
+) -> None:
+    """By reason; the thread survives, and other metrics are unaffected."""
     collector = start(mosquitto, RULES)
     now = time.time()
     bad: list[tuple[bytes, str]] = [
@@ -128,8 +130,8 @@ def test_bad_messages_are_counted_and_good_ones_served(mosquitto: Mosquitto, sta
     wait_until(lambda: shown(collector)["mqtt_up"] == {(): 1}, "up")
 
 
-def test_payload_of_ten_megabytes_is_left_out(mosquitto: Mosquitto, start: Start) -> None:
-    """It is counted, and the messages after it arrive."""
+def test_payload_of_ten_megabytes_is_discarded(mosquitto: Mosquitto, start: Start) -> None:
+    """It is counted, and later messages arrive."""
     collector = start(mosquitto, RULES)
     mosquitto.publish("bts/7/122", bytes(10_000_000))
     mosquitto.publish("bts/7/122", '{"value": 1}')
@@ -141,7 +143,7 @@ def test_payload_of_ten_megabytes_is_left_out(mosquitto: Mosquitto, start: Start
 
 
 def test_retained_messages_are_not_counted_again(mosquitto: Mosquitto, start: Start) -> None:
-    """The broker repeats them at each connection: the value is shown, and is no new message."""
+    """The broker sends them for each connection: they set the value, but are not counted."""
     mosquitto.publish("bts/7/122", '{"value": 5, "reading_time": 1}', retain=True)
     found = after(start(mosquitto, RULES), 1)
 
@@ -151,7 +153,7 @@ def test_retained_messages_are_not_counted_again(mosquitto: Mosquitto, start: St
 
 
 def test_flood_of_topics_meets_the_limit(mosquitto: Mosquitto, start: Start) -> None:
-    """Series are bounded, what is refused is counted, and known ones go on."""
+    """The number of series is bounded, dropped values are counted, and existing series continue."""
     rules = "flood:\n  topic: '{topic...}'\n  max_series: 10\n  metrics: {m: {path: $}}\n"
     collector = start(mosquitto, rules)
     for number in range(15):
@@ -164,8 +166,8 @@ def test_flood_of_topics_meets_the_limit(mosquitto: Mosquitto, start: Start) -> 
     assert found["mqtt_series_limit_dropped_total"] == {("flood",): 5}
 
 
-def test_series_vanishes_when_its_topic_is_silent(mosquitto: Mosquitto, start: Start) -> None:
-    """A sensor that was taken away leaves no value behind."""
+def test_series_expires_when_its_topic_is_silent(mosquitto: Mosquitto, start: Start) -> None:
+    """A sensor that was removed leaves no value behind."""
     rules = "r:\n  topic: bts/{station}\n  expire: 1s\n  metrics: {m: {path: $}}\n"
     collector = start(mosquitto, rules)
     mosquitto.publish("bts/7", "1")
@@ -178,7 +180,7 @@ def test_series_vanishes_when_its_topic_is_silent(mosquitto: Mosquitto, start: S
 def test_overlapping_rules_see_each_message_once(
     mosquitto: Mosquitto, start: Start, protocol: str
 ) -> None:
-    """Mosquitto sends a message for each subscription of MQTT 5: ours do not overlap."""
+    """With MQTT 5, mosquitto sends a message for each matching subscription: ours do not overlap."""
     rules = """\
 a: {topic: "tele/{device}/SENSOR", metrics: {a_total: {type: counter}}}
 b: {topic: "tele/lamp/{what}", metrics: {b_total: {type: counter}}}
@@ -194,8 +196,8 @@ c: {topic: "tele/#", metrics: {c_total: {type: counter}}}
     assert found["c_total"] == {(): 4}
 
 
-def test_readings_are_on_the_page(mosquitto: Mosquitto, exporter: StartExporter) -> None:
-    """The whole way: settings, broker, message, page; `metrics` names them without any."""
+def test_values_of_rules_are_on_the_page(mosquitto: Mosquitto, exporter: StartExporter) -> None:
+    """From settings and broker to the page; `metrics` lists them without a broker."""
     server = exporter(settings(mosquitto, RULES))
 
     def subscribed() -> bool:

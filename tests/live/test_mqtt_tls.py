@@ -1,4 +1,4 @@
-"""A mosquitto that speaks TLS and lets nobody in without a certificate that its authority signed."""
+"""A mosquitto with TLS that requires a client certificate of its authority."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_exporter import Scrape, TargetError, TLSConfig, Url
 from bts_exporter.testing import samples
 from servers import free_port, listens, wait_until
@@ -25,7 +26,7 @@ BOTH = pytest.mark.parametrize("scheme", ["mqtts", "wss"])
 
 @pytest.fixture
 def listening(start_mosquitto: StartMosquitto, certificates: Certificates) -> Listen:
-    """Return a function that starts a broker and returns the address of its listener with TLS."""
+    """Return a function that starts a broker and returns the address of its TLS listener."""
 
     def listen(scheme: str, *, named: bool = False) -> Url:
         port = free_port()
@@ -46,7 +47,7 @@ def listening(start_mosquitto: StartMosquitto, certificates: Certificates) -> Li
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Return a function that starts a collector for an address, with settings of TLS."""
+    """Return a function that starts a collector for an address, with TLS settings."""
     started: list[Mqtt] = []
 
     def start_one(url: Url, **tls: object) -> Mqtt:
@@ -61,7 +62,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def known(certificates: Certificates) -> dict[str, str]:
-    """Return the settings that the broker lets in, and that trust it."""
+    """Return TLS settings that the broker accepts, and that trust it."""
     return {
         "ca_file": str(certificates.ca),
         "cert_file": str(certificates.client),
@@ -70,7 +71,7 @@ def known(certificates: Certificates) -> dict[str, str]:
 
 
 def is_up(collector: Mqtt) -> Callable[[], bool]:
-    """Return whether a collection finds the broker up, as a condition to wait for."""
+    """Return a condition to wait for: the broker is up."""
 
     def up() -> bool:
         scrape = Scrape(time.monotonic() + 20)
@@ -84,7 +85,7 @@ def is_up(collector: Mqtt) -> Callable[[], bool]:
 
 
 def failure(collector: Mqtt) -> str:
-    """Return why there is no connection; AssertionError for another reason than TLS."""
+    """Return the error of a connection; AssertionError for a reason other than TLS."""
     scrape = Scrape(time.monotonic() + 20)
     with pytest.raises(TargetError) as caught:
         collector.collect(scrape)
@@ -96,10 +97,10 @@ def failure(collector: Mqtt) -> str:
 
 
 @BOTH
-def test_a_certificate_of_our_own(
+def test_client_certificate_is_sent(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """A broker that asks for our certificate gets it, and lets nobody in without."""
+    """A broker that requires one accepts the client, and refuses it without."""
     url = listening(scheme)
 
     wait_until(is_up(start(url, **known)), "the broker is up")
@@ -107,10 +108,10 @@ def test_a_certificate_of_our_own(
 
 
 @BOTH
-def test_an_authority_that_did_not_sign(
+def test_other_authority_is_not_trusted(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """The broker's certificate must be of the authority in ca_file, but for those who take any."""
+    """The broker's certificate must be signed by ca_file, unless any certificate is accepted."""
     url = listening(scheme)
     of_another = known | {"ca_file": known["cert_file"]}
 
@@ -119,10 +120,10 @@ def test_an_authority_that_did_not_sign(
 
 
 @BOTH
-def test_a_certificate_of_another_name(
+def test_certificate_of_another_name_is_refused(
     scheme: str, listening: Listen, start: Start, known: dict[str, str]
 ) -> None:
-    """The certificate must have the host's name, or that of server_name."""
+    """It must have the host's name, or that of server_name."""
     url = listening(scheme, named=True)
 
     wait_until(is_up(start(url, **known, server_name=SERVER_NAME)), "the broker is up")
@@ -133,7 +134,7 @@ def test_a_certificate_of_another_name(
 def test_files_are_read_at_every_connection(
     listening: Listen, start: Start, known: dict[str, str], tmp_path: Path
 ) -> None:
-    """A file that cannot be used is named; put right, it counts without a restart."""
+    """A file that cannot be used is named; once corrected, it needs no restart."""
     url = listening("mqtts")
     ca = tmp_path / "ca.pem"
     collector = start(url, **known | {"ca_file": str(ca)})

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_exporter import Url
 from bts_exporter.testing import look
 

@@ -1,7 +1,4 @@
-"""MQTT: a subscription that runs between scrapes; mosquitto's own account of itself.
-
-The name of this package is the collector's type; `collector.py` is where to begin to read.
-"""
+"""Collector type `mqtt`; collector.py is the place to start reading."""
 
 from bts_collectors.mqtt.collector import COLLECTOR
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bts_exporter.errors import TargetError
+from bts_exporter.settings.value_types import Url, listed_schemes
 
 if TYPE_CHECKING:
     import ssl
@@ -40,6 +42,17 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 raise ValueError(msg)
         if (self.cert_file is None) != (self.key_file is None):
             msg = "cert_file and key_file belong together"
+            raise ValueError(msg)
+
+    def require_used_by(self, *urls: Url, schemes: Sequence[str]) -> None:
+        """Raise ValueError where these settings are given and no address has one of the TLS `schemes`.
+
+        They would have no effect, and credentials would be sent unencrypted.
+        """
+        if self != TLSConfig() and not any(url.scheme in schemes for url in urls):
+            found = listed_schemes(list(dict.fromkeys(url.scheme for url in urls)), "and")
+            verb = "uses" if len(schemes) == 1 else "use"
+            msg = f"tls: only {listed_schemes(schemes, 'and')} {verb} TLS, got {found}"
             raise ValueError(msg)
 
     def below(self, folder: Path) -> TLSConfig:

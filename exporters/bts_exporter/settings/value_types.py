@@ -6,7 +6,7 @@ A class with a `from_setting(raw)` classmethod can be the type of a setting; it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -134,9 +134,21 @@ class Url:
             query=parts.query,
         )
 
+    def require_scheme(self, *schemes: str, key: str = "url") -> None:
+        """Raise ValueError unless the scheme is one of `schemes`; `key` is the setting's name."""
+        if self.scheme not in schemes:
+            msg = f"{key}: expected {listed_schemes(schemes, 'or')}, got {self}"
+            raise ValueError(msg)
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}{f':{self.port}' if self.port else ''}{self.path}"
+
+
+def listed_schemes(schemes: Sequence[str], conjunction: str) -> str:
+    """Return schemes as a sentence has them: `redis://, rediss:// or unix://`."""
+    *first, last = [f"{scheme}://" for scheme in schemes]
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 def _mistake_in(raw: str) -> str | None:

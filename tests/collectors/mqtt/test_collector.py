@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bts_collectors.mqtt import collector as collector_module
 from bts_collectors.mqtt.client import session as session_module
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.session import Session
-from bts_collectors.mqtt.client.state import Link
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.state import ConnectionState
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_collectors.mqtt.sessions.emqx import EmqxConfig
 from bts_collectors.mqtt.sys import topics as systopics
 from bts_collectors.mqtt.sys import values as sysvalues_module
@@ -36,7 +37,7 @@ class _Conversation(socketserver.BaseRequestHandler):
     server: "_Server"
 
     def handle(self) -> None:
-        """Talk until the script is through, and then hang up or listen on."""
+        """Follow the script, and then close the connection or continue to read."""
         for reply in self.server.replies:
             if not self.request.recv(4096):
                 return
@@ -52,7 +53,7 @@ class _Server(socketserver.ThreadingTCPServer):
     hangs_up = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a client go that went without a word."""
+        """Ignore a client that closed its connection."""
 
 
 @pytest.fixture
@@ -77,10 +78,10 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a collector for a port; its patience is short."""
+    """Return a function that starts a collector for a port, with short time-outs."""
     monkeypatch.setattr(session_module, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(session_module, "TICK", 0.05)
-    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(session_module, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.6)
     started: list[Mqtt] = []
 
     def start_one(port: int) -> Mqtt:
@@ -94,7 +95,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def look(collector: Mqtt) -> tuple[Samples, TargetError]:
-    """Return the samples of a collection that fails, and how it fails."""
+    """Return the samples and the error of a collection that fails."""
     scrape = Scrape(time.monotonic() + 10)
     with pytest.raises(TargetError) as failure:
         collector.collect(scrape)
@@ -119,10 +120,10 @@ def look(collector: Mqtt) -> tuple[Samples, TargetError]:
         (b"\x20\x02\x00\x77", False, "protocol"),
     ],
 )
-def test_answer_that_lets_nobody_in_is_a_failed_attempt(
+def test_refused_connection_is_a_failed_attempt(
     serve: Serve, start: Start, reply: bytes, hang_up: bool, reason: str
 ) -> None:
-    """Garbage, silence, hanging up and refusals are counted and told apart; nothing hangs or dies."""
+    """Garbage, silence, closed connections and refusals have different reasons; the thread survives."""
     found, error = look(start(serve(reply, hang_up=hang_up)))
 
     assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == (reason, 0, 0)
@@ -132,7 +133,7 @@ def test_answer_that_lets_nobody_in_is_a_failed_attempt(
 
 
 def test_denied_subscription_is_shown(serve: Serve, start: Start) -> None:
-    """A broker that lets us in and denies $SYS is connected, not up, and the error says why."""
+    """A broker that denies $SYS is connected but not up, and the error says why."""
     found, error = look(start(serve(CONNACK, SUBACK_DENIED)))
 
     assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == ("noperm", 0, 1)
@@ -140,7 +141,7 @@ def test_denied_subscription_is_shown(serve: Serve, start: Start) -> None:
 
 
 def test_broker_without_sys_is_connected_and_not_up(serve: Serve, start: Start) -> None:
-    """A broker that publishes nothing about itself has no series, not series of zeros."""
+    """A broker without statistics has no series, rather than zeros."""
     found, error = look(start(serve(CONNACK, SUBACK)))
 
     assert (error.reason, found["mqtt_up"][()], found["mqtt_connected"][()]) == ("noperm", 0, 1)
@@ -148,14 +149,14 @@ def test_broker_without_sys_is_connected_and_not_up(serve: Serve, start: Start) 
 
 
 def test_unanswered_subscription_is_a_timeout(serve: Serve, start: Start) -> None:
-    """A broker that hangs after CONNECT is not taken for one that denies."""
+    """A broker that hangs after CONNECT is distinguished from one that denies."""
     found, error = look(start(serve(CONNACK)))
 
     assert (error.reason, found["mqtt_connected"][()]) == ("timeout", 1)
 
 
 def test_garbage_on_a_connection_ends_it(serve: Serve, start: Start) -> None:
-    """What is no MQTT ends the connection as a protocol error, and the thread lives on."""
+    """It has the reason protocol, and the thread survives."""
     found, error = look(start(serve(CONNACK, b"\x00\x00")))
 
     assert error.reason == "protocol"
@@ -168,10 +169,10 @@ def test_garbage_on_a_connection_ends_it(serve: Serve, start: Start) -> None:
 @example(b"\x36\x05\x00\x01a\x00\x01", True)
 @example(b"\x30\x03\x00\x01\xff", True)
 @example(b"\x62\x02\x00\x09", True)
-def test_no_answer_kills_the_thread(
+def test_no_reply_ends_the_thread(
     serve: Serve, start: Start, garbage: bytes, accepted: bool
 ) -> None:
-    """Whatever comes, before the connection is accepted or after, ends in a known failure."""
+    """Any bytes, before or after CONNACK, end in a known failure."""
     port = serve(*([CONNACK, SUBACK + garbage] if accepted else [garbage]), hang_up=True)
     collector = start(port)
     found, _ = look(collector)
@@ -181,7 +182,7 @@ def test_no_answer_kills_the_thread(
 
 
 def test_nothing_listening_is_refused(start: Start) -> None:
-    """The reason that `optional: true` looks for, with the address and the cure."""
+    """With the address and the cure; `optional: true` depends on this reason."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -192,7 +193,7 @@ def test_nothing_listening_is_refused(start: Start) -> None:
 
 
 def test_collection_without_a_thread_says_so() -> None:
-    """A collector that was not started shows that, and waits for nothing."""
+    """A collector that was not started reports it without waiting."""
     found, error = look(Mqtt(MqttConfig()))
 
     assert (error.reason, found["mqtt_up"][()]) == ("internal", 0)
@@ -200,7 +201,7 @@ def test_collection_without_a_thread_says_so() -> None:
 
 
 def test_known_reasons_are_counted_from_zero() -> None:
-    """The first failure is an increase: a counter that appears with it at 1 is none."""
+    """The series exist before, so that the first failure is an increase."""
     found, _ = look(Mqtt(MqttConfig()))
 
     assert set(found["mqtt_connect_failures_total"].values()) == {0}
@@ -208,7 +209,7 @@ def test_known_reasons_are_counted_from_zero() -> None:
 
 
 def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start) -> None:
-    """The scrape's deadline is kept, with time left to emit, although the broker has not answered."""
+    """It leaves time to emit, although the broker has not answered."""
     collector = start(serve())
     scrape = Scrape(time.monotonic() + 0.1)
     with pytest.raises(TargetError):
@@ -219,8 +220,8 @@ def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start
 
 
 def test_collection_waits_for_the_end_of_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts that the broker publishes one after the other are shown together."""
-    monkeypatch.setattr(sysvalues_module, "QUIET", 1.0)
+    """Counts that the broker publishes one after the other are emitted together."""
+    monkeypatch.setattr(sysvalues_module, "QUIET_SECONDS", 1.0)
     monkeypatch.setattr(collector_module, "SETTLE_SECONDS", 5.0)
     collector = Mqtt(MqttConfig())
     collector._values.receive(systopics.UPTIME, b"5 seconds")
@@ -232,8 +233,8 @@ def test_collection_waits_for_the_end_of_a_burst(monkeypatch: pytest.MonkeyPatch
     assert found["mosquitto_queued_messages"] == {(): 7}
 
 
-def test_settings_of_tls_with_an_address_that_speaks_it() -> None:
-    """The broker's, or that of EMQX's API."""
+def test_settings_of_tls_with_an_address_that_uses_it() -> None:
+    """The broker's address, or that of EMQX's API."""
     secured = MqttConfig(url=Url("wss", "broker"), tls=TLS)
     api = MqttConfig(emqx=EmqxConfig(url=Url("https", "broker")), tls=TLS)
 
@@ -241,9 +242,11 @@ def test_settings_of_tls_with_an_address_that_speaks_it() -> None:
 
 
 def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
-    """No packet of ours waits for the acknowledgement of the one before it (Nagle's algorithm)."""
-    supervisor = start(serve())._supervisor
-    session = Session(supervisor._target, supervisor.router, Link(), Guard(lambda _: None))
+    """No packet waits for the acknowledgement of the previous one (Nagle's algorithm)."""
+    network = start(serve())._network
+    session = Session(
+        network._target, network.router, ConnectionState(), ErrorBoundary(lambda _: None)
+    )
     client = session._client()
     assert client.on_socket_open
     with socket.socket() as opened:
@@ -257,23 +260,32 @@ def test_packets_are_sent_at_once(start: Start, serve: Serve) -> None:
     [
         (
             {"url": Url("http", "broker")},
-            "url: expected one of mqtt://, mqtts://, ws://, wss://, unix://, got http://broker",
+            "url: expected mqtt://, mqtts://, ws://, wss:// or unix://, got http://broker",
         ),
-        ({"url": Url("mqtt", "broker", path="/bts")}, "url: expected nothing behind the port"),
-        ({"url": Url("mqtt", "broker", query="a=b")}, "url: expected nothing behind the port"),
-        ({"password": Secret("s3cret")}, "password: MQTT knows none without a user"),
-        ({"url": Url("mqtt", "h", password=Secret("s3cret"))}, "password: MQTT knows none"),
+        (
+            {"url": Url("mqtt", "broker", path="/bts")},
+            "url: mqtt:// has no path or query, got mqtt://broker",
+        ),
+        (
+            {"url": Url("mqtt", "broker", query="a=b")},
+            "url: mqtt:// has no path or query, got mqtt://broker",
+        ),
+        ({"password": Secret("s3cret")}, "password: needs a user name in url"),
+        (
+            {"url": Url("mqtt", "h", password=Secret("s3cret"))},
+            "password: needs a user name in url",
+        ),
         ({"keepalive": Duration(0.5)}, "keepalive: must be between 1 s and 65535 s, got 0.5 s"),
         ({"keepalive": Duration(70000)}, "keepalive: must be between 1 s and 65535 s"),
         ({"stale_after": Duration(0)}, "stale_after: must be more than 0 s"),
         (
             {"url": Url("ws", "broker"), "tls": TLS, "emqx": EmqxConfig()},
-            "tls: only mqtts:// and wss:// speak TLS, and url is ws://",
+            "tls: only mqtts://, wss:// and https:// use TLS, got ws:// and http://",
         ),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, object], expected: str) -> None:
-    """Settings that cannot work are refused with the key and what is wrong, without secrets."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=re.escape(expected)) as refusal:
         MqttConfig(**changes)  # type: ignore[arg-type]
 
@@ -284,5 +296,5 @@ def test_wrong_settings_are_refused(changes: dict[str, object], expected: str) -
     "url", ["mqtt://broker", "mqtt://broker/", "mqtts://u:p@broker:1", "mqtt://[::1]:1883"]
 )
 def test_address_is_accepted(url: str) -> None:
-    """Port, user and a final slash may be there or not."""
+    """With or without port, user and final slash."""
     MqttConfig(url=Url.from_setting(url))

@@ -1,11 +1,11 @@
-"""What makes a broker count as up, and why it does not."""
+"""When a broker is up, and the error if it is not."""
 
 from dataclasses import dataclass, field
 from threading import Event
 
 import pytest
 
-from bts_collectors.mqtt.client.state import Failure, Link
+from bts_collectors.mqtt.client.state import ConnectionState, Failure
 from bts_collectors.mqtt.diagnosis import Health
 from bts_collectors.mqtt.sys.values import SysValues
 from bts_exporter import TargetError, Url
@@ -16,25 +16,25 @@ GRANTED = {"$SYS/#": 0}
 
 @dataclass
 class Running:
-    """A network thread, as far as it is looked at."""
+    """The attributes of a network thread that Health reads."""
 
-    link: Link
+    state: ConnectionState
     alive: bool = True
 
 
 @dataclass
 class Returned:
-    """A canary that came back so many seconds ago."""
+    """A canary whose last message came back some seconds ago."""
 
     seconds: float = field(default=float("inf"))
 
-    def age(self) -> float:
+    def age_seconds(self) -> float:
         """Return the seconds."""
         return self.seconds
 
 
 def heard(*topics: str) -> SysValues:
-    """Return values that got a message on each of `topics`."""
+    """Return values after a message on each of `topics`."""
     values = SysValues(Event())
     for topic in topics:
         values.receive(topic, b"1")
@@ -42,18 +42,26 @@ def heard(*topics: str) -> SysValues:
 
 
 def why_down(
-    link: Link, values: SysValues | None, canary: Returned | None = None, *, listens: bool = False
+    state: ConnectionState,
+    values: SysValues | None,
+    canary: Returned | None = None,
+    *,
+    listens: bool = False,
 ) -> str:
-    """Return why the broker is not up; "" if it is."""
-    found = health(link, values, canary, listens=listens).why_down()
+    """Return reason and message if the broker is down; "" if it is up."""
+    found = health(state, values, canary, listens=listens).why_down()
     return said(found) if found else ""
 
 
 def health(
-    link: Link, values: SysValues | None, canary: Returned | None = None, *, listens: bool = False
+    state: ConnectionState,
+    values: SysValues | None,
+    canary: Returned | None = None,
+    *,
+    listens: bool = False,
 ) -> Health:
-    """Return the judgement of a broker whose values count for no time at all."""
-    return Health(URL, -1, Running(link), values, canary, listens)  # type: ignore[arg-type]
+    """Return the health of a broker with `stale_after` -1, so that all values are old."""
+    return Health(URL, -1, Running(state), values, canary, listens)  # type: ignore[arg-type]
 
 
 def said(error: TargetError) -> str:
@@ -62,100 +70,108 @@ def said(error: TargetError) -> str:
 
 
 @pytest.mark.parametrize(
-    ("link", "values", "expected"),
+    ("state", "values", "expected"),
     [
-        (Link(), heard(), "timeout: no answer to CONNECT yet"),
-        (Link(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
+        (ConnectionState(), heard(), "timeout: no reply to CONNECT yet"),
+        (ConnectionState(failure=Failure("auth", f"{URL}: no")), heard(), "auth: no"),
         (
-            Link(connected=True, failure=Failure("refused", "before")),
+            ConnectionState(connected=True, failure=Failure("refused", "before")),
             heard(),
-            "timeout: no answer to SUBSCRIBE to $SYS/#",
+            "timeout: no reply to SUBSCRIBE to $SYS/#",
         ),
         (
-            Link(connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "Not authorized (135)"}),
+            ConnectionState(
+                connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "Not authorized (135)"}
+            ),
             heard(),
-            "noperm: subscription to $SYS/# (Not authorized (135)) denied: allow",
+            "noperm: subscription to $SYS/# (Not authorized (135)) denied; allow",
         ),
         (
-            Link(connected=True, granted=GRANTED),
+            ConnectionState(connected=True, granted=GRANTED),
             heard(),
-            "noperm: connected, but nothing comes under $SYS/: allow it",
+            "noperm: connected, but no message under $SYS/; allow it",
         ),
         (
-            Link(connected=True, granted=GRANTED),
+            ConnectionState(connected=True, granted=GRANTED),
             heard("$SYS/brokers"),
             "protocol: connected, but no $SYS/broker/uptime",
         ),
         (
-            Link(connected=True, granted=GRANTED),
+            ConnectionState(connected=True, granted=GRANTED),
             heard("$SYS/broker/uptime"),
             "timeout: no $SYS/broker/uptime for ",
         ),
     ],
 )
-def test_silence_is_told_apart_by_its_cause(link: Link, values: SysValues, expected: str) -> None:
-    """Whatever keeps fresh values away is named by what the network thread saw."""
-    assert why_down(link, values).startswith(expected)
+def test_cause_of_silence_is_named(
+    state: ConnectionState, values: SysValues, expected: str
+) -> None:
+    """From the state that the network thread recorded."""
+    assert why_down(state, values).startswith(expected)
 
 
 @pytest.mark.parametrize("values", [heard(), heard("$SYS/brokers"), None])
 def test_lost_canary_leads_to_its_permissions(values: SysValues | None) -> None:
-    """Of a broker without an uptime it alone shows whether it lives."""
-    link = Link(connected=True, granted=GRANTED)
+    """Without an uptime, only the canary shows whether the broker is up."""
+    state = ConnectionState(connected=True, granted=GRANTED)
 
-    expected = "timeout: no message of ours came back within"
-    assert why_down(link, values, Returned()).startswith(expected)
+    expected = "timeout: no canary message came back within"
+    assert why_down(state, values, Returned()).startswith(expected)
 
 
 def test_silent_broker_with_a_canary_is_named_by_its_uptime() -> None:
-    """Mosquitto is known to have one."""
-    link = Link(connected=True, granted=GRANTED)
-    error = why_down(link, heard("$SYS/broker/uptime"), Returned())
+    """A broker that published an uptime before is expected to continue."""
+    state = ConnectionState(connected=True, granted=GRANTED)
+    error = why_down(state, heard("$SYS/broker/uptime"), Returned())
 
     assert error.startswith("timeout: no $SYS/broker/uptime for ")
 
 
 @pytest.mark.parametrize(
-    "link",
+    "state",
     [
-        Link(connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "no"}),
-        Link(connected=True, granted=GRANTED),
-        Link(connected=True, unanswered=("$SYS/#",)),
+        ConnectionState(connected=True, granted={"$SYS/#": -1}, denied={"$SYS/#": "no"}),
+        ConnectionState(connected=True, granted=GRANTED),
+        ConnectionState(connected=True, unanswered=("$SYS/#",)),
     ],
 )
 @pytest.mark.parametrize("returned", [Returned(-2), None])
-def test_broker_without_sys_is_up_by_canary_or_rules(link: Link, returned: Returned | None) -> None:
-    """Refused, silent or unanswered: a canary that returns, or else rules, will do."""
-    assert why_down(link, heard(), returned, listens=True) == ""
-    assert health(link, heard(), returned, listens=True).why_incomplete() is None
+def test_broker_without_sys_is_up_by_canary_or_rules(
+    state: ConnectionState, returned: Returned | None
+) -> None:
+    """If $SYS is denied, silent or unanswered, a returning canary or rules are sufficient."""
+    assert why_down(state, heard(), returned, listens=True) == ""
+    assert health(state, heard(), returned, listens=True).why_incomplete() is None
 
 
-def test_connection_will_do_without_anything_else_to_look_at() -> None:
-    """With `sys: false` and no more settings."""
-    assert why_down(Link(connected=True), None) == ""
+def test_connection_is_sufficient_without_other_sources() -> None:
+    """With `sys: false` and no other settings."""
+    assert why_down(ConnectionState(connected=True), None) == ""
 
 
 def test_subscription_of_a_rule_that_is_denied_is_named() -> None:
-    """The broker is up all the same."""
-    link = Link(connected=True, denied={"bts/#": "Not authorized (135)", "$SYS/#": "no"})
-    missing = health(link, None, listens=True).why_incomplete()
+    """The broker is up nevertheless."""
+    state = ConnectionState(
+        connected=True, denied={"bts/#": "Not authorized (135)", "$SYS/#": "no"}
+    )
+    missing = health(state, None, listens=True).why_incomplete()
 
     assert missing
-    assert said(missing).startswith("noperm: subscription to bts/# (Not authorized (135)) denied:")
+    assert said(missing).startswith("noperm: subscription to bts/# (Not authorized (135)) denied;")
 
 
 def test_subscription_of_a_rule_that_is_not_answered_is_named() -> None:
-    """The broker hangs at it, and serves the others."""
-    link = Link(connected=True, unanswered=("bts/#", "$SYS/#"))
-    missing = health(link, None, listens=True).why_incomplete()
+    """The broker hangs only for this subscription."""
+    state = ConnectionState(connected=True, unanswered=("bts/#", "$SYS/#"))
+    missing = health(state, None, listens=True).why_incomplete()
 
     assert missing
-    assert said(missing) == "timeout: no answer to SUBSCRIBE to bts/#"
+    assert said(missing) == "timeout: no reply to SUBSCRIBE to bts/#"
 
 
 def test_network_thread_that_is_gone_is_the_first_reason() -> None:
-    """Whatever else is known is old."""
-    running = Running(Link(connected=True), alive=False)
+    """All other information is outdated."""
+    running = Running(ConnectionState(connected=True), alive=False)
     found = Health(URL, 60, running, None, None, listens=True).why_down()  # type: ignore[arg-type]
 
     assert found
@@ -164,8 +180,8 @@ def test_network_thread_that_is_gone_is_the_first_reason() -> None:
 
 def test_denied_sys_is_named_where_something_needs_it() -> None:
     """The broker's log and rules for `$SYS` have no other source."""
-    link = Link(connected=True, denied={"$SYS/#": "Not authorized (135)"})
-    judge = Health(URL, 60, Running(link), None, None, listens=True, needs_sys=True)  # type: ignore[arg-type]
+    state = ConnectionState(connected=True, denied={"$SYS/#": "Not authorized (135)"})
+    judge = Health(URL, 60, Running(state), None, None, listens=True, needs_sys=True)  # type: ignore[arg-type]
     missing = judge.why_incomplete()
 
     assert missing

@@ -30,7 +30,7 @@ TOPIC = re.compile(r"`([a-zA-Z/_ ]+)`")
 
 
 def documented() -> dict[str, list[str]]:
-    """Return label names by metric, of the tables."""
+    """Return label names by metric, from the tables."""
     cells = [cell for cell, _ in ROW.findall(METRICS)]
     return {
         name: [label.split("=")[0] for label in labels.split(",") if label]
@@ -40,7 +40,7 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
-    """Whoever writes a query looks there first."""
+    """Authors of queries rely on the tables."""
     theirs = set(sapcc_names.SAPCC.values())
     declared = [
         metric
@@ -51,7 +51,7 @@ def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
     assert documented() == {metric.name: list(metric.labels) for metric in declared}
 
 
-def test_every_topic_stands_beside_its_metric() -> None:
+def test_every_topic_is_documented_with_its_metric() -> None:
     """The documentation maps topics to metrics as the code does."""
     sources: dict[str, set[str]] = {}
     for cell, source in ROW.findall(METRICS):
@@ -70,7 +70,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_reason_is_documented() -> None:
-    """Where a failed collection sends its reader to."""
+    """In the table of failures."""
     table = DOCS.partition("## When it fails")[2]
 
     for reason in {*CONNECT_REASONS, *DISCONNECT_REASONS, "noperm"}:
@@ -91,7 +91,7 @@ def test_every_reason_is_documented() -> None:
 def test_every_setting_of_a_block_is_documented(
     block: str, settings: type[CollectorConfig]
 ) -> None:
-    """In a table of its own, with its default."""
+    """In the block's table, with its default."""
     table = DOCS.partition(f"| key of {block} |")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| (.+?) \| (.*?) ?\|", table, re.MULTILINE))
     documented = {name: default for key, default in rows.items() for name in KEY.findall(key)}
@@ -103,7 +103,7 @@ def test_every_setting_of_a_block_is_documented(
 
 
 def spelled(default: object) -> str:
-    """Return a default value as the tables have it."""
+    """Return a default value as in the tables."""
     if default in {None, "", msgspec.NODEFAULT}:  # the last: made anew for each, and empty
         return "none"
     if isinstance(default, bool):
@@ -114,7 +114,7 @@ def spelled(default: object) -> str:
 
 
 def test_every_name_of_mosquitto_exporter_is_mapped_to_ours() -> None:
-    """Whoever moves finds what to write instead."""
+    """Users who migrate find the new name."""
     table = dict(re.findall(r"^\| `(broker_\w+)` \| `([^`]+)` \|$", DOCS, re.MULTILINE))
 
     for topic, (metric, labels) in systopics.NUMBERS.items():
@@ -129,7 +129,7 @@ EXAMPLES = re.findall(r"```yaml\n(collectors:.*?)```", DOCS, re.DOTALL)
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_is_accepted(example: str, tmp_path: Path) -> None:
-    """Every block of settings can be copied as it stands."""
+    """Every example can be copied without changes."""
     file = tmp_path / "config.yaml"
     file.write_text(example)
     for secret in re.findall(r"!credential (\w+)", example):

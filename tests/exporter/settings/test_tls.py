@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bts_exporter import TargetError, TLSConfig
+from bts_exporter import TargetError, TLSConfig, Url
 from servers import need
 from servers.certificates import Certificates
 
@@ -103,3 +103,16 @@ def test_paths_are_relative_to_the_settings() -> None:
         server_name="x",
     )
     assert TLSConfig().below(Path("/etc/bts")) == TLSConfig()
+
+
+def test_tls_settings_need_an_address_that_uses_tls() -> None:
+    """A user who sets `tls` does not expect an unencrypted connection."""
+    plain, secure = Url("mqtt", "broker"), Url("https", "api")
+    tls = TLSConfig(ca_file="ca.pem")
+    TLSConfig().require_used_by(plain, schemes=("mqtts",))
+    tls.require_used_by(plain, secure, schemes=("mqtts", "https"))
+
+    with pytest.raises(ValueError, match=r"^tls: only mqtts:// uses TLS, got mqtt://$"):
+        tls.require_used_by(plain, schemes=("mqtts",))
+    with pytest.raises(ValueError, match=r"only a:// and b:// use TLS, got mqtt:// and https://$"):
+        tls.require_used_by(plain, secure, schemes=("a", "b"))

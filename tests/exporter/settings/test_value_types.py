@@ -195,3 +195,18 @@ def test_any_credentials_survive_and_stay_hidden(user: str, password: str) -> No
     assert url.username == user
     assert url.password == Secret(password)
     assert str(url) == "redis://h:1/0"
+
+
+def test_url_of_an_expected_scheme() -> None:
+    """A collector names the schemes that it supports, and every other one is refused."""
+    url = Url.from_setting("http://user:s3cret@broker:15672/api")
+    url.require_scheme("http", "https")
+
+    with pytest.raises(
+        ValueError, match=r"^native: expected amqp://, got http://broker:15672/api$"
+    ):
+        url.require_scheme("amqp", key="native")
+    with pytest.raises(
+        ValueError, match=r"^url: expected redis://, rediss:// or unix://, got http"
+    ):
+        url.require_scheme("redis", "rediss", "unix")

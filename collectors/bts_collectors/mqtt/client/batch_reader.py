@@ -1,6 +1,6 @@
-"""paho's client, reading many messages at once: by itself it takes four system calls and eight locks for each.
+"""paho's client, but it reads many messages at once: paho needs four system calls and eight locks for each.
 
-It uses names that are private to paho; where one is missing, paho reads as it always does.
+It uses private names of paho. If one of them is missing, paho's own reading is used.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from typing import Any, cast
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Router
-from bts_collectors.mqtt.client.websocket import NoWebSocketError, Socket, WebSocket, read_available
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES, Router
+from bts_collectors.mqtt.client.websocket import Socket, WebSocket, WebSocketError, read_available
 
-#: Bytes read at once, and how many show that there may be more.
-_CHUNK = 65536
-_MUCH = _CHUNK // 2
-#: Bytes read before anything else is done, such as a ping.
-_MOST = 8 * 1024 * 1024
-#: Seconds after the answer to a subscription, when retained messages come all at once.
-_HURRY = 1.0
-#: Bytes of the broker's first words that are kept, to tell what speaks there.
-_FIRST = 16
-#: Seconds: brokers write each message by itself, and where they follow each other faster than this
-#: we wait for more of them, since a look at the socket costs as much as several messages.
-_GATHER = 0.002
-#: Payload, topic, and properties within reason.
-_MAX_PACKET = MAX_PAYLOAD + 2 * 65536
-#: Packets of ours that wait for a broker which does not read.
+#: Bytes of one read, and the size from which a read suggests that more is waiting.
+_READ_BYTES = 65536
+_FULL_READ_BYTES = _READ_BYTES // 2
+#: Most bytes read in one loop, before other work such as a ping.
+_MAX_LOOP_BYTES = 8 * 1024 * 1024
+#: Seconds after SUBACK during which the retained messages arrive in a burst.
+_RETAINED_BURST_SECONDS = 1.0
+#: First bytes received that are kept, to identify servers that are not MQTT brokers.
+_FIRST_BYTES = 16
+#: Seconds. Brokers write each message separately. If messages follow each other faster than this,
+#: the reader waits for more: one read costs as much as several messages.
+_BATCH_DELAY_SECONDS = 0.002
+#: Payload, topic and properties.
+_MAX_PACKET = MAX_PAYLOAD_BYTES + 2 * 65536
+#: Limit of unsent packets, for a broker that does not read.
 _MAX_UNSENT = 10_000
-#: First byte of a PUBLISH with QoS 0, and its bit that may be set.
+#: First byte of a PUBLISH with QoS 0, and its RETAIN bit.
 _PUBLISH = 0x30
 _RETAIN = 0x01
 _PUBREL = 0x62
 _SUBACK = 0x90
-#: Bytes of the shortest: its head, and a topic of one.
+#: Bytes of the shortest PUBLISH: the header, and a topic of one character.
 _SHORTEST = 5
 _READABLE = select.POLLIN | select.POLLPRI
-#: Numbers have seven bits a byte, and more follows where the eighth is set.
+#: A variable byte integer has seven bits in each byte; the eighth means that another byte follows.
 _NUMBER_BYTES = 4
 _MORE = 0x80
-#: What is not all there: more than any number.
+#: Result for an incomplete number: greater than any valid one.
 _UNKNOWN = 1 << 32
 
-#: All of paho's private names in this file.
+#: All private names of paho that this file uses.
 _PRIVATE = (
     "_connect_timeout",
     "_create_socket",
@@ -73,65 +73,70 @@ _PRIVATE = (
 )
 
 
-class UnreadError(Exception):
-    """Raised when the broker sends what has to be acknowledged, and does not read the answers."""
+class UnreadAcknowledgementsError(Exception):
+    """Raised when the broker sends messages with QoS 1 or 2 but does not read the acknowledgements."""
 
 
 class BatchReader(Client):
-    """Hands messages of QoS 0 straight to the router, and everything else to paho."""
+    """Passes messages with QoS 0 directly to the router, and all other packets to paho."""
 
-    def __init__(self, router: Router, guard: Guard, **settings: Any) -> None:
-        """Give what errors of a message's handler end in; `settings` are paho's."""
+    def __init__(self, router: Router, boundary: ErrorBoundary, **settings: Any) -> None:
+        """Take the boundary for handlers' errors; `settings` are paho's."""
         super().__init__(CallbackAPIVersion.VERSION2, **settings)
         self._router = router
-        self._guard = guard
-        self._rest = b""  # the beginning of a packet
-        self._at = 0  # all before it in the buffer is dealt with
-        self._read_at = self._hurry_until = 0.0  # on the clock of `time.monotonic`
+        self._boundary = boundary
+        self._rest = b""  # an incomplete packet
+        self._at = 0  # position in the buffer: everything before it is done
+        self._read_at = self._burst_until = 0.0  # on the clock of `time.monotonic`
         self._ended = False
-        self._skip = 0  # bytes yet to come of a message that is too large
-        # Numbers of messages with QoS 2 that were delivered, and may be sent again.
+        self._skip = 0  # bytes still to come of a message that is too large
+        # Packet identifiers of delivered messages with QoS 2 that the broker may send again.
         self._delivered: set[int] = set()
-        #: The first bytes that came, to explain what listens there if it is not a broker.
+        #: The first bytes received, for the error message if the server is not an MQTT broker.
         self.first_bytes = b""
 
     @classmethod
     def fits(cls) -> bool:
-        """Return whether the installed paho has all that is needed of its inside."""
+        """Return whether the installed paho has all the private names."""
         plain = Client(CallbackAPIVersion.VERSION2)
         return all(hasattr(plain, name) for name in _PRIVATE)
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  # paho's argument
-        """Read what there is, up to 8 MiB, and deal with all packets that are complete."""
+        """Read what is available, up to 8 MiB, and process all complete packets."""
         now = monotonic()
-        if now - self._read_at < _GATHER and now > self._hurry_until:
-            sleep(_GATHER)
+        if now - self._read_at < _BATCH_DELAY_SECONDS and now > self._burst_until:
+            sleep(_BATCH_DELAY_SECONDS)
         pieces: deque[bytes] = deque()
         total = size = self._drain(pieces)
         result = MQTTErrorCode.MQTT_ERR_SUCCESS
         while pieces and not result:
             piece = pieces.popleft()
-            self.first_bytes = self.first_bytes or piece[:_FIRST]
+            self.first_bytes = self.first_bytes or piece[:_FIRST_BYTES]
             result = self._consume(self._rest + piece if self._rest else piece)
-            # The broker throws away what we are too slow for: to read comes before to understand.
-            if size >= _MUCH and total < _MOST and self._sock and not self._ended:
+            # Read before parsing: the broker drops messages if its buffers fill up.
+            if (
+                size >= _FULL_READ_BYTES
+                and total < _MAX_LOOP_BYTES
+                and self._sock
+                and not self._ended
+            ):
                 total += (size := self._drain(pieces))
-        self._read_at = monotonic() if total < _MUCH else 0.0
+        self._read_at = monotonic() if total < _FULL_READ_BYTES else 0.0
         if self._ended and not result and self._sock:
             result = MQTTErrorCode.MQTT_ERR_CONN_LOST
         return self._loop_rc_handle(result) if result else result
 
     def _loop(self, timeout: float = 1.0) -> MQTTErrorCode:
-        """Wait for the socket, for `timeout` seconds at most, and do what is to be done.
+        """Wait for the socket, at most `timeout` seconds; then read, write and ping.
 
-        paho's own waits with select(), which knows no descriptor above 1023.
+        paho's version uses select(), which fails for descriptors above 1023.
         """
         sock = cast("Socket | WebSocket | None", self._sock)
         if sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         waits = select.poll()
         waits.register(sock.fileno(), _READABLE | (select.POLLOUT if self.want_write() else 0))
-        # TLS may have read already what the kernel has no more.
+        # TLS may hold data that it has already read from the kernel.
         pending = isinstance(sock, SSLSocket | WebSocket) and sock.pending() > 0
         events = waits.poll(0 if pending else timeout * 1000)
         ready = events[0][1] if events else 0
@@ -144,19 +149,19 @@ class BatchReader(Client):
         return self.loop_misc() if self._sock else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _drain(self, pieces: deque[bytes]) -> int:
-        """Add all that can be read without waiting; return how many bytes."""
+        """Append everything that can be read without waiting; return the number of bytes."""
         sock = cast("Socket | WebSocket", self._sock)
         read = sock.recv if isinstance(sock, WebSocket) else partial(read_available, sock)
-        total, latest = 0, _CHUNK
-        while total < _MOST and latest >= _MUCH:
+        total, latest = 0, _READ_BYTES
+        while total < _MAX_LOOP_BYTES and latest >= _FULL_READ_BYTES:
             try:
-                data = read(_CHUNK)
+                data = read(_READ_BYTES)
             except BlockingIOError:
                 break
-            except (SSLError, NoWebSocketError):
+            except (SSLError, WebSocketError):
                 if pieces:
-                    break  # it is said again
-                raise  # they say why, which paho's codes cannot
+                    break  # the next read raises it again
+                raise  # their text has the cause, which paho's codes do not
             except OSError:
                 data = b""
             if not data:
@@ -168,7 +173,7 @@ class BatchReader(Client):
         return total
 
     def _create_socket(self) -> Any:
-        """Connect; what was opened is closed again where that fails."""
+        """Connect; on failure, close everything that was opened."""
         with ExitStack() as failing:
             if self._transport == "unix":
                 made = failing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -202,15 +207,15 @@ class BatchReader(Client):
         connection = self._sock
         result: MQTTErrorCode | None = MQTTErrorCode.MQTT_ERR_SUCCESS
         while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._sock is connection:
-            with self._guard:
+            with self._boundary:
                 self._deliver(buffer)
-            # Also the next message, where the one before it failed.
-            result = self._hand_over(buffer)
+            # This passes the next packet to paho even if a handler failed.
+            result = self._pass_to_paho(buffer)
         self._rest = buffer[self._at :]
         return result or MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _deliver(self, buffer: bytes) -> None:
-        """Deal with messages of QoS 0 until anything else comes, incomplete or malformed ones too."""
+        """Deliver messages with QoS 0, up to the first other, incomplete or malformed packet."""
         router, at, end = self._router, self._at, len(buffer)
         has_properties = self._protocol == MQTTProtocolVersion.MQTTv5
         while at + _SHORTEST <= end and buffer[at] | _RETAIN == _PUBLISH | _RETAIN:
@@ -234,24 +239,24 @@ class BatchReader(Client):
             else:
                 router[buffer[start + 2 : topic_end]](buffer[payload:stop], retained)
 
-    def _hand_over(self, buffer: bytes) -> MQTTErrorCode | None:
-        """Have paho deal with the next packet; None where it is not all there."""
+    def _pass_to_paho(self, buffer: bytes) -> MQTTErrorCode | None:
+        """Pass the next packet to paho; return None if it is incomplete."""
         if len(self._out_packet) > _MAX_UNSENT:
-            raise UnreadError
+            raise UnreadAcknowledgementsError
         length, start = number_at(buffer, self._at + 1)
         if length == _UNKNOWN:
             endless = len(buffer) - start >= _NUMBER_BYTES
             return MQTTErrorCode.MQTT_ERR_PROTOCOL if endless else None
         if length > _MAX_PACKET:
-            return self._leave_out(buffer, start, start + length)
+            return self._skip_message(buffer, start, start + length)
         if start + length > len(buffer):
             return None
         command = buffer[self._at]
         if command >> 4 == _PUBLISH >> 4 and command & 0x06:
             self._at = start + length
-            return self._take(command, buffer[start : start + length])
+            return self._acknowledge(command, buffer[start : start + length])
         if command == _SUBACK:
-            self._hurry_until = monotonic() + _HURRY
+            self._burst_until = monotonic() + _RETAINED_BURST_SECONDS
         if command == _PUBREL:
             self._delivered.discard(int.from_bytes(buffer[start : start + 2]))
         self._in_packet = {
@@ -267,11 +272,11 @@ class BatchReader(Client):
         self._at = start + length
         return self._packet_handle()
 
-    def _take(self, command: int, body: bytes) -> MQTTErrorCode:
-        """Deliver a message of QoS 1 or 2 and acknowledge it.
+    def _acknowledge(self, command: int, body: bytes) -> MQTTErrorCode:
+        """Deliver a message with QoS 1 or 2, and acknowledge it.
 
-        One of QoS 2 is delivered when it comes first, and its number is kept until the broker
-        releases it: to keep the message until then would let the broker fill our memory.
+        A message with QoS 2 is delivered at once, and its packet identifier is kept until PUBREL.
+        Keeping the message until then would let the broker fill our memory.
         """
         qos = command >> 1 & 3
         topic_end = 2 + int.from_bytes(body[:2])
@@ -291,14 +296,14 @@ class BatchReader(Client):
         return self._send_pubrec(number)
 
     def _route(self, topic: bytes, payload: bytes, retained: bool, properties: bytes) -> None:  # noqa: FBT001
-        if len(payload) > MAX_PAYLOAD:
+        if len(payload) > MAX_PAYLOAD_BYTES:
             self._router.oversized += 1
             return
-        with self._guard:
+        with self._boundary:
             self._router[topic](payload, retained, properties)
 
-    def _leave_out(self, buffer: bytes, start: int, stop: int) -> MQTTErrorCode | None:
-        """Pass over a message that is too large to be kept; None where its number is not there yet."""
+    def _skip_message(self, buffer: bytes, start: int, stop: int) -> MQTTErrorCode | None:
+        """Skip a message that is too large; return None if its packet identifier has not arrived yet."""
         qos = buffer[self._at] >> 1 & 3
         if buffer[self._at] >> 4 != _PUBLISH >> 4 or qos > 2:  # noqa: PLR2004  # there is no QoS 3
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
@@ -306,7 +311,7 @@ class BatchReader(Client):
             number = start + 2 + int.from_bytes(buffer[start : start + 2])
             if number + 2 > len(buffer):
                 return None
-            # Or the broker would send it again at each connection.
+            # Without an acknowledgement the broker would send it again at each connection.
             acknowledge = self._send_puback if qos == 1 else self._send_pubrec
             acknowledge(int.from_bytes(buffer[number : number + 2]))
         self._router.oversized += 1
@@ -316,12 +321,14 @@ class BatchReader(Client):
 
 
 def number_at(buffer: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where it ends."""
-    if at + 1 < len(buffer) and buffer[at] & _MORE > buffer[at + 1] & _MORE:  # most are of two
+    """Return the variable byte integer at position `at`, and the position after it."""
+    if (
+        at + 1 < len(buffer) and buffer[at] & _MORE > buffer[at + 1] & _MORE
+    ):  # fast path: most have two bytes
         return buffer[at] - _MORE + (buffer[at + 1] << 7), at + 2
     value = 0
-    for place, byte in enumerate(buffer[at : at + _NUMBER_BYTES]):
-        value |= (byte & ~_MORE) << 7 * place
+    for index, byte in enumerate(buffer[at : at + _NUMBER_BYTES]):
+        value |= (byte & ~_MORE) << 7 * index
         if not byte & _MORE:
-            return value, at + place + 1
+            return value, at + index + 1
     return _UNKNOWN, at

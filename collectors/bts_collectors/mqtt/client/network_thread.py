@@ -1,4 +1,4 @@
-"""The network thread: one connection after the other, whatever ends them, until it is stopped."""
+"""The network thread: keeps a connection to the broker and reconnects until it is stopped."""
 
 from __future__ import annotations
 
@@ -8,72 +8,72 @@ from dataclasses import replace
 from threading import Event, Thread
 from time import monotonic
 
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.router import Receiver, Router
 from bts_collectors.mqtt.client.session import Session, Target
-from bts_collectors.mqtt.client.state import Failure, Link
+from bts_collectors.mqtt.client.state import ConnectionState, Failure
 from bts_collectors.mqtt.client.subscriptions import Suspects
-from bts_collectors.mqtt.guard import Guard
 from bts_exporter import AddressWatch, TargetError
 
 log = logging.getLogger(__name__)
 
-#: Seconds between the end of a connection and the next attempt; doubled by each that lasts no
-#: longer than the latter.
-RETRY_FIRST = 0.5
-RETRY_LAST = 15.0
-#: Seconds after which a thread that is not at its socket again is stuck in the handling of a message.
-HANGS_SECONDS = 10.0
-#: Seconds after which a thread that is at its socket twice a second was away.
-AWAY_SECONDS = 2.0
-_LOOK_SECONDS = 0.02
-#: Seconds to wait for the thread's goodbye to the broker.
+#: Seconds between the end of a connection and the next attempt. The delay doubles, up to the second
+#: value, after each connection that was shorter than the second value.
+RETRY_FIRST_SECONDS = 0.5
+RETRY_LAST_SECONDS = 15.0
+#: Seconds without a loop after which the thread counts as stuck in a message handler.
+STUCK_SECONDS = 10.0
+#: Seconds without a loop after which the process was paused: the thread loops twice a second.
+PAUSE_SECONDS = 2.0
+_POLL_SECONDS = 0.02
+#: Seconds to wait for the thread to disconnect from the broker.
 STOP_SECONDS = 2.0
 
 
-class Supervisor:
-    """Runs sessions in a thread of its own and keeps account of how they end."""
+class NetworkThread:
+    """Runs one session after another in a thread, and records how they end."""
 
-    def __init__(self, target: Target, receivers: Sequence[Receiver], answered: Event) -> None:
-        """Set `answered` as soon as the first attempt has ended."""
-        self.link = Link()
+    def __init__(self, target: Target, receivers: Sequence[Receiver], replied: Event) -> None:
+        """Take the event to set when the first attempt has ended."""
+        self.state = ConnectionState()
         self._target = target
-        self._answered = answered
+        self._replied = replied
         self._stopping = Event()
         self._failure: Failure | None = None
         self._suspects = Suspects(str(target.url))
         self._watch = AddressWatch(target.url.host)
-        self._session_guard = Guard(self._note_crash)
-        self._message_guard = Guard(self._note_message_error)
-        self.router = Router(receivers, self._message_guard)
+        self._session_boundary = ErrorBoundary(self._note_crash)
+        self._message_boundary = ErrorBoundary(self._note_message_error)
+        self.router = Router(receivers, self._message_boundary)
         self._thread = Thread(target=self._run, name="bts-mqtt-network", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Return whether the network thread runs, and looks after its connection."""
-        hangs = self.link.connected and monotonic() - self.link.beat > HANGS_SECONDS
-        return self._thread.is_alive() and not hangs
+        """Return whether the network thread runs and is not stuck."""
+        stuck = self.state.connected and monotonic() - self.state.heartbeat > STUCK_SECONDS
+        return self._thread.is_alive() and not stuck
 
-    def wake(self, seconds: float) -> None:
-        """Wait until the thread has been at its socket where it was long away, `seconds` at most.
+    def wake(self, timeout_seconds: float) -> None:
+        """After a pause of the whole process, wait until the thread has read what came meanwhile.
 
-        After a pause of the whole process it is not late, but not there yet.
+        Return at once if there was no pause, and after `timeout_seconds` at the latest.
         """
-        if not self.link.connected or monotonic() - self.link.beat < AWAY_SECONDS:
+        if not self.state.connected or monotonic() - self.state.heartbeat < PAUSE_SECONDS:
             return
-        end = monotonic() + seconds
-        before = self.link.beat
-        # The beat after the next one: what had come by then is read.
+        end = monotonic() + timeout_seconds
+        before = self.state.heartbeat
+        # Two loops: the second one begins after the first has read everything.
         for _ in range(2):
-            while self.link.beat == before and monotonic() < end:
-                self._stopping.wait(_LOOK_SECONDS)
-            before = self.link.beat
+            while self.state.heartbeat == before and monotonic() < end:
+                self._stopping.wait(_POLL_SECONDS)
+            before = self.state.heartbeat
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Start to connect, and return at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the connection; a thread that is stuck in a connection attempt is left to itself."""
+        """Disconnect; do not wait for a thread that is stuck in a connection attempt."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
@@ -83,23 +83,27 @@ class Supervisor:
         while not self._stopping.wait(delay):
             began = monotonic()
             self._attempt()
-            self._answered.set()
-            if self._failure is None:  # the host name has moved, or we are to stop
+            self._replied.set()
+            if self._failure is None:  # the host's address has changed, or stop() was called
                 delay = 0.0
                 continue
-            # A broker that lets us in and drops us at once is not to be asked twice a second.
-            lasted = monotonic() - began > RETRY_LAST
-            delay = RETRY_FIRST if lasted else min(max(delay * 2, RETRY_FIRST), RETRY_LAST)
+            # A broker that accepts and closes connections at once must not see two attempts a second.
+            lasted = monotonic() - began > RETRY_LAST_SECONDS
+            delay = (
+                RETRY_FIRST_SECONDS
+                if lasted
+                else min(max(delay * 2, RETRY_FIRST_SECONDS), RETRY_LAST_SECONDS)
+            )
 
     def _attempt(self) -> None:
         self._failure = None
-        with self._session_guard:
+        with self._session_boundary:
             try:
                 session = Session(
                     self._target,
                     self.router,
-                    self.link,
-                    self._message_guard,
+                    self.state,
+                    self._message_boundary,
                     suspects=self._suspects,
                     watch=self._watch,
                 )
@@ -108,19 +112,21 @@ class Supervisor:
                 self._failure = Failure(error.reason, str(error))
         if self._failure and self._failure.reason == "refused":
             self._suspects.forget()
-        self.link.end(self._failure)
+        self.state.end(self._failure)
         if self._failure and self._failure.reason == "auth" and self._target.password:
-            # It may have been changed since the start.
+            # The file may have changed since the last read.
             self._target = replace(self._target, password=self._target.password.reread())
 
     def _note_crash(self, error: Exception) -> None:
-        self.link.restarts += 1
-        message = f"the MQTT client failed: {type(error).__name__}: {error}"
+        self.state.restarts += 1
+        message = f"unexpected error in the MQTT client: {type(error).__name__}: {error}"
         self._failure = Failure("internal", f"{self._target.url}: {message}")
-        log.error("%s: network thread restarted", self._target.url, exc_info=error)
+        log.error(
+            "%s: MQTT session restarted after an unexpected error", self._target.url, exc_info=error
+        )
 
     def _note_message_error(self, error: Exception) -> None:
-        self.link.message_errors += 1
-        # The first one shows where the defect is; at a thousand messages a second one is enough.
-        level = logging.ERROR if self.link.message_errors == 1 else logging.DEBUG
-        log.log(level, "%s: a message was not handled", self._target.url, exc_info=error)
+        self.state.message_errors += 1
+        # One traceback shows the defect; at a thousand messages a second, more would flood the log.
+        level = logging.ERROR if self.state.message_errors == 1 else logging.DEBUG
+        log.log(level, "%s: message handler failed", self._target.url, exc_info=error)

@@ -1,93 +1,95 @@
-"""From a topic to whoever wants its messages: looked up once, then one access to a dict."""
+"""Routes messages to receivers by topic: matched once per topic, then a single dict lookup."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.topics import Subscription, disjoint
-from bts_collectors.mqtt.guard import Guard
 
 
 class Handler(Protocol):
-    """Takes a message."""
+    """Handles the messages of a topic."""
 
     def __call__(self, payload: bytes, retained: bool, properties: bytes = b"", /) -> None:  # noqa: FBT001
-        """Take its payload, whether the broker had kept it for us, and MQTT 5's properties as sent."""
+        """Handle a message; `retained` is its RETAIN flag, `properties` those of MQTT 5 as sent."""
 
 
 class Outgoing(NamedTuple):
-    """A message of ours."""
+    """A message to publish."""
 
     topic: str
     payload: bytes
     qos: int = 0
-    #: Seconds after which the broker is to throw it away, with MQTT 5; 0 for never.
-    expires: int = 0
+    #: Message expiry interval (MQTT 5), 0 for none.
+    expiry_seconds: int = 0
 
 
-#: Sends a message.
+#: Publishes a message.
 Publish = Callable[[Outgoing], None]
 
-#: Bytes of a payload; messages with more are counted and left out.
-MAX_PAYLOAD = 1 << 20
-#: Topics whose handlers are remembered; longer ones and more of them are looked up again.
+#: Larger payloads are counted and discarded.
+MAX_PAYLOAD_BYTES = 1 << 20
+#: Limits of the cache of handlers; topics beyond them are matched for each message.
 MAX_TOPICS = 50_000
 MAX_TOPIC_BYTES = 256
 
 
 class Receiver(Protocol):
-    """Somebody who wants messages; the network thread alone calls it."""
+    """Receives messages; only the network thread calls it."""
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
-        """Return what to subscribe to."""
+        """Return the subscriptions that this receiver needs."""
 
     def begin(self) -> None:
-        """Take note that a new connection was made; its messages follow."""
+        """Handle a new connection; its messages follow."""
 
     def route(self, topic: str) -> Handler | None:
-        """Return what takes the messages of `topic`, None where they are unwanted.
+        """Return the handler for `topic`, or None if the receiver does not want its messages.
 
-        It may be kept and called for a long time; or be asked for again.
+        The router may keep the handler, or call this method again for the same topic.
         """
 
     def tick(self, publish: Publish) -> None:
-        """Do what is due; called twice a second while there is a connection."""
+        """Do periodic work; called twice a second while connected."""
 
 
 class Router(dict[bytes, Handler]):
-    """Handlers by topic: `router[topic](payload, retained)`; what is missing is looked up."""
+    """A cache of handlers by topic: `router[topic](payload, retained)` matches a new topic first."""
 
-    def __init__(self, receivers: Sequence[Receiver], guard: Guard) -> None:
-        """Give what the errors of a receiver end in."""
+    def __init__(self, receivers: Sequence[Receiver], boundary: ErrorBoundary) -> None:
+        """Take the receivers, and the boundary that catches their errors."""
         super().__init__()
-        #: Messages that reached nobody because their payload is too large.
+        #: Messages discarded because their payload is larger than MAX_PAYLOAD_BYTES.
         self.oversized = 0
-        #: Those whose topic is not UTF-8.
+        #: Messages discarded because their topic is not UTF-8.
         self.undecodable = 0
         self._receivers = receivers
-        self._guard = guard
+        self._boundary = boundary
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """Return what to subscribe to for all receivers."""
-        return disjoint(one for receiver in self._receivers for one in receiver.subscriptions)
+        """Return the subscriptions of all receivers, without overlaps."""
+        return disjoint(
+            subscription for receiver in self._receivers for subscription in receiver.subscriptions
+        )
 
     def begin(self) -> None:
-        """Tell all receivers of a new connection."""
+        """Notify all receivers of a new connection."""
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 receiver.begin()
 
     def tick(self, publish: Publish) -> None:
-        """Let all receivers do what is due."""
+        """Let all receivers do their periodic work."""
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 receiver.tick(publish)
 
     def __missing__(self, topic: bytes) -> Handler:
-        """Return the handler for a topic that is not remembered."""
+        """Return the handler for a topic that is not in the cache."""
         try:
             handler = self._handler(topic.decode())
         except UnicodeDecodeError:
@@ -95,32 +97,32 @@ class Router(dict[bytes, Handler]):
             return _ignore
         if len(topic) <= MAX_TOPIC_BYTES:
             if len(self) >= MAX_TOPICS:
-                # Whoever floods us with topics makes known ones be looked up again, no more.
+                # A flood of topics costs lookups, not memory.
                 self.clear()
             self[topic] = handler
         return handler
 
     def _handler(self, topic: str) -> Handler:
-        found: list[Handler] = []
+        handlers: list[Handler] = []
         for receiver in self._receivers:
-            with self._guard:
+            with self._boundary:
                 if handler := receiver.route(topic):
-                    found.append(handler)
-        match found:
+                    handlers.append(handler)
+        match handlers:
             case []:
                 return _ignore
             case [only]:
                 return only
-        return self._fan_out(found)
+        return self._fan_out(handlers)
 
     def _fan_out(self, handlers: list[Handler]) -> Handler:
         def handle(payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
             for handler in handlers:
-                with self._guard:
+                with self._boundary:
                     handler(payload, retained, properties)
 
         return handle
 
 
 def _ignore(_payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
-    """Take a message that nobody wants."""
+    """Discard a message that no receiver wants."""

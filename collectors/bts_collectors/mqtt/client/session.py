@@ -1,4 +1,4 @@
-"""One connection to the broker, from CONNECT to its end; only the network thread is in here."""
+"""One connection to the broker, from CONNECT to its end; runs in the network thread."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bts_collectors.mqtt.client import errors
-from bts_collectors.mqtt.client.batch_reader import BatchReader, UnreadError, number_at
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD, Outgoing, Router
-from bts_collectors.mqtt.client.state import Link
+from bts_collectors.mqtt.client.batch_reader import (
+    BatchReader,
+    UnreadAcknowledgementsError,
+    number_at,
+)
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES, Outgoing, Router
+from bts_collectors.mqtt.client.state import ConnectionState
 from bts_collectors.mqtt.client.subscriptions import Subscriptions, Suspects
-from bts_collectors.mqtt.client.websocket import NoWebSocketError
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.websocket import WebSocketError
 from bts_exporter import AddressWatch, Secret, TargetError, TLSConfig, Url
 
 log = logging.getLogger(__name__)
 
 Protocol = Literal["3.1.1", 5]
 
-#: By scheme; a unix socket has none.
+#: Default ports by scheme; a unix socket has none.
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "unix": None}
 _TRANSPORTS = {"ws": "websockets", "wss": "websockets", "unix": "unix"}
-#: Schemes that speak TLS.
+#: Schemes that use TLS.
 TLS = ("mqtts", "wss")
 #: Schemes that may have a path.
 PATHS = {"ws", "wss", "unix"}
@@ -46,83 +50,84 @@ _PROTOCOLS: dict[Protocol, MQTTProtocolVersion] = {
     "3.1.1": MQTTProtocolVersion.MQTTv311,
     5: MQTTProtocolVersion.MQTTv5,
 }
-#: Seconds for each of: TCP connection, TLS handshake, answer to CONNECT.
+#: Seconds for each of: TCP connection, TLS handshake, CONNACK.
 CONNECT_SECONDS = 5.0
-#: Seconds after which the thread looks up from its socket: whether to stop, whether to ping.
-TICK = 0.5
-#: Messages of ours that a broker may leave unacknowledged before no more are sent.
+#: Longest wait for the socket, in seconds; then the thread checks whether to stop, and pings.
+TICK_SECONDS = 0.5
+#: Limit of published messages that wait for an acknowledgement; further ones are not sent.
 MAX_UNACKNOWLEDGED = 100
-#: A code of MQTT 5 (2.4), which paho uses whatever the protocol.
+#: Reason code of MQTT 5 (2.4), which paho uses for all versions.
 _KEEP_ALIVE_TIMEOUT = 141
-#: What paho raises for packets that are not as they should be.
-_GARBLED = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
+#: What paho raises for malformed packets.
+_PROTOCOL_ERRORS = (AssertionError, LookupError, MQTTException, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, and as who."""
+    """Address, identity and options of a connection."""
 
     url: Url
     password: Secret | None
     client_id: str
-    keepalive: int  # seconds
+    keepalive_seconds: int
     protocol: Protocol = "3.1.1"
     tls: TLSConfig = field(default_factory=TLSConfig)
     alpn: tuple[str, ...] = ()
 
 
 class Session:
-    """One connection and none after it: each has a client of its own, so that no state is left over."""
+    """A single connection: each one uses a new paho client, so that no state is carried over."""
 
     def __init__(  # noqa: PLR0913  # what outlives a connection
         self,
         target: Target,
         router: Router,
-        link: Link,
-        guard: Guard,
+        state: ConnectionState,
+        boundary: ErrorBoundary,
         *,
         suspects: Suspects | None = None,
         watch: AddressWatch | None = None,
     ) -> None:
-        """Give where messages and news of the connection go, and what errors of handlers end in."""
+        """Take the router of messages, the state to update, and the boundary for handlers' errors."""
         self._target = target
         self._router = router
-        self._link = link
-        self._guard = guard
+        self._state = state
+        self._boundary = boundary
         self._watch = watch or AddressWatch("")
-        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), link)
+        self._subscriptions = Subscriptions(router.subscriptions, suspects or Suspects(), state)
         self._refusal: ReasonCode | None = None
-        self._farewell: ReasonCode | None = None  # of the broker, with MQTT 5
-        self._hung = False
+        #: Of the broker's DISCONNECT (MQTT 5).
+        self._disconnect_code: ReasonCode | None = None
+        self._timed_out = False
 
     def run(self, stopping: Event) -> None:
-        """Connect, subscribe and receive until `stopping` is set or the host name has moved.
+        """Connect, subscribe and receive until `stopping` is set or the host's address changes.
 
-        TargetError when the connection ends before.
+        TargetError if the connection fails or ends before that.
         """
         client = self._client()
         url = self._target.url
-        # paho wants a port, for unix sockets too.
+        # paho requires a port, even for unix sockets.
         port = url.port or PORTS[url.scheme] or 1
         try:
-            sent = client.connect(url.host or url.path, port, self._target.keepalive)
+            sent = client.connect(url.host or url.path, port, self._target.keepalive_seconds)
         except (OSError, UnicodeError) as error:
             raise errors.not_connected(url, error) from error
         if sent != MQTTErrorCode.MQTT_ERR_SUCCESS and url.scheme in TLS:
-            raise errors.unwanted(url)
-        ended_by_broker = False
+            raise errors.closed_after_handshake(url)
+        closed_by_broker = False
         try:
             self._serve(client, stopping)
         except TargetError:
-            ended_by_broker = self._link.connected and not self._hung
+            closed_by_broker = self._state.connected and not self._timed_out
             raise
         finally:
-            self._subscriptions.end(hung_up=ended_by_broker)
+            self._subscriptions.end(closed_by_broker=closed_by_broker)
             client.disconnect()
 
     def _client(self) -> Client:
-        # The client holds this object's methods; this object must not hold the client, or the
-        # cycle of the two keeps a dead connection's sockets open until the garbage collector runs.
+        # The client refers to this object's methods. This object must not refer to the client: the
+        # cycle would keep a dead connection's socket open until the garbage collector runs.
         target, url = self._target, self._target.url
         settings: dict[str, Any] = {
             "client_id": target.client_id,
@@ -131,7 +136,7 @@ class Session:
             "reconnect_on_failure": False,
         }
         if BatchReader.fits():
-            client: Client = BatchReader(self._router, self._guard, **settings)
+            client: Client = BatchReader(self._router, self._boundary, **settings)
         else:
             client = Client(CallbackAPIVersion.VERSION2, **settings)
         client.connect_timeout = CONNECT_SECONDS
@@ -155,25 +160,28 @@ class Session:
         publish = partial(_publish, client, self._target.protocol)
         peer = _peer(client)
         while not stopping.is_set():
-            self._link.beat = now = monotonic()
-            if not self._link.connected and now > began + CONNECT_SECONDS:
-                raise errors.mute(self._target.url, CONNECT_SECONDS)
-            if self._link.connected and now >= next_tick:
-                next_tick = now + TICK
+            self._state.heartbeat = now = monotonic()
+            if not self._state.connected and now > began + CONNECT_SECONDS:
+                raise errors.no_connack(self._target.url, CONNECT_SECONDS)
+            if self._state.connected and now >= next_tick:
+                next_tick = now + TICK_SECONDS
                 if self._watch.has_moved(peer):
-                    log.info("%s: connecting again, the host name has moved", self._target.url)
+                    log.info(
+                        "%s: reconnecting: the host name resolves to another address",
+                        self._target.url,
+                    )
                     return
                 self._subscriptions.advance(partial(self._subscribe, client))
                 if self._subscriptions.settled:
                     self._router.tick(publish)
             try:
-                ended = client.loop(TICK)
-            except (ssl.SSLError, NoWebSocketError) as error:
-                # By TLS 1.3 the broker looks at our certificate only after the handshake.
+                ended = client.loop(TICK_SECONDS)
+            except (ssl.SSLError, WebSocketError) as error:
+                # With TLS 1.3 the broker checks our certificate after the handshake.
                 raise errors.not_connected(self._target.url, error) from error
-            except UnreadError as error:
-                raise errors.unread(self._target.url) from error
-            except _GARBLED as error:
+            except UnreadAcknowledgementsError as error:
+                raise errors.acknowledgements_unread(self._target.url) from error
+            except _PROTOCOL_ERRORS as error:
                 raise self._why_ended(MQTTErrorCode.MQTT_ERR_PROTOCOL, client) from error
             if ended != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise self._why_ended(ended, client)
@@ -181,24 +189,28 @@ class Session:
     def _why_ended(self, ended: MQTTErrorCode, client: Client) -> TargetError:
         url = self._target.url
         first = client.first_bytes if isinstance(client, BatchReader) else b""
-        garbled = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
-        if self._farewell and self._link.connected:
-            return errors.dismissed(url, self._farewell)
-        if not self._link.connected:
-            return errors.not_accepted(url, self._refusal or self._farewell, first, garbled=garbled)
+        malformed = ended == MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if self._disconnect_code and self._state.connected:
+            return errors.disconnected(url, self._disconnect_code)
+        if not self._state.connected:
+            return errors.not_accepted(
+                url, self._refusal or self._disconnect_code, first, malformed=malformed
+            )
         waiting = self._subscriptions.waiting
-        return errors.lost(url, hung=self._hung, garbled=garbled, asked=waiting)
+        return errors.connection_lost(
+            url, timed_out=self._timed_out, malformed=malformed, requested=waiting
+        )
 
     def _subscribe(self, client: Client, name: str, qos: int) -> int | None:
-        if self._target.protocol == 5:  # noqa: PLR2004  # as the protocol calls itself
+        if self._target.protocol == 5:  # noqa: PLR2004  # the version's name
             return client.subscribe(name, options=SubscribeOptions(qos))[1]
         return client.subscribe(name, qos)[1]
 
     def _on_socket_open(self, _client: Client, _userdata: Any, opened: Any) -> None:
         if self._target.url.scheme == "unix":
             return
-        # A message of ours must not wait for the acknowledgement of the one before (Nagle). paho's
-        # websocket has no options: the same socket by another descriptor has.
+        # A published message must not wait for the previous one's acknowledgement (Nagle). Our
+        # WebSocket has no setsockopt: a duplicate of its descriptor sets the same socket's option.
         with socket.socket(fileno=os.dup(opened.fileno())) as same:
             same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -214,8 +226,8 @@ class Session:
             self._refusal = code
             return
         self._router.begin()
-        self._link.connects += 1
-        self._link.connected = True
+        self._state.connects += 1
+        self._state.connected = True
         self._subscriptions.begin(partial(self._subscribe, client))
 
     def _on_subscribe(
@@ -230,8 +242,8 @@ class Session:
         self._subscriptions.advance(partial(self._subscribe, client))
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        """Take a message where paho reads by itself."""
-        if len(message.payload) > MAX_PAYLOAD:
+        """Handle a message if paho reads the socket itself (see BatchReader.fits)."""
+        if len(message.payload) > MAX_PAYLOAD_BYTES:
             self._router.oversized += 1
             return
         try:
@@ -239,10 +251,10 @@ class Session:
         except UnicodeDecodeError:
             self._router.undecodable += 1
             return
-        # Untyped in paho, as is its constructor below.
+        # pack() is untyped in paho, as is the constructor of Properties below.
         properties: bytes = message.properties.pack() if message.properties else b""  # type: ignore[no-untyped-call]
         _, start = number_at(properties, 0) if properties else (0, 0)
-        with self._guard:
+        with self._boundary:
             self._router[topic](bytes(message.payload), message.retain, properties[start:])
 
     def _on_disconnect(
@@ -254,24 +266,24 @@ class Session:
         _properties: Properties | None,
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._farewell = code
+            self._disconnect_code = code
         else:
-            self._hung = code.value == _KEEP_ALIVE_TIMEOUT
+            self._timed_out = code.value == _KEEP_ALIVE_TIMEOUT
 
 
 class _Named:
-    """As much of a context as paho needs, which expects the host's name in every certificate."""
+    """The part of an SSL context that paho uses, with another name expected in the certificate."""
 
-    #: Or paho would look for the host's name itself.
+    #: If false, paho would check the host name itself.
     check_hostname = True
 
     def __init__(self, context: ssl.SSLContext, name: str) -> None:
-        """Expect `name` instead."""
+        """Take the name that the certificate must have."""
         self._context = context
         self._name = name
 
     def wrap_socket(self, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
-        """Return the socket with TLS around it."""
+        """Return the socket wrapped in TLS."""
         return self._context.wrap_socket(sock, **options | {"server_hostname": self._name})
 
 
@@ -283,7 +295,7 @@ def _context(tls: TLSConfig, alpn: tuple[str, ...]) -> Any:
 
 
 def _peer(client: Client) -> str:
-    """Return the address that the client is connected to; "" where there is none, as for a socket's file."""
+    """Return the IP address that the client is connected to; "" for unix sockets."""
     try:
         name = client.socket().getpeername()  # type: ignore[union-attr]
     except (AttributeError, OSError):
@@ -293,7 +305,7 @@ def _peer(client: Client) -> str:
 
 def _publish(client: Client, protocol: Protocol, message: Outgoing) -> None:
     properties = None
-    if protocol == 5 and message.expires:  # noqa: PLR2004  # as the protocol calls itself
+    if protocol == 5 and message.expiry_seconds:  # noqa: PLR2004  # the version's name
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = message.expires
+        properties.MessageExpiryInterval = message.expiry_seconds
     client.publish(message.topic, message.payload, message.qos, properties=properties)

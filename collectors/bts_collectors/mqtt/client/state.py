@@ -1,4 +1,4 @@
-"""What is known of the connection, for collections to show."""
+"""The state of the connection, written by the network thread and read by collections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bts_exporter import Reason
 
-#: Why a connection cannot be made, and why one ends: all that failures.py gives.
+#: Reasons for which an attempt to connect fails, and for which a connection ends, as errors.py gives them.
 CONNECT_REASONS: tuple[Reason, ...] = (
     "auth",
     "dns",
@@ -33,41 +33,40 @@ DISCONNECT_REASONS: tuple[Reason, ...] = (
 
 
 class Failure(NamedTuple):
-    """Why there is no connection: kept without the exception, whose frames would keep the client."""
+    """Why there is no connection; not the exception, whose traceback would keep the client in memory."""
 
     reason: Reason
     message: str
 
 
 @dataclass(slots=True)
-class Link:
-    """The state of the connection and its past.
+class ConnectionState:
+    """The current state of the connection, and counts of past connections.
 
-    The network thread alone writes, one attribute at a time and mutable ones as a whole, so that
-    readers need no lock.
+    Only the network thread writes. It replaces collections as a whole, so that readers need no lock.
     """
 
-    #: When the network thread was last at its socket, on the clock of `time.monotonic`.
-    beat: float = 0.0
+    #: Time of the network thread's last loop, on the clock of `time.monotonic`.
+    heartbeat: float = 0.0
     connected: bool = False
     connects: int = 0
     restarts: int = 0
     message_errors: int = 0
     disconnects: Counter[Reason] = field(default_factory=Counter)
     connect_failures: Counter[Reason] = field(default_factory=Counter)
-    #: QoS granted by filter, -1 for denied; without those that the broker has not answered.
+    #: Granted QoS by filter, -1 if denied; filters without a SUBACK are missing.
     granted: dict[str, int] = field(default_factory=dict)
-    #: Why subscriptions were denied, by filter, in the words of the MQTT standard.
+    #: Why subscriptions were denied, by filter, as the MQTT standard words it.
     denied: dict[str, str] = field(default_factory=dict)
-    #: Filters whose subscription the broker leaves unanswered.
+    #: Filters for which the broker sent no SUBACK in time.
     unanswered: tuple[str, ...] = ()
-    #: Why the last attempt or connection ended; None before the first end.
+    #: Why the last attempt or connection ended; None until one has.
     failure: Failure | None = None
 
     def end(self, failure: Failure | None) -> None:
-        """Count the end of a connection, or of the attempt to make one; None if we ended it.
+        """Count the end of a connection or of an attempt to connect; `failure` is None if we ended it.
 
-        The reason first: whoever sees that there is no connection finds why.
+        The failure is set first: a reader that sees `connected` false also sees why.
         """
         if failure is not None:
             self.failure = failure

@@ -1,6 +1,6 @@
-"""Topic patterns: which topics they match, what labels they give, which filters are subscribed to.
+"""Topic patterns: matching, labels from topic levels, and the filters to subscribe to.
 
-Pure. Filters and their wildcards: MQTT 3.1.1, 4.7.
+Pure functions. Filters and wildcards are specified in MQTT 3.1.1, 4.7.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _LABEL = re.compile(r"\{((?!__)[a-zA-Z_][a-zA-Z0-9_]*)(\.\.\.)?\}")
 
 
 class Subscription(NamedTuple):
-    """What the broker is asked for."""
+    """A subscription to make."""
 
     filter: str
     qos: int = 0
-    #: Whether others of another QoS may not be joined with it.
+    #: Whether it must not be merged with a subscription of another QoS.
     apart: bool = False
 
 
@@ -28,25 +28,27 @@ class Subscription(NamedTuple):
 class Pattern:
     """A topic filter whose wildcards may have names: `bts/{station}/{parameter}`, `logs/{rest...}`.
 
-    A named wildcard is a label; `+` and `#` match and give none.
+    A named wildcard becomes a label; `+` and `#` match without a label.
     """
 
     text: str
     filter: str
-    #: Names of labels, in the order of the pattern.
+    #: Label names, in the order of the pattern.
     labels: tuple[str, ...]
-    #: The levels that give them; a negative one takes all from there to the end.
+    #: Index of the level for each label; ~index for all levels from there to the end.
     _places: tuple[int, ...]
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the pattern that `raw` spells; ValueError with what is wrong."""
+        """Parse a pattern; ValueError explains why `raw` is not one."""
         if not isinstance(raw, str) or not raw or len(raw.encode()) > _LONGEST or "\0" in raw:
             msg = f"expected a topic such as bts/{{station}}/{{parameter}}, got {raw!r:.80}"
             raise ValueError(msg)
         levels = raw.split("/")
         if levels[0] == "$share":
-            msg = "shared subscriptions take messages away from others: leave $share/GROUP/ out"
+            msg = (
+                "a shared subscription would take messages from other clients: remove $share/GROUP/"
+            )
             raise ValueError(msg)
         places: dict[str, int] = {}
         wildcards = [
@@ -56,7 +58,7 @@ class Pattern:
         return cls(raw, "/".join(wildcards), tuple(places), tuple(places.values()))
 
     def match(self, topic: str) -> tuple[str, ...] | None:
-        """Return the values of the labels; None for a topic that does not match."""
+        """Return the label values, or None if the topic does not match."""
         if not matches(self.filter, topic):
             return None
         levels = topic.split("/")
@@ -69,58 +71,58 @@ class Pattern:
 
 
 def matches(filter_: str, topic: str) -> bool:
-    """Return whether a subscription to `filter_` brings messages of `topic`."""
+    """Return whether a subscription to `filter_` receives messages of `topic`."""
     return _overlap(filter_.split("/"), topic.split("/"))
 
 
 def explain(pattern: Pattern, topic: str) -> str:
-    """Return why a pattern does not match a topic."""
+    """Return why the pattern does not match the topic, for users."""
     wanted, levels = pattern.filter.split("/"), topic.split("/")
     if topic.startswith("$") and wanted[0] in {"+", "#"}:
         return "no wildcard matches a topic that begins with $"
-    for number, (one, level) in enumerate(zip(wanted, levels, strict=False), 1):
-        if one == "#":
+    for number, (expected, level) in enumerate(zip(wanted, levels, strict=False), 1):
+        if expected == "#":
             break
-        if one not in {"+", level}:
-            return f"level {number} is {level!r}, and {one!r} in {pattern}"
-    return f"the topic has {len(levels)} levels, and {pattern} {len(wanted)}"
+        if expected not in {"+", level}:
+            return f"level {number} is {level!r}, but {expected!r} in {pattern}"
+    return f"the topic has {len(levels)} levels, but {pattern} has {len(wanted)}"
 
 
 def disjoint(wanted: Iterable[Subscription]) -> tuple[Subscription, ...]:
-    """Return subscriptions of which no two bring the same message, and that bring all.
+    """Return subscriptions that receive all wanted messages, each message only once.
 
-    A broker may send a message once for each subscription that matches it (mosquitto does for
-    MQTT 5), and nothing in the message says so. Filters that overlap become one that holds both,
-    with the higher QoS; only one that is `apart` is left alone by those of another QoS.
+    A broker may send a message once for each matching subscription (mosquitto does with MQTT 5), and
+    the duplicates cannot be recognized. Overlapping filters are therefore merged into one that covers
+    both, with the higher QoS. A subscription that is `apart` is merged only with the same QoS.
     """
-    found: list[Subscription] = []
+    result: list[Subscription] = []
     for new in dict.fromkeys(wanted):
         merged = new
-        while other := next((one for one in found if _collide(one, merged)), None):
-            found.remove(other)
+        while other := next((known for known in result if _collide(known, merged)), None):
+            result.remove(other)
             merged = Subscription(
                 _join(other.filter, merged.filter),
                 max(other.qos, merged.qos),
                 other.apart and merged.apart,
             )
-        found.append(merged)
-    return tuple(found)
+        result.append(merged)
+    return tuple(result)
 
 
 def _wildcard(level: str, at: int, places: dict[str, int], *, last: bool) -> str:
-    """Return a level as filters have it; a name is kept in `places`."""
+    """Return a level as MQTT writes it, and record its name in `places`."""
     named = _LABEL.fullmatch(level)
     wildcard = ("#" if named[2] else "+") if named else level
     if named:
         if named[1] in places:
-            msg = f"{{{named[1]}}} is there twice"
+            msg = f"{{{named[1]}}} occurs twice"
             raise ValueError(msg)
         places[named[1]] = ~at if named[2] else at
     elif len(level) > 1 and any(sign in level for sign in "+#{}"):
-        msg = f"{level!r}: a wildcard takes a level of its own, between slashes: {{name}}, + or #"
+        msg = f"{level!r}: a wildcard must be a whole level between slashes: {{name}}, + or #"
         raise ValueError(msg)
     if wildcard == "#" and not last:
-        msg = f"{level!r} matches all that follows: only at the end"
+        msg = f"{level!r} matches all following levels, so it must be the last one"
         raise ValueError(msg)
     return wildcard
 
@@ -132,7 +134,7 @@ def _collide(a: Subscription, b: Subscription) -> bool:
 
 
 def _overlap(a: list[str], b: list[str]) -> bool:
-    """Return whether one topic matches both filters; a topic is a filter without wildcards."""
+    """Return whether some topic matches both filters; a topic is a filter without wildcards."""
     if a[0] != b[0] and "$" in {a[0][:1], b[0][:1]}:
         return False  # no wildcard matches the $ of $SYS
     for x, y in zip(a, b, strict=False):
@@ -140,17 +142,17 @@ def _overlap(a: list[str], b: list[str]) -> bool:
             return True
         if x != y and "+" not in {x, y}:
             return False
-    # bts/# matches bts, too.
+    # bts/# also matches bts.
     longer = max(a, b, key=len)
     return len(a) == len(b) or longer[min(len(a), len(b)) :] == ["#"]
 
 
 def _join(a: str, b: str) -> str:
-    """Return the narrowest filter that matches what two overlapping ones match."""
+    """Return the narrowest filter that covers two overlapping filters."""
     levels: list[str] = []
     x, y = a.split("/"), b.split("/")
-    for one, other in zip(x, y, strict=False):
-        if "#" in {one, other}:
+    for level, other in zip(x, y, strict=False):
+        if "#" in {level, other}:
             return "/".join([*levels, "#"])
-        levels.append(one if one == other else "+")
+        levels.append(level if level == other else "+")
     return "/".join(levels if len(x) == len(y) else [*levels, "#"])

@@ -1,6 +1,6 @@
-"""A WebSocket as a socket of bytes (RFC 6455), with limits on what the server may announce.
+"""A WebSocket with the interface of a socket (RFC 6455), and with limits on announced lengths.
 
-paho's own reads a few bytes at a time and one frame per call, and trusts every announced length.
+paho's own WebSocket reads a few bytes at a time, one frame per call, and trusts every announced length.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import ssl
 from contextlib import suppress
 from time import monotonic
 
-#: Bytes of the server's answer to the handshake.
+#: Bytes of the server's handshake reply.
 MAX_HEAD = 16 * 1024
-#: Bytes of a frame: more than the largest packet of MQTT.
+#: Bytes of a frame: more than the largest MQTT packet.
 MAX_FRAME = 256 * 1024 * 1024 + 16
-#: Bytes of replies to pings that may wait for a server that does not read.
+#: Bytes of unsent pongs, for a server that does not read.
 _MAX_UNSENT = 64 * 1024
 _MAX_CONTROL = 125
 _KEY_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -28,22 +28,22 @@ _LENGTH_2, _LENGTH_8 = 126, 127  # the length follows in 2 or in 8 bytes
 Socket = socket.socket | ssl.SSLSocket
 
 
-class NoWebSocketError(ConnectionError):
-    """Raised when the server does not speak WebSocket as it should; says how."""
+class WebSocketError(ConnectionError):
+    """Raised when the server violates the WebSocket protocol, or does not speak it."""
 
 
 def read_available(sock: Socket, most: int) -> bytes:
     """Return what can be read without waiting, up to about `most` bytes; b"" at the end.
 
-    BlockingIOError where there is nothing. TLS hands over one record per call, and brokers make
-    one for each message, so that it is asked until there are no more.
+    BlockingIOError if there is nothing. TLS returns one record per call and brokers send each
+    message in its own record, so this reads until there are no more records.
     """
     if not isinstance(sock, ssl.SSLSocket):
         return sock.recv(most)
     parts: list[bytes] = []
     while most > 0:
         try:
-            part = sock.recv(min(most, 16384))  # no record is longer
+            part = sock.recv(min(most, 16384))  # the longest record
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             break
         if not part:
@@ -56,22 +56,22 @@ def read_available(sock: Socket, most: int) -> bytes:
 
 
 class WebSocket:
-    """What paho needs of a socket: `recv`, `send`, `pending`, `fileno`, `setblocking`, `close`."""
+    """The socket methods that paho uses: `recv`, `send`, `pending`, `fileno`, `setblocking`, `close`."""
 
-    def __init__(self, sock: Socket, host: str, path: str, seconds: float) -> None:
-        """Make the handshake within `seconds`; OSError where that fails."""
+    def __init__(self, sock: Socket, host: str, path: str, timeout_seconds: float) -> None:
+        """Perform the handshake within `timeout_seconds`; OSError if it fails."""
         self._socket = sock
-        self._raw = b""  # a frame's head that is not complete
-        self._left = 0  # bytes yet to come of the frame's payload
+        self._raw = b""  # an incomplete frame header
+        self._left = 0  # bytes still to come of the frame's payload
         self._opcode = _BINARY
-        self._control = b""  # payload of a ping or close so far
+        self._control = b""  # payload of a ping or close frame so far
         self._unsent = bytearray()
-        self._accepted = 0  # bytes of paho's that are in `_unsent`
+        self._accepted = 0  # bytes of paho's last send that are in `_unsent`
         self._closed = False
-        self._shake_hands(host, path, monotonic() + seconds)
+        self._shake_hands(host, path, monotonic() + timeout_seconds)
 
     def recv(self, most: int) -> bytes:
-        """Return the payload of what has come; b"" at the end, BlockingIOError for nothing."""
+        """Return the received payload; b"" at the end, BlockingIOError if there is none yet."""
         while not self._closed:
             data = read_available(self._socket, most)
             if not data:
@@ -81,9 +81,9 @@ class WebSocket:
         return b""
 
     def send(self, data: bytes) -> int:
-        """Return how many bytes were sent: all of them.
+        """Send all of `data`, and return its length.
 
-        BlockingIOError where they are not through yet; call again with the same data.
+        BlockingIOError if some of it is still unsent: call again with the same data.
         """
         if not self._accepted:
             self._unsent += _frame(_BINARY, data)
@@ -95,7 +95,7 @@ class WebSocket:
         return sent
 
     def pending(self) -> int:
-        """Return the bytes that can be read although the kernel has none."""
+        """Return the number of bytes that TLS has read from the kernel and not returned yet."""
         return self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
 
     def fileno(self) -> int:
@@ -103,7 +103,7 @@ class WebSocket:
         return self._socket.fileno()
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001  # socket's signature
-        """Set whether calls wait."""
+        """Set whether calls block."""
         self._socket.setblocking(flag)
 
     def getpeername(self) -> object:
@@ -119,7 +119,7 @@ class WebSocket:
         del self._unsent[:sent]
 
     def _payload(self, raw: bytes) -> bytes:
-        """Return the payload of the messages in `raw`, and deal with control frames."""
+        """Return the payload of the data frames in `raw`, and handle control frames."""
         at, parts = 0, []
         while at < len(raw) and not self._closed:
             if not self._left:
@@ -138,14 +138,14 @@ class WebSocket:
         return b"".join(parts)
 
     def _open_frame(self, raw: bytes, at: int) -> int | None:
-        """Return where the payload of the frame begins; None where its head is not complete."""
+        """Read a frame header; return the position of the payload, or None if the header is incomplete."""
         if len(raw) < at + 2:
             return None
         flags, length = raw[at], raw[at + 1]
         at += 2
         if length & _MASKED:
             msg = "a masked frame from the server"
-            raise NoWebSocketError(msg)
+            raise WebSocketError(msg)
         wide = {_LENGTH_2: 2, _LENGTH_8: 8}.get(length, 0)
         if len(raw) < at + wide:
             return None
@@ -162,7 +162,7 @@ class WebSocket:
         self._closed = self._opcode == _CLOSE
         if len(self._unsent) < _MAX_UNSENT:
             self._unsent += _frame(_PONG if self._opcode == _PING else _CLOSE, self._control)
-        with suppress(OSError):  # what is left goes out with the next packet
+        with suppress(OSError):  # the rest is sent with the next packet
             self._flush()
 
     def _shake_hands(self, host: str, path: str, deadline: float) -> None:
@@ -185,12 +185,12 @@ class WebSocket:
                 raise ConnectionAbortedError
             if not head.startswith(b"HTTP/"[: len(head)]):
                 msg = f"the server does not speak HTTP, it sent {head[:16]!r}"
-                raise NoWebSocketError(msg)
+                raise WebSocketError(msg)
             if len(head) > MAX_HEAD:
-                msg = f"an answer with more than {MAX_HEAD} bytes of headers"
-                raise NoWebSocketError(msg)
+                msg = f"a reply with more than {MAX_HEAD} bytes of headers"
+                raise WebSocketError(msg)
         head, _, self._raw = head.partition(b"\r\n\r\n")
-        _check_answer(head, key)
+        _check_reply(head, key)
 
 
 def _seconds_until(deadline: float) -> float:
@@ -200,42 +200,42 @@ def _seconds_until(deadline: float) -> float:
     return left
 
 
-def _check_answer(head: bytes, key: bytes) -> None:
-    """Raise NoWebSocketError where a server's answer does not accept the WebSocket."""
+def _check_reply(head: bytes, key: bytes) -> None:
+    """Raise WebSocketError if the server's reply does not accept the handshake."""
     status, *lines = head.decode("latin-1").split("\r\n")
     code = status.split(" ")[1:2]
     if code != ["101"]:
-        msg = f"the server answered {status[:80]!r} instead of 101"
-        raise NoWebSocketError(msg)
+        msg = f"unexpected reply {status[:80]!r} (expected status 101)"
+        raise WebSocketError(msg)
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     accept = base64.b64encode(hashlib.sha1(key + _KEY_SUFFIX, usedforsecurity=False).digest())
     if headers.get("sec-websocket-accept") != accept.decode():
         msg = "the server's Sec-WebSocket-Accept is wrong"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
 
 
 def _check_frame(flags: int, length: int) -> None:
-    """Raise NoWebSocketError for a frame that no server of MQTT may send."""
+    """Raise WebSocketError for a frame that an MQTT server must not send."""
     opcode = flags & 0xF
     if opcode not in {_CONTINUATION, _BINARY, _CLOSE, _PING, _PONG} or flags & _RESERVED:
         what = "a text frame" if opcode == _TEXT else f"a frame of type {opcode}"
         msg = f"{what} instead of a binary one"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
     if opcode & _CONTROL and (length > _MAX_CONTROL or not flags & _FINAL):
         msg = f"a control frame of {length} bytes"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
     if length > MAX_FRAME:
         msg = f"a frame of {length} bytes, more than any MQTT packet"
-        raise NoWebSocketError(msg)
+        raise WebSocketError(msg)
 
 
 def _frame(opcode: int, data: bytes) -> bytes:
-    """Return a frame as clients send it: whole, and masked."""
+    """Return a complete, masked frame, as clients must send it."""
     size = len(data)
     if size < _LENGTH_2:
         length = bytes([_MASKED | size])
-    elif size <= 0xFFFF:  # noqa: PLR2004  # what 2 bytes can say
+    elif size <= 0xFFFF:  # noqa: PLR2004  # the largest 2-byte length
         length = bytes([_MASKED | _LENGTH_2]) + size.to_bytes(2)
     else:
         length = bytes([_MASKED | _LENGTH_8]) + size.to_bytes(8)

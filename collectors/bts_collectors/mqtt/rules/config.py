@@ -1,4 +1,4 @@
-"""Settings of rules: which topics become which metrics, and how a payload is read."""
+"""Settings of rules: topics, metrics, and how payloads are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import field
 from bts_collectors.mqtt import names
 from bts_collectors.mqtt.client.topics import Pattern, explain
 from bts_collectors.mqtt.rules.event_time import EventTime
-from bts_collectors.mqtt.rules.payloads import MAX_LABEL, Conversion, Format, Path, Read, spelled
+from bts_collectors.mqtt.rules.payloads import MAX_LABEL, Conversion, Format, Path, Read, as_text
 from bts_exporter import CollectorConfig, Duration, Kind, Metric
 
 _DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -25,61 +25,62 @@ _SINGLE = {"number", "text"}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Texts of which a value has to be one."""
+    """A set of allowed values, compared as text."""
 
     texts: frozenset[str]
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the choice that one value or a list of them spells; ValueError if it spells none."""
+        """Parse one value or a list of values; ValueError for anything else."""
         values = raw if isinstance(raw, list) else [raw]
         if not values or not all(isinstance(value, str | int | float) for value in values):
             msg = f"expected a text or number, or a list of them, got {raw!r}"
             raise ValueError(msg)
-        return cls(frozenset(spelled(value) for value in values))
+        return cls(frozenset(as_text(value) for value in values))
 
     def __str__(self) -> str:
         return " or ".join(sorted(map(repr, self.texts)))
 
 
 class Measure(CollectorConfig, frozen=True):
-    """A metric of a rule."""
+    """Settings of one metric of a rule."""
 
     type: Literal["gauge", "counter", "histogram", "info"] = "gauge"
     help: str = ""
-    #: Where the value is; a counter without it counts messages.
+    #: Path of the value; a counter without a path counts messages.
     path: Path | None = None
-    #: What is searched for in a text; its first group, if it has one, is the value.
+    #: Searched for in a text; the value is the first group, or the whole match.
     regex: re.Pattern[str] | None = None
-    #: What stands before the decimals of numbers in texts.
+    #: Decimal separator of numbers in texts.
     decimal: Literal[".", ","] = "."
-    #: Texts that stand for numbers, or for none.
+    #: Numbers for texts; null for texts without a number.
     map: dict[str, float | None] = field(default_factory=dict)
     scale: float = 1.0
     offset: float = 0.0
-    #: Those of the rule's that the metric has; all if None.
+    #: Labels of the rule that this metric has; all of them if None.
     labels: tuple[str, ...] | None = None
-    #: Labels of its own: from the payload, and constant ones.
+    #: Labels of this metric only: from the payload, and constant ones.
     payload_labels: dict[str, Path] = field(default_factory=dict)
     const_labels: dict[str, str] = field(default_factory=dict)
     buckets: tuple[float, ...] = _DEFAULT_BUCKETS
-    #: Whether the series keeps its value when a message gives none, or is gone until one does.
+    #: What happens to the series when a message has no valid value: it keeps the last one, or is
+    #: dropped until the next one.
     on_error: Literal["keep", "drop"] = "keep"
 
     @property
     def counts_messages(self) -> bool:
-        """Return whether it needs no value of the payload."""
+        """Return whether the metric counts messages and reads no value."""
         return self.type == "counter" and self.path is None
 
     @property
     def own_labels(self) -> tuple[str, ...]:
-        """Return the names of the labels that are not the rule's."""
+        """Return the names of the labels that only this metric has."""
         wild = self.path.labels if self.path else ()
         return (*self.payload_labels, *wild, *self.const_labels)
 
     @property
     def conversion(self) -> Conversion:
-        """Return how a value is made of what is found."""
+        """Return the conversion of values in payloads to numbers."""
         return Conversion(
             mapping=self.map,
             scale=self.scale,
@@ -91,110 +92,116 @@ class Measure(CollectorConfig, frozen=True):
 
 
 class Rule(CollectorConfig, frozen=True):
-    """What becomes of the messages of some topics."""
+    """Settings of one rule: the topics it matches, and the metrics it makes of their messages."""
 
     topic: Pattern
-    #: Topics that it does not take, and what levels have to look like.
+    #: Topics to exclude, and patterns that named levels must match.
     ignore_topics: tuple[Pattern, ...] = ()
     levels: dict[str, re.Pattern[str]] = field(default_factory=dict)
     qos: Literal[0, 1, 2] = 0
     format: Format = "json"
-    #: Names of the columns of CSV.
+    #: Names of CSV columns.
     columns: tuple[str, ...] = ()
     separator: str = ","
-    #: What a payload has to have, by path.
+    #: Values that a payload must have, by path.
     where: dict[str, Choice] = field(default_factory=dict)
-    #: Labels from the payload, and from MQTT 5's user properties.
+    #: Labels from the payload, and from user properties (MQTT 5).
     payload_labels: dict[str, Path] = field(default_factory=dict)
     property_labels: dict[str, str] = field(default_factory=dict)
-    #: By name.
+    #: By metric name.
     metrics: dict[str, Measure] = field(default_factory=dict)
     event_time: EventTime | None = None
-    #: Whether messages, bytes and the time of the last one are shown for each topic.
+    #: Whether to emit messages, bytes and the time of the last message by topic.
     per_topic: bool = False
-    #: Series without a message for so long are gone; 0 keeps them.
+    #: Time without a message after which a series is dropped; 0 keeps it.
     expire: Duration = Duration(3600)
     max_series: int = 10_000
 
     def __post_init__(self) -> None:
-        """Check what the types cannot; ValueError with all that is wrong."""
-        wrong = [*self._wrong(), *self._wrong_filters(), *names.check("metrics", self.metrics)]
+        """Check combinations of settings; ValueError lists all problems."""
+        problems = [
+            *self._general_problems(),
+            *self._filter_problems(),
+            *names.check("metrics", self.metrics),
+        ]
         for name, measure in self.metrics.items():
-            wrong += [f"metrics.{name}: {problem}" for problem in self._wrong_of(name, measure)]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+            problems += [
+                f"metrics.{name}: {problem}" for problem in self._metric_problems(name, measure)
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the labels that all metrics have, unless they choose among them."""
+        """Return the labels of all metrics of the rule that do not restrict them with `labels`."""
         return (*self.topic.labels, *self.payload_labels, *self.property_labels)
 
-    def _wrong(self) -> Iterator[str]:
+    def _general_problems(self) -> Iterator[str]:
         if self.max_series < 1:
-            yield f"max_series: at least 1, got {self.max_series}"
+            yield f"max_series: must be at least 1, got {self.max_series}"
         if len(self.separator) != 1 or self.separator in '"\r\n':
-            yield f"separator: expected one character, got {self.separator!r}"
+            yield f"separator: {self.separator!r} is not a valid separator (expected one character)"
         if self.columns and self.format != "csv":
-            yield "columns: only csv has them"
+            yield "columns: only valid with format: csv"
         if self.event_time is not None:
-            yield from self._wrong_path(self.event_time.path, "event_time.path: ")
+            yield from self._path_problems(self.event_time.path, "event_time.path: ")
         for name, path in self.payload_labels.items():
-            yield from self._wrong_path(path, f"payload_labels.{name}: ")
+            yield from self._path_problems(path, f"payload_labels.{name}: ")
         for where in ("payload_labels", "property_labels"):
             yield from names.check(where, getattr(self, where))
 
-    def _wrong_filters(self) -> Iterator[str]:
-        if strange := sorted(set(self.levels) - set(self.topic.labels)):
+    def _filter_problems(self) -> Iterator[str]:
+        if unknown := sorted(set(self.levels) - set(self.topic.labels)):
             known = ", ".join(self.topic.labels) or "none"
-            yield f"levels: {', '.join(strange)} is not in topic, which has: {known}"
+            yield f"levels: {', '.join(unknown)} not found in topic, which has: {known}"
         for text in self.where:
             try:
                 path = self._path(text)
             except ValueError as error:
                 yield f"where: {error}"
             else:
-                yield from self._wrong_path(path, f"where.{text}: ")
+                yield from self._path_problems(path, f"where.{text}: ")
 
-    def _wrong_of(self, name: str, measure: Measure) -> Iterator[str]:
-        if strange := sorted(set(measure.labels or ()) - set(self.labels)):
+    def _metric_problems(self, name: str, measure: Measure) -> Iterator[str]:
+        if unknown := sorted(set(measure.labels or ()) - set(self.labels)):
             known = ", ".join(self.labels) or "none"
-            yield f"labels: {', '.join(strange)} is not in topic, nor another label of the rule, which has: {known}"
-        elif problem := _wrong_name(name, measure, self.labels_of(measure)):
+            yield f"labels: {', '.join(unknown)} not found among the rule's labels: {known}"
+        elif problem := _name_problem(name, measure, self.labels_of(measure)):
             yield problem
         for where in ("payload_labels", "const_labels"):
             yield from names.check(where, getattr(measure, where))
         for label, path in measure.payload_labels.items():
-            yield from self._wrong_path(path, f"payload_labels.{label}: ")
+            yield from self._path_problems(path, f"payload_labels.{label}: ")
         for label, text in measure.const_labels.items():
             if len(text) > MAX_LABEL:
-                yield f"const_labels.{label}: at most {MAX_LABEL} characters"
+                yield f"const_labels.{label}: a label value has at most {MAX_LABEL} characters"
         if measure.type == "histogram" and not _rising(measure.buckets):
-            yield "buckets: expected numbers, each greater than the one before"
-        yield from self._wrong_value(measure)
+            yield "buckets: expected numbers in strictly rising order"
+        yield from self._value_problems(measure)
 
-    def _wrong_value(self, measure: Measure) -> Iterator[str]:
+    def _value_problems(self, measure: Measure) -> Iterator[str]:
         if measure.type == "info":
             if measure.path or measure.regex:
-                yield "path, regex: an info has no value, its texts are payload_labels"
+                yield "path, regex: an info metric has no value, only labels: use payload_labels"
         elif measure.path is not None:
-            yield from self._wrong_path(measure.path, "path: ", wild=True)
+            yield from self._path_problems(measure.path, "path: ", wild=True)
         elif self.format not in _SINGLE and not measure.counts_messages:
-            yield "path is missing: where the value is, $ for the payload itself"
+            yield "path is missing: the path of the value, or $ for the whole payload"
 
-    def _wrong_path(self, path: Path, where: str, *, wild: bool = False) -> Iterator[str]:
+    def _path_problems(self, path: Path, where: str, *, wild: bool = False) -> Iterator[str]:
         steps = path.steps
         if self.format in _SINGLE and steps:
-            yield f"{where}a payload of format {self.format} is one value: $"
+            yield f"{where}a payload of format {self.format} has a single value, its path is $"
         elif path.is_wild and not wild:
-            yield f"{where}expected a path to one value, without wildcards, got {path}"
+            yield f"{where}expected a path without wildcards, got {path}"
         if self.format == "csv" and not (
             len(steps) == 1 and (isinstance(steps[0], int) or steps[0] in self.columns)
         ):
             known = ", ".join(self.columns) or "none"
-            yield f"{where}expected a column's number, from 0, or one of columns ({known}), got {path}"
+            yield f"{where}expected a column number, from 0, or one of columns ({known}), got {path}"
 
     def resolve(self, path: Path | None) -> Path:
-        """Return where decoded payloads have what is at `path`: CSV's columns have numbers there."""
+        """Return the path in decoded payloads: names of CSV columns become numbers."""
         if path is None:
             return _WHOLE
         if self.format == "csv" and isinstance(column := path.steps[0], str):
@@ -205,51 +212,57 @@ class Rule(CollectorConfig, frozen=True):
         return Path.from_setting(int(text) if self.format == "csv" and text.isdigit() else text)
 
     def conditions(self) -> list[tuple[Path, Choice]]:
-        """Return what a payload has to have, and where."""
+        """Return the paths and allowed values of `where`."""
         return [(self.resolve(self._path(text)), choice) for text, choice in self.where.items()]
 
     def reader(self, measure: Measure) -> Read:
-        """Return what reads the value of a metric from decoded payloads."""
+        """Return a function that reads the metric's value from a decoded payload."""
         return measure.conversion.reader(self.resolve(measure.path))
 
     def labels_of(self, measure: Measure) -> tuple[str, ...]:
-        """Return the names of the labels of a metric."""
+        """Return all label names of a metric."""
         shared = self.labels if measure.labels is None else measure.labels
         return (*shared, *measure.own_labels)
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """Return the labels that a topic gives; None where the rule does not take it."""
+        """Return the labels from a topic, or None if the rule does not match it."""
         values = self.topic.match(topic)
-        if values is None or any(one.match(topic) is not None for one in self.ignore_topics):
+        if values is None or any(
+            pattern.match(topic) is not None for pattern in self.ignore_topics
+        ):
             return None
         labels = dict(zip(self.topic.labels, values, strict=True))
         fits = (regex.fullmatch(labels[name]) for name, regex in self.levels.items())
         return labels if all(fits) else None
 
     def why_not(self, topic: str) -> str:
-        """Return why the rule does not take a topic; "" where it does."""
+        """Return why the rule does not match a topic; "" if it does."""
         values = self.topic.match(topic)
         if values is None:
             return explain(self.topic, topic)
-        for one in self.ignore_topics:
-            if one.match(topic) is not None:
-                return f"ignore_topics has {one}"
+        for pattern in self.ignore_topics:
+            if pattern.match(topic) is not None:
+                return f"ignore_topics has {pattern}"
         for name, value in zip(self.topic.labels, values, strict=True):
             if name in self.levels and not self.levels[name].fullmatch(value):
-                return f"levels: {name} is {value!r}, and has to match {self.levels[name].pattern}"
+                return (
+                    f"levels: {name} is {value!r}, which does not match {self.levels[name].pattern}"
+                )
             if len(value) > MAX_LABEL:
-                return f"{name} has {len(value)} characters, and a label has {MAX_LABEL} at most"
+                return (
+                    f"{name} has {len(value)} characters, but a label value has at most {MAX_LABEL}"
+                )
         return ""
 
     def metric(self, name: str) -> Metric:
-        """Return a metric of this rule, the same object for the same declaration."""
+        """Return the declaration of a metric: the same object for equal declarations."""
         measure = self.metrics[name]
         text = measure.help or f"From messages of {self.topic}."
         return _metric(name, text, _kind(measure), self.labels_of(measure))
 
 
 def check(rules: Mapping[str, Rule]) -> Iterator[str]:
-    """Yield what is wrong with rules beside each other."""
+    """Yield the problems of names, and of metrics that several rules declare differently."""
     yield from names.check("rules", rules)
     owners: dict[str, tuple[str, tuple[object, ...]]] = {}
     for title, rule in rules.items():
@@ -257,7 +270,7 @@ def check(rules: Mapping[str, Rule]) -> Iterator[str]:
             shape = (measure.type, rule.labels_of(measure), measure.buckets)
             owner, known = owners.setdefault(name, (title, shape))
             if shape != known:
-                yield f"rules.{title}.metrics.{name}: of another type, labels or buckets than in {owner}"
+                yield f"rules.{title}.metrics.{name}: type, labels or buckets differ from rule {owner}"
 
 
 def _kind(measure: Measure) -> Kind:
@@ -269,7 +282,7 @@ def _metric(name: str, text: str, kind: Kind, labels: tuple[str, ...]) -> Metric
     return Metric(name, text, kind, labels)
 
 
-def _wrong_name(name: str, measure: Measure, labels: tuple[str, ...]) -> str:
+def _name_problem(name: str, measure: Measure, labels: tuple[str, ...]) -> str:
     try:
         Metric(name, "", _kind(measure), labels)
     except ValueError as error:

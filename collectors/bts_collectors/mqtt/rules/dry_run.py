@@ -1,4 +1,4 @@
-"""What rules would make of a message, without any broker: `bts-exporter mqtt-test`."""
+"""Applies rules to a message without a broker: the command `bts-exporter mqtt-test`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from bts_collectors.mqtt.client.router import MAX_PAYLOAD
+from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES
 from bts_collectors.mqtt.rules.config import Rule
-from bts_collectors.mqtt.rules.engine import Readings
+from bts_collectors.mqtt.rules.engine import RuleEngine
 from bts_collectors.mqtt.rules.event_time import SKEWED
-from bts_collectors.mqtt.rules.series import Families
+from bts_collectors.mqtt.rules.series import SeriesStore
 from bts_exporter import Command, Scrape, Url
 
-#: In place of a rule's name, and of a payload.
+#: Special values of the arguments RULE and PAYLOAD.
 ALL = "all"
 STDIN = "-"
 
 
 class Target(Protocol):
-    """A broker in the settings."""
+    """The settings of a broker."""
 
     @property
     def url(self) -> Url:
-        """Return where it is."""
+        """Return the broker's address."""
 
     @property
     def rules(self) -> Mapping[str, Rule]:
@@ -33,7 +33,7 @@ class Target(Protocol):
 
 
 class _Known(NamedTuple):
-    """A rule, and how it is called where there are several targets."""
+    """A rule, and its title, which has the broker's address if there are several targets."""
 
     title: str
     name: str
@@ -41,43 +41,43 @@ class _Known(NamedTuple):
 
 
 def run(targets: Sequence[Target], name: str, topic: str, payload: str) -> Iterator[str]:
-    """Yield the samples that a message gives to the rule `name`, and why a value is missing.
+    """Yield the samples that the rule `name` makes of a message, and the cause of missing values.
 
-    `all` stands for the rules of all targets: of those that do not take the topic, it says why.
-    ValueError where there is no such rule, its topic is another, or the message gives nothing.
+    `all` applies the rules of all targets, and yields why a rule does not match the topic.
+    ValueError if there is no such rule, it does not match the topic, or there are no samples.
     """
     known = [
         _Known(f"{target.url} {title}" if len(targets) > 1 else title, title, rule)
         for target in targets
         for title, rule in target.rules.items()
     ]
-    chosen = [one for one in known if name in {one.name, ALL}]
+    chosen = [candidate for candidate in known if name in {candidate.name, ALL}]
     if not chosen:
-        names = ", ".join(sorted({one.name for one in known})) or "none"
-        msg = f"there is no rule {name!r}; there are: {names} ({ALL} stands for all of them)"
+        names = ", ".join(sorted({candidate.name for candidate in known})) or "none"
+        msg = f"unknown rule {name!r}, known rules: {names} ({ALL} for all of them)"
         raise ValueError(msg)
     raw = _payload(payload)
-    if name != ALL and all(one.rule.match(topic) is None for one in chosen):
+    if name != ALL and all(candidate.rule.match(topic) is None for candidate in chosen):
         raise ValueError(_mismatch(topic, chosen[0].rule, known))
     yield from _all(chosen, topic, raw, headings=len(chosen) > 1)
 
 
 def _payload(text: str) -> bytes:
-    """Return the bytes that an argument means; ValueError for more than the collector takes."""
+    """Return the payload of the argument; ValueError if it is larger than the collector accepts."""
     if text == STDIN:
-        raw = sys.stdin.buffer.read(MAX_PAYLOAD + 1)
+        raw = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
     else:
-        # What the shell could not decode goes back to what it was.
+        # Restore the bytes that Python could not decode.
         raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) > MAX_PAYLOAD:
-        msg = f"a payload of more than {MAX_PAYLOAD >> 20} MiB: such messages are left out"
+    if len(raw) > MAX_PAYLOAD_BYTES:
+        msg = f"the payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB: the collector discards such messages"
         raise ValueError(msg)
     return raw
 
 
 def _mismatch(topic: str, rule: Rule, known: Sequence[_Known]) -> str:
-    fitting = [one.title for one in known if one.rule.match(topic) is not None]
-    others = f"; rules that take it: {', '.join(fitting)}" if fitting else "; no rule takes it"
+    fitting = [candidate.title for candidate in known if candidate.rule.match(topic) is not None]
+    others = f"; rules that match it: {', '.join(fitting)}" if fitting else "; no rule matches it"
     return f"topic {topic!r} does not match {rule.topic}: {rule.why_not(topic)}{others}"
 
 
@@ -86,7 +86,7 @@ def _all(chosen: Sequence[_Known], topic: str, payload: bytes, *, headings: bool
     for title, name, rule in chosen:
         if why_not := rule.why_not(topic):
             if headings:
-                yield f"# {title}: does not take the topic: {why_not}"
+                yield f"# {title}: does not match the topic: {why_not}"
             continue
         lines, problems = _try(name, rule, topic, payload)
         if headings:
@@ -97,38 +97,38 @@ def _all(chosen: Sequence[_Known], topic: str, payload: bytes, *, headings: bool
         if headings or lines:
             yield from (f"# {problem}" for problem in problems)
     if not given:
-        raise ValueError("; ".join(missing) or "no rule takes the topic")
+        raise ValueError("; ".join(missing) or "no rule matches the topic")
 
 
 def _try(name: str, rule: Rule, topic: str, payload: bytes) -> tuple[list[str], list[str]]:
-    """Return the samples that a rule makes of a message, and what is missing."""
+    """Return the samples that a rule makes of a message, and the problems."""
     problems: list[str] = []
-    families = Families({name: rule})
-    readings = Readings(
-        name, rule, families, lambda error: problems.append(f"{error.reason}: {error}")
+    store = SeriesStore({name: rule})
+    engine = RuleEngine(
+        name, rule, store, lambda error: problems.append(f"{error.reason}: {error}")
     )
-    handle = readings.route(topic)
+    handle = engine.route(topic)
     if handle:
         handle(payload, False)
-    if readings.filtered:
-        problems.append(f"left out by where: {readings.unmet(readings.decode(payload))}")
-    lines = list(_lines(readings, families))
+    if engine.filtered:
+        problems.append(f"excluded by where: {engine.unmet(engine.decode(payload))}")
+    lines = list(_lines(engine, store))
     if not lines and not problems:
-        deleted = not payload and readings.deletes
+        deleted = not payload and engine.deletes
         problems.append(
-            "an empty payload removes the series of the topic"
+            "an empty payload removes the topic's series"
             if deleted
-            else "the map has no number for it"
+            else "the map has no number for this value"
         )
     return lines, problems
 
 
-def _lines(readings: Readings, families: Families) -> Iterator[str]:
-    """Yield the samples as a page of metrics has them; of histograms those that the message is in."""
+def _lines(engine: RuleEngine, store: SeriesStore) -> Iterator[str]:
+    """Yield samples in the text format; of histograms only the buckets that count the message."""
     scrape = Scrape(monotonic() + 1)
-    families.emit(scrape, monotonic())
-    if readings.lag:
-        readings.lag.emit(scrape, readings.name)
+    store.emit(scrape, monotonic())
+    if engine.lag:
+        engine.lag.emit(scrape, engine.name)
     for metric, samples in scrape.samples.items():
         for key, value in samples.items():
             suffix, labels = (key[0], key[1:]) if metric.compound else ("", key)
@@ -141,13 +141,13 @@ def _lines(readings: Readings, families: Families) -> Iterator[str]:
                 yield f"{metric.name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value:.15g}"
 
 
-#: For people who write rules.
+#: For authors of rules.
 COMMAND = Command(
-    "show what samples a message gives, or why none",
+    "show the samples that a rule makes of a message, or why there are none",
     {
-        "RULE": f"name of a rule in the settings; {ALL}: those of all targets",
+        "RULE": f"name of a rule in the settings; {ALL}: the rules of all targets",
         "TOPIC": "topic of the message",
-        "PAYLOAD": f"its payload; {STDIN}: standard input",
+        "PAYLOAD": f"payload of the message; {STDIN}: standard input",
     },
     run,
 )

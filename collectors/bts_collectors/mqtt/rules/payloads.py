@@ -1,6 +1,6 @@
-"""From the bytes of a message to the number that is meant: formats, paths, maps, scales.
+"""Reads numbers and labels from payloads: formats, paths, maps, scales.
 
-Pure. Whatever a payload holds ends in a number or in `Unusable`.
+Pure functions. Every payload results in a number or in `PayloadError`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 import msgspec
 
-from bts_collectors.mqtt.rules.lenient_json import mend
+from bts_collectors.mqtt.rules.lenient_json import decode_leniently
 from bts_collectors.mqtt.rules.wildcards import (
     Each,
     Keys,
@@ -27,28 +27,28 @@ from bts_collectors.mqtt.rules.wildcards import (
 )
 
 Format = Literal["json", "csv", "number", "text"]
-#: Why a message gives no value, as the value of the `reason` label.
+#: Why a value could not be read, as values of the `reason` label.
 Reason = Literal[
-    "malformed",  # the payload is not of the rule's format
-    "missing",  # there is nothing at the path
-    "wrong_type",  # no number there, nor what can be read as one
-    "unmapped",  # a text that the map does not have
-    "not_finite",  # NaN, infinity, or beyond floats
-    "negative",  # a total below 0
-    "event_time",  # no time that can be read
-    "label",  # what is to become a label is too long, or no text or number
+    "malformed",  # the payload does not have the rule's format
+    "missing",  # nothing at the path, or null
+    "wrong_type",  # neither a number nor a text that is one
+    "unmapped",  # a text that is not in the map
+    "not_finite",  # NaN, infinity, or too large for a float
+    "negative",  # a counter value below 0
+    "event_time",  # the event time cannot be read
+    "label",  # a label value is too long, or neither text nor number
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-#: Characters of a label's value.
+#: Maximum length of a label value, in characters.
 MAX_LABEL = 128
-#: Characters of a text that a regular expression is shown.
+#: Characters of a text that a regular expression searches.
 MAX_SEARCHED = 1024
-#: Characters of a payload that messages show.
+#: Characters of a payload that error messages quote.
 _SHOWN = 60
-#: What devices written in C or on Windows put before or behind a payload.
+#: Byte order mark, which devices with Windows put before a payload.
 _BOM = "\ufeff"
-#: What Python's csv says of a text that ends within quotes.
+#: Part of the csv module's error for a text that ends within quotes.
 _CUT_OFF = "unexpected end"
 
 _YAML_WORDS = {
@@ -63,8 +63,8 @@ Decode = Callable[[bytes], Any]
 Read = Callable[[Any], float | None]
 
 
-class Unusable(Exception):  # noqa: N818  # what the message is
-    """Raised when a message does not give a value; its text is made only if somebody wants it."""
+class PayloadError(Exception):
+    """Raised when a value cannot be read; its text is formatted only when it is used."""
 
     def __init__(self, *, reason: Reason, why: object, raw: object) -> None:
         super().__init__(reason)
@@ -82,9 +82,9 @@ class Unusable(Exception):  # noqa: N818  # what the message is
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a value is: `a.b`, `list[-1].b`, `["a.b"].c`, `$` for the payload itself, a CSV column.
+    """The path of a value: `a.b`, `list[-1].b`, `["a.b"].c`, `$` for the payload itself, a CSV column.
 
-    With wildcards it is where several are: `{sensor}.tC`, `list[{sensor=id}].value`.
+    With wildcards, the path of several values: `{sensor}.tC`, `list[{sensor=id}].value`.
     """
 
     text: str
@@ -92,7 +92,7 @@ class Path:
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the path that `raw` spells; ValueError when it spells none."""
+        """Parse a path; ValueError explains why `raw` is not one."""
         if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
             return cls(str(raw), (raw,))
         if not isinstance(raw, str) or not raw:
@@ -102,47 +102,47 @@ class Path:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the wildcards."""
+        """Return the names of the wildcards, which become labels."""
         named = (step for step in self.steps if isinstance(step, Keys | Each))
         return tuple(step.label for step in named if step.label)
 
     @property
     def is_wild(self) -> bool:
-        """Return whether there may be several values."""
+        """Return whether the path has wildcards, so that there may be several values."""
         return any(isinstance(step, Keys | Each) for step in self.steps)
 
     def find(self, data: Any) -> Any:
-        """Return what is there; Unusable when nothing is, or null."""
-        found = data
+        """Return the value at the path; PayloadError if it is missing or null."""
+        value = data
         try:
             for step in self.steps:
                 if isinstance(step, Select):
-                    found = step.of(found)
+                    value = step.of(value)
                 else:
-                    found = None if type(found) is str else found[step]
+                    value = None if type(value) is str else value[step]
         except (LookupError, TypeError):
-            found = None
-        if found is None:
-            raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
-        return found
+            value = None
+        if value is None:
+            raise PayloadError(reason="missing", why=f"nothing at {self.text}", raw=data)
+        return value
 
     def matches(self, data: Any) -> Matches:
-        """Return the labels and the value of each match, nulls left out; Unusable without any."""
-        found = [
+        """Return labels and value of each match that is not null; PayloadError if there is no match."""
+        matches = [
             (labels, value) for labels, value in matches_of(self.steps, data) if value is not None
         ]
-        if not found:
-            raise Unusable(reason="missing", why=f"nothing at {self.text}", raw=data)
-        return found
+        if not matches:
+            raise PayloadError(reason="missing", why=f"nothing at {self.text}", raw=data)
+        return matches
 
     def __str__(self) -> str:
         return self.text
 
 
 def decoder(form: Format, separator: str = ",") -> Decode:
-    """Return what decodes payloads of a format: to JSON's values, a list of columns, or a text.
+    """Return the decoder of a format: payload to JSON value, list of columns, or text.
 
-    It raises Unusable for what is no such payload.
+    It raises PayloadError for a payload of another format.
     """
     if form == "csv":
         return partial(_csv, separator)
@@ -150,61 +150,61 @@ def decoder(form: Format, separator: str = ",") -> Decode:
 
 
 def number(raw: Any) -> float:
-    """Return the number that `raw` is, or spells; Unusable if there is none, or no finite one."""
+    """Convert a number or a text to a float; PayloadError if that is not a finite number."""
     if type(raw) is float and isfinite(raw):
         return raw
     try:
         if isinstance(raw, str) and "_" in raw:
-            raise ValueError  # noqa: TRY301  # a number in Python, and nowhere else
+            raise ValueError  # noqa: TRY301  # only Python reads 1_000 as a number
         value = float(raw)
     except (TypeError, ValueError):
-        raise Unusable(reason="wrong_type", why="no number", raw=raw) from None
+        raise PayloadError(reason="wrong_type", why="not a number", raw=raw) from None
     except OverflowError:
         value = float("inf")
     if not isfinite(value):
-        raise Unusable(reason="not_finite", why="no finite number", raw=raw)
+        raise PayloadError(reason="not_finite", why="not a finite number", raw=raw)
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """How what is found in a payload becomes a value: value * scale + offset."""
+    """The conversion of a raw value to a number: map or regex, then raw * scale + offset."""
 
     mapping: Mapping[str, float | None]
     scale: float = 1.0
     offset: float = 0.0
     regex: re.Pattern[str] | None = None
     decimal: Literal[".", ","] = "."
-    #: Whether it is a total, which cannot be below 0.
+    #: Whether the value is a counter, which cannot be negative.
     total: bool = False
 
     def convert(self) -> Callable[[Any], float | None]:
-        """Return what converts: None where the map has no value, Unusable where there should be one."""
+        """Return the converting function; it returns None for texts that the map sets to null."""
         texts = _all_spellings(self.mapping)
-        as_it_is = (self.scale, self.offset) == (1, 0)
+        unscaled = (self.scale, self.offset) == (1, 0)
 
         def convert(raw: Any) -> float | None:
             if self.regex:
                 raw = _search(self.regex, raw)
-            if texts and (text := spelled(raw)) in texts:
+            if texts and (text := as_text(raw)) in texts:
                 raw = texts[text]
                 if raw is None:
                     return None
             elif type(raw) is str:
                 raw = _with_point(raw) if self.decimal == "," else raw
                 if texts and not _is_number(raw):
-                    raise Unusable(reason="unmapped", why="not in the map", raw=raw)
+                    raise PayloadError(reason="unmapped", why="not in the map", raw=raw)
             value = number(raw)
-            if not as_it_is:
+            if not unscaled:
                 value = number(value * self.scale + self.offset)
             if self.total and value < 0:
-                raise Unusable(reason="negative", why="a total below 0", raw=raw)
+                raise PayloadError(reason="negative", why="negative counter value", raw=raw)
             return value
 
         return convert
 
     def reader(self, path: Path) -> Read:
-        """Return what reads the one value at a path from a decoded payload."""
+        """Return a function that reads the value at a path from a decoded payload."""
         find, convert = path.find, self.convert()
         plain = Conversion(mapping={}, decimal=self.decimal) == self and self.decimal == "."
 
@@ -216,15 +216,17 @@ class Conversion:
 
 
 def label_text(raw: Any) -> str:
-    """Return a value of a payload as a label has it; Unusable where it is too long, or no text or number."""
-    text = spelled(raw)
+    """Return a label value; PayloadError if `raw` is too long, or neither text nor number."""
+    text = as_text(raw)
     if len(text) > MAX_LABEL or (not text and raw != ""):
-        raise Unusable(reason="label", why=f"no text of up to {MAX_LABEL} characters", raw=raw)
+        raise PayloadError(
+            reason="label", why=f"not a text of at most {MAX_LABEL} characters", raw=raw
+        )
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def spelled(raw: Any) -> str:
-    """Return a value of JSON as keys of a map and labels spell it; "" for lists and blocks."""
+def as_text(raw: Any) -> str:
+    """Return a JSON value as text, for keys of a map and labels; "" for lists and objects."""
     if isinstance(raw, bool):
         return str(raw).lower()
     if isinstance(raw, float) and raw.is_integer():
@@ -237,47 +239,51 @@ def _json(payload: bytes) -> Any:
         return _decode_json(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         try:
-            return mend(payload)
+            return decode_leniently(payload)
         except (ValueError, RecursionError):
-            raise Unusable(reason="malformed", why=f"no JSON ({error})", raw=payload) from None
+            raise PayloadError(
+                reason="malformed", why=f"invalid JSON ({error})", raw=payload
+            ) from None
 
 
 def _csv(separator: str, payload: bytes) -> list[str]:
     text = _text(payload)
-    for strict in (True, False):  # a quote in the wrong place costs its own column
+    for strict in (True, False):  # with strict=False a misplaced quote affects only its own column
         try:
-            # One line: a second one would be a second message.
+            # Only one record: a payload is one line.
             return next(csv.reader([text], delimiter=separator, strict=strict), [])
         except csv.Error as error:
             why = str(error)
             if _CUT_OFF in why:
                 break
-    raise Unusable(reason="malformed", why=f"no CSV ({why})", raw=payload)
+    raise PayloadError(reason="malformed", why=f"invalid CSV ({why})", raw=payload)
 
 
 def _text(payload: bytes) -> str:
-    """Return the text; invalid UTF-8 is replaced, since it may be in a part that is not read."""
+    """Decode a text; invalid UTF-8 is replaced, since it may be in a part that no metric reads."""
     return payload.decode("utf-8", "replace").removeprefix(_BOM).rstrip("\0").strip()
 
 
 def _all_spellings(mapping: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return the map with all that YAML takes for the same: `ON` in the settings arrives as `True`."""
+    """Return the map with all YAML spellings of booleans and null: a key `ON` is parsed as `True`."""
     texts = {text: mapping[key] for key in mapping for text in _YAML_WORDS.get(key, ())}
     return texts | dict(mapping)
 
 
 def _search(regex: re.Pattern[str], raw: Any) -> str:
-    """Return the first group of the first match, or all of it; Unusable without one."""
-    text = spelled(raw)[:MAX_SEARCHED]
+    """Return the first group of the first match, or the whole match; PayloadError without a match."""
+    text = as_text(raw)[:MAX_SEARCHED]
     match = regex.search(text)
-    found = match and match[1 if regex.groups else 0]
-    if found is None:
-        raise Unusable(reason="wrong_type", why=f"regex {regex.pattern} does not match", raw=raw)
-    return found
+    result = match and match[1 if regex.groups else 0]
+    if result is None:
+        raise PayloadError(
+            reason="wrong_type", why=f"regex {regex.pattern} does not match", raw=raw
+        )
+    return result
 
 
 def _with_point(text: str) -> str:
-    """Return a number as programs write it: `1.234,5` and `1 234,5` are 1234.5."""
+    """Return a number with a decimal point: `1.234,5` and `1 234,5` become 1234.5."""
     return re.sub(r"[.\s\u00a0\u202f']", "", text.strip()).replace(",", ".", 1)
 
 

@@ -1,6 +1,6 @@
-"""The series that rules make: created by messages, shown by collections, gone when they fall silent.
+"""The series of rules: created by messages, emitted by collections, dropped after `expire`.
 
-The network thread alone writes, and a collection may see it between any two steps: neither waits.
+Only the network thread writes. Collections read without a lock, between any two of its steps.
 """
 
 from __future__ import annotations
@@ -8,53 +8,52 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bts_collectors.mqtt.distribution import Distribution
 from bts_collectors.mqtt.rules.config import Measure, Rule
-from bts_exporter import Metric, Scrape
+from bts_exporter import HistogramAccumulator, Metric, Scrape
 
 Labels = tuple[str, ...]
 
 
 class Series:
-    """The last value; None while there is none to show."""
+    """A gauge or a device's counter: the last value, or None."""
 
-    __slots__ = ("expire", "gone", "owner", "seen", "topic", "value")
+    __slots__ = ("expire_seconds", "gone", "owner", "seen", "topic", "value")
 
-    def __init__(self, owner: str, expire: float, now: float) -> None:
-        """Give the rule that it counts for, and after how many seconds without a message it is gone."""
-        #: Whether it was removed: who holds it has to look for another.
+    def __init__(self, owner: str, expire_seconds: float, now: float) -> None:
+        """Take the rule that owns it, and the seconds without a message after which it is dropped."""
+        #: Whether it was removed: a reader that refers to it must look it up again.
         self.gone = False
-        #: The one topic that it is from; "" if there are several, None before the first.
+        #: Its only topic; "" if there are several, None before the first.
         self.topic: str | None = None
         self.owner = owner
-        self.expire = expire
+        self.expire_seconds = expire_seconds
         self.seen = now
         self.value: float | None = None
 
-    def belong(self, topic: str) -> None:
-        """Take note that a topic has this series."""
+    def add_topic(self, topic: str) -> None:
+        """Record that messages of a topic update this series."""
         self.topic = topic if self.topic in {None, topic} else ""
 
     def update(self, value: float) -> None:
-        """Take the value of a message."""
+        """Set the value."""
         self.value = value
 
     def emit(self, scrape: Scrape, metric: Metric, labels: Labels) -> None:
-        """Emit what there is."""
+        """Emit the value, if there is one."""
         if self.value is not None:
             scrape.emit(metric, self.value, *labels)
 
 
 class Count(Series):
-    """The number of messages."""
+    """A counter of messages."""
 
     __slots__ = ()
 
     value: float
 
-    def __init__(self, owner: str, expire: float, now: float) -> None:
-        """Begin at 0, so that the first message is an increase."""
-        super().__init__(owner, expire, now)
+    def __init__(self, owner: str, expire_seconds: float, now: float) -> None:
+        """Start at 0, so that the first message is an increase."""
+        super().__init__(owner, expire_seconds, now)
         self.value = 0
 
     def update(self, value: float) -> None:  # noqa: ARG002  # Series
@@ -62,23 +61,25 @@ class Count(Series):
         self.value += 1
 
 
-class Spread(Series):
-    """The distribution of values."""
+class HistogramSeries(Series):
+    """A histogram of values."""
 
-    __slots__ = ("_distribution",)
+    __slots__ = ("_accumulator",)
 
-    def __init__(self, owner: str, expire: float, now: float, bounds: tuple[float, ...]) -> None:
-        """Give the upper bounds of the buckets."""
-        super().__init__(owner, expire, now)
-        self._distribution = Distribution(bounds)
+    def __init__(
+        self, owner: str, expire_seconds: float, now: float, bounds: tuple[float, ...]
+    ) -> None:
+        """Take the upper bounds of the buckets as well."""
+        super().__init__(owner, expire_seconds, now)
+        self._accumulator = HistogramAccumulator(bounds)
 
     def update(self, value: float) -> None:
-        """Count a value."""
-        self._distribution.observe(value)
+        """Observe a value."""
+        self._accumulator.observe(value)
 
     def emit(self, scrape: Scrape, metric: Metric, labels: Labels) -> None:
-        """Emit the buckets."""
-        self._distribution.emit(scrape, metric, *labels)
+        """Emit the histogram."""
+        self._accumulator.emit(scrape, metric, *labels)
 
 
 @dataclass(slots=True)
@@ -91,46 +92,46 @@ class Family:
 
     @property
     def cost(self) -> int:
-        """Return how many series of Prometheus one of ours is."""
-        # Those of the buckets, one without end among them, the sum and the count.
+        """Return the number of Prometheus series per label set."""
+        # One per bucket, and +Inf, sum and count.
         return len(self.measure.buckets) + 3 if self.measure.type == "histogram" else 1
 
-    def create(self, labels: Labels, owner: str, expire: float, now: float) -> Series:
+    def create(self, labels: Labels, owner: str, expire_seconds: float, now: float) -> Series:
         """Add a series."""
         if self.measure.type == "histogram":
-            made: Series = Spread(owner, expire, now, self.measure.buckets)
+            made: Series = HistogramSeries(owner, expire_seconds, now, self.measure.buckets)
         else:
-            made = (Count if self.measure.counts_messages else Series)(owner, expire, now)
+            made = (Count if self.measure.counts_messages else Series)(owner, expire_seconds, now)
         self.series[labels] = made
         return made
 
     def emit(self, scrape: Scrape, now: float) -> None:
-        """Emit all series that are not silent for too long."""
+        """Emit all series that have not expired."""
         for labels, series in list(self.series.items()):
-            if now - series.seen <= series.expire:
+            if now - series.seen <= series.expire_seconds:
                 series.emit(scrape, self.metric, labels)
 
-    def drop_silent(self, owner: str, now: float) -> int:
-        """Remove the series of a rule that are silent for too long; return how many."""
-        silent = [
+    def drop_expired(self, owner: str, now: float) -> int:
+        """Remove the expired series of a rule; return their number."""
+        expired = [
             labels
             for labels, series in self.series.items()
-            if series.owner == owner and now - series.seen > series.expire
+            if series.owner == owner and now - series.seen > series.expire_seconds
         ]
-        for labels in silent:
+        for labels in expired:
             self.remove(labels)
-        return len(silent)
+        return len(expired)
 
     def remove(self, labels: Labels) -> None:
         """Remove a series."""
         self.series.pop(labels).gone = True
 
 
-class Families(dict[str, Family]):
-    """All metrics of all rules, by name: rules with the same metric share it."""
+class SeriesStore(dict[str, Family]):
+    """The metric families of all rules, by name; rules with the same metric share its family."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
-        """Declare the metrics; there are no series yet."""
+        """Create the families, without series."""
         super().__init__()
         for metric, measure in declared(rules):
             self[metric.name] = Family(metric, measure)
@@ -142,7 +143,7 @@ class Families(dict[str, Family]):
 
 
 def declared(rules: Mapping[str, Rule]) -> Iterator[tuple[Metric, Measure]]:
-    """Yield each metric of the rules once, as the first rule that names it declares it."""
+    """Yield each metric of the rules once, with the settings of the first rule that has it."""
     seen: set[str] = set()
     for rule in rules.values():
         for name, measure in rule.metrics.items():

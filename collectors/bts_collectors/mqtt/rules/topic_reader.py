@@ -1,4 +1,4 @@
-"""Takes the messages of one topic for one rule; what they need is looked up once, not for each."""
+"""Handles the messages of one topic for one rule: series are looked up once per topic, not per message."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bts_collectors.mqtt.rules.payloads import Unusable, label_text
+from bts_collectors.mqtt.rules.payloads import PayloadError, label_text
 from bts_collectors.mqtt.rules.series import Labels, Series
 from bts_collectors.mqtt.rules.user_properties import user_properties
 from bts_collectors.mqtt.rules.value_sources import Source, optional_label
 
 if TYPE_CHECKING:
-    from bts_collectors.mqtt.rules.engine import Readings
+    from bts_collectors.mqtt.rules.engine import RuleEngine
 
 
-#: Series of one metric and topic before those that are gone are looked for.
-_FEW = 100
+#: Series of one metric and topic from which on removed ones are searched for.
+_CLEAN_UP_FROM = 100
 
 
 class Traffic:
-    """What came of one topic."""
+    """Counts of one topic."""
 
     __slots__ = ("bytes", "gone", "last", "messages", "seen")
 
-    #: Series that it is.
+    #: Number of Prometheus series.
     cost = 3
 
     def __init__(self, now: float) -> None:
         self.gone = False
         self.messages = self.bytes = 0
-        self.last = 0.0  # Unix time; 0: none but retained ones
+        self.last = 0.0  # Unix time; 0 if all messages were retained
         self.seen = now
 
     def note(self, size: int, now: float) -> None:
@@ -41,8 +41,8 @@ class Traffic:
         self.seen = now
 
 
-class _Slot:
-    """A metric whose labels the topic alone gives: one series."""
+class _FixedSeries:
+    """The only series of a metric whose labels all come from the topic."""
 
     __slots__ = ("is_event", "labels", "read", "series", "source")
 
@@ -54,213 +54,221 @@ class _Slot:
         self.series: Series | None = None
 
 
-class _Spread:
-    """A metric whose labels come from messages, too: any number of series."""
+class _VaryingSeries:
+    """The series of a metric with labels from the payload: any number."""
 
     __slots__ = ("latest", "limit", "series", "source")
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        #: Those of this topic, so that they can be removed with it.
+        #: The series of this topic, so that they can be removed with it.
         self.series: dict[Labels, Series] = {}
-        #: The labels of an info: new ones take their place.
+        #: The current labels of an info metric: new ones replace them.
         self.latest: Labels | None = None
-        self.limit = _FEW
+        self.limit = _CLEAN_UP_FROM
 
     def keep(self, labels: Labels, series: Series) -> None:
-        """Remember a series of this topic, and forget those that are gone now and then."""
+        """Remember a series of this topic; sometimes forget removed ones."""
         self.series[labels] = series
         if len(self.series) > self.limit:
-            self.series = {known: one for known, one in self.series.items() if not one.gone}
-            self.limit = max(_FEW, 2 * len(self.series))
+            self.series = {known: kept for known, kept in self.series.items() if not kept.gone}
+            self.limit = max(_CLEAN_UP_FROM, 2 * len(self.series))
 
 
 class TopicReader:
-    """The series of one topic, and what updates them; there may be fifty thousand."""
+    """Updates the series of one topic; there may be fifty thousand readers."""
 
     __slots__ = (
         "_counts",
         "_does_more",
+        "_engine",
+        "_fixed",
         "_labels",
-        "_readings",
-        "_slots",
-        "_spreads",
         "_topic",
         "_traffic",
+        "_varying",
     )
 
-    def __init__(self, readings: Readings, topic: str, labels: Mapping[str, str]) -> None:
-        """Give the rule at work, the topic and the labels that it gives."""
-        slots = [
-            _Slot(one, tuple((labels | one.measure.const_labels)[name] for name in one.names))  # type: ignore[operator]
-            for one in readings.sources
-            if not one.varies
+    def __init__(self, engine: RuleEngine, topic: str, labels: Mapping[str, str]) -> None:
+        """Take the rule's engine, the topic and the labels that the topic gives."""
+        series = [
+            _FixedSeries(source, _topic_labels(source, labels))
+            for source in engine.sources
+            if not source.varies
         ]
-        self._readings = readings
+        self._engine = engine
         self._topic = topic
-        self._counts = tuple(slot for slot in slots if slot.source.counts)
-        self._slots = tuple(slot for slot in slots if not slot.source.counts)
-        self._spreads = tuple(_Spread(one) for one in readings.sources if one.varies)
-        self._labels = labels if self._spreads else {}
-        self._does_more = bool(self._spreads or readings.rule.per_topic)
+        self._counts = tuple(fixed for fixed in series if fixed.source.counts)
+        self._fixed = tuple(fixed for fixed in series if not fixed.source.counts)
+        self._varying = tuple(_VaryingSeries(source) for source in engine.sources if source.varies)
+        self._labels = labels if self._varying else {}
+        self._does_more = bool(self._varying or engine.rule.per_topic)
         self._traffic: Traffic | None = None
 
     @property
     def varies(self) -> bool:
-        """Return whether messages give labels, so that there may be any number of series."""
-        return bool(self._spreads)
+        """Return whether some labels come from the payload, so that there may be any number of series."""
+        return bool(self._varying)
 
     @property
     def idle(self) -> bool:
-        """Return whether none of those series exists."""
-        return all(one.gone for spread in self._spreads for one in spread.series.values())
+        """Return whether none of these series exists any more."""
+        return all(series.gone for varying in self._varying for series in varying.series.values())
 
-    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: C901, FBT001  # a call costs as much as three lines
-        """Update what a message has a value for."""
-        readings = self._readings
-        readings.messages += 1
-        readings.bytes += len(payload)
-        data, readable = None, readings.reads
+    def take(self, payload: bytes, retained: bool, properties: bytes = b"") -> None:  # noqa: C901, FBT001  # the hot path: a call costs as much as three lines
+        """Update the series with a message."""
+        engine = self._engine
+        engine.messages += 1
+        engine.bytes += len(payload)
+        data, readable = None, engine.reads
         if readable:
-            if not payload and readings.deletes:
+            if not payload and engine.deletes:
                 self._remove()
                 return
             try:
-                data = readings.decode(payload)
-            except Unusable as error:
+                data = engine.decode(payload)
+            except PayloadError as error:
                 readable = False
                 self._fail_all(error)
-            if readings.conditions and not (readable and readings.wants(data)):
-                readings.filtered += readable
+            if engine.conditions and not (readable and engine.wants(data)):
+                engine.filtered += readable
                 return
-        now = readings.clock()
-        for slot in self._counts:
-            series = slot.series
+        now = engine.clock()
+        for fixed in self._counts:
+            series = fixed.series
             if series is None or series.gone:
-                series = self._find(slot)
-            if series and not retained:  # else it is a state, and no event
+                series = self._find(fixed)
+            if series and not retained:  # a retained message is a state, not an event
                 series.value += 1  # type: ignore[operator]
                 series.seen = now
         if readable:
             self._read(data, retained, now)
         if self._does_more:
             self._note_traffic(len(payload), retained, now)
-            if readable and self._spreads:
-                self._read_spreads(data, retained, now, properties)
+            if readable and self._varying:
+                self._read_varying(data, retained, now, properties)
 
     def _read(self, data: Any, retained: bool, now: float) -> None:  # noqa: FBT001  # Handler
-        """Update the metrics whose labels the topic alone gives."""
-        readings = self._readings
-        if readings.lag and not retained:
-            readings.note_lag(data)
-        for slot in self._slots:
+        """Update the metrics whose labels all come from the topic."""
+        engine = self._engine
+        if engine.lag and not retained:
+            engine.note_lag(data)
+        for fixed in self._fixed:
             try:
-                value = slot.read(data)
-            except Unusable as error:
-                readings.note(error)
-                self._fail(slot)
+                value = fixed.read(data)
+            except PayloadError as error:
+                engine.note(error)
+                self._fail(fixed)
                 continue
             if value is None:
                 continue
-            series = slot.series
+            series = fixed.series
             if series is None or series.gone:
-                series = self._find(slot)
+                series = self._find(fixed)
             if series is None:
                 continue
-            if not slot.is_event:
+            if not fixed.is_event:
                 series.value = value
                 series.seen = now
             elif not retained:
                 series.update(value)
                 series.seen = now
 
-    def _find(self, slot: _Slot) -> Series | None:
-        slot.series = self._readings.series(slot.source.family, slot.labels, self._topic)
-        return slot.series
+    def _find(self, fixed: _FixedSeries) -> Series | None:
+        fixed.series = self._engine.series(fixed.source.family, fixed.labels, self._topic)
+        return fixed.series
 
-    def _fail_all(self, error: Unusable) -> None:
-        self._readings.note(error)
-        for slot in self._slots:
-            self._fail(slot)
-        for spread in self._spreads:
-            self._fail_spread(spread)
+    def _fail_all(self, error: PayloadError) -> None:
+        self._engine.note(error)
+        for fixed in self._fixed:
+            self._fail(fixed)
+        for varying in self._varying:
+            self._fail_varying(varying)
 
-    def _fail(self, slot: _Slot) -> None:
-        if slot.source.drops:
-            self._readings.drop(slot.source.family, slot.labels)
+    def _fail(self, fixed: _FixedSeries) -> None:
+        if fixed.source.drops:
+            self._engine.drop(fixed.source.family, fixed.labels)
 
-    def _fail_spread(self, spread: _Spread) -> None:
-        if spread.source.drops:
-            for labels in spread.series:
-                self._readings.drop(spread.source.family, labels)
-            spread.series.clear()
+    def _fail_varying(self, varying: _VaryingSeries) -> None:
+        if varying.source.drops:
+            for labels in varying.series:
+                self._engine.drop(varying.source.family, labels)
+            varying.series.clear()
 
     def _note_traffic(self, size: int, retained: bool, now: float) -> None:  # noqa: FBT001
-        """Keep account of the topic where the rule asks for it."""
-        if self._readings.rule.per_topic:
+        """Count the message for its topic, with `per_topic`."""
+        if self._engine.rule.per_topic:
             traffic = self._traffic
             if traffic is None or traffic.gone:
-                traffic = self._traffic = self._readings.traffic(self._topic)
+                traffic = self._traffic = self._engine.traffic(self._topic)
             if traffic and not retained:
                 traffic.note(size, now)
 
-    def _read_spreads(self, data: Any, retained: bool, now: float, properties: bytes) -> None:  # noqa: FBT001
-        """Update the metrics whose labels come from the message."""
-        rule = self._readings.rule
+    def _read_varying(self, data: Any, retained: bool, now: float, properties: bytes) -> None:  # noqa: FBT001
+        """Update the metrics with labels from the message."""
+        rule = self._engine.rule
         try:
             shared = dict(self._labels)
-            shared |= {n: optional_label(path, data) for n, path in self._readings.shared_labels}
+            shared |= {n: optional_label(path, data) for n, path in self._engine.shared_labels}
             if rule.property_labels:
                 sent = user_properties(properties)
                 shared |= {n: label_text(sent.get(p, "")) for n, p in rule.property_labels.items()}
-        except Unusable as error:
-            self._readings.note(error)
+        except PayloadError as error:
+            self._engine.note(error)
             return
-        for spread in self._spreads:
-            if retained and spread.source.is_event:
+        for varying in self._varying:
+            if retained and varying.source.is_event:
                 continue
             try:
-                for own, raw in spread.source.values(data):
-                    self._update(spread, shared | own, raw, now)
-            except Unusable as error:
-                self._readings.note(error)
-                self._fail_spread(spread)
+                for own, raw in varying.source.values(data):
+                    self._update(varying, shared | own, raw, now)
+            except PayloadError as error:
+                self._engine.note(error)
+                self._fail_varying(varying)
 
-    def _update(self, spread: _Spread, texts: Mapping[str, str], raw: Any, now: float) -> None:
-        """Update one series; what its value lacks costs no other."""
-        source = spread.source
+    def _update(
+        self, varying: _VaryingSeries, texts: Mapping[str, str], raw: Any, now: float
+    ) -> None:
+        """Update one series; an invalid value affects no other."""
+        source = varying.source
         labels = tuple(texts[name] for name in source.names)
         try:
             value = 1.0 if raw is None else source.convert(raw)
-        except Unusable as error:
-            self._readings.note(error)
-            if source.drops and labels in spread.series:
-                del spread.series[labels]
-                self._readings.drop(source.family, labels)
+        except PayloadError as error:
+            self._engine.note(error)
+            if source.drops and labels in varying.series:
+                del varying.series[labels]
+                self._engine.drop(source.family, labels)
             return
         if value is None:
             return
-        if source.measure.type == "info" and spread.latest and spread.latest != labels:
-            self._forget(spread, spread.latest)
-        series = spread.series.get(labels)
+        if source.measure.type == "info" and varying.latest and varying.latest != labels:
+            self._forget(varying, varying.latest)
+        series = varying.series.get(labels)
         if series is None or series.gone:
-            series = self._readings.series(source.family, labels, self._topic)
+            series = self._engine.series(source.family, labels, self._topic)
             if series is None:
                 return
-            spread.keep(labels, series)
-        spread.latest = labels
+            varying.keep(labels, series)
+        varying.latest = labels
         series.update(value)
         series.seen = now
 
-    def _forget(self, spread: _Spread, labels: Labels) -> None:
-        spread.series.pop(labels, None)
-        self._readings.remove(spread.source.family, labels, self._topic)
+    def _forget(self, varying: _VaryingSeries, labels: Labels) -> None:
+        varying.series.pop(labels, None)
+        self._engine.remove(varying.source.family, labels, self._topic)
 
     def _remove(self) -> None:
-        """Remove all series of the topic alone: its retained message was deleted."""
-        for slot in (*self._counts, *self._slots):
-            self._readings.remove(slot.source.family, slot.labels, self._topic)
-        for spread in self._spreads:
-            for labels in list(spread.series):
-                self._forget(spread, labels)
-        self._readings.remove_traffic(self._topic)
+        """Remove all series of only this topic: its retained message was deleted."""
+        for fixed in (*self._counts, *self._fixed):
+            self._engine.remove(fixed.source.family, fixed.labels, self._topic)
+        for varying in self._varying:
+            for labels in list(varying.series):
+                self._forget(varying, labels)
+        self._engine.remove_traffic(self._topic)
+
+
+def _topic_labels(source: Source, labels: Mapping[str, str]) -> Labels:
+    """Return the label values of a metric that needs no label from the payload."""
+    known = {**labels, **source.measure.const_labels}
+    return tuple(known[name] for name in source.names)

@@ -1,6 +1,6 @@
-"""Steps of a path into a payload, and the several values that a path with wildcards leads to.
+"""Steps of paths into payloads, and the values that a path with wildcards matches.
 
-Pure. `{name}` in a key matches any text there and makes it a label, `*` matches it without one.
+Pure functions. `{name}` in a key matches any text and makes it a label; `*` matches without a label.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _STEP = re.compile(
     | \["(?P<quoted>[^"]+)"\]
     | \[(?P<index>-?\d+)\]
     | \[(?P<all>\*)\]
-    | \[\{{(?P<place>{_NAME})\}}\]
+    | \[\{{(?P<position>{_NAME})\}}\]
     | \[\{{(?P<label>{_NAME})=(?P<from>[^\]}}]+)\}}\]
     | \[(?P<where>[^=\]{{}}"*]+)=(?P<text>[^\]]*)\]
     """,
     re.VERBOSE,
 )
 _WILD = re.compile(rf"\*|\{{({_NAME})\}}")
-_EXAMPLES = 'as in a.b, list[0].b, list[-1], ["a.b"].c, {sensor}.tC, list[{sensor=id}].value, list[id=7].value'
+_EXAMPLES = 'examples: a.b, list[0].b, list[-1], ["a.b"].c, {sensor}.tC, list[{sensor=id}].value, list[id=7].value'
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """All keys that match a pattern, what stands for the wildcard being the label."""
+    """All keys that match a pattern; the part that matches the wildcard is the label."""
 
     pattern: re.Pattern[str]
     label: str
@@ -38,7 +38,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """All elements of a list, with a label from one of their fields, or else their place."""
+    """All elements of a list; the label is one of their fields, or their index."""
 
     label: str
     field: str
@@ -46,34 +46,34 @@ class Each:
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """The first element of a list that has a text in a field."""
+    """The first element of a list with a certain text in a field."""
 
     field: str
     text: str
 
     def of(self, data: Any) -> Any:
-        """Return the element; None if there is none."""
+        """Return the element, or None if there is no match."""
         if isinstance(data, list):
             for element in data:
-                if isinstance(element, dict) and _spelled(element.get(self.field)) == self.text:
+                if isinstance(element, dict) and _as_text(element.get(self.field)) == self.text:
                     return element
         return None
 
 
 Step = str | int | Keys | Each | Select
-#: The labels of the wildcards, in their order, and what is there; a label may be of any type.
+#: Labels of the wildcards in order, and the value; a label may have any type.
 Matches = list[tuple[tuple[Any, ...], Any]]
 
 
 def parse_steps(text: str) -> tuple[Step, ...]:
-    """Return the steps that `text` spells; ValueError where it is not understood."""
+    """Parse a path; ValueError names the part that is invalid."""
     steps: list[Step] = []
     rest = "" if text == "$" else text.removeprefix("$.")
     rest = rest.removeprefix("$") if rest.startswith("$[") else rest
     while rest:
         step = _STEP.match(rest)
         if step is None:
-            msg = f"{text!r}: not understood from {rest!r} on; {_EXAMPLES}"
+            msg = f"{text!r} is not a valid path from {rest!r} on; {_EXAMPLES}"
             raise ValueError(msg)
         steps.append(_step(step, text))
         rest = rest[step.end() :]
@@ -87,22 +87,22 @@ def matches_of(steps: tuple[Step, ...], data: Any) -> Iterator[tuple[tuple[Any, 
         return
     step, rest = steps[0], steps[1:]
     for label, value in _next(step, data):
-        for labels, found in matches_of(rest, value):
-            yield (*label, *labels), found
+        for labels, match in matches_of(rest, value):
+            yield (*label, *labels), match
 
 
-def _step(found: re.Match[str], text: str) -> Step:
-    if found["index"]:
-        return int(found["index"])
-    if found["all"]:
+def _step(match: re.Match[str], text: str) -> Step:
+    if match["index"]:
+        return int(match["index"])
+    if match["all"]:
         return Each("", "")
-    if found["place"]:
-        return Each(found["place"], "")
-    if found["label"]:
-        return Each(found["label"], found["from"])
-    if found["where"]:
-        return Select(found["where"], found["text"])
-    return found["quoted"] or _key(found["key"], text)
+    if match["position"]:
+        return Each(match["position"], "")
+    if match["label"]:
+        return Each(match["label"], match["from"])
+    if match["where"]:
+        return Select(match["where"], match["text"])
+    return match["quoted"] or _key(match["key"], text)
 
 
 def _key(key: str, text: str) -> str | Keys:
@@ -110,20 +110,20 @@ def _key(key: str, text: str) -> str | Keys:
     if not wild:
         return key
     if len(wild) > 1:
-        msg = f"{text!r}: one wildcard in a key, got {key!r}"
+        msg = f"{text!r}: a key may have one wildcard, got {key!r}"
         raise ValueError(msg)
-    before, behind = key[: wild[0].start()], key[wild[0].end() :]
-    pattern = re.compile(f"{re.escape(before)}(.*){re.escape(behind)}", re.DOTALL)
+    before, after = key[: wild[0].start()], key[wild[0].end() :]
+    pattern = re.compile(f"{re.escape(before)}(.*){re.escape(after)}", re.DOTALL)
     return Keys(pattern, wild[0][1] or "")
 
 
 def _next(step: Step, data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the label, if there is one, and the value of each match of one step."""
+    """Yield the label, if any, and the value of each match of one step."""
     match step:
         case Keys():
             for key, value in data.items() if isinstance(data, dict) else ():
-                if found := step.pattern.fullmatch(key):
-                    yield (found[1],) if step.label else (), value
+                if match := step.pattern.fullmatch(key):
+                    yield (match[1],) if step.label else (), value
         case Each():
             yield from _elements(step, data)
         case Select():
@@ -134,8 +134,8 @@ def _next(step: Step, data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def _elements(step: Each, data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    for place, value in enumerate(data if isinstance(data, list) else ()):
-        label: Any = place
+    for index, value in enumerate(data if isinstance(data, list) else ()):
+        label: Any = index
         if step.field:
             label = value.get(step.field) if isinstance(value, dict) else None
         if not step.label:
@@ -144,7 +144,7 @@ def _elements(step: Each, data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
             yield (label,), value
 
 
-def _spelled(raw: Any) -> str | None:
+def _as_text(raw: Any) -> str | None:
     if isinstance(raw, bool):
         return str(raw).lower()
     return str(raw) if isinstance(raw, str | int | float) else None

@@ -1,8 +1,7 @@
-"""The queue of each client of an EMQX broker, by its REST API: `GET /api/v5/clients`, page by page."""
+"""Client queues from EMQX's REST API: `GET /api/v5/clients`, page by page."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -11,8 +10,12 @@ import msgspec
 from bts_collectors.mqtt.sessions import metrics
 from bts_collectors.mqtt.sessions.metrics import Queue
 from bts_exporter import (
+    ByteBudget,
     CollectorConfig,
+    HttpClient,
+    HttpResponse,
     Metric,
+    Product,
     Reason,
     Scrape,
     Secret,
@@ -22,17 +25,17 @@ from bts_exporter import (
     counter,
 )
 
-#: Clients asked for at a time, and the pages that are read at most: of more clients, the broker's
-#: own order decides which are seen.
+#: Clients per page, and the most pages read: with more clients, the broker's order decides which
+#: ones are included.
 PAGE_CLIENTS = 1000
 MAX_PAGES = 20
-#: Bytes of all pages of one collection.
+#: Bytes of one page, and of all pages of one collection.
+MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_BYTES = 64 * 1024 * 1024
 _PATH = "/api/v5/clients"
-#: Older versions do not know `fields` and send all of them.
+#: Older versions ignore `fields` and send all of them.
 _FIELDS = "clientid,mqueue_len,mqueue_dropped,inflight_cnt"
 _STATUS_OK = 200
-_STATUS_UNAUTHORIZED = 401
 
 DROPPED = counter(
     "emqx_client_queue_dropped_messages_total",
@@ -41,32 +44,36 @@ DROPPED = counter(
 )
 METRICS: tuple[Metric, ...] = (DROPPED, *metrics.METRICS)
 
+_PRODUCT = Product(
+    "EMQX REST API",
+    if_refused="is EMQX running, with its dashboard listener (usually port 18083)?",
+    if_closed="is this the dashboard's port (usually 18083), and does it use TLS (https://)?",
+)
+#: Reason and cure by HTTP status.
 _STATUS: dict[int, tuple[Reason, str]] = {
     401: (
         "auth",
-        "the API key is wrong: emqx.url is http://KEY@host:18083, emqx.password its secret",
+        "invalid API key: emqx.url is http://KEY@host:18083, emqx.password is its secret",
     ),
     403: ("noperm", "the API key may not list clients: give it the role viewer"),
-    404: ("protocol", "there is no REST API of EMQX 5: correct emqx.url (port 18083)"),
+    404: ("protocol", "not the REST API of EMQX 5: set emqx.url to the dashboard's port (18083)"),
     503: ("loading", "the broker is not ready"),
 }
 
 
 class EmqxConfig(CollectorConfig, frozen=True):
-    """Where EMQX's REST API is, with an API key as user and its secret as password."""
+    """Settings of EMQX's REST API: the user is an API key, the password its secret."""
 
     url: Url = Url("http", "127.0.0.1", 18083)
     password: Secret | None = None
 
     def __post_init__(self) -> None:
-        """Check what the types cannot; ValueError with what is wrong."""
-        if self.url.scheme not in {"http", "https"}:
-            msg = f"url: expected http:// or https://, got {self.url}"
-            raise ValueError(msg)
+        """Check the scheme; ValueError explains the problem."""
+        self.url.require_scheme("http", "https")
 
 
 class _Client(msgspec.Struct):
-    """One client; what it is worth is looked at field by field, since one odd field costs no other."""
+    """A client. Fields are checked one by one, so that an invalid one does not affect the others."""
 
     clientid: Any = None
     mqueue_len: Any = None
@@ -80,14 +87,14 @@ class _Meta(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """One answer: clients, and whether there are more."""
+    """A page: clients, and whether there are more."""
 
     data: list[Any]
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
 
 class Listing(NamedTuple):
-    """The clients that were read, by id, and how many more there are; None where that is not known."""
+    """The clients by id, and the number of further clients; None if that is unknown."""
 
     clients: dict[str, _Client]
     others: int | None
@@ -97,22 +104,21 @@ _PAGE = msgspec.json.Decoder(Page)
 
 
 class Emqx:
-    """The queues of all clients, asked for at each collection."""
+    """The queues of all clients, requested at each collection."""
 
     def __init__(self, config: EmqxConfig, tls: TLSConfig) -> None:
         """Keep the settings; no I/O here."""
-        # urllib3 is for those who have EMQX.
-        from bts_collectors.mqtt.client import httpget  # noqa: PLC0415
-
-        self._get = httpget.get
-        self._place = httpget.place(config.url, _PATH)
-        self._url = config.url
-        self._tls = tls
-        self._user = config.url.username or ""
-        self._password = config.password or config.url.password
+        self._client = HttpClient(
+            _PRODUCT,
+            config.url,
+            password=config.password,
+            tls=tls,
+            headers={"Accept": "application/json"},
+        )
 
     def emit(self, scrape: Scrape) -> None:
-        """Emit the queues; TargetError where there is no usable answer in time."""
+        """Emit the queues; TargetError if the API does not return all pages in time."""
+        # The rest of the time is for the series of rules.
         clients, others = self._list(monotonic() + scrape.remaining() * 0.9)
         queues = {
             name: Queue(_count(c.mqueue_len), _count(c.inflight_cnt)) for name, c in clients.items()
@@ -122,17 +128,19 @@ class Emqx:
             if dropped is not None:
                 scrape.emit(DROPPED, dropped, name)
 
+    def close(self) -> None:
+        """Interrupt a running request; called from another thread."""
+        self._client.close()
+
     def _list(self, deadline: float) -> Listing:
         clients: dict[str, _Client] = {}
-        unusable, size = 0, 0
+        unusable, bytes_left = 0, MAX_BYTES
         for number in range(1, MAX_PAGES + 1):
-            body = self._page(number, deadline - monotonic())
-            size += len(body)
-            if size > MAX_BYTES:
-                raise _too_much(self._place, len(clients))
-            page = parse(body, self._place)
+            response = self._page(number, deadline - monotonic(), bytes_left)
+            bytes_left -= len(response.body)
+            page = parse(response.body, response.address)
             for client in map(_client, page.data):
-                # A client that comes or goes meanwhile moves the others: one may be on two pages.
+                # Clients that connect meanwhile shift the pages: one may be on two of them.
                 if client and len(client.clientid) <= metrics.MAX_CLIENT_ID:
                     clients[client.clientid] = client
                 else:
@@ -142,47 +150,37 @@ class Emqx:
         total = _count(page.meta.count)
         return Listing(clients, None if total is None else max(total - len(clients), 0))
 
-    def _page(self, number: int, seconds: float) -> bytes:
+    def _page(self, number: int, timeout_seconds: float, bytes_left: int) -> HttpResponse:
         query = f"?page={number}&limit={PAGE_CLIENTS}&fields={_FIELDS}"
-        secret = self._password.reveal() if self._password else ""
-        headers = {
-            "Accept": "application/json",
-            "Authorization": "Basic " + b64encode(f"{self._user}:{secret}".encode()).decode(),
-            "User-Agent": "bts-exporter",
-        }
-        status, body = self._get(self._url, self._tls, _PATH + query, headers, seconds)
-        if status == _STATUS_UNAUTHORIZED and self._password:
-            # It may have been changed since the start: the next scrape tries it.
-            self._password = self._password.reread()
-        if status != _STATUS_OK:
-            reason, what = _STATUS.get(status, ("protocol", "look at the broker's log"))
-            raise TargetError(reason, f"{self._place}: status {status}: {what}")
-        return body
+        advice = f"a page may have {MAX_PAGE_BYTES} bytes, all pages {MAX_BYTES}"
+        budget = ByteBudget(min(MAX_PAGE_BYTES, bytes_left), advice)
+        response = self._client.get(_PATH + query, timeout_seconds, budget)
+        if response.status != _STATUS_OK:
+            reason, cure = _STATUS.get(response.status, ("protocol", "check the broker's log"))
+            message = f"{response.address}: status {response.status}: {cure}"
+            raise TargetError(reason, message)
+        return response
 
 
-def _too_much(place: str, clients: int) -> TargetError:
-    return TargetError("protocol", f"{place}: more than {MAX_BYTES} bytes for {clients} clients")
-
-
-def parse(body: bytes, place: str) -> Page:
-    """Return the clients in an answer; TargetError where it is none of EMQX's."""
-    # A client may choose a name with invalid UTF-8, which is replaced the second time.
+def parse(body: bytes | bytearray, address: str) -> Page:
+    """Return the page in a response body; TargetError if it is not EMQX's list of clients."""
+    # A client id may contain invalid UTF-8, which is replaced for the second attempt.
     for text in (body, body.decode("utf-8", "replace").encode()):
         try:
             page = _PAGE.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            what = str(error)
+            problem = str(error)
         else:
             if not page.data or any(map(_client, page.data)):
                 return page
-            what = "none has a clientid"
+            problem = "no entry has a clientid"
     reason: Reason = "protocol"
-    # Without the error before it, whose frames hold the answer.
-    raise TargetError(reason, f"{place}: not EMQX's list of clients: {what}")
+    # Outside of `except`: the frames of the first error would keep the body in memory.
+    raise TargetError(reason, f"{address}: unexpected reply, not EMQX's list of clients: {problem}")
 
 
 def _client(raw: Any) -> _Client | None:
-    """Return one client of a page; None where it is odd."""
+    """Return a client of a page; None if the entry is invalid."""
     if not isinstance(raw, dict) or not isinstance(raw.get("clientid"), str):
         return None
     return _Client(**{name: raw.get(name) for name in _Client.__struct_fields__})

@@ -1,6 +1,6 @@
-"""What waits for each client of a broker, in the words of all brokers.
+"""Metrics of client queues, common to all brokers.
 
-Any client chooses its own name: how many and how long ones become labels is limited here.
+Clients choose their own ids, so number and length of those that become labels are limited here.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import NamedTuple
 
 from bts_exporter import Metric, Scrape, backlog, gauge
 
-#: Clients that are shown, those with the most messages waiting first.
+#: Clients emitted, those with the longest queues first.
 MAX_CLIENTS = 1000
 MAX_CLIENT_ID = 128  # characters
 
 LEFT_OUT = gauge(
     "mqtt_client_queues_left_out",
-    f"Clients whose queues are not shown: beyond the {MAX_CLIENTS} longest, or with an id of more"
-    f" than {MAX_CLIENT_ID} characters or none.",
+    f"Clients whose queues are not exported: beyond the {MAX_CLIENTS} longest queues, or with an id that is"
+    f" empty or longer than {MAX_CLIENT_ID} characters.",
 )
 METRICS: tuple[Metric, ...] = (LEFT_OUT, backlog.BACKLOG, backlog.IN_FLIGHT)
 
 
 class Queue(NamedTuple):
-    """Messages for one client: not sent yet, sent but not acknowledged; None where unknown."""
+    """Messages for one client: not sent, and sent but not acknowledged; None if unknown."""
 
     waiting: int | None
     in_flight: int | None
 
 
 def emit(scrape: Scrape, queues: Mapping[str, Queue], others: int | None = 0) -> list[str]:
-    """Emit the queues by client id; return the ids that are shown.
+    """Emit the queues by client id; return the ids that were emitted.
 
-    `others` is how many more clients there are whose queues are not known; None if that is not known.
+    `others` is the number of further clients with unknown queues; None if that number is unknown.
     """
     usable = (name for name in queues if 0 < len(name) <= MAX_CLIENT_ID)
     shown = heapq.nlargest(MAX_CLIENTS, usable, key=lambda name: queues[name].waiting or 0)

@@ -1,7 +1,7 @@
-"""What mosquitto logs and publishes nowhere else: whose messages it has begun to drop.
+"""The clients for which mosquitto starts to drop messages, from its log messages.
 
-It logs the first drop of each time that a client's queue is full, under `$SYS/broker/log/N`,
-where `log_dest topic` is set.
+With `log_dest topic`, mosquitto logs the first drop after a client's queue becomes full under
+`$SYS/broker/log/N`. No $SYS statistic has this by client.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Subscription
 from bts_exporter import Metric, Scrape, counter, gauge
 
-#: Of notices; `$SYS/#` reaches it.
+#: Topic of log messages at level notice; `$SYS/#` matches it.
 TOPIC = "$SYS/broker/log/N"
-#: Clients that are remembered, the latest that lost messages; any client may choose any id.
+#: Limits of the clients kept, the latest to lose messages first: clients choose their own ids.
 MAX_CLIENTS = 1000
 MAX_CLIENT_ID = 128  # characters
 
@@ -25,48 +25,48 @@ _DROPPING = re.compile(rb"(?:.*: )?Outgoing messages are being dropped for clien
 
 EPISODES = counter(
     "mosquitto_drop_episodes_total",
-    "Times that the broker began to drop messages for a client, as it logs them since our start.",
+    "Times that the broker started to drop messages for a client, since the exporter's start (log_dest topic).",
 )
 CLIENT_EPISODES = counter(
     "mosquitto_client_drop_episodes_total",
-    f"As mosquitto_drop_episodes_total, by client: the latest {MAX_CLIENTS} of them.",
+    f"Times that the broker started to drop messages for the client (log_dest topic); the latest {MAX_CLIENTS} clients.",
     "client_id",
 )
 LAST_EPISODE = gauge(
     "mosquitto_client_last_drop_timestamp_seconds",
-    "When the broker last began to drop messages for a client, in Unix time.",
+    "Unix time when the broker last started to drop messages for the client (log_dest topic).",
     "client_id",
 )
 METRICS: tuple[Metric, ...] = (EPISODES, CLIENT_EPISODES, LAST_EPISODE)
 
 
 def dropping(payload: bytes) -> str | None:
-    """Return the id of the client that a notice says messages are dropped for; None of others."""
+    """Return the client id in a log message about dropped messages; None for other log messages."""
     notice = _DROPPING.fullmatch(payload)
     return notice[1].decode("utf-8", "replace") if notice else None
 
 
 class DropEpisodes:
-    """The times when clients began to lose messages: fed by the network thread, shown by collections."""
+    """Counts drop episodes; the network thread writes, collections read."""
 
     subscriptions = (Subscription(TOPIC),)
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Give the clock of the timestamps."""
+        """Take the clock for the timestamps."""
         self._clock = clock
         self._lock = Lock()
         self._total = 0
-        self._clients: dict[str, tuple[int, float]] = {}  # the latest to lose messages is last
+        self._clients: dict[str, tuple[int, float]] = {}  # the latest is last
 
     def begin(self) -> None:
-        """Take note of a new connection: counts go on."""
+        """Do nothing: counts continue after a reconnection."""
 
     def route(self, topic: str) -> Handler | None:
-        """Return what takes the broker's notices."""
+        """Return the handler for the broker's log messages."""
         return self._receive if topic == TOPIC else None
 
     def tick(self, publish: Publish) -> None:
-        """Do nothing: nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def _receive(self, payload: bytes, _retained: bool, _properties: bytes = b"") -> None:  # noqa: FBT001  # Handler
         client_id = dropping(payload)
@@ -82,7 +82,7 @@ class DropEpisodes:
                 del self._clients[next(iter(self._clients))]
 
     def emit(self, scrape: Scrape) -> None:
-        """Emit how often messages began to be dropped, and for whom."""
+        """Emit the episodes in total and by client."""
         with self._lock:
             total, clients = self._total, dict(self._clients)
         scrape.emit(EPISODES, total)

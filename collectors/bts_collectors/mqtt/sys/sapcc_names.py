@@ -1,6 +1,6 @@
-"""The names that sapcc's mosquitto-exporter gives to mosquitto's own account of itself.
+"""The metric names of sapcc's mosquitto-exporter, for its Grafana dashboards.
 
-They are the topics, without the `$SYS/` in front; its dashboards for Grafana ask for them.
+A name is the topic without `$SYS/`, with underscores.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 from bts_exporter import Kind, Metric, Scrape
 
-#: What it takes for counters; all else are gauges.
+#: Topics that it exports as counters; all others are gauges.
 _COUNTERS = {
     "bytes/received",
     "bytes/sent",
@@ -27,7 +27,7 @@ _COUNTERS = {
 def _metric(topic: str) -> Metric:
     name = "broker_" + topic.replace("/", "_").replace(" ", "_")
     kind = Kind.COUNTER if topic in _COUNTERS else Kind.GAUGE
-    return Metric(name, f"As mosquitto-exporter shows it ($SYS/broker/{topic}).", kind)
+    return Metric(name, f"$SYS/broker/{topic}, named as by sapcc/mosquitto-exporter.", kind)
 
 
 #: Topic -> metric.
@@ -39,8 +39,8 @@ SAPCC: Mapping[str, Metric] = MappingProxyType(
 )
 
 
-def emit(scrape: Scrape, readings: Mapping[str, Reading]) -> None:
-    """Emit the readings, by topic, under the other exporter's names."""
-    for topic, reading in readings.items():
+def emit(scrape: Scrape, values: Mapping[str, SysValue]) -> None:
+    """Emit the values, given by topic, under these names."""
+    for topic, value in values.items():
         if topic in SAPCC:
-            scrape.emit(SAPCC[topic], reading.value)
+            scrape.emit(SAPCC[topic], value.value)

@@ -1,6 +1,6 @@
-"""What mosquitto says of itself under `$SYS/broker/`: one topic, one payload, one value.
+"""The statistics that mosquitto publishes under `$SYS/broker/`, one value per topic.
 
-Pure: no connection, no clock. https://mosquitto.org/man/mosquitto-8.html lists the topics.
+Pure functions. https://mosquitto.org/man/mosquitto-8.html lists the topics.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from bts_exporter import Metric, counter, gauge
 
-#: The filter that reaches all of it: `#` alone does not match topics that begin with `$`.
+#: `#` without `$SYS/` does not match topics that begin with `$`.
 FILTER = "$SYS/#"
 PREFIX = "$SYS/broker/"
-#: The one topic that is published at every sys_interval, changed or not.
+#: The only topic that is published at every sys_interval, even if unchanged.
 UPTIME = PREFIX + "uptime"
 STORED = PREFIX + "store/messages/count"
 RETAINED = PREFIX + "retained messages/count"
 
-#: A bridge's name may be any text, and any client may publish its topic: no more than these.
+#: Limits of bridges: any client may publish to a topic of a bridge, with any name.
 MAX_BRIDGES = 100
 MAX_BRIDGE_NAME = 128  # characters
 
@@ -30,15 +30,15 @@ _VERSION = re.compile(rb"(?:mosquitto version )?([0-9][0-9A-Za-z.+~-]{0,63})")
 _BRIDGE = re.compile(rf"connection/([^/]{{1,{MAX_BRIDGE_NAME}}})/state")
 
 
-class Reading(NamedTuple):
-    """One sample that a message of the broker gives; without a metric if only others name it."""
+class SysValue(NamedTuple):
+    """The value of one topic; `metric` is None if only `compat_names` exports it."""
 
     metric: Metric | None
     labels: tuple[str, ...]
     value: float
 
 
-UPTIME_SECONDS = gauge("mosquitto_uptime_seconds", "Seconds since the broker's start (uptime).")
+UPTIME_SECONDS = gauge("mosquitto_uptime_seconds", "Seconds since the broker started (uptime).")
 INFO = gauge(
     "mosquitto_info",
     "A metric with a constant '1' value, labelled by the broker's version (version).",
@@ -51,16 +51,16 @@ BRIDGE_UP = gauge(
 )
 QUEUED = gauge(
     "mosquitto_queued_messages",
-    "Messages held for clients, each counted once: store/messages/count less retained messages/count.",
+    "Messages queued for clients, each counted once (store/messages/count minus retained messages/count).",
 )
 _CLIENTS = gauge(
     "mosquitto_clients",
-    "Clients by state; disconnected are those with a session that outlives the connection"
+    "Clients by state; disconnected clients have a persistent session"
     " (clients/connected, clients/disconnected).",
     "state",
 )
 
-#: Topic below `$SYS/broker/` -> metric and label values, for payloads that are plain numbers.
+#: Topic below `$SYS/broker/` -> metric and label values, for numeric payloads.
 NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
     {
         "clients/connected": (_CLIENTS, ("connected",)),
@@ -70,14 +70,15 @@ NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
         topic: (metric, ())
         for topic, metric in {
             "clients/total": gauge(
-                "mosquitto_sessions", "Clients, connected or not (clients/total)."
+                "mosquitto_sessions", "Connected clients and persistent sessions (clients/total)."
             ),
             "clients/maximum": gauge(
-                "mosquitto_clients_max", "Most clients connected at once (clients/maximum)."
+                "mosquitto_clients_max",
+                "Maximum number of clients connected at the same time (clients/maximum).",
             ),
             "clients/expired": counter(
                 "mosquitto_clients_expired_total",
-                "Sessions removed by persistent_client_expiration (clients/expired).",
+                "Sessions expired by persistent_client_expiration (clients/expired).",
             ),
             "messages/received": counter(
                 "mosquitto_packets_received_total",
@@ -99,8 +100,7 @@ NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
             ),
             "publish/messages/dropped": counter(
                 "mosquitto_messages_dropped_total",
-                "Messages dropped because a client's queue was full or its connection too slow"
-                " (publish/messages/dropped).",
+                "Messages dropped because of queue or inflight limits (publish/messages/dropped).",
             ),
             "publish/bytes/received": counter(
                 "mosquitto_payload_bytes_received_total",
@@ -112,15 +112,15 @@ NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
             ),
             "store/messages/count": gauge(
                 "mosquitto_store_messages",
-                "Messages in the store, retained or queued (store/messages/count).",
+                "Messages in the store, retained and queued (store/messages/count).",
             ),
             "store/messages/bytes": gauge(
                 "mosquitto_store_bytes",
-                "Payload bytes in the store, retained or queued (store/messages/bytes).",
+                "Payload bytes in the store, retained and queued (store/messages/bytes).",
             ),
             "retained messages/count": gauge(
                 "mosquitto_retained_messages",
-                "Retained messages, those of $SYS included (retained messages/count).",
+                "Retained messages, including those of $SYS (retained messages/count).",
             ),
             "subscriptions/count": gauge(
                 "mosquitto_subscriptions", "Subscriptions (subscriptions/count)."
@@ -130,26 +130,26 @@ NUMBERS: Mapping[str, tuple[Metric, tuple[str, ...]]] = MappingProxyType(
                 "Shared subscriptions (shared_subscriptions/count).",
             ),
             "heap/current": gauge(
-                "mosquitto_heap_bytes", "Memory that the broker has allocated (heap/current)."
+                "mosquitto_heap_bytes", "Heap memory allocated by the broker (heap/current)."
             ),
             "heap/maximum": gauge(
                 "mosquitto_heap_max_bytes",
-                "Most memory that the broker had allocated (heap/maximum).",
+                "Maximum heap memory allocated by the broker (heap/maximum).",
             ),
         }.items()
     }
 )
 
-#: Topics with plain numbers that have no name of ours: rates, for which a query has rate(), and
-#: others that say the same as one above.
+#: Numeric topics without a metric of ours: rates, for which queries use rate(), and duplicates of
+#: topics above.
 UNNAMED: tuple[str, ...] = (
     "messages/stored",
     "packet/out/count",
     "packet/out/bytes",
     "connections/socket/count",
     *(
-        f"load/{what}/{span}"
-        for what in (
+        f"load/{rate}/{span}"
+        for rate in (
             "messages/received",
             "messages/sent",
             "publish/dropped",
@@ -167,7 +167,7 @@ _PLAIN: Mapping[str, tuple[Metric | None, tuple[str, ...]]] = MappingProxyType(
     {**NUMBERS, **dict.fromkeys(UNNAMED, (None, ()))}
 )
 
-#: Every metric of this file, for the declarations of the collector.
+#: All metrics of this file.
 METRICS: tuple[Metric, ...] = (
     UPTIME_SECONDS,
     INFO,
@@ -177,37 +177,37 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def read(topic: str, payload: bytes) -> Reading | None:
-    """Return the sample that a message gives; None for unknown topics and payloads without a value."""
+def read(topic: str, payload: bytes) -> SysValue | None:
+    """Return the value of a message; None for an unknown topic or an invalid payload."""
     name = topic.removeprefix(PREFIX)
     if name == topic:
         return None
     if name == "uptime":
         uptime = _UPTIME.fullmatch(payload)
-        return Reading(UPTIME_SECONDS, (), float(uptime[1])) if uptime else None
+        return SysValue(UPTIME_SECONDS, (), float(uptime[1])) if uptime else None
     if name == "version":
         version = _VERSION.fullmatch(payload)
-        return Reading(INFO, (version[1].decode("ascii"),), 1) if version else None
+        return SysValue(INFO, (version[1].decode("ascii"),), 1) if version else None
     if name in _PLAIN:
         metric, labels = _PLAIN[name]
-        return Reading(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
+        return SysValue(metric, labels, float(payload)) if _NUMBER.fullmatch(payload) else None
     return _read_bridge(name, payload)
 
 
-def _read_bridge(name: str, payload: bytes) -> Reading | None:
+def _read_bridge(name: str, payload: bytes) -> SysValue | None:
     bridge = _BRIDGE.fullmatch(name)
     if bridge is None or payload not in {b"0", b"1"}:
         return None
-    return Reading(BRIDGE_UP, (bridge[1],), float(payload))
+    return SysValue(BRIDGE_UP, (bridge[1],), float(payload))
 
 
-def queued(readings: Mapping[str, Reading]) -> float | None:
-    """Return the messages held for clients, from the readings by topic; None unless both counts are known.
+def queued(values: Mapping[str, SysValue]) -> float | None:
+    """Return the messages queued for clients, or None if that is unknown.
 
-    The two counts are taken one after the other: just after a start the second may be ahead, and
-    says nothing then.
+    The broker takes the two counts one after the other: shortly after its start, the number of
+    retained messages may exceed that of all messages.
     """
-    stored, retained = readings.get(STORED), readings.get(RETAINED)
+    stored, retained = values.get(STORED), values.get(RETAINED)
     if stored is None or retained is None or stored.value < retained.value:
         return None
     return stored.value - retained.value

@@ -6,17 +6,17 @@ from typing import ClassVar
 import pytest
 
 from bts_collectors.mqtt.client import network_thread as module
-from bts_collectors.mqtt.client.network_thread import Supervisor
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
+from bts_collectors.mqtt.client.network_thread import NetworkThread
 from bts_collectors.mqtt.client.router import Router
 from bts_collectors.mqtt.client.session import Target
-from bts_collectors.mqtt.client.state import Failure, Link
-from bts_collectors.mqtt.guard import Guard
+from bts_collectors.mqtt.client.state import ConnectionState, Failure
 from bts_collectors.mqtt.sys.values import SysValues
 from bts_exporter import TargetError, Url
 from servers import wait_until
 
-Run = Callable[[Link, Guard], None]
-Supervise = Callable[..., Supervisor]
+Run = Callable[[ConnectionState, ErrorBoundary], None]
+Supervise = Callable[..., NetworkThread]
 
 
 NOTHING_THERE = TargetError("refused", "nothing there")
@@ -24,39 +24,44 @@ GONE = TargetError("unreachable", "gone")
 
 
 class Scripted:
-    """A session that does what the script says, and after its end runs until it is stopped."""
+    """A session that follows a script, and then runs until it is stopped."""
 
     script: ClassVar[list[Run]] = []
 
     def __init__(
-        self, target: Target, router: Router, link: Link, guard: Guard, **_shared: object
+        self,
+        target: Target,
+        router: Router,
+        state: ConnectionState,
+        boundary: ErrorBoundary,
+        **_shared: object,
     ) -> None:
         """Keep what sessions share."""
-        self.link, self.guard = link, guard
-        link.beat = float("inf")  # it never hangs
+        self.state, self.boundary = state, boundary
+        state.heartbeat = float("inf")  # it never hangs
 
     def run(self, stopping: Event) -> None:
         """Do the next step."""
         if Scripted.script:
-            Scripted.script.pop(0)(self.link, self.guard)
+            Scripted.script.pop(0)(self.state, self.boundary)
         else:
-            self.link.connects += 1
-            self.link.connected = True
+            self.state.connects += 1
+            self.state.connected = True
             stopping.wait()
 
 
 @pytest.fixture
 def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
-    """Return a function that starts a supervisor whose sessions do the steps it is given."""
+    """Return a function that starts a network thread whose sessions perform the given steps."""
     monkeypatch.setattr(module, "Session", Scripted)
-    monkeypatch.setattr(module, "RETRY_FIRST", 0.001)
-    started: list[Supervisor] = []
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 0.001)
+    started: list[NetworkThread] = []
 
-    def start(*script: Run) -> Supervisor:
+    def start(*script: Run) -> NetworkThread:
         Scripted.script[:] = script
-        answered = Event()
+        replied = Event()
         target = Target(Url("mqtt", "broker.example"), None, "id", 30)
-        started.append(Supervisor(target, [SysValues(answered)], answered))
+        started.append(NetworkThread(target, [SysValues(replied)], replied))
         started[-1].start()
         return started[-1]
 
@@ -65,119 +70,124 @@ def supervise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervise]:
         one.stop()
 
 
-def connected(one: Supervisor) -> Callable[[], object]:
-    """Return whether a supervisor has come to the end of its script, as a condition to wait for."""
-    return lambda: one.link.connects
+def connected(one: NetworkThread) -> Callable[[], object]:
+    """Return a condition to wait for: the network thread has reached the end of its script."""
+    return lambda: one.state.connects
 
 
-def refuse(link: Link, guard: Guard) -> None:
-    """End as a session without a listener does."""
+def refuse(state: ConnectionState, boundary: ErrorBoundary) -> None:
+    """End like a session whose connection is refused."""
     raise NOTHING_THERE
 
 
-def lose(link: Link, guard: Guard) -> None:
-    """End as a session does whose broker was stopped."""
-    link.connected = True
+def lose(state: ConnectionState, boundary: ErrorBoundary) -> None:
+    """End like a session whose broker was stopped."""
+    state.connected = True
     raise GONE
 
 
-def crash(link: Link, guard: Guard) -> None:
-    """End as a session does in which the client library has a defect."""
-    link.connected = True
+def crash(state: ConnectionState, boundary: ErrorBoundary) -> None:
+    """End like a session with an error in the client library."""
+    state.connected = True
     msg = "defect"
     raise RuntimeError(msg)
 
 
-def mishandle(link: Link, guard: Guard) -> None:
+def mishandle(state: ConnectionState, boundary: ErrorBoundary) -> None:
     """Fail at two messages, then end."""
     for _ in range(2):
-        with guard:
+        with boundary:
             msg = "unforeseen"
             raise ValueError(msg)
 
 
 def test_failed_attempts_are_counted_by_reason(supervise: Supervise) -> None:
-    """An attempt that fails is no disconnect, and the next one follows."""
+    """A failed attempt is not a disconnect, and another attempt follows."""
     one = supervise(refuse, refuse)
     wait_until(connected(one), "connected")
 
-    assert dict(one.link.connect_failures) == {"refused": 2}
-    assert not one.link.disconnects
-    assert one.link.failure == Failure("refused", "nothing there")
+    assert dict(one.state.connect_failures) == {"refused": 2}
+    assert not one.state.disconnects
+    assert one.state.failure == Failure("refused", "nothing there")
 
 
 def test_lost_connections_are_counted_by_reason(supervise: Supervise) -> None:
-    """A connection that ends is no failed attempt."""
+    """A lost connection is not a failed attempt."""
     one = supervise(lose)
     wait_until(connected(one), "connected")
 
-    assert dict(one.link.disconnects) == {"unreachable": 1}
-    assert not one.link.connect_failures
+    assert dict(one.state.disconnects) == {"unreachable": 1}
+    assert not one.state.connect_failures
 
 
-def test_network_thread_survives_a_defect(
+def test_network_thread_survives_an_unexpected_error(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An unforeseen error ends one connection, is counted and logged, and the next one is made."""
+    """The error ends only the connection; it is counted and logged, and the client reconnects."""
     one = supervise(crash)
     wait_until(connected(one), "connected")
 
-    assert (one.alive, one.link.restarts, dict(one.link.disconnects)) == (True, 1, {"internal": 1})
-    assert one.link.failure == Failure(
-        "internal", "mqtt://broker.example: the MQTT client failed: RuntimeError: defect"
+    assert (one.alive, one.state.restarts, dict(one.state.disconnects)) == (
+        True,
+        1,
+        {"internal": 1},
     )
-    assert "network thread restarted" in caplog.text
+    assert one.state.failure == Failure(
+        "internal",
+        "mqtt://broker.example: unexpected error in the MQTT client: RuntimeError: defect",
+    )
+    assert "MQTT session restarted" in caplog.text
 
 
 def test_thread_that_hangs_is_not_alive(supervise: Supervise) -> None:
-    """One that is stuck with a message looks as connected as ever; it is not."""
+    """A thread that is stuck in a message handler is not alive, although still connected."""
     one = supervise()
     wait_until(connected(one), "connected")
     well = one.alive
-    one.link.beat = module.monotonic() - module.HANGS_SECONDS - 1
+    one.state.heartbeat = module.monotonic() - module.STUCK_SECONDS - 1
 
     assert (well, one.alive) == (True, False)
 
 
-def test_message_that_cannot_be_handled_costs_itself(
+def test_error_in_a_message_handler_affects_only_its_message(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error in the handling of a message is counted, logged once, and ends no connection."""
+    """The error is counted and logged once, and the connection continues."""
     one = supervise(mishandle)
     wait_until(connected(one), "connected")
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
 
-    assert (one.link.message_errors, one.link.restarts, len(errors)) == (2, 0, 1)
+    assert (one.state.message_errors, one.state.restarts, len(errors)) == (2, 0, 1)
 
 
 def test_reason_is_known_before_the_connection_is_gone() -> None:
-    """Whoever sees that there is no connection finds out why: the reason is written first."""
+    """The reason is written first: a reader that sees no connection also sees why."""
     seen: list[bool] = []
 
-    class Watched(Link):
+    class Watched(ConnectionState):
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "failure" and value is not None:
                 seen.append(self.connected)
 
-    link = Watched(connected=True)
-    link.end(Failure("unreachable", "gone"))
+    state = Watched(connected=True)
+    state.end(Failure("unreachable", "gone"))
 
-    assert (seen, link.connected) == ([True], False)
+    assert (seen, state.connected) == ([True], False)
 
 
-def test_end_of_our_own_will_is_no_failure() -> None:
-    """A connection that we close is counted nowhere."""
-    link = Link(connected=True, granted={"$SYS/#": 0})
-    link.end(None)
+def test_connection_closed_by_us_is_not_a_failure() -> None:
+    """A connection that the client closes is not counted."""
+    state = ConnectionState(connected=True, granted={"$SYS/#": 0})
+    state.end(None)
 
-    assert link == Link()
+    assert state == ConnectionState()
 
 
 def test_pause_between_attempts_grows_and_starts_again(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker that is dead or drops us at once is asked ever less often, until it keeps us."""
+    """The delay doubles while the broker is down or closes connections at once."""
     clock = [0.0]
     delays: list[float | None] = []
     wait = Event.wait
@@ -186,12 +196,12 @@ def test_pause_between_attempts_grows_and_starts_again(
         delays.append(timeout)
         return wait(event, 0 if timeout else timeout)
 
-    monkeypatch.setattr(module, "RETRY_FIRST", 1.0)
-    monkeypatch.setattr(module, "RETRY_LAST", 5.0)
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(module, "RETRY_LAST_SECONDS", 5.0)
 
-    def last(link: Link, guard: Guard) -> None:
+    def last(state: ConnectionState, boundary: ErrorBoundary) -> None:
         clock[0] += 5.1
-        lose(link, guard)
+        lose(state, boundary)
 
     monkeypatch.setattr(module, "monotonic", lambda: clock[0])
     monkeypatch.setattr(Event, "wait", record)
@@ -205,10 +215,10 @@ def test_pause_between_attempts_grows_and_starts_again(
 
 
 def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that waits for its next attempt is not waited for."""
-    monkeypatch.setattr(module, "RETRY_FIRST", 1000.0)
+    """stop() does not wait for the next attempt."""
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1000.0)
     one = supervise(refuse)
-    wait_until(lambda: one.link.failure, "failed attempt")
+    wait_until(lambda: one.state.failure, "failed attempt")
     one.stop()
 
     assert not one.alive
@@ -217,10 +227,10 @@ def test_stop_ends_a_pause(supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 def test_stop_does_not_wait_for_a_thread_that_hangs(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread in a call that nobody can interrupt is left to itself."""
+    """stop() returns although the thread is in a call that cannot be interrupted."""
     monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
     release = Event()
-    one = supervise(lambda _link, _guard: release.wait() and None)
+    one = supervise(lambda _state, _boundary: release.wait() and None)
     one.stop()
     hung = one.alive
     release.set()
@@ -230,13 +240,13 @@ def test_stop_does_not_wait_for_a_thread_that_hangs(
 
 def test_stop_without_start_does_nothing() -> None:
     """A collector that was built and never started can be stopped."""
-    answered = Event()
-    Supervisor(
-        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(answered)], answered
+    replied = Event()
+    NetworkThread(
+        Target(Url("mqtt", "broker.example"), None, "id", 30), [SysValues(replied)], replied
     ).stop()
 
 
-def test_guard_lets_interrupts_through() -> None:
-    """What is no error of ours, such as an interrupt, is not swallowed."""
-    with pytest.raises(KeyboardInterrupt), Guard(lambda error: None):
+def test_error_boundary_passes_interrupts() -> None:
+    """Only errors are suppressed, not e.g. KeyboardInterrupt."""
+    with pytest.raises(KeyboardInterrupt), ErrorBoundary(lambda error: None):
         raise KeyboardInterrupt

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from bts_collectors.mqtt.client import router as module
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.router import Handler, Publish, Router
 from bts_collectors.mqtt.client.topics import Subscription
-from bts_collectors.mqtt.guard import Guard
 
 
 class Wants:
-    """A receiver of topics that begin so; it fails where a test says so."""
+    """A receiver of topics with a prefix; it fails where a test requires it."""
 
     def __init__(self, beginning: str, *, fails: bool = False) -> None:
         self.subscriptions = (Subscription(f"{beginning}/#"),)
         self.beginning = beginning
         self.fails = fails
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.taken: list[tuple[str, bytes, bool]] = []
         self.begun = self.ticks = 0
 
@@ -26,7 +26,7 @@ class Wants:
 
     def route(self, topic: str) -> Handler | None:
         """Take what begins so."""
-        self.asked.append(topic)
+        self.requested.append(topic)
         if not topic.startswith(self.beginning):
             return None
 
@@ -49,17 +49,17 @@ class Wants:
 
 @pytest.fixture
 def errors() -> list[Exception]:
-    """Return the errors that were guarded against."""
+    """Return the errors that the boundary caught."""
     return []
 
 
 def route(errors: list[Exception], *receivers: Wants) -> Router:
     """Return a router to receivers."""
-    return Router(receivers, Guard(errors.append))
+    return Router(receivers, ErrorBoundary(errors.append))
 
 
-def test_message_goes_to_whoever_wants_it(errors: list[Exception]) -> None:
-    """To one, to several, or to nobody; each is asked once for a topic."""
+def test_message_reaches_all_receivers_that_want_it(errors: list[Exception]) -> None:
+    """One, several or no receivers; each is asked once per topic."""
     a, all_a, b = Wants("a"), Wants("a"), Wants("b")
     router = route(errors, a, all_a, b)
     for _ in range(2):
@@ -69,11 +69,11 @@ def test_message_goes_to_whoever_wants_it(errors: list[Exception]) -> None:
 
     assert a.taken == all_a.taken == [("a/1", b"x", False)] * 2
     assert b.taken == [("b/1", b"y", True)] * 2
-    assert b.asked == ["a/1", "b/1", "c/1"]
+    assert b.requested == ["a/1", "b/1", "c/1"]
 
 
-def test_receiver_that_fails_takes_nothing_from_the_others(errors: list[Exception]) -> None:
-    """Each error is guarded by itself: at a message, at the beginning, at a tick."""
+def test_failing_receiver_does_not_affect_the_others(errors: list[Exception]) -> None:
+    """Errors are isolated in handlers, in begin and in tick."""
     bad, good = Wants("a", fails=True), Wants("a")
     router = route(errors, bad, good)
     router[b"a/1"](b"x", False)
@@ -84,8 +84,8 @@ def test_receiver_that_fails_takes_nothing_from_the_others(errors: list[Exceptio
     assert len(errors) == 3
 
 
-def test_topic_that_is_no_utf_8_is_counted(errors: list[Exception]) -> None:
-    """It reaches nobody, and is not remembered."""
+def test_topic_with_invalid_utf_8_is_counted(errors: list[Exception]) -> None:
+    """The message is discarded, and the connection continues."""
     wants = Wants("a")
     router = route(errors, wants)
     for _ in range(2):
@@ -94,10 +94,10 @@ def test_topic_that_is_no_utf_8_is_counted(errors: list[Exception]) -> None:
     assert (router.undecodable, wants.taken, len(router)) == (2, [], 0)
 
 
-def test_flood_of_topics_is_not_remembered(
+def test_flood_of_topics_does_not_fill_memory(
     errors: list[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory has a bound, and known topics are looked up again at worst."""
+    """The cache is bounded; at worst, known topics are matched again."""
     monkeypatch.setattr(module, "MAX_TOPICS", 10)
     wants = Wants("a")
     router = route(errors, wants)
@@ -112,7 +112,7 @@ def test_flood_of_topics_is_not_remembered(
 
 
 def test_subscriptions_of_all_are_made_once(errors: list[Exception]) -> None:
-    """Two that want the same do not make the broker send it twice."""
+    """Two receivers of the same topics do not make the broker send messages twice."""
     assert route(errors, Wants("a"), Wants("a"), Wants("b")).subscriptions == (
         Subscription("a/#"),
         Subscription("b/#"),

@@ -1,4 +1,4 @@
-"""Both ways of reading, the batched one and paho's own, with the same tests."""
+"""Sessions with both ways of reading, batched and paho's own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bts_collectors.mqtt.client import batch_reader as reader_module
 from bts_collectors.mqtt.client import router as router_module
 from bts_collectors.mqtt.client import session as module
 from bts_collectors.mqtt.client.batch_reader import BatchReader
+from bts_collectors.mqtt.client.error_boundary import ErrorBoundary
 from bts_collectors.mqtt.client.router import Handler, Outgoing, Publish, Router
 from bts_collectors.mqtt.client.session import Protocol, Session, Target
-from bts_collectors.mqtt.client.state import DISCONNECT_REASONS, Link
+from bts_collectors.mqtt.client.state import DISCONNECT_REASONS, ConnectionState
 from bts_collectors.mqtt.client.subscriptions import Subscriptions, Suspects
 from bts_collectors.mqtt.client.topics import Subscription
-from bts_collectors.mqtt.guard import Guard
 from bts_exporter import TargetError, TLSConfig, Url
 from servers.certificates import Certificates
 
@@ -38,7 +38,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("3.1.1", 5)
 
 
 class Keeps:
-    """Takes every message; fails at those that say so."""
+    """Receives every message; fails for messages that say so."""
 
     subscriptions = (Subscription("#"),)
 
@@ -62,31 +62,31 @@ class Keeps:
         return take
 
     def tick(self, publish: Publish) -> None:
-        """Publish what a test wants published."""
+        """Publish the messages of a test."""
         self.ticks += 1
         while self.published:
             publish(self.published.pop())
 
 
 class Ended:
-    """What a session has left behind."""
+    """The state after a session."""
 
     def __init__(self) -> None:
         self.keeps = Keeps()
-        self.link = Link()
+        self.state = ConnectionState()
         self.errors: list[Exception] = []
-        self.router = Router([self.keeps], Guard(self.errors.append))
+        self.router = Router([self.keeps], ErrorBoundary(self.errors.append))
         self.failure: TargetError | None = None
         self.received = b""
 
     @property
     def messages(self) -> list[Message]:
-        """Return what was taken."""
+        """Return the received messages."""
         return self.keeps.messages
 
 
 def length(number: int) -> bytes:
-    """Return a number as MQTT spells lengths."""
+    """Return a variable byte integer."""
     spelled = bytearray()
     while number > 127:
         spelled.append(number & 127 | 128)
@@ -114,8 +114,8 @@ def publish(
 
 @pytest.fixture(params=["batched", "paho"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have sessions read one way or the other."""
-    monkeypatch.setattr(module, "TICK", 0.02)
+    """Select the way of reading."""
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
     if request.param == "paho":
         monkeypatch.setattr(BatchReader, "fits", lambda: False)
     return str(request.param)
@@ -123,7 +123,7 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def exchange(reading: str) -> Iterator[Exchange]:
-    """Return a function that runs a session against a broker that says what it is given."""
+    """Return a function that runs a session against a broker that sends the given bytes."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
 
@@ -158,7 +158,7 @@ def exchange(reading: str) -> Iterator[Exchange]:
         broker = Thread(target=converse, args=(ended, protocol, chunks, answers), daemon=True)
         broker.start()
         target = Target(Url("mqtt", "127.0.0.1", port), None, "id", 60, protocol)
-        session = Session(target, ended.router, ended.link, Guard(ended.errors.append))
+        session = Session(target, ended.router, ended.state, ErrorBoundary(ended.errors.append))
         try:
             session.run(Event())
         except TargetError as failure:
@@ -173,23 +173,23 @@ def exchange(reading: str) -> Iterator[Exchange]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 300, 16_384, 70_000, 1_000_000])
 def test_messages_of_any_size_arrive(exchange: Exchange, size: int, protocol: Protocol) -> None:
-    """Small ones many at once, large ones in many pieces; each with its topic and payload whole."""
+    """Small messages arrive many at once, large ones in many pieces, all complete."""
     sent = [(f"bts/{number}", bytes([65 + number]) * size, number % 2 == 1) for number in range(5)]
     ended = exchange(
         b"".join(publish(t, p, retain=r, protocol=protocol) for t, p, r in sent), protocol=protocol
     )
 
     assert ended.messages == sent
-    assert ended.link.granted == {"#": 0}
-    assert ended.link.beat > 0
+    assert ended.state.granted == {"#": 0}
+    assert ended.state.heartbeat > 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("qos", [1, 2])
-def test_messages_of_other_qos_are_answered(
+def test_messages_of_other_qos_are_acknowledged(
     exchange: Exchange, qos: int, protocol: Protocol
 ) -> None:
-    """They stand between others, arrive in their turn, and are acknowledged as the protocol wants it."""
+    """They are delivered in order, and acknowledged as the protocol requires."""
     packets = publish("a", b"1", protocol=protocol) + publish("b", b"2", qos=qos, protocol=protocol)
     if qos == 2:
         packets += b"\x62\x02\x00\x07"  # PUBREL: it is delivered now
@@ -201,7 +201,7 @@ def test_messages_of_other_qos_are_answered(
 
 
 def test_packets_may_be_cut_anywhere(exchange: Exchange) -> None:
-    """A byte by itself, half a length: what is incomplete waits for the rest."""
+    """An incomplete packet waits for the rest, even if it ends within its length."""
     stream = b"".join(publish(f"t/{n}", b"x" * (n * 60), qos=n % 2) for n in range(5))
     ended = exchange(*[stream[at : at + 1] for at in range(len(stream))])
 
@@ -210,8 +210,8 @@ def test_packets_may_be_cut_anywhere(exchange: Exchange) -> None:
     ]
 
 
-def test_properties_of_mqtt_5_are_no_payload(exchange: Exchange) -> None:
-    """Long ones and short ones are passed over."""
+def test_properties_of_mqtt_5_are_not_part_of_the_payload(exchange: Exchange) -> None:
+    """Long and short properties are skipped."""
     user = b"\x26" + b"\x00\x01k" + b"\x01\x2c" + b"v" * 300
     sent = [b"", b"\x01\x01", user]
     ended = exchange(
@@ -221,8 +221,8 @@ def test_properties_of_mqtt_5_are_no_payload(exchange: Exchange) -> None:
     assert ended.messages == [("t", b"p", False)] * 3
 
 
-def test_message_whose_handler_fails_costs_itself(exchange: Exchange) -> None:
-    """Those around it arrive, of any QoS, and the error is counted."""
+def test_message_whose_handler_fails_affects_no_other(exchange: Exchange) -> None:
+    """Messages before and after it arrive, with any QoS, and the error is counted."""
     ended = exchange(
         publish("a", b"1") + publish("b", b"fail") + publish("c", b"2")
         + publish("d", b"fail", qos=1) + publish("e", b"3")
@@ -233,8 +233,8 @@ def test_message_whose_handler_fails_costs_itself(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_topic_that_is_no_utf_8_is_counted(exchange: Exchange, qos: int) -> None:
-    """It is neither shown nor the end of the connection."""
+def test_topic_with_invalid_utf_8_is_counted(exchange: Exchange, qos: int) -> None:
+    """The message is discarded, and the connection continues."""
     ended = exchange(publish(b"\xff\xfe", b"1", qos=qos) + publish("a", b"2"))
 
     assert ended.messages == [("a", b"2", False)]
@@ -243,8 +243,8 @@ def test_topic_that_is_no_utf_8_is_counted(exchange: Exchange, qos: int) -> None
 
 
 @pytest.mark.parametrize(("qos", "answer"), [(0, b""), (1, b"\x40\x02\x00\x07")])
-def test_payload_that_is_too_large_is_left_out(exchange: Exchange, qos: int, answer: bytes) -> None:
-    """Ten megabytes are counted, acknowledged where they have to be, and what follows them arrives."""
+def test_payload_that_is_too_large_is_skipped(exchange: Exchange, qos: int, answer: bytes) -> None:
+    """It is counted and, with QoS 1 or 2, acknowledged; later messages arrive."""
     big = publish("big", bytes(10_000_000), qos=qos)
     ended = exchange(publish("a", b"1") + big + publish("b", b"2"), answers=len(answer))
 
@@ -256,7 +256,7 @@ def test_payload_that_is_too_large_is_left_out(exchange: Exchange, qos: int, ans
 @pytest.mark.parametrize("reading", ["batched"], indirect=True)  # paho keeps what it reads
 @pytest.mark.parametrize("cut", [1, 3, 6, 9, 11, 12, 100])
 def test_a_large_packet_may_come_in_pieces(exchange: Exchange, cut: int) -> None:
-    """Whatever the first piece holds of its head, it is acknowledged once; QoS 2 as the protocol says."""
+    """It is acknowledged once, wherever its header is cut; with QoS 2 as the protocol requires."""
     big = publish("big", bytes(2_000_000), qos=2)
     ended = exchange(big[:cut], big[cut:] + publish("b", b"2"), answers=4)
 
@@ -269,7 +269,7 @@ def test_a_large_packet_may_come_in_pieces(exchange: Exchange, cut: int) -> None
 def test_payload_that_is_too_large_is_not_kept(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batched reader never holds more than a packet that it may keep."""
+    """The reader never buffers more than the largest accepted packet."""
     held: list[int] = []
     consume = BatchReader._consume
 
@@ -280,7 +280,7 @@ def test_payload_that_is_too_large_is_not_kept(
     monkeypatch.setattr(BatchReader, "_consume", watch)
     exchange(publish("big", bytes(10_000_000)) + publish("b", b"2"))
 
-    assert max(held) <= 2 * reader_module._CHUNK
+    assert max(held) <= 2 * reader_module._READ_BYTES
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_payload_that_is_too_large_is_not_kept(
         b"\xd0\x01\x00",  # an answer to PING with something in it
     ],
 )
-def test_what_is_no_mqtt_ends_the_connection(exchange: Exchange, garbage: bytes) -> None:
-    """As a known failure; what came before it was taken, and nothing was unforeseen."""
+def test_malformed_packet_ends_the_connection(exchange: Exchange, garbage: bytes) -> None:
+    """The reason is known, and messages before it are delivered."""
     ended = exchange(publish("a", b"1") + garbage + publish("b", b"2"))
 
     assert ended.messages == [("a", b"1", False)]
@@ -310,10 +310,10 @@ def test_what_is_no_mqtt_ends_the_connection(exchange: Exchange, garbage: bytes)
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.binary(max_size=40), protocol=st.sampled_from(PROTOCOLS))
-def test_nothing_that_comes_is_unforeseen(
+def test_no_input_raises_an_unexpected_error(
     exchange: Exchange, garbage: bytes, protocol: Protocol
 ) -> None:
-    """Any bytes end in a known failure: of what they are, or of the connection's end."""
+    """Any bytes end in a known failure."""
     ended = exchange(publish("a", b"1", protocol=protocol) + garbage, protocol=protocol)
 
     assert ended.failure is not None
@@ -323,18 +323,18 @@ def test_nothing_that_comes_is_unforeseen(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_receiver_can_publish(exchange: Exchange, protocol: Protocol) -> None:
-    """From the network thread, as soon as the subscription is answered."""
+    """It publishes in the network thread, as soon as the subscription is answered."""
     expected = publish("canary", b"1", protocol=protocol)
     ended = exchange(published=Outgoing("canary", b"1"), protocol=protocol, answers=len(expected))
 
     assert ended.received.startswith(expected)
 
 
-def test_receivers_are_not_asked_at_each_message(
+def test_receivers_do_not_tick_at_each_message(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What they have to do between messages is seldom due."""
-    monkeypatch.setattr(module, "TICK", 60.0)
+    """Periodic work runs twice a second, not per message."""
+    monkeypatch.setattr(module, "TICK_SECONDS", 60.0)
     ended = exchange(*[publish("a", b"1")] * 50)
 
     assert len(ended.messages) == 50
@@ -344,7 +344,7 @@ def test_receivers_are_not_asked_at_each_message(
 # paho leaves the socket of a connection that fails to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("path", "query", "asked"),
+    ("path", "query", "requested"),
     [
         ("/broker", "key=1", "/broker?key=1"),
         ("/", "", "/"),
@@ -352,8 +352,10 @@ def test_receivers_are_not_asked_at_each_message(
         ("/mqtt/", "", "/mqtt/"),
     ],
 )
-def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, asked: str) -> None:
-    """With the query that may stand behind it; whoever does not upgrade is no WebSocket."""
+def test_path_of_a_websocket_is_requested(
+    reading: str, path: str, query: str, requested: str
+) -> None:
+    """With its query; a server that does not upgrade the connection is reported."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = Url("ws", "127.0.0.1", listener.getsockname()[1], path=path, query=query)
         heard: list[bytes] = []
@@ -367,10 +369,12 @@ def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, a
         server = Thread(target=answer, daemon=True)
         server.start()
         with pytest.raises(TargetError) as failure:
-            Session(Target(url, None, "id", 60), Ended().router, Link(), Guard(print)).run(Event())
+            Session(
+                Target(url, None, "id", 60), Ended().router, ConnectionState(), ErrorBoundary(print)
+            ).run(Event())
         server.join(20)
 
-    assert heard[0].startswith(f"GET {asked} HTTP/1.1\r\n".encode())
+    assert heard[0].startswith(f"GET {requested} HTTP/1.1\r\n".encode())
     reason, words = failure.value.reason, str(failure.value)
     del failure
     gc.collect()
@@ -378,7 +382,7 @@ def test_path_of_a_websocket_is_asked_for(reading: str, path: str, query: str, a
 
 
 def test_tls_that_breaks_ends_the_connection(certificates: Certificates) -> None:
-    """What is no TLS, in the middle of it, is told as such."""
+    """Data that is not TLS, within a TLS connection, has the reason tls."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server, certificates.server_key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -397,18 +401,18 @@ def test_tls_that_breaks_ends_the_connection(certificates: Certificates) -> None
         server = Thread(target=converse, daemon=True)
         server.start()
         target = Target(url, None, "id", 60, tls=TLSConfig(ca_file=str(certificates.ca)))
-        link = Link()
+        state = ConnectionState()
         with pytest.raises(TargetError, match="WRONG_VERSION_NUMBER") as failure:
-            Session(target, Ended().router, link, Guard(print)).run(Event())
+            Session(target, Ended().router, state, ErrorBoundary(print)).run(Event())
         server.join(20)
 
     assert failure.value.reason == "tls"
     assert failure.value.reason in DISCONNECT_REASONS
-    assert link.connected
+    assert state.connected
 
 
-def test_broker_that_says_goodbye_is_gone(exchange: Exchange) -> None:
-    """MQTT 5 lets it say so; the connection has ended either way."""
+def test_disconnect_packet_ends_the_connection(exchange: Exchange) -> None:
+    """With MQTT 5 the broker may send DISCONNECT before it closes."""
     ended = exchange(publish("a", b"1", protocol=5) + b"\xe0\x01\x8b", protocol=5, answers=1)
 
     assert ended.failure is not None
@@ -417,7 +421,7 @@ def test_broker_that_says_goodbye_is_gone(exchange: Exchange) -> None:
 
 
 def test_tls_offers_the_protocols_that_are_set(certificates: Certificates) -> None:
-    """Brokers that share port 443 with others choose by them (ALPN)."""
+    """Brokers that share port 443 with other servers select by ALPN."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server, certificates.server_key)
     context.set_alpn_protocols(["http/1.1", "x-amzn-mqtt-ca"])
@@ -435,45 +439,45 @@ def test_tls_offers_the_protocols_that_are_set(certificates: Certificates) -> No
         tls = TLSConfig(ca_file=str(certificates.ca))
         target = Target(url, None, "id", 60, tls=tls, alpn=("x-amzn-mqtt-ca",))
         with pytest.raises(TargetError):
-            Session(target, Ended().router, Link(), Guard(print)).run(Event())
+            Session(target, Ended().router, ConnectionState(), ErrorBoundary(print)).run(Event())
         server.join(20)
 
     assert chosen == ["x-amzn-mqtt-ca"]
 
 
-def test_subscription_that_is_denied_has_the_standards_word() -> None:
-    """Why, as the broker says it by MQTT 5."""
-    link = Link()
-    subscriptions = Subscriptions([Subscription("bts/#")], Suspects(), link)
+def test_denied_subscription_is_named_as_in_the_standard() -> None:
+    """With MQTT 5, SUBACK has the cause."""
+    state = ConnectionState()
+    subscriptions = Subscriptions([Subscription("bts/#")], Suspects(), state)
     subscriptions.begin(lambda _name, _qos: 1)
     subscriptions.answer(1, [ReasonCode(PacketTypes.SUBACK, identifier=151)])
 
-    assert link.denied == {"bts/#": "Quota exceeded (151)"}
-    assert link.granted == {"bts/#": -1}
+    assert state.denied == {"bts/#": "Quota exceeded (151)"}
+    assert state.granted == {"bts/#": -1}
 
 
-def test_reader_looks_at_what_it_needs_of_paho(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fits the paho that is installed, and would not fit one without a private name of its own."""
+def test_reader_checks_for_the_private_names_of_paho(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts the installed paho, and rejects one without a private name."""
     assert BatchReader.fits()
     monkeypatch.setattr(reader_module, "_PRIVATE", (*reader_module._PRIVATE, "_gone"))
     assert not BatchReader.fits()
 
 
-def test_all_private_names_are_looked_at() -> None:
-    """The list of them is complete: what is used without being checked for would break a session."""
+def test_all_private_names_are_checked_for() -> None:
+    """A private name that is used but not listed would break a session."""
     source = reader_module.__file__
     assert source
     with open(source) as file:  # noqa: PTH123  # a module's own
         used = set(re.findall(r"self\.(_\w+)", file.read()))
     own = {
         "_router",
-        "_guard",
+        "_boundary",
         "_rest",
         "_at",
         "_skip",
         "_read_at",
         "_delivered",
-        "_hurry_until",
+        "_burst_until",
         "_ended",
     }
     own |= {
@@ -485,5 +489,5 @@ def test_all_private_names_are_looked_at() -> None:
 
 
 def test_limit_of_payloads_fits_into_packets() -> None:
-    """The largest payload that is taken is not left out for the topic before it."""
-    assert reader_module._MAX_PACKET >= router_module.MAX_PAYLOAD + 2 + 65535
+    """The largest accepted payload fits into a packet with the longest topic."""
+    assert reader_module._MAX_PACKET >= router_module.MAX_PAYLOAD_BYTES + 2 + 65535

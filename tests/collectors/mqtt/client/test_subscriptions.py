@@ -1,4 +1,4 @@
-"""Which filters are asked for, in which order, and what a broker that dislikes one is taken for."""
+"""The order of subscriptions, and brokers that deny, ignore or close the connection on one."""
 
 from __future__ import annotations
 
@@ -7,96 +7,96 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from bts_collectors.mqtt.client import subscriptions as module
-from bts_collectors.mqtt.client.state import Link
-from bts_collectors.mqtt.client.subscriptions import HUNG_UP, Subscriptions, Suspects
+from bts_collectors.mqtt.client.state import ConnectionState
+from bts_collectors.mqtt.client.subscriptions import CLOSES_CONNECTION, Subscriptions, Suspects
 from bts_collectors.mqtt.client.topics import Subscription
 
 WANTED = (Subscription("$SYS/#"), Subscription("a/#"), Subscription("b/#", 1))
 
 
 class Connection:
-    """One connection to a broker that answers as a test wants it to."""
+    """One connection to a broker whose replies a test controls."""
 
     def __init__(self, suspects: Suspects, wanted: tuple[Subscription, ...] = WANTED) -> None:
-        self.link = Link()
-        self.asked: list[str] = []
-        self.subscriptions = Subscriptions(wanted, suspects, self.link)
+        self.state = ConnectionState()
+        self.requested: list[str] = []
+        self.subscriptions = Subscriptions(wanted, suspects, self.state)
         self.subscriptions.begin(self.subscribe)
 
     def subscribe(self, name: str, _qos: int) -> int:
-        """Take what is asked for."""
-        self.asked.append(name)
-        return len(self.asked)
+        """Record a subscription."""
+        self.requested.append(name)
+        return len(self.requested)
 
     def answer(self, name: str, code: int = 0) -> None:
         """Answer a subscription."""
-        number = self.asked.index(name) + 1
+        number = self.requested.index(name) + 1
         self.subscriptions.answer(number, [ReasonCode(PacketTypes.SUBACK, identifier=code)])
         self.subscriptions.advance(self.subscribe)
 
 
-def test_sys_comes_last_and_alone() -> None:
-    """When all others are answered."""
+def test_sys_is_subscribed_to_last() -> None:
+    """After all other filters are answered."""
     one = Connection(Suspects())
-    first = list(one.asked)
+    first = list(one.requested)
     one.answer("a/#")
-    between = list(one.asked)
+    between = list(one.requested)
     one.answer("b/#", 1)
     one.answer("$SYS/#")
 
     assert (first, between) == (["a/#", "b/#"], ["a/#", "b/#"])
-    assert one.asked == ["a/#", "b/#", "$SYS/#"]
-    assert one.link.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
+    assert one.requested == ["a/#", "b/#", "$SYS/#"]
+    assert one.state.granted == {"a/#": 0, "b/#": 1, "$SYS/#": 0}
 
 
-def test_silence_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter that is never answered is named, and the next ones are asked for."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", -1.0)
+def test_unanswered_filter_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported, and the next suspect is tried."""
+    monkeypatch.setattr(module, "REPLY_SECONDS", -1.0)
     one = Connection(Suspects())
     one.answer("b/#")
     one.subscriptions.advance(one.subscribe)
 
-    assert one.asked == ["a/#", "b/#", "$SYS/#"]
-    assert one.link.unanswered == ("a/#", "$SYS/#")
+    assert one.requested == ["a/#", "b/#", "$SYS/#"]
+    assert one.state.unanswered == ("a/#", "$SYS/#")
     assert one.subscriptions.settled
 
 
 def hang_up_until_left_out(suspects: Suspects, name: str) -> int:
-    """Connect until a filter that the broker hangs up on is left out; return how often it took."""
+    """Connect until a filter that ends the connection is left out; return the number of connections."""
     for attempt in range(10):
         one = Connection(suspects)
-        if one.link.denied:
-            assert one.link.denied == {name: HUNG_UP}
+        if one.state.denied:
+            assert one.state.denied == {name: CLOSES_CONNECTION}
             return attempt
-        for asked in one.asked:
-            if name in one.asked and asked != name:
+        for requested in one.requested:
+            if name in one.requested and requested != name:
                 continue  # the connection has ended by then
-            if asked != name:
-                one.answer(asked)
-        one.subscriptions.end(hung_up=name in one.asked)
+            if requested != name:
+                one.answer(requested)
+        one.subscriptions.end(closed_by_broker=name in one.requested)
     return -1
 
 
 @pytest.mark.parametrize("name", ["$SYS/#", "b/#"])
 def test_filter_that_ends_connections_is_found_and_left_out(name: str) -> None:
-    """Others that were unanswered at the same time are not suspected for long."""
+    """Filters that were unanswered at the same time are soon cleared."""
     suspects = Suspects()
 
     assert 0 < hang_up_until_left_out(suspects, name) <= 4
     assert not suspects.leaves_out("a/#")
 
 
-def test_restart_of_the_broker_is_no_dislike() -> None:
-    """It closes connections, too, and is refused in between."""
+def test_restart_of_the_broker_clears_suspicions() -> None:
+    """A restart closes connections too, but refuses attempts in between."""
     suspects = Suspects()
     hang_up_until_left_out(suspects, "$SYS/#")
     suspects.forget()
 
-    assert Connection(suspects).link.denied == {}
+    assert Connection(suspects).state.denied == {}
 
 
 def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker's operator may have allowed it."""
+    """The broker's permissions may have changed."""
     monkeypatch.setattr(module, "LEAVE_OUT_SECONDS", -1.0)
     suspects = Suspects()
     for _ in range(5):
@@ -105,11 +105,11 @@ def test_filter_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) ->
     assert not suspects.leaves_out("$SYS/#")
 
 
-def test_end_that_is_ours_is_no_hangup() -> None:
-    """Nor is a connection that was lost for silence."""
+def test_connection_closed_by_us_raises_no_suspicion() -> None:
+    """Nor does a ping timeout."""
     suspects = Suspects()
     for _ in range(5):
         one = Connection(suspects, WANTED[:1])
-        one.subscriptions.end(hung_up=False)
+        one.subscriptions.end(closed_by_broker=False)
 
-    assert Connection(suspects).link.denied == {}
+    assert Connection(suspects).state.denied == {}

@@ -1,4 +1,4 @@
-"""The WebSocket as a socket of bytes, against a peer that sees and sends every byte."""
+"""The WebSocket against a peer that controls every byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.mqtt.client.websocket import MAX_FRAME, NoWebSocketError, WebSocket
+from bts_collectors.mqtt.client.websocket import MAX_FRAME, WebSocket, WebSocketError
 from servers.mqttfake import accept_websocket, frame
 
 
@@ -31,7 +31,7 @@ def pair() -> Iterator[tuple[WebSocket, socket.socket]]:
 
 
 def unmask(data: bytes) -> tuple[int, bytes, bytes]:
-    """Return type and payload of the first frame of a client, and what follows it."""
+    """Return type and payload of a client's first frame, and the bytes after it."""
     size, at = data[1] & 127, 2
     if size == 126:
         size, at = int.from_bytes(data[2:4]), 4
@@ -44,8 +44,8 @@ def unmask(data: bytes) -> tuple[int, bytes, bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 125, 126, 65_535, 65_536])
-def test_what_is_sent_is_one_masked_frame(pair: tuple[WebSocket, socket.socket], size: int) -> None:
-    """Of any length."""
+def test_sent_data_is_one_masked_frame(pair: tuple[WebSocket, socket.socket], size: int) -> None:
+    """For data of any length."""
     web, theirs = pair
     payload = bytes(n % 251 for n in range(size))
 
@@ -59,7 +59,7 @@ def test_what_is_sent_is_one_masked_frame(pair: tuple[WebSocket, socket.socket],
 def test_frame_that_does_not_fit_is_sent_in_pieces_and_once(
     pair: tuple[WebSocket, socket.socket],
 ) -> None:
-    """Where the server does not read, the same bytes are offered again until they are through."""
+    """If the server does not read, the caller repeats the same data until it is sent."""
     web, theirs = pair
     payload = b"x" * 4_000_000
     with pytest.raises(BlockingIOError):
@@ -82,10 +82,10 @@ def test_frame_that_does_not_fit_is_sent_in_pieces_and_once(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
-def test_payload_arrives_whatever_the_pieces(
+def test_payload_arrives_complete_in_any_pieces(
     pair: tuple[WebSocket, socket.socket], payloads: list[bytes], step: int
 ) -> None:
-    """Frames are put together, pings left out, wherever the stream is cut."""
+    """Frames are joined and pings skipped, wherever the stream is cut."""
     web, theirs = pair
     stream = b"".join(frame(payload) + frame(b"hi", 9) for payload in payloads)
     expected, received = b"".join(payloads), b""
@@ -100,7 +100,7 @@ def test_payload_arrives_whatever_the_pieces(
 
 
 def test_close_is_answered_and_ends(pair: tuple[WebSocket, socket.socket]) -> None:
-    """What came before it is read; what comes behind it is not."""
+    """Data before the close frame is returned; data after it is not."""
     web, theirs = pair
     theirs.sendall(frame(b"last") + frame(b"\x03\xe8", 8) + frame(b"more"))
 
@@ -121,18 +121,18 @@ def test_close_is_answered_and_ends(pair: tuple[WebSocket, socket.socket]) -> No
         (b"\x82\x80", "a masked frame"),
     ],
 )
-def test_frame_that_no_server_may_send_is_refused(
+def test_invalid_frame_is_refused(
     pair: tuple[WebSocket, socket.socket], head: bytes, words: str
 ) -> None:
-    """By its head, before there is anything of its payload."""
+    """By its header, before memory for its payload is allocated."""
     web, theirs = pair
     theirs.sendall(head)
-    with pytest.raises(NoWebSocketError, match=words):
+    with pytest.raises(WebSocketError, match=words):
         web.recv(65536)
 
 
-def test_pings_without_end_cost_no_memory(pair: tuple[WebSocket, socket.socket]) -> None:
-    """A server that pings and does not read gets no more answers than are kept for it."""
+def test_flood_of_pings_does_not_fill_memory(pair: tuple[WebSocket, socket.socket]) -> None:
+    """The number of unsent pongs is limited."""
     web, theirs = pair
     pings = frame(b"x" * 125, 9) * 100
     for _ in range(300):
@@ -153,16 +153,16 @@ def test_pings_without_end_cost_no_memory(pair: tuple[WebSocket, socket.socket])
     ],
 )
 def test_handshake_that_is_not_accepted_is_named(answer: bytes, words: str) -> None:
-    """With what the server says instead."""
+    """The message quotes the server's reply."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(answer)
-        with pytest.raises(NoWebSocketError, match=words):
+        with pytest.raises(WebSocketError, match=words):
             WebSocket(ours, "broker", "/mqtt", 10)
 
 
 def test_handshake_has_one_deadline() -> None:
-    """A byte now and then does not make it longer."""
+    """Single bytes from the server do not extend it."""
     ours, theirs = socket.socketpair()
     ended = threading.Event()
 

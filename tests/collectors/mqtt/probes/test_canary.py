@@ -19,18 +19,18 @@ from bts_exporter import Duration, Metric, Scrape
 
 
 class Broker:
-    """Takes what is published, and gives it back when a test wants it; has the clock, too."""
+    """Receives published messages, and returns them when a test requires it; has the clock, too."""
 
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
-        self.answered = Event()
+        self.replied = Event()
         self.published: list[Outgoing] = []
         config = CanaryConfig(**{"qos": (1,)} | settings)  # type: ignore[arg-type]
-        self.canary = Canary(config, "host", self.answered, lambda: self.now)
+        self.canary = Canary(config, "host", self.replied, lambda: self.now)
         self.canary.begin()
 
     def tick(self, seconds: float = 0) -> None:
-        """Let time pass, and the canary do what is due."""
+        """Advance the clock and run the canary's periodic work."""
         self.now += seconds
         self.canary.tick(self.published.append)
 
@@ -49,7 +49,7 @@ class Broker:
 
 
 def test_topics_have_their_own_qos() -> None:
-    """A message travels with the lower of the QoS of publication and subscription."""
+    """A message is delivered with the lower QoS of publication and subscription."""
     broker = Broker(topic="a/b", qos=(2, 0))
 
     assert broker.canary.subscriptions == (
@@ -60,14 +60,14 @@ def test_topics_have_their_own_qos() -> None:
 
 @pytest.mark.parametrize("host", ["a/b", "a+", "#", "a\0b"])
 def test_name_of_the_host_is_one_level(host: str) -> None:
-    """What means something in a topic is replaced."""
+    """Characters with a meaning in topics are replaced."""
     (subscription,) = Canary(CanaryConfig(), host, Event()).subscriptions
 
     assert re.fullmatch(r"bts-exporter/canary/[a-z_]+/0", subscription.filter)
 
 
 def test_message_is_published_at_each_interval() -> None:
-    """At once on a new connection, then when it is due and not before."""
+    """At once on a new connection, then once per interval."""
     broker = Broker(interval=Duration(5))
     broker.tick()
     broker.tick(4.9)
@@ -80,7 +80,7 @@ def test_message_is_published_at_each_interval() -> None:
 
 
 def test_time_of_the_round_trip_is_measured() -> None:
-    """From the publication to the return, in seconds, by QoS."""
+    """In seconds, from publication to return, by QoS."""
     broker = Broker(qos=(0, 1))
     broker.tick()
     broker.now += 0.3
@@ -93,20 +93,20 @@ def test_time_of_the_round_trip_is_measured() -> None:
     assert broker.shown(RECEIVED, "0") == 0
 
 
-def test_return_is_an_answer_of_the_broker() -> None:
-    """It shows that the broker is alive where it says nothing of itself."""
+def test_returned_message_shows_that_the_broker_is_up() -> None:
+    """For brokers without an uptime."""
     broker = Broker()
     broker.tick()
-    before = broker.answered.is_set(), broker.canary.age()
+    before = broker.replied.is_set(), broker.canary.age_seconds()
     broker.give_back()
     broker.now += 3
 
     assert before == (False, float("inf"))
-    assert (broker.answered.is_set(), broker.canary.age()) == (True, 3)
+    assert (broker.replied.is_set(), broker.canary.age_seconds()) == (True, 3)
 
 
 def test_message_that_does_not_come_back_is_lost() -> None:
-    """After the timeout, and not before; what comes later is not counted again."""
+    """After the timeout; it is not counted again if it comes back later."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
     for _ in range(10):
@@ -121,8 +121,8 @@ def test_message_that_does_not_come_back_is_lost() -> None:
     assert broker.shown(LOST, "1") == 1
 
 
-def test_pause_of_our_own_is_no_loss() -> None:
-    """What came back while the process was stopped is read afterwards; how long it took is unknown."""
+def test_pause_of_the_process_is_not_a_loss() -> None:
+    """Messages that came back meanwhile are received, but their time is not measured."""
     broker = Broker(timeout=Duration(10))
     broker.tick()
     broker.tick(60)
@@ -134,18 +134,18 @@ def test_pause_of_our_own_is_no_loss() -> None:
 
 
 def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
-    """With as much time as it had before; pauses one after the other keep nothing."""
+    """It gets another timeout; repeated pauses do not keep messages forever."""
     broker = Broker(timeout=Duration(10), interval=Duration(1))
     for _ in range(100):
         broker.tick(20)
     broker.tick(1)
 
-    assert len(broker.canary._lanes[1].under_way) <= 3
+    assert len(broker.canary._by_qos[1].in_flight) <= 3
     assert broker.shown(LOST, "1") >= 98
 
 
-def test_end_of_the_connection_loses_what_is_under_way() -> None:
-    """A new connection has a new session: nothing of before comes back."""
+def test_messages_in_flight_are_lost_with_the_connection() -> None:
+    """A new session does not receive earlier messages."""
     broker = Broker()
     broker.tick()
     broker.canary.begin()
@@ -156,18 +156,18 @@ def test_end_of_the_connection_loses_what_is_under_way() -> None:
 
 
 def test_frozen_broker_makes_nothing_grow() -> None:
-    """What is under way is no more than the timeout has room for."""
+    """Messages in flight are bounded by the timeout."""
     broker = Broker(interval=Duration(1), timeout=Duration(10))
     for _ in range(1000):
         broker.tick(1)
 
-    assert len(broker.canary._lanes[1].under_way) <= 11
+    assert len(broker.canary._by_qos[1].in_flight) <= 11
     assert broker.shown(SENT, "1") == 1000
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"seq":0,"ts_ns":1}', b"\xff"])
 def test_messages_of_others_do_not_count(payload: bytes) -> None:
-    """Whatever somebody publishes to our topic."""
+    """Messages that other clients publish to the canary's topic are ignored."""
     broker = Broker()
     broker.tick()
     handler = broker.canary.route(broker.published[0][0])
@@ -178,7 +178,7 @@ def test_messages_of_others_do_not_count(payload: bytes) -> None:
 
 
 def test_message_that_comes_twice_counts_once() -> None:
-    """QoS 1 allows it."""
+    """QoS 1 permits duplicates."""
     broker = Broker()
     broker.tick()
     broker.give_back()
@@ -188,24 +188,24 @@ def test_message_that_comes_twice_counts_once() -> None:
 
 
 def test_other_topics_are_not_wanted() -> None:
-    """They have other takers."""
+    """The canary has no handler for them."""
     assert Broker().canary.route("bts-exporter/canary/other/1") is None
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"topic": ""}, "topic: expected one to publish to"),
-        ({"topic": "a/#"}, "topic: expected one to publish to, without + and #, got 'a/#'"),
-        ({"qos": ()}, "qos: expected some of 0, 1, 2, each once, got []"),
-        ({"qos": (1, 3)}, "qos: expected some of 0, 1, 2"),
-        ({"qos": (1, 1)}, "qos: expected some of 0, 1, 2, each once, got [1, 1]"),
+        ({"topic": ""}, "topic: '' is not a valid topic"),
+        ({"topic": "a/#"}, "topic: 'a/#' is not a valid topic (expected one without wildcards)"),
+        ({"qos": ()}, "qos: expected a list of 0, 1 and 2 without duplicates, got []"),
+        ({"qos": (1, 3)}, "qos: expected a list of 0, 1 and 2"),
+        ({"qos": (1, 1)}, "qos: expected a list of 0, 1 and 2 without duplicates, got [1, 1]"),
         ({"interval": Duration(0.5)}, "interval: must be at least 1 s, got 0.5 s"),
-        ({"timeout": Duration(0)}, "timeout: must be more than 0 s and at most 1h"),
-        ({"timeout": Duration(3601)}, "timeout: must be more than 0 s and at most 1h"),
+        ({"timeout": Duration(0)}, "timeout: must be more than 0 s and at most 1 h"),
+        ({"timeout": Duration(3601)}, "timeout: must be more than 0 s and at most 1 h"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
-    """With the key and what is wrong."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
         CanaryConfig(**settings)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def config(**settings: object) -> PipelineConfig:
 
 
 class Line:
-    """A pipeline, with messages and a clock at hand."""
+    """A pipeline with a clock that the test moves."""
 
     def __init__(self, **settings: object) -> None:
         self.now = 1000.0
@@ -47,33 +47,33 @@ class Line:
         handler(payload, retained)
 
     def samples(self, *, connected: bool = True) -> dict[Metric, dict[tuple[str, ...], float]]:
-        """Return what a collection shows."""
+        """Return the samples of a collection."""
         scrape = Scrape(time.monotonic() + 30)
         self.pipeline.emit(scrape, connected=connected)
         return scrape.samples
 
     def latency(self) -> tuple[float, float]:
-        """Return how many pairs there were, and their latencies together."""
+        """Return the number of matches, and the sum of their latencies."""
         found = self.samples()[LATENCY]
         return found["_count", "predict"], found["_sum", "predict"]
 
     def unmatched(self) -> tuple[float, float]:
-        """Return the messages without a pair on either side."""
+        """Return the unmatched messages by side."""
         found = self.samples()[UNMATCHED]
         return found["predict", "in"], found["predict", "out"]
 
     def pending(self) -> float:
-        """Return the messages that wait for their pair."""
+        """Return the number of pending messages."""
         return self.samples()[PENDING]["predict",]
 
 
 def test_both_topics_are_subscribed_to() -> None:
-    """As filters."""
+    """With the filters of the patterns."""
     assert Line().pipeline.subscriptions == (Subscription("bts/+/+"), Subscription("out/+/+"))
 
 
-def test_messages_with_the_same_levels_are_a_pair() -> None:
-    """The time between them is the latency; others have other keys."""
+def test_messages_with_the_same_levels_match() -> None:
+    """The time between them is the latency."""
     line = Line()
     line.send("bts/1/122")
     line.send("bts/2/122")
@@ -85,7 +85,7 @@ def test_messages_with_the_same_levels_are_a_pair() -> None:
 
 
 def test_levels_may_change_their_places() -> None:
-    """Their names tell which belong together; those of one side alone are no part of the key."""
+    """Levels are matched by name; names that only one topic has are not part of the key."""
     line = Line(in_topic="bts/{s}/{p}/{x}", out_topic="out/{p}/of/{s}")
     line.send("bts/1/122/a")
     line.send("out/122/of/1")
@@ -94,7 +94,7 @@ def test_levels_may_change_their_places() -> None:
 
 
 def test_first_in_is_first_out() -> None:
-    """Messages with one key are paired in their order."""
+    """Messages with the same key are matched in their order."""
     line = Line()
     for at in (0, 1, 2):
         line.now = 1000.0 + at
@@ -108,7 +108,7 @@ def test_first_in_is_first_out() -> None:
 
 
 def test_ids_in_payloads_are_keys() -> None:
-    """Where answers overtake each other an id finds the right one; whole numbers are as good."""
+    """Results in another order are matched by id, which may be an integer."""
     line = Line(in_topic="in", out_topic="out", in_id="id", out_id="request.ids[0]")
     line.send("in", b'{"id": "a"}')
     line.now += 1
@@ -137,8 +137,8 @@ def test_ids_in_payloads_are_keys() -> None:
         b"[" * 100_000,
     ],
 )
-def test_payload_without_an_id_has_no_pair(payload: bytes) -> None:
-    """It is counted on its side, and nothing is kept of it."""
+def test_payload_without_an_id_is_unmatched(payload: bytes) -> None:
+    """It is counted for its side, and not kept."""
     line = Line(in_topic="in", out_topic="out", in_id="id", out_id="id")
     line.send("in", payload)
     line.send("out", payload)
@@ -148,8 +148,8 @@ def test_payload_without_an_id_has_no_pair(payload: bytes) -> None:
 
 
 @given(st.binary(max_size=100), st.sampled_from(["json", "csv", "number", "text"]))
-def test_no_payload_ends_in_an_error(payload: bytes, form: Format) -> None:
-    """Whatever comes, it has an id or none."""
+def test_no_payload_raises_an_error(payload: bytes, form: Format) -> None:
+    """Any payload has an id or none."""
     for path in ("$", "a.b", "[0]"):
         identify = pipeline.identifier(form, Path.from_setting(path))
 
@@ -157,7 +157,7 @@ def test_no_payload_ends_in_an_error(payload: bytes, form: Format) -> None:
 
 
 def test_columns_of_csv_may_be_ids() -> None:
-    """Each side has a format of its own."""
+    """Each side has its own format."""
     line = Line(in_topic="in", out_topic="out", in_id=0, out_id="index", in_format="csv")
     line.send("in", b"17,20.5,30")
     line.send("out", b'{"index": 17}')
@@ -165,8 +165,8 @@ def test_columns_of_csv_may_be_ids() -> None:
     assert line.latency() == (1, 0)
 
 
-def test_result_that_nobody_waits_for_is_unmatched() -> None:
-    """It may be a second one, or one for a message of before our time."""
+def test_result_without_a_pending_message_is_unmatched() -> None:
+    """A duplicate, or the result of a message before the connection."""
     line = Line()
     line.send("out/1/122")
 
@@ -174,8 +174,8 @@ def test_result_that_nobody_waits_for_is_unmatched() -> None:
     assert line.latency() == (0, 0)
 
 
-def test_retained_messages_are_no_part_of_it() -> None:
-    """They were published at any time before."""
+def test_retained_messages_are_ignored() -> None:
+    """Their time of publication is unknown."""
     line = Line()
     line.send("out/1/122", retained=True)
     line.send("bts/1/122", retained=True)
@@ -183,8 +183,8 @@ def test_retained_messages_are_no_part_of_it() -> None:
     assert (line.pending(), line.unmatched()) == (0, (0, 0))
 
 
-def test_message_without_a_pair_in_time_is_given_up() -> None:
-    """After the timeout and not before; its result is unmatched then."""
+def test_message_without_a_match_expires() -> None:
+    """After the timeout; a later result is unmatched."""
     line = Line(timeout=Duration(60))
     line.send("bts/1/122")
     line.now += 60
@@ -198,8 +198,8 @@ def test_message_without_a_pair_in_time_is_given_up() -> None:
     assert line.unmatched() == (0, 1)
 
 
-def test_late_messages_are_given_up_without_a_scrape() -> None:
-    """Memory does not wait for Prometheus."""
+def test_late_messages_expire_without_a_scrape() -> None:
+    """Memory is freed even if Prometheus does not scrape."""
     line = Line(timeout=Duration(60))
     line.send("bts/1/122")
     line.now += 61
@@ -210,7 +210,7 @@ def test_late_messages_are_given_up_without_a_scrape() -> None:
 
 
 def test_full_pipeline_keeps_the_oldest() -> None:
-    """Its age is how late the pipeline is; what there is no room for is counted."""
+    """The age of the oldest is the lag; discarded messages are counted."""
     line = Line(max_pending=2)
     for station in range(5):
         line.send(f"bts/{station}/122")
@@ -222,7 +222,7 @@ def test_full_pipeline_keeps_the_oldest() -> None:
 
 
 def test_full_pipeline_has_room_again_after_the_timeout() -> None:
-    """One that has lost its messages does not stop to be measured."""
+    """A pipeline whose results are lost recovers."""
     line = Line(max_pending=1, timeout=Duration(60))
     line.send("bts/1/122")
     line.now += 61
@@ -232,8 +232,8 @@ def test_full_pipeline_has_room_again_after_the_timeout() -> None:
     assert line.latency() == (1, 0)
 
 
-def test_end_of_the_connection_gives_up_what_is_pending() -> None:
-    """Its results may have passed while we were not there."""
+def test_lost_connection_clears_pending_messages() -> None:
+    """Their results may have passed while disconnected."""
     line = Line()
     line.send("bts/1/122")
     line.pipeline.begin()
@@ -244,8 +244,8 @@ def test_end_of_the_connection_gives_up_what_is_pending() -> None:
     assert line.unmatched() == (1, 1)
 
 
-def test_pending_messages_are_a_backlog_in_the_words_of_all_brokers() -> None:
-    """With the age of the oldest as lag, and what went in and out."""
+def test_pending_messages_are_a_backlog() -> None:
+    """With the age of the oldest as lag, and counts of inputs and matches."""
     line = Line()
     line.send("bts/1/122")
     line.send("bts/1/122")
@@ -260,8 +260,8 @@ def test_pending_messages_are_a_backlog_in_the_words_of_all_brokers() -> None:
     assert samples[backlog.CONSUMED] == {LABELS: 1}
 
 
-def test_empty_pipeline_has_no_lag() -> None:
-    """Nothing pending is 0, from the beginning."""
+def test_empty_pipeline_has_lag_0() -> None:
+    """From the beginning."""
     samples = Line().samples()
 
     assert samples[backlog.LAG_SECONDS] == {LABELS: 0}
@@ -269,7 +269,7 @@ def test_empty_pipeline_has_no_lag() -> None:
 
 
 def test_backlog_is_unknown_without_a_connection() -> None:
-    """Counts stay; what is pending may have come out meanwhile."""
+    """Counters remain; pending messages may have been processed meanwhile."""
     line = Line()
     line.send("bts/1/122")
     samples = line.samples(connected=False)
@@ -279,7 +279,7 @@ def test_backlog_is_unknown_without_a_connection() -> None:
 
 
 def lag(line: Line) -> tuple[float | None, float | None, set[str]]:
-    """Return backlog, lag and the method by which it is found."""
+    """Return backlog, lag and its method."""
     found = line.samples()
     methods = {key[-1] for key in found.get(backlog.LAG_METHOD, {})}
     return (
@@ -290,7 +290,7 @@ def lag(line: Line) -> tuple[float | None, float | None, set[str]]:
 
 
 def test_lag_is_unknown_after_a_lost_connection() -> None:
-    """What came in before may still wait: no 0, and no small age, until the service comes to ours."""
+    """Earlier messages may still wait: neither 0 nor a small age until the next match."""
     line = Line()
     line.send("bts/1/a")
     line.pipeline.begin()
@@ -305,8 +305,8 @@ def test_lag_is_unknown_after_a_lost_connection() -> None:
     assert lag(line) == (0, 0, {"message_time"})
 
 
-def test_lag_is_unknown_after_messages_were_given_up() -> None:
-    """They may wait on: for as long again there is no 0."""
+def test_lag_is_unknown_after_messages_expired() -> None:
+    """They may still wait: no 0 for another timeout."""
     line = Line(timeout=Duration(60))
     line.send("bts/1/a")
     line.now += 61
@@ -318,7 +318,7 @@ def test_lag_is_unknown_after_messages_were_given_up() -> None:
 
 
 def test_backlog_is_unknown_beyond_max_pending() -> None:
-    """Of the age it is known how much it is at least, whatever pairs there are."""
+    """The age is a lower bound, even after matches."""
     line = Line(max_pending=1)
     line.send("bts/1/a")
     line.send("bts/2/a")
@@ -331,7 +331,7 @@ def test_backlog_is_unknown_beyond_max_pending() -> None:
 
 
 def test_long_levels_are_no_keys() -> None:
-    """A hundred thousand of 64 kB each would be kept."""
+    """100,000 pending keys of 64 kB each would fill the memory."""
     assert Line().pipeline.route("bts/1/" + "x" * 300) is None
 
 
@@ -340,15 +340,15 @@ def test_long_levels_are_no_keys() -> None:
     [
         ({"out_topic": "bts/{s}/{p}"}, "match the same topics"),
         ({"out_topic": "#", "in_id": "a", "out_id": "a"}, "match the same topics"),
-        ({"in_id": "a"}, "in_id, out_id: an id is compared with another"),
+        ({"in_id": "a"}, "in_id, out_id: the two ids are compared"),
         ({"out_topic": "out/{q}"}, "no key: give in_topic and out_topic a {name} in common"),
         (
             {"in_id": "a", "out_id": "a", "in_format": "csv"},
-            "in_id: a is not in a payload of in_format csv",
+            "in_id: a is not a valid path for in_format csv",
         ),
         (
             {"in_id": "$", "out_id": 0, "in_format": "text", "out_format": "text"},
-            "out_id: 0 is not in a payload of out_format text",
+            "out_id: 0 is not a valid path for out_format text",
         ),
         ({"timeout": Duration(0)}, "timeout: must be more than 0 s"),
         ({"max_pending": 0}, "max_pending: must be between 1 and 100000, got 0"),
@@ -356,6 +356,6 @@ def test_long_levels_are_no_keys() -> None:
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
-    """With the key and what is wrong."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
         config(**settings)

@@ -29,7 +29,7 @@ class _Types:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Return a function that reads rules as settings have them."""
+    """Return a function that parses rules from YAML."""
 
     def read_rules(text: str) -> dict[str, Rule]:
         path = tmp_path / "config.yaml"
@@ -42,14 +42,14 @@ def read(tmp_path: Path) -> Read:
 
 
 def problems(read: Read, text: str) -> list[str]:
-    """Return what is wrong with rules, without the file."""
+    """Return the problems of rules, without the file name."""
     with pytest.raises(ConfigError) as error:
         read(text)
     return [str(problem).partition(": ")[2] for problem in error.value.problems]
 
 
 def test_rule_is_read_with_its_defaults(read: Read) -> None:
-    """A topic, and metrics with paths, are all that it takes."""
+    """A topic and metrics with paths are sufficient."""
     rules = read("""
 readings:
   topic: bts/{station}/{parameter}
@@ -68,7 +68,7 @@ readings:
 
 
 def test_columns_have_names(read: Read) -> None:
-    """A CSV column is found by its name or by its number."""
+    """A CSV column has a name and a number."""
     rule = read("""
 alarms:
   topic: alarm/{station}
@@ -82,8 +82,8 @@ alarms:
     assert rule.resolve(rule.metrics["bts_alarm_index"].path).steps == (0,)
 
 
-def test_every_mistake_is_told_at_once(read: Read) -> None:
-    """Each with its place, and what was meant."""
+def test_all_mistakes_are_reported_at_once(read: Read) -> None:
+    """Each with its location and the expected form."""
     assert problems(
         read,
         """
@@ -102,10 +102,10 @@ b:
 """,
     ) == [
         "collectors.mqtt.rules.a.topc: unknown key 'topc'; did you mean topic?",
-        "collectors.mqtt.rules.a.topic: '{x': a wildcard takes a level of its own, between slashes: {name}, + or #",
+        "collectors.mqtt.rules.a.topic: '{x': a wildcard must be a whole level between slashes: {name}, + or #",
         "collectors.mqtt.rules.a.format: expected one of json, csv, number, text, got 'jsn'; did you mean json?",
         "collectors.mqtt.rules.a.metrics.m.typ: unknown key 'typ'; did you mean type?",
-        "collectors.mqtt.rules.a.metrics.m.path: 'a[': not understood from '[' on; as in a.b, list[0].b, list[-1], [\"a.b\"].c, {sensor}.tC, list[{sensor=id}].value, list[id=7].value",
+        "collectors.mqtt.rules.a.metrics.m.path: 'a[' is not a valid path from '[' on; examples: a.b, list[0].b, list[-1], [\"a.b\"].c, {sensor}.tC, list[{sensor=id}].value, list[id=7].value",
         "collectors.mqtt.rules.a.metrics.m.scale: expected float, got str; write a number, without quotes or a unit",
         "collectors.mqtt.rules.b.metrics.m.type: expected one of gauge, counter, histogram, info, got 'gage'; did you mean gauge?",
     ]
@@ -114,13 +114,13 @@ b:
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("topic: x, metrics: {m: {}}", "metrics.m: path is missing: where the value is"),
+        ("topic: x, metrics: {m: {}}", "metrics.m: path is missing: the path of the value"),
         ("topic: x, metrics: {m: {type: histogram}}", "metrics.m: path is missing"),
         ("topic: x, metrics: {0m: {path: a}}", "metrics.0m: '0m' is not a metric name"),
         ("topic: 'x/{le}', metrics: {m: {type: histogram, path: a}}", "'le' cannot be the name"),
         (
             "topic: 'x/{a}', metrics: {m: {path: a, labels: [b]}}",
-            "labels: b is not in topic, nor another label of the rule, which has: a",
+            "labels: b not found among the rule's labels: a",
         ),
         (
             "topic: x, metrics: {m: {type: histogram, path: a, buckets: [2, 1]}}",
@@ -132,25 +132,31 @@ b:
         ),
         (
             "topic: x, format: number, metrics: {m: {path: a}}",
-            "metrics.m: path: a payload of format number is one value: $",
+            "metrics.m: path: a payload of format number has a single value",
         ),
         ("topic: x, format: csv, metrics: {m: {path: a}}", "one of columns (none), got a"),
         (
             "topic: x, format: csv, metrics: {m: {path: $}}",
-            "metrics.m: path: expected a column's number",
+            "metrics.m: path: expected a column number",
         ),
         (
             "topic: x, format: csv, event_time: {path: a.b}",
-            "event_time.path: expected a column's number",
+            "event_time.path: expected a column number",
         ),
-        ("topic: x, columns: [a]", "columns: only csv has them"),
-        ("topic: x, separator: ';;'", "separator: expected one character, got ';;'"),
-        ("topic: x, max_series: 0", "max_series: at least 1, got 0"),
-        ("topic: x, event_time: {path: a, tz: Mars}", "event_time: tz: no time zone 'Mars'"),
+        ("topic: x, columns: [a]", "columns: only valid with format: csv"),
+        (
+            "topic: x, separator: ';;'",
+            "separator: ';;' is not a valid separator (expected one character)",
+        ),
+        ("topic: x, max_series: 0", "max_series: must be at least 1, got 0"),
+        (
+            "topic: x, event_time: {path: a, tz: Mars}",
+            "event_time: tz: 'Mars' is not a known time zone",
+        ),
     ],
 )
 def test_rule_that_cannot_work_is_refused(read: Read, rule: str, expected: str) -> None:
-    """What the types cannot say is checked, too."""
+    """Combinations of settings are checked, too."""
     (problem,) = problems(read, f"r: {{{rule}}}")
 
     assert problem.startswith("collectors.mqtt.rules.r")
@@ -159,7 +165,7 @@ def test_rule_that_cannot_work_is_refused(read: Read, rule: str, expected: str) 
 
 @pytest.mark.parametrize("other", ["type: counter, path: a", "path: a, labels: []"])
 def test_metric_of_two_rules_is_the_same_in_both(read: Read, other: str) -> None:
-    """Two rules may feed one metric, and then they agree on its type and labels."""
+    """Two rules may share a metric only with the same type and labels."""
     shared = read(
         "a: {topic: 'x/{l}', metrics: {m: {path: a}}}\nb: {topic: 'y/{l}', metrics: {m: {path: b}}}"
     )
@@ -167,5 +173,5 @@ def test_metric_of_two_rules_is_the_same_in_both(read: Read, other: str) -> None
 
     assert set(shared) == {"a", "b"}
     assert problems(read, text) == [
-        "collectors.mqtt: rules.b.metrics.m: of another type, labels or buckets than in a"
+        "collectors.mqtt: rules.b.metrics.m: type, labels or buckets differ from rule a"
     ]

@@ -42,7 +42,7 @@ def run(settings: Path, *arguments: str) -> int:
 def test_samples_are_shown_as_on_the_page(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rule's own metrics, and of histograms those that the message is in."""
+    """Only the rule's own metrics, and of histograms only the buckets that count the message."""
     code = run(settings, "readings", 'bts/7/1"22', '{"value": 12.5, "t": 4e9}')
 
     assert (code, capsys.readouterr().out.splitlines()) == (
@@ -59,15 +59,15 @@ def test_samples_are_shown_as_on_the_page(
 
 
 def test_rule_of_any_broker_is_found(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whichever block it stands in."""
+    """In any block of the settings."""
     assert run(settings, "doors", "doors/front", "closed") == 0
     assert capsys.readouterr().out == 'door_open{door="front"} 0\n'
 
 
-def test_value_that_is_missing_is_said_beside_those_that_are_there(
+def test_missing_value_is_reported_after_the_samples(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its reason, and what is there instead."""
+    """With its reason, and the actual value."""
     assert run(settings, "readings", "bts/7/122", '{"value": 1}') == 0
     assert capsys.readouterr().out.splitlines()[-1] == "# missing: nothing at t: {'value': 1}"
 
@@ -77,21 +77,21 @@ def test_value_that_is_missing_is_said_beside_those_that_are_there(
     [
         (
             ("reading", "x", "1"),
-            "there is no rule 'reading'; there are: doors, readings (all stands",
+            "unknown rule 'reading', known rules: doors, readings (all for",
         ),
         (
             ("doors", "windows/1", "open"),
-            "topic 'windows/1' does not match doors/{door}: level 1 is 'windows', and 'doors' in",
+            "topic 'windows/1' does not match doors/{door}: level 1 is 'windows', but 'doors' in",
         ),
         (("doors", "doors/1", "ajar"), "unmapped: not in the map: 'ajar'"),
         (("doors", "doors/1", "\udcff"), "unmapped: not in the map: '\ufffd'"),
-        (("readings", "bts/7/122", "{"), "malformed: no JSON"),
+        (("readings", "bts/7/122", "{"), "malformed: invalid JSON"),
     ],
 )
-def test_message_that_gives_nothing_is_told_why(
+def test_message_without_samples_is_an_error(
     settings: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
 ) -> None:
-    """On standard error, with an exit code that says so."""
+    """The cause is on standard error, and the exit code is 1."""
     code = run(settings, *arguments)
     out, err = capsys.readouterr()
 
@@ -99,26 +99,26 @@ def test_message_that_gives_nothing_is_told_why(
     assert err.startswith(f"bts-exporter: mqtt-test: {words}")
 
 
-def test_map_to_nothing_is_no_error(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a sensor says that it has no value."""
+def test_map_to_null_is_not_an_error(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sensor may report that it has no value."""
     settings.write_text(
         "collectors: {mqtt: {rules: {r: {topic: x, metrics: {m: {path: $, map: {'9': null}}}}}}}"
     )
 
     assert run(settings, "r", "x", "9") == 1
-    assert "the map has no number for it" in capsys.readouterr().err
+    assert "the map has no number for this value" in capsys.readouterr().err
 
 
 def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those that take the topic show their samples, the others why they do not."""
+    """Matching rules show their samples, the others why they do not match."""
     code = run(settings, "all", "doors/front", "closed")
 
     assert (code, capsys.readouterr().out.splitlines()) == (
         0,
         [
             (
-                "# mqtt://127.0.0.1:1883 readings: does not take the topic:"
-                " level 1 is 'doors', and 'bts' in bts/{station}/{parameter}"
+                "# mqtt://127.0.0.1:1883 readings: does not match the topic:"
+                " level 1 is 'doors', but 'bts' in bts/{station}/{parameter}"
             ),
             "# mqtt://127.0.0.1:1883 doors:",
             'door_open{door="front"} 0',
@@ -126,48 +126,46 @@ def test_rules_of_all_targets_are_tried(settings: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_topic_that_no_rule_takes_is_no_success(
+def test_topic_that_no_rule_matches_is_an_error(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The exit code says so, after all the reasons."""
+    """The exit code is 1, after all causes."""
     code = run(settings, "all", "x/y", "1")
     out, err = capsys.readouterr()
 
     assert (code, len(out.splitlines())) == (1, 2)
-    assert "no rule takes the topic" in err
+    assert "no rule matches the topic" in err
 
 
 def test_topic_of_another_rule_is_named(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asks for the wrong rule learns of the right one."""
+    """The message names the rules that match the topic."""
     assert run(settings, "readings", "doors/front", "closed") == 1
-    assert "rules that take it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
+    assert "rules that match it: mqtt://127.0.0.1:1883 doors" in capsys.readouterr().err
 
 
-def test_condition_that_is_not_met_is_told(
-    settings: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With what is there instead."""
+def test_unmet_condition_is_reported(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the actual value."""
     settings.write_text(
         "collectors: {mqtt: {rules: {r: {topic: x, where: {kind: [a, b]}, metrics: {m: {path: v}}}}}}"
     )
 
     assert run(settings, "r", "x", '{"kind": "c", "v": 1}') == 1
-    words = "left out by where: kind is 'c', and has to be 'a' or 'b'"
+    words = "excluded by where: kind is 'c', but must be 'a' or 'b'"
     assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [0, (1 << 20) + 1])
-def test_payload_without_or_with_too_much_gives_nothing(
+def test_empty_or_too_large_payload_has_no_samples(
     settings: Path, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
-    """The reason is said."""
+    """The cause is reported."""
     assert run(settings, "readings", "bts/7/122", "x" * size) == 1
-    words = "more than 1 MiB" if size else "removes the series of the topic"
+    words = "larger than 1 MiB" if size else "removes the topic's series"
     assert words in capsys.readouterr().err
 
 
 def test_payload_is_read_from_standard_input(settings: Path) -> None:
-    """As a process: any bytes, with a line's end that shells and editors put behind."""
+    """In a real process: any bytes, with the line end that shells append."""
     done = subprocess.run(
         [
             sys.executable,

@@ -1,76 +1,18 @@
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.rules import topic_reader
-from bts_collectors.mqtt.rules.config import Measure, Rule
-from bts_collectors.mqtt.rules.engine import Readings
+from bts_collectors.mqtt.rules.config import Measure
 from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime
 from bts_collectors.mqtt.rules.payloads import REASONS, Path
-from bts_collectors.mqtt.rules.series import Families, declared
-from bts_exporter import Duration, Scrape
-
-VALUE = Path.from_setting("value")
-
-
-class Bench:
-    """Rules side by side, with a clock of their own."""
-
-    def __init__(self, **rules: Rule) -> None:
-        self.now = 1000.0
-        self.families = Families(rules)
-        self.rules = {
-            name: Readings(name, rule, self.families, clock=lambda: self.now)
-            for name, rule in rules.items()
-        }
-        self.taken = 0
-
-    def send(self, topic: str, payload: object, *, retained: bool = False) -> None:
-        """Deliver a message to all rules, as JSON unless it is bytes."""
-        raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        for rule in self.rules.values():
-            handler = rule.route(topic)
-            if handler:
-                handler(raw, retained)
-
-    def tick(self, seconds: float) -> None:
-        """Let time pass, and have the rules do what is due."""
-        self.now += seconds
-        for rule in self.rules.values():
-            rule.tick(lambda *_: None)
-
-    def shown(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Return the samples by metric."""
-        scrape = Scrape(float("inf"))
-        self.families.emit(scrape, self.now)
-        for rule in self.rules.values():
-            rule.emit(scrape)
-            rule.emit_topics(scrape)
-        assert scrape.rejected is None
-        return {metric.name: dict(found) for metric, found in scrape.samples.items()}
-
-
-def rule(topic: str = "bts/{station}/{parameter}", **settings: Any) -> Rule:
-    """Return a rule; measures are keyword arguments that are one."""
-    measures = {name: one for name, one in settings.items() if isinstance(one, Measure)}
-    others = {name: one for name, one in settings.items() if name not in measures}
-    return Rule(topic=Pattern.from_setting(topic), metrics=measures, **others)
-
-
-def measure(**settings: Any) -> Measure:
-    """Return a measure of the value."""
-    return Measure(path=VALUE, **settings)
-
-
-COUNT = Measure(type="counter")
+from bts_collectors.mqtt.rules.series import declared
+from bts_exporter import Duration
+from collectors.mqtt.rules.rule_bench import COUNT, Bench, measure, rule
 
 
 def test_gauge_shows_the_last_value() -> None:
-    """By the labels of the topic."""
+    """For each set of labels of the topic."""
     bench = Bench(r=rule(m=measure()))
     for value in (1, 2.5):
         bench.send("bts/7/122", {"value": value})
@@ -80,7 +22,7 @@ def test_gauge_shows_the_last_value() -> None:
 
 
 def test_counter_counts_messages_and_shows_totals() -> None:
-    """Without a path each message counts, whatever is in it; with one it is the device's own total."""
+    """Without a path it counts every message; with a path it is the device's counter."""
     bench = Bench(r=rule(n_total=COUNT, e_total=measure(type="counter")))
     bench.send("bts/7/122", {"value": 40})
     bench.send("bts/7/122", b"garbage")
@@ -90,7 +32,7 @@ def test_counter_counts_messages_and_shows_totals() -> None:
 
 
 def test_histogram_has_its_buckets() -> None:
-    """Of all topics that its labels do not tell apart."""
+    """Topics with equal labels share a histogram."""
     bench = Bench(r=rule(h=measure(type="histogram", buckets=(1.0, 2.0), labels=("parameter",))))
     for station, value in enumerate((0.5, 1.5, 9)):
         bench.send(f"bts/{station}/122", {"value": value})
@@ -105,7 +47,7 @@ def test_histogram_has_its_buckets() -> None:
 
 
 def test_message_that_fails_for_one_metric_serves_the_others() -> None:
-    """A missing path is counted and costs its own metric."""
+    """A missing path is counted and affects only its metric."""
     bench = Bench(r=rule(m=measure(), o=Measure(path=Path.from_setting("other")), n_total=COUNT))
     bench.send("bts/7/122", {"other": 3})
     found = bench.shown()
@@ -122,10 +64,10 @@ def test_message_that_fails_for_one_metric_serves_the_others() -> None:
 
 @pytest.mark.parametrize("payload", [b"garbage", b'{"value": []}', b"{}"])
 @pytest.mark.parametrize(("on_error", "kept"), [("keep", True), ("drop", False)])
-def test_series_keeps_its_value_or_is_gone_after_an_error(
+def test_series_keeps_its_value_or_is_dropped_after_an_error(
     payload: bytes, on_error: str, kept: bool
 ) -> None:
-    """As the rule says, until a message has a value again."""
+    """Depending on on_error, until the next valid value."""
     bench = Bench(r=rule(m=measure(on_error=on_error)))
     bench.send("bts/7/122", {"value": 1})
     bench.send("bts/7/122", payload)
@@ -137,7 +79,7 @@ def test_series_keeps_its_value_or_is_gone_after_an_error(
 
 
 def test_known_reasons_are_counted_from_zero() -> None:
-    """The first error is an increase."""
+    """The series exist before, so that the first failure is an increase."""
     errors = Bench(r=rule(m=measure())).shown()["mqtt_message_errors_total"]
 
     assert set(errors.values()) == {0}
@@ -147,8 +89,8 @@ def test_known_reasons_are_counted_from_zero() -> None:
 # Retained messages
 
 
-def test_retained_message_is_a_state_and_no_event() -> None:
-    """It sets gauges and totals; nothing counts it, and it has no lag."""
+def test_retained_message_is_a_state_not_an_event() -> None:
+    """It sets gauges and device counters; it is not counted and has no lag."""
     bench = Bench(
         r=rule(
             m=measure(),
@@ -175,7 +117,7 @@ def test_retained_message_is_a_state_and_no_event() -> None:
 
 
 def test_series_beyond_the_limit_are_not_made() -> None:
-    """Those that are there go on, and what has no room is counted, message by message."""
+    """Existing series continue, and each dropped value is counted."""
     bench = Bench(r=rule(m=measure(), max_series=2))
     for station in range(5):
         bench.send(f"bts/{station}/122", {"value": station})
@@ -189,7 +131,7 @@ def test_series_beyond_the_limit_are_not_made() -> None:
 
 
 def test_histogram_takes_the_room_of_all_its_samples() -> None:
-    """A limit in series is one of what Prometheus stores."""
+    """The limit counts the series that Prometheus stores."""
     bench = Bench(r=rule(h=measure(type="histogram", buckets=(1.0, 2.0)), max_series=9))
     for station in range(2):
         bench.send(f"bts/{station}/122", {"value": 1})
@@ -199,7 +141,7 @@ def test_histogram_takes_the_room_of_all_its_samples() -> None:
 
 
 def test_flood_of_topics_keeps_memory_bounded() -> None:
-    """Whoever publishes to ever new topics makes no series and no accounts beyond the limit."""
+    """A client that publishes to ever new topics creates nothing beyond the limit."""
     bench = Bench(r=rule("#", m=measure(), per_topic=True, max_series=10))
     for number in range(1000):
         bench.send(f"flood/{number}", {"value": 1})
@@ -210,8 +152,8 @@ def test_flood_of_topics_keeps_memory_bounded() -> None:
 
 
 @pytest.mark.parametrize("length", [128, 129])
-def test_level_that_is_too_long_is_no_label(length: int) -> None:
-    """Whoever publishes chooses its topics: a label has a bound."""
+def test_level_that_is_too_long_does_not_become_a_label(length: int) -> None:
+    """Publishers choose their topics, so label values are bounded."""
     bench = Bench(r=rule(m=measure(), per_topic=True))
     bench.send(f"bts/{'x' * length}/122", {"value": 1})
     found = bench.shown()
@@ -220,8 +162,8 @@ def test_level_that_is_too_long_is_no_label(length: int) -> None:
     assert found["mqtt_message_errors_total"]["r", "label"] == int(length == 129)
 
 
-def test_topic_that_is_too_long_has_no_account() -> None:
-    """Where no label is taken from it, too."""
+def test_topic_that_is_too_long_has_no_counts() -> None:
+    """Even if the rule takes no label from it."""
     bench = Bench(r=rule("bts/#", m=measure(), per_topic=True))
     bench.send(f"bts/{'x' * 300}", {"value": 1})
     found = bench.shown()
@@ -234,8 +176,8 @@ def test_topic_that_is_too_long_has_no_account() -> None:
 # Expiry
 
 
-def test_series_without_messages_is_gone() -> None:
-    """From the page at once, from memory at the next look; and it comes back with a message."""
+def test_series_without_messages_is_dropped() -> None:
+    """At once from the page, later from memory; a new message creates it again."""
     bench = Bench(r=rule(m=measure(), n_total=COUNT, per_topic=True, expire=Duration(60)))
     bench.send("bts/7/122", {"value": 1})
     keep = bench.rules["r"].route("bts/7/122")
@@ -254,7 +196,7 @@ def test_series_without_messages_is_gone() -> None:
 
 
 def test_expired_series_make_room() -> None:
-    """A limit that was reached by topics that are gone does not last."""
+    """Expired series no longer count for the limit."""
     bench = Bench(r=rule(m=measure(), expire=Duration(60), max_series=1))
     bench.send("bts/1/122", {"value": 1})
     refused = bench.rules["r"].route("bts/2/122")
@@ -268,7 +210,7 @@ def test_expired_series_make_room() -> None:
 
 
 def test_messages_keep_a_series() -> None:
-    """Also one whose labels other topics share, and without looking each time."""
+    """Even if several topics share it."""
     bench = Bench(r=rule(m=measure(labels=("parameter",)), expire=Duration(60)))
     for station in range(4):
         bench.send(f"bts/{station}/122", {"value": station})
@@ -278,7 +220,7 @@ def test_messages_keep_a_series() -> None:
 
 
 def test_series_stay_where_the_rule_says_so() -> None:
-    """An expiry of 0 keeps them for good."""
+    """With an expiry of 0, series do not expire."""
     bench = Bench(r=rule(m=measure(), expire=Duration(0)))
     bench.send("bts/7/122", {"value": 1})
     bench.tick(1e9)
@@ -290,7 +232,7 @@ def test_series_stay_where_the_rule_says_so() -> None:
 
 
 def test_two_rules_may_feed_one_metric() -> None:
-    """Two makes of device, one metric: where both have the same labels, the last message counts."""
+    """With equal labels, the last message counts."""
     bench = Bench(
         a=rule("zigbee/{device}", m=measure()),
         b=rule("tele/{device}/x", m=Measure(path=Path.from_setting("v"))),
@@ -305,7 +247,7 @@ def test_two_rules_may_feed_one_metric() -> None:
 
 
 def test_expiry_of_one_rule_leaves_the_others_series() -> None:
-    """Each rule has its own patience."""
+    """Each rule has its own expiry."""
     bench = Bench(
         a=rule("a/{device}", m=measure(), expire=Duration(60)),
         b=rule("b/{device}", m=measure(), expire=Duration(0)),
@@ -317,8 +259,8 @@ def test_expiry_of_one_rule_leaves_the_others_series() -> None:
     assert bench.shown()["m"] == {("y",): 1}
 
 
-def test_series_of_a_shared_metric_count_for_who_made_them() -> None:
-    """Room is given back to the rule that took it."""
+def test_series_of_a_shared_metric_count_for_the_rule_that_created_them() -> None:
+    """Dropping one makes room for the same rule."""
     patience = {"expire": Duration(60)}
     bench = Bench(
         a=rule("a/{device}", m=measure(), **patience), b=rule("b/{device}", m=measure(), **patience)
@@ -333,7 +275,7 @@ def test_series_of_a_shared_metric_count_for_who_made_them() -> None:
 
 
 def test_metrics_are_known_from_the_settings() -> None:
-    """Each once, without a message."""
+    """Each once, before any message."""
     rules = {
         "a": rule(m=measure(), n_total=COUNT),
         "b": rule("x/{station}/{parameter}", m=measure()),
@@ -346,7 +288,7 @@ def test_metrics_are_known_from_the_settings() -> None:
 
 
 def test_lag_is_measured_by_the_messages_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each rule; a message that does not say it is counted, and its value is served."""
+    """For each rule; a message without event time is counted, and its value is used."""
     monkeypatch.setattr(topic_reader.time, "time", lambda: 1700000002.0)
     bench = Bench(r=rule(m=measure(), event_time=EventTime(path=Path.from_setting("t"))))
     bench.rules["r"].lag = EventLag(
@@ -363,8 +305,8 @@ def test_lag_is_measured_by_the_messages_own_time(monkeypatch: pytest.MonkeyPatc
     assert found["mqtt_message_errors_total"]["r", "event_time"] == 1
 
 
-def test_topics_are_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages, bytes, and when the last one came, where the rule asks for it."""
+def test_topics_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages, bytes and the time of the last message, with per_topic."""
     monkeypatch.setattr(topic_reader.time, "time", lambda: 1700000000.0)
     bench = Bench(r=rule(per_topic=True), quiet=rule())
     for payload in (b"12", b"345"):

@@ -1,7 +1,7 @@
 import pytest
 
 from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime, converter, zone
-from bts_collectors.mqtt.rules.payloads import Path, Unusable
+from bts_collectors.mqtt.rules.payloads import Path, PayloadError
 from bts_exporter import Scrape
 
 WHEN = Path.from_setting("when")
@@ -29,7 +29,7 @@ def config(**settings: object) -> EventTime:
     ],
 )
 def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> None:
-    """Numbers of each unit, ISO 8601 and strptime's formats, in a zone of their own or in ours."""
+    """Numbers in each unit, ISO 8601 and strptime formats, with or without an offset."""
     assert converter(config(**settings))(raw) == pytest.approx(1700000000.25, abs=1e-6)
 
 
@@ -44,9 +44,9 @@ def test_time_is_read_in_its_unit(settings: dict[str, object], raw: object) -> N
         ({"format": "%Y"}, "MMXXIII"),
     ],
 )
-def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) -> None:
-    """By a reason of its own: the value may be fine."""
-    with pytest.raises(Unusable) as error:
+def test_invalid_time_is_counted(settings: dict[str, object], raw: object) -> None:
+    """With its own reason: the value may be valid."""
+    with pytest.raises(PayloadError) as error:
         converter(config(**settings))(raw)
 
     assert error.value.reason == "event_time"
@@ -55,14 +55,14 @@ def test_what_is_no_time_is_said_so(settings: dict[str, object], raw: object) ->
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"unit": "ms", "format": "%Y"}, "format: say either this or unit"),
-        ({"format": "%Y %Q"}, "format: '%Y %Q' is none of strptime"),
-        ({"tz": "Mars/Olympus"}, "tz: no time zone 'Mars/Olympus'"),
-        ({"tz": "../../etc/passwd"}, "tz: no time zone"),
+        ({"unit": "ms", "format": "%Y"}, "format: set either format or unit"),
+        ({"format": "%Y %Q"}, "format: '%Y %Q' is not a valid format of strptime"),
+        ({"tz": "Mars/Olympus"}, "tz: 'Mars/Olympus' is not a known time zone"),
+        ({"tz": "../../etc/passwd"}, "is not a known time zone"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) -> None:
-    """Before the first message."""
+    """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=expected):
         config(**settings)
 
@@ -87,7 +87,7 @@ def test_zone_of_utc_needs_no_database() -> None:
 def test_clock_that_is_wrong_is_counted_and_not_measured(
     when: float, lags: int, skewed: int
 ) -> None:
-    """A time more than 5 s ahead, or of ten years ago, says something of a clock and not of a delay."""
+    """A time more than 5 s in the future or ten years ago shows a wrong clock, not a delay."""
     lag = EventLag(config(), WHEN, clock=lambda: 1000.0)
     lag.note({"when": when})
     scrape = Scrape(float("inf"))
@@ -97,7 +97,7 @@ def test_clock_that_is_wrong_is_counted_and_not_measured(
     assert scrape.samples[SKEWED] == {("rule",): skewed}
 
 
-def test_message_without_its_time_is_unusable() -> None:
-    """It is counted by the rule."""
-    with pytest.raises(Unusable, match="nothing at when"):
+def test_message_without_event_time_is_an_error() -> None:
+    """The rule counts it."""
+    with pytest.raises(PayloadError, match="nothing at when"):
         EventLag(config(), WHEN).note({})

@@ -15,7 +15,7 @@ from bts_collectors.mqtt.rules.payloads import (
     Conversion,
     Format,
     Path,
-    Unusable,
+    PayloadError,
     decoder,
     number,
 )
@@ -24,9 +24,9 @@ VALUE = Path.from_setting("value")
 
 
 def failure(form: Format, payload: bytes, path: Path = VALUE, **options: Any) -> tuple[str, str]:
-    """Return why a payload gives no value, and in which words."""
+    """Return reason and message of a payload without a value."""
     settings = {"mapping": {}} | options
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(PayloadError) as error:
         Conversion(**settings).reader(path)(decoder(form)(payload))
     return error.value.reason, str(error.value)
 
@@ -56,7 +56,7 @@ def read(form: Format, payload: bytes, path: object = "$", **options: Any) -> fl
     ],
 )
 def test_path_is_spelled_as_people_do(raw: object, steps: tuple[str | int, ...]) -> None:
-    """Names with dots between them, numbers in brackets, quotes where a name has signs of its own."""
+    """Names separated by dots, indexes in brackets, quotes for names with special characters."""
     assert Path.from_setting(raw).steps == steps
 
 
@@ -64,9 +64,9 @@ def test_path_is_spelled_as_people_do(raw: object, steps: tuple[str | int, ...])
     "raw",
     ["", "a..b", "a[", "a[x]", 'a["', -1, True, None, 1.5, "a.", "a[{b}x]", "a[=1]"],
 )
-def test_what_is_no_path_is_refused(raw: object) -> None:
-    """A mistake in the settings does not wait for the first message."""
-    with pytest.raises(ValueError, match=r"expected a path|not understood"):
+def test_invalid_path_is_refused(raw: object) -> None:
+    """When the settings are read, not at the first message."""
+    with pytest.raises(ValueError, match=r"expected a path|is not a valid path"):
         Path.from_setting(raw)
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_path_is_refused(raw: object) -> None:
     ],
 )
 def test_value_is_found(form: Format, payload: bytes, path: object, value: float) -> None:
-    """In each format, at its path."""
+    """In each format."""
     assert read(form, payload, path) == value
 
 
@@ -128,7 +128,7 @@ def test_value_is_found(form: Format, payload: bytes, path: object, value: float
     ],
 )
 def test_json_without_a_value_is_counted_by_reason(payload: bytes, reason: str) -> None:
-    """Whatever is wrong has a bounded reason, and words that do not grow with the payload."""
+    """Reasons are bounded, and messages do not grow with the payload."""
     found, words = failure("json", payload)
 
     assert (found, len(words) < 250) == (reason, True)
@@ -152,16 +152,16 @@ def test_json_without_a_value_is_counted_by_reason(payload: bytes, reason: str) 
 def test_other_formats_have_the_same_reasons(
     form: Format, payload: bytes, path: object, reason: str
 ) -> None:
-    """A line without the column, a number that is none."""
+    """A line without the column, or a column that is not a number."""
     assert failure(form, payload, Path.from_setting(path))[0] == reason
 
 
 @given(st.binary(max_size=80), st.sampled_from(["json", "csv", "number", "text"]))
 def test_no_payload_raises_anything_else(payload: bytes, form: Format) -> None:
-    """Whatever comes ends in a finite number or in one of the reasons."""
+    """Any payload ends in a finite number or in one of the reasons."""
     try:
         value = read(form, payload, 0 if form == "csv" else "$")
-    except Unusable as error:
+    except PayloadError as error:
         assert error.reason in REASONS  # noqa: PT017  # either way is right
     else:
         assert value is not None
@@ -176,10 +176,10 @@ def test_no_payload_raises_anything_else(payload: bytes, form: Format) -> None:
     )
 )
 def test_no_shape_of_json_raises_anything_else(document: Any) -> None:
-    """A path meets whatever devices send."""
+    """A path is applied to any JSON value."""
     try:
         read("json", json.dumps(document).encode(), "a[0].b", mapping={"x": 1})
-    except Unusable as error:
+    except PayloadError as error:
         assert error.reason in REASONS  # noqa: PT017  # either way is right
 
 
@@ -204,12 +204,12 @@ def test_no_shape_of_json_raises_anything_else(document: Any) -> None:
 def test_map_gives_texts_their_numbers(
     payload: bytes, mapping: dict[str, float | None], value: float | None
 ) -> None:
-    """Also to what YAML takes for a truth value; numbers that are not in the map stay, null is none."""
+    """Also to YAML's booleans; numbers that are not in the map are kept, null means no value."""
     assert read("json", payload, mapping=mapping) == value
 
 
 def test_text_that_the_map_does_not_have_is_unmapped() -> None:
-    """An unknown state is no number, and is counted by itself."""
+    """An unknown state is not a number, and has its own reason."""
     path = Path.from_setting("$")
 
     assert failure("text", b"ajar", path, mapping={"open": 1}) == (
@@ -224,19 +224,19 @@ def test_scale_and_offset_apply_in_this_order() -> None:
 
 
 def test_scaled_beyond_floats_is_not_finite() -> None:
-    """Infinity made by us is no better than one that comes."""
+    """An overflow of scale is treated like infinity in a payload."""
     assert failure("number", b"1e300", Path.from_setting("$"), scale=1e300)[0] == "not_finite"
 
 
-def test_words_show_the_beginning_of_a_payload() -> None:
-    """Enough to see what came, and no more."""
+def test_message_quotes_the_beginning_of_a_payload() -> None:
+    """Its length is limited."""
     _, words = failure("json", json.dumps({"x": "y" * 1000}).encode())
 
     assert re.fullmatch(r"nothing at value: \{'x': 'y+\.\.\.", words)
 
 
 def test_number_is_for_numbers() -> None:
-    """Integers of any size that a float can hold."""
+    """Integers of any size that a float can represent."""
     assert number(10**300) == 1e300
 
 
@@ -264,8 +264,8 @@ def test_number_is_for_numbers() -> None:
         b"",
     ],
 )
-def test_bad_byte_or_number_costs_its_own_field(other: bytes) -> None:
-    """What another field holds takes nothing from the one that is read, before it and behind it."""
+def test_invalid_byte_or_number_affects_only_its_own_field(other: bytes) -> None:
+    """Fields before and after it are read."""
     assert read("json", b'{"value": 1.5, "x": %s}' % other, "value") == 1.5
     assert read("json", b'{"x": %s, "y": ",:]}", "value": 1.5}' % other, "value") == 1.5
 
@@ -273,10 +273,8 @@ def test_bad_byte_or_number_costs_its_own_field(other: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [(b"007", 7), (b"+5", 5), (b".5", 0.5), (b"null", None), (b"", None)]
 )
-def test_number_that_json_has_not_is_read_as_others_write_it(
-    text: bytes, value: float | None
-) -> None:
-    """Of a number with zeros or a plus in front it is clear what is meant."""
+def test_number_that_is_invalid_in_json_is_read(text: bytes, value: float | None) -> None:
+    """Leading zeros or a plus sign are unambiguous."""
     payload = b'{"value": %s, "x": nan}' % text
     if value is None:
         assert failure("json", payload)[0] == "missing"
@@ -286,20 +284,20 @@ def test_number_that_json_has_not_is_read_as_others_write_it(
 
 @pytest.mark.parametrize("payload", [b'{"value": 1', b'{"value": 1]', b"{", b"nonsense", b'"a'])
 def test_broken_structure_is_not_guessed(payload: bytes) -> None:
-    """Of a message that was cut off nothing is read."""
+    """A truncated message has no values."""
     assert failure("json", payload)[0] == "malformed"
 
 
 @given(st.binary(max_size=60))
-def test_whatever_comes_is_a_value_or_unusable(payload: bytes) -> None:
-    """Nothing else is raised, around a text that looks like JSON too."""
+def test_any_payload_is_a_value_or_a_payload_error(payload: bytes) -> None:
+    """No other error is raised, even for texts that look like JSON."""
     for raw in (payload, b'{"value": ' + payload + b"}", b'{"value": "' + payload + b'"}'):
-        with suppress(Unusable):
+        with suppress(PayloadError):
             read("json", raw, "value")
 
 
-def test_deep_nesting_is_no_more_than_malformed() -> None:
-    """Whether whole or cut off, in a thread with a small stack too."""
+def test_deep_nesting_is_malformed() -> None:
+    """Complete or truncated, even in a thread with a small stack."""
     found: list[str] = []
 
     def try_all() -> None:
@@ -331,7 +329,7 @@ def test_deep_nesting_is_no_more_than_malformed() -> None:
     ],
 )
 def test_number_is_searched_for_in_a_text(text: str, options: dict[str, Any], value: float) -> None:
-    """With a unit behind it, a name before it, or a comma where others write a point."""
+    """With a unit, a prefix, or a decimal comma."""
     if "regex" in options:
         options = options | {"regex": re.compile(options["regex"])}
 
@@ -339,20 +337,20 @@ def test_number_is_searched_for_in_a_text(text: str, options: dict[str, Any], va
     assert read("json", json.dumps({"v": text}).encode(), "v", **options) == value
 
 
-def test_latin_1_degree_is_passed_over() -> None:
+def test_latin_1_degree_is_ignored() -> None:
     """Old devices write °C with one byte."""
     assert read("text", b"21.5 \xb0C", regex=re.compile(r"-?[\d.]+")) == 21.5
 
 
 def test_text_without_the_number_is_named() -> None:
-    """With the expression that found nothing."""
+    """The message has the regular expression."""
     found = failure("text", b"offline", Path.from_setting("$"), regex=re.compile(r"\d+"))
 
     assert found == ("wrong_type", r"regex \d+ does not match: 'offline'")
 
 
-def test_total_below_zero_is_no_total() -> None:
-    """Counters never fall below where they began."""
+def test_negative_counter_is_refused() -> None:
+    """Counters never fall below their start."""
     assert failure("json", b'{"value": -1}', total=True)[0] == "negative"
     assert read("json", b'{"value": 0}', "value", total=True) == 0
 
@@ -389,12 +387,12 @@ def test_total_below_zero_is_no_total() -> None:
     ],
 )
 def test_wildcards_lead_to_several_values(raw: str, payload: Any, matches: list[Any]) -> None:
-    """Keys and elements become labels; what has nothing there is passed over."""
+    """Keys and elements become labels; those without the value are skipped."""
     assert Path.from_setting(raw).matches(payload) == matches
 
 
 def test_wildcard_without_a_match_is_missing() -> None:
-    """As any path that leads nowhere."""
-    with pytest.raises(Unusable) as error:
+    """Like any other path without a value."""
+    with pytest.raises(PayloadError) as error:
         Path.from_setting("{sensor}.tC").matches({"time": 5})
     assert error.value.reason == "missing"

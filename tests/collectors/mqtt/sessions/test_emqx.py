@@ -4,13 +4,13 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bts_collectors.mqtt.client import httpget
 from bts_collectors.mqtt.sessions import emqx
 from bts_collectors.mqtt.sessions.emqx import DROPPED, Emqx, EmqxConfig
 from bts_collectors.mqtt.sessions.metrics import LEFT_OUT
@@ -61,7 +61,7 @@ IDLE = SLOW | {"clientid": "idle", "mqueue_len": 0, "mqueue_dropped": 0, "inflig
 
 
 def page(*clients: object, more: bool = False, number: int = 1) -> dict[str, object]:
-    """Return an answer with these clients."""
+    """Return a page with these clients."""
     meta = {"count": len(clients), "hasnext": more, "limit": 1000, "page": number}
     return {"data": list(clients), "meta": meta}
 
@@ -77,23 +77,24 @@ def fake() -> Iterator[FakeManagement]:
 def ask(
     url: str, seconds: float = 20, password: str = "s3cret", tls: TLSConfig | None = None
 ) -> Scrape:
-    """Return a scrape with what is emitted; what is raised is passed on."""
+    """Return a scrape with the emitted samples; errors are passed on."""
     config = EmqxConfig(url=Url.from_setting(url), password=Secret(password))
     scrape = Scrape(time.monotonic() + seconds)
-    Emqx(config, tls or TLSConfig()).emit(scrape)
+    with closing(Emqx(config, tls or TLSConfig())) as source:
+        source.emit(scrape)
     assert scrape.rejected is None
     return scrape
 
 
 def refusal(url: str, seconds: float = 20) -> TargetError:
-    """Return how an exchange fails."""
+    """Return the error of a request."""
     with pytest.raises(TargetError) as failure:
         ask(url, seconds)
     return failure.value
 
 
 def test_queues_of_clients_are_shown(fake: FakeManagement) -> None:
-    """Queue, window and drops of each client; what a durable session does not have is not 0."""
+    """Queue, inflight window and drops by client; fields that a durable session lacks have no series."""
     samples = ask(fake.url).samples
 
     assert samples[backlog.BACKLOG] == {("mqtt", "", "consumer"): 1000, ("mqtt", "", "idle"): 0}
@@ -102,8 +103,8 @@ def test_queues_of_clients_are_shown(fake: FakeManagement) -> None:
     assert samples[LEFT_OUT] == {(): 0}
 
 
-def test_key_and_secret_are_sent_and_few_fields_asked_for(fake: FakeManagement) -> None:
-    """An API key is user and password; versions that know `fields` send no more than these."""
+def test_key_and_secret_are_sent_and_few_fields_requested(fake: FakeManagement) -> None:
+    """Versions that support `fields` send only these."""
     ask(fake.url.replace("http://", "http://key@"))
 
     assert fake.headers[0]["Authorization"] == "Basic a2V5OnMzY3JldA=="
@@ -113,7 +114,7 @@ def test_key_and_secret_are_sent_and_few_fields_asked_for(fake: FakeManagement) 
 
 
 def test_all_pages_are_read(fake: FakeManagement) -> None:
-    """Until there are no more; a client that moved to the next page meanwhile is counted once."""
+    """Until the last one; a client that moves to the next page meanwhile is counted once."""
     fake.routes[PATH] = in_turn(
         answer(page(SLOW, more=True)), answer(page(SLOW, IDLE, more=True)), answer(page(DURABLE))
     )
@@ -125,8 +126,8 @@ def test_all_pages_are_read(fake: FakeManagement) -> None:
     ]
 
 
-def test_pages_without_end_end(fake: FakeManagement, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker with very many clients is not read on and on."""
+def test_number_of_pages_is_limited(fake: FakeManagement, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker with very many clients does not exceed the limit of requests."""
     monkeypatch.setattr(emqx, "MAX_PAGES", 3)
     fake.routes[PATH] = answer(page(SLOW, more=True))
     ask(fake.url)
@@ -135,21 +136,21 @@ def test_pages_without_end_end(fake: FakeManagement, monkeypatch: pytest.MonkeyP
 
 
 def test_failure_on_a_later_page_shows_nothing(fake: FakeManagement) -> None:
-    """Half of the clients would look as if the others had gone."""
+    """A part of the clients would look as if the others had disappeared."""
     fake.routes[PATH] = in_turn(answer(page(SLOW, more=True)), answer({}, 500))
 
     assert refusal(fake.url).reason == "protocol"
 
 
 def chunked(body: bytes) -> Reply:
-    """Reply without a length in front."""
+    """Reply in chunks, without Content-Length."""
     return raw(
         PROMISE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     )
 
 
-def test_answer_without_a_length_is_read(fake: FakeManagement) -> None:
-    """Erlang's server sends chunks where it likes."""
+def test_response_without_a_length_is_read(fake: FakeManagement) -> None:
+    """Erlang's HTTP server may send chunks."""
     fake.routes[PATH] = chunked(json.dumps(page(IDLE)).encode())
 
     assert ask(fake.url).samples[DROPPED] == {("idle",): 0}
@@ -165,8 +166,8 @@ def test_answer_without_a_length_is_read(fake: FakeManagement) -> None:
         {"clientid": "x" * 200, "mqueue_len": 1},
     ],
 )
-def test_odd_client_costs_itself(fake: FakeManagement, odd: object) -> None:
-    """The others are shown, and the odd one is counted as left out."""
+def test_invalid_client_affects_only_itself(fake: FakeManagement, odd: object) -> None:
+    """The others are emitted, and the invalid one is counted as left out."""
     fake.routes[PATH] = answer(page(odd, SLOW))
     samples = ask(fake.url).samples
 
@@ -175,8 +176,8 @@ def test_odd_client_costs_itself(fake: FakeManagement, odd: object) -> None:
 
 
 @pytest.mark.parametrize("length", [-1, "many", 1.5, True, None, {}])
-def test_odd_field_costs_itself(fake: FakeManagement, length: object) -> None:
-    """The client's other figures are shown."""
+def test_invalid_field_affects_only_itself(fake: FakeManagement, length: object) -> None:
+    """The client's other fields are emitted."""
     fake.routes[PATH] = answer(page(SLOW | {"mqueue_len": length}))
     samples = ask(fake.url).samples
 
@@ -184,17 +185,17 @@ def test_odd_field_costs_itself(fake: FakeManagement, length: object) -> None:
     assert samples[backlog.IN_FLIGHT] == {("mqtt", "", "consumer"): 32}
 
 
-def test_name_that_is_no_utf_8_costs_itself(fake: FakeManagement) -> None:
-    """A byte in one name does not hide all clients."""
+def test_client_id_with_invalid_utf_8_affects_only_itself(fake: FakeManagement) -> None:
+    """One invalid byte does not hide all clients."""
     fake.routes[PATH] = send(b'{"data":[{"clientid":"\xff"},{"clientid":"b","mqueue_len":3}]}')
 
     assert ask(fake.url).samples[backlog.BACKLOG]["mqtt", "", "b"] == 3
 
 
-def test_clients_that_were_not_read_are_left_out(
+def test_clients_that_were_not_read_are_counted(
     fake: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as the broker says that there are; without its count nothing is said."""
+    """By the broker's total; without a total there is no series."""
     monkeypatch.setattr(emqx, "MAX_PAGES", 1)
     more = page(SLOW, IDLE, more=True)
     fake.routes[PATH] = answer(more | {"meta": {"hasnext": True, "count": 500}})
@@ -207,16 +208,16 @@ def test_clients_that_were_not_read_are_left_out(
 
 
 def test_pages_are_limited_together(fake: FakeManagement, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many pages of a permitted size are too much, too."""
+    """The total size of all pages is limited, too."""
     monkeypatch.setattr(emqx, "MAX_BYTES", 1500)
     fake.routes[PATH] = answer(page(SLOW, more=True))
     error = refusal(fake.url)
 
-    assert (error.reason, "more than 1500 bytes" in str(error)) == ("protocol", True)
+    assert (error.reason, "all pages 1500" in str(error)) == ("protocol", True)
 
 
 def test_secret_that_was_changed_is_read_again(fake: FakeManagement, tmp_path: Path) -> None:
-    """The API refuses the old one: the next scrape has the new one."""
+    """After status 401 the same request is repeated with the new secret."""
     content = tmp_path / "secret"
     content.write_text("old")
     sent: list[str] = []
@@ -228,20 +229,19 @@ def test_secret_that_was_changed_is_read_again(fake: FakeManagement, tmp_path: P
 
     fake.routes[PATH] = reply
     url = Url.from_setting(fake.url.replace("http://", "http://key@"))
-    source = Emqx(EmqxConfig(url=url, password=Secret("old", content.read_text)), TLSConfig())
-    with pytest.raises(TargetError, match="API key is wrong"):
+    config = EmqxConfig(url=url, password=Secret("old", content.read_text))
+    with closing(Emqx(config, TLSConfig())) as source:
+        with pytest.raises(TargetError, match="invalid API key"):
+            source.emit(Scrape(time.monotonic() + 20))
+        content.write_text("new")
         source.emit(Scrape(time.monotonic() + 20))
-    content.write_text("new")
-    with pytest.raises(TargetError, match="API key is wrong"):
-        source.emit(Scrape(time.monotonic() + 20))
-    source.emit(Scrape(time.monotonic() + 20))
 
     assert len(set(sent)) == 2
 
 
 def bomb(handler: Handler) -> None:
-    """Reply with little that unpacks to much."""
-    send(b" " * (httpget.MAX_BYTES + 10))(handler)
+    """Reply with a zip bomb."""
+    send(b" " * (emqx.MAX_PAGE_BYTES + 10))(handler)
 
 
 @pytest.mark.parametrize(
@@ -268,18 +268,18 @@ def bomb(handler: Handler) -> None:
         ),
         (raw(b"\x20\x02\x00\x05"), "protocol", "not HTTP"),
         (raw(b""), "unreachable", "by the server; is this the dashboard's port"),
-        (bomb, "protocol", "more than"),
+        (bomb, "protocol", "exceeds its share of the limit"),
         (
             raw(PROMISE + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd"),
             "protocol",
-            "unusable",
+            "not valid gzip",
         ),
     ],
 )
-def test_bad_answer_has_a_bounded_reason(
+def test_invalid_response_has_a_bounded_reason(
     fake: FakeManagement, reply: Reply, reason: str, words: str
 ) -> None:
-    """Whatever is wrong, the message names place and cure, and never the secret."""
+    """The message names address and cause, and never contains the secret."""
     fake.routes[PATH] = reply
     error = refusal(fake.url)
 
@@ -298,8 +298,8 @@ def test_bad_answer_has_a_bounded_reason(
         drip(PROMISE + b"\r\n" + gzip.compress(b"{}"), b" ", 100, b" "),
     ],
 )
-def test_slow_answer_is_given_up_in_time(fake: FakeManagement, reply: Reply) -> None:
-    """Neither silence nor a byte now and then makes a scrape late."""
+def test_slow_response_ends_at_the_deadline(fake: FakeManagement, reply: Reply) -> None:
+    """Neither silence nor single bytes exceed it."""
     fake.routes[PATH] = reply
     error = refusal(fake.url, seconds=0.5)
 
@@ -308,7 +308,7 @@ def test_slow_answer_is_given_up_in_time(fake: FakeManagement, reply: Reply) -> 
 
 
 def test_nothing_listening_is_refused() -> None:
-    """The port of a broker that is down."""
+    """With the address and the cure; `optional: true` depends on this reason."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         error = refusal(f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -317,17 +317,17 @@ def test_nothing_listening_is_refused() -> None:
 
 
 def test_name_that_does_not_resolve_is_dns() -> None:
-    """A mistyped host."""
+    """A misspelled host name."""
     assert refusal("http://nowhere.invalid:18083").reason == "dns"
 
 
 def test_port_without_tls_is_tls(fake: FakeManagement) -> None:
-    """https:// where plain HTTP is spoken has no TLS."""
+    """https:// to a plain HTTP port."""
     assert refusal(fake.url.replace("http:", "https:")).reason == "tls"
 
 
 def test_settings_of_tls(certificates: Certificates, tmp_path: Path) -> None:
-    """An authority of our own, and a name in the certificate that is not the host's."""
+    """A private authority, and a certificate with another name than the host."""
     both = tmp_path / "both.pem"
     both.write_bytes(certificates.named.read_bytes() + certificates.named_key.read_bytes())
     trusting = TLSConfig(ca_file=str(certificates.ca))
@@ -342,8 +342,8 @@ def test_settings_of_tls(certificates: Certificates, tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_answer_ends_in_an_unforeseen_error(body: bytes) -> None:
-    """Whatever the body is, it is a page or refused."""
+def test_no_response_raises_an_unexpected_error(body: bytes) -> None:
+    """Any body is a page or a TargetError."""
     try:
         found = emqx.parse(body, "http://broker")
     except TargetError:
@@ -353,6 +353,6 @@ def test_no_answer_ends_in_an_unforeseen_error(body: bytes) -> None:
 
 
 def test_other_scheme_is_refused() -> None:
-    """An MQTT address is no address of the API."""
+    """An MQTT address is not an address of the API."""
     with pytest.raises(ValueError, match="url: expected http:// or https://, got mqtt://broker"):
         EmqxConfig(url=Url("mqtt", "broker"))

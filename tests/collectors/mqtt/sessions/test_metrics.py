@@ -13,8 +13,8 @@ def scrape() -> Scrape:
     return Scrape(time.monotonic() + 30)
 
 
-def test_queues_are_shown_in_the_words_of_all_brokers(scrape: Scrape) -> None:
-    """What waits is the backlog of the client as a group; what is unknown has no sample."""
+def test_queues_use_the_common_metrics(scrape: Scrape) -> None:
+    """A queue is the backlog of the client as a group; an unknown number has no sample."""
     shown = metrics.emit(scrape, {"a": Queue(5, 2), "b": Queue(0, None), "c": Queue(None, 1)})
 
     assert scrape.samples[backlog.BACKLOG] == {("mqtt", "", "a"): 5, ("mqtt", "", "b"): 0}
@@ -26,7 +26,7 @@ def test_queues_are_shown_in_the_words_of_all_brokers(scrape: Scrape) -> None:
 def test_longest_queues_are_shown_where_there_are_too_many(
     scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients do not make series without end, and what is left out is counted."""
+    """The number of series is bounded, and clients left out are counted."""
     monkeypatch.setattr(metrics, "MAX_CLIENTS", 2)
     queues = {name: Queue(length, 0) for name, length in [("a", 1), ("b", 9), ("c", 5), ("d", 0)]}
     shown = metrics.emit(scrape, queues)
@@ -36,7 +36,7 @@ def test_longest_queues_are_shown_where_there_are_too_many(
 
 
 def test_unusable_ids_are_left_out(scrape: Scrape) -> None:
-    """An id of 64 kB is no label; one without characters would pass for the whole broker."""
+    """An id of 64 kB must not become a label; an empty one would be mistaken for the whole broker."""
     shown = metrics.emit(scrape, {"x" * 129: Queue(1, 0), "": Queue(1, 0), "y": Queue(1, 0)})
 
     assert shown == ["y"]

@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(file: Path) -> Write:
-    """Return a function that saves so many messages as mosquitto does: aside, then renamed."""
+    """Return a function that saves messages as mosquitto does: into a new file, which is renamed."""
 
     def save(count: int) -> Path:
         new = file.with_suffix(".new")
@@ -36,14 +36,14 @@ def write(file: Path) -> Write:
 
 
 def look(sessions: SavedSessions) -> Scrape:
-    """Return a scrape with what is emitted; what is raised is passed on."""
+    """Return a scrape with the emitted samples; errors are passed on."""
     scrape = Scrape(time.monotonic() + 30)
     sessions.emit(scrape)
     return scrape
 
 
 def refusal(sessions: SavedSessions) -> tuple[str, str]:
-    """Return reason and message of a failure, without the path in front."""
+    """Return reason and message of an error, without the path."""
     scrape = Scrape(time.monotonic() + 30)
     with pytest.raises(TargetError) as failure:
         sessions.emit(scrape)
@@ -56,7 +56,7 @@ def queued(scrape: Scrape) -> dict[tuple[str, ...], float]:
 
 
 def test_queues_and_when_they_were_saved_are_shown(file: Path, write: Write) -> None:
-    """The file's own time says how old the queues are."""
+    """The file's modification time is the age of the queues."""
     write(3)
     os.utime(file, (time.time(), time.time() - 60))
     scrape = look(SavedSessions(PersistenceConfig(file=str(file))))
@@ -68,7 +68,7 @@ def test_queues_and_when_they_were_saved_are_shown(file: Path, write: Write) -> 
 def test_unchanged_file_is_read_once(
     file: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scrape costs no reading as long as the broker saves nothing."""
+    """A scrape does not read the file until the broker saves again."""
     write(3)
     sessions = SavedSessions(PersistenceConfig(file=str(file)))
     look(sessions)
@@ -78,7 +78,7 @@ def test_unchanged_file_is_read_once(
 
 
 def test_changed_file_is_read_again(file: Path, write: Write) -> None:
-    """The broker's next file takes the place of the one before."""
+    """The broker replaces the file."""
     write(3)
     sessions = SavedSessions(PersistenceConfig(file=str(file)))
     look(sessions)
@@ -87,8 +87,8 @@ def test_changed_file_is_read_again(file: Path, write: Write) -> None:
     assert queued(look(sessions)) == {("consumer",): 5}
 
 
-def test_damaged_file_is_reported_until_it_is_whole(file: Path, write: Write) -> None:
-    """The queues of before are not shown for what cannot be read, and come back with a good file."""
+def test_damaged_file_is_reported_until_it_is_complete(file: Path, write: Write) -> None:
+    """Earlier queues are not emitted for it; a valid file restores them."""
     write(3)
     sessions = SavedSessions(PersistenceConfig(file=str(file)))
     look(sessions)
@@ -97,13 +97,13 @@ def test_damaged_file_is_reported_until_it_is_whole(file: Path, write: Write) ->
     write(4)
 
     assert (
-        damaged == [("protocol", "cut short at byte 31: is it mosquitto's persistence_file?")] * 2
+        damaged == [("protocol", "truncated at byte 31; is it mosquitto's persistence_file?")] * 2
     )
     assert queued(look(sessions)) == {("consumer",): 4}
 
 
 def test_old_file_is_not_shown(file: Path, write: Write) -> None:
-    """A broker that does not save any more has no frozen queues; when it did is still shown."""
+    """A broker that no longer saves has no frozen queues; the time of the last save remains."""
     write(3)
     os.utime(file, (time.time(), time.time() - 90))
     sessions = SavedSessions(PersistenceConfig(file=str(file), stale_after=Duration(60)))
@@ -117,7 +117,7 @@ def test_old_file_is_not_shown(file: Path, write: Write) -> None:
 
 
 def test_missing_file_is_named_with_the_cure(file: Path) -> None:
-    """Persistence is off unless it is switched on."""
+    """Mosquitto's persistence is off by default."""
     reason, message = refusal(SavedSessions(PersistenceConfig(file=str(file))))
 
     assert reason == "os"
@@ -125,8 +125,8 @@ def test_missing_file_is_named_with_the_cure(file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
-def test_what_is_no_file_is_not_read(file: Path, kind: str) -> None:
-    """Nothing waits at a pipe, and nothing reads a device without end."""
+def test_special_file_is_not_read(file: Path, kind: str) -> None:
+    """A pipe does not block, and a device is not read endlessly."""
     match kind:
         case "folder":
             file.mkdir()
@@ -146,7 +146,7 @@ def test_what_is_no_file_is_not_read(file: Path, kind: str) -> None:
 def test_file_of_another_user_is_noperm(
     file: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message leads to what is to be done."""
+    """The message refers to the documentation."""
 
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
@@ -159,12 +159,12 @@ def test_file_of_another_user_is_noperm(
     assert "docs/collectors/mqtt.md" in message
 
 
-def test_file_that_takes_too_long_is_given_up(file: Path, write: Write) -> None:
-    """A scrape has a deadline; the message says what makes it later."""
+def test_reading_a_file_ends_at_the_deadline(file: Path, write: Write) -> None:
+    """The message names the settings for more time."""
     write(10)
     sessions = SavedSessions(PersistenceConfig(file=str(file)))
     with pytest.raises(TargetError) as failure:
-        sessions._refresh(seconds=-1)
+        sessions._refresh(timeout_seconds=-1)
 
     assert failure.value.reason == "timeout"
     assert "`interval`" in str(failure.value)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bts_collectors.mqtt.sessions import mosquitto_db
-from bts_collectors.mqtt.sessions.mosquitto_db import Damaged, Waiting
+from bts_collectors.mqtt.sessions.mosquitto_db import DamagedError, SavedQueue
 
 HEAD = b"\x00\xb5\x00mosquitto db" + bytes(4)
 V5, V6 = struct.pack(">I", 5), struct.pack(">I", 6)
@@ -22,126 +22,126 @@ def chunk(kind: int, body: bytes) -> bytes:
 
 
 def client(name: bytes, user: bytes = b"", padding: int = 4) -> bytes:
-    """Return what format 6 says of a client; 32 bit Intel processors do not pad."""
+    """Return a client in format 6; 32-bit Intel processors do not pad."""
     numbers = struct.pack(">qIHHHH", 0, 0xFFFFFFFF, 7, len(name), 1883, len(user))
     return chunk(6, numbers + bytes(padding) + name + user)
 
 
 def client_5(name: bytes) -> bytes:
-    """Return what format 5 says of a client."""
+    """Return a client in format 5."""
     return chunk(6, struct.pack(">qIHH", 0, 0xFFFFFFFF, 7, len(name)) + name)
 
 
 def message(name: bytes, state: int = QUEUED, way: int = OUT, more: bytes = b"") -> bytes:
-    """Return a message for a client, with MQTT 5 properties behind if need be."""
+    """Return a message for a client, optionally followed by MQTT 5 properties."""
     numbers = struct.pack("<Q", 5) + struct.pack(">HHBBBB", 1, len(name), 1, state, 0, way)
     return chunk(3, numbers + name + more)
 
 
 def stored(payload: bytes) -> bytes:
-    """Return a message itself; others point to it."""
+    """Return a stored message, to which clients' messages refer."""
     return chunk(2, bytes(32) + b"bts/1/t" + payload)
 
 
-def read(content: bytes) -> dict[str, Waiting]:
-    """Return what waits according to a file with this content."""
+def read(content: bytes) -> dict[str, SavedQueue]:
+    """Return the queues in a file with this content."""
     return mosquitto_db.read(io.BytesIO(content), lambda: None)
 
 
 def test_messages_are_counted_by_client() -> None:
-    """What was not sent yet is queued; what was sent and not acknowledged is in flight."""
+    """Unsent messages are queued; unacknowledged ones are in flight."""
     content = HEAD + V6 + chunk(1, bytes(16)) + stored(b"20.5") * 3 + client(b"consumer")
     content += message(b"consumer") * 2 + message(b"consumer", WAIT_FOR_PUBACK)
     content += message(b"consumer", WAIT_FOR_PUBCOMP) + client(b"archive") + message(b"archive")
 
-    assert read(content) == {"consumer": Waiting(2, 2), "archive": Waiting(1, 0)}
+    assert read(content) == {"consumer": SavedQueue(2, 2), "archive": SavedQueue(1, 0)}
 
 
 @pytest.mark.parametrize("state", [1, 2, 4])
 def test_message_that_is_to_be_sent_when_its_client_is_back_is_queued(state: int) -> None:
-    """It has a place among those in flight already, and was not sent."""
-    assert read(HEAD + V6 + message(b"c", state)) == {"c": Waiting(1, 0)}
+    """It is in the inflight list already, but not sent."""
+    assert read(HEAD + V6 + message(b"c", state)) == {"c": SavedQueue(1, 0)}
 
 
 def test_message_from_a_client_is_not_waiting_for_it() -> None:
-    """Messages of QoS 2 on their way in are no backlog."""
-    assert read(HEAD + V6 + client(b"c") + message(b"c", way=IN)) == {"c": Waiting(0, 0)}
+    """Incoming messages with QoS 2 are not a backlog."""
+    assert read(HEAD + V6 + client(b"c") + message(b"c", way=IN)) == {"c": SavedQueue(0, 0)}
 
 
-def test_client_without_messages_has_none() -> None:
-    """A known client has a queue of 0, which is not the same as none."""
-    assert read(HEAD + V6 + client(b"idle")) == {"idle": Waiting(0, 0)}
+def test_client_without_messages_has_a_queue_of_0() -> None:
+    """A known client has a sample."""
+    assert read(HEAD + V6 + client(b"idle")) == {"idle": SavedQueue(0, 0)}
 
 
 def test_format_5_is_read() -> None:
     """Mosquitto 1.6 wrote no user names."""
     content = HEAD + V5 + client_5(b"consumer") + message(b"consumer")
 
-    assert read(content) == {"consumer": Waiting(1, 0)}
+    assert read(content) == {"consumer": SavedQueue(1, 0)}
 
 
 @pytest.mark.parametrize("padding", [0, 4])
-def test_user_and_padding_are_told_from_the_id(padding: int) -> None:
-    """The id begins where the processor that wrote the file put it."""
-    assert read(HEAD + V6 + client(b"consumer", b"user", padding)) == {"consumer": Waiting(0, 0)}
+def test_user_and_padding_are_not_part_of_the_id(padding: int) -> None:
+    """The position of the id depends on the machine that wrote the file."""
+    assert read(HEAD + V6 + client(b"consumer", b"user", padding)) == {"consumer": SavedQueue(0, 0)}
 
 
-def test_properties_behind_the_id_are_no_part_of_it() -> None:
-    """A subscription with an identifier puts it behind."""
-    assert read(HEAD + V6 + message(b"c", more=b"\x02\x0b\x05")) == {"c": Waiting(1, 0)}
+def test_properties_after_the_id_are_not_part_of_it() -> None:
+    """A subscription identifier follows the id."""
+    assert read(HEAD + V6 + message(b"c", more=b"\x02\x0b\x05")) == {"c": SavedQueue(1, 0)}
 
 
-def test_id_that_is_no_utf_8_is_shown_all_the_same() -> None:
-    """What cannot be shown is replaced."""
-    assert read(HEAD + V6 + client(b"c\xff")) == {"c\N{REPLACEMENT CHARACTER}": Waiting(0, 0)}
+def test_id_with_invalid_utf_8_is_shown() -> None:
+    """Invalid bytes are replaced."""
+    assert read(HEAD + V6 + client(b"c\xff")) == {"c\N{REPLACEMENT CHARACTER}": SavedQueue(0, 0)}
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "not a file of mosquitto's sessions"),
-        (b"SQLite format 3\x00", "not a file of mosquitto's sessions"),
-        (HEAD[:15], "cut short at byte 15"),
-        (HEAD + struct.pack(">I", 4), "format 4 of mosquitto.db: known are 5 and 6"),
-        (HEAD + struct.pack(">I", 7), "format 7 of mosquitto.db"),
-        (HEAD + V6 + b"\x00\x00", "cut short at byte 23"),
-        (HEAD + V6 + client(b"c")[:-1], "cut short at byte 31"),
-        (HEAD + V6 + chunk(2, bytes(40))[:-1], "cut short at byte 31"),
-        (HEAD + V6 + chunk(0, b""), "no chunk of type 0 is known"),
-        (HEAD + V6 + chunk(7, b""), "no chunk of type 7 is known"),
+        (b"", "not a persistence file of mosquitto"),
+        (b"SQLite format 3\x00", "not a persistence file of mosquitto"),
+        (HEAD[:15], "truncated at byte 15"),
+        (HEAD + struct.pack(">I", 4), "mosquitto.db has format 4 (expected 5 or 6"),
+        (HEAD + struct.pack(">I", 7), "mosquitto.db has format 7"),
+        (HEAD + V6 + b"\x00\x00", "truncated at byte 23"),
+        (HEAD + V6 + client(b"c")[:-1], "truncated at byte 31"),
+        (HEAD + V6 + chunk(2, bytes(40))[:-1], "truncated at byte 31"),
+        (HEAD + V6 + chunk(0, b""), "unknown chunk type 0"),
+        (HEAD + V6 + chunk(7, b""), "unknown chunk type 7"),
         (HEAD + V6 + chunk(3, bytes(15)), "damaged at byte 31"),
         (HEAD + V6 + chunk(6, bytes(19)), "damaged at byte 31"),
         (HEAD + V6 + chunk(3, struct.pack(">8xHHBBBB", 1, 9, 1, 11, 0, 1)), "damaged at byte 31"),
         (HEAD + V6 + chunk(6, struct.pack(">8x4x2xHHH4x", 90, 0, 0)), "damaged at byte 31"),
         (HEAD + V5 + chunk(6, struct.pack(">8x4x2xH", 90)), "damaged at byte 31"),
-        (HEAD + V6 + chunk(3, bytes(200_000)), "200000 bytes about one client"),
+        (HEAD + V6 + chunk(3, bytes(200_000)), "200000 bytes for one client"),
     ],
 )
 def test_damage_is_named_with_its_place(content: bytes, expected: str) -> None:
-    """What is not mosquitto's, of another version, cut short or inconsistent is refused."""
-    with pytest.raises(Damaged) as refusal:
+    """Other files, other versions, truncated and inconsistent files are refused."""
+    with pytest.raises(DamagedError) as refusal:
         read(content)
 
     assert expected in str(refusal.value)
 
 
-def test_more_clients_than_memory_is_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file cannot make us remember clients without end."""
+def test_number_of_clients_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file cannot fill the memory with clients."""
     monkeypatch.setattr(mosquitto_db, "MAX_CLIENTS", 2)
 
-    with pytest.raises(Damaged, match="more than 2 clients"):
+    with pytest.raises(DamagedError, match="more than 2 clients"):
         read(HEAD + V6 + client(b"a") + client(b"b") + client(b"c"))
 
 
-def test_reading_ends_when_its_caller_wants(give_up: Callable[[], None]) -> None:
-    """What `check` raises comes out."""
+def test_reading_ends_when_check_raises(give_up: Callable[[], None]) -> None:
+    """The exception of `check` is passed on."""
     with pytest.raises(TimeoutError):
         mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"a")), give_up)
 
 
 @pytest.fixture
 def give_up() -> Callable[[], None]:
-    """Return a check that says no."""
+    """Return a check that raises."""
 
     def check() -> None:
         raise TimeoutError
@@ -150,7 +150,7 @@ def give_up() -> Callable[[], None]:
 
 
 def test_payloads_are_not_read() -> None:
-    """A file with large messages costs no more memory than one with small ones."""
+    """A file with large messages needs no more memory than one with small messages."""
 
     class Stream(io.BytesIO):
         longest = 0
@@ -161,7 +161,7 @@ def test_payloads_are_not_read() -> None:
 
     stream = Stream(HEAD + V6 + stored(bytes(1_000_000)) + message(b"c"))
 
-    assert mosquitto_db.read(stream, lambda: None) == {"c": Waiting(1, 0)}
+    assert mosquitto_db.read(stream, lambda: None) == {"c": SavedQueue(1, 0)}
     assert stream.longest < 100
 
 
@@ -170,32 +170,32 @@ WHOLE = HEAD + V6 + stored(b"1") + client(b"c", b"u") + message(b"c") + message(
 
 @given(st.binary(max_size=300), st.booleans(), st.booleans())
 @example(b"", False, False)
-def test_no_content_ends_in_an_unforeseen_error(garbage: bytes, headed: bool, v6: bool) -> None:
-    """Whatever stands in a file, it is read or found to be damaged."""
+def test_no_content_raises_an_unexpected_error(garbage: bytes, headed: bool, v6: bool) -> None:
+    """Any content is parsed or damaged."""
     head = HEAD + (V6 if v6 else V5) if headed else b""
     try:
         found = read(head + garbage)
-    except Damaged:
+    except DamagedError:
         return
 
     assert all(waiting.queued >= 0 for waiting in found.values())
 
 
 @given(st.data())
-def test_no_change_of_a_byte_ends_in_an_unforeseen_error(data: st.DataObject) -> None:
-    """The same for a good file that was damaged in one place or cut."""
+def test_no_changed_byte_raises_an_unexpected_error(data: st.DataObject) -> None:
+    """Nor does a valid file that is truncated."""
     at = data.draw(st.integers(0, len(WHOLE) - 1))
     byte = data.draw(st.binary(min_size=0, max_size=1))
     try:
         found = read(WHOLE[:at] + byte + WHOLE[at + 1 :])
-    except Damaged:
+    except DamagedError:
         return
 
     assert sum(waiting.queued + waiting.in_flight for waiting in found.values()) <= 2
 
 
-def test_file_that_shrinks_while_it_is_read_is_cut_short() -> None:
-    """Mosquitto renames and never does that; a copying backup may."""
+def test_file_that_shrinks_during_reading_is_truncated() -> None:
+    """Mosquitto renames its files, but a backup program may overwrite them."""
 
     class Shrinking(io.BytesIO):
         def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -203,17 +203,17 @@ def test_file_that_shrinks_while_it_is_read_is_cut_short() -> None:
                 self.truncate(offset + 12)
             return super().seek(offset, whence)
 
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         mosquitto_db.read(Shrinking(WHOLE), lambda: None)
 
 
 def kept(number: int, expiry: int) -> bytes:
-    """Return a message itself, that expires."""
+    """Return a stored message with an expiry."""
     return chunk(2, struct.pack("=Qq", number, expiry) + bytes(16) + b"bts/1/t")
 
 
 def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
-    """MQTT 5 lets publishers say so; the broker removes them only when it gets to them."""
+    """Publishers set the expiry (MQTT 5); the broker removes expired messages later."""
     content = HEAD + V6 + kept(5, 2000) + client(b"c") + message(b"c") * 3
     waiting = read(content)["c"]
 
@@ -221,7 +221,7 @@ def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
 
 
 def test_message_that_was_sent_does_not_expire() -> None:
-    """It is on its way."""
+    """It is in flight."""
     content = (
         HEAD + V6 + kept(5, 2000) + message(b"c", WAIT_FOR_PUBACK) + kept(6, 9) + message(b"c")
     )
@@ -230,8 +230,8 @@ def test_message_that_was_sent_does_not_expire() -> None:
     assert (waiting.in_flight, waiting.queued_at(3000)) == (1, 0)
 
 
-def test_long_ids_are_told_apart_and_not_kept() -> None:
-    """Clients may choose 64 kB each: what is kept of a hundred thousand is little."""
+def test_long_ids_are_distinguished_but_not_kept() -> None:
+    """Ids may have 64 kB; little memory is used for 100,000 of them."""
     names = [b"x" * 60_000 + bytes([65 + n]) for n in range(3)]
     found = read(HEAD + V6 + b"".join(client(name) + message(name) for name in names))
 
@@ -240,7 +240,7 @@ def test_long_ids_are_told_apart_and_not_kept() -> None:
 
 
 def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is remembered while the file is read."""
+    """Each one takes memory while the file is read."""
     monkeypatch.setattr(mosquitto_db, "MAX_EXPIRING", 2)
-    with pytest.raises(Damaged, match="more than 2 messages that expire"):
+    with pytest.raises(DamagedError, match="more than 2 messages with an expiry"):
         read(HEAD + V6 + kept(1, 9) + kept(2, 9) + kept(3, 9))

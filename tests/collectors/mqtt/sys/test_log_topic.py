@@ -18,7 +18,7 @@ def episodes() -> DropEpisodes:
 
 
 def tell(episodes: DropEpisodes, *payloads: bytes) -> None:
-    """Hand over notices as the network thread does."""
+    """Deliver log messages as the network thread does."""
     handler = episodes.route(log_topic.TOPIC)
     assert handler
     for payload in payloads:
@@ -26,7 +26,7 @@ def tell(episodes: DropEpisodes, *payloads: bytes) -> None:
 
 
 def shown(episodes: DropEpisodes) -> Scrape:
-    """Return a scrape with what is emitted."""
+    """Return a scrape with the emitted samples."""
     scrape = Scrape(time.monotonic() + 30)
     episodes.emit(scrape)
     return scrape
@@ -46,23 +46,23 @@ def shown(episodes: DropEpisodes) -> Scrape:
     ],
 )
 def test_notice_names_the_client(payload: bytes, expected: str | None) -> None:
-    """Of mosquitto's notices one kind counts, however its time is written."""
+    """Only one kind of log message counts, with any format of its time."""
     assert log_topic.dropping(payload) == expected
 
 
 @given(st.binary(max_size=200))
-def test_no_notice_ends_in_an_error(payload: bytes) -> None:
-    """Whatever comes, it names a client or none."""
+def test_no_log_message_raises_an_error(payload: bytes) -> None:
+    """Any text names a client or none."""
     assert log_topic.dropping(payload) != ""
 
 
 def test_nothing_dropped_is_0(episodes: DropEpisodes) -> None:
-    """The first episode is an increase, since the count is there before."""
+    """The first episode is an increase, because the counter exists before."""
     assert shown(episodes).samples == {EPISODES: {(): 0}}
 
 
 def test_episodes_are_counted_by_client(episodes: DropEpisodes) -> None:
-    """How often, and when last."""
+    """Their number, and the time of the last one."""
     tell(episodes, NOTICE % b"a", NOTICE % b"b", b"other", NOTICE % b"a")
     samples = shown(episodes).samples
 
@@ -74,7 +74,7 @@ def test_episodes_are_counted_by_client(episodes: DropEpisodes) -> None:
 def test_latest_clients_are_remembered(
     episodes: DropEpisodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients that come and go do not make series without end; the total has them all."""
+    """Series are bounded although clients come and go; the total includes all clients."""
     monkeypatch.setattr(log_topic, "MAX_CLIENTS", 2)
     tell(episodes, *(NOTICE % name for name in [b"a", b"b", b"a", b"c", b"x" * 129]))
     samples = shown(episodes).samples
@@ -84,6 +84,6 @@ def test_latest_clients_are_remembered(
 
 
 def test_only_notices_are_wanted(episodes: DropEpisodes) -> None:
-    """Other topics have other takers."""
+    """There is no handler for other topics."""
     assert episodes.route("$SYS/broker/log/E") is None
     assert episodes.route("bts/1/t") is None

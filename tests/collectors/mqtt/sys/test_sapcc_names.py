@@ -2,7 +2,7 @@ import time
 
 from bts_collectors.mqtt.sys import sapcc_names
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 from bts_exporter import Kind, Scrape
 
 #: The counters of sapcc's exporter; what else it finds under $SYS it takes for gauges.
@@ -39,18 +39,18 @@ GAUGES = {
 
 
 def test_names_and_types_are_those_of_the_other_exporter() -> None:
-    """Its dashboards and alerts find what they ask for."""
+    """Its dashboards and alerts find them."""
     kinds = {metric.name: metric.kind for metric in sapcc_names.SAPCC.values()}
 
     assert {name for name, kind in kinds.items() if kind is Kind.COUNTER} == COUNTERS
     assert kinds.keys() > GAUGES
 
 
-def test_readings_are_shown_under_these_names() -> None:
-    """With and without a name of ours; what the other exporter leaves out is left out."""
+def test_values_are_shown_under_these_names() -> None:
+    """With and without a metric of ours; topics that the other exporter skips are skipped."""
     topics = {"uptime": b"5 seconds", "load/bytes/sent/1min": b"6.88", "version": b"2.0.11"}
     topics["connection/north/state"] = b"1"
-    readings: dict[str, Reading] = {}
+    readings: dict[str, SysValue] = {}
     for name, payload in topics.items():
         topic = systopics.PREFIX + name
         reading = systopics.read(topic, payload)
@@ -66,5 +66,5 @@ def test_readings_are_shown_under_these_names() -> None:
 
 
 def test_no_name_is_given_twice() -> None:
-    """Two topics that differ in a sign alone would be one series."""
+    """Topics that differ only in a special character would share a series."""
     assert len({metric.name for metric in sapcc_names.SAPCC.values()}) == len(sapcc_names.SAPCC)

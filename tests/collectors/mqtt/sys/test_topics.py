@@ -5,11 +5,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.topics import Reading
+from bts_collectors.mqtt.sys.topics import SysValue
 
 
 def sample(topic: str, payload: bytes) -> tuple[str, tuple[str, ...], float] | None:
-    """Return name, labels and value of what a message below `$SYS/broker/` gives."""
+    """Return name, labels and value of a message below `$SYS/broker/`."""
     reading = systopics.read(f"$SYS/broker/{topic}", payload)
     if reading is None or reading.metric is None:
         return None
@@ -80,7 +80,7 @@ def test_topic_gives_its_sample(
     ],
 )
 def test_payload_without_a_value_gives_no_sample(topic: str, payload: bytes) -> None:
-    """What is no number, or a topic that is not known, gives nothing rather than a guess."""
+    """An invalid number or an unknown topic has no sample."""
     assert sample(topic, payload) is None
 
 
@@ -114,30 +114,30 @@ def test_any_message_gives_a_finite_sample_or_none(topic: str, payload: bytes) -
     )
 
 
-def counts(**values: float) -> dict[str, Reading]:
-    """Return readings of the counts of the store and of retained messages."""
+def counts(**values: float) -> dict[str, SysValue]:
+    """Return values of the counts of stored and retained messages."""
     topics = {"stored": systopics.STORED, "retained": systopics.RETAINED}
-    return {topics[k]: Reading(systopics.QUEUED, (), value) for k, value in values.items()}
+    return {topics[k]: SysValue(systopics.QUEUED, (), value) for k, value in values.items()}
 
 
 def test_queued_messages_are_the_stored_that_are_not_retained() -> None:
-    """What is in the store and not retained waits for a client."""
+    """Messages in the store that are not retained wait for a client."""
     assert systopics.queued(counts(stored=45, retained=38)) == 7
 
 
 def test_queued_messages_are_unknown_where_the_counts_contradict_each_other() -> None:
-    """A count of retained messages that is ahead says nothing of the difference."""
+    """More retained messages than messages have no meaningful difference."""
     assert systopics.queued(counts(stored=35, retained=40)) is None
 
 
 @pytest.mark.parametrize("readings", [{}, counts(stored=5), counts(retained=5)])
-def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, Reading]) -> None:
-    """One count alone says nothing of the difference."""
+def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, SysValue]) -> None:
+    """One count is not sufficient."""
     assert systopics.queued(readings) is None
 
 
-def test_rates_have_no_name_of_ours() -> None:
-    """They are read for those who want another exporter's names."""
+def test_rates_have_no_metric() -> None:
+    """They are only read for another exporter's names."""
     reading = systopics.read("$SYS/broker/load/messages/received/1min", b"1.50")
 
-    assert reading == Reading(None, (), 1.5)
+    assert reading == SysValue(None, (), 1.5)

@@ -4,13 +4,13 @@ from threading import Event
 import pytest
 
 from bts_collectors.mqtt.sys import topics as systopics
-from bts_collectors.mqtt.sys.values import QUIET, SysValues
+from bts_collectors.mqtt.sys.values import QUIET_SECONDS, SysValues
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that the test moves."""
 
     now = 1000.0
 
@@ -21,36 +21,41 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock for the test to set."""
+    """Return a clock that the test moves."""
     return Clock()
 
 
 @pytest.fixture
-def answered() -> Event:
-    """Return the event that tells collections of the first values."""
+def replied() -> Event:
+    """Return the event that is set by the first uptime."""
     return Event()
 
 
 @pytest.fixture
-def values(answered: Event, clock: Clock) -> SysValues:
-    """Return the values of a connection just made."""
-    values = SysValues(answered, clock)
+def values(replied: Event, clock: Clock) -> SysValues:
+    """Return the values of a new connection."""
+    values = SysValues(replied, clock)
     values.begin()
     return values
 
 
 def shown(values: SysValues) -> dict[str, float]:
     """Return the values by topic."""
-    return {topic: reading.value for topic, reading in values.readings().items()}
+    return {topic: reading.value for topic, reading in values.latest().items()}
 
 
 def test_nothing_is_known_at_first(values: SysValues) -> None:
-    """Without a message there is no value, no age and no zero."""
-    assert (shown(values), values.age(), values.updated, values.heard) == ({}, None, None, False)
+    """Without a message there is no value and no age, rather than 0."""
+    assert (shown(values), values.age_seconds(), values.updated, values.heard) == (
+        {},
+        None,
+        None,
+        False,
+    )
 
 
 def test_newest_value_is_kept(values: SysValues) -> None:
-    """A later message of a topic takes the place of the earlier."""
+    """A later message of a topic replaces the earlier one."""
     values.receive(DROPPED, b"1")
     values.receive(DROPPED, b"2")
 
@@ -58,40 +63,40 @@ def test_newest_value_is_kept(values: SysValues) -> None:
 
 
 def test_value_that_becomes_unreadable_is_gone(values: SysValues) -> None:
-    """A payload without a number does not leave the old number standing."""
+    """An invalid payload removes the previous value."""
     values.receive(DROPPED, b"1")
     values.receive(DROPPED, b"?")
 
     assert shown(values) == {}
 
 
-def test_age_counts_from_the_uptime_alone(values: SysValues, clock: Clock) -> None:
-    """Other topics come when they change: only the uptime tells that the broker is alive."""
+def test_age_counts_from_the_last_uptime(values: SysValues, clock: Clock) -> None:
+    """Other topics are only published on change, so only the uptime shows that the broker is up."""
     values.receive(systopics.UPTIME, b"5 seconds")
     clock.now += 30
     values.receive(DROPPED, b"1")
 
-    assert values.age() == 30
+    assert values.age_seconds() == 30
 
 
-def test_uptime_is_the_first_answer(values: SysValues, answered: Event) -> None:
-    """A collection that waits for values is let go by the uptime, and by nothing before it."""
+def test_collections_wait_for_the_first_uptime(values: SysValues, replied: Event) -> None:
+    """No earlier message ends the wait."""
     values.receive(DROPPED, b"1")
-    before = answered.is_set()
+    before = replied.is_set()
     values.receive(systopics.UPTIME, b"5 seconds")
 
-    assert (before, answered.is_set()) == (False, True)
+    assert (before, replied.is_set()) == (False, True)
 
 
-def test_unreadable_uptime_is_no_sign_of_life(values: SysValues, answered: Event) -> None:
-    """Something else under the uptime's topic is heard and makes nothing fresh."""
+def test_invalid_uptime_does_not_count(values: SysValues, replied: Event) -> None:
+    """It counts as a message under $SYS, but not as an uptime."""
     values.receive(systopics.UPTIME, b"forever")
 
-    assert (values.heard, values.age(), answered.is_set()) == (True, None, False)
+    assert (values.heard, values.age_seconds(), replied.is_set()) == (True, None, False)
 
 
 def test_values_outlive_a_reconnection_to_the_same_broker(values: SysValues, clock: Clock) -> None:
-    """A broker older than our silence is the one from before: what it does not repeat is still true."""
+    """A broker with an uptime longer than the silence is the same: unchanged values remain valid."""
     values.receive(systopics.UPTIME, b"500 seconds")
     values.receive(DROPPED, b"7")
     clock.now += 20
@@ -103,7 +108,7 @@ def test_values_outlive_a_reconnection_to_the_same_broker(values: SysValues, clo
 
 @pytest.mark.parametrize("uptime", [b"0 seconds", b"19 seconds", b"20 seconds"])
 def test_values_do_not_outlive_the_broker(values: SysValues, clock: Clock, uptime: bytes) -> None:
-    """A broker younger than our silence was started anew: the values of the one before are wrong."""
+    """A broker with an uptime shorter than the silence has restarted: earlier values are dropped."""
     values.receive(systopics.UPTIME, b"5 seconds")
     values.receive(DROPPED, b"7")
     clock.now += 20
@@ -117,7 +122,7 @@ def test_values_do_not_outlive_the_broker(values: SysValues, clock: Clock, uptim
 def test_connection_without_an_uptime_does_not_shorten_the_silence(
     values: SysValues, clock: Clock
 ) -> None:
-    """The new broker's first words, cut off, do not make its age look like the old one's."""
+    """Messages of a broken connection do not hide a restart."""
     values.receive(systopics.UPTIME, b"500 seconds")
     values.receive(DROPPED, b"7")
     clock.now += 20
@@ -131,7 +136,7 @@ def test_connection_without_an_uptime_does_not_shorten_the_silence(
 
 
 def test_second_uptime_of_a_connection_drops_nothing(values: SysValues, clock: Clock) -> None:
-    """Silence counts until the first uptime of a connection, not from then on."""
+    """Only the first uptime of a connection is compared with the silence."""
     values.receive(systopics.UPTIME, b"500 seconds")
     values.receive(DROPPED, b"7")
     values.begin()
@@ -143,7 +148,7 @@ def test_second_uptime_of_a_connection_drops_nothing(values: SysValues, clock: C
 
 
 def test_bridges_are_limited(values: SysValues) -> None:
-    """Any client may publish states of bridges: no more than the limit become series."""
+    """Any client may publish states of bridges, so their number is bounded."""
     for number in range(systopics.MAX_BRIDGES + 5):
         values.receive(f"$SYS/broker/connection/{number}/state", b"1")
     values.receive("$SYS/broker/connection/0/state", b"0")
@@ -153,17 +158,17 @@ def test_bridges_are_limited(values: SysValues) -> None:
 
 
 def test_settle_waits_for_the_end_of_a_burst() -> None:
-    """Counts that belong together are looked at when no more of them come."""
+    """Counts that belong together are read together."""
     values = SysValues(Event())
     values.receive(DROPPED, b"1")
     received = time.monotonic()
     values.settle(10)
 
-    assert time.monotonic() >= received + QUIET
+    assert time.monotonic() >= received + QUIET_SECONDS
 
 
 def test_settle_does_not_wait_for_values_that_are_old(values: SysValues, clock: Clock) -> None:
-    """Without a burst under way there is nothing to wait for: a clock that stands would wait forever."""
+    """Without a burst there is no wait."""
     values.receive(DROPPED, b"1")
     clock.now += 1
     values.settle(10)

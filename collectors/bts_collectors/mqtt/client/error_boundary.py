@@ -1,6 +1,7 @@
-"""The one place where an unforeseen error of the network thread ends.
+"""Catches unexpected errors in the network thread.
 
-The engine isolates what it calls; a thread of the collector's own has nobody above it.
+The engine isolates the calls that it makes, but this thread is the collector's: an error that it
+does not catch would end the thread.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from collections.abc import Callable
 from types import TracebackType
 
 
-class Guard:
-    """Hands an error to `report` and lets the thread go on behind the `with` block."""
+class ErrorBoundary:
+    """Context manager: reports an error, and continues after the `with` block."""
 
     def __init__(self, report: Callable[[Exception], None]) -> None:
-        """Give what counts and logs the error; it must not raise."""
+        """Take the function that counts and logs an error; it must not raise."""
         self._report = report
 
     def __enter__(self) -> None:
-        """Begin the guarded block."""
+        """Do nothing: only the end matters."""
 
     def __exit__(
         self,
@@ -25,7 +26,7 @@ class Guard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Return whether there was an error that is dealt with herewith."""
+        """Report the error; return whether there was one, so that it is suppressed."""
         if not isinstance(error, Exception):
             return False
         self._report(error)

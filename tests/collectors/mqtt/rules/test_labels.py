@@ -1,4 +1,4 @@
-"""Labels and filters beyond the topic's: what users of other exporters and of Telegraf configure."""
+"""Labels and filters from payloads and properties, as in other exporters and Telegraf."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.rules.config import Choice, Measure, Rule
 from bts_collectors.mqtt.rules.payloads import Path
-from collectors.mqtt.rules.test_engine import COUNT, Bench, rule
+from collectors.mqtt.rules.rule_bench import COUNT, Bench, rule
 
 
 def path(text: str) -> Path:
@@ -24,7 +24,7 @@ def at(text: str, **settings: Any) -> Measure:
 
 
 def errors(bench: Bench, reason: str) -> float:
-    """Return how many values were missing for a reason."""
+    """Return the number of errors with a reason."""
     return bench.shown()["mqtt_message_errors_total"]["r", reason]
 
 
@@ -32,7 +32,7 @@ WEATHER = {"model": "WH2", "id": 196, "temperature_C": 13.1}
 
 
 def test_labels_come_from_the_payload() -> None:
-    """Many devices publish to one topic: model and id tell them apart."""
+    """Devices that share a topic are distinguished by model and id."""
     labels = {"model": path("model"), "id": path("id")}
     bench = Bench(
         r=rule("rtl_433/{host}/events", payload_labels=labels, t=at("temperature_C"), count=COUNT)
@@ -47,7 +47,7 @@ def test_labels_come_from_the_payload() -> None:
 
 
 def test_metric_chooses_among_labels_and_has_constant_ones() -> None:
-    """Those of its own are always there."""
+    """A metric always has its own labels."""
     bench = Bench(
         r=rule(
             "{host}/events",
@@ -64,8 +64,8 @@ def test_metric_chooses_among_labels_and_has_constant_ones() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"a": 1}, [1], "x" * 129])
-def test_label_that_is_none_costs_its_metric_only(bad: object) -> None:
-    """Blocks, lists and long texts are counted as such; other metrics have their values."""
+def test_invalid_label_affects_only_its_metric(bad: object) -> None:
+    """Objects, lists and long texts are counted; other metrics keep their values."""
     bench = Bench(r=rule("x", m=at("v", payload_labels={"id": path("id")}), other=at("v")))
     bench.send("x", {"v": 1, "id": bad})
 
@@ -75,7 +75,7 @@ def test_label_that_is_none_costs_its_metric_only(bad: object) -> None:
 
 
 def test_labels_from_the_payload_are_bounded() -> None:
-    """By max_series, as all series; what is refused is counted."""
+    """By max_series, like all series; dropped values are counted."""
     bench = Bench(r=rule("x", m=at("v", payload_labels={"id": path("id")}), max_series=3))
     for number in range(5):
         bench.send("x", {"v": 1, "id": number})
@@ -86,7 +86,7 @@ def test_labels_from_the_payload_are_bounded() -> None:
 
 
 def test_series_that_came_and_went_are_not_kept() -> None:
-    """A topic whose labels change for ever costs what exists, not what existed."""
+    """A topic with ever new labels takes memory only for existing series."""
     from bts_exporter import Duration  # noqa: PLC0415
 
     settings = {"max_series": 200, "expire": Duration(10)}
@@ -97,12 +97,12 @@ def test_series_that_came_and_went_are_not_kept() -> None:
         if number % 100 == 99:
             bench.tick(11)
 
-    assert len(reader._spreads[0].series) <= 300
+    assert len(reader._varying[0].series) <= 300
     assert bench.shown()["mqtt_series_limit_dropped_total"] == {("r",): 0}
 
 
 def test_wildcard_over_keys_makes_a_series_of_each() -> None:
-    """Several sensors of one device in one message."""
+    """For devices with several sensors in one message."""
     bench = Bench(r=rule("shellies/{device}/ext", m=at("{sensor}.tC", const_labels={"type": "x"})))
     bench.send("shellies/a/ext", {"0": {"tC": 25.9}, "1": {"tC": 15.9}, "2": {"tC": "broken"}})
 
@@ -111,15 +111,15 @@ def test_wildcard_over_keys_makes_a_series_of_each() -> None:
 
 
 def test_elements_with_an_id_make_a_series_each() -> None:
-    """As gateways send many values at once."""
+    """For gateways that send many values at once."""
     bench = Bench(r=rule("kesy", m=at("values[{id=id}].v")))
     bench.send("kesy", {"values": [{"id": "Birinci", "v": 3}, {"id": "Ikinci", "v": True}]})
 
     assert bench.shown()["m"] == {("Birinci",): 3, ("Ikinci",): 1}
 
 
-def test_several_values_for_one_series_are_none() -> None:
-    """Which of them would be right? A histogram takes them all."""
+def test_several_values_for_one_series_are_an_error() -> None:
+    """It is unclear which one is right; a histogram observes all of them."""
     both = {"m": at("*.v"), "h": at("*.v", type="histogram", buckets=(10.0,))}
     bench = Bench(r=rule("x", **both))
     bench.send("x", {"a": {"v": 1}, "b": {"v": 2}})
@@ -130,8 +130,8 @@ def test_several_values_for_one_series_are_none() -> None:
     assert errors(bench, "label") == 1
 
 
-def test_info_shows_texts_and_forgets_those_before() -> None:
-    """Of each topic the newest, as Prometheus' info metrics are."""
+def test_info_replaces_its_labels() -> None:
+    """Only the latest labels of each topic remain."""
     info = Measure(type="info", payload_labels={"version": path("fw.version")})
     bench = Bench(r=rule("dev/{device}", device_info=info))
     bench.send("dev/a", {"fw": {"version": "1.0"}})
@@ -152,7 +152,7 @@ def test_info_of_a_text() -> None:
 
 
 def test_user_properties_become_labels() -> None:
-    """MQTT 5 sends them beside the payload; one that is missing is an empty label."""
+    """A missing property (MQTT 5) is an empty label."""
     bench = Bench(r=rule("x", m=at("v"), property_labels={"room": "room", "floor": "floor"}))
     handler = bench.rules["r"].route("x")
     assert handler
@@ -164,8 +164,8 @@ def test_user_properties_become_labels() -> None:
     assert bench.shown()["m"] == {("hall", ""): 1, ("", ""): 3}
 
 
-def test_messages_are_chosen_by_their_payload() -> None:
-    """Those that do not have what the rule asks for count for nothing but themselves."""
+def test_messages_are_selected_by_their_payload() -> None:
+    """Other messages are only counted as filtered."""
     where = {"type": Choice.from_setting(["temp", 7]), "ok": Choice.from_setting(True)}
     bench = Bench(r=rule("x", where=where, m=at("v"), count=COUNT))
     for kind, ok, value in (("temp", True, 1), (7, True, 2), ("hum", True, 3), ("temp", False, 4)):
@@ -179,8 +179,8 @@ def test_messages_are_chosen_by_their_payload() -> None:
     assert errors(bench, "malformed") == 1
 
 
-def test_messages_are_chosen_by_their_topic() -> None:
-    """Whole topics that are ignored, and levels that have to look like something."""
+def test_messages_are_selected_by_their_topic() -> None:
+    """By excluded topics, and patterns for levels."""
     bench = Bench(
         r=rule(
             "bts/{station}/#",
@@ -204,8 +204,8 @@ def test_messages_are_chosen_by_their_topic() -> None:
             "without wildcards",
         ),
         ({"m": at("{station}.b")}, "a label is named twice"),
-        ({"m": Measure(type="info", path=path("a"))}, "an info has no value"),
-        ({"m": at("a"), "levels": {"x": re.compile("")}}, "levels: x is not in topic"),
+        ({"m": Measure(type="info", path=path("a"))}, "an info metric has no value"),
+        ({"m": at("a"), "levels": {"x": re.compile("")}}, "levels: x not found in topic"),
         ({"m": at("a"), "where": {"a[": Choice.from_setting(1)}}, "where: 'a['"),
         ({"m": at("a", const_labels={"x": "y" * 129})}, "at most 128 characters"),
         ({"m": at("a", const_labels={"True": "y"})}, "YAML reads on, yes or true as True"),
@@ -214,7 +214,7 @@ def test_messages_are_chosen_by_their_topic() -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
-    """With what is wrong, before any message comes."""
+    """With the cause, before any message."""
     with pytest.raises(ValueError, match=re.escape(words)):
         rule("bts/{station}", **settings)
 
@@ -226,7 +226,7 @@ STATE = {"m": at("v"), "total": at("v", type="counter"), "count": COUNT}
 
 
 def test_deleted_retained_message_removes_the_series() -> None:
-    """An empty payload is how a message that the broker keeps is deleted; it is no error."""
+    """An empty payload deletes a retained message; it is not an error."""
     spread = at("{s}.v", labels=("station",))
     bench = Bench(r=rule("{station}", **STATE, s=spread, per_topic=True))
     for topic in ("a", "b"):
@@ -244,7 +244,7 @@ def test_deleted_retained_message_removes_the_series() -> None:
 
 
 def test_deleted_topic_begins_again_with_its_next_message() -> None:
-    """It is no other series than before."""
+    """It gets the same series."""
     bench = Bench(r=rule("{station}", **STATE))
     for payload in ({"v": 5}, b"", {"v": 6}):
         bench.send("a", payload)
@@ -266,7 +266,7 @@ def test_series_of_several_topics_outlive_one_of_them() -> None:
 
 
 def test_empty_payload_that_means_something_is_a_message() -> None:
-    """A rule that only counts, or whose map has the empty text, deletes nothing."""
+    """A rule that only counts, or maps the empty text, removes no series."""
     pressed = Bench(r=rule("{button}", count=COUNT))
     pressed.send("a", b"")
     mapped = Bench(r=rule("{door}", format="text", m=Measure(map={"": 0, "open": 1})))
@@ -277,7 +277,7 @@ def test_empty_payload_that_means_something_is_a_message() -> None:
 
 
 def test_limit_counts_series_that_exist() -> None:
-    """Topics without a value make none, and those that are gone make room."""
+    """Topics without a value have no series, and dropped series make room."""
     bench = Bench(r=rule("{station}", m=at("v", on_error="drop"), max_series=2))
     for topic in ("junk1", "junk2", "junk3"):
         bench.send(topic, {"other": 1})
@@ -290,15 +290,15 @@ def test_limit_counts_series_that_exist() -> None:
     assert found["mqtt_series_limit_dropped_total"] == {("r",): 0}
 
 
-def test_choice_is_spelled_as_values_are() -> None:
-    """Numbers and truth values as JSON has them."""
+def test_choice_is_compared_as_text() -> None:
+    """Numbers and booleans as in JSON."""
     assert Choice.from_setting([1, 2.0, True, "x"]).texts == {"1", "2", "true", "x"}
     with pytest.raises(ValueError, match="expected a text or number"):
         Choice.from_setting({})
 
 
-def test_rule_says_why_it_does_not_take_a_topic() -> None:
-    """The first level that differs, or the filter that leaves it out."""
+def test_rule_says_why_it_does_not_match_a_topic() -> None:
+    """The first level that differs, or the pattern that excludes it."""
     one = Rule(
         topic=Pattern.from_setting("bts/{station}/{p}"),
         ignore_topics=(Pattern.from_setting("bts/9/#"),),
@@ -306,9 +306,9 @@ def test_rule_says_why_it_does_not_take_a_topic() -> None:
     )
 
     assert one.why_not("bts/7/t") == ""
-    assert one.why_not("btx/7/t") == "level 1 is 'btx', and 'bts' in bts/{station}/{p}"
-    assert one.why_not("bts/7") == "the topic has 2 levels, and bts/{station}/{p} 3"
+    assert one.why_not("btx/7/t") == "level 1 is 'btx', but 'bts' in bts/{station}/{p}"
+    assert one.why_not("bts/7") == "the topic has 2 levels, but bts/{station}/{p} has 3"
     assert one.why_not("bts/9/t") == "ignore_topics has bts/9/#"
-    assert one.why_not("bts/x/t") == r"levels: station is 'x', and has to match \d+"
+    assert one.why_not("bts/x/t") == r"levels: station is 'x', which does not match \d+"
     assert "128" in one.why_not("bts/7/" + "x" * 129)
     assert "begins with $" in Rule(topic=Pattern.from_setting("#")).why_not("$SYS/x")

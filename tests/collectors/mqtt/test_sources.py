@@ -1,18 +1,21 @@
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bts_collectors.mqtt import collector as collector_module
 from bts_collectors.mqtt.client.topics import Pattern
-from bts_collectors.mqtt.collector import Mqtt, MqttConfig
+from bts_collectors.mqtt.collector import Mqtt
+from bts_collectors.mqtt.config import MqttConfig
 from bts_collectors.mqtt.probes.canary import CanaryConfig
 from bts_collectors.mqtt.probes.pipeline import PipelineConfig
 from bts_collectors.mqtt.sessions.emqx import EmqxConfig
 from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig
 from bts_exporter import Scrape, TargetError, Url
 from bts_exporter.testing import Samples, samples
+from servers import wait_until
 from servers.management import FakeManagement, answer, hang
 
 PATH = "/api/v5/clients"
@@ -21,7 +24,7 @@ CLIENT = {"clientid": "consumer", "mqueue_len": 5, "inflight_cnt": 1, "mqueue_dr
 
 @pytest.fixture
 def nobody() -> Iterator[Url]:
-    """Return an address where nothing listens."""
+    """Return the address of a closed port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield Url("mqtt", "127.0.0.1", unused.getsockname()[1])
@@ -36,7 +39,7 @@ def api() -> Iterator[FakeManagement]:
 
 
 def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]:
-    """Return what a collection without a broker emits, and how it fails."""
+    """Return the samples and the error of a collection without a broker."""
     collector = Mqtt(config)
     collector.start()
     scrape = Scrape(time.monotonic() + seconds)
@@ -48,8 +51,10 @@ def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]
     return samples(collector, scrape), failure.value
 
 
-def test_api_is_asked_though_the_broker_lets_nobody_in(nobody: Url, api: FakeManagement) -> None:
-    """Each source is served without the other."""
+def test_api_is_read_although_the_broker_refuses_the_connection(
+    nobody: Url, api: FakeManagement
+) -> None:
+    """Each source is independent of the other."""
     found, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
@@ -58,18 +63,18 @@ def test_api_is_asked_though_the_broker_lets_nobody_in(nobody: Url, api: FakeMan
 
 
 def test_lost_broker_is_the_failure_when_both_fail(nobody: Url, api: FakeManagement) -> None:
-    """The broker is what the collector is for."""
+    """The first reason is that of the broker."""
     api.routes[PATH] = answer({}, 401)
     _, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
 
 
-def test_hanging_api_leaves_the_deadline_alone(
+def test_hanging_api_does_not_exceed_the_deadline(
     nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is known of the connection was emitted before."""
-    monkeypatch.setattr(collector_module, "FIRST_ANSWER_SECONDS", 0.1)
+    """Metrics of the connection are emitted before the request."""
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
     api.routes[PATH] = hang
     config = MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url)))
     found, _ = look(config, seconds=1)
@@ -77,7 +82,23 @@ def test_hanging_api_leaves_the_deadline_alone(
     assert found["mqtt_up"] == {(): 0}
 
 
-def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
+def test_stop_interrupts_a_request_to_the_api(
+    nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload does not wait for an API that hangs."""
+    monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
+    api.routes[PATH] = hang
+    collector = Mqtt(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+    collector.start()
+    with ThreadPoolExecutor() as pool:
+        collection = pool.submit(collector.collect, Scrape(time.monotonic() + 60))
+        wait_until(lambda: bool(api.requests), "requested")
+        collector.stop()
+
+    assert "the collector is stopped" in str(collection.exception(timeout=20))
+
+
+def test_counters_of_probes_start_at_zero(nobody: Url) -> None:
     """Canaries and pipelines have their series before the first message."""
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
@@ -96,7 +117,7 @@ def test_what_is_measured_is_counted_from_zero(nobody: Url) -> None:
 
 
 def test_nothing_is_measured_unasked(nobody: Url) -> None:
-    """Without their settings there are no series of any of it."""
+    """Without their settings, probes have no series."""
     found, _ = look(MqttConfig(url=nobody))
 
     assert [name for name in found if "canary" in name or "pipeline" in name] == []
@@ -104,15 +125,15 @@ def test_nothing_is_measured_unasked(nobody: Url) -> None:
 
 
 def test_two_sources_of_the_same_queues_are_refused() -> None:
-    """Both would show a client's backlog, and one broker has one of them."""
-    with pytest.raises(ValueError, match="persistence, emqx: a broker is mosquitto or EMQX"):
+    """A broker has only one of them, and both would emit a client's backlog."""
+    with pytest.raises(ValueError, match="persistence, emqx: set only one of them"):
         MqttConfig(persistence=PersistenceConfig(), emqx=EmqxConfig())
 
 
 def test_pipeline_without_a_name_is_refused() -> None:
-    """Its backlog would pass for the broker's."""
+    """Its backlog would be mistaken for the broker's."""
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
     )
-    with pytest.raises(ValueError, match="pipelines: each needs a name"):
+    with pytest.raises(ValueError, match="pipelines: an entry has an empty name"):
         MqttConfig(pipelines={"": pipeline})
