@@ -154,7 +154,7 @@ class Machine:
 
     def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """Return what the service serves: name of sample -> labels, sorted -> value."""
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as response:
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as response:
             text = response.read().decode()
         found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
         for family in text_string_to_metric_families(text):
