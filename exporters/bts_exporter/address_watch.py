@@ -1,4 +1,4 @@
-"""Notices when a host name has moved to another server, which a kept connection never would."""
+"""Detects that a host name has moved to another server, which an open connection does not notice."""
 
 from __future__ import annotations
 

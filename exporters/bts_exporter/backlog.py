@@ -88,12 +88,12 @@ class Timeline:
         self._counts = array("d")
 
     def observe(self, now: float, count: float) -> None:
-        """Take in the count at `now`, in seconds of any clock; what goes back begins anew."""
+        """Add the count at `now`, in seconds of any clock; a count that decreases resets the timeline."""
         times, counts = self._times, self._counts
         if counts and (count < counts[-1] or now < times[-1]):
             del times[:], counts[:]
         if len(counts) > 1 and counts[-2] == counts[-1] == count:
-            times[-1] = now  # both ends of a standstill tell all about it
+            times[-1] = now  # the first and last observation of a constant count are enough
             return
         if len(counts) == MOST_OBSERVED:
             self._thin_out(now)
@@ -115,12 +115,12 @@ class Timeline:
         return Age(now - self._passed(position, after - 1, after), "interpolation")
 
     def count(self, then: float) -> float | None:
-        """Return how many were observed by `then`, at least; None before the first observation."""
+        """Return a lower bound of the count at `then`; None before the first observation."""
         after = bisect_right(self._times, then)
         return self._counts[after - 1] if after else None
 
     def lower(self, count: float) -> None:
-        """Let no count observed so far be higher than `count`: what was beyond it never came in."""
+        """Limit all observed counts to `count`: the messages beyond it were never published."""
         counts = self._counts
         for index in range(bisect_right(counts, count), len(counts)):
             counts[index] = count
@@ -139,7 +139,7 @@ class Timeline:
         return times[before] + share * (times[after] - times[before])
 
     def _thin_out(self, now: float) -> None:
-        """Drop a quarter, no two neighbours: those that the line between theirs comes nearest to."""
+        """Drop a quarter of the observations, no two adjacent: those closest to the line between their neighbours."""
         times, counts = self._times, self._counts
 
         def harm(index: int) -> float:
@@ -164,7 +164,7 @@ class Rate:
         self._next: tuple[float, float] | None = None
 
     def observe(self, now: float, count: float) -> float | None:
-        """Take in the count at `now` in seconds; return its rise per second, None while unknown."""
+        """Add the count at `now`, in seconds; return its rate per second, None while unknown."""
         if self._base is None or self._next is None or count < self._next[1] or now < self._next[0]:
             self._base = self._next = (now, count)
             return None

@@ -29,7 +29,7 @@ class ExporterCollector(ClientCollector):
 
     Each collection asks every configured target once, at the same time, and returns after
     `scrape_timeout` of the settings at the latest. One that hangs or raises loses only its own
-    metrics; `bts_exporter_collector_success` tells which. Metrics of the process and of an HTTP
+    metrics; `bts_exporter_collector_success` shows which. Metrics of the process and of an HTTP
     server are left out: they are the embedding program's.
     """
 

@@ -1,4 +1,4 @@
-"""Why a target could not be reached, in one wording for all collectors."""
+"""Messages for targets that cannot be reached, the same for all collectors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bts_exporter.errors import TargetError
 from bts_exporter.settings.value_types import Url
 
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
-#: What OpenSSL says of a peer that answers a TLS handshake with something else, in several versions.
+#: OpenSSL's errors for a peer that does not speak TLS, in several versions.
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"}
 
 
 class Product(NamedTuple):
-    """What a collector connects to, with the advice that only its documentation knows."""
+    """The product that a collector connects to, with advice for its users."""
 
     #: Its name as its users spell it, such as `RabbitMQ management API`.
     name: str

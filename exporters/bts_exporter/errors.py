@@ -1,4 +1,4 @@
-"""Every error of the engine, in one file to avoid import loops."""
+"""All errors of the engine, in one file to avoid import loops."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class NotPresent(ExporterError):  # noqa: N818  # not an error: the collection s
     """Raised by a collector whose source is absent on this machine: no failure, no series."""
 
 
-#: The name that plug-ins written before 0.2 use.
+#: The former name, for plug-ins that import it.
 NothingToRead = NotPresent
 
 
@@ -97,7 +97,7 @@ class TargetError(ExporterError):
         self.reason = reason
 
 
-class DeadlineExceeded(ExporterError):  # noqa: N818  # named as the field names it
+class DeadlineExceeded(ExporterError):  # noqa: N818  # the usual term
     """Raised by `emit` once the scrape is over, so that a late collection ends itself."""
 
 
@@ -161,7 +161,7 @@ def forget_frames(error: BaseException) -> None:
 def _clear_frames(trace: TracebackType | None) -> None:
     while trace is not None:
         frame = trace.tb_frame
-        # To clear a generator's frame is to close it, and it may still be in use.
+        # Clearing a generator's frame would close it, and it may still be in use.
         if not frame.f_code.co_flags & _SUSPENDABLE:
             with suppress(RuntimeError):  # it is being executed
                 frame.clear()

@@ -23,7 +23,7 @@ class Immutable:
         raise AttributeError(msg)
 
     def __copy__(self) -> Self:
-        """Return the object itself: its identity is what it is known by."""
+        """Return the object itself: metrics are compared by identity."""
         return self
 
     def __deepcopy__(self, _: object) -> Self:

@@ -16,7 +16,7 @@ log = logging.getLogger("bts_exporter.logs")
 LogFormat = Literal["logfmt", "json"]
 LEVELS = ("debug", "info", "warn", "error")
 
-#: What every log record has; what else one has are its details.
+#: The attributes of every log record; all others are its details.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 

@@ -1,4 +1,4 @@
-"""Texts that others wrote, for a terminal or a page: nothing in them moves the cursor or hides."""
+"""Makes texts from outside safe for a terminal or a page: control characters are escaped."""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ class Scrape(ScrapeState):
         self._chooses = allows is not None or denies is not None
 
     def remaining(self) -> float:
-        """Return the seconds left until the deadline, for I/O time-outs; at least a millisecond."""
+        """Return the seconds left until the deadline, for I/O timeouts; at least a millisecond.
+
+        The engine has already kept back the time that it needs: use all of it.
+        """
         return max(self._deadline - monotonic(), 0.001)
 
     def emit(self, metric: Metric, value: float, *labels: str) -> None:

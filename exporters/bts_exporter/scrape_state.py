@@ -1,4 +1,4 @@
-"""The part of a scrape that the engine reads when the collection has ended."""
+"""The state of a scrape that the engine reads after the collection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from bts_exporter.errors import REASONS, Reason
 
-#: How many losses of one collection are listed; of the others only their number is.
+#: How many losses of one collection are listed; the others are only counted.
 _MOST_LOSSES = 10
 
 
@@ -50,7 +50,7 @@ class ScrapeState:
 
     @property
     def samples(self) -> dict[Any, dict[tuple[str, ...], float]]:
-        """What was emitted so far."""
+        """The samples emitted so far, for the engine and tests; collectors use `has` and `discard`."""
         samples: dict[Any, dict[tuple[str, ...], float]] = self._kept("_samples", dict, {})
         return samples
 
@@ -83,7 +83,7 @@ class ScrapeState:
 
     @property
     def emitted(self) -> bool:
-        """Whether there was any sample, also if it was left out."""
+        """Whether any sample was emitted, even if it was left out."""
         unwanted = self._kept("_unwanted", set, set())
         return bool(self.samples or unwanted or self.dropped or self.losses)
 

@@ -193,7 +193,7 @@ class CollectorSet:
         return "" if done.is_set() else f"the thread {shared.name} does not come to its jobs"
 
     def _wait_for_shared(self, collections: Sequence[Collection], limit: _Timeout) -> None:
-        """Wait for those that share a thread; one that blocks the others keeps it to itself."""
+        """Wait for those that share a thread; one that blocks the others keeps that thread."""
         blocked = min(_MAX_BLOCKED, limit.seconds / 4)
         while waiting := [it for it in collections if not (it.ended or it.expired)]:
             if not limit.wait(waiting[-1], min(blocked, limit.left)):
@@ -208,7 +208,7 @@ class CollectorSet:
             shared.revive()
             found = shared.replace_stuck(seconds)
         except RuntimeError as error:
-            log.error("no thread in place of one that hangs: %s", error)  # noqa: TRY400  # the system's limit
+            log.error("cannot replace a thread that hangs: %s", error)  # noqa: TRY400  # the system's limit
             return
         if found is None:
             return
@@ -243,11 +243,11 @@ class CollectorSet:
 
 
 def _wait_for(collections: Sequence[Collection], limit: _Timeout) -> None:
-    """Wait for `collections`, and give up those that are late."""
+    """Wait for `collections`; those that are late expire."""
     # The last first: when it has ended, so have most, and this thread is not woken for each of them.
     for collection in reversed(collections):
         if not (collection.ended or collection.expired or _ends_in_time(collection, limit)):
-            collection.wait(limit.deadline)  # no longer: it is given up if it is late
+            collection.wait(limit.deadline)  # not longer: it expires if it is late
 
 
 def _ends_in_time(collection: Collection, limit: _Timeout) -> bool:

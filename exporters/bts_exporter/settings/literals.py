@@ -19,7 +19,7 @@ _INVISIBLE = "\u00a0\u00ad\u2007\u200b\u200c\u200d\u200e\u200f\u202f\u2060\ufeff
 
 
 def mistake_in(text: str, *, plain: bool, key: bool = False) -> str | None:
-    """Return what is wrong with a key or a value; `plain` says that it has no quotes.
+    """Return the problem of a key or a value; `plain` says that it has no quotes.
 
     Of the text itself only the name of a variable is shown: it may be a password.
     """
@@ -35,7 +35,7 @@ def mistake_in(text: str, *, plain: bool, key: bool = False) -> str | None:
     seen = text if key else text[:1] + text[-1:]
     hidden = sorted(set(seen) & set(_INVISIBLE)) if plain else []
     if hidden:
-        return f"there is an invisible character in it, U+{ord(hidden[0]):04X}: type it again"
+        return f"invisible character U+{ord(hidden[0]):04X}: type it again"
     return None
 
 

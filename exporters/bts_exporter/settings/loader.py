@@ -250,14 +250,14 @@ def _late_timeouts(
 
 
 def _as_map(raw: Any) -> str:
-    """Return how to write the map of collectors in place of `raw`."""
+    """Return how to write the map of collectors instead of `raw`."""
     if isinstance(raw, list):
         return "; write each type without a hyphen and with a colon, such as host:"
     return "; write each type in a line of its own, indented, such as host:"
 
 
 def _as_block(raw: Any) -> str:
-    """Return how to write a block of settings in place of `raw`."""
+    """Return how to write a block of settings instead of `raw`."""
     match raw:
         case True:
             return "; write nothing behind the colon to collect it as it is"

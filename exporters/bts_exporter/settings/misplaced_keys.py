@@ -85,9 +85,9 @@ def advice_at_top(key: str) -> str:
         if word in words.split():
             return f"it is a flag of the command: {flag}"
     if word in {"global", "scrape_configs", "rule_files", "alerting", "remote_write", "job_name"}:
-        return "it belongs into Prometheus' configuration, not the exporter's"
+        return "it belongs in Prometheus' configuration, not in the exporter's"
     if word in {"tls_server_config", "basic_auth_users", "web_config", "http_server_config"}:
-        return "the exporter has no TLS and no passwords of its own: restrict --web.listen-address"
+        return "the exporter does not serve TLS or check passwords: restrict --web.listen-address"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Plain values become typed settings, and everything that is wrong with them is found at once."""
+"""Converts plain values to typed settings, and collects all problems."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SHORTEST_PART = 4
 
 
 class Schema:
-    """Converts the values of one document and keeps the problems met on the way."""
+    """Converts the values of one document and collects the problems."""
 
     def __init__(self, document: Document) -> None:
-        """Begin with the problems that the document has already."""
+        """Start with the problems of the document itself."""
         self.document = document
         self.problems: list[Problem] = list(document.problems)
         #: Settings of TLS and their places, for `check`.
         self.tls: list[tuple[TLSConfig, Problem]] = []
 
     def add_problem(self, path: Path_, message: str) -> Any:
-        """Remember a problem; returns INVALID."""
+        """Add a problem, and return INVALID."""
         self.problems.append(self.document.problem(path, message))
         return INVALID
 
     def convert(self, raw: Any, kind: Any, path: Path_) -> Any:
-        """Return `raw` as `kind`, or INVALID after remembering every problem in it."""
+        """Return `raw` as `kind`, or INVALID after adding every problem in it."""
         if raw is UNREADABLE:
             return INVALID
         if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
@@ -60,7 +60,7 @@ class Schema:
     def unknown(
         self, key: str, known: Iterable[str], path: Path_, *, what: str = "key", advice: str = ""
     ) -> None:
-        """Remember that `key` is none of `known`, with the `advice`, or the nearest, or all."""
+        """Add a problem for an unknown `key`, with `advice`, the nearest known key, or all."""
         known = sorted(known)
         near = nearest(key, known)
         cure = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}"
@@ -74,7 +74,7 @@ class Schema:
         self.problems.append(problem._replace(path=format_path((*path[:-1], name))))
 
     def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
-        raw = {} if raw is None else raw  # a key with nothing behind it
+        raw = {} if raw is None else raw  # a key without a value
         if not isinstance(raw, dict):
             return self.add_problem(
                 path, f"expected a block of keys, got {_name(raw)}{_block(raw)}"
@@ -95,21 +95,21 @@ class Schema:
         try:
             made = kind(**values)
         except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
-            return self._complain_of_block(raw, path, _words(error))
+            return self._add_problem_of_block(raw, path, _words(error))
         if isinstance(made, TLSConfig):
             made = made.below(Path(self.document.file).parent)
             self.tls.append((made, self.document.problem(path, "")))
         return made
 
-    def _complain_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
-        """Remember a problem that a block reports itself; its line is that of the key it begins with."""
+    def _add_problem_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
+        """Add a problem that a block reports itself, at the key that the message begins with."""
         key = message.partition(":")[0]
         problem = self.document.problem((*path, key) if key in raw else path, message)
         self.problems.append(problem._replace(path=format_path(path)))
         return INVALID
 
     def _check_passwords(self, values: dict[str, Any], path: Path_) -> None:
-        """Complain about a password that is in the address as well: only one of them has an effect."""
+        """Add a problem for a password that is in the address as well: only one has an effect."""
         found = values.get("url"), values.get("addresses")
         urls = [found[0], *found[1]] if isinstance(found[1], tuple | list) else [found[0]]
         if isinstance(values.get("password"), Secret):
@@ -224,7 +224,7 @@ def _reword(message: str, raw: Any) -> str:
 
 
 def _block(raw: Any) -> str:
-    """Return how to write a block of keys in place of `raw`."""
+    """Return how to write a block of keys instead of `raw`."""
     if isinstance(raw, list):
         return "; write its keys without hyphens and brackets, key: value"
     if isinstance(raw, bool):

@@ -1,4 +1,4 @@
-"""How to speak TLS to a target: one shape of settings for all collectors, named as Prometheus' tls_config."""
+"""TLS settings of a target, the same for all collectors, named as in Prometheus' tls_config."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _OF_THE_SYSTEM = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno
 
 
 class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Whom to trust, and who we are; without any of it the system's certificates are trusted."""
+    """Trusted authorities and client certificate; by default the system's authorities are trusted."""
 
     # Paths are relative to the settings' file.
-    #: Certificates of the authorities to trust, in place of the system's; PEM.
+    #: Certificates of the authorities to trust, instead of the system's; PEM.
     ca_file: str | None = None
-    #: Our own certificate with its chain, where the target asks for one; PEM.
+    #: Client certificate with its chain; PEM.
     cert_file: str | None = None
     #: The key of `cert_file`, without a passphrase; PEM.
     key_file: str | None = None
-    #: The name that the target's certificate must have, where it is not the host of the address.
+    #: The name in the target's certificate, if it is not the host of the address.
     server_name: str | None = None
-    #: Whether to take any certificate: for tests alone, as anybody on the way can then read along.
+    #: Whether to accept any certificate: for tests only, since it allows eavesdropping.
     insecure_skip_verify: bool = False
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the values."""
         for name in ("ca_file", "cert_file", "key_file"):
             if "-----BEGIN" in (getattr(self, name) or ""):  # not quoted: it may be the key
-                msg = f"{name}: expected the path of a file, got what stands in one"
+                msg = f"{name}: expected the path of a file, got its content"
                 raise ValueError(msg)
         if (self.cert_file is None) != (self.key_file is None):
             msg = "cert_file and key_file belong together"

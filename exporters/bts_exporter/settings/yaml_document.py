@@ -1,4 +1,4 @@
-"""YAML with places: every value knows its line, and secrets come from where secrets live."""
+"""YAML with locations: the line of every value, and secrets from files and variables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_VALUES = 100_000
 
 
 class Hidden(str):
-    """A string that came from outside the file and may be a secret: no message quotes it."""
+    """A string from outside the file, which may be a secret: messages do not quote it."""
 
     __slots__ = ("reread",)
 
@@ -42,10 +42,10 @@ UNREADABLE: Any = object()
 
 
 class Document:
-    """A file's content as plain values, and where each of them stands."""
+    """A file's content as plain values, and the location of each."""
 
     def __init__(self, file: str, text: str) -> None:
-        """Parse `text`; ConfigError when it is no YAML.
+        """Parse `text`; ConfigError if it is not valid YAML.
 
         What else is wrong with it is in `problems`, and UNREADABLE stands in its place.
         """
@@ -59,7 +59,7 @@ class Document:
         self.value = self._parse(text)
 
     def line(self, path: Path_) -> int | None:
-        """Return the line of `path`, or of what it would stand in."""
+        """Return the line of `path`, or of the block that would contain it."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path)
@@ -121,7 +121,7 @@ class Document:
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         unreadable = False
         own: set[str] = set()
-        # What a merge brings in comes first and is overridden by what is written in place.
+        # Merged keys come first and are overridden by the keys of the block itself.
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 message = f"a key must be a plain text; {TEMPLATE}"
@@ -140,8 +140,8 @@ class Document:
                     self.problems.append(self.problem(here, "given twice"))
                 own.add(key)
             pairs[key] = key_node, value_node
-        # Whoever merges this block in must not find what is overridden: of two keys of one letter
-        # PyYAML 6.0.4 takes the first.
+        # A block that merges this one must not see overridden keys: of two keys of one letter PyYAML
+        # 6.0.4 takes the first.
         node.value = list(pairs.values())
         built = {key: self._build(value, (*path, key)) for key, (_, value) in pairs.items()}
         return UNREADABLE if unreadable else built
@@ -152,9 +152,9 @@ class Document:
         try:
             return self._loader.construct_object(node, deep=True)
         except (AttributeError, ArithmeticError, LookupError, ValueError):
-            # What looks like a number or a date and is none, such as 0x_ and 2026-13-01.
+            # Invalid numbers and dates, such as 0x_ and 2026-13-01.
             kind = node.tag.rpartition(":")[2]
-            message = f"looks like a YAML {kind} and is none: put it in quotes"
+            message = f"is not a valid YAML {kind}: put it in quotes"
             self.problems.append(self.problem(path, message))
             return UNREADABLE
 
@@ -179,7 +179,7 @@ class Document:
         return hidden
 
     def _swallowed(self, node: yaml.Node) -> str | None:
-        """Return what is wrong with a quoted text that has keys of other lines in it."""
+        """Return the problem of a quoted text that contains keys of other lines."""
         first, last = node.start_mark.line + 1, node.end_mark.line + 1
         if getattr(node, "style", None) in {"'", '"'} and any(
             _KEY.match(line) for line in self._text_lines[first:last]
@@ -188,12 +188,14 @@ class Document:
         return None
 
     def _cut_off(self, node: yaml.Node, path: Path_) -> str | None:
-        """Return what is wrong with a password without quotes that ends in front of a `#`."""
+        """Return the problem of an unquoted password that is cut off at a `#`."""
         end = node.end_mark
         if path[-1:] == ("password",) and getattr(node, "style", "") is None:
             lines = self._text_lines[end.line : end.line + 1]
             if lines and re.match(r"\s+#\S", lines[0][end.column :]):
-                return "it ends in front of #, which begins a comment: put it in quotes, or a space behind #"
+                return (
+                    "it ends before #, which begins a comment: put it in quotes, or a space after #"
+                )
         return None
 
 
@@ -233,7 +235,7 @@ def _from_environment(name: str, _file: str) -> str:
     except KeyError:
         msg = "no such environment variable"
         if name.startswith("$"):
-            msg += f"; write the name alone: !env {name.strip('${}()')}"
+            msg += f"; write only the name: !env {name.strip('${}()')}"
         raise LookupError(msg) from None
 
 
@@ -251,7 +253,7 @@ def _from_credential(name: str, _file: str) -> str:
         )
         raise LookupError(msg)
     if "/" in name or name in {"", ".", ".."}:
-        msg = "the name of a credential has no slash"
+        msg = "the name of a credential must not contain a slash"
         raise ValueError(msg)
     return _content(Path(folder) / name)
 
@@ -264,7 +266,7 @@ def _content(path: Path) -> str:
         raise ValueError(msg) from None
 
 
-#: What YAML takes `=` and `<<` for where they are values; nothing comes of it but themselves.
+#: The YAML types of the plain values `=` and `<<`, which are kept as strings.
 _SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
 _YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
 _TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"

@@ -1,4 +1,4 @@
-"""Syntax errors of YAML: the parser's message, the line to change, and the cure.
+"""Explains YAML syntax errors: the line to change, and the fix.
 
 No message quotes more of the text than one character: it may hold passwords.
 """
@@ -19,7 +19,7 @@ TEMPLATE = (
     "this looks like a template that was not rendered ({{ }} or {% %});"
     " values from the environment are !env NAME"
 )
-_BULLETS = "–—−•*"  # noqa: RUF001  # bullets and dashes in place of a hyphen
+_BULLETS = "–—−•*"  # noqa: RUF001  # bullets and dashes instead of a hyphen
 _LIST_ITEM = re.compile(rf"\s*[{re.escape(_BULLETS)}]\s")
 _NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
 
@@ -32,7 +32,7 @@ class Explained(NamedTuple):
 
 
 def explain(error: yaml.MarkedYAMLError, text: str) -> Explained:
-    """Return what is wrong with `text`, in which the parser found `error`."""
+    """Explain the `error` that the parser found in `text`."""
     line = error.problem_mark.line + 1 if error.problem_mark else None
     words = " ".join(filter(None, [error.context, error.problem]))
     # What YAML takes for a name may be a password that begins with its sign.

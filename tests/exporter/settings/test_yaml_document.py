@@ -194,7 +194,7 @@ def test_what_is_no_yaml(text: str, problem: str) -> None:
 def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
     """What YAML takes for a number or a date and is none has to be quoted; it may be a password."""
     assert problems(f"a: 1\nb: {value}\n") == [
-        f"c.yaml:2: b: looks like a YAML {kind} and is none: put it in quotes"
+        f"c.yaml:2: b: is not a valid YAML {kind}: put it in quotes"
     ]
 
 
@@ -338,7 +338,7 @@ def test_credential_that_is_a_path(
 
     [problem] = problems(f"a: !credential {name}\n")
 
-    assert problem.endswith(": the name of a credential has no slash")
+    assert problem.endswith(": the name of a credential must not contain a slash")
 
 
 def test_credential_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
