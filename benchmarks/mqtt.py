@@ -1,4 +1,4 @@
-"""Cost of rules: many messages over many topics, JSON decoded, a gauge and a counter for each topic."""
+"""What readings cost: many messages over many topics, JSON decoded, a gauge and a counter of each topic."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from servers import free_port, need
 from servers.mosquitto import Mosquitto
 
 MESSAGES, TOPICS = 100_000, 1_000
-#: Messages per second, sent in batches every hundredth of a second.
+#: Messages a second, sent in bunches of a hundredth of a second.
 RATE = 20_000
-#: Limits: our CPU relative to the Go exporter's, and to a paho callback with prometheus_client.
+#: Limits: CPU relative to the Go exporter, and to a callback of paho with prometheus_client.
 GO_RATIO, CALLBACK_RATIO = 0.5, 0.2
-#: Interval in seconds; a contestant is done if it uses less than 0.01 s of CPU in one.
+#: A program has finished when it uses at most 0.01 s of CPU in so many seconds.
 _QUIET = 0.5
 
 _HOW = f"""\
-{MESSAGES:,} messages with QoS 0 to {TOPICS:,} topics, {RATE:,} per second, through one mosquitto to one contestant at a time, in
-turns. Each payload is 194 bytes of JSON. One number becomes a gauge, and a counter counts messages; both have two labels
-from the topic. Each contestant receives one message per topic first. CPU is that of its process from the first to the last
-message. bts-exporter receives over TCP, TLS and WebSocket, the others over TCP. The callback is a typical script with paho,
-json and prometheus_client; mosquitto_sub writes payloads to /dev/null. A message is lost if no count includes it."""
+{MESSAGES:,} messages of QoS 0 to {TOPICS:,} topics, {RATE:,} a second, through one mosquitto to one program at a time, in turns. Each
+payload is JSON of 194 bytes. One number of it becomes a gauge, and a counter counts the messages, both with two labels
+from the topic. Each program has received one message per topic before. CPU is that of its process from the first to
+the last message. bts-exporter receives them over TCP, TLS and WebSocket, the others over TCP. The callback is paho's, with json and prometheus_client's labels, as one would
+write it; mosquitto_sub writes payloads to /dev/null. A message is lost if no count includes it."""
 
 
 class Sensors:
-    """Publishes readings at a fixed rate."""
+    """Publishes readings, as fast as they are meant to come."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -45,7 +45,7 @@ class Sensors:
         self._packets = [_packet(number) for number in range(TOPICS)]
 
     def publish(self, messages: int, rate: float = RATE) -> None:
-        """Send a number of messages to all topics in turn."""
+        """Send `messages`, over all topics in turn."""
         packets = itertools.cycle(self._packets)
         began = time.perf_counter()
         sent = 0
@@ -56,7 +56,7 @@ class Sensors:
             time.sleep(max(began + sent / rate - time.perf_counter(), 0))
 
     def close(self) -> None:
-        """Close the connection."""
+        """End the connection."""
         self._socket.close()
 
 
@@ -71,17 +71,17 @@ def _packet(number: int) -> bytes:
 
 @dataclass
 class Contestant:
-    """A subscriber, and the CPU time of its turns."""
+    """One subscriber, and what its turns cost."""
 
     name: str
     start: Callable[[], Server]
-    #: The samples whose sum is the number of received messages.
+    #: The samples whose sum is the number of messages it has seen.
     counts: re.Pattern[str]
     cpu: list[float] = field(default_factory=list)
     lost: int = 0
 
     def take_turn(self, sensors: Sensors) -> None:
-        """Start it, send all messages and record its CPU time."""
+        """Have it take all messages."""
         server = self.start()
         try:
             server.wait()
@@ -126,19 +126,19 @@ def run(bench: Bench) -> Section:
         Row(c.name, [spread(c.cpu), float(c.lost)], ratios(ours.cpu, c.cpu)) for c in contestants
     ]
     rows.append(Row("mosquitto_sub", [spread(reference), 0.0], ratios(ours.cpu, reference)))
-    relative = {c.name: ratios(ours.cpu, c.cpu).median for c in contestants}
+    beside = {c.name: ratios(ours.cpu, c.cpu).median for c in contestants}
     return Section(
         "Readings of MQTT",
         _HOW,
         [Table(("CPU, s", "messages lost"), "bts / this", rows)],
         bars=[
             Bar(
-                f"{relative[go.name]:.2f} of {go.name}, at most {GO_RATIO}",
-                relative[go.name] <= GO_RATIO,
+                f"{beside[go.name]:.2f} of {go.name}, at most {GO_RATIO}",
+                beside[go.name] <= GO_RATIO,
             ),
             Bar(
-                f"{relative[callback.name]:.2f} of {callback.name}, at most {CALLBACK_RATIO}",
-                relative[callback.name] <= CALLBACK_RATIO,
+                f"{beside[callback.name]:.2f} of {callback.name}, at most {CALLBACK_RATIO}",
+                beside[callback.name] <= CALLBACK_RATIO,
             ),
             *(Bar(f"messages lost by {c.name}: {c.lost}", c.lost == 0) for c in (ours, *others)),
         ],
@@ -146,7 +146,7 @@ def run(bench: Bench) -> Section:
 
 
 class Transports:
-    """Further listeners: TLS with a self-signed certificate, and WebSocket."""
+    """More listeners: TLS, with its own certificate, and WebSocket."""
 
     def __init__(self, folder: Path) -> None:
         tls, web = free_port(), free_port()
@@ -217,7 +217,7 @@ def _callback(bench: Bench, broker: Mosquitto) -> Contestant:
 
 
 def _mosquitto_sub(broker: Mosquitto, sensors: Sensors) -> float:
-    """Return the CPU seconds of mosquitto_sub; RuntimeError if it loses messages."""
+    """Return the CPU seconds that mosquitto's own client takes; RuntimeError if it loses messages."""
     program = need("mosquitto_sub", "mosquitto-clients")
     argv = [program, "-p", str(broker.port), "-t", "bench/#", "-C", str(MESSAGES)]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
@@ -237,7 +237,7 @@ def _mosquitto_sub(broker: Mosquitto, sensors: Sensors) -> float:
 
 
 def _settled(server: Server) -> float:
-    """Return the CPU seconds of a server when it is idle again."""
+    """Return the CPU seconds of a server as soon as it takes no more of them."""
     before, now = -1.0, server.cpu()
     while now - before > 0.01:
         time.sleep(_QUIET)
