@@ -1,6 +1,12 @@
+import re
 import time
+from pathlib import Path
+from typing import Any
 
 from bts_exporter import HistogramAccumulator, Scrape, histogram
+from bts_exporter.testing import collect
+
+PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 
 METRIC = histogram("h", "A histogram.", "qos")
 
@@ -28,3 +34,17 @@ def test_histogram_without_observations_is_zero() -> None:
     HistogramAccumulator((1,)).emit(scrape, METRIC, "0")
 
     assert set(scrape.samples[METRIC].values()) == {0}
+
+
+def test_histogram_of_the_page_counts_across_scrapes() -> None:
+    """The collector in docs/plugins.md works as it stands."""
+    [block] = re.findall(
+        r"^## Histograms\n.*?^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE
+    )
+    names: dict[str, Any] = {}
+    exec(block, names)
+    collector = names["Resolver"](names["Resolver"].Config())
+    collect(collector)
+    counts = collect(collector)["resolver_resolution_seconds"]
+
+    assert counts["_count", "localhost"] == 2
