@@ -105,7 +105,7 @@ def test_scrapes_that_never_end(
 
     assert text.startswith("bts-exporter is not healthy: a scrape that had to end ")
     assert not hears(manager, 2)
-    assert "no scrape can be answered" in server.log.read_text()
+    assert "scrapes cannot be answered" in server.log.read_text()
 
 
 def test_collector_that_hangs_is_no_reason_to_restart(
