@@ -17,34 +17,47 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 def collect(collector: Collector, seconds: float = 10.0) -> Samples:
     """Return what one collection of `collector` emits.
 
-    What `collect` raises is passed on; AssertionError for a sample that a scrape would leave out
-    or for a metric that the collector does not declare.
+    What `collect` raises is passed on, and what it reports is raised as a TargetError.
+    AssertionError for a sample that a scrape would leave out or for a metric that the collector
+    does not declare.
     """
     scrape = Scrape(monotonic() + seconds)
     collector.collect(scrape)
-    return samples(collector, scrape)
+    found = samples(collector, scrape)
+    if failure := _reported(scrape):
+        raise failure
+    return found
 
 
 def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetError | None]:
-    """Return what one collection of `collector` emits, and the TargetError that it ends in."""
+    """Return what one collection of `collector` emits, and the TargetError that it raises or reports."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
     try:
         collector.collect(scrape)
     except TargetError as error:
         failure = error
-    return samples(collector, scrape), failure
+    return samples(collector, scrape), failure or _reported(scrape)
 
 
 def samples(collector: Collector, scrape: Scrape) -> Samples:
     """Return the samples of `scrape`, checked against what `collector` declares."""
-    if scrape.rejected:
-        raise AssertionError(scrape.rejected[1])
+    for reason, message in scrape.losses:
+        if reason == "invalid_sample":
+            raise AssertionError(message)
     for metric in scrape.samples:
         if not _is_declared(collector, metric):
             msg = f"{metric!r} is emitted and not declared"
             raise AssertionError(msg)
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}
+
+
+def _reported(scrape: Scrape) -> TargetError | None:
+    """Return what the collector reported, as one error."""
+    losses = [(reason, text) for reason, text in scrape.losses if reason != "limited"]
+    if not losses:
+        return None
+    return TargetError(losses[0][0], "; ".join(text for _, text in losses))
 
 
 def _is_declared(collector: Collector, metric: Metric) -> bool:
