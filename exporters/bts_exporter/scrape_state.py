@@ -78,8 +78,9 @@ class ScrapeState:
     @property
     def rejected(self) -> tuple[Reason, str] | None:
         """The first sample or part that was lost."""
-        losses: list[tuple[Reason, str]] = self._kept("_losses", list, [])
-        return losses[0] if losses else None
+        losses = self._kept("_losses", list, None)
+        first: tuple[Reason, str] | None = losses[0] if losses else None
+        return first
 
     @property
     def emitted(self) -> bool:

@@ -17,28 +17,27 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 def collect(collector: Collector, seconds: float = 10.0) -> Samples:
     """Return what one collection of `collector` emits.
 
-    What `collect` raises or reports is raised; AssertionError for a sample that a scrape would leave
-    out, or for a metric that the collector does not declare.
+    What `collect` raises is passed on, and what it reports is raised as a TargetError.
+    AssertionError for a sample that a scrape would leave out or for a metric that the collector
+    does not declare.
     """
-    samples_, failure = look(collector, seconds)
-    if failure is not None:
+    scrape = Scrape(monotonic() + seconds)
+    collector.collect(scrape)
+    found = samples(collector, scrape)
+    if failure := _reported(scrape):
         raise failure
-    return samples_
+    return found
 
 
 def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetError | None]:
-    """Return what one collection of `collector` emits, and the first TargetError that it meets.
-
-    That is the one that ends it, else the first that it reports.
-    """
+    """Return what one collection of `collector` emits, and the TargetError that it raises or reports."""
     scrape = Scrape(monotonic() + seconds)
     failure = None
     try:
         collector.collect(scrape)
     except TargetError as error:
         failure = error
-    reported = [TargetError(*loss) for loss in scrape.losses if loss[0] != "invalid_sample"]
-    return samples(collector, scrape), failure or next(iter(reported), None)
+    return samples(collector, scrape), failure or _reported(scrape)
 
 
 def samples(collector: Collector, scrape: Scrape) -> Samples:
@@ -51,6 +50,14 @@ def samples(collector: Collector, scrape: Scrape) -> Samples:
             msg = f"{metric!r} is emitted and not declared"
             raise AssertionError(msg)
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}
+
+
+def _reported(scrape: Scrape) -> TargetError | None:
+    """Return what the collector reported, as one error."""
+    losses = [(reason, text) for reason, text in scrape.losses if reason != "limited"]
+    if not losses:
+        return None
+    return TargetError(losses[0][0], "; ".join(text for _, text in losses))
 
 
 def _is_declared(collector: Collector, metric: Metric) -> bool:

@@ -65,7 +65,6 @@ TAMPERING = {
     "label_raises": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: 1/0})())", False),
     "label_exits": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: exit(3)})())", False),
     "loss_odd": ("scrape.report(type('E', (TargetError,), {'reason': ['no reason'], '__init__': lambda s: None})())", True),
-    "losses_odd": ("scrape.losses.append(5)", True),
     "reason_raises": ("raise type('E', (TargetError,), {'reason': property(lambda s: 1/0), '__init__': lambda s: None})()", True),
     "local_replaced": ("type(self).local = None; raise ValueError", True),
     "outcome_replaced": ("type(self).outcome_metrics = 5; raise ValueError", True),
@@ -76,6 +75,7 @@ TAMPERING = {
 HARMLESS = {
     "surrogate_label": "scrape.emit(self.value, 1, 'a\\ud800b')",
     "surrogate_help": "scrape.emit(gauge('surrogate_help_value', 'a\\ud800b\\nc'), 1)",
+    "losses_changed": "scrape.losses.append(5)",
     "quotes": "scrape.emit(self.value, 1, '\"\\\\\\n{}')",
 }
 GOOD = """\

@@ -96,3 +96,20 @@ def test_metric_that_the_settings_name_is_declared() -> None:
             yield named
 
     assert collect(Author(lambda scrape: scrape.emit(named, 1))) == {"named": {(): 1}}
+
+
+def test_reported_losses_are_an_error() -> None:
+    """A loss that a collector reports, instead of raising it, does not pass unnoticed in its tests."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(Stub.value, 1)
+        scrape.report(TargetError("noperm", "one"))
+        scrape.report(TargetError("auth", "two"))
+
+    found, failure = look(Stub(behave))
+
+    assert found == {"stub_value": {(): 1}}
+    assert failure is not None
+    assert (failure.reason, str(failure)) == ("noperm", "one; two")
+    with pytest.raises(TargetError, match="one; two"):
+        collect(Stub(behave))

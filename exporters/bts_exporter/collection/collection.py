@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from bts_exporter.collection.outcome import Outcome, failure_of
 from bts_exporter.errors import Reason
@@ -20,12 +19,8 @@ _ABSENT_SECONDS = 60.0
 _EXTENSION = 0.4
 
 
-class Result(NamedTuple):
-    """What a collection has emitted, and how it ended or that it is late."""
-
-    outcome: Outcome
-    samples: dict[Metric, dict[Key, float]]
-    duration: float
+#: What a collection has emitted, with how it ended, or that it is late, and its duration so far.
+Result = tuple[Outcome, dict[Metric, dict[Key, float]], float]
 
 
 class Collection:
@@ -159,8 +154,8 @@ class Collection:
         outcome = self.outcome
         if outcome is None or self.expired:
             seconds = time.monotonic() - self.began
-            return Result(self._late(), _copy_of(self.scrape.samples), seconds)
-        return Result(outcome, self.scrape.samples, self.duration)
+            return self._late(), _copy_of(self.scrape.samples), seconds
+        return outcome, self.scrape.samples, self.duration
 
     def _late(self) -> Outcome:
         if self.executing or self._exclusive:

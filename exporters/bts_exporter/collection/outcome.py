@@ -37,7 +37,7 @@ SUCCESS = Outcome()
 def failure_of(losses: Sequence[tuple[Reason, str]], unlisted: int = 0) -> Outcome:
     """Return the outcome of a collection with these losses, `(reason, message)`; at least one."""
     reason, *others = dict.fromkeys(reason for reason, _ in losses)
-    messages = [message for _, message in losses]
+    messages = list(dict.fromkeys(message for _, message in losses))
     if unlisted:
         messages.append(f"and {unlisted} more")
     message = one_line("; ".join(messages))

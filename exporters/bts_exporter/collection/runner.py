@@ -264,8 +264,9 @@ class Runner:
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        losses = scrape.losses
-        return failure_of(losses, scrape.unlisted) if losses else SUCCESS
+        if scrape.rejected is None and not scrape.dropped:
+            return SUCCESS
+        return failure_of(scrape.losses, scrape.unlisted)
 
     def note(self, scrape: Scrape, outcome: Outcome) -> None:
         """Count how a collection ended, and log it where it differs from the one before."""
@@ -276,8 +277,9 @@ class Runner:
                 self.seen = True
             if outcome.success and outcome.supported:
                 totals.last_success = time.time()
-            totals.errors.update(outcome.reasons)
-            totals.timeouts += "timeout" in outcome.reasons
+            elif outcome.reason is not None:
+                totals.errors.update(outcome.reasons)
+                totals.timeouts += "timeout" in outcome.reasons
             before, self.outcome = self.outcome, outcome
         if outcome is not before:
             log_change(self.identity, before, outcome)

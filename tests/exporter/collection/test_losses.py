@@ -69,6 +69,19 @@ def test_what_ended_the_collection_comes_first() -> None:
         assert runner.totals.errors == {"auth": 1, "invalid_sample": 1}
 
 
+def test_same_loss_is_listed_once() -> None:
+    """What a collector reports and then raises is one message."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.report(TargetError("noperm", "no"))
+        raise TargetError(reason="noperm", message="no")
+
+    with runner_of(Stub(behave)) as runner:
+        outcome = collect(runner).outcome
+
+        assert (outcome.message, outcome.reasons) == ("no", ("noperm",))
+
+
 def test_losses_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """Of many losses some are listed, with each reason once, and the number of the others."""
 
