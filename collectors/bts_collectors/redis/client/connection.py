@@ -73,7 +73,9 @@ class Connection:
         self._sets_name = True
         #: Whether the server has answered on this connection.
         self._has_answered = False
-        self._transport: Transport | None = None
+        # One for all openings: its parser is part of a cycle, and keeps a buffer until it is collected.
+        self._transport = new_transport(url, self._opening)
+        self._is_open = False
         #: The socket that another thread may shut down, also while it is being opened.
         self._socket: socket.socket | None = None
         self._peer = ""
@@ -114,10 +116,9 @@ class Connection:
         """Close the connection; the next `ask` opens a new one."""
         self._ahead = ()
         connected, self._socket = self._socket, None
-        # The transport may hold megabytes of the last reply.
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.disconnect()  # type: ignore[no-untyped-call]
+        self._is_open = False
+        # It may hold megabytes of the last reply.
+        self._transport.disconnect()  # type: ignore[no-untyped-call]
         if connected is not None:
             connected.close()
             self._guard.at_boundary()
@@ -164,7 +165,7 @@ class Connection:
         answered = replies[0] is not _MISSING
         for _ in range(_MOST_CONNECTIONS):
             missing = [place for place, reply in enumerate(replies) if reply is _MISSING]
-            is_open = self._transport is not None
+            is_open = self._is_open
             self.close()
             if not missing or self._aborted or (fresh and not is_open):
                 break  # nothing is missing, or the server is gone
@@ -229,8 +230,8 @@ class Connection:
     def _is_usable(self) -> bool:
         """Return whether there is a connection, to an address that the name still has."""
         kept = self._socket
-        if self._transport is None or kept is None or self._ahead:
-            return self._transport is not None
+        if not self._is_open or kept is None or self._ahead:
+            return self._is_open
         return not is_stale(kept) and not self._watch.has_moved(self._peer)
 
     def _open(self, deadline: float) -> None:
@@ -263,13 +264,15 @@ class Connection:
         self._waits.begin_connection(deadline)
         if self._find is not None:
             self._move_to(self._find(deadline))
-        self._transport = new_transport(self.url, self._opening)
         self._transport.connect()  # type: ignore[no-untyped-call]
+        self._is_open = True
         self._peer = self._transport.peer
 
     def _move_to(self, url: Url) -> None:
         if url.host != self.url.host:
             self._watch = AddressWatch(url.host)
+        if url != self.url:
+            self._transport = new_transport(url, self._opening)
         self.url = url
 
     def _hold(self, opened: socket.socket) -> None:
@@ -331,7 +334,7 @@ class Connection:
             self._guard.at_boundary()
 
     def _connected(self) -> Transport:
-        if self._transport is None:
+        if not self._is_open:
             msg = "the connection is closed"
             raise ConnectionAbortedError(msg)
         return self._transport

@@ -42,6 +42,8 @@ from bts_exporter import TLSConfig, Url
 
 #: Bytes kept of what a server sends first.
 _FIRST_BYTES = 32
+#: Bytes received at once, and the size of the buffer that each connection keeps.
+_READ_SIZE = 65536
 
 
 class TransportError(Exception):
@@ -105,12 +107,13 @@ class GuardedSocket:
         self.opened = opened
         self._waits = waits
         self._guard = guard
-        self._oversized: OversizedReply | None = None
+        #: Why nothing more is received. Not the exception, whose frames lead back to here.
+        self._oversized = ""
 
     def recv_into(self, buffer: bytearray) -> int:
         """Receive what is there, at least one byte, and return the number of bytes."""
-        if self._oversized is not None:
-            raise self._oversized
+        if self._oversized:
+            raise OversizedReply(self._oversized)
         try:
             arm(self.opened, self._waits.for_receiving())
             size = self.opened.recv_into(buffer)
@@ -127,7 +130,7 @@ class GuardedSocket:
             if not error.sound:
                 raise
             # The replies in front of it are as good as any.
-            self._oversized = error
+            self._oversized = str(error)
             return error.sound
         return size
 
@@ -195,6 +198,7 @@ class Transport(AbstractConnection):
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
+            socket_read_size=_READ_SIZE,
             **options,
         )
 
