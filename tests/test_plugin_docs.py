@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import urllib.request
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -58,6 +60,8 @@ def test_every_block_is_run_below() -> None:
     assert set(BLOCKS) == {
         "Writing collectors",
         "Commands",
+        "HTTP APIs",
+        "Histograms",
         "Queue depth and lag",
         "Testing",
         "Collectors written for prometheus_client",
@@ -92,6 +96,24 @@ def test_broker_of_the_page_has_lag_metrics(tmp_path: Path) -> None:
     labels = '{system="nats",destination="orders",group="billing"}'
     assert f"messaging_backlog_messages{labels} 12\n" in page
     assert f"messaging_lag_seconds{labels} 3.5\n" in page
+
+
+def test_http_collector_of_the_page_reads_its_target(tmp_path: Path) -> None:
+    """A collector with the HTTP client of the page serves what its target answers."""
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as target:
+        Thread(target=target.serve_forever, daemon=True).start()
+        settings = f"{{url: 'http://127.0.0.1:{target.server_port}'}}"
+        page = run(tmp_path, BLOCKS["HTTP APIs"], settings, "once")
+        target.shutdown()
+
+    assert "nats_up 0\n" in page  # status 404
+
+
+def test_histogram_of_the_page_is_served(tmp_path: Path) -> None:
+    """Values counted between two scrapes are a histogram."""
+    page = run(tmp_path, BLOCKS["Histograms"], "{}", "once")
+
+    assert 'probe_round_trip_seconds_bucket{target="north",le="0.1"} 1\n' in page
 
 
 def test_test_of_the_page_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
