@@ -29,7 +29,7 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
 run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in config.yaml
-	@echo 'Serving http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
+	@echo 'Starting; metrics will be at http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
 
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted

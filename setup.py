@@ -1,5 +1,6 @@
 """Packaging. Every module in bts_collectors is a collector: no list to edit."""
 
+import shutil
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -7,6 +8,8 @@ from setuptools import find_packages, setup
 
 ROOTS = {"bts_exporter": "exporters", "bts_collectors": "collectors"}
 HERE = Path(__file__).parent
+# What an earlier build left there would go into the next wheel, also modules that were deleted since.
+shutil.rmtree(HERE / "build", ignore_errors=True)
 COLLECTORS = sorted(
     module.name
     for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])

@@ -192,7 +192,7 @@ def _state(shot: Snapshot) -> str:
         said = ["ok", f"{shot.series} series", *_matched(shot)]
     if shot.runner.may_be_absent:
         said.append(
-            "its absence will not be reported (delete `optional: true` if it must be there)"
+            "optional: its absence will not be reported as a failure (delete `optional: true` if it must be there)"
         )
     return "; ".join(said)
 

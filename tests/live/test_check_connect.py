@@ -113,7 +113,7 @@ def test_absence_of_an_optional_target_is_not_reported(
     assert (code, stderr) == (0, "")
     assert line.startswith("redis: ok; " if there else "redis: nothing to read: not there")
     assert line.endswith(
-        "; its absence will not be reported (delete `optional: true` if it must be there)"
+        "; optional: its absence will not be reported as a failure (delete `optional: true` if it must be there)"
     )
 
 

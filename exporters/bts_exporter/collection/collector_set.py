@@ -147,7 +147,7 @@ class CollectorSet:
         found = [runner for runner in self.runners if name and runner.target == name]
         if not found:
             known = sorted({runner.target for runner in self.runners if runner.target})
-            msg = f"no target named {name!r}; there are: {', '.join(known) or 'none'}"
+            msg = f"no target named {name!r}; there are: {', '.join(known) or 'none (a block of settings gets one by name:)'}"
             raise SelectionError(msg)
         return found
 

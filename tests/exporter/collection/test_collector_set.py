@@ -398,7 +398,10 @@ def test_target_that_is_not_there(choice: CollectorSet, name: str) -> None:
 
 def test_target_where_none_has_a_name() -> None:
     """Without names there is none to ask for."""
-    with pytest.raises(SelectionError, match="no target named 'x'; there are: none"):
+    with pytest.raises(
+        SelectionError,
+        match=r"no target named 'x'; there are: none .a block of settings gets one by name:.",
+    ):
         named(("host", "cpu", "")).target("x")
 
 
