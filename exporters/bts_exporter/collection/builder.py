@@ -75,7 +75,9 @@ class Assembly:
             return
         for collector, kept in found:
             if kept is None:
-                self.new.append(self.set.add(collector, block.type_name, block.common))
+                runner = self.set.add(collector, block.type_name, block.common)
+                runner.seen = self._has_answered(runner)
+                self.new.append(runner)
             else:
                 self.set.runners.append(kept)
 
@@ -102,6 +104,20 @@ class Assembly:
         self.problems.append(problem)
         stand_in = PlaceholderCollector(PlaceholderConfig(message=problem.message))
         self.new.append(self.set.add(stand_in, kind, common))
+
+    def _has_answered(self, runner: Runner) -> bool:
+        """Return whether the target has answered under its earlier settings.
+
+        Otherwise a reload that changes another key of an optional target would hide its outage.
+        """
+        url = getattr(runner.collector.config, "url", None)
+        return any(
+            before.seen
+            for before in self._before
+            if (before.kind, before.name, before.target)
+            == (runner.kind, runner.name, runner.target)
+            and getattr(before.collector.config, "url", None) == url
+        )
 
     def _kept(self, collector: Collector, block: CollectorBlock) -> Runner | None:
         for runner in self._before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,10 @@ Path_ = tuple[str | int, ...]
 _KEY = re.compile(r"\s*(?:- )?[\w-]+:(?:\s|$)")
 #: More than any settings have, and soon counted.
 _MAX_VALUES = 100_000
+#: Bytes of a settings file; one with `_MAX_VALUES` values has fewer.
+_MAX_BYTES = 16 * 1024 * 1024
+#: Bytes of a file with a secret.
+_MAX_SECRET_BYTES = 1024 * 1024
 
 
 class Hidden(str):
@@ -202,13 +207,17 @@ class Document:
 def read(path: Path) -> Document:
     """Return the document in the file `path`; ConfigError when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     except UnicodeDecodeError as error:
         message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigError([Problem(str(path), None, "", f"larger than {_MAX_BYTES} bytes")])
     return Document(str(path), text)
 
 
@@ -259,8 +268,17 @@ def _from_credential(name: str, _file: str) -> str:
 
 
 def _content(path: Path) -> str:
+    """Return the text of a secret's file; a device or a pipe has no end, or none that comes."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        msg = f"{path}: not a regular file"
+        raise ValueError(msg)
+    with path.open("rb") as file:
+        content = file.read(_MAX_SECRET_BYTES + 1)
+    if len(content) > _MAX_SECRET_BYTES:
+        msg = f"{path}: larger than {_MAX_SECRET_BYTES} bytes"
+        raise ValueError(msg)
     try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        return content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         msg = "not UTF-8"
         raise ValueError(msg) from None

@@ -287,9 +287,9 @@ class Server:
         """Start the connection's thread; return False if the system has none left."""
         connection.served = True
         name = f"http-{self.traffic.accepted}"
-        thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
         try:
-            thread.start()
+            # The constructor fails, too, if a plug-in has removed sys.excepthook.
+            threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
         except RuntimeError:
             return False
         return True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,27 @@ def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems("a: 1\nb: !env STUB_PASSWORD\n") == [
         "c.yaml:2: b: !env STUB_PASSWORD: no such environment variable"
     ]
+
+
+def test_secret_without_an_end(tmp_path: Path) -> None:
+    """A device, a pipe or a huge file is refused as a secret, without reading it to its end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").write_bytes(b"x" * (1024 * 1024 + 1))
+    file = tmp_path / "c.yaml"
+
+    document = Document(str(file), "a: !file /dev/zero\nb: !file pipe\nc: !file huge\n")
+
+    assert [problem.message for problem in document.problems] == [
+        "!file /dev/zero: /dev/zero: not a regular file",
+        f"!file pipe: {tmp_path}/pipe: not a regular file",
+        f"!file huge: {tmp_path}/huge: larger than 1048576 bytes",
+    ]
+
+
+def test_settings_without_an_end() -> None:
+    """A device as the settings file is refused after a limit."""
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 16777216 bytes"):
+        read(Path("/dev/zero"))
 
 
 def test_value_from_a_file(tmp_path: Path) -> None:

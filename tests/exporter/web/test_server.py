@@ -321,16 +321,17 @@ def test_connections_are_set_up() -> None:
         socket.setdefaulttimeout(None)
 
 
-def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["start", "__init__"])
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A system without a thread left gets clients refused, and served when it has some again."""
 
-    def fail(_: threading.Thread) -> None:
+    def fail(*_: object, **__: object) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
     with listening() as listener:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
+            patch.setattr(threading.Thread, method, fail)
             with listener.wire() as wire:
                 assert wire.ask().status == 503
             assert listener.traffic.open == 0
