@@ -206,6 +206,8 @@ class Exporter:
         self._outcomes.emit(scrape, snapshots)
         if with_self_metrics:
             self._emit_own(scrape)
+        # Declared metrics first: a text file must not replace the redis_up of the Redis collector.
+        snapshots = sorted(snapshots, key=lambda snapshot: snapshot.runner.open_ended)
         sources = [Source(s.samples, s.runner.templates) for s in snapshots]
         # The cached templates are not for use by two threads.
         with self._rendering:

@@ -87,6 +87,8 @@ class Runner:
         self.collector = collector
         #: As they were at the start: a plug-in may change its attributes at any time.
         self.local = collector.local
+        #: Whether it may serve metrics that it does not declare, such as those of a text file.
+        self.open_ended = bool(collector.open_ended)
         self.outcome_metrics = collector.outcome_metrics
         #: Collectors of kernel files have no target that could be absent.
         self.may_be_absent = common.optional and not collector.local
