@@ -154,7 +154,7 @@ def test_libraries_log_nothing_below_a_warning(capsys: pytest.CaptureFixture[str
 
 
 def test_set_up_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """There is one handler, whoever set up another before."""
+    """There is one handler, even if another was set up before."""
     for _ in range(2):
         set_up("info", "json")
     logging.getLogger("bts_exporter.test").info("hello")

@@ -113,7 +113,7 @@ class Adapted(Collector):
 
 @cache
 def adapt(loaded: object) -> type[Collector]:
-    """Return `loaded` as a collector type; PluginError when it is none of either kind."""
+    """Return `loaded` as a collector type; PluginError if it is neither."""
     if inspect.isclass(loaded) and issubclass(loaded, Collector):
         return loaded
     if not inspect.isclass(loaded) or not callable(getattr(loaded, "collect", None)):

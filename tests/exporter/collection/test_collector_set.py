@@ -116,7 +116,7 @@ def test_second_scrape_of_one_that_hangs() -> None:
 
 
 def test_snapshots_come_in_the_order_of_the_collectors() -> None:
-    """The page has the order of the settings, whoever is asked first."""
+    """The page has the order of the settings, whichever collector starts first."""
     members = [(f"c{i}", LocalStub() if i % 2 else Stub()) for i in range(8)]
     with collectors(*members) as (together, runners):
         shots = together.collect(runners, 60)

@@ -221,7 +221,7 @@ def test_silence_begins_with_the_last_phase(crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("received", [True, False])
 def test_connection_whose_request_has_come_stays(received: bool, crowd: Crowd) -> None:
-    """A connection is not silent if its next request has come, whoever has it by now."""
+    """A connection is not silent if its next request has arrived, even if another thread reads it now."""
     first, second = some(crowd.come(Phase.IDLE)), some(crowd.come(Phase.IDLE))
     crowd.clients[first].send(b"G")
     if received:

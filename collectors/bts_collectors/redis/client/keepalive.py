@@ -30,7 +30,7 @@ class Keepalive:
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return what `raw` says; ValueError if it is none of the three."""
+        """Return what `raw` says; ValueError for any other value."""
         match raw:
             case bool():
                 return cls(on=raw)
