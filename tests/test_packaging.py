@@ -127,9 +127,9 @@ def test_source_distribution_holds_what_the_readme_installs(tree: Path, tmp_path
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     readme = (tree / "README.md").read_text()
-    named = set(re.findall(r"(?:systemd|monitoring/rules)/[\w.-]+\.\w+", readme))
+    named = set(re.findall(r"(?:systemd|monitoring/prometheus/rules)/[\w.-]+\.\w+", readme))
     wanted = {"config.yaml", "systemd/config.yaml", "systemd/bts-exporter.service"}
-    assert wanted | {"monitoring/rules/bts-exporter.yml", *named} <= names
+    assert wanted | {"monitoring/prometheus/rules/bts-exporter.yml", *named} <= names
 
 
 def test_settings_of_the_service_make_nothing_optional(tree: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from servers import Process, free_port, need
 
-MONITORING = Path(__file__).parents[1] / "monitoring"
+MONITORING = Path(__file__).parents[1] / "monitoring" / "prometheus"
 
 
 @pytest.mark.live
@@ -22,7 +22,7 @@ def test_rules_fire_when_they_should() -> None:
             need("promtool", "prometheus"),
             "test",
             "rules",
-            *map(str, (MONITORING / "rules-tests").glob("*.yml")),
+            *map(str, (MONITORING / "rule-tests").glob("*.yml")),
         ],
         capture_output=True,
         text=True,
@@ -35,7 +35,7 @@ def test_rules_fire_when_they_should() -> None:
 
 @pytest.mark.live
 def test_prometheus_starts_with_every_file_of_the_folder(tmp_path: Path) -> None:
-    """Prometheus loads `rule_files: [monitoring/rules/*.yml]`, as people write it, and has all alerts."""
+    """Prometheus loads `rule_files: [.../rules/*.yml]`, as people write it, and has all alerts."""
     port = free_port()
     config = tmp_path / "prometheus.yml"
     config.write_text(f"rule_files: ['{MONITORING}/rules/*.yml']\n")
