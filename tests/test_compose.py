@@ -125,7 +125,7 @@ def test_rabbitmq_knows_the_exporters_user() -> None:
 
 def test_prometheus_scrapes_the_exporter() -> None:
     """Prometheus has the exporter's address among its targets."""
-    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    config = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
     targets = {
         target
         for job in config["scrape_configs"]
@@ -166,7 +166,10 @@ def test_image_gets_all_that_setup_reads() -> None:
 def test_promtool_accepts_prometheus_yml() -> None:
     """Prometheus' own checker has nothing against the configuration and its rules."""
     done = run(
-        need("promtool", "prometheus"), "check", "config", str(MONITORING / "prometheus.yml")
+        need("promtool", "prometheus"),
+        "check",
+        "config",
+        str(MONITORING / "prometheus" / "prometheus.yml"),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
