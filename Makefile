@@ -17,7 +17,7 @@ endif
 # these changes: the interpreter, this folder, the requirements, or the collectors (an entry point each).
 INTERPRETER := $(firstword $(shell { [ -z "$(PYTHON)" ] || $(PYTHON) -VV; \
 	command -v "$(PYTHON)"; echo "$(CURDIR)"; } | cksum))
-SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py
+SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py examples/bts/pyproject.toml
 COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_collectors/*/__init__.py))
 INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
 VENV := .venv/python-$(INTERPRETER)
@@ -77,5 +77,6 @@ $(FOR_RUNNING): | $(VENV)
 
 $(FOR_WORKING): | $(VENV)
 	@echo 'Installing bts-exporter, its tests and checks into .venv'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
+		--editable examples/bts
 	@touch $@ $(FOR_RUNNING)

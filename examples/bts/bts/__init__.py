@@ -1,0 +1,1 @@
+"""A service that predicts the grid load of base transceiver stations."""
