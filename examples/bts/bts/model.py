@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,8 @@ class Model:
     sha256: str
     #: When it was trained, Unix seconds.
     trained_timestamp: float
+    #: What `drift.Reference` is made from.
+    reference: dict[str, Any]
     name: str = "bts-gru"
     framework: str = "numpy"
 
@@ -119,4 +122,5 @@ def load(path: Path | None = None) -> Model:
         version=str(data["version"]),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         trained_timestamp=float(data["trained_timestamp"]),
+        reference=dict(data["reference"]),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bts.drift import Reference
 from bts.generator import load_series
 from bts.model import UNITS, WINDOW, Array, Weights, denormalise, normalise, run, step
 
@@ -40,12 +41,19 @@ class Scores:
     no_change: float
 
 
+def series_of(stations: range, seed: int) -> list[Array]:
+    """Return the loads of each station in ampere."""
+    return [
+        np.fromiter(load_series(station, seed, SERIES_LENGTH, INTERVAL_SECONDS), dtype=np.float64)
+        for station in stations
+    ]
+
+
 def windows_of(stations: range, seed: int) -> tuple[Array, Array]:
     """Return normalised windows of shape (n, WINDOW) and the values that follow, shape (n,)."""
     windows, following = [], []
-    for station in stations:
-        loads = load_series(station, seed, SERIES_LENGTH, INTERVAL_SECONDS)
-        series = normalise(np.fromiter(loads, dtype=np.float64))
+    for loads in series_of(stations, seed):
+        series = normalise(loads)
         view = np.lib.stride_tricks.sliding_window_view(series, WINDOW + 1)
         windows.append(view[:, :WINDOW])
         following.append(view[:, WINDOW])
@@ -139,11 +147,16 @@ def score(weights: Weights, seed: int) -> Scores:
     )
 
 
-def as_json(weights: Weights, trained_timestamp: float) -> str:
-    """Return the text of model.json."""
+def as_json(weights: Weights, seed: int, trained_timestamp: float) -> str:
+    """Return the text of model.json: the weights, and the distribution of the data they were trained on."""
     names = ("inputs", "state", "bias", "output", "output_bias")
     arrays = {name: array.tolist() for name, array in zip(names, weights.arrays(), strict=True)}
-    model = {"version": VERSION, "trained_timestamp": trained_timestamp, "weights": arrays}
+    model = {
+        "version": VERSION,
+        "trained_timestamp": trained_timestamp,
+        "reference": Reference.of(series_of(TRAINING_STATIONS, seed)).as_json(),
+        "weights": arrays,
+    }
     return json.dumps(model, separators=(",", ":")) + "\n"
 
 
@@ -158,7 +171,7 @@ def main() -> None:
     started = time.monotonic()
     weights = train(options.seed)
     scores = score(weights, options.seed)
-    options.output.write_text(as_json(weights, round(time.time())))
+    options.output.write_text(as_json(weights, options.seed, round(time.time())))
     print(f"MAE on {len(HELD_OUT_STATIONS)} held-out stations: {scores.model:.4f} A (model)")
     print(
         f'MAE of "no change": {scores.no_change:.4f} A; ratio {scores.model / scores.no_change:.3f}'

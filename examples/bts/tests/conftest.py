@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the BTS service: real servers."""
+"""Fixtures for the tests of the BTS service."""
 
 pytest_plugins = [
     "servers.exporter",
@@ -6,4 +6,5 @@ pytest_plugins = [
     "servers.prometheus",
     "servers.rabbitmq",
     "servers.redis",
+    "bts_stack",  # imports those above
 ]
