@@ -81,7 +81,7 @@ class LstmWorker:
         registry = CollectorRegistry()
         self._metrics = PredictionMetrics(registry, "lstm")
         registry.register(ModelCollector(self._model, time.time()))
-        registry.register(BacklogCollector(self._requests.qsize))
+        registry.register(BacklogCollector(lambda: self._requests.qsize()))
         start_http_server(settings.metrics_port, "127.0.0.1", registry)
 
     def run(self) -> None:

@@ -34,16 +34,14 @@ class InvalidInputError(ValueError):
 
 def inputs_of_request() -> Array:
     """Return the windows of the current request, shape (n, 6); InvalidInputError where it has none."""
+    text = request.get_data() if request.is_json else request.form.get("inputs")
+    try:
+        inputs = None if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        msg = f"inputs is not JSON: {error}"
+        raise InvalidInputError(msg) from error
     if request.is_json:
-        data = request.get_json(silent=True)
-        inputs = data.get("inputs") if isinstance(data, dict) else None
-    else:
-        text = request.form.get("inputs")
-        try:
-            inputs = None if text is None else json.loads(text)
-        except (ValueError, RecursionError) as error:
-            msg = f"inputs is not JSON: {error}"
-            raise InvalidInputError(msg) from error
+        inputs = inputs.get("inputs") if isinstance(inputs, dict) else None
     if inputs is None:
         msg = 'no inputs; send the form field or the JSON key "inputs": [[[x1], [x2], ... [x6]]]'
         raise InvalidInputError(msg)
