@@ -6,6 +6,8 @@ accordingly; faults that stop a process or a broker are carried out by the demo,
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +104,11 @@ class ActiveFaults:
             self._names = read(self.path)
             self._next_look = now + POLL_SECONDS
         return name in self._names
+
+
+def demo_folder() -> Path:
+    """Return the folder of this user's demo."""
+    return Path(tempfile.gettempdir()) / f"bts-demo-{os.getuid()}"
 
 
 def read(path: Path) -> frozenset[str]:

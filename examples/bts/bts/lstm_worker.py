@@ -81,7 +81,7 @@ class LstmWorker:
         registry = CollectorRegistry()
         self._metrics = PredictionMetrics(registry, "lstm")
         registry.register(ModelCollector(self._model, time.time()))
-        registry.register(BacklogCollector(lambda: self._requests.qsize()))
+        registry.register(BacklogCollector(self._backlog))
         start_http_server(settings.metrics_port, "127.0.0.1", registry)
 
     def run(self) -> None:
@@ -113,6 +113,9 @@ class LstmWorker:
         finally:
             self._requests.put(None)
             answering.join()
+
+    def _backlog(self) -> int:
+        return self._requests.qsize()
 
     def _take(self, _channel: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
         request = Request(

@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bts import faults
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -52,7 +54,7 @@ def parser(role: str, description: str, metrics_port: int) -> argparse.ArgumentP
     result.add_argument(
         "--faults",
         type=Path,
-        default=Path(os.environ.get("BTS_FAULTS", "bts-faults")),
+        default=Path(os.environ.get("BTS_FAULTS", faults.demo_folder() / "faults")),
         metavar="FILE",
         help="file that names injected faults (%(default)s)",
     )

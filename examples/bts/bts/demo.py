@@ -1,0 +1,226 @@
+"""The demo: `python -m bts.demo` runs brokers, the service, the exporter, Prometheus and Alertmanager.
+
+All of it listens on 127.0.0.1 and lives in one folder, which is deleted at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from bts import faults, scene
+from bts.programs import DemoError
+
+STATUS_SECONDS = 1.0
+#: The metrics of the status line: process and series.
+READINGS = ("sensors", "bts_sensors_published_total")
+PREDICTIONS = ("worker", "bts_prediction_value_count")
+LAG = ("exporter", "messaging_lag_seconds")
+RULES = Path(__file__).parents[3] / "monitoring" / "prometheus" / "rules"
+
+
+class Demo:
+    """Runs the programs until it is stopped, and carries out the faults that stop one of them."""
+
+    def __init__(self, options: scene.Options) -> None:
+        self._faults = options.folder / "faults"
+        self._scene = scene.build(options)
+        self._stopped: set[str] = set()
+        self._last: dict[str, tuple[float, float]] = {}
+
+    def start(self) -> None:
+        """Start everything, each program when the one before is ready."""
+        faults.write(self._faults, frozenset())
+        for program in self._scene.programs.values():
+            say(f"starting {program.name}")
+            program.start()
+            program.wait_until_ready()
+        for name, address in self._scene.addresses.items():
+            say(f"{name + ':':24}{address}")
+        say(f"inject a fault:         {sys.executable} -m bts.fault --list")
+
+    def run(self) -> None:
+        """Print one line each second; never returns."""
+        while True:
+            time.sleep(STATUS_SECONDS)
+            self._apply_faults()
+            self._restart_ended()
+            say(self._status())
+
+    def stop(self) -> None:
+        """Stop everything, in the opposite order of the start."""
+        for program in reversed(self._scene.programs.values()):
+            program.stop()
+
+    def _apply_faults(self) -> None:
+        active = [
+            faults.FAULTS[name] for name in faults.read(self._faults) if name in faults.FAULTS
+        ]
+        stopped = {fault.stops for fault in active if fault.stops and not fault.freezes}
+        frozen = {fault.stops for fault in active if fault.freezes}
+        for name, program in self._scene.programs.items():
+            if name in stopped and name not in self._stopped:
+                program.stop()
+            elif name in self._stopped and name not in stopped:
+                program.start()
+            program.freeze() if name in frozen else program.thaw()
+        self._stopped = stopped
+
+    def _restart_ended(self) -> None:
+        for name, program in self._scene.programs.items():
+            if name not in self._stopped and not program.running:
+                say(f"{name} has ended, see {program.log}; starting it again")
+                program.start()
+
+    def _status(self) -> str:
+        rates = [self._rate(*READINGS), self._rate(*PREDICTIONS)]
+        lags = self._values(*LAG)
+        active = ", ".join(sorted(faults.read(self._faults)))
+        parts = [
+            f"readings in {number(rates[0])}/s",
+            f"predictions out {number(rates[1])}/s",
+            f"lag {number(max(lags) if lags else None, 1)} s",
+            *([f"fault: {active}"] if active else []),
+        ]
+        return ", ".join(parts)
+
+    def _rate(self, role: str, series: str) -> float | None:
+        values = self._values(role, series)
+        now = time.monotonic()
+        before = self._last.get(role)
+        if not values:
+            self._last.pop(role, None)
+            return None
+        total = sum(values)
+        self._last[role] = (now, total)
+        if before is None or total < before[1]:
+            return None
+        return (total - before[1]) / (now - before[0])
+
+    def _values(self, role: str, series: str) -> list[float]:
+        """Return the values of a metric; none where the process does not answer at once."""
+        if self._scene.programs[role].frozen:
+            return []
+        with (
+            suppress(OSError, ValueError),
+            urllib.request.urlopen(self._scene.metrics[role], timeout=1) as response,
+        ):
+            lines = response.read().decode().splitlines()
+            return [
+                float(line.rpartition(" ")[2])
+                for line in lines
+                if line.startswith((f"{series} ", f"{series}{{"))
+            ]
+        return []
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return a number for the status line; a dash where it is not known."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the demo's folder, for this user only; DemoError while another demo uses it."""
+    pid_file = folder / "pid"
+    if folder.exists():
+        if folder.stat().st_uid != os.getuid():
+            msg = f"{folder} belongs to another user; choose another with --folder"
+            raise DemoError(msg)
+        if is_running(pid_file):
+            msg = f"a demo is running already (process {pid_file.read_text()}); stop it with Ctrl-C"
+            raise DemoError(msg)
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True)
+    pid_file.write_text(str(os.getpid()))
+
+
+def is_running(pid_file: Path) -> bool:
+    """Return whether the process in the file exists."""
+    try:
+        os.kill(int(pid_file.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def stop_politely(_number: int, _frame: FrameType | None) -> None:
+    """End the demo as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def options_of(arguments: argparse.Namespace) -> scene.Options:
+    """Return the options of a parsed command line; DemoError where there are no rules."""
+    rules = sorted(arguments.rules.glob("*.yml"))
+    if not rules:
+        msg = f"{arguments.rules} has no rule files; name their folder with --rules"
+        raise DemoError(msg)
+    return scene.Options(
+        folder=arguments.folder,
+        rate=arguments.rate,
+        stations=arguments.stations,
+        rules=rules,
+        interval=arguments.interval,
+        stale_seconds=arguments.stale_seconds,
+        webhook=arguments.webhook,
+    )
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the demo's command line."""
+    result = argparse.ArgumentParser(prog="python -m bts.demo", description="Run the whole scene.")
+    result.add_argument("--rate", type=float, default=200, help="readings a second (%(default)s)")
+    result.add_argument("--stations", type=int, default=100, help="(%(default)s)")
+    result.add_argument("--rules", type=Path, default=RULES, help="folder of rules (%(default)s)")
+    result.add_argument(
+        "--interval", type=float, default=5, help="seconds between scrapes (%(default)s)"
+    )
+    result.add_argument(
+        "--stale-seconds", type=float, default=120, help="a station is silent after (%(default)s)"
+    )
+    result.add_argument("--webhook", help="URL that Alertmanager sends alerts to")
+    result.add_argument(
+        "--folder", type=Path, default=faults.demo_folder(), help="for everything (%(default)s)"
+    )
+    return result
+
+
+def main() -> None:
+    """Run the demo until Ctrl-C."""
+    arguments = command_line().parse_args()
+    for number_ in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number_, stop_politely)
+    try:
+        options = options_of(arguments)
+        make_folder(options.folder)
+        demo = Demo(options)
+    except DemoError as error:
+        sys.exit(f"demo: {error}")
+    try:
+        demo.start()
+        demo.run()
+    except DemoError as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        for number_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number_, signal.SIG_IGN)
+        demo.stop()
+        shutil.rmtree(options.folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
