@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from lint.metric_names import declared_metrics, undeclared_metrics
+from lint.metric_names import DeclaredMetrics, declared_metrics, undeclared_metrics
 
 SEVERITIES = ("critical", "warning", "info")
 ANNOTATIONS = ("summary", "description", "runbook_url")
@@ -20,6 +21,8 @@ SECTIONS = ("## Meaning", "## Check first", "## When to ignore it")
 STEPS = ("1. ", "2. ", "3. ")
 #: The list of all runbooks, which is not one itself.
 INDEX = "README"
+#: A query in a command of a runbook.
+_QUERY = re.compile(r"promtool query instant \S+ '(.+)'")
 
 
 class Rule(NamedTuple):
@@ -122,6 +125,14 @@ def _check_runbooks(root: Path, alerts: dict[str, str]) -> Iterator[str]:
             yield f"{where}: {what} is missing"
 
 
+def _check_queries(root: Path, declared: DeclaredMetrics) -> Iterator[str]:
+    """Yield the queries of runbooks that are not PromQL, or use metrics that do not exist."""
+    for path in sorted((root / RUNBOOKS).glob("*.md")):
+        for query in _QUERY.findall(path.read_text(encoding="utf-8")):
+            for problem in _problems_of(query, declared):
+                yield f"{path.relative_to(root)}: {problem}"
+
+
 def _missing_parts(page: str) -> Iterator[str]:
     lines = page.splitlines()
     for section in SECTIONS:
@@ -141,10 +152,14 @@ def _check_metrics(root: Path, rules: Iterable[Rule]) -> Iterator[str]:
     declared = declared_metrics(root, recorded)
     for place, content in rules:
         name = content.get("alert") or content.get("record")
-        try:
-            undeclared = undeclared_metrics(str(content["expr"]), declared)
-        except ValueError as error:
-            yield f"{place}: {name}: {error}"
-            continue
-        for metric in undeclared:
-            yield f"{place}: {name}: no collector declares the metric {metric}"
+        for problem in _problems_of(str(content["expr"]), declared):
+            yield f"{place}: {name}: {problem}"
+    yield from _check_queries(root, declared)
+
+
+def _problems_of(query: str, declared: DeclaredMetrics) -> Iterator[str]:
+    try:
+        for metric in undeclared_metrics(query, declared):
+            yield f"no collector declares the metric {metric}"
+    except ValueError as error:
+        yield f"{error} in the query {query}"
