@@ -1,4 +1,4 @@
-"""Which metrics a query uses, and whether the exporter declares them."""
+"""Which metrics a query uses, and whether the exporter or the BTS service declares them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import promql_parser
+
+from bts import metrics as bts_service
 
 ROOT = Path(__file__).parents[2]
 #: Metrics that Prometheus adds to every target and every alert.
@@ -46,12 +48,12 @@ class DeclaredMetrics:
 
 
 def declared_metrics(root: Path = ROOT, more: Iterable[str] = ()) -> DeclaredMetrics:
-    """Return what the exporter declares, with the metrics that config.yaml at `root` names."""
+    """Return what the exporter declares, with the metrics that config.yaml at `root` names, and the BTS service's."""
     argv = [sys.executable, "-m", "bts_exporter", "metrics", f"--config.file={root}/config.yaml"]
     done = subprocess.run(
         [*argv, "--format=json"], capture_output=True, text=True, timeout=60, check=True
     )
-    return DeclaredMetrics(json.loads(done.stdout), more)
+    return DeclaredMetrics([*json.loads(done.stdout), *bts_service.declared()], more)
 
 
 def metrics_used(query: str) -> set[str]:

@@ -17,9 +17,10 @@ import pika.exceptions  # type: ignore[import-untyped]
 from paho.mqtt.enums import CallbackAPIVersion
 from pika.channel import Channel  # type: ignore[import-untyped]
 from pika.frame import Method  # type: ignore[import-untyped]
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from bts import topology
+from bts.metrics import BridgeMetrics
 from bts.readings import MalformedReadingError, decode_reading
 from bts.settings import Settings, parser, settings_of
 
@@ -133,16 +134,9 @@ class Bridge:
 
     def __init__(self, settings: Settings) -> None:
         registry = CollectorRegistry()
-        self._forwarded = Counter(
-            "bts_bridge_messages_total", "Messages that RabbitMQ has confirmed.", registry=registry
-        )
-        unconfirmed = Gauge(
-            "bts_bridge_unconfirmed_messages",
-            "Messages taken from MQTT that RabbitMQ has not confirmed.",
-            registry=registry,
-        )
+        self._metrics = BridgeMetrics(registry)
         self._publisher = Publisher(settings.amqp_url, self._acknowledge)
-        unconfirmed.set_function(lambda: self._publisher.unconfirmed)
+        self._metrics.unconfirmed.set_function(lambda: self._publisher.unconfirmed)
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=CLIENT_ID, clean_session=False, manual_ack=True
         )
@@ -159,7 +153,7 @@ class Bridge:
 
     def _acknowledge(self, message: mqtt.MQTTMessage) -> None:
         self._client.ack(message.mid, message.qos)
-        self._forwarded.inc()
+        self._metrics.forwarded.inc()
 
 
 def main() -> None:

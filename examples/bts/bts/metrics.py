@@ -14,11 +14,13 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bts.drift import DriftMonitor
-from bts.model import Model
+from bts.drift import DriftMonitor, Reference
+from bts.model import Model, load
 
 STAGE_BUCKETS: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 LATENCY_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+#: What the text format adds to a metric's name.
+SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 LOAD_BUCKETS: Final = tuple(float(ampere) for ampere in range(4, 31))
 
 
@@ -95,6 +97,69 @@ class WorkerMetrics:
             "bts_last_reading_timestamp_seconds",
             "When the newest valid reading was measured.",
             registry=registry,
+        )
+
+
+class SensorMetrics:
+    """What the sensors count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.published = Counter(
+            "bts_sensors_published_total", "Readings published.", registry=registry
+        )
+
+
+class BridgeMetrics:
+    """What the bridge counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.forwarded = Counter(
+            "bts_bridge_messages_total", "Messages that RabbitMQ has confirmed.", registry=registry
+        )
+        self.unconfirmed = Gauge(
+            "bts_bridge_unconfirmed_messages",
+            "Messages taken from MQTT that RabbitMQ has not confirmed.",
+            registry=registry,
+        )
+
+
+class ServiceMetrics:
+    """What the REST service alone counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.latency = Histogram(
+            "bts_end_to_end_latency_seconds",
+            "Time from the measurement of a reading to its prediction being available.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        # The name in the original tutorial.
+        self.variance = Gauge(
+            "input_variance", "Variance of the inputs of the last request.", registry=registry
+        )
+
+
+class TrainingMetrics:
+    """What a training reports when it has ended."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.last_success = Gauge(
+            "bts_training_last_success_timestamp_seconds",
+            "When the last training that succeeded ended.",
+            registry=registry,
+        )
+        self.mae = Gauge(
+            "bts_training_mae",
+            "Mean absolute error in ampere on stations that were not trained on.",
+            registry=registry,
+        )
+        self.persistence_mae = Gauge(
+            "bts_training_persistence_mae",
+            'Mean absolute error in ampere of the forecast "no change" on the same stations.',
+            registry=registry,
+        )
+        self.duration = Gauge(
+            "bts_training_duration_seconds", "Duration of the training.", registry=registry
         )
 
 
@@ -207,3 +272,20 @@ def _known(name: str, text: str, value: float | None) -> GaugeMetricFamily:
     if value is not None:
         family.add_metric([], value)
     return family
+
+
+def declared() -> list[dict[str, str]]:
+    """Return name and type of every metric of the service's processes, for checks of queries."""
+    registry = CollectorRegistry()
+    model = load()
+    PredictionMetrics(registry, "amqp")
+    for metrics in (WorkerMetrics, SensorMetrics, BridgeMetrics, ServiceMetrics, TrainingMetrics):
+        metrics(registry)
+    registry.register(BacklogCollector(int))
+    registry.register(ModelCollector(model, 0))
+    registry.register(DriftCollector(DriftMonitor(Reference.from_json(model.reference))))
+    registry.register(StationsCollector(lambda: (0, 0), 0))
+    return [
+        {"name": metric.name + SUFFIXES.get(metric.type, ""), "type": metric.type}
+        for metric in registry.collect()
+    ]

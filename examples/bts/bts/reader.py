@@ -11,11 +11,10 @@ from typing import Any, Final
 import pika  # type: ignore[import-untyped]
 import pika.exceptions  # type: ignore[import-untyped]
 import redis
-from prometheus_client import CollectorRegistry, Histogram
 
 from bts import results, topology
 from bts.faults import POLL_SECONDS, ActiveFaults
-from bts.metrics import LATENCY_BUCKETS
+from bts.metrics import ServiceMetrics
 from bts.pipeline import Prediction
 from bts.settings import Settings
 
@@ -30,17 +29,12 @@ log = logging.getLogger("bts.reader")
 class PredictionReader:
     """Reads the stream of predictions as the consumer group `bts-api`, in a thread."""
 
-    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+    def __init__(self, settings: Settings, metrics: ServiceMetrics) -> None:
         self._redis = results.connect(settings.redis_url)
         self._faults = ActiveFaults(settings.faults_file)
         self._latest: dict[int, Prediction] = {}
         self.connected = False
-        self._latency = Histogram(
-            "bts_end_to_end_latency_seconds",
-            "Time from the measurement of a reading to its prediction being available.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
+        self._metrics = metrics
 
     def start(self) -> None:
         """Read in the background until the process is stopped."""
@@ -95,7 +89,7 @@ class PredictionReader:
             return
         prediction = results.from_fields(fields)
         self._latest[prediction.station_id] = prediction
-        self._latency.observe(max(0.0, time.time() - prediction.reading_time))
+        self._metrics.latency.observe(max(0.0, time.time() - prediction.reading_time))
 
     def _create_group(self) -> None:
         try:

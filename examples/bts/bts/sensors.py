@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from bts.faults import BURST_FACTOR, DRIFT_AMPERE, ActiveFaults
 from bts.generator import Station
+from bts.metrics import SensorMetrics
 from bts.readings import GRID_LOAD, Reading, encode
 from bts.settings import Settings, parser, settings_of
 
@@ -87,7 +88,7 @@ def main() -> None:
     settings = settings_of(options)
 
     registry = CollectorRegistry()
-    published = Counter("bts_sensors_published_total", "Readings published.", registry=registry)
+    metrics = SensorMetrics(registry)
     start_http_server(settings.metrics_port, "127.0.0.1", registry)
     faults = ActiveFaults(settings.faults_file)
     sensors = Sensors(faults, options.stations, options.seed)
@@ -97,7 +98,7 @@ def main() -> None:
         if (taken := sensors.read(time.time())) is not None:
             reading, payload = taken
             message = client.publish(reading.topic, payload, qos=1)
-            published.inc()
+            metrics.published.inc()
     message.wait_for_publish(30)
     client.disconnect()
     client.loop_stop()

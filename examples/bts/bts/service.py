@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import waitress  # type: ignore[import-untyped]
 from flask import Flask, Response, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from bts.metrics import ModelCollector, PredictionMetrics
+from bts.metrics import ModelCollector, PredictionMetrics, ServiceMetrics
 from bts.model import WINDOW, Array, Model, load
 from bts.reader import AlarmReader, PredictionReader
 from bts.settings import parser, settings_of
@@ -74,6 +74,7 @@ class Service:
         model: Model,
         predictions: PredictionReader,
         alarms: AlarmReader,
+        metrics: ServiceMetrics,
         registry: CollectorRegistry,
     ) -> None:
         self._model = model
@@ -82,10 +83,7 @@ class Service:
         self._registry = registry
         self._metrics = PredictionMetrics(registry, "http")
         registry.register(ModelCollector(model, time.time()))
-        # The name in the original tutorial.
-        self._variance = Gauge(
-            "input_variance", "Variance of the inputs of the last request.", registry=registry
-        )
+        self._service_metrics = metrics
 
     def app(self) -> Flask:
         """Return the application with its routes."""
@@ -106,7 +104,7 @@ class Service:
         except InvalidInputError as error:
             self._metrics.count("error")
             return {"error": str(error)}, 400
-        self._variance.set(float(windows.var()))
+        self._service_metrics.variance.set(float(windows.var()))
         self._metrics.batch_size.observe(len(windows))
         with self._metrics.in_progress.track_inprogress():
             with self._metrics.duration.labels("predict").time():
@@ -141,10 +139,11 @@ def main() -> None:
     options = command.parse_args()
     settings = settings_of(options)
     registry = CollectorRegistry()
-    predictions, alarms = PredictionReader(settings, registry), AlarmReader(settings)
+    metrics = ServiceMetrics(registry)
+    predictions, alarms = PredictionReader(settings, metrics), AlarmReader(settings)
     predictions.start()
     alarms.start()
-    app = Service(load(), predictions, alarms, registry).app()
+    app = Service(load(), predictions, alarms, metrics, registry).app()
     log.info("serving on %s:%d", options.host, settings.metrics_port)
     waitress.serve(app, host=options.host, port=settings.metrics_port, threads=8, _quiet=True)
 
