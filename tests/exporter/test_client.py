@@ -142,7 +142,9 @@ def pushgateway(tmp_path: Path) -> Iterator[str]:
     """Give the address of a Pushgateway."""
     program = need("prometheus-pushgateway", "prometheus-pushgateway")
     port = free_port()
-    process = Process([program, f"--web.listen-address=127.0.0.1:{port}"], tmp_path)
+    # Debian's default for the file is the system's own.
+    argv = [program, f"--web.listen-address=127.0.0.1:{port}", "--persistence.file="]
+    process = Process(argv, tmp_path)
     try:
         process.ready(lambda: listens(port))
         yield f"http://127.0.0.1:{port}"

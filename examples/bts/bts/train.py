@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bts import training_report
 from bts.drift import Reference
 from bts.generator import load_series
 from bts.model import UNITS, WINDOW, Array, Weights, denormalise, normalise, run, step
@@ -160,23 +161,43 @@ def as_json(weights: Weights, seed: int, trained_timestamp: float) -> str:
     return json.dumps(model, separators=(",", ":")) + "\n"
 
 
-def main() -> None:
-    """Train, print both errors, and write the model."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the command line of the training."""
     parser = argparse.ArgumentParser(prog="python -m bts.train", description="Train the BTS model.")
     default = Path(__file__).with_name("model.json")
     parser.add_argument("--output", type=Path, default=default, help="file to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="of data and weights (%(default)s)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--textfile-directory",
+        type=Path,
+        metavar="DIR",
+        help="write bts_training.prom there, for the exporter's textfile collector",
+    )
+    parser.add_argument(
+        "--pushgateway", metavar="URL", help="push the same metrics there, with `bts-exporter push`"
+    )
+    return parser
 
+
+def main() -> None:
+    """Train, print both errors, write the model, and report to monitoring."""
+    options = command_line().parse_args()
     started = time.monotonic()
     weights = train(options.seed)
     scores = score(weights, options.seed)
     options.output.write_text(as_json(weights, options.seed, round(time.time())))
+    duration = time.monotonic() - started
     print(f"MAE on {len(HELD_OUT_STATIONS)} held-out stations: {scores.model:.4f} A (model)")
     print(
         f'MAE of "no change": {scores.no_change:.4f} A; ratio {scores.model / scores.no_change:.3f}'
     )
-    print(f"{options.output} written after {time.monotonic() - started:.1f} s")
+    print(f"{options.output} written after {duration:.1f} s")
+
+    metrics = training_report.metrics_of(scores.model, scores.no_change, duration)
+    if options.textfile_directory:
+        training_report.write(metrics, options.textfile_directory)
+    if options.pushgateway:
+        training_report.push(metrics, options.pushgateway)
 
 
 if __name__ == "__main__":
