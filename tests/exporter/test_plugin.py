@@ -474,3 +474,20 @@ def test_emitting_once_the_scrape_is_over() -> None:
 def test_numbers_as_text(value: float, text: str) -> None:
     """Numbers are spelled as the exposition formats have it."""
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "availability"),
+    [
+        ("redis_up", (), True),
+        ("rabbitmq_up", ("cluster", "node"), True),
+        ("ml_service_up", (), True),
+        ("node_network_up", ("device",), False),
+        ("redis_backup", (), False),
+    ],
+)
+def test_availability_is_that_of_the_target(
+    name: str, labels: tuple[str, ...], availability: bool
+) -> None:
+    """The limits spare a metric that says whether the target is up, not one of each of its devices."""
+    assert gauge(name, "Help.", labels).availability is availability

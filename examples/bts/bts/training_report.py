@@ -53,4 +53,7 @@ def push(metrics: CollectorRegistry, url: str) -> None:
 
 def host_settings(folder: str) -> dict[str, object]:
     """Return settings of the exporter's host collector that serve the metrics of the training only."""
-    return {"textfile": {"directories": [folder]}, "metrics": {"allow": ["bts_training_*"]}}
+    return {
+        "textfile": {"directories": [folder]},
+        "metrics": {"allow": ["bts_training_*"]},
+    }
