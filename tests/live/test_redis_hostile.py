@@ -17,6 +17,7 @@ from servers.redis import Listen, MakeRedis
 
 pytestmark = pytest.mark.live
 
+ERRORS = "bts_exporter_collector_errors_total"
 MB = 1 << 20
 FIELDS = b"redis_version:7.0.15\r\nserver_time_usec:1700000000000000\r\nblocked_clients:3\r\n"
 INFO = b"$%d\r\n%b\r\n" % (len(FIELDS), FIELDS)
@@ -154,8 +155,40 @@ collectors:
         one.close()
 
 
+def test_a_hanging_target_is_the_collectors_own_error(
+    make_redis: MakeRedis, exporter: StartExporter
+) -> None:
+    """Each scrape of a frozen server ends in time with the collector's error, and none is still running."""
+    frozen = make_redis()
+    server = exporter(f"""
+scrape_timeout: 1s
+collectors:
+  redis:
+    - {{name: kept, url: "{frozen.url}", streams: [a, "b*"], keys: ["k*"]}}
+    - {{name: sentinel, url: "redis://x", sentinel: {{master: m, addresses: ["{frozen.url}"]}}}}
+    - {{name: cluster, url: "{frozen.url}", cluster: true, keys: [a, b]}}
+""")
+    server.get("/metrics")  # so that there is a connection to keep
+    frozen.freeze()
+    server.get("/metrics")
+    before = server.samples()
+    after = server.samples()
+    _, page = server.get("/")
+
+    for target in ("kept", "sentinel", "cluster"):
+        labels = {("collector", "redis"), ("target", target)}
+        failures = {
+            reason: after[key] - before.get(key, 0)
+            for reason in ("timeout", "busy")
+            if (key := (ERRORS, frozenset({*labels, ("reason", reason)}))) in after
+        }
+        assert failures == {"timeout": 1}
+        assert after["redis_exporter_last_scrape_error", frozenset({("target", target), ("err", "timeout")})] == 1
+    assert page.count(f"Redis at {frozen.url}: no reply in time") >= 3
+
+
 @pytest.mark.parametrize(
-    ("greeting", "told"),
+    ("greeting", "expected"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "but HTTP: is this the port of Redis?"),
         (b"AMQP\x00\x00\x09\x01", "but AMQP (RabbitMQ): is this the port of Redis?"),
@@ -165,7 +198,7 @@ collectors:
     ],
 )
 def test_something_else_at_the_port(
-    redis_listener: Listen, exporter: StartExporter, greeting: bytes, told: str
+    redis_listener: Listen, exporter: StartExporter, greeting: bytes, expected: str
 ) -> None:
     """The status page names the protocol that answers instead of Redis."""
 
@@ -176,4 +209,4 @@ def test_something_else_at_the_port(
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert told in server.get("/")[1]
+    assert expected in server.get("/")[1]

@@ -23,8 +23,6 @@ from bts_collectors.redis.server import collector as server
 from bts_collectors.redis.streams import collector as streams
 from bts_exporter import Collector, Match, Scrape, TargetError, backlog, counter, gauge
 
-#: Part of the remaining time that stays unused, so that a dead server is reported in time.
-_RESERVE = 0.05
 #: Time for finding names within the first scrape: at most so many seconds, and this part of the rest.
 _FIRST_WALK_SECONDS = 0.5
 _FIRST_WALK_PART = 0.25
@@ -117,7 +115,7 @@ class RedisCollector(Collector):
         self._begin(context)
         try:
             with self._collecting:
-                self._read(context, began + scrape.remaining() * (1 - _RESERVE))
+                self._read(context, monotonic() + scrape.remaining())
         except TargetError as error:
             # The same cause stopped the discovery. It ends together with this error.
             self._discovery.error = None

@@ -8,7 +8,7 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.address import check, database, with_host
+from bts_collectors.redis.client.address import TCP_SCHEMES, check, database, with_host
 from bts_collectors.redis.client.connection import Connection
 from bts_collectors.redis.client.credentials import Provider, ProviderSetting
 from bts_collectors.redis.client.errors import bare, refusal, unexpected
@@ -39,17 +39,9 @@ class SentinelSettings(CollectorConfig, frozen=True):
         if not self.addresses:
             msg = "addresses: at least one sentinel is needed, such as redis://10.0.0.1:26379"
             raise ValueError(msg)
-        if wrong := {url.scheme for url in self.addresses} - {"redis", "rediss"}:
-            msg = f"addresses: expected redis:// or rediss://, got {wrong.pop()}://"
-            raise ValueError(msg)
         for url in self.addresses:
-            try:
-                number = database(url)
-                check(url)
-            except ValueError as error:
-                msg = f"addresses: {error}"
-                raise ValueError(msg) from None
-            if number:
+            check(url, *TCP_SCHEMES, key="addresses")
+            if number := database(url):
                 msg = f"addresses: a sentinel has no databases: move /{number} from {url} to the end of `url`"
                 raise ValueError(msg)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.connection import parse_url
 
-from bts_collectors.redis.client.address import check, database, socket_path, with_host
+from bts_collectors.redis.client.address import SCHEMES, check, database, socket_path, with_host
 from bts_exporter import Url
 
 
@@ -50,15 +50,15 @@ def test_what_is_no_number_of_a_database(url: str) -> None:
         ("redis://h?protocol=3", "unknown option 'protocol'"),
         ("unix://run/redis.sock", "a path begins with a slash: unix:///run/redis.sock"),
         ("redis://h?db=two", "expected the number of a database, got 'two'"),
-        ("http://h", "expected redis://, rediss://, unix://, got http://"),
+        ("http://h", "expected redis://, rediss:// or unix://, got http://h"),
     ],
 )
 def test_addresses_that_are_refused(url: str, message: str) -> None:
     """An option without effect is refused; the error names the setting to use."""
     with pytest.raises(ValueError, match=r"option|expected|slash") as caught:
-        check(Url.from_setting(url))
+        check(Url.from_setting(url), *SCHEMES, key="address")
 
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"address: {message}")
 
 
 @pytest.mark.parametrize("url", ["unix:///run/a%20b%25.sock?db=1", "unix://me@/run/redis.sock"])

@@ -96,7 +96,7 @@ def test_other_servers_are_no_sentinel(redis_listener: Listen, reply: bytes, sai
     ("addresses", "message"),
     [
         ((), "addresses: at least one sentinel is needed"),
-        ((Url("unix", path="/s"),), "addresses: expected redis:// or rediss://, got unix://"),
+        ((Url("unix", path="/s"),), "addresses: expected redis:// or rediss://, got unix:///s"),
     ],
 )
 def test_wrong_settings(addresses: tuple[Url, ...], message: str) -> None:
