@@ -360,7 +360,7 @@ def test_a_failure_of_the_background_ends_with_its_cause(
     server = make_redis()
     one = redis_collector(server.url, keys=("q*",))
     testing.collect(one)
-    one._discovery.error = TargetError("refused", "nothing listens")
+    one._scanner.error = TargetError("refused", "nothing listens")
     assert failure(one)[0]["redis_up"] == {(): 1}
     server.kill()
     failure(one)

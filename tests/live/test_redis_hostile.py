@@ -98,7 +98,7 @@ def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert "more than Redis sends (when it was asked for INFO)" in server.get("/")[1]
+    assert "more than Redis sends (at the command INFO)" in server.get("/")[1]
     assert resident(server, "VmHWM") < 250
 
 
@@ -183,7 +183,13 @@ collectors:
             if (key := (ERRORS, frozenset({*labels, ("reason", reason)}))) in after
         }
         assert failures == {"timeout": 1}
-        assert after["redis_exporter_last_scrape_error", frozenset({("target", target), ("err", "timeout")})] == 1
+        assert (
+            after[
+                "redis_exporter_last_scrape_error",
+                frozenset({("target", target), ("err", "timeout")}),
+            ]
+            == 1
+        )
     assert page.count(f"Redis at {frozen.url}: no reply in time") >= 3
 
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
 from bts_collectors.redis.client import address
-from bts_collectors.redis.client.batching import Ask, RequestBatches, run
+from bts_collectors.redis.client.batching import Execute, RequestBatches, run
 from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.credentials import Provider
-from bts_collectors.redis.client.errors import bare
+from bts_collectors.redis.client.errors import without_traceback
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.topology import Topology
 from bts_collectors.redis.config import RedisConfig
 from bts_collectors.redis.keyspace import keys
-from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_collectors.redis.keyspace.scanner import KeyspaceScanner, Names
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.server import collector as server
 from bts_collectors.redis.streams import collector as streams
@@ -84,7 +84,7 @@ class RedisCollector(Collector):
         provider = Provider(config.credentials) if config.credentials is not None else None
         options = ConnectionOptions(config.password, provider, config.tls, config.keepalive)
         self._topology = Topology(config.url, options, config.sentinel, clustered=config.cluster)
-        self._discovery = Discovery(list(self._names.values()), self._topology.replicas)
+        self._scanner = KeyspaceScanner(list(self._names.values()), self._topology.replicas)
         self._db = f"db{address.database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()
@@ -98,7 +98,7 @@ class RedisCollector(Collector):
     def stop(self) -> None:
         """Close the connections. A collection in another thread ends with an error."""
         self._topology.abort()
-        self._discovery.stop()
+        self._scanner.stop()
         with self._collecting:
             self._topology.close()
 
@@ -117,17 +117,17 @@ class RedisCollector(Collector):
             with self._collecting:
                 self._read(context, monotonic() + scrape.remaining())
         except TargetError as error:
-            # The same cause stopped the discovery. It ends together with this error.
-            self._discovery.error = None
+            # The same cause stopped the scanner. Its error ends together with this error.
+            self._scanner.error = None
             self._report(context, began, error)
             raise
-        losses = context.losses or ([self._discovery.error] if self._discovery.error else [])
+        losses = context.losses or ([self._scanner.error] if self._scanner.error else [])
         self._report(context, began, losses[0] if losses else None)
-        self._discovery.refresh()
+        self._scanner.refresh()
         for loss in losses[1:]:
             scrape.report(loss)
         if losses:
-            raise bare(losses[0])
+            raise without_traceback(losses[0])
 
     def _begin(self, context: ScrapeContext) -> None:
         """Emit the metrics that no limit may drop, with their values for a scrape that times out."""
@@ -136,32 +136,34 @@ class RedisCollector(Collector):
         context.scrape.emit(self.scrapes, self._count)
 
     def _read(self, context: ScrapeContext, deadline: float) -> None:
-        def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
-            return self._topology.ask(commands, deadline, ahead)
+        def execute(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
+            return self._topology.execute(commands, deadline, ahead)
 
         self._topology.begin(deadline)
         context.url = self._topology.url
         readers = [self._read_server(context)]
         if not self._server.is_known:
             # How to read the contents depends on the kind and version of the server.
-            run(readers, ask)
+            run(readers, execute)
             readers.clear()
             remaining = deadline - monotonic()
-            self._discovery.first(min(_FIRST_WALK_SECONDS, remaining * _FIRST_WALK_PART))
+            self._scanner.wait_for_first_walk(
+                min(_FIRST_WALK_SECONDS, remaining * _FIRST_WALK_PART)
+            )
         if self._server.is_sentinel:
-            self._read_sentinel(context, readers, ask)
+            self._read_sentinel(context, readers, execute)
             return
         streams, more_streams = self._streams.read(context)
         readers += [streams, self._keys.read(context), self._queues.read(context)]
-        run(readers, ask, [more_streams])
+        run(readers, execute, [more_streams])
         self._emit_names(context)
         context.losses += self._topology.losses()
 
     def _read_sentinel(
-        self, context: ScrapeContext, readers: Sequence[RequestBatches], ask: Ask
+        self, context: ScrapeContext, readers: Sequence[RequestBatches], execute: Execute
     ) -> None:
         """Read a sentinel, which has no keys."""
-        run(readers, ask)
+        run(readers, execute)
         names_wanted = any(names.patterns or names.all() for names in self._names.values())
         if names_wanted or self._queues.are_wanted:
             cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
@@ -175,13 +177,13 @@ class RedisCollector(Collector):
                 raise
             # The other nodes are read nevertheless. Their clocks should agree with ours.
             context.now = int(time() * 1000)
-            context.losses.append(bare(error))
+            context.losses.append(without_traceback(error))
 
     def _emit_names(self, context: ScrapeContext) -> None:
         """Emit which commands are supported, how many names are known, and which nodes answer."""
         emit = context.scrape.emit
         self._streams.emit_command_support(context.scrape)
-        if not self._discovery.is_supported:
+        if not self._scanner.is_supported:
             context.unsupported.add("scan")
         for command in context.unsupported:
             if not context.scrape.has(SUPPORTED, command):

@@ -78,7 +78,10 @@ def test_without_settings_the_local_server_is_meant() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:6379", "url: expected redis://, rediss:// or unix://, got http://127.0.0.1:6379"),
+        (
+            "http://127.0.0.1:6379",
+            "url: expected redis://, rediss:// or unix://, got http://127.0.0.1:6379",
+        ),
         ("redis://127.0.0.1/cache", "url: expected the number of a database, got 'cache'"),
     ],
 )

@@ -12,8 +12,8 @@ from redis.crc import key_slot
 
 from bts_collectors.redis.client.errors import (
     ReplyShapeError,
+    command_error,
     is_unsupported,
-    refusal,
     unexpected,
 )
 from bts_exporter import Scrape, TargetError, Url, gauge
@@ -77,7 +77,7 @@ class ScrapeContext:
         if is_unsupported(reply):
             self.unsupported.add(command.lower().replace(" ", "|"))
         else:
-            self.losses.append(refusal(self.url, command, reply))
+            self.losses.append(command_error(self.url, command, reply))
 
     def unexpected_reply(self, subject: str, error: ReplyShapeError) -> None:
         """Note that a reply about `subject` does not have the shape that Redis documents."""

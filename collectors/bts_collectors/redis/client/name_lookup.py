@@ -25,7 +25,7 @@ class NameLookup:
         if _is_address(host):
             return look_up()
         try:
-            found, error = self._call.outcome((host, port), look_up, deadline)
+            result, error = self._call.outcome((host, port), look_up, deadline)
         except TimeoutError:
             msg = "no reply from the name service in time"
             raise socket.gaierror(socket.EAI_AGAIN, msg) from None
@@ -37,7 +37,7 @@ class NameLookup:
             raise socket.gaierror(socket.EAI_NONAME, str(error))
         if error is not None:
             raise error
-        addresses: Addresses = found
+        addresses: Addresses = result
         return addresses
 
 

@@ -122,7 +122,11 @@ class Queues:
             yield from together(readers[start : start + BATCH])
 
     def _queues(self, members: dict[QueueLibrary, Sequence[bytes]]) -> Iterator[_Queue]:
-        unlisted = {one.label for one in self._libraries if one.registered and one not in members}
+        unlisted = {
+            library.label
+            for library in self._libraries
+            if library.registered and library not in members
+        }
         before = self._histories
         self._histories = {}
         emitted: set[bytes] = set()

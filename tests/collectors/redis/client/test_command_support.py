@@ -6,7 +6,7 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.command_support import RETRY, SUPPORTED, CommandSupport
-from bts_collectors.redis.client.errors import Lost
+from bts_collectors.redis.client.errors import NoReplyError
 from bts_exporter import Scrape, TargetError
 
 NOPERM = ReplyError("NOPERM this user has no permissions to run the 'config|get' command")
@@ -52,7 +52,7 @@ def test_supported_commands_are_emitted() -> None:
     [
         ReplyError("LOADING Redis is loading the dataset in memory"),
         ReplyError("BUSY Redis is busy running a script"),
-        Lost(TargetError("refused", "a node of the cluster is down")),
+        NoReplyError(TargetError("refused", "a node of the cluster is down")),
     ],
     ids=["loading", "busy", "lost"],
 )

@@ -58,7 +58,7 @@ def silent(connection: socket.socket) -> None:
 def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, str]:
     """Return how asking fails."""
     with pytest.raises(TargetError) as caught:
-        connection.ask([("PING",)], monotonic() + seconds)
+        connection.execute([("PING",)], monotonic() + seconds)
     return caught.value.reason, str(caught.value)
 
 
@@ -67,7 +67,7 @@ def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
     connection = Connection(url)
 
-    one, refused, two = connection.ask([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
+    one, refused, two = connection.execute([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
     connection.close()
 
     assert (one, str(refused), two) == (1, "ERR no", [b"\xff\x00", None])
@@ -157,7 +157,7 @@ def test_the_next_address_of_a_name_is_tried(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     connection = Connection(url)
 
-    assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
+    assert connection.execute([("PING",)], monotonic() + 20) == [b"PONG"]
 
     connection.close()
 
@@ -181,9 +181,9 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
     first, then, last = [[(name,)] for name in ("A", "B", "C")]
 
     replies = [
-        connection.ask(first, monotonic() + 20, then),
-        connection.ask(then, monotonic() + 20),
-        connection.ask(last, monotonic() + 20),
+        connection.execute(first, monotonic() + 20, then),
+        connection.execute(then, monotonic() + 20),
+        connection.execute(last, monotonic() + 20),
     ]
     connection.close()
 
@@ -198,8 +198,8 @@ def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
     connection = Connection(url)
 
     replies = [
-        connection.ask([("A",)], monotonic() + 20, [("B",)]),
-        connection.ask([("B",)], monotonic() + 20),
+        connection.execute([("A",)], monotonic() + 20, [("B",)]),
+        connection.execute([("B",)], monotonic() + 20),
     ]
     connection.close()
 
@@ -218,8 +218,8 @@ def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> No
     ahead: list[tuple[str]] = [("B",)]
 
     replies = [
-        connection.ask([("A",)], monotonic() + 20, ahead),
-        connection.ask(ahead, monotonic() + 20),
+        connection.execute([("A",)], monotonic() + 20, ahead),
+        connection.execute(ahead, monotonic() + 20),
     ]
     connection.close()
 
@@ -237,8 +237,8 @@ def test_a_connection_is_kept(redis_listener: Listen) -> None:
 
     connection = Connection(redis_listener(behave))
 
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
-    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [2]
     connection.close()
     assert greetings == [b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$12\r\nbts-exporter\r\n"]
 
@@ -253,10 +253,10 @@ def test_a_connection_that_the_server_closed_is_replaced(redis_listener: Listen)
         closed.set()
 
     connection = Connection(redis_listener(behave))
-    first = connection.ask([("A",)], monotonic() + 20)
+    first = connection.execute([("A",)], monotonic() + 20)
     assert closed.wait(20)
 
-    assert [1] == first == connection.ask([("A",)], monotonic() + 20)
+    assert [1] == first == connection.execute([("A",)], monotonic() + 20)
 
     connection.close()
 
@@ -314,9 +314,9 @@ def test_a_kept_connection_that_went_silent(redis_listener: Listen) -> None:
     """Where the other side vanished without a word, a new connection gets half of the time."""
     greetings: list[bytes] = []
     connection = Connection(redis_listener(vanishing(greetings)))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
-    assert connection.ask([("A",)], monotonic() + 4) == [2]
+    assert connection.execute([("A",)], monotonic() + 4) == [2]
 
     connection.close()
 
@@ -333,9 +333,9 @@ def test_a_kept_connection_that_is_reset(redis_listener: Listen) -> None:
             connection.close()
 
     connection = Connection(redis_listener(behave))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
-    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    assert connection.execute([("A",)], monotonic() + 20) == [2]
 
     connection.close()
 
@@ -349,7 +349,7 @@ def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
         dripping(connection)
 
     connection = Connection(redis_listener(behave))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
     assert reason_and_text(connection, seconds=0.5)[0] == "timeout"
 
@@ -368,7 +368,7 @@ def test_a_fresh_connection_has_all_of_the_time(redis_listener: Listen) -> None:
 
     connection = Connection(redis_listener(behave))
 
-    assert connection.ask([("A",)], monotonic() + 5) == [1]
+    assert connection.execute([("A",)], monotonic() + 5) == [1]
 
     connection.close()
 
@@ -378,7 +378,7 @@ def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
     connection = Connection(redis_listener(answering(b"+OK\r\n")))
 
     with pytest.raises(TargetError) as caught:
-        connection.ask([("A", 50_000_000 * b"x")], monotonic() + 0.5)
+        connection.execute([("A", 50_000_000 * b"x")], monotonic() + 0.5)
 
     assert caught.value.reason == "timeout"
 
@@ -388,7 +388,7 @@ def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> Non
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n*2147483647\r\n"))
     connection = Connection(url)
 
-    first, second = connection.ask([("A",), ("B",)], monotonic() + 20)
+    first, second = connection.execute([("A",), ("B",)], monotonic() + 20)
 
     assert first == 1
     assert "an array of 2147483647 elements" in str(second)
@@ -401,7 +401,7 @@ def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
     url = redis_listener(in_turns(expired, answering(b"+OK\r\n", b"+OK\r\n", b":2\r\n")))
     connection = Connection(url, ConnectionOptions(Secret("s3cret")))
 
-    replies = [connection.ask([("A",)], monotonic() + 20)[0] for _ in range(3)]
+    replies = [connection.execute([("A",)], monotonic() + 20)[0] for _ in range(3)]
     connection.close()
 
     assert [str(reply) for reply in replies] == ["1", "NOAUTH Authentication required.", "2"]
@@ -431,7 +431,7 @@ def test_an_address_that_swallows_everything(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     connection = Connection(url)
 
-    assert connection.ask([("PING",)], monotonic() + 4) == [b"PONG"]
+    assert connection.execute([("PING",)], monotonic() + 4) == [b"PONG"]
 
     connection.close()
 

@@ -31,13 +31,13 @@ class Server:
 
     def __init__(self, told: bytes | None) -> None:
         self.told = told
-        self.asked: list[Command] = []
+        self.requests: list[Command] = []
         self.closed = self.aborted = False
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    def execute(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Reply to INFO and SCAN, or fail."""
         assert deadline
-        self.asked += commands
+        self.requests += commands
         if self.told is None:
             reason = "timeout"
             raise TargetError(reason, "no answer")
@@ -77,7 +77,7 @@ def test_a_replica_is_preferred(servers: dict[Url, Server], selector: ReplicaSel
     """The first replica in sync is taken; connections that are not used are closed."""
     assert selector() == [servers[ONE]]
     assert servers[PRIMARY].closed
-    assert servers[TWO].asked == []
+    assert servers[TWO].requests == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_unusable_replica_is_skipped(
     servers[ONE].told = told
 
     assert [selector(), selector()] == [[servers[TWO]]] * 2
-    assert len(servers[ONE].asked) == 2
+    assert len(servers[ONE].requests) == 2
     servers[ONE].told = IN_SYNC
     monkeypatch.setattr(module, "RETRY", -1.0)
     selector._unusable.clear()
@@ -107,7 +107,7 @@ def test_a_replica_in_a_cluster(servers: dict[Url, Server]) -> None:
     )
 
     assert clustered() == [servers[ONE]]
-    assert servers[ONE].asked[0] == ("READONLY",)
+    assert servers[ONE].requests[0] == ("READONLY",)
 
 
 def test_without_replicas_the_primary_is_scanned(

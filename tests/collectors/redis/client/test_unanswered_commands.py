@@ -23,13 +23,13 @@ def test_a_command_is_left_out_when_it_failed_twice() -> None:
     unanswered.add(NAME, HANG)
 
     assert unanswered
-    assert unanswered.lost(("LATENCY", "HISTOGRAM")) is None
-    lost = unanswered.lost(COMMAND)
+    assert unanswered.no_reply(("LATENCY", "HISTOGRAM")) is None
+    lost = unanswered.no_reply(COMMAND)
     assert lost is not None
     assert str(lost) == "no reply in time (not sent again for 60 s)"
     now += RETRY_SECONDS
     assert not unanswered
-    assert unanswered.lost(COMMAND) is None
+    assert unanswered.no_reply(COMMAND) is None
     unanswered.add(NAME, HANG)
     assert unanswered
 

@@ -213,10 +213,10 @@ def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time:
     """Producers write the time: an invalid time gives no age, and costs nothing else."""
     answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         return [answers.get(str(command[0]), 1) for command in commands]
 
-    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(scrape_context)], ask)
+    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(scrape_context)], execute)
 
     assert OLDEST not in scrape_context.scrape.samples
     assert ("bullmq", "db0", "q", "ready") in scrape_context.scrape.samples[MESSAGES]
@@ -227,11 +227,11 @@ def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
     names = tuple(f"q{number}" for number in range(2 * queues.BATCH + 5))
     trips: list[int] = []
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         trips.append(len(commands))
         return [1 for _ in commands]
 
-    run([Queues(QueueSettings(lists=names)).read(scrape_context)], ask)
+    run([Queues(QueueSettings(lists=names)).read(scrape_context)], execute)
 
     assert len(scrape_context.scrape.samples[MESSAGES]) == len(names)
     assert len(trips) == 3
@@ -245,16 +245,16 @@ def test_more_registered_queues_than_are_looked_at(
     monkeypatch.setattr(queues, "MOST_NAMES", 2)
     registered = [b"rq:queue:a", b"rq:queue:b", b"rq:queue:c"]
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         answers = {"SMEMBERS": registered, "LINDEX": None}
         return [answers.get(str(command[0]), 0) for command in commands]
 
     rq = Queues(QueueSettings(rq=Wanted(on=True)))
-    run([rq.read(scrape_context)], ask)
+    run([rq.read(scrape_context)], execute)
     assert rq.truncated == {"queues.rq"}
     assert {labels[2] for labels in scrape_context.scrape.samples[MESSAGES]} == {"a", "b"}
 
     registered.pop()
     scrape_context.scrape.samples.clear()
-    run([rq.read(scrape_context)], ask)
+    run([rq.read(scrape_context)], execute)
     assert rq.truncated == set()

@@ -71,7 +71,7 @@ class Fake:
         assert context.scrape.rejected is None
         return context, {metric.name: rows for metric, rows in context.scrape.samples.items()}
 
-    def asked(self) -> set[str]:
+    def requests(self) -> set[str]:
         """Return what was asked in the last scrape."""
         return {f"{c[0]}|{c[1]}".lower() for commands in self.rounds for c in commands}
 
@@ -101,7 +101,7 @@ def test_a_known_server_costs_one_round_trip() -> None:
     context, samples = fake.read()
 
     assert len(fake.rounds) == 1
-    assert LOST.keys() | {"info|everything"} == fake.asked()
+    assert LOST.keys() | {"info|everything"} == fake.requests()
     assert set(LOST.values()) <= samples.keys()
     assert context.version == (7, 0, 15)
     assert samples["redis_db_keys"] == {("db0",): 1, ("db1",): 0}
@@ -113,7 +113,7 @@ def test_unsupported_commands_are_not_sent() -> None:
     fake = Fake(redis_version="6.2.14", cluster_enabled="0")
     fake.read()
 
-    assert fake.asked() == {
+    assert fake.requests() == {
         "info|everything",
         "config|get",
         "slowlog|len",
@@ -129,7 +129,7 @@ def test_large_replies_are_only_requested_if_wanted() -> None:
     fake.server = Server(clients=False, latency_histograms=False)
     fake.read()
 
-    assert not {"client|list", "latency|histogram"} & fake.asked()
+    assert not {"client|list", "latency|histogram"} & fake.requests()
 
 
 @pytest.mark.parametrize("denied", LOST)
@@ -145,7 +145,7 @@ def test_a_denied_command_costs_only_its_metrics(denied: str) -> None:
     assert {family for name, family in LOST.items() if name != denied} <= samples.keys()
     assert samples["redis_exporter_command_supported"][denied,] == 0
     fake.read()
-    assert denied not in fake.asked()
+    assert denied not in fake.requests()
 
 
 def test_another_server_at_the_address_gets_all_commands() -> None:

@@ -36,7 +36,7 @@ def emitted(**changed: Any) -> Samples:
     scrape = Scrape(monotonic() + 60)
     replies = {"masters": [MASTER], "quorum": b"OK 2 usable", "sentinels": [UP, DOWN], "slaves": []}
     sentinels.emit(
-        scrape, dict(zip(sentinels.ask(["mine"]), (replies | changed).values(), strict=True))
+        scrape, dict(zip(sentinels.commands(["mine"]), (replies | changed).values(), strict=True))
     )
 
     assert scrape.rejected is None
@@ -67,7 +67,7 @@ def test_info() -> None:
 
 def test_the_commands() -> None:
     """One command asks for all primaries, three about each."""
-    assert sentinels.ask(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
+    assert sentinels.commands(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
 
 
 def test_settings_of_a_primary() -> None:

@@ -12,8 +12,8 @@ from bts_collectors.redis.streams import head_entries
 from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.head_entries import (
-    ask_entries,
     by_script,
+    entries_command,
     parse_first,
     parse_result,
     plainly,
@@ -44,7 +44,7 @@ def group_state(*, lag: int | None = None, exact: bool = False) -> GroupState:
 
 def test_question_about_entries() -> None:
     """The script gets the streams as keys, the limits, and each group's place, end and need."""
-    command, _, count, *arguments = ask_entries(
+    command, _, count, *arguments = entries_command(
         [group_state(), group_state(lag=5, exact=True)], most=7, budget=8
     )
 
@@ -160,7 +160,7 @@ def test_a_script_that_fails(context: StreamContext, converse: Converse) -> None
     assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
 
 
-def ask(count: int) -> tuple[str | bytes | int, ...]:
+def page(count: int) -> tuple[str | bytes | int, ...]:
     """Return the command for the next entries of the group."""
     return ("XRANGE", b"s", "4-2", "20-0", "COUNT", count)
 
@@ -173,7 +173,7 @@ def entries(count: int, size: int = 10) -> list[list[object]]:
 def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Converse) -> None:
     """The first entry decides how many entries of its size fit into a page."""
     one = group_state()
-    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
+    converse(plainly(context, [one]), ([page(1)], [entries(1)]), ([page(1001)], [entries(99)]))
 
     assert (one.lag, one.exact, one.head) == (99, True, (5, 0))
 
@@ -183,7 +183,7 @@ def test_without_scripts_a_full_page_is_a_lower_bound(
 ) -> None:
     """More than a page is too many to count: the seconds are known, the messages are not."""
     one = group_state()
-    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(1001)]))
+    converse(plainly(context, [one]), ([page(1)], [entries(1)]), ([page(1001)], [entries(1001)]))
 
     assert (one.lag, one.exact, one.head) == (None, False, (5, 0))
 
@@ -194,7 +194,7 @@ def test_without_scripts_large_entries_make_small_pages(
     """The larger the first entry, the fewer are pulled after it."""
     one = group_state()
     large = entries(1, 20_000)
-    converse(plainly(context, [one]), ([ask(1)], [large]), ([ask(3)], [entries(2, 20_000)]))
+    converse(plainly(context, [one]), ([page(1)], [large]), ([page(3)], [entries(2, 20_000)]))
 
     assert (one.lag, one.exact) == (2, True)
 
@@ -204,7 +204,7 @@ def test_without_scripts_a_known_lag_needs_one_entry(
 ) -> None:
     """If the lag is known, one entry gives the seconds; without entries the lag is 0."""
     known, gone = group_state(lag=5, exact=True), group_state(lag=5, exact=True)
-    converse(plainly(context, [known, gone]), ([ask(1)] * 2, [entries(1), []]))
+    converse(plainly(context, [known, gone]), ([page(1)] * 2, [entries(1), []]))
 
     assert (known.lag, known.head) == (5, (5, 0))
     assert (gone.lag, gone.exact) == (0, True)
@@ -215,9 +215,9 @@ def test_pages_go_out_few_at_a_time(context: StreamContext, converse: Converse) 
     groups = [group_state() for _ in range(head_entries.BATCH + 1)]
     converse(
         plainly(context, groups),
-        ([ask(1)] * 20, [entries(1)] * 20),
-        ([ask(1)], [[]]),
-        *[([ask(1001)] * 5, [entries(7)] * 5)] * 4,
+        ([page(1)] * 20, [entries(1)] * 20),
+        ([page(1)], [[]]),
+        *[([page(1001)] * 5, [entries(7)] * 5)] * 4,
     )
 
     assert [one.lag for one in groups] == [7] * 20 + [0]
