@@ -78,9 +78,9 @@ def test_the_collector_causes_no_errors_in_the_server(
 ) -> None:
     """Names that are not there or of other types do not count as errors in the server's statistics."""
     redis_server.client.rpush("list", 1)
-    one = redis_collector(redis_server.url, streams=("absent", "l*"), keys=("absent", "list"))
+    collector = redis_collector(redis_server.url, streams=("absent", "l*"), keys=("absent", "list"))
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     assert redis_server.client.info("errorstats") == {}
 
@@ -113,15 +113,15 @@ def test_new_names_are_found_in_the_background(
     """A key that came after the first scrape is found between scrapes; one that ran empty stays."""
     monkeypatch.setattr(scanner, "INTERVAL", 0)
     client = redis_server.client
-    one = redis_collector(redis_server.url, keys=("queue:*",))
+    collector = redis_collector(redis_server.url, keys=("queue:*",))
     client.rpush("queue:a", 1)
-    assert testing.collect(one)["redis_key_size"] == {("db0", "queue:a"): 1}
+    assert testing.collect(collector)["redis_key_size"] == {("db0", "queue:a"): 1}
     client.delete("queue:a")
     client.rpush("queue:b", 1, 2)
 
-    wait_until(lambda: len(testing.collect(one)["redis_key_size"]) == 2, "queue:b is found")
+    wait_until(lambda: len(testing.collect(collector)["redis_key_size"]) == 2, "queue:b is found")
 
-    assert testing.collect(one)["redis_key_size"] == {
+    assert testing.collect(collector)["redis_key_size"] == {
         ("db0", "queue:a"): 0,
         ("db0", "queue:b"): 2,
     }
@@ -129,11 +129,11 @@ def test_new_names_are_found_in_the_background(
 
 def test_scrapes_do_not_scan(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
     """Once names are known a scrape asks for them, not for the key space."""
-    one = redis_collector(redis_server.url, keys=("queue:*",))
-    testing.collect(one)
+    collector = redis_collector(redis_server.url, keys=("queue:*",))
+    testing.collect(collector)
     before = calls(redis_server.client, "scan")
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     assert (before, calls(redis_server.client, "scan")) == (1, 1)
 
@@ -141,16 +141,16 @@ def test_scrapes_do_not_scan(redis_server: RedisServer, redis_collector: MakeCol
 def test_the_connection_is_kept(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
     """Scrapes share one connection, which CLIENT LIST shows by name, until stop closes it."""
     client = redis_server.client
-    one = redis_collector(redis_server.url)
+    collector = redis_collector(redis_server.url)
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     def named() -> int:
         return sum(each["name"] == "bts-exporter" for each in client.client_list())
 
     assert named() == 1
     assert calls(client, "client|setname") == 1
-    one.stop()
+    collector.stop()
     wait_until(lambda: named() == 0, "the connection is closed")
 
 

@@ -106,8 +106,8 @@ def make() -> Iterator[Make]:
         return made[-1]
 
     yield build
-    for one in made:
-        one.stop()
+    for collector in made:
+        collector.stop()
 
 
 def denied(client: redis.Redis) -> set[str]:

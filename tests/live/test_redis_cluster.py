@@ -134,13 +134,13 @@ def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
 
 def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector) -> None:
     """While a slot is on its way, and when it has a new owner, its keys are served all the time."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
     with moving(filled, "b") as settle:
-        on_its_way = testing.collect(one)
+        on_its_way = testing.collect(collector)
         settle()
-        settled = [testing.collect(one) for _ in range(2)]
+        settled = [testing.collect(collector) for _ in range(2)]
 
     assert keys_of(on_its_way) == (SIZES, LAGS)
     assert [keys_of(samples) for samples in settled] == [(SIZES, LAGS)] * 2
@@ -148,15 +148,15 @@ def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector)
 
 def test_a_failover_within_a_cluster(filled: RedisCluster, redis_collector: MakeCollector) -> None:
     """When a replica becomes the primary, and back, keys are served from there."""
-    one = redis_collector(filled.nodes[1].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[1].url, **SETTINGS)
+    testing.collect(collector)
     for place, before in ((3, 0), (0, 3)):
         replica, primary = filled.nodes[place], filled.nodes[before]
         filled.wait_for_replicas()
         replica.client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+        assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
         wait_until(lambda: primary.client.role()[0] == b"slave", "the other has stepped back", 60)  # noqa: B023
-        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+        assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -164,13 +164,13 @@ def test_a_node_that_hangs(
     filled: RedisCluster, redis_collector: MakeCollector, place: int
 ) -> None:
     """A primary that hangs costs its own keys, in bounded time; also if it is the address's own."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(collector)
     hanging = filled.nodes[place]
     own = {labels for labels in SIZES if filled.owner(labels[1]) is hanging}
     hanging.freeze()
     try:
-        samples, error = failure(one, seconds=5)
+        samples, error = failure(collector, seconds=5)
     finally:
         hanging.thaw()
 
@@ -180,18 +180,18 @@ def test_a_node_that_hangs(
     assert samples["redis_up"] == {(): place != 0}
     nodes = samples["redis_cluster_node_up"]
     assert [node for (node,), up in nodes.items() if not up] == [f"127.0.0.1:{hanging.port}"]
-    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+    assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
 
 def test_stop_ends_a_collection_from_a_cluster(
     filled: RedisCluster, redis_collector: MakeCollector
 ) -> None:
     """A collection that waits for a frozen node of a cluster ends as soon as the collector is stopped."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(collector)
     filled.nodes[1].freeze()
     try:
-        assert reason_when_stopped(one) == "unreachable"
+        assert reason_when_stopped(collector) == "unreachable"
     finally:
         filled.nodes[1].thaw()
 
@@ -201,9 +201,9 @@ def test_stop_ends_a_collection_from_a_cluster(
 )
 def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
     """The slot of a name is the one that the server computes."""
-    told = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
+    slot = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
 
-    assert key_slot(name.encode()) == told
+    assert key_slot(name.encode()) == slot
 
 
 @pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])
@@ -258,11 +258,11 @@ def test_a_node_that_does_not_tell_the_slots(
         return bool(reply)
 
     port = redis_proxy(filled.nodes[0].port, "CLUSTER SLOTS", answer)
-    one = redis_collector(f"redis://127.0.0.1:{port}", cluster=True, keys=("a", "b", "e"))
+    collector = redis_collector(f"redis://127.0.0.1:{port}", cluster=True, keys=("a", "b", "e"))
 
-    assert "CLUSTER SLOTS" in str(failure(one)[1])
+    assert "CLUSTER SLOTS" in str(failure(collector)[1])
     for _ in range(2):
-        samples, _ = testing.look(one)
+        samples, _ = testing.look(collector)
 
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_memory_used_bytes"][()] > 0

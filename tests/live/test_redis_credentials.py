@@ -93,8 +93,8 @@ def test_the_master_of_a_sentinel(
     """The sentinels and their master each have a provider."""
     server = make_redis()
     sentinel = make_sentinel(server)
-    for one in (server, sentinel):
-        one.client.execute_command(
+    for target in (server, sentinel):
+        target.client.execute_command(
             *("ACL", "SETUSER", "iam", "on", ">first", "~*", "&*", "+@all"),
         )
     token_file.write_text("iam first")

@@ -61,22 +61,22 @@ def test_one_pattern_covers_several(redis_server: RedisServer, patterns: list[st
         client.mset({a + b + c: "x" for a in LETTERS for b in LETTERS for c in LETTERS})
     spelled = [pattern.encode() for pattern in patterns]
 
-    found = set(client.keys(globs.covering(spelled)))
+    matched = set(client.keys(globs.covering(spelled)))
 
-    assert found >= {name for pattern in spelled for name in client.keys(pattern)}
+    assert matched >= {name for pattern in spelled for name in client.keys(pattern)}
 
 
 def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCollector) -> None:
     """Streams, queues and keys of many patterns are found by the SCANs that one pattern needs."""
-    one = redis_collector(
+    collector = redis_collector(
         crowded.url,
         streams=("bts:*",),
         keys=("session:1999?",),
         queues=QueueSettings(lists=("jobs:*",), bullmq=Wanted(), huey=WantedNames()),
     )
-    complete(one)
+    complete(collector)
 
-    samples = testing.collect(one)
+    samples = testing.collect(collector)
 
     assert len(samples["redis_stream_length"]) == 50
     assert len(samples["redis_key_size"]) == 10
@@ -86,12 +86,12 @@ def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCo
 
 def test_a_scrape_does_not_scan(crowded: RedisServer, redis_collector: MakeCollector) -> None:
     """Between two walks scrapes ask for the names known, and for their types, not for the key space."""
-    one = redis_collector(crowded.url, streams=("bts:*",), keys=("jobs:*",))
-    complete(one)
+    collector = redis_collector(crowded.url, streams=("bts:*",), keys=("jobs:*",))
+    complete(collector)
     before = calls(crowded.client, "scan")
 
     for _ in range(3):
-        assert len(testing.collect(one)["redis_stream_length"]) == 50
+        assert len(testing.collect(collector)["redis_stream_length"]) == 50
 
     assert calls(crowded.client, "scan") == before
 
@@ -101,13 +101,13 @@ def test_an_interrupted_walk_is_resumed(
 ) -> None:
     """A key space that is too large for one walk is walked through in several, from where it was left."""
     monkeypatch.setattr(scanner, "KEYS_BUDGET", KEYS // 4)
-    one = redis_collector(crowded.url, streams=("bts:*",))
-    first = testing.collect(one)
+    collector = redis_collector(crowded.url, streams=("bts:*",))
+    first = testing.collect(collector)
 
-    complete(one)
+    complete(collector)
 
     assert first["redis_exporter_discovery_truncated"] == {("streams",): 1}
-    assert len(testing.collect(one)["redis_stream_length"]) == 50
+    assert len(testing.collect(collector)["redis_stream_length"]) == 50
     assert calls(crowded.client, "scan") == pytest.approx(KEYS / 500, rel=0.2)
 
 

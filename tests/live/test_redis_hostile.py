@@ -128,9 +128,9 @@ def test_a_target_that_hangs_from_the_start(make_redis: MakeRedis, exporter: Sta
     frozen.freeze()
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     filling = [socket.socket() for _ in range(4)]
-    for one in filling:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
+    for client in filling:
+        client.setblocking(False)
+        client.connect_ex(full.getsockname())
     hole = f"redis://127.0.0.1:{full.getsockname()[1]}"
     server = exporter(f"""
 scrape_timeout: 20s
@@ -151,8 +151,8 @@ collectors:
         assert sorted(down) == sorted(
             ["frozen", "tls", "login", "hole", "sentinel", "cluster", "refused"]
         )
-    for one in (full, *filling):
-        one.close()
+    for client in (full, *filling):
+        client.close()
 
 
 def test_a_hanging_target_is_the_collectors_own_error(

@@ -308,7 +308,9 @@ def test_consumers_are_judged_alike_with_and_without_scripts(
             client.xreadgroup(name, consumer, {"s": ">"}, count=2)
     wait_until(
         lambda: all(
-            one["idle"] >= 50 for g in ("few", "many") for one in client.xinfo_consumers("s", g)
+            consumer["idle"] >= 50
+            for g in ("few", "many")
+            for consumer in client.xinfo_consumers("s", g)
         ),
         "all have rested",
     )

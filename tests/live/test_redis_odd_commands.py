@@ -149,12 +149,12 @@ def test_one_odd_command(
             others = frozenset(pair for pair in labels if pair[0] != "target")
             page.setdefault(target, {})[name, others] = value
         for command, costs in COSTS.items():
-            found = page[command.replace(" ", "_")]
+            samples = page[command.replace(" ", "_")]
             missing = {
                 series
-                for series in page["sound"].keys() - found.keys()
+                for series in page["sound"].keys() - samples.keys()
                 if series[0].startswith(("redis_", "messaging_"))
                 and not series[0].startswith((*costs, *_VARYING))
             }
             assert (command, missing) == (command, set())
-            assert (command, found["redis_up", frozenset()]) == (command, 1)
+            assert (command, samples["redis_up", frozenset()]) == (command, 1)

@@ -30,7 +30,7 @@ def test_all_metrics_are_emitted(old_redis: RedisServer, redis_collector: MakeCo
     fill(old_redis.client)
     old_redis.client.rpush("queue", 1, 2)
     old_redis.client.zadd("arq:queue", {"job": 1})
-    one = redis_collector(
+    collector = redis_collector(
         old_redis.url,
         streams=("s", "x*"),
         keys=("queue", "q*"),
@@ -39,7 +39,7 @@ def test_all_metrics_are_emitted(old_redis: RedisServer, redis_collector: MakeCo
     )
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_memory_used_bytes"][()] > 0

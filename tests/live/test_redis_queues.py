@@ -72,12 +72,12 @@ def collect(redis_server: RedisServer, redis_collector: MakeCollector) -> Reader
 
 def depths(samples: testing.Samples) -> dict[str, dict[str, float]]:
     """Return the states of each queue that hold something."""
-    found: dict[str, dict[str, float]] = {}
+    by_queue: dict[str, dict[str, float]] = {}
     for (_, _, queue, state), count in samples["redis_queue_messages"].items():
-        states = found.setdefault(queue, {})
+        states = by_queue.setdefault(queue, {})
         if count:
             states[state] = count
-    return found
+    return by_queue
 
 
 def age(samples: testing.Samples, queue: str) -> float:
@@ -127,13 +127,13 @@ def test_rq(client: redis.Redis, collect: Reader) -> None:
         "done": {"completed": 1, "failed": 1, "canceled": 1},
     }
     for queue in (waiting, done):
-        found = depths(samples)[queue.name]
-        assert found.get("ready", 0) == queue.count
-        assert found.get("completed", 0) == queue.finished_job_registry.count
-        assert found.get("failed", 0) == queue.failed_job_registry.count
-        assert found.get("deferred", 0) == queue.deferred_job_registry.count
-        assert found.get("scheduled", 0) == queue.scheduled_job_registry.count
-        assert found.get("canceled", 0) == queue.canceled_job_registry.count
+        states = depths(samples)[queue.name]
+        assert states.get("ready", 0) == queue.count
+        assert states.get("completed", 0) == queue.finished_job_registry.count
+        assert states.get("failed", 0) == queue.failed_job_registry.count
+        assert states.get("deferred", 0) == queue.deferred_job_registry.count
+        assert states.get("scheduled", 0) == queue.scheduled_job_registry.count
+        assert states.get("canceled", 0) == queue.canceled_job_registry.count
     expected = now(client) - first.enqueued_at.timestamp()
     assert age(samples, "waiting") == pytest.approx(expected, abs=20)
     assert age(samples, "done") == 0

@@ -97,9 +97,9 @@ def test_a_certificate_of_another_name(
 
 def test_any_certificate(make_tls: MakeRedis, redis_collector: MakeCollector) -> None:
     """With insecure_skip_verify a self-signed certificate is accepted."""
-    one = redis_collector(make_tls().url, tls=TLSConfig(insecure_skip_verify=True))
+    collector = redis_collector(make_tls().url, tls=TLSConfig(insecure_skip_verify=True))
 
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def test_tls_to_a_server_without_tls(
@@ -201,10 +201,10 @@ def test_a_replica_that_cannot_be_used(
         replica.client.config_set("requirepass", PASSWORD)
     else:
         replica.freeze()
-    one = redis_collector(primary.url, keys=("q*",))
-    testing.collect(one)
+    collector = redis_collector(primary.url, keys=("q*",))
+    testing.collect(collector)
 
-    wait_until(lambda: "redis_key_size" in testing.collect(one), "the queue is found")
+    wait_until(lambda: "redis_key_size" in testing.collect(collector), "the queue is found")
 
     assert calls(primary.client, "scan") > 0
     replica.thaw()
@@ -225,15 +225,15 @@ def test_a_failover_is_followed(
     master.client.wait(1, 20_000)
     nowhere = Url("redis", "127.0.0.1", free_port())
     settings = SentinelSettings(master=MASTER, addresses=(nowhere, Url.from_setting(sentinel.url)))
-    one = redis_collector("redis://ignored", sentinel=settings, keys=("queue", "q*"))
-    before = testing.collect(one)
+    collector = redis_collector("redis://ignored", sentinel=settings, keys=("queue", "q*"))
+    before = testing.collect(collector)
     wait_until(lambda: replicas_known(sentinel) == 1, "the sentinel knows the replica")
 
     master.kill()
     wait_until(
         lambda: sentinel.master_port() == replica.port, "the sentinel made the other master", 60
     )
-    after = testing.collect(one)
+    after = testing.collect(collector)
 
     assert ports_of(before) == {str(master.port)}
     assert ports_of(after) == {str(replica.port)}

@@ -75,9 +75,9 @@ def test_a_sentinel_in_place_of_its_master(
     sentinel = make_sentinel(redis_server)
 
     assert testing.collect(redis_collector(sentinel.url))["redis_sentinel_masters"] == {(): 1}
-    one = redis_collector(sentinel.url, streams=("s",), keys=("a*",))
+    collector = redis_collector(sentinel.url, streams=("s",), keys=("a*",))
     for _ in range(2):
-        samples, error = failure(one)
+        samples, error = failure(collector)
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_sentinel_masters"] == {(): 1}
         assert "is a sentinel, which has no keys" in str(error)

@@ -12,7 +12,6 @@ from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.credentials import Provider
-from bts_collectors.redis.client.errors import without_traceback
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.topology import Topology
 from bts_collectors.redis.config import RedisConfig
@@ -103,9 +102,9 @@ class RedisCollector(Collector):
             self._topology.close()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit all metrics.
+        """Emit all metrics; TargetError for a dead server.
 
-        TargetError for a dead server, and at the end if some metrics could not be collected.
+        Errors that cost only some metrics are reported to `scrape`.
         """
         began = monotonic()
         self._count += 1
@@ -119,15 +118,12 @@ class RedisCollector(Collector):
         except TargetError as error:
             # The same cause stopped the scanner. Its error ends together with this error.
             self._scanner.error = None
-            self._report(context, began, error)
+            self._emit_result(context, began, error.reason)
             raise
-        losses = context.losses or ([self._scanner.error] if self._scanner.error else [])
-        self._report(context, began, losses[0] if losses else None)
+        if self._scanner.error is not None and not context.reason:
+            context.report(self._scanner.error)
+        self._emit_result(context, began, context.reason)
         self._scanner.refresh()
-        for loss in losses[1:]:
-            scrape.report(loss)
-        if losses:
-            raise without_traceback(losses[0])
 
     def _begin(self, context: ScrapeContext) -> None:
         """Emit the metrics that no limit may drop, with their values for a scrape that times out."""
@@ -157,7 +153,8 @@ class RedisCollector(Collector):
         readers += [streams, self._keys.read(context), self._queues.read(context)]
         run(readers, execute, [more_streams])
         self._emit_names(context)
-        context.losses += self._topology.losses()
+        for error in self._topology.losses():
+            context.report(error)
 
     def _read_sentinel(
         self, context: ScrapeContext, readers: Sequence[RequestBatches], execute: Execute
@@ -177,7 +174,7 @@ class RedisCollector(Collector):
                 raise
             # The other nodes are read nevertheless. Their clocks should agree with ours.
             context.now = int(time() * 1000)
-            context.losses.append(without_traceback(error))
+            context.report(error)
 
     def _emit_names(self, context: ScrapeContext) -> None:
         """Emit which commands are supported, how many names are known, and which nodes answer."""
@@ -197,8 +194,9 @@ class RedisCollector(Collector):
         for node, is_up in self._topology.states():
             emit(self.node_up, is_up, node)
 
-    def _report(self, context: ScrapeContext, began: float, error: TargetError | None) -> None:
-        reason = error.reason if error else "limited" if context.scrape.dropped else ""
+    def _emit_result(self, context: ScrapeContext, began: float, reason: str) -> None:
+        if not reason and context.scrape.dropped:
+            reason = "limited"
         context.scrape.discard(self.last_error)
         context.scrape.emit(self.last_error, int(bool(reason)), reason)
         context.scrape.emit(self.duration, monotonic() - began)

@@ -122,9 +122,7 @@ class Server:
         scrape, reply = context.scrape, next(iter(replies.values()))
         if isinstance(reply, ReplyError):
             if is_passing(reply):
-                context.losses.append(
-                    command_error(context.url, name.replace("|", " ").upper(), reply)
-                )
+                context.report(command_error(context.url, name.replace("|", " ").upper(), reply))
             self._command_support.refused(name, reply)
             return
         self._command_support.answered(name)
@@ -164,7 +162,7 @@ def _take_info(context: ScrapeContext, reply: Reply) -> Info:
         if error.reason != "noperm":
             raise error
         context.set_up(up=True)
-        context.losses.append(error)
+        context.report(error)
         return Info()
     if type(reply) is not bytes or b"redis_version:" not in reply:
         raise unexpected(context.url, "sent an unexpected reply to INFO")

@@ -72,11 +72,11 @@ def nodes() -> Nodes:
 @pytest.fixture
 def cluster(nodes: Nodes) -> Cluster:
     """Give a cluster of two primaries that was looked at once, through a third node."""
-    one = Cluster(nodes.connect(HOME), nodes.connect)
-    one.begin(later())
+    cluster = Cluster(nodes.connect(HOME), nodes.connect)
+    cluster.begin(later())
     for node in nodes.values():
         node.requests.clear()
-    return one
+    return cluster
 
 
 def later() -> float:
@@ -115,10 +115,10 @@ def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None
 
     first, second = (cluster.execute([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
 
-    for one in (first, second):
-        assert one[0] == "a:b'a'"
-        assert isinstance(one[1], NoReplyError)
-        assert one[1].error.reason == "refused"
+    for replies in (first, second):
+        assert replies[0] == "a:b'a'"
+        assert isinstance(replies[1], NoReplyError)
+        assert replies[1].error.reason == "refused"
     assert len(nodes[B].requests) == 1
     assert list(map(str, cluster.losses())) == ["b is dead"]
     assert dict(cluster.states()) == {"a:1": True, "b:2": False}

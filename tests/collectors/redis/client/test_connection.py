@@ -67,10 +67,12 @@ def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
     connection = Connection(url)
 
-    one, refused, two = connection.execute([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
+    number, refused, array = connection.execute(
+        [("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20
+    )
     connection.close()
 
-    assert (one, str(refused), two) == (1, "ERR no", [b"\xff\x00", None])
+    assert (number, str(refused), array) == (1, "ERR no", [b"\xff\x00", None])
 
 
 @pytest.mark.parametrize("behave", [silent, dripping])
@@ -383,15 +385,25 @@ def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
     assert caught.value.reason == "timeout"
 
 
-def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> None:
-    """An oversized reply costs its own command; the replies in front of it are used."""
-    url = redis_listener(answering(b"+OK\r\n", b":1\r\n*2147483647\r\n"))
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"*2147483647\r\n", "an array of 2147483647 elements"),
+        (b"@5\r\n", "does not speak Redis' protocol"),
+    ],
+    ids=["oversized", "invalid"],
+)
+def test_the_replies_in_front_of_a_bad_one(
+    redis_listener: Listen, reply: bytes, message: str
+) -> None:
+    """An oversized or invalid reply costs its own command; the replies in front of it are used."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n" + reply))
     connection = Connection(url)
 
     first, second = connection.execute([("A",), ("B",)], monotonic() + 20)
 
     assert first == 1
-    assert "an array of 2147483647 elements" in str(second)
+    assert message in str(second)
 
 
 def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
@@ -413,9 +425,9 @@ def black_hole() -> Iterator[int]:
     # A backlog of none that is full: the handshake of one more does not complete.
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     filling = [socket.socket() for _ in range(4)]
-    for one in filling:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
+    for client in filling:
+        client.setblocking(False)
+        client.connect_ex(full.getsockname())
     yield full.getsockname()[1]
     for opened in (full, *filling):
         opened.close()

@@ -96,10 +96,10 @@ def test_a_provider_that_fails(module: ModuleType, get: Callable[[], Any], messa
 def test_a_callable_that_returns_no_provider(module: ModuleType) -> None:
     """A callable that returns something else is the user's mistake, and named as such."""
     module.provider = lambda: "token"  # type: ignore[attr-defined]
-    one = ProviderLogin(Provider(ProviderSetting.from_setting(SETTING)))
+    login = ProviderLogin(Provider(ProviderSetting.from_setting(SETTING)))
 
     with pytest.raises(TargetError, match=r"AttributeError.*it must return"):
-        one.credentials(monotonic() + 20)
+        login.credentials(monotonic() + 20)
 
 
 def test_a_provider_that_hangs(module: ModuleType) -> None:

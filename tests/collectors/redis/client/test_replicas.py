@@ -29,8 +29,8 @@ IN_SYNC = b"role:slave\r\nmaster_link_status:up\r\n"
 class Server:
     """Stands in for a connection; `told` is its INFO, None if it is dead."""
 
-    def __init__(self, told: bytes | None) -> None:
-        self.told = told
+    def __init__(self, replication: bytes | None) -> None:
+        self.replication = replication
         self.requests: list[Command] = []
         self.closed = self.aborted = False
 
@@ -38,10 +38,10 @@ class Server:
         """Reply to INFO and SCAN, or fail."""
         assert deadline
         self.requests += commands
-        if self.told is None:
+        if self.replication is None:
             reason = "timeout"
             raise TargetError(reason, "no answer")
-        return [self.told if name == "INFO" else b"OK" for name, *_ in commands]
+        return [self.replication if name == "INFO" else b"OK" for name, *_ in commands]
 
     def close(self) -> None:
         """Note it."""
@@ -81,20 +81,20 @@ def test_a_replica_is_preferred(servers: dict[Url, Server], selector: ReplicaSel
 
 
 @pytest.mark.parametrize(
-    "told", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
+    "replication", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
 )
 def test_an_unusable_replica_is_skipped(
     servers: dict[Url, Server],
     selector: ReplicaSelector,
-    told: bytes | None,
+    replication: bytes | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A replica that does not answer or lost its primary is skipped, and tried again much later."""
-    servers[ONE].told = told
+    servers[ONE].replication = replication
 
     assert [selector(), selector()] == [[servers[TWO]]] * 2
     assert len(servers[ONE].requests) == 2
-    servers[ONE].told = IN_SYNC
+    servers[ONE].replication = IN_SYNC
     monkeypatch.setattr(module, "RETRY", -1.0)
     selector._unusable.clear()
     assert selector() == [servers[ONE]]
@@ -114,10 +114,10 @@ def test_without_replicas_the_primary_is_scanned(
     servers: dict[Url, Server], selector: ReplicaSelector
 ) -> None:
     """If no replica can be used, or INFO names none, the primary is selected."""
-    servers[ONE].told = servers[TWO].told = None
+    servers[ONE].replication = servers[TWO].replication = None
     assert selector() == [servers[PRIMARY]]
 
-    servers[PRIMARY].told = b""
+    servers[PRIMARY].replication = b""
     assert selector() == [servers[PRIMARY]]
 
 
@@ -128,10 +128,10 @@ def test_a_dead_primary_is_left_out(servers: dict[Url, Server]) -> None:
     several = ReplicaSelector(
         lambda: [PRIMARY, other], lambda url: cast("Connection", servers[url]), clustered=True
     )
-    servers[PRIMARY].told = None
+    servers[PRIMARY].replication = None
     assert several() == [servers[other]]
 
-    servers[other].told = None
+    servers[other].replication = None
     with pytest.raises(TargetError, match="no answer"):
         several()
 

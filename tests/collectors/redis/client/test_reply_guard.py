@@ -138,14 +138,14 @@ def test_the_budget_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several connections share one limit, which is reset by a new collection."""
     monkeypatch.setattr(reply_guard, "MOST_RECEIVED", 1000)
     budget = ReceiveBudget()
-    one, other = ReplyGuard(budget), ReplyGuard(budget)
-    one.check(bulk(600 * b"x"))
+    first, second = ReplyGuard(budget), ReplyGuard(budget)
+    first.check(bulk(600 * b"x"))
     with pytest.raises(OversizedReply, match="in one collection"):
-        other.check(bulk(600 * b"x"))
+        second.check(bulk(600 * b"x"))
 
     budget.begin_collection()
-    other.at_boundary()
-    other.check(bulk(600 * b"x"))
+    second.at_boundary()
+    second.check(bulk(600 * b"x"))
 
 
 def test_many_small_parts_take_more_memory_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,9 @@ def sentinels(*addresses: Url) -> Sentinels:
 
 def test_the_masters_address(redis_listener: Listen) -> None:
     """The master is where the sentinel says, with our own scheme, user and database."""
-    found = sentinels(redis_listener(answering(KNOWN))).find(monotonic() + 20)
+    master = sentinels(redis_listener(answering(KNOWN))).find(monotonic() + 20)
 
-    assert found == Url("rediss", "10.0.0.1", 6380, path="/2", username="bts")
+    assert master == Url("rediss", "10.0.0.1", 6380, path="/2", username="bts")
 
 
 def test_the_next_sentinel_is_asked(redis_listener: Listen) -> None:

@@ -15,11 +15,11 @@ Converse = Callable[..., None]
 NOTHING_MORE = ([], [])
 
 
-def found(*names: bytes) -> Names:
+def matched(*names: bytes) -> Names:
     """Return names that a pattern matched."""
-    found = Names(["*"])
-    found.add(names)
-    return found
+    pattern_names = Names(["*"])
+    pattern_names.add(names)
+    return pattern_names
 
 
 def test_every_type_has_its_size(scrape_context: ScrapeContext, converse: Converse) -> None:
@@ -52,7 +52,7 @@ def test_a_list_that_ran_empty_stays_at_0(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """Redis deletes an empty list; its series stays at 0 as long as its name is known."""
-    names = found(b"l")
+    names = matched(b"l")
     keys = Keys(names)
     converse(
         keys.read(scrape_context),
@@ -72,7 +72,7 @@ def test_a_string_that_is_gone_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """A key that does not vanish by running empty is gone at once."""
-    names = found(b"t")
+    names = matched(b"t")
     keys = Keys(names)
     converse(
         keys.read(scrape_context),
@@ -101,7 +101,7 @@ def test_memory_and_numbers(scrape_context: ScrapeContext, converse: Converse) -
     """Where it is asked for, MEMORY USAGE of every key, and the number that a short string holds."""
     names = [b"n", b"word", b"long", b"l", b"gone"]
     converse(
-        Keys(found(*names), memory=True, values=True).read(scrape_context),
+        Keys(matched(*names), memory=True, values=True).read(scrape_context),
         (
             [("TYPE", name) for name in names],
             [b"string", b"string", b"string", b"list", b"string"],
@@ -146,7 +146,7 @@ def test_strings_that_are_not_numbers(
 ) -> None:
     """A string that is not a finite number has no value."""
     converse(
-        Keys(found(b"t"), values=True).read(scrape_context),
+        Keys(matched(b"t"), values=True).read(scrape_context),
         ([("TYPE", b"t")], [b"string"]),
         ([("STRLEN", b"t")], [len(text)]),
         ([("GET", b"t")], [text]),
@@ -165,14 +165,14 @@ def test_a_refused_key_costs_only_itself(scrape_context: ScrapeContext, converse
         NOTHING_MORE,
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm", "noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm", "noperm"]
     assert scrape_context.scrape.samples[SIZE] == {("db0", "c"): 3}
 
 
 def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A key that has no size command has no size."""
     converse(
-        Keys(found(b"j")).read(scrape_context),
+        Keys(matched(b"j")).read(scrape_context),
         ([("TYPE", b"j")], [b"ReJSON-RL"]),
         *2 * [NOTHING_MORE],
     )
@@ -191,7 +191,7 @@ def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
         NOTHING_MORE,
     )
 
-    assert (scrape_context.losses, scrape_context.scrape.samples) == ([], {})
+    assert (scrape_context.scrape.losses, scrape_context.scrape.samples) == ([], {})
 
 
 def test_a_key_of_a_modules_type(scrape_context: ScrapeContext, converse: Converse) -> None:

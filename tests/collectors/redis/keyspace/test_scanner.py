@@ -182,10 +182,10 @@ def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     scanner = walk([names], space)
     space.pages = ({b"a2": b""},)
 
-    now = scanner.KEPT
+    now = module.KEPT
     again(scanner)
     kept = names.all()
-    now = scanner.KEPT + 1
+    now = module.KEPT + 1
     again(scanner)
 
     assert (kept, names.all()) == ([b"a1", b"a2"], [b"a2"])

@@ -79,7 +79,7 @@ def test_a_refused_registry_costs_the_names_in_it(
         ),
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == 3 * ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == 3 * ["noperm"]
     assert scrape_context.scrape.samples == {
         MESSAGES: {
             ("sidekiq", "db0", "", "retry"): 1,
@@ -157,7 +157,7 @@ def test_a_found_key_of_another_type_is_forgotten(
         reader.read(scrape_context), ([("LLEN", b"a"), ("LLEN", b"b1")], [WRONGTYPE, WRONGTYPE])
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["protocol"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["protocol"]
     converse(reader.read(scrape_context), ([("LLEN", b"a")], [0]))
 
 

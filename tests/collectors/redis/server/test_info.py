@@ -79,9 +79,9 @@ slave_read_only:1
 def emitted(text: str, databases: int = 0) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the samples of an INFO text."""
     scrape = Scrape(monotonic() + 60)
-    found = info.parse(text)
-    info.emit(scrape, found)
-    info.emit_keyspace(scrape, found.fields, databases)
+    parsed = info.parse(text)
+    info.emit(scrape, parsed)
+    info.emit_keyspace(scrape, parsed.fields, databases)
 
     assert scrape.rejected is None
     return {metric.name: samples for metric, samples in scrape.samples.items()}

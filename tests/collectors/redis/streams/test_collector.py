@@ -153,12 +153,12 @@ def test_a_group_without_lag_reads_no_entries(
         ([SCRIPT], [[[state, [group(identity(1000))]]]]),
     )
 
-    found = values(scrape_context)
-    assert found["redis_stream_group_lag"] == 0
-    assert found["redis_stream_group_lag_seconds"] == 0
-    assert found["redis_stream_group_oldest_pending_age_seconds"] == 0
-    assert found["redis_stream_group_oldest_pending_deliveries"] == 0
-    assert found["redis_stream_group_consumers_stale"] == 0
+    samples = values(scrape_context)
+    assert samples["redis_stream_group_lag"] == 0
+    assert samples["redis_stream_group_lag_seconds"] == 0
+    assert samples["redis_stream_group_oldest_pending_age_seconds"] == 0
+    assert samples["redis_stream_group_oldest_pending_deliveries"] == 0
+    assert samples["redis_stream_group_consumers_stale"] == 0
 
 
 def test_many_streams_are_read_window_by_window(
@@ -187,7 +187,7 @@ def test_a_stream_that_is_not_there(scrape_context: ScrapeContext, converse: Con
 
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
     assert streams.LENGTH not in scrape_context.scrape.samples
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_a_key_of_another_type_is_reported_and_the_rest_served(
@@ -198,10 +198,8 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
         read(Streams(Names(["l", "s"])), scrape_context), ([SCRIPT], [[b"list", [stream(), []]]])
     )
 
-    assert [str(loss) for loss in scrape_context.losses] == [
-        "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
-    ]
-    assert scrape_context.losses[0].reason == "protocol"
+    message = "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
+    assert scrape_context.scrape.losses == [("protocol", message)]
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
@@ -212,7 +210,7 @@ def test_a_refused_part_costs_only_itself(
     """Groups that may not be read leave the stream's own numbers."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[stream(), NOPERM]]]))
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
@@ -220,7 +218,7 @@ def test_a_stream_that_may_not_be_read(scrape_context: ScrapeContext, converse: 
     """A refusal inside the script is a loss."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[NOPERM, NOPERM]]]))
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
 
 
 ASKING = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
@@ -232,7 +230,7 @@ def test_without_scripts_plain_commands_do(
     """A refused script is replaced by plain commands, and tried again only after a while."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
-    told = [
+    fields = [
         b"length", 9, b"groups", 1, b"radix-tree-keys", 2, b"radix-tree-nodes", 3, b"entries-added", 9,
         b"last-generated-id", identity(1000), b"max-deleted-entry-id", b"0-0",
         b"first-entry", [identity(9000), [b"k", b"v"]], b"last-entry", [identity(1000), []],
@@ -241,7 +239,7 @@ def test_without_scripts_plain_commands_do(
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(5000),
         b"entries-read", 4, b"lag", 5,
     ]  # fmt: skip
-    plain = (ASKING, [b"stream", told, [its_group]])
+    plain = (ASKING, [b"stream", fields, [its_group]])
     place = identity(5000).decode().removesuffix("-0") + "-1"
     head = (
         [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1)],
@@ -257,7 +255,7 @@ def test_without_scripts_plain_commands_do(
     assert values(scrape_context)["redis_stream_group_lag"] == 5
     assert values(scrape_context)["messaging_lag_seconds"] == 4
     assert values(scrape_context)["redis_exporter_command_supported"] == 0
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
     scrape_context.scrape.samples.clear()
     converse(read(reader, scrape_context), plain)
     assert values(scrape_context)["redis_stream_group_lag"] == 5  # nothing has happened since
@@ -277,7 +275,7 @@ def test_streams_that_a_script_may_not_read(
     plain = (ASKING, [forbidden, forbidden, forbidden])
 
     converse(read(reader, scrape_context), ([SCRIPT], [forbidden]), plain)
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
     converse(read(reader, scrape_context), plain)
     now = RETRY
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
@@ -291,7 +289,7 @@ def test_a_busy_server_is_asked_by_script_again(
     busy = ReplyError("BUSY Redis is busy running a script.")
 
     converse(read(reader, scrape_context), ([SCRIPT], [busy]))
-    assert [loss.reason for loss in scrape_context.losses] == ["loading"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["loading"]
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
@@ -334,7 +332,7 @@ def test_a_stream_deleted_during_the_scrape_is_not_an_error(
         ),
     )
 
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_labels_are_kept_as_long_as_their_stream(
@@ -370,7 +368,7 @@ def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse
         ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["protocol", "protocol"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["protocol", "protocol"]
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
     assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
     assert scrape_context.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
@@ -389,7 +387,7 @@ def test_a_defect_of_ours_is_not_the_servers_fault(
             ([SCRIPT], [[[state, [group(identity(1000))]]]]),
         )
 
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_a_stream_that_could_not_be_read_is_not_new(
@@ -419,12 +417,12 @@ def test_a_stream_with_more_groups_than_a_script_looks_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """The script says how many there are, and the server itself hands them over in a round of their own."""
-    told = [
+    fields = [
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
         b"entries-read", 9, b"lag", 0,
     ]  # fmt: skip
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
+    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [fields] * 1])
     converse(
         read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, 1000]]]),

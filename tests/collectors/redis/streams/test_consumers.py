@@ -41,9 +41,9 @@ def group_state(count: int, pending: int = 4) -> GroupState:
 
 def test_consumers_are_found_by_the_fields_names() -> None:
     """FlatMap are known by their names, whatever servers add; a consumer may be called like one."""
-    found: list[list[Any]] = [[b"idle", 20, b"new", 1, b"name", b"pending", b"pending", 4]]
+    reply: list[list[Any]] = [[b"idle", 20, b"new", 1, b"name", b"pending", b"pending", 4]]
 
-    assert parse(found) == [Consumer(b"pending", 4, 20)]
+    assert parse(reply) == [Consumer(b"pending", 4, 20)]
     assert [consumer.name for consumer in parse(REPLY)] == [b"a", b"b", b"idle"]
 
 
@@ -113,7 +113,7 @@ def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Co
     converse(read(context, [group_state(3)], 300, each=False), (ASKING, [denied]))
     converse(read(context, [group_state(3)], 300, each=False))
 
-    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.losses == []
     assert context.scrape_context.scrape.samples == {}
 
 

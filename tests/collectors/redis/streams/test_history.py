@@ -34,17 +34,17 @@ def group_state(
     )
     lag = None if read is None else added - read
     group = Group(b"g", 0, 0, (delivered, 0), entries_read=read, lag=lag)
-    one = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
-    one.lag, one.exact, one.head = judge(stream, group)
-    if not one.exact and counted:
-        one.lag, one.exact = sum(entry > delivered for entry in ids), True
-    return one
+    state = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
+    state.lag, state.exact, state.head = judge(stream, group)
+    if not state.exact and counted:
+        state.lag, state.exact = sum(entry > delivered for entry in ids), True
+    return state
 
 
 def flows(*states: GroupState) -> list[tuple[int | None, int | None]]:
     """Return consumed and lost entries of each scrape."""
     history = History()
-    taken = [history.take(one, float(place)) for place, one in enumerate(states)]
+    taken = [history.take(state, float(place)) for place, state in enumerate(states)]
     return [(flow.consumed, flow.lost) for flow in taken]
 
 
@@ -166,8 +166,8 @@ def test_the_rate_of_an_uncertain_lag() -> None:
     """Of a lag by the server's figure the time until it is gone is by the server's counter, too."""
     history = History()
     for now, place in ((0.0, 3000), (30.0, 3300)):
-        one = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
-        flow = history.take(one, now)
+        state = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
+        flow = history.take(state, now)
 
     assert flow == (None, None, 270.7)
 
