@@ -149,9 +149,15 @@ class RedisCollector(Collector):
         if self._server.is_sentinel:
             self._read_sentinel(context, readers, execute)
             return
-        streams, more_streams = self._streams.read(context)
-        readers += [streams, self._keys.read(context), self._queues.read(context)]
-        run(readers, execute, [more_streams])
+        others: Sequence[RequestBatches] = ()
+        if self.config.streams:
+            first, *others = self._streams.read(context)
+            readers.append(first)
+        if self.config.keys:
+            readers.append(self._keys.read(context))
+        if self._queues.are_wanted:
+            readers.append(self._queues.read(context))
+        run(readers, execute, others)
         self._emit_names(context)
         for error in self._topology.losses():
             context.report(error)
