@@ -57,7 +57,7 @@ def keys_of(samples: testing.Samples) -> tuple[dict[Any, float], dict[Any, float
 def test_each_key_of_a_cluster_once(
     filled: RedisCluster, redis_collector: MakeCollector, place: int
 ) -> None:
-    """Whatever node the address is of, a replica too, keys of all primaries are there, each once."""
+    """Keys of all primaries are served once, whichever node the address names, also a replica."""
     node = filled.nodes[place]
 
     samples = testing.collect(redis_collector(node.url, **SETTINGS))
@@ -71,7 +71,7 @@ def test_each_key_of_a_cluster_once(
 def test_names_of_a_cluster_are_looked_for_on_replicas(
     filled: RedisCluster, redis_collector: MakeCollector
 ) -> None:
-    """Where a primary has a replica it is spared the search."""
+    """If a primary has a replica, SCAN runs there."""
     first, *_ = filled.nodes
 
     samples = testing.collect(redis_collector(first.url, **SETTINGS))
@@ -103,7 +103,7 @@ def test_no_cluster(redis_server: RedisServer, redis_collector: MakeCollector) -
 
 @contextmanager
 def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
-    """Give what moves a key to another node with its slot half there; at the end all is as it was."""
+    """Give a function that moves a key while its slot is migrating; everything is moved back after the test."""
     source = cluster.owner(key)
     target = next(node for node in cluster.primaries() if node is not source)
     slot = key_slot(key.encode())
@@ -133,7 +133,7 @@ def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
 
 
 def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector) -> None:
-    """While a slot is on its way, and when it has a new owner, its keys are served all the time."""
+    """While a slot migrates, and afterwards, its keys are served in every scrape."""
     collector = redis_collector(filled.nodes[0].url, **SETTINGS)
     assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
@@ -200,7 +200,7 @@ def test_stop_ends_a_collection_from_a_cluster(
     "name", ["", "a", "{a}b", "a{b}c{d}", "{}a", "{", "a}b{c", "größe", "{{a}}"]
 )
 def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
-    """The slot of a name is the one that the server computes."""
+    """The slot of a name is equal to the server's."""
     slot = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
 
     assert key_slot(name.encode()) == slot
@@ -225,7 +225,7 @@ def test_nodes_that_do_not_tell_their_address(
 
 
 def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollector) -> None:
-    """Nodes that announce host names are reached by these."""
+    """Nodes that announce host names are reached at these."""
     for node in filled.nodes:
         node.client.config_set("cluster-announce-hostname", "localhost")
         node.client.config_set("cluster-preferred-endpoint-type", "hostname")
@@ -251,7 +251,7 @@ def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollec
 def test_a_node_that_does_not_tell_the_slots(
     filled: RedisCluster, redis_proxy: MakeProxy, redis_collector: MakeCollector, reply: bytes
 ) -> None:
-    """A node that is odd, or hangs up, at CLUSTER SLOTS is up, and keys are found where it points to."""
+    """A node that sends an odd reply to CLUSTER SLOTS, or closes the connection, is up, and its redirections are followed."""
 
     def answer(client: socket.socket) -> bool:
         client.sendall(reply)

@@ -36,7 +36,7 @@ SLOW = "for i = 1, 3000000 do end"
 
 @pytest.fixture(params=PROGRAMS)
 def make_any(request: pytest.FixtureRequest, make_redis: MakeRedis) -> MakeAny:
-    """Give a factory of servers of every version, one after another."""
+    """Give a factory of servers, for every version in turn."""
     return partial(make_redis, program=program(request.param))
 
 
@@ -51,7 +51,7 @@ def refusals(client: redis.Redis) -> int:
 
 
 def test_a_default_scrape(any_redis: RedisServer, redis_collector: MakeCollector) -> None:
-    """Every version has the metrics of the dashboards, and no command is an error for it."""
+    """Every version has the metrics of the dashboards, and refuses no command."""
     client = any_redis.client
     client.set("key", "value", ex=1000)
     collector = redis_collector(any_redis.url)

@@ -41,7 +41,7 @@ def crowded(redis_server: RedisServer) -> RedisServer:
 def test_patterns_match_as_the_server_does(
     any_redis: RedisServer, pattern: str, data: st.DataObject
 ) -> None:
-    """Whatever a pattern is, we and the server agree on every name."""
+    """For any pattern, the same names match here and in the server."""
     names = data.draw(st.lists(st.text(LETTERS, min_size=1, max_size=6), min_size=5, max_size=20))
     any_redis.client.flushall()
     any_redis.client.mset(dict.fromkeys([*names, pattern], "x"))
@@ -55,7 +55,7 @@ def test_patterns_match_as_the_server_does(
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=2, max_size=4))
 def test_one_pattern_covers_several(redis_server: RedisServer, patterns: list[str]) -> None:
-    """What the server is asked for in place of several patterns misses nothing that they match."""
+    """The pattern that replaces several patterns in SCAN matches all names that they match."""
     client = redis_server.client
     if not client.dbsize():
         client.mset({a + b + c: "x" for a in LETTERS for b in LETTERS for c in LETTERS})
@@ -85,7 +85,7 @@ def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCo
 
 
 def test_a_scrape_does_not_scan(crowded: RedisServer, redis_collector: MakeCollector) -> None:
-    """Between two walks scrapes ask for the names known, and for their types, not for the key space."""
+    """Between two walks, scrapes read the known names, and do not scan."""
     collector = redis_collector(crowded.url, streams=("bts:*",), keys=("jobs:*",))
     complete(collector)
     before = calls(crowded.client, "scan")
@@ -99,7 +99,7 @@ def test_a_scrape_does_not_scan(crowded: RedisServer, redis_collector: MakeColle
 def test_an_interrupted_walk_is_resumed(
     crowded: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key space that is too large for one walk is walked through in several, from where it was left."""
+    """A key space that is too large for one walk is scanned in several, each from the previous cursor."""
     monkeypatch.setattr(scanner, "KEYS_BUDGET", KEYS // 4)
     collector = redis_collector(crowded.url, streams=("bts:*",))
     first = testing.collect(collector)
@@ -112,7 +112,7 @@ def test_an_interrupted_walk_is_resumed(
 
 
 def complete(collector: RedisCollector) -> None:
-    """Collect until all keys have been looked at."""
+    """Collect until the first walk is complete."""
 
     def is_complete() -> bool:
         known = testing.collect(collector)["redis_exporter_discovery_truncated"]

@@ -32,7 +32,7 @@ PASSWORD = "correct horse"
 def test_a_wrong_password_is_tried_once(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A wrong password costs one attempt a scrape, and is named as the reason."""
+    """A wrong password costs one attempt for each scrape, and the reason is `auth`."""
     server = make_redis()
     server.client.config_set("requirepass", PASSWORD)
 
@@ -47,7 +47,7 @@ def test_a_wrong_password_is_tried_once(
 def test_a_missing_password_is_reported(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A server that wants a password and gets none is the settings' fault: auth."""
+    """A missing password has the reason `auth`."""
     server = make_redis("--requirepass", PASSWORD)
 
     assert failure(redis_collector(server.url))[1].reason == "auth"
@@ -149,7 +149,7 @@ def test_a_missing_permission_costs_only_its_metrics(
 def test_without_scripts_plain_commands_tell_the_same(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """Where EVAL_RO is not permitted nothing is lost of a stream that can be counted through."""
+    """Without permission for EVAL_RO, a stream that can be counted with plain commands is complete."""
     url = f"redis://bts@127.0.0.1:{restricted.port}"
     whole = testing.collect(redis_collector(url, PASSWORD, streams=("s",)))
     restricted.client.execute_command("ACL", "SETUSER", "bts", "-eval_ro")
@@ -173,10 +173,10 @@ def test_a_forbidden_stream_costs_only_itself(
     assert samples["redis_stream_length"] == {("db0", "s"): 9}
 
 
-def test_denied_databases_are_asked_for_once(
+def test_denied_databases_are_requested_once(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """Where CONFIG is denied, as managed services do, the server's log is not filled with it."""
+    """If CONFIG is denied, as in managed services, the server logs few refusals."""
     restricted.client.execute_command("ACL", "SETUSER", "bts", "-config|get")
     collector = redis_collector(f"redis://bts@127.0.0.1:{restricted.port}", PASSWORD)
     for _ in range(3):
@@ -202,7 +202,7 @@ def test_a_list_under_the_name_of_a_stream(
 
 
 def test_nothing_listens(redis_collector: MakeCollector) -> None:
-    """A port where nothing listens is refused, the reason that `optional` forgives."""
+    """A port without a listener has the reason `refused`, which `optional` accepts."""
     samples, error = failure(redis_collector(f"redis://127.0.0.1:{free_port()}"))
 
     assert error.reason == "refused"
@@ -210,7 +210,7 @@ def test_nothing_listens(redis_collector: MakeCollector) -> None:
 
 
 def test_a_frozen_server(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """A server that stops in its tracks is a time-out within the deadline, and recovers."""
+    """A frozen server is a timeout; when it continues, the next scrape succeeds."""
     server = make_redis()
     collector = redis_collector(server.url)
     testing.collect(collector)
@@ -227,7 +227,7 @@ def test_a_frozen_server(make_redis: MakeRedis, redis_collector: MakeCollector) 
 def test_a_server_that_dies_and_returns(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A dead server is refused; as soon as it is back a scrape succeeds."""
+    """A dead server has the reason `refused`; when it is back, the next scrape succeeds."""
     server = make_redis()
     collector = redis_collector(server.url, keys=("queue", "q*"))
     testing.collect(collector)
@@ -304,10 +304,10 @@ def is_busy(server: RedisServer) -> bool:
     return False
 
 
-def test_a_server_that_dies_while_it_is_asked(
+def test_a_server_that_dies_during_a_command(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A server that is killed with our questions in its hands is a failure at once, not at the deadline."""
+    """If a server is killed while it executes commands, the scrape fails at once, not at the deadline."""
     server = make_redis()
     collector = redis_collector(server.url)
     testing.collect(collector)
@@ -324,7 +324,7 @@ def test_a_server_that_dies_while_it_is_asked(
 
 
 def test_a_server_that_drips(redis_collector: MakeCollector, redis_listener: Listen) -> None:
-    """A server that sends a byte now and then, and never an end, is given up by the deadline."""
+    """A server that keeps sending and never completes a reply is given up by the deadline."""
 
     def drip(connection: socket.socket) -> None:
         connection.recv(65536)

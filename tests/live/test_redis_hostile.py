@@ -105,7 +105,7 @@ def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
 def test_memory_does_not_grow_with_failures(
     redis_listener: Listen, exporter: StartExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After fifty failed scrapes the process has what it had after five: failures keep no data."""
+    """After fifty failed scrapes the process has as much memory as after five: failures keep no data."""
     # As the service's unit sets it, so that what is freed is given back.
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")

@@ -51,7 +51,7 @@ def twins(make_redis: MakeRedis) -> tuple[RedisServer, RedisServer]:
 def test_a_name_that_moves_to_another_server(
     twins: tuple[RedisServer, RedisServer], redis_collector: MakeCollector, names: Names
 ) -> None:
-    """After a failover by DNS the scrapes are of the new server, though the old one lives and answers."""
+    """After a failover by DNS the new server is read, although the old one still replies."""
     first, second = twins
     names["db.test"] = ("127.0.0.1", first.port)
     collector = redis_collector("redis://db.test", keys=("a", "a*"))
@@ -172,7 +172,7 @@ def changing(tmp_path: Path) -> tuple[Path, Secret]:
 def test_a_password_that_changes_on_all_nodes(
     redis_cluster: RedisCluster, redis_collector: MakeCollector, tmp_path: Path
 ) -> None:
-    """The nodes of a cluster, too, are logged in to with the password that there is now."""
+    """The current password is used for the nodes of a cluster, too."""
     file, secret = changing(tmp_path)
     for node in redis_cluster.nodes:
         node.client.execute_command("ACL", "SETUSER", "bts", "on", ">one", "~*", "+@all")
@@ -202,7 +202,7 @@ def test_a_sentinels_password_that_changes(
     redis_listener: Listen,
     tmp_path: Path,
 ) -> None:
-    """A sentinel that refuses the password is asked with the one that the file has now."""
+    """If a sentinel refuses the password, it is read from the file again."""
     file, secret = changing(tmp_path)
 
     def sentinel(connection: socket.socket) -> None:

@@ -35,7 +35,7 @@ COSTS: Mapping[str, tuple[str, ...]] = {
     "XPENDING": ("redis_stream_group_oldest_pending_",),
     "SCAN": ("redis_key_", "redis_exporter_command_supported"),
 }
-#: What differs, since the servers in front are asked differently.
+#: Metrics that differ, because the proxies get other commands.
 _VARYING = (
     *("redis_exporter_last_scrape_error", "redis_exporter_command_supported"),
     *("redis_exporter_discover", "redis_commands_", "redis_latency_percentiles_usec"),
@@ -72,7 +72,7 @@ def drip(client: socket.socket) -> bool:
 
 
 def close(client: socket.socket) -> bool:
-    """Behave as a server that hangs up."""
+    """Behave as a server that closes the connection."""
     return False
 
 
@@ -115,7 +115,7 @@ BLOCK = """
 
 @pytest.fixture
 def filled(redis_server: RedisServer) -> RedisServer:
-    """Give a Redis with something for every command."""
+    """Give a Redis with data for every command."""
     client = redis_server.client
     client.set("text", 5)
     client.rpush("list", 1, 2)

@@ -71,7 +71,7 @@ def collect(redis_server: RedisServer, redis_collector: MakeCollector) -> Reader
 
 
 def depths(samples: testing.Samples) -> dict[str, dict[str, float]]:
-    """Return the states of each queue that hold something."""
+    """Return the states of each queue that are not empty."""
     by_queue: dict[str, dict[str, float]] = {}
     for (_, _, queue, state), count in samples["redis_queue_messages"].items():
         states = by_queue.setdefault(queue, {})
@@ -96,12 +96,12 @@ def now(client: redis.Redis) -> float:
 
 
 def double(number: int) -> int:
-    """Do what a worker does."""
+    """Return twice the number: a job that succeeds."""
     return 2 * number
 
 
 def fail() -> None:
-    """Do what a worker should not."""
+    """Raise an error: a job that fails."""
     msg = "on purpose"
     raise ValueError(msg)
 
@@ -210,7 +210,7 @@ def test_dramatiq(client: redis.Redis, redis_server: RedisServer, collect: Reade
 
 
 def test_celery(redis_server: RedisServer, collect: Reader) -> None:
-    """Celery: messages of every priority are one queue's, those not acknowledged all queues'."""
+    """Celery: messages of every priority count for their queue, unacknowledged ones for all queues together."""
     kombu = library("kombu")
     library("packaging")  # kombu's transport wants it
     options = {"global_keyprefix": "app:"}
@@ -241,7 +241,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
 def test_a_huey_spelled_as_its_program_spells_it(
     redis_server: RedisServer, collect: Reader
 ) -> None:
-    """Huey leaves characters out of a queue's name; the name that the program gives is understood."""
+    """Huey removes characters from a queue's name; the setting takes the name in the program."""
     huey = library("huey")
     queue = huey.RedisHuey("my-app.jobs", port=redis_server.port)
     queue.task()(double)(1)
@@ -417,7 +417,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
 
 
 def test_messages_without_a_time_have_no_age(client: redis.Redis, collect: Reader) -> None:
-    """A payload that is not what the library writes, or a time that cannot be, gives no age."""
+    """An invalid message, or an impossible time, gives no age."""
     client.sadd("queues", "text", "old", "soon", "none")
     client.lpush("queue:text", b"\xff\x00")
     client.lpush("queue:old", json.dumps({"enqueued_at": 7}))
@@ -472,7 +472,7 @@ def test_a_producer_whose_clock_is_wrong(client: redis.Redis, collect: Reader) -
 
 
 def test_a_job_is_not_older_than_the_queue_was_empty(client: redis.Redis, collect: Reader) -> None:
-    """A job that came to an empty queue waits since then, whatever it says."""
+    """A job in a queue that was empty is not older than that, whatever its own time is."""
     client.sadd("queues", "default")
     common = ("redis", "queue:default", "")
     assert collect(sidekiq=Wanted())["messaging_lag_seconds"] == {common: 0}
@@ -485,7 +485,7 @@ def test_a_job_is_not_older_than_the_queue_was_empty(client: redis.Redis, collec
 
 
 def test_the_time_until_a_list_is_empty(client: redis.Redis, collect: Reader) -> None:
-    """It is 0 for an empty list, and unknown until it was seen to become shorter."""
+    """The drain time is 0 for an empty list, and unknown until the list became shorter."""
     client.rpush("jobs", 1, 2, 3)
     assert "messaging_drain_seconds" not in collect(lists=("jobs",))
 

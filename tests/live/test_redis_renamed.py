@@ -46,7 +46,7 @@ TOLD = {"redis_memory_used_bytes"}.union(*(costs for costs, _ in RENAMED.values(
 
 
 def fill(server: RedisServer) -> None:
-    """Write something for every command."""
+    """Write data for every command."""
     client = server.client
     client.set("text", 5)
     client.rpush("list", 1)
@@ -80,7 +80,7 @@ def test_a_renamed_command(
 def test_ranges_that_were_renamed(
     make_redis: MakeRedis, redis_collector: MakeCollector, scripts: str
 ) -> None:
-    """Without XRANGE a lag that must be counted is missing, with scripts and without, and nothing fails."""
+    """Without XRANGE a lag that must be counted is missing, with scripts and without, and the scrape succeeds."""
     server = make_redis(*("--rename-command", "XRANGE", "", "--rename-command", scripts, ""))
     ids = [server.client.xadd("stream", {"n": n}) for n in range(9)]
     server.client.xgroup_create("stream", "group", "0")

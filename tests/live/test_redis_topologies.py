@@ -36,7 +36,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def make_tls(make_redis: MakeRedis, certificates: Certificates) -> MakeRedis:
-    """Give a factory of servers with TLS, whose address it is."""
+    """Give a factory of servers with TLS."""
 
     def make(clients: str = "no", *, named: bool = False) -> RedisServer:
         cert, key = certificates.server, certificates.server_key
@@ -173,7 +173,7 @@ def test_several_servers(  # noqa: PLR0917  # servers of all kinds
 def test_names_are_looked_for_on_a_replica(
     redis_pair: tuple[RedisServer, RedisServer], redis_collector: MakeCollector
 ) -> None:
-    """SCAN is the replica's work; what was found is read from the primary."""
+    """SCAN runs on the replica; the keys are read from the primary."""
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     primary.client.wait(1, 20_000)
@@ -193,7 +193,7 @@ def test_a_replica_that_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
     way: str,
 ) -> None:
-    """Where a replica does not let us in, or hangs, names are looked for on the primary."""
+    """If a replica refuses the login, or hangs, SCAN runs on the primary."""
     monkeypatch.setattr(replicas, "TIMEOUT", 1.0)
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
@@ -218,7 +218,7 @@ def test_a_failover_is_followed(
     make_sentinel: MakeSentinel,
     redis_collector: MakeCollector,
 ) -> None:
-    """The master is the one that the sentinel names; when it dies the series go on from the next."""
+    """The master is the one that the sentinel names; after a failover the series continue from the new one."""
     master, replica = redis_pair
     sentinel = make_sentinel(master)
     master.client.rpush("queue", 1, 2)
@@ -246,7 +246,7 @@ def test_a_sentinel_that_missed_the_failover(
     redis_collector: MakeCollector,
     redis_listener: Listen,
 ) -> None:
-    """A sentinel that points to a replica is not believed, if another one knows better."""
+    """If a sentinel names a replica, the next sentinel is used."""
     master, replica = redis_pair
     stale = redis_listener(saying("127.0.0.1", str(replica.port)))
     known = make_sentinel(master)
@@ -291,7 +291,7 @@ def test_an_unknown_master(
 def test_the_password_of_a_sentinel(
     redis_server: RedisServer, make_sentinel: MakeSentinel, redis_collector: MakeCollector
 ) -> None:
-    """Sentinels have a password of their own; a wrong one is tried once."""
+    """Sentinels have a separate password; a wrong one is tried once."""
     sentinel = make_sentinel(redis_server, f'requirepass "{PASSWORD}"')
     addresses = (Url.from_setting(sentinel.url),)
 

@@ -28,7 +28,7 @@ def config(url: Url, **settings: object) -> RedisCollector.Config:
 
 
 def failing(url: Url, **settings: object) -> tuple[Scrape, TargetError]:
-    """Return what a collection emits and raises that fails."""
+    """Return what a failing collection emits, and the error that it raises."""
     scrape = Scrape(monotonic() + 2)
     collector = RedisCollector(config(url, **settings))
     with pytest.raises(TargetError) as caught:
@@ -38,7 +38,7 @@ def failing(url: Url, **settings: object) -> tuple[Scrape, TargetError]:
 
 
 def replying(reply: bytes) -> Callable[[socket.socket], None]:
-    """Return the behaviour of a server that has one answer to everything."""
+    """Return the behaviour of a server that has one reply to every command."""
 
     def behave(connection: socket.socket) -> None:
         while connection.recv(65536):
@@ -48,7 +48,7 @@ def replying(reply: bytes) -> Callable[[socket.socket], None]:
 
 
 def informing(reply: bytes) -> Callable[[socket.socket], None]:
-    """Return the behaviour of a server that answers INFO as Redis does, and all else with `reply`."""
+    """Return the behaviour of a server that replies to INFO as Redis does, and to other commands with `reply`."""
 
     def behave(connection: socket.socket) -> None:
         reader = Reader()
@@ -68,7 +68,7 @@ def test_the_module_offers_the_collector() -> None:
 
 
 def test_without_settings_the_local_server_is_meant() -> None:
-    """The default address is Redis' own on this host, and nothing is looked into."""
+    """The default address is that of a Redis on this host, and no keys are read."""
     default = msgspec.convert({}, RedisCollector.Config)
 
     assert str(default.url) == "redis://127.0.0.1:6379"

@@ -1,4 +1,4 @@
-"""One kept connection of the `redis` package, and what makes a failure of it cost as little as possible."""
+"""One kept connection of the `redis` package; a command that breaks it costs only its own reply."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED",
 
 
 class ReplyShapeError(Exception):
-    """Raised by parsers for a reply without the shape that Redis documents; says what is wrong with it."""
+    """Raised by parsers for a reply without the shape that Redis documents, with the difference."""
 
 
 class NoReplyError(ReplyError):
@@ -107,7 +107,7 @@ def _product(url: Url, *, answered: bool) -> Product:
 
 
 def _other_port(url: Url) -> str:
-    """Return a guess at what is listening where a connection ends without a reply."""
+    """Return a guess at the cause when a server closes the connection without a reply."""
     port = url.port or _PORT
     bus = port - _BUS_OFFSET
     if bus in range(1024, _BUS_OFFSET):

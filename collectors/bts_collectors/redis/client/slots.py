@@ -32,7 +32,7 @@ class Redirection(NamedTuple):
 def parse_ranges(reply: Reply, node: Url) -> list[tuple[int, int, Url]] | None:
     """Return first slot, last slot and primary of each range in a reply of CLUSTER SLOTS.
 
-    None if it is no such reply; a malformed range is left out. `node` is the one that sent it.
+    None for any other reply; a malformed range is left out. `node` is the one that sent it.
     """
     if not isinstance(reply, list):
         return None

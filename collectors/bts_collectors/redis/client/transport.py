@@ -92,11 +92,11 @@ class Waits:
             self.first_bytes = data[:_FIRST_BYTES]
 
     def for_sending(self) -> float:
-        """Return until when to wait for the server to take what is sent."""
+        """Return the deadline for sending."""
         return self._first_byte
 
     def for_receiving(self) -> float:
-        """Return until when to wait for the next bytes."""
+        """Return the deadline for the next bytes."""
         if not self._reply:
             self._reply = self.end if self._single else halfway(self.end)
         return min(self._reply, self._first_byte)
@@ -114,7 +114,7 @@ class GuardedSocket:
         self._oversized = ""
 
     def recv_into(self, buffer: bytearray) -> int:
-        """Receive what is there, at least one byte, and return the number of bytes."""
+        """Receive the available bytes, at least one, and return their number."""
         if self._oversized:
             raise OversizedReply(self._oversized)
         try:

@@ -35,7 +35,7 @@ class Rest(NamedTuple):
     state: str
     key: bytes
     command: str
-    #: A sorted set of the same messages by the time of this state; empty if there is no such set.
+    #: A sorted set of the same messages by the time of this state; empty without such a set.
     times: bytes = b""
 
 
@@ -63,7 +63,7 @@ class QueueLibrary(ABC):
     type_: ClassVar[str] = ""
     #: Whether the server's clock decides which messages are due.
     needs_time: ClassVar[bool] = False
-    #: The set in which the library registers its queues; empty if there is no such set.
+    #: The set in which the library registers its queues; empty without such a set.
     registry: ClassVar[str] = ""
 
     def __init__(self, wanted: Wanted) -> None:
@@ -78,7 +78,7 @@ class QueueLibrary(ABC):
         self.head = head.encode()
         #: The set to read names from before the queues are read; empty if it is not needed.
         self.registered = (root + self.registry).encode() if self.registry and patterns else b""
-        #: The keys to find if there is no such set.
+        #: The keys to find without such a set.
         self.key_names = Names(
             [] if self.registry else [key for name in patterns for key in self._keys(head, name)],
             self.type_,

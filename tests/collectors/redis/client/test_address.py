@@ -68,17 +68,17 @@ def test_the_path_of_a_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "beside_it"),
+    ("url", "expected"),
     [
         ("redis://u:p@h:1/3", "redis://other:7/3"),
         ("rediss://h", "rediss://other:7"),
         ("unix:///run/redis.sock?db=3", "redis://other:7/3"),
     ],
 )
-def test_the_address_beside(url: str, beside_it: str) -> None:
-    """Another server is reached as this one is: with its login and database."""
+def test_the_address_of_another_server(url: str, expected: str) -> None:
+    """The address of another server has the login and database of the first one."""
     other = with_host(Url.from_setting(url), "other", 7)
 
-    assert str(other) == beside_it
+    assert str(other) == expected
     assert database(other) == database(Url.from_setting(url))
     assert other.username == Url.from_setting(url).username

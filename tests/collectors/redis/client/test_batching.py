@@ -8,7 +8,7 @@ from bts_collectors.redis.client.connection import Command
 
 
 def test_readers_share_their_round_trips() -> None:
-    """The nth commands of all parts go out together; each part gets its own replies."""
+    """The nth batches of all readers are sent together; each reader gets its own replies."""
     trips: list[list[Command]] = []
     got: dict[str, list[list[object]]] = {"a": [], "b": []}
 

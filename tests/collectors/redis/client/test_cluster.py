@@ -24,7 +24,7 @@ LAYOUT = [("PING",), ("CLUSTER", "SLOTS")]
 
 
 class Node:
-    """Stands in for the connection to a node; replies by the first word, or with word and key."""
+    """Stands in for the connection to a node; has replies by command name, or by name and key."""
 
     def __init__(self, url: Url) -> None:
         self.url = url
@@ -52,7 +52,7 @@ class Node:
 
 
 class Nodes(dict[Url, Node]):
-    """All nodes, made when they are first asked for."""
+    """All nodes, created when they are first used."""
 
     def __missing__(self, url: Url) -> Node:
         self[url] = Node(url)
@@ -71,7 +71,7 @@ def nodes() -> Nodes:
 
 @pytest.fixture
 def cluster(nodes: Nodes) -> Cluster:
-    """Give a cluster of two primaries that was looked at once, through a third node."""
+    """Give a cluster of two primaries whose slots were read once, from a third node."""
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
     cluster.begin(later())
     for node in nodes.values():
@@ -110,7 +110,7 @@ def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster)
 
 
 def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None:
-    """A dead node is asked once in a collection; the replies of the others are complete."""
+    """A dead node is tried once in a collection; the replies of the others are complete."""
     nodes[B].dead = True
 
     first, second = (cluster.execute([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
@@ -178,7 +178,7 @@ def test_the_layout_is_kept(
 
 
 def test_a_refusal_to_tell_the_layout(nodes: Nodes) -> None:
-    """If CLUSTER SLOTS is denied, the node of the address is asked for everything, and the refusal is a loss."""
+    """If CLUSTER SLOTS is denied, the node of the address gets all commands, and the refusal is an error."""
     nodes[HOME].replies["CLUSTER"] = ReplyError("NOPERM no permissions")
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
     for _ in range(2):
@@ -193,7 +193,7 @@ def test_a_refusal_to_tell_the_layout(nodes: Nodes) -> None:
     "reply", [b"OK", [[-5, 10**12, [b"a", 1, b"A"]], [5, 4, [b"b", 2, b"B"]]]], ids=["ok", "huge"]
 )
 def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
-    """Whatever a server says of its slots, every command goes somewhere."""
+    """Every command is sent to a node, whatever the reply to CLUSTER SLOTS is."""
     nodes[HOME].replies["CLUSTER"] = reply
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
 
@@ -205,7 +205,7 @@ def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
 
 
 def test_moved(nodes: Nodes, cluster: Cluster) -> None:
-    """A key that moved is asked for where it is now, at once and from then on."""
+    """MOVED is followed at once, and later commands for the slot go to the new owner."""
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
 
     assert cluster.execute([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
@@ -216,7 +216,7 @@ def test_moved(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_ask(nodes: Nodes, cluster: Cluster) -> None:
-    """A key on its way is asked for at the other node, announced by ASKING, this once."""
+    """ASK is followed once, with ASKING in front of the command."""
     nodes[A].replies["LLEN"] = ReplyError(f"ASK {key_slot(b'a')} c:3")
 
     assert cluster.execute([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
@@ -237,7 +237,7 @@ def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
-    """A key that no node has is given up after some redirections, with the last one as the reply."""
+    """After some redirections the last one is the reply."""
     slot = key_slot(b"a")
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot} b:2")
     nodes[B].replies["LLEN"] = ReplyError(f"MOVED {slot} a:1")
@@ -249,7 +249,7 @@ def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
 
 
 def test_abort_reaches_every_node(nodes: Nodes, cluster: Cluster) -> None:
-    """The end is for all nodes, also for one that is met afterwards."""
+    """An abort applies to all nodes, also to those that are found afterwards."""
     cluster.abort()
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
     cluster.execute([("LLEN", b"a")], later())

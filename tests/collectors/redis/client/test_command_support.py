@@ -19,7 +19,7 @@ def supported(command_support: CommandSupport) -> dict[tuple[str, ...], float]:
     return scrape.samples.get(SUPPORTED, {})
 
 
-def test_a_refused_command_is_not_asked_again_for_a_while() -> None:
+def test_a_refused_command_is_not_sent_again_for_a_while() -> None:
     """A refusal is remembered for ten minutes; then the command has another chance."""
     now = 0.0
     command_support = CommandSupport(lambda: now)
@@ -33,7 +33,7 @@ def test_a_refused_command_is_not_asked_again_for_a_while() -> None:
 
 
 def test_supported_commands_are_emitted() -> None:
-    """Every command that was asked for is 1 or 0, by its latest reply."""
+    """Every command that was sent is 1 or 0, by its latest reply."""
     command_support = CommandSupport()
     command_support.answered("slowlog|len")
     command_support.refused("slowlog|get", NOPERM)
@@ -66,7 +66,7 @@ def test_a_server_that_is_busy_supports_the_command(reply: ReplyError) -> None:
 
 
 def test_another_server_gets_all_commands() -> None:
-    """What one server refused says nothing about the next one."""
+    """Refusals of one server do not apply to another."""
     command_support = CommandSupport()
     command_support.refused("config|get", NOPERM)
     command_support.forget()

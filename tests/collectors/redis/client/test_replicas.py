@@ -27,7 +27,7 @@ IN_SYNC = b"role:slave\r\nmaster_link_status:up\r\n"
 
 
 class Server:
-    """Stands in for a connection; `told` is its INFO, None if it is dead."""
+    """Stands in for a connection; `replication` is its INFO, None if it is dead."""
 
     def __init__(self, replication: bytes | None) -> None:
         self.replication = replication

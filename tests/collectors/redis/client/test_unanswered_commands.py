@@ -46,7 +46,7 @@ def test_two_failures_far_apart() -> None:
     assert not unanswered
 
 
-def test_info_is_always_asked() -> None:
+def test_info_is_always_sent() -> None:
     """INFO is sent in every scrape, since everything else depends on it."""
     unanswered = UnansweredCommands()
     for _ in range(3):

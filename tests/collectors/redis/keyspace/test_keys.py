@@ -23,7 +23,7 @@ def matched(*names: bytes) -> Names:
 
 
 def test_every_type_has_its_size(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """Each key is asked for with the command of its type, all in one round."""
+    """Each key is read with the command of its type, all in one round trip."""
     converse(
         Keys(Names(["l", "s", "z", "h", "x", "t"])).read(scrape_context),
         (
@@ -71,7 +71,7 @@ def test_a_list_that_ran_empty_stays_at_0(
 def test_a_string_that_is_gone_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A key that does not vanish by running empty is gone at once."""
+    """The series of a deleted stream or string disappears at once."""
     names = matched(b"t")
     keys = Keys(names)
     converse(
@@ -90,7 +90,7 @@ def test_a_string_that_is_gone_is_forgotten(
 def test_a_key_of_the_settings_is_0_while_it_is_not_there(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A key spelled out in the settings has size 0, whatever it was or will be."""
+    """A missing key that the settings name has size 0, whatever its type was."""
     keys = Keys(Names(["t"]))
     converse(keys.read(scrape_context), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
 
@@ -98,7 +98,7 @@ def test_a_key_of_the_settings_is_0_while_it_is_not_there(
 
 
 def test_memory_and_numbers(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """Where it is asked for, MEMORY USAGE of every key, and the number that a short string holds."""
+    """If the settings enable them, the memory usage of every key and the number in a short string are emitted."""
     names = [b"n", b"word", b"long", b"l", b"gone"]
     converse(
         Keys(matched(*names), memory=True, values=True).read(scrape_context),
@@ -183,7 +183,7 @@ def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse:
 def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """It has another type by then, and its size at the next collection."""
+    """A key whose type changes between two commands has no size in this scrape, and is not an error."""
     converse(
         Keys(Names(["k"])).read(scrape_context),
         ([("TYPE", b"k")], [b"list"]),

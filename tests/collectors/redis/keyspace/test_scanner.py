@@ -18,7 +18,7 @@ REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
 
 
 class Keyspace:
-    """A server's side of discovery: pages of keys with their types, and what it was asked."""
+    """A key space for the scanner: pages of keys with their types. It records its requests."""
 
     def __init__(self, *pages: dict[bytes, object], host: str = "example.net") -> None:
         self.pages = pages
@@ -54,7 +54,7 @@ def walk(settings: Sequence[Names], *spaces: Keyspace) -> KeyspaceScanner:
 
 
 def again(scanner: KeyspaceScanner) -> None:
-    """Let the next walk run to its end."""
+    """Start the next walk and wait for its end."""
     scanner.refresh()
     assert scanner._thread
     scanner._thread.join(20)
@@ -73,7 +73,7 @@ def test_plain_names_need_no_walk() -> None:
 
 
 def test_patterns_of_one_type_are_the_servers_work() -> None:
-    """One pattern for keys of one type is looked for by the server itself."""
+    """For one pattern and one type, the server does all of the filtering."""
     space = Keyspace({b"a1": b"stream", b"a2": b"stream"}, {b"a1": b"stream"})
     names = Names(["a*"], "stream")
     assert names.truncated
@@ -88,7 +88,7 @@ def test_patterns_of_one_type_are_the_servers_work() -> None:
 
 
 def test_one_walk_serves_all_settings() -> None:
-    """Settings that want different things share the SCANs; types are asked for what they match."""
+    """Settings with different patterns and types share the SCANs; TYPE is sent for names that match."""
     space = Keyspace(
         {b"bts:1": b"stream", b"bts:2": b"list", b"jobs:1": b"list", b"jxxs:1": b"list"}
     )
@@ -107,7 +107,7 @@ def test_one_walk_serves_all_settings() -> None:
     assert space.requests[0][3] == b"[\\b\\j][\\o\\t][\\b\\s][\\:\\s]*"
 
 
-def test_a_type_that_must_not_be_asked_for() -> None:
+def test_a_type_that_may_not_be_read() -> None:
     """A name whose type is refused is kept: reading its key reports the refusal."""
     names = Names(["a*"], "stream")
 
@@ -173,7 +173,7 @@ def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is not there any more is still asked for, since Redis deletes what runs empty."""
+    """The name of a deleted key is kept for an hour, because Redis deletes keys that become empty."""
     monkeypatch.setattr(module, "INTERVAL", 0)
     now = 0.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
@@ -240,7 +240,7 @@ def test_a_server_that_is_gone_is_tried_again() -> None:
 
 
 def test_the_first_walk_is_the_only_one_in_a_scrape() -> None:
-    """Only once does a scrape wait for the key space."""
+    """Only the first scrape waits for a walk."""
     space = Keyspace({b"a1": b""})
     scanner = walk([Names(["a*"])], space)
 
@@ -252,7 +252,7 @@ def test_the_first_walk_is_the_only_one_in_a_scrape() -> None:
 def scanning(
     redis_listener: Listen, reply: bytes
 ) -> tuple[Callable[[], list[Connection]], threading.Semaphore]:
-    """Return what connects to a server with one answer to every SCAN, and a count of these."""
+    """Return a function that connects to a server with one reply to every SCAN, and the number of SCANs."""
     scans = threading.Semaphore(0)
 
     def behave(connection: socket.socket) -> None:
@@ -285,7 +285,7 @@ def test_a_walk_runs_in_the_background(redis_listener: Listen) -> None:
 
 
 def test_stop_ends_a_walk_that_never_would(redis_listener: Listen) -> None:
-    """A key space without an end does not keep the collector from stopping."""
+    """The collector stops although a walk has no end."""
     places, scans = scanning(redis_listener, b"*2\r\n$1\r\n7\r\n*0\r\n")
     scanner = KeyspaceScanner([Names(["a*"])], places)
     scanner.refresh()

@@ -19,7 +19,7 @@ REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
 WRONGTYPE = ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
-def test_without_settings_nothing_is_asked(
+def test_without_settings_no_command_is_sent(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """Without queues there is no round trip."""
@@ -93,7 +93,7 @@ def test_a_refused_registry_costs_the_names_in_it(
 def test_patterns_choose_among_the_registered(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Of the library's own set of queues those are read that a pattern of the settings matches."""
+    """Queues from the library's own set are read if a pattern of the settings matches them."""
     converse(
         Queues(QueueSettings(sidekiq=Wanted(names=("lo*",), prefix="shop"))).read(scrape_context),
         ([("SMEMBERS", b"shop:queues")], [[b"low", b"high"]]),
@@ -223,7 +223,7 @@ def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time:
 
 
 def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
-    """A round holds the messages of a hundred queues at most, however many there are."""
+    """A round trip transfers the messages of at most a hundred queues."""
     names = tuple(f"q{number}" for number in range(2 * queues.BATCH + 5))
     trips: list[int] = []
 
@@ -241,7 +241,7 @@ def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
 def test_more_registered_queues_than_are_looked_at(
     scrape_context: ScrapeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That some are left out is known, as long as it is so."""
+    """The metric says that queues are left out, as long as some are."""
     monkeypatch.setattr(queues, "MOST_NAMES", 2)
     registered = [b"rq:queue:a", b"rq:queue:b", b"rq:queue:c"]
 

@@ -19,7 +19,7 @@ from bts_collectors.redis.queues.config import Wanted, WantedNames
     ],
 )
 def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
-    """A library is wanted with its defaults, for some queues, or with another prefix."""
+    """A library can be enabled with its defaults, for some queues, or with another prefix."""
     assert Wanted.from_setting(raw) == expected
 
 

@@ -44,7 +44,7 @@ LOST = {
 
 
 class Fake:
-    """A server that answers from a table, and remembers what it was asked, round by round."""
+    """A server that replies from a table and records the commands of each round trip."""
 
     def __init__(self, **info: str) -> None:
         """Add fields to INFO."""
@@ -72,7 +72,7 @@ class Fake:
         return context, {metric.name: rows for metric, rows in context.scrape.samples.items()}
 
     def requests(self) -> set[str]:
-        """Return what was asked in the last scrape."""
+        """Return the requests of the last scrape."""
         return {f"{c[0]}|{c[1]}".lower() for commands in self.rounds for c in commands}
 
     def _ask(self, commands: Sequence[tuple[Any, ...]], _: object) -> list[Any]:
@@ -93,7 +93,7 @@ def test_families() -> None:
 
 
 def test_a_known_server_costs_one_round_trip() -> None:
-    """What can be asked depends on what the server is, and so only the first scrape takes two rounds."""
+    """The first scrape takes two round trips, because the commands depend on the kind of server; later ones take one."""
     fake = Fake(cluster_enabled="1", valkey_version="9.1.2")
     fake.read()
     assert (len(fake.rounds), fake.server.is_known) == (2, True)
@@ -124,7 +124,7 @@ def test_unsupported_commands_are_not_sent() -> None:
 
 
 def test_large_replies_are_only_requested_if_wanted() -> None:
-    """CLIENT LIST and LATENCY HISTOGRAM wait for the settings to want them."""
+    """CLIENT LIST and LATENCY HISTOGRAM are sent only if the settings enable them."""
     fake = Fake()
     fake.server = Server(clients=False, latency_histograms=False)
     fake.read()
@@ -149,7 +149,7 @@ def test_a_denied_command_costs_only_its_metrics(denied: str) -> None:
 
 
 def test_another_server_at_the_address_gets_all_commands() -> None:
-    """After a restart or a failover what was refused before is asked for again."""
+    """After a restart or a failover, commands that were refused before are sent again."""
     fake = Fake()
     fake.deny("slowlog|len")
     fake.read()
@@ -197,7 +197,7 @@ def test_odd_replies_cost_their_own_families(odd: Any) -> None:
 
 
 def test_a_sentinel() -> None:
-    """A Sentinel is asked what Sentinels know, and nothing that is an error there."""
+    """A Sentinel gets only commands that Sentinels support."""
     fake = Fake(
         sentinel_masters="1",
         master0="name=mine,status=ok,address=10.0.0.1:6379,slaves=0,sentinels=1",

@@ -20,8 +20,8 @@ def emitted(settings: dict[str, str]) -> dict[str, dict[tuple[str, ...], float]]
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 
-def test_settings_are_asked_for_at_once() -> None:
-    """Since Redis 7.0 one command asks for all, with Valkey's own where it has them."""
+def test_parameters_are_requested_together() -> None:
+    """Since Redis 7.0 one command requests all parameters, including those that only Valkey has."""
     ((*words,),) = config_params.commands(Facts(version=(7, 0, 15)))
     ((*more,),) = config_params.commands(Facts(version=(7, 2, 4), has_commandlog=True))
 
@@ -30,8 +30,8 @@ def test_settings_are_asked_for_at_once() -> None:
 
 
 @pytest.mark.parametrize("version", [(), (6, 2, 14)])
-def test_older_servers_are_asked_for_one_setting_at_a_time(version: tuple[int, ...]) -> None:
-    """Before Redis 7.0 a command asks for one setting."""
+def test_older_servers_need_a_command_for_each_parameter(version: tuple[int, ...]) -> None:
+    """Before Redis 7.0 each parameter needs a command."""
     commands = config_params.commands(Facts(version=version))
 
     assert ("CONFIG", "GET", "maxclients") in commands

@@ -173,7 +173,7 @@ def test_errors_by_code() -> None:
 
 
 def test_errors_invented_by_scripts_are_limited() -> None:
-    """A server whose scripts invent error codes costs no more series than a newer one allows."""
+    """The number of series of error codes is limited, because scripts can invent codes."""
     text = "\n".join(f"errorstat_E{number}:count=1" for number in range(1000))
 
     assert len(emitted(text)["redis_errors_total"]) == info.MOST_ERRORS

@@ -32,7 +32,7 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def emitted(**changed: Any) -> Samples:
-    """Return the samples of what a Sentinel says of one primary, some replies changed."""
+    """Return the samples of a Sentinel with one primary, with some replies changed."""
     scrape = Scrape(monotonic() + 60)
     replies = {"masters": [MASTER], "quorum": b"OK 2 usable", "sentinels": [UP, DOWN], "slaves": []}
     sentinels.emit(
@@ -66,7 +66,7 @@ def test_info() -> None:
 
 
 def test_the_commands() -> None:
-    """One command asks for all primaries, three about each."""
+    """One command requests all primaries, and three more request the details of each."""
     assert sentinels.commands(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
 
 

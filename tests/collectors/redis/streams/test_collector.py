@@ -47,7 +47,7 @@ def group(  # each has a name
 
 
 def read(streams: Streams, scrape_context: ScrapeContext) -> RequestBatches:
-    """Read all streams, as a collection does."""
+    """Read all streams as in a collection."""
     yield from together(streams.read(scrape_context))
     streams.emit_command_support(scrape_context.scrape)
 
@@ -118,7 +118,7 @@ def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: 
 def test_consumers_that_the_script_looked_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What the script found of a group's consumers is not asked for again."""
+    """Consumers that the script has read are not read again."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(1000), consumers=3, pending=2, stale=1, idle=400_000)
     converse(
@@ -164,7 +164,7 @@ def test_a_group_without_lag_reads_no_entries(
 def test_many_streams_are_read_window_by_window(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Scripts of ten streams, twenty of them a round: nothing grows with the number of streams.
+    """A script reads ten streams, and a round trip has twenty scripts: memory does not grow with the number of streams.
 
     Two parts share the windows: what the one has taken is not left to the other.
     """
@@ -193,7 +193,7 @@ def test_a_stream_that_is_not_there(scrape_context: ScrapeContext, converse: Con
 def test_a_key_of_another_type_is_reported_and_the_rest_served(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A list under a stream's name is a loss that names it; other streams are served."""
+    """A key of another type is an error that names it; other streams are served."""
     converse(
         read(Streams(Names(["l", "s"])), scrape_context), ([SCRIPT], [[b"list", [stream(), []]]])
     )
@@ -207,7 +207,7 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
 def test_a_refused_part_costs_only_itself(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Groups that may not be read leave the stream's own numbers."""
+    """Without permission for the groups, the stream's own metrics are served."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[stream(), NOPERM]]]))
 
     assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
@@ -268,7 +268,7 @@ def test_without_scripts_plain_commands_do(
 def test_streams_that_a_script_may_not_read(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """One forbidden key makes its batch plain for a while, and scripts go on for all others."""
+    """A denied key makes its batch use plain commands for a while; other batches use scripts."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
     forbidden = ReplyError("NOPERM No permissions to access a key")
@@ -281,10 +281,10 @@ def test_streams_that_a_script_may_not_read(
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
-def test_a_busy_server_is_asked_by_script_again(
+def test_a_busy_server_gets_scripts_again(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Somebody else's script that blocks the server is a loss, and no reason to do without scripts."""
+    """A server that is blocked by another client's script is an error, and scripts are tried again."""
     reader = Streams(Names(["s"]))
     busy = ReplyError("BUSY Redis is busy running a script.")
 
@@ -296,7 +296,7 @@ def test_a_busy_server_is_asked_by_script_again(
 def test_a_name_that_is_not_utf8_is_escaped(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Bytes that are no text are shown, not lost and not a failure."""
+    """Bytes that are not UTF-8 are escaped, and are not an error."""
     names = Names(["*"], "stream")
     names.add([b"caf\xe9"])
 
@@ -308,7 +308,7 @@ def test_a_name_that_is_not_utf8_is_escaped(
 def test_a_discovered_stream_that_is_gone_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A name that a pattern matched is not asked for again once its key is gone."""
+    """A name that a pattern matched is dropped when its key was deleted."""
     names = Names(["*"], "stream")
     names.add([b"s"])
     converse(read(Streams(names), scrape_context), ([SCRIPT], [[b"none"]]))
@@ -320,7 +320,7 @@ def test_a_discovered_stream_that_is_gone_is_forgotten(
 def test_a_stream_deleted_during_the_scrape_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
+    """A stream that is deleted between two round trips loses only its groups' samples."""
     gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
     state = stream(first=identity(9000), last=identity(1000), length=9)
     converse(
@@ -357,7 +357,7 @@ def test_labels_are_kept_as_long_as_their_stream(
 
 
 def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
+    """A stream without a length, or a group without a number, has no samples, not the value 0."""
     odd = [None, *stream()[1:]]
     whole = stream(first=identity(9000), last=identity(1000), length=9)
     odd_group = group(identity(1000))
@@ -416,17 +416,17 @@ def test_a_stream_that_could_not_be_read_is_not_new(
 def test_a_stream_with_more_groups_than_a_script_looks_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """The script says how many there are, and the server itself hands them over in a round of their own."""
+    """The script returns the number of groups, and XINFO GROUPS reads them in a round trip of its own."""
     fields = [
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
         b"entries-read", 9, b"lag", 0,
     ]  # fmt: skip
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [fields] * 1])
+    large_stream = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [fields] * 1])
     converse(
         read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, 1000]]]),
-        asked,
+        large_stream,
     )
 
     assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}

@@ -10,7 +10,7 @@ AGE = gauge("age", "Age.", ("name",))
 
 
 def test_a_sample_for_each_that_is_known() -> None:
-    """Each value is that of the thing at its place; None gives no sample, and 0 does."""
+    """Each value belongs to the object at the same position; None gives no sample, and 0 does."""
     scrape = Scrape(math.inf)
     columns = Columns(scrape, [("a",), ("b",), ("c",)])
 
@@ -22,7 +22,7 @@ def test_a_sample_for_each_that_is_known() -> None:
 
 
 def test_two_objects_with_equal_labels() -> None:
-    """Of two things with the same labels one is served, and the collection fails with their name."""
+    """Of two objects with the same labels one is served, and the error has their labels."""
     scrape = Scrape(math.inf)
 
     Columns(scrape, [("a",), ("b",), ("a",)]).emit(SIZE, [1, 2, 3])

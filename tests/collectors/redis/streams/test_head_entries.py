@@ -43,7 +43,7 @@ def group_state(*, lag: int | None = None, exact: bool = False) -> GroupState:
 
 
 def test_question_about_entries() -> None:
-    """The script gets the streams as keys, the limits, and each group's place, end and need."""
+    """The script gets the streams as keys, the limits, and for each group its position, the last entry, and whether to count."""
     command, _, count, *arguments = entries_command(
         [group_state(), group_state(lag=5, exact=True)], most=7, budget=8
     )
@@ -53,7 +53,7 @@ def test_question_about_entries() -> None:
 
 
 def test_the_first_entry_of_a_known_lag(context: StreamContext, converse: Converse) -> None:
-    """Where the lag is known, only the first entry is looked for."""
+    """If the lag is known, only the first entry is read."""
     state = group_state(lag=5, exact=True)
     converse(by_script(context, [state]), ([SCRIPT], [[[-1, b"6-0", 1]]]))
 
@@ -116,7 +116,7 @@ def test_the_servers_lag_below_the_counted_entries_is_dropped(
 def test_a_failed_count_is_repeated_after_a_minute(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A long count that ends nowhere is not tried again at the next collection, but a minute later."""
+    """A long count without a result is tried again after a minute, not in the next scrape."""
     now = 0.0
     context = StreamContext(scrape_context, CommandSupport(), ticks=lambda: now)
     state = group_state()
@@ -129,7 +129,7 @@ def test_a_failed_count_is_repeated_after_a_minute(
 
 
 def test_the_budget_of_a_collection(context: StreamContext, converse: Converse) -> None:
-    """When long counts have cost enough, the other groups stay unknown."""
+    """Once the budget for long counts is used, the lag of the other groups stays unknown."""
     context.budget = 1000
     far = [group_state() for _ in range(5)]
     unknown = [-1, b"6-0", 500]
@@ -181,7 +181,7 @@ def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Con
 def test_without_scripts_a_full_page_is_a_lower_bound(
     context: StreamContext, converse: Converse
 ) -> None:
-    """More than a page is too many to count: the seconds are known, the messages are not."""
+    """If there is more than a page, the lag in seconds is known, and the lag in messages is not."""
     state = group_state()
     converse(plainly(context, [state]), ([page(1)], [entries(1)]), ([page(1001)], [entries(1001)]))
 
@@ -191,7 +191,7 @@ def test_without_scripts_a_full_page_is_a_lower_bound(
 def test_without_scripts_large_entries_make_small_pages(
     context: StreamContext, converse: Converse
 ) -> None:
-    """The larger the first entry, the fewer are pulled after it."""
+    """The larger the first entry is, the fewer entries are fetched."""
     state = group_state()
     large = entries(1, 20_000)
     converse(plainly(context, [state]), ([page(1)], [large]), ([page(3)], [entries(2, 20_000)]))
@@ -211,7 +211,7 @@ def test_without_scripts_a_known_lag_needs_one_entry(
 
 
 def test_pages_go_out_few_at_a_time(context: StreamContext, converse: Converse) -> None:
-    """No more than five pages of payloads are on their way at once."""
+    """At most five pages of payloads are transferred at once."""
     groups = [group_state() for _ in range(head_entries.BATCH + 1)]
     converse(
         plainly(context, groups),

@@ -78,7 +78,7 @@ def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Co
 
 
 def test_a_server_that_is_not_ready(context: StreamContext, converse: Converse) -> None:
-    """Any other refusal is a loss with its reason, and asked for again."""
+    """Any other refusal is an error with its reason, and the command is sent again."""
     converse(read(context, [group_state(2)]), (ASKING, [ReplyError("LOADING Redis is loading")]))
 
     assert [reason for reason, _ in context.scrape_context.scrape.losses] == ["loading"]

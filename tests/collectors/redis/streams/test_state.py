@@ -66,7 +66,7 @@ def test_plain_replies_of_an_old_server() -> None:
 
 
 def test_stream() -> None:
-    """Values become a stream; what there is not stays None."""
+    """Values become a stream; missing ones stay None."""
     expected = Stream(
         length=2,
         groups=4,
@@ -86,7 +86,7 @@ def test_stream() -> None:
 
 
 def test_groups() -> None:
-    """Values become groups, with what the script saw of their consumers."""
+    """Values become groups, with the script's numbers of their consumers."""
     groups = [[b"g", 1, 2, b"5-0", 3, 4, 1, 700], [b"h", 0, 0, b"0-0", None, None, None, None]]
 
     expected = [
