@@ -385,25 +385,15 @@ def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
     assert caught.value.reason == "timeout"
 
 
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [
-        (b"*2147483647\r\n", "an array of 2147483647 elements"),
-        (b"@5\r\n", "does not speak Redis' protocol"),
-    ],
-    ids=["oversized", "invalid"],
-)
-def test_the_replies_in_front_of_a_bad_one(
-    redis_listener: Listen, reply: bytes, message: str
-) -> None:
+@pytest.mark.parametrize("reply", [b"*2147483647\r\n", b"@5\r\n"], ids=["oversized", "invalid"])
+def test_the_replies_in_front_of_a_bad_one(redis_listener: Listen, reply: bytes) -> None:
     """An oversized or invalid reply costs its own command; the replies in front of it are used."""
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n" + reply))
     connection = Connection(url)
 
     first, second = connection.execute([("A",), ("B",)], monotonic() + 20)
 
-    assert first == 1
-    assert message in str(second)
+    assert (first, second.error.reason) == (1, "protocol")
 
 
 def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
