@@ -12,7 +12,7 @@ import redis
 
 from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queues.config import LibrarySettings, QueueSettings, WantedNames
 from bts_exporter import Secret, TargetError, Url, testing
 from servers import wait_until
 from servers.redis import MakeRedis, RedisServer
@@ -32,11 +32,11 @@ HEADS = {
 }
 #: All features.
 QUEUES = QueueSettings(
-    celery=Wanted(),
-    rq=Wanted(),
-    sidekiq=Wanted(),
-    bullmq=Wanted(),
-    dramatiq=Wanted(),
+    celery=LibrarySettings(),
+    rq=LibrarySettings(),
+    sidekiq=LibrarySettings(),
+    bullmq=LibrarySettings(),
+    dramatiq=LibrarySettings(),
     arq=WantedNames(),
     huey=WantedNames(),
     lists=("list*",),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.queues.config import QueueSettings, WantedCelery
+from bts_collectors.redis.queues.config import CelerySettings, QueueSettings
 from bts_exporter import testing
 from servers.redis import MakeCollector, RedisServer
 
@@ -43,7 +43,7 @@ def test_celery_with_other_transport_options(
         taken.put({})
         taken.get(timeout=20)
 
-        wanted = WantedCelery.from_setting({"names": [*names, "onl?.urgent"], **options})
+        wanted = CelerySettings.from_setting({"names": [*names, "onl?.urgent"], **options})
         queues = QueueSettings(celery=wanted)
         samples = testing.collect(redis_collector(redis_server.url, queues=queues))
 
@@ -64,7 +64,7 @@ def test_celery_queues_with_the_separator_in_their_names(
         channel = connection.default_channel
         fill(channel, *names)
 
-        wanted = WantedCelery.from_setting({"names": ["mail:*"], **options})
+        wanted = CelerySettings.from_setting({"names": ["mail:*"], **options})
         queues = QueueSettings(celery=wanted)
         samples = testing.collect(redis_collector(redis_server.url, queues=queues))
 
@@ -107,4 +107,4 @@ def ready(samples: testing.Samples) -> dict[str, float]:
 def test_options_that_cannot_be(block: dict[str, Any], message: str) -> None:
     """The error for an option that kombu could not use names it."""
     with pytest.raises(ValueError, match=message.replace("[", "")):
-        WantedCelery.from_setting(block)
+        CelerySettings.from_setting(block)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.keyspace import globs, scanner
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queues.config import LibrarySettings, QueueSettings, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, calls
@@ -72,7 +72,7 @@ def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCo
         crowded.url,
         streams=("bts:*",),
         keys=("session:1999?",),
-        queues=QueueSettings(lists=("jobs:*",), bullmq=Wanted(), huey=WantedNames()),
+        queues=QueueSettings(lists=("jobs:*",), bullmq=LibrarySettings(), huey=WantedNames()),
     )
     complete(collector)
 

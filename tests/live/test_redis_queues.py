@@ -19,7 +19,12 @@ import redis
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.keyspace import scanner
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
+from bts_collectors.redis.queues.config import (
+    CelerySettings,
+    LibrarySettings,
+    QueueSettings,
+    WantedNames,
+)
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -120,7 +125,7 @@ def test_rq(client: redis.Redis, collect: Reader) -> None:
     waiting.enqueue(double, 5, depends_on=first)
     waiting.enqueue_in(timedelta(hours=1), double, 6)
 
-    samples = collect(rq=Wanted())
+    samples = collect(rq=LibrarySettings())
 
     assert depths(samples) == {
         "waiting": {"ready": 2, "deferred": 1, "scheduled": 1},
@@ -149,7 +154,7 @@ def test_rq_jobs_at_work(client: redis.Redis, collect: Reader) -> None:
     client.rpush("app:queue:a:intermediate", "1")
     client.zadd("app:wip:a", {"2:execution": 1.0, "3:execution": 2.0})
 
-    samples = collect(rq=Wanted(prefix="app", names=("a",)))
+    samples = collect(rq=LibrarySettings(prefix="app", names=("a",)))
 
     assert depths(samples) == {"a": {"active": 3}}
     assert samples["messaging_in_flight_messages"] == {("redis", "app:queue:a", ""): 3}
@@ -199,7 +204,7 @@ def test_dramatiq(client: redis.Redis, redis_server: RedisServer, collect: Reade
     consumer = broker.consume("tasks", prefetch=3, timeout=1000)
     consumer.nack(next(consumer))
 
-    samples = collect(dramatiq=Wanted())
+    samples = collect(dramatiq=LibrarySettings())
 
     assert client.llen("dramatiq:tasks") == 2
     assert depths(samples) == {"tasks": {"ready": 2, "active": 2, "dead": 1, "scheduled": 1}}
@@ -221,7 +226,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         connection.SimpleQueue("mail.out").put({})
         queue.get(timeout=20)
 
-        samples = collect(celery=WantedCelery(prefix="app:", names=("celery", "mail.*", "idle")))
+        samples = collect(celery=CelerySettings(prefix="app:", names=("celery", "mail.*", "idle")))
 
         assert depths(samples) == {
             "": {"active": 1},
@@ -273,7 +278,7 @@ def test_sidekiq(client: redis.Redis, collect: Reader, milliseconds: bool) -> No
     client.zadd("retry", {"a": 1, "b": 2})
     client.zadd("dead", {"a": 1, "b": 2, "c": 3})
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
 
     assert depths(samples) == {
         "": {"scheduled": 1, "retry": 2, "dead": 3},
@@ -303,7 +308,7 @@ def test_bullmq(client: redis.Redis, collect: Reader) -> None:
     client.zadd("bull:urgent:prioritized", {"1": 5 * 0x100000000})
     client.hset("bull:urgent:1", mapping={"name": "a", "timestamp": made + 30_000})
 
-    samples = collect(bullmq=Wanted())
+    samples = collect(bullmq=LibrarySettings())
 
     assert depths(samples) == {
         "mail": {
@@ -330,7 +335,7 @@ def test_a_paused_bullmq_of_old(client: redis.Redis, collect: Reader) -> None:
     client.hset("bull:idle:meta", "opts.maxLenEvents", "10000")
     client.lpush("bull:idle:wait", "0:1795453795873")
 
-    samples = collect(bullmq=Wanted())
+    samples = collect(bullmq=LibrarySettings())
 
     assert depths(samples) == {"mail": {"paused": 2}, "idle": {}}
     assert samples["messaging_backlog_messages"][("redis", "bull:mail", "")] == 2
@@ -385,7 +390,7 @@ def test_a_queue_that_two_settings_want(client: redis.Redis, collect: Reader) ->
     client.rpush("celery", 1)
     client.rpush("celery\x06\x169", 1)
 
-    samples = collect(celery=Wanted(), lists=("celery",))
+    samples = collect(celery=LibrarySettings(), lists=("celery",))
 
     assert samples["redis_queue_messages"] == {
         ("celery", "db0", "", "active"): 0,
@@ -424,7 +429,7 @@ def test_messages_without_a_time_have_no_age(client: redis.Redis, collect: Reade
     client.lpush("queue:soon", json.dumps({"enqueued_at": now(client) + 1e9}))
     client.lpush("queue:none", json.dumps({"args": []}))
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
 
     assert "redis_queue_oldest_age_seconds" not in samples
     assert "messaging_lag_seconds" not in samples
@@ -461,12 +466,12 @@ def test_a_producer_whose_clock_is_wrong(client: redis.Redis, collect: Reader) -
     client.lpush("queue:default", json.dumps({"enqueued_at": now(client) + 5 * 3600}))
     common = ("redis", "queue:default", "")
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
     assert samples["messaging_backlog_messages"] == {common: 1}
     assert "messaging_lag_seconds" not in samples
     assert "redis_queue_oldest_age_seconds" not in samples
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
     assert 0 < samples["messaging_lag_seconds"][common] < AGE
     assert samples["messaging_lag_method_info"] == {(*common, "lower_bound"): 1}
 
@@ -475,12 +480,12 @@ def test_a_job_is_not_older_than_the_queue_was_empty(client: redis.Redis, collec
     """A job in a queue that was empty is not older than that, whatever its own time is."""
     client.sadd("queues", "default")
     common = ("redis", "queue:default", "")
-    assert collect(sidekiq=Wanted())["messaging_lag_seconds"] == {common: 0}
-    assert collect(sidekiq=Wanted())["messaging_drain_seconds"] == {common: 0}
+    assert collect(sidekiq=LibrarySettings())["messaging_lag_seconds"] == {common: 0}
+    assert collect(sidekiq=LibrarySettings())["messaging_drain_seconds"] == {common: 0}
     client.lpush("queue:default", json.dumps({"enqueued_at": now(client) - 5 * 3600}))
 
-    assert "messaging_lag_seconds" not in collect(sidekiq=Wanted())
-    samples = collect(sidekiq=Wanted())
+    assert "messaging_lag_seconds" not in collect(sidekiq=LibrarySettings())
+    samples = collect(sidekiq=LibrarySettings())
     assert 0 < samples["messaging_lag_seconds"][common] < AGE
 
 

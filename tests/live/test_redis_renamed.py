@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery
+from bts_collectors.redis.queues.config import CelerySettings, LibrarySettings, QueueSettings
 from bts_exporter import testing
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 from servers.redis_proxy import MakeProxy, Oddity
@@ -39,7 +39,7 @@ SETTINGS = {
     "keys": ("text", "list", "t*"),
     "key_memory": True,
     "key_values": True,
-    "queues": QueueSettings(rq=Wanted(), celery=WantedCelery(names=("celery",))),
+    "queues": QueueSettings(rq=LibrarySettings(), celery=CelerySettings(names=("celery",))),
 }
 #: Metrics that each depend on another command.
 TOLD = {"redis_memory_used_bytes"}.union(*(costs for costs, _ in RENAMED.values()))

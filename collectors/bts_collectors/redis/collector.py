@@ -63,7 +63,7 @@ class RedisCollector(Collector):
     from_streams = streams.METRICS
     from_keys = keys.METRICS
     from_queues = queues.METRICS
-    vocabulary = backlog.VOCABULARY
+    from_backlog = backlog.VOCABULARY
 
     def __init__(self, config: RedisConfig) -> None:
         super().__init__(config)
@@ -155,7 +155,7 @@ class RedisCollector(Collector):
             readers.append(first)
         if self.config.keys:
             readers.append(self._keys.read(context))
-        if self._queues.are_wanted:
+        if self._queues.are_configured:
             readers.append(self._queues.read(context))
         run(readers, execute, others)
         self._emit_names(context)
@@ -168,7 +168,7 @@ class RedisCollector(Collector):
         """Read a sentinel, which has no keys."""
         run(readers, execute)
         names_wanted = any(names.patterns or names.all() for names in self._names.values())
-        if names_wanted or self._queues.are_wanted:
+        if names_wanted or self._queues.are_configured:
             cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
             context.unexpected(f"is a sentinel, which has no keys: {cure}")
 

@@ -68,7 +68,7 @@ class Names:
             for glob in self.globs
         }
 
-    def spelled(self, name: bytes) -> bool:
+    def is_listed(self, name: bytes) -> bool:
         """Return whether `name` is a plain name, which is wanted even while its key does not exist."""
         return name in self._plain
 
@@ -76,7 +76,7 @@ class Names:
         """Drop the name of a deleted key; return False if it is a plain name, which stays."""
         with self._lock:
             self._matched.pop(name, None)
-        return not self.spelled(name)
+        return not self.is_listed(name)
 
     def matching(self, page: Iterable[bytes]) -> list[bytes]:
         """Return the names of `page` that the patterns match."""

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import Names
-from bts_collectors.redis.queues.config import Wanted
+from bts_collectors.redis.queues.config import LibrarySettings
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class QueueLibrary(ABC):
     #: The set in which the library registers its queues; empty without such a set.
     registry: ClassVar[str] = ""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: LibrarySettings) -> None:
         """Take the settings, with the library's defaults for missing ones."""
         names = self.default if wanted.names is None else wanted.names
         prefix = self.prefix if wanted.prefix is None else wanted.prefix

@@ -332,7 +332,7 @@ class Streams:
         reply: Reply,
     ) -> list[GroupState]:
         """Return the groups of `stream` in a reply of XINFO GROUPS."""
-        if self._names.spelled(name):
+        if self._names.is_listed(name):
             scrape_context.scrape.emit(EXISTS, 1, *labels.own)
         if isinstance(reply, ReplyError):
             scrape_context.refused("XINFO GROUPS", reply)

@@ -10,7 +10,12 @@ from bts_collectors.redis.client.connection import Command
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.queues.collector import MESSAGES, OLDEST, Queues
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
+from bts_collectors.redis.queues.config import (
+    CelerySettings,
+    LibrarySettings,
+    QueueSettings,
+    WantedNames,
+)
 from bts_exporter import backlog
 
 Converse = Callable[..., None]
@@ -30,7 +35,7 @@ def test_without_settings_no_command_is_sent(
 
 def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse: Converse) -> None:
     """All queues of all settings share a round trip for their lengths and one for their first messages."""
-    settings = QueueSettings(rq=Wanted(names=("a",)), lists=("b",))
+    settings = QueueSettings(rq=LibrarySettings(names=("a",)), lists=("b",))
     first: list[Command] = [
         ("LLEN", b"rq:queue:a"),
         ("LLEN", b"rq:queue:a:intermediate"),
@@ -65,7 +70,7 @@ def test_a_refused_registry_costs_the_names_in_it(
 ) -> None:
     """Without the set of queues, the queues that the settings name are still emitted."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("a", "*")))).read(scrape_context),
+        Queues(QueueSettings(sidekiq=LibrarySettings(names=("a", "*")))).read(scrape_context),
         ([("SMEMBERS", b"queues")], [REFUSAL]),
         (
             [
@@ -95,7 +100,9 @@ def test_patterns_choose_among_the_registered(
 ) -> None:
     """Queues from the library's own set are read if a pattern of the settings matches them."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("lo*",), prefix="shop"))).read(scrape_context),
+        Queues(QueueSettings(sidekiq=LibrarySettings(names=("lo*",), prefix="shop"))).read(
+            scrape_context
+        ),
         ([("SMEMBERS", b"shop:queues")], [[b"low", b"high"]]),
         (
             [
@@ -117,7 +124,7 @@ def test_queues_that_are_not_listed_are_not_new_afterwards(
 ) -> None:
     """The history of a queue stays while its library's set cannot be read."""
     now = 0.0
-    reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
+    reader = Queues(QueueSettings(sidekiq=LibrarySettings(names=("lo*",))), clock=lambda: now)
     members = [("SMEMBERS", b"queues")]
     sets = [("ZCARD", b"schedule"), ("ZCARD", b"retry"), ("ZCARD", b"dead")]
     reading = [*sets, ("LLEN", b"queue:low"), ("LINDEX", b"queue:low", -1)]
@@ -139,7 +146,7 @@ def test_a_partial_sum_is_not_emitted(scrape_context: ScrapeContext, converse: C
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
     oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
     converse(
-        Queues(QueueSettings(celery=WantedCelery())).read(scrape_context),
+        Queues(QueueSettings(celery=CelerySettings())).read(scrape_context),
         ([("HLEN", b"unacked"), oldest, *lists], [1, [], 5, REFUSAL, *8 * [0]]),
     )
 
@@ -216,7 +223,7 @@ def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time:
     def execute(commands: Sequence[Command], _: object) -> list[object]:
         return [answers.get(str(command[0]), 1) for command in commands]
 
-    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(scrape_context)], execute)
+    run([Queues(QueueSettings(bullmq=LibrarySettings(names=("q",)))).read(scrape_context)], execute)
 
     assert OLDEST not in scrape_context.scrape.samples
     assert ("bullmq", "db0", "q", "ready") in scrape_context.scrape.samples[MESSAGES]
@@ -249,7 +256,7 @@ def test_more_registered_queues_than_are_looked_at(
         answers = {"SMEMBERS": registered, "LINDEX": None}
         return [answers.get(str(command[0]), 0) for command in commands]
 
-    rq = Queues(QueueSettings(rq=Wanted(on=True)))
+    rq = Queues(QueueSettings(rq=LibrarySettings(on=True)))
     run([rq.read(scrape_context)], execute)
     assert rq.truncated == {"queues.rq"}
     assert {labels[2] for labels in scrape_context.scrape.samples[MESSAGES]} == {"a", "b"}
