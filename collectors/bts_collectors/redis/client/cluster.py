@@ -181,7 +181,7 @@ class Cluster:
         if node not in self._failures:
             now = monotonic()
             try:
-                # Half of the time at most, so that one that hangs leaves some for the others.
+                # Half of the time at most, so that a server that hangs leaves time for the others.
                 return node.execute(commands, now + (deadline - now) / 2)
             except TargetError as error:
                 self._failures[node] = without_traceback(error)

@@ -13,7 +13,7 @@ from bts_exporter import Product, Reason, TargetError, Url, connection_error
 _PORT = 6379
 #: Difference between a node's port for the cluster bus and its port for clients.
 _BUS_OFFSET = 10_000
-#: First bytes of other protocols, and what to tell the user.
+#: First bytes of other protocols, and the message for the user.
 _OTHERS = {
     b"HTTP/": "HTTP: is this the port of Redis?",
     b"AMQP": "AMQP (RabbitMQ): is this the port of Redis?",

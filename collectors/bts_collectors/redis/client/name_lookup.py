@@ -33,7 +33,7 @@ class NameLookup:
             msg = f"no thread to look it up in: {no_thread}"
             raise socket.gaierror(socket.EAI_AGAIN, msg) from no_thread
         if isinstance(error, ValueError):
-            # Not a possible name, such as a label of 64 characters or a zero byte.
+            # An impossible name, such as a label of 64 characters or a zero byte.
             raise socket.gaierror(socket.EAI_NONAME, str(error))
         if error is not None:
             raise error

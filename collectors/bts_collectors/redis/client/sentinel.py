@@ -100,7 +100,7 @@ class Sentinels:
     def _request_address(self, sentinel: Connection, deadline: float) -> Url:
         now = monotonic()
         request = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-        # Half of the time at most, so that one that hangs leaves some for the others.
+        # Half of the time at most, so that a server that hangs leaves time for the others.
         reply = sentinel.execute([request], now + (deadline - now) / 2)[0]
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():

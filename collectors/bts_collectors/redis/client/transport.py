@@ -103,14 +103,14 @@ class Waits:
 
 
 class GuardedSocket:
-    """What the `redis` package uses as its socket; raises TransportError and OversizedReply."""
+    """The socket of the `redis` package; raises TransportError and OversizedReply."""
 
     def __init__(self, opened: socket.socket, waits: Waits, guard: ReplyGuard) -> None:
         """Take a connected socket."""
         self.opened = opened
         self._waits = waits
         self._guard = guard
-        #: Why nothing more is received. Not the exception, whose frames lead back to here.
+        #: The error after which nothing more is received; as a text, because an exception keeps its frames.
         self._oversized = ""
 
     def recv_into(self, buffer: bytearray) -> int:
@@ -132,7 +132,7 @@ class GuardedSocket:
         except OversizedReply as error:
             if not error.sound:
                 raise
-            # The replies in front of it are as good as any.
+            # The replies in front of it are valid.
             self._oversized = str(error)
             return error.sound
         return size
@@ -188,7 +188,7 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when r
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What it takes to open a connection within a deadline, so that another thread can end it."""
+    """The parts that open a connection by a deadline, so that another thread can end it."""
 
     waits: Waits
     guard: ReplyGuard
@@ -200,7 +200,7 @@ class Opening:
 
 
 class Transport(AbstractConnection):
-    """What the three kinds of connections have in common."""
+    """The common part of the three kinds of connections."""
 
     _parser: _Parser
 

@@ -50,7 +50,7 @@ class Server:
     """Reads one server; remembers its kind and version, and the commands that it refuses."""
 
     def __init__(self, *, clients: bool, latency_histograms: bool) -> None:
-        """Say whether to send CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
+        """Take whether to send CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
         self._clients = clients
         self._latency_histograms = latency_histograms
         self._command_support = CommandSupport()
@@ -69,7 +69,7 @@ class Server:
         return self._facts is not None and self._facts.is_sentinel
 
     def read(self, context: ScrapeContext) -> RequestBatches:
-        """Emit everything but the contents, and set version and clock of `context`."""
+        """Emit all metrics except those of keys, and set version and clock of `context`."""
         known = self._facts
         requests = {} if known is None else self._requests(known)
         if known is not None:

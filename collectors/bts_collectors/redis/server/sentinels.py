@@ -105,7 +105,7 @@ def emit_info(scrape: Scrape, info: Info) -> None:
 
 
 def emit(scrape: Scrape, replies: Mapping[Command, Reply]) -> None:
-    """Emit the replies to the commands of `execute`."""
+    """Emit the replies to `commands`."""
     for row in _rows(replies[_MASTERS]):
         if "name" in row and "ip" in row and "port" in row:
             labels = (row["name"], f"{row['ip']}:{row['port']}")
