@@ -120,8 +120,9 @@ class RedisCollector(Collector):
             self._scanner.error = None
             self._emit_result(context, began, error.reason)
             raise
-        if self._scanner.error is not None and not context.reason:
-            context.report(self._scanner.error)
+        scan_error = self._scanner.error  # another thread may change it
+        if scan_error is not None and not context.reason:
+            context.report(scan_error)
         self._emit_result(context, began, context.reason)
         self._scanner.refresh()
 
