@@ -111,7 +111,7 @@ def test_new_names_are_found_in_the_background(
     redis_server: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that was added after the first scrape is found between scrapes; one that became empty stays."""
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    monkeypatch.setattr(scanner, "INTERVAL_SECONDS", 0)
     client = redis_server.client
     collector = redis_collector(redis_server.url, keys=("queue:*",))
     client.rpush("queue:a", 1)

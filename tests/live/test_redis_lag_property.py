@@ -239,7 +239,7 @@ def test_every_lag_and_age_is_what_the_entries_say(
     happening = History(any_redis.client)
     try:
         with (
-            patch.object(history, "RECOUNT", 0),
+            patch.object(history, "RECOUNT_SECONDS", 0),
             patch.object(head_entries, "MOST_COUNTED", most),
             patch.object(head_entries, "FEW", min(most, head_entries.FEW)),
             patch.object(head_entries, "PAGE", min(most + 1, head_entries.PAGE)),

@@ -407,7 +407,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A list that a pattern found is at 0 when Redis has deleted it, through all later walks."""
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    monkeypatch.setattr(scanner, "INTERVAL_SECONDS", 0)
     collector = redis_collector(redis_server.url, queues=QueueSettings(lists=("jobs:*",)))
     client.rpush("jobs:a", 1)
     assert depths(testing.collect(collector)) == {"jobs:a": {"ready": 1}}

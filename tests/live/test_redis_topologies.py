@@ -194,7 +194,7 @@ def test_a_replica_that_cannot_be_used(
     way: str,
 ) -> None:
     """If a replica refuses the login, or hangs, SCAN runs on the primary."""
-    monkeypatch.setattr(replicas, "TIMEOUT", 1.0)
+    monkeypatch.setattr(replicas, "TIMEOUT_SECONDS", 1.0)
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     if way == "denied":

@@ -22,7 +22,7 @@ from bts_collectors.redis.client.slots import SLOTS, parse_ranges, redirection
 from bts_exporter import TargetError, Url
 
 #: Seconds after which CLUSTER SLOTS is read again, if no node reports a change before.
-REFRESH = 60.0
+REFRESH_SECONDS = 60.0
 #: How often a command is sent: to the supposed owner of the slot, and for two redirections.
 _HOPS = 3
 #: Commands without a key: the node of the address answers them.
@@ -127,7 +127,7 @@ class Cluster:
                 if node not in self._failures:
                     self._slots_error = reply.error
                 continue
-            self._due = monotonic() + REFRESH
+            self._due = monotonic() + REFRESH_SECONDS
             self._slots_error = None
             if isinstance(reply, ReplyError):
                 self._slots_error = command_error(node.url, "CLUSTER SLOTS", reply)

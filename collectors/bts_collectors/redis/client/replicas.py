@@ -14,9 +14,9 @@ from bts_collectors.redis.client.errors import without_traceback
 from bts_exporter import TargetError, Url
 
 #: Seconds within which a server must answer to be used.
-TIMEOUT = 5.0
+TIMEOUT_SECONDS = 5.0
 #: Seconds after which an unusable replica is tried again: every refusal is a line in its log.
-RETRY = 600.0
+RETRY_SECONDS = 600.0
 
 _REPLICATION: Command = ("INFO", "replication")
 _CHECKS: tuple[Command, ...] = (("SCAN", 0, "COUNT", 1), _REPLICATION)
@@ -79,13 +79,13 @@ class ReplicaSelector:
 
     def _choice(self, url: Url) -> Connection:
         primary = self._connection(url)
-        info = primary.execute([_REPLICATION], monotonic() + TIMEOUT)[0]
+        info = primary.execute([_REPLICATION], monotonic() + TIMEOUT_SECONDS)[0]
         for address in replicas(info, url):
             if address not in self._unusable:
                 replica = self._connection(address)
                 if self._is_usable(replica):
                     return replica
-                self._unusable[address] = monotonic() + RETRY
+                self._unusable[address] = monotonic() + RETRY_SECONDS
         return primary
 
     def _connection(self, url: Url) -> Connection:
@@ -99,7 +99,7 @@ class ReplicaSelector:
     def _is_usable(self, replica: Connection) -> bool:
         """Return whether a replica is in sync, and permits SCAN."""
         try:
-            *_, page, info = replica.execute(self._checks, monotonic() + TIMEOUT)
+            *_, page, info = replica.execute(self._checks, monotonic() + TIMEOUT_SECONDS)
         except TargetError:
             return False
         return not isinstance(page, ReplyError) and _IN_SYNC in _text(info)

@@ -20,16 +20,16 @@ from bts_collectors.redis.keyspace import globs
 from bts_exporter import TargetError
 
 #: Seconds between the starts of two walks through the key space.
-INTERVAL = 60.0
+INTERVAL_SECONDS = 60.0
 #: Seconds and keys after which a walk is interrupted. It continues after the next scrape.
-BUDGET = 5.0
+BUDGET_SECONDS = 5.0
 KEYS_BUDGET = 2_000_000
 #: Names of one setting; more are left out.
 MOST_NAMES = 10_000
 #: Bytes of a name; longer names are left out, since all names are kept in memory.
 LONGEST_NAME = 1024
 #: Seconds for which the name of a deleted key is kept: Redis deletes lists that become empty.
-KEPT = 3600.0
+KEPT_SECONDS = 3600.0
 #: Keys that one SCAN looks at: 0.3 ms of the server's time.
 COUNT = 500
 _BEGIN = b"0"
@@ -95,9 +95,9 @@ class Names:
                     self._overfull = self.truncated = True
 
     def end(self) -> None:
-        """Note the end of a walk, and drop names that no walk has found for KEPT seconds."""
+        """Note the end of a walk, and drop names that no walk has found for KEPT_SECONDS."""
         self.truncated, self._overfull = self._overfull, False
-        oldest = monotonic() - KEPT
+        oldest = monotonic() - KEPT_SECONDS
         with self._lock:
             self._matched = {name: when for name, when in self._matched.items() if when >= oldest}
 
@@ -153,13 +153,13 @@ class KeyspaceScanner:
         if (connection := self._current) is not None:
             connection.abort()
         if self._thread is not None:
-            self._thread.join(BUDGET)
+            self._thread.join(BUDGET_SECONDS)
 
     def _run(self) -> None:
         began = monotonic()
-        self._due = began + INTERVAL
+        self._due = began + INTERVAL_SECONDS
         try:
-            done = self._walk(began + BUDGET)
+            done = self._walk(began + BUDGET_SECONDS)
         except TargetError as error:
             self.error = without_traceback(error) if self.is_supported else None
             self._cursors.clear()  # another server may be there next time
@@ -225,7 +225,7 @@ class KeyspaceScanner:
 
     def _execute(self, connection: Connection, commands: Sequence[Command]) -> list[Reply]:
         began = monotonic()
-        replies = connection.execute(commands, began + BUDGET) if commands else []
+        replies = connection.execute(commands, began + BUDGET_SECONDS) if commands else []
         # Pause as long as the server worked, so that its clients hardly notice.
         self._stopped.wait(monotonic() - began)
         return replies

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
-from bts_collectors.redis.client.command_support import RETRY, CommandSupport
+from bts_collectors.redis.client.command_support import RETRY_SECONDS, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.client.errors import NoReplyError, ReplyShapeError, is_denied, is_passing
@@ -319,7 +319,7 @@ class Streams:
             scrape_context.refused(EVALUATE, reply)
         elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
-            self._retry = self._clock() + RETRY
+            self._retry = self._clock() + RETRY_SECONDS
         else:  # whatever the reason is: plain commands return the same
             self._command_support.refused(EVALUATE.lower(), reply)
 

@@ -169,7 +169,7 @@ def test_the_layout_is_kept(
     cluster.begin(later())
     assert nodes[HOME].requests == []
 
-    monkeypatch.setattr(module, "REFRESH", 0.0)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0)
     cluster._due = 0.0
     cluster.begin(later())
     cluster.begin(later())

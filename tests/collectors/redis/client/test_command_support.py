@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import RETRY, SUPPORTED, CommandSupport
+from bts_collectors.redis.client.command_support import RETRY_SECONDS, SUPPORTED, CommandSupport
 from bts_collectors.redis.client.errors import NoReplyError
 from bts_exporter import Scrape, TargetError
 
@@ -25,10 +25,10 @@ def test_a_refused_command_is_not_sent_again_for_a_while() -> None:
     command_support = CommandSupport(lambda: now)
     command_support.refused("config|get", NOPERM)
 
-    now = RETRY - 1
+    now = RETRY_SECONDS - 1
     assert not command_support.expects("config|get")
     assert command_support.expects("slowlog|len")
-    now = RETRY
+    now = RETRY_SECONDS
     assert command_support.expects("config|get")
 
 

@@ -95,7 +95,7 @@ def test_an_unusable_replica_is_skipped(
     assert [selector(), selector()] == [[servers[TWO]]] * 2
     assert len(servers[ONE].requests) == 2
     servers[ONE].replication = IN_SYNC
-    monkeypatch.setattr(module, "RETRY", -1.0)
+    monkeypatch.setattr(module, "RETRY_SECONDS", -1.0)
     selector._unusable.clear()
     assert selector() == [servers[ONE]]
 

@@ -116,7 +116,7 @@ def test_a_type_that_may_not_be_read() -> None:
     assert names.all() == [b"a1"]
 
 
-@pytest.mark.parametrize(("budget", "amount"), [("KEYS_BUDGET", 1000), ("BUDGET", -1)])
+@pytest.mark.parametrize(("budget", "amount"), [("KEYS_BUDGET", 1000), ("BUDGET_SECONDS", -1)])
 def test_a_walk_goes_on_where_it_was_interrupted(
     budget: str, amount: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_place_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names beyond the limit are left out; `truncated` says so until a walk finds fewer names."""
     monkeypatch.setattr(module, "MOST_NAMES", 2)
-    monkeypatch.setattr(module, "INTERVAL", 0)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0)
     space = Keyspace({b"a1": b"", b"a2": b"", b"a3": b""}, {})
     names = Names(["a*"])
 
@@ -174,7 +174,7 @@ def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name of a deleted key is kept for an hour, because Redis deletes keys that become empty."""
-    monkeypatch.setattr(module, "INTERVAL", 0)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0)
     now = 0.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     space = Keyspace({b"a1": b"", b"a2": b""})
@@ -182,10 +182,10 @@ def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     scanner = walk([names], space)
     space.pages = ({b"a2": b""},)
 
-    now = module.KEPT
+    now = module.KEPT_SECONDS
     again(scanner)
     kept = names.all()
-    now = module.KEPT + 1
+    now = module.KEPT_SECONDS + 1
     again(scanner)
 
     assert (kept, names.all()) == ([b"a1", b"a2"], [b"a2"])

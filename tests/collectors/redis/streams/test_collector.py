@@ -7,7 +7,7 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
-from bts_collectors.redis.client.command_support import RETRY
+from bts_collectors.redis.client.command_support import RETRY_SECONDS
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import collector as streams
@@ -259,7 +259,7 @@ def test_without_scripts_plain_commands_do(
     scrape_context.scrape.samples.clear()
     converse(read(reader, scrape_context), plain)
     assert values(scrape_context)["redis_stream_group_lag"] == 5  # nothing has happened since
-    now = RETRY
+    now = RETRY_SECONDS
     scrape_context.scrape.samples.clear()
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
     assert values(scrape_context)["redis_exporter_command_supported"] == 1
@@ -277,7 +277,7 @@ def test_streams_that_a_script_may_not_read(
     converse(read(reader, scrape_context), ([SCRIPT], [forbidden]), plain)
     assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
     converse(read(reader, scrape_context), plain)
-    now = RETRY
+    now = RETRY_SECONDS
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 

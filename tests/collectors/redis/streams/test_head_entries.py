@@ -18,7 +18,7 @@ from bts_collectors.redis.streams.head_entries import (
     parse_result,
     plainly,
 )
-from bts_collectors.redis.streams.history import RECOUNT
+from bts_collectors.redis.streams.history import RECOUNT_SECONDS
 from bts_collectors.redis.streams.lag import MOST_COUNTED
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -122,9 +122,9 @@ def test_a_failed_count_is_repeated_after_a_minute(
     state = group_state()
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
     converse(by_script(context, [state]), far, far)
-    now = RECOUNT - 1
+    now = RECOUNT_SECONDS - 1
     converse(by_script(context, [state]), far)
-    now = RECOUNT
+    now = RECOUNT_SECONDS
     converse(by_script(context, [state]), far, far)
 
 

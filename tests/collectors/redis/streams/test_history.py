@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from bts_collectors.redis.streams.groups import GroupState, Labels
-from bts_collectors.redis.streams.history import RECOUNT, Flow, History, Settings
+from bts_collectors.redis.streams.history import RECOUNT_SECONDS, Flow, History, Settings
 from bts_collectors.redis.streams.lag import judge
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -273,9 +273,9 @@ def test_counters_that_contradict_the_position(after: GroupState) -> None:
 
 
 def test_when_entries_are_counted_again() -> None:
-    """After a failed count, entries are counted again when RECOUNT seconds are over."""
+    """After a failed count, entries are counted again when RECOUNT_SECONDS are over."""
     history = History()
     history.note_count(0.0, counted=False)
 
-    assert history.is_uncounted(RECOUNT - 0.1)
-    assert not history.is_uncounted(RECOUNT)
+    assert history.is_uncounted(RECOUNT_SECONDS - 0.1)
+    assert not history.is_uncounted(RECOUNT_SECONDS)
