@@ -24,7 +24,7 @@ VENV := .venv/python-$(INTERPRETER)
 FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
 FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 
-.PHONY: help run test test-long check bench clean
+.PHONY: help run test test-long check dashboards bench clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -49,7 +49,10 @@ check: $(FOR_WORKING) ## run the linters, type checks and import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
-	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/monitoring/test_dashboards.py
+
+dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboards from the code that builds them
+	@PYTHONPATH=monitoring $(BIN)/python -m grafana.builder
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh
