@@ -14,6 +14,8 @@ from grafana_foundation_sdk.models import common, dashboard, units
 Panel = Builder[dashboard.Panel]
 
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
+#: Grey also as a background.
+UNKNOWN = "#808080"
 DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 #: From which value on a panel has which color; the first has no lower bound.
@@ -42,6 +44,11 @@ def thresholds(limits: Limits) -> build.ThresholdsConfig:
     return build.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
+def by_threshold() -> build.FieldColor:
+    """Return that values have the colors of their thresholds."""
+    return build.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS)
+
+
 def mappings(texts: Texts, missing: str | None = None) -> list[dashboard.ValueMapping]:
     """Return the texts of values, and of a missing one."""
     found: list[dashboard.ValueMapping] = []
@@ -52,7 +59,7 @@ def mappings(texts: Texts, missing: str | None = None) -> list[dashboard.ValueMa
         }
         found.append(dashboard.ValueMap(options=results))
     if missing is not None:
-        result = dashboard.ValueMappingResult(text=missing, color=GREY, index=len(texts))
+        result = dashboard.ValueMappingResult(text=missing, color=UNKNOWN, index=len(texts))
         options = dashboard.DashboardSpecialValueMapOptions(
             match=dashboard.SpecialValueMatch.NULL_AND_NAN, result=result
         )
@@ -95,6 +102,7 @@ def graph(  # noqa: PLR0913  # properties of a panel
         .legend(_legend())
         .tooltip(_tooltip())
         .thresholds(thresholds(limits or NEUTRAL))
+        .color_scheme(build.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
         .no_value("no data")
         .span(width)
         .height(8)
@@ -131,6 +139,7 @@ def number(  # noqa: PLR0913  # properties of a panel
         .datasource(DATASOURCE)
         .unit(unit)
         .thresholds(thresholds(limits))
+        .color_scheme(by_threshold())
         .mappings(mappings(texts or {}, missing))
         .no_value(missing)
         .reduce_options(build_common.ReduceDataOptions().calcs(["lastNotNull"]))

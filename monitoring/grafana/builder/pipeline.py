@@ -15,6 +15,7 @@ from grafana.builder.panels import (
     GREY,
     ORANGE,
     RED,
+    UNKNOWN,
     UP,
     Limits,
     Panel,
@@ -36,7 +37,7 @@ STATES = {
     "0": ("on time", GREEN),
     "1": ("LATE", RED),
     "2": ("no consumer", ORANGE),
-    "3": ("lag unknown", GREY),
+    "3": ("lag unknown", UNKNOWN),
 }
 #: One more day is as bad as never.
 DAY = 86400
@@ -111,6 +112,12 @@ def _variables() -> list[Builder[dashboard.VariableModel]]:
             "label_values("
             'messaging_backlog_messages{instance=~"$instance",system=~"$system"}, destination)',
         ),
+        query_variable(
+            "job",
+            "Scrape job",
+            "Jobs of Prometheus whose targets are shown as up or down.",
+            "label_values(up, job)",
+        ),
         build.CustomVariable("late")
         .label("Late after")
         .description("Age of the oldest waiting message from which a destination is late.")
@@ -140,7 +147,7 @@ def _summary() -> list[Panel]:
             limits=LATE,
         ),
         number(
-            "Waiting without consumer",
+            "No consumer",
             "Destinations with waiting messages and no consumer. Start the consumer,"
             " or empty the queue if it is one of dead letters.",
             units.Short,
@@ -265,7 +272,7 @@ def _scraped() -> Panel:
         "Service and exporters",
         "Whether Prometheus can scrape each of its targets: the exporters, the service, Prometheus."
         " If one is DOWN, check its process, then the network between the two.",
-        Query("up", "{{job}} {{instance}}"),
+        Query('up{job=~"$job"}', "{{job}} {{instance}}"),
         UP,
         (6, 8),
     )
@@ -320,7 +327,16 @@ def _history() -> list[Panel]:
 
 
 def _alerts() -> Panel:
-    labels = ("alertname", "severity", "instance", "target", "system", "destination")
+    labels = (
+        "alertname",
+        "severity",
+        "instance",
+        "broker",
+        "target",
+        "destination",
+        "group",
+        "collector",
+    )
     return rows(
         "Which alerts fire",
         "Alerts that are firing, the latest first. Each has a runbook: its first lines say what to check.",

@@ -127,7 +127,7 @@ def _summary() -> list[Panel]:
             limits=ANY_IS_BAD,
         ),
         number(
-            "Waiting without consumer",
+            "No consumer",
             "Queues with ready messages and no consumer. Start the consumer, or empty the queue if it is one of dead letters.",
             units.Short,
             Query(count_where(f"{READY} > 0 and {CONSUMERS} == 0", CONSUMERS), ""),

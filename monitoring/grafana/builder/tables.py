@@ -16,6 +16,7 @@ from grafana.builder.panels import (
     Limits,
     Query,
     Texts,
+    by_threshold,
     mappings,
     target,
     thresholds,
@@ -60,6 +61,7 @@ def rows(  # noqa: PLR0913  # properties of a panel
         .datasource(DATASOURCE)
         .unit(units.Short)
         .thresholds(thresholds(((None, GREY),)))
+        .color_scheme(by_threshold())
         .no_value(empty)
         .sort_by([build_common.TableSortByFieldState().display_name(order).desc(True)])
         .cell_height(common.TableCellHeight.SM)
