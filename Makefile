@@ -44,11 +44,12 @@ test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams 
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
 
-check: $(FOR_WORKING) ## run the linters, type checks and import rules
+check: $(FOR_WORKING) ## run the linters, type checks and import rules, and check the dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+	@tests/install-servers.sh prometheus
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/monitoring/test_dashboards.py
 
 dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboards from the code that builds them

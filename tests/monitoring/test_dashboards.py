@@ -16,10 +16,12 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana import recorded
 from grafana.builder.__main__ import rendered, text
 from grafana.builder.board import TITLES
-from grafana.queries import DASHBOARDS, load, panels, queries
+from grafana.queries import DASHBOARDS, Query, load, panels, queries
 from lint.metric_names import DeclaredMetrics, declared_metrics, undeclared_metrics
+from servers import need
 
 Board = dict[str, Any]
 Panel = dict[str, Any]
@@ -88,6 +90,34 @@ def test_every_metric_is_declared(board: Board, declared: DeclaredMetrics) -> No
     }
 
     assert undeclared == {}
+
+
+@pytest.mark.live
+def test_every_query_returns_data_from_recorded_series() -> None:
+    """Each query has data where the series of a real Prometheus are; a failure names dashboard, panel and expression."""
+    asked = [query for board in BOARDS.values() for query in queries(board)]
+    series = recorded.SERIES.read_text(encoding="utf-8").splitlines()
+
+    silent = recorded.without_data(need("promtool", "prometheus"), asked, series)
+
+    assert [f"no data: {query}" for query in silent] == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "expr",
+    ['redis_up{instance="nosuch"}', "redis_up == 0 and redis_up == 1", "node_nosuch_bytes", "sum("],
+)
+def test_query_without_data_is_found(expr: str) -> None:
+    """A matcher, a condition or a metric without series is found, and so is what is not PromQL."""
+    silent = Query("Redis", "panel 'Memory', query A", expr)
+    answered = Query("Redis", "panel 'Keys', query A", "redis_up")
+
+    found = recorded.without_data(
+        need("promtool", "prometheus"), [silent, answered], ['redis_up{instance="a"}']
+    )
+
+    assert found == [silent]
 
 
 @each_board
