@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-COLUMN, LINE = 40, 16
+COLUMN, LINE, HEAD = 40, 13, 44
 NOTE = "Sketch of the layout, generated from the dashboard's JSON. Not a screenshot: there are no values."
 STYLE = (
     "text{font:11px sans-serif;fill:#333}.title{font-weight:bold}.small{font-size:10px;fill:#666}"
@@ -18,7 +18,7 @@ def draw(board: Mapping[str, Any]) -> str:
     """Return the panels of a dashboard as SVG, with their titles and the columns of tables."""
     panels = board["panels"]
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
-    width, height = 24 * COLUMN, (bottom + 3) * LINE
+    width, height = 24 * COLUMN, bottom * LINE + HEAD
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
         f"<title>{escape(board['title'])}: {escape(NOTE)}</title><style>{STYLE}</style>",
@@ -33,17 +33,17 @@ def draw(board: Mapping[str, Any]) -> str:
 
 def _panel(panel: Mapping[str, Any]) -> Iterator[str]:
     place = panel["gridPos"]
-    x, y = place["x"] * COLUMN + 2, (place["y"] + 3) * LINE
-    width, height = place["w"] * COLUMN - 4, place["h"] * LINE - 3
+    x, y = place["x"] * COLUMN + 2, place["y"] * LINE + HEAD
+    width, height = place["w"] * COLUMN - 4, place["h"] * LINE - 2
     row = panel["type"] == "row"
     kind = ' class="row"' if row else ""
     yield f'<rect x="{x}" y="{y}" width="{width}" height="{height}"{kind}/>'
-    yield _text(x + 6, y + (11 if row else 16), panel["title"], "title")
+    yield _text(x + 6, y + (10 if row else 16), panel["title"], "title")
     if not row:
         shown = {"stat": "number", "timeseries": "graph"}.get(panel["type"], panel["type"])
-        yield _text(x + 6, y + 32, shown, "small")
+        yield _text(x + 6, y + 31, shown, "small")
     if panel["type"] == "table":
-        yield _text(x + 6, y + 52, " | ".join(columns(panel)), "")
+        yield _text(x + 6, y + 50, " | ".join(columns(panel)), "")
 
 
 def columns(panel: Mapping[str, Any]) -> list[str]:
