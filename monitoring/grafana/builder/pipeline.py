@@ -56,6 +56,8 @@ BACKLOG = per("messaging_backlog_messages")
 CONSUMERS = per("messaging_consumers")
 DRAIN = per("messaging_drain_seconds")
 ABANDONED = f"{BACKLOG} > 0 and {CONSUMERS} == 0"
+#: The rows of the table. Other series, such as those of a stream without its groups, would be rows without a state.
+WAITING = f"({BACKLOG} or {LAG})"
 RATE_OUT = by(KEY, one.rate("messaging_consumed_messages_total"))
 #: Streams are published to once for all groups: the rate is repeated for each of them.
 RATE_IN = (
@@ -198,8 +200,10 @@ def _destinations() -> Panel:
                 label="method",
             ),
             Column("Backlog", BACKLOG, units.Short, missing="unknown"),
-            Column("In flight", per("messaging_in_flight_messages")),
-            Column("Consumers", CONSUMERS, units.Short, ((None, RED), (1, GREY))),
+            Column("In flight", f"{per('messaging_in_flight_messages')} and {WAITING}"),
+            Column(
+                "Consumers", f"{CONSUMERS} and {WAITING}", units.Short, ((None, RED), (1, GREY))
+            ),
             Column("Rate in", RATE_IN, units.MessagesPerSecond),
             Column("Rate out", RATE_OUT, units.MessagesPerSecond),
             Column(
