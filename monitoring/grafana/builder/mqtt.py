@@ -55,8 +55,8 @@ def make() -> dashboard.Dashboard:
                 "destination",
                 "Pipeline",
                 "Pipelines in the exporter's settings. The broker and its clients are part of All.",
-                'label_values(messaging_published_messages_total{instance=~"$instance",system="mqtt"}, destination)',
-            ),
+                'query_result(messaging_backlog_messages{instance=~"$instance",system="mqtt"})',
+            ).regex('/destination="([^"]+)"/'),
         ],
         [
             Section("At a glance", _summary()),

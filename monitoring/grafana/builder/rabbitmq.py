@@ -82,7 +82,7 @@ def make() -> dashboard.Dashboard:
             Section("At a glance", _summary()),
             Section("Messages in queues", [_queues(), *_messages()]),
             Section("Work of consumers", _consumers()),
-            Section("Nodes", _nodes()),
+            Section("Nodes", [*_limits(), *_nodes()]),
             Section("Clients", _clients()),
         ],
     )
@@ -243,7 +243,7 @@ def _consumers() -> list[Panel]:
     ]
 
 
-def _nodes() -> list[Panel]:
+def _limits() -> list[Panel]:
     def share(used: str, limit: str) -> str:
         return f"{broker(used)} / {broker(limit)}"
 
@@ -281,6 +281,11 @@ def _nodes() -> list[Panel]:
             limits=FULLNESS,
             width=8,
         ),
+    ]
+
+
+def _nodes() -> list[Panel]:
+    return [
         graph(
             "Run queue",
             "Erlang processes that wait for a CPU. More than the number of CPUs for minutes: the node is short of CPU.",
