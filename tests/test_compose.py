@@ -212,6 +212,18 @@ def test_alerts_go_to_alertmanager() -> None:
     assert targets == [listening(SERVICES["alertmanager"])]
 
 
+def test_readme_shows_how_prometheus_loads_the_rules() -> None:
+    """The README's settings of Prometheus name the folder of the rules, and the job that they refer to."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [shown] = [yaml.safe_load(block) for block in blocks if "rule_files:" in block]
+    config = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+
+    assert shown["rule_files"] == config["rule_files"]
+    assert {job["job_name"] for job in shown["scrape_configs"]} <= {
+        job["job_name"] for job in config["scrape_configs"]
+    }
+
+
 def test_grafana_opens_the_pipeline_dashboard() -> None:
     """Grafana's home page is the committed dashboard, and is among those that it loads."""
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
@@ -231,7 +243,7 @@ def test_grafana_asks_prometheus() -> None:
 
 
 def test_visitors_of_grafana_only_look() -> None:
-    """Nobody logs in to Grafana, and anonymous visitors are viewers."""
+    """Logins are disabled, and anonymous visitors are viewers."""
     environment = SERVICES["grafana"]["environment"]
 
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
