@@ -88,6 +88,7 @@ def assemble(
         .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         .editable()
         .variables([_datasource(), *variables])
+        .annotations([])
         .links([_link(other) for other in TITLES if other != uid])
     )
     for section in sections:

@@ -156,7 +156,7 @@ def _latency() -> list[Panel]:
             *(
                 Query(
                     quantile(share, "mqtt_pipeline_latency_seconds", pipeline),
-                    f"{{{{target}}}} {{{{pipeline}}}} p{share * 100:.0f}",
+                    f"{{{{pipeline}}}} p{share * 100:.0f} {{{{target}}}} {{{{instance}}}}",
                 )
                 for share in (0.5, 0.99)
             ),
@@ -169,7 +169,8 @@ def _latency() -> list[Panel]:
             " Needs `pipelines` in the settings.",
             units.MessagesPerSecond,
             Query(
-                by(pipeline, one.rate("mqtt_pipeline_timeouts_total")), "{{target}} {{pipeline}}"
+                by(pipeline, one.rate("mqtt_pipeline_timeouts_total")),
+                "{{pipeline}} {{target}} {{instance}}",
             ),
             limits=((None, GREEN), (0.01, RED)),
             width=8,
@@ -179,7 +180,10 @@ def _latency() -> list[Panel]:
             "Time of a message of the exporter through the broker and back (p99). If it rises, the broker or the network is slow."
             " Needs `canary` in the settings.",
             units.Seconds,
-            Query(quantile(0.99, "mqtt_canary_round_trip_seconds", trip), "{{target}} QoS {{qos}}"),
+            Query(
+                quantile(0.99, "mqtt_canary_round_trip_seconds", trip),
+                "QoS {{qos}} {{target}} {{instance}}",
+            ),
             limits=SLOW,
             width=8,
         ),
@@ -234,7 +238,7 @@ def _clients() -> list[Panel]:
             "Clients",
             "Clients by state. Disconnected ones have a session: the broker queues messages for them.",
             units.Short,
-            Query(one("mosquitto_clients"), "{{target}} {{state}}"),
+            Query(one("mosquitto_clients"), "{{state}} {{target}} {{instance}}"),
             width=8,
         ),
         graph(

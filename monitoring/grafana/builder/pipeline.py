@@ -30,7 +30,7 @@ from grafana.builder.tables import Column, rows
 UID = "bts-pipeline"
 #: What identifies a destination and its consumer group.
 KEY = ("instance", "target", "system", "destination", "group")
-LEGEND = "{{system}} {{target}} {{destination}} {{group}}"
+LEGEND = "{{system}} {{destination}} {{group}} {{target}} {{instance}}"
 LATE: Limits = ((None, GREEN), (60, ORANGE), (300, RED))
 PRESSURE: Limits = ((None, GREEN), (0.2, ORANGE), (0.5, RED))
 STATES = {
@@ -304,7 +304,7 @@ def _history() -> list[Panel]:
             units.MessagesPerSecond,
             Query(
                 by(KEY[:-1], one.rate("messaging_published_messages_total")),
-                "{{system}} {{target}} {{destination}}",
+                "{{system}} {{destination}} {{target}} {{instance}}",
             ),
         ),
         graph(

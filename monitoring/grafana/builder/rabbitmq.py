@@ -25,8 +25,8 @@ from grafana.builder.tables import Column, rows
 
 UID = "bts-rabbitmq"
 QUEUE = ("instance", "target", "vhost", "queue")
-NAME = "{{target}} {{vhost}} {{queue}}"
-NODE = "{{target}} {{node}}"
+NAME = "{{queue}} {{vhost}} {{target}} {{instance}}"
+NODE = "{{node}} {{target}} {{instance}}"
 
 broker = Selection((INSTANCE, TARGET))
 one = Selection((INSTANCE, TARGET, 'vhost=~"$vhost"', 'queue=~"$queue"'))
@@ -320,11 +320,11 @@ def _clients() -> list[Panel]:
             units.Short,
             Query(
                 by(("instance", "target"), broker("rabbitmq_connections"), "max"),
-                "{{target}} connections",
+                "connections {{target}} {{instance}}",
             ),
             Query(
                 by(("instance", "target"), broker("rabbitmq_channels"), "max"),
-                "{{target}} channels",
+                "channels {{target}} {{instance}}",
             ),
         ),
         graph(

@@ -26,7 +26,7 @@ SERVER = ("instance", "target")
 GROUP = ("instance", "target", "db", "stream", "group")
 LATE: Limits = ((None, GREEN), (60, ORANGE), (300, RED))
 NAME = "{{target}} {{instance}}"
-WAITING = "{{target}} {{destination}} {{group}}"
+WAITING = "{{destination}} {{group}} {{target}} {{instance}}"
 
 one = Selection((INSTANCE, TARGET))
 stream = Selection((INSTANCE, TARGET, 'stream=~"$destination"'))
@@ -193,7 +193,7 @@ def _waiting() -> list[Panel]:
             units.MessagesPerSecond,
             Query(
                 by(labels[:-1], waiting.rate("messaging_published_messages_total")),
-                "{{target}} {{destination}} added",
+                "{{destination}} added {{target}} {{instance}}",
             ),
             Query(
                 by(labels, waiting.rate("messaging_consumed_messages_total")), f"{WAITING} consumed"
@@ -212,7 +212,7 @@ def _commands() -> list[Panel]:
             "Commands",
             "The ten most frequent commands, per second.",
             units.OpsPerSecond,
-            Query(f"topk(10, {calls})", "{{target}} {{cmd}}"),
+            Query(f"topk(10, {calls})", "{{cmd}} {{target}} {{instance}}"),
             width=8,
         ),
         graph(
@@ -220,14 +220,14 @@ def _commands() -> list[Panel]:
             "Share of time that Redis spends in each of the ten most expensive commands. It runs one at a time:"
             " near 100 % in total it is saturated.",
             units.PercentUnit,
-            Query(f"topk(10, {seconds})", "{{target}} {{cmd}}"),
+            Query(f"topk(10, {seconds})", "{{cmd}} {{target}} {{instance}}"),
             width=8,
         ),
         graph(
             "Time per command",
             "Average time of a call of the ten slowest commands. Look for the slow ones in SLOWLOG GET.",
             units.Seconds,
-            Query(f"topk(10, {seconds} / {calls})", "{{target}} {{cmd}}"),
+            Query(f"topk(10, {seconds} / {calls})", "{{cmd}} {{target}} {{instance}}"),
             width=8,
         ),
         graph(
@@ -261,10 +261,10 @@ def _memory() -> list[Panel]:
             "Keys",
             "Keys in each database, and those that expire. A constant rise is a leak.",
             units.Short,
-            Query(f"{one('redis_db_keys')} > 0", "{{target}} {{db}}"),
+            Query(f"{one('redis_db_keys')} > 0", "{{db}} {{target}} {{instance}}"),
             Query(
                 f"{one('redis_db_keys_expiring')} and {one('redis_db_keys')} > 0",
-                "{{target}} {{db}} expiring",
+                "{{db}} expiring {{target}} {{instance}}",
             ),
             width=8,
         ),
