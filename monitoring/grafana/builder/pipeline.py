@@ -24,7 +24,7 @@ from grafana.builder.panels import (
     number,
     state,
 )
-from grafana.builder.promql import INSTANCE, Selection, by, count_where
+from grafana.builder.promql import INSTANCE, Selection, by, count_where, largest
 from grafana.builder.tables import Column, rows
 
 UID = "bts-pipeline"
@@ -88,7 +88,7 @@ def make() -> dashboard.Dashboard:
             Section("Is anything late?", _summary()),
             Section("Each destination", [_destinations()]),
             Section("Hosts, brokers and service", [_hosts(), _brokers(), _scraped()]),
-            Section("Over time", _history()),
+            Section("Over time: the 20 largest", _history()),
             Section("Alerts", [_alerts()]),
         ],
     )
@@ -283,27 +283,27 @@ def _scraped() -> Panel:
 
 
 def _history() -> list[Panel]:
-    """Return the three numbers of every hop, over time."""
+    """Return the three numbers of every hop, over time, of the 20 destinations with the largest."""
     return [
         graph(
             "Lag",
             "Age of the oldest waiting message. A gap means that it is not known.",
             units.Seconds,
-            Query(LAG, LEGEND),
+            Query(largest(LAG), LEGEND),
             limits=LATE,
         ),
         graph(
             "Backlog",
             "Waiting messages. If it grows, compare rate in and rate out.",
             units.Short,
-            Query(BACKLOG, LEGEND),
+            Query(largest(BACKLOG), LEGEND),
         ),
         graph(
             "Rate in",
             "Messages published per second. If it fell to 0, look at the producers.",
             units.MessagesPerSecond,
             Query(
-                by(KEY[:-1], one.rate("messaging_published_messages_total")),
+                largest(by(KEY[:-1], one.rate("messaging_published_messages_total"))),
                 "{{system}} {{destination}} {{target}} {{instance}}",
             ),
         ),
@@ -311,13 +311,13 @@ def _history() -> list[Panel]:
             "Rate out",
             "Messages consumed per second. If it is below the rate in, add consumers or make them faster.",
             units.MessagesPerSecond,
-            Query(RATE_OUT, LEGEND),
+            Query(largest(RATE_OUT), LEGEND),
         ),
         graph(
             "Time to drain",
             "Backlog divided by the recent rate out. A day stands for a day or more, and for never.",
             units.Seconds,
-            Query(f"clamp_max({DRAIN}, {DAY})", LEGEND),
+            Query(largest(f"clamp_max({DRAIN}, {DAY})"), LEGEND),
             limits=LATE,
         ),
         graph(
@@ -325,7 +325,7 @@ def _history() -> list[Panel]:
             "Messages that consumers have and did not acknowledge. If it stays at the prefetch limit, the consumers are slow"
             " or do not acknowledge.",
             units.Short,
-            Query(per("messaging_in_flight_messages"), LEGEND),
+            Query(largest(per("messaging_in_flight_messages")), LEGEND),
         ),
     ]
 

@@ -34,6 +34,11 @@ def by(labels: Sequence[str], expr: str, operator: str = "sum") -> str:
     return f"{operator} by ({', '.join(labels)}) ({expr})"
 
 
+def largest(expr: str) -> str:
+    """Return the 20 largest series of `expr` at each time: a graph of thousands of queues would show none."""
+    return f"topk(20, {expr})"
+
+
 def count_where(condition: str, among: str) -> str:
     """Return how many series of `among` meet `condition`: 0 if none does, no sample if there are no series."""
     return f"count({condition}) or 0 * count({among})"

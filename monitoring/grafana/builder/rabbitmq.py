@@ -20,7 +20,7 @@ from grafana.builder.panels import (
     number,
     state,
 )
-from grafana.builder.promql import INSTANCE, TARGET, Selection, by, count_where
+from grafana.builder.promql import INSTANCE, TARGET, Selection, by, count_where, largest
 from grafana.builder.tables import Column, rows
 
 UID = "bts-rabbitmq"
@@ -80,8 +80,11 @@ def make() -> dashboard.Dashboard:
         ],
         [
             Section("At a glance", _summary()),
-            Section("Messages in queues", [_queues(), *_messages()]),
-            Section("Work of consumers", _consumers()),
+            Section(
+                "Messages: the table of all queues, graphs of the 20 largest",
+                [_queues(), *_messages()],
+            ),
+            Section("Work of consumers: 20 queues", _consumers()),
             Section("Nodes", [*_limits(), *_nodes()]),
             Section("Clients", _clients()),
         ],
@@ -193,25 +196,25 @@ def _messages() -> list[Panel]:
             "Ready messages",
             "Messages that wait for a consumer. If they grow, compare the rates of publishing and delivery.",
             units.Short,
-            Query(READY, NAME),
+            Query(largest(READY), NAME),
         ),
         graph(
             "Unacknowledged messages",
             "Messages that consumers have and did not acknowledge. At the prefetch limit the consumer is slow or hangs.",
             units.Short,
-            Query(per(one("rabbitmq_queue_messages_unacked")), NAME),
+            Query(largest(per(one("rabbitmq_queue_messages_unacked"))), NAME),
         ),
         graph(
             "Published",
             "Messages published into each queue per second. At 0, look at the producers.",
             units.MessagesPerSecond,
-            Query(PUBLISHED, NAME),
+            Query(largest(PUBLISHED), NAME),
         ),
         graph(
             "Delivered",
             "Messages delivered to consumers or fetched per second. Below the rate of publishing the queue grows.",
             units.MessagesPerSecond,
-            Query(DELIVERED, NAME),
+            Query(largest(DELIVERED), NAME),
         ),
     ]
 
@@ -222,14 +225,14 @@ def _consumers() -> list[Panel]:
             "Consumers",
             "Attached consumers. A fall is a consumer that ended or lost its connection.",
             units.Short,
-            Query(CONSUMERS, NAME),
+            Query(largest(CONSUMERS), NAME),
             width=8,
         ),
         graph(
             "Consumer capacity",
             "Share of time in which the queue could deliver at once. Below 100 %: add consumers, or raise their prefetch count.",
             units.PercentUnit,
-            Query(per(one("rabbitmq_queue_consumer_capacity")), NAME),
+            Query(f"bottomk(20, {per(one('rabbitmq_queue_consumer_capacity'))})", NAME),
             full=1,
             width=8,
         ),
@@ -237,7 +240,7 @@ def _consumers() -> list[Panel]:
             "Acknowledged",
             "Messages that consumers acknowledged per second: the work that was done.",
             units.MessagesPerSecond,
-            Query(total("rabbitmq_queue_messages_acked_total"), NAME),
+            Query(largest(total("rabbitmq_queue_messages_acked_total")), NAME),
             width=8,
         ),
     ]

@@ -18,7 +18,7 @@ from grafana.builder.panels import (
     number,
     state,
 )
-from grafana.builder.promql import INSTANCE, TARGET, Selection, by
+from grafana.builder.promql import INSTANCE, TARGET, Selection, by, largest
 from grafana.builder.tables import Column, rows
 
 UID = "bts-redis"
@@ -55,7 +55,7 @@ def make() -> dashboard.Dashboard:
         ],
         [
             Section("At a glance", _summary()),
-            Section("Streams and queues", [_groups(), *_waiting()]),
+            Section("Streams and queues: graphs of the 20 largest", [_groups(), *_waiting()]),
             Section("What Redis does", _commands()),
             Section("Memory and keys", _memory()),
             Section("Clients, replication and persistence", _clients()),
@@ -176,7 +176,7 @@ def _waiting() -> list[Panel]:
             "Lag",
             "Age of the oldest waiting entry or job. A gap means that it is not known.",
             units.Seconds,
-            Query(by(labels, waiting("messaging_lag_seconds"), "max"), WAITING),
+            Query(largest(by(labels, waiting("messaging_lag_seconds"), "max")), WAITING),
             limits=LATE,
             width=8,
         ),
@@ -184,7 +184,7 @@ def _waiting() -> list[Panel]:
             "Backlog",
             "Entries and jobs that wait. If they grow, the consumers are too slow or have stopped.",
             units.Short,
-            Query(by(labels, waiting("messaging_backlog_messages"), "max"), WAITING),
+            Query(largest(by(labels, waiting("messaging_backlog_messages"), "max")), WAITING),
             width=8,
         ),
         graph(
@@ -192,11 +192,12 @@ def _waiting() -> list[Panel]:
             "Entries that were added to each stream and consumed by each group, per second. Lists have no such count.",
             units.MessagesPerSecond,
             Query(
-                by(labels[:-1], waiting.rate("messaging_published_messages_total")),
+                largest(by(labels[:-1], waiting.rate("messaging_published_messages_total"))),
                 "{{destination}} added {{target}} {{instance}}",
             ),
             Query(
-                by(labels, waiting.rate("messaging_consumed_messages_total")), f"{WAITING} consumed"
+                largest(by(labels, waiting.rate("messaging_consumed_messages_total"))),
+                f"{WAITING} consumed",
             ),
             width=8,
         ),
