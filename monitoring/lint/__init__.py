@@ -1,0 +1,1 @@
+"""Checks of alert rules, their tests, runbooks and queries: `make rules`."""
