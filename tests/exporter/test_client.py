@@ -115,6 +115,35 @@ def test_collector_that_fails_loses_only_its_own_metrics(
     assert failures[0].startswith("raises: RuntimeError: broken on purpose")
 
 
+def test_series_that_cannot_be_served_lose_only_themselves(
+    settings: Path, registry: prometheus_client.CollectorRegistry
+) -> None:
+    """As on the exporter's own page, an invalid sample, and a series that another collector serves, are left out."""
+    odd = "scrape.emit(self.level, 1.5, 'a \"b\"'); scrape.emit(self.level, 2, 5)"
+    plugin = (settings.parent / "plugins" / "kinds.py").read_text()
+    plugin = plugin.replace("scrape.emit(self.level, 1.5, 'a \"b\"')", odd)
+    (settings.parent / "plugins" / "kinds.py").write_text(plugin)
+    twin = "from prometheus_client.core import GaugeMetricFamily\n\nclass Twin:\n    def collect(self):\n"
+    twin += "        yield GaugeMetricFamily('kinds_size_bytes', 'Sizes.', value=9)\n"
+    (settings.parent / "plugins" / "twin.py").write_text(twin)
+    settings.write_text(settings.read_text() + "  twin:\n")
+
+    with ExporterCollector(settings) as collector:
+        registry.register(collector)
+        page = series(prometheus_client.generate_latest(registry).decode())
+        failures = collector.failures()
+
+    constant = {("target", "one"), ("site", "north")}
+    assert [labels for name, labels in page if name == "kinds_level"] == [
+        frozenset({("tank", 'a "b"'), *constant})
+    ]
+    assert ("kinds_size_bytes", frozenset()) not in page
+    assert page["kinds_events_total", frozenset(constant)] == 2
+    assert failures == [
+        "kinds[one]: kinds_level: the value of label tank is of type int (expected str)"
+    ]
+
+
 def test_settings_that_are_wrong_are_an_error(settings: Path) -> None:
     """The embedding program learns of every problem, with its place."""
     settings.write_text("collectors: {kinds: {nme: x}}\nscrape_timeout: never\n")

@@ -164,7 +164,7 @@ def test_series_that_two_collectors_serve(caplog: pytest.LogCaptureFixture) -> N
     messages = [(record.getMessage(), vars(record)["collector"]) for record in caplog.records]
     assert messages == [
         (
-            "samples left out: stub_value is served by another collector too: rename one, or leave one out by metrics: {deny: [NAME]}",
+            "samples left out: stub_value of two: served by one already: rename one, or leave one out by metrics: {deny: [NAME]}",
             "two",
         )
     ]

@@ -189,6 +189,20 @@ def test_reload_drops_what_is_gone(service: Service, place: Place) -> None:
     assert list(service.exporter.last) == service.exporter.collectors.runners
 
 
+def test_reload_that_drops_all_collectors_warns(
+    service: Service, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty map of collectors is applied, and a warning names its line."""
+    place.config.write_text("collectors: {}\n")
+    service.reload()
+
+    assert runners(service) == {}
+    assert (
+        f"settings: {place.config}:1: collectors: no collector is configured:"
+        " only the exporter's own metrics are served"
+    ) in caplog.messages
+
+
 def test_reload_takes_a_plugin_that_changed(service: Service, place: Place) -> None:
     """A drop-in file that was edited is in force after a reload, without a restart."""
     drop_in(place.plugins, "quiet", QUIET.replace("self.value, 1", "self.value, 2"))

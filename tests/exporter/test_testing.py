@@ -69,6 +69,12 @@ def test_sample_that_a_scrape_would_leave_out() -> None:
         collect(Stub(lambda scrape: scrape.emit(Stub.value, 1, "label")))
 
 
+def test_label_value_that_is_not_a_string() -> None:
+    """An author learns of a label value that a scrape would leave out."""
+    with pytest.raises(AssertionError, match=r"stub_series: the value of label key is of type int"):
+        collect(Stub(lambda scrape: scrape.emit(Stub.series, 1, 5)))  # type: ignore[arg-type]
+
+
 def test_metric_that_is_not_declared() -> None:
     """A metric that no listing would show fails the author's test."""
     secret = gauge("secret", "Nobody knows.")

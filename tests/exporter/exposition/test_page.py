@@ -298,23 +298,24 @@ def test_metric_declared_twice_by_one_source() -> None:
 
 
 def test_metric_of_another_kind() -> None:
-    """Of two kinds under one name the first is served; the other source is told."""
-    one = Source({FILES: {("/",): 1}})
-    other = Source({counter("files", "Files."): {(): 7}, UP: {(): 1}})
+    """Of two kinds of one name the first is served; the conflict names both sources."""
+    one = Source({FILES: {("/",): 1}}, name="one")
+    other = Source({counter("files", "Files."): {(): 7}, UP: {(): 1}}, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
     assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("up", {}, 1)]
     assert one.conflict == ""
-    assert other.conflict == "files is served as a gauge by another collector"
+    assert other.conflict == "files of two: served as a gauge by one"
 
 
 @pytest.mark.parametrize("part", ["x_count", "x_sum", "x_bucket"])
 def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
-    """A distribution's samples are not served twice: whose name is one of theirs is left out and told."""
+    """A metric with the name of a histogram's sample is left out; the conflict names both sources."""
     scrape = Scrape(math.inf)
     scrape.emit_histogram(histogram("x", "X."), [(1.0, 1)], 1)
-    one, other = Source({gauge(part, "Part."): {(): 7}, UP: {(): 1}}), Source(scrape.samples)
+    one = Source({gauge(part, "Part."): {(): 7}, UP: {(): 1}}, name="one")
+    other = Source(scrape.samples, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
@@ -325,7 +326,7 @@ def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
         "x_sum",
         "x_count",
     ]
-    assert one.conflict == f"{part} is a part of the histogram x, which is served"
+    assert one.conflict == f"{part} of one: it is a part of the histogram x, served by two"
     assert other.conflict == ""
 
 
@@ -337,15 +338,80 @@ def test_counter_that_is_called_total() -> None:
 
 
 def test_same_series_from_two_sources() -> None:
-    """Of two samples of one series the first is served; the other source is told."""
-    one = Source({FILES: {("/",): 1}})
-    other = Source({FILES: {("/",): 2, ("/b",): 3}})
+    """Of two samples of one series the first is served; the conflict names both sources."""
+    one = Source({FILES: {("/",): 1}}, name="one")
+    other = Source({FILES: {("/",): 2, ("/b",): 3}}, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
     assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("files", {"path": "/b"}, 3)]
     assert one.conflict == ""
-    assert other.conflict == 'files{path="/"} is served by another collector too'
+    assert other.conflict == 'files{path="/"} of two: served by one already'
+
+
+@pytest.mark.parametrize(
+    "labels", [("b", "a"), ("a", "b", "c"), ("a", "b")], ids=["order", "empty label", "same"]
+)
+def test_series_with_equal_labels_in_another_spelling(labels: tuple[str, ...]) -> None:
+    """The order of labels, and labels with an empty value, do not make another series."""
+    values = {"a": "1", "b": "2", "c": ""}
+    one = Source({gauge("x", "X.", ("a", "b")): {("1", "2"): 1}}, name="one")
+    metric = gauge("x", "X.", labels)
+    other = Source({metric: {tuple(values[label] for label in labels): 2}}, name="two")
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert parsed(text, Format.TEXT) == [("x", {"a": "1", "b": "2"}, 1)]
+    assert other.conflict.startswith("x{")
+    assert other.conflict.endswith("} of two: served by one already")
+
+
+def distribution(kind: str, bound: float, labels: tuple[str, ...], *values: str) -> Samples:
+    """Return the samples of a histogram or summary with one bound and these labels."""
+    scrape = Scrape(math.inf)
+    if kind == "histogram":
+        scrape.emit_histogram(histogram("x", "X.", labels), [(bound, 1)], 2, *values)
+    else:
+        scrape.emit_summary(summary("x", "X.", labels), [(bound, 1)], 2, 3, *values)
+    return scrape.samples
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("kind", ["histogram", "summary"])
+def test_distributions_are_never_mixed(kind: str, form: Format) -> None:
+    """Of two histograms or summaries with equal labels the first is served as a whole, whatever their bounds."""
+    one = Source(distribution(kind, 0.1, ("a",), "1"), name="one")
+    two = Source(distribution(kind, 0.2, ("b", "a"), "", "1"), name="two")
+    three = Source(distribution(kind, 0.2, ("a",), "2"), name="three")
+
+    text = render([one, two, three], form).decode()
+
+    alone = [source.samples for source in (one, three)]
+    assert parsed(text, form) == [sample for s in alone for sample in parsed(page(s, form), form)]
+    assert two.conflict == f'{kind} x{{a="1"}} of two: served by one already'
+    assert (one.conflict, three.conflict) == ("", "")
+
+
+def test_reserved_names() -> None:
+    """A reserved name is left out, whatever its labels, even if its owner does not serve it now."""
+    own = Source({UP: {(): 1}}, name="the exporter", reserved=frozenset({"files", "up"}))
+    two = Source({FILES: {("/",): 1}, gauge("ok", "Ok."): {(): 1}}, name="two")
+
+    text = render([own, two], Format.TEXT).decode()
+
+    assert [name for name, _, _ in parsed(text, Format.TEXT)] == ["up", "ok"]
+    assert two.conflict == "files of two: the name is reserved for the exporter"
+
+
+def test_many_conflicts_are_counted() -> None:
+    """The first conflicts of a source are listed, and the others counted."""
+    samples = {FILES: {(f"/{number}",): 1 for number in range(25)}}
+    two = Source(samples, name="two")
+
+    render([Source(samples, name="one"), two], Format.TEXT)
+
+    assert two.conflict.startswith('files{path="/0"} of two: served by one already; ')
+    assert two.conflict.endswith("; and 15 more")
 
 
 # Many series

@@ -179,8 +179,13 @@ def test_types_that_are_not_configured_are_not_loaded(read: Load, types: Types) 
 
 
 def test_no_collectors(read: Load) -> None:
-    """Who asks for none gets none."""
-    assert read("collectors: {}").blocks == ()
+    """An empty map configures no collector, with a warning that names it."""
+    settings = read("scrape_timeout: 5s\ncollectors: {}")
+
+    assert settings.blocks == ()
+    assert [(warning.line, warning.path, warning.message) for warning in settings.warnings] == [
+        (2, "collectors", "no collector is configured: only the exporter's own metrics are served")
+    ]
 
 
 def test_file_that_names_no_collectors(read: Load, types: Types) -> None:

@@ -234,6 +234,14 @@ def test_tag_on_several_values(text: str) -> None:
     assert problems(text) == ["c.yaml:1: a: !env takes one name"]
 
 
+@pytest.mark.parametrize("text", ["12:30", "190:20:30", "1:30.5", "-1:30", "+1:00:00"])
+def test_number_with_colons_is_a_text(text: str) -> None:
+    """A plain value with colons is what it looks like, not a number in base 60."""
+    document = Document("c.yaml", f"a: {text}\n{text}: b\n")
+
+    assert (document.value, document.problems) == ({"a": text, text: "b"}, [])
+
+
 def test_python_objects_are_not_made() -> None:
     """The settings are data: no tag makes the loader call anything."""
     [problem] = problems("a: !!python/object/apply:os.system ['true']\n")
