@@ -27,7 +27,7 @@ def host(scrape: Scrape) -> None:
     scrape.emit(untyped("context_switches", "No type known."), 1e15)
     scrape.emit(counter("interrupts", "A counter of the anchor's without _total."), 7)
     scrape.emit(gauge("open", "Open files."), 3)
-    scrape.emit(counter("open_total", "Opened files."), 10**400)
+    scrape.emit(counter("open_total", "Opened files."), math.inf)
     scrape.emit(FILES, 0, "/var/spool/a")
     scrape.emit(FILES, -0.25, 'quote " backslash \\ newline \n umlaut ü not UTF-8 \udcff')
 

@@ -28,7 +28,7 @@ def test_series_beyond_the_limit_are_dropped_and_counted() -> None:
 
     assert found.samples == {one: {("a",): 1, ("b",): 1}, two: {("a",): 2}}
     assert found.dropped == 2
-    assert found.rejected is None
+    assert found.losses == []
 
 
 def test_availability_metric_is_never_dropped() -> None:

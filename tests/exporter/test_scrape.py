@@ -45,7 +45,7 @@ def test_emitting() -> None:
     found.emit(total, 7)
 
     assert found.samples == {files: {("/b",): 3, ("/a",): 2.5}, total: {(): 7}}
-    assert found.rejected is None
+    assert found.losses == []
 
 
 def test_emitting_other_kinds_of_numbers() -> None:
@@ -106,7 +106,7 @@ def test_sample_that_cannot_be_served(emit: Callable[[Scrape, Metric], None], me
     found.emit(metric, 2, "/b", "root")
 
     assert found.samples == {metric: {("/a", "root"): 1, ("/b", "root"): 2}}
-    assert found.rejected == ("invalid_sample", message)
+    assert found.losses == [("invalid_sample", message)]
 
 
 def test_large_integers_that_a_float_can_hold() -> None:
@@ -151,7 +151,7 @@ def test_sample_emitted_twice() -> None:
     found.emit(metric, 2, "/")
 
     assert found.samples == {metric: {("/",): 1}}
-    assert found.rejected == ("invalid_sample", "files: emitted twice with labels ('/',)")
+    assert found.losses == [("invalid_sample", "files: emitted twice with labels ('/',)")]
 
 
 def test_wrong_samples_are_listed_in_order() -> None:
@@ -179,7 +179,7 @@ def test_emitting_many_at_once() -> None:
     found.emit_all(gauge("other", "Other."), {})
 
     assert found.samples == {metric: {("/a",): 1, ("/b",): 2.5, ("/c",): 3, ("/d",): 4}}
-    assert found.rejected is None
+    assert found.losses == []
 
 
 def test_many_at_once_with_wrong_ones_among_them() -> None:
@@ -189,7 +189,7 @@ def test_many_at_once_with_wrong_ones_among_them() -> None:
 
     found.emit_all(metric, {("/a",): 1, ("/b", "x"): 2, ("/c",): "many", ("/d",): Fraction(1, 2)})  # type: ignore[dict-item]
     assert found.samples == {metric: {("/a",): 1, ("/d",): 0.5}}
-    assert found.rejected == ("invalid_sample", "files takes 1 labels (path), got 2")
+    assert found.losses == [("invalid_sample", "files takes 1 labels (path), got 2")]
     found.emit_all(delay, {("_sum",): 1})
     found.emit_all(metric, {("/e",): 1, ("/f",): 2})
 
@@ -205,7 +205,7 @@ def test_many_at_once_by_labels_that_are_no_tuples() -> None:
     found.emit_all(metric, {"a": 1, ("b",): 2})  # type: ignore[dict-item]
 
     assert found.samples == {metric: {("b",): 2}}
-    assert found.rejected == ("invalid_sample", "files: 'a' is not a tuple of labels")
+    assert found.losses == [("invalid_sample", "files: 'a' is not a tuple of labels")]
 
 
 def test_many_at_once_that_were_there() -> None:
@@ -217,7 +217,7 @@ def test_many_at_once_that_were_there() -> None:
     found.emit_all(metric, {("/b",): 3})
 
     assert found.samples == {metric: {("/a",): 1, ("/b",): 3}}
-    assert found.rejected == ("invalid_sample", "files: emitted twice with the same labels")
+    assert found.losses == [("invalid_sample", "files: emitted twice with the same labels")]
 
 
 def test_many_at_once_when_the_scrape_is_over() -> None:
@@ -236,7 +236,7 @@ def test_emitting_a_histogram() -> None:
 
     found.emit_histogram(metric, [(0.5, 1), (10, 3), (float("inf"), 4)], 25, "q")
 
-    assert found.rejected is None
+    assert found.losses == []
     assert found.samples[metric] == {
         ("_bucket", "q", "0.5"): 1,
         ("_bucket", "q", "10"): 3,
@@ -297,7 +297,7 @@ def test_emitting_a_distribution_as_one_value(declare: Declare) -> None:
     found.emit(declare("size", "Size."), 1)
 
     assert found.samples == {}
-    assert found.rejected is not None
+    assert [reason for reason, _ in found.losses] == ["invalid_sample"]
 
 
 def test_filter_of_metrics() -> None:
@@ -310,7 +310,7 @@ def test_filter_of_metrics() -> None:
         found.emit_all(gauge(name, "Help."), {(): 1})
 
     assert {metric.name for metric in found.samples} == {"node_load1"}
-    assert (found.rejected, found.dropped) == (None, 0)
+    assert (found.losses, found.dropped) == ([], 0)
 
 
 def test_time_left() -> None:

@@ -31,7 +31,8 @@ def test_replacing_a_sample() -> None:
     found.replace(FILES, 3, "/b")
 
     assert found.samples == {FILES: {("/a",): 2}}
-    assert (found.rejected, found.dropped) == (None, 1)
+    assert found.dropped == 1
+    assert [reason for reason, _ in found.losses] == ["limited"]
 
 
 def test_whether_there_is_a_sample() -> None:

@@ -50,7 +50,7 @@ release.set()
 
 def values(scrape: Scrape) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the samples by metric name."""
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: dict(found) for metric, found in scrape.samples.items()}
 
 

@@ -266,9 +266,8 @@ class Runner:
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        if scrape.rejected is None and not scrape.dropped:
-            return SUCCESS
-        return failure_of(scrape.losses, scrape.unlisted)
+        losses = scrape.losses
+        return failure_of(losses, scrape.unlisted) if losses else SUCCESS
 
     def note(self, scrape: Scrape, outcome: Outcome) -> None:
         """Count how a collection ended, and log it where it differs from the one before."""

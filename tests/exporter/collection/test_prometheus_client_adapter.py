@@ -320,7 +320,7 @@ def test_sample_that_is_no_number() -> None:
     """A wrong value is left out and told, as with every collector."""
     scrape = collected(families(GaugeMetricFamily("text", "Text.", value="many")))  # type: ignore[arg-type]
 
-    assert scrape.rejected == ("invalid_sample", "text: 'many' is not a number")
+    assert scrape.losses == [("invalid_sample", "text: 'many' is not a number")]
 
 
 def test_error_of_the_constructor_is_passed_on() -> None:

@@ -28,7 +28,7 @@ class View:
             collector.collect(self.scrape)
         except TargetError as error:
             self.problem = str(error)
-        assert self.scrape.rejected is None
+        assert self.scrape.losses == []
         self.by_name = {metric.name: metric for metric in self.scrape.samples}
         assert len(self.by_name) == len(self.scrape.samples)
 

@@ -82,7 +82,7 @@ def ask(
     scrape = Scrape(time.monotonic() + seconds)
     with closing(Emqx(config, tls or TLSConfig())) as source:
         source.emit(scrape)
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape
 
 

@@ -68,7 +68,7 @@ class Fake:
         self.rounds.clear()
         context = ScrapeContext(Url("redis", "example.net", 6379), Scrape(monotonic() + 60))
         run([self.server.read(context)], self._ask)
-        assert context.scrape.rejected is None
+        assert context.scrape.losses == []
         return context, {metric.name: rows for metric, rows in context.scrape.samples.items()}
 
     def asked(self) -> set[str]:
