@@ -36,7 +36,7 @@ class Serving(Process):
         address = f"--web.listen-address=127.0.0.1:{self.port}"
         super().__init__([*COMMAND, address, *flags], folder, environment(**env))
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def request(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Return status and text; 0 where nothing answers yet."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -50,7 +50,7 @@ class Serving(Process):
 
     def begun(self) -> Serving:
         """Wait until it is ready, and return it."""
-        self.ready(lambda: self.ask("/-/ready")[0] == 200)
+        self.ready(lambda: self.request("/-/ready")[0] == 200)
         return self
 
     def lines(self) -> list[str]:
@@ -81,7 +81,7 @@ def serve(folder: Path) -> Iterator[Serve]:
 def test_serving_until_told_to_stop(serve: Serve, number: int) -> None:
     """It serves the settings of the working folder, and a signal ends it with exit code 0."""
     process = serve().begun()
-    status, text = process.ask("/metrics")
+    status, text = process.request("/metrics")
 
     assert status == 200
     assert "spool_files{" in text
@@ -123,17 +123,17 @@ def test_reload_by_signal(serve: Serve, folder: Path) -> None:
     configure(folder, "spool: {path: /new}")
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
-        lambda: 'spool_files{path="/new"} 0\n' in process.ask("/metrics")[1],
+        lambda: 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1],
         "the new settings are in force",
     )
     configure(folder, "spool: {pth: /newer}")
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
-        lambda: "bts_exporter_config_last_reload_successful 0\n" in process.ask("/metrics")[1],
+        lambda: "bts_exporter_config_last_reload_successful 0\n" in process.request("/metrics")[1],
         "the mistake is told",
     )
 
-    assert 'spool_files{path="/new"} 0\n' in process.ask("/metrics")[1]
+    assert 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1]
     assert process.end() == 0
     failures = [line for line in process.lines() if "level=error" in line]
     assert len(failures) == 2
@@ -148,12 +148,12 @@ def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
     drop_in(folder / "plugins", "broken", "def (:\n")
     configure(folder, f"broken: {{any: thing}}, spool: {{path: {folder}}}")
     process = serve().begun()
-    text = process.ask("/metrics")[1]
+    text = process.request("/metrics")[1]
 
     assert "spool_files{" in text
     assert 'bts_exporter_collector_success{collector="broken",target=""} 0\n' in text
-    wait_until(lambda: "failing (unusable)" in process.ask("/")[1], "the page shows it")
-    assert "is broken: SyntaxError: invalid syntax" in process.ask("/")[1]
+    wait_until(lambda: "failing (unusable)" in process.request("/")[1], "the page shows it")
+    assert "is broken: SyntaxError: invalid syntax" in process.request("/")[1]
     assert [
         line
         for line in process.lines()
@@ -174,9 +174,9 @@ def test_several_addresses_and_another_path(serve: Serve) -> None:
     """It listens wherever it is told to, and its metrics are where the flag says."""
     other = free_port()
     process = serve(f"--web.listen-address=127.0.0.1:{other}", "--web.telemetry-path=/here").begun()
-    asked = [process.ask("/here")[0]]
+    asked = [process.request("/here")[0]]
     process.port = other
-    asked += [process.ask("/here")[0], process.ask("/metrics")[0]]
+    asked += [process.request("/here")[0], process.request("/metrics")[0]]
 
     assert asked == [200, 200, 404]
 
@@ -185,13 +185,13 @@ def test_flags_of_the_web(serve: Serve) -> None:
     """The process's own metrics can be left out, and reload over HTTP allowed."""
     process = serve("--web.disable-exporter-metrics", "--web.enable-lifecycle").begun()
 
-    assert "process_" not in process.ask("/metrics")[1]
-    assert process.ask("/-/reload", "POST") == (200, "reloaded.\n")
+    assert "process_" not in process.request("/metrics")[1]
+    assert process.request("/-/reload", "POST") == (200, "reloaded.\n")
 
 
 def test_lifecycle_is_off(serve: Serve) -> None:
     """Unless it was allowed nobody reloads over HTTP."""
-    assert serve().begun().ask("/-/reload", "POST")[0] == 403
+    assert serve().begun().request("/-/reload", "POST")[0] == 403
 
 
 # With systemd
@@ -213,7 +213,7 @@ def address_of(manager: socket.socket) -> str:
     return name if isinstance(name, str) else f"@{name[1:].decode()}"
 
 
-def told(manager: socket.socket) -> str:
+def next_notification(manager: socket.socket) -> str:
     """Return what the manager is told next, its heartbeats left out."""
     while (message := manager.recv(4096).decode()) == "WATCHDOG=1":
         pass
@@ -223,12 +223,12 @@ def told(manager: socket.socket) -> str:
 def test_readiness_and_reload(serve: Serve, manager: socket.socket) -> None:
     """The manager hears when it is ready, reloads, is ready again, and stops."""
     process = serve(NOTIFY_SOCKET=address_of(manager))
-    heard = [told(manager)]
-    assert process.ask("/-/ready")[0] == 200
+    heard = [next_notification(manager)]
+    assert process.request("/-/ready")[0] == 200
     process.popen.send_signal(signal.SIGHUP)
-    heard += [told(manager), told(manager)]
+    heard += [next_notification(manager), next_notification(manager)]
     process.popen.send_signal(signal.SIGTERM)
-    heard.append(told(manager))
+    heard.append(next_notification(manager))
 
     assert heard[0] == "READY=1"
     assert heard[1].startswith("RELOADING=1\nMONOTONIC_USEC=")

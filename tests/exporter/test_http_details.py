@@ -24,7 +24,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31m\x7f\u009b"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def ask(
+def request(
     exporter: Exporter, path: str, *fields: tuple[str, str], method: str = "GET"
 ) -> tuple[int, HTTPMessage, bytes]:
     """Return status, headers and body of the answer to a request with `fields`, also repeated ones."""
@@ -34,9 +34,9 @@ def ask(
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
-    found = response.status, response.headers, response.read()
+    answer = response.status, response.headers, response.read()
     connection.close()
-    return found
+    return answer
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_format_is_negotiated(process: Exporter) -> None:
         ("Accept-Encoding", "deflate"),
         ("Accept-Encoding", "gzip;q=0.0000"),
     ]
-    _, headers, body = ask(process, "/metrics", *fields)
+    _, headers, body = request(process, "/metrics", *fields)
 
     assert headers["Content-Type"] == (
         "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
@@ -78,7 +78,7 @@ def test_reload_from_pages_of_others(
     """A page of another site cannot have a browser reload the settings."""
     filled = [(name, value.format(port=process.port)) for name, value in fields]
 
-    assert ask(process, "/-/reload", *filled, method="POST")[0] == status
+    assert request(process, "/-/reload", *filled, method="POST")[0] == status
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_reload_from_pages_of_others(
 )  # fmt: skip
 def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> None:
     """Every page and every error forbids guessing types, running anything, and frames."""
-    _, headers, _ = ask(process, path)
+    _, headers, _ = request(process, path)
 
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
@@ -97,7 +97,7 @@ def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> Non
 @pytest.mark.parametrize("path", ["/metrics?collect[]=%1B[31m%7F", "/probe?target=%C2%9B%1B[31m"])
 def test_errors_show_control_characters(path: str, process: Exporter) -> None:
     """What a request names comes back in an error as something that a terminal only shows."""
-    status, _, body = ask(process, path)
+    status, _, body = request(process, path)
 
     assert status == 400
     assert r"\x1b[31m" in body.decode()
@@ -135,7 +135,7 @@ def test_texts_of_targets_command_no_terminal(
         settings = f"collectors: {{redis: {{url: 'redis://127.0.0.1:{port}'}}}}\n"
         process = exporter(settings, f"--log.format={style}")
         process.get("/metrics")
-        page = ask(process, "/")[2].decode()
+        page = request(process, "/")[2].decode()
         (tmp_path / "config.yaml").write_text(settings)
         argv = [sys.executable, "-m", "bts_exporter", f"--config.file={tmp_path}/config.yaml"]
         printed = [

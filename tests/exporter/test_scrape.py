@@ -30,7 +30,7 @@ TOO_LARGE = "the value is too large for a floating-point number"
 DECLARATIONS = (gauge, counter, untyped, histogram, summary)
 
 
-def scrape(**options: Any) -> Scrape:
+def new_scrape(**options: Any) -> Scrape:
     """Return a scrape with a minute to go."""
     return Scrape(monotonic() + 60, **options)
 
@@ -38,25 +38,25 @@ def scrape(**options: Any) -> Scrape:
 def test_emitting() -> None:
     """Samples are kept by metric and label values, in the order they come."""
     files, total = gauge("files", "Files.", ("path",)), counter("seen_total", "Seen.")
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit(files, 3, "/b")
-    found.emit(files, 2.5, "/a")
-    found.emit(total, 7)
+    scrape.emit(files, 3, "/b")
+    scrape.emit(files, 2.5, "/a")
+    scrape.emit(total, 7)
 
-    assert found.samples == {files: {("/b",): 3, ("/a",): 2.5}, total: {(): 7}}
-    assert found.losses == []
+    assert scrape.samples == {files: {("/b",): 3, ("/a",): 2.5}, total: {(): 7}}
+    assert scrape.losses == []
 
 
 def test_emitting_other_kinds_of_numbers() -> None:
     """Whatever can be a float is a value; True is 1."""
     metric = gauge("value", "Value.", ("of",))
-    found = scrape()
+    scrape = new_scrape()
 
     for of, value in (("bool", True), ("decimal", Decimal("0.5")), ("fraction", Fraction(1, 4))):
-        found.emit(metric, value, of)  # type: ignore[arg-type]
+        scrape.emit(metric, value, of)  # type: ignore[arg-type]
 
-    assert found.samples == {metric: {("bool",): 1.0, ("decimal",): 0.5, ("fraction",): 0.25}}
+    assert scrape.samples == {metric: {("bool",): 1.0, ("decimal",): 0.5, ("fraction",): 0.25}}
 
 
 @pytest.mark.parametrize(
@@ -99,70 +99,70 @@ def test_emitting_other_kinds_of_numbers() -> None:
 def test_sample_that_cannot_be_served(emit: Callable[[Scrape, Metric], None], message: str) -> None:
     """A wrong sample is left out and remembered; the others are kept."""
     metric = gauge("files", "Files.", ("path", "owner"))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit(metric, 1, "/a", "root")
-    emit(found, metric)
-    found.emit(metric, 2, "/b", "root")
+    scrape.emit(metric, 1, "/a", "root")
+    emit(scrape, metric)
+    scrape.emit(metric, 2, "/b", "root")
 
-    assert found.samples == {metric: {("/a", "root"): 1, ("/b", "root"): 2}}
-    assert found.losses == [("invalid_sample", message)]
+    assert scrape.samples == {metric: {("/a", "root"): 1, ("/b", "root"): 2}}
+    assert scrape.losses == [("invalid_sample", message)]
 
 
 def test_large_integers_that_a_float_can_hold() -> None:
     """An integer is a value as long as it is within the range of floating-point numbers."""
     metric = gauge("value", "Value.", ("of",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit(metric, 10**308, "one")
-    found.emit_all(metric, {("two",): 10**308, ("three",): math.inf, ("four",): math.nan})
+    scrape.emit(metric, 10**308, "one")
+    scrape.emit_all(metric, {("two",): 10**308, ("three",): math.inf, ("four",): math.nan})
 
-    assert found.losses == []
-    assert found.samples[metric][("one",)] == 1e308
-    assert found.samples[metric][("two",)] == 10**308
+    assert scrape.losses == []
+    assert scrape.samples[metric][("one",)] == 1e308
+    assert scrape.samples[metric][("two",)] == 10**308
 
 
 @pytest.mark.parametrize("declare", [histogram, summary])
 def test_distribution_emitted_twice(declare: Declare) -> None:
     """Of two histograms or summaries with the same labels the first is kept as a whole."""
     metric = declare("x", "X.", ("a",))
-    found = scrape()
+    scrape = new_scrape()
 
     def emit(bound: float) -> None:
         if metric.kind is Kind.HISTOGRAM:
-            found.emit_histogram(metric, [(bound, 1)], 2, "1")
+            scrape.emit_histogram(metric, [(bound, 1)], 2, "1")
         else:
-            found.emit_summary(metric, [(bound, 1)], None, 2, "1")
+            scrape.emit_summary(metric, [(bound, 1)], None, 2, "1")
 
     emit(0.1)
-    kept = dict(found.samples[metric])
+    kept = dict(scrape.samples[metric])
     emit(0.2)
 
-    assert found.samples == {metric: kept}
-    assert found.losses == [("invalid_sample", "x: emitted twice with labels ('1',)")]
+    assert scrape.samples == {metric: kept}
+    assert scrape.losses == [("invalid_sample", "x: emitted twice with labels ('1',)")]
 
 
 def test_sample_emitted_twice() -> None:
     """Of two samples with the same labels the first is kept."""
     metric = gauge("files", "Files.", ("path",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit(metric, 1, "/")
-    found.emit(metric, 2, "/")
+    scrape.emit(metric, 1, "/")
+    scrape.emit(metric, 2, "/")
 
-    assert found.samples == {metric: {("/",): 1}}
-    assert found.losses == [("invalid_sample", "files: emitted twice with labels ('/',)")]
+    assert scrape.samples == {metric: {("/",): 1}}
+    assert scrape.losses == [("invalid_sample", "files: emitted twice with labels ('/',)")]
 
 
 def test_wrong_samples_are_listed_in_order() -> None:
     """Later mistakes are often consequences of the first."""
-    found = scrape()
+    scrape = new_scrape()
 
     for _ in range(2):
-        found.emit(gauge("one", "One."), 1, "label")
-        found.emit(gauge("two", "Two."), 1, "label")
+        scrape.emit(gauge("one", "One."), 1, "label")
+        scrape.emit(gauge("two", "Two."), 1, "label")
 
-    assert found.losses == [
+    assert scrape.losses == [
         ("invalid_sample", "one takes 0 labels (), got 1"),
         ("invalid_sample", "two takes 0 labels (), got 1"),
     ]
@@ -171,73 +171,76 @@ def test_wrong_samples_are_listed_in_order() -> None:
 def test_emitting_many_at_once() -> None:
     """Samples of one metric come in parts, and beside those that came one by one."""
     metric = gauge("files", "Files.", ("path",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_all(metric, {("/a",): 1, ("/b",): 2.5})
-    found.emit(metric, 3, "/c")
-    found.emit_all(metric, {("/d",): 4})
-    found.emit_all(gauge("other", "Other."), {})
+    scrape.emit_all(metric, {("/a",): 1, ("/b",): 2.5})
+    scrape.emit(metric, 3, "/c")
+    scrape.emit_all(metric, {("/d",): 4})
+    scrape.emit_all(gauge("other", "Other."), {})
 
-    assert found.samples == {metric: {("/a",): 1, ("/b",): 2.5, ("/c",): 3, ("/d",): 4}}
-    assert found.losses == []
+    assert scrape.samples == {metric: {("/a",): 1, ("/b",): 2.5, ("/c",): 3, ("/d",): 4}}
+    assert scrape.losses == []
 
 
 def test_many_at_once_with_wrong_ones_among_them() -> None:
     """A sample that cannot be served costs itself alone, as when it is emitted by itself."""
     metric, delay = gauge("files", "Files.", ("path",)), summary("delay", "Delay.")
-    found = scrape(max_series=3)
+    scrape = new_scrape(max_series=3)
 
-    found.emit_all(metric, {("/a",): 1, ("/b", "x"): 2, ("/c",): "many", ("/d",): Fraction(1, 2)})  # type: ignore[dict-item]
-    assert found.samples == {metric: {("/a",): 1, ("/d",): 0.5}}
-    assert found.losses == [("invalid_sample", "files takes 1 labels (path), got 2")]
-    found.emit_all(delay, {("_sum",): 1})
-    found.emit_all(metric, {("/e",): 1, ("/f",): 2})
+    scrape.emit_all(metric, {("/a",): 1, ("/b", "x"): 2, ("/c",): "many", ("/d",): Fraction(1, 2)})  # type: ignore[dict-item]
+    assert scrape.samples == {metric: {("/a",): 1, ("/d",): 0.5}}
+    assert scrape.losses == [
+        ("invalid_sample", "files takes 1 labels (path), got 2"),
+        ("invalid_sample", "files: 'many' is not a number"),
+    ]
+    scrape.emit_all(delay, {("_sum",): 1})
+    scrape.emit_all(metric, {("/e",): 1, ("/f",): 2})
 
-    assert found.samples == {metric: {("/a",): 1, ("/d",): 0.5, ("/e",): 1}}
-    assert found.dropped == 1
+    assert scrape.samples == {metric: {("/a",): 1, ("/d",): 0.5, ("/e",): 1}}
+    assert scrape.dropped == 1
 
 
 def test_many_at_once_by_labels_that_are_no_tuples() -> None:
     """A text is not taken for the labels that its characters would be."""
     metric = gauge("files", "Files.", ("path",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_all(metric, {"a": 1, ("b",): 2})  # type: ignore[dict-item]
+    scrape.emit_all(metric, {"a": 1, ("b",): 2})  # type: ignore[dict-item]
 
-    assert found.samples == {metric: {("b",): 2}}
-    assert found.losses == [("invalid_sample", "files: 'a' is not a tuple of labels")]
+    assert scrape.samples == {metric: {("b",): 2}}
+    assert scrape.losses == [("invalid_sample", "files: 'a' is not a tuple of labels")]
 
 
 def test_many_at_once_that_were_there() -> None:
     """A series that comes twice is a mistake, and is served once."""
     metric = gauge("files", "Files.", ("path",))
-    found = scrape(max_series=3)
-    found.emit_all(metric, {("/a",): 1, ("/b",): 2})
+    scrape = new_scrape(max_series=3)
+    scrape.emit_all(metric, {("/a",): 1, ("/b",): 2})
 
-    found.emit_all(metric, {("/b",): 3})
+    scrape.emit_all(metric, {("/b",): 3})
 
-    assert found.samples == {metric: {("/a",): 1, ("/b",): 3}}
-    assert found.losses == [("invalid_sample", "files: emitted twice with the same labels")]
+    assert scrape.samples == {metric: {("/a",): 1, ("/b",): 3}}
+    assert scrape.losses == [("invalid_sample", "files: emitted twice with the same labels")]
 
 
 def test_many_at_once_when_the_scrape_is_over() -> None:
     """A late collection ends at its next samples, however many they are."""
-    found = scrape()
-    found.closed = True
+    scrape = new_scrape()
+    scrape.closed = True
 
     with pytest.raises(DeadlineExceeded):
-        found.emit_all(gauge("one", "One."), {(): 1})
+        scrape.emit_all(gauge("one", "One."), {(): 1})
 
 
 def test_emitting_a_histogram() -> None:
     """Buckets get their bound, the last one is +Inf, the count is that of the last."""
     metric = histogram("size_bytes", "Sizes.", ("queue",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_histogram(metric, [(0.5, 1), (10, 3), (float("inf"), 4)], 25, "q")
+    scrape.emit_histogram(metric, [(0.5, 1), (10, 3), (float("inf"), 4)], 25, "q")
 
-    assert found.losses == []
-    assert found.samples[metric] == {
+    assert scrape.losses == []
+    assert scrape.samples[metric] == {
         ("_bucket", "q", "0.5"): 1,
         ("_bucket", "q", "10"): 3,
         ("_bucket", "q", "+Inf"): 4,
@@ -249,38 +252,38 @@ def test_emitting_a_histogram() -> None:
 def test_histogram_without_its_last_bucket() -> None:
     """A source that does not tell the bucket +Inf has nothing above the last one."""
     metric = histogram("size_bytes", "Sizes.")
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_histogram(metric, iter([(1.0, 2)]), 2)
+    scrape.emit_histogram(metric, iter([(1.0, 2)]), 2)
 
-    assert list(found.samples[metric]) == [
+    assert list(scrape.samples[metric]) == [
         ("_bucket", "1.0"),
         ("_bucket", "+Inf"),
         ("_sum",),
         ("_count",),
     ]
-    assert found.samples[metric]["_count",] == 2
+    assert scrape.samples[metric]["_count",] == 2
 
 
 def test_histogram_without_buckets() -> None:
     """A distribution of nothing is a bucket +Inf with 0."""
     metric = histogram("size_bytes", "Sizes.")
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_histogram(metric, [], 0)
+    scrape.emit_histogram(metric, [], 0)
 
-    assert found.samples[metric] == {("_bucket", "+Inf"): 0, ("_sum",): 0, ("_count",): 0}
+    assert scrape.samples[metric] == {("_bucket", "+Inf"): 0, ("_sum",): 0, ("_count",): 0}
 
 
 def test_emitting_a_summary() -> None:
     """Quantiles get their label; a sum that is unknown is left out."""
     metric = summary("delay_seconds", "Delay.", ("queue",))
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit_summary(metric, [(0.5, 1.5), (0.99, 3)], 20, 10, "a")
-    found.emit_summary(metric, [], None, 3, "b")
+    scrape.emit_summary(metric, [(0.5, 1.5), (0.99, 3)], 20, 10, "a")
+    scrape.emit_summary(metric, [], None, 3, "b")
 
-    assert found.samples[metric] == {
+    assert scrape.samples[metric] == {
         ("", "a", "0.5"): 1.5,
         ("", "a", "0.99"): 3,
         ("_sum", "a"): 20,
@@ -292,40 +295,40 @@ def test_emitting_a_summary() -> None:
 @pytest.mark.parametrize("declare", [histogram, summary])
 def test_emitting_a_distribution_as_one_value(declare: Declare) -> None:
     """One number is no distribution."""
-    found = scrape()
+    scrape = new_scrape()
 
-    found.emit(declare("size", "Size."), 1)
+    scrape.emit(declare("size", "Size."), 1)
 
-    assert found.samples == {}
-    assert [reason for reason, _ in found.losses] == ["invalid_sample"]
+    assert scrape.samples == {}
+    assert [reason for reason, _ in scrape.losses] == ["invalid_sample"]
 
 
 def test_filter_of_metrics() -> None:
     """Only what is allowed and not denied is kept; the rest is no mistake."""
-    found = scrape(allows=re.compile("node_.*"), denies=re.compile(".*_info"))
+    scrape = new_scrape(allows=re.compile("node_.*"), denies=re.compile(".*_info"))
 
     for name in ("node_load1", "node_uname_info", "go_info", "other"):
         for _ in range(2):
-            found.emit(gauge(name, "Help."), 1)
-        found.emit_all(gauge(name, "Help."), {(): 1})
+            scrape.emit(gauge(name, "Help."), 1)
+        scrape.emit_all(gauge(name, "Help."), {(): 1})
 
-    assert {metric.name for metric in found.samples} == {"node_load1"}
-    assert (found.losses, found.dropped) == ([], 0)
+    assert {metric.name for metric in scrape.samples} == {"node_load1"}
+    assert (scrape.losses, scrape.dropped) == ([], 0)
 
 
 def test_time_left() -> None:
     """The time-out for I/O is what is left until the deadline, and never nothing."""
-    assert 0 < scrape().remaining() <= 60
+    assert 0 < new_scrape().remaining() <= 60
     assert Scrape(monotonic() - 1).remaining() == 0.001
 
 
 def test_emitting_once_the_scrape_is_over() -> None:
     """A late collection is ended by its own next sample."""
-    found = scrape()
-    found.closed = True
+    scrape = new_scrape()
+    scrape.closed = True
 
     with pytest.raises(DeadlineExceeded):
-        found.emit(gauge("late", "Late."), 1)
+        scrape.emit(gauge("late", "Late."), 1)
 
 
 @pytest.mark.parametrize(

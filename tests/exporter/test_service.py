@@ -92,7 +92,7 @@ def page(service: Service) -> str:
 
 
 def runners(service: Service) -> dict[str, Runner]:
-    """Return the collectors in force by name."""
+    """Return the active collectors by name."""
     return {runner.identity: runner for runner in service.exporter.collectors.runners}
 
 
@@ -204,7 +204,7 @@ def test_reload_that_drops_all_collectors_warns(
 
 
 def test_reload_takes_a_plugin_that_changed(service: Service, place: Place) -> None:
-    """A drop-in file that was edited is in force after a reload, without a restart."""
+    """A drop-in file that was edited applies after a reload, without a restart."""
     drop_in(place.plugins, "quiet", QUIET.replace("self.value, 1", "self.value, 2"))
     service.reload()
 
@@ -229,7 +229,7 @@ def test_reload_that_fails(
     place: Place,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Everything before stays in force, a metric says so, and the next good reload takes that back."""
+    """The previous settings stay active, a metric shows the failure, and the next valid reload resets it."""
     before = runners(service)
     diary = f"diary: {{path: {place.diary}}}"
     break_it(place)
@@ -350,13 +350,13 @@ class Client(threading.Thread):
     def run(self) -> None:
         """Wait for the service, do the steps, end the service whatever came of them."""
         try:
-            wait_until(lambda: self.ask("/-/ready")[0] == 200, "it is ready")
+            wait_until(lambda: self.request("/-/ready")[0] == 200, "it is ready")
             self._steps(self)
         except BaseException as error:  # noqa: BLE001  # raised again in the test
             self.error = error
         os.kill(os.getpid(), self._number)
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def request(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Return status and text; 0 where nothing listens yet."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -389,7 +389,7 @@ def test_run_until_a_signal(place: Place, number: int, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO, "bts_exporter")
     answers: list[tuple[int, str]] = []
 
-    run(place, lambda client: answers.append(client.ask("/metrics")), number)
+    run(place, lambda client: answers.append(client.request("/metrics")), number)
 
     assert answers[0][0] == 200
     assert "diary_version 1\n" in answers[0][1]
@@ -406,9 +406,9 @@ def test_collectors_are_asked_once_before_anybody_scrapes(place: Place) -> None:
 
     def steps(client: Client) -> None:
         wait_until(
-            lambda: "waiting for the first scrape" not in client.ask("/")[1], "it was collected"
+            lambda: "waiting for the first scrape" not in client.request("/")[1], "it was collected"
         )
-        assert "bts_exporter_scrapes_total 1\n" in client.ask("/metrics")[1]
+        assert "bts_exporter_scrapes_total 1\n" in client.request("/metrics")[1]
 
     run(place, steps)
 
@@ -420,9 +420,7 @@ def test_reload_by_signal(place: Place) -> None:
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
         os.kill(os.getpid(), signal.SIGHUP)
-        wait_until(
-            lambda: "diary_version 2\n" in client.ask("/metrics")[1], "the settings are in force"
-        )
+        wait_until(lambda: "diary_version 2\n" in client.request("/metrics")[1], "they apply")
 
     run(place, steps)
 
@@ -431,20 +429,20 @@ def test_reload_by_signal(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_over_http(place: Place) -> None:
-    """With the flag a POST reloads, and is answered when the settings are in force."""
+    """With the flag a POST reloads, and is answered when the settings apply."""
 
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
-        assert client.ask("/-/reload", "POST") == (200, "reloaded.\n")
-        assert "diary_version 2\n" in client.ask("/metrics")[1]
+        assert client.request("/-/reload", "POST") == (200, "reloaded.\n")
+        assert "diary_version 2\n" in client.request("/metrics")[1]
         place.write("diary: {pth: x}")
-        status, text = client.ask("/-/reload", "POST")
+        status, text = client.request("/-/reload", "POST")
         assert status == 500
         assert (
             "config.yaml:3: collectors.diary.pth: unknown key 'pth'; did you mean path?\n" in text
         )
-        assert "diary_version 2\n" in client.ask("/metrics")[1]
-        assert client.ask("/-/reload")[0] == 405
+        assert "diary_version 2\n" in client.request("/metrics")[1]
+        assert client.request("/-/reload")[0] == 405
 
     run(place, steps, lifecycle=True)
 
@@ -456,7 +454,7 @@ def test_reload_over_http_without_the_flag(place: Place) -> None:
 
 
 def _expect_403(client: Client) -> None:
-    assert client.ask("/-/reload", "POST")[0] == 403
+    assert client.request("/-/reload", "POST")[0] == 403
 
 
 @pytest.mark.usefixtures("_signals")
@@ -479,7 +477,7 @@ def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixt
     path = tmp_path / "socket"
     answers: list[bytes] = []
 
-    def ask() -> None:
+    def request() -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(str(path))
@@ -490,7 +488,7 @@ def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixt
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=request)
     thread.start()
     Service(place.options()).run([listener])
     thread.join(60)
