@@ -98,7 +98,7 @@ def test_declaring_a_metric(declare: Declare, kind: Kind) -> None:
 
 
 def test_one_label_may_be_given_as_text() -> None:
-    """A single label name is no sequence of letters."""
+    """A label name given as a string is one label."""
     assert gauge("files", "Files.", "path").labels == ("path",)
 
 
@@ -152,7 +152,7 @@ def test_template_makes_metrics() -> None:
 
 
 def test_template_with_a_field_that_spells_no_name() -> None:
-    """A field of the source may be anything; what is no name says so."""
+    """A field that makes no valid metric name is an error."""
     template = Template("memory_{field}_bytes", "Field {field}.", Kind.GAUGE)
 
     with pytest.raises(ValueError, match="is not a metric name"):
@@ -166,7 +166,7 @@ def test_template_with_an_impossible_name() -> None:
 
 
 def test_declared_metrics_are_found_on_the_class() -> None:
-    """Metrics are listed whether they stand alone, in tables or in a base class, each once."""
+    """Metrics are listed once each, as attributes, in tables, and of base classes."""
     one, two, three, four, five = (gauge(f"m{i}", "Help.") for i in range(5))
     template = Template("m_{field}", "Help.", Kind.GAUGE)
 
@@ -194,7 +194,7 @@ def test_backlog_vocabulary_can_be_shared() -> None:
 
 
 def test_defaults_of_a_collector() -> None:
-    """An author overrides what is needed: all but `collect` has a harmless default."""
+    """Every method but `collect` has a harmless default."""
 
     class Smallest(Collector):
         pass

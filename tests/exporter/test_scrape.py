@@ -169,7 +169,7 @@ def test_wrong_samples_are_listed_in_order() -> None:
 
 
 def test_emitting_many_at_once() -> None:
-    """Samples of one metric come in parts, and beside those that came one by one."""
+    """`emit_all` may be called several times, and mixed with `emit`."""
     metric = gauge("files", "Files.", ("path",))
     scrape = new_scrape()
 
@@ -183,7 +183,7 @@ def test_emitting_many_at_once() -> None:
 
 
 def test_many_at_once_with_wrong_ones_among_them() -> None:
-    """A sample that cannot be served costs itself alone, as when it is emitted by itself."""
+    """With `emit_all` a wrong sample does not affect the others."""
     metric, delay = gauge("files", "Files.", ("path",)), summary("delay", "Delay.")
     scrape = new_scrape(max_series=3)
 
@@ -294,7 +294,7 @@ def test_emitting_a_summary() -> None:
 
 @pytest.mark.parametrize("declare", [histogram, summary])
 def test_emitting_a_distribution_as_one_value(declare: Declare) -> None:
-    """One number is no distribution."""
+    """`emit` refuses a histogram or summary."""
     scrape = new_scrape()
 
     scrape.emit(declare("size", "Size."), 1)
@@ -304,7 +304,7 @@ def test_emitting_a_distribution_as_one_value(declare: Declare) -> None:
 
 
 def test_filter_of_metrics() -> None:
-    """Only what is allowed and not denied is kept; the rest is no mistake."""
+    """Metrics that the filters leave out are not losses."""
     scrape = new_scrape(allows=re.compile("node_.*"), denies=re.compile(".*_info"))
 
     for name in ("node_load1", "node_uname_info", "go_info", "other"):
@@ -317,7 +317,7 @@ def test_filter_of_metrics() -> None:
 
 
 def test_time_left() -> None:
-    """The time-out for I/O is what is left until the deadline, and never nothing."""
+    """`remaining` is the time until the deadline, and never 0."""
     assert 0 < new_scrape().remaining() <= 60
     assert Scrape(monotonic() - 1).remaining() == 0.001
 

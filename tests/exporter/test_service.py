@@ -110,7 +110,7 @@ def test_start(service: Service, place: Place) -> None:
 
 
 def test_start_with_settings_that_are_wrong(place: Place) -> None:
-    """What cannot be used is not served half."""
+    """With invalid settings nothing starts."""
     place.write("diary: {pth: x}")
 
     with pytest.raises(ConfigError, match="unknown key 'pth'; did you mean path"):
@@ -118,7 +118,7 @@ def test_start_with_settings_that_are_wrong(place: Place) -> None:
 
 
 def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """The rest is served, and the broken one is shown as failing with its reason."""
+    """A broken plug-in is shown as failing with its reason, and the rest is served."""
     broken = drop_in(place.plugins, "broken", "import not_installed_anywhere\n")
     place.write("broken: {any: thing}, quiet: ")
     service = Service(place.options())
@@ -137,7 +137,7 @@ def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCapt
 
 
 def test_scrape_timeout_of_the_settings(place: Place) -> None:
-    """The longest time for a scrape is one of the settings."""
+    """`scrape_timeout` limits every scrape."""
     place.write("quiet: ", "scrape_timeout: 3s")
     service = Service(place.options())
     service.start_collectors()
@@ -150,7 +150,7 @@ def test_scrape_timeout_of_the_settings(place: Place) -> None:
 
 
 def test_reload_keeps_what_did_not_change(service: Service, place: Place) -> None:
-    """Collectors whose settings are the same stay the same objects, counters and all."""
+    """Collectors with unchanged settings stay the same objects, with their counters."""
     page(service)
     before = runners(service)
     service.reload()
@@ -163,7 +163,7 @@ def test_reload_keeps_what_did_not_change(service: Service, place: Place) -> Non
 
 
 def test_reload_replaces_what_changed(service: Service, place: Place) -> None:
-    """A collector with other settings is made anew and started; the one before is stopped."""
+    """A collector with changed settings is replaced by a new one that is started; the old one is stopped."""
     before = runners(service)
     place.write(f"diary: {{path: {place.diary}, version: 2}}, quiet: ")
     service.reload()
@@ -178,7 +178,7 @@ def test_reload_replaces_what_changed(service: Service, place: Place) -> None:
 
 
 def test_reload_drops_what_is_gone(service: Service, place: Place) -> None:
-    """A collector that is configured no more is stopped, and so is all that was known of it."""
+    """A collector that is no longer configured is stopped and forgotten."""
     page(service)
     place.write("quiet: ")
     service.reload()
@@ -254,7 +254,7 @@ def test_reload_that_fails(
 
 
 def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:
-    """Of settings with one mistake not even what is right is taken."""
+    """Settings with one error are not applied, not even in part."""
     place.write(f"diary: {{path: {place.diary}, version: 2}}, quiet: {{x: 1}}", "scrape_timeout: 3")
     with pytest.raises(ConfigError):
         service.reload()
@@ -267,7 +267,7 @@ def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:
 def test_file_that_appears_is_not_taken_by_a_reload(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reload reads the file that the start found: which one does not change in between."""
+    """A reload reads the same file as the start."""
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     place.config.rename(second)
     monkeypatch.setattr("bts_exporter.settings.loader.SEARCH", (first, second))
@@ -289,7 +289,7 @@ def test_file_that_appears_is_not_taken_by_a_reload(
 
 
 def test_stop_tells_every_collector(place: Place) -> None:
-    """When the service has stopped its collectors have parted with their targets."""
+    """Stopping the service calls `stop` of every collector."""
     service = Service(place.options())
     service.start_collectors()
     page(service)
@@ -301,7 +301,7 @@ def test_stop_tells_every_collector(place: Place) -> None:
 def test_stop_does_not_wait_for_one_that_hangs(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A collector that does not part with its target does not keep the service."""
+    """A collector whose `stop` hangs does not keep the service from ending."""
     monkeypatch.setattr("bts_exporter.service._STOP_TIMEOUT", 0.05)
     service = Service(place.options())
     service.start_collectors()
@@ -385,7 +385,7 @@ def run(
 @pytest.mark.usefixtures("_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_until_a_signal(place: Place, number: int, caplog: pytest.LogCaptureFixture) -> None:
-    """It serves until it is told to stop, and then everything is stopped."""
+    """The service serves until a signal stops it, and then stops everything."""
     caplog.set_level(logging.INFO, "bts_exporter")
     answers: list[tuple[int, str]] = []
 
@@ -402,7 +402,7 @@ def test_run_until_a_signal(place: Place, number: int, caplog: pytest.LogCapture
 
 @pytest.mark.usefixtures("_signals")
 def test_collectors_are_asked_once_before_anybody_scrapes(place: Place) -> None:
-    """The status page and the log say from the start what there is."""
+    """Status page and log show the collectors' state before the first scrape."""
 
     def steps(client: Client) -> None:
         wait_until(
@@ -415,7 +415,7 @@ def test_collectors_are_asked_once_before_anybody_scrapes(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_by_signal(place: Place) -> None:
-    """SIGHUP loads the settings anew."""
+    """SIGHUP reloads the settings."""
 
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
@@ -429,7 +429,7 @@ def test_reload_by_signal(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_over_http(place: Place) -> None:
-    """With the flag a POST reloads, and is answered when the settings apply."""
+    """With `--web.enable-lifecycle` a POST reloads, and is answered when the settings apply."""
 
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
@@ -449,7 +449,7 @@ def test_reload_over_http(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_over_http_without_the_flag(place: Place) -> None:
-    """Without it nothing is reloaded."""
+    """Without the flag, a POST reloads nothing."""
     run(place, _expect_403)
 
 
@@ -459,7 +459,7 @@ def _expect_403(client: Client) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_port_that_is_in_use(place: Place) -> None:
-    """It says which port, and how to find who has it; no collector was started."""
+    """The error names the port and how to find its owner; no collector was started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -472,7 +472,7 @@ def test_port_that_is_in_use(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A socket of the file system that was handed over is served, and named in the log."""
+    """A passed unix socket is served, and named in the log."""
     caplog.set_level(logging.INFO, "bts_exporter.service")
     path = tmp_path / "socket"
     answers: list[bytes] = []

@@ -21,7 +21,7 @@ def test_samples_of_a_collector() -> None:
 
 
 def test_samples_of_templates_and_distributions() -> None:
-    """What a template made is declared by it, and a histogram shows its parts."""
+    """Metrics of a template are declared by it, and a histogram is shown as its samples."""
 
     class Author(Stub):
         fields = Template("author_{field}", "Field {field}.", Kind.GAUGE)
@@ -38,7 +38,7 @@ def test_samples_of_templates_and_distributions() -> None:
 
 
 def test_errors_are_the_authors() -> None:
-    """What collect raises is passed on, so that a test can expect it."""
+    """An exception of `collect` is passed on to the test."""
 
     def behave(_: Scrape) -> None:
         reason = "auth"
@@ -93,7 +93,7 @@ def test_time_that_a_collection_has() -> None:
 
 
 def test_metric_that_the_settings_name_is_declared() -> None:
-    """What only they know is emitted like any other, if it is the same object."""
+    """Metrics of `declared_by` can be emitted."""
     named = gauge("named", "Named by the settings.")
 
     class Author(Stub):

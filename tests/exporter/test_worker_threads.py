@@ -182,7 +182,7 @@ def at_once(calls: list[Callable[[], object]]) -> list[threading.Thread]:
 
 
 def test_hurried_scrapes_cost_no_collector(exporter: StartExporter) -> None:
-    """After eight scrapes that wait for 5 ms no collector has failed, and none is in its own way."""
+    """Scrapes with a timeout of 5 ms do not make collectors fail or busy."""
     server = exporter("collectors: {host: }")
 
     hurried = [failing(server, "0.005") for _ in range(8)]
@@ -196,7 +196,7 @@ def test_hurried_scrapes_cost_no_collector(exporter: StartExporter) -> None:
 def test_hurried_scrape_does_not_end_what_a_patient_one_waits_for(
     exporter: StartExporter, plugins: str
 ) -> None:
-    """A collector that takes a second is no failure because somebody else waits less long for it."""
+    """A collector that takes a second does not fail because another scrape has a shorter timeout."""
     server = exporter(plugins + "{slow: {seconds: 1}}")
     wait_until(lambda: failing(server) == set(), "it was collected")
 
@@ -210,7 +210,7 @@ def test_hurried_scrape_does_not_end_what_a_patient_one_waits_for(
 def test_scrape_with_less_time_does_not_make_a_collector_busy(
     exporter: StartExporter, plugins: str
 ) -> None:
-    """A collection that was given up is waited for, and done once more for who has more time."""
+    """A collection that a shorter scrape gave up is repeated for a scrape with more time."""
     server = exporter(plugins + "{slow: {seconds: 1.5}}")
     wait_until(lambda: failing(server) == set(), "it was collected")
 
@@ -222,7 +222,7 @@ def test_scrape_with_less_time_does_not_make_a_collector_busy(
 
 
 def test_patience_of_all_kinds_under_reloads(exporter: StartExporter, plugins: str) -> None:
-    """Thirty clients with all kinds of patience, and reloads meanwhile, leave no collector behind."""
+    """Thirty clients with different timeouts, and reloads in between, leave no collector behind."""
     settings = plugins + "{slow: {seconds: 0.2}, host: }"
     server = exporter(settings, "--web.enable-lifecycle")
     patience = ["", "0.001", "0.005", "0.1", "0.5", "1", "5"]

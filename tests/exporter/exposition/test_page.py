@@ -45,7 +45,7 @@ def parsed(text: str, form: Format) -> Parsed:
 
 
 def test_page_in_the_text_format() -> None:
-    """Each metric's samples stand under its help and type, whole numbers without a point."""
+    """Samples follow the help and the type of their metric; whole numbers have no point."""
     text = page({FILES: {("/a",): 3.0, ("/b",): 0.5}, UP: {(): 1}})
 
     assert text == (
@@ -98,7 +98,7 @@ def test_counter_beside_a_gauge_of_its_name() -> None:
 
 @pytest.mark.parametrize("form", Format)
 def test_distributions(form: Format) -> None:
-    """Histograms and summaries come out as their parts."""
+    """Histograms and summaries are rendered as their samples."""
     size = histogram("size_bytes", "Sizes.", ("queue",))
     delay = summary("delay_seconds", "Delays.", ("queue",))
     scrape = Scrape(math.inf)
@@ -128,7 +128,7 @@ def test_page_of_nothing(form: Format) -> None:
     "help_text", ["", 'a "quoted" word', "two\nlines", "back\\slash", "\\n", "ünicode", "  spaces"]
 )
 def test_help_of_any_text(help_text: str, form: Format) -> None:
-    """A help of any text stays one line, and the parser reads the text that was given."""
+    """Any help text is rendered in one line and parsed unchanged."""
     parse = parser.text_string_to_metric_families if form is Format.TEXT else parse_openmetrics
 
     [family] = parse(page({gauge("a", help_text): {(): 1}}, form))
@@ -137,7 +137,7 @@ def test_help_of_any_text(help_text: str, form: Format) -> None:
 
 
 def test_help_that_is_no_unicode() -> None:
-    """A help with half a character does not cost the page."""
+    """A help with invalid Unicode does not fail the page."""
     assert page({gauge("a", "x\udc80"): {(): 1}}) == "# HELP a x?\n# TYPE a gauge\na 1\n"
 
 
@@ -150,7 +150,7 @@ def test_constant_labels() -> None:
 
 
 def test_constant_label_that_the_metric_has() -> None:
-    """A label never stands twice on a series, or Prometheus would refuse the whole page."""
+    """A constant label that the metric has already is left out: Prometheus would refuse the page."""
     text = page({FILES: {("/",): 1}}, path="given", site="a")
 
     assert 'files{path="/",site="a"} 1\n' in text
@@ -191,7 +191,7 @@ def same(one: Parsed, other: Parsed) -> bool:
 def test_any_samples_are_read_as_they_were_emitted(
     form: Format, values: dict[tuple[str, str], float], constant: str
 ) -> None:
-    """Whatever the label values and the numbers are, the reference parser finds them again."""
+    """The reference parser reads any label values and numbers unchanged."""
     metric = gauge("any", "Any.", ("one", "other"))
 
     text = page({metric: values}, form, fixed=constant)
@@ -209,7 +209,7 @@ def test_any_samples_are_read_as_they_were_emitted(
 
 @given(st.lists(numbers, min_size=1, max_size=5))
 def test_any_numbers_are_read_by_go(values: list[float]) -> None:
-    """No number is longer than Go's parser takes: it refuses what overflows, page and all."""
+    """Every number is within the range of Go's parser, which refuses the whole page otherwise."""
     text = page({FILES: {(str(i),): value for i, value in enumerate(values)}})
 
     written = [line.rpartition(" ")[2] for line in text.splitlines() if not line.startswith("#")]
@@ -221,7 +221,7 @@ def test_any_numbers_are_read_by_go(values: list[float]) -> None:
 
 
 def test_whole_numbers_that_cancel_each_other() -> None:
-    """Two integers beyond floating point are infinite, also where their sum is small."""
+    """Two integers beyond floating point are rendered as infinite, even if their sum is small."""
     text = page({FILES: {("a",): 10**400, ("b",): -(10**400)}})
 
     assert parsed(text, Format.TEXT) == [
@@ -239,7 +239,7 @@ def test_label_value_that_ends_like_a_number() -> None:
 
 
 def test_prometheus_takes_the_page(all_kinds: Samples) -> None:
-    """Prometheus' own linter reads the page and finds nothing to say about its form."""
+    """The linter of Prometheus accepts the page without a warning."""
     done = subprocess.run(
         [need("promtool", "prometheus"), "check", "metrics"],
         input=page(all_kinds),
@@ -268,7 +268,7 @@ def all_kinds() -> Samples:
 
 
 def test_metric_shared_by_two_sources() -> None:
-    """Families that two collectors share stand under one header."""
+    """The samples of a metric that two collectors share are below one header."""
     one = Source({FILES: {("/",): 1}}, TemplateCache({"target": "one"}))
     other = Source({UP: {(): 1}, FILES: {("/",): 2}}, TemplateCache({"target": "two"}))
 
@@ -331,7 +331,7 @@ def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
 
 
 def test_counter_that_is_called_total() -> None:
-    """A family has a name, whatever is left of the counter's without its ending."""
+    """A counter named `_total` keeps its name in OpenMetrics."""
     text = page({counter("_total", "Odd."): {(): 1}}, Format.OPENMETRICS)
 
     assert text == "# HELP _total Odd.\n# TYPE _total unknown\n_total 1\n# EOF\n"
@@ -419,7 +419,7 @@ def test_many_conflicts_are_counted() -> None:
 
 @pytest.mark.parametrize("form", Format)
 def test_page_of_many_series(form: Format) -> None:
-    """A page too long to be made at one stroke is whole, in its order."""
+    """A page that is rendered in several parts is complete and in order."""
     many = gauge("many", "Many, 1.0", ("n",))
     values: dict[Key, float] = {(str(n),): n / 2 for n in range(5000)}
 
@@ -464,7 +464,7 @@ crowds = st.fixed_dictionaries({}, optional={metric: some(metric) for metric in 
 def test_a_page_is_what_it_would_be_without_those_before(
     pages: list[tuple[Samples, Samples, Format]], target: str
 ) -> None:
-    """Whatever came and went between two collectors, nothing of earlier pages shows."""
+    """A page does not depend on earlier pages, whatever series came and went."""
     layouts = {form: Layout() for form in Format}
     kept = TemplateCache(), TemplateCache({"target": target} if target else {})
     for one, other, form in pages:
@@ -476,7 +476,7 @@ def test_a_page_is_what_it_would_be_without_those_before(
 
 
 def test_values_alone_change_nothing_else() -> None:
-    """While the same series come, the place of each is not looked for again."""
+    """The layout is reused while the series stay the same."""
     layout, templates = Layout(), TemplateCache()
     list(parts_of([Source({UP: {(): 1}}, templates)], Format.TEXT, layout))
     spans = layout.spans
@@ -491,7 +491,7 @@ def test_values_alone_change_nothing_else() -> None:
 
 
 def test_compression() -> None:
-    """What is compressed is gzip, smaller, and the same when unpacked."""
+    """A compressed page is valid gzip, smaller, and has the same content."""
     text = page({FILES: {(str(i),): i for i in range(1000)}}).encode()
 
     packed = compress([text[:700], text[700:]])

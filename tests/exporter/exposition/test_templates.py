@@ -30,7 +30,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_series_is_rendered_once(times: Counter[str]) -> None:
-    """As long as a series is there its name and labels are not rendered again."""
+    """Name and labels of a series are rendered once while it exists."""
     label, templates = "/", TemplateCache()
 
     pages = [render([Source({FILES: {(label,): n}}, templates)], Format.TEXT) for n in range(3)]
@@ -57,7 +57,7 @@ def test_series_that_is_gone_is_forgotten(
 
 
 def test_series_that_stay_are_kept_when_others_come_and_go(times: Counter[str]) -> None:
-    """New series do not cost those that stay their rendering."""
+    """New series do not cause the others to be rendered again."""
     label, templates = "/", TemplateCache()
 
     for other in "abc":
@@ -90,7 +90,7 @@ def test_labels_are_rendered_once_for_all_metrics_that_have_them(times: Counter[
 
 
 def test_labels_of_distributions_are_their_own() -> None:
-    """A bucket, a quantile and a label value may be spelled alike and are rendered apart."""
+    """Equal keys of a histogram, a summary and a gauge are rendered separately."""
     key = ("_bucket", "1")
     metrics = histogram("h", "H."), summary("s", "S."), gauge("g", "G.", ("a", "b"))
 

@@ -93,7 +93,7 @@ def problems(read: Load, tmp_path: Path) -> Callable[[str], list[str]]:
 
 
 def test_settings(read: Load, tmp_path: Path) -> None:
-    """Each block becomes typed settings of its type, what belongs to the engine apart."""
+    """Each block becomes the typed settings of its type, separate from those of the engine."""
     settings = read(
         "scrape_timeout: 5s\n"
         "collectors:\n"
@@ -172,7 +172,7 @@ def test_keys_that_belong_to_the_engine() -> None:
 
 
 def test_types_that_are_not_configured_are_not_loaded(read: Load, types: Types) -> None:
-    """What is not asked for costs no import."""
+    """Types that are not configured are not imported."""
     read("collectors: {host: }")
 
     assert types.loaded == ["host"]
@@ -300,14 +300,14 @@ MISTAKES = [
 def test_mistake(
     text: str, problem: str, problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each mistake is told with file, line and path, and with the cure where it is known."""
+    """Each error has file, line and path, and the fix if it is known."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
     assert problems(text) == [problem]
 
 
 def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
-    """Mistakes of every kind are told together, in the order of their lines."""
+    """All errors are reported together, in the order of their lines."""
     found = problems(
         "scrape_timeout: soon\n"
         "hosts:\n"
@@ -355,7 +355,7 @@ collectors:
 
 
 def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
-    """A type that cannot be loaded is no mistake of the settings: the rest can be served."""
+    """A type that cannot be loaded is not an error of the settings: the rest is served."""
     settings = read("collectors:\n  broken: {any: thing}\n  host:\n")
 
     assert [block.type_name for block in settings.blocks] == ["host"]
