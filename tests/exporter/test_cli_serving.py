@@ -79,7 +79,7 @@ def serve(folder: Path) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serving_until_told_to_stop(serve: Serve, number: int) -> None:
-    """It serves the settings of the working folder, and a signal ends it with exit code 0."""
+    """The process uses the settings of the working folder, and exits with 0 after a signal."""
     process = serve().begun()
     status, text = process.request("/metrics")
 
@@ -95,7 +95,7 @@ def test_serving_until_told_to_stop(serve: Serve, number: int) -> None:
 
 
 def test_stop_waits_for_collectors_to_part(serve: Serve, folder: Path) -> None:
-    """Before it ends every collector has been told to stop."""
+    """`stop` of every collector is called before the process ends."""
     source = SPOOLDIR + "    def stop(self):\n        Path('stopped').touch()\n"
     drop_in(folder / "plugins", "spool", source)
     process = serve().begun()
@@ -105,7 +105,7 @@ def test_stop_waits_for_collectors_to_part(serve: Serve, folder: Path) -> None:
 
 
 def test_stop_while_a_collector_hangs(serve: Serve, folder: Path) -> None:
-    """A collection that never ends does not keep the process."""
+    """A collection that never ends does not keep the process from ending."""
     source = SPOOLDIR.replace(
         "scrape.emit(",
         "Path('hangs').touch(); __import__('threading').Event().wait()\n        scrape.emit(",
@@ -118,7 +118,7 @@ def test_stop_while_a_collector_hangs(serve: Serve, folder: Path) -> None:
 
 
 def test_reload_by_signal(serve: Serve, folder: Path) -> None:
-    """SIGHUP takes new settings; with a mistake in them those before stay."""
+    """SIGHUP applies new settings; if they have an error, the previous ones stay."""
     process = serve().begun()
     configure(folder, "spool: {path: /new}")
     process.popen.send_signal(signal.SIGHUP)
@@ -144,7 +144,7 @@ def test_reload_by_signal(serve: Serve, folder: Path) -> None:
 
 
 def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
-    """The rest is served; the broken one is in the log, the metrics and on the page."""
+    """A broken plug-in is shown in the log, the metrics and the status page; the rest is served."""
     drop_in(folder / "plugins", "broken", "def (:\n")
     configure(folder, f"broken: {{any: thing}}, spool: {{path: {folder}}}")
     process = serve().begun()
@@ -162,7 +162,7 @@ def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
 
 
 def test_mistake_at_the_start(serve: Serve, folder: Path) -> None:
-    """With settings that cannot be used it does not start, and says why."""
+    """With invalid settings the process does not start, and prints the errors."""
     configure(folder, "spool: ")
     process = serve()
 
@@ -171,7 +171,7 @@ def test_mistake_at_the_start(serve: Serve, folder: Path) -> None:
 
 
 def test_several_addresses_and_another_path(serve: Serve) -> None:
-    """It listens wherever it is told to, and its metrics are where the flag says."""
+    """Flags set the addresses and the path of the metrics."""
     other = free_port()
     process = serve(f"--web.listen-address=127.0.0.1:{other}", "--web.telemetry-path=/here").begun()
     asked = [process.request("/here")[0]]
@@ -190,7 +190,7 @@ def test_flags_of_the_web(serve: Serve) -> None:
 
 
 def test_lifecycle_is_off(serve: Serve) -> None:
-    """Unless it was allowed nobody reloads over HTTP."""
+    """Without the flag a reload over HTTP is refused."""
     assert serve().begun().request("/-/reload", "POST")[0] == 403
 
 
@@ -221,7 +221,7 @@ def next_notification(manager: socket.socket) -> str:
 
 
 def test_readiness_and_reload(serve: Serve, manager: socket.socket) -> None:
-    """The manager hears when it is ready, reloads, is ready again, and stops."""
+    """The manager is notified of readiness, reload and stop."""
     process = serve(NOTIFY_SOCKET=address_of(manager))
     heard = [next_notification(manager)]
     assert process.request("/-/ready")[0] == 200
@@ -237,7 +237,7 @@ def test_readiness_and_reload(serve: Serve, manager: socket.socket) -> None:
 
 
 def test_watchdog(serve: Serve, manager: socket.socket) -> None:
-    """The manager hears again and again that the process lives."""
+    """The watchdog of systemd is fed repeatedly."""
     serve(NOTIFY_SOCKET=address_of(manager), WATCHDOG_USEC="100000")
 
     heard = [manager.recv(4096).decode() for _ in range(5)]
@@ -245,7 +245,7 @@ def test_watchdog(serve: Serve, manager: socket.socket) -> None:
 
 
 def test_socket_of_systemd(folder: Path) -> None:
-    """A listening socket that was passed is served instead of an address."""
+    """A passed socket is used instead of an address."""
     with socket.create_server(("127.0.0.1", 0)) as passed:
         port = passed.getsockname()[1]
         # The process is to be told its own id, which exists only once it runs: a shell knows its own.

@@ -100,7 +100,7 @@ def test_registry_serves_what_the_exporter_serves(
 def test_collector_that_fails_loses_only_its_own_metrics(
     settings: Path, registry: prometheus_client.CollectorRegistry
 ) -> None:
-    """The others are in the registry's page, and the failure is told there and by `failures`."""
+    """The metrics of the others are served; the failure is in the metrics and in `failures`."""
     settings.write_text(settings.read_text() + "  raises: {}\n")
 
     with ExporterCollector(settings) as collector:
@@ -145,7 +145,7 @@ def test_series_that_cannot_be_served_lose_only_themselves(
 
 
 def test_settings_that_are_wrong_are_an_error(settings: Path) -> None:
-    """The embedding program learns of every problem, with its place."""
+    """The embedding program gets every problem with its location."""
     settings.write_text("collectors: {kinds: {nme: x}}\nscrape_timeout: never\n")
 
     with pytest.raises(ConfigError) as caught:
@@ -190,7 +190,7 @@ def push(settings: Path, url: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.live
 def test_pushgateway_gets_one_collection(settings: Path, pushgateway: str) -> None:
-    """`push` leaves the collectors' metrics on the Pushgateway under the job, and ends with 0."""
+    """`push` puts the metrics of the collectors under the job, and exits with 0."""
     from urllib.request import urlopen  # noqa: PLC0415  # of this test only
 
     done = push(settings, pushgateway)
@@ -206,7 +206,7 @@ def test_pushgateway_gets_one_collection(settings: Path, pushgateway: str) -> No
 def test_failing_collector_is_told_and_the_others_are_pushed(
     settings: Path, pushgateway: str
 ) -> None:
-    """`push` ends with 1 and names the collector that failed."""
+    """`push` exits with 1 and names the collector that failed."""
     from urllib.request import urlopen  # noqa: PLC0415  # of this test only
 
     settings.write_text(settings.read_text() + "  raises: {}\n")
@@ -231,7 +231,7 @@ class NoPushgateway(BaseHTTPRequestHandler):
 
 
 def test_address_that_is_no_pushgateway(settings: Path) -> None:
-    """The message names the address, and what is wrong there."""
+    """The error names the address and the problem."""
     refused = push(settings, f"http://127.0.0.1:{free_port()}")
     server = HTTPServer(("127.0.0.1", 0), NoPushgateway)
     Thread(target=server.handle_request, daemon=True).start()

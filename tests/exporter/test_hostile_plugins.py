@@ -101,7 +101,7 @@ def hostile(tmp_path: Path, exporter: StartExporter) -> Exporter:
 
 
 def test_each_loses_only_its_own_metrics(hostile: Exporter) -> None:
-    """Several scrapes in both formats are valid pages with everything of the others on them."""
+    """Scrapes in both formats are valid pages with all metrics of the other collectors."""
     for _ in range(3):
         status, text = hostile.get("/metrics", {"Accept": "application/openmetrics-text"})
         assert status == HTTPStatus.OK
@@ -127,7 +127,7 @@ def test_each_loses_only_its_own_metrics(hostile: Exporter) -> None:
 
 
 def test_status_page_and_probe_go_on(hostile: Exporter) -> None:
-    """The page for people shows every collector, failing ones with their reason."""
+    """The status page shows every collector, failing ones with their reason."""
 
     def all_failing() -> bool:
         hostile.get("/metrics")
@@ -142,7 +142,7 @@ def test_status_page_and_probe_go_on(hostile: Exporter) -> None:
 def test_prometheus_takes_the_page(
     hostile: Exporter, prometheus: Callable[[list[str]], Prometheus]
 ) -> None:
-    """Prometheus accepts a scrape with all of them, and stores what the others gave."""
+    """Prometheus accepts a scrape with all of them, and stores the samples of the others."""
     server = prometheus([hostile.address])
     server.wait_for_target_up()
 
@@ -163,13 +163,13 @@ def test_declarations_cannot_be_changed(shared: object, field: str) -> None:
 
 
 def test_metric_has_no_subclasses() -> None:
-    """A subclass could change what a metric says of itself while it is served."""
+    """Metric cannot be subclassed."""
     with pytest.raises(TypeError, match="cannot be subclassed"):
         type("Mine", (Metric,), {})
 
 
 def test_labels_given_as_a_list_stay_what_they_were() -> None:
-    """A list that changes after the declaration changes no metric."""
+    """Labels given as a list are copied."""
     labels = ["a"]
     metric = gauge("x", "Help.", labels)
     labels.append("no label")
@@ -178,7 +178,7 @@ def test_labels_given_as_a_list_stay_what_they_were() -> None:
 
 
 def test_copy_of_a_metric_is_the_metric() -> None:
-    """Two metrics are the same only if they are one object, so that a copy would be another one."""
+    """A copy of a metric is the same object."""
     metric = gauge("x", "Help.")
 
     assert copy.deepcopy({"metric": metric})["metric"] is copy.copy(metric) is metric
@@ -186,20 +186,20 @@ def test_copy_of_a_metric_is_the_metric() -> None:
 
 @pytest.mark.parametrize("name", [None, 5, b"x", ["x"], "", "a b", "a\n", "\ud800"])
 def test_what_is_not_a_name(name: object) -> None:
-    """Whatever cannot be a metric's name is refused where it is declared."""
+    """An invalid metric name is refused at the declaration."""
     with pytest.raises(ValueError, match="is not a metric name"):
         gauge(name, "Help.")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("label", [None, 5, b"x", "", "a b", "a\n", "\ud800", "__a"])
 def test_what_is_not_a_label(label: object) -> None:
-    """Whatever cannot be a label's name is refused where it is declared."""
+    """An invalid label name is refused at the declaration."""
     with pytest.raises(ValueError, match="cannot be the name of a label"):
         gauge("x", "Help.", [label])  # type: ignore[list-item]
 
 
 def test_text_that_spells_itself_otherwise_later() -> None:
-    """Of a subclass of str only its characters are kept."""
+    """A name of a subclass of str is copied to a str."""
 
     class Odd(str):
         __slots__ = ()

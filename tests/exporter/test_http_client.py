@@ -418,7 +418,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_certificate_of_a_trusted_authority_is_accepted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A private authority is trusted by way of SSL_CERT_FILE."""
+    """SSL_CERT_FILE can name a private authority."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with FakeManagement(certificate) as fake, client(fake.url) as asking:
         for _ in range(3):

@@ -75,7 +75,7 @@ def test_format_is_negotiated(process: Exporter) -> None:
 def test_reload_from_pages_of_others(
     fields: list[tuple[str, str]], status: int, process: Exporter
 ) -> None:
-    """A page of another site cannot have a browser reload the settings."""
+    """A page of another site cannot make a browser reload the settings."""
     filled = [(name, value.format(port=process.port)) for name, value in fields]
 
     assert request(process, "/-/reload", *filled, method="POST")[0] == status
@@ -86,7 +86,7 @@ def test_reload_from_pages_of_others(
     ["/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/none", "/probe", "/metrics?collect[]=x"],
 )  # fmt: skip
 def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> None:
-    """Every page and every error forbids guessing types, running anything, and frames."""
+    """Every page and every error has the security headers."""
     _, headers, _ = request(process, path)
 
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -96,7 +96,7 @@ def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> Non
 
 @pytest.mark.parametrize("path", ["/metrics?collect[]=%1B[31m%7F", "/probe?target=%C2%9B%1B[31m"])
 def test_errors_show_control_characters(path: str, process: Exporter) -> None:
-    """What a request names comes back in an error as something that a terminal only shows."""
+    """Control characters of a request are escaped in the error."""
     status, _, body = request(process, path)
 
     assert status == 400
@@ -130,7 +130,7 @@ def hostile_redis() -> Iterator[int]:
 def test_texts_of_targets_command_no_terminal(
     style: str, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """An error that a target words is harmless in the log, on the status page and in commands."""
+    """Control characters of a target's error are escaped in the log, on the status page and in commands."""
     with hostile_redis() as port:
         settings = f"collectors: {{redis: {{url: 'redis://127.0.0.1:{port}'}}}}\n"
         process = exporter(settings, f"--log.format={style}")
@@ -151,7 +151,7 @@ def test_texts_of_targets_command_no_terminal(
 
 
 def test_settings_command_no_terminal(tmp_path: Path) -> None:
-    """What is wrong with a setting is shown, whatever characters it has."""
+    """Control characters of a setting are escaped in its error."""
     (tmp_path / "config.yaml").write_text('collectors: {"\\e[31mhost": {"\\u009b": 1}}\n')
     argv = [sys.executable, "-m", "bts_exporter", f"--config.file={tmp_path}/config.yaml", "check"]
     done = subprocess.run(argv, capture_output=True, check=False)
@@ -162,7 +162,7 @@ def test_settings_command_no_terminal(tmp_path: Path) -> None:
 
 
 def test_log_that_nobody_reads(tmp_path: Path) -> None:
-    """A full pipe as standard error keeps the process neither from serving nor from stopping."""
+    """A full pipe as standard error blocks neither scrapes nor the stop."""
     (tmp_path / "config.yaml").write_text(SETTINGS)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -17,7 +17,7 @@ def new_scrape(
 
 
 def test_series_beyond_the_limit_are_dropped_and_counted() -> None:
-    """The limit is that of all metrics together; what came first stays."""
+    """`max_series` limits all metrics together; the first samples stay."""
     one, two = gauge("one", "One.", ("key",)), gauge("two", "Two.", ("key",))
     scrape = new_scrape(max_series=3)
 

@@ -94,7 +94,7 @@ def look(exporter: Exporter, path: str = "/metrics", kind: str = "many") -> Foun
 
 @pytest.mark.parametrize("path", ["/metrics", "/probe?target=x"])
 def test_truncated_collector(exporter: StartExporter, settings: str, path: str) -> None:
-    """It has success 0 with reason `limited`, as many series as it may, its `_up` and its status."""
+    """A truncated collection fails with `limited`, and has `max_series` series, its `_up` and its status."""
     server = exporter(settings + "{many: {name: x, max_series: 4}}")
     before = look(server, path)
 
@@ -120,7 +120,7 @@ def test_truncated_collector_that_fails_in_the_end(exporter: StartExporter, sett
 
 
 def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) -> None:
-    """A collection that is given up shows what it emitted, and counts what it dropped."""
+    """A late collection serves its samples, and counts those that it dropped."""
     server = exporter(settings + "{many: {max_series: 4, hangs: true}}")
     # The service itself collects once before the first scrape: one of the two is late, one in its way.
     wait_until(lambda: "timeout" in look(server).errors, "the collection is given up")
@@ -132,7 +132,7 @@ def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) 
 
 
 def test_truncated_collector_with_an_interval(exporter: StartExporter, settings: str) -> None:
-    """In the background it is the same."""
+    """Truncation is the same for collections in the background."""
     server = exporter(settings + "{many: {interval: 600s, max_series: 4}}")
 
     found = look(server)
@@ -143,7 +143,7 @@ def test_truncated_collector_with_an_interval(exporter: StartExporter, settings:
 def test_truncated_collector_with_an_interval_that_hangs(
     exporter: StartExporter, settings: str
 ) -> None:
-    """A collection in the background that is late shows what it emitted, and counts what it dropped."""
+    """A late collection in the background serves its samples, and counts those that it dropped."""
     server = exporter(settings + "{many: {interval: 1s, max_series: 4, hangs: true}}")
     wait_until(lambda: look(server).errors, "the collection is late")
 
@@ -153,7 +153,7 @@ def test_truncated_collector_with_an_interval_that_hangs(
 
 
 def test_truncated_collector_of_prometheus_client(exporter: StartExporter, settings: str) -> None:
-    """A foreign collector keeps its `_up`, and no part of a distribution that does not fit."""
+    """A prometheus_client collector keeps its `_up`, and no part of a distribution that does not fit."""
     server = exporter(settings + "{foreign: {max_series: 7}}")
 
     found = look(server, kind="foreign")

@@ -149,7 +149,7 @@ class Failing:
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, NotPresent, RecursionError])
 def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
-    """Who keeps an error keeps nothing of the collection that raised it, without the garbage collector."""
+    """A kept error keeps nothing of its collection alive."""
     failing = Failing(error)
     gc.disable()
     try:
@@ -164,7 +164,7 @@ def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
 
 
 def test_collections_in_the_background_hold_no_frames() -> None:
-    """The same for collections that no scrape waits for."""
+    """A kept error of a collection in the background keeps nothing of it alive."""
     failing = Failing()
     runner = with_worker(BackgroundRunner(Stub(failing), "stub", Common(), 0.01))
     runner.start()
@@ -178,7 +178,7 @@ def test_collections_in_the_background_hold_no_frames() -> None:
 
 
 def test_page_that_fails_is_kept_by_no_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect of ours that ends a page leaves nothing of it to those who shared it."""
+    """An internal error of a shared page keeps nothing of the page alive."""
     exporter = Exporter()
     held: list[weakref.ref[Held]] = []
 

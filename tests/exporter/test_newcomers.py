@@ -228,7 +228,7 @@ def test_message_leads_to_the_fix(
 def test_message_shows_no_password(
     one: Mistake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever is wrong, what follows `password:` is in no message, but for the name of a variable."""
+    """No message shows a value of `password`, except the name of a variable."""
     text = re.sub(r"(password: *[^\w\s]*)\w+(?![\w}):\[])", r"\1hunter2", one.text)
     (folder / "config.yaml").write_text(text)
 

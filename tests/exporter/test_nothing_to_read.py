@@ -88,7 +88,7 @@ def test_what_was_emitted_is_fresh_and_a_success(
 
 
 def test_host_collector_that_misses_a_part(exporter: StartExporter, tmp_path: Path) -> None:
-    """Half of what `entropy` reads is served as it is now, and the collector is there."""
+    """If one of the two files of `entropy` is absent, the other is served and the collector is supported."""
     folder = tmp_path / "proc/sys/kernel/random"
     folder.mkdir(parents=True)
     entropy = folder / "entropy_avail"
@@ -106,7 +106,7 @@ def test_host_collector_that_misses_a_part(exporter: StartExporter, tmp_path: Pa
 def test_what_the_settings_leave_out_counts_as_emitted(
     exporter: StartExporter, settings: str
 ) -> None:
-    """A collector whose only samples are filtered out is there nevertheless."""
+    """A collector whose samples are all filtered out is supported."""
     server = exporter(settings + "{partly: {metrics: {deny: [partly_collections]}}}")
 
     assert server.value("bts_exporter_collector_supported", collector="partly", target="") == 1
@@ -136,7 +136,7 @@ def test_what_is_absent_is_not_looked_for_again(
 def test_collection_that_was_late_is_not_kept_for_a_minute(
     exporter: StartExporter, settings: str, tmp_path: Path
 ) -> None:
-    """One that found nothing after its scrape was over is asked again, and then it is no failure."""
+    """A collector that raised NotPresent after the deadline is collected again."""
     server = exporter(f"{settings}{{absent: {{diary: {tmp_path}/diary, late: true}}}}")
     late = server.value("bts_exporter_collector_success", collector="absent", target="")
 

@@ -36,7 +36,7 @@ def scrape(**options: Any) -> Scrape:
 
 
 def test_the_api_for_authors() -> None:
-    """What plug-in authors may import is this, no less and no more without a line in the changelog."""
+    """The public API is exactly this list."""
     assert bts_exporter.__all__ == [
         "AddressWatch",
         "ByteBudget",
@@ -105,14 +105,14 @@ def test_one_label_may_be_given_as_text() -> None:
 @pytest.mark.parametrize("name", ["", "1st", "with-dash", "with space", "ünicode", "newline\n"])
 @pytest.mark.parametrize("declare", DECLARATIONS)
 def test_metric_with_an_impossible_name(declare: Declare, name: str) -> None:
-    """A name that Prometheus would not take is refused where it is declared."""
+    """An invalid metric name is refused at the declaration."""
     with pytest.raises(ValueError, match="is not a metric name"):
         declare(name, "Help.")
 
 
 @pytest.mark.parametrize("label", ["", "1st", "with-dash", "__reserved", "a:b", "ünicode"])
 def test_label_with_an_impossible_name(label: str) -> None:
-    """A label that Prometheus would not take is refused where it is declared."""
+    """An invalid label name is refused at the declaration."""
     with pytest.raises(
         ValueError, match=re.escape(f"files: {label!r} cannot be the name of a label")
     ):
@@ -121,25 +121,25 @@ def test_label_with_an_impossible_name(label: str) -> None:
 
 @pytest.mark.parametrize(("declare", "label"), [(histogram, "le"), (summary, "quantile")])
 def test_label_that_the_kind_needs_itself(declare: Declare, label: str) -> None:
-    """The bound of a bucket and a quantile are no labels of one's own."""
+    """`le` of histograms and `quantile` of summaries are reserved."""
     with pytest.raises(ValueError, match="cannot be the name of a label"):
         declare("size", "Size.", (label,))
     assert gauge("size", "Size.", (label,)).labels == (label,)
 
 
 def test_label_named_twice() -> None:
-    """Of two labels with the same name one would be lost."""
+    """Two labels of one name are refused."""
     with pytest.raises(ValueError, match="files: a label is named twice: a, b, a"):
         gauge("files", "Files.", ("a", "b", "a"))
 
 
 def test_metrics_are_the_same_only_as_one_object() -> None:
-    """Two declarations of a name are two metrics: sharing one is to import it."""
+    """Two declarations of one name are different metrics."""
     assert gauge("a", "Help.") != gauge("a", "Help.")
 
 
 def test_template_makes_metrics() -> None:
-    """The field goes into name and help, and the same field gives the same metric."""
+    """A template puts the field into name and help, and returns the same metric for the same field."""
     template = Template("memory_{field}_bytes", "Field {field} of meminfo.", Kind.GAUGE, ("node",))
 
     metric = template.of("Active")
@@ -160,7 +160,7 @@ def test_template_with_a_field_that_spells_no_name() -> None:
 
 
 def test_template_with_an_impossible_name() -> None:
-    """A template is checked when it is declared, not when the first field comes."""
+    """A template is checked at its declaration."""
     with pytest.raises(ValueError, match="is not a metric name"):
         Template("memory-{field}", "Field {field}.", Kind.GAUGE)
 
@@ -183,7 +183,7 @@ def test_declared_metrics_are_found_on_the_class() -> None:
 
 
 def test_backlog_vocabulary_can_be_shared() -> None:
-    """The common families are declared by holding them."""
+    """Common metrics are declared by an attribute that holds them."""
 
     class Broker(Collector):
         vocabulary = backlog.VOCABULARY

@@ -131,7 +131,7 @@ def test_family_with_a_wrong_key(key: tuple[str, ...]) -> None:
 
 
 def test_distribution_of_a_family_without_room() -> None:
-    """Of a distribution that does not fit nothing is served; the others of the family are."""
+    """A distribution that does not fit is left out as a whole; the others of the family are served."""
     scrape = new_scrape(max_series=3)
     first = {("_bucket", "a", "+Inf"): 3, ("_sum", "a"): 4.5, ("_count", "a"): 3}
     second = {("_bucket", "b", "+Inf"): 3, ("_sum", "b"): 4.5, ("_count", "b"): 3}

@@ -225,7 +225,7 @@ def test_local_collectors_that_all_hang() -> None:
 
 
 def test_local_collector_that_hangs_before_one_that_found_nothing() -> None:
-    """If the last collector blocks, those before it are still collected."""
+    """If the last collector is absent, those before it are still collected while the first one hangs."""
     hang, stub = Hang(), LocalStub()
     members = [("hangs", stub), ("behind", LocalStub()), ("absent", LocalStub(absent))]
     with collectors(*members) as (together, runners):

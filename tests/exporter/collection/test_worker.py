@@ -62,7 +62,7 @@ def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
 
 
 def test_job_after_the_stop_is_done() -> None:
-    """A job submitted before `stop` is executed, and then the thread ends."""
+    """A job submitted after `stop` is executed, as for a scrape that began before a reload; then the thread ends."""
     worker, done = Worker("late"), threading.Event()
     worker.submit(lambda: None)
     worker.stop()

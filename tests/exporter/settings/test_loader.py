@@ -141,7 +141,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
 
 
 def test_defaults_of_the_common_settings(read: Load) -> None:
-    """Without a word a collector is asked at each scrape, has to be there, and has plenty of series."""
+    """By default a collector is collected at each scrape, must be reachable, and may have 100,000 series."""
     [block] = read("collectors: {host: {}}").blocks
 
     common = block.common
@@ -151,7 +151,7 @@ def test_defaults_of_the_common_settings(read: Load) -> None:
 
 
 def test_a_type_with_more_series_than_others(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A type may say how many series it has within its own bounds; the settings decide."""
+    """A type may have its own default of `max_series`, which the settings override."""
     monkeypatch.setattr(Host, "default_max_series", 1_000_000)
 
     assert read("collectors: {host: {}}").blocks[0].common.max_series == 1_000_000
@@ -159,7 +159,7 @@ def test_a_type_with_more_series_than_others(read: Load, monkeypatch: pytest.Mon
 
 
 def test_keys_that_belong_to_the_engine() -> None:
-    """These keys are taken from every block, so that no collector may have them."""
+    """The keys of the engine are the same in every block, and no collector may use them."""
     assert set(COMMON_KEYS) == {
         "name",
         "labels",
@@ -189,7 +189,7 @@ def test_no_collectors(read: Load) -> None:
 
 
 def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
-    """Where the key is absent the built-in collectors apply, with the rest of the file."""
+    """Without the key `collectors` the built-in collectors apply, with the other keys of the file."""
     types.known |= {"rabbitmq": Broker, "redis": Broker, "mqtt": Broker}
 
     settings = read("scrape_timeout: 5\n")
@@ -200,13 +200,13 @@ def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
 def test_empty_file_is_a_mistake(read: Load, text: str) -> None:
-    """It is what a full disk leaves behind: a reload must not take it for the wish for defaults."""
+    """An empty file is an error, because a full disk may have truncated it."""
     with pytest.raises(ConfigError, match=r"c\.yaml.*: the file is empty"):
         read(text)
 
 
 def test_built_in_settings(types: Types) -> None:
-    """Without a file the host and the brokers' default ports are served; a broker need not be there."""
+    """Without a file the host and the brokers' default ports are collected; brokers are optional."""
     types.known |= {"rabbitmq": Broker, "redis": Broker, "mqtt": Broker}
 
     settings = load(None, types)
@@ -225,7 +225,7 @@ def test_built_in_settings(types: Types) -> None:
 
 
 def test_yaml_merges_and_aliases_between_blocks(read: Load) -> None:
-    """What targets have in common can be written once."""
+    """Anchors and merges can be used for settings that targets share."""
     settings = read(
         "collectors:\n"
         "  broker:\n"
@@ -335,7 +335,7 @@ def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
 def test_secrets_are_in_no_message(
     problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever a password ends up by mistake, no message shows it."""
+    """No message shows a password, wherever it is misplaced."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
     text = """\
 collectors:
@@ -366,7 +366,7 @@ def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
 
 
 def test_file_that_is_missing(tmp_path: Path, types: Types) -> None:
-    """A file that was named and is not there is an error, not the built-in settings."""
+    """A named file that is missing is an error; the built-in settings are not used."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "c.yaml", types)
 
@@ -377,12 +377,12 @@ def test_file_that_is_missing(tmp_path: Path, types: Types) -> None:
 
 
 def test_file_that_is_named(tmp_path: Path) -> None:
-    """A file that is named is taken, whether it exists or not."""
+    """A named file is used, whether it exists or not."""
     assert find(str(tmp_path / "any.yaml")) == tmp_path / "any.yaml"
 
 
 def test_search_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first file of the list is taken that exists; none means the built-in settings."""
+    """The first existing file of the list is used; without any, the built-in settings apply."""
     here, there = tmp_path / "config.yaml", tmp_path / "etc.yaml"
     monkeypatch.setattr(config_module, "SEARCH", (here, there))
 
@@ -424,14 +424,14 @@ def test_plugins_folder(read: Load, types: Types, tmp_path: Path, text: str, exp
 
 @pytest.mark.parametrize("text", ["plugins: 5", "[1]", ""])
 def test_plugins_folder_of_settings_with_mistakes(tmp_path: Path, text: str) -> None:
-    """Types can be listed whatever else is wrong with the settings."""
+    """Types can be listed even if the settings have errors."""
     (tmp_path / "c.yaml").write_text(text)
 
     assert plugins_folder(tmp_path / "c.yaml") == Path("/etc/bts-exporter/plugins")
 
 
 def test_plugins_folder_without_settings() -> None:
-    """The built-in settings name the folder too."""
+    """The built-in settings have the default folder."""
     assert plugins_folder(None) == Path("/etc/bts-exporter/plugins")
 
 
@@ -461,7 +461,7 @@ blocks = st.dictionaries(keys, trees, max_size=4)
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_document_is_settings_or_an_error(document: Any, tmp_path: Path) -> None:
-    """Whatever a file holds, the answer is settings or a ConfigError with at least one problem."""
+    """Any file gives settings, or a ConfigError with at least one problem."""
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(document, allow_unicode=False), encoding="utf-8")
     types = Types()

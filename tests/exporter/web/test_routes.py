@@ -205,7 +205,7 @@ def test_probe_of_what_is_not_there(exporter: Exporter, query: str, message: str
 
 
 def test_name_that_is_no_unicode(exporter: Exporter) -> None:
-    """A name with invalid characters gets a response."""
+    """A target name with invalid characters is a 400."""
     assert Routes(exporter)(request("/probe?target=\udcff")).status == 400
 
 
