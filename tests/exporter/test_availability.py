@@ -1,4 +1,4 @@
-"""Metrics named `*_up` on the page of a collector that is late, and of one that is busy since."""
+"""Metrics named `*_up` of a collector that is late, and then busy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: Says that its target is down, or what it knows, and does not end until a file appears.
+#: Emits its `*_up` and other metrics, and hangs until a file appears.
 SLOW = """\
 import time
 from pathlib import Path

@@ -58,7 +58,7 @@ def configure(path: Path, collectors: str) -> None:
 
 
 def options(config: Path) -> Options:
-    """Return what the command line says."""
+    """Return the options of the command line."""
     return Options(config_file=str(config))
 
 

@@ -54,11 +54,11 @@ class Serving(Process):
         return self
 
     def lines(self) -> list[str]:
-        """Return what it logged."""
+        """Return its log lines."""
         return self.log.read_text().splitlines()
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Tell it to stop, and return its exit code."""
+        """Stop it by SIGTERM, and return its exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(60)
 
@@ -214,7 +214,7 @@ def address_of(manager: socket.socket) -> str:
 
 
 def next_notification(manager: socket.socket) -> str:
-    """Return what the manager is told next, its heartbeats left out."""
+    """Return the next notification of the manager, without those of the watchdog."""
     while (message := manager.recv(4096).decode()) == "WATCHDOG=1":
         pass
     return message
@@ -248,7 +248,7 @@ def test_socket_of_systemd(folder: Path) -> None:
     """A passed socket is used instead of an address."""
     with socket.create_server(("127.0.0.1", 0)) as passed:
         port = passed.getsockname()[1]
-        # The process is to be told its own id, which exists only once it runs: a shell knows its own.
+        # LISTEN_PID must be the id of the process: a shell sets it before it becomes the process.
         script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
         process = subprocess.Popen(
             ["/bin/sh", "-c", script, "sh", *COMMAND],

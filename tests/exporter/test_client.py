@@ -47,7 +47,7 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 def series(page: str) -> dict[Series, float]:
     """Return the samples of a page, without durations and times, which differ each time."""
     return {
-        # The parser appends _total to a counter's name where there is none.
+        # The parser appends _total to the name of a counter without it.
         (sample.name.replace("odd_count_total", "odd_count"), frozenset(sample.labels.items())): (
             sample.value
         )
@@ -59,7 +59,7 @@ def series(page: str) -> dict[Series, float]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
-    """Give a settings file with one collector that works, with a name and a label."""
+    """Return a settings file with one working collector that has a name and a label."""
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     source, _, failing = PLUGIN.partition("class Raises")
@@ -73,7 +73,7 @@ def settings(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry() -> prometheus_client.CollectorRegistry:
-    """Give a registry such as a Python service has."""
+    """Return a registry like that of a Python service."""
     return prometheus_client.CollectorRegistry(auto_describe=True)
 
 
@@ -168,7 +168,7 @@ def test_closed_collector_yields_nothing_more(
 
 @pytest.fixture
 def pushgateway(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a Pushgateway."""
+    """Return the address of a Pushgateway."""
     program = need("prometheus-pushgateway", "prometheus-pushgateway")
     port = free_port()
     process = Process([program, f"--web.listen-address=127.0.0.1:{port}"], tmp_path)

@@ -12,7 +12,7 @@ from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options
 from stubs import SPOOLDIR, drop_in
 
-#: A plug-in that writes down that it was told to stop.
+#: A plug-in that records the call of `stop`.
 STOPS = """\
 from pathlib import Path
 from bts_exporter import Collector, CollectorConfig
@@ -73,7 +73,7 @@ class Absent(Collector):
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return the path of settings with one collector, beside a folder with several plug-ins."""
+    """Return the path of settings with one collector, next to a folder with several plug-ins."""
     for name, source in (("spool", SPOOLDIR), ("fails", FAILS), ("absent", ABSENT)):
         drop_in(tmp_path / "plugins", name, source)
     path = tmp_path / "config.yaml"
@@ -87,7 +87,7 @@ def configure(path: Path, collectors: str) -> None:
 
 
 def options(config: Path) -> Options:
-    """Return what the command line says."""
+    """Return the options of the command line."""
     return Options(config_file=str(config))
 
 

@@ -17,7 +17,7 @@ from servers import wait_until
 from servers.exporter import StartExporter
 from stubs import Hang, LocalStub, Stub, collectors, drop_in
 
-#: Puts the engine into a state in which no scrape ends, as a defect of ours would.
+#: Puts the engine into a state in which no scrape ends, as an internal error could.
 DEADLOCK = """\
 import gc
 from pathlib import Path
@@ -37,7 +37,7 @@ class Deadlock(Collector):
                 if isinstance(found, page_service.Exporter):
                     found._rendering.acquire()
 """
-#: Hangs in the thread that it shares with others, for as long as a file is there.
+#: Hangs in the shared thread while a file exists.
 HANGS = """\
 import time
 from pathlib import Path
@@ -57,7 +57,7 @@ class Hangs(Collector):
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """Return the socket of a service manager that wants to hear from us twenty times a second."""
+    """Return the socket of a service manager whose watchdog has to be fed twenty times a second."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
@@ -67,7 +67,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def hears(manager: socket.socket, seconds: float) -> bool:
-    """Return whether the manager hears anything within `seconds`."""
+    """Return whether the manager gets a notification within `seconds`."""
     manager.settimeout(seconds)
     try:
         return manager.recv(4096) != b""
@@ -76,7 +76,7 @@ def hears(manager: socket.socket, seconds: float) -> bool:
 
 
 def discard(manager: socket.socket) -> None:
-    """Take everything that was told so far."""
+    """Discard the notifications so far."""
     while hears(manager, 0.001):
         pass
 

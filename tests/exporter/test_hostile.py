@@ -1,4 +1,4 @@
-"""Plug-ins that do what none should: the others' metrics and the process are not theirs to take."""
+"""Hostile plug-ins do not affect the metrics of others or the process."""
 
 from __future__ import annotations
 

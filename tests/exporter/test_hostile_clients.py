@@ -1,4 +1,4 @@
-"""Clients that are slow or greedy, many at a time, against the process; good scrapers go on."""
+"""Many slow or greedy clients at a time do not block a scraper of the process."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Attackers:
 
 @contextmanager
 def attackers(exporter: Exporter) -> Iterator[Attackers]:
-    """Yield clients of an exporter, all of which are gone afterwards."""
+    """Yield clients of an exporter, and close all of them in the end."""
     with ExitStack() as stack:
         yield Attackers(exporter.port, stack)
 
 
-#: How many clients come, and what each of them sends.
+#: The number of clients, and the bytes that each of them sends.
 ATTACKS = {
     "half a request": [(200, HALF)],
     "pipelining": [(140, WHOLE * 200)],

@@ -33,7 +33,7 @@ class Bad(Collector):
         scrape.emit(self.after, 1)
     def act(self, scrape):
 """
-#: What each plug-in does, and whether what it had emitted before can still be served.
+#: The action of each plug-in, and whether its earlier samples are still served.
 TAMPERING = {
     "samples_replaced": ("scrape.samples = None", True),
     "samples_emptied": ("scrape.samples = {}", True),
@@ -71,7 +71,7 @@ TAMPERING = {
     "name_replaced": ("type(self).name = 5; raise ValueError", True),
     "collect_replaced": ("type(self).collect = None; raise ValueError", True),
 }  # fmt: skip
-#: What is odd and does no harm: everything is served.
+#: Unusual actions without harm: all samples are served.
 HARMLESS = {
     "surrogate_label": "scrape.emit(self.value, 1, 'a\\ud800b')",
     "surrogate_help": "scrape.emit(gauge('surrogate_help_value', 'a\\ud800b\\nc'), 1)",
@@ -90,7 +90,7 @@ class Good(Collector):
 
 @pytest.fixture
 def hostile(tmp_path: Path, exporter: StartExporter) -> Exporter:
-    """Return an exporter with all these plug-ins, a good one and the host."""
+    """Return an exporter with all of these plug-ins, a valid one and the host."""
     folder = tmp_path / "plugins"
     actions = {name: action for name, (action, _) in TAMPERING.items()} | HARMLESS
     for name, action in actions.items():
@@ -134,7 +134,7 @@ def test_status_page_and_probe_go_on(hostile: Exporter) -> None:
         status, text = hostile.get("/")
         return status == HTTPStatus.OK and text.count("failing (") == len(TAMPERING)
 
-    # Not at once: the collection at the start knows nothing of the page.
+    # Not at once: the collection at the start renders no page.
     wait_until(all_failing, "each plug-in shown as failing")
 
 
@@ -149,7 +149,7 @@ def test_prometheus_takes_the_page(
     assert [value for _, value in server.query("good_value")] == [7]
 
 
-# What cannot be changed
+# Immutable objects
 
 
 @pytest.mark.parametrize("shared", [backlog.BACKLOG, Template("a_{field}", "Help.", Kind.GAUGE)])

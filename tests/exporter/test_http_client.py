@@ -58,7 +58,7 @@ def client(url: str, password: Secret | None = None) -> Iterator[HttpClient]:
 
 
 def failure(url: str, seconds: float = 20.0) -> TargetError:
-    """Return the error that asking `url` for its overview ends in."""
+    """Return the error of a request to `url`."""
     with client(url) as asking, pytest.raises(TargetError) as caught:
         asking.get("/api/overview", seconds)
     return caught.value
@@ -449,7 +449,7 @@ def named(certificates: Certificates, tmp_path: Path) -> Iterator[FakeManagement
 
 
 def status_of(url: Url, tls: TLSConfig) -> int:
-    """Return the status of an answer."""
+    """Return the status of a response."""
     with closing(HttpClient(PRODUCT, url, tls=tls)) as asking:
         return asking.get("/api/overview", 20).status
 

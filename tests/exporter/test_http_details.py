@@ -1,4 +1,4 @@
-"""What the process answers to unusual requests, and what it makes of texts of others."""
+"""Responses to unusual requests, and texts of other programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servers import free_port, listens, wait_until
 from servers.exporter import Exporter, StartExporter
 
 SETTINGS = "collectors: {host: }\n"
-#: A terminal's commands: the title of the window, red letters, delete.
+#: Control sequences of terminals: window title, red text, delete.
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x7f\u009b"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -105,7 +105,7 @@ def test_errors_show_control_characters(path: str, process: Exporter) -> None:
 
 
 class HostileRedis(socketserver.BaseRequestHandler):
-    """Answers everything with an error that commands terminals."""
+    """A server that answers everything with an error that has control characters."""
 
     def handle(self) -> None:
         """Serve one client."""

@@ -21,7 +21,7 @@ from servers import wait_until
 from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of, with_worker
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # threads that die are the point
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the test lets threads die
 )
 
 
@@ -31,13 +31,13 @@ def raise_in(thread: int, error: type[BaseException]) -> None:
 
 
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have threads die of what is raised in them, as by a second exception while they handle the first."""
+    """Let threads die of an exception, as by a second one while they handle the first."""
 
     def raise_again(*_: object) -> None:
         raise SystemExit
 
     monkeypatch.setattr("bts_exporter.collection.worker.log.error", raise_again)
-    # What a collector raises is caught before; this is what an interruption elsewhere looks like.
+    # Exceptions of collectors are caught earlier; this simulates an interruption elsewhere.
     monkeypatch.setattr("bts_exporter.collection.collection.Collection._conclude", raise_again)
 
 
@@ -153,7 +153,7 @@ def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatc
 
 
 class Counted(Collection):
-    """A collection that counts how often it is concluded, and how often it ends."""
+    """A collection that counts its calls of `_conclude` and `_end`."""
 
     ends: Counter[int]
 
@@ -162,7 +162,7 @@ class Counted(Collection):
         super()._end()
         if not ended:
             self.ends[id(self)] += 1
-            self.kept.append(self)  # so that no other has its id
+            self.kept.append(self)  # so that its id is not reused
 
     kept: list[Collection]
 

@@ -13,14 +13,14 @@ from servers import wait_until
 
 
 class Pipe:
-    """A pipe that nothing reads until it is told to."""
+    """A pipe that is read only on request."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
 
     def read(self, end: bytes) -> bytes:
-        """Return what comes until `end` has come."""
+        """Return the bytes until `end`."""
         data = b""
         while end not in data:
             data += os.read(self.reading, 65536)
@@ -41,7 +41,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def record(text: str) -> logging.LogRecord:
-    """Return a record that becomes a line of `text`."""
+    """Return a record whose line is `text`."""
     return logging.makeLogRecord({"msg": text, "levelname": "INFO"})
 
 

@@ -13,7 +13,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: Emits ten series, then says that its target is up.
+#: Emits ten series, then its `*_up`.
 MANY = """\
 import time
 from bts_exporter import Collector, CollectorConfig, gauge
@@ -32,7 +32,7 @@ class Many(Collector):
         if self.config.fails:
             raise ValueError("after all")
 """
-#: The same as a collector written for prometheus_client, and two distributions.
+#: The same for prometheus_client, with two distributions.
 FOREIGN = """\
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
@@ -51,7 +51,7 @@ class Foreign:
 
 
 class Found(NamedTuple):
-    """What a page says of the collector."""
+    """The state of the collector on a page."""
 
     series: int
     up: float | None
@@ -72,7 +72,7 @@ def settings(tmp_path: Path) -> str:
 
 
 def look(exporter: Exporter, path: str = "/metrics", kind: str = "many") -> Found:
-    """Return what the page at `path` has of the collector of this type."""
+    """Return the state of the collector of this type on the page at `path`."""
     samples = exporter.samples(path)
     of = {
         name: value
@@ -101,7 +101,7 @@ def test_truncated_collector(exporter: StartExporter, settings: str, path: str) 
     after = look(server, path)
 
     assert (after.series, after.up, after.success) == (4, 1, 0)
-    # The service itself collects once as it starts, which may be in between.
+    # The service also collects once at its start, which may be in between.
     assert after.errors["limited"] > before.errors["limited"]
     assert after.dropped == 6 * after.errors["limited"]
     assert list(after.errors) == ["limited"]
@@ -122,7 +122,7 @@ def test_truncated_collector_that_fails_in_the_end(exporter: StartExporter, sett
 def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) -> None:
     """A late collection serves its samples, and counts those that it dropped."""
     server = exporter(settings + "{many: {max_series: 4, hangs: true}}")
-    # The service itself collects once before the first scrape: one of the two is late, one in its way.
+    # The service also collects once at its start: one of the two collections is late, the other busy.
     wait_until(lambda: "timeout" in look(server).errors, "the collection is given up")
 
     found = look(server)

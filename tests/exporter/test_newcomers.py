@@ -1,4 +1,4 @@
-"""Mistakes that people make who write their first settings: the message alone has to lead to the fix.
+"""Mistakes in first settings: the message must be enough to fix them.
 
 Most are taken from questions about other exporters, and from what these call the same thing.
 """
@@ -21,7 +21,7 @@ REDIS = "collectors:\n  redis:\n    url: redis://cache:6379\n"
 
 
 class Mistake(NamedTuple):
-    """A file, and how each line of the answer begins, after the name of the file."""
+    """A file, and the beginning of each line of the output, after the name of the file."""
 
     name: str
     text: str
@@ -191,7 +191,7 @@ MISTAKES = [
     mistake("deny_nothing", REDIS + "    metrics: {deny: [redis_latencies_*]}\n", ":4: collectors.redis.metrics: warning: deny: 'redis_latencies_*' removes nothing: redis declares no such metric (`bts-exporter metrics` lists all)"),
     mistake("late_timeout", REDIS + "    timeout: 30s\n", ":4: collectors.redis.timeout: warning: no effect: a collection ends after 9.5 s already (scrape_timeout)"),
 ]  # fmt: skip
-#: What is accepted with a warning, since it does no harm.
+#: Mistakes without harm, which give a warning only.
 HARMLESS = {"glob_as_regex", "allow_nothing", "deny_nothing", "late_timeout"}
 
 
@@ -201,7 +201,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REDIS_PASSWORD", raising=False)
     monkeypatch.setenv("EMPTY", "")
-    # The log is that of all tests in this process.
+    # All tests in this process share the log.
     monkeypatch.setattr("bts_exporter.cli.logs.set_up", lambda *_: None)
     (tmp_path / "empty").touch()
     return tmp_path

@@ -10,7 +10,7 @@ from servers import wait_until
 from servers.exporter import StartExporter
 from stubs import drop_in
 
-#: Counts its collections in what it emits before the rest turns out to be absent.
+#: Emits the number of its collections, then raises NotPresent.
 PARTLY = """\
 from bts_exporter import Collector, CollectorConfig, NothingToRead, gauge
 
@@ -42,7 +42,7 @@ class Foreign:
         yield GaugeMetricFamily("partly_collections", "Collections so far.", value=self.count)
         raise NothingToRead("the other half is absent")
 """
-#: Is absent, and writes down how often it was looked for; the first time it takes too long.
+#: Raises NotPresent, and records how often it was collected; the first time it is late.
 ABSENT = """\
 import time
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_what_was_emitted_is_fresh_and_a_success(
         assert samples["bts_exporter_collector_success"] == 1
         assert samples["bts_exporter_collector_supported"] == 1
 
-    # The service collects once by itself as it starts, which may be in between.
+    # The service also collects once at its start, which may be in between.
     assert counts == sorted(set(counts))
 
 

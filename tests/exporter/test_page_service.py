@@ -57,7 +57,7 @@ def at_once(count: int, call: Callable[[], bytes]) -> tuple[list[threading.Threa
     return threads, results
 
 
-# What is on the page
+# Content of the page
 
 
 def test_page() -> None:
@@ -200,7 +200,7 @@ def test_collector_cannot_speak_for_the_exporter() -> None:
     assert later["bts_exporter_collector_errors_total", ("liar", "", "conflict")] == 1
 
 
-# Scrapes that overlap
+# Overlapping scrapes
 
 
 def test_fifty_scrapes_at_once_are_one() -> None:
@@ -310,7 +310,7 @@ def test_bound_of_scrapes_under_way() -> None:
             TooManyScrapes, match=r"^too many concurrent scrapes: 1 \(--web\.max-requests\)$"
         ):
             exporter.page(runners, Format.OPENMETRICS)
-        # With less time it cannot share the page under way.
+        # With a shorter timeout it cannot share the running page.
         with pytest.raises(TooManyScrapes):
             exporter.page(runners, Format.TEXT, timeout=0.01)
         hang.go_on.set()
@@ -374,7 +374,7 @@ def test_error_of_one_page_is_everybodys_and_nobodys_afterwards(
         assert "bts_exporter_scrapes_total 3" in page(exporter)
 
 
-# What the status page needs
+# For the status page
 
 
 def test_last_collections_are_remembered() -> None:

@@ -1,4 +1,4 @@
-"""Scrapes with more and less time than others, for the same collectors."""
+"""Scrapes with different timeouts of the same collectors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
     members = [("slow", LocalStub(hang)), ("other", LocalStub())]
     with collectors(*members) as (together, runners):
         shots: list[Snapshot] = []
-        # A collector may keep others waiting for an hour, but for a quarter of the scrape's time at most.
+        # A collector may block others for an hour, but at most for a quarter of the scrape's time.
         hurried = threading.Thread(target=lambda: shots.extend(together.collect(runners, 0.5)))
         hurried.start()
         wait_until(lambda: runners[0].exclusive, "the others have another thread")

@@ -29,7 +29,7 @@ from stubs import (
 
 
 def give_up(runner: Runner, run: Collection) -> Snapshot:
-    """Do what happens at the deadline of a collection that has not ended, and look at it."""
+    """Let a running collection reach its deadline, and return its snapshot."""
     run.expire()
     return runner.snapshot(run)
 

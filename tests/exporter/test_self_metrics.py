@@ -24,7 +24,7 @@ from bts_exporter.web.server import Traffic
 from servers import wait_until
 from stubs import LocalStub, Stub, runner_of
 
-#: Prints what a process tells of itself, before and after it has taken more of everything.
+#: Prints the metrics of a process before and after it used more threads, descriptors and CPU.
 TAKES_MORE = """
 import json, math, socket, threading, time
 from bts_exporter import Scrape
@@ -188,7 +188,7 @@ def test_collector_whose_target_may_be_absent(
 
 def test_process_metrics_are_those_of_this_process() -> None:
     """Threads, descriptors and CPU time rise with the use of this process."""
-    # In a process of its own: threads of other tests may be ending in this one.
+    # In a separate process: threads of other tests may still end in this one.
     done = subprocess.run(  # our own interpreter
         [sys.executable, "-c", TAKES_MORE], capture_output=True, text=True, timeout=60, check=True
     )
@@ -226,7 +226,7 @@ def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as older:
         older.setattr(self_metrics.os, "stat", stat)
-        # Until nothing of other tests is closed in between.
+        # Repeated until no other test closes a descriptor in between.
         wait_until(
             lambda: process()["process_open_fds"][()] == sum(map(exists, range(1000))),
             "they are as many as there are",
@@ -244,7 +244,7 @@ def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch)
 
 def test_process_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without /proc, psutil provides the same metrics."""
-    importlib.import_module("psutil")  # which asks for the platform as it is imported
+    importlib.import_module("psutil")  # it checks the platform when it is imported
     usual = process()
 
     def no_proc() -> list[bytes]:

@@ -18,7 +18,7 @@ from bts_exporter.service import Options, Service
 from servers import free_port, wait_until
 from stubs import drop_in
 
-#: A plug-in that writes down its life in the file that its settings name.
+#: A plug-in that records its start and stop in the file of its settings.
 DIARY = """\
 from bts_exporter import Collector, CollectorConfig, gauge
 
@@ -63,11 +63,11 @@ class Place:
         self.config.write_text(f"plugins: plugins\n{more}\ncollectors: {{{collectors}}}\n")
 
     def entries(self) -> list[str]:
-        """Return what the plug-in wrote down."""
+        """Return the entries of the plug-in."""
         return self.diary.read_text().split() if self.diary.exists() else []
 
     def options(self, **more: object) -> Options:
-        """Return what the command line would say."""
+        """Return the options of the command line."""
         return Options(config_file=str(self.config), **more)  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def service(place: Place) -> Iterator[Service]:
-    """Return a service whose collectors run."""
+    """Return a service with started collectors."""
     service = Service(place.options())
     service.start_collectors()
     yield service
@@ -325,7 +325,7 @@ def test_stop_does_not_wait_for_one_that_hangs(
 
 @pytest.fixture
 def _signals() -> Iterator[None]:
-    """Give the test's process its signal handlers back."""
+    """Restore the signal handlers of the test process."""
     kept = {
         number: signal.getsignal(number)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -336,7 +336,7 @@ def _signals() -> Iterator[None]:
 
 
 class Client(threading.Thread):
-    """Asks a service that runs in the main thread, then sends it a signal."""
+    """A client of a service in the main thread, which then sends it a signal."""
 
     def __init__(
         self, port: int, steps: Callable[[Client], None], number: int = signal.SIGTERM
@@ -348,7 +348,7 @@ class Client(threading.Thread):
         self._number = number
 
     def run(self) -> None:
-        """Wait for the service, do the steps, end the service whatever came of them."""
+        """Wait for the service, execute the steps, and end the service even if they failed."""
         try:
             wait_until(lambda: self.request("/-/ready")[0] == 200, "it is ready")
             self._steps(self)

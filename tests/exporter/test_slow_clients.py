@@ -21,14 +21,14 @@ LARGE = 64_000_000
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """Return a function that does not answer before it is let."""
+    """Return a handler that waits until the test lets it respond."""
     gate = Gate()
     yield gate
     gate.open.set()
 
 
 def large(_: Request) -> Response:
-    """Answer more than any socket buffers, with memory that is never touched."""
+    """Respond with more bytes than any socket buffers."""
     return Response(200, bytes(LARGE))
 
 
@@ -38,7 +38,7 @@ def cut(listener: Listener, reason: str) -> Callable[[], bool]:
 
 
 def received(wire: Wire) -> int:
-    """Return how many bytes of the answer come."""
+    """Return the number of bytes of the response."""
     count = 0
     try:
         while chunk := wire.incoming.read1():
@@ -97,7 +97,7 @@ def test_slow_reader_is_cut() -> None:
         wire.send(GET)
         wait_until(cut(listener, "write_timeout"), "the connection is cut")
 
-        # A reset, not an end: the kernel keeps nothing of the answer for a client that takes nothing.
+        # A reset: the kernel keeps nothing of the response for a client that does not read.
         with pytest.raises(ConnectionResetError):
             wire.incoming.read()
 
@@ -164,7 +164,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
 
 
 def wrapping(context: ssl.SSLContext) -> Callable[[socket.socket], ssl.SSLSocket]:
-    """Return what puts TLS around a connection and leaves the handshake to the server."""
+    """Return a function that wraps a connection with TLS, without a handshake."""
     return lambda sock: context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 

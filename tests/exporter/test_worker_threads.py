@@ -1,4 +1,4 @@
-"""The threads that collections run in, in the real process: whatever happens, collectors come back."""
+"""Threads of collections in the real process: collectors recover from any interruption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: A collector for each way to fail, all of which share a thread with those of the host.
+#: A collector for each way to fail; all share the thread of the host's collectors.
 FAILING = """\
 import ctypes, threading, time
 from queue import SimpleQueue
@@ -100,7 +100,7 @@ class Later(Base):
     name = "later"
     act = interrupt_later
 """
-#: Takes a second, which is longer than a hurried scrape waits.
+#: Takes a second, longer than a short scrape waits.
 SLOW = """\
 import time
 from bts_exporter import Collector, CollectorConfig, gauge
@@ -113,7 +113,7 @@ class Slow(Collector):
         time.sleep(self.config.seconds)
         scrape.emit(self.value, 1)
 """
-#: Lets no thread start while a file is there; its own thread collects what it has begun.
+#: Lets no thread start while a file exists; its own thread is running already.
 THREADLESS = """\
 import threading
 from pathlib import Path
@@ -153,7 +153,7 @@ def plugins(tmp_path: Path) -> str:
 
 
 def failing(server: Exporter, seconds: str = "") -> set[str]:
-    """Return the collectors that failed in a scrape that waits for so many seconds."""
+    """Return the collectors that failed in a scrape with this timeout."""
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": seconds} if seconds else {}
     status, text = server.get("/metrics", headers)
     assert status == 200
@@ -174,7 +174,7 @@ def reasons(server: Exporter) -> dict[tuple[str, str], float]:
 
 
 def at_once(calls: list[Callable[[], object]]) -> list[threading.Thread]:
-    """Begin all calls, each in a thread."""
+    """Start each call in a thread."""
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
@@ -260,7 +260,7 @@ def test_process_that_stood_still(exporter: StartExporter) -> None:
         server.freeze()
         stopped.wait(
             0.7
-        )  # longer than hurried scrapes wait: their deadlines pass while nothing runs
+        )  # longer than short scrapes wait: their deadlines pass while the process is stopped
         server.thaw()
         assert server.get("/-/healthy")[0] == 200
     stopped.set()
@@ -304,7 +304,7 @@ def test_exception_from_another_thread(exporter: StartExporter, plugins: str) ->
         lambda: failing(server) or any(hit in server.log.read_text() for hit in hits),
         "an exception hit the thread",
     )
-    # None in a scrape that was hit before the sample was emitted.
+    # None if the scrape was interrupted before the sample was emitted.
     counts = [failing_collections(server).get("later", 0) for _ in range(20)]
 
     assert max(counts) >= 10
@@ -326,7 +326,7 @@ def test_no_thread_left(exporter: StartExporter, plugins: str, tmp_path: Path) -
             response = connection.getresponse()
             return response.status, response.read().decode()
 
-        assert ask("/metrics")[0] == 200  # and from now on its connection has a thread
+        assert ask("/metrics")[0] == 200  # from now on its connection has a thread
         flag.touch()
         server.config.write_text(changed)
         status, text = ask("/metrics")

@@ -16,7 +16,7 @@ from bts_exporter.settings.loader import Common
 from servers import wait_until
 from stubs import Hang, Pushed, Stub, with_worker
 
-#: An interval that does not come round during a test, and one that does at once.
+#: An interval longer than any test, and one that is over at once.
 LONG, SHORT = 3600.0, 0.01
 
 
@@ -43,7 +43,7 @@ def look(runner: BackgroundRunner, seconds: float = 60) -> Snapshot:
 
 
 class Rounds:
-    """A behaviour that emits the number of its round, and raises in the later ones if so told."""
+    """A behaviour that emits the number of its round, and can raise in all rounds but the first."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.number = 0

@@ -17,7 +17,7 @@ from bts_exporter.settings.loader import load
 
 SHARED = gauge("shared", "Shared by import.", ("key",))
 
-#: Assembles a text of settings, after a set that is in force.
+#: Assembles a text of settings, optionally after an active set.
 Assemble = Callable[..., Assembly]
 
 
@@ -28,7 +28,7 @@ class Config(CollectorConfig, frozen=True):
 
 
 class Typed(Collector):
-    """Base of the types below: their settings, and nothing to say."""
+    """Base of the types below, with their settings."""
 
     Config = Config
 
@@ -37,21 +37,21 @@ class Typed(Collector):
 
 
 class One(Typed):
-    """A type with a metric of its own and a shared one."""
+    """A type with an own and a shared metric."""
 
     own = gauge("one", "One.", ("key",))
     shared = SHARED
 
 
 class Other(Typed):
-    """Another one."""
+    """Another type with the shared metric."""
 
     own = gauge("other", "Other.")
     shared = SHARED
 
 
 class Same(Typed):
-    """One that declares a name that `One` has."""
+    """A type that declares a name of `One`."""
 
     own = gauge("one", "Not the same.")
 
@@ -66,19 +66,19 @@ class Named(One):
 
 
 class Process(Typed):
-    """One that declares a name that the exporter itself has."""
+    """A type that declares a name of the exporter itself."""
 
     own = gauge("process_open_fds", "Not the same.")
 
 
 class Broker(Typed):
-    """One with the common vocabulary."""
+    """A type with the common metrics."""
 
     vocabulary = backlog.VOCABULARY
 
 
 class Local(Typed):
-    """One that cannot hang."""
+    """A type that cannot hang."""
 
     local = True
 
@@ -96,7 +96,7 @@ class Meminfo(Typed):
 
 
 class Host(Typed):
-    """A type that builds several."""
+    """A type that builds several collectors."""
 
     parts: Sequence[Any] = (Cpu, Meminfo)
 
@@ -107,19 +107,19 @@ class Host(Typed):
 
 
 class Twins(Host):
-    """A type whose parts cannot be told apart."""
+    """A type whose collectors have the same name."""
 
     parts = (Cpu, Cpu)
 
 
 class Wrong(Host):
-    """A type that builds something else."""
+    """A type that builds an object that is not a collector."""
 
     parts = (Cpu, str)
 
 
 class Failing(Typed):
-    """A type whose constructor raises what its settings say."""
+    """A type whose constructor raises the error in its settings."""
 
     def __init__(self, config: Config) -> None:
         """Raise."""
@@ -177,12 +177,12 @@ def assemble(tmp_path: Path) -> Assemble:
 
 
 def identities(assembly: Assembly) -> list[str]:
-    """Return what the collectors are called."""
+    """Return the names of the collectors."""
     return [runner.identity for runner in assembly.set.runners]
 
 
 def messages(assembly: Assembly) -> list[str]:
-    """Return what could not be made, and why."""
+    """Return the problems of collectors that could not be built."""
     return [f"{problem.path}: {problem.message}" for problem in assembly.problems]
 
 

@@ -21,7 +21,7 @@ SECONDS = 1.0
 
 
 def by_name(shots: Sequence[Snapshot]) -> dict[str, str]:
-    """Return how each collector fared: `ok`, `absent` or the reason of its failure."""
+    """Return the result of each collector: `ok`, `absent` or the reason of its failure."""
     return {
         shot.runner.name: shot.outcome.reason or ("ok" if shot.outcome.supported else "absent")
         for shot in shots
@@ -34,7 +34,7 @@ def exiting(_: Scrape) -> None:
 
 
 def absent(_: Scrape) -> None:
-    """Find nothing."""
+    """Raise NotPresent."""
     message = "not here"
     raise NotPresent(message)
 
@@ -47,7 +47,7 @@ def broken(scrape: Scrape) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_wait_for_another_scrapes_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have scrapes with more time than the one before it not wait for what that one left behind."""
+    """Disable the repetition of collections that a shorter scrape gave up."""
     monkeypatch.setattr("bts_exporter.collection.collector_set._LONGEST", 0)
 
 
@@ -108,7 +108,7 @@ def test_second_scrape_of_one_that_hangs() -> None:
     stub = Stub(Hang())
     with collectors(("hangs", stub), ("works", Stub())) as (together, runners):
         together.collect(runners, SECONDS)
-        # With all the time in the world: it returns because it does not wait for the one that hangs.
+        # With a long timeout: it returns because it does not wait for the hanging collector.
         shots = together.collect(runners, 3600)
 
         assert by_name(shots) == {"hangs": "busy", "works": "ok"}

@@ -10,7 +10,7 @@ from bts_exporter import Scrape, TargetError
 from servers.exporter import StartExporter
 from stubs import Stub, collect, drop_in, lines, runner_of
 
-#: Cannot read two of its parts, emits a wrong sample, has a series too many, and ends with a defect.
+#: Reports two parts, emits a wrong sample and a series too many, and raises an internal error.
 PARTS = """\
 from bts_exporter import Collector, TargetError, gauge
 

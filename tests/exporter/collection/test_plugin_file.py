@@ -1,4 +1,4 @@
-"""Whose code is run: what only root and our own user can have written, whatever path leads to it."""
+"""Only code that root or our own user wrote is executed, whatever path leads to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """Return why a file is not run."""
+    """Return why a file is refused."""
     with pytest.raises(PluginError) as caught:
         plugin_file.read(path)
     return str(caught.value)

@@ -16,7 +16,7 @@ from bts_exporter.settings.loader import load
 from bts_exporter.testing import collect
 from stubs import SPOOLDIR, drop_in, install
 
-#: A type of an installed package that does no harm.
+#: A valid type of an installed package.
 FINE = """\
 from bts_exporter import Collector, gauge
 class Fine(Collector):
@@ -100,7 +100,7 @@ def test_type_is_imported_only_when_asked_for(folder: Path, tmp_path: Path) -> N
     )
     types = [registry.load("noisy"), registry.load("noisy"), Registry(folder).load("noisy")]
 
-    # A second run of the file would not find its folder missing.
+    # The file creates this folder, and would fail if it were executed twice.
     assert mark.exists()
     assert len(set(types)) == 1
 

@@ -15,7 +15,7 @@ from stubs import SERIES, Behaviour, Hang, Stub, collect, emit_two, lines, runne
 
 
 def raising(error: BaseException, before: Behaviour = emit_two) -> Behaviour:
-    """Return a behaviour that emits and then raises."""
+    """Return a behaviour that emits a sample and then raises."""
 
     def behave(scrape: Scrape) -> None:
         before(scrape)
@@ -25,12 +25,12 @@ def raising(error: BaseException, before: Behaviour = emit_two) -> Behaviour:
 
 
 def refuse(_: Scrape) -> None:
-    """Find nothing listening."""
+    """Raise ConnectionRefusedError."""
     raise ConnectionRefusedError(111, "Connection refused")
 
 
 def targeted(reason: Reason, message: str) -> TargetError:
-    """Return what a collector raises that knows why."""
+    """Return a TargetError."""
     return TargetError(reason, message)
 
 
@@ -176,7 +176,7 @@ def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.Mon
     assert (found.outcome.supported, found.samples) == (True, SERIES)
 
 
-# One line for each change of state
+# Log lines
 
 
 def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +208,7 @@ def test_log_lines_name_the_collector_and_the_reason(caplog: pytest.LogCaptureFi
     assert vars(record)["reason"] == "refused"
 
 
-# A target that need not be there
+# Optional targets
 
 
 def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) -> None:

@@ -137,7 +137,7 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Noted:
-    """A job that raises, and notes what was done with it."""
+    """A job that raises, and records whether it was executed and abandoned."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.notes: list[str] = []

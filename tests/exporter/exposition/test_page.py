@@ -163,12 +163,12 @@ numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 2*
 
 
 def as_read(label: str) -> str:
-    """Return what a parser reads of a label value: lone surrogates are spelled out."""
+    """Return a label value as a parser reads it: lone surrogates are escaped."""
     return label.encode("utf-8", "backslashreplace").decode()
 
 
 def as_float(value: float) -> float:
-    """Return what a parser reads of a value: integers beyond floating point are infinite."""
+    """Return a value as a parser reads it: integers beyond floating point are infinite."""
     try:
         return float(value)
     except OverflowError:

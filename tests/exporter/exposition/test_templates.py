@@ -112,4 +112,4 @@ def test_two_formats_by_turns() -> None:
     templates.of({FILES: {("/b",): 1}}, Format.TEXT)
     assert (
         templates.of(samples, Format.OPENMETRICS) not in one
-    )  # of series that were gone meanwhile
+    )  # a new template: its series were removed in between

@@ -20,7 +20,7 @@ Load = Callable[[str], Settings]
 
 
 class Broker(Collector):
-    """A type with the settings that brokers have."""
+    """A type with the settings of a broker."""
 
     class Config(CollectorConfig, frozen=True):
         """Settings of a broker."""
@@ -35,7 +35,7 @@ class Host(Collector):
 
 
 class Types:
-    """The types that there are, one of them broken."""
+    """The known types, one of them broken."""
 
     def __init__(self) -> None:
         self.known: dict[str, type[Collector]] = {"broker": Broker, "host": Host}
@@ -48,7 +48,7 @@ class Types:
         return self
 
     def names(self) -> list[str]:
-        """Return the names, that of the broken one too."""
+        """Return the names, including that of the broken type."""
         return sorted([*self.known, "broken"])
 
     def load(self, name: str) -> type[Collector]:
@@ -62,7 +62,7 @@ class Types:
 
 @pytest.fixture
 def types() -> Types:
-    """Return the types that there are."""
+    """Return the known types."""
     return Types()
 
 
@@ -79,7 +79,7 @@ def read(tmp_path: Path, types: Types) -> Load:
 
 @pytest.fixture
 def problems(read: Load, tmp_path: Path) -> Callable[[str], list[str]]:
-    """Return a function that returns what is wrong with a text, its file's folder left out."""
+    """Return a function that returns the problems of a text, without the folder of the file."""
 
     def problems(text: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -89,7 +89,7 @@ def problems(read: Load, tmp_path: Path) -> Callable[[str], list[str]]:
     return problems
 
 
-# What settings become
+# Valid settings
 
 
 def test_settings(read: Load, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_yaml_merges_and_aliases_between_blocks(read: Load) -> None:
     ]
 
 
-# What is wrong with settings
+# Invalid settings
 
 MISTAKES = [
     ("colectors: {}", "c.yaml:1: colectors: unknown key 'colectors'; did you mean collectors?"),
@@ -373,7 +373,7 @@ def test_file_that_is_missing(tmp_path: Path, types: Types) -> None:
     assert str(caught.value) == f"{tmp_path}/c.yaml: cannot be read: No such file or directory"
 
 
-# Where settings are
+# Finding the file
 
 
 def test_file_that_is_named(tmp_path: Path) -> None:

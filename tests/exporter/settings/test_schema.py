@@ -19,14 +19,14 @@ class Inner(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A block that checks itself, with a pattern that may be wrong in a way of its own."""
+    """A block with its own check and a pattern."""
 
     low: int = 0
     high: int = 10
     pattern: str = ""
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the values."""
         if self.low > self.high:
             msg = f"low must not be above high, got {self.low} and {self.high}"
             raise ValueError(msg)
@@ -34,11 +34,11 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Even(int):
-    """A type of an author's own."""
+    """A setting type of a plug-in."""
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the number; ValueError if it is odd, and any error if it is none."""
+        """Return the number; ValueError if it is odd, and another error if it is not a number."""
         number = {"two": 2, "three": 3}[str(raw)]
         if number % 2:
             msg = f"expected an even number, got {raw!r}"
@@ -47,7 +47,7 @@ class Even(int):
 
 
 class Renamed(msgspec.Struct, rename={"from_": "from"}):
-    """A block with a key that is a word of the language."""
+    """A block with a key that is a keyword of Python."""
 
     from_: str
 

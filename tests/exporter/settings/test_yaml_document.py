@@ -12,7 +12,7 @@ from bts_exporter.settings.yaml_document import Document, Hidden, format_path, r
 
 
 def problems(text: str, file: str = "c.yaml") -> list[str]:
-    """Return what is wrong with a document, as it is shown."""
+    """Return the problems of a document as they are shown."""
     try:
         found = Document(file, text).problems
     except ConfigError as error:
@@ -22,13 +22,13 @@ def problems(text: str, file: str = "c.yaml") -> list[str]:
 
 
 def sound(text: str) -> Document:
-    """Return a document with nothing wrong in it."""
+    """Return a document without problems."""
     document = Document("c.yaml", text)
     assert document.problems == []
     return document
 
 
-# Values and their places
+# Values and lines
 
 
 def test_values_and_lines() -> None:

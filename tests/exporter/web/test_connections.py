@@ -15,7 +15,7 @@ LONG, OVER = 3600.0, 0.0
 
 
 class Crowd:
-    """Connections whose clients are in our hands."""
+    """Connections whose clients the test controls."""
 
     def __init__(self, limit: int = 2, **seconds: float) -> None:
         bounds = {phase: seconds.get(phase.name.lower(), LONG) for phase in Phase}
@@ -25,7 +25,7 @@ class Crowd:
         self.clients: dict[Connection, socket.socket] = {}
 
     def come(self, phase: Phase | None = None) -> Connection | None:
-        """Let one more client connect, and be served if a phase is given; None if there is no room."""
+        """Connect another client, which is served if a phase is given; None if there is no room."""
         there_is = self.connections.has_room if phase is None else self.connections.may_serve
         if not there_is():
             return None

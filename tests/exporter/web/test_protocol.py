@@ -17,7 +17,7 @@ __all__ = ["quiet"]  # a fixture
 
 
 class Echo:
-    """Remembers every request, and answers each with its method and path."""
+    """Records every request, and responds with its method and path."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -30,7 +30,7 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Echo:
-    """Return the function that the server asks."""
+    """Return the handler of the server."""
     return Echo()
 
 

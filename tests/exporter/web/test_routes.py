@@ -17,7 +17,7 @@ from stubs import Hang, LocalStub, Stub, collectors
 
 
 class Part(Stub):
-    """One of several of a type."""
+    """One of several collectors of a type."""
 
     name = "part"
 

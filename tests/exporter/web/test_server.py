@@ -41,7 +41,7 @@ def _every_thread_ends() -> Iterator[None]:
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """Return a function that does not answer before it is let."""
+    """Return a handler that waits until the test lets it respond."""
     gate = Gate()
     yield gate
     gate.open.set()
@@ -215,7 +215,7 @@ def test_refused_client_that_is_gone() -> None:
         refusals.add(ours)
         assert ours.fileno() == -1
 
-        # Two events of one turn: another client takes the place of one that has just gone.
+        # Two events of one poll: a client takes the place of another that has just left.
         refusals.discard(ours)
 
 
@@ -342,8 +342,8 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, method: str) -> No
 
 @contextmanager
 def no_file_descriptor_left() -> Iterator[None]:
-    """Have every attempt to open something fail, for as long as the block lasts."""
-    gc.collect()  # what is garbage must not come free meanwhile
+    """Let every attempt to open a file or socket fail within the block."""
+    gc.collect()  # garbage must not release descriptors in between
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -486,9 +486,9 @@ def test_stop_twice_and_before_the_start() -> None:
 
 
 def accepts(listener: Listener) -> bool:
-    """Return whether one can connect."""
+    """Return whether a connection is accepted."""
     try:
         listener.wire().close()
-    except ConnectionError:  # refused, or reset when it was still in the queue of the socket closed
+    except ConnectionError:  # refused, or reset if it was still in the queue of the closed socket
         return False
     return True

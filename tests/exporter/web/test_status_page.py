@@ -21,7 +21,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 
 
 class Page(HTMLParser):
-    """What a browser finds on the page: it must be whole, with every tag closed."""
+    """Parses the page, and checks that every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,23 +45,23 @@ class Page(HTMLParser):
             self.links.append(dict(attrs)["href"] or "")
 
     def handle_endtag(self, tag: str) -> None:
-        """Note what is closed."""
+        """Check a closing tag."""
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Note what a cell holds."""
+        """Record the text of a cell."""
         if {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
 
 
 def fail(_: Scrape) -> None:
-    """Be refused."""
+    """Raise ConnectionRefusedError."""
     reason = "auth"
     raise TargetError(reason, 'redis://cache refuses <b>"us"</b> & others')
 
 
 def absent(_: Scrape) -> None:
-    """Find nothing."""
+    """Raise NotPresent."""
     message = "no /proc/mdstat"
     raise NotPresent(message)
 
