@@ -36,7 +36,7 @@ _PROGRESS = 3.0
 _RESERVED = frozenset(metric.name for metric in DECLARED)
 
 
-class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
+class TooManyScrapes(ExporterError):  # noqa: N818  # the wording of the HTTP response
     """Raised when the maximum of concurrent scrapes is reached."""
 
 

@@ -166,7 +166,7 @@ class Layout:
 def _identity_of(
     templates: Sequence[SeriesTemplate], members: Sequence[tuple[int, MetricSpan]]
 ) -> Callable[[str], object]:
-    """Return a function from the text of a series to what is equal for series that are the same."""
+    """Return a function that maps the text of a series to its identity: equal for equal series."""
     metric = members[0][1].metric
     if metric.compound:
         return partial(_labels_of, without=_BOUNDS[metric.kind])
@@ -179,7 +179,7 @@ def _identity_of(
 
 
 def _labels_of(series: str, without: str = "") -> frozenset[tuple[str, str]]:
-    """Return the labels in the text of a series; an empty one is no label."""
+    """Return the labels in the text of a series; an empty label is left out."""
     return frozenset(
         (name, value) for name, value in _LABEL.findall(series) if value and name != without
     )

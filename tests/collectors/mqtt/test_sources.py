@@ -17,6 +17,7 @@ from bts_exporter import Scrape, TargetError, Url
 from bts_exporter.testing import Samples, samples
 from servers import wait_until
 from servers.management import FakeManagement, answer, hang
+from stubs import collect, runner_of
 
 PATH = "/api/v5/clients"
 CLIENT = {"clientid": "consumer", "mqueue_len": 5, "inflight_cnt": 1, "mqueue_dropped": 0}
@@ -60,6 +61,18 @@ def test_api_is_read_although_the_broker_refuses_the_connection(
     assert error.reason == "refused"
     assert found["mqtt_up"] == {(): 0}
     assert found["messaging_backlog_messages"] == {("mqtt", "", "consumer"): 5}
+
+
+def test_api_that_hangs_is_reported_at_every_scrape(closed_port: Url, api: FakeManagement) -> None:
+    """An API that hangs uses up the time of each scrape, and its own error is reported, not `busy`."""
+    api.routes[PATH] = hang
+    config = MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url)))
+    with runner_of(Mqtt(config), timeout=1.0) as runner:
+        shots = [collect(runner) for _ in range(2)]
+
+    for shot in shots:
+        assert set(shot.outcome.reasons) == {"refused"}
+        assert "EMQX REST API" in shot.outcome.message
 
 
 def test_lost_broker_is_the_failure_when_both_fail(closed_port: Url, api: FakeManagement) -> None:
