@@ -124,13 +124,13 @@ def test_reload_by_signal(serve: Serve, folder: Path) -> None:
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
         lambda: 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1],
-        "the new settings are in force",
+        "the new settings apply",
     )
     configure(folder, "spool: {pth: /newer}")
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
         lambda: "bts_exporter_config_last_reload_successful 0\n" in process.request("/metrics")[1],
-        "the mistake is told",
+        "the error is reported",
     )
 
     assert 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1]

@@ -211,7 +211,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_message_leads_to_the_fix(
     one: Mistake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`check` names the line to change, the key, and what to write in place of what is there."""
+    """`check` names the line to change, the key, and what to write instead."""
     (folder / "config.yaml").write_text(one.text)
 
     with pytest.raises(SystemExit) as ended:

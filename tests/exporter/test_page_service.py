@@ -395,7 +395,7 @@ def test_samples_are_not_kept() -> None:
     with exporting(("one", Stub(lambda scrape: scrapes.append(weakref.ref(scrape))))) as exporter:
         page(exporter)
 
-        wait_until(lambda: scrapes[0]() is None, "it is let go of")
+        wait_until(lambda: scrapes[0]() is None, "it is freed")
 
 
 def test_collectors_that_are_gone_are_not_remembered() -> None:

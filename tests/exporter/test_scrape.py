@@ -1,4 +1,4 @@
-"""Emitting samples: what is kept, and what is left out and reported."""
+"""Emitting samples: which are kept, and which are left out and reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new_scrape(**options: Any) -> Scrape:
 
 
 def test_emitting() -> None:
-    """Samples are kept by metric and label values, in the order they come."""
+    """Samples are kept by metric and label values, in their order."""
     files, total = gauge("files", "Files.", ("path",)), counter("seen_total", "Seen.")
     scrape = new_scrape()
 
@@ -49,7 +49,7 @@ def test_emitting() -> None:
 
 
 def test_emitting_other_kinds_of_numbers() -> None:
-    """Whatever can be a float is a value; True is 1."""
+    """Every type that can be converted to float is a value; True is 1."""
     metric = gauge("value", "Value.", ("of",))
     scrape = new_scrape()
 
@@ -97,7 +97,7 @@ def test_emitting_other_kinds_of_numbers() -> None:
     ],
 )
 def test_sample_that_cannot_be_served(emit: Callable[[Scrape, Metric], None], message: str) -> None:
-    """A wrong sample is left out and remembered; the others are kept."""
+    """A wrong sample is left out and is a loss; the others are kept."""
     metric = gauge("files", "Files.", ("path", "owner"))
     scrape = new_scrape()
 
@@ -155,7 +155,7 @@ def test_sample_emitted_twice() -> None:
 
 
 def test_wrong_samples_are_listed_in_order() -> None:
-    """Later mistakes are often consequences of the first."""
+    """Losses are listed in their order, because later ones are often consequences of the first."""
     scrape = new_scrape()
 
     for _ in range(2):
@@ -201,7 +201,7 @@ def test_many_at_once_with_wrong_ones_among_them() -> None:
 
 
 def test_many_at_once_by_labels_that_are_no_tuples() -> None:
-    """A text is not taken for the labels that its characters would be."""
+    """`emit_all` refuses keys that are not tuples, such as a text."""
     metric = gauge("files", "Files.", ("path",))
     scrape = new_scrape()
 
@@ -212,7 +212,7 @@ def test_many_at_once_by_labels_that_are_no_tuples() -> None:
 
 
 def test_many_at_once_that_were_there() -> None:
-    """A series that comes twice is a mistake, and is served once."""
+    """A series that is emitted twice is a loss, and is served once."""
     metric = gauge("files", "Files.", ("path",))
     scrape = new_scrape(max_series=3)
     scrape.emit_all(metric, {("/a",): 1, ("/b",): 2})
@@ -224,7 +224,7 @@ def test_many_at_once_that_were_there() -> None:
 
 
 def test_many_at_once_when_the_scrape_is_over() -> None:
-    """A late collection ends at its next samples, however many they are."""
+    """`emit_all` raises after the deadline."""
     scrape = new_scrape()
     scrape.closed = True
 
@@ -233,7 +233,7 @@ def test_many_at_once_when_the_scrape_is_over() -> None:
 
 
 def test_emitting_a_histogram() -> None:
-    """Buckets get their bound, the last one is +Inf, the count is that of the last."""
+    """Buckets get their bound as label, and the count is that of the last bucket, +Inf."""
     metric = histogram("size_bytes", "Sizes.", ("queue",))
     scrape = new_scrape()
 
@@ -250,7 +250,7 @@ def test_emitting_a_histogram() -> None:
 
 
 def test_histogram_without_its_last_bucket() -> None:
-    """A source that does not tell the bucket +Inf has nothing above the last one."""
+    """A missing bucket +Inf is added with the count of the last one."""
     metric = histogram("size_bytes", "Sizes.")
     scrape = new_scrape()
 
@@ -266,7 +266,7 @@ def test_histogram_without_its_last_bucket() -> None:
 
 
 def test_histogram_without_buckets() -> None:
-    """A distribution of nothing is a bucket +Inf with 0."""
+    """A histogram without buckets has the bucket +Inf with 0."""
     metric = histogram("size_bytes", "Sizes.")
     scrape = new_scrape()
 
@@ -276,7 +276,7 @@ def test_histogram_without_buckets() -> None:
 
 
 def test_emitting_a_summary() -> None:
-    """Quantiles get their label; a sum that is unknown is left out."""
+    """Quantiles get their label; an unknown sum is left out."""
     metric = summary("delay_seconds", "Delay.", ("queue",))
     scrape = new_scrape()
 
@@ -323,7 +323,7 @@ def test_time_left() -> None:
 
 
 def test_emitting_once_the_scrape_is_over() -> None:
-    """A late collection is ended by its own next sample."""
+    """`emit` raises after the deadline."""
     scrape = new_scrape()
     scrape.closed = True
 
@@ -344,5 +344,5 @@ def test_emitting_once_the_scrape_is_over() -> None:
     ],
 )
 def test_numbers_as_text(value: float, text: str) -> None:
-    """Numbers are spelled as the exposition formats have it."""
+    """Numbers are written as in the exposition formats."""
     assert number(value) == text

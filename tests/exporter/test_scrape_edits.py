@@ -36,7 +36,7 @@ def test_replacing_a_sample() -> None:
 
 
 def test_whether_there_is_a_sample() -> None:
-    """A collector can ask for one sample, or for any of a metric."""
+    """`has` looks for one sample, or for any of a metric."""
     scrape = new_scrape()
     scrape.emit(FILES, 1, "/a")
     scrape.emit(UP, 0)
@@ -49,7 +49,7 @@ def test_whether_there_is_a_sample() -> None:
 
 
 def test_discarding_samples() -> None:
-    """What is discarded makes room for others; what is not there is no mistake."""
+    """Discarded samples make room for others; discarding a missing one is not an error."""
     scrape = new_scrape(max_series=3)
     scrape.emit_all(FILES, {("/a",): 1, ("/b",): 2, ("/c",): 3})
 
@@ -75,7 +75,7 @@ def test_discarding_samples() -> None:
     ids=["replace", "discard", "family"],
 )
 def test_nothing_changes_when_the_scrape_is_over(change: Callable[[Scrape], None]) -> None:
-    """The page is being rendered then."""
+    """After the deadline `replace` and `discard` raise, because the page is being rendered."""
     scrape = new_scrape()
     scrape.emit(UP, 0)
     scrape.closed = True
@@ -87,7 +87,7 @@ def test_nothing_changes_when_the_scrape_is_over(change: Callable[[Scrape], None
 
 
 def test_emitting_a_family() -> None:
-    """Samples of any kind of metric are taken over by their keys."""
+    """`emit_family` accepts samples of any kind of metric by their keys."""
     scrape = new_scrape()
     sizes = {
         ("_bucket", "q", "1.0"): 2,

@@ -394,10 +394,10 @@ def test_run_until_a_signal(place: Place, number: int, caplog: pytest.LogCapture
     assert answers[0][0] == 200
     assert "diary_version 1\n" in answers[0][1]
     assert place.entries() == ["start1", "stop1"]
-    told = [
+    messages = [
         record.getMessage() for record in caplog.records if record.name == "bts_exporter.service"
     ]
-    assert told == ["settings loaded", "listening", "stopped"]
+    assert messages == ["settings loaded", "listening", "stopped"]
 
 
 @pytest.mark.usefixtures("_signals")

@@ -225,11 +225,11 @@ def test_patience_of_all_kinds_under_reloads(exporter: StartExporter, plugins: s
     """Thirty clients with different timeouts, and reloads in between, leave no collector behind."""
     settings = plugins + "{slow: {seconds: 0.2}, host: }"
     server = exporter(settings, "--web.enable-lifecycle")
-    patience = ["", "0.001", "0.005", "0.1", "0.5", "1", "5"]
+    timeouts = ["", "0.001", "0.005", "0.1", "0.5", "1", "5"]
     ended: list[set[str]] = []
 
     def scrape(number: int) -> None:
-        turns = (patience[(number + turn) % len(patience)] for turn in range(8))
+        turns = (timeouts[(number + turn) % len(timeouts)] for turn in range(8))
         ended.extend(failing(server, seconds) for seconds in turns)
 
     def reload() -> None:

@@ -125,7 +125,7 @@ def test_snapshots_come_in_the_order_of_the_collectors() -> None:
 
 
 def test_scrape_with_less_time_joins_a_collection() -> None:
-    """A second scrape with an earlier deadline shares the collection and gets what is there by then."""
+    """A second scrape with an earlier deadline shares the collection and gets the samples until then."""
     hang = Hang(before=lambda scrape: scrape.emit(Stub.value, 1))
     stub = Stub(hang)
     shots: list[Snapshot] = []

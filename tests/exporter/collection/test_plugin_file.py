@@ -246,7 +246,7 @@ def test_folder_that_is_exchanged_while_it_is_loaded(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("attack", ["link", "folder above", "sticky folder"])
 def test_code_of_others_does_not_run(folder: Path, tmp_path: Path, attack: str) -> None:
-    """The process serves everything else, names what is wrong, and does not run the code."""
+    """The process serves everything else, reports the unsafe file, and does not execute it."""
     mark, shared = tmp_path / "mark", tmp_path / "shared"
     drop_in(shared, "marks", MARKS.format(mark=str(mark)))
     plugins = {"link": folder, "folder above": shared / "plugins", "sticky folder": shared}[attack]

@@ -180,7 +180,7 @@ def test_file_without_a_collector(folder: Path) -> None:
     ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
 )  # fmt: skip
 def test_broken_file(folder: Path, source: str, words: str) -> None:
-    """A broken plug-in is an error with its type, its origin and what is wrong, and breaks no other."""
+    """A broken plug-in is an error with its type, origin and cause, and does not affect others."""
     path = drop_in(folder, "broken", source)
     drop_in(folder, "spool")
     registry = Registry(folder)
@@ -242,7 +242,7 @@ def test_package_is_imported_only_when_asked_for(folder: Path, site: Path) -> No
     ],
 )
 def test_broken_package(folder: Path, site: Path, source: str, words: str) -> None:
-    """A package that cannot be imported is told with its name and version."""
+    """The error about a package that cannot be imported has its name and version."""
     install(site, "broken_package = broken_package:COLLECTOR", source, version="0.9")
     importlib.invalidate_caches()
 

@@ -386,8 +386,8 @@ def test_distributions_are_never_mixed(kind: str, form: Format) -> None:
 
     text = render([one, two, three], form).decode()
 
-    alone = [source.samples for source in (one, three)]
-    assert parsed(text, form) == [sample for s in alone for sample in parsed(page(s, form), form)]
+    served = [source.samples for source in (one, three)]
+    assert parsed(text, form) == [sample for s in served for sample in parsed(page(s, form), form)]
     assert two.conflict == f'{kind} x{{a="1"}} of two: served by one already'
     assert (one.conflict, three.conflict) == ("", "")
 

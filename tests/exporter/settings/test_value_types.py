@@ -33,7 +33,7 @@ def test_duration(raw: object, seconds: float) -> None:
     "raw", ["", "15", "s", "-1s", "1s1m", "1 s", "1.5m", True, None, [1], {"s": 1}, "soon"]
 )
 def test_what_is_no_duration(raw: object) -> None:
-    """Anything else is refused with an example of what is expected."""
+    """Any other value is refused with an example of a valid one."""
     with pytest.raises(ValueError, match=r"expected seconds or a duration such as 1m30s, got "):
         Duration.from_setting(raw)
 

@@ -187,7 +187,7 @@ def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.M
         assert [wire.answer().status for wire in stayers] == [503] * 5
 
         assert len(listener.server._refusals) <= 2
-        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
+        wait_until(lambda: not len(listener.server._refusals), "no refused client is left")
         gate.open.set()
         assert busy.answer().status == 200
 
@@ -202,7 +202,7 @@ def test_refused_client_that_goes_is_forgotten(gate: Gate, monkeypatch: pytest.M
         with listener.wire() as wire:
             assert wire.ask().status == 503
             assert wire.incoming.read() == b""  # an end, not a reset
-        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
+        wait_until(lambda: not len(listener.server._refusals), "no refused client is left")
 
 
 @pytest.mark.usefixtures("quiet")
