@@ -178,7 +178,7 @@ def test_a_name_in_two_settings_is_read_once(
     )
 
     assert scrape_context.scrape.samples[MESSAGES] == {("", "db0", "a", "ready"): 0}
-    assert scrape_context.scrape.rejected is None
+    assert scrape_context.scrape.losses == []
 
 
 def test_arq_without_a_clock(scrape_context: ScrapeContext, converse: Converse) -> None:

@@ -16,7 +16,7 @@ def emitted(settings: dict[str, str]) -> dict[str, dict[tuple[str, ...], float]]
     scrape = Scrape(monotonic() + 60)
     config_params.emit(scrape, settings)
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 

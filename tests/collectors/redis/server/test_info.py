@@ -83,7 +83,7 @@ def emitted(text: str, databases: int = 0) -> dict[str, dict[tuple[str, ...], fl
     info.emit(scrape, parsed)
     info.emit_keyspace(scrape, parsed.fields, databases)
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 

@@ -35,7 +35,7 @@ def test_durations() -> None:
 
     latency.emit_durations(scrape, HISTOGRAM, {"get": 40.0, "set": 1.0})
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     assert scrape.samples == {
         latency.DURATIONS: {
             ("_bucket", "get", "1"): 3,

@@ -39,7 +39,7 @@ def emitted(**changed: Any) -> Samples:
         scrape, dict(zip(sentinels.commands(["mine"]), (replies | changed).values(), strict=True))
     )
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 

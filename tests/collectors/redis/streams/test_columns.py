@@ -18,7 +18,7 @@ def test_a_sample_for_each_that_is_known() -> None:
     columns.emit(AGE, [None, None, None])
 
     assert scrape.samples == {SIZE: {("a",): 1, ("c",): 0}}
-    assert scrape.rejected is None
+    assert scrape.losses == []
 
 
 def test_two_objects_with_equal_labels() -> None:
@@ -28,7 +28,6 @@ def test_two_objects_with_equal_labels() -> None:
     Columns(scrape, [("a",), ("b",), ("a",)]).emit(SIZE, [1, 2, 3])
 
     assert scrape.samples == {SIZE: {("a",): 3, ("b",): 2}}
-    assert scrape.rejected == (
-        "invalid_sample",
-        "two names have the same label values ('a',)",
-    )
+    assert scrape.losses == [
+        ("invalid_sample", "two names have the same label values ('a',)"),
+    ]
