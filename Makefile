@@ -26,7 +26,7 @@ FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules bench clean
+.PHONY: help run test test-long check rules dashboards bench clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -46,18 +46,21 @@ test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams 
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
 
-check: $(FOR_WORKING) ## run the linters, type checks and import rules, and check the alert rules
+check: $(FOR_WORKING) ## run the linters, type checks and import rules, and check alert rules and dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
-	$(BIN)/python -m pytest -q tests/test_architecture.py
 	@tests/install-servers.sh $(LINT_NEEDS)
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/monitoring/test_dashboards.py
 	$(LINT)
 
 rules: $(FOR_WORKING) ## check alert rules, their tests and runbooks, and the settings of Prometheus and Alertmanager
 	@tests/install-servers.sh $(LINT_NEEDS)
 	@$(LINT)
+
+dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboards from the code that builds them
+	@PYTHONPATH=monitoring $(BIN)/python -m grafana.builder
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

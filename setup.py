@@ -62,6 +62,8 @@ setup(
         ],
         "check": [
             "check-jsonschema>=0.29",
+            # Its versions are named after Grafana's; each release has another schema.
+            "grafana-foundation-sdk==1769699379!11.6.0",
             "mypy>=1.15",
             "promql-parser>=0.12",
             "ruff>=0.17,<0.18",

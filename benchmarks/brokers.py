@@ -1,4 +1,4 @@
-"""Real brokers with data in them, and the other exporters for them."""
+"""Real brokers with data, and the other exporters for them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from servers.redis import RedisServer
 class Alternative(NamedTuple):
     """Another exporter for the same broker."""
 
-    package: str  # Debian's, whose program has the same name
-    flags: Callable[[int], list[str]]  # from the port that it is to serve
+    package: str  # in Debian; its program has the same name
+    flags: Callable[[int], list[str]]  # by the port that it serves
 
 
 class Broker(NamedTuple):
@@ -75,7 +75,7 @@ metrics: [{{prom_name: clients, mqtt_name: connected, help: Clients., type: gaug
     )
 
 
-#: By the type of our collector: starts the broker in a folder; pytest's Skipped where it is not installed.
+#: Functions that start a broker in a folder, by collector type; they raise pytest's Skipped if it is not installed.
 STARTS: Mapping[str, Callable[[Path, ExitStack], Broker]] = MappingProxyType(
     {"rabbitmq": rabbitmq, "redis": redis, "mqtt": mqtt}
 )

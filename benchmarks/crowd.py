@@ -1,4 +1,4 @@
-"""Many scrapers at the same moment: whether all are answered, and what each costs."""
+"""Many simultaneous scrapers: how many scrapes are answered, and what each costs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ SCRAPERS = 50
 
 @dataclass
 class Crowd:
-    """One server, its scrapers, and what became of their scrapes."""
+    """One server, its scrapers, and the results of their scrapes."""
 
     server: Server
     scrapers: list[Scraper] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)  # of each answered scrape
-    last: list[float] = field(default_factory=list)  # until all were answered, of each burst
-    cpu: list[float] = field(default_factory=list)  # seconds an answered scrape, of each burst
+    seconds: list[float] = field(default_factory=list)  # duration of each answered scrape
+    last: list[float] = field(
+        default_factory=list
+    )  # time until all scrapes of a burst were answered
+    cpu: list[float] = field(
+        default_factory=list
+    )  # CPU seconds per answered scrape, for each burst
     statuses: list[int] = field(default_factory=list)
 
     def burst(self, pool: ThreadPoolExecutor) -> None:
-        """Have all scrapers scrape at the same moment."""
+        """Let all scrapers scrape at the same moment."""
         ready = Barrier(SCRAPERS)
         before = self.server.cpu()
         answers = list(pool.map(partial(_scrape, ready), self.scrapers))
@@ -38,13 +42,13 @@ class Crowd:
         self.cpu.append(spent / len(served))
 
     def forget(self) -> None:
-        """Start again."""
+        """Discard the results so far."""
         for measured in (self.statuses, self.seconds, self.last, self.cpu):
             measured.clear()
 
 
 def run(bench: Bench) -> Section:
-    """Send bursts to both servers in turns."""
+    """Send bursts to both servers alternately."""
     bursts = bench.often(20, 5)
     ours, theirs = bench.start_ours(), bench.start_node_exporter("--web.max-requests=0")
     with running(ours, theirs), ThreadPoolExecutor(SCRAPERS) as pool, ExitStack() as connections:
@@ -54,7 +58,7 @@ def run(bench: Bench) -> Section:
                 connections.enter_context(Scraper(crowd.server.port)) for _ in range(SCRAPERS)
             ]
             crowd.burst(pool)
-            crowd.forget()  # what was only to warm up
+            crowd.forget()  # the warm-up
         for _ in range(bursts):
             for crowd in crowds:
                 crowd.burst(pool)

@@ -1,4 +1,4 @@
-"""100,000 samples made text by this exporter and by prometheus_client, in turns in one process."""
+"""100,000 samples rendered by this exporter and by prometheus_client, alternately in one process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bts_exporter.exposition.templates import TemplateCache
 from measuring import Bench, ratios, spread
 from report import Bar, Row, Section, Table
 
-#: Name and type of each.
+#: Name and type of each family.
 FAMILIES = (
     ("disk_used_bytes", "gauge"),
     ("disk_read_bytes_total", "counter"),
@@ -32,16 +32,16 @@ FAMILIES = (
     ("queue_published_messages_total", "counter"),
 )
 LABELS = ("device", "partition", "shard")
-SIZES = (20, 100, 10)  # values of each label: 20,000 series a family
-#: How many times faster the rendering has to be.
+SIZES = (20, 100, 10)  # number of values of each label: 20,000 series in each family
+#: Required factor by which our rendering is faster.
 BAR = 5
 
-#: Of each family: label values and value of each sample.
+#: For each family, the label values and the value of each sample.
 Numbers = list[list[tuple[tuple[str, ...], float]]]
 
 
 class Cost(NamedTuple):
-    """What one rendering took, in milliseconds."""
+    """The times of one rendering, in milliseconds."""
 
     wall: float
     cpu: float
@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
 @dataclass
 class Costs:
-    """What several renderings took."""
+    """The times of several renderings."""
 
     costs: list[Cost] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Costs:
         return [cost.cpu for cost in self.costs]
 
     def measure(self, action: Callable[[], bytes]) -> bytes:
-        """Do `action`, with the garbage collector at work but none of others' garbage to collect."""
+        """Measure `action` with the garbage collector enabled, after collecting all earlier garbage."""
         gc.collect()
         cpu, wall = process_time(), perf_counter()
         page = action()
@@ -75,7 +75,7 @@ class Costs:
 
 
 class Prebuilt:
-    """A custom collector of prometheus_client that yields families made before."""
+    """A custom collector of prometheus_client that yields prepared families."""
 
     def __init__(self, families: Sequence[TheirMetric]) -> None:
         self._families = families
@@ -86,7 +86,7 @@ class Prebuilt:
 
 
 class Ours:
-    """The samples as a scrape of this exporter has them."""
+    """The samples as in a scrape of this exporter."""
 
     def __init__(self) -> None:
         declare = {"gauge": gauge, "counter": counter}
@@ -94,7 +94,7 @@ class Ours:
         self.templates = TemplateCache()
 
     def emit(self, numbers: Numbers) -> dict[Metric, dict[tuple[str, ...], float]]:
-        """Return the samples, emitted as a collector does it."""
+        """Return the samples after emitting them as a collector does."""
         scrape = Scrape(float("inf"))
         for metric, samples in zip(self.metrics, numbers, strict=True):
             for labels, value in samples:
@@ -102,16 +102,16 @@ class Ours:
         return scrape.samples
 
     def both(self, numbers: Numbers) -> bytes:
-        """Return the page, samples emitted on the way."""
+        """Return the page, including the time to emit the samples."""
         return render([Source(self.emit(numbers), self.templates)], Format.TEXT)
 
 
 class Theirs:
-    """The samples as prometheus_client wants them of a custom collector."""
+    """The samples as a custom collector of prometheus_client yields them."""
 
     @staticmethod
     def emit(numbers: Numbers) -> CollectorRegistry:
-        """Return a registry with the samples in it."""
+        """Return a registry that has the samples."""
         makers = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
         families: list[TheirMetric] = []
         for (name, kind), samples in zip(FAMILIES, numbers, strict=True):
@@ -124,12 +124,12 @@ class Theirs:
         return registry
 
     def both(self, numbers: Numbers) -> bytes:
-        """Return the page, families built on the way."""
+        """Return the page, including the time to build the families."""
         return exposition.generate_latest(self.emit(numbers))
 
 
 def run(bench: Bench) -> Section:
-    """Measure both formats, two kinds of values, and the way from values to text as a whole."""
+    """Measure both formats, two kinds of values, and the whole way from values to text."""
     rounds = bench.often(11, 3)
     rows: list[Row] = []
     bars: list[Bar] = []
@@ -139,7 +139,7 @@ def run(bench: Bench) -> Section:
         ("OpenMetrics, half integers, half floats", Format.OPENMETRICS, True),
     ):
         warm, cold, theirs = _rendered(form, rounds, floats=floats)
-        factor = ratios(theirs.cpu, warm.cpu)  # which other programs hardly disturb
+        factor = ratios(theirs.cpu, warm.cpu)  # CPU time depends less on other programs
         rows += [
             _row(f"{what}: CPU", warm.cpu, theirs.cpu),
             _row(f"{what}: wall", warm.wall, theirs.wall),
@@ -175,11 +175,13 @@ def _rendered(form: Format, rounds: int, *, floats: bool) -> tuple[Costs, Costs,
         Format.TEXT: exposition.generate_latest,
         Format.OPENMETRICS: openmetrics.generate_latest,
     }
-    for seed in range(rounds + 1):  # the first fills the cache and is not counted
+    for seed in range(rounds + 1):  # the first round fills the cache and is not counted
         samples = ours.emit(_numbers(seed, floats=floats))
         page = warm.measure(partial(render, [Source(samples, ours.templates)], form))
         cold.measure(partial(render, [Source(samples)], form))
-        del samples  # the garbage collector would look at them on the other's account
+        del (
+            samples
+        )  # otherwise the garbage collector would visit them while the other one is measured
         registry = Theirs.emit(_numbers(seed, floats=floats))
         their_page = theirs.measure(partial(theirs_of[form], registry))
         if seed == rounds and _parsed(page) != _parsed(their_page):
@@ -201,7 +203,7 @@ def _emitted(rounds: int) -> tuple[Costs, Costs]:
 
 
 def _numbers(seed: int, *, floats: bool) -> Numbers:
-    """Return values that are the same for a seed, each with label values of its own."""
+    """Return values that depend only on `seed`, each with its own label values."""
     numbers = random.Random(seed)
     found: Numbers = []
     for _ in FAMILIES:

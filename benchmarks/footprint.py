@@ -1,4 +1,4 @@
-"""Time to the first scrape, and resident memory, compared with the exporters that are replaced."""
+"""Time to the first scrape and resident memory, compared with the exporters that this one replaces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from report import Bar, Row, Section, Table
 from servers import need
 
 SCRAPES = 50
-#: What has to hold: seconds to the first scrape, and resident megabytes without and with the brokers.
+#: Limits: seconds to the first scrape, and resident megabytes without and with the brokers.
 START_SECONDS, HOST_MB, ALL_MB = 1.0, 30, 50
 
-#: What the first page of a server that serves a host has to have on it.
+#: A metric that the first page of a host must have.
 HOST_SAMPLE = "node_cpu_seconds_total{"
 
-#: What must not be on a page: then the server would have had less to do.
+#: A sample that no page may have: it shows that the server had less work.
 _FAILURE = re.compile(
     r"^(?:bts_exporter_collector_success\{.*\}|(?:redis|rabbitmq|mosquitto|mqtt)_up(?:\{.*\})?) 0(?:\.0)?$",
     re.MULTILINE,
@@ -38,7 +38,7 @@ is the sum of one process of each, and the slowest start."""
 
 
 class Measured(NamedTuple):
-    """One server after SCRAPES scrapes, or what several are together."""
+    """One server after SCRAPES scrapes, or the sum of several."""
 
     start: float  # seconds to the first successful scrape
     cpu: float  # CPU seconds until then
@@ -50,14 +50,14 @@ class Measured(NamedTuple):
 
 @dataclass
 class Contest:
-    """The same kind of server started again and again."""
+    """A server that is started repeatedly."""
 
     start: Callable[[], Server]
     expected: str = ""
     measured: list[Measured] = field(default_factory=list)
 
     def measure(self) -> None:
-        """Start it, scrape it, look at its memory, end it."""
+        """Start it, scrape it, read its memory, end it."""
         server = self.start()
         try:
             start = server.wait(self.expected), server.cpu()
@@ -75,7 +75,7 @@ class Contest:
 
 @dataclass
 class Everything:
-    """This exporter with all brokers that can be started here, and what others would run for them."""
+    """This exporter with all brokers that can be started here, and the other exporters for them."""
 
     ours: Contest
     others: dict[str, Contest] = field(default_factory=dict)
@@ -122,7 +122,7 @@ def _other(bench: Bench, alternative: brokers.Alternative) -> Contest:
 def _in_turns(contests: list[Contest], starts: int) -> None:
     for contest in contests:
         contest.measure()
-        contest.measured.clear()  # the first start reads from the disk, and compiles
+        contest.measured.clear()  # the first start reads from disk and compiles
     for _ in range(starts):
         for contest in contests:
             contest.measure()

@@ -1,4 +1,4 @@
-"""Collectors that never answer: the scrape ends in time, and only their own samples are missing."""
+"""Collectors that never return: the scrape ends in time, and only their own samples are missing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from measuring import Answer, Bench, Scraper, Server, spread
 from report import Bar, Row, Section, Table
 
 HANGING = ("a", "b", "c")
-#: The page that the sleepers have no part in.
+#: The path of a page without the hanging collectors.
 OTHERS = "/metrics?exclude[]=sleeper"
-#: Scrapes of each process after its first.
+#: Scrapes of each process after the first one.
 LATER = 4
-#: What the scraper says it waits for in seconds; half a second of it is kept back to send the answer.
+#: The timeout that the scraper sends, in seconds; half a second of it is reserved for sending.
 PATIENCE = 3
 DEADLINE = PATIENCE - 0.5
-#: How late the whole answer may be, in seconds.
+#: Maximum delay of the whole response, in seconds.
 TOLERANCE = 0.25
 
 PLUGIN = '''\
-"""Sleeps, as a system call on a dead mount does."""
+"""Sleeps, like a system call on a dead mount."""
 
 import time
 
@@ -27,7 +27,7 @@ from bts_exporter import Collector, Scrape
 
 
 class Sleeper(Collector):
-    """Never answers."""
+    """Never returns."""
 
     def collect(self, scrape: Scrape) -> None:
         time.sleep(3600)
@@ -88,7 +88,7 @@ def run(bench: Bench) -> Section:
 
 def _settings(bench: Bench) -> str:
     plugins = bench.new_folder("plugins")
-    plugins.chmod(0o755)  # the exporter takes no code from a folder that others can write
+    plugins.chmod(0o755)  # the exporter loads no code from a folder that others can write to
     (plugins / "sleeper.py").write_text(PLUGIN)
     names = ", ".join(f"{{name: {name}}}" for name in HANGING)
     return f"""\
@@ -110,7 +110,7 @@ def _page(server: Server, path: str) -> Answer:
 
 
 def _series(answer: Answer) -> set[str]:
-    """Return the names and labels on a page, but for what the exporter says of itself."""
+    """Return names and labels on a page, without the metrics of the exporter itself."""
     lines = (
         line for line in answer.text.splitlines() if not line.startswith(("#", "bts_exporter_"))
     )

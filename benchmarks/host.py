@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from measuring import Answer, Bench, Scraper, Server, ratios, running, spread
 from report import Bar, Row, Section, Table
 
-#: What a default scrape may cost at most, as a part of node_exporter's.
+#: Maximum cost of a default scrape, relative to node_exporter's.
 MOST_CPU = 0.7
 MOST_WALL = 1.0
 
-#: Scrapes of one program in a turn.
+#: Scrapes of one program in each turn.
 TURN = 25
 
 _SERVES = re.compile(
@@ -25,13 +25,13 @@ _FAILS = re.compile(r'^node_scrape_collector_success\{collector="(.+?)"\} 0(?:\.
 
 @dataclass
 class Contestant:
-    """One server and what its scrapes cost."""
+    """One server and the cost of its scrapes."""
 
     server: Server
     path: str = "/metrics"
-    seconds: list[float] = field(default_factory=list)  # of each scrape
-    typical: list[float] = field(default_factory=list)  # median seconds of each turn
-    cpu: list[float] = field(default_factory=list)  # seconds a scrape, of each turn
+    seconds: list[float] = field(default_factory=list)  # duration of each scrape
+    typical: list[float] = field(default_factory=list)  # median duration of each turn
+    cpu: list[float] = field(default_factory=list)  # CPU seconds per scrape, for each turn
 
     def take_turn(self, *, packed: bool, pause: float = 0.0) -> None:
         """Scrape it TURN times over one connection; `pause` is the seconds before each scrape."""
@@ -52,7 +52,7 @@ class Contestant:
 
 
 def run(bench: Bench) -> Section:
-    """Measure the defaults of both, and then both with the collectors that both have."""
+    """Measure the defaults of both, then both with their common collectors."""
     ours, theirs = bench.start_ours(), bench.start_node_exporter()
     with running(ours, theirs):
         answers = [_scrape(server) for server in (ours, theirs)]
@@ -86,7 +86,7 @@ def run(bench: Bench) -> Section:
 
 
 def _bars(rows: list[Row]) -> list[Bar]:
-    """Return whether a default scrape holds what it has to, of CPU and of time."""
+    """Return whether a default scrape is within its limits of CPU and time."""
     limits = {"CPU a scrape, ms": MOST_CPU, "wall, ms": MOST_WALL}
     found = []
     for row in rows:
@@ -124,7 +124,7 @@ def _like_for_like(bench: Bench, common: list[str], turns: int) -> list[Row]:
         return [*rows, _counted("samples of node_*", [page.count("\nnode_") for page in pages])]
 
 
-def _compared(  # noqa: PLR0913  # each has a name
+def _compared(  # noqa: PLR0913  # all are passed by name
     ours: Server,
     theirs: Server,
     what: str,

@@ -1,4 +1,4 @@
-"""What is measured and how: server processes, what they cost, and a scraper that asks as Prometheus does."""
+"""Measuring: server processes, their CPU and memory, and a scraper that behaves like Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 from servers import Process, free_port, need
 
-#: What Debian 12's Prometheus (2.42) sends, word for word.
+#: The headers that Prometheus 2.42 of Debian 12 sends.
 PROMETHEUS = {
     "User-Agent": "Prometheus/2.42.0+ds",
     "Accept": (
@@ -27,16 +27,16 @@ PROMETHEUS = {
     ),
 }
 
-#: Minimal settings: only this machine, no plug-ins.
+#: Minimal settings: only the host, without plug-ins.
 HOST_ONLY = "plugins: none\ncollectors:\n  host:\n"
 
 _LIBC = ctypes.CDLL(None)
-# As systemd/bts-exporter.service and Dockerfile set it.
+# As in systemd/bts-exporter.service and Dockerfile.
 _OURS = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 
 class Spread(NamedTuple):
-    """Several measurements of one thing."""
+    """Several measurements of one quantity."""
 
     median: float
     low: float
@@ -44,18 +44,18 @@ class Spread(NamedTuple):
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return the median of `values` and how far they lie apart."""
+    """Return the median of `values` and their spread."""
     known = list(values)
     return Spread(statistics.median(known), min(known), max(known))
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Return above / below, pair by pair: each pair was measured one right after the other."""
+    """Return the ratio of each pair; the two values of a pair were measured one after the other."""
     return spread(a / b for a, b in zip(above, below, strict=True))
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU seconds of all threads of a process, the ended ones too, to the nanosecond."""
+    """Return the CPU seconds of all threads of a process, including ended ones, with nanoseconds."""
     clock = ctypes.c_int()
     error = _LIBC.clock_getcpuclockid(pid, ctypes.byref(clock))
     if error:
@@ -67,15 +67,15 @@ class Memory(NamedTuple):
     """Memory of a process in bytes, counted page by page (/proc/PID/smaps_rollup)."""
 
     resident: int
-    #: Resident and in no other process, so that it is free when the process ends.
+    #: Resident in this process only: free when it ends.
     private: int
 
 
 class Answer(NamedTuple):
-    """One answer to a scrape."""
+    """One response to a scrape."""
 
     status: int
-    body: bytes  # as it came, packed or not
+    body: bytes  # as received, compressed or not
     content_type: str
     packed: bool
     seconds: float  # from sending the request to the last byte
@@ -92,7 +92,7 @@ class Answer(NamedTuple):
 
 
 class Scraper:
-    """A client with one connection that it keeps, as Prometheus does."""
+    """A client that keeps one connection, as Prometheus does."""
 
     def __init__(self, port: int, path: str = "/metrics", *, packed: bool = True) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -107,7 +107,7 @@ class Scraper:
         self._connection.close()
 
     def scrape(self, *, patience: float = 10) -> Answer:
-        """Return an answer of any status; `patience` is Prometheus' scrape_timeout in seconds."""
+        """Return a response of any status; `patience` is Prometheus' scrape_timeout in seconds."""
         headers = self._headers | {"X-Prometheus-Scrape-Timeout-Seconds": f"{patience:g}"}
         began = time.perf_counter()
         self._connection.request("GET", self._path, headers=headers)
@@ -153,26 +153,26 @@ class Server:
         raise RuntimeError(msg)
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used."""
+        """Return the CPU seconds used so far."""
         return cpu_of(self.pid)
 
     def memory(self) -> Memory:
-        """Return its memory now."""
+        """Return the current memory."""
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         kib = {name: int(value) for name, value in re.findall(r"(\w+): +(\d+) kB", rollup)}
         return Memory(kib["Rss"] * 1024, (kib["Private_Clean"] + kib["Private_Dirty"]) * 1024)
 
     def threads(self) -> int:
-        """Return the number of its threads now."""
+        """Return the current number of threads."""
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
     def end(self) -> None:
-        """End it, by its process id."""
+        """End the process by its id."""
         self._process.kill()
 
 
 class Bench:
-    """What every benchmark works with; no server outlives it."""
+    """The servers and options of a benchmark; all servers end with it."""
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
         self.folder = folder
@@ -187,7 +187,7 @@ class Bench:
         self.ends.close()
 
     def often(self, full: int, quick: int) -> int:
-        """Return how often to measure."""
+        """Return the number of measurements."""
         return quick if self.quick else full
 
     def new_folder(self, name: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bts_collectors.redis.client.connection import Connection
-from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_collectors.redis.keyspace.scanner import KeyspaceScanner, Names
 from bts_exporter import Url
 from measuring import Answer, Bench, Scraper, Server, running, spread
 from report import Bar, Row, Section, Table
@@ -94,7 +94,7 @@ def _walks(
 
 
 def _walk(names: Sequence[Names], url: Url) -> None:
-    finder = Discovery(names, lambda: [Connection(url)])
+    finder = KeyspaceScanner(names, lambda: [Connection(url)])
 
     def is_over() -> bool:
         finder.refresh()

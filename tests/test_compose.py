@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,12 +19,6 @@ ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-#: Where the exporter of the scene listens.
-[ADDRESS] = [
-    flag.removeprefix("--web.listen-address=")
-    for flag in SERVICES["exporter"]["command"]
-    if flag.startswith("--web.listen-address=")
-]
 
 
 def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
@@ -34,6 +29,18 @@ def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
         else (volume.split(":")[0], volume.split(":")[1])
         for volume in service.get("volumes", [])
     ]
+
+
+def listening(service: dict[str, Any]) -> str:
+    """Return the address that a service in the machine's own network listens on."""
+    if "GF_SERVER_HTTP_ADDR" in (environment := service.get("environment", {})):
+        return f"{environment['GF_SERVER_HTTP_ADDR']}:{environment['GF_SERVER_HTTP_PORT']}"
+    [address] = [
+        flag.removeprefix("--web.listen-address=")
+        for flag in service["command"]
+        if flag.startswith("--web.listen-address=")
+    ]
+    return address
 
 
 def published() -> set[int]:
@@ -52,7 +59,7 @@ def test_service_is_published_on_loopback_only(name: str) -> None:
 
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     if service.get("network_mode") == "host":
-        assert any("--web.listen-address=127.0.0.1:" in flag for flag in service["command"])
+        assert listening(service).startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -133,7 +140,7 @@ def test_prometheus_scrapes_the_exporter() -> None:
         for target in static["targets"]
     }
 
-    assert ADDRESS in targets
+    assert listening(SERVICES["exporter"]) in targets
 
 
 def test_image_checks_its_own_port() -> None:
@@ -142,7 +149,7 @@ def test_image_checks_its_own_port() -> None:
     [port] = re.findall(r"^EXPOSE (\d+)$", dockerfile, re.MULTILINE)
 
     assert f"http://127.0.0.1:{port}/-/healthy" in dockerfile
-    assert ADDRESS.endswith(f":{port}")
+    assert listening(SERVICES["exporter"]).endswith(f":{port}")
 
 
 def test_image_runs_without_privileges() -> None:
@@ -160,6 +167,89 @@ def test_image_gets_all_that_setup_reads() -> None:
     for name in ("collectors", "exporters", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
         assert f"!{name}" in taken
         assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, service in SERVICES.items() if "build" not in service]
+)
+def test_image_is_pinned(name: str) -> None:
+    """Every image that is pulled has a tag with a whole version: tomorrow's start is today's."""
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+def test_configuration_is_mounted(name: str) -> None:
+    """The file that a service is started with is in a folder of this repository that is mounted there."""
+    [config] = [
+        flag.removeprefix("--config.file=")
+        for flag in SERVICES[name]["command"]
+        if flag.startswith("--config.file=")
+    ]
+
+    assert (ROOT / source_of(name, config)).is_file()
+
+
+def source_of(name: str, path: str) -> str:
+    """Return which file of this repository a path in a container is."""
+    [found] = [
+        source + path.removeprefix(target)
+        for source, target in mounts(SERVICES[name])
+        if path.startswith(f"{target}/")
+    ]
+    return found
+
+
+def test_alerts_go_to_alertmanager() -> None:
+    """Prometheus sends alerts to the address that Alertmanager listens on."""
+    config = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+    targets = [
+        target
+        for manager in config["alerting"]["alertmanagers"]
+        for static in manager["static_configs"]
+        for target in static["targets"]
+    ]
+
+    assert targets == [listening(SERVICES["alertmanager"])]
+
+
+def test_readme_shows_how_prometheus_loads_the_rules() -> None:
+    """The README's settings of Prometheus name the folder of the rules, and the job that they refer to."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [shown] = [yaml.safe_load(block) for block in blocks if "rule_files:" in block]
+    config = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+
+    assert shown["rule_files"] == config["rule_files"]
+    assert {job["job_name"] for job in shown["scrape_configs"]} <= {
+        job["job_name"] for job in config["scrape_configs"]
+    }
+
+
+def test_grafana_opens_the_pipeline_dashboard() -> None:
+    """Grafana's home page is the committed dashboard, and is among those that it loads."""
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    providers = source_of("grafana", "/etc/grafana/provisioning/dashboards/bts-exporter.yml")
+    [provider] = yaml.safe_load((ROOT / providers).read_text())["providers"]
+
+    assert json.loads((ROOT / source_of("grafana", home)).read_text())["uid"] == "bts-pipeline"
+    assert provider["options"]["path"] == str(PurePosixPath(home).parent)
+
+
+def test_grafana_asks_prometheus() -> None:
+    """The data source has the address that Prometheus listens on."""
+    sources = source_of("grafana", "/etc/grafana/provisioning/datasources/prometheus.yml")
+    [source] = yaml.safe_load((ROOT / sources).read_text())["datasources"]
+
+    assert source["url"] == f"http://{listening(SERVICES['prometheus'])}"
+
+
+def test_visitors_of_grafana_only_look() -> None:
+    """Logins are disabled, and anonymous visitors are viewers."""
+    environment = SERVICES["grafana"]["environment"]
+
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
 
 
 @pytest.mark.live

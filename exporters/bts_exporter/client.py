@@ -13,15 +13,13 @@ from typing import Self
 import prometheus_client
 from prometheus_client.registry import Collector as ClientCollector
 
-from bts_exporter.collection.runner import Snapshot
+from bts_exporter import prometheus_text
 from bts_exporter.errors import PushError
-from bts_exporter.metric import Key, Kind, Metric
-from bts_exporter.scrape import Scrape
-from bts_exporter.self_metrics import CollectorMetrics
+from bts_exporter.exposition.formats import Format
+from bts_exporter.metric import Kind
 from bts_exporter.service import Options, Service
 
 _TYPES = {Kind.UNTYPED: "unknown"}
-_BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 
 
 class ExporterCollector(ClientCollector):
@@ -39,7 +37,6 @@ class ExporterCollector(ClientCollector):
         Without a file the default search applies. ConfigError with every problem in the settings.
         """
         self._service = Service(Options(config_file=None if config is None else fspath(config)))
-        self._outcomes = CollectorMetrics()
         self._service.start_collectors()
 
     def __enter__(self) -> Self:
@@ -62,23 +59,17 @@ class ExporterCollector(ClientCollector):
     def collect(self) -> Iterator[prometheus_client.Metric]:
         """Yield the metric families of one collection."""
         exporter = self._service.exporter
-        snapshots = exporter.collectors.collect(
-            exporter.collectors.runners, exporter.scrape_timeout
-        )
-        families: dict[str, prometheus_client.Metric] = {}
-        for snapshot in snapshots:
-            _add(families, snapshot.samples, constant_labels(snapshot))
-        status = Scrape(0)
-        self._outcomes.emit(status, snapshots)
-        _add(families, status.samples, {})
-        yield from families.values()
+        # Of the page, since only a page has each series once and no invalid sample.
+        page = exporter.page(exporter.collectors.runners, Format.TEXT, with_self_metrics=False)
+        for family in prometheus_text.parse(page.decode(), strict=False):  # keeps empty labels
+            yield _converted(family)
 
     def failures(self) -> list[str]:
         """Return a line for each collector whose latest collection failed, with its reason."""
         return [
-            f"{runner.identity}: {runner.outcome.message}"
-            for runner in self._service.exporter.collectors.runners
-            if runner.outcome is not None and not runner.outcome.success
+            f"{runner.identity}: {shown.outcome.message}"
+            for runner, shown in self._service.exporter.last.items()
+            if shown.outcome is not None and not shown.outcome.success
         ]
 
     def close(self) -> None:
@@ -87,46 +78,17 @@ class ExporterCollector(ClientCollector):
         self._service.exporter.collectors.runners.clear()
 
 
-def constant_labels(snapshot: Snapshot) -> dict[str, str]:
-    """Return the labels that all series of a collector have."""
-    runner = snapshot.runner
-    return ({"target": runner.target} if runner.target else {}) | runner.common.labels
-
-
-def _add(
-    families: dict[str, prometheus_client.Metric],
-    samples: dict[Metric, dict[Key, float]],
-    constant: dict[str, str],
-) -> None:
-    for metric, values in samples.items():
-        family = families.get(metric.name)
-        if family is None:
-            family = families[metric.name] = _family(metric)
-        for key, value in values.items():
-            name, labels = _series(metric, key)
-            family.add_sample(name, constant | labels, value)
-
-
-def _family(metric: Metric) -> prometheus_client.Metric:
-    if metric.kind is not Kind.COUNTER:
-        return prometheus_client.Metric(
-            metric.name, metric.help, _TYPES.get(metric.kind, metric.kind)
-        )
-    name = metric.name.removesuffix("_total")
-    # prometheus_client appends _total to the name of a counter, also to one that has none.
-    kind = "unknown" if name == metric.name else "counter"
-    return prometheus_client.Metric(name, metric.help, kind)
-
-
-def _series(metric: Metric, key: Key) -> tuple[str, dict[str, str]]:
-    """Return the name and the labels of a sample."""
-    if not metric.compound:
-        return metric.name, dict(zip(metric.labels, key, strict=True))
-    suffix, *values = key
-    names = metric.labels
-    if len(values) > len(names):
-        names = (*names, _BOUNDS[metric.kind])
-    return metric.name + suffix, dict(zip(names, values, strict=True))
+def _converted(family: prometheus_text.Family) -> prometheus_client.Metric:
+    """Return a family of our page as one of prometheus_client."""
+    name, kind = family.name, _TYPES.get(family.kind, str(family.kind))
+    if family.kind is Kind.COUNTER:
+        name = family.name.removesuffix("_total")
+        # prometheus_client appends _total to the name of a counter, also to one that has none.
+        kind = "unknown" if name == family.name else kind
+    converted = prometheus_client.Metric(name, family.help, kind)
+    for sample in family.samples:
+        converted.add_sample(family.name + sample.suffix, sample.labels, sample.value)
+    return converted
 
 
 def push(url: str, job: str, config: str | None) -> list[str]:

@@ -159,6 +159,16 @@ def summary(name: str, help: str, labels: Sequence[str] = ()) -> Metric:  # noqa
     return Metric(name, help, Kind.SUMMARY, labels)
 
 
+def label_problem(metric: Metric, key: Key) -> str:
+    """Return why the label values in the key of a sample cannot be served; empty if they can."""
+    bound = _RESERVED_LABELS.get(metric.kind, "")
+    for label, value in zip((*metric.labels, bound), key[metric.compound :], strict=False):
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            return f"{metric.name}: the value of label {label} is of type {kind} (expected str)"
+    return ""
+
+
 @lru_cache(maxsize=1024, typed=True)  # the same bounds and quantiles at each scrape
 def number(value: float) -> str:
     """Return a number as label values and samples spell it: `0.5`, `+Inf`, `NaN`."""

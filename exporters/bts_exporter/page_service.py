@@ -15,10 +15,10 @@ from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
-from bts_exporter.exposition.templates import TemplateCache
+from bts_exporter.exposition.templates import TemplateCache, with_text_labels
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
-from bts_exporter.self_metrics import CollectorMetrics, ProcessMetrics, ServiceMetrics
+from bts_exporter.self_metrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
 from bts_exporter.web.server import Traffic
 
 #: By how much the timeouts of two scrapes that share a page may differ, in seconds: the page of the
@@ -32,9 +32,11 @@ _SHORTEST = 0.5
 _OVERDUE = 10.0
 #: How long the shared thread may take to reach an empty job, in seconds.
 _PROGRESS = 3.0
+#: Names that no collector may serve.
+_RESERVED = frozenset(metric.name for metric in DECLARED)
 
 
-class TooManyScrapes(ExporterError):  # noqa: N818  # says what is the case, as HTTP's 503 does
+class TooManyScrapes(ExporterError):  # noqa: N818  # the wording of the HTTP response
     """Raised when the maximum of concurrent scrapes is reached."""
 
 
@@ -188,16 +190,18 @@ class Exporter:
             return self._render(sound, form, gzip=gzip, with_self_metrics=with_self_metrics)
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
-        """Return `shot`, without its samples if they cannot be rendered: others' can."""
+        """Return `shot` without samples that cannot be rendered: others' can."""
         try:
+            sound, problem = with_text_labels(shot.samples)
             # With the collector's own templates, since comparing keys may raise.
             with self._rendering:
-                render([Source(shot.samples, shot.runner.templates)], form)
+                render([Source(sound, shot.runner.templates)], form)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # as above
-            return shot.runner.with_render_error(shot, error)
-        return shot
+            problem = f"cannot be served: {type(error).__name__}: {text_of(error)}"
+            return shot.runner.with_invalid_samples(shot, {}, problem)
+        return shot.runner.with_invalid_samples(shot, sound, problem) if problem else shot
 
     def _render(
         self, snapshots: Sequence[Snapshot], form: Format, *, gzip: bool, with_self_metrics: bool
@@ -208,11 +212,11 @@ class Exporter:
             self._emit_own(scrape)
         # Declared metrics first: a text file must not replace the redis_up of the Redis collector.
         snapshots = sorted(snapshots, key=lambda snapshot: snapshot.runner.open_ended)
-        sources = [Source(s.samples, s.runner.templates) for s in snapshots]
+        sources = [Source(s.samples, s.runner.templates, s.runner.identity) for s in snapshots]
         # The cached templates are not for use by two threads.
         with self._rendering:
             # Our metrics first, so that no collector can replace those about it.
-            own_source = Source(scrape.samples, self._templates)
+            own_source = Source(scrape.samples, self._templates, "the exporter itself", _RESERVED)
             parts = parts_of([own_source, *sources], form, self._layouts[form])
             page = compress(parts) if gzip else b"".join(parts)
         for snapshot, source in zip(snapshots, sources, strict=True):

@@ -13,6 +13,9 @@ from bts_exporter.scrape_state import ScrapeState
 
 _NO_SAMPLES: dict[Key, float] = {}
 _NUMBERS = {int, float}
+#: Integers up to here are floating-point numbers, too; others are converted to find out.
+_LARGEST = 1 << 1000
+_SMALLEST = -_LARGEST
 #: What the keys of a compound metric's samples begin with, and those of them that end in a bound.
 _SUFFIXES = {Kind.HISTOGRAM: {"_bucket", "_sum", "_count"}, Kind.SUMMARY: {"", "_sum", "_count"}}
 _BOUNDED = {Kind.HISTOGRAM: {"_bucket"}, Kind.SUMMARY: {""}}
@@ -73,11 +76,12 @@ class Scrape(ScrapeState):
         sound = (
             set(map(type, samples)) == {tuple}
             and set(map(len, samples)) == {metric.width}
-            and set(map(type, samples.values())) <= _NUMBERS
+            and (types := set(map(type, samples.values()))) <= _NUMBERS
             and type(metric) is Metric
             and not metric.compound
             and not self._closed
             and len(samples) <= self._room
+            and (int not in types or _all_finite(samples.values()))
         )
         if not sound:  # one by one, to report the wrong ones and keep the others
             for key, value in samples.items():
@@ -159,8 +163,8 @@ class Scrape(ScrapeState):
         samples = self._samples.get(metric)
         if samples is None or labels not in samples or self._closed:
             self.emit(metric, value, *labels)
-        else:
-            samples[labels] = float(value)
+        elif (converted := self._converted(metric, value)) is not None:
+            samples[labels] = converted
 
     def has(self, metric: Metric, *labels: str) -> bool:
         """Return whether `metric` has a sample: with these label values, or any if none are given."""
@@ -197,8 +201,12 @@ class Scrape(ScrapeState):
                 self._dropped += len(rows)
             return
         samples = self._samples.get(metric, _NO_SAMPLES)
+        if not samples.keys().isdisjoint(_totals(metric, rows[0][0]) if rows else ()):
+            labels = rows[0][0][1 : 1 + metric.width]
+            self._reject(f"{metric.name}: emitted twice with labels {labels!r}")
+            return
         for key, value in rows:
-            usual = type(value) is int or type(value) is float
+            usual = type(value) is float or (type(value) is int and _SMALLEST < value < _LARGEST)
             if samples and usual and key not in samples and not self._closed:
                 self._room -= 1
                 samples[key] = value
@@ -218,12 +226,13 @@ class Scrape(ScrapeState):
                 self._reject(f"{type(metric).__name__} is not a metric")
                 return
             samples = self._samples[metric] = {}
-        if type(value) is not float and type(value) is not int:
-            try:
-                value = float(value)
-            except (TypeError, ValueError):
-                self._reject(f"{metric.name}: {value!r} is not a number")
+        if type(value) is not float and (
+            type(value) is not int or not _SMALLEST < value < _LARGEST
+        ):
+            converted = self._converted(metric, value)
+            if converted is None:
                 return
+            value = converted
         if key in samples:
             self._reject(f"{metric.name}: emitted twice with labels {key!r}")
         elif self._room > 0 or metric.availability:
@@ -231,6 +240,16 @@ class Scrape(ScrapeState):
             samples[key] = value
         else:
             self._dropped += 1
+
+    def _converted(self, metric: Metric, value: float) -> float | None:
+        """Return `value` as a float; None after rejecting a sample of `metric` with it."""
+        try:
+            return float(value)
+        except OverflowError:
+            self._reject(f"{metric.name}: the value is too large for a floating-point number")
+        except (TypeError, ValueError):
+            self._reject(f"{metric.name}: {value!r} is not a number")
+        return None
 
     def _raise_closed(self) -> NoReturn:
         msg = "the scrape ended before this collection did"
@@ -256,3 +275,18 @@ class Scrape(ScrapeState):
             self._unwanted.add(metric)
             return False
         return True
+
+
+def _all_finite(values: Iterable[float]) -> bool:
+    """Return whether every integer among `values` can be a float."""
+    try:
+        sum(values, 0.0)
+    except OverflowError:
+        return False
+    return True
+
+
+def _totals(metric: Metric, key: Key) -> set[Key]:
+    """Return keys of the distribution that `key` belongs to, of which each one has at least one."""
+    labels = key[1 : 1 + metric.width]
+    return {("_count", *labels), ("_sum", *labels), ("_bucket", *labels, "+Inf")}

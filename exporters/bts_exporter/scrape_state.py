@@ -76,13 +76,6 @@ class ScrapeState:
         return unlisted
 
     @property
-    def rejected(self) -> tuple[Reason, str] | None:
-        """The first sample or part that was lost."""
-        losses = self._kept("_losses", list, None)
-        first: tuple[Reason, str] | None = losses[0] if losses else None
-        return first
-
-    @property
     def emitted(self) -> bool:
         """Whether any sample was emitted, even if it was left out."""
         unwanted = self._kept("_unwanted", set, set())

@@ -6,7 +6,7 @@ from itertools import chain
 from time import monotonic
 
 from bts_exporter.errors import TargetError
-from bts_exporter.metric import Metric
+from bts_exporter.metric import Metric, label_problem
 from bts_exporter.plugin import Collector
 from bts_exporter.scrape import Scrape
 
@@ -49,6 +49,8 @@ def samples(collector: Collector, scrape: Scrape) -> Samples:
         if not _is_declared(collector, metric):
             msg = f"{metric!r} is emitted and not declared"
             raise AssertionError(msg)
+        for problem in filter(None, (label_problem(metric, key) for key in scrape.samples[metric])):
+            raise AssertionError(problem)
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}
 
 

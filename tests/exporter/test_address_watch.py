@@ -10,7 +10,7 @@ from servers import wait_until
 
 
 def test_name_that_moves_is_noticed() -> None:
-    """A kept connection whose address the name has left is reported as moved."""
+    """A connection to an address that the name no longer has is reported as moved."""
     addresses = {"10.0.0.1"}
     watch = AddressWatch("cache.example", interval_seconds=0, lookup=lambda _: set(addresses))
 
@@ -69,7 +69,7 @@ def test_lookup_that_hangs_delays_nothing() -> None:
 
 
 def test_name_that_does_not_resolve_now_keeps_the_connection() -> None:
-    """A failed lookup is no reason to give up a connection that works."""
+    """A failed lookup does not report a move."""
     failed = threading.Event()
 
     def lookup(_: str) -> set[str]:
@@ -86,7 +86,7 @@ def test_name_that_does_not_resolve_now_keeps_the_connection() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%lo", ""])
 def test_address_is_never_looked_up(host: str) -> None:
-    """What is an address already, or a unix socket, cannot move."""
+    """Addresses and unix sockets do not move."""
     watch = AddressWatch(host, interval_seconds=0, lookup=pytest.fail)
 
     assert [watch.has_moved("127.0.0.2") for _ in range(3)] == [False] * 3

@@ -1,4 +1,4 @@
-"""Metrics named `*_up` on the page of a collector that is late, and of one that is busy since."""
+"""Metrics named `*_up` of a collector that is late, and then busy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: Says that its target is down, or what it knows, and does not end until a file appears.
+#: Emits its `*_up` and other metrics, and hangs until a file appears.
 SLOW = """\
 import time
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_busy_page_says_what_is_up(exporter: StartExporter, settings: str, tmp_p
 
 
 def test_filter_holds_on_a_busy_page(exporter: StartExporter, settings: str) -> None:
-    """What the settings leave out is not on any page."""
+    """Metrics that the settings leave out are on no page, also of a busy collector."""
     server = exporter(f"{settings}, metrics: {{deny: [slow_node_up]}}}}}}")
     wait_until(lambda: "busy" in served(server)[1], "a scrape behind the one that hangs")
 
@@ -81,7 +81,7 @@ def test_filter_holds_on_a_busy_page(exporter: StartExporter, settings: str) -> 
 
 
 def test_late_collection_with_spoilt_samples(exporter: StartExporter, settings: str) -> None:
-    """A late or busy collector whose samples were overwritten costs no other's page anything."""
+    """A late or busy collector with overwritten samples does not affect others."""
     server = exporter(f"{settings}, corrupt: true}}, host: }}")
 
     late, _ = served(server)

@@ -21,7 +21,7 @@ def timeline(*observations: tuple[float, float]) -> Timeline:
 
 
 def test_a_message_between_two_observations_came_in_proportion() -> None:
-    """Ten messages within ten seconds came one a second."""
+    """Ages are interpolated: ten messages within ten seconds arrived one per second."""
     seen = timeline((100, 0), (110, 10))
 
     assert seen.age(3, 110) == Age(7, "interpolation")
@@ -29,7 +29,7 @@ def test_a_message_between_two_observations_came_in_proportion() -> None:
 
 
 def test_the_first_message_after_a_standstill_did_not_come_during_it() -> None:
-    """The line begins where the standstill ended, not where it began an hour before."""
+    """Interpolation begins at the end of a standstill."""
     seen = timeline((0, 5), (1800, 5), (3600, 5), (3610, 15))
 
     assert seen.age(5, 3610) == Age(10, "interpolation")
@@ -37,7 +37,7 @@ def test_the_first_message_after_a_standstill_did_not_come_during_it() -> None:
 
 
 def test_what_was_there_before_the_first_observation_is_at_least_as_old() -> None:
-    """No more is known of it, and at the first observation nothing: 0 would say that none waits."""
+    """A message from before the first observation has no age at that moment, and a lower bound later."""
     seen = timeline((100, 50))
 
     assert seen.age(10, 100) is None
@@ -52,7 +52,7 @@ def test_nothing_observed_is_nothing_known() -> None:
 
 
 def test_what_came_in_with_the_last_observation_or_later_is_new() -> None:
-    """A position ahead of the count has no message yet."""
+    """A position beyond the count has no age."""
     seen = timeline((100, 0), (110, 10))
 
     assert seen.age(10, 110) == Age(0, "interpolation")
@@ -61,7 +61,7 @@ def test_what_came_in_with_the_last_observation_or_later_is_new() -> None:
 
 @pytest.mark.parametrize("back", [(120, 3), (90, 20)])
 def test_a_count_or_a_clock_that_goes_back_begins_anew(back: tuple[float, float]) -> None:
-    """What was known belongs to another count: no age is made of both."""
+    """After a count fell, no age is computed from earlier observations."""
     now, count = back
     seen = timeline((100, 0), (110, 10), back)
 
@@ -96,7 +96,7 @@ def growing(second: int) -> int:
 
 @pytest.mark.parametrize("publish", [steady, bursty, nightly, interrupted, growing])
 def test_a_day_of_observations_is_remembered_well_enough(publish: Callable[[int], int]) -> None:
-    """With few of them kept, ages are within a tenth, or the interval of observations."""
+    """With thinned-out observations, ages are accurate within a tenth or the interval of observations."""
     counts = [0, *accumulate(publish(second) for second in range(86_400))]
     seen = Timeline()
     for second in range(0, 86_401, 15):
@@ -131,7 +131,7 @@ def test_what_is_kept_is_bounded() -> None:
 def test_an_age_is_never_negative_nor_longer_than_it_was_watched(
     steps: list[tuple[float, int]], position: float
 ) -> None:
-    """Whatever counts do, and whatever is asked for."""
+    """An age is never negative, whatever the counts and positions are."""
     seen = Timeline()
     now = count = 0.0
     for wait, more in steps:
@@ -144,7 +144,7 @@ def test_an_age_is_never_negative_nor_longer_than_it_was_watched(
 
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.integers(0, 50)), min_size=1, max_size=200))
 def test_the_later_a_message_came_the_younger_it_is(steps: list[tuple[float, int]]) -> None:
-    """Also after observations were thinned out."""
+    """Later messages are never older than earlier ones, also after observations were thinned out."""
     seen = Timeline()
     now = count = 0.0
     for wait, more in steps:
@@ -157,7 +157,7 @@ def test_the_later_a_message_came_the_younger_it_is(steps: list[tuple[float, int
 
 
 def test_a_rate_is_known_after_half_a_minute() -> None:
-    """Counts of brokers come in steps: over less time a rate would be one of steps."""
+    """A rate needs a minimum of time, because brokers update counts in steps."""
     rate = Rate()
 
     assert [rate.observe(now, now * 2) for now in (0, 10, 20)] == [None] * 3
@@ -165,7 +165,7 @@ def test_a_rate_is_known_after_half_a_minute() -> None:
 
 
 def test_a_rate_is_that_of_the_last_minute_at_most() -> None:
-    """What was an hour ago drains nothing now."""
+    """A rate from an hour ago is not used."""
     rate = Rate()
     for now in range(0, 3600, 10):
         rate.observe(now, now * 2)
@@ -177,7 +177,7 @@ def test_a_rate_is_that_of_the_last_minute_at_most() -> None:
 
 
 def test_a_rate_between_observations_further_apart_is_one_of_the_last_two() -> None:
-    """Some scrape every two minutes."""
+    """A rate is available with a scrape interval of two minutes."""
     rate = Rate()
 
     assert [rate.observe(now, now) for now in (0, 120)] == [None, 1]
@@ -185,7 +185,7 @@ def test_a_rate_between_observations_further_apart_is_one_of_the_last_two() -> N
 
 
 def test_a_count_that_begins_anew_has_no_rate_yet() -> None:
-    """A broker that was started again counts from 0."""
+    """A count that fell starts a new rate."""
     rate = Rate()
     rate.observe(0, 100)
     rate.observe(40, 200)
@@ -195,7 +195,7 @@ def test_a_count_that_begins_anew_has_no_rate_yet() -> None:
 
 
 def test_a_timeline_says_how_many_had_come_by_a_time_and_between_which_looks_one_came() -> None:
-    """The count of a time between two observations is the earlier one's: so many are certain."""
+    """The count at a time between two observations is that of the earlier one."""
     timeline = Timeline()
     for now, count in ((10, 0), (20, 100), (40, 300)):
         timeline.observe(now, count)
@@ -205,7 +205,7 @@ def test_a_timeline_says_how_many_had_come_by_a_time_and_between_which_looks_one
 
 
 def test_what_turns_out_not_to_have_come_in_is_taken_off_the_timeline() -> None:
-    """Positions below stay where they were, and counting goes on from there."""
+    """Lowering the count keeps the observations below it."""
     timeline = Timeline()
     for now, count in ((0, 0), (10, 100), (20, 200)):
         timeline.observe(now, count)

@@ -58,7 +58,7 @@ def configure(path: Path, collectors: str) -> None:
 
 
 def options(config: Path) -> Options:
-    """Return what the command line says."""
+    """Return the options of the command line."""
     return Options(config_file=str(config))
 
 
@@ -98,7 +98,7 @@ def test_check_says_what_patterns_matched(
 def test_check_warns_of_what_has_no_effect(
     settings: str, warnings: list[str], config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Filters of metrics that match nothing and timeouts that are never reached are accepted, and said."""
+    """Metric filters that match nothing and timeouts that are never reached give a warning."""
     configure(config, f"fails: {{{settings}}}")
 
     assert commands.check(options(config), connect=False) == 0
@@ -134,7 +134,7 @@ def test_availability_that_is_denied_by_the_way(
 def test_folder_of_plugins_that_is_not_there(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder that is named is looked for; the usual one need not be there."""
+    """A named folder that is missing gives a warning; the default folder may be missing."""
     for folder, warned in (("/etc/bts-exporter/plugins", False), ("nowhere", True)):
         config.write_text(f"plugins: {folder}\ncollectors: {{host: }}\n")
 

@@ -84,7 +84,7 @@ def test_help(folder: Path) -> None:
     ],
 )
 def test_wrong_command_line(folder: Path, arguments: list[str], words: str) -> None:
-    """What is no flag of ours is exit code 2 with the usage; no flag is guessed from its beginning."""
+    """An unknown or abbreviated flag is exit code 2 with the usage."""
     code, out, err = run(*arguments, folder=folder)
 
     assert (code, out) == (2, "")
@@ -96,7 +96,7 @@ def test_wrong_command_line(folder: Path, arguments: list[str], words: str) -> N
 
 
 def test_check(folder: Path) -> None:
-    """Settings that are fine are exit code 0."""
+    """Valid settings are exit code 0."""
     assert run("check", folder=folder) == (
         0,
         "config.yaml: settings are fine; blocks: 1, collectors made of them: 1\n",
@@ -106,7 +106,7 @@ def test_check(folder: Path) -> None:
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_flag_before_and_after_the_command(folder: Path, place: str) -> None:
-    """Flags that every command has stand where one likes."""
+    """Common flags may be before or after the command."""
     (folder / "config.yaml").rename(folder / "other.yaml")
     flag = "--config.file=other.yaml"
     arguments = (flag, "check") if place == "before" else ("check", flag)
@@ -118,7 +118,7 @@ def test_flag_before_and_after_the_command(folder: Path, place: str) -> None:
 
 
 def test_check_of_mistakes(folder: Path) -> None:
-    """Every mistake is a line on standard error, and the exit code is 1."""
+    """Each error is a line on standard error, and the exit code is 1."""
     configure(folder, "spool: {pth: x}, kafka: ")
     code, out, err = run("check", folder=folder)
 
@@ -135,7 +135,7 @@ def test_check_of_mistakes(folder: Path) -> None:
 
 
 def test_check_of_a_file_that_is_missing(folder: Path) -> None:
-    """A file that was named has to be there."""
+    """A named file that is missing is an error."""
     assert run("check", "--config.file=none.yaml", folder=folder) == (
         1,
         "",
@@ -144,7 +144,7 @@ def test_check_of_a_file_that_is_missing(folder: Path) -> None:
 
 
 def test_once(folder: Path) -> None:
-    """One scrape is printed, and nothing is logged where nothing is wrong."""
+    """`once` prints one scrape, and logs nothing if nothing failed."""
     (folder / "a.job").touch()
     code, out, err = run("once", folder=folder)
 
@@ -154,7 +154,7 @@ def test_once(folder: Path) -> None:
 
 
 def test_once_with_a_collector_that_fails(folder: Path) -> None:
-    """A collector that fails is exit code 1, a line in the log, and does not cost the others."""
+    """With a failing collector `once` exits with 1, logs a line and prints the metrics of the others."""
     source = SPOOLDIR.replace("spool_files", "exits_files")
     source = source.replace("scrape.emit(", "raise SystemExit(5)\n        scrape.emit(")
     drop_in(folder / "plugins", "exits", source)
@@ -171,7 +171,7 @@ def test_once_with_a_collector_that_fails(folder: Path) -> None:
 
 
 def test_once_of_what_is_not_there(folder: Path) -> None:
-    """A wrong name is told in a line that says what there is."""
+    """An invalid name is a one-line error that lists the valid ones."""
     code, out, err = run("once", "--collect=zfs", "--log.level=error", folder=folder)
 
     assert (code, out) == (1, "")
@@ -179,7 +179,7 @@ def test_once_of_what_is_not_there(folder: Path) -> None:
 
 
 def test_collectors_with_a_broken_one(folder: Path) -> None:
-    """The list shows what is broken and why, and the exit code says that something is."""
+    """`collectors` shows why a type is broken, and exits with 1."""
     drop_in(folder / "plugins", "broken", "def (:\n")
     code, out, _ = run("collectors", folder=folder)
 
@@ -208,13 +208,13 @@ def test_metrics(folder: Path, form: str, expected: str) -> None:
 
 
 def test_metrics_are_a_table_for_who_does_not_say(folder: Path) -> None:
-    """The table is what a person wants."""
+    """By default, metrics are printed as a table."""
     assert run("metrics", folder=folder)[1] == run("metrics", "--format=table", folder=folder)[1]
 
 
 @pytest.mark.parametrize("command", ["metrics", "collectors", "once"])
 def test_reader_that_has_seen_enough(folder: Path, command: str) -> None:
-    """`bts-exporter metrics | head -1` ends without a complaint."""
+    """`bts-exporter metrics | head -1` ends without an error."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -235,7 +235,7 @@ def test_reader_that_has_seen_enough(folder: Path, command: str) -> None:
 
 
 def test_port_that_is_in_use(folder: Path) -> None:
-    """It says which port it is and how to find who has it."""
+    """The error about a port in use shows how to find its owner."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, _, err = run(f"--web.listen-address={address}", folder=folder)
@@ -260,7 +260,7 @@ class Greets(Collector):
 
 @pytest.mark.parametrize("place", ["before", "after", "nowhere"])
 def test_command_of_a_collector(folder: Path, place: str) -> None:
-    """It is one as any other, with the flags that all have; settings are found as ever."""
+    """A plug-in's command takes the common flags and the usual settings file."""
     drop_in(folder / "plugins", "greets", GREETS)
     flags = ["--config.file", str(folder / "config.yaml")]
     words = {
@@ -273,7 +273,7 @@ def test_command_of_a_collector(folder: Path, place: str) -> None:
 
 
 def test_argument_may_be_called_like_a_command(folder: Path) -> None:
-    """Whoever comes first on the command line is the command."""
+    """The first word of the command line is the command."""
     drop_in(folder / "plugins", "greets", GREETS)
 
     assert run("greets-hello", "check", folder=folder) == (0, "hello check\n", "")
@@ -281,7 +281,7 @@ def test_argument_may_be_called_like_a_command(folder: Path) -> None:
 
 
 def test_help_of_a_command_of_a_collector(folder: Path) -> None:
-    """It names the arguments."""
+    """The help of a plug-in's command lists its arguments."""
     drop_in(folder / "plugins", "greets", GREETS)
     code, out, _ = run("greets-hello", "--help", folder=folder)
 
@@ -303,7 +303,7 @@ def test_help_of_a_command_of_a_collector(folder: Path) -> None:
 def test_wrong_command_of_a_collector(
     folder: Path, arguments: list[str], code: int, words: str
 ) -> None:
-    """What is wrong is said as for other commands."""
+    """Errors of a plug-in's command look like those of other commands."""
     drop_in(folder / "plugins", "greets", GREETS)
     ended = run(*arguments, folder=folder)
 
@@ -312,7 +312,7 @@ def test_wrong_command_of_a_collector(
 
 
 def test_broken_type_says_why_it_has_no_command(folder: Path) -> None:
-    """A plug-in that cannot be imported is the reason, and not an unknown word."""
+    """The error about a command of a broken plug-in shows why it is broken."""
     drop_in(folder / "plugins", "greets", "1/0\n")
     code, _, err = run("greets-hello", "x", folder=folder)
 

@@ -36,7 +36,7 @@ class Serving(Process):
         address = f"--web.listen-address=127.0.0.1:{self.port}"
         super().__init__([*COMMAND, address, *flags], folder, environment(**env))
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def request(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Return status and text; 0 where nothing answers yet."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -50,15 +50,15 @@ class Serving(Process):
 
     def begun(self) -> Serving:
         """Wait until it is ready, and return it."""
-        self.ready(lambda: self.ask("/-/ready")[0] == 200)
+        self.ready(lambda: self.request("/-/ready")[0] == 200)
         return self
 
     def lines(self) -> list[str]:
-        """Return what it logged."""
+        """Return its log lines."""
         return self.log.read_text().splitlines()
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Tell it to stop, and return its exit code."""
+        """Stop it by SIGTERM, and return its exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(60)
 
@@ -79,9 +79,9 @@ def serve(folder: Path) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serving_until_told_to_stop(serve: Serve, number: int) -> None:
-    """It serves the settings of the working folder, and a signal ends it with exit code 0."""
+    """The process uses the settings of the working folder, and exits with 0 after a signal."""
     process = serve().begun()
-    status, text = process.ask("/metrics")
+    status, text = process.request("/metrics")
 
     assert status == 200
     assert "spool_files{" in text
@@ -95,7 +95,7 @@ def test_serving_until_told_to_stop(serve: Serve, number: int) -> None:
 
 
 def test_stop_waits_for_collectors_to_part(serve: Serve, folder: Path) -> None:
-    """Before it ends every collector has been told to stop."""
+    """`stop` of every collector is called before the process ends."""
     source = SPOOLDIR + "    def stop(self):\n        Path('stopped').touch()\n"
     drop_in(folder / "plugins", "spool", source)
     process = serve().begun()
@@ -105,7 +105,7 @@ def test_stop_waits_for_collectors_to_part(serve: Serve, folder: Path) -> None:
 
 
 def test_stop_while_a_collector_hangs(serve: Serve, folder: Path) -> None:
-    """A collection that never ends does not keep the process."""
+    """A collection that never ends does not keep the process from ending."""
     source = SPOOLDIR.replace(
         "scrape.emit(",
         "Path('hangs').touch(); __import__('threading').Event().wait()\n        scrape.emit(",
@@ -118,22 +118,22 @@ def test_stop_while_a_collector_hangs(serve: Serve, folder: Path) -> None:
 
 
 def test_reload_by_signal(serve: Serve, folder: Path) -> None:
-    """SIGHUP takes new settings; with a mistake in them those before stay."""
+    """SIGHUP applies new settings; if they have an error, the previous ones stay."""
     process = serve().begun()
     configure(folder, "spool: {path: /new}")
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
-        lambda: 'spool_files{path="/new"} 0\n' in process.ask("/metrics")[1],
-        "the new settings are in force",
+        lambda: 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1],
+        "the new settings apply",
     )
     configure(folder, "spool: {pth: /newer}")
     process.popen.send_signal(signal.SIGHUP)
     wait_until(
-        lambda: "bts_exporter_config_last_reload_successful 0\n" in process.ask("/metrics")[1],
-        "the mistake is told",
+        lambda: "bts_exporter_config_last_reload_successful 0\n" in process.request("/metrics")[1],
+        "the error is reported",
     )
 
-    assert 'spool_files{path="/new"} 0\n' in process.ask("/metrics")[1]
+    assert 'spool_files{path="/new"} 0\n' in process.request("/metrics")[1]
     assert process.end() == 0
     failures = [line for line in process.lines() if "level=error" in line]
     assert len(failures) == 2
@@ -144,16 +144,16 @@ def test_reload_by_signal(serve: Serve, folder: Path) -> None:
 
 
 def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
-    """The rest is served; the broken one is in the log, the metrics and on the page."""
+    """A broken plug-in is shown in the log, the metrics and the status page; the rest is served."""
     drop_in(folder / "plugins", "broken", "def (:\n")
     configure(folder, f"broken: {{any: thing}}, spool: {{path: {folder}}}")
     process = serve().begun()
-    text = process.ask("/metrics")[1]
+    text = process.request("/metrics")[1]
 
     assert "spool_files{" in text
     assert 'bts_exporter_collector_success{collector="broken",target=""} 0\n' in text
-    wait_until(lambda: "failing (unusable)" in process.ask("/")[1], "the page shows it")
-    assert "is broken: SyntaxError: invalid syntax" in process.ask("/")[1]
+    wait_until(lambda: "failing (unusable)" in process.request("/")[1], "the page shows it")
+    assert "is broken: SyntaxError: invalid syntax" in process.request("/")[1]
     assert [
         line
         for line in process.lines()
@@ -162,7 +162,7 @@ def test_broken_plugin_at_the_start(serve: Serve, folder: Path) -> None:
 
 
 def test_mistake_at_the_start(serve: Serve, folder: Path) -> None:
-    """With settings that cannot be used it does not start, and says why."""
+    """With invalid settings the process does not start, and prints the errors."""
     configure(folder, "spool: ")
     process = serve()
 
@@ -171,12 +171,12 @@ def test_mistake_at_the_start(serve: Serve, folder: Path) -> None:
 
 
 def test_several_addresses_and_another_path(serve: Serve) -> None:
-    """It listens wherever it is told to, and its metrics are where the flag says."""
+    """Flags set the addresses and the path of the metrics."""
     other = free_port()
     process = serve(f"--web.listen-address=127.0.0.1:{other}", "--web.telemetry-path=/here").begun()
-    asked = [process.ask("/here")[0]]
+    asked = [process.request("/here")[0]]
     process.port = other
-    asked += [process.ask("/here")[0], process.ask("/metrics")[0]]
+    asked += [process.request("/here")[0], process.request("/metrics")[0]]
 
     assert asked == [200, 200, 404]
 
@@ -185,13 +185,13 @@ def test_flags_of_the_web(serve: Serve) -> None:
     """The process's own metrics can be left out, and reload over HTTP allowed."""
     process = serve("--web.disable-exporter-metrics", "--web.enable-lifecycle").begun()
 
-    assert "process_" not in process.ask("/metrics")[1]
-    assert process.ask("/-/reload", "POST") == (200, "reloaded.\n")
+    assert "process_" not in process.request("/metrics")[1]
+    assert process.request("/-/reload", "POST") == (200, "reloaded.\n")
 
 
 def test_lifecycle_is_off(serve: Serve) -> None:
-    """Unless it was allowed nobody reloads over HTTP."""
-    assert serve().begun().ask("/-/reload", "POST")[0] == 403
+    """Without the flag a reload over HTTP is refused."""
+    assert serve().begun().request("/-/reload", "POST")[0] == 403
 
 
 # With systemd
@@ -213,22 +213,22 @@ def address_of(manager: socket.socket) -> str:
     return name if isinstance(name, str) else f"@{name[1:].decode()}"
 
 
-def told(manager: socket.socket) -> str:
-    """Return what the manager is told next, its heartbeats left out."""
+def next_notification(manager: socket.socket) -> str:
+    """Return the next notification of the manager, without those of the watchdog."""
     while (message := manager.recv(4096).decode()) == "WATCHDOG=1":
         pass
     return message
 
 
 def test_readiness_and_reload(serve: Serve, manager: socket.socket) -> None:
-    """The manager hears when it is ready, reloads, is ready again, and stops."""
+    """The manager is notified of readiness, reload and stop."""
     process = serve(NOTIFY_SOCKET=address_of(manager))
-    heard = [told(manager)]
-    assert process.ask("/-/ready")[0] == 200
+    heard = [next_notification(manager)]
+    assert process.request("/-/ready")[0] == 200
     process.popen.send_signal(signal.SIGHUP)
-    heard += [told(manager), told(manager)]
+    heard += [next_notification(manager), next_notification(manager)]
     process.popen.send_signal(signal.SIGTERM)
-    heard.append(told(manager))
+    heard.append(next_notification(manager))
 
     assert heard[0] == "READY=1"
     assert heard[1].startswith("RELOADING=1\nMONOTONIC_USEC=")
@@ -237,7 +237,7 @@ def test_readiness_and_reload(serve: Serve, manager: socket.socket) -> None:
 
 
 def test_watchdog(serve: Serve, manager: socket.socket) -> None:
-    """The manager hears again and again that the process lives."""
+    """The watchdog of systemd is fed repeatedly."""
     serve(NOTIFY_SOCKET=address_of(manager), WATCHDOG_USEC="100000")
 
     heard = [manager.recv(4096).decode() for _ in range(5)]
@@ -245,10 +245,10 @@ def test_watchdog(serve: Serve, manager: socket.socket) -> None:
 
 
 def test_socket_of_systemd(folder: Path) -> None:
-    """A listening socket that was passed is served instead of an address."""
+    """A passed socket is used instead of an address."""
     with socket.create_server(("127.0.0.1", 0)) as passed:
         port = passed.getsockname()[1]
-        # The process is to be told its own id, which exists only once it runs: a shell knows its own.
+        # LISTEN_PID must be the id of the process: a shell sets it before it becomes the process.
         script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
         process = subprocess.Popen(
             ["/bin/sh", "-c", script, "sh", *COMMAND],

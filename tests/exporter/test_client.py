@@ -47,7 +47,7 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 def series(page: str) -> dict[Series, float]:
     """Return the samples of a page, without durations and times, which differ each time."""
     return {
-        # The parser appends _total to a counter's name where there is none.
+        # The parser appends _total to the name of a counter without it.
         (sample.name.replace("odd_count_total", "odd_count"), frozenset(sample.labels.items())): (
             sample.value
         )
@@ -59,7 +59,7 @@ def series(page: str) -> dict[Series, float]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
-    """Give a settings file with one collector that works, with a name and a label."""
+    """Return a settings file with one working collector that has a name and a label."""
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     source, _, failing = PLUGIN.partition("class Raises")
@@ -73,7 +73,7 @@ def settings(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry() -> prometheus_client.CollectorRegistry:
-    """Give a registry such as a Python service has."""
+    """Return a registry like that of a Python service."""
     return prometheus_client.CollectorRegistry(auto_describe=True)
 
 
@@ -100,7 +100,7 @@ def test_registry_serves_what_the_exporter_serves(
 def test_collector_that_fails_loses_only_its_own_metrics(
     settings: Path, registry: prometheus_client.CollectorRegistry
 ) -> None:
-    """The others are in the registry's page, and the failure is told there and by `failures`."""
+    """The metrics of the others are served; the failure is in the metrics and in `failures`."""
     settings.write_text(settings.read_text() + "  raises: {}\n")
 
     with ExporterCollector(settings) as collector:
@@ -115,8 +115,37 @@ def test_collector_that_fails_loses_only_its_own_metrics(
     assert failures[0].startswith("raises: RuntimeError: broken on purpose")
 
 
+def test_series_that_cannot_be_served_lose_only_themselves(
+    settings: Path, registry: prometheus_client.CollectorRegistry
+) -> None:
+    """As on the exporter's own page, an invalid sample, and a series that another collector serves, are left out."""
+    odd = "scrape.emit(self.level, 1.5, 'a \"b\"'); scrape.emit(self.level, 2, 5)"
+    plugin = (settings.parent / "plugins" / "kinds.py").read_text()
+    plugin = plugin.replace("scrape.emit(self.level, 1.5, 'a \"b\"')", odd)
+    (settings.parent / "plugins" / "kinds.py").write_text(plugin)
+    twin = "from prometheus_client.core import GaugeMetricFamily\n\nclass Twin:\n    def collect(self):\n"
+    twin += "        yield GaugeMetricFamily('kinds_size_bytes', 'Sizes.', value=9)\n"
+    (settings.parent / "plugins" / "twin.py").write_text(twin)
+    settings.write_text(settings.read_text() + "  twin:\n")
+
+    with ExporterCollector(settings) as collector:
+        registry.register(collector)
+        page = series(prometheus_client.generate_latest(registry).decode())
+        failures = collector.failures()
+
+    constant = {("target", "one"), ("site", "north")}
+    assert [labels for name, labels in page if name == "kinds_level"] == [
+        frozenset({("tank", 'a "b"'), *constant})
+    ]
+    assert ("kinds_size_bytes", frozenset()) not in page
+    assert page["kinds_events_total", frozenset(constant)] == 2
+    assert failures == [
+        "kinds[one]: kinds_level: the value of label tank is of type int (expected str)"
+    ]
+
+
 def test_settings_that_are_wrong_are_an_error(settings: Path) -> None:
-    """The embedding program learns of every problem, with its place."""
+    """The embedding program gets every problem with its location."""
     settings.write_text("collectors: {kinds: {nme: x}}\nscrape_timeout: never\n")
 
     with pytest.raises(ConfigError) as caught:
@@ -139,7 +168,7 @@ def test_closed_collector_yields_nothing_more(
 
 @pytest.fixture
 def pushgateway(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a Pushgateway."""
+    """Return the address of a Pushgateway."""
     program = need("prometheus-pushgateway", "prometheus-pushgateway")
     port = free_port()
     # Debian's default for the file is the system's own.
@@ -163,7 +192,7 @@ def push(settings: Path, url: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.live
 def test_pushgateway_gets_one_collection(settings: Path, pushgateway: str) -> None:
-    """`push` leaves the collectors' metrics on the Pushgateway under the job, and ends with 0."""
+    """`push` puts the metrics of the collectors under the job, and exits with 0."""
     from urllib.request import urlopen  # noqa: PLC0415  # of this test only
 
     done = push(settings, pushgateway)
@@ -179,7 +208,7 @@ def test_pushgateway_gets_one_collection(settings: Path, pushgateway: str) -> No
 def test_failing_collector_is_told_and_the_others_are_pushed(
     settings: Path, pushgateway: str
 ) -> None:
-    """`push` ends with 1 and names the collector that failed."""
+    """`push` exits with 1 and names the collector that failed."""
     from urllib.request import urlopen  # noqa: PLC0415  # of this test only
 
     settings.write_text(settings.read_text() + "  raises: {}\n")
@@ -204,7 +233,7 @@ class NoPushgateway(BaseHTTPRequestHandler):
 
 
 def test_address_that_is_no_pushgateway(settings: Path) -> None:
-    """The message names the address, and what is wrong there."""
+    """The error names the address and the problem."""
     refused = push(settings, f"http://127.0.0.1:{free_port()}")
     server = HTTPServer(("127.0.0.1", 0), NoPushgateway)
     Thread(target=server.handle_request, daemon=True).start()

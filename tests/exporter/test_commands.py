@@ -12,7 +12,7 @@ from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options
 from stubs import SPOOLDIR, drop_in
 
-#: A plug-in that writes down that it was told to stop.
+#: A plug-in that records the call of `stop`.
 STOPS = """\
 from pathlib import Path
 from bts_exporter import Collector, CollectorConfig
@@ -73,7 +73,7 @@ class Absent(Collector):
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return the path of settings with one collector, beside a folder with several plug-ins."""
+    """Return the path of settings with one collector, next to a folder with several plug-ins."""
     for name, source in (("spool", SPOOLDIR), ("fails", FAILS), ("absent", ABSENT)):
         drop_in(tmp_path / "plugins", name, source)
     path = tmp_path / "config.yaml"
@@ -87,7 +87,7 @@ def configure(path: Path, collectors: str) -> None:
 
 
 def options(config: Path) -> Options:
-    """Return what the command line says."""
+    """Return the options of the command line."""
     return Options(config_file=str(config))
 
 
@@ -95,7 +95,7 @@ def options(config: Path) -> Options:
 
 
 def test_check_of_settings_that_are_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says so in a line, and collects nothing."""
+    """`check` prints one line and collects nothing."""
     configure(config, "fails: , absent: ")
 
     assert commands.check(options(config), connect=False) == 0
@@ -107,7 +107,7 @@ def test_check_of_settings_that_are_fine(config: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("collectors", ["spool: ", "broken: ", "fails: {labels: {a: x}}"])
 def test_check_of_settings_that_are_not(config: Path, collectors: str) -> None:
-    """Mistakes, plug-ins that are broken and collectors that cannot be made are all errors."""
+    """Invalid settings, broken plug-ins and collectors that cannot be built are errors."""
     drop_in(config.parent / "plugins", "broken", "1/0\n")
     configure(config, collectors)
 
@@ -116,7 +116,7 @@ def test_check_of_settings_that_are_not(config: Path, collectors: str) -> None:
 
 
 def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a connection it says of each collector whether it can collect, and fails if one cannot."""
+    """`check --connect` reports for each collector whether it can collect, and fails if one cannot."""
     configure(config, f"spool: {{path: {config.parent}}}, fails: {{name: cache}}, absent: ")
 
     assert commands.check(options(config), connect=True) == 1
@@ -128,7 +128,7 @@ def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_check_of_targets_that_are_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is absent is fine."""
+    """An absent source is not an error."""
     configure(config, f"spool: {{path: {config.parent}}}, absent: ")
 
     assert commands.check(options(config), connect=True) == 0
@@ -161,7 +161,7 @@ def test_once(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_once_with_a_collector_that_fails(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What there is is printed, and the exit code says that something is missing."""
+    """Available samples are printed, and the exit code is 1 if a collector failed."""
     configure(config, "fails: , absent: ")
 
     code, out = once(config, capfd)
@@ -174,7 +174,7 @@ def test_once_with_a_collector_that_fails(config: Path, capfd: pytest.CaptureFix
 def test_once_of_a_part(
     config: Path, capfd: pytest.CaptureFixture[str], selection: dict[str, list[str]]
 ) -> None:
-    """Collectors are selected as over HTTP, and only they decide over the exit code."""
+    """Collectors are selected as over HTTP, and only selected ones affect the exit code."""
     configure(config, "fails: , absent: ")
 
     code, out = once(config, capfd, **selection)
@@ -184,7 +184,7 @@ def test_once_of_a_part(
 
 
 def test_once_of_what_is_not_there(config: Path) -> None:
-    """A wrong name is an error, and what was started is stopped."""
+    """An invalid name is an error, and the collectors are stopped."""
     with pytest.raises(SelectionError, match="no such collector: zfs; there are: spool"):
         commands.once(options(config), collect=["zfs"], exclude=[])
 
@@ -193,7 +193,7 @@ def test_once_of_what_is_not_there(config: Path) -> None:
 def test_collectors_are_stopped(
     config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """What a command started it has stopped when it ends, whatever came of it."""
+    """A command stops the collectors that it started, even after an error."""
     mark = tmp_path / "stopped"
     drop_in(config.parent / "plugins", "stops", STOPS)
     configure(config, f"stops: {{path: {mark}}}")
@@ -213,7 +213,7 @@ def test_collectors_are_stopped(
 
 
 def test_list_of_types(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each type has its origin and what it is in a line, whether it is configured or not."""
+    """Each type is listed with origin and description, configured or not."""
     assert commands.collectors(options(config)) == 0
 
     lines = {
@@ -226,7 +226,7 @@ def test_list_of_types(config: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_list_with_a_type_that_is_broken(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The others are listed, and the exit code says that one is broken."""
+    """Other types are listed, and the exit code is 1 if one is broken."""
     path = drop_in(config.parent / "plugins", "broken", "1/0\n")
 
     assert commands.collectors(options(config)) == 1
@@ -241,7 +241,7 @@ def test_list_with_a_type_that_is_broken(config: Path, capsys: pytest.CaptureFix
 def test_list_whatever_is_wrong_with_the_settings(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who looks for the name of a type may have got it wrong before."""
+    """Types are listed even if the settings name an unknown one."""
     configure(config, "spoool: ")
 
     assert commands.collectors(options(config)) == 0
@@ -264,7 +264,7 @@ def test_metrics_as_a_table(config: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_metrics_as_markdown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same as a table for documents, every row with as many cells."""
+    """As Markdown, the metrics are a table whose rows have equal numbers of cells."""
     assert commands.metrics(options(config), "markdown") == 0
 
     lines = capsys.readouterr().out.splitlines()
@@ -294,7 +294,7 @@ def test_metrics_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_metrics_with_a_type_that_is_broken(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are listed; the broken one is told apart from the list."""
+    """Other types' metrics are listed; the broken type is reported on standard error."""
     drop_in(config.parent / "plugins", "broken", "1/0\n")
 
     assert commands.metrics(options(config), "json") == 0
@@ -306,7 +306,7 @@ def test_metrics_with_a_type_that_is_broken(
 def test_metrics_that_types_share_are_listed_once(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The common vocabulary belongs to several types and is one."""
+    """A metric that several types share is listed once."""
     source = "from bts_exporter import Collector, backlog\nclass {0}(Collector):\n    shared = backlog.VOCABULARY\n    def collect(self, scrape):\n        pass\n"
     for name in ("first", "second"):
         drop_in(config.parent / "plugins", name, source.format(name.title()))
@@ -331,7 +331,7 @@ def speaking(config: Path) -> Path:
 def test_command_of_a_type_gets_its_blocks_and_arguments(
     speaking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All blocks of that type, and a line for each thing that it yields."""
+    """A command gets all blocks of its type, and prints a line for each yielded text."""
     found = commands.find_in_types(str(speaking), ["some-file", "speaks-nothing", "speaks-greet"])
 
     assert found is not None
@@ -343,7 +343,7 @@ def test_command_of_a_type_gets_its_blocks_and_arguments(
 def test_command_of_a_type_says_what_is_wrong(
     speaking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A ValueError is its way to say so."""
+    """A command reports an error with ValueError."""
     found = commands.find_in_types(str(speaking), ["speaks-greet"])
     assert found is not None
 
@@ -369,7 +369,7 @@ def test_commands_of_types_are_listed(speaking: Path, capsys: pytest.CaptureFixt
 def test_metrics_of_the_settings_are_listed(
     speaking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What only a block of settings names is there, too."""
+    """Metrics of a block of settings are listed, too."""
     commands.metrics(options(speaking), "json")
 
     listed = {one["name"]: one["collector"] for one in json.loads(capsys.readouterr().out)}
@@ -379,7 +379,7 @@ def test_metrics_of_the_settings_are_listed(
 def test_settings_that_are_wrong_name_no_metrics(
     speaking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The types' metrics are listed all the same, and the mistake is said."""
+    """With invalid settings the types' metrics are listed, and the errors are reported."""
     configure(speaking, "speaks: {who: world}")
 
     assert commands.metrics(options(speaking), "json") == 0
@@ -391,7 +391,7 @@ def test_settings_that_are_wrong_name_no_metrics(
 def test_settings_whose_metrics_cannot_be_named(
     speaking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A defect of one type in naming its metrics is said, and the others are listed."""
+    """An exception in one type's `declared_by` is reported, and the others are listed."""
     source = SPEAKS.replace("        yield gauge", "        1 / 0\n        yield gauge")
     drop_in(speaking.parent / "plugins", "speaks", source)
 

@@ -60,13 +60,13 @@ def raised_while(error: Exception, context: Exception) -> Exception:
     ids=repr,
 )
 def test_reason_of_an_error(error: BaseException, expected: str) -> None:
-    """The reason comes from the error itself, else from what caused it, and is one of the known."""
+    """The reason comes from the error or its causes, and is one of the fixed set."""
     assert reason_of(error) == expected
     assert expected in REASONS
 
 
 def test_reason_of_errors_that_cause_each_other() -> None:
-    """A chain of causes that is a circle comes to an end."""
+    """A cycle of causes ends."""
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
 
@@ -74,7 +74,7 @@ def test_reason_of_errors_that_cause_each_other() -> None:
 
 
 def test_text_of_an_error() -> None:
-    """The text is what the error says, and something harmless where its class cannot say it."""
+    """The text is that of the error, or a fixed one if its class raises."""
 
     class Mute(Exception):  # noqa: N818
         def __str__(self) -> str:
@@ -101,12 +101,12 @@ def test_text_of_an_error() -> None:
     ids=lambda value: str(value) if isinstance(value, str) else "",
 )
 def test_problem_as_text(problem: Problem, expected: str) -> None:
-    """A problem is spelled as compilers spell them: file:line: path: message."""
+    """A problem is shown as `file:line: path: message`."""
     assert str(problem) == expected
 
 
 def test_config_error_holds_every_problem() -> None:
-    """The error of the settings tells all problems, one a line."""
+    """The text of a ConfigError has a line for each problem."""
     problems = [Problem("c", 1, "a", "x"), Problem("c", 2, "b", "y")]
 
     error = ConfigError(problems)
@@ -138,5 +138,5 @@ def test_reasons_are_bounded() -> None:
 
 
 def test_absence_is_no_target_error() -> None:
-    """Nothing to read is told apart from a target that fails."""
+    """`NotPresent` is not a TargetError."""
     assert not issubclass(NothingToRead, TargetError)

@@ -18,7 +18,7 @@ FIELD = Template("memory_{field}_bytes", "Field {field} of meminfo.", Kind.GAUGE
 
 
 def host(scrape: Scrape) -> None:
-    """Emit what a collector without labels of its own has."""
+    """Emit samples of a collector without constant labels."""
     scrape.emit(
         counter("cpu_seconds_total", 'Time\nin \\each "mode".', ("cpu", "mode")), 12.5, "0", "user"
     )
@@ -27,13 +27,13 @@ def host(scrape: Scrape) -> None:
     scrape.emit(untyped("context_switches", "No type known."), 1e15)
     scrape.emit(counter("interrupts", "A counter of the anchor's without _total."), 7)
     scrape.emit(gauge("open", "Open files."), 3)
-    scrape.emit(counter("open_total", "Opened files."), 10**400)
+    scrape.emit(counter("open_total", "Opened files."), math.inf)
     scrape.emit(FILES, 0, "/var/spool/a")
     scrape.emit(FILES, -0.25, 'quote " backslash \\ newline \n umlaut ü not UTF-8 \udcff')
 
 
 def broker(scrape: Scrape) -> None:
-    """Emit what a collector of a named target has, among it a metric shared with the other."""
+    """Emit samples of a collector of a named target, which shares a metric with the other one."""
     scrape.emit(FILES, 5, "/var/spool/b")
     scrape.emit_histogram(SIZE, [(1024.0, 1), (1e6, 4)], 2.5e6, "/var/spool/b")
     scrape.emit_summary(summary("delay_seconds", "Delay."), [(0.5, 0.1), (0.99, math.nan)], 7.5, 30)

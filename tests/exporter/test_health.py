@@ -17,7 +17,7 @@ from servers import wait_until
 from servers.exporter import StartExporter
 from stubs import Hang, LocalStub, Stub, collectors, drop_in
 
-#: Puts the engine into a state in which no scrape ends, as a defect of ours would.
+#: Puts the engine into a state in which no scrape ends, as an internal error could.
 DEADLOCK = """\
 import gc
 from pathlib import Path
@@ -37,7 +37,7 @@ class Deadlock(Collector):
                 if isinstance(found, page_service.Exporter):
                     found._rendering.acquire()
 """
-#: Hangs in the thread that it shares with others, for as long as a file is there.
+#: Hangs in the shared thread while a file exists.
 HANGS = """\
 import time
 from pathlib import Path
@@ -57,7 +57,7 @@ class Hangs(Collector):
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """Return the socket of a service manager that wants to hear from us twenty times a second."""
+    """Return the socket of a service manager whose watchdog has to be fed twenty times a second."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
@@ -67,7 +67,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def hears(manager: socket.socket, seconds: float) -> bool:
-    """Return whether the manager hears anything within `seconds`."""
+    """Return whether the manager gets a notification within `seconds`."""
     manager.settimeout(seconds)
     try:
         return manager.recv(4096) != b""
@@ -76,7 +76,7 @@ def hears(manager: socket.socket, seconds: float) -> bool:
 
 
 def discard(manager: socket.socket) -> None:
-    """Take everything that was told so far."""
+    """Discard the notifications so far."""
     while hears(manager, 0.001):
         pass
 
@@ -84,7 +84,7 @@ def discard(manager: socket.socket) -> None:
 def test_scrapes_that_never_end(
     exporter: StartExporter, manager: socket.socket, tmp_path: Path
 ) -> None:
-    """When no scrape can end any more, health is 503 with the reason, and the watchdog is not fed."""
+    """If no scrape can end, /-/healthy is 503 with the reason, and the watchdog is not fed."""
     drop_in(tmp_path / "plugins", "deadlock", DEADLOCK)
     flag = tmp_path / "flag"
     block = f"collectors: {{deadlock: {{flag: {flag}}}}}"
@@ -111,7 +111,7 @@ def test_scrapes_that_never_end(
 def test_collector_that_hangs_is_no_reason_to_restart(
     exporter: StartExporter, manager: socket.socket, tmp_path: Path
 ) -> None:
-    """One that hangs in the shared thread leaves the process healthy, and the watchdog is fed."""
+    """A collector that hangs in the shared thread leaves the process healthy, and the watchdog is fed."""
     drop_in(tmp_path / "plugins", "hangs", HANGS)
     flag = tmp_path / "flag"
     flag.touch()
@@ -127,7 +127,7 @@ def test_collector_that_hangs_is_no_reason_to_restart(
 
 
 def test_shared_thread_that_hangs_is_replaced_by_the_check() -> None:
-    """Health does not depend on a scrape that has the time to find out what hangs."""
+    """Health is correct even if no scrape has replaced the hanging thread."""
     hang = Hang()
     with collectors(("hangs", LocalStub(hang)), ("other", LocalStub())) as (together, runners):
         runners[0].begin(1e9)
@@ -138,7 +138,7 @@ def test_shared_thread_that_hangs_is_replaced_by_the_check() -> None:
 
 
 def test_shared_thread_that_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shared thread that hangs, and no other to be had, is what keeps scrapes from their data."""
+    """The process is unhealthy if the shared thread hangs and no other can be started."""
     hang = Hang()
 
     def start(_: threading.Thread) -> None:
@@ -158,7 +158,7 @@ def test_shared_thread_that_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_thread_is_started_to_check_what_nobody_uses() -> None:
-    """Without a collector that shares a thread there is none to check."""
+    """Without collectors in the shared thread it is not checked."""
     before = threading.active_count()
     with collectors(("own", Stub())) as (together, _):
         assert together.stalled(60) == ""
@@ -166,7 +166,7 @@ def test_no_thread_is_started_to_check_what_nobody_uses() -> None:
 
 
 def test_scrape_under_way() -> None:
-    """A scrape that waits for a collector, within its time, is nothing to restart for."""
+    """A scrape that waits within its deadline leaves the process healthy."""
     hang = Hang()
     exporter = Exporter()
     with collectors(("slow", Stub(hang))) as (together, runners):

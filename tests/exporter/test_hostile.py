@@ -1,4 +1,4 @@
-"""Plug-ins that do what none should: the others' metrics and the process are not theirs to take."""
+"""Hostile plug-ins do not affect the metrics of others or the process."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def page(exporter: Exporter) -> str:
 
 
 def test_samples_that_cannot_be_rendered_cost_nobody_else() -> None:
-    """A label that raises when it becomes text is its collector's failure, and the page is served."""
+    """A label whose conversion raises is a failure of its collector, and the page is served."""
 
     def spoil(scrape: Scrape) -> None:
         scrape.emit(Stub.series, 1, Mute())  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_label_that_is_not_a_text() -> None:
 
 
 def test_thread_that_emits_after_the_collection() -> None:
-    """A collection that has returned is over for the threads that it started, too."""
+    """After a collection has returned, its threads cannot emit."""
     kept: list[Scrape] = []
 
     def keep(scrape: Scrape) -> None:
@@ -119,7 +119,7 @@ def test_thread_that_emits_after_the_collection() -> None:
 
 
 def test_reason_that_is_none() -> None:
-    """A reason outside of the vocabulary does not become a label's value."""
+    """An unknown reason does not become a label value."""
 
     def fail(_: Scrape) -> None:
         raise TargetError(404, "x")  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_reason_that_is_none() -> None:
 
 
 def test_error_that_skips_its_base() -> None:
-    """A subclass of our error that forgot our constructor is a failure as any other."""
+    """A TargetError whose subclass does not call our constructor is an ordinary failure."""
 
     class Forgetful(TargetError):  # noqa: N818  # a name as any
         def __init__(self) -> None:
@@ -143,7 +143,7 @@ def test_error_that_skips_its_base() -> None:
 
 
 def test_patient_scrape_is_not_cut_short_by_one_in_a_hurry() -> None:
-    """Who joins a collection with more patience than its beginner gets what it finds in that time."""
+    """A scrape with a longer timeout that joins a collection extends it."""
     hang = Hang(after=Stub().emit_value)
     with runner_of(Stub(hang)) as runner:
         now = time.monotonic()
@@ -173,7 +173,7 @@ def test_help_that_is_no_text() -> None:
     ],
 )
 def test_type_that_could_not_work(source: str, message: str, tmp_path: Path) -> None:
-    """What would never collect, or cannot be configured, is refused when it is loaded."""
+    """A type that could never collect or be configured is refused when it is loaded."""
     drop_in(tmp_path / "plugins", "odd", source)
 
     with pytest.raises(PluginError, match=message):
@@ -196,7 +196,7 @@ def write(folder: Path, collectors: str) -> None:
 
 
 def test_constructor_without_super(service: Service, tmp_path: Path) -> None:
-    """A collector that does not keep its settings is refused with the cure, at a reload as well."""
+    """A collector without `config` is refused with the fix, at a reload as well."""
     write(tmp_path, "rude: ")
 
     with pytest.raises(ConfigError, match=r"__init__ must call super\(\).__init__\(config\)"):
@@ -206,7 +206,7 @@ def test_constructor_without_super(service: Service, tmp_path: Path) -> None:
 def test_import_that_hangs(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reload gives a plug-in's import up after a while, and the settings before stay in force."""
+    """A reload does not wait forever for a plug-in's import, and the previous settings stay active."""
     monkeypatch.setattr("bts_exporter.service._LOAD_TIMEOUT", 0.1)
     drop_in(tmp_path / "plugins", "hangs", HANGS)
     write(tmp_path, "hangs: ")
@@ -217,7 +217,7 @@ def test_import_that_hangs(
 
 
 def test_reload_with_a_defect_of_ours(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong in a reload is its failure, not the end of the process."""
+    """Any error in a reload is a failed reload, and the process continues."""
 
     def defect(*_: object) -> None:
         raise ZeroDivisionError
@@ -252,7 +252,7 @@ class Foreign:
 
 
 def test_late_threads_of_a_collector_do_not_keep_it_busy() -> None:
-    """A collection that raised is over at once, whatever its threads are still at."""
+    """A collection that raised has ended, even if its threads still run."""
     release = threading.Event()
 
     def leave_a_thread(_: Scrape) -> None:

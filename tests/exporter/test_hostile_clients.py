@@ -1,4 +1,4 @@
-"""Clients that are slow or greedy, many at a time, against the process; good scrapers go on."""
+"""Many slow or greedy clients at a time do not block a scraper of the process."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Attackers:
 
 @contextmanager
 def attackers(exporter: Exporter) -> Iterator[Attackers]:
-    """Yield clients of an exporter, all of which are gone afterwards."""
+    """Yield clients of an exporter, and close all of them in the end."""
     with ExitStack() as stack:
         yield Attackers(exporter.port, stack)
 
 
-#: How many clients come, and what each of them sends.
+#: The number of clients, and the bytes that each of them sends.
 ATTACKS = {
     "half a request": [(200, HALF)],
     "pipelining": [(140, WHOLE * 200)],
@@ -95,7 +95,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_good_scrapers_are_served(attack: str, exporter: StartExporter) -> None:
-    """Slow and greedy clients from the same address cost a good scraper no answer."""
+    """Slow and greedy clients from the same address do not block a scraper."""
     process = exporter(SETTINGS)
     with attackers(process) as them:
         for count, sent in ATTACKS[attack]:
@@ -110,7 +110,7 @@ def test_good_scrapers_are_served(attack: str, exporter: StartExporter) -> None:
 
 @pytest.mark.parametrize("limit", [64, 128, 256])
 def test_few_file_descriptors(limit: int, exporter: StartExporter) -> None:
-    """More clients than the process may open files are no harm, meanwhile and afterwards."""
+    """More clients than the process may open files do no harm, during the attack and afterwards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
@@ -127,7 +127,7 @@ def test_few_file_descriptors(limit: int, exporter: StartExporter) -> None:
 
 
 def test_target_that_hangs(exporter: StartExporter) -> None:
-    """Greedy clients that all wait for a target that hangs leave room for a good scraper."""
+    """Many clients that wait for a hanging target leave room for a scraper."""
     with socket.create_server(("127.0.0.1", 0)) as target, ExitStack() as stack:
         url = f"redis://127.0.0.1:{target.getsockname()[1]}"
         process = exporter(f"collectors: {{redis: {{url: '{url}'}}}}\n")
@@ -157,7 +157,7 @@ class Leaky(Collector):
 
 
 def test_plugin_that_leaves_no_file_descriptor(exporter: StartExporter, tmp_path: Path) -> None:
-    """When a plug-in has taken every file descriptor, scrapes are answered all the same."""
+    """If a plug-in has taken every file descriptor, scrapes are still answered."""
     drop_in(tmp_path / "plugins", "leaky", LEAKY)
     process = exporter(f"plugins: {tmp_path}/plugins\ncollectors: {{leaky: }}\n")
     resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (256, 256))

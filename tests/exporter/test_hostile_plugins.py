@@ -33,7 +33,7 @@ class Bad(Collector):
         scrape.emit(self.after, 1)
     def act(self, scrape):
 """
-#: What each plug-in does, and whether what it had emitted before can still be served.
+#: The action of each plug-in, and whether its earlier samples are still served.
 TAMPERING = {
     "samples_replaced": ("scrape.samples = None", True),
     "samples_emptied": ("scrape.samples = {}", True),
@@ -61,9 +61,9 @@ TAMPERING = {
     "value_text": ("scrape.samples[self.value] = {('a',): 'many'}", False),
     "metric_number": ("scrape.samples[5] = {(): 1}", False),
     "hash_raises": ("scrape.emit(self.value, 1, type('L', (), {'__hash__': lambda s: 1/0})())", True),
-    "eq_raises": ("[scrape.emit(self.value, 1, L()) for L in [type('L', (), {'__eq__': lambda s, o: 1/0, '__hash__': lambda s: 1})] * 2]", False),
-    "label_raises": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: 1/0})())", False),
-    "label_exits": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: exit(3)})())", False),
+    "eq_raises": ("[scrape.emit(self.value, 1, L()) for L in [type('L', (), {'__eq__': lambda s, o: 1/0, '__hash__': lambda s: 1})] * 2]", True),
+    "label_raises": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: 1/0})())", True),
+    "label_exits": ("scrape.emit(self.value, 1, type('L', (), {'__str__': lambda s: exit(3)})())", True),
     "loss_odd": ("scrape.report(type('E', (TargetError,), {'reason': ['no reason'], '__init__': lambda s: None})())", True),
     "reason_raises": ("raise type('E', (TargetError,), {'reason': property(lambda s: 1/0), '__init__': lambda s: None})()", True),
     "local_replaced": ("type(self).local = None; raise ValueError", True),
@@ -71,7 +71,7 @@ TAMPERING = {
     "name_replaced": ("type(self).name = 5; raise ValueError", True),
     "collect_replaced": ("type(self).collect = None; raise ValueError", True),
 }  # fmt: skip
-#: What is odd and does no harm: everything is served.
+#: Unusual actions without harm: all samples are served.
 HARMLESS = {
     "surrogate_label": "scrape.emit(self.value, 1, 'a\\ud800b')",
     "surrogate_help": "scrape.emit(gauge('surrogate_help_value', 'a\\ud800b\\nc'), 1)",
@@ -90,7 +90,7 @@ class Good(Collector):
 
 @pytest.fixture
 def hostile(tmp_path: Path, exporter: StartExporter) -> Exporter:
-    """Return an exporter with all these plug-ins, a good one and the host."""
+    """Return an exporter with all of these plug-ins, a valid one and the host."""
     folder = tmp_path / "plugins"
     actions = {name: action for name, (action, _) in TAMPERING.items()} | HARMLESS
     for name, action in actions.items():
@@ -101,7 +101,7 @@ def hostile(tmp_path: Path, exporter: StartExporter) -> Exporter:
 
 
 def test_each_loses_only_its_own_metrics(hostile: Exporter) -> None:
-    """Several scrapes in both formats are valid pages with everything of the others on them."""
+    """Scrapes in both formats are valid pages with all metrics of the other collectors."""
     for _ in range(3):
         status, text = hostile.get("/metrics", {"Accept": "application/openmetrics-text"})
         assert status == HTTPStatus.OK
@@ -127,14 +127,14 @@ def test_each_loses_only_its_own_metrics(hostile: Exporter) -> None:
 
 
 def test_status_page_and_probe_go_on(hostile: Exporter) -> None:
-    """The page for people shows every collector, failing ones with their reason."""
+    """The status page shows every collector, failing ones with their reason."""
 
     def all_failing() -> bool:
         hostile.get("/metrics")
         status, text = hostile.get("/")
         return status == HTTPStatus.OK and text.count("failing (") == len(TAMPERING)
 
-    # Not at once: the collection at the start knows nothing of the page.
+    # Not at once: the collection at the start renders no page.
     wait_until(all_failing, "each plug-in shown as failing")
 
 
@@ -142,14 +142,14 @@ def test_status_page_and_probe_go_on(hostile: Exporter) -> None:
 def test_prometheus_takes_the_page(
     hostile: Exporter, prometheus: Callable[[list[str]], Prometheus]
 ) -> None:
-    """Prometheus accepts a scrape with all of them, and stores what the others gave."""
+    """Prometheus accepts a scrape with all of them, and stores the samples of the others."""
     server = prometheus([hostile.address])
     server.wait_for_target_up()
 
     assert [value for _, value in server.query("good_value")] == [7]
 
 
-# What cannot be changed
+# Immutable objects
 
 
 @pytest.mark.parametrize("shared", [backlog.BACKLOG, Template("a_{field}", "Help.", Kind.GAUGE)])
@@ -163,13 +163,13 @@ def test_declarations_cannot_be_changed(shared: object, field: str) -> None:
 
 
 def test_metric_has_no_subclasses() -> None:
-    """A subclass could change what a metric says of itself while it is served."""
+    """Metric cannot be subclassed."""
     with pytest.raises(TypeError, match="cannot be subclassed"):
         type("Mine", (Metric,), {})
 
 
 def test_labels_given_as_a_list_stay_what_they_were() -> None:
-    """A list that changes after the declaration changes no metric."""
+    """Labels given as a list are copied."""
     labels = ["a"]
     metric = gauge("x", "Help.", labels)
     labels.append("no label")
@@ -178,7 +178,7 @@ def test_labels_given_as_a_list_stay_what_they_were() -> None:
 
 
 def test_copy_of_a_metric_is_the_metric() -> None:
-    """Two metrics are the same only if they are one object, so that a copy would be another one."""
+    """A copy of a metric is the same object."""
     metric = gauge("x", "Help.")
 
     assert copy.deepcopy({"metric": metric})["metric"] is copy.copy(metric) is metric
@@ -186,20 +186,20 @@ def test_copy_of_a_metric_is_the_metric() -> None:
 
 @pytest.mark.parametrize("name", [None, 5, b"x", ["x"], "", "a b", "a\n", "\ud800"])
 def test_what_is_not_a_name(name: object) -> None:
-    """Whatever cannot be a metric's name is refused where it is declared."""
+    """An invalid metric name is refused at the declaration."""
     with pytest.raises(ValueError, match="is not a metric name"):
         gauge(name, "Help.")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("label", [None, 5, b"x", "", "a b", "a\n", "\ud800", "__a"])
 def test_what_is_not_a_label(label: object) -> None:
-    """Whatever cannot be a label's name is refused where it is declared."""
+    """An invalid label name is refused at the declaration."""
     with pytest.raises(ValueError, match="cannot be the name of a label"):
         gauge("x", "Help.", [label])  # type: ignore[list-item]
 
 
 def test_text_that_spells_itself_otherwise_later() -> None:
-    """Of a subclass of str only its characters are kept."""
+    """A name of a subclass of str is copied to a str."""
 
     class Odd(str):
         __slots__ = ()

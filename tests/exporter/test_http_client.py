@@ -58,7 +58,7 @@ def client(url: str, password: Secret | None = None) -> Iterator[HttpClient]:
 
 
 def failure(url: str, seconds: float = 20.0) -> TargetError:
-    """Return the error that asking `url` for its overview ends in."""
+    """Return the error of a request to `url`."""
     with client(url) as asking, pytest.raises(TargetError) as caught:
         asking.get("/api/overview", seconds)
     return caught.value
@@ -371,14 +371,14 @@ def test_close_interrupts_a_running_request(management: FakeManagement) -> None:
     management.routes["/api/overview"] = hang
     errors: list[TargetError] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             asking.get("/api/overview", 60)
         except TargetError as error:
             errors.append(error)
 
     with client(management.url) as asking:
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=request)
         thread.start()
         wait_until(lambda: management.requests, "the request arrived")
         asking.close()
@@ -418,7 +418,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_certificate_of_a_trusted_authority_is_accepted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A private authority is trusted by way of SSL_CERT_FILE."""
+    """SSL_CERT_FILE can name a private authority."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with FakeManagement(certificate) as fake, client(fake.url) as asking:
         for _ in range(3):
@@ -448,8 +448,8 @@ def named(certificates: Certificates, tmp_path: Path) -> Iterator[FakeManagement
         yield fake
 
 
-def ask(url: Url, tls: TLSConfig) -> int:
-    """Return the status of an answer."""
+def status_of(url: Url, tls: TLSConfig) -> int:
+    """Return the status of a response."""
     with closing(HttpClient(PRODUCT, url, tls=tls)) as asking:
         return asking.get("/api/overview", 20).status
 
@@ -458,11 +458,11 @@ def test_a_certificate_of_another_name(named: FakeManagement, certificates: Cert
     """The certificate must contain the host's name or `server_name`, unless verification is off."""
     url, ca = Url.from_setting(named.url), str(certificates.ca)
     with pytest.raises(TargetError) as caught:
-        ask(url, TLSConfig(ca_file=ca))
+        status_of(url, TLSConfig(ca_file=ca))
 
     assert caught.value.reason == "tls"
-    assert ask(url, TLSConfig(ca_file=ca, server_name=SERVER_NAME)) == 200
-    assert ask(url, TLSConfig(insecure_skip_verify=True)) == 200
+    assert status_of(url, TLSConfig(ca_file=ca, server_name=SERVER_NAME)) == 200
+    assert status_of(url, TLSConfig(insecure_skip_verify=True)) == 200
 
 
 def test_files_of_tls_are_read_at_every_connection(

@@ -1,4 +1,4 @@
-"""What the process answers to unusual requests, and what it makes of texts of others."""
+"""Responses to unusual requests, and texts of other programs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from servers import free_port, listens, wait_until
 from servers.exporter import Exporter, StartExporter
 
 SETTINGS = "collectors: {host: }\n"
-#: A terminal's commands: the title of the window, red letters, delete.
+#: Control sequences of terminals: window title, red text, delete.
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x7f\u009b"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def ask(
+def request(
     exporter: Exporter, path: str, *fields: tuple[str, str], method: str = "GET"
 ) -> tuple[int, HTTPMessage, bytes]:
     """Return status, headers and body of the answer to a request with `fields`, also repeated ones."""
@@ -34,9 +34,9 @@ def ask(
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
-    found = response.status, response.headers, response.read()
+    answer = response.status, response.headers, response.read()
     connection.close()
-    return found
+    return answer
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_format_is_negotiated(process: Exporter) -> None:
         ("Accept-Encoding", "deflate"),
         ("Accept-Encoding", "gzip;q=0.0000"),
     ]
-    _, headers, body = ask(process, "/metrics", *fields)
+    _, headers, body = request(process, "/metrics", *fields)
 
     assert headers["Content-Type"] == (
         "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
@@ -75,10 +75,10 @@ def test_format_is_negotiated(process: Exporter) -> None:
 def test_reload_from_pages_of_others(
     fields: list[tuple[str, str]], status: int, process: Exporter
 ) -> None:
-    """A page of another site cannot have a browser reload the settings."""
+    """A page of another site cannot make a browser reload the settings."""
     filled = [(name, value.format(port=process.port)) for name, value in fields]
 
-    assert ask(process, "/-/reload", *filled, method="POST")[0] == status
+    assert request(process, "/-/reload", *filled, method="POST")[0] == status
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_reload_from_pages_of_others(
     ["/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/none", "/probe", "/metrics?collect[]=x"],
 )  # fmt: skip
 def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> None:
-    """Every page and every error forbids guessing types, running anything, and frames."""
-    _, headers, _ = ask(process, path)
+    """Every page and every error has the security headers."""
+    _, headers, _ = request(process, path)
 
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
@@ -96,8 +96,8 @@ def test_browsers_are_told_to_trust_nothing(path: str, process: Exporter) -> Non
 
 @pytest.mark.parametrize("path", ["/metrics?collect[]=%1B[31m%7F", "/probe?target=%C2%9B%1B[31m"])
 def test_errors_show_control_characters(path: str, process: Exporter) -> None:
-    """What a request names comes back in an error as something that a terminal only shows."""
-    status, _, body = ask(process, path)
+    """Control characters of a request are escaped in the error."""
+    status, _, body = request(process, path)
 
     assert status == 400
     assert r"\x1b[31m" in body.decode()
@@ -105,7 +105,7 @@ def test_errors_show_control_characters(path: str, process: Exporter) -> None:
 
 
 class HostileRedis(socketserver.BaseRequestHandler):
-    """Answers everything with an error that commands terminals."""
+    """A server that answers everything with an error that has control characters."""
 
     def handle(self) -> None:
         """Serve one client."""
@@ -130,12 +130,12 @@ def hostile_redis() -> Iterator[int]:
 def test_texts_of_targets_command_no_terminal(
     style: str, exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """An error that a target words is harmless in the log, on the status page and in commands."""
+    """Control characters of a target's error are escaped in the log, on the status page and in commands."""
     with hostile_redis() as port:
         settings = f"collectors: {{redis: {{url: 'redis://127.0.0.1:{port}'}}}}\n"
         process = exporter(settings, f"--log.format={style}")
         process.get("/metrics")
-        page = ask(process, "/")[2].decode()
+        page = request(process, "/")[2].decode()
         (tmp_path / "config.yaml").write_text(settings)
         argv = [sys.executable, "-m", "bts_exporter", f"--config.file={tmp_path}/config.yaml"]
         printed = [
@@ -151,7 +151,7 @@ def test_texts_of_targets_command_no_terminal(
 
 
 def test_settings_command_no_terminal(tmp_path: Path) -> None:
-    """What is wrong with a setting is shown, whatever characters it has."""
+    """Control characters of a setting are escaped in its error."""
     (tmp_path / "config.yaml").write_text('collectors: {"\\e[31mhost": {"\\u009b": 1}}\n')
     argv = [sys.executable, "-m", "bts_exporter", f"--config.file={tmp_path}/config.yaml", "check"]
     done = subprocess.run(argv, capture_output=True, check=False)
@@ -162,7 +162,7 @@ def test_settings_command_no_terminal(tmp_path: Path) -> None:
 
 
 def test_log_that_nobody_reads(tmp_path: Path) -> None:
-    """A full pipe as standard error keeps the process neither from serving nor from stopping."""
+    """A full pipe as standard error blocks neither scrapes nor the stop."""
     (tmp_path / "config.yaml").write_text(SETTINGS)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -21,7 +21,7 @@ from servers import wait_until
 from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of, with_worker
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # threads that die are the point
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the test lets threads die
 )
 
 
@@ -31,19 +31,19 @@ def raise_in(thread: int, error: type[BaseException]) -> None:
 
 
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have threads die of what is raised in them, as by a second exception while they handle the first."""
+    """Let threads die of an exception, as by a second one while they handle the first."""
 
     def raise_again(*_: object) -> None:
         raise SystemExit
 
     monkeypatch.setattr("bts_exporter.collection.worker.log.error", raise_again)
-    # What a collector raises is caught before; this is what an interruption elsewhere looks like.
+    # Exceptions of collectors are caught earlier; this simulates an interruption elsewhere.
     monkeypatch.setattr("bts_exporter.collection.collection.Collection._conclude", raise_again)
 
 
 @pytest.mark.parametrize("stub", [Stub, LocalStub])
 def test_thread_that_dies(stub: type[Stub], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The collection that it was at is a failure, and the next one has a thread again."""
+    """The collection of an interrupted thread fails, and the next one has a thread."""
     own: list[threading.Thread] = []
     collector = stub(lambda _: own.append(threading.current_thread()))
     with collectors(("stub", collector)) as (together, runners):
@@ -60,7 +60,7 @@ def test_thread_that_dies(stub: type[Stub], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_thread_that_dies_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those behind the one that it was at are collected in the same scrape."""
+    """Collections behind an interrupted one are executed within the same scrape."""
     own: list[threading.Thread] = []
     hang = Hang(before=lambda _: own.append(threading.current_thread()))
     first, behind = LocalStub(hang), LocalStub()
@@ -85,7 +85,7 @@ def test_thread_that_dies_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_thread_that_is_interrupted_while_it_waits() -> None:
-    """An exception that hits an idle thread costs the next collection nothing."""
+    """An exception in an idle thread does not affect the next collection."""
     idents: list[int] = []
     with runner_of(Stub(lambda _: idents.append(threading.get_ident()))) as runner:
         collect(runner)
@@ -98,7 +98,7 @@ def test_thread_that_is_interrupted_while_it_waits() -> None:
 
 
 def test_background_collection_that_is_interrupted() -> None:
-    """Collecting at an interval goes on after the thread was interrupted, at the next scrape at the latest."""
+    """Collections at an interval continue after an interruption, at the next scrape at the latest."""
     idents: list[int] = []
     stub = Stub(lambda _: idents.append(threading.get_ident()))
     with collectors(("stub", stub, {"interval": 1.0})) as (together, runners):
@@ -120,7 +120,7 @@ def no_thread(_: threading.Thread) -> None:
 
 
 def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a collector begins between scrapes is begun as soon as there is a thread for it."""
+    """`start` is called as soon as a thread can be started."""
     done: list[str] = []
     pushed = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
     runner = with_worker(Runner(pushed, "stub", Common()))
@@ -138,7 +138,7 @@ def test_start_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Collecting at an interval begins with the first scrape after there is a thread for it."""
+    """Collections at an interval begin at the first scrape for which a thread can be started."""
     runner = with_worker(BackgroundRunner(Stub(), "stub", Common(), 3600))
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
@@ -153,7 +153,7 @@ def test_background_collection_that_had_no_thread(monkeypatch: pytest.MonkeyPatc
 
 
 class Counted(Collection):
-    """A collection that counts how often it is concluded, and how often it ends."""
+    """A collection that counts its calls of `_conclude` and `_end`."""
 
     ends: Counter[int]
 
@@ -162,13 +162,13 @@ class Counted(Collection):
         super()._end()
         if not ended:
             self.ends[id(self)] += 1
-            self.kept.append(self)  # so that no other has its id
+            self.kept.append(self)  # so that its id is not reused
 
     kept: list[Collection]
 
 
 def test_every_collection_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scrapes with all kinds of patience, hangs and interruptions: no collector stays behind."""
+    """No collector stays behind after scrapes with different timeouts, hangs and interruptions."""
     monkeypatch.setattr("bts_exporter.collection.runner.Collection", Counted)
     Counted.ends, Counted.kept = Counter(), []
     dice = random.Random(1)

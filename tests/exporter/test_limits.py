@@ -6,7 +6,7 @@ from time import monotonic
 from bts_exporter import Scrape, gauge
 
 
-def scrape(
+def new_scrape(
     *,
     max_series: int = 100,
     allows: re.Pattern[str] | None = None,
@@ -17,30 +17,30 @@ def scrape(
 
 
 def test_series_beyond_the_limit_are_dropped_and_counted() -> None:
-    """The limit is that of all metrics together; what came first stays."""
+    """`max_series` limits all metrics together; the first samples stay."""
     one, two = gauge("one", "One.", ("key",)), gauge("two", "Two.", ("key",))
-    found = scrape(max_series=3)
+    scrape = new_scrape(max_series=3)
 
     for key in "ab":
-        found.emit(one, 1, key)
-        found.emit(two, 2, key)
-    found.emit(one, 1, "c")
+        scrape.emit(one, 1, key)
+        scrape.emit(two, 2, key)
+    scrape.emit(one, 1, "c")
 
-    assert found.samples == {one: {("a",): 1, ("b",): 1}, two: {("a",): 2}}
-    assert found.dropped == 2
-    assert found.rejected is None
+    assert scrape.samples == {one: {("a",): 1, ("b",): 1}, two: {("a",): 2}}
+    assert scrape.dropped == 2
+    assert [reason for reason, _ in scrape.losses] == ["limited"]
 
 
 def test_availability_metric_is_never_dropped() -> None:
     """A metric named *_up is served beyond the limit, and whatever `allow` leaves out."""
     up, other = gauge("redis_up", "Whether it answers."), gauge("redis_keys", "Keys.", ("db",))
-    full = scrape(max_series=1)
-    filtered = scrape(allows=re.compile("nothing"))
+    full = new_scrape(max_series=1)
+    filtered = new_scrape(allows=re.compile("nothing"))
 
-    for found in (full, filtered):
+    for scrape in (full, filtered):
         for db in "01":
-            found.emit(other, 1, db)
-        found.emit(up, 1)
+            scrape.emit(other, 1, db)
+        scrape.emit(up, 1)
 
     assert full.samples == {other: {("0",): 1}, up: {(): 1}}
     assert full.dropped == 1
@@ -49,8 +49,8 @@ def test_availability_metric_is_never_dropped() -> None:
 
 def test_availability_metric_can_be_denied() -> None:
     """A glob in `deny` that matches a metric named *_up removes it."""
-    found = scrape(denies=re.compile("redis_.*"))
+    scrape = new_scrape(denies=re.compile("redis_.*"))
 
-    found.emit(gauge("redis_up", "Whether it answers."), 1)
+    scrape.emit(gauge("redis_up", "Whether it answers."), 1)
 
-    assert found.samples == {}
+    assert scrape.samples == {}

@@ -13,14 +13,14 @@ from servers import wait_until
 
 
 class Pipe:
-    """A pipe that nothing reads until it is told to."""
+    """A pipe that is read only on request."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
 
     def read(self, end: bytes) -> bytes:
-        """Return what comes until `end` has come."""
+        """Return the bytes until `end`."""
         data = b""
         while end not in data:
             data += os.read(self.reading, 65536)
@@ -41,7 +41,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def record(text: str) -> logging.LogRecord:
-    """Return a record that becomes a line of `text`."""
+    """Return a record whose line is `text`."""
     return logging.makeLogRecord({"msg": text, "levelname": "INFO"})
 
 
@@ -51,7 +51,7 @@ def writers() -> list[str]:
 
 
 def test_lines_are_written_at_once(pipe: Pipe) -> None:
-    """As long as the reader keeps up, a line is written before `emit` returns, without a thread."""
+    """If the reader keeps up, a line is written before `emit` returns, without a thread."""
     LineWriter(pipe.writing).handle(record("hello"))
 
     assert os.read(pipe.reading, 100) == b"hello\n"
@@ -73,7 +73,7 @@ def test_full_pipe_is_not_waited_for(blocking: bool, pipe: Pipe) -> None:
 
 
 def test_dropped_lines_are_counted(pipe: Pipe) -> None:
-    """Beyond a bound lines are dropped, and the reader is told how many."""
+    """Beyond a limit lines are dropped, and a line has their number."""
     writer = LineWriter(pipe.writing)
     writer.setFormatter(Shown())
     count = 2 * MAX_PENDING_BYTES // 1001
@@ -109,7 +109,7 @@ def test_reader_that_goes_away_is_no_error(pipe: Pipe, capfd: pytest.CaptureFixt
 
 
 def test_record_that_cannot_be_formatted(pipe: Pipe) -> None:
-    """A defect in what is logged costs its line, not what goes on."""
+    """An exception while a line is formatted loses only that line."""
 
     class Mute:
         def __str__(self) -> str:

@@ -43,7 +43,7 @@ def record(message: str, level: int = logging.INFO, **details: object) -> loggin
     ],
 )  # fmt: skip
 def test_log_line(style: LogFormat, expected: str) -> None:
-    """A line has its time, level and message, and the details as fields of their own."""
+    """A line has time, level, message, and details as separate fields."""
     line = Formatter(style).format(
         record("it is late", logging.WARNING, collector="redis[cache]", seconds=5)
     )
@@ -62,7 +62,7 @@ def test_log_line(style: LogFormat, expected: str) -> None:
     ],
 )
 def test_levels(level: int, word: str) -> None:
-    """Levels have the names that exporters give them."""
+    """Levels have the names that are usual for exporters."""
     assert f" level={word} " in Formatter("logfmt").format(record("x", level))
 
 
@@ -81,7 +81,7 @@ def test_levels(level: int, word: str) -> None:
     ],
 )
 def test_values_that_would_break_the_line(value: str, shown: str) -> None:
-    """Whatever a value holds, a record is one line that can be taken apart again."""
+    """A record with any value is one line that can be parsed."""
     line = Formatter("logfmt").format(record("x", what=value))
 
     assert line.endswith(f" what={shown}")
@@ -90,7 +90,7 @@ def test_values_that_would_break_the_line(value: str, shown: str) -> None:
 
 
 def test_traceback_is_a_field() -> None:
-    """A traceback does not make a record several lines."""
+    """A record with a traceback is one line."""
     made = record("broken")
     error = ZeroDivisionError("by zero")
     error.__cause__ = ValueError("no number")
@@ -103,7 +103,7 @@ def test_traceback_is_a_field() -> None:
 
 
 def test_arguments_are_filled_in() -> None:
-    """Messages with arguments are told whole."""
+    """Messages are formatted with their arguments."""
     made = record("%d of %s")
     made.args = (2, "three")
 
@@ -111,7 +111,7 @@ def test_arguments_are_filled_in() -> None:
 
 
 def test_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output belongs to what commands print."""
+    """Log lines go to standard error."""
     set_up("info", "logfmt")
     logging.getLogger("bts_exporter.test").info("hello")
 
@@ -130,7 +130,7 @@ def test_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_least_level(level: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """What is less severe than asked for is left out."""
+    """Records below the minimum level are left out."""
     set_up(level, "logfmt")
     for name in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("bts_exporter.test"), name)(name)
@@ -140,7 +140,7 @@ def test_least_level(level: str, expected: list[str], capsys: pytest.CaptureFixt
 
 
 def test_libraries_log_nothing_below_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    """A client library at debug would log every packet, passwords among them."""
+    """Client libraries do not log at debug: they would log packets with passwords."""
     set_up("debug", "logfmt")
     library = logging.getLogger("stub_library")
     library.debug("password=hunter2")
@@ -154,7 +154,7 @@ def test_libraries_log_nothing_below_a_warning(capsys: pytest.CaptureFixture[str
 
 
 def test_set_up_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """There is one handler, even if another was set up before."""
+    """A second set-up replaces the handler."""
     for _ in range(2):
         set_up("info", "json")
     logging.getLogger("bts_exporter.test").info("hello")
@@ -163,12 +163,12 @@ def test_set_up_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_of_levels() -> None:
-    """The flag takes these."""
+    """The flag accepts these levels and formats."""
     assert logs.LEVELS == ("debug", "info", "warn", "error")
 
 
 def test_what_python_writes_by_itself_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    """The end of a thread, an error in a destructor and a warning are log lines as any other."""
+    """Uncaught exceptions of threads and destructors, and warnings, are ordinary log lines."""
 
     class Broken:
         def __del__(self) -> None:

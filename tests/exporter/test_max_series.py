@@ -13,7 +13,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: Emits ten series, then says that its target is up.
+#: Emits ten series, then its `*_up`.
 MANY = """\
 import time
 from bts_exporter import Collector, CollectorConfig, gauge
@@ -32,7 +32,7 @@ class Many(Collector):
         if self.config.fails:
             raise ValueError("after all")
 """
-#: The same as a collector written for prometheus_client, and two distributions.
+#: The same for prometheus_client, with two distributions.
 FOREIGN = """\
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
@@ -51,7 +51,7 @@ class Foreign:
 
 
 class Found(NamedTuple):
-    """What a page says of the collector."""
+    """The state of the collector on a page."""
 
     series: int
     up: float | None
@@ -72,7 +72,7 @@ def settings(tmp_path: Path) -> str:
 
 
 def look(exporter: Exporter, path: str = "/metrics", kind: str = "many") -> Found:
-    """Return what the page at `path` has of the collector of this type."""
+    """Return the state of the collector of this type on the page at `path`."""
     samples = exporter.samples(path)
     of = {
         name: value
@@ -94,14 +94,14 @@ def look(exporter: Exporter, path: str = "/metrics", kind: str = "many") -> Foun
 
 @pytest.mark.parametrize("path", ["/metrics", "/probe?target=x"])
 def test_truncated_collector(exporter: StartExporter, settings: str, path: str) -> None:
-    """It has success 0 with reason `limited`, as many series as it may, its `_up` and its status."""
+    """A truncated collection fails with `limited`, and has `max_series` series, its `_up` and its status."""
     server = exporter(settings + "{many: {name: x, max_series: 4}}")
     before = look(server, path)
 
     after = look(server, path)
 
     assert (after.series, after.up, after.success) == (4, 1, 0)
-    # The service itself collects once as it starts, which may be in between.
+    # The service also collects once at its start, which may be in between.
     assert after.errors["limited"] > before.errors["limited"]
     assert after.dropped == 6 * after.errors["limited"]
     assert list(after.errors) == ["limited"]
@@ -120,9 +120,9 @@ def test_truncated_collector_that_fails_in_the_end(exporter: StartExporter, sett
 
 
 def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) -> None:
-    """A collection that is given up shows what it emitted, and counts what it dropped."""
+    """A late collection serves its samples, and counts those that it dropped."""
     server = exporter(settings + "{many: {max_series: 4, hangs: true}}")
-    # The service itself collects once before the first scrape: one of the two is late, one in its way.
+    # The service also collects once at its start: one of the two collections is late, the other busy.
     wait_until(lambda: "timeout" in look(server).errors, "the collection is given up")
 
     found = look(server)
@@ -132,7 +132,7 @@ def test_truncated_collector_that_hangs(exporter: StartExporter, settings: str) 
 
 
 def test_truncated_collector_with_an_interval(exporter: StartExporter, settings: str) -> None:
-    """In the background it is the same."""
+    """Truncation is the same for collections in the background."""
     server = exporter(settings + "{many: {interval: 600s, max_series: 4}}")
 
     found = look(server)
@@ -143,7 +143,7 @@ def test_truncated_collector_with_an_interval(exporter: StartExporter, settings:
 def test_truncated_collector_with_an_interval_that_hangs(
     exporter: StartExporter, settings: str
 ) -> None:
-    """A collection in the background that is late shows what it emitted, and counts what it dropped."""
+    """A late collection in the background serves its samples, and counts those that it dropped."""
     server = exporter(settings + "{many: {interval: 1s, max_series: 4, hangs: true}}")
     wait_until(lambda: look(server).errors, "the collection is late")
 
@@ -153,7 +153,7 @@ def test_truncated_collector_with_an_interval_that_hangs(
 
 
 def test_truncated_collector_of_prometheus_client(exporter: StartExporter, settings: str) -> None:
-    """A foreign collector keeps its `_up`, and no part of a distribution that does not fit."""
+    """A prometheus_client collector keeps its `_up`, and no part of a distribution that does not fit."""
     server = exporter(settings + "{foreign: {max_series: 7}}")
 
     found = look(server, kind="foreign")

@@ -22,7 +22,7 @@ from servers.exporter import StartExporter
 from stubs import Stub, collect, collectors, drop_in, runner_of, with_worker
 
 MEGABYTES = 6
-#: Fails while it holds megabytes, and keeps the error in the way that its settings say.
+#: Raises while its frame holds megabytes, and keeps the error as its settings say.
 HOLDING = """\
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +118,7 @@ def test_memory_does_not_grow_with_failures(
         value for (name, _), value in samples.items() if name == "bts_exporter_collector_success"
     ]
     assert sorted(success) == [0] * (len(WAYS) - 1) + [1]
-    # One of these kept would be 270 MB.
+    # If one was kept each time, it would be 270 MB.
     assert resident(server) - before < 10 * MEGABYTES
 
 
@@ -127,7 +127,7 @@ class Held:
 
 
 class Failing:
-    """A behaviour that holds something when it raises; the error is kept, and the thing is not."""
+    """A behaviour whose frame holds an object when it raises; only the error is kept."""
 
     def __init__(self, error: type[BaseException] = ValueError) -> None:
         self.errors: list[BaseException] = []
@@ -143,13 +143,13 @@ class Failing:
         raise self.errors[-1]
 
     def holds(self) -> list[bool]:
-        """Return whether anything is held, for each collection so far."""
+        """Return for each collection whether its object is still held."""
         return [ref() is not None for ref in self.held]
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, NotPresent, RecursionError])
 def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
-    """Who keeps an error keeps nothing of the collection that raised it, without the garbage collector."""
+    """A kept error keeps nothing of its collection alive."""
     failing = Failing(error)
     gc.disable()
     try:
@@ -164,7 +164,7 @@ def test_error_that_is_kept_holds_no_frames(error: type[BaseException]) -> None:
 
 
 def test_collections_in_the_background_hold_no_frames() -> None:
-    """The same for collections that no scrape waits for."""
+    """A kept error of a collection in the background keeps nothing of it alive."""
     failing = Failing()
     runner = with_worker(BackgroundRunner(Stub(failing), "stub", Common(), 0.01))
     runner.start()
@@ -178,7 +178,7 @@ def test_collections_in_the_background_hold_no_frames() -> None:
 
 
 def test_page_that_fails_is_kept_by_no_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect of ours that ends a page leaves nothing of it to those who shared it."""
+    """An internal error of a shared page keeps nothing of the page alive."""
     exporter = Exporter()
     held: list[weakref.ref[Held]] = []
 

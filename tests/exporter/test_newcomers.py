@@ -1,4 +1,4 @@
-"""Mistakes that people make who write their first settings: the message alone has to lead to the fix.
+"""Mistakes in first settings: the message must be enough to fix them.
 
 Most are taken from questions about other exporters, and from what these call the same thing.
 """
@@ -21,7 +21,7 @@ REDIS = "collectors:\n  redis:\n    url: redis://cache:6379\n"
 
 
 class Mistake(NamedTuple):
-    """A file, and how each line of the answer begins, after the name of the file."""
+    """A file, and the beginning of each line of the output, after the name of the file."""
 
     name: str
     text: str
@@ -102,7 +102,7 @@ MISTAKES = [
     mistake("url_comma", "collectors:\n  redis:\n    url: redis://a:6379,\n", ":3: collectors.redis.url: several hosts, or a comma at its end; an address has one host. For Redis Sentinel, write sentinel: {master: NAME, addresses: [redis://HOST:26379]}"),
     mistake("url_ipv6", "collectors:\n  redis:\n    url: redis://::1:6379\n", ":3: collectors.redis.url: an IPv6 address needs brackets, such as redis://[::1]:6379; an address is scheme://host[:port]"),
     mistake("url_placeholder", "collectors:\n  redis:\n    url: redis://<host>:6379\n", ":3: collectors.redis.url: invalid characters in the host name; an address is scheme://host[:port]"),
-    mistake("url_wrong_scheme", "collectors:\n  redis:\n    url: http://cache:6379\n", ":3: collectors.redis: url: expected redis://, rediss://, unix://, got http://"),
+    mistake("url_wrong_scheme", "collectors:\n  redis:\n    url: http://cache:6379\n", ":3: collectors.redis: url: expected redis://, rediss:// or unix://, got http://cache:6379"),
     mistake("url_tcp", "collectors:\n  mqtt:\n    url: tcp://broker:1883\n", ":3: collectors.mqtt: url: expected mqtt://, mqtts://, ws://, wss:// or unix://, got tcp://broker:1883; write tcp:// as mqtt://"),
     mistake("url_ssl", "collectors:\n  mqtt:\n    url: ssl://broker:8883\n", ":3: collectors.mqtt: url: expected mqtt://, mqtts://, ws://, wss:// or unix://, got ssl://broker:8883; write ssl:// as mqtts://"),
     mistake("url_amqp", "collectors:\n  rabbitmq:\n    url: amqp://rabbit:5672\n", ":2: collectors.rabbitmq: declare: missing; AMQP has no list of queues, so name them (declare: [NAME]), or use the management API (url: http://HOST:15672)"),
@@ -123,7 +123,7 @@ MISTAKES = [
     mistake("ca_cert", REDIS + "    ca_cert: /x\n", ":4: collectors.redis.ca_cert: unknown key 'ca_cert'; it belongs into tls: {ca_file: PATH}"),
     mistake("tls_ca", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {ca: /x, insecure: true}\n", ":4: collectors.redis.tls.ca: unknown key 'ca'; it is called ca_file", ":4: collectors.redis.tls.insecure: unknown key 'insecure'; it is called insecure_skip_verify"),
     mistake("tls_true", "collectors:\n  redis:\n    url: rediss://cache\n    tls: true\n", ":4: collectors.redis.tls: expected a block of keys, got bool True; write {key: value}, or leave it out"),
-    mistake("tls_plain", REDIS + "    tls: {insecure_skip_verify: true}\n", ":4: collectors.redis: tls: only rediss:// speaks TLS, and url is redis://"),
+    mistake("tls_plain", REDIS + "    tls: {insecure_skip_verify: true}\n", ":4: collectors.redis: tls: only rediss:// uses TLS, got redis://"),
     mistake("tls_missing", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {ca_file: missing.pem}\n", ":4: collectors.redis.tls: ca_file missing.pem cannot be used: No such file or directory"),
     mistake("tls_not_pem", "collectors:\n  redis:\n    url: rediss://cache\n    tls: {ca_file: config.yaml}\n", ":4: collectors.redis.tls: ca_file config.yaml cannot be used: [X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found"),
     mistake("tls_inline", "collectors:\n  redis:\n    url: rediss://cache\n    tls:\n      ca_file: |\n        -----BEGIN CERTIFICATE-----\n        password: hunter2\n", ":5: collectors.redis.tls: ca_file: expected the path of a file, got its content"),
@@ -154,6 +154,11 @@ MISTAKES = [
     mistake("labels_empty", REDIS + "    labels: {site: ''}\n", ":4: collectors.redis: labels: the value of site is empty, which Prometheus treats as a missing label"),
     mistake("bool_quoted", REDIS + '    optional: "true"\n', ":4: collectors.redis.optional: expected bool, got str; write true or false, without quotes"),
     mistake("int_quoted", REDIS + '    max_series: "100"\n', ":4: collectors.redis.max_series: expected int, got str; write a number, without quotes or a unit"),
+    mistake("int_colons", REDIS + "    max_series: 10:30\n", ":4: collectors.redis.max_series: expected int, got '10:30'; write a number without colons, such as 90"),
+    mistake("duration_colons", REDIS + "scrape_timeout: 190:20:30\n", ":4: scrape_timeout: expected seconds or a duration such as 1m30s, got '190:20:30'; write 190h20m30s"),
+    mistake("duration_two", REDIS + "    interval: 1:30\n", ":4: collectors.redis.interval: expected seconds or a duration such as 1m30s, got '1:30'; write 1h30m or 1m30s"),
+    mistake("duration_fraction", REDIS + "    timeout: 0:00:02.5\n", ":4: collectors.redis.timeout: expected seconds or a duration such as 1m30s, got '0:00:02.5'; write 0h00m02.5s"),
+    mistake("duration_quoted", REDIS + "    timeout: '1:30'\n", ":4: collectors.redis.timeout: expected seconds or a duration such as 1m30s, got '1:30'; write 1h30m or 1m30s"),
     mistake("int_unit", REDIS + "    max_series: 10k\n", ":4: collectors.redis.max_series: expected int, got str; write a number, without quotes or a unit"),
     mistake("duration", REDIS + "    timeout: 2 seconds\n", ":4: collectors.redis.timeout: expected seconds or a duration such as 1m30s, got '2 seconds'"),
     mistake("duration_min", REDIS + "    interval: 1min\n", ":4: collectors.redis.interval: expected seconds or a duration such as 1m30s, got '1min'"),
@@ -186,7 +191,7 @@ MISTAKES = [
     mistake("deny_nothing", REDIS + "    metrics: {deny: [redis_latencies_*]}\n", ":4: collectors.redis.metrics: warning: deny: 'redis_latencies_*' removes nothing: redis declares no such metric (`bts-exporter metrics` lists all)"),
     mistake("late_timeout", REDIS + "    timeout: 30s\n", ":4: collectors.redis.timeout: warning: no effect: a collection ends after 9.5 s already (scrape_timeout)"),
 ]  # fmt: skip
-#: What is accepted with a warning, since it does no harm.
+#: Mistakes without harm, which give a warning only.
 HARMLESS = {"glob_as_regex", "allow_nothing", "deny_nothing", "late_timeout"}
 
 
@@ -196,7 +201,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REDIS_PASSWORD", raising=False)
     monkeypatch.setenv("EMPTY", "")
-    # The log is that of all tests in this process.
+    # All tests in this process share the log.
     monkeypatch.setattr("bts_exporter.cli.logs.set_up", lambda *_: None)
     (tmp_path / "empty").touch()
     return tmp_path
@@ -206,7 +211,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_message_leads_to_the_fix(
     one: Mistake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`check` names the line to change, the key, and what to write in place of what is there."""
+    """`check` names the line to change, the key, and what to write instead."""
     (folder / "config.yaml").write_text(one.text)
 
     with pytest.raises(SystemExit) as ended:
@@ -223,7 +228,7 @@ def test_message_leads_to_the_fix(
 def test_message_shows_no_password(
     one: Mistake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever is wrong, what follows `password:` is in no message, but for the name of a variable."""
+    """No message shows a value of `password`, except the name of a variable."""
     text = re.sub(r"(password: *[^\w\s]*)\w+(?![\w}):\[])", r"\1hunter2", one.text)
     (folder / "config.yaml").write_text(text)
 

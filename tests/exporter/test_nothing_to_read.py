@@ -10,7 +10,7 @@ from servers import wait_until
 from servers.exporter import StartExporter
 from stubs import drop_in
 
-#: Counts its collections in what it emits before the rest turns out to be absent.
+#: Emits the number of its collections, then raises NotPresent.
 PARTLY = """\
 from bts_exporter import Collector, CollectorConfig, NothingToRead, gauge
 
@@ -42,7 +42,7 @@ class Foreign:
         yield GaugeMetricFamily("partly_collections", "Collections so far.", value=self.count)
         raise NothingToRead("the other half is absent")
 """
-#: Is absent, and writes down how often it was looked for; the first time it takes too long.
+#: Raises NotPresent, and records how often it was collected; the first time it is late.
 ABSENT = """\
 import time
 from pathlib import Path
@@ -83,12 +83,12 @@ def test_what_was_emitted_is_fresh_and_a_success(
         assert samples["bts_exporter_collector_success"] == 1
         assert samples["bts_exporter_collector_supported"] == 1
 
-    # The service collects once by itself as it starts, which may be in between.
+    # The service also collects once at its start, which may be in between.
     assert counts == sorted(set(counts))
 
 
 def test_host_collector_that_misses_a_part(exporter: StartExporter, tmp_path: Path) -> None:
-    """Half of what `entropy` reads is served as it is now, and the collector is there."""
+    """If one of the two files of `entropy` is absent, the other is served and the collector is supported."""
     folder = tmp_path / "proc/sys/kernel/random"
     folder.mkdir(parents=True)
     entropy = folder / "entropy_avail"
@@ -106,7 +106,7 @@ def test_host_collector_that_misses_a_part(exporter: StartExporter, tmp_path: Pa
 def test_what_the_settings_leave_out_counts_as_emitted(
     exporter: StartExporter, settings: str
 ) -> None:
-    """A collector whose only samples are filtered out is there nevertheless."""
+    """A collector whose samples are all filtered out is supported."""
     server = exporter(settings + "{partly: {metrics: {deny: [partly_collections]}}}")
 
     assert server.value("bts_exporter_collector_supported", collector="partly", target="") == 1
@@ -136,7 +136,7 @@ def test_what_is_absent_is_not_looked_for_again(
 def test_collection_that_was_late_is_not_kept_for_a_minute(
     exporter: StartExporter, settings: str, tmp_path: Path
 ) -> None:
-    """One that found nothing after its scrape was over is asked again, and then it is no failure."""
+    """A collector that raised NotPresent after the deadline is collected again."""
     server = exporter(f"{settings}{{absent: {{diary: {tmp_path}/diary, late: true}}}}")
     late = server.value("bts_exporter_collector_success", collector="absent", target="")
 

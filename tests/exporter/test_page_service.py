@@ -57,11 +57,11 @@ def at_once(count: int, call: Callable[[], bytes]) -> tuple[list[threading.Threa
     return threads, results
 
 
-# What is on the page
+# Content of the page
 
 
 def test_page() -> None:
-    """A page has the samples of every collector, how each fared, and what the exporter says of itself."""
+    """A page has the samples and the state of every collector, and the exporter's own metrics."""
     with exporting(
         ("one", Stub()), ("two", LocalStub(lambda s: s.emit(Stub.series, 5, "a")))
     ) as exporter:
@@ -78,7 +78,7 @@ def test_page() -> None:
 
 
 def test_page_without_own_metrics_of_the_process() -> None:
-    """The flag leaves out the process and the server, and keeps what alerts are about."""
+    """The flag leaves out metrics of the process and the server, and keeps those that alerts use."""
     with exporting(("one", Stub()), own_metrics=False) as exporter:
         exporter.traffic = Traffic()
         names = {name for name, _ in samples(page(exporter))}
@@ -92,7 +92,7 @@ def test_page_without_own_metrics_of_the_process() -> None:
 
 
 def test_page_of_a_part() -> None:
-    """A page for one target has its collector's own state, and nothing of the exporter."""
+    """A page of one target has its state, and no metrics of the exporter."""
     with exporting(("one", Stub()), ("two", LocalStub())) as exporter:
         found = samples(
             exporter.page(
@@ -108,7 +108,7 @@ def test_page_of_a_part() -> None:
 
 
 def test_page_has_the_servers_traffic() -> None:
-    """Where there is a server, what it counted is on the page."""
+    """The counts of the HTTP server are on the page."""
     with exporting() as exporter:
         without = samples(page(exporter))
         exporter.traffic = Traffic(open=2, accepted=7)
@@ -122,7 +122,7 @@ def test_page_has_the_servers_traffic() -> None:
 
 @pytest.mark.parametrize("form", Format)
 def test_packed_page(form: Format) -> None:
-    """A packed page is the page, as gzip."""
+    """A compressed page is the page in gzip."""
     with exporting(("one", Stub()), own_metrics=False) as exporter:
         runners = exporter.collectors.runners
         packed = gzip.decompress(exporter.page(runners, form, gzip=True)).decode()
@@ -136,7 +136,7 @@ def test_packed_page(form: Format) -> None:
 
 
 def test_state_of_the_settings() -> None:
-    """Whether the last reload went well is on the page."""
+    """The result of the last reload is on the page."""
     with exporting(reload_state=ReloadState(successful=True, loaded_at=1.7e9)) as exporter:
         found = samples(page(exporter))
 
@@ -164,14 +164,14 @@ def test_series_that_two_collectors_serve(caplog: pytest.LogCaptureFixture) -> N
     messages = [(record.getMessage(), vars(record)["collector"]) for record in caplog.records]
     assert messages == [
         (
-            "samples left out: stub_value is served by another collector too: rename one, or leave one out by metrics: {deny: [NAME]}",
+            "samples left out: stub_value of two: served by one already: rename one, or leave one out by metrics: {deny: [NAME]}",
             "two",
         )
     ]
 
 
 def test_targets_of_one_type_are_no_conflict() -> None:
-    """Names tell the series of several targets apart."""
+    """Targets with different names have different series."""
     with exporting(("one", Stub(), {"name": "a"}), ("one", Stub(), {"name": "b"})) as exporter:
         found = samples(page(exporter))
 
@@ -180,7 +180,7 @@ def test_targets_of_one_type_are_no_conflict() -> None:
 
 
 def test_collector_cannot_speak_for_the_exporter() -> None:
-    """A series that is the exporter's own is not the collector's to serve."""
+    """A collector cannot serve a metric with a name of the exporter itself."""
     lie = gauge("bts_exporter_collector_success", "A lie.", ("collector", "target"))
     unfit = counter("process_threads", "Of another kind.")
 
@@ -200,11 +200,11 @@ def test_collector_cannot_speak_for_the_exporter() -> None:
     assert later["bts_exporter_collector_errors_total", ("liar", "", "conflict")] == 1
 
 
-# Scrapes that overlap
+# Overlapping scrapes
 
 
 def test_fifty_scrapes_at_once_are_one() -> None:
-    """All that ask for the same at the same time share one collection and one page."""
+    """Simultaneous scrapes of the same page share one collection and one page."""
     hang = Hang()
     stub = Stub(hang)
     with exporting(("slow", stub)) as exporter:
@@ -222,7 +222,7 @@ def test_fifty_scrapes_at_once_are_one() -> None:
 
 
 def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Formats, compression and selections are pages of their own, of the same collections."""
+    """Pages of other formats, compressions and selections share the collections."""
     hang = Hang()
     stub = Stub(hang)
     with exporting(("slow", stub), ("other", Stub())) as exporter:
@@ -248,7 +248,7 @@ def test_scrapes_for_different_pages_share_the_collection(monkeypatch: pytest.Mo
 
 
 def test_scrape_with_less_time_does_not_wait_for_the_others() -> None:
-    """A page for who waits less long has what there is by then; the others get theirs in full."""
+    """A scrape with a short timeout gets the samples until then; the others get all."""
     hang = Hang(before=lambda scrape: scrape.emit(Stub.value, 7))
     stub = Stub(hang)
     with exporting(("slow", stub)) as exporter:
@@ -267,7 +267,7 @@ def test_scrape_with_less_time_does_not_wait_for_the_others() -> None:
 
 
 def test_scrape_with_more_time_is_not_served_with_a_hasty_page() -> None:
-    """Who waits longer gets what there was time for, although the collection began for a hasty one."""
+    """A scrape with a longer timeout gets complete samples, although a shorter one began the collection."""
     hang = Hang(after=lambda scrape: scrape.emit(Stub.value, 7))
     stub = Stub(hang)
     with exporting(("slow", stub)) as exporter:
@@ -287,7 +287,7 @@ def test_scrape_with_more_time_is_not_served_with_a_hasty_page() -> None:
 
 
 def test_scrape_is_never_longer_than_the_settings_say() -> None:
-    """A client's patience is a bound, not a wish: the exporter's own is the longest."""
+    """A scrape never takes longer than `scrape_timeout`."""
     hang = Hang()
     with exporting(("hangs", Stub(hang))) as exporter:
         exporter.scrape_timeout = 0.05
@@ -310,7 +310,7 @@ def test_bound_of_scrapes_under_way() -> None:
             TooManyScrapes, match=r"^too many concurrent scrapes: 1 \(--web\.max-requests\)$"
         ):
             exporter.page(runners, Format.OPENMETRICS)
-        # With less time it cannot share the page under way.
+        # With a shorter timeout it cannot share the running page.
         with pytest.raises(TooManyScrapes):
             exporter.page(runners, Format.TEXT, timeout=0.01)
         hang.go_on.set()
@@ -324,7 +324,7 @@ def test_bound_of_scrapes_under_way() -> None:
 
 
 def test_bound_holds_for_ever_hastier_scrapes() -> None:
-    """Scrapes that each have less time than the one before are as many as they are."""
+    """Scrapes with ever shorter timeouts count towards the limit."""
     hang = Hang()
     with exporting(("slow", Stub(hang)), max_scrapes=3) as exporter:
         exporter.scrape_timeout = 3600
@@ -346,7 +346,7 @@ def test_bound_holds_for_ever_hastier_scrapes() -> None:
 def test_error_of_one_page_is_everybodys_and_nobodys_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A defect of ours fails the scrapes that share the page; the next one is made anew."""
+    """An internal error fails the scrapes that share the page, and the next page is rendered again."""
     hang = Hang()
     with exporting(("slow", Stub(hang)), max_scrapes=1) as exporter:
         failures: list[BaseException] = []
@@ -374,11 +374,11 @@ def test_error_of_one_page_is_everybodys_and_nobodys_afterwards(
         assert "bts_exporter_scrapes_total 3" in page(exporter)
 
 
-# What the status page needs
+# For the status page
 
 
 def test_last_collections_are_remembered() -> None:
-    """What each collector last showed is kept for who looks without collecting."""
+    """The last result of each collector is kept for the status page."""
     with exporting(("one", Stub()), ("two", LocalStub())) as exporter:
         assert exporter.last == {}
         page(exporter)
@@ -390,16 +390,16 @@ def test_last_collections_are_remembered() -> None:
 
 
 def test_samples_are_not_kept() -> None:
-    """Between two scrapes nothing holds what a large collection found."""
+    """Samples are not kept in memory between scrapes."""
     scrapes: list[weakref.ref[Scrape]] = []
     with exporting(("one", Stub(lambda scrape: scrapes.append(weakref.ref(scrape))))) as exporter:
         page(exporter)
 
-        wait_until(lambda: scrapes[0]() is None, "it is let go of")
+        wait_until(lambda: scrapes[0]() is None, "it is freed")
 
 
 def test_collectors_that_are_gone_are_not_remembered() -> None:
-    """A scrape that began before a reload keeps nothing alive that the reload took away."""
+    """A scrape that began before a reload does not keep removed collectors alive."""
     with exporting(("one", Stub())) as exporter, exporting(("gone", Stub())) as before:
         exporter.remember(before.collectors.collect(before.collectors.runners, 60))
 
@@ -407,7 +407,7 @@ def test_collectors_that_are_gone_are_not_remembered() -> None:
 
 
 def test_outcome_under_the_names_of_the_anchor() -> None:
-    """A collector that stands for another exporter's says how it fared under that one's names."""
+    """Host subsystems have success and duration under node_exporter's names."""
     metrics: tuple[Metric, Metric] = (
         gauge("anchor_success", "Success.", ("collector",)),
         gauge("anchor_duration_seconds", "Duration.", ("collector",)),

@@ -1,4 +1,4 @@
-"""Scrapes with more and less time than others, for the same collectors."""
+"""Scrapes with different timeouts of the same collectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stubs import Hang, LocalStub, Stub, collectors, runner_of
 
 
 def test_scrapes_that_overlap_give_up_a_collection_that_hangs() -> None:
-    """Each joins it, and none gives it more time in all than a collection of its own would have."""
+    """Scrapes that join a collection extend it, and never beyond the time of a new one."""
     hang = Hang()
     with runner_of(Stub(hang)) as runner:
         first = runner.begin(time.monotonic() + 0.5)
@@ -33,7 +33,7 @@ def test_scrapes_that_overlap_give_up_a_collection_that_hangs() -> None:
 
 
 def test_collection_without_a_turn_has_the_time_of_who_joins_it() -> None:
-    """A collection that waits in the shared thread has had no time yet, whenever it was begun."""
+    """The time that a collection waits for the shared thread does not count."""
     hang = Hang()
     with collectors(("hangs", LocalStub(hang)), ("waits", LocalStub())) as (_, runners):
         runners[0].begin(time.monotonic() + 60)
@@ -48,13 +48,13 @@ def test_collection_without_a_turn_has_the_time_of_who_joins_it() -> None:
 def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Others that had no time to wait for it go on in another thread, and it comes back to them."""
+    """A collector that blocked only because of a short scrape returns to the shared thread."""
     monkeypatch.setattr("bts_exporter.collection.collector_set._MAX_BLOCKED", 3600)
     hang = Hang()
     members = [("slow", LocalStub(hang)), ("other", LocalStub())]
     with collectors(*members) as (together, runners):
         shots: list[Snapshot] = []
-        # A collector may keep others waiting for an hour, but for a quarter of the scrape's time at most.
+        # A collector may block others for an hour, but at most for a quarter of the scrape's time.
         hurried = threading.Thread(target=lambda: shots.extend(together.collect(runners, 0.5)))
         hurried.start()
         wait_until(lambda: runners[0].exclusive, "the others have another thread")
@@ -69,7 +69,7 @@ def test_collector_that_blocked_a_hurried_scrape_shares_the_thread_again(
 
 
 def test_scrape_with_more_time_asks_again() -> None:
-    """A collection that a hurried scrape gave up is waited for, and then begun once more."""
+    """A collection that a short scrape gave up is waited for, and repeated."""
     hang = Hang()
     stub = Stub(hang)
     with collectors(("slow", stub)) as (together, runners):
@@ -87,7 +87,7 @@ def test_scrape_with_more_time_asks_again() -> None:
 
 
 def test_own_timeout_is_not_hurry() -> None:
-    """A collector with a time-out of its own is not asked again because a scrape has more time."""
+    """A collector with a shorter `timeout` is not repeated for a scrape with more time."""
     hang = Hang()
     stub = Stub(hang)
     with collectors(("slow", stub, {"timeout": 0.1})) as (together, runners):

@@ -17,10 +17,10 @@ from bts_exporter.printable import printable
     ],
 )
 def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
-    """Control characters, and those that change the direction, are shown and have no effect."""
+    """Control characters, and those that change the text direction, are escaped."""
     assert printable(text) == shown
 
 
 def test_lines_can_be_kept() -> None:
-    """Texts of several lines stay such."""
+    """Line breaks stay."""
     assert printable("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"

@@ -34,7 +34,7 @@ plain_count +Inf
 """
 
 
-def one(text: str) -> Family:
+def only_family(text: str) -> Family:
     """Return the only family in `text`."""
     (family,) = parse(text)
     return family
@@ -74,7 +74,7 @@ def test_a_page() -> None:
 )
 def test_numbers(text: str, value: float) -> None:
     """Every spelling of a number in the format is accepted."""
-    assert one(f"x {text}\n").samples == [Sample("", {}, value)]
+    assert only_family(f"x {text}\n").samples == [Sample("", {}, value)]
 
 
 def test_samples_apart() -> None:
@@ -87,12 +87,14 @@ def test_samples_apart() -> None:
 
 def test_a_counter_keeps_its_name() -> None:
     """A counter without the suffix _total is not renamed: dashboards query the name in the file."""
-    assert one("# TYPE runs counter\nruns 1\n").name == "runs"
+    assert only_family("# TYPE runs counter\nruns 1\n").name == "runs"
 
 
 def test_a_name_that_ends_in_created() -> None:
     """A gauge with the suffix _created is a gauge like any other."""
-    assert one("# TYPE backup_created gauge\nbackup_created 1\n").samples == [Sample("", {}, 1)]
+    assert only_family("# TYPE backup_created gauge\nbackup_created 1\n").samples == [
+        Sample("", {}, 1)
+    ]
 
 
 def test_a_header_without_samples() -> None:

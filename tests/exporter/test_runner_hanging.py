@@ -29,7 +29,7 @@ from stubs import (
 
 
 def give_up(runner: Runner, run: Collection) -> Snapshot:
-    """Do what happens at the deadline of a collection that has not ended, and look at it."""
+    """Let a running collection reach its deadline, and return its snapshot."""
     run.expire()
     return runner.snapshot(run)
 
@@ -38,7 +38,7 @@ def give_up(runner: Runner, run: Collection) -> Snapshot:
 
 
 def test_collection_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
-    """What it emitted is served, its failure counted and logged, and it is not started again."""
+    """The samples of a hanging collection are served, its failure is counted and logged, and it is not started again."""
     hang = Hang(before=emit_two)
     stub = Stub(hang)
     with runner_of(stub) as runner:
@@ -60,7 +60,7 @@ def test_collection_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_recovery_of_a_collection_that_hung(caplog: pytest.LogCaptureFixture) -> None:
-    """As soon as it ends, however it does, it is collected again."""
+    """After a hanging collection has ended in any way, the collector is collected again."""
     caplog.set_level(logging.INFO, "bts_exporter")
     hang = Hang()
     stub = Stub(hang)
@@ -79,7 +79,7 @@ def test_recovery_of_a_collection_that_hung(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_samples_after_the_deadline_are_refused() -> None:
-    """A late sample raises where it is emitted, so that the collection ends; it is counted once."""
+    """`emit` raises after the deadline, so that the collection ends; the failure is counted once."""
     caught: list[BaseException] = []
 
     def after(scrape: Scrape) -> None:
@@ -104,7 +104,7 @@ def test_samples_after_the_deadline_are_refused() -> None:
 
 
 def test_scrape_that_is_over_before_the_collection() -> None:
-    """A scrape that waits less long than the collection may take shows what there is, no failure yet."""
+    """A scrape with a shorter timeout serves the samples so far, and does not count a failure."""
     hang = Hang(before=emit_two)
     with runner_of(Stub(hang)) as runner:
         run = runner.begin(time.monotonic() + 60)
@@ -121,7 +121,7 @@ def test_scrape_that_is_over_before_the_collection() -> None:
 
 
 def test_what_a_late_scrape_shows_does_not_change() -> None:
-    """The samples of a page are not those that a collection still works on."""
+    """The samples of a page do not change while the collection continues."""
 
     def after(scrape: Scrape) -> None:
         scrape.emit(Stub.series, 3, "c")
@@ -140,7 +140,7 @@ def test_what_a_late_scrape_shows_does_not_change() -> None:
 
 
 def test_collections_that_overlap_are_one() -> None:
-    """Fifty scrapes at once are one collection, shared by all."""
+    """Fifty simultaneous scrapes share one collection."""
     hang = Hang(after=emit_two)
     stub = Stub(hang)
     shots: list[Snapshot] = []
@@ -166,7 +166,7 @@ def test_collections_that_overlap_are_one() -> None:
 
 
 def test_collection_that_ended_is_not_shared() -> None:
-    """Each scrape that overlaps no other has fresh samples."""
+    """A scrape that overlaps no other collects again."""
     stub = Stub()
     with runner_of(stub) as runner:
         for _ in range(3):
@@ -176,7 +176,7 @@ def test_collection_that_ended_is_not_shared() -> None:
 
 
 def test_collection_given_up_before_its_turn_never_begins() -> None:
-    """A collection that waits behind another in a shared thread is no failure, nor made up for later."""
+    """A collection that is given up before its turn is not a failure, and is never executed."""
     with collectors(("stub", LocalStub())) as (_, [runner]):
         run = runner.begin(time.monotonic() + 60, [])
         run.expire()
@@ -193,7 +193,7 @@ def test_collection_given_up_before_its_turn_never_begins() -> None:
 
 
 def test_collection_is_given_up_once() -> None:
-    """Of many scrapes that wait for it, one counts that it is late."""
+    """A late collection is counted once, however many scrapes wait for it."""
     hang = Hang()
     with runner_of(Stub(hang)) as runner:
         run = runner.begin(time.monotonic() + 60)
@@ -205,7 +205,7 @@ def test_collection_is_given_up_once() -> None:
 
 
 def test_collection_that_ended_is_not_late() -> None:
-    """A collection that ends at the deadline has succeeded or it has not: never both."""
+    """A collection that ends at the deadline is counted either as a success or as a failure."""
     with runner_of(Stub(emit_two)) as runner:
         deadline = time.monotonic() + 60
         run = runner.begin(deadline)
@@ -220,7 +220,7 @@ def test_collection_that_ended_is_not_late() -> None:
 
 
 def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector without a thread fails alone, and recovers when there is one again."""
+    """Without a thread only that collector fails, and it recovers when a thread can be started."""
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"
@@ -245,7 +245,7 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stop_without_a_thread_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A collector is told to stop in its own thread if there is no other, and if there is none that is logged."""
+    """Without a new thread `stop` is called in the collector's own thread; without any, that is logged."""
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"
@@ -265,7 +265,7 @@ def test_stop_without_a_thread_left(
 
 
 def test_start_comes_before_the_first_collection() -> None:
-    """What a collector begins has begun when it is first asked."""
+    """`start` is called before the first collection."""
     done: list[str] = []
     with runner_of(
         Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
@@ -277,7 +277,7 @@ def test_start_comes_before_the_first_collection() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
 def test_start_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the collector is asked nevertheless."""
+    """An exception in `start` is logged, and the collector is still collected."""
 
     def start() -> None:
         raise error
@@ -290,7 +290,7 @@ def test_start_that_raises(error: BaseException, caplog: pytest.LogCaptureFixtur
 
 
 def test_start_that_hangs() -> None:
-    """A collector that does not come to its first collection is late, then busy."""
+    """A collector whose `start` hangs is late, then busy."""
     hang = Hang()
     stub = Pushed(start=hang)
     try:
@@ -309,7 +309,7 @@ def test_start_that_hangs() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no broker"), SystemExit(1)], ids=repr)
 def test_stop_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged and nothing else comes of it."""
+    """An exception in `stop` is logged and has no other effect."""
 
     def stop() -> None:
         raise error
@@ -321,7 +321,7 @@ def test_stop_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture
 
 
 def test_stop_is_called_from_another_thread_than_collect() -> None:
-    """A collection that hangs does not keep its collector from being told to stop."""
+    """`stop` is called even while a collection hangs."""
     stopped = threading.Event()
     hang = Hang()
     with runner_of(Pushed(hang, stop=stopped.set)) as runner:
@@ -334,7 +334,7 @@ def test_stop_is_called_from_another_thread_than_collect() -> None:
 
 
 def test_stop_that_hangs() -> None:
-    """Nobody waits for it."""
+    """A `stop` that hangs is not waited for."""
     hang = Hang()
     with runner_of(Pushed(stop=hang)) as runner:
         last = runner.stop()
@@ -344,7 +344,7 @@ def test_stop_that_hangs() -> None:
 
 
 def test_a_collection_under_way_ends_before_its_collector_does() -> None:
-    """A reload that takes a collector away does not make its last scrape a failure."""
+    """A reload that removes a collector lets its running collection end before `stop`."""
     ends: list[str] = []
     hang = Hang(after=lambda _: ends.append("collected"))
     collector = Pushed(hang, stop=lambda: ends.append("stopped"))

@@ -25,14 +25,14 @@ def manager(
 
 
 def test_notification(manager: socket.socket) -> None:
-    """What is told arrives as one datagram, a line each."""
+    """A notification is one datagram with a line for each value."""
     sd_notify.notify("READY=1", "STATUS=fine")
 
     assert manager.recv(4096) == b"READY=1\nSTATUS=fine"
 
 
 def test_reloading(manager: socket.socket) -> None:
-    """A reload is told with the moment it began, as Type=notify-reload needs it."""
+    """A reload is announced with its start time, which Type=notify-reload needs."""
     before = time.monotonic_ns() // 1000
     sd_notify.reloading()
     after = time.monotonic_ns() // 1000
@@ -72,7 +72,7 @@ def test_notification_that_nobody_hears(
 def test_watchdog(
     environment: dict[str, str], expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manager hears from us twice in its interval, if it is us that it wants to hear from."""
+    """The watchdog is fed twice per interval, if it is meant for this process."""
     for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -87,7 +87,7 @@ def test_watchdog(
 def test_no_sockets_passed(
     pid: str | None, fds: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sockets meant for another process, or none at all, are not ours."""
+    """Sockets for another process are not used."""
     for name, value in (("LISTEN_PID", pid), ("LISTEN_FDS", fds)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
@@ -97,7 +97,7 @@ def test_no_sockets_passed(
 
 
 def test_sockets_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every socket that was passed is taken over, with its address."""
+    """Every passed socket is used."""
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("127.0.0.1", 0)) as two,

@@ -16,7 +16,7 @@ def secret_of(folder: Path, value: str) -> Secret:
 
 
 def test_secret_of_a_file_is_read_again(tmp_path: Path) -> None:
-    """A password that was changed in its file since the start is found by `reread`."""
+    """`reread` returns the current password of the file."""
     (tmp_path / "password").write_text("old\n")
     secret = secret_of(tmp_path, "!file password")
 
@@ -28,7 +28,7 @@ def test_secret_of_a_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_credential_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is one that systemd provides."""
+    """`reread` returns the current credential of systemd."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "redis").write_text("old")
     secret = secret_of(tmp_path, "!credential redis")
@@ -39,7 +39,7 @@ def test_credential_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_file_that_is_being_written_leaves_the_secret_as_it_was(tmp_path: Path) -> None:
-    """An empty file is no new password."""
+    """With an empty file, the previous password stays."""
     (tmp_path / "password").write_text("old")
     secret = secret_of(tmp_path, "!file password")
 
@@ -49,7 +49,7 @@ def test_file_that_is_being_written_leaves_the_secret_as_it_was(tmp_path: Path) 
 
 
 def test_file_that_is_gone_leaves_the_secret_as_it_was(tmp_path: Path) -> None:
-    """A file that cannot be read now is no reason to forget the password."""
+    """If the file cannot be read, the previous password stays."""
     (tmp_path / "password").write_text("old")
     secret = secret_of(tmp_path, "!file password")
 
@@ -59,7 +59,7 @@ def test_file_that_is_gone_leaves_the_secret_as_it_was(tmp_path: Path) -> None:
 
 
 def test_secret_in_the_settings_stays(tmp_path: Path) -> None:
-    """What is written in the settings themselves changes with a reload only."""
+    """A password in the settings changes only with a reload."""
     secret = secret_of(tmp_path, "plain")
 
     assert secret.reread() is secret

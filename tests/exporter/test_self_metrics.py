@@ -24,7 +24,7 @@ from bts_exporter.web.server import Traffic
 from servers import wait_until
 from stubs import LocalStub, Stub, runner_of
 
-#: Prints what a process tells of itself, before and after it has taken more of everything.
+#: Prints the metrics of a process before and after it used more threads, descriptors and CPU.
 TAKES_MORE = """
 import json, math, socket, threading, time
 from bts_exporter import Scrape
@@ -50,7 +50,7 @@ release.set()
 
 def values(scrape: Scrape) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the samples by metric name."""
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: dict(found) for metric, found in scrape.samples.items()}
 
 
@@ -71,7 +71,7 @@ def process() -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def test_names_of_the_own_metrics() -> None:
-    """Alerts and dashboards name these metrics: one renamed is one lost."""
+    """The names of the exporter's own metrics do not change: alerts and dashboards use them."""
     names = sorted(metric.name for metric in DECLARED)
 
     assert names == [
@@ -105,7 +105,7 @@ def test_names_of_the_own_metrics() -> None:
 
 
 def test_counters_are_named_as_counters() -> None:
-    """Only counters end in _total, and all do."""
+    """All counters end in `_total`, and no other metrics do."""
     odd = [m.name for m in DECLARED if (m.kind == "counter") != m.name.endswith("_total")]
 
     assert odd == []
@@ -115,7 +115,7 @@ def test_counters_are_named_as_counters() -> None:
 
 
 def test_state_of_a_collector_that_works() -> None:
-    """A collection that succeeded says so, with its duration and series."""
+    """A successful collection has success 1, its duration and its number of series."""
     with runner_of(Stub(), name="cache") as runner:
         runner.totals.last_success = 1.7e9
         scrape = Scrape(math.inf)
@@ -134,7 +134,7 @@ def test_state_of_a_collector_that_works() -> None:
 
 
 def test_state_of_a_collector_that_fails() -> None:
-    """A failure is told by its reasons; one that never succeeded has no time of it."""
+    """Failures are counted by reason; a collector that never succeeded has no time of success."""
     with runner_of(Stub()) as runner:
         runner.totals.timeouts = 3
         runner.totals.series_dropped = 9
@@ -158,7 +158,7 @@ def test_state_of_a_collector_that_fails() -> None:
 
 
 def test_state_of_a_collector_with_nothing_to_read() -> None:
-    """Absent is a success that supports nothing, so that alerts can tell it from a failure."""
+    """An absent source has success 1 and supported 0, so that alerts can distinguish it from a failure."""
     with runner_of(Stub()) as runner:
         scrape = Scrape(math.inf)
         CollectorMetrics().emit(scrape, [Snapshot(runner, Outcome(supported=False), {}, 0)])
@@ -175,7 +175,7 @@ def test_state_of_a_collector_with_nothing_to_read() -> None:
 def test_collector_whose_target_may_be_absent(
     collector: Stub, optional: bool, expected: dict[tuple[str, ...], float] | None
 ) -> None:
-    """A series says that a target is optional, so that an alert can tell its absence from that of hardware."""
+    """Optional targets have a series, so that an alert can distinguish them from absent hardware."""
     with runner_of(collector, optional=optional) as runner:
         scrape = Scrape(math.inf)
         CollectorMetrics().emit(scrape, [Snapshot(runner, Outcome(), {}, 0)])
@@ -187,8 +187,8 @@ def test_collector_whose_target_may_be_absent(
 
 
 def test_process_metrics_are_those_of_this_process() -> None:
-    """Threads, descriptors and CPU time rise by what this process takes more of."""
-    # In a process of its own: threads of other tests may be ending in this one.
+    """Threads, descriptors and CPU time rise with the use of this process."""
+    # In a separate process: threads of other tests may still end in this one.
     done = subprocess.run(  # our own interpreter
         [sys.executable, "-c", TAKES_MORE], capture_output=True, text=True, timeout=60, check=True
     )
@@ -200,7 +200,7 @@ def test_process_metrics_are_those_of_this_process() -> None:
 
 
 def test_process_metrics_have_their_units() -> None:
-    """Memory is in bytes, times are Unix times, the limit is the one in force."""
+    """Memory is in bytes, times are Unix times, and the limit is the current one."""
     found = process()
 
     page = os.sysconf("SC_PAGE_SIZE")
@@ -226,7 +226,7 @@ def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as older:
         older.setattr(self_metrics.os, "stat", stat)
-        # Until nothing of other tests is closed in between.
+        # Repeated until no other test closes a descriptor in between.
         wait_until(
             lambda: process()["process_open_fds"][()] == sum(map(exists, range(1000))),
             "they are as many as there are",
@@ -234,7 +234,7 @@ def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No limit is infinite."""
+    """The absence of a limit is `+Inf`."""
     monkeypatch.setattr(
         resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     )
@@ -243,8 +243,8 @@ def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_process_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no /proc, psutil gives the same metrics."""
-    importlib.import_module("psutil")  # which asks for the platform as it is imported
+    """Without /proc, psutil provides the same metrics."""
+    importlib.import_module("psutil")  # it checks the platform when it is imported
     usual = process()
 
     def no_proc() -> list[bytes]:
@@ -261,7 +261,7 @@ def test_process_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_process_without_a_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a descriptor left to read /proc, there is what needs none."""
+    """Without a free descriptor, metrics that need none are served."""
 
     def stat(_: object) -> os.stat_result:
         raise OSError(24, "Too many open files")
@@ -275,7 +275,7 @@ def test_process_without_a_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_version_and_settings() -> None:
-    """The version is a label of an info, and the settings have their state."""
+    """The version is a label, and the state of the settings is served."""
     scrape = Scrape(math.inf)
     ServiceMetrics().emit_service(scrape, ReloadState(successful=True, loaded_at=1.7e9))
 
@@ -287,7 +287,7 @@ def test_version_and_settings() -> None:
 
 
 def test_traffic() -> None:
-    """Every reason for which a client was turned away is there from the start."""
+    """Refused connections have a series for each reason from the start."""
     traffic = Traffic(open=3, accepted=10)
     traffic.count(traffic.refused, "handshake")
     traffic.count(traffic.cut, "write_timeout")

@@ -18,7 +18,7 @@ from bts_exporter.service import Options, Service
 from servers import free_port, wait_until
 from stubs import drop_in
 
-#: A plug-in that writes down its life in the file that its settings name.
+#: A plug-in that records its start and stop in the file of its settings.
 DIARY = """\
 from bts_exporter import Collector, CollectorConfig, gauge
 
@@ -63,11 +63,11 @@ class Place:
         self.config.write_text(f"plugins: plugins\n{more}\ncollectors: {{{collectors}}}\n")
 
     def entries(self) -> list[str]:
-        """Return what the plug-in wrote down."""
+        """Return the entries of the plug-in."""
         return self.diary.read_text().split() if self.diary.exists() else []
 
     def options(self, **more: object) -> Options:
-        """Return what the command line would say."""
+        """Return the options of the command line."""
         return Options(config_file=str(self.config), **more)  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def service(place: Place) -> Iterator[Service]:
-    """Return a service whose collectors run."""
+    """Return a service with started collectors."""
     service = Service(place.options())
     service.start_collectors()
     yield service
@@ -92,7 +92,7 @@ def page(service: Service) -> str:
 
 
 def runners(service: Service) -> dict[str, Runner]:
-    """Return the collectors in force by name."""
+    """Return the active collectors by name."""
     return {runner.identity: runner for runner in service.exporter.collectors.runners}
 
 
@@ -110,7 +110,7 @@ def test_start(service: Service, place: Place) -> None:
 
 
 def test_start_with_settings_that_are_wrong(place: Place) -> None:
-    """What cannot be used is not served half."""
+    """With invalid settings nothing starts."""
     place.write("diary: {pth: x}")
 
     with pytest.raises(ConfigError, match="unknown key 'pth'; did you mean path"):
@@ -118,7 +118,7 @@ def test_start_with_settings_that_are_wrong(place: Place) -> None:
 
 
 def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """The rest is served, and the broken one is shown as failing with its reason."""
+    """A broken plug-in is shown as failing with its reason, and the rest is served."""
     broken = drop_in(place.plugins, "broken", "import not_installed_anywhere\n")
     place.write("broken: {any: thing}, quiet: ")
     service = Service(place.options())
@@ -137,7 +137,7 @@ def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCapt
 
 
 def test_scrape_timeout_of_the_settings(place: Place) -> None:
-    """The longest time for a scrape is one of the settings."""
+    """`scrape_timeout` limits every scrape."""
     place.write("quiet: ", "scrape_timeout: 3s")
     service = Service(place.options())
     service.start_collectors()
@@ -150,7 +150,7 @@ def test_scrape_timeout_of_the_settings(place: Place) -> None:
 
 
 def test_reload_keeps_what_did_not_change(service: Service, place: Place) -> None:
-    """Collectors whose settings are the same stay the same objects, counters and all."""
+    """Collectors with unchanged settings stay the same objects, with their counters."""
     page(service)
     before = runners(service)
     service.reload()
@@ -163,7 +163,7 @@ def test_reload_keeps_what_did_not_change(service: Service, place: Place) -> Non
 
 
 def test_reload_replaces_what_changed(service: Service, place: Place) -> None:
-    """A collector with other settings is made anew and started; the one before is stopped."""
+    """A collector with changed settings is replaced by a new one that is started; the old one is stopped."""
     before = runners(service)
     place.write(f"diary: {{path: {place.diary}, version: 2}}, quiet: ")
     service.reload()
@@ -178,7 +178,7 @@ def test_reload_replaces_what_changed(service: Service, place: Place) -> None:
 
 
 def test_reload_drops_what_is_gone(service: Service, place: Place) -> None:
-    """A collector that is configured no more is stopped, and so is all that was known of it."""
+    """A collector that is no longer configured is stopped and forgotten."""
     page(service)
     place.write("quiet: ")
     service.reload()
@@ -189,8 +189,22 @@ def test_reload_drops_what_is_gone(service: Service, place: Place) -> None:
     assert list(service.exporter.last) == service.exporter.collectors.runners
 
 
+def test_reload_that_drops_all_collectors_warns(
+    service: Service, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty map of collectors is applied, and a warning names its line."""
+    place.config.write_text("collectors: {}\n")
+    service.reload()
+
+    assert runners(service) == {}
+    assert (
+        f"settings: {place.config}:1: collectors: no collector is configured:"
+        " only the exporter's own metrics are served"
+    ) in caplog.messages
+
+
 def test_reload_takes_a_plugin_that_changed(service: Service, place: Place) -> None:
-    """A drop-in file that was edited is in force after a reload, without a restart."""
+    """A drop-in file that was edited applies after a reload, without a restart."""
     drop_in(place.plugins, "quiet", QUIET.replace("self.value, 1", "self.value, 2"))
     service.reload()
 
@@ -215,7 +229,7 @@ def test_reload_that_fails(
     place: Place,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Everything before stays in force, a metric says so, and the next good reload takes that back."""
+    """The previous settings stay active, a metric shows the failure, and the next valid reload resets it."""
     before = runners(service)
     diary = f"diary: {{path: {place.diary}}}"
     break_it(place)
@@ -240,7 +254,7 @@ def test_reload_that_fails(
 
 
 def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:
-    """Of settings with one mistake not even what is right is taken."""
+    """Settings with one error are not applied, not even in part."""
     place.write(f"diary: {{path: {place.diary}, version: 2}}, quiet: {{x: 1}}", "scrape_timeout: 3")
     with pytest.raises(ConfigError):
         service.reload()
@@ -253,7 +267,7 @@ def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:
 def test_file_that_appears_is_not_taken_by_a_reload(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reload reads the file that the start found: which one does not change in between."""
+    """A reload reads the same file as the start."""
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     place.config.rename(second)
     monkeypatch.setattr("bts_exporter.settings.loader.SEARCH", (first, second))
@@ -275,7 +289,7 @@ def test_file_that_appears_is_not_taken_by_a_reload(
 
 
 def test_stop_tells_every_collector(place: Place) -> None:
-    """When the service has stopped its collectors have parted with their targets."""
+    """Stopping the service calls `stop` of every collector."""
     service = Service(place.options())
     service.start_collectors()
     page(service)
@@ -287,7 +301,7 @@ def test_stop_tells_every_collector(place: Place) -> None:
 def test_stop_does_not_wait_for_one_that_hangs(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A collector that does not part with its target does not keep the service."""
+    """A collector whose `stop` hangs does not keep the service from ending."""
     monkeypatch.setattr("bts_exporter.service._STOP_TIMEOUT", 0.05)
     service = Service(place.options())
     service.start_collectors()
@@ -311,7 +325,7 @@ def test_stop_does_not_wait_for_one_that_hangs(
 
 @pytest.fixture
 def _signals() -> Iterator[None]:
-    """Give the test's process its signal handlers back."""
+    """Restore the signal handlers of the test process."""
     kept = {
         number: signal.getsignal(number)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -322,7 +336,7 @@ def _signals() -> Iterator[None]:
 
 
 class Client(threading.Thread):
-    """Asks a service that runs in the main thread, then sends it a signal."""
+    """A client of a service in the main thread, which then sends it a signal."""
 
     def __init__(
         self, port: int, steps: Callable[[Client], None], number: int = signal.SIGTERM
@@ -334,15 +348,15 @@ class Client(threading.Thread):
         self._number = number
 
     def run(self) -> None:
-        """Wait for the service, do the steps, end the service whatever came of them."""
+        """Wait for the service, execute the steps, and end the service even if they failed."""
         try:
-            wait_until(lambda: self.ask("/-/ready")[0] == 200, "it is ready")
+            wait_until(lambda: self.request("/-/ready")[0] == 200, "it is ready")
             self._steps(self)
         except BaseException as error:  # noqa: BLE001  # raised again in the test
             self.error = error
         os.kill(os.getpid(), self._number)
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def request(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Return status and text; 0 where nothing listens yet."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -371,44 +385,42 @@ def run(
 @pytest.mark.usefixtures("_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_until_a_signal(place: Place, number: int, caplog: pytest.LogCaptureFixture) -> None:
-    """It serves until it is told to stop, and then everything is stopped."""
+    """The service serves until a signal stops it, and then stops everything."""
     caplog.set_level(logging.INFO, "bts_exporter")
     answers: list[tuple[int, str]] = []
 
-    run(place, lambda client: answers.append(client.ask("/metrics")), number)
+    run(place, lambda client: answers.append(client.request("/metrics")), number)
 
     assert answers[0][0] == 200
     assert "diary_version 1\n" in answers[0][1]
     assert place.entries() == ["start1", "stop1"]
-    told = [
+    messages = [
         record.getMessage() for record in caplog.records if record.name == "bts_exporter.service"
     ]
-    assert told == ["settings loaded", "listening", "stopped"]
+    assert messages == ["settings loaded", "listening", "stopped"]
 
 
 @pytest.mark.usefixtures("_signals")
 def test_collectors_are_asked_once_before_anybody_scrapes(place: Place) -> None:
-    """The status page and the log say from the start what there is."""
+    """Status page and log show the collectors' state before the first scrape."""
 
     def steps(client: Client) -> None:
         wait_until(
-            lambda: "waiting for the first scrape" not in client.ask("/")[1], "it was collected"
+            lambda: "waiting for the first scrape" not in client.request("/")[1], "it was collected"
         )
-        assert "bts_exporter_scrapes_total 1\n" in client.ask("/metrics")[1]
+        assert "bts_exporter_scrapes_total 1\n" in client.request("/metrics")[1]
 
     run(place, steps)
 
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_by_signal(place: Place) -> None:
-    """SIGHUP loads the settings anew."""
+    """SIGHUP reloads the settings."""
 
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
         os.kill(os.getpid(), signal.SIGHUP)
-        wait_until(
-            lambda: "diary_version 2\n" in client.ask("/metrics")[1], "the settings are in force"
-        )
+        wait_until(lambda: "diary_version 2\n" in client.request("/metrics")[1], "they apply")
 
     run(place, steps)
 
@@ -417,37 +429,37 @@ def test_reload_by_signal(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_over_http(place: Place) -> None:
-    """With the flag a POST reloads, and is answered when the settings are in force."""
+    """With `--web.enable-lifecycle` a POST reloads, and is answered when the settings apply."""
 
     def steps(client: Client) -> None:
         place.write(f"diary: {{path: {place.diary}, version: 2}}")
-        assert client.ask("/-/reload", "POST") == (200, "reloaded.\n")
-        assert "diary_version 2\n" in client.ask("/metrics")[1]
+        assert client.request("/-/reload", "POST") == (200, "reloaded.\n")
+        assert "diary_version 2\n" in client.request("/metrics")[1]
         place.write("diary: {pth: x}")
-        status, text = client.ask("/-/reload", "POST")
+        status, text = client.request("/-/reload", "POST")
         assert status == 500
         assert (
             "config.yaml:3: collectors.diary.pth: unknown key 'pth'; did you mean path?\n" in text
         )
-        assert "diary_version 2\n" in client.ask("/metrics")[1]
-        assert client.ask("/-/reload")[0] == 405
+        assert "diary_version 2\n" in client.request("/metrics")[1]
+        assert client.request("/-/reload")[0] == 405
 
     run(place, steps, lifecycle=True)
 
 
 @pytest.mark.usefixtures("_signals")
 def test_reload_over_http_without_the_flag(place: Place) -> None:
-    """Without it nothing is reloaded."""
+    """Without the flag, a POST reloads nothing."""
     run(place, _expect_403)
 
 
 def _expect_403(client: Client) -> None:
-    assert client.ask("/-/reload", "POST")[0] == 403
+    assert client.request("/-/reload", "POST")[0] == 403
 
 
 @pytest.mark.usefixtures("_signals")
 def test_port_that_is_in_use(place: Place) -> None:
-    """It says which port, and how to find who has it; no collector was started."""
+    """The error names the port and how to find its owner; no collector was started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -460,12 +472,12 @@ def test_port_that_is_in_use(place: Place) -> None:
 
 @pytest.mark.usefixtures("_signals")
 def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A socket of the file system that was handed over is served, and named in the log."""
+    """A passed unix socket is served, and named in the log."""
     caplog.set_level(logging.INFO, "bts_exporter.service")
     path = tmp_path / "socket"
     answers: list[bytes] = []
 
-    def ask() -> None:
+    def request() -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(str(path))
@@ -476,7 +488,7 @@ def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixt
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=request)
     thread.start()
     Service(place.options()).run([listener])
     thread.join(60)

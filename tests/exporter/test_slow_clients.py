@@ -21,14 +21,14 @@ LARGE = 64_000_000
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """Return a function that does not answer before it is let."""
+    """Return a handler that waits until the test lets it respond."""
     gate = Gate()
     yield gate
     gate.open.set()
 
 
 def large(_: Request) -> Response:
-    """Answer more than any socket buffers, with memory that is never touched."""
+    """Respond with more bytes than any socket buffers."""
     return Response(200, bytes(LARGE))
 
 
@@ -38,7 +38,7 @@ def cut(listener: Listener, reason: str) -> Callable[[], bool]:
 
 
 def received(wire: Wire) -> int:
-    """Return how many bytes of the answer come."""
+    """Return the number of bytes of the response."""
     count = 0
     try:
         while chunk := wire.incoming.read1():
@@ -58,7 +58,7 @@ def test_half_sent_request_is_cut(sent: bytes) -> None:
 
 
 def test_half_sent_second_request_is_cut() -> None:
-    """A connection that was good once has no more time for its next request."""
+    """Later requests of a connection have the same deadline as the first."""
     with listening(header_seconds=0.2) as listener, listener.wire() as wire:
         wire.ask()
         wire.send(HALF)
@@ -75,7 +75,7 @@ def test_half_sent_second_request_is_cut() -> None:
     ids=["header", "body"],
 )
 def test_dripping_request_is_cut(start: bytes) -> None:
-    """A client that always sends one byte more in time does not have all the time."""
+    """A client that sends byte by byte is cut at the total deadline."""
     with listening(header_seconds=0.3) as listener, listener.wire() as wire:
         wire.send(start)
 
@@ -92,18 +92,18 @@ def test_dripping_request_is_cut(start: bytes) -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_slow_reader_is_cut() -> None:
-    """A client that does not take its answer loses it, and the log has nothing of it."""
+    """A client that does not read its response is cut, without a log line."""
     with listening(large, write_seconds=0.3) as listener, listener.wire() as wire:
         wire.send(GET)
         wait_until(cut(listener, "write_timeout"), "the connection is cut")
 
-        # A reset, not an end: the kernel keeps nothing of the answer for a client that takes nothing.
+        # A reset: the kernel keeps nothing of the response for a client that does not read.
         with pytest.raises(ConnectionResetError):
             wire.incoming.read()
 
 
 def test_dripping_reader_is_cut() -> None:
-    """A client that takes a little of its answer now and then does not have all the time."""
+    """A client that reads its response slowly is cut at the total deadline."""
     with listening(large, write_seconds=0.3) as listener, listener.wire() as wire:
         wire.send(GET)
 
@@ -115,7 +115,7 @@ def test_dripping_reader_is_cut() -> None:
 
 
 def test_idle_connection_ends() -> None:
-    """A connection that is not used is not kept forever; that is no incident."""
+    """An idle connection is closed after a while, and not counted as cut."""
     with listening(idle_seconds=0.2) as listener, listener.wire() as wire:
         wire.ask()
         assert wire.ended()
@@ -123,7 +123,7 @@ def test_idle_connection_ends() -> None:
 
 
 def test_long_answer_is_waited_for(gate: Gate) -> None:
-    """While the function works no deadline of the server runs."""
+    """The server has no deadline while the response is computed."""
     bounds = {"header_seconds": 0.1, "idle_seconds": 0.1, "write_seconds": 0.1}
     with listening(gate, **bounds) as listener, listener.wire() as wire:
         wire.send(GET)
@@ -137,7 +137,7 @@ def test_long_answer_is_waited_for(gate: Gate) -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_client_that_goes_away_is_no_error(gate: Gate) -> None:
-    """A client that does not wait for its answer leaves no trace in the log."""
+    """A client that disconnects early causes no log line."""
     with listening(gate) as listener:
         with listener.wire() as wire:
             wire.send(GET)
@@ -164,7 +164,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
 
 
 def wrapping(context: ssl.SSLContext) -> Callable[[socket.socket], ssl.SSLSocket]:
-    """Return what puts TLS around a connection and leaves the handshake to the server."""
+    """Return a function that wraps a connection with TLS, without a handshake."""
     return lambda sock: context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
@@ -176,7 +176,7 @@ def test_serves_tls(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
 
 
 def test_silent_clients_do_not_stop_tls(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """Clients that connect and begin no handshake, or no more than that, keep nobody out."""
+    """Clients that do not complete the TLS handshake do not block others."""
     ours, theirs = tls
     with listening(wrap=wrapping(ours), header_seconds=3600) as listener, ExitStack() as stack:
         for sent in (b"", b"\x16\x03\x01") * 5:
@@ -199,7 +199,7 @@ def test_half_handshake_is_cut(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> No
 
 @pytest.mark.usefixtures("quiet")
 def test_slow_reader_of_tls_is_cut(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """The write deadline holds for TLS too, and nothing is sent in plain text because of it."""
+    """The write deadline applies to TLS as well, and nothing is sent in plain text."""
     ours, theirs = tls
     with (
         listening(large, wrap=wrapping(ours), write_seconds=0.3) as listener,
@@ -213,7 +213,7 @@ def test_slow_reader_of_tls_is_cut(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -
 
 @pytest.mark.usefixtures("quiet")
 def test_failed_handshake_is_counted(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """A client that speaks no TLS is counted, not logged."""
+    """A client without TLS is counted and not logged."""
     ours, _ = tls
     with listening(wrap=wrapping(ours)) as listener:
         with listener.wire() as wire:
@@ -225,7 +225,7 @@ def test_failed_handshake_is_counted(tls: tuple[ssl.SSLContext, ssl.SSLContext])
 def test_busy_tls_server_refuses_without_a_word(
     gate: Gate, tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal in plain text is nothing that a TLS client can read."""
+    """A TLS client is refused without a response in plain text."""
     monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     ours, theirs = tls
     with (

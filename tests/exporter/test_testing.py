@@ -21,7 +21,7 @@ def test_samples_of_a_collector() -> None:
 
 
 def test_samples_of_templates_and_distributions() -> None:
-    """What a template made is declared by it, and a histogram shows its parts."""
+    """Metrics of a template are declared by it, and a histogram is shown as its samples."""
 
     class Author(Stub):
         fields = Template("author_{field}", "Field {field}.", Kind.GAUGE)
@@ -38,7 +38,7 @@ def test_samples_of_templates_and_distributions() -> None:
 
 
 def test_errors_are_the_authors() -> None:
-    """What collect raises is passed on, so that a test can expect it."""
+    """An exception of `collect` is passed on to the test."""
 
     def behave(_: Scrape) -> None:
         reason = "auth"
@@ -69,6 +69,12 @@ def test_sample_that_a_scrape_would_leave_out() -> None:
         collect(Stub(lambda scrape: scrape.emit(Stub.value, 1, "label")))
 
 
+def test_label_value_that_is_not_a_string() -> None:
+    """An author learns of a label value that a scrape would leave out."""
+    with pytest.raises(AssertionError, match=r"stub_series: the value of label key is of type int"):
+        collect(Stub(lambda scrape: scrape.emit(Stub.series, 1, 5)))  # type: ignore[arg-type]
+
+
 def test_metric_that_is_not_declared() -> None:
     """A metric that no listing would show fails the author's test."""
     secret = gauge("secret", "Nobody knows.")
@@ -87,7 +93,7 @@ def test_time_that_a_collection_has() -> None:
 
 
 def test_metric_that_the_settings_name_is_declared() -> None:
-    """What only they know is emitted like any other, if it is the same object."""
+    """Metrics of `declared_by` can be emitted."""
     named = gauge("named", "Named by the settings.")
 
     class Author(Stub):

@@ -1,4 +1,4 @@
-"""The threads that collections run in, in the real process: whatever happens, collectors come back."""
+"""Threads of collections in the real process: collectors recover from any interruption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from stubs import drop_in
 
-#: A collector for each way to fail, all of which share a thread with those of the host.
+#: A collector for each way to fail; all share the thread of the host's collectors.
 FAILING = """\
 import ctypes, threading, time
 from queue import SimpleQueue
@@ -100,7 +100,7 @@ class Later(Base):
     name = "later"
     act = interrupt_later
 """
-#: Takes a second, which is longer than a hurried scrape waits.
+#: Takes a second, longer than a short scrape waits.
 SLOW = """\
 import time
 from bts_exporter import Collector, CollectorConfig, gauge
@@ -113,7 +113,7 @@ class Slow(Collector):
         time.sleep(self.config.seconds)
         scrape.emit(self.value, 1)
 """
-#: Lets no thread start while a file is there; its own thread collects what it has begun.
+#: Lets no thread start while a file exists; its own thread is running already.
 THREADLESS = """\
 import threading
 from pathlib import Path
@@ -153,7 +153,7 @@ def plugins(tmp_path: Path) -> str:
 
 
 def failing(server: Exporter, seconds: str = "") -> set[str]:
-    """Return the collectors that failed in a scrape that waits for so many seconds."""
+    """Return the collectors that failed in a scrape with this timeout."""
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": seconds} if seconds else {}
     status, text = server.get("/metrics", headers)
     assert status == 200
@@ -174,7 +174,7 @@ def reasons(server: Exporter) -> dict[tuple[str, str], float]:
 
 
 def at_once(calls: list[Callable[[], object]]) -> list[threading.Thread]:
-    """Begin all calls, each in a thread."""
+    """Start each call in a thread."""
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
@@ -182,7 +182,7 @@ def at_once(calls: list[Callable[[], object]]) -> list[threading.Thread]:
 
 
 def test_hurried_scrapes_cost_no_collector(exporter: StartExporter) -> None:
-    """After eight scrapes that wait for 5 ms no collector has failed, and none is in its own way."""
+    """Scrapes with a timeout of 5 ms do not make collectors fail or busy."""
     server = exporter("collectors: {host: }")
 
     hurried = [failing(server, "0.005") for _ in range(8)]
@@ -196,7 +196,7 @@ def test_hurried_scrapes_cost_no_collector(exporter: StartExporter) -> None:
 def test_hurried_scrape_does_not_end_what_a_patient_one_waits_for(
     exporter: StartExporter, plugins: str
 ) -> None:
-    """A collector that takes a second is no failure because somebody else waits less long for it."""
+    """A collector that takes a second does not fail because another scrape has a shorter timeout."""
     server = exporter(plugins + "{slow: {seconds: 1}}")
     wait_until(lambda: failing(server) == set(), "it was collected")
 
@@ -210,7 +210,7 @@ def test_hurried_scrape_does_not_end_what_a_patient_one_waits_for(
 def test_scrape_with_less_time_does_not_make_a_collector_busy(
     exporter: StartExporter, plugins: str
 ) -> None:
-    """A collection that was given up is waited for, and done once more for who has more time."""
+    """A collection that a shorter scrape gave up is repeated for a scrape with more time."""
     server = exporter(plugins + "{slow: {seconds: 1.5}}")
     wait_until(lambda: failing(server) == set(), "it was collected")
 
@@ -222,14 +222,14 @@ def test_scrape_with_less_time_does_not_make_a_collector_busy(
 
 
 def test_patience_of_all_kinds_under_reloads(exporter: StartExporter, plugins: str) -> None:
-    """Thirty clients with all kinds of patience, and reloads meanwhile, leave no collector behind."""
+    """Thirty clients with different timeouts, and reloads in between, leave no collector behind."""
     settings = plugins + "{slow: {seconds: 0.2}, host: }"
     server = exporter(settings, "--web.enable-lifecycle")
-    patience = ["", "0.001", "0.005", "0.1", "0.5", "1", "5"]
+    timeouts = ["", "0.001", "0.005", "0.1", "0.5", "1", "5"]
     ended: list[set[str]] = []
 
     def scrape(number: int) -> None:
-        turns = (patience[(number + turn) % len(patience)] for turn in range(8))
+        turns = (timeouts[(number + turn) % len(timeouts)] for turn in range(8))
         ended.extend(failing(server, seconds) for seconds in turns)
 
     def reload() -> None:
@@ -260,7 +260,7 @@ def test_process_that_stood_still(exporter: StartExporter) -> None:
         server.freeze()
         stopped.wait(
             0.7
-        )  # longer than hurried scrapes wait: their deadlines pass while nothing runs
+        )  # longer than short scrapes wait: their deadlines pass while the process is stopped
         server.thaw()
         assert server.get("/-/healthy")[0] == 200
     stopped.set()
@@ -304,7 +304,7 @@ def test_exception_from_another_thread(exporter: StartExporter, plugins: str) ->
         lambda: failing(server) or any(hit in server.log.read_text() for hit in hits),
         "an exception hit the thread",
     )
-    # None in a scrape that was hit before the sample was emitted.
+    # None if the scrape was interrupted before the sample was emitted.
     counts = [failing_collections(server).get("later", 0) for _ in range(20)]
 
     assert max(counts) >= 10
@@ -326,7 +326,7 @@ def test_no_thread_left(exporter: StartExporter, plugins: str, tmp_path: Path) -
             response = connection.getresponse()
             return response.status, response.read().decode()
 
-        assert ask("/metrics")[0] == 200  # and from now on its connection has a thread
+        assert ask("/metrics")[0] == 200  # from now on its connection has a thread
         flag.touch()
         server.config.write_text(changed)
         status, text = ask("/metrics")

@@ -45,7 +45,7 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError
         made.collect(scrape)
     except TargetError as error:
         failure = error
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 

@@ -46,7 +46,7 @@ def test_known_depths(redis_server: RedisServer, redis_collector: MakeCollector)
 
 
 def test_info(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """INFO's own figures arrive under the names that dashboards use."""
+    """The fields of INFO are served under the names that dashboards use."""
     client = redis_server.client
     client.set("a", 1)
     client.set("b", 1, ex=1000)
@@ -76,17 +76,17 @@ def test_info(redis_server: RedisServer, redis_collector: MakeCollector) -> None
 def test_the_collector_causes_no_errors_in_the_server(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """Names that are not there or of other types do not count as errors in the server's statistics."""
+    """Missing keys and keys of other types do not count as errors in the server's statistics."""
     redis_server.client.rpush("list", 1)
-    one = redis_collector(redis_server.url, streams=("absent", "l*"), keys=("absent", "list"))
+    collector = redis_collector(redis_server.url, streams=("absent", "l*"), keys=("absent", "list"))
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     assert redis_server.client.info("errorstats") == {}
 
 
 def test_database_of_the_address(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """Keys and streams are those of the address's database, and labelled with it."""
+    """Keys and streams come from the database in the address, which is their label `db`."""
     redis_server.client.rpush("here", 1)
     other = redis.Redis(port=redis_server.port, db=3)
     other.rpush("there", 1)
@@ -98,7 +98,7 @@ def test_database_of_the_address(redis_server: RedisServer, redis_collector: Mak
 
 
 def test_names_of_any_bytes(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """Streams and groups whose names are no UTF-8 are served, shown escaped."""
+    """Names of streams and groups that are not UTF-8 are escaped."""
     redis_server.client.xadd(b"\xff", {b"\xfe": b"\x00"})
     redis_server.client.xgroup_create(b"\xff", b"\xfd", "0")
 
@@ -110,30 +110,30 @@ def test_names_of_any_bytes(redis_server: RedisServer, redis_collector: MakeColl
 def test_new_names_are_found_in_the_background(
     redis_server: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that came after the first scrape is found between scrapes; one that ran empty stays."""
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    """A key that was added after the first scrape is found between scrapes; one that became empty stays."""
+    monkeypatch.setattr(scanner, "INTERVAL_SECONDS", 0)
     client = redis_server.client
-    one = redis_collector(redis_server.url, keys=("queue:*",))
+    collector = redis_collector(redis_server.url, keys=("queue:*",))
     client.rpush("queue:a", 1)
-    assert testing.collect(one)["redis_key_size"] == {("db0", "queue:a"): 1}
+    assert testing.collect(collector)["redis_key_size"] == {("db0", "queue:a"): 1}
     client.delete("queue:a")
     client.rpush("queue:b", 1, 2)
 
-    wait_until(lambda: len(testing.collect(one)["redis_key_size"]) == 2, "queue:b is found")
+    wait_until(lambda: len(testing.collect(collector)["redis_key_size"]) == 2, "queue:b is found")
 
-    assert testing.collect(one)["redis_key_size"] == {
+    assert testing.collect(collector)["redis_key_size"] == {
         ("db0", "queue:a"): 0,
         ("db0", "queue:b"): 2,
     }
 
 
 def test_scrapes_do_not_scan(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """Once names are known a scrape asks for them, not for the key space."""
-    one = redis_collector(redis_server.url, keys=("queue:*",))
-    testing.collect(one)
+    """Once names are known, a scrape reads them, and does not scan."""
+    collector = redis_collector(redis_server.url, keys=("queue:*",))
+    testing.collect(collector)
     before = calls(redis_server.client, "scan")
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     assert (before, calls(redis_server.client, "scan")) == (1, 1)
 
@@ -141,16 +141,16 @@ def test_scrapes_do_not_scan(redis_server: RedisServer, redis_collector: MakeCol
 def test_the_connection_is_kept(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
     """Scrapes share one connection, which CLIENT LIST shows by name, until stop closes it."""
     client = redis_server.client
-    one = redis_collector(redis_server.url)
+    collector = redis_collector(redis_server.url)
     for _ in range(3):
-        testing.collect(one)
+        testing.collect(collector)
 
     def named() -> int:
         return sum(each["name"] == "bts-exporter" for each in client.client_list())
 
     assert named() == 1
     assert calls(client, "client|setname") == 1
-    one.stop()
+    collector.stop()
     wait_until(lambda: named() == 0, "the connection is closed")
 
 

@@ -12,7 +12,7 @@ import redis
 
 from bts_collectors.redis.client.sentinel import SentinelSettings
 from bts_collectors.redis.collector import RedisCollector
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queues.config import LibrarySettings, QueueSettings, WantedNames
 from bts_exporter import Secret, TargetError, Url, testing
 from servers import wait_until
 from servers.redis import MakeRedis, RedisServer
@@ -30,13 +30,13 @@ HEADS = {
     "redis-8.2": "Redis 7.0 and later",
     "valkey-9.1": "Valkey 8.1 and later",
 }
-#: Everything that can be asked for.
+#: All features.
 QUEUES = QueueSettings(
-    celery=Wanted(),
-    rq=Wanted(),
-    sidekiq=Wanted(),
-    bullmq=Wanted(),
-    dramatiq=Wanted(),
+    celery=LibrarySettings(),
+    rq=LibrarySettings(),
+    sidekiq=LibrarySettings(),
+    bullmq=LibrarySettings(),
+    dramatiq=LibrarySettings(),
     arq=WantedNames(),
     huey=WantedNames(),
     lists=("list*",),
@@ -61,7 +61,7 @@ def also(feature: str) -> list[str]:
 
 
 def fill(client: redis.Redis) -> None:
-    """Put something of each kind into the server, and a group whose lag must be counted."""
+    """Write a key of each kind, and a group whose lag must be counted."""
     client.set("string", "5")
     client.rpush("list", 1)
     client.sadd("set", 1)
@@ -85,7 +85,7 @@ def fill(client: redis.Redis) -> None:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Give a factory of collectors of user bts that ask for everything; all are stopped after the test."""
+    """Give a factory of collectors of user bts with all features; all are stopped after the test."""
     made: list[RedisCollector] = []
 
     def build(server: RedisServer, path: str = "/1", **settings: object) -> RedisCollector:
@@ -106,12 +106,12 @@ def make() -> Iterator[Make]:
         return made[-1]
 
     yield build
-    for one in made:
-        one.stop()
+    for collector in made:
+        collector.stop()
 
 
 def denied(client: redis.Redis) -> set[str]:
-    """Return what users were refused since the log was reset."""
+    """Return the refusals since the log was reset."""
     return {entry["object"] for entry in client.acl_log()}
 
 
@@ -135,7 +135,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(make_redis: MakeRedis, version: str) -> RedisServer:
-    """Give a server of the version with something of each kind in database 1."""
+    """Give a server of the version with a key of each kind in database 1."""
     server = make_redis(program=program(version))
     client = redis.Redis(port=server.port, db=1)
     fill(client)
@@ -159,7 +159,7 @@ def sentinel_user(sentinel: Sentinel, permissions: list[str]) -> None:
 
 
 def test_the_user_can_do_everything(server: RedisServer, version: str, make: Make) -> None:
-    """All features work as the documented user, and the server refuses nothing of it."""
+    """All features work as the documented user, and the server refuses no command."""
     set_user(server, documented(version))
 
     samples = collect_all(make(server))
@@ -211,7 +211,7 @@ def test_the_user_can_change_nothing(server: RedisServer, version: str) -> None:
 
 
 def test_every_permission_is_needed(server: RedisServer, version: str, make: Make) -> None:
-    """Without any one of the documented permissions something is refused."""
+    """Each of the documented permissions is needed."""
     words = documented(version)
     needed = [word for word in words if word.startswith("+")]
 
@@ -247,7 +247,7 @@ def test_values_need_get(server: RedisServer, version: str, make: Make) -> None:
 
 
 def test_a_cluster(redis_cluster: RedisCluster, make: Make) -> None:
-    """In a cluster the user needs what the table names for it and for replicas, on all nodes."""
+    """In a cluster the user needs the permissions that the table lists for clusters and replicas, on all nodes."""
     words = [*documented("redis-7.0"), *also("`cluster: true`"), *also("replicas")]
     for node in redis_cluster.nodes:
         set_user(node, words)
@@ -265,7 +265,7 @@ def test_a_cluster(redis_cluster: RedisCluster, make: Make) -> None:
 
 
 def test_a_replica_needs_readonly(make_redis: MakeRedis, version: str, make: Make) -> None:
-    """Where names are looked for on a replica the user needs `readonly` there."""
+    """For SCAN on a replica in a cluster, the user needs `readonly` there."""
     primary = make_redis("--repl-diskless-sync-delay", "0", program=program(version))
     at_primary = ("--replicaof", "127.0.0.1", str(primary.port))
     replica = make_redis(*at_primary, program=program(version))
@@ -287,7 +287,7 @@ def test_a_replica_needs_readonly(make_redis: MakeRedis, version: str, make: Mak
 def test_the_user_on_a_sentinel(
     make_redis: MakeRedis, make_sentinel: MakeSentinel, make: Make
 ) -> None:
-    """To ask where the master is, and to be watched itself, a sentinel needs a user with little."""
+    """On a sentinel, two short lists of permissions are enough: to find the master, and to monitor the sentinel."""
     master = make_redis()
     fill(master.client)
     set_user(master, documented("redis-7.0"))

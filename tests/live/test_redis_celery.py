@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bts_collectors.redis.queues.config import QueueSettings, WantedCelery
+from bts_collectors.redis.queues.config import CelerySettings, QueueSettings
 from bts_exporter import testing
 from servers.redis import MakeCollector, RedisServer
 
@@ -33,7 +33,7 @@ kombu: Any = importlib.import_module("kombu")
 def test_celery_with_other_transport_options(
     redis_server: RedisServer, redis_collector: MakeCollector, options: dict[str, Any]
 ) -> None:
-    """With kombu's own options as settings every depth is what kombu counts, whatever is part of a name."""
+    """With kombu's options as settings, every depth is the one that kombu counts, whatever the names are."""
     names = ["celery", "mail", "mail:eu", "a:3", "x--y", "mail.out"]
     with kombu.Connection(redis_server.url, transport_options=options) as connection:
         channel = connection.default_channel
@@ -43,7 +43,7 @@ def test_celery_with_other_transport_options(
         taken.put({})
         taken.get(timeout=20)
 
-        wanted = WantedCelery.from_setting({"names": [*names, "onl?.urgent"], **options})
+        wanted = CelerySettings.from_setting({"names": [*names, "onl?.urgent"], **options})
         queues = QueueSettings(celery=wanted)
         samples = testing.collect(redis_collector(redis_server.url, queues=queues))
 
@@ -57,14 +57,14 @@ def test_celery_with_other_transport_options(
 def test_celery_queues_with_the_separator_in_their_names(
     redis_server: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """A pattern finds queues whose names have the separator in them, each once and whole."""
+    """A pattern finds queues whose names contain the separator, each once, with all priorities."""
     options = {"sep": ":"}
     names = ("mail:eu", "mail:us:west")
     with kombu.Connection(redis_server.url, transport_options=options) as connection:
         channel = connection.default_channel
         fill(channel, *names)
 
-        wanted = WantedCelery.from_setting({"names": ["mail:*"], **options})
+        wanted = CelerySettings.from_setting({"names": ["mail:*"], **options})
         queues = QueueSettings(celery=wanted)
         samples = testing.collect(redis_collector(redis_server.url, queues=queues))
 
@@ -77,7 +77,7 @@ def message(priority: int) -> dict[str, Any]:
 
 
 def fill(channel: Any, *names: str) -> None:
-    """Put messages of several priorities into queues, past kombu's exchanges, which no separator may name."""
+    """Put messages of several priorities into queues, without kombu's exchanges, whose names may not contain the separator."""
     for name in names:
         for priority in (0, 1, 4, 5, 9, 9):
             channel._put(name, message(priority))
@@ -105,6 +105,6 @@ def ready(samples: testing.Samples) -> dict[str, float]:
     ],
 )
 def test_options_that_cannot_be(block: dict[str, Any], message: str) -> None:
-    """An option that kombu could not use either is refused by its name."""
+    """The error for an option that kombu could not use names it."""
     with pytest.raises(ValueError, match=message.replace("[", "")):
-        WantedCelery.from_setting(block)
+        CelerySettings.from_setting(block)

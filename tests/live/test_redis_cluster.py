@@ -57,7 +57,7 @@ def keys_of(samples: testing.Samples) -> tuple[dict[Any, float], dict[Any, float
 def test_each_key_of_a_cluster_once(
     filled: RedisCluster, redis_collector: MakeCollector, place: int
 ) -> None:
-    """Whatever node the address is of, a replica too, keys of all primaries are there, each once."""
+    """Keys of all primaries are served once, whichever node the address names, also a replica."""
     node = filled.nodes[place]
 
     samples = testing.collect(redis_collector(node.url, **SETTINGS))
@@ -71,7 +71,7 @@ def test_each_key_of_a_cluster_once(
 def test_names_of_a_cluster_are_looked_for_on_replicas(
     filled: RedisCluster, redis_collector: MakeCollector
 ) -> None:
-    """Where a primary has a replica it is spared the search."""
+    """If a primary has a replica, SCAN runs there."""
     first, *_ = filled.nodes
 
     samples = testing.collect(redis_collector(first.url, **SETTINGS))
@@ -103,7 +103,7 @@ def test_no_cluster(redis_server: RedisServer, redis_collector: MakeCollector) -
 
 @contextmanager
 def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
-    """Give what moves a key to another node with its slot half there; at the end all is as it was."""
+    """Give a function that moves a key while its slot is migrating; everything is moved back after the test."""
     source = cluster.owner(key)
     target = next(node for node in cluster.primaries() if node is not source)
     slot = key_slot(key.encode())
@@ -133,14 +133,14 @@ def moving(cluster: RedisCluster, key: str) -> Iterator[Callable[[], None]]:
 
 
 def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector) -> None:
-    """While a slot is on its way, and when it has a new owner, its keys are served all the time."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+    """While a slot migrates, and afterwards, its keys are served in every scrape."""
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
     with moving(filled, "b") as settle:
-        on_its_way = testing.collect(one)
+        on_its_way = testing.collect(collector)
         settle()
-        settled = [testing.collect(one) for _ in range(2)]
+        settled = [testing.collect(collector) for _ in range(2)]
 
     assert keys_of(on_its_way) == (SIZES, LAGS)
     assert [keys_of(samples) for samples in settled] == [(SIZES, LAGS)] * 2
@@ -148,15 +148,15 @@ def test_a_slot_that_moves(filled: RedisCluster, redis_collector: MakeCollector)
 
 def test_a_failover_within_a_cluster(filled: RedisCluster, redis_collector: MakeCollector) -> None:
     """When a replica becomes the primary, and back, keys are served from there."""
-    one = redis_collector(filled.nodes[1].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[1].url, **SETTINGS)
+    testing.collect(collector)
     for place, before in ((3, 0), (0, 3)):
         replica, primary = filled.nodes[place], filled.nodes[before]
         filled.wait_for_replicas()
         replica.client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+        assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
         wait_until(lambda: primary.client.role()[0] == b"slave", "the other has stepped back", 60)  # noqa: B023
-        assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+        assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -164,13 +164,13 @@ def test_a_node_that_hangs(
     filled: RedisCluster, redis_collector: MakeCollector, place: int
 ) -> None:
     """A primary that hangs costs its own keys, in bounded time; also if it is the address's own."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(collector)
     hanging = filled.nodes[place]
     own = {labels for labels in SIZES if filled.owner(labels[1]) is hanging}
     hanging.freeze()
     try:
-        samples, error = failure(one, seconds=5)
+        samples, error = failure(collector, seconds=5)
     finally:
         hanging.thaw()
 
@@ -180,18 +180,18 @@ def test_a_node_that_hangs(
     assert samples["redis_up"] == {(): place != 0}
     nodes = samples["redis_cluster_node_up"]
     assert [node for (node,), up in nodes.items() if not up] == [f"127.0.0.1:{hanging.port}"]
-    assert keys_of(testing.collect(one)) == (SIZES, LAGS)
+    assert keys_of(testing.collect(collector)) == (SIZES, LAGS)
 
 
 def test_stop_ends_a_collection_from_a_cluster(
     filled: RedisCluster, redis_collector: MakeCollector
 ) -> None:
     """A collection that waits for a frozen node of a cluster ends as soon as the collector is stopped."""
-    one = redis_collector(filled.nodes[0].url, **SETTINGS)
-    testing.collect(one)
+    collector = redis_collector(filled.nodes[0].url, **SETTINGS)
+    testing.collect(collector)
     filled.nodes[1].freeze()
     try:
-        assert reason_when_stopped(one) == "unreachable"
+        assert reason_when_stopped(collector) == "unreachable"
     finally:
         filled.nodes[1].thaw()
 
@@ -200,10 +200,10 @@ def test_stop_ends_a_collection_from_a_cluster(
     "name", ["", "a", "{a}b", "a{b}c{d}", "{}a", "{", "a}b{c", "größe", "{{a}}"]
 )
 def test_slots_are_the_servers(filled: RedisCluster, name: str) -> None:
-    """The slot of a name is the one that the server computes."""
-    told = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
+    """The slot of a name is equal to the server's."""
+    slot = filled.nodes[0].client.execute_command("CLUSTER", "KEYSLOT", name)
 
-    assert key_slot(name.encode()) == told
+    assert key_slot(name.encode()) == slot
 
 
 @pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])
@@ -225,7 +225,7 @@ def test_nodes_that_do_not_tell_their_address(
 
 
 def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollector) -> None:
-    """Nodes that announce host names are reached by these."""
+    """Nodes that announce host names are reached at these."""
     for node in filled.nodes:
         node.client.config_set("cluster-announce-hostname", "localhost")
         node.client.config_set("cluster-preferred-endpoint-type", "hostname")
@@ -251,18 +251,18 @@ def test_nodes_with_host_names(filled: RedisCluster, redis_collector: MakeCollec
 def test_a_node_that_does_not_tell_the_slots(
     filled: RedisCluster, redis_proxy: MakeProxy, redis_collector: MakeCollector, reply: bytes
 ) -> None:
-    """A node that is odd, or hangs up, at CLUSTER SLOTS is up, and keys are found where it points to."""
+    """A node that sends an odd reply to CLUSTER SLOTS, or closes the connection, is up, and its redirections are followed."""
 
     def answer(client: socket.socket) -> bool:
         client.sendall(reply)
         return bool(reply)
 
     port = redis_proxy(filled.nodes[0].port, "CLUSTER SLOTS", answer)
-    one = redis_collector(f"redis://127.0.0.1:{port}", cluster=True, keys=("a", "b", "e"))
+    collector = redis_collector(f"redis://127.0.0.1:{port}", cluster=True, keys=("a", "b", "e"))
 
-    assert "CLUSTER SLOTS" in str(failure(one)[1])
+    assert "CLUSTER SLOTS" in str(failure(collector)[1])
     for _ in range(2):
-        samples, _ = testing.look(one)
+        samples, _ = testing.look(collector)
 
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_memory_used_bytes"][()] > 0

@@ -36,7 +36,7 @@ SLOW = "for i = 1, 3000000 do end"
 
 @pytest.fixture(params=PROGRAMS)
 def make_any(request: pytest.FixtureRequest, make_redis: MakeRedis) -> MakeAny:
-    """Give a factory of servers of every version, one after another."""
+    """Give a factory of servers, for every version in turn."""
     return partial(make_redis, program=program(request.param))
 
 
@@ -51,18 +51,18 @@ def refusals(client: redis.Redis) -> int:
 
 
 def test_a_default_scrape(any_redis: RedisServer, redis_collector: MakeCollector) -> None:
-    """Every version has the metrics of the dashboards, and no command is an error for it."""
+    """Every version has the metrics of the dashboards, and refuses no command."""
     client = any_redis.client
     client.set("key", "value", ex=1000)
-    one = redis_collector(any_redis.url)
-    testing.collect(one)
+    collector = redis_collector(any_redis.url)
+    testing.collect(collector)
 
-    samples = testing.collect(one)
+    samples = testing.collect(collector)
 
-    told = client.info()
+    info = client.info()
     (identity,) = samples["redis_instance_info"]
-    assert (identity[1], identity[3]) == (told["redis_version"], "standalone")
-    assert identity[-1] == told.get("valkey_version", "")
+    assert (identity[1], identity[3]) == (info["redis_version"], "standalone")
+    assert identity[-1] == info.get("valkey_version", "")
     assert samples["redis_up"] == {(): 1}
     assert samples["redis_config_maxclients"] == {(): 10000}
     assert samples["redis_config_client_output_buffer_limit_bytes"]["pubsub", "hard"] == 33554432
@@ -97,9 +97,9 @@ def test_clients(any_redis: RedisServer, redis_collector: MakeCollector) -> None
     library = "mine" if version(any_redis.client) >= (7, 2) else ""
     with redis.Redis(
         port=any_redis.port, client_name="worker", single_connection_client=True
-    ) as one:
+    ) as library_client:
         if library:
-            one.execute_command("CLIENT", "SETINFO", "LIB-NAME", library)
+            library_client.execute_command("CLIENT", "SETINFO", "LIB-NAME", library)
 
         samples = testing.collect(redis_collector(any_redis.url, clients=True))
 
@@ -150,14 +150,14 @@ def test_a_user_with_permission_for_info_only(
     server.client.execute_command(
         "ACL", "SETUSER", "bts", "on", "nopass", "-@all", "+info", "+client|setname"
     )
-    one = redis_collector(
+    collector = redis_collector(
         f"redis://bts@127.0.0.1:{server.port}", "x", clients=True, latency_histograms=True
     )
 
-    testing.collect(one)
+    testing.collect(collector)
     logged = refusals(server.client)
     for _ in range(3):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
     denied = samples["redis_exporter_command_supported"]
     assert denied == dict.fromkeys(EVERYWHERE | denied.keys() | {("client|list",)}, 0)
@@ -172,18 +172,20 @@ def test_a_replica_that_falls_behind(make_redis: MakeRedis, redis_collector: Mak
     primary = make_redis("--repl-diskless-sync-delay", "0")
     replica = make_redis("--replicaof", "127.0.0.1", str(primary.port))
     wait_until(lambda: primary.client.wait(1, 100), "the replica is in sync")
-    one = redis_collector(primary.url)
+    collector = redis_collector(primary.url)
     who = ("127.0.0.1", str(replica.port), "online")
-    wait_until(lambda: who in testing.collect(one).get("redis_replica_lag_bytes", {}), "online")
+    wait_until(
+        lambda: who in testing.collect(collector).get("redis_replica_lag_bytes", {}), "online"
+    )
     replica.freeze()
     primary.client.set("key", "x" * 100_000)
 
-    behind = testing.collect(one)["redis_replica_lag_bytes"][who]
+    behind = testing.collect(collector)["redis_replica_lag_bytes"][who]
 
     replica.thaw()
     assert behind >= 100_000
     wait_until(
-        lambda: testing.collect(one)["redis_replica_lag_bytes"].get(who, behind) < 1000,
+        lambda: testing.collect(collector)["redis_replica_lag_bytes"].get(who, behind) < 1000,
         "the replica has caught up",
     )
 
@@ -194,10 +196,10 @@ def test_a_sentinel(
     """A Sentinel's metrics describe its primary, without secrets."""
     primary = make_redis("--requirepass", "hush")
     sentinel = make_sentinel(primary, f"sentinel auth-pass {MASTER} hush")
-    one = redis_collector(sentinel.url)
+    collector = redis_collector(sentinel.url)
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
     mine = (MASTER, f"127.0.0.1:{primary.port}")
     assert samples["redis_sentinel_masters"] == {(): 1}

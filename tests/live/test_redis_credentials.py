@@ -41,7 +41,7 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_token(server: RedisServer, token: str) -> None:
-    """Make the server accept user iam with this token only, and end his connections."""
+    """Make the server accept user iam with this token only, and close the user's connections."""
     server.client.execute_command(
         *("ACL", "SETUSER", "iam", "on", "resetpass", f">{token}", "~*", "+@all")
     )
@@ -53,7 +53,7 @@ def set_token(server: RedisServer, token: str) -> None:
 def test_a_token_that_is_renewed(
     make_redis: MakeRedis, exporter: StartExporter, token_file: Path
 ) -> None:
-    """The provider is asked at every connection, so that a new token is used when the old one expires."""
+    """The provider is called for every connection, so that a new token is used when the old one expires."""
     server = make_redis()
     set_token(server, "first")
     token_file.write_text("iam first")
@@ -93,8 +93,8 @@ def test_the_master_of_a_sentinel(
     """The sentinels and their master each have a provider."""
     server = make_redis()
     sentinel = make_sentinel(server)
-    for one in (server, sentinel):
-        one.client.execute_command(
+    for target in (server, sentinel):
+        target.client.execute_command(
             *("ACL", "SETUSER", "iam", "on", ">first", "~*", "&*", "+@all"),
         )
     token_file.write_text("iam first")
@@ -118,7 +118,7 @@ collectors:
 def test_the_nodes_of_a_cluster(
     redis_cluster: RedisCluster, exporter: StartExporter, token_file: Path
 ) -> None:
-    """All nodes of a cluster are logged in to with the same provider."""
+    """All nodes of a cluster use the same provider."""
     for name in ("a", "b"):
         redis_cluster.owner(name).client.rpush(name, 1)
     for node in redis_cluster.nodes:

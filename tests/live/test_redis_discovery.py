@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.keyspace import globs, scanner
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedNames
+from bts_collectors.redis.queues.config import LibrarySettings, QueueSettings, WantedNames
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, calls
@@ -41,7 +41,7 @@ def crowded(redis_server: RedisServer) -> RedisServer:
 def test_patterns_match_as_the_server_does(
     any_redis: RedisServer, pattern: str, data: st.DataObject
 ) -> None:
-    """Whatever a pattern is, we and the server agree on every name."""
+    """For any pattern, the same names match here and in the server."""
     names = data.draw(st.lists(st.text(LETTERS, min_size=1, max_size=6), min_size=5, max_size=20))
     any_redis.client.flushall()
     any_redis.client.mset(dict.fromkeys([*names, pattern], "x"))
@@ -55,28 +55,28 @@ def test_patterns_match_as_the_server_does(
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=2, max_size=4))
 def test_one_pattern_covers_several(redis_server: RedisServer, patterns: list[str]) -> None:
-    """What the server is asked for in place of several patterns misses nothing that they match."""
+    """The pattern that replaces several patterns in SCAN matches all names that they match."""
     client = redis_server.client
     if not client.dbsize():
         client.mset({a + b + c: "x" for a in LETTERS for b in LETTERS for c in LETTERS})
     spelled = [pattern.encode() for pattern in patterns]
 
-    found = set(client.keys(globs.covering(spelled)))
+    matched = set(client.keys(globs.covering(spelled)))
 
-    assert found >= {name for pattern in spelled for name in client.keys(pattern)}
+    assert matched >= {name for pattern in spelled for name in client.keys(pattern)}
 
 
 def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCollector) -> None:
     """Streams, queues and keys of many patterns are found by the SCANs that one pattern needs."""
-    one = redis_collector(
+    collector = redis_collector(
         crowded.url,
         streams=("bts:*",),
         keys=("session:1999?",),
-        queues=QueueSettings(lists=("jobs:*",), bullmq=Wanted(), huey=WantedNames()),
+        queues=QueueSettings(lists=("jobs:*",), bullmq=LibrarySettings(), huey=WantedNames()),
     )
-    complete(one)
+    complete(collector)
 
-    samples = testing.collect(one)
+    samples = testing.collect(collector)
 
     assert len(samples["redis_stream_length"]) == 50
     assert len(samples["redis_key_size"]) == 10
@@ -85,13 +85,13 @@ def test_one_walk_for_all_settings(crowded: RedisServer, redis_collector: MakeCo
 
 
 def test_a_scrape_does_not_scan(crowded: RedisServer, redis_collector: MakeCollector) -> None:
-    """Between two walks scrapes ask for the names known, and for their types, not for the key space."""
-    one = redis_collector(crowded.url, streams=("bts:*",), keys=("jobs:*",))
-    complete(one)
+    """Between two walks, scrapes read the known names, and do not scan."""
+    collector = redis_collector(crowded.url, streams=("bts:*",), keys=("jobs:*",))
+    complete(collector)
     before = calls(crowded.client, "scan")
 
     for _ in range(3):
-        assert len(testing.collect(one)["redis_stream_length"]) == 50
+        assert len(testing.collect(collector)["redis_stream_length"]) == 50
 
     assert calls(crowded.client, "scan") == before
 
@@ -99,20 +99,20 @@ def test_a_scrape_does_not_scan(crowded: RedisServer, redis_collector: MakeColle
 def test_an_interrupted_walk_is_resumed(
     crowded: RedisServer, redis_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key space that is too large for one walk is walked through in several, from where it was left."""
+    """A key space that is too large for one walk is scanned in several, each from the previous cursor."""
     monkeypatch.setattr(scanner, "KEYS_BUDGET", KEYS // 4)
-    one = redis_collector(crowded.url, streams=("bts:*",))
-    first = testing.collect(one)
+    collector = redis_collector(crowded.url, streams=("bts:*",))
+    first = testing.collect(collector)
 
-    complete(one)
+    complete(collector)
 
     assert first["redis_exporter_discovery_truncated"] == {("streams",): 1}
-    assert len(testing.collect(one)["redis_stream_length"]) == 50
+    assert len(testing.collect(collector)["redis_stream_length"]) == 50
     assert calls(crowded.client, "scan") == pytest.approx(KEYS / 500, rel=0.2)
 
 
 def complete(collector: RedisCollector) -> None:
-    """Collect until all keys have been looked at."""
+    """Collect until the first walk is complete."""
 
     def is_complete() -> bool:
         known = testing.collect(collector)["redis_exporter_discovery_truncated"]

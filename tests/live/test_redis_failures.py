@@ -32,7 +32,7 @@ PASSWORD = "correct horse"
 def test_a_wrong_password_is_tried_once(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A wrong password costs one attempt a scrape, and is named as the reason."""
+    """A wrong password costs one attempt for each scrape, and the reason is `auth`."""
     server = make_redis()
     server.client.config_set("requirepass", PASSWORD)
 
@@ -47,7 +47,7 @@ def test_a_wrong_password_is_tried_once(
 def test_a_missing_password_is_reported(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A server that wants a password and gets none is the settings' fault: auth."""
+    """A missing password has the reason `auth`."""
     server = make_redis("--requirepass", PASSWORD)
 
     assert failure(redis_collector(server.url))[1].reason == "auth"
@@ -89,9 +89,9 @@ def test_the_documented_permissions_suffice(
 ) -> None:
     """With the ACL line of the documentation nothing is lost or denied, and nothing can be written."""
     url = f"redis://bts@127.0.0.1:{restricted.port}"
-    one = redis_collector(url, PASSWORD, streams=("s*",), keys=("*",))
+    collector = redis_collector(url, PASSWORD, streams=("s*",), keys=("*",))
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
     assert samples["redis_stream_group_lag"] == {("db0", "s", "g"): 5}
     assert samples["redis_key_size"] == {("db0", "s"): 9, ("db0", "queue"): 1}
@@ -130,13 +130,13 @@ def test_a_missing_permission_costs_only_its_metrics(
     whole = testing.collect(redis_collector(url, PASSWORD, **settings))
     restricted.client.execute_command("ACL", "SETUSER", "bts", denied)
 
-    one = redis_collector(url, PASSWORD, **settings)
+    collector = redis_collector(url, PASSWORD, **settings)
     if reported:
-        samples, error = failure(one)
+        samples, error = failure(collector)
         assert error.reason == "noperm"
         assert samples["redis_exporter_last_scrape_error"] == {("noperm",): 1}
     else:
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
     assert labels in whole[metric]
     assert labels not in samples.get(metric, {})
@@ -149,7 +149,7 @@ def test_a_missing_permission_costs_only_its_metrics(
 def test_without_scripts_plain_commands_tell_the_same(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """Where EVAL_RO is not permitted nothing is lost of a stream that can be counted through."""
+    """Without permission for EVAL_RO, a stream that can be counted with plain commands is complete."""
     url = f"redis://bts@127.0.0.1:{restricted.port}"
     whole = testing.collect(redis_collector(url, PASSWORD, streams=("s",)))
     restricted.client.execute_command("ACL", "SETUSER", "bts", "-eval_ro")
@@ -173,14 +173,14 @@ def test_a_forbidden_stream_costs_only_itself(
     assert samples["redis_stream_length"] == {("db0", "s"): 9}
 
 
-def test_denied_databases_are_asked_for_once(
+def test_denied_databases_are_requested_once(
     restricted: RedisServer, redis_collector: MakeCollector
 ) -> None:
-    """Where CONFIG is denied, as managed services do, the server's log is not filled with it."""
+    """If CONFIG is denied, as in managed services, the server logs few refusals."""
     restricted.client.execute_command("ACL", "SETUSER", "bts", "-config|get")
-    one = redis_collector(f"redis://bts@127.0.0.1:{restricted.port}", PASSWORD)
+    collector = redis_collector(f"redis://bts@127.0.0.1:{restricted.port}", PASSWORD)
     for _ in range(3):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
     assert samples["redis_db_keys"] == {("db0",): 2}
     assert [entry["count"] for entry in restricted.client.acl_log()] == [1]
@@ -202,7 +202,7 @@ def test_a_list_under_the_name_of_a_stream(
 
 
 def test_nothing_listens(redis_collector: MakeCollector) -> None:
-    """A port where nothing listens is refused, the reason that `optional` forgives."""
+    """A port without a listener has the reason `refused`, which `optional` accepts."""
     samples, error = failure(redis_collector(f"redis://127.0.0.1:{free_port()}"))
 
     assert error.reason == "refused"
@@ -210,36 +210,36 @@ def test_nothing_listens(redis_collector: MakeCollector) -> None:
 
 
 def test_a_frozen_server(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """A server that stops in its tracks is a time-out within the deadline, and recovers."""
+    """A frozen server is a timeout; when it continues, the next scrape succeeds."""
     server = make_redis()
-    one = redis_collector(server.url)
-    testing.collect(one)
+    collector = redis_collector(server.url)
+    testing.collect(collector)
     server.freeze()
 
-    samples, error = failure(one, seconds=2)
+    samples, error = failure(collector, seconds=2)
 
     assert error.reason == "timeout"
     assert samples["redis_up"] == {(): 0}
     server.thaw()
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def test_a_server_that_dies_and_returns(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A dead server is refused; as soon as it is back a scrape succeeds."""
+    """A dead server has the reason `refused`; when it is back, the next scrape succeeds."""
     server = make_redis()
-    one = redis_collector(server.url, keys=("queue", "q*"))
-    testing.collect(one)
+    collector = redis_collector(server.url, keys=("queue", "q*"))
+    testing.collect(collector)
     server.kill()
 
-    assert failure(one)[1].reason == "refused"
+    assert failure(collector)[1].reason == "refused"
 
     server.restart()
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
     server.kill()
     server.restart()
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def test_a_server_that_loads_its_data(
@@ -271,22 +271,22 @@ def test_a_busy_script(
 ) -> None:
     """While a script blocks the server, the reason is `loading` at once; afterwards everything is served."""
     server = make_redis("--busy-reply-threshold", "10")
-    one = redis_collector(server.url)
+    collector = redis_collector(server.url)
     if kept:
-        testing.collect(one)
+        testing.collect(collector)
     runner = redis.Redis(port=server.port, retry=None)
     thread = threading.Thread(target=run_endlessly, args=(runner,))
     thread.start()
     wait_until(lambda: is_busy(server), "the script is too slow")
 
-    samples, error = failure(one)
+    samples, error = failure(collector)
     server.client.script_kill()
     thread.join(30)
     runner.close()
 
     assert (error.reason, "BUSY" in str(error)) == ("loading", True)
     assert samples["redis_up"] == {(): 0}
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def run_endlessly(client: redis.Redis) -> None:
@@ -304,18 +304,18 @@ def is_busy(server: RedisServer) -> bool:
     return False
 
 
-def test_a_server_that_dies_while_it_is_asked(
+def test_a_server_that_dies_during_a_command(
     make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """A server that is killed with our questions in its hands is a failure at once, not at the deadline."""
+    """If a server is killed while it executes commands, the scrape fails at once, not at the deadline."""
     server = make_redis()
-    one = redis_collector(server.url)
-    testing.collect(one)
+    collector = redis_collector(server.url)
+    testing.collect(collector)
     server.freeze()
     reasons: list[str] = []
-    thread = threading.Thread(target=lambda: reasons.append(failure(one, 120)[1].reason))
+    thread = threading.Thread(target=lambda: reasons.append(failure(collector, 120)[1].reason))
     thread.start()
-    wait_until(one._collecting.locked, "the collection is under way")
+    wait_until(collector._collecting.locked, "the collection is under way")
 
     server.kill()
     thread.join(60)
@@ -324,7 +324,7 @@ def test_a_server_that_dies_while_it_is_asked(
 
 
 def test_a_server_that_drips(redis_collector: MakeCollector, redis_listener: Listen) -> None:
-    """A server that sends a byte now and then, and never an end, is given up by the deadline."""
+    """A server that keeps sending and never completes a reply is given up by the deadline."""
 
     def drip(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -346,11 +346,11 @@ def test_stop_ends_a_collection_under_way(
 ) -> None:
     """A collection that waits for a frozen server ends as soon as the collector is stopped."""
     server = make_redis()
-    one = redis_collector(server.url)
-    testing.collect(one)
+    collector = redis_collector(server.url)
+    testing.collect(collector)
     server.freeze()
 
-    assert reason_when_stopped(one) == "unreachable"
+    assert reason_when_stopped(collector) == "unreachable"
 
 
 def test_a_failure_of_the_background_ends_with_its_cause(
@@ -358,15 +358,15 @@ def test_a_failure_of_the_background_ends_with_its_cause(
 ) -> None:
     """An error of SCAN while the server was down is not reported after its return."""
     server = make_redis()
-    one = redis_collector(server.url, keys=("q*",))
-    testing.collect(one)
-    one._discovery.error = TargetError("refused", "nothing listens")
-    assert failure(one)[0]["redis_up"] == {(): 1}
+    collector = redis_collector(server.url, keys=("q*",))
+    testing.collect(collector)
+    collector._scanner.error = TargetError("refused", "nothing listens")
+    assert failure(collector)[0]["redis_up"] == {(): 1}
     server.kill()
-    failure(one)
+    failure(collector)
     server.restart()
 
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def test_a_limit_drops_no_verdict(redis_server: RedisServer, exporter: StartExporter) -> None:
@@ -381,11 +381,11 @@ collectors:
 
     for _ in range(2):
         samples = server.samples()
-        told = {
+        errors = {
             dict(labels)["target"]: (samples["redis_up", labels], dict(error)["err"])
             for name, labels in samples
             if name == "redis_up"
             for other, error in samples
             if other == "redis_exporter_last_scrape_error" and labels <= error
         }
-        assert told == {"limited": (1, "protocol"), "down": (0, "refused")}
+        assert errors == {"limited": (1, "protocol"), "down": (0, "refused")}

@@ -17,6 +17,7 @@ from servers.redis import Listen, MakeRedis
 
 pytestmark = pytest.mark.live
 
+ERRORS = "bts_exporter_collector_errors_total"
 MB = 1 << 20
 FIELDS = b"redis_version:7.0.15\r\nserver_time_usec:1700000000000000\r\nblocked_clients:3\r\n"
 INFO = b"$%d\r\n%b\r\n" % (len(FIELDS), FIELDS)
@@ -97,14 +98,14 @@ def test_a_large_info(redis_listener: Listen, exporter: StartExporter) -> None:
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert "more than Redis sends (when it was asked for INFO)" in server.get("/")[1]
+    assert "more than Redis sends (at the command INFO)" in server.get("/")[1]
     assert resident(server, "VmHWM") < 250
 
 
 def test_memory_does_not_grow_with_failures(
     redis_listener: Listen, exporter: StartExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After fifty failed scrapes the process has what it had after five: failures keep no data."""
+    """After fifty failed scrapes the process has as much memory as after five: failures keep no data."""
     # As the service's unit sets it, so that what is freed is given back.
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
@@ -127,9 +128,9 @@ def test_a_target_that_hangs_from_the_start(make_redis: MakeRedis, exporter: Sta
     frozen.freeze()
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     filling = [socket.socket() for _ in range(4)]
-    for one in filling:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
+    for client in filling:
+        client.setblocking(False)
+        client.connect_ex(full.getsockname())
     hole = f"redis://127.0.0.1:{full.getsockname()[1]}"
     server = exporter(f"""
 scrape_timeout: 20s
@@ -150,12 +151,50 @@ collectors:
         assert sorted(down) == sorted(
             ["frozen", "tls", "login", "hole", "sentinel", "cluster", "refused"]
         )
-    for one in (full, *filling):
-        one.close()
+    for client in (full, *filling):
+        client.close()
+
+
+def test_a_hanging_target_is_the_collectors_own_error(
+    make_redis: MakeRedis, exporter: StartExporter
+) -> None:
+    """Each scrape of a frozen server ends in time with the collector's error, and none is still running."""
+    frozen = make_redis()
+    server = exporter(f"""
+scrape_timeout: 1s
+collectors:
+  redis:
+    - {{name: kept, url: "{frozen.url}", streams: [a, "b*"], keys: ["k*"]}}
+    - {{name: sentinel, url: "redis://x", sentinel: {{master: m, addresses: ["{frozen.url}"]}}}}
+    - {{name: cluster, url: "{frozen.url}", cluster: true, keys: [a, b]}}
+""")
+    server.get("/metrics")  # so that there is a connection to keep
+    frozen.freeze()
+    server.get("/metrics")
+    before = server.samples()
+    after = server.samples()
+    _, page = server.get("/")
+
+    for target in ("kept", "sentinel", "cluster"):
+        labels = {("collector", "redis"), ("target", target)}
+        failures = {
+            reason: after[key] - before.get(key, 0)
+            for reason in ("timeout", "busy")
+            if (key := (ERRORS, frozenset({*labels, ("reason", reason)}))) in after
+        }
+        assert failures == {"timeout": 1}
+        assert (
+            after[
+                "redis_exporter_last_scrape_error",
+                frozenset({("target", target), ("err", "timeout")}),
+            ]
+            == 1
+        )
+    assert page.count(f"Redis at {frozen.url}: no reply in time") >= 3
 
 
 @pytest.mark.parametrize(
-    ("greeting", "told"),
+    ("greeting", "expected"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "but HTTP: is this the port of Redis?"),
         (b"AMQP\x00\x00\x09\x01", "but AMQP (RabbitMQ): is this the port of Redis?"),
@@ -165,7 +204,7 @@ collectors:
     ],
 )
 def test_something_else_at_the_port(
-    redis_listener: Listen, exporter: StartExporter, greeting: bytes, told: str
+    redis_listener: Listen, exporter: StartExporter, greeting: bytes, expected: str
 ) -> None:
     """The status page names the protocol that answers instead of Redis."""
 
@@ -176,4 +215,4 @@ def test_something_else_at_the_port(
     server = exporter(SETTINGS.format(port=redis_listener(behave).port))
 
     assert server.value("redis_up", target="hostile") == 0
-    assert told in server.get("/")[1]
+    assert expected in server.get("/")[1]

@@ -32,7 +32,7 @@ def client(redis_server: RedisServer) -> redis.Redis:
 
 @pytest.fixture
 def collector(redis_server: RedisServer, redis_collector: MakeCollector) -> RedisCollector:
-    """Give a collector of stream s and of those beginning with bts:."""
+    """Give a collector of stream s and of streams that begin with bts:."""
     return redis_collector(redis_server.url, streams=("s", "bts:*"))
 
 
@@ -78,7 +78,7 @@ def read(client: redis.Redis, count: int) -> None:
 def test_lag_is_what_the_group_would_get(
     client: redis.Redis, collector: RedisCollector, event: Event, expected: int
 ) -> None:
-    """The lag of a group that read four of ten entries is exact, whatever happened since."""
+    """The lag of a group that read four of ten entries is exact, whatever happened afterwards."""
     ids = fill(client)
     client.xgroup_create("s", "g", "0")
     read(client, 4)
@@ -101,7 +101,7 @@ def test_lag_is_what_the_group_would_get(
 def test_lag_of_a_group_that_never_read(
     client: redis.Redis, collector: RedisCollector, start: str, added: int, expected: int
 ) -> None:
-    """A group made at the start, at some id or at the end lags by what was added after that."""
+    """The lag of a group created at the start, at an id or at the end is the number of entries after it."""
     ids = fill(client)
     client.xgroup_create("s", "g", ids[3] if start == "middle" else start)
     fill(client, added)
@@ -194,7 +194,7 @@ def test_ids_without_time_have_no_age(client: redis.Redis, collector: RedisColle
 def test_a_denied_command_costs_its_own_samples(
     make_redis: MakeRedis, redis_collector: MakeCollector, denied: str, lost: set[str]
 ) -> None:
-    """Without one permission its samples are missing, which is visible, and nothing fails."""
+    """Without one permission its samples are missing, a metric shows it, and the scrape succeeds."""
     server = make_redis()
     fill(server.client)
     server.client.xgroup_create("s", "g", "0")
@@ -215,7 +215,7 @@ def test_a_denied_command_costs_its_own_samples(
 def test_payloads_stay_where_they_are(
     redis_server: RedisServer, client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """Entries of 100 KB are counted, and none of them comes over the network."""
+    """Entries of 100 KB are counted without transferring them."""
     for number in range(10):
         client.xadd("s", {"number": number, "payload": b"x" * 100_000})
     client.xgroup_create("s", "g", "0")
@@ -264,7 +264,7 @@ def test_an_entry_that_is_delivered_again_and_again(
 
 
 def test_each_consumer_on_request(make_redis: MakeRedis, redis_collector: MakeCollector) -> None:
-    """With `stream_consumers` every consumer has series, and one that holds entries is soon stale."""
+    """With `stream_consumers` every consumer has series, and one with old pending entries is stale."""
     server = make_redis(program=program("redis-8.2"))
     client = server.client
     fill(client)
@@ -308,7 +308,9 @@ def test_consumers_are_judged_alike_with_and_without_scripts(
             client.xreadgroup(name, consumer, {"s": ">"}, count=2)
     wait_until(
         lambda: all(
-            one["idle"] >= 50 for g in ("few", "many") for one in client.xinfo_consumers("s", g)
+            consumer["idle"] >= 50
+            for g in ("few", "many")
+            for consumer in client.xinfo_consumers("s", g)
         ),
         "all have rested",
     )

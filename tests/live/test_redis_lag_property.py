@@ -69,7 +69,7 @@ EVENTS: st.SearchStrategy[list[Event]] = st.lists(
 
 
 class Member:
-    """What really happened to a group."""
+    """The true history of a group."""
 
     def __init__(self) -> None:
         """Begin with nothing delivered."""
@@ -86,7 +86,7 @@ class Member:
 
 
 class History:
-    """A stream to which things happen, and all that it ever held."""
+    """A stream with its true history, and all entries that it ever had."""
 
     def __init__(self, client: redis.Redis) -> None:
         """Begin with an empty stream and two groups."""
@@ -101,7 +101,7 @@ class History:
         self._happen([("drop", b"g", 0, 1)])
 
     def live(self, events: list[Event]) -> None:
-        """Let `events` happen; what the server refuses does not."""
+        """Run `events`; those that the server refuses have no effect."""
         self._happen(events)
 
     def _happen(self, events: list[Event]) -> None:
@@ -187,7 +187,7 @@ class History:
                 return self._setting(event, group, where, count)
 
     def _setting(self, event: str, group: bytes, where: int, count: int) -> list[Any]:
-        """Return a command that puts a group somewhere, or sets what the server counts."""
+        """Return a command that moves a group, or sets the server's counters."""
         ids = [b"%d-%d" % entry for entry in self.ever[where : where + 1]]
         place = ids[0] if ids else (b"0", b"$")[count % 2]
         match event:
@@ -212,7 +212,7 @@ class History:
 def make_collector(
     request: pytest.FixtureRequest, any_redis: RedisServer, redis_collector: MakeCollector
 ) -> Iterator[Callable[[], RedisCollector]]:
-    """Give what makes a collector of the stream, whose user may run scripts or may not."""
+    """Give a function that creates a collector of the stream, for users with and without scripts."""
     allowed = "+@all" if request.param else "-@scripting"
     any_redis.client.execute_command(
         "ACL", "SETUSER", "bts", "on", ">secret", "~*", "+@all", allowed
@@ -231,7 +231,7 @@ def test_every_lag_and_age_is_what_the_entries_say(
     most: int,
     untouched: bool,
 ) -> None:
-    """After any history each lag, age and count is what really happened, or it is unknown."""
+    """After any history each lag, age and count is true, or it is unknown."""
     any_redis.client.config_resetstat()
     collector = make_collector()
     if untouched:  # by clients that set counters
@@ -239,7 +239,7 @@ def test_every_lag_and_age_is_what_the_entries_say(
     happening = History(any_redis.client)
     try:
         with (
-            patch.object(history, "RECOUNT", 0),
+            patch.object(history, "RECOUNT_SECONDS", 0),
             patch.object(head_entries, "MOST_COUNTED", most),
             patch.object(head_entries, "FEW", min(most, head_entries.FEW)),
             patch.object(head_entries, "PAGE", min(most + 1, head_entries.PAGE)),
@@ -259,12 +259,12 @@ def _part(events: list[Event], look: int) -> list[Event]:
 
 
 class Truth:
-    """What the entries themselves say, for comparison with what was exported a moment before."""
+    """The values from the entries themselves, for comparison with the exported ones."""
 
     def __init__(
         self, client: redis.Redis, history: History, samples: testing.Samples, before: float
     ) -> None:
-        """Look at the stream; `before` is when the collection began."""
+        """Read the stream; `before` is the start of the collection."""
         self._history = history
         self._ever = history.ever
         self._samples = samples
@@ -352,14 +352,14 @@ class Truth:
             assert self.is_age(seconds, ahead[0])
 
     def check_lost(self, group: dict[str, Any]) -> None:
-        """Compare what went before a group was delivered it."""
+        """Compare the entries lost before their delivery to a group."""
         last = parse_id(group["last-delivered-id"])
         first = self._entries[0] if self._entries else (1 << 64, 0)
         lost = self.value("redis_stream_group_entries_lost", group)
         assert lost in {None, sum(last < entry < first for entry in self._ever)}
 
     def check_consumed(self, group: dict[str, Any]) -> None:
-        """Compare what a group was delivered."""
+        """Compare the entries delivered to a group."""
         member = self._history.members[group["name"]]
         consumed = self.value("messaging_consumed_messages_total", group)
         since = member.delivered - member.then
@@ -374,7 +374,7 @@ class Truth:
         member.is_known, member.was_put = True, False
 
     def check_pending(self, group: dict[str, Any]) -> None:
-        """Compare the oldest entry that a group was delivered and did not acknowledge."""
+        """Compare the oldest entry that was delivered to a group and not acknowledged."""
         age, deliveries = (
             self.value(f"redis_stream_group_oldest_pending_{end}", group)
             for end in ("age_seconds", "deliveries")

@@ -43,7 +43,7 @@ def outcome(samples: Samples) -> float:
 def test_all_streams_fit_the_default_limit(
     redis_server: RedisServer, exporter: StartExporter
 ) -> None:
-    """Thousands of streams are served with all their series, without a word about limits."""
+    """Thousands of streams are served with all their series, without a limit."""
     fill(redis_server.client)
     process = exporter(f"collectors: {{redis: {{url: '{redis_server.url}', streams: ['bts:*']}}}}")
     wait_until(lambda: is_found(process), "all streams are found")

@@ -44,42 +44,42 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 @pytest.fixture
 def twins(make_redis: MakeRedis) -> tuple[RedisServer, RedisServer]:
     """Give two servers that listen at two addresses of this host."""
-    one, other = (make_redis("--bind", "127.0.0.1", "127.0.0.2") for _ in range(2))
-    return one, other
+    first, second = (make_redis("--bind", "127.0.0.1", "127.0.0.2") for _ in range(2))
+    return first, second
 
 
 def test_a_name_that_moves_to_another_server(
     twins: tuple[RedisServer, RedisServer], redis_collector: MakeCollector, names: Names
 ) -> None:
-    """After a failover by DNS the scrapes are of the new server, though the old one lives and answers."""
-    one, other = twins
-    names["db.test"] = ("127.0.0.1", one.port)
+    """After a failover by DNS the new server is read, although the old one still replies."""
+    first, second = twins
+    names["db.test"] = ("127.0.0.1", first.port)
     collector = redis_collector("redis://db.test", keys=("a", "a*"))
     for _ in range(3):
-        assert ports_of(testing.collect(collector)) == {str(one.port)}
+        assert ports_of(testing.collect(collector)) == {str(first.port)}
 
-    names["db.test"] = ("127.0.0.2", other.port)
+    names["db.test"] = ("127.0.0.2", second.port)
 
-    wait_until(lambda: ports_of(testing.collect(collector)) == {str(other.port)}, "it is followed")
-    names["db.test"] = ("127.0.0.1", one.port)
-    wait_until(lambda: ports_of(testing.collect(collector)) == {str(one.port)}, "and back")
+    wait_until(lambda: ports_of(testing.collect(collector)) == {str(second.port)}, "it is followed")
+    names["db.test"] = ("127.0.0.1", first.port)
+    wait_until(lambda: ports_of(testing.collect(collector)) == {str(first.port)}, "and back")
 
 
 def test_a_name_that_cannot_be_looked_up_for_a_while(
     twins: tuple[RedisServer, RedisServer], redis_collector: MakeCollector, names: Names
 ) -> None:
     """While the name server does not answer, the connection is kept."""
-    one, _ = twins
-    names["db.test"] = ("127.0.0.1", one.port)
+    first, _ = twins
+    names["db.test"] = ("127.0.0.1", first.port)
     collector = redis_collector("redis://db.test")
     testing.collect(collector)
-    connections = one.client.info("stats")["total_connections_received"]
+    connections = first.client.info("stats")["total_connections_received"]
 
     names["db.test"] = ("nowhere.invalid", 0)
 
     for _ in range(3):
         assert testing.collect(collector)["redis_up"] == {(): 1}
-    assert one.client.info("stats")["total_connections_received"] == connections
+    assert first.client.info("stats")["total_connections_received"] == connections
 
 
 def test_a_name_service_that_hangs(
@@ -111,7 +111,7 @@ def test_a_master_whose_name_moves(
     names: Names,
 ) -> None:
     """A name that sentinels give (resolve-hostnames) is looked up again as any other."""
-    one, other = twins
+    first, second = twins
 
     def sentinel(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -119,14 +119,14 @@ def test_a_master_whose_name_moves(
         connection.recv(65536)
         connection.sendall(b"*2\r\n$7\r\ndb.test\r\n$4\r\n6379\r\n")
 
-    names["db.test"] = ("127.0.0.1", one.port)
+    names["db.test"] = ("127.0.0.1", first.port)
     settings = SentinelSettings(master="m", addresses=(redis_listener(sentinel),))
     collector = redis_collector("redis://ignored", sentinel=settings)
-    assert ports_of(testing.collect(collector)) == {str(one.port)}
+    assert ports_of(testing.collect(collector)) == {str(first.port)}
 
-    names["db.test"] = ("127.0.0.2", other.port)
+    names["db.test"] = ("127.0.0.2", second.port)
 
-    wait_until(lambda: ports_of(testing.collect(collector)) == {str(other.port)}, "it is followed")
+    wait_until(lambda: ports_of(testing.collect(collector)) == {str(second.port)}, "it is followed")
 
 
 # Passwords
@@ -172,7 +172,7 @@ def changing(tmp_path: Path) -> tuple[Path, Secret]:
 def test_a_password_that_changes_on_all_nodes(
     redis_cluster: RedisCluster, redis_collector: MakeCollector, tmp_path: Path
 ) -> None:
-    """The nodes of a cluster, too, are logged in to with the password that there is now."""
+    """The current password is used for the nodes of a cluster, too."""
     file, secret = changing(tmp_path)
     for node in redis_cluster.nodes:
         node.client.execute_command("ACL", "SETUSER", "bts", "on", ">one", "~*", "+@all")
@@ -202,7 +202,7 @@ def test_a_sentinels_password_that_changes(
     redis_listener: Listen,
     tmp_path: Path,
 ) -> None:
-    """A sentinel that refuses the password is asked with the one that the file has now."""
+    """If a sentinel refuses the password, it is read from the file again."""
     file, secret = changing(tmp_path)
 
     def sentinel(connection: socket.socket) -> None:

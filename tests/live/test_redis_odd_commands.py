@@ -35,7 +35,7 @@ COSTS: Mapping[str, tuple[str, ...]] = {
     "XPENDING": ("redis_stream_group_oldest_pending_",),
     "SCAN": ("redis_key_", "redis_exporter_command_supported"),
 }
-#: What differs, since the servers in front are asked differently.
+#: Metrics that differ, because the proxies get other commands.
 _VARYING = (
     *("redis_exporter_last_scrape_error", "redis_exporter_command_supported"),
     *("redis_exporter_discover", "redis_commands_", "redis_latency_percentiles_usec"),
@@ -72,7 +72,7 @@ def drip(client: socket.socket) -> bool:
 
 
 def close(client: socket.socket) -> bool:
-    """Behave as a server that hangs up."""
+    """Behave as a server that closes the connection."""
     return False
 
 
@@ -115,7 +115,7 @@ BLOCK = """
 
 @pytest.fixture
 def filled(redis_server: RedisServer) -> RedisServer:
-    """Give a Redis with something for every command."""
+    """Give a Redis with data for every command."""
     client = redis_server.client
     client.set("text", 5)
     client.rpush("list", 1, 2)
@@ -149,12 +149,12 @@ def test_one_odd_command(
             others = frozenset(pair for pair in labels if pair[0] != "target")
             page.setdefault(target, {})[name, others] = value
         for command, costs in COSTS.items():
-            found = page[command.replace(" ", "_")]
+            samples = page[command.replace(" ", "_")]
             missing = {
                 series
-                for series in page["sound"].keys() - found.keys()
+                for series in page["sound"].keys() - samples.keys()
                 if series[0].startswith(("redis_", "messaging_"))
                 and not series[0].startswith((*costs, *_VARYING))
             }
             assert (command, missing) == (command, set())
-            assert (command, found["redis_up", frozenset()]) == (command, 1)
+            assert (command, samples["redis_up", frozenset()]) == (command, 1)

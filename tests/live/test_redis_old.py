@@ -1,4 +1,4 @@
-"""Redis 5.0 and 6.0, as Debian 11 and Ubuntu 22.04 have them: what they lack is asked for otherwise."""
+"""Redis 5.0 and 6.0, as Debian 11 and Ubuntu 22.04 have them, which lack some commands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_all_metrics_are_emitted(old_redis: RedisServer, redis_collector: MakeCo
     fill(old_redis.client)
     old_redis.client.rpush("queue", 1, 2)
     old_redis.client.zadd("arq:queue", {"job": 1})
-    one = redis_collector(
+    collector = redis_collector(
         old_redis.url,
         streams=("s", "x*"),
         keys=("queue", "q*"),
@@ -39,7 +39,7 @@ def test_all_metrics_are_emitted(old_redis: RedisServer, redis_collector: MakeCo
     )
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_memory_used_bytes"][()] > 0
@@ -102,7 +102,7 @@ def test_a_user_for_a_server_without_users(
 def test_without_scripts(
     version: str, make_redis: MakeRedis, redis_collector: MakeCollector
 ) -> None:
-    """Where EVAL was renamed, as it often was, streams are read all the same."""
+    """If EVAL was renamed, as is common, streams are still read."""
     server = make_redis("--rename-command", "EVAL", "", program=program(version))
     server.client = redis.Redis(port=server.port, retry=None, protocol=2)
     fill(server.client)

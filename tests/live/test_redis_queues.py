@@ -19,7 +19,12 @@ import redis
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.keyspace import scanner
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
+from bts_collectors.redis.queues.config import (
+    CelerySettings,
+    LibrarySettings,
+    QueueSettings,
+    WantedNames,
+)
 from bts_exporter import testing
 from servers import wait_until
 from servers.redis import MakeCollector, RedisServer, failure
@@ -71,13 +76,13 @@ def collect(redis_server: RedisServer, redis_collector: MakeCollector) -> Reader
 
 
 def depths(samples: testing.Samples) -> dict[str, dict[str, float]]:
-    """Return the states of each queue that hold something."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the states of each queue that are not empty."""
+    by_queue: dict[str, dict[str, float]] = {}
     for (_, _, queue, state), count in samples["redis_queue_messages"].items():
-        states = found.setdefault(queue, {})
+        states = by_queue.setdefault(queue, {})
         if count:
             states[state] = count
-    return found
+    return by_queue
 
 
 def age(samples: testing.Samples, queue: str) -> float:
@@ -96,12 +101,12 @@ def now(client: redis.Redis) -> float:
 
 
 def double(number: int) -> int:
-    """Do what a worker does."""
+    """Return twice the number: a job that succeeds."""
     return 2 * number
 
 
 def fail() -> None:
-    """Do what a worker should not."""
+    """Raise an error: a job that fails."""
     msg = "on purpose"
     raise ValueError(msg)
 
@@ -120,20 +125,20 @@ def test_rq(client: redis.Redis, collect: Reader) -> None:
     waiting.enqueue(double, 5, depends_on=first)
     waiting.enqueue_in(timedelta(hours=1), double, 6)
 
-    samples = collect(rq=Wanted())
+    samples = collect(rq=LibrarySettings())
 
     assert depths(samples) == {
         "waiting": {"ready": 2, "deferred": 1, "scheduled": 1},
         "done": {"completed": 1, "failed": 1, "canceled": 1},
     }
     for queue in (waiting, done):
-        found = depths(samples)[queue.name]
-        assert found.get("ready", 0) == queue.count
-        assert found.get("completed", 0) == queue.finished_job_registry.count
-        assert found.get("failed", 0) == queue.failed_job_registry.count
-        assert found.get("deferred", 0) == queue.deferred_job_registry.count
-        assert found.get("scheduled", 0) == queue.scheduled_job_registry.count
-        assert found.get("canceled", 0) == queue.canceled_job_registry.count
+        states = depths(samples)[queue.name]
+        assert states.get("ready", 0) == queue.count
+        assert states.get("completed", 0) == queue.finished_job_registry.count
+        assert states.get("failed", 0) == queue.failed_job_registry.count
+        assert states.get("deferred", 0) == queue.deferred_job_registry.count
+        assert states.get("scheduled", 0) == queue.scheduled_job_registry.count
+        assert states.get("canceled", 0) == queue.canceled_job_registry.count
     expected = now(client) - first.enqueued_at.timestamp()
     assert age(samples, "waiting") == pytest.approx(expected, abs=20)
     assert age(samples, "done") == 0
@@ -149,7 +154,7 @@ def test_rq_jobs_at_work(client: redis.Redis, collect: Reader) -> None:
     client.rpush("app:queue:a:intermediate", "1")
     client.zadd("app:wip:a", {"2:execution": 1.0, "3:execution": 2.0})
 
-    samples = collect(rq=Wanted(prefix="app", names=("a",)))
+    samples = collect(rq=LibrarySettings(prefix="app", names=("a",)))
 
     assert depths(samples) == {"a": {"active": 3}}
     assert samples["messaging_in_flight_messages"] == {("redis", "app:queue:a", ""): 3}
@@ -199,7 +204,7 @@ def test_dramatiq(client: redis.Redis, redis_server: RedisServer, collect: Reade
     consumer = broker.consume("tasks", prefetch=3, timeout=1000)
     consumer.nack(next(consumer))
 
-    samples = collect(dramatiq=Wanted())
+    samples = collect(dramatiq=LibrarySettings())
 
     assert client.llen("dramatiq:tasks") == 2
     assert depths(samples) == {"tasks": {"ready": 2, "active": 2, "dead": 1, "scheduled": 1}}
@@ -210,7 +215,7 @@ def test_dramatiq(client: redis.Redis, redis_server: RedisServer, collect: Reade
 
 
 def test_celery(redis_server: RedisServer, collect: Reader) -> None:
-    """Celery: messages of every priority are one queue's, those not acknowledged all queues'."""
+    """Celery: messages of every priority count for their queue, unacknowledged ones for all queues together."""
     kombu = library("kombu")
     library("packaging")  # kombu's transport wants it
     options = {"global_keyprefix": "app:"}
@@ -221,7 +226,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
         connection.SimpleQueue("mail.out").put({})
         queue.get(timeout=20)
 
-        samples = collect(celery=WantedCelery(prefix="app:", names=("celery", "mail.*", "idle")))
+        samples = collect(celery=CelerySettings(prefix="app:", names=("celery", "mail.*", "idle")))
 
         assert depths(samples) == {
             "": {"active": 1},
@@ -241,7 +246,7 @@ def test_celery(redis_server: RedisServer, collect: Reader) -> None:
 def test_a_huey_spelled_as_its_program_spells_it(
     redis_server: RedisServer, collect: Reader
 ) -> None:
-    """Huey leaves characters out of a queue's name; the name that the program gives is understood."""
+    """Huey removes characters from a queue's name; the setting takes the name in the program."""
     huey = library("huey")
     queue = huey.RedisHuey("my-app.jobs", port=redis_server.port)
     queue.task()(double)(1)
@@ -273,7 +278,7 @@ def test_sidekiq(client: redis.Redis, collect: Reader, milliseconds: bool) -> No
     client.zadd("retry", {"a": 1, "b": 2})
     client.zadd("dead", {"a": 1, "b": 2, "c": 3})
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
 
     assert depths(samples) == {
         "": {"scheduled": 1, "retry": 2, "dead": 3},
@@ -303,7 +308,7 @@ def test_bullmq(client: redis.Redis, collect: Reader) -> None:
     client.zadd("bull:urgent:prioritized", {"1": 5 * 0x100000000})
     client.hset("bull:urgent:1", mapping={"name": "a", "timestamp": made + 30_000})
 
-    samples = collect(bullmq=Wanted())
+    samples = collect(bullmq=LibrarySettings())
 
     assert depths(samples) == {
         "mail": {
@@ -330,7 +335,7 @@ def test_a_paused_bullmq_of_old(client: redis.Redis, collect: Reader) -> None:
     client.hset("bull:idle:meta", "opts.maxLenEvents", "10000")
     client.lpush("bull:idle:wait", "0:1795453795873")
 
-    samples = collect(bullmq=Wanted())
+    samples = collect(bullmq=LibrarySettings())
 
     assert depths(samples) == {"mail": {"paused": 2}, "idle": {}}
     assert samples["messaging_backlog_messages"][("redis", "bull:mail", "")] == 2
@@ -385,7 +390,7 @@ def test_a_queue_that_two_settings_want(client: redis.Redis, collect: Reader) ->
     client.rpush("celery", 1)
     client.rpush("celery\x06\x169", 1)
 
-    samples = collect(celery=Wanted(), lists=("celery",))
+    samples = collect(celery=LibrarySettings(), lists=("celery",))
 
     assert samples["redis_queue_messages"] == {
         ("celery", "db0", "", "active"): 0,
@@ -402,7 +407,7 @@ def test_a_queue_that_runs_empty_stays_at_0(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A list that a pattern found is at 0 when Redis has deleted it, through all later walks."""
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    monkeypatch.setattr(scanner, "INTERVAL_SECONDS", 0)
     collector = redis_collector(redis_server.url, queues=QueueSettings(lists=("jobs:*",)))
     client.rpush("jobs:a", 1)
     assert depths(testing.collect(collector)) == {"jobs:a": {"ready": 1}}
@@ -417,14 +422,14 @@ def test_a_queue_that_runs_empty_stays_at_0(
 
 
 def test_messages_without_a_time_have_no_age(client: redis.Redis, collect: Reader) -> None:
-    """A payload that is not what the library writes, or a time that cannot be, gives no age."""
+    """An invalid message, or an impossible time, gives no age."""
     client.sadd("queues", "text", "old", "soon", "none")
     client.lpush("queue:text", b"\xff\x00")
     client.lpush("queue:old", json.dumps({"enqueued_at": 7}))
     client.lpush("queue:soon", json.dumps({"enqueued_at": now(client) + 1e9}))
     client.lpush("queue:none", json.dumps({"args": []}))
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
 
     assert "redis_queue_oldest_age_seconds" not in samples
     assert "messaging_lag_seconds" not in samples
@@ -461,31 +466,31 @@ def test_a_producer_whose_clock_is_wrong(client: redis.Redis, collect: Reader) -
     client.lpush("queue:default", json.dumps({"enqueued_at": now(client) + 5 * 3600}))
     common = ("redis", "queue:default", "")
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
     assert samples["messaging_backlog_messages"] == {common: 1}
     assert "messaging_lag_seconds" not in samples
     assert "redis_queue_oldest_age_seconds" not in samples
 
-    samples = collect(sidekiq=Wanted())
+    samples = collect(sidekiq=LibrarySettings())
     assert 0 < samples["messaging_lag_seconds"][common] < AGE
     assert samples["messaging_lag_method_info"] == {(*common, "lower_bound"): 1}
 
 
 def test_a_job_is_not_older_than_the_queue_was_empty(client: redis.Redis, collect: Reader) -> None:
-    """A job that came to an empty queue waits since then, whatever it says."""
+    """A job in a queue that was empty is not older than that, whatever its own time is."""
     client.sadd("queues", "default")
     common = ("redis", "queue:default", "")
-    assert collect(sidekiq=Wanted())["messaging_lag_seconds"] == {common: 0}
-    assert collect(sidekiq=Wanted())["messaging_drain_seconds"] == {common: 0}
+    assert collect(sidekiq=LibrarySettings())["messaging_lag_seconds"] == {common: 0}
+    assert collect(sidekiq=LibrarySettings())["messaging_drain_seconds"] == {common: 0}
     client.lpush("queue:default", json.dumps({"enqueued_at": now(client) - 5 * 3600}))
 
-    assert "messaging_lag_seconds" not in collect(sidekiq=Wanted())
-    samples = collect(sidekiq=Wanted())
+    assert "messaging_lag_seconds" not in collect(sidekiq=LibrarySettings())
+    samples = collect(sidekiq=LibrarySettings())
     assert 0 < samples["messaging_lag_seconds"][common] < AGE
 
 
 def test_the_time_until_a_list_is_empty(client: redis.Redis, collect: Reader) -> None:
-    """It is 0 for an empty list, and unknown until it was seen to become shorter."""
+    """The drain time is 0 for an empty list, and unknown until the list became shorter."""
     client.rpush("jobs", 1, 2, 3)
     assert "messaging_drain_seconds" not in collect(lists=("jobs",))
 

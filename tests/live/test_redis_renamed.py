@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery
+from bts_collectors.redis.queues.config import CelerySettings, LibrarySettings, QueueSettings
 from bts_exporter import testing
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 from servers.redis_proxy import MakeProxy, Oddity
@@ -39,14 +39,14 @@ SETTINGS = {
     "keys": ("text", "list", "t*"),
     "key_memory": True,
     "key_values": True,
-    "queues": QueueSettings(rq=Wanted(), celery=WantedCelery(names=("celery",))),
+    "queues": QueueSettings(rq=LibrarySettings(), celery=CelerySettings(names=("celery",))),
 }
 #: Metrics that each depend on another command.
 TOLD = {"redis_memory_used_bytes"}.union(*(costs for costs, _ in RENAMED.values()))
 
 
 def fill(server: RedisServer) -> None:
-    """Write something for every command."""
+    """Write data for every command."""
     client = server.client
     client.set("text", 5)
     client.rpush("list", 1)
@@ -64,32 +64,32 @@ def test_a_renamed_command(
     """A renamed command costs only its own metrics: it is emitted as unsupported, and is not an error."""
     server = make_redis("--rename-command", command, "")
     fill(server)
-    one = redis_collector(server.url, **SETTINGS)
-    costs, told = RENAMED[command]
+    collector = redis_collector(server.url, **SETTINGS)
+    costs, unsupported = RENAMED[command]
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         assert samples["redis_up"] == {(): 1}
         assert TOLD - samples.keys() == costs
-        if told:
-            assert samples["redis_exporter_command_supported"][(told,)] == 0
+        if unsupported:
+            assert samples["redis_exporter_command_supported"][(unsupported,)] == 0
 
 
 @pytest.mark.parametrize("scripts", ["EVAL_RO", "WAIT"])
 def test_ranges_that_were_renamed(
     make_redis: MakeRedis, redis_collector: MakeCollector, scripts: str
 ) -> None:
-    """Without XRANGE a lag that must be counted is missing, with scripts and without, and nothing fails."""
+    """Without XRANGE a lag that must be counted is missing, with scripts and without, and the scrape succeeds."""
     server = make_redis(*("--rename-command", "XRANGE", "", "--rename-command", scripts, ""))
     ids = [server.client.xadd("stream", {"n": n}) for n in range(9)]
     server.client.xgroup_create("stream", "group", "0")
     server.client.xreadgroup("group", "me", {"stream": ">"}, count=4)
     server.client.xdel("stream", ids[6])
-    one = redis_collector(server.url, streams=("stream",))
+    collector = redis_collector(server.url, streams=("stream",))
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         assert samples["redis_stream_length"] == {("db0", "stream"): 8}
         assert samples["redis_exporter_command_supported"]["xrange",] == 0
@@ -121,10 +121,10 @@ def test_a_fork_without_a_clock_in_info(
     fill(redis_server)
     behave = answering_without(redis_server.port, "server_time_usec")
     port = redis_proxy(redis_server.port, "INFO", behave)
-    one = redis_collector(f"redis://127.0.0.1:{port}", **SETTINGS)
+    collector = redis_collector(f"redis://127.0.0.1:{port}", **SETTINGS)
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         ages = samples["redis_stream_last_entry_age_seconds"]
         assert 0 <= ages["db0", "stream"] < 600
@@ -158,10 +158,10 @@ def test_scripts_that_are_refused_in_other_words(
 
     port = redis_proxy(redis_server.port, "EVAL_RO", refuse)
     whole = testing.collect(redis_collector(redis_server.url, streams=("stream",)))
-    one = redis_collector(f"redis://127.0.0.1:{port}", streams=("stream",))
+    collector = redis_collector(f"redis://127.0.0.1:{port}", streams=("stream",))
 
     for _ in range(2):
-        samples = testing.collect(one)
+        samples = testing.collect(collector)
 
         streams = {name for name in whole if name.startswith("redis_stream_")}
         assert streams <= samples.keys()

@@ -36,7 +36,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def make_tls(make_redis: MakeRedis, certificates: Certificates) -> MakeRedis:
-    """Give a factory of servers with TLS, whose address it is."""
+    """Give a factory of servers with TLS."""
 
     def make(clients: str = "no", *, named: bool = False) -> RedisServer:
         cert, key = certificates.server, certificates.server_key
@@ -97,9 +97,9 @@ def test_a_certificate_of_another_name(
 
 def test_any_certificate(make_tls: MakeRedis, redis_collector: MakeCollector) -> None:
     """With insecure_skip_verify a self-signed certificate is accepted."""
-    one = redis_collector(make_tls().url, tls=TLSConfig(insecure_skip_verify=True))
+    collector = redis_collector(make_tls().url, tls=TLSConfig(insecure_skip_verify=True))
 
-    assert testing.collect(one)["redis_up"] == {(): 1}
+    assert testing.collect(collector)["redis_up"] == {(): 1}
 
 
 def test_tls_to_a_server_without_tls(
@@ -173,7 +173,7 @@ def test_several_servers(  # noqa: PLR0917  # servers of all kinds
 def test_names_are_looked_for_on_a_replica(
     redis_pair: tuple[RedisServer, RedisServer], redis_collector: MakeCollector
 ) -> None:
-    """SCAN is the replica's work; what was found is read from the primary."""
+    """SCAN runs on the replica; the keys are read from the primary."""
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     primary.client.wait(1, 20_000)
@@ -193,18 +193,18 @@ def test_a_replica_that_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
     way: str,
 ) -> None:
-    """Where a replica does not let us in, or hangs, names are looked for on the primary."""
-    monkeypatch.setattr(replicas, "TIMEOUT", 1.0)
+    """If a replica refuses the login, or hangs, SCAN runs on the primary."""
+    monkeypatch.setattr(replicas, "TIMEOUT_SECONDS", 1.0)
     primary, replica = redis_pair
     primary.client.rpush("queue", 1, 2)
     if way == "denied":
         replica.client.config_set("requirepass", PASSWORD)
     else:
         replica.freeze()
-    one = redis_collector(primary.url, keys=("q*",))
-    testing.collect(one)
+    collector = redis_collector(primary.url, keys=("q*",))
+    testing.collect(collector)
 
-    wait_until(lambda: "redis_key_size" in testing.collect(one), "the queue is found")
+    wait_until(lambda: "redis_key_size" in testing.collect(collector), "the queue is found")
 
     assert calls(primary.client, "scan") > 0
     replica.thaw()
@@ -218,22 +218,22 @@ def test_a_failover_is_followed(
     make_sentinel: MakeSentinel,
     redis_collector: MakeCollector,
 ) -> None:
-    """The master is the one that the sentinel names; when it dies the series go on from the next."""
+    """The master is the one that the sentinel names; after a failover the series continue from the new one."""
     master, replica = redis_pair
     sentinel = make_sentinel(master)
     master.client.rpush("queue", 1, 2)
     master.client.wait(1, 20_000)
     nowhere = Url("redis", "127.0.0.1", free_port())
     settings = SentinelSettings(master=MASTER, addresses=(nowhere, Url.from_setting(sentinel.url)))
-    one = redis_collector("redis://ignored", sentinel=settings, keys=("queue", "q*"))
-    before = testing.collect(one)
+    collector = redis_collector("redis://ignored", sentinel=settings, keys=("queue", "q*"))
+    before = testing.collect(collector)
     wait_until(lambda: replicas_known(sentinel) == 1, "the sentinel knows the replica")
 
     master.kill()
     wait_until(
         lambda: sentinel.master_port() == replica.port, "the sentinel made the other master", 60
     )
-    after = testing.collect(one)
+    after = testing.collect(collector)
 
     assert ports_of(before) == {str(master.port)}
     assert ports_of(after) == {str(replica.port)}
@@ -246,7 +246,7 @@ def test_a_sentinel_that_missed_the_failover(
     redis_collector: MakeCollector,
     redis_listener: Listen,
 ) -> None:
-    """A sentinel that points to a replica is not believed, if another one knows better."""
+    """If a sentinel names a replica, the next sentinel is used."""
     master, replica = redis_pair
     stale = redis_listener(saying("127.0.0.1", str(replica.port)))
     known = make_sentinel(master)
@@ -291,7 +291,7 @@ def test_an_unknown_master(
 def test_the_password_of_a_sentinel(
     redis_server: RedisServer, make_sentinel: MakeSentinel, redis_collector: MakeCollector
 ) -> None:
-    """Sentinels have a password of their own; a wrong one is tried once."""
+    """Sentinels have a separate password; a wrong one is tried once."""
     sentinel = make_sentinel(redis_server, f'requirepass "{PASSWORD}"')
     addresses = (Url.from_setting(sentinel.url),)
 

@@ -51,7 +51,7 @@ def overrun(client: redis.Redis) -> None:
 
 
 def test_a_group_that_was_overrun_unseen(client: redis.Redis, collector: RedisCollector) -> None:
-    """Of 2,000 entries of which 200 were delivered, the others trimmed, no 1,991 are consumed, none lost."""
+    """If 200 of 2,000 entries were delivered and the others trimmed, the server's 1,991 consumed entries are not served."""
     client.xgroup_create("s", "g", "0", mkstream=True)
     for _ in range(200):
         overrun(client)
@@ -74,7 +74,7 @@ def test_a_group_that_was_overrun_unseen(client: redis.Redis, collector: RedisCo
 def test_a_group_that_was_overrun_under_our_eyes(
     client: redis.Redis, collector: RedisCollector
 ) -> None:
-    """Where the collector looks before and after each read, deliveries and losses are exact."""
+    """If the collector runs before and after each read, deliveries and losses are exact."""
     if not counts_entries(client):
         pytest.skip("not everywhere: Redis 6.2 does not count the entries added")
     client.xgroup_create("s", "g", "0", mkstream=True)
@@ -95,7 +95,7 @@ def test_a_group_that_was_overrun_under_our_eyes(
 def test_a_wrong_counter(
     client: redis.Redis, collector: RedisCollector, command: str, read: int
 ) -> None:
-    """ENTRIESREAD can be anything: the lag is what waits."""
+    """The lag is the number of waiting entries, whatever ENTRIESREAD was set to."""
     if not counts_entries(client):
         pytest.skip("not everywhere: Redis 6.2 has no such counter")
     ids = [client.xadd("s", {"a": number}) for number in range(10)]
@@ -130,7 +130,7 @@ def test_a_clock_that_was_set_back(client: redis.Redis, collector: RedisCollecto
 
 
 def test_a_clock_that_is_behind(client: redis.Redis, collector: RedisCollector) -> None:
-    """What comes after the group had nothing waiting is not older than that, whatever its id says."""
+    """An entry added after the group had none waiting is not older than that, whatever its id is."""
     behind = milliseconds(client) - HOUR
     client.xadd("s", {"a": 1}, id=f"{behind}-0")
     client.xgroup_create("s", "g", "$")
@@ -144,7 +144,7 @@ def test_a_clock_that_is_behind(client: redis.Redis, collector: RedisCollector) 
 
 
 def test_a_group_that_is_set_back(client: redis.Redis, collector: RedisCollector) -> None:
-    """What was there all the time is as old as its id says, also if nothing waited a moment before."""
+    """An entry that was there all the time has the age of its id, also after the group had none waiting."""
     old = milliseconds(client) - HOUR
     client.xadd("s", {"a": 1}, id=f"{old}-0")
     client.xgroup_create("s", "g", "$")
@@ -213,7 +213,7 @@ def test_streams_with_many_groups(
 
 
 def test_time_until_a_group_has_caught_up(client: redis.Redis, collector: RedisCollector) -> None:
-    """It is 0 where nothing waits, and unknown until deliveries were seen for half a minute."""
+    """The drain time is 0 without waiting entries, and unknown until deliveries were observed for half a minute."""
     client.xadd("s", {"a": 1})
     client.xgroup_create("s", "g", "0")
     assert "messaging_drain_seconds" not in testing.collect(collector)

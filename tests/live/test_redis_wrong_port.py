@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 def test_plain_words_at_a_port_of_tls(
     make_redis: MakeRedis, certificates: Certificates, redis_collector: MakeCollector
 ) -> None:
-    """redis:// where TLS is spoken: the message names rediss://."""
+    """The error for redis:// at a port with TLS names rediss://."""
     port = free_port()
     make_redis(
         *("--tls-port", str(port), "--tls-ca-cert-file", str(certificates.ca)),
@@ -35,7 +35,7 @@ def test_plain_words_at_a_port_of_tls(
 
 
 def test_tls_at_a_plain_port(redis_server: RedisServer, redis_collector: MakeCollector) -> None:
-    """rediss:// where no TLS is spoken: the message names redis://."""
+    """The error for rediss:// at a port without TLS names redis://."""
     url = redis_server.url.replace("redis:", "rediss:")
 
     error = failure(redis_collector(url), seconds=1)[1]
@@ -44,7 +44,7 @@ def test_tls_at_a_plain_port(redis_server: RedisServer, redis_collector: MakeCol
 
 
 def test_the_bus_of_a_cluster(redis_listener: Listen, redis_collector: MakeCollector) -> None:
-    """A cluster's bus hangs up on us: the port is the clients' and 10,000."""
+    """A cluster's bus closes the connection; its port is that for clients plus 10,000."""
     url = redis_listener(lambda connection: connection.close())
     url = Url("redis", url.host, url.port)
 
@@ -75,9 +75,9 @@ def test_a_sentinel_in_place_of_its_master(
     sentinel = make_sentinel(redis_server)
 
     assert testing.collect(redis_collector(sentinel.url))["redis_sentinel_masters"] == {(): 1}
-    one = redis_collector(sentinel.url, streams=("s",), keys=("a*",))
+    collector = redis_collector(sentinel.url, streams=("s",), keys=("a*",))
     for _ in range(2):
-        samples, error = failure(one)
+        samples, error = failure(collector)
         assert samples["redis_up"] == {(): 1}
         assert samples["redis_sentinel_masters"] == {(): 1}
         assert "is a sentinel, which has no keys" in str(error)

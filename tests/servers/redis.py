@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 import redis
 
 from bts_collectors.redis.collector import RedisCollector
-from bts_exporter import Scrape, Secret, TargetError, Url, testing
+from bts_exporter import Secret, TargetError, Url, testing
 from servers import Process, free_port, listens, need, wait_until
 
 #: Starts a server of the test's own, with further arguments for redis-server.
@@ -102,12 +101,10 @@ def redis_collector() -> Iterator[MakeCollector]:
 
 
 def failure(collector: RedisCollector, seconds: float = 10) -> tuple[testing.Samples, TargetError]:
-    """Return what a collection emits and raises that fails or loses a part."""
-    scrape = Scrape(monotonic() + seconds)
-    with pytest.raises(TargetError) as caught:
-        collector.collect(scrape)
-    assert monotonic() < scrape.deadline
-    return testing.samples(collector, scrape), caught.value
+    """Return what a collection emits, and the error that it raises or reports."""
+    samples, error = testing.look(collector, seconds)
+    assert error is not None, "the collection succeeded"
+    return samples, error
 
 
 def reason_when_stopped(collector: RedisCollector) -> str:

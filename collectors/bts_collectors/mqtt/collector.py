@@ -130,7 +130,8 @@ class Mqtt(Collector):
             raise TargetError(failures[0].reason, "; ".join(message for _, message in failures))
 
     def _wait(self, scrape: Scrape) -> None:
-        """Wait for values that are about to arrive; half of the remaining time is left for the rest."""
+        """Wait for values that are about to arrive."""
+        # Each wait takes half of the time at most: the next ones, and the API of EMQX, need the rest.
         timeout_seconds = min(self._first_reply_deadline - monotonic(), scrape.remaining() / 2)
         self._replied.wait(max(timeout_seconds, 0))
         self._network.wake(min(WAKE_SECONDS, scrape.remaining() / 2))

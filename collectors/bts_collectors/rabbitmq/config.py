@@ -30,7 +30,7 @@ class CanarySettings(CollectorConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Check combinations and ranges; ValueError names the setting."""
-        expect_scheme("url", self.url, AMQP, "amqp://host:5672/vhost")
+        check_address("url", self.url, AMQP, "amqp://host:5672/vhost")
         if self.interval > MAX_INTERVAL_SECONDS:
             msg = f"interval: {self.interval:g} s is too long (expected at most {MAX_INTERVAL_SECONDS:g} s, since the broker removes idle queues)"
             raise ValueError(msg)
@@ -89,13 +89,13 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     def __post_init__(self) -> None:
         """Check combinations and ranges; ValueError names the setting."""
         if self.over_amqp:
-            expect_scheme("url", self.url, AMQP, "amqp://host:5672/vhost")
+            check_address("url", self.url, AMQP, "amqp://host:5672/vhost")
         elif self.source == "prometheus":
-            expect_scheme("url", self.url, HTTP, "http://host:15692")
+            check_address("url", self.url, HTTP, "http://host:15692")
         else:
-            expect_scheme("url", self.url, HTTP, "http://host:15672")
+            check_address("url", self.url, HTTP, "http://host:15672")
         if self.native is not None:
-            expect_scheme("native", self.native, HTTP, "http://host:15692")
+            check_address("native", self.native, HTTP, "http://host:15692")
         if self.declare and not self.over_amqp:
             msg = "declare: only valid with an AMQP address, such as url: amqp://host:5672/vhost"
             raise ValueError(msg)
@@ -108,20 +108,17 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
         if self.compat and (self.over_amqp or self.source == "prometheus" or self.native):
             msg = f"compat: {self.compat} is only valid with the management API as the only source"
             raise ValueError(msg)
-        urls = (self.url, self.native, self.canary and self.canary.url)
-        if self.tls != TLSConfig() and not any(url and url.scheme in TLS for url in urls):
-            # TLS settings without TLS: the password would be sent unencrypted by mistake.
-            msg = f"tls: only https:// and amqps:// speak TLS, and url is {self.url.scheme}://"
-            raise ValueError(msg)
+        urls = (self.url, self.native, self.canary.url if self.canary else None)
+        self.tls.require_used_by(*(url for url in urls if url is not None), schemes=TLS)
 
 
-def expect_scheme(key: str, url: Url, schemes: tuple[str, ...], example: str) -> None:
-    """Check the scheme of an address; ValueError with an example if it is not one of `schemes`."""
-    if url.scheme not in schemes:
-        msg = (
-            f"{key}: {url.scheme}:// is not a valid scheme (expected an address such as {example})"
-        )
-        raise ValueError(msg)
+def check_address(key: str, url: Url, schemes: tuple[str, ...], example: str) -> None:
+    """Check scheme and query of an address; ValueError, with an example for another scheme."""
+    try:
+        url.require_scheme(*schemes, key=key)
+    except ValueError as error:
+        msg = f"{error} (such as {example})"
+        raise ValueError(msg) from None
     if url.query:
         msg = f"{key}: the part after ? has no effect: remove it"
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Redis, Valkey and their relatives: server, streams, queues, keys; single, with Sentinel, or a cluster."""
+"""Redis, Valkey and compatible servers: server, streams, queues, keys; single, with Sentinel, or a cluster."""
 
 from bts_collectors.redis.collector import COLLECTOR
 

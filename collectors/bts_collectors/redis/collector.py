@@ -7,24 +7,21 @@ from collections.abc import Iterator, Sequence
 from time import monotonic, time
 
 from bts_collectors.redis.client import address
-from bts_collectors.redis.client.batching import Ask, RequestBatches, run
+from bts_collectors.redis.client.batching import Execute, RequestBatches, run
 from bts_collectors.redis.client.command_support import SUPPORTED
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import UP, ScrapeContext
 from bts_collectors.redis.client.credentials import Provider
-from bts_collectors.redis.client.errors import bare
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.topology import Topology
 from bts_collectors.redis.config import RedisConfig
 from bts_collectors.redis.keyspace import keys
-from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_collectors.redis.keyspace.scanner import KeyspaceScanner, Names
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.server import collector as server
 from bts_collectors.redis.streams import collector as streams
 from bts_exporter import Collector, Match, Scrape, TargetError, backlog, counter, gauge
 
-#: Part of the remaining time that stays unused, so that a dead server is reported in time.
-_RESERVE = 0.05
 #: Time for finding names within the first scrape: at most so many seconds, and this part of the rest.
 _FIRST_WALK_SECONDS = 0.5
 _FIRST_WALK_PART = 0.25
@@ -66,7 +63,7 @@ class RedisCollector(Collector):
     from_streams = streams.METRICS
     from_keys = keys.METRICS
     from_queues = queues.METRICS
-    vocabulary = backlog.VOCABULARY
+    from_backlog = backlog.VOCABULARY
 
     def __init__(self, config: RedisConfig) -> None:
         super().__init__(config)
@@ -86,7 +83,7 @@ class RedisCollector(Collector):
         provider = Provider(config.credentials) if config.credentials is not None else None
         options = ConnectionOptions(config.password, provider, config.tls, config.keepalive)
         self._topology = Topology(config.url, options, config.sentinel, clustered=config.cluster)
-        self._discovery = Discovery(list(self._names.values()), self._topology.replicas)
+        self._scanner = KeyspaceScanner(list(self._names.values()), self._topology.replicas)
         self._db = f"db{address.database(config.url)}"
         self._count = 0
         self._collecting = threading.Lock()
@@ -100,14 +97,14 @@ class RedisCollector(Collector):
     def stop(self) -> None:
         """Close the connections. A collection in another thread ends with an error."""
         self._topology.abort()
-        self._discovery.stop()
+        self._scanner.stop()
         with self._collecting:
             self._topology.close()
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit all metrics.
+        """Emit all metrics; TargetError for a dead server.
 
-        TargetError for a dead server, and at the end if some metrics could not be collected.
+        Errors that cost only some metrics are reported to `scrape`.
         """
         began = monotonic()
         self._count += 1
@@ -117,19 +114,17 @@ class RedisCollector(Collector):
         self._begin(context)
         try:
             with self._collecting:
-                self._read(context, began + scrape.remaining() * (1 - _RESERVE))
+                self._read(context, monotonic() + scrape.remaining())
         except TargetError as error:
-            # The same cause stopped the discovery. It ends together with this error.
-            self._discovery.error = None
-            self._report(context, began, error)
+            # The same cause stopped the scanner. Its error ends together with this error.
+            self._scanner.error = None
+            self._emit_result(context, began, error.reason)
             raise
-        losses = context.losses or ([self._discovery.error] if self._discovery.error else [])
-        self._report(context, began, losses[0] if losses else None)
-        self._discovery.refresh()
-        for loss in losses[1:]:
-            scrape.report(loss)
-        if losses:
-            raise bare(losses[0])
+        scan_error = self._scanner.error  # another thread may change it
+        if scan_error is not None and not context.reason:
+            context.report(scan_error)
+        self._emit_result(context, began, context.reason)
+        self._scanner.refresh()
 
     def _begin(self, context: ScrapeContext) -> None:
         """Emit the metrics that no limit may drop, with their values for a scrape that times out."""
@@ -138,34 +133,43 @@ class RedisCollector(Collector):
         context.scrape.emit(self.scrapes, self._count)
 
     def _read(self, context: ScrapeContext, deadline: float) -> None:
-        def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
-            return self._topology.ask(commands, deadline, ahead)
+        def execute(commands: Sequence[Command], ahead: Sequence[Command]) -> list[Reply]:
+            return self._topology.execute(commands, deadline, ahead)
 
         self._topology.begin(deadline)
         context.url = self._topology.url
         readers = [self._read_server(context)]
         if not self._server.is_known:
             # How to read the contents depends on the kind and version of the server.
-            run(readers, ask)
+            run(readers, execute)
             readers.clear()
             remaining = deadline - monotonic()
-            self._discovery.first(min(_FIRST_WALK_SECONDS, remaining * _FIRST_WALK_PART))
+            self._scanner.wait_for_first_walk(
+                min(_FIRST_WALK_SECONDS, remaining * _FIRST_WALK_PART)
+            )
         if self._server.is_sentinel:
-            self._read_sentinel(context, readers, ask)
+            self._read_sentinel(context, readers, execute)
             return
-        streams, more_streams = self._streams.read(context)
-        readers += [streams, self._keys.read(context), self._queues.read(context)]
-        run(readers, ask, [more_streams])
+        others: Sequence[RequestBatches] = ()
+        if self.config.streams:
+            first, *others = self._streams.read(context)
+            readers.append(first)
+        if self.config.keys:
+            readers.append(self._keys.read(context))
+        if self._queues.are_configured:
+            readers.append(self._queues.read(context))
+        run(readers, execute, others)
         self._emit_names(context)
-        context.losses += self._topology.losses()
+        for error in self._topology.losses():
+            context.report(error)
 
     def _read_sentinel(
-        self, context: ScrapeContext, readers: Sequence[RequestBatches], ask: Ask
+        self, context: ScrapeContext, readers: Sequence[RequestBatches], execute: Execute
     ) -> None:
         """Read a sentinel, which has no keys."""
-        run(readers, ask)
+        run(readers, execute)
         names_wanted = any(names.patterns or names.all() for names in self._names.values())
-        if names_wanted or self._queues.are_wanted:
+        if names_wanted or self._queues.are_configured:
             cure = "name its master in `sentinel: {master: ..., addresses: [...]}`"
             context.unexpected(f"is a sentinel, which has no keys: {cure}")
 
@@ -177,13 +181,13 @@ class RedisCollector(Collector):
                 raise
             # The other nodes are read nevertheless. Their clocks should agree with ours.
             context.now = int(time() * 1000)
-            context.losses.append(bare(error))
+            context.report(error)
 
     def _emit_names(self, context: ScrapeContext) -> None:
         """Emit which commands are supported, how many names are known, and which nodes answer."""
         emit = context.scrape.emit
         self._streams.emit_command_support(context.scrape)
-        if not self._discovery.is_supported:
+        if not self._scanner.is_supported:
             context.unsupported.add("scan")
         for command in context.unsupported:
             if not context.scrape.has(SUPPORTED, command):
@@ -197,8 +201,9 @@ class RedisCollector(Collector):
         for node, is_up in self._topology.states():
             emit(self.node_up, is_up, node)
 
-    def _report(self, context: ScrapeContext, began: float, error: TargetError | None) -> None:
-        reason = error.reason if error else "limited" if context.scrape.dropped else ""
+    def _emit_result(self, context: ScrapeContext, began: float, reason: str) -> None:
+        if not reason and context.scrape.dropped:
+            reason = "limited"
         context.scrape.discard(self.last_error)
         context.scrape.emit(self.last_error, int(bool(reason)), reason)
         context.scrape.emit(self.duration, monotonic() - began)

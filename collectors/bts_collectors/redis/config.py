@@ -71,11 +71,7 @@ class RedisConfig(CollectorConfig, frozen=True):
         if "cluster" in self.url.scheme:
             msg = "url: name one node of the cluster as redis://HOST:PORT, and set cluster: true"
             raise ValueError(msg)
-        try:
-            address.check(self.url)
-        except ValueError as error:
-            msg = f"url: {error}"
-            raise ValueError(msg) from None
+        address.check(self.url, *address.SCHEMES)
         if self.credentials is not None and (
             self.password is not None or self.url.username or self.url.password
         ):
@@ -88,8 +84,4 @@ class RedisConfig(CollectorConfig, frozen=True):
             msg = "cluster and sentinel exclude each other"
             raise ValueError(msg)
         sentinels = self.sentinel.addresses if self.sentinel is not None else ()
-        schemes = {url.scheme for url in (self.url, *sentinels)}
-        if self.tls != TLSConfig() and "rediss" not in schemes:
-            # A user who configures TLS does not want to send the password unencrypted.
-            msg = f"tls: only rediss:// speaks TLS, and url is {self.url.scheme}://"
-            raise ValueError(msg)
+        self.tls.require_used_by(self.url, *sentinels, schemes=("rediss",))

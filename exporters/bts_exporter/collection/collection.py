@@ -169,7 +169,7 @@ class Collection:
         with self._lock:
             first = self.outcome is None and not self.ended
             if first:
-                # Threads of the collector that go on would change what is being rendered.
+                # Threads of the collector that continue would change samples that are being rendered.
                 self.scrape.closed = True
                 self.outcome = outcome
                 self.ended_at = now

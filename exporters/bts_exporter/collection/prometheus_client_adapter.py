@@ -1,4 +1,4 @@
-"""Custom collectors written for prometheus_client, used as plug-ins as they are."""
+"""Custom collectors written for prometheus_client, used as plug-ins without changes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class _Family(Protocol):
     samples: list[_Sample]
 
 
-class _Elsewhere:
-    """Takes a registry's place for a collector that would enter itself in it: we collect it."""
+class _IgnoringRegistry:
+    """Replaces the registry of a collector that registers itself."""
 
     def register(self, collector: object) -> None:
         """Do nothing."""
@@ -73,11 +73,11 @@ class Adapted(Collector):
                 scrape.report(TargetError("invalid_sample", str(error)))
 
     def _make(self) -> Any:
-        # Not before it is needed: its constructor may open connections and start threads, which
-        # nobody can end, and each reload makes a collector just to see whether it changed.
+        # Not before the first collection: its constructor may open connections and start threads,
+        # which cannot be ended, and a reload creates each collector only to compare its settings.
         arguments = msgspec.structs.asdict(self.config)
         if "registry" in inspect.signature(self.foreign).parameters:
-            arguments["registry"] = _Elsewhere()
+            arguments["registry"] = _IgnoringRegistry()
         return self.foreign(**arguments)
 
     def _emit_simple(self, scrape: Scrape, family: _Family, kind: Kind) -> None:
@@ -128,7 +128,7 @@ def adapt(loaded: object) -> type[Collector]:
 
 
 def _settings_of(foreign: type[Any]) -> type[CollectorConfig]:
-    """Return the constructor's arguments as settings: untyped where it says no type."""
+    """Return the constructor's arguments as settings, without types."""
     fields: list[Any] = []
     for name, parameter in inspect.signature(foreign).parameters.items():
         open_ended = parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}

@@ -266,9 +266,8 @@ class Runner:
 
     def verdict(self, scrape: Scrape) -> Outcome:
         """Return the outcome of a collection that returned: what it lost makes it a failure."""
-        if scrape.rejected is None and not scrape.dropped:
-            return SUCCESS
-        return failure_of(scrape.losses, scrape.unlisted)
+        losses = scrape.losses
+        return failure_of(losses, scrape.unlisted) if losses else SUCCESS
 
     def note(self, scrape: Scrape, outcome: Outcome) -> None:
         """Count how a collection ended, and log it where it differs from the one before."""
@@ -302,12 +301,16 @@ class Runner:
             denies=self._denies,
         )
 
-    def with_render_error(self, shot: Snapshot, error: BaseException) -> Snapshot:
-        """Return `shot` without its samples, which cannot be rendered because of `error`."""
-        message = one_line(f"cannot be served: {type(error).__name__}: {text_of(error)}")
+    def with_invalid_samples(
+        self, shot: Snapshot, samples: dict[Metric, dict[Key, float]], message: str
+    ) -> Snapshot:
+        """Return `shot` with only `samples`: the others cannot be rendered, as `message` says."""
+        message = one_line(message)
         self._leave_out("invalid_sample", message)
-        outcome = Outcome(success=False, reason="invalid_sample", message=message)
-        return shot._replace(outcome=outcome, samples={})
+        losses: list[tuple[Reason, str]] = [("invalid_sample", message)]
+        if shot.outcome.reason is not None:
+            losses.insert(0, (shot.outcome.reason, shot.outcome.message))
+        return shot._replace(outcome=failure_of(losses), samples=samples)
 
     def conflict(self, message: str) -> None:
         """Count that samples could not be served because another collector serves them."""

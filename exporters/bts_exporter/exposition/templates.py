@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bts_exporter.exposition.formats import Format, family_of, header, sample_names
-from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, number
+from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, label_problem, number
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
-#: Types that are allowed as label values besides str.
-_PRINTABLE = {int, float, bool, type(None)}
 #: Texts that a sample consists of: a line's end and its name, with the header in between where it is
 #: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
 _TEXTS = 3
@@ -207,12 +205,26 @@ def _text(value: float) -> str:
         return "+Inf" if value > 0 else "-Inf"
 
 
-def _label_value(value: object) -> str:
-    # The conversion of a plug-in's own class may hang, and every scrape waits for the page.
-    if not isinstance(value, str) and type(value) not in _PRINTABLE:
-        msg = f"the value of a label is a {type(value).__name__}, not a text"
-        raise TypeError(msg)
-    # Lone surrogates are how Python holds the invalid UTF-8 of file names; no page may hold them.
-    # Spelled out they stay distinct, as two names with one replacement character would not.
-    text = str(value).encode("utf-8", "backslashreplace").decode()
+def with_text_labels(
+    samples: Mapping[Metric, Mapping[Key, float]],
+) -> tuple[dict[Metric, dict[Key, float]], str]:
+    """Return the samples whose label values are texts, and what is wrong with the others."""
+    problems: dict[str, None] = {}
+    sound: dict[Metric, dict[Key, float]] = {}
+    for metric, series in samples.items():
+        kept = sound[metric] = {}
+        for key, value in series.items():
+            if problem := label_problem(metric, key):
+                problems[problem] = None
+            else:
+                kept[key] = value
+    return sound, "; ".join(problems)
+
+
+def _label_value(value: str) -> str:
+    # The conversion of a plug-in's own class may hang, and every scrape waits for the page: this one
+    # raises TypeError for what is not a str. Lone surrogates are how Python holds the invalid UTF-8 of
+    # file names; no page may hold them. Spelled out they stay distinct, as two names with one
+    # replacement character would not.
+    text = str.encode(value, "utf-8", "backslashreplace").decode()
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

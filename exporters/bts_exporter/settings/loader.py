@@ -204,6 +204,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         float(top.scrape_timeout),
         tuple(schema.tls),
         (
+            *_no_collectors(document, raw),
             *_missing_folder(document, folder),
             *_late_timeouts(document, converter, float(top.scrape_timeout)),
         ),
@@ -229,6 +230,13 @@ def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
         else:
             found[key] = value
     return found
+
+
+def _no_collectors(document: Document, raw: object) -> Iterator[Problem]:
+    """Yield a warning for an empty map of collectors, which may be the rest of a template."""
+    if raw == {}:
+        message = "no collector is configured: only the exporter's own metrics are served"
+        yield document.problem(("collectors",), message)
 
 
 def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:

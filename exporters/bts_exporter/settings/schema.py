@@ -215,7 +215,12 @@ def _reword(message: str, raw: Any) -> str:
     elif message.startswith("expected bool, got"):
         message += "; write true or false, without quotes"
     elif message in {"expected int, got str", "expected float, got str"}:
-        message += "; write a number, without quotes or a unit"
+        if ":" in raw and not isinstance(raw, Hidden):
+            message = (
+                f"{message.removesuffix('str')}{raw!r}; write a number without colons, such as 90"
+            )
+        else:
+            message += "; write a number, without quotes or a unit"
     elif message.startswith("expected a block of keys, got"):
         message += _block(raw)
     if message.startswith("expected str, got"):

@@ -64,10 +64,11 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def context(self) -> ssl.SSLContext:
         """Return a new context; the files are read here, so that renewed ones count at once.
 
-        TargetError (tls) that names the file which cannot be used. OpenSSL is loaded here and not
-        before: it costs 5 MB.
+        TargetError (tls) that names the file which cannot be used.
         """
-        import ssl  # noqa: PLC0415  # see above
+        # It takes 5 MB. A process has it without this only if a client package imports it (redis,
+        # urllib3, paho-mqtt).
+        import ssl  # noqa: PLC0415
 
         try:
             context = ssl.create_default_context(cafile=self.ca_file)

@@ -12,6 +12,8 @@ from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+#: Hours, minutes and seconds, or two of them.
+_COLONS = re.compile(r"\d+:\d+|\d+:\d+:\d+(?:\.\d+)?")
 _ADDRESS = "an address is scheme://host[:port]"
 _UNITS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
@@ -32,12 +34,22 @@ class Duration(float):
                 float(n) * unit for n, unit in zip(match.groups(), _UNITS, strict=True) if n
             )
         else:
-            msg = f"expected seconds or a duration such as 1m30s, got {raw!r}"
+            msg = f"expected seconds or a duration such as 1m30s, got {raw!r}{_without_colons(raw)}"
             raise ValueError(msg)
         if not 0 <= seconds < float("inf"):
             msg = f"a duration must be finite and not negative, got {raw!r}"
             raise ValueError(msg)
         return cls(seconds)
+
+
+def _without_colons(raw: object) -> str:
+    """Return how to write a duration that has colons, such as 1:30:00; empty for others."""
+    if type(raw) is not str or not _COLONS.fullmatch(raw):  # not of a secret from outside the file
+        return ""
+    parts = raw.split(":")
+    if len(parts) == 2:  # noqa: PLR2004  # hours and minutes, or minutes and seconds
+        return "; write {0}h{1}m or {0}m{1}s".format(*parts)
+    return "; write {}h{}m{}s".format(*parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,8 @@ class Document:
         return UNREADABLE if unreadable else built
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
-        if node.tag in _SIGNS:
+        # YAML 1.1 would read 1:30 as 90, in base 60; the type of the setting says what is expected.
+        if node.tag in _SIGNS or (node.tag in _NUMBERS and ":" in node.value):
             return node.value
         try:
             return self._loader.construct_object(node, deep=True)
@@ -286,6 +287,7 @@ def _content(path: Path) -> str:
 
 #: The YAML types of the plain values `=` and `<<`, which are kept as strings.
 _SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
 _TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"
 _TAGS: dict[str, Callable[[str, str], str]] = {

@@ -61,7 +61,7 @@ def ours(collectors: list[Collector]) -> Machine:
     for collector in collectors:
         scrape = Scrape(monotonic() + 10)
         collector.collect(scrape)
-        assert scrape.rejected is None
+        assert scrape.losses == []
         for metric, samples in scrape.samples.items():
             for key, value in samples.items():
                 labels = dict(zip(metric.labels, key, strict=True))

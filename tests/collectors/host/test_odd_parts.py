@@ -267,7 +267,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(
+def page_series(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Give the series that an exporter serves for that host."""
@@ -286,7 +286,7 @@ def found(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) -> None:
+def test_others_are_served(name: str, folder: Path, page_series: dict[Series, float]) -> None:
     """Everything around an unreadable line or part is served, and the collector fails."""
     case = CASES[name]
     expected = {
@@ -294,9 +294,9 @@ def test_others_are_served(name: str, folder: Path, found: dict[Series, float]) 
         for text, value in case.expected.items()
     }
 
-    assert {each: found.get(each) for each in expected} == expected
+    assert {each: page_series.get(each) for each in expected} == expected
     outcome = ("node_scrape_collector_success", frozenset({("collector", name)}))
-    assert found[outcome] == case.success
+    assert page_series[outcome] == case.success
 
 
 def test_all_failed_parts_are_reported(tmp_path: Path, exporter: StartExporter) -> None:
@@ -313,9 +313,9 @@ def test_all_failed_parts_are_reported(tmp_path: Path, exporter: StartExporter) 
     assert "/proc/net/sockstat6: unexpected content: 'odd'" in error
 
 
-def test_unknown_values(found: dict[Series, float]) -> None:
+def test_unknown_values(page_series: dict[Series, float]) -> None:
     """Numbers that mean "unknown" are not served, and neither are proxy entries of ARP."""
-    served = {(name, dict(labels).get("device")) for name, labels in found}
+    served = {(name, dict(labels).get("device")) for name, labels in page_series}
 
     assert not served & {
         ("node_disk_io_now", "sda"),
@@ -332,16 +332,18 @@ def test_unknown_values(found: dict[Series, float]) -> None:
     assert ("node_disk_io_now", "sdc") in served
 
 
-def test_sensors_that_refuse(found: dict[Series, float]) -> None:
+def test_sensors_that_refuse(page_series: dict[Series, float]) -> None:
     """A zone, a sensor or a counter whose driver returns EINVAL loses only itself."""
-    names = {name for name, _ in found}
+    names = {name for name, _ in page_series}
 
     assert not EINVAL.exists() or "node_rapl_zone1_joules_total" not in names
     temperatures = {
         dict(labels).get("zone") or dict(labels)["sensor"]: value
-        for (name, labels), value in found.items()
+        for (name, labels), value in page_series.items()
         if name in {"node_thermal_zone_temp", "node_hwmon_temp_celsius"}
     }
     assert temperatures == {"1": 45, "temp2": 46}
     for collector in ("thermal_zone", "hwmon"):
-        assert found["node_scrape_collector_success", frozenset({("collector", collector)})] == 1
+        assert (
+            page_series["node_scrape_collector_success", frozenset({("collector", collector)})] == 1
+        )

@@ -156,7 +156,7 @@ def test_unanswered_subscription_is_a_timeout(serve: Serve, start: Start) -> Non
 
 
 def test_garbage_on_a_connection_ends_it(serve: Serve, start: Start) -> None:
-    """It has the reason protocol, and the thread survives."""
+    """An invalid reply has the reason `protocol`, and the thread survives."""
     found, error = look(start(serve(CONNACK, b"\x00\x00")))
 
     assert error.reason == "protocol"
@@ -209,7 +209,7 @@ def test_known_reasons_are_counted_from_zero() -> None:
 
 
 def test_first_collection_waits_no_longer_than_it_may(serve: Serve, start: Start) -> None:
-    """It leaves time to emit, although the broker has not answered."""
+    """The first collection leaves time to emit, although the broker has not answered."""
     collector = start(serve())
     scrape = Scrape(time.monotonic() + 0.1)
     with pytest.raises(TargetError):

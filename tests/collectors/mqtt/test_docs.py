@@ -104,7 +104,7 @@ def test_every_setting_of_a_block_is_documented(
 
 def spelled(default: object) -> str:
     """Return a default value as in the tables."""
-    if default in {None, "", msgspec.NODEFAULT}:  # the last: made anew for each, and empty
+    if default in {None, "", msgspec.NODEFAULT}:  # the last: a factory of an empty value
         return "none"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

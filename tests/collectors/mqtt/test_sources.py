@@ -17,13 +17,14 @@ from bts_exporter import Scrape, TargetError, Url
 from bts_exporter.testing import Samples, samples
 from servers import wait_until
 from servers.management import FakeManagement, answer, hang
+from stubs import collect, runner_of
 
 PATH = "/api/v5/clients"
 CLIENT = {"clientid": "consumer", "mqueue_len": 5, "inflight_cnt": 1, "mqueue_dropped": 0}
 
 
 @pytest.fixture
-def nobody() -> Iterator[Url]:
+def closed_port() -> Iterator[Url]:
     """Return the address of a closed port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -52,43 +53,55 @@ def look(config: MqttConfig, seconds: float = 20) -> tuple[Samples, TargetError]
 
 
 def test_api_is_read_although_the_broker_refuses_the_connection(
-    nobody: Url, api: FakeManagement
+    closed_port: Url, api: FakeManagement
 ) -> None:
     """Each source is independent of the other."""
-    found, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+    found, error = look(MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
     assert found["mqtt_up"] == {(): 0}
     assert found["messaging_backlog_messages"] == {("mqtt", "", "consumer"): 5}
 
 
-def test_lost_broker_is_the_failure_when_both_fail(nobody: Url, api: FakeManagement) -> None:
+def test_api_that_hangs_is_reported_at_every_scrape(closed_port: Url, api: FakeManagement) -> None:
+    """An API that hangs uses up the time of each scrape, and its own error is reported, not `busy`."""
+    api.routes[PATH] = hang
+    config = MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url)))
+    with runner_of(Mqtt(config), timeout=1.0) as runner:
+        shots = [collect(runner) for _ in range(2)]
+
+    for shot in shots:
+        assert set(shot.outcome.reasons) == {"refused"}
+        assert "EMQX REST API" in shot.outcome.message
+
+
+def test_lost_broker_is_the_failure_when_both_fail(closed_port: Url, api: FakeManagement) -> None:
     """The first reason is that of the broker."""
     api.routes[PATH] = answer({}, 401)
-    _, error = look(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+    _, error = look(MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url))))
 
     assert error.reason == "refused"
 
 
 def test_hanging_api_does_not_exceed_the_deadline(
-    nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
+    closed_port: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Metrics of the connection are emitted before the request."""
     monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
     api.routes[PATH] = hang
-    config = MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url)))
+    config = MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url)))
     found, _ = look(config, seconds=1)
 
     assert found["mqtt_up"] == {(): 0}
 
 
 def test_stop_interrupts_a_request_to_the_api(
-    nobody: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
+    closed_port: Url, api: FakeManagement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload does not wait for an API that hangs."""
     monkeypatch.setattr(collector_module, "FIRST_REPLY_SECONDS", 0.1)
     api.routes[PATH] = hang
-    collector = Mqtt(MqttConfig(url=nobody, emqx=EmqxConfig(url=Url.from_setting(api.url))))
+    collector = Mqtt(MqttConfig(url=closed_port, emqx=EmqxConfig(url=Url.from_setting(api.url))))
     collector.start()
     with ThreadPoolExecutor() as pool:
         collection = pool.submit(collector.collect, Scrape(time.monotonic() + 60))
@@ -98,14 +111,14 @@ def test_stop_interrupts_a_request_to_the_api(
     assert "the collector is stopped" in str(collection.exception(timeout=20))
 
 
-def test_counters_of_probes_start_at_zero(nobody: Url) -> None:
+def test_counters_of_probes_start_at_zero(closed_port: Url) -> None:
     """Canaries and pipelines have their series before the first message."""
     pipeline = PipelineConfig(
         in_topic=Pattern.from_setting("in/{s}"), out_topic=Pattern.from_setting("out/{s}")
     )
     found, _ = look(
         MqttConfig(
-            url=nobody, broker_log=True, canary=CanaryConfig(), pipelines={"predict": pipeline}
+            url=closed_port, broker_log=True, canary=CanaryConfig(), pipelines={"predict": pipeline}
         )
     )
 
@@ -116,9 +129,9 @@ def test_counters_of_probes_start_at_zero(nobody: Url) -> None:
     assert "mqtt_pipeline_pending_messages" not in found
 
 
-def test_nothing_is_measured_unasked(nobody: Url) -> None:
+def test_nothing_is_measured_unasked(closed_port: Url) -> None:
     """Without their settings, probes have no series."""
-    found, _ = look(MqttConfig(url=nobody))
+    found, _ = look(MqttConfig(url=closed_port))
 
     assert [name for name in found if "canary" in name or "pipeline" in name] == []
     assert "mqtt_client_queues_left_out" not in found

@@ -42,29 +42,35 @@ def test_settings_that_go_together_are_taken(settings: dict[str, Any]) -> None:
     [
         (
             {"url": Url.from_setting("redis://broker")},
-            r"url: redis:// is not a valid scheme \(.*http://host:15672\)",
+            r"url: expected http:// or https://, got redis://broker \(.*http://host:15672\)",
         ),
         (
             {"url": HTTP, "source": "amqp"},
-            r"url: http:// is not a valid scheme \(.*amqp://host:5672/vhost\)",
+            r"url: expected amqp:// or amqps://, got http://.* \(.*amqp://host:5672/vhost\)",
         ),
         (
             {"url": AMQP, "source": "management"},
-            r"url: amqp:// is not a valid scheme \(.*http://host:15672\)",
+            r"url: expected http:// or https://, got amqp://broker \(.*http://host:15672\)",
         ),
         (
             {"url": AMQP, "source": "prometheus"},
-            r"url: amqp:// is not a valid scheme \(.*http://host:15692\)",
+            r"url: expected http:// or https://, got amqp://broker \(.*http://host:15692\)",
         ),
         ({"url": AMQP}, r"declare: missing; AMQP has no list.*declare: \[NAME\]"),
         ({"url": HTTP, "declare": ("orders",)}, "declare: .*amqp://"),
-        ({"native": AMQP}, r"native: amqp:// is not a valid scheme \(.*http://host:15692\)"),
+        (
+            {"native": AMQP},
+            r"native: expected http:// or https://, got amqp://broker \(.*http://host:15692\)",
+        ),
         ({"source": "prometheus", "compat": "kbudde"}, "compat: .*management API"),
         ({"native": HTTP, "compat": "kbudde"}, "compat: .*management API"),
         ({"url": AMQP, "declare": ("a",), "compat": "kbudde"}, "compat: .*management API"),
-        ({"tls": TLS}, "tls: only https:// and amqps:// speak TLS, and url is http://"),
-        ({"native": HTTP, "canary": CanarySettings(url=AMQP), "tls": TLS}, "tls: .* http://"),
-        ({"url": AMQP, "declare": ("a",), "tls": TLS}, "tls: .*, and url is amqp://"),
+        ({"tls": TLS}, "tls: only https:// and amqps:// use TLS, got http://"),
+        (
+            {"native": HTTP, "canary": CanarySettings(url=AMQP), "tls": TLS},
+            "tls: .* got http:// and amqp://",
+        ),
+        ({"url": AMQP, "declare": ("a",), "tls": TLS}, "tls: .*, got amqp://"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_with_the_key(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,8 @@ from servers import wait_until
 from servers.management import FakeManagement, Handler, answer, drip, hang, in_turn, send
 from stubs import collect, runner_of
 
+#: What the engine keeps back for a collector that used all of its time.
+ENGINE_RESERVE_SECONDS = 0.25
 MANY = [
     {"name": f"q{number:02}", "vhost": "/", "type": "classic", "messages_ready": number}
     for number in range(50)
@@ -38,7 +41,7 @@ def failing(made: RabbitMQ, seconds: float) -> tuple[TargetError, testing.Sample
     scrape = Scrape(monotonic() + seconds)
     with pytest.raises(TargetError) as caught:
         made.collect(scrape)
-    assert monotonic() < scrape.deadline
+    assert monotonic() < scrape.deadline + ENGINE_RESERVE_SECONDS
     return caught.value, testing.samples(made, scrape)
 
 
@@ -182,3 +185,22 @@ def test_a_broker_that_is_started_again_between_two_requests_is_asked_again_next
 
     assert error.reason == "unreachable"
     assert samples["messaging_backlog_messages"] == {("rabbitmq", "q", ""): 3}
+
+
+@pytest.mark.parametrize("source", ["management", "prometheus", "amqp"])
+def test_a_target_that_hangs_is_reported_by_its_collector_at_every_scrape(
+    management: FakeManagement, source: str
+) -> None:
+    """A collector that uses all of its time reports the hanging target itself, and ends in time for the next scrape."""
+    management.routes |= dict.fromkeys(("/api/overview", "/metrics"), hang)
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1] if source == "amqp" else management.port
+    names = ("orders",) if source == "amqp" else ()
+    url = Url("amqp" if source == "amqp" else "http", "127.0.0.1", port)
+    made = COLLECTOR(COLLECTOR.Config(url=url, source=source, declare=names))
+    with closing(silent), runner_of(made, timeout=1.0) as runner:
+        shots = [collect(runner) for _ in range(2)]
+
+    for shot in shots:
+        assert shot.outcome.reason == "timeout"
+        assert f"127.0.0.1:{port}" in shot.outcome.message

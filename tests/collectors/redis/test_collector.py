@@ -28,7 +28,7 @@ def config(url: Url, **settings: object) -> RedisCollector.Config:
 
 
 def failing(url: Url, **settings: object) -> tuple[Scrape, TargetError]:
-    """Return what a collection emits and raises that fails."""
+    """Return what a failing collection emits, and the error that it raises."""
     scrape = Scrape(monotonic() + 2)
     collector = RedisCollector(config(url, **settings))
     with pytest.raises(TargetError) as caught:
@@ -38,7 +38,7 @@ def failing(url: Url, **settings: object) -> tuple[Scrape, TargetError]:
 
 
 def replying(reply: bytes) -> Callable[[socket.socket], None]:
-    """Return the behaviour of a server that has one answer to everything."""
+    """Return the behaviour of a server that has one reply to every command."""
 
     def behave(connection: socket.socket) -> None:
         while connection.recv(65536):
@@ -48,7 +48,7 @@ def replying(reply: bytes) -> Callable[[socket.socket], None]:
 
 
 def informing(reply: bytes) -> Callable[[socket.socket], None]:
-    """Return the behaviour of a server that answers INFO as Redis does, and all else with `reply`."""
+    """Return the behaviour of a server that replies to INFO as Redis does, and to other commands with `reply`."""
 
     def behave(connection: socket.socket) -> None:
         reader = Reader()
@@ -68,7 +68,7 @@ def test_the_module_offers_the_collector() -> None:
 
 
 def test_without_settings_the_local_server_is_meant() -> None:
-    """The default address is Redis' own on this host, and nothing is looked into."""
+    """The default address is that of a Redis on this host, and no keys are read."""
     default = msgspec.convert({}, RedisCollector.Config)
 
     assert str(default.url) == "redis://127.0.0.1:6379"
@@ -78,7 +78,10 @@ def test_without_settings_the_local_server_is_meant() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:6379", "url: expected redis://, rediss://, unix://, got http://"),
+        (
+            "http://127.0.0.1:6379",
+            "url: expected redis://, rediss:// or unix://, got http://127.0.0.1:6379",
+        ),
         ("redis://127.0.0.1/cache", "url: expected the number of a database, got 'cache'"),
     ],
 )
@@ -99,7 +102,7 @@ def test_sentinels_have_no_cluster() -> None:
 def test_tls_settings_without_tls() -> None:
     """TLS settings for an address without TLS are an error: the password would be sent unencrypted."""
     tls = TLSConfig(ca_file="/ca.pem")
-    with pytest.raises(ValueError, match="tls: only rediss:// speaks TLS, and url is redis://"):
+    with pytest.raises(ValueError, match="tls: only rediss:// uses TLS, got redis://"):
         config(URL, tls=tls)
 
     secured = Url("rediss", "example.net")
@@ -152,21 +155,19 @@ def test_a_server_whose_answers_have_another_shape(redis_listener: Listen, reply
 
     for _ in range(2):
         scrape = Scrape(monotonic() + 5)
-        with pytest.raises(TargetError) as caught:
-            collector.collect(scrape)
+        collector.collect(scrape)
 
-        assert caught.value.reason == "protocol"
+        assert {reason for reason, _ in scrape.losses} == {"protocol"}
         assert scrape.samples[RedisCollector.up] == {(): 1}
         assert scrape.samples[PLAIN["blocked_clients"]] == {(): 3}
     collector.stop()
 
 
-def test_a_server_that_never_answers_is_reported_in_time(redis_listener: Listen) -> None:
-    """A silent server takes no more than the scrape's time, and leaves enough to say so."""
+def test_a_server_that_never_answers(redis_listener: Listen) -> None:
+    """A silent server is down, and the reason is the timeout."""
     scrape, error = failing(redis_listener(lambda _: None))
 
     assert error.reason == "timeout"
-    assert monotonic() < scrape.deadline
     assert scrape.samples[RedisCollector.up] == {(): 0}
 
 

@@ -28,7 +28,7 @@ def test_a_time_in_the_future_is_not_plausible() -> None:
 
 
 def test_the_bound_goes_on_from_before_the_clock_was_set() -> None:
-    """A message whose own time was right until the clock was set back keeps an age."""
+    """After the clock was set back, a message whose time was right keeps an age."""
     waiting = Waiting()
     waiting.age(100, 5, 9, 3.0)
 
@@ -46,7 +46,7 @@ def test_an_age_is_not_longer_than_the_queue_was_not_empty() -> None:
 
 
 def test_a_message_from_before_may_be_older() -> None:
-    """When a group is set back, what waits may have been there while nothing waited."""
+    """After a group was set back, the next entry may be older than the time when nothing waited."""
     waiting = Waiting()
     waiting.clear(100, 9)
 

@@ -16,7 +16,7 @@ from bts_exporter.settings.loader import Common
 from servers import wait_until
 from stubs import Hang, Pushed, Stub, with_worker
 
-#: An interval that does not come round during a test, and one that does at once.
+#: An interval longer than any test, and one that is over at once.
 LONG, SHORT = 3600.0, 0.01
 
 
@@ -43,7 +43,7 @@ def look(runner: BackgroundRunner, seconds: float = 60) -> Snapshot:
 
 
 class Rounds:
-    """A behaviour that emits the number of its round, and raises in the later ones if so told."""
+    """A behaviour that emits the number of its round, and can raise in all rounds but the first."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.number = 0
@@ -63,7 +63,7 @@ def value(shot: Snapshot) -> float | None:
 
 
 def test_first_scrape_waits_and_later_ones_do_not() -> None:
-    """The first scrape gets the first collection; from then on what it found is served with its age."""
+    """The first scrape waits for the first collection; later scrapes serve its samples with their age."""
     stub = Stub()
     with background(stub, LONG) as runner:
         shots = [look(runner) for _ in range(3)]
@@ -77,14 +77,14 @@ def test_first_scrape_waits_and_later_ones_do_not() -> None:
 
 
 def test_collection_comes_round_by_itself() -> None:
-    """No scrape is needed for the next collection, and the newest one is what is served."""
+    """Collections run without scrapes, and a scrape serves the newest one."""
     with background(Stub(Rounds()), 0.2) as runner:
         for number in (1, 2, 3):
             wait_until(lambda: (value(look(runner)) or 0) >= number, "a later one is served")  # noqa: B023  # called at once
 
 
 def test_first_scrape_does_not_wait_longer_than_it_can() -> None:
-    """A first collection that takes longer than the scrape is shown as late, and is no failure yet."""
+    """A first collection that takes longer than the scrape is shown as late, and does not count as a failure yet."""
     hang = Hang()
     with background(Stub(hang), LONG) as runner:
         assert hang.begun.wait(60)
@@ -103,7 +103,7 @@ def test_first_scrape_does_not_wait_longer_than_it_can() -> None:
 
 
 def test_hang_is_shown_while_the_last_samples_stay() -> None:
-    """A collection that takes longer than its interval is a failure, and what was known is served."""
+    """A collection that takes longer than its interval fails, and the previous samples are served."""
     hang = Hang()
     stub = Stub()
     with background(stub, 0.2) as runner:
@@ -124,7 +124,7 @@ def test_hang_is_shown_while_the_last_samples_stay() -> None:
 
 
 def test_hang_is_never_started_twice() -> None:
-    """However many scrapes look at it, one collection hangs."""
+    """Any number of scrapes during a hanging collection start no second one."""
     hang = Hang()
     stub = Stub(hang)
     with background(stub, SHORT) as runner:
@@ -138,7 +138,7 @@ def test_hang_is_never_started_twice() -> None:
 
 
 def test_failure_is_shown_with_what_it_found() -> None:
-    """A collection that fails is served as it would be at a scrape: what it emitted, and why it failed."""
+    """A collection that fails serves the samples that it emitted, and the reason of its failure."""
     expected = ("internal", "ValueError: defect (test_background.py:57)")
     with background(Stub(Rounds(ValueError("defect"))), 0.2) as runner:
         wait_until(lambda: (value(look(runner)) or 0) > 1, "a later round is served")
@@ -148,7 +148,7 @@ def test_failure_is_shown_with_what_it_found() -> None:
 
 
 def test_own_timeout_within_the_interval() -> None:
-    """A collection has as long as its interval, or its time-out where that is shorter."""
+    """A collection may take as long as its interval, or its timeout if that is shorter."""
     left: list[float] = []
     for common in ({}, {"timeout": 5.0}):
         stub = Stub(lambda scrape: left.append(scrape.remaining()))
@@ -160,7 +160,7 @@ def test_own_timeout_within_the_interval() -> None:
 
 
 def test_start_comes_before_the_first_collection() -> None:
-    """What the collector begins has begun when it first collects."""
+    """`start` has returned before the first collection begins."""
     done: list[str] = []
     stub = Pushed(lambda _: done.append("collect"), start=lambda: done.append("start"))
     with background(stub, LONG) as runner:
@@ -170,7 +170,7 @@ def test_start_comes_before_the_first_collection() -> None:
 
 
 def test_stop_ends_the_collecting() -> None:
-    """A collector that is stopped is collected no more, and its thread ends."""
+    """After `stop` there are no further collections, and the thread ends."""
     stub = Stub()
     with background(stub, LONG) as runner:
         look(runner)
@@ -183,7 +183,7 @@ def test_stop_ends_the_collecting() -> None:
 
 
 def test_scrape_before_the_start() -> None:
-    """What was not started yet says so."""
+    """A collector that was not started yet reports that."""
     runner = with_worker(BackgroundRunner(Stub(), "stub", Common(), LONG))
 
     shot = look(runner)
@@ -192,7 +192,7 @@ def test_scrape_before_the_start() -> None:
 
 
 def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector that cannot collect in the background says why."""
+    """A collector without a thread for its collections reports why."""
 
     def start(_: threading.Thread) -> None:
         message = "can't start new thread"

@@ -17,7 +17,7 @@ from bts_exporter.settings.loader import load
 
 SHARED = gauge("shared", "Shared by import.", ("key",))
 
-#: Assembles a text of settings, after a set that is in force.
+#: Assembles a text of settings, optionally after an active set.
 Assemble = Callable[..., Assembly]
 
 
@@ -28,7 +28,7 @@ class Config(CollectorConfig, frozen=True):
 
 
 class Typed(Collector):
-    """Base of the types below: their settings, and nothing to say."""
+    """Base of the types below, with their settings."""
 
     Config = Config
 
@@ -37,21 +37,21 @@ class Typed(Collector):
 
 
 class One(Typed):
-    """A type with a metric of its own and a shared one."""
+    """A type with an own and a shared metric."""
 
     own = gauge("one", "One.", ("key",))
     shared = SHARED
 
 
 class Other(Typed):
-    """Another one."""
+    """Another type with the shared metric."""
 
     own = gauge("other", "Other.")
     shared = SHARED
 
 
 class Same(Typed):
-    """One that declares a name that `One` has."""
+    """A type that declares a name of `One`."""
 
     own = gauge("one", "Not the same.")
 
@@ -66,19 +66,19 @@ class Named(One):
 
 
 class Process(Typed):
-    """One that declares a name that the exporter itself has."""
+    """A type that declares a name of the exporter itself."""
 
     own = gauge("process_open_fds", "Not the same.")
 
 
 class Broker(Typed):
-    """One with the common vocabulary."""
+    """A type with the common metrics."""
 
     vocabulary = backlog.VOCABULARY
 
 
 class Local(Typed):
-    """One that cannot hang."""
+    """A type that cannot hang."""
 
     local = True
 
@@ -96,7 +96,7 @@ class Meminfo(Typed):
 
 
 class Host(Typed):
-    """A type that builds several."""
+    """A type that builds several collectors."""
 
     parts: Sequence[Any] = (Cpu, Meminfo)
 
@@ -107,19 +107,19 @@ class Host(Typed):
 
 
 class Twins(Host):
-    """A type whose parts cannot be told apart."""
+    """A type whose collectors have the same name."""
 
     parts = (Cpu, Cpu)
 
 
 class Wrong(Host):
-    """A type that builds something else."""
+    """A type that builds an object that is not a collector."""
 
     parts = (Cpu, str)
 
 
 class Failing(Typed):
-    """A type whose constructor raises what its settings say."""
+    """A type whose constructor raises the error in its settings."""
 
     def __init__(self, config: Config) -> None:
         """Raise."""
@@ -177,12 +177,12 @@ def assemble(tmp_path: Path) -> Assemble:
 
 
 def identities(assembly: Assembly) -> list[str]:
-    """Return what the collectors are called."""
+    """Return the names of the collectors."""
     return [runner.identity for runner in assembly.set.runners]
 
 
 def messages(assembly: Assembly) -> list[str]:
-    """Return what could not be made, and why."""
+    """Return the problems of collectors that could not be built."""
     return [f"{problem.path}: {problem.message}" for problem in assembly.problems]
 
 
@@ -190,7 +190,7 @@ def messages(assembly: Assembly) -> list[str]:
 
 
 def test_every_block_becomes_collectors(assemble: Assemble) -> None:
-    """Each block builds what its type says, in the order of the settings; all of it is new."""
+    """Each block builds the collectors of its type, in the order of the settings; all are new."""
     assembly = assemble("other: , one: [{name: a}, {name: b}], host: ")
 
     assert identities(assembly) == ["other", "one[a]", "one[b]", "cpu", "meminfo"]
@@ -245,7 +245,7 @@ def test_metric_of_the_settings_may_be_in_two_blocks(assemble: Assemble) -> None
 def test_what_cannot_be_made(
     assemble: Assemble, collectors: str, identity: str, message: str
 ) -> None:
-    """It is a problem with its place, and has a stand-in so that everybody sees that it is missing."""
+    """A collector that cannot be built is a problem with its location, and a placeholder shows its failure."""
     assembly = assemble(f"{collectors}, other: ")
 
     assert messages(assembly) == [message]
@@ -257,7 +257,7 @@ def test_what_cannot_be_made(
 
 
 def test_collector_of_the_same_name_for_another_target(assemble: Assemble) -> None:
-    """Collectors are told apart by their targets too."""
+    """Collectors of one name with different targets are allowed."""
     assert assemble("host: , cpu: {name: b}").problems == []
 
 
@@ -320,7 +320,7 @@ def test_unchanged_collectors_are_kept(assemble: Assemble, collectors: str) -> N
     ids=lambda value: value if ":" not in value else "",
 )
 def test_changed_collector_is_replaced(assemble: Assemble, changed: str, reason: str) -> None:
-    """What changed is made anew, and the one before has to be stopped; others are kept."""
+    """A collector whose settings changed is replaced, and its predecessor is to be stopped; others are kept."""
     before = assemble("one: {path: a, timeout: 5}, other: ")
     old, kept = before.set.runners
 
@@ -332,7 +332,7 @@ def test_changed_collector_is_replaced(assemble: Assemble, changed: str, reason:
 
 
 def test_changed_type_is_replaced(assemble: Assemble, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A drop-in file that changed makes another type: the same settings are no reason to keep it."""
+    """After a change of a drop-in file its collectors are replaced, even if their settings are equal."""
     before = assemble("one: ")
     monkeypatch.setitem(TYPES, "one", type("One", (One,), {}))
 
@@ -343,7 +343,7 @@ def test_changed_type_is_replaced(assemble: Assemble, monkeypatch: pytest.Monkey
 
 
 def test_collectors_that_came_and_went(assemble: Assemble) -> None:
-    """What is configured no more is stopped, what came is new, whatever the order."""
+    """Removed collectors are stopped and added ones are new, in any order of the settings."""
     before = assemble("one: , other: , host: ")
     one, other, cpu, meminfo = before.set.runners
 
@@ -355,7 +355,7 @@ def test_collectors_that_came_and_went(assemble: Assemble) -> None:
 
 
 def test_nothing_is_touched_before_it_is_adopted(assemble: Assemble) -> None:
-    """A set that is not put in force leaves the one before as it was."""
+    """A set that is built and not adopted leaves the previous set unchanged."""
     before = assemble("local: , one: ")
     workers = [runner.worker for runner in before.set.runners]
 
@@ -366,7 +366,7 @@ def test_nothing_is_touched_before_it_is_adopted(assemble: Assemble) -> None:
 
 
 def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
-    """Collectors that cannot hang share one thread with those that came, not two."""
+    """After a reload, kept and added collectors that cannot hang share one thread."""
     before = assemble("local: {path: a}, one: ")
     kept, alone = before.set.runners
     own = alone.worker
@@ -383,7 +383,7 @@ def test_shared_thread_is_the_new_sets(assemble: Assemble) -> None:
 
 
 def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -> None:
-    """What a collector found last does not decide whether it is kept."""
+    """Whether a collector is kept does not depend on its last samples."""
 
     class Absent(Typed):
         def collect(self, scrape: Scrape) -> None:
@@ -405,7 +405,7 @@ def test_collector_without_a_reading_is_none_the_less_kept(assemble: Assemble) -
 
 
 def test_declared_metrics_of_every_type() -> None:
-    """The types of this test declare what it says they do."""
+    """The plug-in types of this file declare the expected metrics."""
     assert [metric.name for metric in One.declared() if isinstance(metric, Metric)] == [
         "one",
         "shared",

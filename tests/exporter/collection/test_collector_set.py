@@ -21,7 +21,7 @@ SECONDS = 1.0
 
 
 def by_name(shots: Sequence[Snapshot]) -> dict[str, str]:
-    """Return how each collector fared: `ok`, `absent` or the reason of its failure."""
+    """Return the result of each collector: `ok`, `absent` or the reason of its failure."""
     return {
         shot.runner.name: shot.outcome.reason or ("ok" if shot.outcome.supported else "absent")
         for shot in shots
@@ -34,7 +34,7 @@ def exiting(_: Scrape) -> None:
 
 
 def absent(_: Scrape) -> None:
-    """Find nothing."""
+    """Raise NotPresent."""
     message = "not here"
     raise NotPresent(message)
 
@@ -47,7 +47,7 @@ def broken(scrape: Scrape) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_wait_for_another_scrapes_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have scrapes with more time than the one before it not wait for what that one left behind."""
+    """Disable the repetition of collections that a shorter scrape gave up."""
     monkeypatch.setattr("bts_exporter.collection.collector_set._LONGEST", 0)
 
 
@@ -55,7 +55,7 @@ def _no_wait_for_another_scrapes_collection(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_else_is_lost() -> None:
-    """Whatever one collector does, the others are complete."""
+    """Whatever one collector does, the samples of the others are complete."""
     members = [
         ("first", Stub()),
         ("exits", Stub(exiting)),
@@ -83,7 +83,7 @@ def test_nothing_else_is_lost() -> None:
 
 
 def test_three_collectors_that_hang_together() -> None:
-    """The scrape ends at its deadline, while they still hang; what the others have is complete."""
+    """The scrape ends at its deadline although collectors hang; the samples of the others are complete."""
     hangs = [Hang() for _ in range(3)]
     members = [
         *((f"hangs{number}", Stub(hang)) for number, hang in enumerate(hangs)),
@@ -104,11 +104,11 @@ def test_three_collectors_that_hang_together() -> None:
 
 
 def test_second_scrape_of_one_that_hangs() -> None:
-    """It does not wait again: the collection that hangs is in the way, and is not started twice."""
+    """The next scrape does not wait for a collection that hangs, and does not start it twice."""
     stub = Stub(Hang())
     with collectors(("hangs", stub), ("works", Stub())) as (together, runners):
         together.collect(runners, SECONDS)
-        # With all the time in the world: it returns because it does not wait for the one that hangs.
+        # With a long timeout: it returns because it does not wait for the hanging collector.
         shots = together.collect(runners, 3600)
 
         assert by_name(shots) == {"hangs": "busy", "works": "ok"}
@@ -125,7 +125,7 @@ def test_snapshots_come_in_the_order_of_the_collectors() -> None:
 
 
 def test_scrape_with_less_time_joins_a_collection() -> None:
-    """A second scrape with an earlier deadline shares the collection and gets what is there by then."""
+    """A second scrape with an earlier deadline shares the collection and gets the samples until then."""
     hang = Hang(before=lambda scrape: scrape.emit(Stub.value, 1))
     stub = Stub(hang)
     shots: list[Snapshot] = []
@@ -147,7 +147,7 @@ def test_scrape_with_less_time_joins_a_collection() -> None:
 
 
 def test_local_collectors_share_a_thread() -> None:
-    """What reads kernel memory alone needs no thread of its own."""
+    """Collectors that only read kernel files share a thread."""
     names: list[str] = []
     members = [
         (f"c{i}", LocalStub(lambda _: names.append(threading.current_thread().name)))
@@ -160,7 +160,7 @@ def test_local_collectors_share_a_thread() -> None:
 
 
 def test_local_collector_that_hangs_costs_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
-    """It keeps the thread to itself, and those behind it are collected in another, still in time."""
+    """A collector that blocks the shared thread keeps it; the others are collected in a new one within the same scrape."""
     caplog.set_level(logging.WARNING, "bts_exporter.collection.collector_set")
     hang = Hang()
     stub, other = LocalStub(hang), LocalStub()
@@ -183,7 +183,7 @@ def test_local_collector_that_hangs_costs_nobody_else(caplog: pytest.LogCaptureF
 
 
 def test_local_collector_that_hung_keeps_to_itself() -> None:
-    """Once it has held others up it shares no thread with them again."""
+    """A collector that has blocked others does not share a thread with them again."""
     threads: dict[str, set[int]] = {"hangs": set(), "other": set()}
     hang = Hang(before=lambda _: threads["hangs"].add(threading.get_ident()))
     stub = LocalStub(hang)
@@ -199,7 +199,7 @@ def test_local_collector_that_hung_keeps_to_itself() -> None:
 
 
 def test_local_collector_that_hung_recovers() -> None:
-    """What was behind it in the meantime is not collected a second time for it."""
+    """The collections that waited behind it are not executed twice."""
     hang = Hang()
     stub, other = LocalStub(hang), LocalStub()
     with collectors(("hangs", stub), ("behind", other)) as (together, runners):
@@ -214,7 +214,7 @@ def test_local_collector_that_hung_recovers() -> None:
 
 
 def test_local_collectors_that_all_hang() -> None:
-    """Each costs the others one scrape at most."""
+    """Each collector that blocks costs the others at most one scrape."""
     members = [(f"h{i}", LocalStub(Hang())) for i in range(2)]
     with collectors(*members, ("works", LocalStub())) as (together, runners):
         for _ in members:
@@ -225,7 +225,7 @@ def test_local_collectors_that_all_hang() -> None:
 
 
 def test_local_collector_that_hangs_before_one_that_found_nothing() -> None:
-    """The last one need not be asked again, and those in between are collected all the same."""
+    """If the last collector is absent, those before it are still collected while the first one hangs."""
     hang, stub = Hang(), LocalStub()
     members = [("hangs", stub), ("behind", LocalStub()), ("absent", LocalStub(absent))]
     with collectors(*members) as (together, runners):
@@ -240,7 +240,7 @@ def test_local_collector_that_hangs_before_one_that_found_nothing() -> None:
 
 
 def test_local_collector_that_an_earlier_scrape_left_hanging() -> None:
-    """A scrape that had no time to give others another thread leaves that to the next."""
+    """A scrape that is too short to replace the blocked thread leaves that to the next scrape."""
     hang = Hang()
     members = [("hangs", LocalStub(hang)), ("behind", LocalStub())]
     with collectors(*members) as (together, runners):
@@ -253,7 +253,7 @@ def test_local_collector_that_an_earlier_scrape_left_hanging() -> None:
 
 
 def test_local_collector_that_hangs_during_a_reload() -> None:
-    """Those that a newer set has taken over share the thread of that set, whoever hung in the old one."""
+    """Kept collectors share the thread of the new set, even if a collector of the old set hangs."""
     hang = Hang()
     with collectors(("hangs", LocalStub(hang)), ("stays", LocalStub())) as (old, runners):
         new = CollectorSet(old)
@@ -272,7 +272,7 @@ def test_local_collector_that_hangs_during_a_reload() -> None:
 
 
 def test_local_collector_with_something_to_start_has_its_own_thread() -> None:
-    """To start something may hang, whatever the collector says of its reading."""
+    """A collector with a `start` method has its own thread, even if it is `local`."""
 
     class LocalPushed(Pushed):
         local = True
@@ -291,7 +291,7 @@ def test_local_collector_with_something_to_start_has_its_own_thread() -> None:
 
 
 def test_local_collector_under_way_during_a_reload_is_not_started_twice() -> None:
-    """In the new set's thread too the collection that began in the old one's is in the way."""
+    """After a reload a collection that still runs in the old set's thread is not started twice."""
     hang = Hang()
     stub = LocalStub(hang)
     with collectors(("hangs", stub)) as (before, [runner]):
@@ -309,7 +309,7 @@ def test_local_collector_under_way_during_a_reload_is_not_started_twice() -> Non
 
 
 def test_collection_with_an_interval_has_its_own_thread() -> None:
-    """What is collected in the background is not in the way of the others."""
+    """A collection in the background does not block the others."""
     hang = Hang()
     members = [("slow", LocalStub(hang), {"interval": 60.0}), ("local", LocalStub())]
     with collectors(*members) as (together, runners):
@@ -355,7 +355,7 @@ def choice() -> CollectorSet:
 def test_selection(
     choice: CollectorSet, include: list[str], exclude: list[str], expected: list[str]
 ) -> None:
-    """Collectors are asked for, or left out, by their own name or that of their type."""
+    """Collectors are selected or excluded by their own name or by their type."""
     assert [runner.identity for runner in choice.select(include, exclude)] == expected
 
 
@@ -383,7 +383,7 @@ def test_selection_of_what_is_not_there(
 
 
 def test_target(choice: CollectorSet) -> None:
-    """A target is asked for by its name in the settings."""
+    """A target is selected by its name in the settings."""
     assert [runner.identity for runner in choice.target("queue")] == ["redis[queue]"]
 
 
@@ -397,7 +397,7 @@ def test_target_that_is_not_there(choice: CollectorSet, name: str) -> None:
 
 
 def test_target_where_none_has_a_name() -> None:
-    """Without names there is none to ask for."""
+    """Without named targets, the error says how to name one."""
     with pytest.raises(
         SelectionError,
         match=r"no target named 'x'; there are: none .a block of settings gets one by name:.",
@@ -406,7 +406,7 @@ def test_target_where_none_has_a_name() -> None:
 
 
 def test_set_without_collectors() -> None:
-    """A scrape of nothing is nothing."""
+    """A scrape without collectors returns nothing."""
     assert CollectorSet().collect([], 60) == []
 
 

@@ -10,7 +10,7 @@ from bts_exporter import Scrape, TargetError
 from servers.exporter import StartExporter
 from stubs import Stub, collect, drop_in, lines, runner_of
 
-#: Cannot read two of its parts, emits a wrong sample, has a series too many, and ends with a defect.
+#: Reports two parts, emits a wrong sample and a series too many, and raises an internal error.
 PARTS = """\
 from bts_exporter import Collector, TargetError, gauge
 
@@ -55,7 +55,7 @@ def test_every_loss_is_on_the_page(exporter: StartExporter, tmp_path: Path) -> N
 
 
 def test_what_ended_the_collection_comes_first() -> None:
-    """The reason of the outcome is that of the error that was raised; the others are counted, too."""
+    """The outcome has the reason of the raised error; the reasons of the other losses are counted, too."""
 
     def behave(scrape: Scrape) -> None:
         scrape.emit(Stub.series, 1)
@@ -70,7 +70,7 @@ def test_what_ended_the_collection_comes_first() -> None:
 
 
 def test_same_loss_is_listed_once() -> None:
-    """What a collector reports and then raises is one message."""
+    """An error that a collector reports and then raises is listed once."""
 
     def behave(scrape: Scrape) -> None:
         scrape.report(TargetError("noperm", "no"))
@@ -83,7 +83,7 @@ def test_same_loss_is_listed_once() -> None:
 
 
 def test_losses_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Of many losses some are listed, with each reason once, and the number of the others."""
+    """The first losses are listed, each reason at least once, and the number of the others."""
 
     def behave(scrape: Scrape) -> None:
         for number in range(1000):
@@ -101,7 +101,7 @@ def test_losses_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_reported_error_keeps_nothing_alive() -> None:
-    """Of an error that is reported only the text is kept."""
+    """Only the text of a reported error is kept."""
     scrape = Scrape(0)
     scrape.report(OSError(2, "No such file", "/proc/x"))
 

@@ -1,4 +1,4 @@
-"""Whose code is run: what only root and our own user can have written, whatever path leads to it."""
+"""Only code that root or our own user wrote is executed, whatever path leads to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """Return why a file is not run."""
+    """Return why a file is refused."""
     with pytest.raises(PluginError) as caught:
         plugin_file.read(path)
     return str(caught.value)
@@ -112,7 +112,7 @@ def test_file_of_our_own_or_roots(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777, 0o1775])
 def test_folder_that_others_can_write(folder: Path, mode: int) -> None:
-    """Who can write the folder can add files to it, also where the sticky bit protects those of others."""
+    """A plug-in folder that others can write to is refused, even with the sticky bit: they could add files."""
     folder.chmod(mode)
 
     assert refusal(folder / "spool.py") == (
@@ -122,7 +122,7 @@ def test_folder_that_others_can_write(folder: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
 def test_folder_below_one_that_others_can_write(folder: Path, mode: int) -> None:
-    """Who can write a folder further up can put another one in the place of the plug-ins'."""
+    """A folder above the plug-ins that others can write to is refused: they could replace the plug-in folder."""
     folder.parent.chmod(mode)
 
     assert refusal(folder / "spool.py") == (
@@ -131,7 +131,7 @@ def test_folder_below_one_that_others_can_write(folder: Path, mode: int) -> None
 
 
 def test_folder_below_a_sticky_one(folder: Path) -> None:
-    """In a folder such as /tmp other users cannot replace a folder of ours."""
+    """A folder above may have the sticky bit, like /tmp."""
     folder.parent.chmod(0o1777)
 
     assert plugin_file.read(folder / "spool.py")
@@ -159,7 +159,7 @@ def test_sticky_folder_of_another_user(folder: Path) -> None:
 
 
 def test_link_to_a_folder(folder: Path, tmp_path: Path) -> None:
-    """A link of ours to a folder is as good as the folder, absolute or relative, and so is `..`."""
+    """The plug-in folder may be a symbolic link, absolute or relative, and its path may have `..`."""
     (tmp_path / "absolute").symlink_to(folder)
     (tmp_path / "relative").symlink_to("etc/../etc/plugins")
 
@@ -168,7 +168,7 @@ def test_link_to_a_folder(folder: Path, tmp_path: Path) -> None:
 
 
 def test_link_into_a_folder_that_others_can_write(folder: Path, tmp_path: Path) -> None:
-    """A link is followed step by step, so that no folder on the way is left unchecked."""
+    """Every folder on the way of a symbolic link is checked."""
     (tmp_path / "link").symlink_to(folder)
     folder.parent.chmod(0o777)
 
@@ -177,7 +177,7 @@ def test_link_into_a_folder_that_others_can_write(folder: Path, tmp_path: Path) 
 
 @as_root
 def test_link_of_another_user(folder: Path, tmp_path: Path) -> None:
-    """In a folder such as /tmp anybody can make links to folders that are safe by themselves."""
+    """A link of another user is refused, even if it leads to a safe folder."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -190,7 +190,7 @@ def test_link_of_another_user(folder: Path, tmp_path: Path) -> None:
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:
-    """Links that lead to themselves end as an error of the plug-in."""
+    """A loop of links is an error of the plug-in."""
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to("one")
 
@@ -214,7 +214,7 @@ def test_no_descriptor_is_left_open(folder: Path) -> None:
 
 
 def test_folder_that_is_exchanged_while_it_is_loaded(folder: Path, tmp_path: Path) -> None:
-    """A path that leads to a safe and to an unsafe folder in turns never brings the unsafe code."""
+    """A path that alternates between a safe and an unsafe folder never loads the unsafe code."""
     evil = tmp_path / "evil"
     drop_in(evil, "spool", "evil")
     evil.chmod(0o777)
@@ -246,7 +246,7 @@ def test_folder_that_is_exchanged_while_it_is_loaded(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("attack", ["link", "folder above", "sticky folder"])
 def test_code_of_others_does_not_run(folder: Path, tmp_path: Path, attack: str) -> None:
-    """The process serves everything else, names what is wrong, and does not run the code."""
+    """The process serves everything else, reports the unsafe file, and does not execute it."""
     mark, shared = tmp_path / "mark", tmp_path / "shared"
     drop_in(shared, "marks", MARKS.format(mark=str(mark)))
     plugins = {"link": folder, "folder above": shared / "plugins", "sticky folder": shared}[attack]
@@ -285,7 +285,7 @@ def test_registry_reads_files_this_way(folder: Path) -> None:
 
 
 def test_unsafe_file_takes_no_installed_type_away(folder: Path) -> None:
-    """Who can write the folder cannot blind us by a file with the name of a type that we have."""
+    """A file in an unsafe folder does not disable an installed type of the same name."""
     drop_in(folder, "redis")
     (folder / "redis.py").chmod(0o666)
 
@@ -293,7 +293,7 @@ def test_unsafe_file_takes_no_installed_type_away(folder: Path) -> None:
 
 
 def test_names_that_cannot_be_printed_are_no_types(folder: Path) -> None:
-    """A name of a file with control characters or of another encoding reaches no terminal."""
+    """File names with control characters or invalid encoding are not printed."""
     for name in (b"a\x1b[2J.py", b"b\xff.py", b"c\n.py"):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("")
 

@@ -79,7 +79,7 @@ def test_gauge() -> None:
 
 
 def test_counter() -> None:
-    """A counter keeps the name of its samples; when it was created is left out."""
+    """A counter keeps the name of its samples; its `_created` sample is left out."""
     family = CounterMetricFamily("done", "Done.", labels=["queue"], created=1.7e9)
     family.add_metric(["a"], 3, created=1.7e9)
 
@@ -90,7 +90,7 @@ def test_counter() -> None:
 
 
 def test_gauge_that_is_named_like_the_birth_of_a_counter() -> None:
-    """Only a counter's own sample of its creation is left out."""
+    """Only a counter's own `_created` sample is left out."""
     assert page(collected(families(GaugeMetricFamily("keyspace_created", "Keys.", value=5)))) == [
         "# TYPE keyspace_created gauge",
         "keyspace_created 5",
@@ -120,7 +120,7 @@ def test_state_set() -> None:
     "family", [UntypedMetricFamily("any", "Any.", 1), UnknownMetricFamily("any", "Any.", 1)]
 )
 def test_untyped(family: Metric) -> None:
-    """What has no type has none here."""
+    """A family without a type becomes an untyped metric."""
     assert page(collected(families(family))) == ["# TYPE any untyped", "any 1"]
 
 
@@ -154,7 +154,7 @@ def test_summary() -> None:
 
 
 def test_gauge_histogram() -> None:
-    """A histogram that can go down has no type in the text format: its parts are gauges."""
+    """A gauge histogram has no type in the text format: its parts are gauges."""
     family = GaugeHistogramMetricFamily("age", "Age.")
     family.add_metric([], buckets=[("0.5", 1), ("+Inf", 3)], gsum_value=4.5)
 
@@ -170,7 +170,7 @@ def test_gauge_histogram() -> None:
 
 
 def test_labels_that_not_every_sample_has() -> None:
-    """A label that is missing is an empty one, as in Prometheus."""
+    """A missing label is an empty one, as in Prometheus."""
     family = GaugeMetricFamily("mixed", "Mixed.")
     family.add_sample("mixed", {"a": "1"}, 1)
     family.add_sample("mixed", {"b": "2"}, 2)
@@ -179,7 +179,7 @@ def test_labels_that_not_every_sample_has() -> None:
 
 
 def test_metrics_are_the_same_at_each_collection() -> None:
-    """What is rendered once stays rendered: a family is the same metric each time."""
+    """A family is the same metric object at each collection, so that its rendered series are reused."""
     collector = adapt(families(GaugeMetricFamily("jobs", "Jobs.", value=1)))
     [built] = collector.build(collector.Config())
     scrapes = [Scrape(monotonic() + 60) for _ in range(2)]
@@ -192,7 +192,7 @@ def test_metrics_are_the_same_at_each_collection() -> None:
 
 @pytest.mark.parametrize("foreign", [GCCollector, PlatformCollector, ProcessCollector])
 def test_collectors_of_the_library(foreign: type[Any]) -> None:
-    """The library's own collectors work as they are, as often as a reload makes them anew."""
+    """The library's own collectors work unchanged, also when a reload creates them again."""
     reference = CollectorRegistry()
     for _ in range(2):
         found = page(collected(foreign))
@@ -238,7 +238,7 @@ class Spool(ForeignCollector):
     ],
 )
 def test_arguments_of_the_constructor_are_settings(text: str, expected: str) -> None:
-    """What the constructor takes is what the settings may say."""
+    """The constructor's arguments are the settings."""
     [samples] = collected(Spool, text).samples.values()
 
     assert list(samples) == [(expected,)]
@@ -252,7 +252,7 @@ def test_arguments_of_the_constructor_are_settings(text: str, expected: str) -> 
     ],
 )
 def test_settings_that_are_no_arguments(text: str, problem: str) -> None:
-    """A missing argument and an unknown one are mistakes of the settings."""
+    """A missing and an unknown argument are errors in the settings."""
     schema = Schema(Document("c.yaml", text))
 
     assert schema.convert(schema.document.value, adapt(Spool).Config, ()) is INVALID
@@ -260,7 +260,7 @@ def test_settings_that_are_no_arguments(text: str, problem: str) -> None:
 
 
 def test_registry_is_no_setting() -> None:
-    """The registry that a collector would enter itself in is none of the user's business."""
+    """The argument `registry` is not a setting."""
     assert "registry" not in adapt(ProcessCollector).Config.__struct_fields__
 
 
@@ -270,12 +270,12 @@ def test_adapted_type_is_the_same_each_time() -> None:
 
 
 def test_adapted_type_is_listed_as_what_it_is() -> None:
-    """Listings show the foreign type's own name and words."""
+    """Listings show the name and the docstring of the adapted class."""
     assert (adapt(Spool).__name__, adapt(Spool).__doc__) == ("Spool", "Files that wait.")
 
 
 def test_own_types_need_no_adapter() -> None:
-    """A Collector is taken as it is."""
+    """A `Collector` is not adapted."""
 
     class Own(Collector):
         pass
@@ -287,7 +287,7 @@ def test_own_types_need_no_adapter() -> None:
     "loaded", [5, "text", dict, len, object()], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_collector(loaded: object) -> None:
-    """Anything else is refused with what it is."""
+    """Any other object is refused, and the error shows it."""
     with pytest.raises(
         PluginError,
         match=re.escape(f"{loaded!r} is neither a Collector nor a class with a collect method"),
@@ -299,7 +299,7 @@ def test_what_is_no_collector(loaded: object) -> None:
 
 
 def test_samples_before_an_error_are_kept() -> None:
-    """A foreign collector that fails half-way gave what it yielded before."""
+    """If an adapted collector raises, the families before are served."""
 
     class Breaks:
         def collect(self) -> Iterable[Metric]:
@@ -317,14 +317,14 @@ def test_samples_before_an_error_are_kept() -> None:
 
 
 def test_sample_that_is_no_number() -> None:
-    """A wrong value is left out and told, as with every collector."""
+    """A value that is not a number is left out and reported."""
     scrape = collected(families(GaugeMetricFamily("text", "Text.", value="many")))  # type: ignore[arg-type]
 
-    assert scrape.rejected == ("invalid_sample", "text: 'many' is not a number")
+    assert scrape.losses == [("invalid_sample", "text: 'many' is not a number")]
 
 
 def test_error_of_the_constructor_is_passed_on() -> None:
-    """What the constructor does not take is for the assembly to tell."""
+    """An error of the constructor is raised at the first collection."""
 
     class Picky:
         def __init__(self, path: str) -> None:
@@ -338,7 +338,7 @@ def test_error_of_the_constructor_is_passed_on() -> None:
 
 
 def test_class_that_is_callable_for_another_reason() -> None:
-    """A class whose collect is no method is none of ours."""
+    """A class whose `collect` is not callable is refused."""
 
     class Odd:
         collect = "daily"

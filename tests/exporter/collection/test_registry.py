@@ -16,7 +16,7 @@ from bts_exporter.settings.loader import load
 from bts_exporter.testing import collect
 from stubs import SPOOLDIR, drop_in, install
 
-#: A type of an installed package that does no harm.
+#: A valid type of an installed package.
 FINE = """\
 from bts_exporter import Collector, gauge
 class Fine(Collector):
@@ -72,12 +72,12 @@ def test_example_of_the_design_as_a_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_folder_that_is_missing(tmp_path: Path) -> None:
-    """Nobody needs a drop-in folder."""
+    """The drop-in folder may be missing."""
     assert "spool" not in Registry(tmp_path / "missing").names()
 
 
 def test_files_that_are_no_plugins(folder: Path) -> None:
-    """Other files, private ones and folders of caches are left alone."""
+    """Other files, names that begin with `_`, and cache folders are ignored."""
     for name in ("_helper", "__init__"):
         drop_in(folder, name)
     (folder / "README.txt").touch()
@@ -87,7 +87,7 @@ def test_files_that_are_no_plugins(folder: Path) -> None:
 
 
 def test_type_is_imported_only_when_asked_for(folder: Path, tmp_path: Path) -> None:
-    """To know of a type costs nothing: its file runs when it is configured, and once."""
+    """A drop-in file is executed once, when its type is first loaded."""
     mark = tmp_path / "imported"
     drop_in(folder, "noisy", f"import os\nos.mkdir({str(mark)!r})\n{FINE}")
     drop_in(folder, "spool")
@@ -100,7 +100,7 @@ def test_type_is_imported_only_when_asked_for(folder: Path, tmp_path: Path) -> N
     )
     types = [registry.load("noisy"), registry.load("noisy"), Registry(folder).load("noisy")]
 
-    # A second run of the file would not find its folder missing.
+    # The file creates this folder, and would fail if it were executed twice.
     assert mark.exists()
     assert len(set(types)) == 1
 
@@ -119,7 +119,7 @@ def test_settings_import_only_what_they_name(folder: Path, tmp_path: Path) -> No
 
 
 def test_file_that_changed_is_loaded_anew(folder: Path) -> None:
-    """A reload takes what the file is now; the type that is in use stays what it was."""
+    """A reload executes a changed file again; the type in use does not change."""
     drop_in(folder, "changing", FINE)
     before = Registry(folder).load("changing")
     drop_in(folder, "changing", FINE.replace("fine_value", "finer_value"))
@@ -130,7 +130,7 @@ def test_file_that_changed_is_loaded_anew(folder: Path) -> None:
 
 
 def test_two_collectors_in_a_file(folder: Path) -> None:
-    """Which one is meant has to be said."""
+    """A file with several collectors needs COLLECTOR."""
     path = drop_in(folder, "two", f"{SPOOLDIR}\nclass Other(SpoolDir): pass\n")
 
     assert problem_with(Registry(folder), "two") == (
@@ -140,7 +140,7 @@ def test_two_collectors_in_a_file(folder: Path) -> None:
 
 
 def test_two_collectors_of_which_one_is_named(folder: Path) -> None:
-    """COLLECTOR says which one is meant."""
+    """COLLECTOR selects one of several collectors."""
     drop_in(folder, "named", f"{SPOOLDIR}\nclass Other(SpoolDir): pass\nCOLLECTOR = Other\n")
 
     assert Registry(folder).load("named").__name__ == "Other"
@@ -180,7 +180,7 @@ def test_file_without_a_collector(folder: Path) -> None:
     ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
 )  # fmt: skip
 def test_broken_file(folder: Path, source: str, words: str) -> None:
-    """A broken plug-in is an error with its type, its origin and what is wrong, and breaks no other."""
+    """A broken plug-in is an error with its type, origin and cause, and does not affect others."""
     path = drop_in(folder, "broken", source)
     drop_in(folder, "spool")
     registry = Registry(folder)
@@ -242,7 +242,7 @@ def test_package_is_imported_only_when_asked_for(folder: Path, site: Path) -> No
     ],
 )
 def test_broken_package(folder: Path, site: Path, source: str, words: str) -> None:
-    """A package that cannot be imported is told with its name and version."""
+    """The error about a package that cannot be imported has its name and version."""
     install(site, "broken_package = broken_package:COLLECTOR", source, version="0.9")
     importlib.invalidate_caches()
 
@@ -252,7 +252,7 @@ def test_broken_package(folder: Path, site: Path, source: str, words: str) -> No
 
 
 def test_name_that_two_provide(folder: Path, site: Path) -> None:
-    """Neither is taken by chance: both are named."""
+    """A type with two sources is an error that names both."""
     install(site, "twice = package_of_twice:COLLECTOR", FINE)
     path = drop_in(folder, "twice", FINE)
 
@@ -264,7 +264,7 @@ def test_name_that_two_provide(folder: Path, site: Path) -> None:
 
 
 def test_own_collectors_take_the_same_road(folder: Path) -> None:
-    """What we ship is found as everybody's: by the entry points of an installed distribution."""
+    """Our own collectors are found by the entry points of the installed distribution, like all others."""
     registry = Registry(folder)
     shipped = [
         name for name in registry.names() if registry.source(name).startswith("bts-exporter ")
@@ -280,7 +280,7 @@ def test_own_collectors_take_the_same_road(folder: Path) -> None:
 
 
 def test_type_that_builds_several(folder: Path) -> None:
-    """A type may leave collecting to what it builds."""
+    """A type may have no `collect` if its `build` returns other collectors."""
     source = f"""{FINE}
 class Several(Collector):
     @classmethod

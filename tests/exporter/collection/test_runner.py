@@ -15,7 +15,7 @@ from stubs import SERIES, Behaviour, Hang, Stub, collect, emit_two, lines, runne
 
 
 def raising(error: BaseException, before: Behaviour = emit_two) -> Behaviour:
-    """Return a behaviour that emits and then raises."""
+    """Return a behaviour that emits a sample and then raises."""
 
     def behave(scrape: Scrape) -> None:
         before(scrape)
@@ -25,12 +25,12 @@ def raising(error: BaseException, before: Behaviour = emit_two) -> Behaviour:
 
 
 def refuse(_: Scrape) -> None:
-    """Find nothing listening."""
+    """Raise ConnectionRefusedError."""
     raise ConnectionRefusedError(111, "Connection refused")
 
 
 def targeted(reason: Reason, message: str) -> TargetError:
-    """Return what a collector raises that knows why."""
+    """Return a TargetError."""
     return TargetError(reason, message)
 
 
@@ -38,7 +38,7 @@ def targeted(reason: Reason, message: str) -> TargetError:
 
 
 def test_collection_that_succeeds(caplog: pytest.LogCaptureFixture) -> None:
-    """Its samples are served, and nothing is logged."""
+    """The samples of a successful collection are served, and nothing is logged."""
     caplog.set_level(logging.INFO, "bts_exporter")
     with runner_of(Stub(emit_two)) as runner:
         before = time.time()
@@ -74,7 +74,7 @@ def test_collection_that_succeeds(caplog: pytest.LogCaptureFixture) -> None:
 def test_collection_that_raises(
     error: BaseException, reason: Reason, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it emitted before is served; its failure is counted by reason and logged in one line."""
+    """Samples before a failure are served; the failure is counted by reason and logged in one line."""
     with runner_of(Stub(raising(error))) as runner:
         shot = collect(runner)
 
@@ -88,7 +88,7 @@ def test_collection_that_raises(
 
 
 def test_error_that_cannot_say_what_it_is() -> None:
-    """An error whose own code fails is a failure as any other, and the thread goes on."""
+    """An exception whose own code raises is an ordinary failure, and the thread continues."""
 
     class MuteError(Exception):
         def __str__(self) -> str:
@@ -103,7 +103,7 @@ def test_error_that_cannot_say_what_it_is() -> None:
 
 
 def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> None:
-    """Where a defect is stands in the log at level debug."""
+    """The log has the traceback of an internal error at level debug."""
     caplog.set_level(logging.DEBUG, "bts_exporter")
     error = ValueError("defect")
     with runner_of(Stub(raising(error))) as runner:
@@ -126,7 +126,7 @@ def test_traceback_is_logged_for_who_asks(caplog: pytest.LogCaptureFixture) -> N
 def test_collection_with_a_wrong_sample(
     emit: Callable[[Scrape], None], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong sample is a failure, and the only one that is not served."""
+    """A wrong sample is a failure; all other samples are served."""
 
     def behave(scrape: Scrape) -> None:
         scrape.emit(Stub.series, 1, "a")
@@ -147,7 +147,7 @@ def test_collection_with_a_wrong_sample(
 
 
 def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
-    """What is absent on this machine is no failure, and no news."""
+    """An absent source does not fail the collection, and is not logged."""
     caplog.set_level(logging.INFO, "bts_exporter")
     with runner_of(Stub(raising(NotPresent("no /proc/mdstat"), lambda _: None))) as runner:
         shot = collect(runner)
@@ -162,7 +162,7 @@ def test_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a minute the answer stays the same; after it what came in the meantime is found."""
+    """An absent source is looked for again after a minute."""
     stub = Stub(raising(NotPresent("no /proc/mdstat"), lambda _: None))
     with runner_of(stub) as runner:
         shots = [collect(runner) for _ in range(3)]
@@ -176,11 +176,11 @@ def test_what_is_absent_is_not_looked_for_at_each_scrape(monkeypatch: pytest.Mon
     assert (found.outcome.supported, found.samples) == (True, SERIES)
 
 
-# One line for each change of state
+# Log lines
 
 
 def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten failures are one line, and another reason is another line."""
+    """Repeated failures are logged once, and again when the reason changes."""
     caplog.set_level(logging.INFO, "bts_exporter")
     fail, deny = raising(ValueError("bad")), raising(targeted("auth", "denied"))
     stub = Stub()
@@ -199,7 +199,7 @@ def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
 
 
 def test_log_lines_name_the_collector_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
-    """The details are fields of their own, for who searches the log."""
+    """The collector and the reason are separate fields of the log line."""
     with runner_of(Stub(refuse), name="cache") as runner:
         collect(runner)
 
@@ -208,11 +208,11 @@ def test_log_lines_name_the_collector_and_the_reason(caplog: pytest.LogCaptureFi
     assert vars(record)["reason"] == "refused"
 
 
-# A target that need not be there
+# Optional targets
 
 
 def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing listening is as if it were not configured: no failure, no samples, one line."""
+    """A refused connection to an optional target is not a failure: no samples, and one line in the log."""
     caplog.set_level(logging.INFO, "bts_exporter")
     error = targeted("refused", "nothing listens at redis://127.0.0.1:6379")
     stub = Stub(raising(error))
@@ -233,7 +233,7 @@ def test_optional_target_that_was_never_there(caplog: pytest.LogCaptureFixture) 
 
 
 def test_optional_target_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
-    """Once it was there, its absence is a failure as any other."""
+    """An optional target that has answered once is a failure when it is gone."""
     stub = Stub()
     with runner_of(stub, optional=True) as runner:
         collect(runner)
@@ -249,13 +249,13 @@ def test_optional_target_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_optional_target_that_fails_otherwise() -> None:
-    """Only that nothing listens is fine: a wrong password is not."""
+    """Other errors of an optional target, such as a wrong password, are failures."""
     with runner_of(Stub(raising(targeted("auth", "denied"))), optional=True) as runner:
         assert collect(runner).outcome.success is False
 
 
 def test_target_that_has_to_be_there() -> None:
-    """Without the setting nothing listening is a failure from the start."""
+    """Without `optional` a refused connection is a failure."""
     with runner_of(Stub(refuse)) as runner:
         assert collect(runner).outcome.reason == "refused"
 
@@ -303,7 +303,7 @@ def filters(**globs: tuple[str, ...]) -> dict[str, Any]:
     ],
 )
 def test_filter_of_metrics(common: dict[str, Any], expected: set[str]) -> None:
-    """Globs on whole names say what is served: what one allows and none denies."""
+    """`allow` and `deny` are globs on whole names; `deny` wins."""
 
     def behave(scrape: Scrape) -> None:
         scrape.emit(Stub.value, 1)
@@ -317,7 +317,7 @@ def test_filter_of_metrics(common: dict[str, Any], expected: set[str]) -> None:
 
 
 def test_timeout_of_the_settings() -> None:
-    """A collection is given up at its own time-out, although the scrape has time left."""
+    """A collection ends at its own timeout, even if the scrape has time left."""
     hang = Hang()
     with runner_of(Stub(hang), timeout=0.05) as runner:
         deadline = time.monotonic() + 3600
@@ -331,7 +331,7 @@ def test_timeout_of_the_settings() -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 10.0])
 def test_collector_is_told_an_earlier_end(seconds: float) -> None:
-    """A collector whose I/O takes all its time can still say so before it is given up."""
+    """A collector whose I/O takes all of `remaining()` can still report it."""
     left = []
     with runner_of(Stub(lambda scrape: left.append(scrape.remaining()))) as runner:
         run = runner.begin(time.monotonic() + seconds)
@@ -354,7 +354,7 @@ def test_common_labels_are_on_its_series() -> None:
 
 
 def test_conflict_is_counted_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Samples that another collector serves are an error of the one that came second."""
+    """A conflict is counted each time, and logged when its message changes."""
     with runner_of(Stub()) as runner:
         for message in ("a is served", "a is served", "b is served"):
             runner.conflict(message)
@@ -385,7 +385,7 @@ def test_conflict_is_counted_each_time_and_logged_once(caplog: pytest.LogCapture
     ],
 )
 def test_identity(name: str, target: str, identity: str) -> None:
-    """A collector is called by its own name, else its type's, and its target."""
+    """The identity is the collector's own name, or its type's, with its target."""
 
     class Named(Stub):
         pass
@@ -397,7 +397,7 @@ def test_identity(name: str, target: str, identity: str) -> None:
 
 
 def test_collector_that_emits_nothing() -> None:
-    """No samples are a success: zero series are none."""
+    """A collection without samples is a success with zero series."""
 
     class Nothing(Collector):
         def collect(self, scrape: Scrape) -> None:

@@ -17,7 +17,7 @@ def threads(name: str) -> int:
 
 
 def test_jobs_are_done_in_turn() -> None:
-    """One thread does all jobs, one after another, as they came."""
+    """One thread executes all jobs in their order."""
     worker, done = Worker("turn"), []
 
     for number in range(100):
@@ -29,7 +29,7 @@ def test_jobs_are_done_in_turn() -> None:
 
 
 def test_thread_starts_with_the_first_job_and_stays() -> None:
-    """A worker costs a thread only once it is used, and one for all its jobs."""
+    """A worker starts its only thread at its first job."""
     worker = Worker("stays")
     assert threads("stays") == 0
 
@@ -46,7 +46,7 @@ def test_thread_starts_with_the_first_job_and_stays() -> None:
 
 
 def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
-    """Stopping returns while a job hangs; the jobs behind it are done when it ends."""
+    """`stop` returns while a job hangs; the jobs behind it are executed when it ends."""
     worker, hang, after = Worker("hangs"), Hang(), threading.Event()
     worker.submit(hang)
     worker.submit(after.set)
@@ -62,7 +62,7 @@ def test_stop_does_not_wait_for_a_job_that_hangs() -> None:
 
 
 def test_job_after_the_stop_is_done() -> None:
-    """A scrape that began before a reload gets its collection, and the thread ends after it."""
+    """A job submitted after `stop` is executed, as for a scrape that began before a reload; then the thread ends."""
     worker, done = Worker("late"), threading.Event()
     worker.submit(lambda: None)
     worker.stop()
@@ -75,7 +75,7 @@ def test_job_after_the_stop_is_done() -> None:
 
 
 def test_job_after_the_stop_of_an_unused_worker_is_done() -> None:
-    """The same where there was no thread before."""
+    """A job submitted after `stop` is executed even if there was no thread."""
     worker, done = Worker("unused"), threading.Event()
     worker.stop()
     worker.wait(60)
@@ -87,7 +87,7 @@ def test_job_after_the_stop_of_an_unused_worker_is_done() -> None:
 
 
 def test_thread_does_not_keep_the_process() -> None:
-    """A job that hangs in a system call must not keep the process from ending."""
+    """A hanging job does not keep the process from ending."""
     worker, daemon = Worker("daemon"), []
 
     worker.submit(lambda: daemon.append(threading.current_thread().daemon))
@@ -98,7 +98,7 @@ def test_thread_does_not_keep_the_process() -> None:
 
 
 def test_idle_worker_holds_no_job() -> None:
-    """What the last job held, such as its samples, is freed although the thread lives on."""
+    """An idle thread keeps nothing of its last job in memory."""
 
     class Samples:
         pass
@@ -115,7 +115,7 @@ def test_idle_worker_holds_no_job() -> None:
 
 
 def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a thread a job is refused, not kept; with the next one there is a thread again."""
+    """If no thread can be started, the job is refused and not kept; the next one starts a thread."""
     worker, done = Worker("none left"), []
 
     def start(_: threading.Thread) -> None:
@@ -137,7 +137,7 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Noted:
-    """A job that raises, and notes what was done with it."""
+    """A job that raises, and records whether it was executed and abandoned."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.notes: list[str] = []
@@ -156,7 +156,7 @@ class Noted:
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), MemoryError()])
 def test_job_that_raises(error: BaseException) -> None:
-    """It is concluded, the jobs behind it are done, and the thread is the same."""
+    """An interrupted job is ended as a failure, and the same thread executes the jobs behind it."""
     worker, raising, behind = Worker("raises"), Noted(error), Noted()
     idents: list[int] = []
 
@@ -185,7 +185,7 @@ def die(monkeypatch: pytest.MonkeyPatch, worker: Worker, job: Noted) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was at is concluded, and the next job has a new thread."""
+    """The job of a dead thread is ended as a failure, and the next job gets a new thread."""
     worker, interrupted, after = Worker("dies"), Noted(ValueError()), Noted()
     die(monkeypatch, worker, interrupted)
 
@@ -199,7 +199,7 @@ def test_dead_thread_is_replaced_for_the_next_job(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs that came before it died are done by the new thread."""
+    """A new thread executes the waiting jobs of the dead one."""
     worker, hang = Worker("dies later"), Hang()
     interrupted, waiting = Noted(ValueError()), Noted()
     worker.submit(hang)
@@ -223,7 +223,7 @@ def test_dead_thread_is_replaced_for_the_jobs_that_wait(monkeypatch: pytest.Monk
 
 
 def test_thread_that_lives_is_not_replaced() -> None:
-    """To revive a worker changes nothing while its thread is at work, or was never needed."""
+    """`revive` changes nothing while the thread lives, or if none was needed."""
     worker, unused, hang = Worker("lives"), Worker("unused yet"), Hang()
     worker.submit(hang)
     assert hang.begun.wait(60)
@@ -238,7 +238,7 @@ def test_thread_that_lives_is_not_replaced() -> None:
 
 
 def test_shared_worker_leaves_a_stuck_job_behind() -> None:
-    """The jobs behind one that hangs are done in a new thread, each once."""
+    """A new thread executes the jobs behind a hanging one, each once."""
     shared, hang, behind = SharedWorker("shared"), Hang(), Noted()
     shared.submit(hang)
     shared.submit_all([behind])
@@ -260,7 +260,7 @@ def test_shared_worker_leaves_a_stuck_job_behind() -> None:
 
 
 def test_shared_worker_without_a_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no second thread can be started the jobs stay behind the one that hangs, and are not lost."""
+    """If no second thread can be started, the jobs behind a hanging one stay in the queue."""
     shared, hang, behind = SharedWorker("shared alone"), Hang(), Noted()
     shared.submit(hang)
     shared.submit_all([behind])

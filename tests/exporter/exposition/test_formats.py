@@ -61,7 +61,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
     ],
 )  # fmt: skip
 def test_negotiation(accept: str, expected: Format) -> None:
-    """The format is the one that the client prefers, the text format where it knows none of ours."""
+    """The client's preferred format is used, or the text format if it accepts none of ours."""
     assert negotiate(accept) is expected
 
 
@@ -88,11 +88,11 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
     ],
 )  # fmt: skip
 def test_content_type(accept: str, expected: str) -> None:
-    """The answer's type has the version and the escaping that were asked for, where both exist."""
+    """The content type has the requested version and escaping, if we have them."""
     assert content_type(accept) == expected
 
 
 @given(st.text())
 def test_negotiation_with_garbage(accept: str) -> None:
-    """No header is an error."""
+    """Any value of the header is accepted."""
     assert negotiate(accept) in Format

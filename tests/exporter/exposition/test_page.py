@@ -45,7 +45,7 @@ def parsed(text: str, form: Format) -> Parsed:
 
 
 def test_page_in_the_text_format() -> None:
-    """Each metric's samples stand under its help and type, whole numbers without a point."""
+    """Samples follow the help and the type of their metric; whole numbers have no point."""
     text = page({FILES: {("/a",): 3.0, ("/b",): 0.5}, UP: {(): 1}})
 
     assert text == (
@@ -98,7 +98,7 @@ def test_counter_beside_a_gauge_of_its_name() -> None:
 
 @pytest.mark.parametrize("form", Format)
 def test_distributions(form: Format) -> None:
-    """Histograms and summaries come out as their parts."""
+    """Histograms and summaries are rendered as their samples."""
     size = histogram("size_bytes", "Sizes.", ("queue",))
     delay = summary("delay_seconds", "Delays.", ("queue",))
     scrape = Scrape(math.inf)
@@ -128,7 +128,7 @@ def test_page_of_nothing(form: Format) -> None:
     "help_text", ["", 'a "quoted" word', "two\nlines", "back\\slash", "\\n", "ünicode", "  spaces"]
 )
 def test_help_of_any_text(help_text: str, form: Format) -> None:
-    """A help of any text stays one line, and the parser reads the text that was given."""
+    """Any help text is rendered in one line and parsed unchanged."""
     parse = parser.text_string_to_metric_families if form is Format.TEXT else parse_openmetrics
 
     [family] = parse(page({gauge("a", help_text): {(): 1}}, form))
@@ -137,7 +137,7 @@ def test_help_of_any_text(help_text: str, form: Format) -> None:
 
 
 def test_help_that_is_no_unicode() -> None:
-    """A help with half a character does not cost the page."""
+    """A help with invalid Unicode does not fail the page."""
     assert page({gauge("a", "x\udc80"): {(): 1}}) == "# HELP a x?\n# TYPE a gauge\na 1\n"
 
 
@@ -150,7 +150,7 @@ def test_constant_labels() -> None:
 
 
 def test_constant_label_that_the_metric_has() -> None:
-    """A label never stands twice on a series, or Prometheus would refuse the whole page."""
+    """A constant label that the metric has already is left out: Prometheus would refuse the page."""
     text = page({FILES: {("/",): 1}}, path="given", site="a")
 
     assert 'files{path="/",site="a"} 1\n' in text
@@ -163,12 +163,12 @@ numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 2*
 
 
 def as_read(label: str) -> str:
-    """Return what a parser reads of a label value: lone surrogates are spelled out."""
+    """Return a label value as a parser reads it: lone surrogates are escaped."""
     return label.encode("utf-8", "backslashreplace").decode()
 
 
 def as_float(value: float) -> float:
-    """Return what a parser reads of a value: integers beyond floating point are infinite."""
+    """Return a value as a parser reads it: integers beyond floating point are infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -191,7 +191,7 @@ def same(one: Parsed, other: Parsed) -> bool:
 def test_any_samples_are_read_as_they_were_emitted(
     form: Format, values: dict[tuple[str, str], float], constant: str
 ) -> None:
-    """Whatever the label values and the numbers are, the reference parser finds them again."""
+    """The reference parser reads any label values and numbers unchanged."""
     metric = gauge("any", "Any.", ("one", "other"))
 
     text = page({metric: values}, form, fixed=constant)
@@ -209,7 +209,7 @@ def test_any_samples_are_read_as_they_were_emitted(
 
 @given(st.lists(numbers, min_size=1, max_size=5))
 def test_any_numbers_are_read_by_go(values: list[float]) -> None:
-    """No number is longer than Go's parser takes: it refuses what overflows, page and all."""
+    """Every number is within the range of Go's parser, which refuses the whole page otherwise."""
     text = page({FILES: {(str(i),): value for i, value in enumerate(values)}})
 
     written = [line.rpartition(" ")[2] for line in text.splitlines() if not line.startswith("#")]
@@ -221,7 +221,7 @@ def test_any_numbers_are_read_by_go(values: list[float]) -> None:
 
 
 def test_whole_numbers_that_cancel_each_other() -> None:
-    """Two integers beyond floating point are infinite, also where their sum is small."""
+    """Two integers beyond floating point are rendered as infinite, even if their sum is small."""
     text = page({FILES: {("a",): 10**400, ("b",): -(10**400)}})
 
     assert parsed(text, Format.TEXT) == [
@@ -239,7 +239,7 @@ def test_label_value_that_ends_like_a_number() -> None:
 
 
 def test_prometheus_takes_the_page(all_kinds: Samples) -> None:
-    """Prometheus' own linter reads the page and finds nothing to say about its form."""
+    """The linter of Prometheus accepts the page without a warning."""
     done = subprocess.run(
         [need("promtool", "prometheus"), "check", "metrics"],
         input=page(all_kinds),
@@ -268,7 +268,7 @@ def all_kinds() -> Samples:
 
 
 def test_metric_shared_by_two_sources() -> None:
-    """Families that two collectors share stand under one header."""
+    """The samples of a metric that two collectors share are below one header."""
     one = Source({FILES: {("/",): 1}}, TemplateCache({"target": "one"}))
     other = Source({UP: {(): 1}, FILES: {("/",): 2}}, TemplateCache({"target": "two"}))
 
@@ -298,23 +298,24 @@ def test_metric_declared_twice_by_one_source() -> None:
 
 
 def test_metric_of_another_kind() -> None:
-    """Of two kinds under one name the first is served; the other source is told."""
-    one = Source({FILES: {("/",): 1}})
-    other = Source({counter("files", "Files."): {(): 7}, UP: {(): 1}})
+    """Of two kinds of one name the first is served; the conflict names both sources."""
+    one = Source({FILES: {("/",): 1}}, name="one")
+    other = Source({counter("files", "Files."): {(): 7}, UP: {(): 1}}, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
     assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("up", {}, 1)]
     assert one.conflict == ""
-    assert other.conflict == "files is served as a gauge by another collector"
+    assert other.conflict == "files of two: served as a gauge by one"
 
 
 @pytest.mark.parametrize("part", ["x_count", "x_sum", "x_bucket"])
 def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
-    """A distribution's samples are not served twice: whose name is one of theirs is left out and told."""
+    """A metric with the name of a histogram's sample is left out; the conflict names both sources."""
     scrape = Scrape(math.inf)
     scrape.emit_histogram(histogram("x", "X."), [(1.0, 1)], 1)
-    one, other = Source({gauge(part, "Part."): {(): 7}, UP: {(): 1}}), Source(scrape.samples)
+    one = Source({gauge(part, "Part."): {(): 7}, UP: {(): 1}}, name="one")
+    other = Source(scrape.samples, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
@@ -325,27 +326,92 @@ def test_metric_that_is_called_like_a_part_of_another(part: str) -> None:
         "x_sum",
         "x_count",
     ]
-    assert one.conflict == f"{part} is a part of the histogram x, which is served"
+    assert one.conflict == f"{part} of one: it is a part of the histogram x, served by two"
     assert other.conflict == ""
 
 
 def test_counter_that_is_called_total() -> None:
-    """A family has a name, whatever is left of the counter's without its ending."""
+    """A counter named `_total` keeps its name in OpenMetrics."""
     text = page({counter("_total", "Odd."): {(): 1}}, Format.OPENMETRICS)
 
     assert text == "# HELP _total Odd.\n# TYPE _total unknown\n_total 1\n# EOF\n"
 
 
 def test_same_series_from_two_sources() -> None:
-    """Of two samples of one series the first is served; the other source is told."""
-    one = Source({FILES: {("/",): 1}})
-    other = Source({FILES: {("/",): 2, ("/b",): 3}})
+    """Of two samples of one series the first is served; the conflict names both sources."""
+    one = Source({FILES: {("/",): 1}}, name="one")
+    other = Source({FILES: {("/",): 2, ("/b",): 3}}, name="two")
 
     text = render([one, other], Format.TEXT).decode()
 
     assert parsed(text, Format.TEXT) == [("files", {"path": "/"}, 1), ("files", {"path": "/b"}, 3)]
     assert one.conflict == ""
-    assert other.conflict == 'files{path="/"} is served by another collector too'
+    assert other.conflict == 'files{path="/"} of two: served by one already'
+
+
+@pytest.mark.parametrize(
+    "labels", [("b", "a"), ("a", "b", "c"), ("a", "b")], ids=["order", "empty label", "same"]
+)
+def test_series_with_equal_labels_in_another_spelling(labels: tuple[str, ...]) -> None:
+    """The order of labels, and labels with an empty value, do not make another series."""
+    values = {"a": "1", "b": "2", "c": ""}
+    one = Source({gauge("x", "X.", ("a", "b")): {("1", "2"): 1}}, name="one")
+    metric = gauge("x", "X.", labels)
+    other = Source({metric: {tuple(values[label] for label in labels): 2}}, name="two")
+
+    text = render([one, other], Format.TEXT).decode()
+
+    assert parsed(text, Format.TEXT) == [("x", {"a": "1", "b": "2"}, 1)]
+    assert other.conflict.startswith("x{")
+    assert other.conflict.endswith("} of two: served by one already")
+
+
+def distribution(kind: str, bound: float, labels: tuple[str, ...], *values: str) -> Samples:
+    """Return the samples of a histogram or summary with one bound and these labels."""
+    scrape = Scrape(math.inf)
+    if kind == "histogram":
+        scrape.emit_histogram(histogram("x", "X.", labels), [(bound, 1)], 2, *values)
+    else:
+        scrape.emit_summary(summary("x", "X.", labels), [(bound, 1)], 2, 3, *values)
+    return scrape.samples
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("kind", ["histogram", "summary"])
+def test_distributions_are_never_mixed(kind: str, form: Format) -> None:
+    """Of two histograms or summaries with equal labels the first is served as a whole, whatever their bounds."""
+    one = Source(distribution(kind, 0.1, ("a",), "1"), name="one")
+    two = Source(distribution(kind, 0.2, ("b", "a"), "", "1"), name="two")
+    three = Source(distribution(kind, 0.2, ("a",), "2"), name="three")
+
+    text = render([one, two, three], form).decode()
+
+    served = [source.samples for source in (one, three)]
+    assert parsed(text, form) == [sample for s in served for sample in parsed(page(s, form), form)]
+    assert two.conflict == f'{kind} x{{a="1"}} of two: served by one already'
+    assert (one.conflict, three.conflict) == ("", "")
+
+
+def test_reserved_names() -> None:
+    """A reserved name is left out, whatever its labels, even if its owner does not serve it now."""
+    own = Source({UP: {(): 1}}, name="the exporter", reserved=frozenset({"files", "up"}))
+    two = Source({FILES: {("/",): 1}, gauge("ok", "Ok."): {(): 1}}, name="two")
+
+    text = render([own, two], Format.TEXT).decode()
+
+    assert [name for name, _, _ in parsed(text, Format.TEXT)] == ["up", "ok"]
+    assert two.conflict == "files of two: the name is reserved for the exporter"
+
+
+def test_many_conflicts_are_counted() -> None:
+    """The first conflicts of a source are listed, and the others counted."""
+    samples = {FILES: {(f"/{number}",): 1 for number in range(25)}}
+    two = Source(samples, name="two")
+
+    render([Source(samples, name="one"), two], Format.TEXT)
+
+    assert two.conflict.startswith('files{path="/0"} of two: served by one already; ')
+    assert two.conflict.endswith("; and 15 more")
 
 
 # Many series
@@ -353,7 +419,7 @@ def test_same_series_from_two_sources() -> None:
 
 @pytest.mark.parametrize("form", Format)
 def test_page_of_many_series(form: Format) -> None:
-    """A page too long to be made at one stroke is whole, in its order."""
+    """A page that is rendered in several parts is complete and in order."""
     many = gauge("many", "Many, 1.0", ("n",))
     values: dict[Key, float] = {(str(n),): n / 2 for n in range(5000)}
 
@@ -398,7 +464,7 @@ crowds = st.fixed_dictionaries({}, optional={metric: some(metric) for metric in 
 def test_a_page_is_what_it_would_be_without_those_before(
     pages: list[tuple[Samples, Samples, Format]], target: str
 ) -> None:
-    """Whatever came and went between two collectors, nothing of earlier pages shows."""
+    """A page does not depend on earlier pages, whatever series came and went."""
     layouts = {form: Layout() for form in Format}
     kept = TemplateCache(), TemplateCache({"target": target} if target else {})
     for one, other, form in pages:
@@ -410,7 +476,7 @@ def test_a_page_is_what_it_would_be_without_those_before(
 
 
 def test_values_alone_change_nothing_else() -> None:
-    """While the same series come, the place of each is not looked for again."""
+    """The layout is reused while the series stay the same."""
     layout, templates = Layout(), TemplateCache()
     list(parts_of([Source({UP: {(): 1}}, templates)], Format.TEXT, layout))
     spans = layout.spans
@@ -425,7 +491,7 @@ def test_values_alone_change_nothing_else() -> None:
 
 
 def test_compression() -> None:
-    """What is compressed is gzip, smaller, and the same when unpacked."""
+    """A compressed page is valid gzip, smaller, and has the same content."""
     text = page({FILES: {(str(i),): i for i in range(1000)}}).encode()
 
     packed = compress([text[:700], text[700:]])

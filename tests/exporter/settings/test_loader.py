@@ -20,7 +20,7 @@ Load = Callable[[str], Settings]
 
 
 class Broker(Collector):
-    """A type with the settings that brokers have."""
+    """A type with the settings of a broker."""
 
     class Config(CollectorConfig, frozen=True):
         """Settings of a broker."""
@@ -35,7 +35,7 @@ class Host(Collector):
 
 
 class Types:
-    """The types that there are, one of them broken."""
+    """The known types, one of them broken."""
 
     def __init__(self) -> None:
         self.known: dict[str, type[Collector]] = {"broker": Broker, "host": Host}
@@ -48,7 +48,7 @@ class Types:
         return self
 
     def names(self) -> list[str]:
-        """Return the names, that of the broken one too."""
+        """Return the names, including that of the broken type."""
         return sorted([*self.known, "broken"])
 
     def load(self, name: str) -> type[Collector]:
@@ -62,7 +62,7 @@ class Types:
 
 @pytest.fixture
 def types() -> Types:
-    """Return the types that there are."""
+    """Return the known types."""
     return Types()
 
 
@@ -79,7 +79,7 @@ def read(tmp_path: Path, types: Types) -> Load:
 
 @pytest.fixture
 def problems(read: Load, tmp_path: Path) -> Callable[[str], list[str]]:
-    """Return a function that returns what is wrong with a text, its file's folder left out."""
+    """Return a function that returns the problems of a text, without the folder of the file."""
 
     def problems(text: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -89,11 +89,11 @@ def problems(read: Load, tmp_path: Path) -> Callable[[str], list[str]]:
     return problems
 
 
-# What settings become
+# Valid settings
 
 
 def test_settings(read: Load, tmp_path: Path) -> None:
-    """Each block becomes typed settings of its type, what belongs to the engine apart."""
+    """Each block becomes the typed settings of its type, separate from those of the engine."""
     settings = read(
         "scrape_timeout: 5s\n"
         "collectors:\n"
@@ -141,7 +141,7 @@ def test_settings(read: Load, tmp_path: Path) -> None:
 
 
 def test_defaults_of_the_common_settings(read: Load) -> None:
-    """Without a word a collector is asked at each scrape, has to be there, and has plenty of series."""
+    """By default a collector is collected at each scrape, must be reachable, and may have 100,000 series."""
     [block] = read("collectors: {host: {}}").blocks
 
     common = block.common
@@ -151,7 +151,7 @@ def test_defaults_of_the_common_settings(read: Load) -> None:
 
 
 def test_a_type_with_more_series_than_others(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A type may say how many series it has within its own bounds; the settings decide."""
+    """A type may have its own default of `max_series`, which the settings override."""
     monkeypatch.setattr(Host, "default_max_series", 1_000_000)
 
     assert read("collectors: {host: {}}").blocks[0].common.max_series == 1_000_000
@@ -159,7 +159,7 @@ def test_a_type_with_more_series_than_others(read: Load, monkeypatch: pytest.Mon
 
 
 def test_keys_that_belong_to_the_engine() -> None:
-    """These keys are taken from every block, so that no collector may have them."""
+    """The keys of the engine are the same in every block, and no collector may use them."""
     assert set(COMMON_KEYS) == {
         "name",
         "labels",
@@ -172,19 +172,24 @@ def test_keys_that_belong_to_the_engine() -> None:
 
 
 def test_types_that_are_not_configured_are_not_loaded(read: Load, types: Types) -> None:
-    """What is not asked for costs no import."""
+    """Types that are not configured are not imported."""
     read("collectors: {host: }")
 
     assert types.loaded == ["host"]
 
 
 def test_no_collectors(read: Load) -> None:
-    """Who asks for none gets none."""
-    assert read("collectors: {}").blocks == ()
+    """An empty map configures no collector, with a warning that names it."""
+    settings = read("scrape_timeout: 5s\ncollectors: {}")
+
+    assert settings.blocks == ()
+    assert [(warning.line, warning.path, warning.message) for warning in settings.warnings] == [
+        (2, "collectors", "no collector is configured: only the exporter's own metrics are served")
+    ]
 
 
 def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
-    """Where the key is absent the built-in collectors apply, with the rest of the file."""
+    """Without the key `collectors` the built-in collectors apply, with the other keys of the file."""
     types.known |= {"rabbitmq": Broker, "redis": Broker, "mqtt": Broker}
 
     settings = read("scrape_timeout: 5\n")
@@ -195,13 +200,13 @@ def test_file_that_names_no_collectors(read: Load, types: Types) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
 def test_empty_file_is_a_mistake(read: Load, text: str) -> None:
-    """It is what a full disk leaves behind: a reload must not take it for the wish for defaults."""
+    """An empty file is an error, because a full disk may have truncated it."""
     with pytest.raises(ConfigError, match=r"c\.yaml.*: the file is empty"):
         read(text)
 
 
 def test_built_in_settings(types: Types) -> None:
-    """Without a file the host and the brokers' default ports are served; a broker need not be there."""
+    """Without a file the host and the brokers' default ports are collected; brokers are optional."""
     types.known |= {"rabbitmq": Broker, "redis": Broker, "mqtt": Broker}
 
     settings = load(None, types)
@@ -220,7 +225,7 @@ def test_built_in_settings(types: Types) -> None:
 
 
 def test_yaml_merges_and_aliases_between_blocks(read: Load) -> None:
-    """What targets have in common can be written once."""
+    """Anchors and merges can be used for settings that targets share."""
     settings = read(
         "collectors:\n"
         "  broker:\n"
@@ -236,7 +241,7 @@ def test_yaml_merges_and_aliases_between_blocks(read: Load) -> None:
     ]
 
 
-# What is wrong with settings
+# Invalid settings
 
 MISTAKES = [
     ("colectors: {}", "c.yaml:1: colectors: unknown key 'colectors'; did you mean collectors?"),
@@ -295,14 +300,14 @@ MISTAKES = [
 def test_mistake(
     text: str, problem: str, problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each mistake is told with file, line and path, and with the cure where it is known."""
+    """Each error has file, line and path, and the fix if it is known."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
     assert problems(text) == [problem]
 
 
 def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
-    """Mistakes of every kind are told together, in the order of their lines."""
+    """All errors are reported together, in the order of their lines."""
     found = problems(
         "scrape_timeout: soon\n"
         "hosts:\n"
@@ -330,7 +335,7 @@ def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
 def test_secrets_are_in_no_message(
     problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever a password ends up by mistake, no message shows it."""
+    """No message shows a password, wherever it is misplaced."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
     text = """\
 collectors:
@@ -350,7 +355,7 @@ collectors:
 
 
 def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
-    """A type that cannot be loaded is no mistake of the settings: the rest can be served."""
+    """A type that cannot be loaded is not an error of the settings: the rest is served."""
     settings = read("collectors:\n  broken: {any: thing}\n  host:\n")
 
     assert [block.type_name for block in settings.blocks] == ["host"]
@@ -361,23 +366,23 @@ def test_broken_type_with_settings_that_are_fine(read: Load) -> None:
 
 
 def test_file_that_is_missing(tmp_path: Path, types: Types) -> None:
-    """A file that was named and is not there is an error, not the built-in settings."""
+    """A named file that is missing is an error; the built-in settings are not used."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "c.yaml", types)
 
     assert str(caught.value) == f"{tmp_path}/c.yaml: cannot be read: No such file or directory"
 
 
-# Where settings are
+# Finding the file
 
 
 def test_file_that_is_named(tmp_path: Path) -> None:
-    """A file that is named is taken, whether it exists or not."""
+    """A named file is used, whether it exists or not."""
     assert find(str(tmp_path / "any.yaml")) == tmp_path / "any.yaml"
 
 
 def test_search_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first file of the list is taken that exists; none means the built-in settings."""
+    """The first existing file of the list is used; without any, the built-in settings apply."""
     here, there = tmp_path / "config.yaml", tmp_path / "etc.yaml"
     monkeypatch.setattr(config_module, "SEARCH", (here, there))
 
@@ -419,14 +424,14 @@ def test_plugins_folder(read: Load, types: Types, tmp_path: Path, text: str, exp
 
 @pytest.mark.parametrize("text", ["plugins: 5", "[1]", ""])
 def test_plugins_folder_of_settings_with_mistakes(tmp_path: Path, text: str) -> None:
-    """Types can be listed whatever else is wrong with the settings."""
+    """Types can be listed even if the settings have errors."""
     (tmp_path / "c.yaml").write_text(text)
 
     assert plugins_folder(tmp_path / "c.yaml") == Path("/etc/bts-exporter/plugins")
 
 
 def test_plugins_folder_without_settings() -> None:
-    """The built-in settings name the folder too."""
+    """The built-in settings have the default folder."""
     assert plugins_folder(None) == Path("/etc/bts-exporter/plugins")
 
 
@@ -456,7 +461,7 @@ blocks = st.dictionaries(keys, trees, max_size=4)
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_document_is_settings_or_an_error(document: Any, tmp_path: Path) -> None:
-    """Whatever a file holds, the answer is settings or a ConfigError with at least one problem."""
+    """Any file gives settings, or a ConfigError with at least one problem."""
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(document, allow_unicode=False), encoding="utf-8")
     types = Types()

@@ -1,4 +1,4 @@
-"""config.yaml in the working directory: whose it has to be."""
+"""./config.yaml is used only if it belongs to us or root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-#: A user that is neither root nor the one who runs the tests.
+#: A user other than root and the one that runs the tests.
 STRANGER = 12345
 
 
@@ -46,7 +46,7 @@ def behind_a_link(folder: Path) -> None:
 
 
 def give_away(path: Path) -> None:
-    """Make `path` another user's."""
+    """Give `path` to another user."""
     if os.geteuid():
         pytest.skip("not everywhere: only root can give files away")
     os.chown(path, STRANGER, STRANGER, follow_symlinks=False)

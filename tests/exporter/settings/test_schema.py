@@ -19,14 +19,14 @@ class Inner(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A block that checks itself, with a pattern that may be wrong in a way of its own."""
+    """A block with its own check and a pattern."""
 
     low: int = 0
     high: int = 10
     pattern: str = ""
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the values."""
         if self.low > self.high:
             msg = f"low must not be above high, got {self.low} and {self.high}"
             raise ValueError(msg)
@@ -34,11 +34,11 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Even(int):
-    """A type of an author's own."""
+    """A setting type of a plug-in."""
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the number; ValueError if it is odd, and any error if it is none."""
+        """Return the number; ValueError if it is odd, and another error if it is not a number."""
         number = {"two": 2, "three": 3}[str(raw)]
         if number % 2:
             msg = f"expected an even number, got {raw!r}"
@@ -47,7 +47,7 @@ class Even(int):
 
 
 class Renamed(msgspec.Struct, rename={"from_": "from"}):
-    """A block with a key that is a word of the language."""
+    """A block with a key that is a keyword of Python."""
 
     from_: str
 
@@ -116,7 +116,7 @@ def convert(text: str, kind: Any = Everything) -> tuple[Any, list[str]]:
     ],
 )
 def test_value_of_each_type(text: str, expected: object) -> None:
-    """Plain values become what the setting's type says."""
+    """Plain values are converted to the type of the setting."""
     settings, problems = convert(text)
 
     assert problems == []
@@ -171,7 +171,7 @@ def test_value_of_each_type(text: str, expected: object) -> None:
     ids=lambda value: None if value.startswith("c.yaml") else value.replace("\n", " "),
 )  # fmt: skip
 def test_value_of_the_wrong_type(text: str, problem: str) -> None:
-    """Each mistake is told with its place, what was expected and, where it is known, the cure."""
+    """Each error has its location, what was expected and, if it is known, the fix."""
     settings, problems = convert(text)
 
     assert problems == [problem]
@@ -179,7 +179,7 @@ def test_value_of_the_wrong_type(text: str, problem: str) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    """Nobody has to correct one mistake to be told of the next."""
+    """All errors are reported at once."""
     _, problems = convert("text: 5\nnames: [1, a, 2]\ninner: {}\ntxet: x\n")
 
     assert sorted(problems) == [
@@ -192,17 +192,17 @@ def test_all_problems_at_once() -> None:
 
 
 def test_nothing_given() -> None:
-    """A block with nothing in it has the defaults."""
+    """An empty block has the defaults."""
     assert convert("") == (Everything(), [])
 
 
 def test_missing_key_of_a_block_without_keys() -> None:
-    """What has no default has to be given."""
+    """A setting without a default is required."""
     assert convert("", Inner) == (INVALID, ["c.yaml: host is missing"])
 
 
 def test_key_with_another_name() -> None:
-    """The name that a struct gives its key is the one in the file."""
+    """Renamed fields of a struct have the new name in the file."""
     assert convert("from: here", Renamed) == (Renamed("here"), [])
     assert convert("from_: here", Renamed)[1] == [
         "c.yaml:1: from_: unknown key 'from_'; did you mean from?",
@@ -228,7 +228,7 @@ def test_key_with_another_name() -> None:
 def test_value_from_the_environment(
     key: str, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes from outside is text, and a number where the setting is one."""
+    """Values from the environment are texts, and are converted for settings that are numbers."""
     monkeypatch.setenv("STUB_VALUE", value)
 
     settings, problems = convert(f"{key}: !env STUB_VALUE")
@@ -242,7 +242,7 @@ def test_value_from_the_environment(
     ["number", "ratio", "flag", "level", "names", "table", "inner", "wait", "address", "pattern"],
 )
 def test_secret_in_the_wrong_place_is_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a value from outside is taken for, no message quotes it."""
+    """No message quotes a value from the environment."""
     monkeypatch.setenv("STUB_VALUE", "hunter2(")
 
     _, [problem] = convert(f"{key}: !env STUB_VALUE")
@@ -251,7 +251,7 @@ def test_secret_in_the_wrong_place_is_not_shown(key: str, monkeypatch: pytest.Mo
 
 
 def test_error_of_an_authors_own_check_that_cannot_say_what_it_is() -> None:
-    """A defect in a plug-in's own check is a problem with its place."""
+    """An exception in a plug-in's own check is a problem with its location."""
 
     class MuteError(Exception):
         def __str__(self) -> str:

@@ -13,7 +13,7 @@ from servers.certificates import Certificates
 
 
 def test_by_default_the_system_is_trusted() -> None:
-    """Without settings a certificate must be signed by who the system trusts, for the host's name."""
+    """By default a certificate must be valid for the host and signed by an authority of the system."""
     context = TLSConfig().context()
 
     assert context.verify_mode is ssl.CERT_REQUIRED
@@ -21,14 +21,14 @@ def test_by_default_the_system_is_trusted() -> None:
 
 
 def test_an_authority_instead_of_the_systems(certificates: Certificates) -> None:
-    """With ca_file nobody else is trusted."""
+    """With `ca_file` only its authorities are trusted."""
     (authority,) = TLSConfig(ca_file=str(certificates.ca)).context().get_ca_certs()
 
     assert authority["subject"] == ((("commonName", "ca"),),)
 
 
 def test_no_verification() -> None:
-    """Who asks for it gets no check of the certificate at all."""
+    """With `insecure_skip_verify` the certificate is not checked."""
     context = TLSConfig(insecure_skip_verify=True).context()
 
     assert context.verify_mode is ssl.CERT_NONE
@@ -37,19 +37,19 @@ def test_no_verification() -> None:
 
 @pytest.mark.parametrize("one", ["cert_file", "key_file"])
 def test_certificate_and_key_belong_together(one: str) -> None:
-    """One without the other is an error of the settings."""
+    """`cert_file` without `key_file`, and the reverse, is an error."""
     with pytest.raises(ValueError, match="cert_file and key_file belong together"):
         TLSConfig(**{one: "/client.pem"})
 
 
 def test_unknown_keys_are_refused() -> None:
-    """A misspelled setting is not passed over."""
+    """A misspelled setting is an error."""
     with pytest.raises(msgspec.ValidationError, match="cafile"):
         msgspec.convert({"cafile": "/ca.pem"}, TLSConfig)
 
 
 def test_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -> None:
-    """What is wrong with a file is told with its setting and name, and is a failure of TLS."""
+    """The error about an unusable file names its setting and path, and has the reason `tls`."""
     missing = str(tmp_path / "missing.pem")
     cert, key = str(certificates.client), str(certificates.client_key)
     wrong = {
@@ -70,7 +70,7 @@ def test_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -
 
 
 def test_a_key_with_a_passphrase_asks_nobody(certificates: Certificates, tmp_path: Path) -> None:
-    """An encrypted key is a failure, not a question on the terminal that waits for an answer."""
+    """An encrypted key is an error; OpenSSL does not ask for a passphrase on the terminal."""
     locked = tmp_path / "locked.key"
     argv = [need("openssl", "openssl"), "ec", "-aes256", "-passout", "pass:abcd"]
     files = ["-in", str(certificates.client_key), "-out", str(locked)]
@@ -81,7 +81,7 @@ def test_a_key_with_a_passphrase_asks_nobody(certificates: Certificates, tmp_pat
 
 
 def test_renewed_files_count_at_once(certificates: Certificates, tmp_path: Path) -> None:
-    """Files are read for every context: a certificate that was renewed needs no restart."""
+    """The files are read for each context, so that a renewed certificate needs no restart."""
     file = tmp_path / "ca.pem"
     config = TLSConfig(ca_file=str(file))
     with pytest.raises(TargetError):
@@ -93,7 +93,7 @@ def test_renewed_files_count_at_once(certificates: Certificates, tmp_path: Path)
 
 
 def test_paths_are_relative_to_the_settings() -> None:
-    """A relative path is taken as below a folder, an absolute one stays, and nothing else changes."""
+    """Relative paths are resolved against a folder; absolute ones and other settings stay."""
     config = TLSConfig(ca_file="ca.pem", cert_file="/a.pem", key_file="../a.key", server_name="x")
 
     assert config.below(Path("/etc/bts")) == TLSConfig(
@@ -106,7 +106,7 @@ def test_paths_are_relative_to_the_settings() -> None:
 
 
 def test_tls_settings_need_an_address_that_uses_tls() -> None:
-    """A user who sets `tls` does not expect an unencrypted connection."""
+    """TLS settings without an address that uses TLS are an error."""
     plain, secure = Url("mqtt", "broker"), Url("https", "api")
     tls = TLSConfig(ca_file="ca.pem")
     TLSConfig().require_used_by(plain, schemes=("mqtts",))

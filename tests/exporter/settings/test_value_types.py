@@ -33,20 +33,20 @@ def test_duration(raw: object, seconds: float) -> None:
     "raw", ["", "15", "s", "-1s", "1s1m", "1 s", "1.5m", True, None, [1], {"s": 1}, "soon"]
 )
 def test_what_is_no_duration(raw: object) -> None:
-    """Anything else is refused with an example of what is expected."""
+    """Any other value is refused with an example of a valid one."""
     with pytest.raises(ValueError, match=r"expected seconds or a duration such as 1m30s, got "):
         Duration.from_setting(raw)
 
 
 @pytest.mark.parametrize("raw", [-1, -0.5, float("inf"), float("nan"), 10**400, f"{'9' * 400}s"])
 def test_duration_out_of_range(raw: object) -> None:
-    """A duration is neither negative nor endless, however it is written."""
+    """A duration must be finite and not negative."""
     with pytest.raises(ValueError, match="a duration must be finite and not negative"):
         Duration.from_setting(raw)
 
 
 def test_secret_shows_itself_only_when_asked() -> None:
-    """No way to print a secret by accident shows it."""
+    """A secret is not shown by any usual way of printing it."""
     secret = Secret.from_setting("hunter2")
 
     shown = [
@@ -63,14 +63,14 @@ def test_secret_shows_itself_only_when_asked() -> None:
 
 
 def test_secrets_are_compared_by_content() -> None:
-    """A reload tells by comparing whether a collector's settings changed."""
+    """Secrets can be compared, so that a reload can detect a change."""
     assert Secret.from_setting("a") == Secret.from_setting("a")
     assert Secret.from_setting("a") != Secret.from_setting("b")
 
 
 @pytest.mark.parametrize("raw", [271828, 2.7, True, None, ["hunter2"]])
 def test_secret_that_is_no_text(raw: object) -> None:
-    """A number as a password has to be quoted, and the message does not hold it."""
+    """A password that is a number must be quoted; the message does not show it."""
     with pytest.raises(
         ValueError, match=r"expected a string, got \w+ \(put it in quotes\)"
     ) as caught:
@@ -80,7 +80,7 @@ def test_secret_that_is_no_text(raw: object) -> None:
 
 
 def test_url_in_parts() -> None:
-    """An address is taken apart, what was percent-encoded in its credentials decoded."""
+    """An address is split into its parts, and its credentials are percent-decoded."""
     url = Url.from_setting("amqp://us%40er:p%2Fw%23d@[2001:db8::1]:5672/v%2Fhost?heartbeat=10")
 
     assert (url.scheme, url.host, url.port) == ("amqp", "2001:db8::1", 5672)
@@ -100,7 +100,7 @@ def test_url_in_parts() -> None:
     ],
 )
 def test_url_as_text_has_no_secrets(raw: str, shown: str) -> None:
-    """The text form is the place alone: neither credentials nor a query."""
+    """The text form has neither credentials nor the query."""
     url = Url.from_setting(raw)
 
     assert str(url) == shown
@@ -122,7 +122,7 @@ def test_url_as_text_has_no_secrets(raw: str, shown: str) -> None:
     ],
 )
 def test_what_is_no_url(raw: str) -> None:
-    """What is no address is refused without quoting it, for it may hold a password."""
+    """An invalid address is refused without quoting it, because it may contain a password."""
     with pytest.raises(ValueError, match=r"an address is scheme://host") as caught:
         Url.from_setting(raw)
 
@@ -133,7 +133,7 @@ def test_what_is_no_url(raw: str) -> None:
     "raw", ["redis://u:hun/ter2@h", "redis://u:hun#ter2@h", "redis://u:hun?ter2@h"]
 )
 def test_url_with_a_password_that_splits_it(raw: str) -> None:
-    """An unquoted special character in a password does not make the rest of it a path."""
+    """A password with an unencoded special character is refused, and its rest is not shown as a path."""
     with pytest.raises(ValueError, match=r"percent-encode") as caught:
         Url.from_setting(raw)
 
@@ -158,7 +158,7 @@ def test_url_with_a_password_that_splits_it(raw: str) -> None:
     ],
 )
 def test_url_that_would_be_misread(raw: str, cure: str) -> None:
-    """What would be taken for something else, or silently ignored, is refused with the cure."""
+    """Parts that would be misread or ignored are refused with the fix."""
     with pytest.raises(ValueError, match=re.escape(cure)) as caught:
         Url.from_setting(raw)
 
@@ -169,27 +169,27 @@ def test_url_that_would_be_misread(raw: str, cure: str) -> None:
     "raw", ["redis://my_redis.local", "redis://bücher.example", "redis://[fe80::1%25eth0]:1"]
 )
 def test_hosts_of_every_kind(raw: str) -> None:
-    """Names with an underscore or of another alphabet are hosts, and so is an address with a zone."""
+    """Host names with an underscore or non-ASCII letters, and addresses with a zone, are valid."""
     assert Url.from_setting(raw).host
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_secret_that_is_empty(text: str) -> None:
-    """A password that is empty has no effect, and is most likely lost on its way."""
+    """An empty password is refused."""
     with pytest.raises(ValueError, match="the password is empty"):
         Secret.from_setting(text)
 
 
 @pytest.mark.parametrize("raw", [6379, None, ["redis://h"]])
 def test_url_that_is_no_text(raw: object) -> None:
-    """Anything but text is refused with an example."""
+    """A value that is not a text is refused with an example."""
     with pytest.raises(ValueError, match="expected an address such as redis://host:6379, got "):
         Url.from_setting(raw)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_any_credentials_survive_and_stay_hidden(user: str, password: str) -> None:
-    """Percent-encoded credentials of any characters arrive whole, and never in the text form."""
+    """Percent-encoded credentials of any characters are decoded completely, and are not in the text form."""
     url = Url.from_setting(f"redis://{quote(user, safe='')}:{quote(password, safe='')}@h:1/0")
 
     assert url.username == user

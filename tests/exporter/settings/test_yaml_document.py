@@ -12,7 +12,7 @@ from bts_exporter.settings.yaml_document import Document, Hidden, format_path, r
 
 
 def problems(text: str, file: str = "c.yaml") -> list[str]:
-    """Return what is wrong with a document, as it is shown."""
+    """Return the problems of a document as they are shown."""
     try:
         found = Document(file, text).problems
     except ConfigError as error:
@@ -22,17 +22,17 @@ def problems(text: str, file: str = "c.yaml") -> list[str]:
 
 
 def sound(text: str) -> Document:
-    """Return a document with nothing wrong in it."""
+    """Return a document without problems."""
     document = Document("c.yaml", text)
     assert document.problems == []
     return document
 
 
-# Values and their places
+# Values and lines
 
 
 def test_values_and_lines() -> None:
-    """A document is plain values, and every one of them knows its line."""
+    """A document has plain values and the line of each."""
     document = sound("a: 1\nb:\n  - x\n  - c: [true, null]\n    d: 0.5\n'5': 2024-01-02\n")
 
     assert document.value == {
@@ -56,7 +56,7 @@ def test_values_and_lines() -> None:
 
 
 def test_line_of_what_is_missing() -> None:
-    """What is not there has the line of what it would stand in."""
+    """A missing value has the line of its block."""
     document = sound("a: 1\nb:\n  c: 2\n")
 
     assert document.line(("b", "missing", "deeper")) == 2
@@ -70,7 +70,7 @@ def test_empty_document(text: str) -> None:
 
 
 def test_keys_are_text() -> None:
-    """Whatever YAML takes a key for, it is its text: YAML 1.1 has a number for some."""
+    """Keys are texts, even those that YAML 1.1 reads as numbers."""
     assert sound("1: a\ntrue: b\n~: c\n").value == {
         "1": "a",
         "True": "b",
@@ -88,7 +88,7 @@ def test_keys_are_text() -> None:
     ],
 )
 def test_spelling_of_paths(path: tuple[str | int, ...], text: str) -> None:
-    """A path is spelled as one would write it."""
+    """Paths are shown as `collectors.redis[0].url`."""
     assert format_path(path) == text
 
 
@@ -96,7 +96,7 @@ def test_spelling_of_paths(path: tuple[str | int, ...], text: str) -> None:
 
 
 def test_aliases() -> None:
-    """What is written once can stand in several places; its line is where it is written."""
+    """A value with aliases has the line where it is written."""
     document = sound("a: &x {k: [1]}\nb: *x\n")
 
     assert document.value == {"a": {"k": [1]}, "b": {"k": [1]}}
@@ -105,7 +105,7 @@ def test_aliases() -> None:
 
 
 def test_merges() -> None:
-    """Merged keys give way to those in place, and of several merges the first has precedence."""
+    """A block's own keys override merged ones; of several merges the first wins."""
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  <<: [*a, *b]\n  x: 3\n"
 
     document = sound(text)
@@ -129,12 +129,12 @@ def test_alias_of_what_it_stands_in() -> None:
 
 
 def test_deep_nesting() -> None:
-    """A document as deep as no settings are is an error and nothing worse."""
+    """A document that is nested too deeply is an error."""
     assert problems("[" * 1000 + "]" * 1000) == ["c.yaml: nested too deeply"]
 
 
 def test_aliases_that_stand_for_more_than_fits_into_memory() -> None:
-    """A few lines of aliases of aliases are an error before they are written out."""
+    """Aliases that expand to too many values are an error, before they are expanded."""
     levels = [f"- &l{n + 1} [{', '.join([f'*l{n}'] * 10)}]\n" for n in range(5)]
 
     assert problems("- &l0 [" + "x, " * 10 + "]\n" + "".join(levels)) == [
@@ -153,7 +153,7 @@ def test_merge_of_what_is_no_block() -> None:
 
 
 def test_key_given_twice() -> None:
-    """YAML would take the last one in silence."""
+    """A key that is given twice is an error."""
     assert problems("a:\n  x: 1\n  y: 2\n  x: 3\n") == ["c.yaml:4: a.x: given twice"]
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_yaml(text: str, problem: str) -> None:
     ],
 )
 def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
-    """What YAML takes for a number or a date and is none has to be quoted; it may be a password."""
+    """A value that YAML misreads as a number or a date must be quoted; the message does not show it."""
     assert problems(f"a: 1\nb: {value}\n") == [
         f"c.yaml:2: b: is not a valid YAML {kind}: put it in quotes"
     ]
@@ -210,7 +210,7 @@ def test_value_that_only_looks_like_one(value: str, kind: str) -> None:
     ids=["alias", "tag", "handle", "anchor"],
 )  # fmt: skip
 def test_password_that_yaml_takes_for_a_name(text: str, problem: str) -> None:
-    """A password without its quotes is an error that does not show it."""
+    """A password that needs quotes is an error that does not show it."""
     found = problems(text)
 
     assert "hunter2" not in found[0]
@@ -222,7 +222,7 @@ def test_password_that_yaml_takes_for_a_name(text: str, problem: str) -> None:
     "text", ["a: !what {b: 1}\n", "a: !what [1]\n", "a: !what x\n", "a: !ENV X\n"]
 )
 def test_unknown_tag(text: str) -> None:
-    """A tag that nothing would come of is an error, on whatever it stands."""
+    """An unknown tag is an error on any value."""
     assert problems(text) == [
         "c.yaml:1: a: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"
     ]
@@ -234,8 +234,16 @@ def test_tag_on_several_values(text: str) -> None:
     assert problems(text) == ["c.yaml:1: a: !env takes one name"]
 
 
+@pytest.mark.parametrize("text", ["12:30", "190:20:30", "1:30.5", "-1:30", "+1:00:00"])
+def test_number_with_colons_is_a_text(text: str) -> None:
+    """A plain value with colons is what it looks like, not a number in base 60."""
+    document = Document("c.yaml", f"a: {text}\n{text}: b\n")
+
+    assert (document.value, document.problems) == ({"a": text, text: "b"}, [])
+
+
 def test_python_objects_are_not_made() -> None:
-    """The settings are data: no tag makes the loader call anything."""
+    """No tag makes the loader call anything."""
     [problem] = problems("a: !!python/object/apply:os.system ['true']\n")
 
     assert problem.startswith("c.yaml:1: a: unknown tag")
@@ -243,7 +251,7 @@ def test_python_objects_are_not_made() -> None:
 
 @pytest.mark.parametrize("sign", ["=", "<<"])
 def test_sign_that_yaml_has_a_type_for(sign: str) -> None:
-    """A value that is one of YAML's signs is that text."""
+    """The values `=` and `<<` are texts."""
     assert sound(f"a: {sign}\n").value == {"a": sign}
 
 
@@ -251,21 +259,21 @@ def test_sign_that_yaml_has_a_type_for(sign: str) -> None:
 
 
 def test_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tag !env puts a variable's value in its place."""
+    """`!env` is replaced by the value of the variable."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
 
     assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
 
 
 def test_variable_with_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that `echo` made is taken without the end of its line, as from a file."""
+    """The end of the last line of a variable is removed, as of a file."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2\n")
 
     assert sound("a: !env STUB_PASSWORD\n").value == {"a": "hunter2"}
 
 
 def test_comment_behind_a_password() -> None:
-    """A comment with a space behind its sign is one, and so is any behind a password in quotes."""
+    """A comment after a password is accepted if the password is quoted, or a space follows the #."""
     text = "password: abc  # of redis\nx: {password: 'abc' #old\n}\ny: a #b\n"
 
     assert sound(text).value == {"password": "abc", "x": {"password": "abc"}, "y": "a"}
@@ -273,12 +281,12 @@ def test_comment_behind_a_password() -> None:
 
 @pytest.mark.parametrize("text", [r'"a\nb: c"', "'a\n\n  b'", "|\n  a\n  b: c\n", '"b: c"'])
 def test_text_of_several_lines(text: str) -> None:
-    """A text may have several lines, and a colon; only what looks like a key in a quoted one is refused."""
+    """A text may have several lines and colons; a quoted one must not contain a line that looks like a key."""
     assert isinstance(sound(f"x: {text}\n").value["x"], str)
 
 
 def test_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is missing is named with its place."""
+    """A missing variable is named with its location."""
     monkeypatch.delenv("STUB_PASSWORD", raising=False)
 
     assert problems("a: 1\nb: !env STUB_PASSWORD\n") == [
@@ -302,13 +310,13 @@ def test_secret_without_an_end(tmp_path: Path) -> None:
 
 
 def test_settings_without_an_end() -> None:
-    """A device as the settings file is refused after a limit."""
+    """A settings file without an end is refused at a limit."""
     with pytest.raises(ConfigError, match="/dev/zero: larger than 16777216 bytes"):
         read(Path("/dev/zero"))
 
 
 def test_value_from_a_file(tmp_path: Path) -> None:
-    """The tag !file puts a file's content in its place, without the last line's end."""
+    """`!file` is replaced by the content of the file, without the end of its last line."""
     (tmp_path / "secret").write_text("two\nlines\r\n\n")
     (tmp_path / "absolute").write_text("x")
     (tmp_path / "c.yaml").write_text(f"a: !file secret\nb: !file {tmp_path}/absolute\n")
@@ -317,7 +325,7 @@ def test_value_from_a_file(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """Each reason is told as the system has it, for all files at once."""
+    """The errors of all unreadable files are reported at once, in the words of the system."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "folder").mkdir()
     file = str(tmp_path / "c.yaml")
@@ -335,7 +343,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_value_from_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tag !credential takes what systemd gave the service."""
+    """`!credential` is replaced by a credential of systemd."""
     (tmp_path / "redis").write_text("hunter2\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
@@ -343,7 +351,7 @@ def test_value_from_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_credential_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of a service the message says how to get there."""
+    """Outside of a service the error explains how to provide a credential."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
     assert problems("a: !credential redis\n") == [
@@ -355,7 +363,7 @@ def test_credential_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_credential_that_is_a_path(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A credential is a name in the service's folder, not a way out of it."""
+    """The name of a credential must not leave the folder of credentials."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
     [problem] = problems(f"a: !credential {name}\n")
@@ -364,7 +372,7 @@ def test_credential_that_is_a_path(
 
 
 def test_credential_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A credential that systemd was not told to load is named."""
+    """A missing credential is named."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
     assert problems("a: !credential redis\n") == [
@@ -373,7 +381,7 @@ def test_credential_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_values_from_elsewhere_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came from outside the file may be a secret: no message quotes it by accident."""
+    """Values from outside of the file are not quoted in messages."""
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
     value = sound("!env STUB_PASSWORD").value
 
@@ -383,7 +391,7 @@ def test_values_from_elsewhere_are_not_shown(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_secret_that_is_overridden_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a merged block only what is used is asked for."""
+    """Secrets of overridden merged keys are not read."""
     monkeypatch.delenv("STUB_MISSING", raising=False)
     monkeypatch.setenv("STUB_PASSWORD", "hunter2")
     text = (
@@ -397,7 +405,7 @@ def test_secret_that_is_overridden_need_not_be_there(monkeypatch: pytest.MonkeyP
 
 
 def test_file_that_is_missing(tmp_path: Path) -> None:
-    """A settings file that is not there is told with its path."""
+    """The error about a missing settings file has its path."""
     with pytest.raises(ConfigError) as caught:
         read(tmp_path / "c.yaml")
 
@@ -405,7 +413,7 @@ def test_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_text(tmp_path: Path) -> None:
-    """So is one in another encoding."""
+    """The error about another encoding names the path and the byte."""
     (tmp_path / "c.yaml").write_bytes("a: ü".encode("latin-1"))
 
     with pytest.raises(ConfigError) as caught:
@@ -415,7 +423,7 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
-    """What Windows' editors put in front is no part of the settings."""
+    """A byte order mark is ignored."""
     (tmp_path / "c.yaml").write_text("\ufeffa: 1\n", encoding="utf-8")
 
     assert read(tmp_path / "c.yaml").value == {"a": 1}
@@ -423,7 +431,7 @@ def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 @given(st.text() | st.text("abc01 :-[]{},&*!<>|'\"\n\t#?%@~._=\\", max_size=40))
 def test_any_text_is_a_document_or_an_error_with_its_place(text: str) -> None:
-    """No text brings the loader to anything but values or a ConfigError."""
+    """Any text gives values or a ConfigError."""
     try:
         document = Document("c.yaml", text)
     except ConfigError as error:

@@ -29,11 +29,11 @@ from bts_exporter.web.accept import accepted, accepts_gzip
     ],
 )
 def test_gzip(field: str, expected: bool) -> None:
-    """A page is compressed for clients that prefer it so."""
+    """A page is compressed for clients that prefer gzip."""
     assert accepts_gzip(field) is expected
 
 
 @given(st.text())
 def test_any_field_is_a_list(field: str) -> None:
-    """No field is an error, and no quality is out of bounds."""
+    """Any field is accepted, and every quality is between 0 and 1."""
     assert all(0 <= element.quality <= 1 for element in accepted(field))

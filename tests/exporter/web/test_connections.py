@@ -15,7 +15,7 @@ LONG, OVER = 3600.0, 0.0
 
 
 class Crowd:
-    """Connections whose clients are in our hands."""
+    """Connections whose clients the test controls."""
 
     def __init__(self, limit: int = 2, **seconds: float) -> None:
         bounds = {phase: seconds.get(phase.name.lower(), LONG) for phase in Phase}
@@ -25,7 +25,7 @@ class Crowd:
         self.clients: dict[Connection, socket.socket] = {}
 
     def come(self, phase: Phase | None = None) -> Connection | None:
-        """Let one more client connect, and be served if a phase is given; None if there is no room."""
+        """Connect another client, which is served if a phase is given; None if there is no room."""
         there_is = self.connections.has_room if phase is None else self.connections.may_serve
         if not there_is():
             return None
@@ -116,7 +116,7 @@ def test_answer_under_way_keeps_its_place(crowd: Crowd) -> None:
 
 
 def test_answers_that_are_made_take_no_place_of_slow_clients() -> None:
-    """A connection that waits for us has a bound of its own: a target that hangs locks nobody out."""
+    """Connections that wait for their response have a separate limit, so a hanging target blocks no other client."""
     bounds = dict.fromkeys(set(Phase) - {Phase.HANDLING, Phase.QUEUED}, LONG)
     connections = Connections(1, 1, 3, bounds)
     admitted, clients = [], []
@@ -136,7 +136,7 @@ def test_answers_that_are_made_take_no_place_of_slow_clients() -> None:
 
 
 def test_connections_of_all_kinds_are_bounded() -> None:
-    """There are never more connections than places of both kinds, whatever they are at."""
+    """The number of connections never exceeds the places of both kinds."""
     bounds = dict.fromkeys(set(Phase) - {Phase.HANDLING, Phase.QUEUED}, LONG)
     connections = Connections(2, 2, 9, bounds)
     clients = []
@@ -155,7 +155,7 @@ def test_connections_of_all_kinds_are_bounded() -> None:
 
 
 def test_many_answers_at_once_leave_room(crowd: Crowd) -> None:
-    """When more clients than there are places have their answers at the same time, idle ones make room."""
+    """When more clients than places get their responses at the same time, idle ones make room."""
     for _ in range(9):
         connection = some(crowd.come())
         connection.served = True
@@ -169,7 +169,7 @@ def test_many_answers_at_once_leave_room(crowd: Crowd) -> None:
 
 
 def test_waiting_clients_take_no_place_of_served_ones(crowd: Crowd) -> None:
-    """Clients that send no complete request have a bound of their own."""
+    """Clients without a complete request have a separate limit."""
     waiting = [some(crowd.come()), some(crowd.come())]
 
     assert crowd.come() is None
@@ -201,7 +201,7 @@ def test_connection_in_use_outlasts_others(phase: Phase, crowd: Crowd) -> None:
 
 
 def test_waiting_client_makes_no_room_for_a_served_one(crowd: Crowd) -> None:
-    """A silent client without a thread stays when a thread is wanted: it has none to give."""
+    """A silent client without a thread is not cut when a thread is needed."""
     waiting = some(crowd.come())
     for _ in range(2):
         crowd.come(Phase.HANDLING)
@@ -232,7 +232,7 @@ def test_connection_whose_request_has_come_stays(received: bool, crowd: Crowd) -
 
 
 def test_threads_are_bounded_too(crowd: Crowd) -> None:
-    """However many are given up, there are never more than two threads for each place."""
+    """There are at most two threads for each place, however many connections are cut."""
     admitted = [crowd.come(Phase.IDLE) is not None for _ in range(6)]
 
     assert admitted == [True, True, True, True, False, False]
@@ -271,7 +271,7 @@ def test_overdue_connection_is_cut(phase: Phase | None, reason: str | None) -> N
 
 
 def test_our_own_turn_has_no_deadline() -> None:
-    """How long an answer takes to make is not for the server to say."""
+    """The server has no deadline for computing a response."""
     crowd = Crowd(opening=OVER, reading=OVER)
     connection = some(crowd.come(Phase.HANDLING))
     crowd.connections.cut_overdue()
@@ -281,7 +281,7 @@ def test_our_own_turn_has_no_deadline() -> None:
 
 
 def test_silence_counts_for_the_first_request(crowd: Crowd) -> None:
-    """The first bytes do not set back the clock of a connection; a later request has its own."""
+    """The first bytes do not extend the deadline of a connection; each later request has its own."""
     connection = some(crowd.come())
     opened_until = connection.deadline
     connection.enter(Phase.READING)
@@ -293,7 +293,7 @@ def test_silence_counts_for_the_first_request(crowd: Crowd) -> None:
 
 
 def test_aborted_connection_enters_no_phase(crowd: Crowd) -> None:
-    """The thread of a connection that was given up learns it at its next step."""
+    """The thread of a connection that was cut ends at its next step."""
     connection = some(crowd.come())
     connection.abort()
 
@@ -314,7 +314,7 @@ def test_aborted_connection_wakes_its_thread(crowd: Crowd) -> None:
 
 
 def test_tls_is_not_undone_when_a_connection_is_aborted(crowd: Crowd) -> None:
-    """The socket is shut down below TLS, whose own way makes the thread go on in plain text."""
+    """The socket is shut down below TLS, because TLS's own shutdown would continue in plain text."""
 
     class TlsSocket(socket.socket):
         def shutdown(self, _: int) -> None:
@@ -328,7 +328,7 @@ def test_tls_is_not_undone_when_a_connection_is_aborted(crowd: Crowd) -> None:
 
 
 def test_drained_connections_take_no_further_request(crowd: Crowd) -> None:
-    """Draining gives up who is silent; who is served is served to the end, and then not idle."""
+    """Draining closes silent connections; running responses are completed."""
     silent, busy = some(crowd.come()), some(crowd.come(Phase.HANDLING))
     crowd.connections.drain()
     busy.enter(Phase.WRITING)
@@ -339,7 +339,7 @@ def test_drained_connections_take_no_further_request(crowd: Crowd) -> None:
 
 
 def test_socket_replaced_too_late_is_shut_down_nevertheless(crowd: Crowd) -> None:
-    """A connection given up while TLS is put around it does not go on."""
+    """A connection that is cut during the TLS handshake does not continue."""
     connection = some(crowd.come())
 
     def slow_wrap(sock: socket.socket) -> socket.socket:
@@ -354,7 +354,7 @@ def test_socket_replaced_too_late_is_shut_down_nevertheless(crowd: Crowd) -> Non
 
 
 def test_waiting_ends_when_the_last_one_leaves(crowd: Crowd) -> None:
-    """Who waits for all to be gone is told at once, or that some are not."""
+    """Waiting for the end of all connections returns at once, or reports that some remain."""
     connection = some(crowd.come())
     assert not crowd.connections.wait_empty(0)
 
@@ -369,7 +369,7 @@ def test_waiting_ends_when_the_last_one_leaves(crowd: Crowd) -> None:
 
 
 def test_close_that_fails_is_no_error(crowd: Crowd) -> None:
-    """An error of close leaves the bookkeeping in order: its number is not ours any more."""
+    """An error of close(2) leaves the counts correct."""
 
     class Failing(socket.socket):
         def close(self) -> None:

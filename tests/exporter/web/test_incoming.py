@@ -25,7 +25,7 @@ def test_head_is_found_however_it_comes(end: bytes, blank: bytes) -> None:
 
 
 def test_what_follows_the_head_stays() -> None:
-    """A body and further requests are there when the head is taken off."""
+    """After the head is taken, the body and further requests remain."""
     incoming = Incoming()
     incoming.add(HEAD + b"\r\nbody" + HEAD + b"\r\n")
 
@@ -47,7 +47,7 @@ def test_what_follows_the_head_stays() -> None:
     ],
 )
 def test_head_that_is_too_long_is_not_waited_for(sent: bytes, line: bool) -> None:
-    """More than a head may have ends the wait, and is no head."""
+    """A head that is too long is refused without waiting for its end."""
     incoming = Incoming()
     incoming.add(sent)
 

@@ -11,14 +11,14 @@ from bts_exporter.web.listener import listen
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0"])
 def test_listens_on_an_ipv4_address(address: str) -> None:
-    """An address or a name is listened on; of several addresses of a name it is the IPv4 one."""
+    """The server listens on an address, or on the IPv4 address of a name."""
     with listen(address) as sock:
         assert sock.getsockname()[0] == "127.0.0.1"
         assert sock.getsockname()[1] > 0
 
 
 def test_listens_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No host means every address: of both families where there are two, else of IPv4."""
+    """Without a host it listens on all addresses, of IPv6 as well if there is any."""
     with listen(":0") as sock, socket.create_connection(("127.0.0.1", sock.getsockname()[1])):
         pass
     if socket.has_dualstack_ipv6():
@@ -36,7 +36,7 @@ def test_listens_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_port_in_use() -> None:
-    """A port that is taken is named, with the way to find out by whom."""
+    """The error about a port in use shows how to find its owner."""
     with listen("127.0.0.1:0") as sock:
         port = sock.getsockname()[1]
         with pytest.raises(ServeError) as caught:
@@ -49,7 +49,7 @@ def test_port_in_use() -> None:
 
 
 def test_port_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that takes privileges is named with the ways around."""
+    """The error about a privileged port names the alternatives."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -65,7 +65,7 @@ def test_port_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_address_of_another_machine() -> None:
-    """An address that no interface has is said to be none of this machine."""
+    """The error about an address that no interface has says so."""
     with pytest.raises(ServeError, match=r"192\.0\.2\.1 is not an address of this machine"):
         listen("192.0.2.1:9100")
 
@@ -82,7 +82,7 @@ def test_host_that_does_not_resolve(host: str) -> None:
     ["", "9100", "localhost", ":", ":http", ":65536", ":-1", "::1:9100", "[::1]", "http://x:9100"],
 )
 def test_malformed_address(address: str) -> None:
-    """What is no address is answered with how one is written."""
+    """The error about an invalid address shows a valid one."""
     with pytest.raises(ServeError) as caught:
         listen(address)
 

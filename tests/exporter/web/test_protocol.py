@@ -17,7 +17,7 @@ __all__ = ["quiet"]  # a fixture
 
 
 class Echo:
-    """Remembers every request, and answers each with its method and path."""
+    """Records every request, and responds with its method and path."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -30,7 +30,7 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Echo:
-    """Return the function that the server asks."""
+    """Return the handler of the server."""
     return Echo()
 
 
@@ -54,7 +54,7 @@ def request(line: str, *fields: str, body: bytes = b"") -> bytes:
 
 
 def test_answers_with_the_bytes_of_the_response(listener: Listener) -> None:
-    """An ordinary client gets status, headers and body as the function gave them."""
+    """A client gets status, headers and body of the handler's response."""
     host, port = listener.places[0]
     client = http.client.HTTPConnection(host, port, timeout=20)
     client.request("GET", "/metrics")
@@ -97,7 +97,7 @@ def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
 
 
 def test_connection_close_is_kept(wire: Wire) -> None:
-    """A client that asks for it gets the end of the connection after its answer."""
+    """With `Connection: close` the connection ends after the response."""
     answer = wire.ask(request("GET / HTTP/1.1", "Connection: close"))
 
     assert answer.headers["Connection"] == "close"
@@ -105,13 +105,13 @@ def test_connection_close_is_kept(wire: Wire) -> None:
 
 
 def test_http_1_0_ends_the_connection(wire: Wire) -> None:
-    """HTTP/1.0 needs no Host and gets no keep-alive unasked."""
+    """HTTP/1.0 needs no Host, and its connections are closed by default."""
     assert wire.ask(b"GET /old HTTP/1.0\r\n\r\n").body == b"GET /old\n"
     assert wire.ended()
 
 
 def test_http_1_0_keeps_the_connection_when_asked_to(wire: Wire) -> None:
-    """An HTTP/1.0 client that asks for keep-alive is told that it has it."""
+    """An HTTP/1.0 client that requests keep-alive gets it, with the header."""
     answer = wire.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
 
     assert answer.headers["Connection"] == "keep-alive"
@@ -119,7 +119,7 @@ def test_http_1_0_keeps_the_connection_when_asked_to(wire: Wire) -> None:
 
 
 def test_client_that_closes_its_half_gets_its_answer(wire: Wire) -> None:
-    """The end of a client's sending is no end of its reading."""
+    """A client that has closed its sending side still gets its response."""
     wire.send(GET)
     wire.sock.shutdown(1)
 
@@ -128,7 +128,7 @@ def test_client_that_closes_its_half_gets_its_answer(wire: Wire) -> None:
 
 
 def test_head_gets_the_headers_of_get_and_no_body(echo: Echo, wire: Wire) -> None:
-    """HEAD is asked as GET, answered without the body, and the connection stays in step."""
+    """HEAD is handled as GET without the body, and the connection stays usable."""
     wire.send(request("HEAD /metrics HTTP/1.1"))
     head = wire.answer(head_only=True)
     get = wire.ask(request("GET /metrics HTTP/1.1"))
@@ -140,7 +140,7 @@ def test_head_gets_the_headers_of_get_and_no_body(echo: Echo, wire: Wire) -> Non
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "X-Y"])
 def test_every_method_reaches_the_function(method: str, wire: Wire) -> None:
-    """Which methods are allowed is for the function to say."""
+    """The handler decides which methods are allowed."""
     assert wire.ask(request(f"{method} /x HTTP/1.1")).body == f"{method} /x\n".encode()
 
 
@@ -159,14 +159,14 @@ def test_target_is_decoded(echo: Echo, wire: Wire) -> None:
 
 
 def test_absolute_target_is_understood(echo: Echo, wire: Wire) -> None:
-    """What is sent to a proxy has the whole URL in its first line."""
+    """A request line with a whole URL, as for proxies, is accepted."""
     wire.ask(request("GET http://host:1/metrics?a=1 HTTP/1.1"))
 
     assert (echo.requests[0].path, echo.requests[0].query) == ("/metrics", {"a": ["1"]})
 
 
 def test_header_names_are_the_same_in_any_case(echo: Echo, wire: Wire) -> None:
-    """The function finds a header however the client spelled it."""
+    """Header names are case-insensitive."""
     wire.ask(request("GET / HTTP/1.1", "aCCept: text/plain"))
 
     assert echo.requests[0].headers.get("Accept") == "text/plain"
@@ -175,7 +175,7 @@ def test_header_names_are_the_same_in_any_case(echo: Echo, wire: Wire) -> None:
 
 @pytest.mark.parametrize("size", [0, 5, MAX_BODY_BYTES])
 def test_body_is_read_past(size: int, wire: Wire) -> None:
-    """A request's body is not taken for the next request."""
+    """The body of a request is skipped."""
     body = (b"GET /smuggled HTTP/1.1\r\n\r\n" * MAX_BODY_BYTES)[:size]
     wire.send(request("POST /one HTTP/1.1", f"Content-Length: {size}", body=body))
     wire.send(request("GET /two HTTP/1.1"))
@@ -184,7 +184,7 @@ def test_body_is_read_past(size: int, wire: Wire) -> None:
 
 
 def test_blank_lines_between_requests_are_let_pass(wire: Wire) -> None:
-    """Some clients end a body with a line break that belongs to nothing."""
+    """An extra line break after a body is ignored."""
     wire.send(request("POST /one HTTP/1.1", "Content-Length: 1", body=b"x"))
     wire.send(b"\r\n" + request("GET /two HTTP/1.1"))
 
@@ -192,7 +192,7 @@ def test_blank_lines_between_requests_are_let_pass(wire: Wire) -> None:
 
 
 def test_expectation_is_answered_before_the_body(wire: Wire) -> None:
-    """A client that waits for leave to send its body gets it."""
+    """`Expect: 100-continue` gets its interim response."""
     wire.send(request("POST / HTTP/1.1", "Content-Length: 2", "Expect: 100-continue"))
     assert wire.answer(head_only=True).status == 100
 
@@ -259,7 +259,7 @@ LONG = "x" * (MAX_HEAD_BYTES + 1)
 def test_bad_request_is_turned_away(
     sent: bytes, status: int, echo: Echo, listener: Listener
 ) -> None:
-    """What is no HTTP, or too much of it, gets an error and the end, unseen by the function and the log."""
+    """Invalid or oversized requests get an error and the end of the connection, without handler and log."""
     with listener.wire() as wire:
         answer = wire.ask(sent)
 
@@ -271,7 +271,7 @@ def test_bad_request_is_turned_away(
 
 
 def test_error_after_a_head_request_has_a_body(wire: Wire) -> None:
-    """What the request before was does not shape the answer to the next one."""
+    """A response does not depend on the previous request."""
     wire.send(request("HEAD / HTTP/1.1"))
     wire.answer(head_only=True)
 
@@ -279,7 +279,7 @@ def test_error_after_a_head_request_has_a_body(wire: Wire) -> None:
 
 
 def test_refusal_survives_a_body_that_is_not_read(wire: Wire) -> None:
-    """The answer to a body that is too long is not destroyed by what came of the body."""
+    """The response about an oversized body arrives, although the body is not read."""
     wire.send(request("POST / HTTP/1.1", "Content-Length: 1000000", body=bytes(1_000_000)))
 
     assert wire.answer().status == 413
@@ -287,7 +287,7 @@ def test_refusal_survives_a_body_that_is_not_read(wire: Wire) -> None:
 
 
 def test_refused_client_may_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that sends all of its request before it reads meets no error on the way."""
+    """A client that sends a whole oversized request before it reads gets the response."""
     monkeypatch.setattr(refusals_module, "LINGER_SECONDS", 3600)
     with listening() as listener, listener.wire() as wire:
         assert wire.ask(request("POST / HTTP/1.1", "Content-Length: 1000000")).status == 413
@@ -298,7 +298,7 @@ def test_refused_client_may_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("sent", [GET, b"garbage\r\n\r\n", request("GET / HTTP/1.1", "A b")])
 def test_browsers_are_told_to_trust_nothing(sent: bytes, wire: Wire) -> None:
-    """Every answer forbids guessing its type, running anything, and showing it in another page."""
+    """Every response has the security headers."""
     headers = wire.ask(sent).headers
 
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -308,7 +308,7 @@ def test_browsers_are_told_to_trust_nothing(sent: bytes, wire: Wire) -> None:
 
 
 def test_function_that_raises_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    """A defect is logged and answered, and the connection is still good for the next request."""
+    """An exception of the handler is logged and becomes status 500; the connection stays usable."""
 
     def broken(request: Request) -> Response:
         if request.path == "/broken":
@@ -329,7 +329,7 @@ def test_function_that_raises_is_a_500(caplog: pytest.LogCaptureFixture) -> None
 def test_response_that_cannot_be_sent_ends_the_connection(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A header that has no place in HTTP is a defect: logged, and the client sees the end."""
+    """An invalid header of the handler is logged, and the connection is closed."""
     unsendable = Response(200, headers=(("X-Snowman", "☃"),))
     with listening(lambda _: unsendable) as listener:
         with listener.wire() as wire:

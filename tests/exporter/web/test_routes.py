@@ -17,7 +17,7 @@ from stubs import Hang, LocalStub, Stub, collectors
 
 
 class Part(Stub):
-    """One of several of a type."""
+    """One of several collectors of a type."""
 
     name = "part"
 
@@ -81,7 +81,7 @@ PART, HOST, A, B = (
     ],
 )
 def test_pages(exporter: Exporter, path: str, content_type: str, words: bytes) -> None:
-    """Each address has its page."""
+    """Each path has its page."""
     response = Routes(exporter)(request(path))
 
     assert (response.status, response.content_type) == (200, content_type)
@@ -93,14 +93,14 @@ def test_pages(exporter: Exporter, path: str, content_type: str, words: bytes) -
     ["/metric", "/metrics/", "/probe/", "/-/", "", "/favicon.ico", "/-/quit", "/../etc/passwd"],
 )
 def test_no_such_page(exporter: Exporter, path: str) -> None:
-    """What is not there is a 404 that says where the metrics are."""
+    """An unknown path is a 404 that names the path of the metrics."""
     response = Routes(exporter)(request(path))
 
     assert (response.status, response.body) == (404, b"not found; metrics are at /metrics\n")
 
 
 def test_other_telemetry_path(exporter: Exporter) -> None:
-    """The metrics are where the flag says, and nowhere else."""
+    """The metrics are only at the path of the flag."""
     routes = Routes(exporter, telemetry_path="/here")
 
     assert routes(request("/here")).status == 200
@@ -111,7 +111,7 @@ def test_other_telemetry_path(exporter: Exporter) -> None:
 @pytest.mark.parametrize("path", ["/", "/metrics", "/probe?target=a", "/-/healthy", "/-/ready"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])
 def test_other_methods(exporter: Exporter, path: str, method: str) -> None:
-    """Pages are there to be read: any other method is a 405 that says so."""
+    """Other methods than GET and HEAD are a 405."""
     response = Routes(exporter)(request(path, method))
 
     assert (response.status, response.headers) == (405, (("Allow", "GET, HEAD"),))
@@ -119,7 +119,7 @@ def test_other_methods(exporter: Exporter, path: str, method: str) -> None:
 
 
 def test_not_ready(exporter: Exporter) -> None:
-    """While it starts or stops it is healthy and not ready."""
+    """During start and stop the exporter is healthy and not ready."""
     routes = Routes(exporter, ready=lambda: False)
 
     response = routes(request("/-/ready"))
@@ -157,14 +157,14 @@ def test_selection(exporter: Exporter, query: str, expected: set[str]) -> None:
     ],
 )
 def test_selection_of_what_is_not_there(exporter: Exporter, query: str, message: str) -> None:
-    """A wrong selection is a 400 that says what there is."""
+    """An invalid selection is a 400 that lists the valid names."""
     response = Routes(exporter)(request(f"/metrics{query}"))
 
     assert (response.status, response.body.decode()) == (400, f"{message}\n")
 
 
 def test_only_the_selected_are_collected(exporter: Exporter) -> None:
-    """What is not asked for costs its target nothing."""
+    """A target that is not selected is not asked."""
     Routes(exporter)(request("/metrics?collect[]=part"))
 
     assert [
@@ -173,7 +173,7 @@ def test_only_the_selected_are_collected(exporter: Exporter) -> None:
 
 
 def test_probe(exporter: Exporter) -> None:
-    """A target alone has its series and its state, and nothing of the exporter."""
+    """A probe of one target has its series and its state, and no metrics of the exporter."""
     response = Routes(exporter)(request("/probe?target=b"))
 
     assert series(response) == {B}
@@ -198,14 +198,14 @@ def test_probe(exporter: Exporter) -> None:
     ],
 )
 def test_probe_of_what_is_not_there(exporter: Exporter, query: str, message: str) -> None:
-    """Only targets of the settings can be probed: no request says where to connect to."""
+    """Only targets in the settings can be probed; a request cannot contain an address."""
     response = Routes(exporter)(request(f"/probe{query}"))
 
     assert (response.status, response.body.decode()) == (400, f"{message}\n")
 
 
 def test_name_that_is_no_unicode(exporter: Exporter) -> None:
-    """A name that cannot be written is answered all the same."""
+    """A target name with invalid characters is a 400."""
     assert Routes(exporter)(request("/probe?target=\udcff")).status == 400
 
 
@@ -213,7 +213,7 @@ def test_name_that_is_no_unicode(exporter: Exporter) -> None:
 
 
 def test_openmetrics(exporter: Exporter) -> None:
-    """Who asks for OpenMetrics gets it, and caches are told what the answer depends on."""
+    """A client that prefers OpenMetrics gets it, with a `Vary` header."""
     response = Routes(exporter)(request(Accept="application/openmetrics-text;version=1.0.0"))
 
     assert response.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -243,7 +243,7 @@ def test_openmetrics(exporter: Exporter) -> None:
     ],
 )
 def test_compression(exporter: Exporter, header: str, packed: bool) -> None:
-    """A page is packed for who can unpack it."""
+    """A page is compressed for clients that accept gzip."""
     response = Routes(exporter)(request(Accept_Encoding=header))
 
     assert dict(response.headers).get("Content-Encoding") == ("gzip" if packed else None)
@@ -273,7 +273,7 @@ def test_compression(exporter: Exporter, header: str, packed: bool) -> None:
 def test_timeout_of_the_client(
     exporter: Exporter, header: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of Prometheus' patience some is kept back for sending; what is no time is ignored."""
+    """Half a second of Prometheus' timeout is reserved for sending; an invalid header is ignored."""
     given: list[object] = []
     page = exporter.page
 
@@ -288,7 +288,7 @@ def test_timeout_of_the_client(
 
 
 def test_collector_that_fails_is_no_error_of_the_page(exporter: Exporter) -> None:
-    """A target that is down is a sample, not a status."""
+    """A target that is down changes a sample, not the HTTP status."""
 
     def fail(_: Scrape) -> None:
         reason = "auth"
@@ -306,7 +306,7 @@ def test_collector_that_fails_is_no_error_of_the_page(exporter: Exporter) -> Non
 
 
 def test_too_many_scrapes(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the bound the answer is a 503 that says when to come again."""
+    """At the limit of scrapes the response is a 503 with `Retry-After`."""
 
     def refuse(*_: object, **__: object) -> bytes:
         message = "too many concurrent scrapes: 40 (--web.max-requests)"
@@ -333,7 +333,7 @@ def failing() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 def test_reload_without_the_flag(exporter: Exporter, method: str) -> None:
-    """Nobody reloads over HTTP unless it was allowed."""
+    """Without the flag a reload over HTTP is refused."""
     response = Routes(exporter)(request("/-/reload", method))
 
     assert (response.status, response.body) == (
@@ -344,7 +344,7 @@ def test_reload_without_the_flag(exporter: Exporter, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_reload(exporter: Exporter, method: str) -> None:
-    """With the flag a POST reloads."""
+    """With the flag, a POST reloads."""
     reloads: list[bool] = []
     response = Routes(exporter, reload=lambda: reloads.append(True))(request("/-/reload", method))
 
@@ -353,7 +353,7 @@ def test_reload(exporter: Exporter, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_reload_by_another_method(exporter: Exporter, method: str) -> None:
-    """A link that is followed reloads nothing."""
+    """A GET reloads nothing."""
     reloads: list[bool] = []
     response = Routes(exporter, reload=lambda: reloads.append(True))(request("/-/reload", method))
 
@@ -361,7 +361,7 @@ def test_reload_by_another_method(exporter: Exporter, method: str) -> None:
 
 
 def test_reload_that_fails(exporter: Exporter) -> None:
-    """The answer has every problem, as the log has."""
+    """The response to a failed reload lists every problem."""
     response = Routes(exporter, reload=failing)(request("/-/reload", "POST"))
 
     assert response.status == 500
@@ -392,7 +392,7 @@ def test_head(exporter: Exporter) -> None:
 
 
 def test_packed_page_over_the_wire(exporter: Exporter) -> None:
-    """What Prometheus asks for arrives as it can read it."""
+    """The page is valid for the headers that Prometheus sends."""
     with listening(Routes(exporter)) as listener, listener.wire() as wire:
         answer = wire.ask(
             b"GET /metrics?collect%5B%5D=part HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n"
@@ -407,7 +407,7 @@ def test_packed_page_over_the_wire(exporter: Exporter) -> None:
 
 
 def test_patience_of_the_client_is_kept(exporter: Exporter) -> None:
-    """A scrape whose client waits less long than a collection has what there is by then."""
+    """A scrape with a short timeout gets the samples that exist by then."""
     hang = Hang()
     runner = exporter.collectors.runners[2]
     assert isinstance(runner.collector, Stub)

@@ -41,7 +41,7 @@ def _every_thread_ends() -> Iterator[None]:
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """Return a function that does not answer before it is let."""
+    """Return a handler that waits until the test lets it respond."""
     gate = Gate()
     yield gate
     gate.open.set()
@@ -57,13 +57,13 @@ def test_serves_on_several_sockets() -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_serves_ipv6() -> None:
-    """IPv6 is served like IPv4, and apart from it."""
+    """IPv6 is served on separate sockets."""
     with listening(addresses=("[::1]:0",)) as listener, listener.wire() as wire:
         assert wire.ask().body == b"hello\n"
 
 
 def test_serves_on_a_unix_socket(tmp_path: Path) -> None:
-    """A socket handed over by systemd may be no TCP socket."""
+    """A passed socket may be a unix socket."""
     path = str(tmp_path / "http.sock")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
@@ -79,7 +79,7 @@ def test_serves_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_many_clients_at_once_are_all_answered() -> None:
-    """Fifty clients that come together get an answer each."""
+    """Fifty simultaneous clients get a response each."""
     barrier = threading.Barrier(50)
     statuses: list[int] = []
 
@@ -105,7 +105,7 @@ def test_many_clients_at_once_are_all_answered() -> None:
 
 
 def test_idle_server_has_one_thread() -> None:
-    """Threads come with connections and go with them."""
+    """Threads start and end with connections."""
     with listening() as listener:
         assert threads() == ["http-accept"]
         with listener.wire() as wire:
@@ -116,7 +116,7 @@ def test_idle_server_has_one_thread() -> None:
 
 @pytest.mark.parametrize("sent", [b"", HALF], ids=["silent", "half-sent"])
 def test_clients_that_send_no_request_keep_nobody_out(sent: bytes) -> None:
-    """Sixty clients that never finish their request cost others nothing."""
+    """Sixty clients with half a request do not delay others."""
     with listening(header_seconds=3600) as listener, ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(listener.wire()).send(sent)
@@ -148,7 +148,7 @@ def test_idle_connection_makes_room() -> None:
 
 
 def test_busy_server_refuses(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every place is taken by a request under way, a client is told to come again later."""
+    """When every place is used by a running request, the response is a 503 with `Retry-After`."""
     monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     with listening(gate, max_connections=2) as listener, ExitStack() as stack:
         busy = [stack.enter_context(listener.wire()) for _ in range(2)]
@@ -173,7 +173,7 @@ def test_busy_server_refuses(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused clients that do not go are closed: the longest refused first, the last by the clock."""
+    """Refused clients that stay are closed, the oldest first, the last one after a time."""
     monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     monkeypatch.setattr(server_module, "MAX_REFUSED", 2)
     bounds = {"header_seconds": 3600, "idle_seconds": 3600, "write_seconds": 3600}
@@ -187,13 +187,13 @@ def test_refused_clients_that_stay_are_bounded(gate: Gate, monkeypatch: pytest.M
         assert [wire.answer().status for wire in stayers] == [503] * 5
 
         assert len(listener.server._refusals) <= 2
-        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
+        wait_until(lambda: not len(listener.server._refusals), "no refused client is left")
         gate.open.set()
         assert busy.answer().status == 200
 
 
 def test_refused_client_that_goes_is_forgotten(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused client holds a file descriptor no longer than it wants to."""
+    """A refused client that leaves releases its file descriptor at once."""
     monkeypatch.setattr(server_module, "QUEUE_SECONDS", 0)
     monkeypatch.setattr(refusals_module, "LINGER_SECONDS", 3600)
     with listening(gate, max_connections=1) as listener, listener.wire() as busy:
@@ -202,12 +202,12 @@ def test_refused_client_that_goes_is_forgotten(gate: Gate, monkeypatch: pytest.M
         with listener.wire() as wire:
             assert wire.ask().status == 503
             assert wire.incoming.read() == b""  # an end, not a reset
-        wait_until(lambda: not len(listener.server._refusals), "nobody lingers")
+        wait_until(lambda: not len(listener.server._refusals), "no refused client is left")
 
 
 @pytest.mark.usefixtures("quiet")
 def test_refused_client_that_is_gone() -> None:
-    """A client that does not wait for its refusal costs nothing, whenever it goes."""
+    """A refused client that disconnects at any moment causes no error."""
     with listening() as listener:
         ours, client = socket.socketpair()
         client.close()
@@ -215,7 +215,7 @@ def test_refused_client_that_is_gone() -> None:
         refusals.add(ours)
         assert ours.fileno() == -1
 
-        # Two events of one turn: another client takes the place of one that has just gone.
+        # Two events of one poll: a client takes the place of another that has just left.
         refusals.discard(ours)
 
 
@@ -290,7 +290,7 @@ def test_pipelining_is_bounded() -> None:
 
 
 def test_pipelined_answers_that_nobody_takes_are_not_made() -> None:
-    """The next request of a client is not begun before its last answer is on its way."""
+    """A pipelined request is handled after the previous response was sent."""
     count = itertools.count(1)
     asked = []
 
@@ -308,7 +308,7 @@ def test_pipelined_answers_that_nobody_takes_are_not_made() -> None:
 
 
 def test_connections_are_set_up() -> None:
-    """Answers are not held back by Nagle's algorithm, nor waits cut by a default some library set."""
+    """Responses are sent without Nagle's delay, and socket's default timeout has no effect."""
     socket.setdefaulttimeout(1.0)
     try:
         with listening() as listener, listener.wire() as wire:
@@ -323,7 +323,7 @@ def test_connections_are_set_up() -> None:
 
 @pytest.mark.parametrize("method", ["start", "__init__"])
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """A system without a thread left gets clients refused, and served when it has some again."""
+    """If no thread can be started, clients are refused until one can."""
 
     def fail(*_: object, **__: object) -> None:
         message = "can't start new thread"
@@ -342,8 +342,8 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, method: str) -> No
 
 @contextmanager
 def no_file_descriptor_left() -> Iterator[None]:
-    """Have every attempt to open something fail, for as long as the block lasts."""
-    gc.collect()  # what is garbage must not come free meanwhile
+    """Let every attempt to open a file or socket fail within the block."""
+    gc.collect()  # garbage must not release descriptors in between
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -357,7 +357,7 @@ def no_file_descriptor_left() -> Iterator[None]:
 def test_no_file_descriptor_to_be_had(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a file descriptor the server says so once, tries again in a while, and then serves."""
+    """Without a free descriptor the server logs it once, waits, and then serves."""
     monkeypatch.setattr(descriptors, "_RESERVED", 0)
     with listening() as listener, socket.socket() as client:
         client.settimeout(20)
@@ -411,7 +411,7 @@ def test_no_file_descriptor_makes_idle_connections_go() -> None:
 def test_error_of_the_listener_is_survived(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong with one connection, the next one is accepted."""
+    """An error of one connection does not affect the next one."""
     with listening() as listener:
         with monkeypatch.context() as patch:
 
@@ -469,7 +469,7 @@ def test_stop_does_not_wait_longer_than_its_grace(gate: Gate) -> None:
 
 
 def test_deadlines_hold_while_stopping() -> None:
-    """A half-sent request does not hold up the stop for all of its grace."""
+    """A half-sent request does not delay the stop."""
     with listening(header_seconds=0.2) as listener, listener.wire() as wire:
         wire.send(HALF)
         wait_until(lambda: listener.traffic.open == 1, "it is connected")
@@ -479,16 +479,16 @@ def test_deadlines_hold_while_stopping() -> None:
 
 
 def test_stop_twice_and_before_the_start() -> None:
-    """A server can be stopped whatever it is at."""
+    """A server can be stopped at any time."""
     server = Server([listen(f"127.0.0.1:{free_port()}")], hello)
     server.stop()
     server.stop()
 
 
 def accepts(listener: Listener) -> bool:
-    """Return whether one can connect."""
+    """Return whether a connection is accepted."""
     try:
         listener.wire().close()
-    except ConnectionError:  # refused, or reset when it was still in the queue of the socket closed
+    except ConnectionError:  # refused, or reset if it was still in the queue of the closed socket
         return False
     return True

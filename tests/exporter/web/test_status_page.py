@@ -21,7 +21,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 
 
 class Page(HTMLParser):
-    """What a browser finds on the page: it must be whole, with every tag closed."""
+    """Parses the page, and checks that every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,29 +45,29 @@ class Page(HTMLParser):
             self.links.append(dict(attrs)["href"] or "")
 
     def handle_endtag(self, tag: str) -> None:
-        """Note what is closed."""
+        """Check a closing tag."""
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Note what a cell holds."""
+        """Record the text of a cell."""
         if {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
 
 
 def fail(_: Scrape) -> None:
-    """Be refused."""
+    """Raise ConnectionRefusedError."""
     reason = "auth"
     raise TargetError(reason, 'redis://cache refuses <b>"us"</b> & others')
 
 
 def absent(_: Scrape) -> None:
-    """Find nothing."""
+    """Raise NotPresent."""
     message = "no /proc/mdstat"
     raise NotPresent(message)
 
 
 def test_states_of_collectors() -> None:
-    """A row tells of each collector how it fares, how long it took, and what went wrong."""
+    """Each collector has a row with its state, duration and error."""
     exporter = Exporter()
     members = [
         ("works", Stub()),
@@ -107,7 +107,7 @@ def test_states_of_collectors() -> None:
 
 
 def test_nothing_is_collected_for_the_page() -> None:
-    """To look costs no target a request."""
+    """The status page causes no collection."""
     exporter, stub = Exporter(), Stub()
     with collectors(("one", stub)) as (together, _):
         exporter.collectors = together
@@ -117,7 +117,7 @@ def test_nothing_is_collected_for_the_page() -> None:
 
 
 def test_links() -> None:
-    """From the page there is a way to everything, whatever the names are."""
+    """The page links to all paths, whatever the names of the collectors are."""
     exporter = Exporter()
     with collectors(("a&b", Stub(), {"name": 'x "y"/z'})) as (together, _):
         exporter.collectors = together
@@ -154,7 +154,7 @@ def test_reload_that_failed() -> None:
 
 
 def test_style_is_the_one_that_browsers_may_use() -> None:
-    """The policy that goes with every answer names the hash of this page's style, and allows no other."""
+    """The content security policy allows only the style of this page, by its hash."""
     digest = hashlib.sha256(status_page._STYLE.encode()).digest()
 
     assert f"style-src 'sha256-{base64.b64encode(digest).decode()}'" in SECURITY_FIELDS

@@ -37,9 +37,6 @@ FS_TYPES_EXCLUDE = re.compile(
 #: queried without another thread: two thread switches take as long as twenty of these calls.
 _IN_MEMORY = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs"))
 
-#: Share of the remaining time of a scrape that is spent waiting for mounts.
-_WAIT_SHARE = 0.9
-
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 _MOUNT = ("device", "mountpoint", "fstype", "device_error")
@@ -173,7 +170,7 @@ class Filesystem(Subsystem):
         results = self._pool.query(
             {target.key: target.path for target in self._targets if not target.in_memory},
             self.settings.mount_timeout,
-            monotonic() + scrape.remaining() * _WAIT_SHARE,
+            monotonic() + scrape.remaining(),
         )
         for target in self._targets:
             result = self._query(target.path) if target.in_memory else results.get(target.key)

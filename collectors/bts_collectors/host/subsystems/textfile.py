@@ -136,7 +136,8 @@ def read_text(path: str) -> tuple[str, float]:
 def merge(files: Iterable[ParsedFile], problems: list[str]) -> list[Family]:
     """Return one family per name: several files may have samples of one metric.
 
-    If they disagree, the first file wins: its type, its help, and its value for a series in both.
+    If they disagree, the first file wins: its type, its help, and its value for a series in both. A
+    histogram or summary comes from one file as a whole.
     """
     families: dict[str, Family] = {}
     for path, found in files:
@@ -150,21 +151,23 @@ def merge(files: Iterable[ParsedFile], problems: list[str]) -> list[Family]:
 def _add(first: Family, other: Family, place: str, problems: list[str]) -> None:
     """Add the samples of another file to a family."""
     if first.kind is not other.kind:
-        problems.append(f"{place} is a {first.kind} in another file")
+        problems.append(f"{place} is a {first.kind} in {', '.join(first.sources)}")
         return
     if first.help and other.help and first.help != other.help:
-        problems.append(f"{place} has a different help in another file")
+        problems.append(f"{place} has a different help in {', '.join(first.sources)}")
     first.help = first.help or other.help
-    known = {_identity(sample) for sample in first.samples}
-    new = [sample for sample in other.samples if _identity(sample) not in known]
+    known = {_identity(first.kind, sample) for sample in first.samples}
+    new = [sample for sample in other.samples if _identity(first.kind, sample) not in known]
     if len(new) < len(other.samples):
-        problems.append(f"{place} has samples that are also in another file")
+        problems.append(f"{place} has samples that are also in {', '.join(first.sources)}")
     first.samples += new
     first.sources += other.sources
 
 
-def _identity(sample: prometheus_text.Sample) -> tuple[str, frozenset[tuple[str, str]]]:
-    return sample.suffix, frozenset(sample.labels.items())
+def _identity(kind: Kind, sample: prometheus_text.Sample) -> frozenset[tuple[str, str]]:
+    """Return the labels of a sample without the bound of a bucket or quantile."""
+    bound = _BOUNDS.get(kind)
+    return frozenset(item for item in sample.labels.items() if item[0] != bound)
 
 
 def label_names(family: Family) -> tuple[str, ...]:

@@ -118,8 +118,7 @@ class Emqx:
 
     def emit(self, scrape: Scrape) -> None:
         """Emit the queues; TargetError if the API does not return all pages in time."""
-        # The rest of the time is for the series of rules.
-        clients, others = self._list(monotonic() + scrape.remaining() * 0.9)
+        clients, others = self._list(monotonic() + scrape.remaining())
         queues = {
             name: Queue(_count(c.mqueue_len), _count(c.inflight_cnt)) for name, c in clients.items()
         }

@@ -52,7 +52,7 @@ class SavedSessions:
         """Emit the queues; TargetError if the file cannot be read or is too old."""
         file = self._config.file
         try:
-            saved = self._refresh(scrape.remaining() / 2)
+            saved = self._refresh(scrape.remaining())
         except OSError as error:
             raise errors.sessions_unreadable(file, error) from error
         except mosquitto_db.DamagedError as error:

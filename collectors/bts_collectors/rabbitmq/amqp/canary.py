@@ -5,9 +5,7 @@ They are sent between scrapes in a separate thread, so a broker that hangs does 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
 from threading import Event, Lock, Thread
 from time import monotonic
 
@@ -21,7 +19,7 @@ from bts_collectors.rabbitmq.metrics.amqp import (
     RESULTS,
     Result,
 )
-from bts_exporter import Scrape, TargetError
+from bts_exporter import HistogramAccumulator, Scrape, TargetError
 
 #: Upper bounds in seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -31,40 +29,22 @@ POLL_SECONDS = 1.0
 STOP_TIMEOUT = 1.0
 
 
-class Distribution:
-    """A cumulative histogram."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(BUCKETS) + 1)
-        self._total = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Add one value."""
-        self._counts[bisect_left(BUCKETS, seconds)] += 1
-        self._total += seconds
-
-    def cumulative(self) -> tuple[list[tuple[float, float]], float]:
-        """Return `(upper bound, cumulative count)` up to +Inf, and the sum of all values."""
-        bounds = (*BUCKETS, float("inf"))
-        return list(zip(bounds, accumulate(self._counts), strict=True)), self._total
-
-
 class Record:
     """The results of the probes through one type of queue."""
 
     def __init__(self) -> None:
         self.latest: Result | None = None
         self.counts = dict.fromkeys(RESULTS, 0)
-        self.confirm = Distribution()
-        self.end_to_end = Distribution()
+        self.confirm = HistogramAccumulator(BUCKETS)
+        self.end_to_end = HistogramAccumulator(BUCKETS)
 
     def add(self, outcome: Outcome) -> None:
         """Add one result."""
         self.latest = outcome.result
         self.counts[outcome.result] += 1
         if outcome.times is not None:
-            self.confirm.add(outcome.times.confirm)
-            self.end_to_end.add(outcome.times.end_to_end)
+            self.confirm.observe(outcome.times.confirm)
+            self.end_to_end.observe(outcome.times.end_to_end)
 
 
 class Canary:
@@ -120,8 +100,8 @@ class Canary:
             scrape.emit(CANARY_UP, not late and record.latest == "ok", *labels)
         for result, count in record.counts.items():
             scrape.emit(CANARY_PROBES, count, *labels, result)
-        scrape.emit_histogram(CANARY_CONFIRM, *record.confirm.cumulative(), *labels)
-        scrape.emit_histogram(CANARY_END_TO_END, *record.end_to_end.cumulative(), *labels)
+        record.confirm.emit(scrape, CANARY_CONFIRM, *labels)
+        record.end_to_end.emit(scrape, CANARY_END_TO_END, *labels)
 
     # The methods below run in the thread that owns the connection.
 

@@ -23,8 +23,6 @@ from bts_collectors.rabbitmq.metrics.emit import emit_fields
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import Scrape, Secret, TargetError, TLSConfig, Url
 
-#: Share of the time left for the broker's answers; the rest is for emitting.
-TIME_SHARE = 0.95
 #: Time for opening a connection.
 CONNECT_TIMEOUT_SECONDS = 5.0
 #: Interval of checks for heartbeats.
@@ -74,7 +72,7 @@ class AmqpSource:
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the results that arrived in time; TargetError for the others."""
-        deadline = monotonic() + TIME_SHARE * scrape.remaining()
+        deadline = monotonic() + scrape.remaining()
         self._start_thread()
         request = DeclareRequest()
         # Otherwise the declarations of the previous scrape are still running.

@@ -15,8 +15,6 @@ from bts_collectors.rabbitmq.metrics.health import Alarms, collect_health
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_exporter import HttpClient, Scrape
 
-#: Share of the time left for all requests; the rest is for emitting.
-TIME_SHARE = 0.95
 #: Share of the time left for a request that is not the most important one.
 MAX_SHARE = 0.5
 
@@ -56,7 +54,7 @@ class ManagementSource:
 
     def request_overview(self, scrape: Scrape) -> RequestBatch:
         """Request the overview and set `is_up`."""
-        batch = RequestBatch(self._client, TIME_SHARE * scrape.remaining())
+        batch = RequestBatch(self._client, scrape.remaining())
         found = batch.get(OVERVIEW_PATH, models.OVERVIEW)
         self.is_up = found is not None
         self.overview = found or Overview()

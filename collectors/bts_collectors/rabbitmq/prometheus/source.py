@@ -30,9 +30,6 @@ from bts_exporter import (
     prometheus_text,
 )
 
-#: Share of the time left for all requests; the rest is for emitting.
-TIME_SHARE = 0.95
-
 Family = prometheus_text.Family
 Sample = prometheus_text.Sample
 
@@ -97,7 +94,7 @@ class PrometheusSource:
 
     def request_page(self, scrape: Scrape) -> tuple[RequestBatch, list[Family] | None]:
         """Request the metrics of the node; the page is None if that failed."""
-        batch = RequestBatch(self._client, TIME_SHARE * scrape.remaining())
+        batch = RequestBatch(self._client, scrape.remaining())
         return batch, batch.get_with(PATH, read_page)
 
     def collect_rest(self, scrape: Scrape, batch: RequestBatch, page: list[Family] | None) -> None:

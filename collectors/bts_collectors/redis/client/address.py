@@ -7,7 +7,9 @@ from urllib.parse import parse_qsl, unquote
 
 from bts_exporter import Url
 
-_SCHEMES = ("redis", "rediss", "unix")
+#: Schemes of servers, and of servers that are reached over TCP.
+TCP_SCHEMES = ("redis", "rediss")
+SCHEMES = (*TCP_SCHEMES, "unix")
 #: Options of from_url that are settings here.
 _SETTINGS = {
     "password": "use the setting `password`",
@@ -23,24 +25,29 @@ _SETTINGS = {
 }
 
 
-def check(url: Url) -> None:
-    """Raise ValueError, with the correct spelling, for an address that is not valid for Redis."""
-    if url.scheme not in _SCHEMES:
-        msg = f"expected {', '.join(f'{s}://' for s in _SCHEMES)}, got {url.scheme}://"
-        raise ValueError(msg)
+def check(url: Url, *schemes: str, key: str = "url") -> None:
+    """Raise ValueError, with the cure, for an address that is not valid for Redis.
+
+    `schemes` are those that are possible here, and `key` is the name of the setting.
+    """
+    url.require_scheme(*schemes, key=key)
     if url.scheme == "unix" and url.host:
-        msg = f"a path begins with a slash: unix:///{url.host}{url.path}"
+        msg = f"{key}: a path begins with a slash: unix:///{url.host}{url.path}"
         raise ValueError(msg)
-    for key, _ in _options(url):
-        if key != "db":
-            cure = _SETTINGS.get(key, "the only option in an address is ?db=NUMBER")
-            msg = f"unknown option {key!r}: {cure}"
+    for option, _ in _options(url):
+        if option != "db":
+            cure = _SETTINGS.get(option, "the only option in an address is ?db=NUMBER")
+            msg = f"{key}: unknown option {option!r}: {cure}"
             raise ValueError(msg)
-    database(url)
+    try:
+        database(url)
+    except ValueError as error:
+        msg = f"{key}: {error}"
+        raise ValueError(msg) from None
 
 
 def database(url: Url) -> int:
-    """Return the number of the database in `redis://host/2` or `?db=2`; ValueError if it is no number.
+    """Return the number of the database in `redis://host/2` or `?db=2`; ValueError if it is not a number.
 
     The option wins over the path, as in from_url. The path of `unix://` is the socket's.
     """

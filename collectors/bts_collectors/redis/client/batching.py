@@ -12,10 +12,12 @@ from bts_collectors.redis.client.connection import Command, Reply
 #: A reader: yields the commands of its next round trip and is sent their replies.
 RequestBatches = Generator[Sequence[Command], list[Reply], None]
 #: Sends the first commands and returns their replies; the second ones are sent next.
-Ask = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
+Execute = Callable[[Sequence[Command], Sequence[Command]], list[Reply]]
 
 
-def run(readers: Iterable[RequestBatches], ask: Ask, others: Iterable[RequestBatches] = ()) -> None:
+def run(
+    readers: Iterable[RequestBatches], execute: Execute, others: Iterable[RequestBatches] = ()
+) -> None:
     """Run `readers` together, with round trips that alternate with those of `others`.
 
     The server executes the commands of one side while we process the replies of the other.
@@ -26,7 +28,7 @@ def run(readers: Iterable[RequestBatches], ask: Ask, others: Iterable[RequestBat
             turns.append((side, next(side)))
     while turns:
         side, commands = turns.popleft()
-        replies = ask(commands, turns[0][1] if turns else ())
+        replies = execute(commands, turns[0][1] if turns else ())
         with suppress(StopIteration):
             turns.append((side, side.send(replies)))
 

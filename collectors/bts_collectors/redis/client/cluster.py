@@ -11,12 +11,18 @@ from redis.crc import key_slot
 from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
 from bts_collectors.redis.client.dialing import DEFAULT_PORT
-from bts_collectors.redis.client.errors import Lost, Refused, bare, refusal, unexpected
+from bts_collectors.redis.client.errors import (
+    NodeError,
+    NoReplyError,
+    command_error,
+    unexpected,
+    without_traceback,
+)
 from bts_collectors.redis.client.slots import SLOTS, parse_ranges, redirection
 from bts_exporter import TargetError, Url
 
 #: Seconds after which CLUSTER SLOTS is read again, if no node reports a change before.
-REFRESH = 60.0
+REFRESH_SECONDS = 60.0
 #: How often a command is sent: to the supposed owner of the slot, and for two redirections.
 _HOPS = 3
 #: Commands without a key: the node of the address answers them.
@@ -42,7 +48,7 @@ _Route = tuple[Connection, bool]
 
 
 class Cluster:
-    """Sends commands to all primaries. Missing replies of one node are `Lost`."""
+    """Sends commands to all primaries. Missing replies of one node are `NoReplyError`."""
 
     def __init__(self, home: Connection, connect: Callable[[Url], Connection]) -> None:
         """Take the node of the address, and a function that connects to others. No I/O here."""
@@ -53,8 +59,8 @@ class Cluster:
         self._owners = [home] * SLOTS
         self._primaries: dict[Url, Connection] = {}
         self._due = 0.0  # monotonic
-        self._refused: TargetError | None = None
-        self._lost: dict[Connection, TargetError] = {}
+        self._slots_error: TargetError | None = None
+        self._failures: dict[Connection, TargetError] = {}
         self._aborted = False
 
     def primaries(self) -> Sequence[Url]:
@@ -63,14 +69,14 @@ class Cluster:
 
     def begin(self, deadline: float) -> None:
         """Begin a collection: read the slots if that is due, and see which primaries answer."""
-        self._lost.clear()
+        self._failures.clear()
         if monotonic() >= self._due:
             self._read_slots(deadline)
         for node in self._primaries.values():
-            self._ask_node(node, [("PING",)], deadline)
+            self._execute_on(node, [("PING",)], deadline)
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        """Return the replies to `commands`, in their order; missing ones are `Lost`."""
+    def execute(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+        """Return the replies to `commands`, in their order; missing ones are `NoReplyError`."""
         replies: list[Reply] = [None] * len(commands)
         routes: dict[_Route, list[int]] = {}
         for position, command in enumerate(commands):
@@ -79,26 +85,26 @@ class Cluster:
             redirected: dict[_Route, list[int]] = {}
             for route, positions in routes.items():
                 routed = [commands[position] for position in positions]
-                received = self._ask_route(route, routed, deadline)
+                received = self._execute_route(route, routed, deadline)
                 for position, reply in zip(positions, received, strict=True):
                     replies[position] = reply
-                    if not isinstance(reply, ReplyError) or isinstance(reply, Lost):
+                    if not isinstance(reply, ReplyError) or isinstance(reply, NoReplyError):
                         continue
                     if target := self._redirected(reply, route):
                         redirected.setdefault(target, []).append(position)
                     else:
-                        replies[position] = Refused(route[0].url, reply)
+                        replies[position] = NodeError(route[0].url, reply)
             routes = redirected
         return replies
 
     def losses(self) -> list[TargetError]:
         """Return the errors of nodes, or of CLUSTER SLOTS, in this collection."""
-        return [*self._lost.values(), *([self._refused] if self._refused else [])]
+        return [*self._failures.values(), *([self._slots_error] if self._slots_error else [])]
 
     def states(self) -> Iterator[tuple[str, bool]]:
         """Yield every primary, as `host:port`, and whether it answers."""
         for url, node in self._primaries.items():
-            yield f"{url.host}:{url.port}", node not in self._lost
+            yield f"{url.host}:{url.port}", node not in self._failures
 
     def abort(self) -> None:
         """End all connections forever."""
@@ -113,23 +119,24 @@ class Cluster:
 
     def _read_slots(self, deadline: float) -> None:
         """Read CLUSTER SLOTS from the node of the address, else from any other."""
-        self._refused = None
+        self._slots_error = None
         for node in list(self._nodes.values()):
-            # PING, too: a node that hangs only at CLUSTER SLOTS can still be asked for its keys.
-            *_, reply = self._ask_node(node, [("PING",), ("CLUSTER", "SLOTS")], deadline)
-            if isinstance(reply, Lost):
-                if node not in self._lost:
-                    self._refused = reply.error
+            # PING, too: a node that hangs only at CLUSTER SLOTS can still return its keys.
+            *_, reply = self._execute_on(node, [("PING",), ("CLUSTER", "SLOTS")], deadline)
+            if isinstance(reply, NoReplyError):
+                if node not in self._failures:
+                    self._slots_error = reply.error
                 continue
-            self._due = monotonic() + REFRESH
-            self._refused = None
+            self._due = monotonic() + REFRESH_SECONDS
+            self._slots_error = None
             if isinstance(reply, ReplyError):
-                self._refused = refusal(node.url, "CLUSTER SLOTS", reply)
+                self._slots_error = command_error(node.url, "CLUSTER SLOTS", reply)
             elif (ranges := parse_ranges(reply, node.url)) is not None:
                 self._assign_slots(ranges)
             else:
-                what = "sent an unexpected reply to CLUSTER SLOTS"
-                self._refused = unexpected(node.url, what)
+                self._slots_error = unexpected(
+                    node.url, "sent an unexpected reply to CLUSTER SLOTS"
+                )
             return
 
     def _assign_slots(self, ranges: Sequence[tuple[int, int, Url]]) -> None:
@@ -158,28 +165,28 @@ class Cluster:
                 node.abort()
         return node
 
-    def _ask_route(
+    def _execute_route(
         self, route: _Route, commands: Sequence[Command], deadline: float
     ) -> list[Reply]:
         node, asking = route
         if not asking:
-            return self._ask_node(node, commands, deadline)
+            return self._execute_on(node, commands, deadline)
         pairs = [word for command in commands for word in (("ASKING",), command)]
-        return self._ask_node(node, pairs, deadline)[1::2]
+        return self._execute_on(node, pairs, deadline)[1::2]
 
-    def _ask_node(
+    def _execute_on(
         self, node: Connection, commands: Sequence[Command], deadline: float
     ) -> list[Reply]:
-        """Return one node's replies; one that failed is not asked again in this collection."""
-        if node not in self._lost:
+        """Return one node's replies; one that failed is not used again in this collection."""
+        if node not in self._failures:
             now = monotonic()
             try:
-                # Half of the time at most, so that one that hangs leaves some for the others.
-                return node.ask(commands, now + (deadline - now) / 2)
+                # Half of the time at most, so that a server that hangs leaves time for the others.
+                return node.execute(commands, now + (deadline - now) / 2)
             except TargetError as error:
-                self._lost[node] = bare(error)
+                self._failures[node] = without_traceback(error)
                 self._due = 0.0
-        return [Lost(self._lost[node])] * len(commands)
+        return [NoReplyError(self._failures[node])] * len(commands)
 
     def _redirected(self, reply: ReplyError, route: _Route) -> _Route | None:
         """Return the node that a redirection names, if it is one, and remember a slot's new owner."""

@@ -11,7 +11,7 @@ from bts_collectors.redis.client.errors import is_passing
 from bts_exporter import Scrape, gauge
 
 #: Seconds until a refused command is tried again.
-RETRY = 600.0
+RETRY_SECONDS = 600.0
 
 SUPPORTED = gauge(
     "redis_exporter_command_supported",
@@ -30,7 +30,7 @@ class CommandSupport:
         self._retry: dict[str, float] = {}
 
     def expects(self, command: str) -> bool:
-        """Return whether to send `command`: false for RETRY seconds after a refusal."""
+        """Return whether to send `command`: false for RETRY_SECONDS after a refusal."""
         return self._clock() >= self._retry.get(command, 0.0)
 
     def answered(self, command: str) -> None:
@@ -41,7 +41,7 @@ class CommandSupport:
         """Note that the server refused `command`, unless the refusal is temporary."""
         if not is_passing(reply):
             self._supported[command] = False
-            self._retry[command] = self._clock() + RETRY
+            self._retry[command] = self._clock() + RETRY_SECONDS
 
     def forget(self) -> None:
         """Forget everything, because this is another server."""

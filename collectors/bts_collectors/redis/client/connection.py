@@ -1,4 +1,4 @@
-"""One kept connection of the `redis` package, and what makes a failure of it cost as little as possible."""
+"""One kept connection of the `redis` package; a command that breaks it costs only its own reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from redis.exceptions import InvalidResponse
 
 from bts_collectors.redis.client.address import database
 from bts_collectors.redis.client.dialing import HandshakeTimeoutError, is_stale
-from bts_collectors.redis.client.errors import Lost, bare, failure, no_handshake, refusal
+from bts_collectors.redis.client.errors import (
+    NoReplyError,
+    command_error,
+    connection_failed,
+    handshake_timeout,
+    without_traceback,
+)
 from bts_collectors.redis.client.name_lookup import NameLookup
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.reply_guard import OversizedReply, ReceiveBudget, ReplyGuard
@@ -80,31 +86,33 @@ class Connection:
         self._socket: socket.socket | None = None
         self._peer = ""
         self._aborted = False
-        #: The commands of the next `ask`, whose first chunk was sent already.
+        #: The commands of the next `execute`, whose first chunk was sent already.
         self._ahead: Sequence[Command] = ()
 
-    def ask(
+    def execute(
         self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
     ) -> list[Reply]:
         """Return the replies to `commands`, sent in one go; `deadline` is on time.monotonic's clock.
 
         `ahead` is the next request, the same object: the server may begin with it.
         A refused command is a ReplyError in its place. A command at which the server hangs or closes
-        the connection is `Lost`. TargetError when there is no reply at all.
+        the connection is `NoReplyError`. TargetError when there is no reply at all.
         """
         if self._own_budget is not None:
             self._own_budget.begin_collection()
         if self._ahead and self._ahead is not commands:
             self.close()  # replies are under way that belong to another request
         if self._ahead or not self._unanswered:
-            return self._ask(commands, deadline, ahead)
-        lost = [self._unanswered.lost(command) for command in commands]
-        wanted = [command for command, loss in zip(commands, lost, strict=True) if loss is None]
-        replies = iter(self._ask(wanted, deadline) if wanted else ())
-        return [next(replies) if loss is None else loss for loss in lost]
+            return self._execute(commands, deadline, ahead)
+        missing = [self._unanswered.no_reply(command) for command in commands]
+        wanted = [
+            command for command, error in zip(commands, missing, strict=True) if error is None
+        ]
+        replies = iter(self._execute(wanted, deadline) if wanted else ())
+        return [next(replies) if error is None else error for error in missing]
 
     def abort(self) -> None:
-        """End the connection forever: a running or later `ask` in another thread raises TargetError."""
+        """End the connection forever: a running or later `execute` in another thread raises TargetError."""
         self._aborted = True
         if (connected := self._socket) is not None:
             try:
@@ -113,7 +121,7 @@ class Connection:
                 return  # closed already
 
     def close(self) -> None:
-        """Close the connection; the next `ask` opens a new one."""
+        """Close the connection; the next `execute` opens a new one."""
         self._ahead = ()
         connected, self._socket = self._socket, None
         self._is_open = False
@@ -123,7 +131,7 @@ class Connection:
             connected.close()
             self._guard.at_boundary()
 
-    def _ask(
+    def _execute(
         self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
     ) -> list[Reply]:
         """Return the replies, over several connections where a command breaks one."""
@@ -137,11 +145,11 @@ class Connection:
         # Not all of the time: there may be further requests, and the replies have to be reported.
         until = deadline - (deadline - monotonic()) / 4
         error = self._recover(commands, replies, until, error, fresh=fresh)
-        lost = Lost(error)
-        replies = [lost if reply is _MISSING else reply for reply in replies]
-        if all(isinstance(reply, Lost) for reply in replies):
+        no_reply = NoReplyError(error)
+        replies = [no_reply if reply is _MISSING else reply for reply in replies]
+        if all(isinstance(reply, NoReplyError) for reply in replies):
             self._sets_name = True  # that was not the reason
-            raise bare(replies[0].error)
+            raise without_traceback(replies[0].error)
         return replies
 
     def _close_if_login_expired(self, replies: Sequence[Reply]) -> None:
@@ -158,7 +166,7 @@ class Connection:
         *,
         fresh: bool,
     ) -> TargetError:
-        """Ask for the missing replies over new connections; return the last error.
+        """Send the commands without a reply again, over new connections; return the last error.
 
         A command at which a connection ends is not sent again, nor are others of its name.
         """
@@ -172,10 +180,10 @@ class Connection:
             suspect = ""
             if fresh or answered:
                 suspect = command_name(commands[missing[0]])
-                lost = _lost_at(suspect, error)
+                no_reply = _no_reply_at(suspect, error)
                 for place in missing:
                     if command_name(commands[place]) == suspect:
-                        replies[place] = lost
+                        replies[place] = no_reply
                 missing = [place for place in missing if replies[place] is _MISSING]
             fresh = True
             if not missing:
@@ -187,7 +195,7 @@ class Connection:
             for place, reply in zip(missing, received, strict=False):
                 replies[place] = reply
             if suspect and (self._has_answered or answered):
-                self._unanswered.add(suspect, lost.error)  # the server answers other commands
+                self._unanswered.add(suspect, no_reply.error)  # the server answers other commands
             if outcome is None:
                 break
             error = outcome
@@ -215,17 +223,17 @@ class Connection:
             ahead = () if self._unanswered else ahead
             self._exchange(commands, replies, deadline, ahead, first_byte=first_byte)
         except _BROKEN as error:
-            return self._failure(error)
+            return self._target_error(error)
         except TargetError as error:
-            return bare(error)
+            return without_traceback(error)
         return None
 
-    def _failure(self, error: Exception) -> TargetError:
-        """Return what `error` of the transport means."""
+    def _target_error(self, error: Exception) -> TargetError:
+        """Return the collector's error for one of the transport."""
         cause = error.error if isinstance(error, TransportError) else error
         if isinstance(cause, HandshakeTimeoutError):
-            return no_handshake(self.url)
-        return failure(self.url, cause, self._waits.first_bytes)
+            return handshake_timeout(self.url)
+        return connection_failed(self.url, cause, self._waits.first_bytes)
 
     def _is_usable(self) -> bool:
         """Return whether there is a connection, to an address that the name still has."""
@@ -256,7 +264,7 @@ class Connection:
             self._connect(deadline)
             refused = self._authenticate(deadline)
         if refused is not None:
-            raise bare(refused)
+            raise without_traceback(refused)
 
     def _connect(self, deadline: float) -> None:
         self.close()
@@ -283,7 +291,7 @@ class Connection:
             raise ConnectionAbortedError(msg)
 
     def _authenticate(self, deadline: float) -> TargetError | None:
-        """Log in once, and choose the database; return the refusal, if any."""
+        """Log in once, and choose the database; return the command_error, if any."""
         commands: list[Command] = []
         if credentials := self._login.credentials(deadline):
             commands.append(("AUTH", *credentials))
@@ -293,15 +301,15 @@ class Connection:
             # One by one: a server that refuses us may close the connection right after its reply.
             reply = self._exchange_one(command, deadline)
             if isinstance(reply, ReplyError):
-                return refusal(self.url, str(command[0]), reply)
+                return command_error(self.url, str(command[0]), reply)
         return None
 
     def _set_name(self, deadline: float) -> None:
         reply = self._exchange_one(("CLIENT", "SETNAME", "bts-exporter"), deadline)
         if isinstance(reply, ReplyError):
-            error = refusal(self.url, "CLIENT", reply)
+            error = command_error(self.url, "CLIENT", reply)
             if error.reason not in {"noperm", "protocol"}:
-                raise bare(error)
+                raise without_traceback(error)
 
     def _exchange_one(self, command: Command, deadline: float) -> Reply:
         replies: list[Reply] = []
@@ -340,6 +348,6 @@ class Connection:
         return self._transport
 
 
-def _lost_at(name: str, error: TargetError) -> Lost:
-    """Return what stands in place of the replies to a command at which a connection ended."""
-    return Lost(TargetError(error.reason, f"{error} (when it was asked for {name})"))
+def _no_reply_at(name: str, error: TargetError) -> NoReplyError:
+    """Return the substitute for the replies to a command at which a connection ended."""
+    return NoReplyError(TargetError(error.reason, f"{error} (at the command {name})"))

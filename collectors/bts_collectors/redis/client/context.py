@@ -12,8 +12,8 @@ from redis.crc import key_slot
 
 from bts_collectors.redis.client.errors import (
     ReplyShapeError,
+    command_error,
     is_unsupported,
-    refusal,
     unexpected,
 )
 from bts_exporter import Scrape, TargetError, Url, gauge
@@ -42,8 +42,8 @@ class ScrapeContext:
     up: bool = False
     #: Whether keys are spread over the nodes of a cluster.
     clustered: bool = False
-    #: Errors that cost some metrics while the others were collected.
-    losses: list[TargetError] = field(default_factory=list)
+    #: Reason of the first error that cost some metrics; empty if there was no error.
+    reason: str = ""
     #: Commands that the server does not have, as ACLs spell them. Their metrics are missing, but the
     #: scrape does not fail.
     unsupported: set[str] = field(default_factory=set)
@@ -72,12 +72,17 @@ class ScrapeContext:
             for start in range(0, len(group), size)
         ]
 
+    def report(self, error: TargetError) -> None:
+        """Note an error that costs some metrics, while the others are collected."""
+        self.reason = self.reason or error.reason
+        self.scrape.report(error)
+
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command`: an error, unless the server lacks the command."""
         if is_unsupported(reply):
             self.unsupported.add(command.lower().replace(" ", "|"))
         else:
-            self.losses.append(refusal(self.url, command, reply))
+            self.report(command_error(self.url, command, reply))
 
     def unexpected_reply(self, subject: str, error: ReplyShapeError) -> None:
         """Note that a reply about `subject` does not have the shape that Redis documents."""
@@ -85,7 +90,7 @@ class ScrapeContext:
 
     def unexpected(self, what: str) -> None:
         """Note an error that the server causes; `what` continues the sentence `Redis at URL ...`."""
-        self.losses.append(unexpected(self.url, what))
+        self.report(unexpected(self.url, what))
 
 
 class ServerClock:

@@ -31,7 +31,7 @@ class ProviderSetting:
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the setting with its callable imported; ValueError with the cure if there is none."""
+        """Return the setting with its callable imported; ValueError with the cure if it cannot be imported."""
         module_name, _, name = raw.partition(":") if isinstance(raw, str) else ("", "", "")
         if not module_name or not name:
             msg = f"{raw!r} is not a valid credential provider ({_EXPECTED})"
@@ -50,7 +50,7 @@ class ProviderSetting:
 
 
 class Login(Protocol):
-    """Gives the words of AUTH for one connection after the other."""
+    """Gives the arguments of AUTH for each new connection."""
 
     def credentials(self, deadline: float) -> tuple[str, ...]:
         """Return the password, user and password, or nothing for a server without a login.
@@ -128,7 +128,7 @@ class ProviderLogin:
         return tuple(words)
 
     def renew(self) -> bool:
-        """Return False: a provider gives what is valid now."""
+        """Return False: a provider always gives its current credentials."""
         return False
 
 

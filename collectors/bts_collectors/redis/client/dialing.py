@@ -1,4 +1,4 @@
-"""From an address to an open socket; every wait ends at one deadline, or when another thread wants it."""
+"""From an address to an open socket; every wait ends at one deadline, or when another thread ends it."""
 
 from __future__ import annotations
 

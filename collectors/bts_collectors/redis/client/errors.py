@@ -13,7 +13,7 @@ from bts_exporter import Product, Reason, TargetError, Url, connection_error
 _PORT = 6379
 #: Difference between a node's port for the cluster bus and its port for clients.
 _BUS_OFFSET = 10_000
-#: First bytes of other protocols, and what to tell the user.
+#: First bytes of other protocols, and the message for the user.
 _OTHERS = {
     b"HTTP/": "HTTP: is this the port of Redis?",
     b"AMQP": "AMQP (RabbitMQ): is this the port of Redis?",
@@ -63,18 +63,18 @@ _PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED",
 
 
 class ReplyShapeError(Exception):
-    """Raised by parsers for a reply without the shape that Redis documents; says what is wrong with it."""
+    """Raised by parsers for a reply without the shape that Redis documents, with the difference."""
 
 
-class Lost(ReplyError):  # noqa: N818  # readers see it as a reply
-    """Takes the place of a reply that cannot be had: the server or node does not answer."""
+class NoReplyError(ReplyError):
+    """Takes the place of a missing reply: the server or node does not answer."""
 
     def __init__(self, error: TargetError) -> None:
         super().__init__(str(error))
         self.error = error
 
 
-class Refused(ReplyError):  # noqa: N818  # as above
+class NodeError(ReplyError):
     """An error reply of a cluster node other than the node of the address."""
 
     def __init__(self, url: Url, reply: ReplyError) -> None:
@@ -82,7 +82,7 @@ class Refused(ReplyError):  # noqa: N818  # as above
         self.url = url
 
 
-def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
+def connection_failed(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
     """Return the error for a connection to `url` that ended with `error`.
 
     `first` is the beginning of what the server sent: other protocols can be recognized by it.
@@ -94,7 +94,7 @@ def failure(url: Url, error: BaseException, first: bytes = b"") -> TargetError:
     return connection_error(_product(url, answered=bool(first)), url, error)
 
 
-def bare(error: TargetError) -> TargetError:
+def without_traceback(error: TargetError) -> TargetError:
     """Return a copy of `error` without its traceback, whose frames would keep data in memory."""
     return TargetError(error.reason, str(error))
 
@@ -107,7 +107,7 @@ def _product(url: Url, *, answered: bool) -> Product:
 
 
 def _other_port(url: Url) -> str:
-    """Return a guess at what is listening where a connection ends without a reply."""
+    """Return a guess at the cause when a server closes the connection without a reply."""
     port = url.port or _PORT
     bus = port - _BUS_OFFSET
     if bus in range(1024, _BUS_OFFSET):
@@ -124,11 +124,11 @@ def _spoken(first: bytes, error: InvalidResponse) -> str:
     return f": {error}" if first[:1] in _TYPES else f": its reply begins with {first[:20]!r}"
 
 
-def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
-    """Return the error for a server that refused the command `what` with `reply`."""
-    if isinstance(reply, Lost):
-        return bare(reply.error)
-    if isinstance(reply, Refused):
+def command_error(url: Url, command: str, reply: ReplyError) -> TargetError:
+    """Return the error for a server that refused `command` with `reply`."""
+    if isinstance(reply, NoReplyError):
+        return without_traceback(reply.error)
+    if isinstance(reply, NodeError):
         url = reply.url
     text = str(reply)
     reason = _REASONS.get(text.partition(" ")[0], "protocol")
@@ -136,22 +136,22 @@ def refusal(url: Url, what: str, reply: ReplyError) -> TargetError:
         reason = "noperm"
     elif text == _FULL:
         reason = "unreachable"
-    elif what == "AUTH" and reason == "protocol":
+    elif command == "AUTH" and reason == "protocol":
         reason = "auth"
-    cure = _cure(what, text) or _CURES.get(reason)
-    return _target(url, reason, f"refused {what}: {text[:200]}" + (f" ({cure})" if cure else ""))
+    cure = _cure(command, text) or _CURES.get(reason)
+    return _target(url, reason, f"refused {command}: {text[:200]}" + (f" ({cure})" if cure else ""))
 
 
-def _cure(what: str, text: str) -> str:
+def _cure(command: str, text: str) -> str:
     """Return the cure for a refusal with a known cause; empty for others."""
     if text.startswith(_REDIRECTIONS):
         return "the key is on another node: `cluster: true` reads all nodes"
     if _NO_CLUSTER in text:
         return "leave `cluster` out"
-    if what == "AUTH" and "wrong number of arguments" in text:
+    if command == "AUTH" and "wrong number of arguments" in text:
         return "before Redis 6 there are no users: leave the user out of `url`"
     lacks_command = _ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text)
-    return _CURES_WITHOUT.get(what, "") if lacks_command else ""
+    return _CURES_WITHOUT.get(command, "") if lacks_command else ""
 
 
 def is_denied(reply: ReplyError) -> bool:
@@ -165,14 +165,14 @@ def is_denied(reply: ReplyError) -> bool:
 def is_unsupported(reply: ReplyError) -> bool:
     """Return whether the server lacks the command: too old, renamed, or not offered by a service."""
     text = str(reply)
-    if isinstance(reply, Lost) or text.partition(" ")[0] in _REASONS:
+    if isinstance(reply, NoReplyError) or text.partition(" ")[0] in _REASONS:
         return False
     return bool(_ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text))
 
 
 def is_passing(reply: ReplyError) -> bool:
     """Return whether the refusal is temporary, and does not depend on the command."""
-    return isinstance(reply, Lost) or str(reply).startswith(_PASSING)
+    return isinstance(reply, NoReplyError) or str(reply).startswith(_PASSING)
 
 
 def unexpected(url: Url, what: str) -> TargetError:
@@ -180,7 +180,7 @@ def unexpected(url: Url, what: str) -> TargetError:
     return _target(url, "protocol", what)
 
 
-def no_handshake(url: Url) -> TargetError:
+def handshake_timeout(url: Url) -> TargetError:
     """Return the error for a server that does not answer a TLS handshake."""
     what = "no reply to the TLS handshake in time; does this port use TLS? (redis:// does not)"
     return TargetError("timeout", f"Redis at {url}: {what}")

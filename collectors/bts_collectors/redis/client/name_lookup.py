@@ -25,7 +25,7 @@ class NameLookup:
         if _is_address(host):
             return look_up()
         try:
-            found, error = self._call.outcome((host, port), look_up, deadline)
+            result, error = self._call.outcome((host, port), look_up, deadline)
         except TimeoutError:
             msg = "no reply from the name service in time"
             raise socket.gaierror(socket.EAI_AGAIN, msg) from None
@@ -33,11 +33,11 @@ class NameLookup:
             msg = f"no thread to look it up in: {no_thread}"
             raise socket.gaierror(socket.EAI_AGAIN, msg) from no_thread
         if isinstance(error, ValueError):
-            # Not a possible name, such as a label of 64 characters or a zero byte.
+            # An impossible name, such as a label of 64 characters or a zero byte.
             raise socket.gaierror(socket.EAI_NONAME, str(error))
         if error is not None:
             raise error
-        addresses: Addresses = found
+        addresses: Addresses = result
         return addresses
 
 

@@ -10,13 +10,13 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.client.address import with_host
 from bts_collectors.redis.client.connection import Command, Connection, Reply
-from bts_collectors.redis.client.errors import bare
+from bts_collectors.redis.client.errors import without_traceback
 from bts_exporter import TargetError, Url
 
 #: Seconds within which a server must answer to be used.
-TIMEOUT = 5.0
+TIMEOUT_SECONDS = 5.0
 #: Seconds after which an unusable replica is tried again: every refusal is a line in its log.
-RETRY = 600.0
+RETRY_SECONDS = 600.0
 
 _REPLICATION: Command = ("INFO", "replication")
 _CHECKS: tuple[Command, ...] = (("SCAN", 0, "COUNT", 1), _REPLICATION)
@@ -52,14 +52,14 @@ class ReplicaSelector:
         now = monotonic()
         self._unusable = {url: until for url, until in self._unusable.items() if until > now}
         chosen: list[Connection] = []
-        failures: list[TargetError] = []
+        errors: list[TargetError] = []
         for primary in self._primaries():
             try:
                 chosen.append(self._choice(primary))
             except TargetError as error:
-                failures.append(bare(error))
-        if failures and not chosen:
-            raise bare(failures[0])
+                errors.append(without_traceback(error))
+        if errors and not chosen:
+            raise without_traceback(errors[0])
         for url, connection in list(self._connections.items()):
             if connection not in chosen:
                 connection.close()
@@ -79,13 +79,13 @@ class ReplicaSelector:
 
     def _choice(self, url: Url) -> Connection:
         primary = self._connection(url)
-        info = primary.ask([_REPLICATION], monotonic() + TIMEOUT)[0]
+        info = primary.execute([_REPLICATION], monotonic() + TIMEOUT_SECONDS)[0]
         for address in replicas(info, url):
             if address not in self._unusable:
                 replica = self._connection(address)
                 if self._is_usable(replica):
                     return replica
-                self._unusable[address] = monotonic() + RETRY
+                self._unusable[address] = monotonic() + RETRY_SECONDS
         return primary
 
     def _connection(self, url: Url) -> Connection:
@@ -99,7 +99,7 @@ class ReplicaSelector:
     def _is_usable(self, replica: Connection) -> bool:
         """Return whether a replica is in sync, and permits SCAN."""
         try:
-            *_, page, info = replica.ask(self._checks, monotonic() + TIMEOUT)
+            *_, page, info = replica.execute(self._checks, monotonic() + TIMEOUT_SECONDS)
         except TargetError:
             return False
         return not isinstance(page, ReplyError) and _IN_SYNC in _text(info)
@@ -107,8 +107,7 @@ class ReplicaSelector:
 
 def replicas(reply: Reply, url: Url) -> list[Url]:
     """Return the replicas in sync, from INFO replication of the server at `url`."""
-    found = _ONLINE.findall(_text(reply))
-    return [with_host(url, host, int(port)) for host, port in found]
+    return [with_host(url, host, int(port)) for host, port in _ONLINE.findall(_text(reply))]
 
 
 def _text(reply: Reply) -> str:

@@ -207,7 +207,7 @@ class _Structure:
 
 
 def _length(digits: bytes) -> int:
-    """Return the length in a header; OversizedReply if there is none, and no limit to the reply."""
+    """Return the length in a header; OversizedReply if it is not a number: the reply has no limit then."""
     try:
         return int(digits)
     except ValueError:

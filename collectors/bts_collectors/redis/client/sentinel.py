@@ -1,4 +1,4 @@
-"""Asks Redis Sentinel for the master's address, whenever a connection to it is opened."""
+"""Requests the master's address from Redis Sentinel, whenever a connection to it is opened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.address import check, database, with_host
+from bts_collectors.redis.client.address import TCP_SCHEMES, check, database, with_host
 from bts_collectors.redis.client.connection import Connection
 from bts_collectors.redis.client.credentials import Provider, ProviderSetting
-from bts_collectors.redis.client.errors import bare, refusal, unexpected
+from bts_collectors.redis.client.errors import command_error, unexpected, without_traceback
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.reply_guard import ReceiveBudget
 from bts_exporter import CollectorConfig, Secret, TargetError, Url
@@ -39,23 +39,15 @@ class SentinelSettings(CollectorConfig, frozen=True):
         if not self.addresses:
             msg = "addresses: at least one sentinel is needed, such as redis://10.0.0.1:26379"
             raise ValueError(msg)
-        if wrong := {url.scheme for url in self.addresses} - {"redis", "rediss"}:
-            msg = f"addresses: expected redis:// or rediss://, got {wrong.pop()}://"
-            raise ValueError(msg)
         for url in self.addresses:
-            try:
-                number = database(url)
-                check(url)
-            except ValueError as error:
-                msg = f"addresses: {error}"
-                raise ValueError(msg) from None
-            if number:
+            check(url, *TCP_SCHEMES, key="addresses")
+            if number := database(url):
                 msg = f"addresses: a sentinel has no databases: move /{number} from {url} to the end of `url`"
                 raise ValueError(msg)
 
 
 class Sentinels:
-    """Asks one sentinel after the other, beginning with the last one that answered."""
+    """Requests the address from one sentinel after the other, beginning with the last one that answered."""
 
     def __init__(
         self,
@@ -86,9 +78,9 @@ class Sentinels:
         errors: list[TargetError] = []
         for sentinel in list(self._connections):
             try:
-                return self._ask(sentinel, deadline)
+                return self._request_address(sentinel, deadline)
             except TargetError as error:
-                errors.append(bare(error))
+                errors.append(without_traceback(error))
                 self.demote_first()
             finally:
                 sentinel.close()
@@ -97,7 +89,7 @@ class Sentinels:
         raise TargetError(errors[0].reason, msg)
 
     def demote_first(self) -> None:
-        """Ask the first sentinel last from now on: it failed, or its address was not the master's."""
+        """Move the first sentinel to the end: it failed, or its address was not the master's."""
         self._connections.rotate(-1)
 
     def abort(self) -> None:
@@ -105,16 +97,16 @@ class Sentinels:
         for sentinel in list(self._connections):
             sentinel.abort()
 
-    def _ask(self, sentinel: Connection, deadline: float) -> Url:
+    def _request_address(self, sentinel: Connection, deadline: float) -> Url:
         now = monotonic()
         request = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-        # Half of the time at most, so that one that hangs leaves some for the others.
-        reply = sentinel.ask([request], now + (deadline - now) / 2)[0]
+        # Half of the time at most, so that a server that hangs leaves time for the others.
+        reply = sentinel.execute([request], now + (deadline - now) / 2)[0]
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():
                 return with_host(self._url, host.decode("utf-8", "replace"), int(port))
             case ReplyError():
-                raise refusal(sentinel.url, "SENTINEL", reply)
+                raise command_error(sentinel.url, "SENTINEL", reply)
             case None:
                 raise unexpected(sentinel.url, f"knows no master named {self._master!r}")
             case _:

@@ -29,10 +29,10 @@ class Redirection(NamedTuple):
     once: bool
 
 
-def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
+def parse_ranges(reply: Reply, node: Url) -> list[tuple[int, int, Url]] | None:
     """Return first slot, last slot and primary of each range in a reply of CLUSTER SLOTS.
 
-    None if it is no such reply; a malformed range is left out. `asked` is the node that sent it.
+    None for any other reply; a malformed range is left out. `node` is the one that sent it.
     """
     if not isinstance(reply, list):
         return None
@@ -40,16 +40,14 @@ def parse_ranges(reply: Reply, asked: Url) -> list[tuple[int, int, Url]] | None:
     for entry in reply[:SLOTS]:
         match entry:
             case [int(first), int(last), [endpoint, int(port), *details], *_] if 0 < port < _PORTS:
-                ranges.append(
-                    (first, last, with_host(asked, _host(endpoint, details, asked), port))
-                )
+                ranges.append((first, last, with_host(node, _host(endpoint, details, node), port)))
     return ranges if ranges or not reply else None
 
 
-def _host(endpoint: Reply, details: list[Reply], asked: Url) -> str:
+def _host(endpoint: Reply, details: list[Reply], node: Url) -> str:
     """Return the host of a node.
 
-    It is the host that we asked if the node does not know its own address, or hides it
+    It is that of `node` if it does not know its own address, or hides it
     (cluster-preferred-endpoint-type). A node that prefers a host name and has none announces `?`,
     with its address among the details.
     """
@@ -59,11 +57,11 @@ def _host(endpoint: Reply, details: list[Reply], asked: Url) -> str:
         case [_, [*pairs], *_] if endpoint == _NO_NAME:
             known = zip(pairs[::2], pairs[1::2], strict=False)
             address = next((value for name, value in known if name == b"ip"), b"")
-            return address.decode("ascii", "replace") if address else asked.host
-    return asked.host
+            return address.decode("ascii", "replace") if address else node.host
+    return node.host
 
 
-def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
+def redirection(reply: ReplyError, node: Url) -> Redirection | None:
     """Return the target of `MOVED 3999 10.0.0.1:6379` or `ASK ...`; None for other errors."""
     word, _, rest = str(reply).partition(" ")
     slot, _, address = rest.partition(" ")
@@ -71,6 +69,6 @@ def redirection(reply: ReplyError, asked: Url) -> Redirection | None:
     if word not in _REDIRECTIONS or not (slot.isdecimal() and port.isdecimal()):
         return None
     if host.encode() in _UNKNOWN:
-        host = asked.host
-    url = with_host(asked, host, int(port))
+        host = node.host
+    url = with_host(node, host, int(port))
     return Redirection(int(slot) % SLOTS, url, once=word == "ASK")

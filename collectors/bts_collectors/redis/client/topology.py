@@ -7,7 +7,7 @@ from functools import partial
 
 from bts_collectors.redis.client.cluster import Cluster
 from bts_collectors.redis.client.connection import Command, Connection, Reply
-from bts_collectors.redis.client.errors import Lost, bare, demoted
+from bts_collectors.redis.client.errors import NoReplyError, demoted, without_traceback
 from bts_collectors.redis.client.options import ConnectionOptions
 from bts_collectors.redis.client.replicas import ReplicaSelector
 from bts_collectors.redis.client.reply_guard import ReceiveBudget
@@ -61,24 +61,24 @@ class Topology:
         if self._cluster is not None:
             self._cluster.begin(deadline)
 
-    def ask(
+    def execute(
         self, commands: Sequence[Command], deadline: float, ahead: Sequence[Command] = ()
     ) -> list[Reply]:
         """Return the replies to `commands`; `deadline` is on time.monotonic's clock.
 
         `ahead` is the next request, the same object: a single server may begin with it.
         A refused command is a ReplyError in its place, and a reply of a server that does not answer
-        is `Lost`. TargetError when the first commands of a collection get no replies at all.
+        is `NoReplyError`. TargetError when the first commands of a collection get no replies at all.
         """
         self._budget.begin_round()
         if self._cluster is not None:
-            return self._cluster.ask(commands, deadline)
+            return self._cluster.execute(commands, deadline)
         try:
-            replies = self._home.ask(commands, deadline, ahead)
+            replies = self._home.execute(commands, deadline, ahead)
         except TargetError as error:
             if not self._is_answering:
                 raise
-            return [Lost(bare(error))] * len(commands)
+            return [NoReplyError(without_traceback(error))] * len(commands)
         self._is_answering = True
         return replies
 
@@ -92,7 +92,7 @@ class Topology:
             yield from self._cluster.states()
 
     def abort(self) -> None:
-        """End all connections forever: a running or later `ask`, or use of `replicas`, raises TargetError."""
+        """End all connections forever: a running or later `execute`, or use of `replicas`, raises TargetError."""
         for part in (self._sentinels, self._cluster, self._home, self.replicas):
             if part is not None:
                 part.abort()
@@ -110,7 +110,7 @@ class Topology:
     def _follow(self, sentinels: Sentinels, deadline: float) -> None:
         """Make sure that the server is a master: a sentinel may have missed a failover."""
         for _ in range(len(sentinels) + 1):
-            reply = self._home.ask([("INFO", "replication")], deadline)[0]
+            reply = self._home.execute([("INFO", "replication")], deadline)[0]
             if not isinstance(reply, bytes) or b"role:slave" not in reply:
                 return
             sentinels.demote_first()

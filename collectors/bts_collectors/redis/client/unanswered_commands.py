@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from bts_collectors.redis.client.errors import Lost
+from bts_collectors.redis.client.errors import NoReplyError
 from bts_exporter import TargetError
 
 #: Seconds for which such a command is left out: each attempt takes half of a scrape's time.
@@ -57,7 +57,7 @@ class UnansweredCommands:
             what = f"{error} (not sent again for {RETRY_SECONDS:.0f} s)"
             self._left_out[name] = now + RETRY_SECONDS, TargetError(error.reason, what)
 
-    def lost(self, command: Sequence[str | bytes | int]) -> Lost | None:
+    def no_reply(self, command: Sequence[str | bytes | int]) -> NoReplyError | None:
         """Return the substitute for the reply if `command` is left out; None for other commands."""
         entry = self._left_out.get(command_name(command))
-        return None if entry is None else Lost(entry[1])
+        return None if entry is None else NoReplyError(entry[1])

@@ -41,10 +41,10 @@ def covering(globs: Sequence[bytes]) -> bytes:
 
 
 def _expression(glob: bytes) -> Iterator[bytes]:
-    for any_, one, inverted, members, literal in _PART.findall(glob):
+    for any_, single, inverted, members, literal in _PART.findall(glob):
         if any_:
             yield b".*"
-        elif one:
+        elif single:
             yield b"."
         elif literal:
             yield re.escape(literal)

@@ -10,21 +10,26 @@ from time import monotonic
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Connection, Reply
-from bts_collectors.redis.client.errors import bare, is_unsupported, refusal, unexpected
+from bts_collectors.redis.client.errors import (
+    command_error,
+    is_unsupported,
+    unexpected,
+    without_traceback,
+)
 from bts_collectors.redis.keyspace import globs
 from bts_exporter import TargetError
 
 #: Seconds between the starts of two walks through the key space.
-INTERVAL = 60.0
+INTERVAL_SECONDS = 60.0
 #: Seconds and keys after which a walk is interrupted. It continues after the next scrape.
-BUDGET = 5.0
+BUDGET_SECONDS = 5.0
 KEYS_BUDGET = 2_000_000
 #: Names of one setting; more are left out.
 MOST_NAMES = 10_000
 #: Bytes of a name; longer names are left out, since all names are kept in memory.
 LONGEST_NAME = 1024
 #: Seconds for which the name of a deleted key is kept: Redis deletes lists that become empty.
-KEPT = 3600.0
+KEPT_SECONDS = 3600.0
 #: Keys that one SCAN looks at: 0.3 ms of the server's time.
 COUNT = 500
 _BEGIN = b"0"
@@ -41,7 +46,7 @@ class Names:
         self.truncated = bool(self.globs)
         self._plain = dict.fromkeys(n.encode() for n in setting if not globs.is_glob(n))
         self._matches = globs.compiled(self.globs).fullmatch
-        self._found: dict[bytes, float] = {}  # when a walk last found each, monotonic
+        self._matched: dict[bytes, float] = {}  # when a walk last found each, monotonic
         self._lock = threading.Lock()
         self._overfull = False
 
@@ -53,7 +58,7 @@ class Names:
     def all(self) -> list[bytes]:
         """Return every known name once."""
         with self._lock:
-            return list(dict.fromkeys((*self._plain, *self._found)))
+            return list(dict.fromkeys((*self._plain, *self._matched)))
 
     def counts(self) -> dict[str, int]:
         """Return how many known names each pattern matches."""
@@ -63,15 +68,15 @@ class Names:
             for glob in self.globs
         }
 
-    def spelled(self, name: bytes) -> bool:
+    def is_listed(self, name: bytes) -> bool:
         """Return whether `name` is a plain name, which is wanted even while its key does not exist."""
         return name in self._plain
 
     def forget(self, name: bytes) -> bool:
         """Drop the name of a deleted key; return False if it is a plain name, which stays."""
         with self._lock:
-            self._found.pop(name, None)
-        return not self.spelled(name)
+            self._matched.pop(name, None)
+        return not self.is_listed(name)
 
     def matching(self, page: Iterable[bytes]) -> list[bytes]:
         """Return the names of `page` that the patterns match."""
@@ -82,30 +87,30 @@ class Names:
         now = monotonic()
         with self._lock:
             for name in names:
-                if name in self._found or (
-                    len(self._found) < MOST_NAMES and len(name) <= LONGEST_NAME
+                if name in self._matched or (
+                    len(self._matched) < MOST_NAMES and len(name) <= LONGEST_NAME
                 ):
-                    self._found[name] = now
+                    self._matched[name] = now
                 else:
                     self._overfull = self.truncated = True
 
     def end(self) -> None:
-        """Note the end of a walk, and drop names that no walk has found for KEPT seconds."""
+        """Note the end of a walk, and drop names that no walk has found for KEPT_SECONDS."""
         self.truncated, self._overfull = self._overfull, False
-        oldest = monotonic() - KEPT
+        oldest = monotonic() - KEPT_SECONDS
         with self._lock:
-            self._found = {name: when for name, when in self._found.items() if when >= oldest}
+            self._matched = {name: when for name, when in self._matched.items() if when >= oldest}
 
 
-class Discovery:
+class KeyspaceScanner:
     """Walks through the keys for all settings at once, in a thread that ends after each walk."""
 
     def __init__(
-        self, settings: Sequence[Names], places: Callable[[], Sequence[Connection]]
+        self, settings: Sequence[Names], servers: Callable[[], Sequence[Connection]]
     ) -> None:
         """Take the names to find, and a function that returns the connections to walk through.
 
-        `places` is called in the thread, for every walk and after every interruption. A cursor belongs
+        `servers` is called in the thread, for every walk and after every interruption. A cursor belongs
         to the address of its connection.
         """
         self._settings = [names for names in settings if names.patterns]
@@ -113,9 +118,9 @@ class Discovery:
         types = {names.type for names in self._settings}
         #: The type that all settings want, so that the server can filter by it; else empty.
         self._type = types.pop() if len(types) == 1 else b""
-        self._places = places
+        self._connections = servers
         self._cursors: dict[str, bytes] = {}  # by address; finished ones are removed
-        self._connection: Connection | None = None
+        self._current: Connection | None = None
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._due = 0.0  # monotonic
@@ -132,7 +137,7 @@ class Discovery:
         self._thread = threading.Thread(target=self._run, name="bts-redis-scan", daemon=True)
         self._thread.start()
 
-    def first(self, seconds: float) -> None:
+    def wait_for_first_walk(self, seconds: float) -> None:
         """Start the first walk if there was none, and wait for it at most `seconds`.
 
         A small server is complete in the first scrape then.
@@ -145,18 +150,18 @@ class Discovery:
     def stop(self) -> None:
         """End the walk."""
         self._stopped.set()
-        if (connection := self._connection) is not None:
+        if (connection := self._current) is not None:
             connection.abort()
         if self._thread is not None:
-            self._thread.join(BUDGET)
+            self._thread.join(BUDGET_SECONDS)
 
     def _run(self) -> None:
         began = monotonic()
-        self._due = began + INTERVAL
+        self._due = began + INTERVAL_SECONDS
         try:
-            done = self._walk(began + BUDGET)
+            done = self._walk(began + BUDGET_SECONDS)
         except TargetError as error:
-            self.error = bare(error) if self.is_supported else None
+            self.error = without_traceback(error) if self.is_supported else None
             self._cursors.clear()  # another server may be there next time
             if error.reason != "noperm" and self.is_supported:
                 self._due = 0.0
@@ -167,56 +172,60 @@ class Discovery:
 
     def _walk(self, end: float) -> bool:
         """Continue the walk through all connections until `end`; return whether it is finished."""
-        places = {str(place.url): place for place in self._places()}
-        unfinished = self._cursors or dict.fromkeys(places, _BEGIN)
-        self._cursors = {where: cursor for where, cursor in unfinished.items() if where in places}
+        servers = {str(connection.url): connection for connection in self._connections()}
+        unfinished = self._cursors or dict.fromkeys(servers, _BEGIN)
+        self._cursors = {
+            address: cursor for address, cursor in unfinished.items() if address in servers
+        }
         room = KEYS_BUDGET
-        for where in list(self._cursors):
-            with closing(places[where]) as place:
-                self._connection = place
-                while where in self._cursors:
+        for address in list(self._cursors):
+            with closing(servers[address]) as connection:
+                self._current = connection
+                while address in self._cursors:
                     if self._stopped.is_set() or monotonic() > end or room <= 0:
                         return False
-                    self._step(place, where)
+                    self._step(connection, address)
                     room -= COUNT
         for names in self._settings:
             names.end()
         return True
 
-    def _step(self, place: Connection, where: str) -> None:
+    def _step(self, connection: Connection, address: str) -> None:
         type_ = ("TYPE", self._type) if self._type else ()
         words = ("MATCH", self._match, "COUNT", COUNT, *type_)
-        reply = self._ask(place, [("SCAN", self._cursors[where], *words)])[0]
+        reply = self._execute(connection, [("SCAN", self._cursors[address], *words)])[0]
         if isinstance(reply, ReplyError):
             self.is_supported = not is_unsupported(reply)
-            raise refusal(place.url, "SCAN", reply)
+            raise command_error(connection.url, "SCAN", reply)
         self.is_supported = True
         match reply:
             case [bytes(cursor), list(page)] if all(type(name) is bytes for name in page):
                 pass
             case _:
-                raise unexpected(place.url, "sent an unexpected reply to SCAN")
-        self._take(place, page)
+                raise unexpected(connection.url, "sent an unexpected reply to SCAN")
+        self._take(connection, page)
         if cursor == _BEGIN:
-            del self._cursors[where]
+            del self._cursors[address]
         else:
-            self._cursors[where] = cursor
+            self._cursors[address] = cursor
 
-    def _take(self, place: Connection, page: Sequence[bytes]) -> None:
+    def _take(self, connection: Connection, page: Sequence[bytes]) -> None:
         """Add the names of a page to the settings that want them."""
         matching = [(names, names.matching(page)) for names in self._settings]
         types: dict[bytes, Reply] = {}
         if not self._type:
             typed = dict.fromkeys(n for names, matches in matching if names.type for n in matches)
-            types = dict(zip(typed, self._ask(place, [("TYPE", n) for n in typed]), strict=True))
+            types = dict(
+                zip(typed, self._execute(connection, [("TYPE", n) for n in typed]), strict=True)
+            )
         for names, matches in matching:
             # Without permission for TYPE the name is added: reading the key reports the type.
             other = {n for n, t in types.items() if type(t) is bytes and t != names.type}
             names.add(n for n in matches if not names.type or n not in other)
 
-    def _ask(self, place: Connection, commands: Sequence[Command]) -> list[Reply]:
+    def _execute(self, connection: Connection, commands: Sequence[Command]) -> list[Reply]:
         began = monotonic()
-        replies = place.ask(commands, began + BUDGET) if commands else []
+        replies = connection.execute(commands, began + BUDGET_SECONDS) if commands else []
         # Pause as long as the server worked, so that its clients hardly notice.
         self._stopped.wait(monotonic() - began)
         return replies

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bts_collectors.redis.keyspace import globs
-from bts_collectors.redis.queues.config import Wanted, WantedCelery
+from bts_collectors.redis.queues.config import CelerySettings, LibrarySettings
 from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary, Rest, total
 
 
@@ -19,8 +19,8 @@ class Celery(QueueLibrary):
     #: Priorities whose lists are read if the settings do not name the priorities.
     _STEPS = range(10)
 
-    def __init__(self, wanted: Wanted) -> None:
-        options = wanted if isinstance(wanted, WantedCelery) else WantedCelery()
+    def __init__(self, wanted: LibrarySettings) -> None:
+        options = wanted if isinstance(wanted, CelerySettings) else CelerySettings()
         self._options = options
         self._separator = options.sep.encode()
         self._steps = self._STEPS if options.priority_steps is None else options.priority_steps

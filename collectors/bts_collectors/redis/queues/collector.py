@@ -17,7 +17,7 @@ from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
 from bts_collectors.redis.queues.arq import Arq
 from bts_collectors.redis.queues.bullmq import BullMQ
 from bts_collectors.redis.queues.celery import Celery
-from bts_collectors.redis.queues.config import QueueSettings, Wanted
+from bts_collectors.redis.queues.config import LibrarySettings, QueueSettings
 from bts_collectors.redis.queues.dramatiq import Dramatiq
 from bts_collectors.redis.queues.history import QueueHistory
 from bts_collectors.redis.queues.huey import Huey
@@ -93,7 +93,7 @@ class Queues:
             self.names[f"queues.{setting}"] = library.key_names
 
     @property
-    def are_wanted(self) -> bool:
+    def are_configured(self) -> bool:
         """Return whether the settings want any queues."""
         return bool(self._libraries)
 
@@ -122,7 +122,11 @@ class Queues:
             yield from together(readers[start : start + BATCH])
 
     def _queues(self, members: dict[QueueLibrary, Sequence[bytes]]) -> Iterator[_Queue]:
-        unlisted = {one.label for one in self._libraries if one.registered and one not in members}
+        unlisted = {
+            library.label
+            for library in self._libraries
+            if library.registered and library not in members
+        }
         before = self._histories
         self._histories = {}
         emitted: set[bytes] = set()
@@ -139,15 +143,15 @@ class Queues:
                 self._histories.setdefault(key, history)
 
 
-def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[QueueLibrary], Wanted]]:
+def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[QueueLibrary], LibrarySettings]]:
     """Yield the enabled settings; libraries first, since they have more metrics for a key."""
     for library in _LIBRARIES:
-        wanted: Wanted = getattr(settings, library.label)
+        wanted: LibrarySettings = getattr(settings, library.label)
         if wanted.on:
             yield library.label, library, wanted
     for setting, plain in _PLAIN.items():
         if names := getattr(settings, setting):
-            yield setting, plain, Wanted(names=names)
+            yield setting, plain, LibrarySettings(names=names)
 
 
 def _read(context: ScrapeContext, queue: _Queue, clock: ServerClock) -> RequestBatches:

@@ -12,7 +12,7 @@ _SEPARATOR = "\x06\x16"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LibrarySettings:
     """The queues of one library: `true`, a list of names, or a block of `names` and `prefix`."""
 
     on: bool = True
@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedCelery(Wanted):
+class CelerySettings(LibrarySettings):
     """The queues of Celery, with the transport options of kombu that name their keys."""
 
     sep: str = _SEPARATOR
@@ -71,7 +71,7 @@ class WantedCelery(Wanted):
         if raw.get("prefix") is not None and raw.get("global_keyprefix") is not None:
             msg = "prefix and global_keyprefix are the same: leave one out"
             raise ValueError(msg)
-        common = super(WantedCelery, cls)._from_block(raw)
+        common = super(CelerySettings, cls)._from_block(raw)
         prefix = _string(raw, "global_keyprefix")
         steps = raw.get("priority_steps")
         options = {key: _string(raw, key) for key in cls._OPTIONS}
@@ -88,7 +88,7 @@ class WantedCelery(Wanted):
         )
 
 
-class WantedNames(Wanted):
+class WantedNames(LibrarySettings):
     """The queues of a library without a prefix setting."""
 
     __slots__ = ()
@@ -97,19 +97,19 @@ class WantedNames(Wanted):
 
 #: Priorities are smaller than this.
 _MOST_PRIORITIES = 256
-OFF = Wanted(on=False)
-_OFF_CELERY = WantedCelery(on=False)
+OFF = LibrarySettings(on=False)
+_OFF_CELERY = CelerySettings(on=False)
 _OFF_NAMES = WantedNames(on=False)
 
 
 class QueueSettings(CollectorConfig, frozen=True):
     """Queues of job libraries, and plain keys that are queues."""
 
-    celery: WantedCelery = _OFF_CELERY
-    rq: Wanted = OFF
-    sidekiq: Wanted = OFF
-    bullmq: Wanted = OFF
-    dramatiq: Wanted = OFF
+    celery: CelerySettings = _OFF_CELERY
+    rq: LibrarySettings = OFF
+    sidekiq: LibrarySettings = OFF
+    bullmq: LibrarySettings = OFF
+    dramatiq: LibrarySettings = OFF
     arq: WantedNames = _OFF_NAMES
     huey: WantedNames = _OFF_NAMES
     #: Keys by name or glob pattern, each of which is a queue.

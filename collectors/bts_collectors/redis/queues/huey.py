@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bts_collectors.redis.queues.config import Wanted
+from bts_collectors.redis.queues.config import LibrarySettings
 from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary
 
 #: Characters that Huey leaves out of the names of its queues.
@@ -17,7 +17,7 @@ class Huey(QueueLibrary):
     label = "huey"
     middle = "huey.redis."
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: LibrarySettings) -> None:
         super().__init__(wanted)
         #: Queues with priorities; remembered, because Redis deletes their keys when they are empty.
         self._sorted: set[bytes] = set()

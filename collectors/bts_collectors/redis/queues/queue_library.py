@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import Names
-from bts_collectors.redis.queues.config import Wanted
+from bts_collectors.redis.queues.config import LibrarySettings
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Rest(NamedTuple):
     state: str
     key: bytes
     command: str
-    #: A sorted set of the same messages by the time of this state; empty if there is no such set.
+    #: A sorted set of the same messages by the time of this state; empty without such a set.
     times: bytes = b""
 
 
@@ -63,10 +63,10 @@ class QueueLibrary(ABC):
     type_: ClassVar[str] = ""
     #: Whether the server's clock decides which messages are due.
     needs_time: ClassVar[bool] = False
-    #: The set in which the library registers its queues; empty if there is no such set.
+    #: The set in which the library registers its queues; empty without such a set.
     registry: ClassVar[str] = ""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: LibrarySettings) -> None:
         """Take the settings, with the library's defaults for missing ones."""
         names = self.default if wanted.names is None else wanted.names
         prefix = self.prefix if wanted.prefix is None else wanted.prefix
@@ -78,7 +78,7 @@ class QueueLibrary(ABC):
         self.head = head.encode()
         #: The set to read names from before the queues are read; empty if it is not needed.
         self.registered = (root + self.registry).encode() if self.registry and patterns else b""
-        #: The keys to find if there is no such set.
+        #: The keys to find without such a set.
         self.key_names = Names(
             [] if self.registry else [key for name in patterns for key in self._keys(head, name)],
             self.type_,

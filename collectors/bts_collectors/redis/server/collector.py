@@ -11,7 +11,7 @@ from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.command_support import SUPPORTED, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import UP, ScrapeContext
-from bts_collectors.redis.client.errors import is_passing, refusal, unexpected
+from bts_collectors.redis.client.errors import command_error, is_passing, unexpected
 from bts_collectors.redis.client.labels import text
 from bts_collectors.redis.server import clients, config_params, info, latency, sentinels, slowlog
 from bts_collectors.redis.server.info import Facts, Info
@@ -50,7 +50,7 @@ class Server:
     """Reads one server; remembers its kind and version, and the commands that it refuses."""
 
     def __init__(self, *, clients: bool, latency_histograms: bool) -> None:
-        """Say whether to send CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
+        """Take whether to send CLIENT LIST and LATENCY HISTOGRAM, whose replies are long."""
         self._clients = clients
         self._latency_histograms = latency_histograms
         self._command_support = CommandSupport()
@@ -69,7 +69,7 @@ class Server:
         return self._facts is not None and self._facts.is_sentinel
 
     def read(self, context: ScrapeContext) -> RequestBatches:
-        """Emit everything but the contents, and set version and clock of `context`."""
+        """Emit all metrics except those of keys, and set version and clock of `context`."""
         known = self._facts
         requests = {} if known is None else self._requests(known)
         if known is not None:
@@ -98,9 +98,9 @@ class Server:
         """Return the commands to send together with INFO, by the name that ACLs have for them."""
         requests: dict[str, Sequence[Command]] = {}
         if facts.is_sentinel:
-            requests["sentinel"] = sentinels.ask(facts.masters)
+            requests["sentinel"] = sentinels.commands(facts.masters)
         else:
-            requests["config|get"] = config_params.ask(facts)
+            requests["config|get"] = config_params.commands(facts)
             requests["slowlog|len"] = [("SLOWLOG", "LEN")]
             requests["slowlog|get"] = [("SLOWLOG", "GET", 1)]
             requests["latency|latest"] = [("LATENCY", "LATEST")]
@@ -122,7 +122,7 @@ class Server:
         scrape, reply = context.scrape, next(iter(replies.values()))
         if isinstance(reply, ReplyError):
             if is_passing(reply):
-                context.losses.append(refusal(context.url, name.replace("|", " ").upper(), reply))
+                context.report(command_error(context.url, name.replace("|", " ").upper(), reply))
             self._command_support.refused(name, reply)
             return
         self._command_support.answered(name)
@@ -149,18 +149,20 @@ class Server:
 def _is_useless(context: ScrapeContext, reply: Reply) -> bool:
     """Return whether another form of INFO may get a better reply."""
     if isinstance(reply, ReplyError):
-        return not is_passing(reply) and refusal(context.url, "INFO", reply).reason == "protocol"
+        return (
+            not is_passing(reply) and command_error(context.url, "INFO", reply).reason == "protocol"
+        )
     return type(reply) is bytes and b"redis_version:" not in reply
 
 
 def _take_info(context: ScrapeContext, reply: Reply) -> Info:
     """Emit INFO, and that the server is up; without permission for INFO, only INFO is lost."""
     if isinstance(reply, ReplyError):
-        error = refusal(context.url, "INFO", reply)
+        error = command_error(context.url, "INFO", reply)
         if error.reason != "noperm":
             raise error
         context.set_up(up=True)
-        context.losses.append(error)
+        context.report(error)
         return Info()
     if type(reply) is not bytes or b"redis_version:" not in reply:
         raise unexpected(context.url, "sent an unexpected reply to INFO")

@@ -55,7 +55,7 @@ _EVERYWHERE = (
 )
 
 
-def ask(facts: Facts) -> Sequence[Command]:
+def commands(facts: Facts) -> Sequence[Command]:
     """Return the commands for the parameters; servers before 7.0 need one for each."""
     names = (*_EVERYWHERE, "commandlog-*") if facts.has_commandlog else _EVERYWHERE
     if facts.version >= _SEVERAL_AT_ONCE:

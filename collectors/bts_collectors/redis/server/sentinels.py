@@ -77,7 +77,7 @@ METRICS: tuple[Metric, ...] = (
 _MASTERS: Command = ("SENTINEL", "MASTERS")
 
 
-def ask(names: Iterable[str]) -> list[Command]:
+def commands(names: Iterable[str]) -> list[Command]:
     """Return the commands about the primaries of these names."""
     return [_MASTERS, *(command for name in names for command in _about(name))]
 
@@ -105,7 +105,7 @@ def emit_info(scrape: Scrape, info: Info) -> None:
 
 
 def emit(scrape: Scrape, replies: Mapping[Command, Reply]) -> None:
-    """Emit the replies to the commands of `ask`."""
+    """Emit the replies to `commands`."""
     for row in _rows(replies[_MASTERS]):
         if "name" in row and "ip" in row and "port" in row:
             labels = (row["name"], f"{row['ip']}:{row['port']}")

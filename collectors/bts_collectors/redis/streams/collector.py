@@ -10,10 +10,10 @@ from typing import NamedTuple
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
-from bts_collectors.redis.client.command_support import RETRY, CommandSupport
+from bts_collectors.redis.client.command_support import RETRY_SECONDS, CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext
-from bts_collectors.redis.client.errors import Lost, ReplyShapeError, is_denied, is_passing
+from bts_collectors.redis.client.errors import NoReplyError, ReplyShapeError, is_denied, is_passing
 from bts_collectors.redis.client.labels import label, text
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import consumers, groups, head_entries, pending
@@ -27,14 +27,14 @@ from bts_collectors.redis.streams.state import (
     MOST_GROUPS,
     Id,
     Stream,
-    ask_many,
-    ask_plainly,
     is_scripts_reply,
     parse_group,
     parse_stream,
+    plain_commands,
     plain_groups,
     plain_state,
     runs_scripts,
+    state_command,
 )
 from bts_exporter import Metric, Scrape, backlog, counter, gauge
 
@@ -231,7 +231,7 @@ class Streams:
         for start in range(0, len(rest), BATCH):
             # One batch per round trip: these replies include the payloads of first and last entries.
             batch = rest[start : start + BATCH]
-            replies = yield [command for name in batch for command in ask_plainly(name)]
+            replies = yield [command for name in batch for command in plain_commands(name)]
             for name, triple in zip(batch, zip(*[iter(replies)] * 3, strict=True), strict=True):
                 try:
                     states[name] = plain_state(triple)
@@ -251,10 +251,10 @@ class Streams:
         yield from self._large_states(scrape_context, large, states)
         small = [name for name in left if name not in large]
         batches = _split(scrape_context.batches(small, BATCH, _itself), left)
-        replies = (yield [self._ask(batch) for batch in batches]) if batches else []
+        replies = (yield [self._script_command(batch) for batch in batches]) if batches else []
         again: dict[bytes, int] = {}
         for batch, reply in zip(batches, replies, strict=True):
-            if isinstance(reply, Lost) and not scrape_context.clustered:
+            if isinstance(reply, NoReplyError) and not scrape_context.clustered:
                 left_over += batch
             if not self._is_read(scrape_context, batch, reply):
                 continue
@@ -271,7 +271,7 @@ class Streams:
         """Add streams with many groups to `states`: for them plain XINFO GROUPS is faster than a script."""
         for name in names:
             # One stream per round trip: other clients of the server are served in between.
-            reply, of_groups = yield [self._ask([name], 0), ("XINFO", "GROUPS", name)]
+            reply, of_groups = yield [self._script_command([name], 0), ("XINFO", "GROUPS", name)]
             if not self._is_read(scrape_context, [name], reply):
                 continue
             (state,) = reply
@@ -291,10 +291,10 @@ class Streams:
         self._command_support.answered(EVALUATE.lower())
         return True
 
-    def _ask(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
+    def _script_command(self, names: Sequence[bytes], most: int = MOST_GROUPS) -> Command:
         """Return the script's command for streams with at most `most` groups together."""
         consumers = self._command_support.expects("xinfo|consumers") and not self._each_consumer
-        return ask_many(names, self._stale_after, consumers=consumers, groups=most)
+        return state_command(names, self._stale_after, consumers=consumers, groups=most)
 
     def _size(self, name: bytes) -> int:
         """Return how many groups a stream had in the previous scrape."""
@@ -319,7 +319,7 @@ class Streams:
             scrape_context.refused(EVALUATE, reply)
         elif is_denied(reply) and "key" in str(reply):
             self._plain.update(batch)
-            self._retry = self._clock() + RETRY
+            self._retry = self._clock() + RETRY_SECONDS
         else:  # whatever the reason is: plain commands return the same
             self._command_support.refused(EVALUATE.lower(), reply)
 
@@ -332,7 +332,7 @@ class Streams:
         reply: Reply,
     ) -> list[GroupState]:
         """Return the groups of `stream` in a reply of XINFO GROUPS."""
-        if self._names.spelled(name):
+        if self._names.is_listed(name):
             scrape_context.scrape.emit(EXISTS, 1, *labels.own)
         if isinstance(reply, ReplyError):
             scrape_context.refused("XINFO GROUPS", reply)
@@ -385,10 +385,10 @@ def _split(batches: Sequence[Sequence[bytes]], sizes: dict[bytes, int]) -> list[
     parts: list[Sequence[bytes]] = []
     for batch in batches:
         start, room = 0, MOST_GROUPS
-        for place, name in enumerate(batch):
+        for position, name in enumerate(batch):
             if sizes[name] > room:
-                parts.append(batch[start:place])
-                start, room = place, MOST_GROUPS
+                parts.append(batch[start:position])
+                start, room = position, MOST_GROUPS
             room -= sizes[name]
         parts.append(batch[start:])
     return parts

@@ -61,7 +61,7 @@ def plainly(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatc
     now = context.ticks()
     for start in range(0, len(groups), BATCH):
         batch = groups[start : start + BATCH]
-        replies = yield [_ask_page(state, 1) for state in batch]
+        replies = yield [_page_command(state, 1) for state in batch]
         for state, reply in zip(batch, replies, strict=True):
             size = _take_page(context, state, reply, 1)
             state.history.conclude(state)
@@ -71,13 +71,15 @@ def plainly(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatc
                 context.budget -= count
                 pages.append((state, count))
     for start in range(0, len(pages), _PAGES):
-        replies = yield [_ask_page(state, count) for state, count in pages[start : start + _PAGES]]
+        replies = yield [
+            _page_command(state, count) for state, count in pages[start : start + _PAGES]
+        ]
         for (state, count), reply in zip(pages[start : start + _PAGES], replies, strict=True):
             _take_page(context, state, reply, count)
             state.history.note_count(now, counted=state.exact)
 
 
-def ask_entries(groups: Sequence[GroupState], most: int, budget: int) -> Command:
+def entries_command(groups: Sequence[GroupState], most: int, budget: int) -> Command:
     """Return the script's command for the undelivered entries of `groups`; see head_entries.lua."""
     arguments: list[str | int] = []
     for state in groups:
@@ -90,7 +92,7 @@ def _count(
     context: StreamContext, batches: Sequence[Sequence[GroupState]], most: int, budget: int
 ) -> Generator[Sequence[Command], list[Reply], int]:
     """Run the script for `batches`, and return its cost."""
-    replies = yield [ask_entries(batch, most, budget) for batch in batches]
+    replies = yield [entries_command(batch, most, budget) for batch in batches]
     return sum(_take(context, *pair) for pair in zip(batches, replies, strict=True))
 
 
@@ -140,7 +142,7 @@ def _take_count(state: GroupState, counted: int) -> None:
         state.lag = None  # the server's own number is wrong
 
 
-def _ask_page(state: GroupState, count: int) -> Command:
+def _page_command(state: GroupState, count: int) -> Command:
     # Not with an exclusive id, which Redis before 6.2 does not know.
     milliseconds, sequence = state.group.last_delivered
     first = (milliseconds, sequence + 1) if sequence < _LAST_SEQUENCE else (milliseconds + 1, 0)

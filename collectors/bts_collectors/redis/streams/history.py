@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bts_collectors.redis.streams.groups import GroupState
 
 #: Seconds until the entries of a group are counted again after there were too many.
-RECOUNT = 60.0
+RECOUNT_SECONDS = 60.0
 
 _START = (0, 0)
 
@@ -92,8 +92,8 @@ class History:
                 state.lag, state.exact = lag, True
 
     def is_uncounted(self, now: float) -> bool:
-        """Return whether there were too many entries to count less than RECOUNT seconds ago."""
-        return self._uncounted is not None and now - self._uncounted < RECOUNT
+        """Return whether there were too many entries to count less than RECOUNT_SECONDS ago."""
+        return self._uncounted is not None and now - self._uncounted < RECOUNT_SECONDS
 
     def note_count(self, now: float, *, counted: bool) -> None:
         """Note whether the undelivered entries could be counted at `now`."""

@@ -85,7 +85,7 @@ def runs_scripts(version: tuple[int, ...]) -> bool:
     return not version or version >= _FIRST_WITH_EVAL_RO
 
 
-def ask_many(
+def state_command(
     names: Sequence[bytes],
     stale_after: float,
     *,
@@ -123,13 +123,13 @@ def _is_state(state: Reply) -> bool:
     )
 
 
-def ask_plainly(name: bytes) -> tuple[Command, Command, Command]:
+def plain_commands(name: bytes) -> tuple[Command, Command, Command]:
     """Return the commands for one stream without a script; `plain_state` joins their replies."""
     return ("TYPE", name), ("XINFO", "STREAM", name), ("XINFO", "GROUPS", name)
 
 
 def plain_state(replies: Sequence[Reply]) -> Reply:
-    """Return the replies to `ask_plainly` in the shape of the script's; ReplyShapeError if odd."""
+    """Return the replies to `plain_commands` in the shape of the script's; ReplyShapeError if odd."""
     kind, stream, groups = replies
     if kind != b"stream":
         if type(kind) is not bytes and not isinstance(kind, ReplyError):

@@ -39,7 +39,7 @@ def alive() -> int:
     return sum(thread.name == "bts-statvfs" for thread in threading.enumerate())
 
 
-def ask(
+def query(
     pool: StatvfsPool, *paths: bytes, timeout: float = 0.3, seconds: float = 30.0
 ) -> set[object]:
     """Query `paths` and return the keys with a result."""
@@ -74,14 +74,14 @@ def test_one_thread(
     pool = make_pool(mounts)
 
     for _ in range(5):
-        assert ask(pool, b"/a", b"/b") == {b"/a", b"/b"}
+        assert query(pool, b"/a", b"/b") == {b"/a", b"/b"}
     assert mounts.calls == [b"/a", b"/b"] * 5
     assert len(mounts.threads) == 1
 
 
 def test_no_mounts(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     """Without mounts there is no thread and no waiting."""
-    assert ask(make_pool(Mounts())) == set()
+    assert query(make_pool(Mounts())) == set()
     assert alive() == 0
 
 
@@ -106,7 +106,7 @@ def test_mounts_after_one_that_hangs(make_pool: Callable[[Mounts], StatvfsPool])
     mounts = Mounts(b"/b")
     pool = make_pool(mounts)
 
-    assert ask(pool, b"/a", b"/b", b"/c") == {b"/a", b"/c"}
+    assert query(pool, b"/a", b"/b", b"/c") == {b"/a", b"/c"}
     wait_until(lambda: alive() == 2, "no other threads")
 
 
@@ -116,7 +116,7 @@ def test_hanging_mount_occupies_one_thread(make_pool: Callable[[Mounts], Statvfs
     pool = make_pool(mounts)
 
     for _ in range(5):
-        assert ask(pool, b"/a", b"/b") == {b"/b"}
+        assert query(pool, b"/a", b"/b") == {b"/b"}
     assert mounts.calls.count(b"/a") == 1
     wait_until(lambda: alive() == 2, "no other threads")
 
@@ -125,10 +125,10 @@ def test_recovery(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     """A mount that responds again is queried again, and the thread that hung ends."""
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
-    ask(pool, b"/a", b"/b")
+    query(pool, b"/a", b"/b")
 
     mounts.released[b"/a"].set()
-    wait_until(lambda: ask(pool, b"/a", b"/b") == {b"/a", b"/b"}, "the mount is back")
+    wait_until(lambda: query(pool, b"/a", b"/b") == {b"/a", b"/b"}, "the mount is back")
     wait_until(lambda: alive() == 1, "one thread is left")
 
 
@@ -144,7 +144,7 @@ def test_slow_mount(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
         return Mounts.statvfs(mounts, path)
 
     pool._statvfs = answer
-    assert ask(pool, b"/a", b"/b", timeout=30) == {b"/a", b"/b"}
+    assert query(pool, b"/a", b"/b", timeout=30) == {b"/a", b"/b"}
 
 
 def test_last_mount_hangs(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
@@ -152,9 +152,9 @@ def test_last_mount_hangs(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     mounts = Mounts(b"/b")
     pool = make_pool(mounts)
 
-    assert ask(pool, b"/a", b"/b") == {b"/a"}
+    assert query(pool, b"/a", b"/b") == {b"/a"}
     wait_until(lambda: alive() == 1, "no other threads")
-    assert ask(pool, b"/a", b"/b") == {b"/a"}
+    assert query(pool, b"/a", b"/b") == {b"/a"}
     wait_until(lambda: alive() == 2, "no other threads")
 
 
@@ -165,7 +165,7 @@ def test_all_hang(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     pool = make_pool(mounts)
 
     for _ in range(3):
-        assert ask(pool, *paths) == set()
+        assert query(pool, *paths) == set()
     assert sorted(mounts.calls) == paths
     wait_until(lambda: alive() == 5, "no other threads")
 
@@ -175,7 +175,7 @@ def test_deadline(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     mounts = Mounts(b"/a")
     pool = make_pool(mounts)
 
-    assert ask(pool, b"/b", b"/a", timeout=3600, seconds=0.5) == {b"/b"}
+    assert query(pool, b"/b", b"/a", timeout=3600, seconds=0.5) == {b"/b"}
 
 
 def test_threads_are_bounded(
@@ -187,7 +187,7 @@ def test_threads_are_bounded(
     pool = make_pool(mounts)
 
     for _ in range(2):
-        assert ask(pool, b"/a", b"/b", b"/c", b"/d") == set()
+        assert query(pool, b"/a", b"/b", b"/c", b"/d") == set()
     assert mounts.calls == [b"/a", b"/b"]
     wait_until(lambda: alive() == 2, "no other threads")
 
@@ -206,8 +206,8 @@ def test_another_mount_on_the_same_path(make_pool: Callable[[Mounts], StatvfsPoo
 def test_stop(make_pool: Callable[[Mounts], StatvfsPool]) -> None:
     """Stopping ends the thread; the next query starts another."""
     pool = make_pool(Mounts())
-    ask(pool, b"/a")
+    query(pool, b"/a")
     pool.stop()
     wait_until(lambda: alive() == 0, "the thread has ended")
 
-    assert ask(pool, b"/a") == {b"/a"}
+    assert query(pool, b"/a") == {b"/a"}

@@ -121,7 +121,7 @@ def bus(tmp_path: Path) -> Iterator[FakeBus]:
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Callable[..., Samples]:
+def run(tmp_path: Path) -> Callable[..., Samples]:
     """Give a function that collects from the host in `tmp_path` with some settings."""
 
     def run(seconds: float = 10.0, **kwargs: Any) -> Samples:
@@ -131,11 +131,11 @@ def ask(tmp_path: Path) -> Callable[..., Samples]:
     return run
 
 
-def test_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_units(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """Run a shell script on the host, as root."""
     bus.properties["/unit/a", "Type"] = ("s", "notify")
     bus.units.append(row("d.service", "inactive", "not-found"))
-    samples = ask()
+    samples = run()
 
     assert samples["node_systemd_unit_state"] == {
         **{("a.service", state, "notify"): state == "active" for state in STATES},
@@ -150,26 +150,26 @@ def test_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     }
 
 
-def test_systemd_itself(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_systemd_itself(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """The version is a number and a label; a property that an older systemd lacks has no series."""
-    samples = ask()
+    samples = run()
 
     assert samples["node_systemd_version"] == {("252.38-1~deb12u1",): 252.38}
     assert samples["node_systemd_system_running"] == {(): 0}
     assert samples["node_systemd_virtualization_info"] == {("kvm",): 1}
 
     bus.manager(SystemState="running", Virtualization="")
-    samples = ask()
+    samples = run()
 
     assert samples["node_systemd_system_running"] == {(): 1}
     assert samples["node_systemd_virtualization_info"] == {("none",): 1}
 
     for name in ("SystemState", "Virtualization"):
         del bus.properties["/org/freedesktop/systemd1", name]
-    assert ask().keys() == {"node_systemd_version", "node_systemd_units", "node_systemd_unit_state"}
+    assert run().keys() == {"node_systemd_version", "node_systemd_units", "node_systemd_unit_state"}
 
 
-def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_numbers(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """Sockets, timers and services have numeric properties; a missing one has no series."""
     bus.units.append(row("t.timer"))
     bus.properties |= {
@@ -178,7 +178,7 @@ def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
         ("/unit/c", "NConnections"): ("u", 2),
         ("/unit/t", "LastTriggerUSec"): ("t", 1_700_000_000_500_000),
     }
-    samples = ask()
+    samples = run()
 
     assert samples["node_systemd_service_restart_total"] == {("a.service",): 3}
     assert samples["node_systemd_socket_accepted_connections_total"] == {("c.socket",): 10}
@@ -187,7 +187,7 @@ def test_numbers(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     assert "node_systemd_socket_refused_connections_total" not in samples
 
 
-def test_tasks_and_start_times(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_tasks_and_start_times(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """They are read if enabled; an infinite limit has no series, and an inactive unit has the start 0."""
     bus.properties |= {
         ("/unit/a", "TasksCurrent"): ("t", 4),
@@ -195,7 +195,7 @@ def test_tasks_and_start_times(bus: FakeBus, ask: Callable[..., Samples]) -> Non
         ("/unit/a", "ActiveEnterTimestamp"): ("t", 5_000_000),
         ("/unit/c", "ActiveEnterTimestamp"): ("t", 7_000_000),
     }
-    samples = ask(tasks=True, start_time=True, restarts=False)
+    samples = run(tasks=True, start_time=True, restarts=False)
 
     assert samples["node_systemd_unit_tasks_current"] == {("a.service",): 4}
     assert "node_systemd_unit_tasks_max" not in samples
@@ -205,27 +205,27 @@ def test_tasks_and_start_times(bus: FakeBus, ask: Callable[..., Samples]) -> Non
     }
 
 
-def test_filters(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_filters(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """Both expressions match whole names, and an empty one excludes nothing."""
     bus.units.append(row("a.service.d"))
 
-    def found(**kwargs: Any) -> list[str]:
-        return sorted({labels[0] for labels in ask(**kwargs)["node_systemd_unit_state"]})
+    def units(**kwargs: Any) -> list[str]:
+        return sorted({labels[0] for labels in run(**kwargs)["node_systemd_unit_state"]})
 
-    assert found(unit_include=re.compile(r"a\.service")) == ["a.service"]
-    assert found(unit_exclude=re.compile(r"a\.serv|c.*")) == ["a.service", "a.service.d", "b.mount"]
-    assert found(unit_exclude=re.compile("")) == ["a.service", "a.service.d", "b.mount", "c.socket"]
+    assert units(unit_include=re.compile(r"a\.service")) == ["a.service"]
+    assert units(unit_exclude=re.compile(r"a\.serv|c.*")) == ["a.service", "a.service.d", "b.mount"]
+    assert units(unit_exclude=re.compile("")) == ["a.service", "a.service.d", "b.mount", "c.socket"]
 
 
-def test_many_units(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_many_units(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """With more units than calls in flight each unit has its own value."""
     bus.units = [row(f"{n}.service", path=f"/unit/{n}") for n in range(100)]
     bus.properties = bus.properties | {(f"/unit/{n}", "NRestarts"): ("u", n) for n in range(100)}
 
-    assert ask()["node_systemd_service_restart_total"] == {(f"{n}.service",): n for n in range(100)}
+    assert run()["node_systemd_service_restart_total"] == {(f"{n}.service",): n for n in range(100)}
 
 
-def test_messages_that_are_not_replies(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_messages_that_are_not_replies(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """Messages that are not replies are ignored."""
 
     def chatter(connection: socket.socket, call: Message) -> bool:
@@ -236,10 +236,10 @@ def test_messages_that_are_not_replies(bus: FakeBus, ask: Callable[..., Samples]
 
     bus.on_call = chatter
 
-    assert ask()["node_systemd_system_running"] == {(): 0}
+    assert run()["node_systemd_system_running"] == {(): 0}
 
 
-def test_duplicate_reply(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_duplicate_reply(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A duplicate reply is not taken for that of another call."""
     bus.properties |= {("/unit/c", "NAccepted"): ("u", 1), ("/unit/c", "NConnections"): ("u", 2)}
 
@@ -249,61 +249,61 @@ def test_duplicate_reply(bus: FakeBus, ask: Callable[..., Samples]) -> None:
 
     bus.on_call = stutter
 
-    assert ask()["node_systemd_socket_current_connections"] == {("c.socket",): 2}
+    assert run()["node_systemd_socket_current_connections"] == {("c.socket",): 2}
 
 
-def test_private_socket(tmp_path: Path, ask: Callable[..., Samples]) -> None:
+def test_private_socket(tmp_path: Path, run: Callable[..., Samples]) -> None:
     """Without a bus systemd is called directly, which does not know Hello."""
     bus = FakeBus(tmp_path, "run/systemd/private")
     try:
-        assert ask()["node_systemd_system_running"] == {(): 0}
+        assert run()["node_systemd_system_running"] == {(): 0}
         assert "Hello" not in bus.calls
     finally:
         bus.stop()
 
 
-def test_no_systemd(ask: Callable[..., Samples]) -> None:
+def test_no_systemd(run: Callable[..., Samples]) -> None:
     """Without either socket there is nothing to read."""
     with pytest.raises(NothingToRead, match=r"system_bus_socket and .*private are absent"):
-        ask()
+        run()
 
 
 @pytest.mark.parametrize("error", ["ServiceUnknown", "NameHasNoOwner"])
-def test_bus_without_systemd(bus: FakeBus, ask: Callable[..., Samples], error: str) -> None:
+def test_bus_without_systemd(bus: FakeBus, run: Callable[..., Samples], error: str) -> None:
     """A bus on a host with another init has nothing to read."""
     bus.error = f"org.freedesktop.DBus.Error.{error}"
 
     with pytest.raises(NothingToRead, match="systemd is not connected to this bus"):
-        ask()
+        run()
 
 
-def test_policy_forbids_the_call(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_policy_forbids_the_call(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A bus whose policy forbids the call is an error with the bus."""
     bus.error = "org.freedesktop.DBus.Error.AccessDenied"
 
     with pytest.raises(TargetError, match=r"system_bus_socket: refused: .*AccessDenied") as caught:
-        ask()
+        run()
     assert caught.value.reason == "noperm"
 
 
-def test_rejected(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_rejected(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A bus that does not accept the user is an authentication error."""
     bus.greeting = b"REJECTED EXTERNAL\r\n"
 
     with pytest.raises(TargetError, match="system_bus_socket: the bus does not accept") as caught:
-        ask()
+        run()
     assert caught.value.reason == "auth"
 
 
-def test_nothing_listens(tmp_path: Path, ask: Callable[..., Samples]) -> None:
+def test_nothing_listens(tmp_path: Path, run: Callable[..., Samples]) -> None:
     """A socket without a listener is an error with the socket."""
     FakeBus(tmp_path).stop()
 
     with pytest.raises(ConnectionRefusedError, match="system_bus_socket"):
-        ask()
+        run()
 
 
-def test_closed(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_closed(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A bus that closes the connection is an error with the socket."""
 
     def close(connection: socket.socket, _: Message) -> bool:
@@ -313,20 +313,20 @@ def test_closed(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     bus.on_call = close
 
     with pytest.raises(TargetError, match="system_bus_socket: the bus closed") as caught:
-        ask()
+        run()
     assert caught.value.reason == "unreachable"
 
 
-def test_hang(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_hang(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """The collection ends at the deadline if the bus does not reply."""
     bus.on_call = bus.hang
 
     with pytest.raises(TargetError, match="system_bus_socket: systemd did not answer") as caught:
-        ask(seconds=0.2)
+        run(seconds=0.2)
     assert caught.value.reason == "timeout"
 
 
-def test_hang_in_the_middle(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_hang_in_the_middle(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """Samples from before systemd hung are served."""
 
     def hang_on_units(connection: socket.socket, call: Message) -> bool:
@@ -336,11 +336,11 @@ def test_hang_in_the_middle(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     bus.on_call = hang_on_units
 
     with pytest.raises(TargetError, match="did not answer in time"):
-        ask(seconds=0.5)
+        run(seconds=0.5)
     assert bus.calls == ["Hello", "Get", "Get", "Get"]
 
 
-def test_drip(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_drip(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A bus that sends a byte now and then does not delay the collection beyond the deadline."""
 
     def drip(connection: socket.socket, call: Message) -> bool:
@@ -354,10 +354,10 @@ def test_drip(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     bus.on_call = drip
 
     with pytest.raises(TargetError, match="did not answer in time"):
-        ask(seconds=0.2)
+        run(seconds=0.2)
 
 
-def test_flood(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_flood(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A bus that sends endless other messages does not either."""
 
     def flood(connection: socket.socket, call: Message) -> bool:
@@ -370,10 +370,10 @@ def test_flood(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     bus.on_call = flood
 
     with pytest.raises(TargetError, match="did not answer in time"):
-        ask(seconds=0.2)
+        run(seconds=0.2)
 
 
-def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
+def test_garbage(bus: FakeBus, run: Callable[..., Samples]) -> None:
     """A reply that is not D-Bus is an error with the bus."""
 
     def noise(connection: socket.socket, _: Message) -> bool:
@@ -385,7 +385,7 @@ def test_garbage(bus: FakeBus, ask: Callable[..., Samples]) -> None:
     with pytest.raises(
         TargetError, match="system_bus_socket: the reply is not valid D-Bus"
     ) as caught:
-        ask()
+        run()
     assert caught.value.reason == "protocol"
 
 

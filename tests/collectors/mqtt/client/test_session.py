@@ -244,7 +244,7 @@ def test_topic_with_invalid_utf_8_is_counted(exchange: Exchange, qos: int) -> No
 
 @pytest.mark.parametrize(("qos", "answer"), [(0, b""), (1, b"\x40\x02\x00\x07")])
 def test_payload_that_is_too_large_is_skipped(exchange: Exchange, qos: int, answer: bytes) -> None:
-    """It is counted and, with QoS 1 or 2, acknowledged; later messages arrive."""
+    """A payload that is too large is counted and, with QoS 1 or 2, acknowledged; later messages arrive."""
     big = publish("big", bytes(10_000_000), qos=qos)
     ended = exchange(publish("a", b"1") + big + publish("b", b"2"), answers=len(answer))
 
@@ -256,7 +256,7 @@ def test_payload_that_is_too_large_is_skipped(exchange: Exchange, qos: int, answ
 @pytest.mark.parametrize("reading", ["batched"], indirect=True)  # paho keeps what it reads
 @pytest.mark.parametrize("cut", [1, 3, 6, 9, 11, 12, 100])
 def test_a_large_packet_may_come_in_pieces(exchange: Exchange, cut: int) -> None:
-    """It is acknowledged once, wherever its header is cut; with QoS 2 as the protocol requires."""
+    """A large packet is acknowledged once, wherever its header is cut."""
     big = publish("big", bytes(2_000_000), qos=2)
     ended = exchange(big[:cut], big[cut:] + publish("b", b"2"), answers=4)
 
@@ -323,7 +323,7 @@ def test_no_input_raises_an_unexpected_error(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_receiver_can_publish(exchange: Exchange, protocol: Protocol) -> None:
-    """It publishes in the network thread, as soon as the subscription is answered."""
+    """A receiver publishes in the network thread, as soon as its subscription is answered."""
     expected = publish("canary", b"1", protocol=protocol)
     ended = exchange(published=Outgoing("canary", b"1"), protocol=protocol, answers=len(expected))
 
@@ -457,7 +457,7 @@ def test_denied_subscription_is_named_as_in_the_standard() -> None:
 
 
 def test_reader_checks_for_the_private_names_of_paho(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It accepts the installed paho, and rejects one without a private name."""
+    """The reader accepts the installed paho, and rejects one without a private name."""
     assert BatchReader.fits()
     monkeypatch.setattr(reader_module, "_PRIVATE", (*reader_module._PRIVATE, "_gone"))
     assert not BatchReader.fits()

@@ -50,7 +50,7 @@ def test_sys_is_subscribed_to_last() -> None:
 
 
 def test_unanswered_filter_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is reported, and the next suspect is tried."""
+    """An unanswered filter is reported, and the next one is tried."""
     monkeypatch.setattr(module, "REPLY_SECONDS", -1.0)
     one = Connection(Suspects())
     one.answer("b/#")

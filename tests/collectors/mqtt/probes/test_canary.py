@@ -134,7 +134,7 @@ def test_pause_of_the_process_is_not_a_loss() -> None:
 
 
 def test_message_that_does_not_come_back_after_a_pause_is_lost() -> None:
-    """It gets another timeout; repeated pauses do not keep messages forever."""
+    """After a pause a message gets another timeout; repeated pauses do not keep it forever."""
     broker = Broker(timeout=Duration(10), interval=Duration(1))
     for _ in range(100):
         broker.tick(20)

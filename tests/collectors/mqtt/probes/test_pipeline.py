@@ -138,7 +138,7 @@ def test_ids_in_payloads_are_keys() -> None:
     ],
 )
 def test_payload_without_an_id_is_unmatched(payload: bytes) -> None:
-    """It is counted for its side, and not kept."""
+    """A message without an id is counted for its side, and not kept."""
     line = Line(in_topic="in", out_topic="out", in_id="id", out_id="id")
     line.send("in", payload)
     line.send("out", payload)

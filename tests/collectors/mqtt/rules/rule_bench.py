@@ -48,7 +48,7 @@ class Bench:
         for rule in self.rules.values():
             rule.emit(scrape)
             rule.emit_topics(scrape)
-        assert scrape.rejected is None
+        assert scrape.losses == []
         return {metric.name: dict(samples) for metric, samples in scrape.samples.items()}
 
 

@@ -90,7 +90,7 @@ def test_known_reasons_are_counted_from_zero() -> None:
 
 
 def test_retained_message_is_a_state_not_an_event() -> None:
-    """It sets gauges and device counters; it is not counted and has no lag."""
+    """A retained message sets gauges and device counters, is not counted and has no lag."""
     bench = Bench(
         r=rule(
             m=measure(),
@@ -228,7 +228,7 @@ def test_series_stay_where_the_rule_says_so() -> None:
     assert bench.shown()["m"] == {("7", "122"): 1}
 
 
-# Rules beside each other
+# Several rules
 
 
 def test_two_rules_may_feed_one_metric() -> None:

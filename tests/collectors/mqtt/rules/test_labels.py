@@ -111,7 +111,7 @@ def test_wildcard_over_keys_makes_a_series_of_each() -> None:
 
 
 def test_elements_with_an_id_make_a_series_each() -> None:
-    """For gateways that send many values at once."""
+    """A message of a gateway may have many values."""
     bench = Bench(r=rule("kesy", m=at("values[{id=id}].v")))
     bench.send("kesy", {"values": [{"id": "Birinci", "v": 3}, {"id": "Ikinci", "v": True}]})
 
@@ -119,7 +119,7 @@ def test_elements_with_an_id_make_a_series_each() -> None:
 
 
 def test_several_values_for_one_series_are_an_error() -> None:
-    """It is unclear which one is right; a histogram observes all of them."""
+    """Several values for one series are an error, except for a histogram, which observes all of them."""
     both = {"m": at("*.v"), "h": at("*.v", type="histogram", buckets=(10.0,))}
     bench = Bench(r=rule("x", **both))
     bench.send("x", {"a": {"v": 1}, "b": {"v": 2}})
@@ -244,7 +244,7 @@ def test_deleted_retained_message_removes_the_series() -> None:
 
 
 def test_deleted_topic_begins_again_with_its_next_message() -> None:
-    """It gets the same series."""
+    """A deleted topic gets the same series with its next message."""
     bench = Bench(r=rule("{station}", **STATE))
     for payload in ({"v": 5}, b"", {"v": 6}):
         bench.send("a", payload)

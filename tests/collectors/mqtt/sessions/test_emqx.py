@@ -74,7 +74,7 @@ def fake() -> Iterator[FakeManagement]:
         yield fake
 
 
-def ask(
+def scrape_of(
     url: str, seconds: float = 20, password: str = "s3cret", tls: TLSConfig | None = None
 ) -> Scrape:
     """Return a scrape with the emitted samples; errors are passed on."""
@@ -82,20 +82,20 @@ def ask(
     scrape = Scrape(time.monotonic() + seconds)
     with closing(Emqx(config, tls or TLSConfig())) as source:
         source.emit(scrape)
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape
 
 
-def refusal(url: str, seconds: float = 20) -> TargetError:
+def error_of(url: str, seconds: float = 20) -> TargetError:
     """Return the error of a request."""
-    with pytest.raises(TargetError) as failure:
-        ask(url, seconds)
-    return failure.value
+    with pytest.raises(TargetError) as caught:
+        scrape_of(url, seconds)
+    return caught.value
 
 
 def test_queues_of_clients_are_shown(fake: FakeManagement) -> None:
     """Queue, inflight window and drops by client; fields that a durable session lacks have no series."""
-    samples = ask(fake.url).samples
+    samples = scrape_of(fake.url).samples
 
     assert samples[backlog.BACKLOG] == {("mqtt", "", "consumer"): 1000, ("mqtt", "", "idle"): 0}
     assert samples[backlog.IN_FLIGHT] == {("mqtt", "", "consumer"): 32, ("mqtt", "", "idle"): 0}
@@ -105,7 +105,7 @@ def test_queues_of_clients_are_shown(fake: FakeManagement) -> None:
 
 def test_key_and_secret_are_sent_and_few_fields_requested(fake: FakeManagement) -> None:
     """Versions that support `fields` send only these."""
-    ask(fake.url.replace("http://", "http://key@"))
+    scrape_of(fake.url.replace("http://", "http://key@"))
 
     assert fake.headers[0]["Authorization"] == "Basic a2V5OnMzY3JldA=="
     assert fake.requests == [
@@ -118,7 +118,7 @@ def test_all_pages_are_read(fake: FakeManagement) -> None:
     fake.routes[PATH] = in_turn(
         answer(page(SLOW, more=True)), answer(page(SLOW, IDLE, more=True)), answer(page(DURABLE))
     )
-    samples = ask(fake.url).samples
+    samples = scrape_of(fake.url).samples
 
     assert len(samples[backlog.BACKLOG]) == 2
     assert [request.partition("&")[0] for request in fake.requests] == [
@@ -130,7 +130,7 @@ def test_number_of_pages_is_limited(fake: FakeManagement, monkeypatch: pytest.Mo
     """A broker with very many clients does not exceed the limit of requests."""
     monkeypatch.setattr(emqx, "MAX_PAGES", 3)
     fake.routes[PATH] = answer(page(SLOW, more=True))
-    ask(fake.url)
+    scrape_of(fake.url)
 
     assert len(fake.requests) == 3
 
@@ -139,7 +139,7 @@ def test_failure_on_a_later_page_shows_nothing(fake: FakeManagement) -> None:
     """A part of the clients would look as if the others had disappeared."""
     fake.routes[PATH] = in_turn(answer(page(SLOW, more=True)), answer({}, 500))
 
-    assert refusal(fake.url).reason == "protocol"
+    assert error_of(fake.url).reason == "protocol"
 
 
 def chunked(body: bytes) -> Reply:
@@ -153,7 +153,7 @@ def test_response_without_a_length_is_read(fake: FakeManagement) -> None:
     """Erlang's HTTP server may send chunks."""
     fake.routes[PATH] = chunked(json.dumps(page(IDLE)).encode())
 
-    assert ask(fake.url).samples[DROPPED] == {("idle",): 0}
+    assert scrape_of(fake.url).samples[DROPPED] == {("idle",): 0}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_response_without_a_length_is_read(fake: FakeManagement) -> None:
 def test_invalid_client_affects_only_itself(fake: FakeManagement, odd: object) -> None:
     """The others are emitted, and the invalid one is counted as left out."""
     fake.routes[PATH] = answer(page(odd, SLOW))
-    samples = ask(fake.url).samples
+    samples = scrape_of(fake.url).samples
 
     assert samples[backlog.BACKLOG] == {("mqtt", "", "consumer"): 1000}
     assert samples[LEFT_OUT] == {(): 1}
@@ -179,17 +179,17 @@ def test_invalid_client_affects_only_itself(fake: FakeManagement, odd: object) -
 def test_invalid_field_affects_only_itself(fake: FakeManagement, length: object) -> None:
     """The client's other fields are emitted."""
     fake.routes[PATH] = answer(page(SLOW | {"mqueue_len": length}))
-    samples = ask(fake.url).samples
+    samples = scrape_of(fake.url).samples
 
     assert backlog.BACKLOG not in samples
     assert samples[backlog.IN_FLIGHT] == {("mqtt", "", "consumer"): 32}
 
 
 def test_client_id_with_invalid_utf_8_affects_only_itself(fake: FakeManagement) -> None:
-    """One invalid byte does not hide all clients."""
+    """A client id with an invalid byte does not hide the other clients."""
     fake.routes[PATH] = send(b'{"data":[{"clientid":"\xff"},{"clientid":"b","mqueue_len":3}]}')
 
-    assert ask(fake.url).samples[backlog.BACKLOG]["mqtt", "", "b"] == 3
+    assert scrape_of(fake.url).samples[backlog.BACKLOG]["mqtt", "", "b"] == 3
 
 
 def test_clients_that_were_not_read_are_counted(
@@ -199,9 +199,9 @@ def test_clients_that_were_not_read_are_counted(
     monkeypatch.setattr(emqx, "MAX_PAGES", 1)
     more = page(SLOW, IDLE, more=True)
     fake.routes[PATH] = answer(more | {"meta": {"hasnext": True, "count": 500}})
-    known = ask(fake.url).samples
+    known = scrape_of(fake.url).samples
     fake.routes[PATH] = answer(more | {"meta": {"hasnext": True}})
-    unknown = ask(fake.url).samples
+    unknown = scrape_of(fake.url).samples
 
     assert known[LEFT_OUT] == {(): 498}
     assert LEFT_OUT not in unknown
@@ -211,7 +211,7 @@ def test_pages_are_limited_together(fake: FakeManagement, monkeypatch: pytest.Mo
     """The total size of all pages is limited, too."""
     monkeypatch.setattr(emqx, "MAX_BYTES", 1500)
     fake.routes[PATH] = answer(page(SLOW, more=True))
-    error = refusal(fake.url)
+    error = error_of(fake.url)
 
     assert (error.reason, "all pages 1500" in str(error)) == ("protocol", True)
 
@@ -281,7 +281,7 @@ def test_invalid_response_has_a_bounded_reason(
 ) -> None:
     """The message names address and cause, and never contains the secret."""
     fake.routes[PATH] = reply
-    error = refusal(fake.url)
+    error = error_of(fake.url)
 
     assert error.reason == reason
     assert f"{fake.url}{PATH}: " in str(error)
@@ -299,9 +299,9 @@ def test_invalid_response_has_a_bounded_reason(
     ],
 )
 def test_slow_response_ends_at_the_deadline(fake: FakeManagement, reply: Reply) -> None:
-    """Neither silence nor single bytes exceed it."""
+    """A silent or slow response ends at the deadline."""
     fake.routes[PATH] = reply
-    error = refusal(fake.url, seconds=0.5)
+    error = error_of(fake.url, seconds=0.5)
 
     assert error.reason == "timeout"
     assert not fake.dripped_out
@@ -311,19 +311,19 @@ def test_nothing_listening_is_refused() -> None:
     """With the address and the cure; `optional: true` depends on this reason."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        error = refusal(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        error = error_of(f"http://127.0.0.1:{unused.getsockname()[1]}")
 
     assert error.reason == "refused"
 
 
 def test_name_that_does_not_resolve_is_dns() -> None:
     """A misspelled host name."""
-    assert refusal("http://nowhere.invalid:18083").reason == "dns"
+    assert error_of("http://nowhere.invalid:18083").reason == "dns"
 
 
 def test_port_without_tls_is_tls(fake: FakeManagement) -> None:
     """https:// to a plain HTTP port."""
-    assert refusal(fake.url.replace("http:", "https:")).reason == "tls"
+    assert error_of(fake.url.replace("http:", "https:")).reason == "tls"
 
 
 def test_settings_of_tls(certificates: Certificates, tmp_path: Path) -> None:
@@ -334,8 +334,10 @@ def test_settings_of_tls(certificates: Certificates, tmp_path: Path) -> None:
     with FakeManagement(both) as fake:
         fake.routes[PATH] = answer(page(SLOW))
         with pytest.raises(TargetError, match="IP address mismatch") as caught:
-            ask(fake.url, tls=trusting)
-        named = ask(fake.url, tls=TLSConfig(ca_file=trusting.ca_file, server_name=SERVER_NAME))
+            scrape_of(fake.url, tls=trusting)
+        named = scrape_of(
+            fake.url, tls=TLSConfig(ca_file=trusting.ca_file, server_name=SERVER_NAME)
+        )
 
     assert caught.value.reason == "tls"
     assert named.samples

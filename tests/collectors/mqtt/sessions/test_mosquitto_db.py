@@ -59,7 +59,7 @@ def test_messages_are_counted_by_client() -> None:
 
 @pytest.mark.parametrize("state", [1, 2, 4])
 def test_message_that_is_to_be_sent_when_its_client_is_back_is_queued(state: int) -> None:
-    """It is in the inflight list already, but not sent."""
+    """A message that waits for its client is queued, although it is in the inflight list."""
     assert read(HEAD + V6 + message(b"c", state)) == {"c": SavedQueue(1, 0)}
 
 
@@ -221,7 +221,7 @@ def test_messages_that_expire_are_in_the_queue_until_they_do() -> None:
 
 
 def test_message_that_was_sent_does_not_expire() -> None:
-    """It is in flight."""
+    """A sent message is in flight, even after its expiry."""
     content = (
         HEAD + V6 + kept(5, 2000) + message(b"c", WAIT_FOR_PUBACK) + kept(6, 9) + message(b"c")
     )

@@ -132,7 +132,7 @@ def test_queued_messages_are_unknown_where_the_counts_contradict_each_other() ->
 
 @pytest.mark.parametrize("readings", [{}, counts(stored=5), counts(retained=5)])
 def test_queued_messages_are_unknown_without_both_counts(readings: dict[str, SysValue]) -> None:
-    """One count is not sufficient."""
+    """Queued messages need both counts."""
     assert systopics.queued(readings) is None
 
 

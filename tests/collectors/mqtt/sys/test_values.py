@@ -89,7 +89,7 @@ def test_collections_wait_for_the_first_uptime(values: SysValues, replied: Event
 
 
 def test_invalid_uptime_does_not_count(values: SysValues, replied: Event) -> None:
-    """It counts as a message under $SYS, but not as an uptime."""
+    """An invalid uptime counts as a message under $SYS, but not as an uptime."""
     values.receive(systopics.UPTIME, b"forever")
 
     assert (values.heard, values.age_seconds(), replied.is_set()) == (True, None, False)

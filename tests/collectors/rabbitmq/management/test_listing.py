@@ -53,7 +53,7 @@ class Asking:
         """Ask with these settings from now on."""
         self.lister = QueueLister(vhosts, queues, most)
 
-    def ask(self, overview: Overview = Overview()) -> QueueListing:  # noqa: B008  # not changed
+    def list_queues(self, overview: Overview = Overview()) -> QueueListing:  # noqa: B008  # not changed
         """Return what the broker lists."""
         self.round = RequestBatch(self.client, 20)
         self.fake.requests.clear()
@@ -113,7 +113,7 @@ def test_totals_are_requested_with_columns_of_any_broker(version: str) -> None:
 
 def test_without_filters_one_request_is_for_all_queues(broker: Asking) -> None:
     """Without filters, one request returns all queues, and another one all consumers."""
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert broker.paths() == ["/api/queues", "/api/consumers"]
     assert len(found.queues) == 6
@@ -122,7 +122,7 @@ def test_without_filters_one_request_is_for_all_queues(broker: Asking) -> None:
 def test_only_the_virtual_hosts_that_are_wanted_are_requested(broker: Asking) -> None:
     """Only selected virtual hosts are requested, with slashes in their names escaped."""
     broker.choose(vhosts=selection(include="^prod", exclude="eu2"))
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert broker.paths() == ["/api/vhosts", "/api/queues/prod%2Feu", "/api/consumers/prod%2Feu"]
     assert {each.vhost for each in found.queues} == {"prod/eu"}
@@ -132,7 +132,7 @@ def test_only_the_virtual_hosts_that_are_wanted_are_requested(broker: Asking) ->
 def test_a_filter_that_lets_all_virtual_hosts_pass_asks_for_all_at_once(broker: Asking) -> None:
     """If a filter selects every virtual host, one request returns all queues."""
     broker.choose(vhosts=selection(exclude="^staging"))
-    broker.ask()
+    broker.list_queues()
 
     assert broker.paths() == ["/api/vhosts", "/api/queues", "/api/consumers"]
 
@@ -140,32 +140,32 @@ def test_a_filter_that_lets_all_virtual_hosts_pass_asks_for_all_at_once(broker: 
 def test_queues_that_are_not_wanted_are_left_out(broker: Asking) -> None:
     """Queues are selected by `queues_include` and `queues_exclude`."""
     broker.choose(queues=selection(include="o"))
-    assert {each.name for each in broker.ask().queues} == {"orders"}
+    assert {each.name for each in broker.list_queues().queues} == {"orders"}
 
     broker.choose(queues=selection(exclude="^ord"))
-    assert {each.name for each in broker.ask().queues} == {"mail"}
+    assert {each.name for each in broker.list_queues().queues} == {"mail"}
     assert broker.paths() == ["/api/queues"], "the queues that are left have no consumers"
 
 
 def test_hidden_queues_are_counted_where_all_were_requested(broker: Asking) -> None:
     """Queues without permission are counted only if all virtual hosts were requested."""
     overview = Overview(object_totals=ObjectTotals(queues=10))
-    assert broker.ask(overview).hidden == 4
-    assert broker.ask().hidden is None
+    assert broker.list_queues(overview).hidden == 4
+    assert broker.list_queues().hidden is None
 
     broker.choose(queues=selection(include="mail"))
-    assert broker.ask(overview).hidden == 4
-    assert broker.ask(Overview(object_totals=ObjectTotals(queues=5))).hidden == 0
+    assert broker.list_queues(overview).hidden == 4
+    assert broker.list_queues(Overview(object_totals=ObjectTotals(queues=5))).hidden == 0
 
     broker.choose(vhosts=selection(include="prod"))
-    assert broker.ask(overview).hidden is None
+    assert broker.list_queues(overview).hidden is None
 
 
 def test_a_virtual_host_deleted_between_two_requests_has_no_queues(broker: Asking) -> None:
     """A virtual host that disappears during a collection is not a failure."""
     del broker.fake.routes["/api/queues/test"]
     broker.choose(vhosts=selection(exclude="^/$"))
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert {each.vhost for each in found.queues} == {"prod/eu"}
     assert found.unlisted == set()
@@ -176,7 +176,7 @@ def test_a_virtual_host_that_gives_no_answer_is_reported(broker: Asking) -> None
     """A virtual host whose request failed is reported as unlisted, so its history is kept."""
     broker.fake.routes["/api/queues/test"] = answer({"error": "x"}, 500)
     broker.choose(vhosts=selection(exclude="^/$"))
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert {each.vhost for each in found.queues} == {"prod/eu"}
     assert found.unlisted == {"test"}
@@ -187,7 +187,7 @@ def test_no_virtual_host_that_is_wanted_is_no_failure(broker: Asking) -> None:
     """A filter that selects no virtual host is not a failure."""
     broker.choose(vhosts=selection(include="staging"))
 
-    assert broker.ask().queues == []
+    assert broker.list_queues().queues == []
 
 
 def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> None:
@@ -204,8 +204,8 @@ def test_without_a_list_of_virtual_hosts_nothing_is_known(broker: Asking) -> Non
 def test_of_many_queues_only_depths_are_listed(broker: Asking, overview: Overview) -> None:
     """Whether only depths are listed depends on the overview's count, then on the previous listing."""
     broker.choose(most=5)
-    broker.ask(overview)
-    broker.ask(overview)
+    broker.list_queues(overview)
+    broker.list_queues(overview)
 
     assert broker.fake.requests[0].startswith(f"/api/queues?{TOTALS}")
 
@@ -222,8 +222,8 @@ def test_of_many_queues_the_deepest_with_consumers_are_requested_one_by_one(
     detailed = queue("a/b", ready=4, message_stats={"publish": 50})
     broker.fake.routes["/api/queues/%2F/a%2Fb"] = answer(detailed)
     broker.choose(most=3)
-    broker.ask()
-    found = broker.ask()
+    broker.list_queues()
+    found = broker.list_queues()
 
     batch = ["/api/queues", "/api/consumers", "/api/queues/%2F/gone", "/api/queues/%2F/a%2Fb"]
     assert broker.paths() == batch
@@ -241,7 +241,7 @@ def test_when_one_of_them_gives_no_answer_the_others_are_not_requested(broker: A
     broker.fake.routes["/api/consumers"] = answer([consumer("a"), consumer("b")])
     broker.fake.routes["/api/queues/%2F/a"] = answer({}, 500)
     broker.choose(most=1)
-    found = broker.ask(Overview(object_totals=ObjectTotals(queues=2)))
+    found = broker.list_queues(Overview(object_totals=ObjectTotals(queues=2)))
 
     assert broker.paths() == ["/api/queues", "/api/consumers", "/api/queues/%2F/a"]
     assert len(broker.round.failures) == 1
@@ -254,7 +254,7 @@ def test_no_more_than_fifty_queues_are_requested_one_by_one(broker: Asking) -> N
     broker.fake.routes["/api/queues"] = answer(listed)
     broker.fake.routes["/api/consumers"] = answer([consumer(f"q{n}") for n in range(1, 81)])
     broker.choose(most=10)
-    broker.ask(Overview(object_totals=ObjectTotals(queues=80)))
+    broker.list_queues(Overview(object_totals=ObjectTotals(queues=80)))
 
     batch = {path.rpartition("/")[2] for path in broker.paths()[2:]}
     assert batch == {f"q{number}" for number in range(31, 81)}
@@ -264,7 +264,7 @@ def test_a_broker_without_statistics_is_requested_totals_and_for_nothing_else(
     broker: Asking,
 ) -> None:
     """With disabled statistics, only totals are requested."""
-    found = broker.ask(Overview(disable_stats=True))
+    found = broker.list_queues(Overview(disable_stats=True))
 
     assert len(broker.fake.requests) == 1
     assert broker.fake.requests[0].startswith(f"/api/queues?{TOTALS}")
@@ -275,7 +275,7 @@ def test_consumers_are_requested_only_where_one_may_be_auto_ack(broker: Asking) 
     """The list of consumers is requested only if a queue that is not a stream has consumers."""
     listed = [queue("a", consumers=0), queue("b"), queue("c", consumers=1, type="stream")]
     broker.fake.routes["/api/queues"] = answer(listed)
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert broker.paths() == ["/api/queues"]
     assert found.auto_ack == {}
@@ -284,7 +284,7 @@ def test_consumers_are_requested_only_where_one_may_be_auto_ack(broker: Asking) 
 def test_without_the_list_of_consumers_auto_ack_consumers_are_unknown(broker: Asking) -> None:
     """If the list of consumers fails, only consumers with automatic acknowledgement are unknown."""
     broker.fake.routes["/api/consumers"] = answer({}, 500)
-    found = broker.ask()
+    found = broker.list_queues()
 
     assert found.auto_ack is None
     assert len(found.queues) == 6
@@ -317,7 +317,7 @@ def test_any_name_of_a_virtual_host_or_queue_is_one_part_of_a_path(
     broker.fake.routes[f"/api/consumers/{spelled}"] = answer([consumer(name, name)])
     broker.fake.routes[f"/api/queues/{spelled}/{spelled}"] = answer({**one, "message_stats": {}})
     broker.choose(vhosts=selection(exclude="^unwanted$"), most=0)
-    found = broker.ask(Overview(object_totals=ObjectTotals(queues=1)))
+    found = broker.list_queues(Overview(object_totals=ObjectTotals(queues=1)))
 
     assert found.queues[0].message_stats is not None
     assert found.queues[0].consumers == 1

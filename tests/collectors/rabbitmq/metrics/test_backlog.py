@@ -26,7 +26,7 @@ def emitted(found: Queue, lag: Lag = Lag()) -> dict[Metric, dict[tuple[str, ...]
     lags = {(found.vhost, found.name): lag}
     emit_backlogs(scrape, [found], lags)
     emit_flows(scrape, [found], lags)
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape.samples
 
 

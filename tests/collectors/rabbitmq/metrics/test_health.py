@@ -37,7 +37,7 @@ def client(management: FakeManagement) -> Iterator[HttpClient]:
 def checked(
     client: HttpClient, seconds: float = 20.0
 ) -> tuple[dict[str, float], Alarms | None, RequestBatch]:
-    """Return the checks that were answered, the alarms in force and the round."""
+    """Return the checks that were answered, the active alarms and the request batch."""
     scrape, batch = Scrape(monotonic() + 20), RequestBatch(client, seconds)
     alarms = collect_health(scrape, batch)
     return {key[0]: value for key, value in scrape.samples.get(HEALTH, {}).items()}, alarms, batch

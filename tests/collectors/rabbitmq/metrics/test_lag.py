@@ -25,7 +25,7 @@ class Watch:
         self.fields: dict[str, Any] = {"type": "classic", "state": "running", "consumers": 1}
 
     def look(self, after: float, stats: Mapping[str, int] | None = None, **fields: object) -> Lag:
-        """Let seconds pass and return the lag; `stats` and `fields` stay until they are given anew."""
+        """Let seconds pass and return the lag; `stats` and `fields` stay until they are given again."""
         self.now += after
         if stats is not None:
             self.fields["message_stats"] = MessageStats(**stats)

@@ -12,7 +12,7 @@ def emitted(body: bytes, alarms: Alarms | None = None) -> Scrape:
     """Return the samples that nodes give."""
     scrape = Scrape(monotonic() + 10)
     nodes.emit_nodes(scrape, NODES.decode(body), alarms)
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape
 
 

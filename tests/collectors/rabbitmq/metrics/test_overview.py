@@ -13,7 +13,7 @@ def emitted(body: bytes) -> Scrape:
     """Return the samples that an overview gives."""
     scrape = Scrape(monotonic() + 10)
     overview.emit_overview(scrape, OVERVIEW.decode(body))
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape
 
 

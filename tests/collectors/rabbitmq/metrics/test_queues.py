@@ -27,7 +27,7 @@ def emitted(*found: Queue) -> Scrape:
     scrape = Scrape(monotonic() + 10)
     for each in found:
         queues.emit_queue(scrape, each, NOW)
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return scrape
 
 

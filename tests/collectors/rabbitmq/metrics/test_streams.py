@@ -54,7 +54,7 @@ class Watch:
         self.now += after
         scrape = Scrape(monotonic() + 10)
         self.streams.emit(scrape, streams, consumers)
-        assert scrape.rejected is None
+        assert scrape.losses == []
         return scrape.samples
 
 

@@ -9,7 +9,7 @@ from bts_exporter import prometheus_text
 PAGES = Path(__file__).parents[1] / "responses" / "native"
 
 
-def found(version: str) -> dict[str, Queue]:
+def queues_by_name(version: str) -> dict[str, Queue]:
     """Return the queues of a page by name."""
     page = (PAGES / f"{version}-detailed.txt").read_text()
     return {queue.name: queue for queue in queues_of(prometheus_text.parse(page, strict=False))}
@@ -17,7 +17,7 @@ def found(version: str) -> dict[str, Queue]:
 
 def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
     """Before 4.0, counts by channel are left out, and types are unknown."""
-    queues = found("3.10")
+    queues = queues_by_name("3.10")
 
     assert list(queues) == ["cq", "sq", 'we"ird\\q/ü', "qq"]
     orders = queues["cq"]
@@ -30,7 +30,7 @@ def test_a_page_of_3_10_gives_depths_and_no_types() -> None:
 
 def test_a_page_of_4_1_gives_types_and_counts() -> None:
     """Published messages are summed over exchanges, delivered ones over ways of delivery."""
-    orders = found("4.1")["orders"]
+    orders = queues_by_name("4.1")["orders"]
 
     assert orders.type == "classic"
     assert orders.head_message_timestamp == 1_700_000_000
@@ -41,7 +41,7 @@ def test_a_page_of_4_1_gives_types_and_counts() -> None:
 
 def test_names_and_virtual_hosts_are_as_the_broker_has_them() -> None:
     """Escape sequences in names are decoded."""
-    queues = found("4.1")
+    queues = queues_by_name("4.1")
 
     assert queues['say "hi" \\ there'].type == "quorum"
     assert queues["log"].vhost == "prod"
@@ -49,8 +49,12 @@ def test_names_and_virtual_hosts_are_as_the_broker_has_them() -> None:
 
 def test_what_may_be_a_stream_is_not_a_backlog() -> None:
     """Where types are unknown, a queue that may be a stream has no backlog."""
-    assert {name for name, queue in found("4.1").items() if may_be_stream(queue)} == {"log"}
-    assert {name for name, queue in found("3.10").items() if may_be_stream(queue)} == {"sq"}
+    assert {name for name, queue in queues_by_name("4.1").items() if may_be_stream(queue)} == {
+        "log"
+    }
+    assert {name for name, queue in queues_by_name("3.10").items() if may_be_stream(queue)} == {
+        "sq"
+    }
 
 
 def test_only_what_is_used_is_requested() -> None:

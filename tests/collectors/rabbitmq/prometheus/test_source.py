@@ -48,7 +48,7 @@ def collect(made: RabbitMQ, seconds: float = 20.0) -> tuple[Samples, TargetError
         made.collect(scrape)
     except TargetError as error:
         failure = error
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: dict(values) for metric, values in scrape.samples.items()}, failure
 
 
@@ -205,7 +205,7 @@ def test_a_broker_that_shows_queues_on_its_page_shows_them_once(exporter: FakeMa
         pytest.param(answer({}, 403), "noperm", id="403"),
         pytest.param(answer({}, 404), "protocol", id="404"),
         pytest.param(answer({}, 500), "protocol", id="500"),
-        pytest.param(answer({}, 799), "protocol", id="a status that nobody knows"),
+        pytest.param(answer({}, 799), "protocol", id="an unknown status"),
         pytest.param(send(b"<html>Login</html>"), "protocol", id="HTML"),
         pytest.param(
             send(b"# TYPE go_goroutines gauge\ngo_goroutines 3\n"), "protocol", id="not RabbitMQ"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.connection import parse_url
 
-from bts_collectors.redis.client.address import check, database, socket_path, with_host
+from bts_collectors.redis.client.address import SCHEMES, check, database, socket_path, with_host
 from bts_exporter import Url
 
 
@@ -50,15 +50,15 @@ def test_what_is_no_number_of_a_database(url: str) -> None:
         ("redis://h?protocol=3", "unknown option 'protocol'"),
         ("unix://run/redis.sock", "a path begins with a slash: unix:///run/redis.sock"),
         ("redis://h?db=two", "expected the number of a database, got 'two'"),
-        ("http://h", "expected redis://, rediss://, unix://, got http://"),
+        ("http://h", "expected redis://, rediss:// or unix://, got http://h"),
     ],
 )
 def test_addresses_that_are_refused(url: str, message: str) -> None:
     """An option without effect is refused; the error names the setting to use."""
     with pytest.raises(ValueError, match=r"option|expected|slash") as caught:
-        check(Url.from_setting(url))
+        check(Url.from_setting(url), *SCHEMES, key="address")
 
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"address: {message}")
 
 
 @pytest.mark.parametrize("url", ["unix:///run/a%20b%25.sock?db=1", "unix://me@/run/redis.sock"])
@@ -68,17 +68,17 @@ def test_the_path_of_a_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "beside_it"),
+    ("url", "expected"),
     [
         ("redis://u:p@h:1/3", "redis://other:7/3"),
         ("rediss://h", "rediss://other:7"),
         ("unix:///run/redis.sock?db=3", "redis://other:7/3"),
     ],
 )
-def test_the_address_beside(url: str, beside_it: str) -> None:
-    """Another server is reached as this one is: with its login and database."""
+def test_the_address_of_another_server(url: str, expected: str) -> None:
+    """The address of another server has the login and database of the first one."""
     other = with_host(Url.from_setting(url), "other", 7)
 
-    assert str(other) == beside_it
+    assert str(other) == expected
     assert database(other) == database(Url.from_setting(url))
     assert other.username == Url.from_setting(url).username

@@ -8,7 +8,7 @@ from bts_collectors.redis.client.connection import Command
 
 
 def test_readers_share_their_round_trips() -> None:
-    """The nth commands of all parts go out together; each part gets its own replies."""
+    """The nth batches of all readers are sent together; each reader gets its own replies."""
     trips: list[list[Command]] = []
     got: dict[str, list[list[object]]] = {"a": [], "b": []}
 
@@ -16,12 +16,12 @@ def test_readers_share_their_round_trips() -> None:
         for count in counts:
             got[name].append((yield [(name, number) for number in range(count)]))
 
-    def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
+    def execute(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
         assert not ahead
         trips.append(list(commands))
         return [f"{name}{number}" for name, number in commands]
 
-    run([part("a", 1, 2), part("b", 2, 0, 1)], ask)
+    run([part("a", 1, 2), part("b", 2, 0, 1)], execute)
 
     assert trips == [
         [("a", 0), ("b", 0), ("b", 1)],
@@ -40,11 +40,11 @@ def test_others_take_turns_with_the_readers() -> None:
         for name in names:
             got.extend((yield [(name,)]))
 
-    def ask(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
+    def execute(commands: Sequence[Command], ahead: Sequence[Command]) -> list[object]:
         trips.append((commands, ahead))
         return [name for (name,) in commands]
 
-    run([part("a", "b", "c", "d")], ask, [part("x", "y")])
+    run([part("a", "b", "c", "d")], execute, [part("x", "y")])
 
     assert got == ["a", "x", "b", "y", "c", "d"]
     assert [ahead for _, ahead in trips] == [[("x",)], [("b",)], [("y",)], [("c",)], (), ()]

@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from bts_collectors.redis.client import cluster as module
 from bts_collectors.redis.client.cluster import Cluster
 from bts_collectors.redis.client.connection import Command, Connection
-from bts_collectors.redis.client.errors import Lost, is_denied, refusal
+from bts_collectors.redis.client.errors import NoReplyError, command_error, is_denied
 from bts_exporter import TargetError, Url
 
 HOME = Url("redis", "home")
@@ -24,19 +24,19 @@ LAYOUT = [("PING",), ("CLUSTER", "SLOTS")]
 
 
 class Node:
-    """Stands in for the connection to a node; replies by the first word, or with word and key."""
+    """Stands in for the connection to a node; has replies by command name, or by name and key."""
 
     def __init__(self, url: Url) -> None:
         self.url = url
-        self.asked: list[list[Command]] = []
+        self.requests: list[list[Command]] = []
         self.replies: dict[str, Any] = {"PING": b"PONG", "CLUSTER": HALVES}
         self.dead = False
         self.closed = self.aborted = False
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    def execute(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Reply as configured, or fail."""
         assert deadline > monotonic()
-        self.asked.append(list(commands))
+        self.requests.append(list(commands))
         if self.dead:
             reason = "refused"
             raise TargetError(reason, f"{self.url.host} is dead")
@@ -52,7 +52,7 @@ class Node:
 
 
 class Nodes(dict[Url, Node]):
-    """All nodes, made when they are first asked for."""
+    """All nodes, created when they are first used."""
 
     def __missing__(self, url: Url) -> Node:
         self[url] = Node(url)
@@ -71,12 +71,12 @@ def nodes() -> Nodes:
 
 @pytest.fixture
 def cluster(nodes: Nodes) -> Cluster:
-    """Give a cluster of two primaries that was looked at once, through a third node."""
-    one = Cluster(nodes.connect(HOME), nodes.connect)
-    one.begin(later())
+    """Give a cluster of two primaries whose slots were read once, from a third node."""
+    cluster = Cluster(nodes.connect(HOME), nodes.connect)
+    cluster.begin(later())
     for node in nodes.values():
-        node.asked.clear()
-    return one
+        node.requests.clear()
+    return cluster
 
 
 def later() -> float:
@@ -101,25 +101,25 @@ def test_commands_go_to_the_owners_of_their_keys(nodes: Nodes, cluster: Cluster)
         ("LLEN", 1),
     ]
 
-    replies = cluster.ask(commands, later())
+    replies = cluster.execute(commands, later())
 
     assert [reply.partition(":")[0] for reply in replies] == ["a", "home", "b", "a", "b", "a", "a"]
-    assert nodes[A].asked == [[commands[place] for place in (0, 3, 5, 6)]]
-    assert nodes[B].asked == [[commands[place] for place in (2, 4)]]
-    assert nodes[HOME].asked == [[commands[1]]]
+    assert nodes[A].requests == [[commands[place] for place in (0, 3, 5, 6)]]
+    assert nodes[B].requests == [[commands[place] for place in (2, 4)]]
+    assert nodes[HOME].requests == [[commands[1]]]
 
 
 def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None:
-    """A dead node is asked once in a collection; the replies of the others are complete."""
+    """A dead node is tried once in a collection; the replies of the others are complete."""
     nodes[B].dead = True
 
-    first, second = (cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
+    first, second = (cluster.execute([("LLEN", b"a"), ("LLEN", b"b")], later()) for _ in range(2))
 
-    for one in (first, second):
-        assert one[0] == "a:b'a'"
-        assert isinstance(one[1], Lost)
-        assert one[1].error.reason == "refused"
-    assert len(nodes[B].asked) == 1
+    for replies in (first, second):
+        assert replies[0] == "a:b'a'"
+        assert isinstance(replies[1], NoReplyError)
+        assert replies[1].error.reason == "refused"
+    assert len(nodes[B].requests) == 1
     assert list(map(str, cluster.losses())) == ["b is dead"]
     assert dict(cluster.states()) == {"a:1": True, "b:2": False}
 
@@ -127,12 +127,12 @@ def test_a_node_that_fails_is_lost_alone(nodes: Nodes, cluster: Cluster) -> None
 def test_a_failure_makes_us_look_again(nodes: Nodes, cluster: Cluster) -> None:
     """After a failure the slots are read again, and connections to former primaries are closed."""
     nodes[B].dead = True
-    cluster.ask([("LLEN", b"b")], later())
+    cluster.execute([("LLEN", b"b")], later())
     nodes[HOME].replies["CLUSTER"] = [[0, 16383, [b"a", 1, b"A"]]]
 
     cluster.begin(later())
 
-    assert cluster.ask([("LLEN", b"b")], later()) == ["a:b'b'"]
+    assert cluster.execute([("LLEN", b"b")], later()) == ["a:b'b'"]
     assert cluster.losses() == []
     assert nodes[B].closed
     assert list(cluster.primaries()) == [A]
@@ -141,12 +141,12 @@ def test_a_failure_makes_us_look_again(nodes: Nodes, cluster: Cluster) -> None:
 def test_without_the_node_of_the_address_others_tell(nodes: Nodes, cluster: Cluster) -> None:
     """The slots are read from any known node if the node of the address is dead."""
     nodes[HOME].dead = True
-    assert isinstance(cluster.ask([("INFO",)], later())[0], Lost)
+    assert isinstance(cluster.execute([("INFO",)], later())[0], NoReplyError)
 
     cluster.begin(later())
 
-    assert cluster.ask([("LLEN", b"a")], later()) == ["a:b'a'"]
-    assert LAYOUT in nodes[A].asked + nodes[B].asked
+    assert cluster.execute([("LLEN", b"a")], later()) == ["a:b'a'"]
+    assert LAYOUT in nodes[A].requests + nodes[B].requests
 
 
 def test_a_dead_node_of_the_address_at_the_start(nodes: Nodes) -> None:
@@ -155,10 +155,10 @@ def test_a_dead_node_of_the_address_at_the_start(nodes: Nodes) -> None:
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
 
     cluster.begin(later())
-    replies = cluster.ask([("INFO",), ("LLEN", b"a")], later())
+    replies = cluster.execute([("INFO",), ("LLEN", b"a")], later())
 
-    assert [type(reply) for reply in replies] == [Lost, Lost]
-    assert len(nodes[HOME].asked) == 1
+    assert [type(reply) for reply in replies] == [NoReplyError, NoReplyError]
+    assert len(nodes[HOME].requests) == 1
     assert list(map(str, cluster.losses())) == ["home is dead"]
 
 
@@ -167,89 +167,91 @@ def test_the_layout_is_kept(
 ) -> None:
     """The slots are read once a minute, as long as no node fails and no slot moves."""
     cluster.begin(later())
-    assert nodes[HOME].asked == []
+    assert nodes[HOME].requests == []
 
-    monkeypatch.setattr(module, "REFRESH", 0.0)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0)
     cluster._due = 0.0
     cluster.begin(later())
     cluster.begin(later())
 
-    assert nodes[HOME].asked == [LAYOUT] * 2
+    assert nodes[HOME].requests == [LAYOUT] * 2
 
 
 def test_a_refusal_to_tell_the_layout(nodes: Nodes) -> None:
-    """If CLUSTER SLOTS is denied, the node of the address is asked for everything, and the refusal is a loss."""
+    """If CLUSTER SLOTS is denied, the node of the address gets all commands, and the refusal is an error."""
     nodes[HOME].replies["CLUSTER"] = ReplyError("NOPERM no permissions")
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
     for _ in range(2):
         cluster.begin(later())
 
-    assert cluster.ask([("LLEN", b"a")], later()) == ["home:b'a'"]
+    assert cluster.execute([("LLEN", b"a")], later()) == ["home:b'a'"]
     assert [error.reason for error in cluster.losses()] == ["noperm"]
-    assert nodes[HOME].asked.count(LAYOUT) == 1
+    assert nodes[HOME].requests.count(LAYOUT) == 1
 
 
 @pytest.mark.parametrize(
     "reply", [b"OK", [[-5, 10**12, [b"a", 1, b"A"]], [5, 4, [b"b", 2, b"B"]]]], ids=["ok", "huge"]
 )
 def test_a_strange_layout(nodes: Nodes, reply: object) -> None:
-    """Whatever a server says of its slots, every command goes somewhere."""
+    """Every command is sent to a node, whatever the reply to CLUSTER SLOTS is."""
     nodes[HOME].replies["CLUSTER"] = reply
     cluster = Cluster(nodes.connect(HOME), nodes.connect)
 
     cluster.begin(later())
-    (answer,) = cluster.ask([("LLEN", b"a")], later())
+    (answer,) = cluster.execute([("LLEN", b"a")], later())
 
     assert answer in {"home:b'a'", "a:b'a'"}
     assert [error.reason for error in cluster.losses()] == ["protocol"][: reply == b"OK"]
 
 
 def test_moved(nodes: Nodes, cluster: Cluster) -> None:
-    """A key that moved is asked for where it is now, at once and from then on."""
+    """MOVED is followed at once, and later commands for the slot go to the new owner."""
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
 
-    assert cluster.ask([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
-    assert cluster.ask([("TYPE", b"a")], later()) == ["c:b'a'"]
-    assert len(nodes[A].asked) == 1
+    assert cluster.execute([("LLEN", b"a"), ("LLEN", b"b")], later()) == ["c:b'a'", "b:b'b'"]
+    assert cluster.execute([("TYPE", b"a")], later()) == ["c:b'a'"]
+    assert len(nodes[A].requests) == 1
     cluster.begin(later())
-    assert nodes[HOME].asked == [LAYOUT]
+    assert nodes[HOME].requests == [LAYOUT]
 
 
 def test_ask(nodes: Nodes, cluster: Cluster) -> None:
-    """A key on its way is asked for at the other node, announced by ASKING, this once."""
+    """ASK is followed once, with ASKING in front of the command."""
     nodes[A].replies["LLEN"] = ReplyError(f"ASK {key_slot(b'a')} c:3")
 
-    assert cluster.ask([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
-    assert nodes[Url("redis", "c", 3)].asked == [[("ASKING",), ("LLEN", b"a")] * 2]
-    assert cluster.ask([("TYPE", b"a")], later()) == ["a:b'a'"]
+    assert cluster.execute([("LLEN", b"a")] * 2, later()) == ["c:b'a'"] * 2
+    assert nodes[Url("redis", "c", 3)].requests == [[("ASKING",), ("LLEN", b"a")] * 2]
+    assert cluster.execute([("TYPE", b"a")], later()) == ["a:b'a'"]
 
 
 def test_a_refusal_names_the_node(nodes: Nodes, cluster: Cluster) -> None:
     """A refusal names the address of the node that refused."""
     nodes[A].replies["LLEN"] = ReplyError("NOPERM no permissions")
 
-    (reply,) = cluster.ask([("LLEN", b"a")], later())
+    (reply,) = cluster.execute([("LLEN", b"a")], later())
 
     assert is_denied(reply)
-    assert str(refusal(HOME, "LLEN", reply)).startswith("Redis at redis://a:1 refused LLEN: NOPERM")
+    assert str(command_error(HOME, "LLEN", reply)).startswith(
+        "Redis at redis://a:1 refused LLEN: NOPERM"
+    )
 
 
 def test_nodes_that_point_to_each_other(nodes: Nodes, cluster: Cluster) -> None:
-    """A key that no node has is given up after some redirections, with the last one as the reply."""
+    """After some redirections the last one is the reply."""
     slot = key_slot(b"a")
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {slot} b:2")
     nodes[B].replies["LLEN"] = ReplyError(f"MOVED {slot} a:1")
 
-    (reply,) = cluster.ask([("LLEN", b"a")], later())
+    (reply,) = cluster.execute([("LLEN", b"a")], later())
 
     assert str(reply).startswith("MOVED")
-    assert len(nodes[A].asked) + len(nodes[B].asked) == 3
+    assert len(nodes[A].requests) + len(nodes[B].requests) == 3
 
 
 def test_abort_reaches_every_node(nodes: Nodes, cluster: Cluster) -> None:
-    """The end is for all nodes, also for one that is met afterwards."""
+    """An abort applies to all nodes, also to those that are found afterwards."""
     cluster.abort()
     nodes[A].replies["LLEN"] = ReplyError(f"MOVED {key_slot(b'a')} c:3")
-    cluster.ask([("LLEN", b"a")], later())
+    cluster.execute([("LLEN", b"a")], later())
 
     assert [node.aborted for node in nodes.values()] == [True] * 4

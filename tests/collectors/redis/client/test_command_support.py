@@ -5,8 +5,8 @@ from time import monotonic
 import pytest
 from hiredis import ReplyError
 
-from bts_collectors.redis.client.command_support import RETRY, SUPPORTED, CommandSupport
-from bts_collectors.redis.client.errors import Lost
+from bts_collectors.redis.client.command_support import RETRY_SECONDS, SUPPORTED, CommandSupport
+from bts_collectors.redis.client.errors import NoReplyError
 from bts_exporter import Scrape, TargetError
 
 NOPERM = ReplyError("NOPERM this user has no permissions to run the 'config|get' command")
@@ -19,21 +19,21 @@ def supported(command_support: CommandSupport) -> dict[tuple[str, ...], float]:
     return scrape.samples.get(SUPPORTED, {})
 
 
-def test_a_refused_command_is_not_asked_again_for_a_while() -> None:
+def test_a_refused_command_is_not_sent_again_for_a_while() -> None:
     """A refusal is remembered for ten minutes; then the command has another chance."""
     now = 0.0
     command_support = CommandSupport(lambda: now)
     command_support.refused("config|get", NOPERM)
 
-    now = RETRY - 1
+    now = RETRY_SECONDS - 1
     assert not command_support.expects("config|get")
     assert command_support.expects("slowlog|len")
-    now = RETRY
+    now = RETRY_SECONDS
     assert command_support.expects("config|get")
 
 
 def test_supported_commands_are_emitted() -> None:
-    """Every command that was asked for is 1 or 0, by its latest reply."""
+    """Every command that was sent is 1 or 0, by its latest reply."""
     command_support = CommandSupport()
     command_support.answered("slowlog|len")
     command_support.refused("slowlog|get", NOPERM)
@@ -52,7 +52,7 @@ def test_supported_commands_are_emitted() -> None:
     [
         ReplyError("LOADING Redis is loading the dataset in memory"),
         ReplyError("BUSY Redis is busy running a script"),
-        Lost(TargetError("refused", "a node of the cluster is down")),
+        NoReplyError(TargetError("refused", "a node of the cluster is down")),
     ],
     ids=["loading", "busy", "lost"],
 )
@@ -66,7 +66,7 @@ def test_a_server_that_is_busy_supports_the_command(reply: ReplyError) -> None:
 
 
 def test_another_server_gets_all_commands() -> None:
-    """What one server refused says nothing about the next one."""
+    """Refusals of one server do not apply to another."""
     command_support = CommandSupport()
     command_support.refused("config|get", NOPERM)
     command_support.forget()

@@ -56,26 +56,28 @@ def silent(connection: socket.socket) -> None:
 
 
 def reason_and_text(connection: Connection, seconds: float = 20) -> tuple[str, str]:
-    """Return how asking fails."""
+    """Return the reason and the text of a failing request."""
     with pytest.raises(TargetError) as caught:
-        connection.ask([("PING",)], monotonic() + seconds)
+        connection.execute([("PING",)], monotonic() + seconds)
     return caught.value.reason, str(caught.value)
 
 
 def test_replies_come_in_the_order_of_commands(redis_listener: Listen) -> None:
-    """All commands go out together, and a refused one is an error in its place."""
+    """All commands are sent together, and a refused one is an error in its place."""
     url = redis_listener(answering(b"+OK\r\n", b":1\r\n-ERR no\r\n*2\r\n$2\r\n\xff\x00\r\n$-1\r\n"))
     connection = Connection(url)
 
-    one, refused, two = connection.ask([("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20)
+    number, refused, array = connection.execute(
+        [("A",), ("B",), ("C", b"\xff", 3)], monotonic() + 20
+    )
     connection.close()
 
-    assert (one, str(refused), two) == (1, "ERR no", [b"\xff\x00", None])
+    assert (number, str(refused), array) == (1, "ERR no", [b"\xff\x00", None])
 
 
 @pytest.mark.parametrize("behave", [silent, dripping])
 def test_the_deadline_is_for_the_whole_answer(redis_listener: Listen, behave: Behave) -> None:
-    """A server that never ends its answer is given up, though it may send something all the time."""
+    """A server that never completes its reply is given up at the deadline, although it keeps sending."""
     reason, message = reason_and_text(Connection(redis_listener(behave)), seconds=0.2)
 
     assert reason == "timeout"
@@ -124,14 +126,14 @@ def test_hanging_up_is_unreachable(redis_listener: Listen) -> None:
 
 
 def test_a_missing_socket_is_refused(tmp_path: Path) -> None:
-    """A path where no server has made its socket means the same as a closed port."""
+    """A missing unix socket has the same reason as a closed port."""
     connection = Connection(Url("unix", path=str(tmp_path / "redis.sock")))
 
     assert reason_and_text(connection)[0] == "refused"
 
 
 def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name without an address is the resolver's failure, not the server's."""
+    """A name that does not resolve has the reason `dns`."""
 
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -143,27 +145,27 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", [64 * "a" + ".invalid", "a\0b"])
 def test_what_cannot_be_a_name(host: str) -> None:
-    """A name that nothing can have, as a server may point to, is a failure like any."""
+    """An impossible name, which a server may announce, has the reason `dns`, too."""
     assert reason_and_text(Connection(Url("redis", host)))[0] == "dns"
 
 
 def test_the_next_address_of_a_name_is_tried(
     redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that listens on one of its name's addresses is found."""
+    """All addresses of a name are tried."""
     url = redis_listener(answering(b"+OK\r\n", b"+PONG\r\n"))
     ports = (free_port(), url.port)
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", p)) for p in ports]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     connection = Connection(url)
 
-    assert connection.ask([("PING",)], monotonic() + 20) == [b"PONG"]
+    assert connection.execute([("PING",)], monotonic() + 20) == [b"PONG"]
 
     connection.close()
 
 
-def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: Listen) -> None:
-    """A server has them together with those before, and once."""
+def test_commands_ahead_are_sent_before_the_replies_are_read(redis_listener: Listen) -> None:
+    """Commands that are sent ahead reach the server before the replies to the previous ones are read, and only once."""
     got: list[bytes] = []
 
     def behave(connection: socket.socket) -> None:
@@ -181,9 +183,9 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
     first, then, last = [[(name,)] for name in ("A", "B", "C")]
 
     replies = [
-        connection.ask(first, monotonic() + 20, then),
-        connection.ask(then, monotonic() + 20),
-        connection.ask(last, monotonic() + 20),
+        connection.execute(first, monotonic() + 20, then),
+        connection.execute(then, monotonic() + 20),
+        connection.execute(last, monotonic() + 20),
     ]
     connection.close()
 
@@ -191,15 +193,15 @@ def test_commands_ahead_are_under_way_before_they_are_asked(redis_listener: List
     assert got == [b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n", b"*1\r\n$1\r\nC\r\n"]
 
 
-def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
-    """Replies to commands that were not requested again are not taken for replies to others."""
+def test_commands_ahead_that_are_not_requested(redis_listener: Listen) -> None:
+    """If the next request is another one, replies to the commands sent ahead are not mistaken for its replies."""
     two_replies = answering(b"+OK\r\n", b":1\r\n:2\r\n")
     url = redis_listener(in_turns(two_replies, answering(b"+OK\r\n", b":3\r\n")))
     connection = Connection(url)
 
     replies = [
-        connection.ask([("A",)], monotonic() + 20, [("B",)]),
-        connection.ask([("B",)], monotonic() + 20),
+        connection.execute([("A",)], monotonic() + 20, [("B",)]),
+        connection.execute([("B",)], monotonic() + 20),
     ]
     connection.close()
 
@@ -207,7 +209,7 @@ def test_commands_ahead_that_are_not_asked(redis_listener: Listen) -> None:
 
 
 def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> None:
-    """They are sent again over the next connection."""
+    """Commands sent ahead over a connection that ends are sent again over the next one."""
 
     def breaking(connection: socket.socket) -> None:
         answering(b"+OK\r\n", b":1\r\n")(connection)
@@ -218,8 +220,8 @@ def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> No
     ahead: list[tuple[str]] = [("B",)]
 
     replies = [
-        connection.ask([("A",)], monotonic() + 20, ahead),
-        connection.ask(ahead, monotonic() + 20),
+        connection.execute([("A",)], monotonic() + 20, ahead),
+        connection.execute(ahead, monotonic() + 20),
     ]
     connection.close()
 
@@ -227,7 +229,7 @@ def test_commands_ahead_of_a_connection_that_broke(redis_listener: Listen) -> No
 
 
 def test_a_connection_is_kept(redis_listener: Listen) -> None:
-    """Further questions go over the same connection, which introduces itself once."""
+    """Further requests use the same connection, which is named once."""
     greetings = []
 
     def behave(connection: socket.socket) -> None:
@@ -237,8 +239,8 @@ def test_a_connection_is_kept(redis_listener: Listen) -> None:
 
     connection = Connection(redis_listener(behave))
 
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
-    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [2]
     connection.close()
     assert greetings == [b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$12\r\nbts-exporter\r\n"]
 
@@ -253,28 +255,28 @@ def test_a_connection_that_the_server_closed_is_replaced(redis_listener: Listen)
         closed.set()
 
     connection = Connection(redis_listener(behave))
-    first = connection.ask([("A",)], monotonic() + 20)
+    first = connection.execute([("A",)], monotonic() + 20)
     assert closed.wait(20)
 
-    assert [1] == first == connection.ask([("A",)], monotonic() + 20)
+    assert [1] == first == connection.execute([("A",)], monotonic() + 20)
 
     connection.close()
 
 
 def test_abort_ends_a_wait_in_another_thread(redis_listener: Listen) -> None:
-    """A question under way fails as soon as the connection is aborted."""
-    asked = threading.Event()
+    """A running request fails as soon as the connection is aborted."""
+    received = threading.Event()
     failures: list[str] = []
 
     def behave(connection: socket.socket) -> None:
         answering(b"+OK\r\n")(connection)
         connection.recv(65536)
-        asked.set()
+        received.set()
 
     connection = Connection(redis_listener(behave))
     thread = threading.Thread(target=lambda: failures.append(reason_and_text(connection, 60)[0]))
     thread.start()
-    assert asked.wait(20)
+    assert received.wait(20)
     connection.abort()
     thread.join(20)
 
@@ -284,7 +286,7 @@ def test_abort_ends_a_wait_in_another_thread(redis_listener: Listen) -> None:
 def test_an_endless_answer_is_given_up(
     redis_listener: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that would not fit the memory is refused, not collected."""
+    """A reply that is too large for the memory is rejected before it is received."""
     monkeypatch.setattr("bts_collectors.redis.client.reply_guard.MOST_RECEIVED", 1000)
     url = redis_listener(answering(b"+OK\r\n", b"$5000\r\n" + 5000 * b"x" + b"\r\n"))
 
@@ -292,7 +294,7 @@ def test_an_endless_answer_is_given_up(
 
 
 def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
-    """A question that comes after the end gets no new connection."""
+    """A request after an abort opens no connection."""
     connection = Connection(redis_listener(answering(b"+OK\r\n", b":1\r\n")))
     connection.abort()
 
@@ -300,7 +302,7 @@ def test_nothing_is_opened_after_abort(redis_listener: Listen) -> None:
 
 
 def vanishing(greetings: list[bytes]) -> Behave:
-    """Return the behaviour of a server whose first connection goes silent after one answer."""
+    """Return the behaviour of a server whose first connection sends nothing after one reply."""
 
     def behave(connection: socket.socket) -> None:
         greetings.append(connection.recv(65536))
@@ -311,12 +313,12 @@ def vanishing(greetings: list[bytes]) -> Behave:
 
 
 def test_a_kept_connection_that_went_silent(redis_listener: Listen) -> None:
-    """Where the other side vanished without a word, a new connection gets half of the time."""
+    """If the other side of a kept connection is gone without notice, a new one gets half of the time."""
     greetings: list[bytes] = []
     connection = Connection(redis_listener(vanishing(greetings)))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
-    assert connection.ask([("A",)], monotonic() + 4) == [2]
+    assert connection.execute([("A",)], monotonic() + 4) == [2]
 
     connection.close()
 
@@ -333,15 +335,15 @@ def test_a_kept_connection_that_is_reset(redis_listener: Listen) -> None:
             connection.close()
 
     connection = Connection(redis_listener(behave))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
-    assert connection.ask([("A",)], monotonic() + 20) == [2]
+    assert connection.execute([("A",)], monotonic() + 20) == [2]
 
     connection.close()
 
 
 def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
-    """A kept connection that gives part of an answer is not replaced: the server is at work."""
+    """A kept connection that has sent part of a reply is not replaced, because the server is working."""
     greetings: list[bytes] = []
 
     def behave(connection: socket.socket) -> None:
@@ -349,7 +351,7 @@ def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
         dripping(connection)
 
     connection = Connection(redis_listener(behave))
-    assert connection.ask([("A",)], monotonic() + 20) == [1]
+    assert connection.execute([("A",)], monotonic() + 20) == [1]
 
     assert reason_and_text(connection, seconds=0.5)[0] == "timeout"
 
@@ -357,7 +359,7 @@ def test_a_slow_answer_is_waited_for(redis_listener: Listen) -> None:
 
 
 def test_a_fresh_connection_has_all_of_the_time(redis_listener: Listen) -> None:
-    """The first reply on a new connection may take longer than the naming of the connection may."""
+    """The first reply may take longer than CLIENT SETNAME."""
     pause = threading.Event()
 
     def behave(connection: socket.socket) -> None:
@@ -368,40 +370,40 @@ def test_a_fresh_connection_has_all_of_the_time(redis_listener: Listen) -> None:
 
     connection = Connection(redis_listener(behave))
 
-    assert connection.ask([("A",)], monotonic() + 5) == [1]
+    assert connection.execute([("A",)], monotonic() + 5) == [1]
 
     connection.close()
 
 
 def test_a_server_that_does_not_read(redis_listener: Listen) -> None:
-    """A server that accepts no more of our commands is given up at the deadline."""
+    """A server that stops receiving is given up at the deadline."""
     connection = Connection(redis_listener(answering(b"+OK\r\n")))
 
     with pytest.raises(TargetError) as caught:
-        connection.ask([("A", 50_000_000 * b"x")], monotonic() + 0.5)
+        connection.execute([("A", 50_000_000 * b"x")], monotonic() + 0.5)
 
     assert caught.value.reason == "timeout"
 
 
-def test_the_replies_in_front_of_an_oversized_one(redis_listener: Listen) -> None:
-    """An oversized reply costs its own command; the replies in front of it are used."""
-    url = redis_listener(answering(b"+OK\r\n", b":1\r\n*2147483647\r\n"))
+@pytest.mark.parametrize("reply", [b"*2147483647\r\n", b"@5\r\n"], ids=["oversized", "invalid"])
+def test_the_replies_in_front_of_a_bad_one(redis_listener: Listen, reply: bytes) -> None:
+    """An oversized or invalid reply costs its own command; the replies in front of it are used."""
+    url = redis_listener(answering(b"+OK\r\n", b":1\r\n" + reply))
     connection = Connection(url)
 
-    first, second = connection.ask([("A",), ("B",)], monotonic() + 20)
+    first, second = connection.execute([("A",), ("B",)], monotonic() + 20)
 
-    assert first == 1
-    assert "an array of 2147483647 elements" in str(second)
+    assert (first, second.error.reason) == (1, "protocol")
 
 
 def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
-    """A kept connection that is asked to log in again is replaced: a token may have expired."""
+    """After NOAUTH on a kept connection, the next request logs in again: a token may have expired."""
     refusal = b"-NOAUTH Authentication required.\r\n"
     expired = answering(b"+OK\r\n", b"+OK\r\n", b":1\r\n", refusal, refusal)
     url = redis_listener(in_turns(expired, answering(b"+OK\r\n", b"+OK\r\n", b":2\r\n")))
     connection = Connection(url, ConnectionOptions(Secret("s3cret")))
 
-    replies = [connection.ask([("A",)], monotonic() + 20)[0] for _ in range(3)]
+    replies = [connection.execute([("A",)], monotonic() + 20)[0] for _ in range(3)]
     connection.close()
 
     assert [str(reply) for reply in replies] == ["1", "NOAUTH Authentication required.", "2"]
@@ -409,13 +411,13 @@ def test_a_connection_that_lost_its_login(redis_listener: Listen) -> None:
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """Give a port of 127.0.0.1 that neither takes nor refuses a connection."""
+    """Give a port of 127.0.0.1 that neither accepts nor refuses a connection."""
     # A backlog of none that is full: the handshake of one more does not complete.
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     filling = [socket.socket() for _ in range(4)]
-    for one in filling:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
+    for client in filling:
+        client.setblocking(False)
+        client.connect_ex(full.getsockname())
     yield full.getsockname()[1]
     for opened in (full, *filling):
         opened.close()
@@ -431,7 +433,7 @@ def test_an_address_that_swallows_everything(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     connection = Connection(url)
 
-    assert connection.ask([("PING",)], monotonic() + 4) == [b"PONG"]
+    assert connection.execute([("PING",)], monotonic() + 4) == [b"PONG"]
 
     connection.close()
 
@@ -473,7 +475,7 @@ def test_abort_ends_a_tls_handshake(redis_listener: Listen) -> None:
 
 @pytest.mark.parametrize("configured", [True, False])
 def test_redis_is_imported_only_when_configured(tmp_path: Path, configured: bool) -> None:
-    """The redis package costs several MB, which a process without a Redis collector does not pay."""
+    """A process without a Redis collector does not import the redis package, which takes several MB."""
     file = tmp_path / "config.yaml"
     file.write_text(f"collectors:\n  {'redis' if configured else 'host'}:\n")
     command = [sys.executable, "-X", "importtime", "-m", "bts_exporter", "check"]

@@ -19,7 +19,7 @@ SETTING = "some_login:provider"
 
 
 class Fake(redis.CredentialProvider):
-    """Gives what the test says."""
+    """A provider whose credentials the test sets."""
 
     def __init__(self, get: Callable[[], Any]) -> None:
         self._get = get
@@ -50,7 +50,7 @@ def test_credentials_of_a_provider(module: ModuleType, words: Any) -> None:
 
 
 def test_a_provider_is_made_once_and_called_every_time(module: ModuleType) -> None:
-    """All connections of a block share one provider, and ask it at every opening."""
+    """All connections of a block share one provider, which is called for every new connection."""
     tokens = iter(("one", "two"))
     made: list[Fake] = []
 
@@ -69,7 +69,7 @@ def test_a_provider_is_made_once_and_called_every_time(module: ModuleType) -> No
 
 
 def raising() -> None:
-    """Fail as a library would that reaches no service."""
+    """Raise the error of a library that cannot reach its service."""
     raise RuntimeError("no instance profile")  # noqa: EM101, TRY003
 
 
@@ -94,12 +94,12 @@ def test_a_provider_that_fails(module: ModuleType, get: Callable[[], Any], messa
 
 
 def test_a_callable_that_returns_no_provider(module: ModuleType) -> None:
-    """A callable that returns something else is the user's mistake, and named as such."""
+    """The error says if a callable returns a value of the wrong type."""
     module.provider = lambda: "token"  # type: ignore[attr-defined]
-    one = ProviderLogin(Provider(ProviderSetting.from_setting(SETTING)))
+    login = ProviderLogin(Provider(ProviderSetting.from_setting(SETTING)))
 
     with pytest.raises(TargetError, match=r"AttributeError.*it must return"):
-        one.credentials(monotonic() + 20)
+        login.credentials(monotonic() + 20)
 
 
 def test_a_provider_that_hangs(module: ModuleType) -> None:

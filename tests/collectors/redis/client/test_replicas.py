@@ -27,21 +27,21 @@ IN_SYNC = b"role:slave\r\nmaster_link_status:up\r\n"
 
 
 class Server:
-    """Stands in for a connection; `told` is its INFO, None if it is dead."""
+    """Stands in for a connection; `replication` is its INFO, None if it is dead."""
 
-    def __init__(self, told: bytes | None) -> None:
-        self.told = told
-        self.asked: list[Command] = []
+    def __init__(self, replication: bytes | None) -> None:
+        self.replication = replication
+        self.requests: list[Command] = []
         self.closed = self.aborted = False
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    def execute(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Reply to INFO and SCAN, or fail."""
         assert deadline
-        self.asked += commands
-        if self.told is None:
+        self.requests += commands
+        if self.replication is None:
             reason = "timeout"
             raise TargetError(reason, "no answer")
-        return [self.told if name == "INFO" else b"OK" for name, *_ in commands]
+        return [self.replication if name == "INFO" else b"OK" for name, *_ in commands]
 
     def close(self) -> None:
         """Note it."""
@@ -77,25 +77,25 @@ def test_a_replica_is_preferred(servers: dict[Url, Server], selector: ReplicaSel
     """The first replica in sync is taken; connections that are not used are closed."""
     assert selector() == [servers[ONE]]
     assert servers[PRIMARY].closed
-    assert servers[TWO].asked == []
+    assert servers[TWO].requests == []
 
 
 @pytest.mark.parametrize(
-    "told", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
+    "replication", [None, b"role:slave\r\nmaster_link_status:down\r\n", b"role:master\r\n"]
 )
 def test_an_unusable_replica_is_skipped(
     servers: dict[Url, Server],
     selector: ReplicaSelector,
-    told: bytes | None,
+    replication: bytes | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A replica that does not answer or lost its primary is skipped, and tried again much later."""
-    servers[ONE].told = told
+    servers[ONE].replication = replication
 
     assert [selector(), selector()] == [[servers[TWO]]] * 2
-    assert len(servers[ONE].asked) == 2
-    servers[ONE].told = IN_SYNC
-    monkeypatch.setattr(module, "RETRY", -1.0)
+    assert len(servers[ONE].requests) == 2
+    servers[ONE].replication = IN_SYNC
+    monkeypatch.setattr(module, "RETRY_SECONDS", -1.0)
     selector._unusable.clear()
     assert selector() == [servers[ONE]]
 
@@ -107,17 +107,17 @@ def test_a_replica_in_a_cluster(servers: dict[Url, Server]) -> None:
     )
 
     assert clustered() == [servers[ONE]]
-    assert servers[ONE].asked[0] == ("READONLY",)
+    assert servers[ONE].requests[0] == ("READONLY",)
 
 
 def test_without_replicas_the_primary_is_scanned(
     servers: dict[Url, Server], selector: ReplicaSelector
 ) -> None:
     """If no replica can be used, or INFO names none, the primary is selected."""
-    servers[ONE].told = servers[TWO].told = None
+    servers[ONE].replication = servers[TWO].replication = None
     assert selector() == [servers[PRIMARY]]
 
-    servers[PRIMARY].told = b""
+    servers[PRIMARY].replication = b""
     assert selector() == [servers[PRIMARY]]
 
 
@@ -128,10 +128,10 @@ def test_a_dead_primary_is_left_out(servers: dict[Url, Server]) -> None:
     several = ReplicaSelector(
         lambda: [PRIMARY, other], lambda url: cast("Connection", servers[url]), clustered=True
     )
-    servers[PRIMARY].told = None
+    servers[PRIMARY].replication = None
     assert several() == [servers[other]]
 
-    servers[other].told = None
+    servers[other].replication = None
     with pytest.raises(TargetError, match="no answer"):
         several()
 

@@ -54,7 +54,7 @@ def feed(reply: bytes, size: int = 65536) -> Reader:
     ids=lambda reply: repr(reply[:30]) if isinstance(reply, bytes) else None,
 )
 def test_what_is_announced_too_large_is_refused(reply: bytes, size: int) -> None:
-    """Sizes that no sound server announces do not reach the parser, however the bytes come."""
+    """Sizes that no valid reply has do not reach the parser, in whatever parts they arrive."""
     with pytest.raises(OversizedReply):
         feed(reply, size)
 
@@ -80,7 +80,7 @@ def test_a_long_line_is_refused(line: bytes) -> None:
     ids=lambda content: repr(content[:30]) if isinstance(content, bytes) else None,
 )
 def test_what_only_looks_like_a_header_is_content(content: bytes, size: int) -> None:
-    """The content of a string announces nothing, whatever its lines begin with."""
+    """The content of a string is not interpreted as headers."""
     reader = feed(b"*3\r\n" + bulk(content) + b":5\r\n" + bulk(content), size)
 
     assert reader.gets() == [content, 5, content]
@@ -138,14 +138,14 @@ def test_the_budget_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several connections share one limit, which is reset by a new collection."""
     monkeypatch.setattr(reply_guard, "MOST_RECEIVED", 1000)
     budget = ReceiveBudget()
-    one, other = ReplyGuard(budget), ReplyGuard(budget)
-    one.check(bulk(600 * b"x"))
+    first, second = ReplyGuard(budget), ReplyGuard(budget)
+    first.check(bulk(600 * b"x"))
     with pytest.raises(OversizedReply, match="in one collection"):
-        other.check(bulk(600 * b"x"))
+        second.check(bulk(600 * b"x"))
 
     budget.begin_collection()
-    other.at_boundary()
-    other.check(bulk(600 * b"x"))
+    second.at_boundary()
+    second.check(bulk(600 * b"x"))
 
 
 def test_many_small_parts_take_more_memory_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

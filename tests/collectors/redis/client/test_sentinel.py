@@ -18,7 +18,7 @@ UNKNOWN = b"*-1\r\n"
 
 
 def answering(reply: bytes) -> Callable[[socket.socket], None]:
-    """Return the behaviour of a sentinel that answers one question, and then the next to ask."""
+    """Return the behaviour of a sentinel that replies to one command for each of `replies`."""
 
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -30,33 +30,33 @@ def answering(reply: bytes) -> Callable[[socket.socket], None]:
 
 
 def sentinels(*addresses: Url) -> Sentinels:
-    """Return sentinels at `addresses` that are asked for a master called orders."""
+    """Return sentinels at `addresses` for the master `orders`."""
     return Sentinels(
         SentinelSettings(master="orders", addresses=addresses), URL, ConnectionOptions()
     )
 
 
 def test_the_masters_address(redis_listener: Listen) -> None:
-    """The master is where the sentinel says, with our own scheme, user and database."""
-    found = sentinels(redis_listener(answering(KNOWN))).find(monotonic() + 20)
+    """The master has the sentinel's address, with scheme, user and database of the settings."""
+    master = sentinels(redis_listener(answering(KNOWN))).find(monotonic() + 20)
 
-    assert found == Url("rediss", "10.0.0.1", 6380, path="/2", username="bts")
+    assert master == Url("rediss", "10.0.0.1", 6380, path="/2", username="bts")
 
 
-def test_the_next_sentinel_is_asked(redis_listener: Listen) -> None:
-    """One that is dead or does not know is passed over, and asked last the next time."""
+def test_the_next_sentinel_is_tried(redis_listener: Listen) -> None:
+    """A sentinel that is dead or does not know the master is skipped, and tried last the next time."""
     dead = Url("redis", "127.0.0.1", free_port())
-    asked: list[socket.socket] = []
+    connections: list[socket.socket] = []
 
     def ignorant(connection: socket.socket) -> None:
-        asked.append(connection)
+        connections.append(connection)
         answering(UNKNOWN)(connection)
 
     several = sentinels(dead, redis_listener(ignorant), redis_listener(answering(KNOWN)))
 
     for _ in range(2):
         assert several.find(monotonic() + 20).host == "10.0.0.1"
-    assert len(asked) == 1
+    assert len(connections) == 1
 
 
 def test_no_sentinel_knows(redis_listener: Listen) -> None:
@@ -96,10 +96,10 @@ def test_other_servers_are_no_sentinel(redis_listener: Listen, reply: bytes, sai
     ("addresses", "message"),
     [
         ((), "addresses: at least one sentinel is needed"),
-        ((Url("unix", path="/s"),), "addresses: expected redis:// or rediss://, got unix://"),
+        ((Url("unix", path="/s"),), "addresses: expected redis:// or rediss://, got unix:///s"),
     ],
 )
 def test_wrong_settings(addresses: tuple[Url, ...], message: str) -> None:
-    """Sentinels are needed, and reached over the network."""
+    """At least one sentinel is required, with a TCP address."""
     with pytest.raises(ValueError, match=message):
         SentinelSettings(master="orders", addresses=addresses)

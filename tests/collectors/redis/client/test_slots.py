@@ -62,7 +62,7 @@ def test_other_replies_are_no_ranges(reply: object) -> None:
     ],
 )
 def test_redirections(reply: str, slot: int, host: str, port: int, once: bool) -> None:
-    """The answer of a node that has a key no more, or not for long, points to another."""
+    """MOVED and ASK name a slot and another node."""
     url = Url("rediss", host, port, path="/1", username="bts")
 
     assert redirection(ReplyError(reply), HOME) == Redirection(slot, url, once)

@@ -23,13 +23,13 @@ def test_a_command_is_left_out_when_it_failed_twice() -> None:
     unanswered.add(NAME, HANG)
 
     assert unanswered
-    assert unanswered.lost(("LATENCY", "HISTOGRAM")) is None
-    lost = unanswered.lost(COMMAND)
+    assert unanswered.no_reply(("LATENCY", "HISTOGRAM")) is None
+    lost = unanswered.no_reply(COMMAND)
     assert lost is not None
     assert str(lost) == "no reply in time (not sent again for 60 s)"
     now += RETRY_SECONDS
     assert not unanswered
-    assert unanswered.lost(COMMAND) is None
+    assert unanswered.no_reply(COMMAND) is None
     unanswered.add(NAME, HANG)
     assert unanswered
 
@@ -46,7 +46,7 @@ def test_two_failures_far_apart() -> None:
     assert not unanswered
 
 
-def test_info_is_always_asked() -> None:
+def test_info_is_always_sent() -> None:
     """INFO is sent in every scrape, since everything else depends on it."""
     unanswered = UnansweredCommands()
     for _ in range(3):

@@ -7,7 +7,7 @@ from bts_collectors.redis.keyspace import globs
 
 @pytest.mark.parametrize("name", ["a*", "a?", "a[bc]", "a\\*"])
 def test_what_is_a_pattern(name: str) -> None:
-    """Any of the characters that Redis takes for something else makes a pattern."""
+    """A name with any special character of Redis is a pattern."""
     assert globs.is_glob(name)
     assert not globs.is_glob("a-b:{c}^d]")
 
@@ -41,7 +41,7 @@ def test_patterns_are_read_as_redis_reads_them(
 
 
 def test_several_patterns_at_once() -> None:
-    """A name that any of the patterns matches is matched; none matches nothing."""
+    """A name is matched if any of the patterns matches; without patterns no name is."""
     match = globs.compiled([b"a*", b"*b"]).fullmatch
 
     assert match(b"ax")
@@ -70,5 +70,5 @@ def test_a_name_can_be_spelled_as_a_pattern() -> None:
     ],
 )
 def test_one_pattern_for_several(patterns: list[bytes], expected: bytes) -> None:
-    """The server is asked for names that begin as one of the patterns may."""
+    """The server filters by the first characters that the patterns can match."""
     assert globs.covering(patterns) == expected

@@ -15,15 +15,15 @@ Converse = Callable[..., None]
 NOTHING_MORE = ([], [])
 
 
-def found(*names: bytes) -> Names:
+def matched(*names: bytes) -> Names:
     """Return names that a pattern matched."""
-    found = Names(["*"])
-    found.add(names)
-    return found
+    pattern_names = Names(["*"])
+    pattern_names.add(names)
+    return pattern_names
 
 
 def test_every_type_has_its_size(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """Each key is asked for with the command of its type, all in one round."""
+    """Each key is read with the command of its type, all in one round trip."""
     converse(
         Keys(Names(["l", "s", "z", "h", "x", "t"])).read(scrape_context),
         (
@@ -52,7 +52,7 @@ def test_a_list_that_ran_empty_stays_at_0(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """Redis deletes an empty list; its series stays at 0 as long as its name is known."""
-    names = found(b"l")
+    names = matched(b"l")
     keys = Keys(names)
     converse(
         keys.read(scrape_context),
@@ -71,8 +71,8 @@ def test_a_list_that_ran_empty_stays_at_0(
 def test_a_string_that_is_gone_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A key that does not vanish by running empty is gone at once."""
-    names = found(b"t")
+    """The series of a deleted stream or string disappears at once."""
+    names = matched(b"t")
     keys = Keys(names)
     converse(
         keys.read(scrape_context),
@@ -90,7 +90,7 @@ def test_a_string_that_is_gone_is_forgotten(
 def test_a_key_of_the_settings_is_0_while_it_is_not_there(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A key spelled out in the settings has size 0, whatever it was or will be."""
+    """A missing key that the settings name has size 0, whatever its type was."""
     keys = Keys(Names(["t"]))
     converse(keys.read(scrape_context), ([("TYPE", b"t")], [b"none"]), NOTHING_MORE, NOTHING_MORE)
 
@@ -98,10 +98,10 @@ def test_a_key_of_the_settings_is_0_while_it_is_not_there(
 
 
 def test_memory_and_numbers(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """Where it is asked for, MEMORY USAGE of every key, and the number that a short string holds."""
+    """If the settings enable them, the memory usage of every key and the number in a short string are emitted."""
     names = [b"n", b"word", b"long", b"l", b"gone"]
     converse(
-        Keys(found(*names), memory=True, values=True).read(scrape_context),
+        Keys(matched(*names), memory=True, values=True).read(scrape_context),
         (
             [("TYPE", name) for name in names],
             [b"string", b"string", b"string", b"list", b"string"],
@@ -146,7 +146,7 @@ def test_strings_that_are_not_numbers(
 ) -> None:
     """A string that is not a finite number has no value."""
     converse(
-        Keys(found(b"t"), values=True).read(scrape_context),
+        Keys(matched(b"t"), values=True).read(scrape_context),
         ([("TYPE", b"t")], [b"string"]),
         ([("STRLEN", b"t")], [len(text)]),
         ([("GET", b"t")], [text]),
@@ -165,14 +165,14 @@ def test_a_refused_key_costs_only_itself(scrape_context: ScrapeContext, converse
         NOTHING_MORE,
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm", "noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm", "noperm"]
     assert scrape_context.scrape.samples[SIZE] == {("db0", "c"): 3}
 
 
 def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A key that has no size command has no size."""
     converse(
-        Keys(found(b"j")).read(scrape_context),
+        Keys(matched(b"j")).read(scrape_context),
         ([("TYPE", b"j")], [b"ReJSON-RL"]),
         *2 * [NOTHING_MORE],
     )
@@ -183,7 +183,7 @@ def test_a_type_of_a_module_is_left_out(scrape_context: ScrapeContext, converse:
 def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """It has another type by then, and its size at the next collection."""
+    """A key whose type changes between two commands has no size in this scrape, and is not an error."""
     converse(
         Keys(Names(["k"])).read(scrape_context),
         ([("TYPE", b"k")], [b"list"]),
@@ -191,7 +191,7 @@ def test_a_key_that_changes_its_type_between_two_commands_is_not_an_error(
         NOTHING_MORE,
     )
 
-    assert (scrape_context.losses, scrape_context.scrape.samples) == ([], {})
+    assert (scrape_context.scrape.losses, scrape_context.scrape.samples) == ([], {})
 
 
 def test_a_key_of_a_modules_type(scrape_context: ScrapeContext, converse: Converse) -> None:

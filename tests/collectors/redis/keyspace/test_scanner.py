@@ -9,8 +9,8 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Connection
-from bts_collectors.redis.keyspace import scanner
-from bts_collectors.redis.keyspace.scanner import Discovery, Names
+from bts_collectors.redis.keyspace import scanner as module
+from bts_collectors.redis.keyspace.scanner import KeyspaceScanner, Names
 from bts_exporter import TargetError, Url
 from servers.redis import Listen
 
@@ -18,17 +18,17 @@ REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
 
 
 class Keyspace:
-    """A server's side of discovery: pages of keys with their types, and what it was asked."""
+    """A key space for the scanner: pages of keys with their types. It records its requests."""
 
     def __init__(self, *pages: dict[bytes, object], host: str = "example.net") -> None:
         self.pages = pages
         self.url = Url("redis", host)
-        self.asked: list[Command] = []
+        self.requests: list[Command] = []
         self.closed = 0
 
-    def ask(self, commands: Sequence[Command], deadline: float) -> list[object]:
+    def execute(self, commands: Sequence[Command], deadline: float) -> list[object]:
         """Answer SCAN with the page that its cursor names, TYPE with the type of the key."""
-        self.asked += commands
+        self.requests += commands
         return [self._answer(command) for command in commands]
 
     def _answer(self, command: Command) -> object:
@@ -46,18 +46,18 @@ class Keyspace:
         """Do nothing."""
 
 
-def walk(settings: Sequence[Names], *spaces: Keyspace) -> Discovery:
+def walk(settings: Sequence[Names], *spaces: Keyspace) -> KeyspaceScanner:
     """Walk once through `spaces`."""
-    finder = Discovery(settings, lambda: spaces)  # type: ignore[arg-type,return-value]
-    finder.first(20)
-    return finder
+    scanner = KeyspaceScanner(settings, lambda: spaces)  # type: ignore[arg-type,return-value]
+    scanner.wait_for_first_walk(20)
+    return scanner
 
 
-def again(finder: Discovery) -> None:
-    """Let the next walk run to its end."""
-    finder.refresh()
-    assert finder._thread
-    finder._thread.join(20)
+def again(scanner: KeyspaceScanner) -> None:
+    """Start the next walk and wait for its end."""
+    scanner.refresh()
+    assert scanner._thread
+    scanner._thread.join(20)
 
 
 def test_plain_names_need_no_walk() -> None:
@@ -69,11 +69,11 @@ def test_plain_names_need_no_walk() -> None:
 
     assert names.all() == [b"b", b"a"]
     assert (names.patterns, names.truncated) == (False, False)
-    assert space.asked == []
+    assert space.requests == []
 
 
 def test_patterns_of_one_type_are_the_servers_work() -> None:
-    """One pattern for keys of one type is looked for by the server itself."""
+    """For one pattern and one type, the server does all of the filtering."""
     space = Keyspace({b"a1": b"stream", b"a2": b"stream"}, {b"a1": b"stream"})
     names = Names(["a*"], "stream")
     assert names.truncated
@@ -83,12 +83,12 @@ def test_patterns_of_one_type_are_the_servers_work() -> None:
     assert names.all() == [b"a1", b"a2"]
     assert not names.truncated
     words = ("MATCH", b"a*", "COUNT", 500, "TYPE", b"stream")
-    assert space.asked == [("SCAN", b"0", *words), ("SCAN", b"1", *words)]
+    assert space.requests == [("SCAN", b"0", *words), ("SCAN", b"1", *words)]
     assert space.closed == 1
 
 
 def test_one_walk_serves_all_settings() -> None:
-    """Settings that want different things share the SCANs; types are asked for what they match."""
+    """Settings with different patterns and types share the SCANs; TYPE is sent for names that match."""
     space = Keyspace(
         {b"bts:1": b"stream", b"bts:2": b"list", b"jobs:1": b"list", b"jxxs:1": b"list"}
     )
@@ -103,11 +103,11 @@ def test_one_walk_serves_all_settings() -> None:
     assert streams.all() == [b"bts:1"]
     assert lists.all() == [b"bts:2", b"jobs:1"]
     assert keys.all() == [b"jobs:1"]
-    assert [command[0] for command in space.asked] == ["SCAN", "TYPE", "TYPE", "TYPE"]
-    assert space.asked[0][3] == b"[\\b\\j][\\o\\t][\\b\\s][\\:\\s]*"
+    assert [command[0] for command in space.requests] == ["SCAN", "TYPE", "TYPE", "TYPE"]
+    assert space.requests[0][3] == b"[\\b\\j][\\o\\t][\\b\\s][\\:\\s]*"
 
 
-def test_a_type_that_must_not_be_asked_for() -> None:
+def test_a_type_that_may_not_be_read() -> None:
     """A name whose type is refused is kept: reading its key reports the refusal."""
     names = Names(["a*"], "stream")
 
@@ -116,39 +116,39 @@ def test_a_type_that_must_not_be_asked_for() -> None:
     assert names.all() == [b"a1"]
 
 
-@pytest.mark.parametrize(("budget", "amount"), [("KEYS_BUDGET", 1000), ("BUDGET", -1)])
+@pytest.mark.parametrize(("budget", "amount"), [("KEYS_BUDGET", 1000), ("BUDGET_SECONDS", -1)])
 def test_a_walk_goes_on_where_it_was_interrupted(
     budget: str, amount: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A walk that exceeds its budget continues at the same cursor of the same connection."""
-    monkeypatch.setattr(scanner, budget, amount)
+    monkeypatch.setattr(module, budget, amount)
     spaces = Keyspace({b"a1": b""}, {b"a2": b""}), Keyspace({b"a3": b""}, host="other.net")
     names = Names(["a*"])
-    finder = walk([names], *spaces)
-    first = len(spaces[0].asked)
+    scanner = walk([names], *spaces)
+    first = len(spaces[0].requests)
     assert first == amount // 500 if budget == "KEYS_BUDGET" else first == 0
     assert names.truncated
     monkeypatch.undo()
 
-    again(finder)
+    again(scanner)
 
     assert names.all() == [b"a1", b"a2", b"a3"]
     assert not names.truncated
-    assert [command[1] for command in spaces[0].asked] == [b"0", b"1"]
-    assert [command[1] for command in spaces[1].asked] == [b"0"]
+    assert [command[1] for command in spaces[0].requests] == [b"0", b"1"]
+    assert [command[1] for command in spaces[1].requests] == [b"0"]
 
 
 def test_a_place_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted walk ends without the nodes that left meanwhile."""
-    monkeypatch.setattr(scanner, "KEYS_BUDGET", 1)
+    monkeypatch.setattr(module, "KEYS_BUDGET", 1)
     spaces = [Keyspace({b"a1": b""}), Keyspace({b"a2": b""}, host="other.net")]
     names = Names(["a*"])
-    finder = Discovery([names], lambda: spaces)  # type: ignore[arg-type,return-value]
-    finder.first(20)
+    scanner = KeyspaceScanner([names], lambda: spaces)  # type: ignore[arg-type,return-value]
+    scanner.wait_for_first_walk(20)
     assert names.truncated
     del spaces[1]
 
-    again(finder)
+    again(scanner)
 
     assert names.all() == [b"a1"]
     assert not names.truncated
@@ -156,37 +156,37 @@ def test_a_place_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 
 def test_too_many_names_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names beyond the limit are left out; `truncated` says so until a walk finds fewer names."""
-    monkeypatch.setattr(scanner, "MOST_NAMES", 2)
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    monkeypatch.setattr(module, "MOST_NAMES", 2)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0)
     space = Keyspace({b"a1": b"", b"a2": b"", b"a3": b""}, {})
     names = Names(["a*"])
 
-    finder = walk([names], space)
+    scanner = walk([names], space)
 
     assert names.all() == [b"a1", b"a2"]
     assert names.truncated
     names.forget(b"a1")
     space.pages = ({b"a3": b""},)
-    again(finder)
+    again(scanner)
     assert names.all() == [b"a2", b"a3"]
     assert not names.truncated
 
 
 def test_a_name_is_kept_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is not there any more is still asked for, since Redis deletes what runs empty."""
-    monkeypatch.setattr(scanner, "INTERVAL", 0)
+    """The name of a deleted key is kept for an hour, because Redis deletes keys that become empty."""
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0)
     now = 0.0
-    monkeypatch.setattr(scanner, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "monotonic", lambda: now)
     space = Keyspace({b"a1": b"", b"a2": b""})
     names = Names(["a*"])
-    finder = walk([names], space)
+    scanner = walk([names], space)
     space.pages = ({b"a2": b""},)
 
-    now = scanner.KEPT
-    again(finder)
+    now = module.KEPT_SECONDS
+    again(scanner)
     kept = names.all()
-    now = scanner.KEPT + 1
-    again(finder)
+    now = module.KEPT_SECONDS + 1
+    again(scanner)
 
     assert (kept, names.all()) == ([b"a1", b"a2"], [b"a2"])
 
@@ -204,16 +204,16 @@ def test_forgetting() -> None:
 def test_a_refused_scan_is_an_error_for_a_minute() -> None:
     """A denied SCAN is reported, and is not tried again in every scrape."""
     space = Keyspace({})
-    space.ask = lambda _commands, _deadline: [REFUSAL]  # type: ignore[method-assign]
-    finder = walk([Names(["a*"])], space)
-    assert finder.error is not None
-    assert finder.error.reason == "noperm"
-    assert "refused SCAN" in str(finder.error)
-    before = finder._thread
+    space.execute = lambda _commands, _deadline: [REFUSAL]  # type: ignore[method-assign]
+    scanner = walk([Names(["a*"])], space)
+    assert scanner.error is not None
+    assert scanner.error.reason == "noperm"
+    assert "refused SCAN" in str(scanner.error)
+    before = scanner._thread
 
-    finder.refresh()
+    scanner.refresh()
 
-    assert finder._thread is before
+    assert scanner._thread is before
 
 
 def test_a_server_that_is_gone_is_tried_again() -> None:
@@ -221,38 +221,38 @@ def test_a_server_that_is_gone_is_tried_again() -> None:
     space = Keyspace({b"a1": b""}, {b"a2": b""})
     names = Names(["a*"])
     error = TargetError("unreachable", "gone")
-    works = space.ask
+    works = space.execute
 
     def breaks(commands: Sequence[Command], deadline: float) -> list[object]:
         if commands[0][1] == b"1":
             raise error
         return works(commands, deadline)
 
-    space.ask = breaks  # type: ignore[method-assign]
-    finder = walk([names], space)
-    assert str(finder.error) == str(error)
-    space.ask = works  # type: ignore[method-assign]
+    space.execute = breaks  # type: ignore[method-assign]
+    scanner = walk([names], space)
+    assert str(scanner.error) == str(error)
+    space.execute = works  # type: ignore[method-assign]
 
-    again(finder)
+    again(scanner)
 
-    assert finder.error is None
-    assert [command[1] for command in space.asked] == [b"0", b"0", b"1"]
+    assert scanner.error is None
+    assert [command[1] for command in space.requests] == [b"0", b"0", b"1"]
 
 
 def test_the_first_walk_is_the_only_one_in_a_scrape() -> None:
-    """Only once does a scrape wait for the key space."""
+    """Only the first scrape waits for a walk."""
     space = Keyspace({b"a1": b""})
-    finder = walk([Names(["a*"])], space)
+    scanner = walk([Names(["a*"])], space)
 
-    finder.first(20)
+    scanner.wait_for_first_walk(20)
 
-    assert len(space.asked) == 1
+    assert len(space.requests) == 1
 
 
 def scanning(
     redis_listener: Listen, reply: bytes
 ) -> tuple[Callable[[], list[Connection]], threading.Semaphore]:
-    """Return what connects to a server with one answer to every SCAN, and a count of these."""
+    """Return a function that connects to a server with one reply to every SCAN, and the number of SCANs."""
     scans = threading.Semaphore(0)
 
     def behave(connection: socket.socket) -> None:
@@ -271,29 +271,29 @@ def test_a_walk_runs_in_the_background(redis_listener: Listen) -> None:
     """A walk that is due runs in a separate thread, over a separate connection."""
     places, scans = scanning(redis_listener, b"*2\r\n$1\r\n0\r\n*1\r\n$2\r\na1\r\n")
     names = Names(["a*"])
-    finder = Discovery([names], places)
+    scanner = KeyspaceScanner([names], places)
 
-    finder.refresh()
+    scanner.refresh()
 
     assert scans.acquire(timeout=20)
-    assert finder._thread
-    finder._thread.join(20)
+    assert scanner._thread
+    scanner._thread.join(20)
     assert names.all() == [b"a1"]
-    finder.refresh()
-    assert not finder._thread.is_alive()
-    finder.stop()
+    scanner.refresh()
+    assert not scanner._thread.is_alive()
+    scanner.stop()
 
 
 def test_stop_ends_a_walk_that_never_would(redis_listener: Listen) -> None:
-    """A key space without an end does not keep the collector from stopping."""
+    """The collector stops although a walk has no end."""
     places, scans = scanning(redis_listener, b"*2\r\n$1\r\n7\r\n*0\r\n")
-    finder = Discovery([Names(["a*"])], places)
-    finder.refresh()
+    scanner = KeyspaceScanner([Names(["a*"])], places)
+    scanner.refresh()
     assert scans.acquire(timeout=20)
 
-    finder.stop()
+    scanner.stop()
 
-    assert finder._thread
-    assert not finder._thread.is_alive()
-    finder.refresh()
-    assert not finder._thread.is_alive()
+    assert scanner._thread
+    assert not scanner._thread.is_alive()
+    scanner.refresh()
+    assert not scanner._thread.is_alive()

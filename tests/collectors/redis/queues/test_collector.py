@@ -10,7 +10,12 @@ from bts_collectors.redis.client.connection import Command
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.queues.collector import MESSAGES, OLDEST, Queues
-from bts_collectors.redis.queues.config import QueueSettings, Wanted, WantedCelery, WantedNames
+from bts_collectors.redis.queues.config import (
+    CelerySettings,
+    LibrarySettings,
+    QueueSettings,
+    WantedNames,
+)
 from bts_exporter import backlog
 
 Converse = Callable[..., None]
@@ -19,7 +24,7 @@ REFUSAL = ReplyError("NOPERM this user has no permissions to run this command")
 WRONGTYPE = ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
-def test_without_settings_nothing_is_asked(
+def test_without_settings_no_command_is_sent(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
     """Without queues there is no round trip."""
@@ -30,7 +35,7 @@ def test_without_settings_nothing_is_asked(
 
 def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse: Converse) -> None:
     """All queues of all settings share a round trip for their lengths and one for their first messages."""
-    settings = QueueSettings(rq=Wanted(names=("a",)), lists=("b",))
+    settings = QueueSettings(rq=LibrarySettings(names=("a",)), lists=("b",))
     first: list[Command] = [
         ("LLEN", b"rq:queue:a"),
         ("LLEN", b"rq:queue:a:intermediate"),
@@ -65,7 +70,7 @@ def test_a_refused_registry_costs_the_names_in_it(
 ) -> None:
     """Without the set of queues, the queues that the settings name are still emitted."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("a", "*")))).read(scrape_context),
+        Queues(QueueSettings(sidekiq=LibrarySettings(names=("a", "*")))).read(scrape_context),
         ([("SMEMBERS", b"queues")], [REFUSAL]),
         (
             [
@@ -79,7 +84,7 @@ def test_a_refused_registry_costs_the_names_in_it(
         ),
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == 3 * ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == 3 * ["noperm"]
     assert scrape_context.scrape.samples == {
         MESSAGES: {
             ("sidekiq", "db0", "", "retry"): 1,
@@ -93,9 +98,11 @@ def test_a_refused_registry_costs_the_names_in_it(
 def test_patterns_choose_among_the_registered(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Of the library's own set of queues those are read that a pattern of the settings matches."""
+    """Queues from the library's own set are read if a pattern of the settings matches them."""
     converse(
-        Queues(QueueSettings(sidekiq=Wanted(names=("lo*",), prefix="shop"))).read(scrape_context),
+        Queues(QueueSettings(sidekiq=LibrarySettings(names=("lo*",), prefix="shop"))).read(
+            scrape_context
+        ),
         ([("SMEMBERS", b"shop:queues")], [[b"low", b"high"]]),
         (
             [
@@ -117,7 +124,7 @@ def test_queues_that_are_not_listed_are_not_new_afterwards(
 ) -> None:
     """The history of a queue stays while its library's set cannot be read."""
     now = 0.0
-    reader = Queues(QueueSettings(sidekiq=Wanted(names=("lo*",))), clock=lambda: now)
+    reader = Queues(QueueSettings(sidekiq=LibrarySettings(names=("lo*",))), clock=lambda: now)
     members = [("SMEMBERS", b"queues")]
     sets = [("ZCARD", b"schedule"), ("ZCARD", b"retry"), ("ZCARD", b"dead")]
     reading = [*sets, ("LLEN", b"queue:low"), ("LINDEX", b"queue:low", -1)]
@@ -139,7 +146,7 @@ def test_a_partial_sum_is_not_emitted(scrape_context: ScrapeContext, converse: C
     lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
     oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
     converse(
-        Queues(QueueSettings(celery=WantedCelery())).read(scrape_context),
+        Queues(QueueSettings(celery=CelerySettings())).read(scrape_context),
         ([("HLEN", b"unacked"), oldest, *lists], [1, [], 5, REFUSAL, *8 * [0]]),
     )
 
@@ -157,7 +164,7 @@ def test_a_found_key_of_another_type_is_forgotten(
         reader.read(scrape_context), ([("LLEN", b"a"), ("LLEN", b"b1")], [WRONGTYPE, WRONGTYPE])
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["protocol"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["protocol"]
     converse(reader.read(scrape_context), ([("LLEN", b"a")], [0]))
 
 
@@ -171,7 +178,7 @@ def test_a_name_in_two_settings_is_read_once(
     )
 
     assert scrape_context.scrape.samples[MESSAGES] == {("", "db0", "a", "ready"): 0}
-    assert scrape_context.scrape.rejected is None
+    assert scrape_context.scrape.losses == []
 
 
 def test_arq_without_a_clock(scrape_context: ScrapeContext, converse: Converse) -> None:
@@ -213,25 +220,25 @@ def test_an_invalid_time_costs_only_one_age(scrape_context: ScrapeContext, time:
     """Producers write the time: an invalid time gives no age, and costs nothing else."""
     answers = {"HGET": time, "LINDEX": b"id", "ZRANGE": []}
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         return [answers.get(str(command[0]), 1) for command in commands]
 
-    run([Queues(QueueSettings(bullmq=Wanted(names=("q",)))).read(scrape_context)], ask)
+    run([Queues(QueueSettings(bullmq=LibrarySettings(names=("q",)))).read(scrape_context)], execute)
 
     assert OLDEST not in scrape_context.scrape.samples
     assert ("bullmq", "db0", "q", "ready") in scrape_context.scrape.samples[MESSAGES]
 
 
 def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
-    """A round holds the messages of a hundred queues at most, however many there are."""
+    """A round trip transfers the messages of at most a hundred queues."""
     names = tuple(f"q{number}" for number in range(2 * queues.BATCH + 5))
     trips: list[int] = []
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         trips.append(len(commands))
         return [1 for _ in commands]
 
-    run([Queues(QueueSettings(lists=names)).read(scrape_context)], ask)
+    run([Queues(QueueSettings(lists=names)).read(scrape_context)], execute)
 
     assert len(scrape_context.scrape.samples[MESSAGES]) == len(names)
     assert len(trips) == 3
@@ -241,20 +248,20 @@ def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
 def test_more_registered_queues_than_are_looked_at(
     scrape_context: ScrapeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That some are left out is known, as long as it is so."""
+    """The metric says that queues are left out, as long as some are."""
     monkeypatch.setattr(queues, "MOST_NAMES", 2)
     registered = [b"rq:queue:a", b"rq:queue:b", b"rq:queue:c"]
 
-    def ask(commands: Sequence[Command], _: object) -> list[object]:
+    def execute(commands: Sequence[Command], _: object) -> list[object]:
         answers = {"SMEMBERS": registered, "LINDEX": None}
         return [answers.get(str(command[0]), 0) for command in commands]
 
-    rq = Queues(QueueSettings(rq=Wanted(on=True)))
-    run([rq.read(scrape_context)], ask)
+    rq = Queues(QueueSettings(rq=LibrarySettings(on=True)))
+    run([rq.read(scrape_context)], execute)
     assert rq.truncated == {"queues.rq"}
     assert {labels[2] for labels in scrape_context.scrape.samples[MESSAGES]} == {"a", "b"}
 
     registered.pop()
     scrape_context.scrape.samples.clear()
-    run([rq.read(scrape_context)], ask)
+    run([rq.read(scrape_context)], execute)
     assert rq.truncated == set()

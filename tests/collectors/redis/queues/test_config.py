@@ -2,25 +2,25 @@ from __future__ import annotations
 
 import pytest
 
-from bts_collectors.redis.queues.config import Wanted, WantedNames
+from bts_collectors.redis.queues.config import LibrarySettings, WantedNames
 
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (True, Wanted()),
-        (None, Wanted()),
-        ({}, Wanted()),
-        (False, Wanted(on=False)),
-        (["a", "b*"], Wanted(names=("a", "b*"))),
-        ([], Wanted(names=())),
-        ({"prefix": "app:"}, Wanted(prefix="app:")),
-        ({"names": ["a"], "prefix": ""}, Wanted(names=("a",), prefix="")),
+        (True, LibrarySettings()),
+        (None, LibrarySettings()),
+        ({}, LibrarySettings()),
+        (False, LibrarySettings(on=False)),
+        (["a", "b*"], LibrarySettings(names=("a", "b*"))),
+        ([], LibrarySettings(names=())),
+        ({"prefix": "app:"}, LibrarySettings(prefix="app:")),
+        ({"names": ["a"], "prefix": ""}, LibrarySettings(names=("a",), prefix="")),
     ],
 )
-def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
-    """A library is wanted with its defaults, for some queues, or with another prefix."""
-    assert Wanted.from_setting(raw) == expected
+def test_ways_to_ask_for_queues(raw: object, expected: LibrarySettings) -> None:
+    """A library can be enabled with its defaults, for some queues, or with another prefix."""
+    assert LibrarySettings.from_setting(raw) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_ways_to_ask_for_queues(raw: object, expected: Wanted) -> None:
 def test_settings_that_are_off(raw: object, message: str) -> None:
     """An error in a setting names the expected value."""
     with pytest.raises(ValueError, match=r"expected|unknown") as caught:
-        Wanted.from_setting(raw)
+        LibrarySettings.from_setting(raw)
 
     assert str(caught.value) == message
 

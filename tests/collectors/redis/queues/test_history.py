@@ -14,7 +14,7 @@ NOW_MS = NOW * 1000
 
 
 def waiting(since: float | None) -> Depth:
-    """Return a queue whose next message says since when it has been waiting."""
+    """Return a queue whose next message has the time since when it waits."""
     return Depth({"ready": 1}, timed=True, oldest=since)
 
 
@@ -64,7 +64,7 @@ def test_a_queue_that_is_not_known_is_not_empty() -> None:
 
 
 def test_a_queue_that_becomes_shorter() -> None:
-    """The rest lasts as long as it takes at the rate of the last half minute."""
+    """The drain time is the length divided by the rate of the last half minute."""
     history = QueueHistory()
     looks = [(100, 0.0), (85, 15.0), (70, 30.0), (0, 45.0)]
 
@@ -74,7 +74,7 @@ def test_a_queue_that_becomes_shorter() -> None:
 
 @pytest.mark.parametrize("growth", [0, 1])
 def test_a_queue_that_does_not_become_shorter(growth: int) -> None:
-    """A queue that stays as it is or grows will never be empty, whatever is taken from it."""
+    """The drain time of a queue that does not become shorter is infinite."""
     history = QueueHistory()
 
     drains = [history.drain(100 + growth * now, now) for now in (0, 15, 30, 60)]
@@ -82,7 +82,7 @@ def test_a_queue_that_does_not_become_shorter(growth: int) -> None:
 
 
 def test_a_queue_that_was_not_read_for_a_while() -> None:
-    """A length that was missing is not taken for a queue that ran empty and filled again."""
+    """A missing length does not count as an empty queue."""
     history = QueueHistory()
     looks = [(100, 0.0), (None, 15.0), (100, 30.0), (100, 45.0)]
 

@@ -16,23 +16,23 @@ def emitted(settings: dict[str, str]) -> dict[str, dict[tuple[str, ...], float]]
     scrape = Scrape(monotonic() + 60)
     config_params.emit(scrape, settings)
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 
-def test_settings_are_asked_for_at_once() -> None:
-    """Since Redis 7.0 one command asks for all, with Valkey's own where it has them."""
-    ((*words,),) = config_params.ask(Facts(version=(7, 0, 15)))
-    ((*more,),) = config_params.ask(Facts(version=(7, 2, 4), has_commandlog=True))
+def test_parameters_are_requested_together() -> None:
+    """Since Redis 7.0 one command requests all parameters, including those that only Valkey has."""
+    ((*words,),) = config_params.commands(Facts(version=(7, 0, 15)))
+    ((*more,),) = config_params.commands(Facts(version=(7, 2, 4), has_commandlog=True))
 
     assert words[:3] == ["CONFIG", "GET", "databases"]
     assert more == [*words, "commandlog-*"]
 
 
 @pytest.mark.parametrize("version", [(), (6, 2, 14)])
-def test_older_servers_are_asked_for_one_setting_at_a_time(version: tuple[int, ...]) -> None:
-    """Before Redis 7.0 a command asks for one setting."""
-    commands = config_params.ask(Facts(version=version))
+def test_older_servers_need_a_command_for_each_parameter(version: tuple[int, ...]) -> None:
+    """Before Redis 7.0 each parameter needs a command."""
+    commands = config_params.commands(Facts(version=version))
 
     assert ("CONFIG", "GET", "maxclients") in commands
     assert {len(command) for command in commands} == {3}

@@ -32,14 +32,14 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def emitted(**changed: Any) -> Samples:
-    """Return the samples of what a Sentinel says of one primary, some replies changed."""
+    """Return the samples of a Sentinel with one primary, with some replies changed."""
     scrape = Scrape(monotonic() + 60)
     replies = {"masters": [MASTER], "quorum": b"OK 2 usable", "sentinels": [UP, DOWN], "slaves": []}
     sentinels.emit(
-        scrape, dict(zip(sentinels.ask(["mine"]), (replies | changed).values(), strict=True))
+        scrape, dict(zip(sentinels.commands(["mine"]), (replies | changed).values(), strict=True))
     )
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 
@@ -66,8 +66,8 @@ def test_info() -> None:
 
 
 def test_the_commands() -> None:
-    """One command asks for all primaries, three about each."""
-    assert sentinels.ask(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
+    """One command requests all primaries, and three more request the details of each."""
+    assert sentinels.commands(["mine"]) == [("SENTINEL", "MASTERS"), QUORUM, SENTINELS, SLAVES]
 
 
 def test_settings_of_a_primary() -> None:

@@ -17,7 +17,7 @@ def emitted(emit: Callable[[Scrape, Any], None], reply: Any) -> Samples:
     scrape = Scrape(monotonic() + 60)
     emit(scrape, reply)
 
-    assert scrape.rejected is None
+    assert scrape.losses == []
     return {metric.name: samples for metric, samples in scrape.samples.items()}
 
 

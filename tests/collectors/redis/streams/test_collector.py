@@ -7,7 +7,7 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
-from bts_collectors.redis.client.command_support import RETRY
+from bts_collectors.redis.client.command_support import RETRY_SECONDS
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import collector as streams
@@ -47,7 +47,7 @@ def group(  # each has a name
 
 
 def read(streams: Streams, scrape_context: ScrapeContext) -> RequestBatches:
-    """Read all streams, as a collection does."""
+    """Read all streams as in a collection."""
     yield from together(streams.read(scrape_context))
     streams.emit_command_support(scrape_context.scrape)
 
@@ -118,7 +118,7 @@ def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: 
 def test_consumers_that_the_script_looked_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """What the script found of a group's consumers is not asked for again."""
+    """Consumers that the script has read are not read again."""
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(1000), consumers=3, pending=2, stale=1, idle=400_000)
     converse(
@@ -153,18 +153,18 @@ def test_a_group_without_lag_reads_no_entries(
         ([SCRIPT], [[[state, [group(identity(1000))]]]]),
     )
 
-    found = values(scrape_context)
-    assert found["redis_stream_group_lag"] == 0
-    assert found["redis_stream_group_lag_seconds"] == 0
-    assert found["redis_stream_group_oldest_pending_age_seconds"] == 0
-    assert found["redis_stream_group_oldest_pending_deliveries"] == 0
-    assert found["redis_stream_group_consumers_stale"] == 0
+    samples = values(scrape_context)
+    assert samples["redis_stream_group_lag"] == 0
+    assert samples["redis_stream_group_lag_seconds"] == 0
+    assert samples["redis_stream_group_oldest_pending_age_seconds"] == 0
+    assert samples["redis_stream_group_oldest_pending_deliveries"] == 0
+    assert samples["redis_stream_group_consumers_stale"] == 0
 
 
 def test_many_streams_are_read_window_by_window(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Scripts of ten streams, twenty of them a round: nothing grows with the number of streams.
+    """A script reads ten streams, and a round trip has twenty scripts: memory does not grow with the number of streams.
 
     Two parts share the windows: what the one has taken is not left to the other.
     """
@@ -187,21 +187,19 @@ def test_a_stream_that_is_not_there(scrape_context: ScrapeContext, converse: Con
 
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "s"): 0}
     assert streams.LENGTH not in scrape_context.scrape.samples
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_a_key_of_another_type_is_reported_and_the_rest_served(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A list under a stream's name is a loss that names it; other streams are served."""
+    """A key of another type is an error that names it; other streams are served."""
     converse(
         read(Streams(Names(["l", "s"])), scrape_context), ([SCRIPT], [[b"list", [stream(), []]]])
     )
 
-    assert [str(loss) for loss in scrape_context.losses] == [
-        "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
-    ]
-    assert scrape_context.losses[0].reason == "protocol"
+    message = "Redis at redis://example.net:6379 has a list named 'l', but `streams` needs a stream"
+    assert scrape_context.scrape.losses == [("protocol", message)]
     assert scrape_context.scrape.samples[streams.EXISTS] == {("db0", "l"): 0, ("db0", "s"): 1}
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
@@ -209,10 +207,10 @@ def test_a_key_of_another_type_is_reported_and_the_rest_served(
 def test_a_refused_part_costs_only_itself(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Groups that may not be read leave the stream's own numbers."""
+    """Without permission for the groups, the stream's own metrics are served."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[stream(), NOPERM]]]))
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 0}
 
 
@@ -220,7 +218,7 @@ def test_a_stream_that_may_not_be_read(scrape_context: ScrapeContext, converse: 
     """A refusal inside the script is a loss."""
     converse(read(Streams(Names(["s"])), scrape_context), ([SCRIPT], [[[NOPERM, NOPERM]]]))
 
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
 
 
 ASKING = [("TYPE", b"s"), ("XINFO", "STREAM", b"s"), ("XINFO", "GROUPS", b"s")]
@@ -232,7 +230,7 @@ def test_without_scripts_plain_commands_do(
     """A refused script is replaced by plain commands, and tried again only after a while."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
-    told = [
+    fields = [
         b"length", 9, b"groups", 1, b"radix-tree-keys", 2, b"radix-tree-nodes", 3, b"entries-added", 9,
         b"last-generated-id", identity(1000), b"max-deleted-entry-id", b"0-0",
         b"first-entry", [identity(9000), [b"k", b"v"]], b"last-entry", [identity(1000), []],
@@ -241,7 +239,7 @@ def test_without_scripts_plain_commands_do(
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(5000),
         b"entries-read", 4, b"lag", 5,
     ]  # fmt: skip
-    plain = (ASKING, [b"stream", told, [its_group]])
+    plain = (ASKING, [b"stream", fields, [its_group]])
     place = identity(5000).decode().removesuffix("-0") + "-1"
     head = (
         [("XRANGE", b"s", place, identity(1000).decode(), "COUNT", 1)],
@@ -257,11 +255,11 @@ def test_without_scripts_plain_commands_do(
     assert values(scrape_context)["redis_stream_group_lag"] == 5
     assert values(scrape_context)["messaging_lag_seconds"] == 4
     assert values(scrape_context)["redis_exporter_command_supported"] == 0
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
     scrape_context.scrape.samples.clear()
     converse(read(reader, scrape_context), plain)
     assert values(scrape_context)["redis_stream_group_lag"] == 5  # nothing has happened since
-    now = RETRY
+    now = RETRY_SECONDS
     scrape_context.scrape.samples.clear()
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
     assert values(scrape_context)["redis_exporter_command_supported"] == 1
@@ -270,35 +268,35 @@ def test_without_scripts_plain_commands_do(
 def test_streams_that_a_script_may_not_read(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """One forbidden key makes its batch plain for a while, and scripts go on for all others."""
+    """A denied key makes its batch use plain commands for a while; other batches use scripts."""
     now = 0.0
     reader = Streams(Names(["s"]), clock=lambda: now)
     forbidden = ReplyError("NOPERM No permissions to access a key")
     plain = (ASKING, [forbidden, forbidden, forbidden])
 
     converse(read(reader, scrape_context), ([SCRIPT], [forbidden]), plain)
-    assert [loss.reason for loss in scrape_context.losses] == ["noperm"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["noperm"]
     converse(read(reader, scrape_context), plain)
-    now = RETRY
+    now = RETRY_SECONDS
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
-def test_a_busy_server_is_asked_by_script_again(
+def test_a_busy_server_gets_scripts_again(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Somebody else's script that blocks the server is a loss, and no reason to do without scripts."""
+    """A server that is blocked by another client's script is an error, and scripts are tried again."""
     reader = Streams(Names(["s"]))
     busy = ReplyError("BUSY Redis is busy running a script.")
 
     converse(read(reader, scrape_context), ([SCRIPT], [busy]))
-    assert [loss.reason for loss in scrape_context.losses] == ["loading"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["loading"]
     converse(read(reader, scrape_context), ([SCRIPT], [[[stream(), []]]]))
 
 
 def test_a_name_that_is_not_utf8_is_escaped(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """Bytes that are no text are shown, not lost and not a failure."""
+    """Bytes that are not UTF-8 are escaped, and are not an error."""
     names = Names(["*"], "stream")
     names.add([b"caf\xe9"])
 
@@ -310,7 +308,7 @@ def test_a_name_that_is_not_utf8_is_escaped(
 def test_a_discovered_stream_that_is_gone_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A name that a pattern matched is not asked for again once its key is gone."""
+    """A name that a pattern matched is dropped when its key was deleted."""
     names = Names(["*"], "stream")
     names.add([b"s"])
     converse(read(Streams(names), scrape_context), ([SCRIPT], [[b"none"]]))
@@ -322,7 +320,7 @@ def test_a_discovered_stream_that_is_gone_is_forgotten(
 def test_a_stream_deleted_during_the_scrape_is_not_an_error(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A stream that is deleted between two rounds costs its groups' samples, and nothing else."""
+    """A stream that is deleted between two round trips loses only its groups' samples."""
     gone = ReplyError("NOGROUP No such key 's' or consumer group 'g'")
     state = stream(first=identity(9000), last=identity(1000), length=9)
     converse(
@@ -334,7 +332,7 @@ def test_a_stream_deleted_during_the_scrape_is_not_an_error(
         ),
     )
 
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_labels_are_kept_as_long_as_their_stream(
@@ -359,7 +357,7 @@ def test_labels_are_kept_as_long_as_their_stream(
 
 
 def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse: Converse) -> None:
-    """A stream without a length, and a group without a number, lose themselves; nothing becomes 0."""
+    """A stream without a length, or a group without a number, has no samples, not the value 0."""
     odd = [None, *stream()[1:]]
     whole = stream(first=identity(9000), last=identity(1000), length=9)
     odd_group = group(identity(1000))
@@ -370,7 +368,7 @@ def test_an_odd_stream_costs_only_itself(scrape_context: ScrapeContext, converse
         ([SCRIPT], [[[odd, []], [whole, [odd_group, named]]]]),
     )
 
-    assert [loss.reason for loss in scrape_context.losses] == ["protocol", "protocol"]
+    assert [reason for reason, _ in scrape_context.scrape.losses] == ["protocol", "protocol"]
     assert scrape_context.scrape.samples[streams.LENGTH] == {("db0", "s"): 9}
     assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "h"): 0}
     assert scrape_context.scrape.samples[groups.PENDING] == {("db0", "s", "h"): 0}
@@ -389,7 +387,7 @@ def test_a_defect_of_ours_is_not_the_servers_fault(
             ([SCRIPT], [[[state, [group(identity(1000))]]]]),
         )
 
-    assert scrape_context.losses == []
+    assert scrape_context.scrape.losses == []
 
 
 def test_a_stream_that_could_not_be_read_is_not_new(
@@ -418,17 +416,17 @@ def test_a_stream_that_could_not_be_read_is_not_new(
 def test_a_stream_with_more_groups_than_a_script_looks_at(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """The script says how many there are, and the server itself hands them over in a round of their own."""
-    told = [
+    """The script returns the number of groups, and XINFO GROUPS reads them in a round trip of its own."""
+    fields = [
         b"name", b"g", b"consumers", 0, b"pending", 0, b"last-delivered-id", identity(1000),
         b"entries-read", 9, b"lag", 0,
     ]  # fmt: skip
     state = stream(first=identity(9000), last=identity(1000), length=9)
-    asked = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [told] * 1])
+    large_stream = ([SCRIPT, ("XINFO", "GROUPS", b"s")], [[[state, 1000]], [fields] * 1])
     converse(
         read(Streams(Names(["s"])), scrape_context),
         ([SCRIPT], [[[state, 1000]]]),
-        asked,
+        large_stream,
     )
 
     assert scrape_context.scrape.samples[groups.LAG] == {("db0", "s", "g"): 0}

@@ -40,10 +40,10 @@ def group_state(count: int, pending: int = 4) -> GroupState:
 
 
 def test_consumers_are_found_by_the_fields_names() -> None:
-    """FlatMap are known by their names, whatever servers add; a consumer may be called like one."""
-    found: list[list[Any]] = [[b"idle", 20, b"new", 1, b"name", b"pending", b"pending", 4]]
+    """Fields are recognized by name, whatever a server adds; a consumer may have the name of a field."""
+    reply: list[list[Any]] = [[b"idle", 20, b"new", 1, b"name", b"pending", b"pending", 4]]
 
-    assert parse(found) == [Consumer(b"pending", 4, 20)]
+    assert parse(reply) == [Consumer(b"pending", 4, 20)]
     assert [consumer.name for consumer in parse(REPLY)] == [b"a", b"b", b"idle"]
 
 
@@ -69,7 +69,7 @@ def test_before_7_2_stale_consumers_are_unknown(
 
 
 def test_how_long_is_stale(context: StreamContext, converse: Converse) -> None:
-    """The settings say from when on a consumer is stale."""
+    """A consumer is stale after the idle time in the settings."""
     converse(read(context, [group_state(3)], 601, each=False), (ASKING, [REPLY]))
 
     assert context.scrape_context.scrape.samples[consumers.STALE] == {OWN: 0}
@@ -88,7 +88,7 @@ def test_each_consumer(context: StreamContext, converse: Converse) -> None:
 
 
 @pytest.mark.parametrize(("count", "each"), [(0, True), (3, False)])
-def test_a_group_without_pending_entries_is_not_asked_about(
+def test_consumers_of_a_group_without_pending_entries(
     context: StreamContext, converse: Converse, count: int, each: bool
 ) -> None:
     """Without pending entries there are no stale consumers."""
@@ -100,8 +100,8 @@ def test_a_group_without_pending_entries_is_not_asked_about(
     }
 
 
-def test_too_many_consumers_are_not_asked_about(context: StreamContext, converse: Converse) -> None:
-    """A group with a hundred thousand consumers costs no more than its two fields."""
+def test_too_many_consumers_are_not_read(context: StreamContext, converse: Converse) -> None:
+    """The consumers of a group with too many of them are not read."""
     converse(read(context, [group_state(100_000)], 300, each=True), ([], []))
 
     assert context.scrape_context.scrape.samples == {}
@@ -113,7 +113,7 @@ def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Co
     converse(read(context, [group_state(3)], 300, each=False), (ASKING, [denied]))
     converse(read(context, [group_state(3)], 300, each=False))
 
-    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.losses == []
     assert context.scrape_context.scrape.samples == {}
 
 

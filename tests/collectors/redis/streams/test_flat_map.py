@@ -7,7 +7,7 @@ from bts_collectors.redis.streams.flat_map import FlatMap
 
 
 def test_values_are_found_by_their_names() -> None:
-    """The order of a reply does not matter, nor whether a value is spelled like a name."""
+    """Neither the order of a reply matters, nor a value that is equal to a name."""
     fields = FlatMap(b"name", b"pending")
 
     assert fields.of([b"name", b"pending", b"new", 1, b"pending", 4]) == (b"pending", 4)

@@ -12,13 +12,13 @@ from bts_collectors.redis.streams import head_entries
 from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.head_entries import (
-    ask_entries,
     by_script,
+    entries_command,
     parse_first,
     parse_result,
     plainly,
 )
-from bts_collectors.redis.streams.history import RECOUNT
+from bts_collectors.redis.streams.history import RECOUNT_SECONDS
 from bts_collectors.redis.streams.lag import MOST_COUNTED
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -43,8 +43,8 @@ def group_state(*, lag: int | None = None, exact: bool = False) -> GroupState:
 
 
 def test_question_about_entries() -> None:
-    """The script gets the streams as keys, the limits, and each group's place, end and need."""
-    command, _, count, *arguments = ask_entries(
+    """The script gets the streams as keys, the limits, and for each group its position, the last entry, and whether to count."""
+    command, _, count, *arguments = entries_command(
         [group_state(), group_state(lag=5, exact=True)], most=7, budget=8
     )
 
@@ -53,27 +53,27 @@ def test_question_about_entries() -> None:
 
 
 def test_the_first_entry_of_a_known_lag(context: StreamContext, converse: Converse) -> None:
-    """Where the lag is known, only the first entry is looked for."""
-    one = group_state(lag=5, exact=True)
-    converse(by_script(context, [one]), ([SCRIPT], [[[-1, b"6-0", 1]]]))
+    """If the lag is known, only the first entry is read."""
+    state = group_state(lag=5, exact=True)
+    converse(by_script(context, [state]), ([SCRIPT], [[[-1, b"6-0", 1]]]))
 
-    assert (one.lag, one.exact, one.head) == (5, True, (6, 0))
+    assert (state.lag, state.exact, state.head) == (5, True, (6, 0))
 
 
 def test_a_short_count(context: StreamContext, converse: Converse) -> None:
     """A lag that the short count finds needs no long count."""
-    one = group_state(lag=7)
-    converse(by_script(context, [one]), ([SCRIPT], [[[5, b"6-0", 6]]]))
+    state = group_state(lag=7)
+    converse(by_script(context, [state]), ([SCRIPT], [[[5, b"6-0", 6]]]))
 
-    assert (one.lag, one.exact) == (5, True)
+    assert (state.lag, state.exact) == (5, True)
 
 
 def test_nothing_ahead_any_more(context: StreamContext, converse: Converse) -> None:
     """A group whose undelivered entries are gone has a lag of 0."""
-    one = group_state(lag=7)
-    converse(by_script(context, [one]), ([SCRIPT], [[[0, None, 0]]]))
+    state = group_state(lag=7)
+    converse(by_script(context, [state]), ([SCRIPT], [[[0, None, 0]]]))
 
-    assert (one.lag, one.exact, one.head) == (0, True, None)
+    assert (state.lag, state.exact, state.head) == (0, True, None)
 
 
 def test_long_counts_go_out_one_at_a_time(context: StreamContext, converse: Converse) -> None:
@@ -88,48 +88,48 @@ def test_long_counts_go_out_one_at_a_time(context: StreamContext, converse: Conv
         ([SCRIPT], [[[901, b"6-0", 901]]]),
     )
 
-    assert [(one.lag, one.exact) for one in far] == [(900, True), (None, False), (901, True)]
+    assert [(state.lag, state.exact) for state in far] == [(900, True), (None, False), (901, True)]
 
 
 def test_the_servers_lag_above_the_counted_entries_stays(
     context: StreamContext, converse: Converse
 ) -> None:
     """The server's own figure stays, uncertain, where there are more entries than are counted."""
-    one = group_state(lag=MOST_COUNTED + 1)
+    state = group_state(lag=MOST_COUNTED + 1)
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(context, [one]), far, far)
+    converse(by_script(context, [state]), far, far)
 
-    assert (one.lag, one.exact, one.head) == (MOST_COUNTED + 1, False, (6, 0))
+    assert (state.lag, state.exact, state.head) == (MOST_COUNTED + 1, False, (6, 0))
 
 
 def test_the_servers_lag_below_the_counted_entries_is_dropped(
     context: StreamContext, converse: Converse
 ) -> None:
     """The server's own figure is dropped where more entries were counted already."""
-    one = group_state(lag=7)
+    state = group_state(lag=7)
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(context, [one]), far, far)
+    converse(by_script(context, [state]), far, far)
 
-    assert (one.lag, one.exact, one.head) == (None, False, (6, 0))
+    assert (state.lag, state.exact, state.head) == (None, False, (6, 0))
 
 
 def test_a_failed_count_is_repeated_after_a_minute(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A long count that ends nowhere is not tried again at the next collection, but a minute later."""
+    """A long count without a result is tried again after a minute, not in the next scrape."""
     now = 0.0
     context = StreamContext(scrape_context, CommandSupport(), ticks=lambda: now)
-    one = group_state()
+    state = group_state()
     far = ([SCRIPT], [[[-1001, b"6-0", 500]]])
-    converse(by_script(context, [one]), far, far)
-    now = RECOUNT - 1
-    converse(by_script(context, [one]), far)
-    now = RECOUNT
-    converse(by_script(context, [one]), far, far)
+    converse(by_script(context, [state]), far, far)
+    now = RECOUNT_SECONDS - 1
+    converse(by_script(context, [state]), far)
+    now = RECOUNT_SECONDS
+    converse(by_script(context, [state]), far, far)
 
 
 def test_the_budget_of_a_collection(context: StreamContext, converse: Converse) -> None:
-    """When long counts have cost enough, the other groups stay unknown."""
+    """Once the budget for long counts is used, the lag of the other groups stays unknown."""
     context.budget = 1000
     far = [group_state() for _ in range(5)]
     unknown = [-1, b"6-0", 500]
@@ -140,7 +140,7 @@ def test_the_budget_of_a_collection(context: StreamContext, converse: Converse) 
         ([SCRIPT], [[[800, b"6-0", 800]]]),
     )
 
-    assert [one.lag for one in far] == [900, 800, None, None, None]
+    assert [state.lag for state in far] == [900, 800, None, None, None]
 
 
 def test_entries_that_may_not_be_read(context: StreamContext, converse: Converse) -> None:
@@ -150,17 +150,17 @@ def test_entries_that_may_not_be_read(context: StreamContext, converse: Converse
     converse(plainly(context, [group_state()]))
 
     assert not context.command_support.expects("xrange")
-    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.losses == []
 
 
 def test_a_script_that_fails(context: StreamContext, converse: Converse) -> None:
     """A busy server is a loss with its reason."""
     converse(by_script(context, [group_state()]), ([SCRIPT], [ReplyError("BUSY Redis is busy")]))
 
-    assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
+    assert [reason for reason, _ in context.scrape_context.scrape.losses] == ["loading"]
 
 
-def ask(count: int) -> tuple[str | bytes | int, ...]:
+def page(count: int) -> tuple[str | bytes | int, ...]:
     """Return the command for the next entries of the group."""
     return ("XRANGE", b"s", "4-2", "20-0", "COUNT", count)
 
@@ -172,31 +172,31 @@ def entries(count: int, size: int = 10) -> list[list[object]]:
 
 def test_without_scripts_a_page_is_counted(context: StreamContext, converse: Converse) -> None:
     """The first entry decides how many entries of its size fit into a page."""
-    one = group_state()
-    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(99)]))
+    state = group_state()
+    converse(plainly(context, [state]), ([page(1)], [entries(1)]), ([page(1001)], [entries(99)]))
 
-    assert (one.lag, one.exact, one.head) == (99, True, (5, 0))
+    assert (state.lag, state.exact, state.head) == (99, True, (5, 0))
 
 
 def test_without_scripts_a_full_page_is_a_lower_bound(
     context: StreamContext, converse: Converse
 ) -> None:
-    """More than a page is too many to count: the seconds are known, the messages are not."""
-    one = group_state()
-    converse(plainly(context, [one]), ([ask(1)], [entries(1)]), ([ask(1001)], [entries(1001)]))
+    """If there is more than a page, the lag in seconds is known, and the lag in messages is not."""
+    state = group_state()
+    converse(plainly(context, [state]), ([page(1)], [entries(1)]), ([page(1001)], [entries(1001)]))
 
-    assert (one.lag, one.exact, one.head) == (None, False, (5, 0))
+    assert (state.lag, state.exact, state.head) == (None, False, (5, 0))
 
 
 def test_without_scripts_large_entries_make_small_pages(
     context: StreamContext, converse: Converse
 ) -> None:
-    """The larger the first entry, the fewer are pulled after it."""
-    one = group_state()
+    """The larger the first entry is, the fewer entries are fetched."""
+    state = group_state()
     large = entries(1, 20_000)
-    converse(plainly(context, [one]), ([ask(1)], [large]), ([ask(3)], [entries(2, 20_000)]))
+    converse(plainly(context, [state]), ([page(1)], [large]), ([page(3)], [entries(2, 20_000)]))
 
-    assert (one.lag, one.exact) == (2, True)
+    assert (state.lag, state.exact) == (2, True)
 
 
 def test_without_scripts_a_known_lag_needs_one_entry(
@@ -204,23 +204,23 @@ def test_without_scripts_a_known_lag_needs_one_entry(
 ) -> None:
     """If the lag is known, one entry gives the seconds; without entries the lag is 0."""
     known, gone = group_state(lag=5, exact=True), group_state(lag=5, exact=True)
-    converse(plainly(context, [known, gone]), ([ask(1)] * 2, [entries(1), []]))
+    converse(plainly(context, [known, gone]), ([page(1)] * 2, [entries(1), []]))
 
     assert (known.lag, known.head) == (5, (5, 0))
     assert (gone.lag, gone.exact) == (0, True)
 
 
 def test_pages_go_out_few_at_a_time(context: StreamContext, converse: Converse) -> None:
-    """No more than five pages of payloads are on their way at once."""
+    """At most five pages of payloads are transferred at once."""
     groups = [group_state() for _ in range(head_entries.BATCH + 1)]
     converse(
         plainly(context, groups),
-        ([ask(1)] * 20, [entries(1)] * 20),
-        ([ask(1)], [[]]),
-        *[([ask(1001)] * 5, [entries(7)] * 5)] * 4,
+        ([page(1)] * 20, [entries(1)] * 20),
+        ([page(1)], [[]]),
+        *[([page(1001)] * 5, [entries(7)] * 5)] * 4,
     )
 
-    assert [one.lag for one in groups] == [7] * 20 + [0]
+    assert [state.lag for state in groups] == [7] * 20 + [0]
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_an_odd_reply_of_the_script_is_reported(
     converse(by_script(context, [state]), ([SCRIPT], [odd]))
 
     assert (state.lag, state.exact) != (0, True)
-    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]
+    assert [reason for reason, _ in context.scrape_context.scrape.losses] == ["protocol"]

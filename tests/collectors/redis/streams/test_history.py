@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from bts_collectors.redis.streams.groups import GroupState, Labels
-from bts_collectors.redis.streams.history import RECOUNT, Flow, History, Settings
+from bts_collectors.redis.streams.history import RECOUNT_SECONDS, Flow, History, Settings
 from bts_collectors.redis.streams.lag import judge
 from bts_collectors.redis.streams.state import Group, Stream
 
@@ -34,22 +34,22 @@ def group_state(
     )
     lag = None if read is None else added - read
     group = Group(b"g", 0, 0, (delivered, 0), entries_read=read, lag=lag)
-    one = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
-    one.lag, one.exact, one.head = judge(stream, group)
-    if not one.exact and counted:
-        one.lag, one.exact = sum(entry > delivered for entry in ids), True
-    return one
+    state = GroupState(b"s", stream, group, Labels.of("db0", "s", "g"), settings=settings)
+    state.lag, state.exact, state.head = judge(stream, group)
+    if not state.exact and counted:
+        state.lag, state.exact = sum(entry > delivered for entry in ids), True
+    return state
 
 
 def flows(*states: GroupState) -> list[tuple[int | None, int | None]]:
     """Return consumed and lost entries of each scrape."""
     history = History()
-    taken = [history.take(one, float(place)) for place, one in enumerate(states)]
+    taken = [history.take(state, float(place)) for place, state in enumerate(states)]
     return [(flow.consumed, flow.lost) for flow in taken]
 
 
 def test_a_stream_from_which_nothing_went() -> None:
-    """Where all entries ever added are there, what the server counts is proved by their number."""
+    """If no entry was ever removed, the number of entries proves the server's counter."""
     assert flows(group_state(range(1, 11), 4, added=10, read=4)) == [(4, 0)]
 
 
@@ -95,7 +95,7 @@ def test_a_trim_past_the_group_that_went_on_unseen() -> None:
 
 
 def test_all_entries_are_replaced_without_losses() -> None:
-    """A stream that holds all that came since lost nothing of it, however much was trimmed before."""
+    """If a stream has all entries added since the last scrape, none was lost, whatever was trimmed before."""
     assert flows(
         group_state(range(1, 11), 10, added=10, read=10),
         group_state(range(11, 21), 15, added=20, read=15),
@@ -103,7 +103,7 @@ def test_all_entries_are_replaced_without_losses() -> None:
 
 
 def test_a_deletion_ahead_of_the_group() -> None:
-    """Entries deleted ahead were not delivered: what was is not known then."""
+    """After entries ahead of the group were deleted, deliveries are unknown."""
     assert flows(
         group_state(range(1, 11), 4, added=10, read=4),
         group_state(range(1, 10), 6, added=10, read=6, deleted=10),
@@ -111,7 +111,7 @@ def test_a_deletion_ahead_of_the_group() -> None:
 
 
 def test_a_client_has_set_a_counter() -> None:
-    """After XSETID nothing is known of what was added since, and so of what was delivered or lost."""
+    """After XSETID the added entries are unknown, and so are the delivered and the lost ones."""
     then = Settings(added=1, any=1)
     assert flows(
         group_state(range(1, 11), 4, added=10, read=4),
@@ -121,7 +121,7 @@ def test_a_client_has_set_a_counter() -> None:
 
 
 def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
-    """Between two looks the server's counters are believed, unless a client may have set them."""
+    """Between two scrapes the server's counters are used, unless a client may have set them."""
     history = History()
     history.take(group_state(range(1, 6001), 3000, added=6000, read=3000), 0)
 
@@ -141,7 +141,7 @@ def test_a_lag_that_cannot_be_counted_goes_on_from_one_that_was() -> None:
 
 
 def test_a_backlog_that_grows_fast_from_the_start() -> None:
-    """If all entries ever added still exist, even a lag too long to count is certain."""
+    """If no entry was ever removed, a lag that is too long to count is exact."""
     history = History()
     history.take(group_state(range(1, 1), 0, added=0, read=0), 0)
 
@@ -163,17 +163,17 @@ def test_a_counter_that_was_off_is_not_gone_by() -> None:
 
 
 def test_the_rate_of_an_uncertain_lag() -> None:
-    """Of a lag by the server's figure the time until it is gone is by the server's counter, too."""
+    """The drain time of a lag that the server reports comes from the server's counter, too."""
     history = History()
     for now, place in ((0.0, 3000), (30.0, 3300)):
-        one = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
-        flow = history.take(one, now)
+        state = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
+        flow = history.take(state, now)
 
     assert flow == (None, None, 270.7)
 
 
 def test_nothing_has_happened() -> None:
-    """The lag of a group is the same as long as stream and group are."""
+    """The lag of a group is reused as long as stream and group do not change."""
     history = History()
     history.take(group_state(range(1, 11), 4, added=10, read=4), 0)
     same = group_state(range(1, 11), 4, added=10, read=4, counted=False)
@@ -186,7 +186,7 @@ def test_nothing_has_happened() -> None:
 
 
 def test_time_until_the_backlog_is_gone() -> None:
-    """It is the lag divided by the deliveries of the last half minute, and endless where there are none."""
+    """The drain time is the lag divided by the rate of the last half minute, and infinite without deliveries."""
     history = History()
     looks = [
         history.take(group_state(range(1, 101), place, added=100, read=place), now)
@@ -273,9 +273,9 @@ def test_counters_that_contradict_the_position(after: GroupState) -> None:
 
 
 def test_when_entries_are_counted_again() -> None:
-    """After a failed count, entries are counted again when RECOUNT seconds are over."""
+    """After a failed count, entries are counted again when RECOUNT_SECONDS are over."""
     history = History()
     history.note_count(0.0, counted=False)
 
-    assert history.is_uncounted(RECOUNT - 0.1)
-    assert not history.is_uncounted(RECOUNT)
+    assert history.is_uncounted(RECOUNT_SECONDS - 0.1)
+    assert not history.is_uncounted(RECOUNT_SECONDS)

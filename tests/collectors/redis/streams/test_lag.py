@@ -27,7 +27,7 @@ def group(last_delivered: Id, lag: int | None = None, read: int | None = None) -
 
 
 def test_an_empty_stream_has_no_lag() -> None:
-    """Nothing is left to deliver when all is deleted, whatever the server counts."""
+    """The lag of an empty stream is 0, whatever the server counts."""
     stream = Stream(length=0, last_generated=(10, 0), max_deleted=(10, 0), entries_added=10)
 
     assert judge(stream, group((4, 0), lag=6)) == Verdict(0, exact=True)
@@ -46,7 +46,7 @@ def test_a_group_before_the_first_entry_lags_by_the_whole_stream() -> None:
 
 
 def test_a_group_at_the_first_entry_lags_by_all_others() -> None:
-    """A group that was delivered the first entry that is left waits for all but that."""
+    """The lag of a group at the first entry is one less than the length."""
     assert judge(TEN, group((1, 0), lag=2)) == Verdict(9, exact=True)
 
 
@@ -99,7 +99,7 @@ def test_age() -> None:
 
 
 def test_an_entry_slightly_ahead_is_new() -> None:
-    """A producer's clock that is a little ahead makes no negative age."""
+    """An id that is slightly in the future has the age 0."""
     assert age_seconds((NOW + 40, 0), NOW) == 0
 
 
@@ -116,7 +116,7 @@ def test_the_oldest_and_the_newest_plausible_id(milliseconds: int, age: int) -> 
 
 
 def test_positions_around_the_first_entry() -> None:
-    """Just before the first entry a group lags by all, at it by all others, after it the server decides."""
+    """Before the first entry the lag is the length, at the first entry one less, after it the server's."""
     stream = Stream(length=4, first=(5, 3), last=(9, 0), max_deleted=(0, 0), entries_added=4)
 
     assert judge(stream, group((5, 2), lag=2)) == Verdict(4, exact=True, head=(5, 3))
@@ -125,7 +125,7 @@ def test_positions_around_the_first_entry() -> None:
 
 
 def test_positions_around_the_last_entry() -> None:
-    """Just before the last entry the server decides, at it and after it a group is up to date."""
+    """Before the last entry the lag is the server's; at the last entry and after it the lag is 0."""
     stream = Stream(length=4, first=(5, 3), last=(9, 2), max_deleted=(0, 0), entries_added=4)
 
     assert judge(stream, group((9, 1), lag=1)) == Verdict(1, exact=False)

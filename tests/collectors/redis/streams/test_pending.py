@@ -73,15 +73,15 @@ def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Co
     converse(read(context, [group_state(2)]), (ASKING, [denied]))
     converse(read(context, [group_state(2)]))
 
-    assert context.scrape_context.losses == []
+    assert context.scrape_context.scrape.losses == []
     assert context.scrape_context.scrape.samples == {}
 
 
 def test_a_server_that_is_not_ready(context: StreamContext, converse: Converse) -> None:
-    """Any other refusal is a loss with its reason, and asked for again."""
+    """Any other refusal is an error with its reason, and the command is sent again."""
     converse(read(context, [group_state(2)]), (ASKING, [ReplyError("LOADING Redis is loading")]))
 
-    assert [loss.reason for loss in context.scrape_context.losses] == ["loading"]
+    assert [reason for reason, _ in context.scrape_context.scrape.losses] == ["loading"]
     assert context.command_support.expects("xpending")
 
 
@@ -94,6 +94,6 @@ def test_an_odd_reply_costs_one_group(
     """A reply of another shape is reported, and the other groups are emitted."""
     converse(read(context, [group_state(3), group_state(0)]), (ASKING, [odd]))
 
-    assert [loss.reason for loss in context.scrape_context.losses] == ["protocol"]
-    assert "unexpected reply about pending entries" in str(context.scrape_context.losses[0])
+    assert [reason for reason, _ in context.scrape_context.scrape.losses] == ["protocol"]
+    assert "unexpected reply about pending entries" in str(context.scrape_context.scrape.losses[0])
     assert context.scrape_context.scrape.samples[pending.AGE] == {OWN: 0}

@@ -66,7 +66,7 @@ def test_plain_replies_of_an_old_server() -> None:
 
 
 def test_stream() -> None:
-    """Values become a stream; what there is not stays None."""
+    """Values become a stream; missing ones stay None."""
     expected = Stream(
         length=2,
         groups=4,
@@ -86,15 +86,15 @@ def test_stream() -> None:
 
 
 def test_groups() -> None:
-    """Values become groups, with what the script saw of their consumers."""
-    found = [[b"g", 1, 2, b"5-0", 3, 4, 1, 700], [b"h", 0, 0, b"0-0", None, None, None, None]]
+    """Values become groups, with the script's numbers of their consumers."""
+    groups = [[b"g", 1, 2, b"5-0", 3, 4, 1, 700], [b"h", 0, 0, b"0-0", None, None, None, None]]
 
     expected = [
         Group(b"g", 1, 2, last_delivered=(5, 0), entries_read=3, lag=4, stale=1, idle=700),
         Group(b"h", consumers=0, pending=0, last_delivered=(0, 0)),
     ]
 
-    assert expected == [parse_group(each) for each in found]
+    assert expected == [parse_group(each) for each in groups]
 
 
 @pytest.mark.parametrize(

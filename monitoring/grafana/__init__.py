@@ -1,0 +1,1 @@
+"""What Grafana needs: provisioning, dashboards, and the code that makes them."""

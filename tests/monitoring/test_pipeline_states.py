@@ -1,0 +1,96 @@
+"""What the dashboard Pipeline makes of backlog, lag and consumers, evaluated by promtool."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from grafana.queries import load, queries
+from servers import need
+
+pytestmark = pytest.mark.live
+
+LABELS = '{instance="a:1",system="redis",destination="s",group="g"}'
+ON_TIME, LATE, NO_CONSUMER, UNKNOWN = 0, 1, 2, 3
+
+
+def query(title: str, letter: str = "A") -> str:
+    """Return a query of Pipeline, with 300 s for `Late after`."""
+    [board] = [board for board in load() if board["uid"] == "bts-pipeline"]
+    [found] = [
+        query.expr for query in queries(board) if query.place == f"panel {title!r}, query {letter}"
+    ]
+    return found
+
+
+def check(folder: Path, series: Mapping[str, str], expr: str, *expected: float) -> None:
+    """Let promtool compare the values of `expr` with those expected; series are the values of a minute."""
+    samples = [{"labels": "{}", "value": value} for value in expected]
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": value} for name, value in series.items()],
+        "promql_expr_test": [{"expr": expr, "eval_time": "1m", "exp_samples": samples}],
+    }
+    path = folder / "test.yml"
+    path.write_text(json.dumps({"rule_files": [], "tests": [test]}))
+    argv = [need("promtool", "prometheus"), "test", "rules", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def destination(**values: float) -> dict[str, str]:
+    """Return series of one destination: the last part of each metric's name, and its value."""
+    return {f"messaging_{name}{LABELS}": f"{value}x4" for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ({"lag_seconds": 400, "backlog_messages": 5, "consumers": 1}, LATE),
+        ({"lag_seconds": 400, "backlog_messages": 5, "consumers": 0}, LATE),
+        ({"lag_seconds": 10, "backlog_messages": 5, "consumers": 0}, NO_CONSUMER),
+        ({"lag_seconds": 10, "backlog_messages": 5, "consumers": 1}, ON_TIME),
+        ({"lag_seconds": 10, "backlog_messages": 5}, ON_TIME),
+        ({"lag_seconds": 0, "backlog_messages": 0, "consumers": 0}, ON_TIME),
+        ({"backlog_messages": 0, "consumers": 0}, ON_TIME),
+        ({"backlog_messages": 5, "consumers": 1}, UNKNOWN),
+        ({"backlog_messages": 5}, UNKNOWN),
+        ({"backlog_messages": 5, "consumers": 0}, NO_CONSUMER),
+    ],
+)
+def test_state_of_a_destination(tmp_path: Path, values: dict[str, float], state: int) -> None:
+    """A late destination is late, one whose lag is not known is neither late nor on time."""
+    check(tmp_path, destination(**values), f"sum({query('Destinations')})", state)
+
+
+@pytest.mark.parametrize(
+    ("series", "counted"),
+    [
+        (destination(lag_seconds=400), [1]),
+        (destination(lag_seconds=10), [0]),
+        (destination(backlog_messages=5), []),
+        ({}, []),
+    ],
+    ids=["one is late", "none is late", "no lag is known", "the exporter is down"],
+)
+def test_number_of_late_destinations(
+    tmp_path: Path, series: dict[str, str], counted: list[float]
+) -> None:
+    """Without any known lag there is no number: 0 would be green."""
+    check(tmp_path, series, f"sum({query('Late destinations')})", *counted)
+
+
+def test_rate_into_a_stream_is_that_of_each_group(tmp_path: Path) -> None:
+    """What is published to a stream is published to all of its groups."""
+    stream = '{instance="a:1",system="redis",destination="s"'
+    series = {
+        f'messaging_backlog_messages{stream},group="g"}}': "1x4",
+        f'messaging_backlog_messages{stream},group="h"}}': "2x4",
+        f"messaging_published_messages_total{stream}}}": "0+30x4",
+    }
+
+    check(tmp_path, series, f"count({query('Destinations', 'G')} == 2)", 2)
