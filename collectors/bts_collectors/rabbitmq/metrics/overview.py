@@ -15,6 +15,9 @@ QUEUE_TYPE = "any"
 #: Label `rabbitmq_endpoint`; RabbitMQ's own exporter has other values of it.
 ENDPOINT = "management"
 
+#: Values of `rates_mode` with which messages are counted.
+COUNTING_MODES = {"basic", "detailed"}
+
 UP = gauge(
     "rabbitmq_up",
     "Whether the source answers (/api/overview, /metrics, or a connection over AMQP).",
@@ -166,10 +169,25 @@ def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -
     if isinstance(totals, ObjectTotals):
         emit_fields(scrape, OBJECTS, totals)
         emit_known(scrape, CONSUMERS, totals.consumers, PROTOCOL)
+    if stats is not None and counts_messages(overview):
+        # RabbitMQ leaves out a count before its first event. Rules would miss an event that creates the counter.
+        stats = with_zeros(stats)
     if isinstance(stats, MessageStats):
         emit_fields(scrape, UNROUTABLE, stats)
         emit_fields(scrape, IN, stats, PROTOCOL)
         emit_fields(scrape, OUT, stats, PROTOCOL, QUEUE_TYPE)
+
+
+def counts_messages(overview: Overview) -> bool:
+    """Return whether the management plugin certainly counts messages."""
+    return overview.disable_stats is False and overview.rates_mode in COUNTING_MODES
+
+
+def with_zeros(stats: object) -> MessageStats:
+    """Return the counts of messages with 0 for those that are missing."""
+    found = stats if isinstance(stats, MessageStats) else MessageStats()
+    counts = {field: getattr(found, field) for field in MessageStats.__struct_fields__}
+    return MessageStats(**{field: 0 if count is None else count for field, count in counts.items()})
 
 
 def emit_identity(

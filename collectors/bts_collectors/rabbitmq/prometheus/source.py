@@ -52,6 +52,8 @@ _OWN_METRICS: dict[str, Metric] = {
     for metric in (
         overview.CONSUMERS,
         nodes.UPTIME,
+        nodes.FD_ALARM,
+        nodes.LINK,
         exchanges.PUBLISHED,
         streams.MAX_OFFSET_LAG,
     )
@@ -142,16 +144,19 @@ class PrometheusSource:
         if is_only_source:
             emit_names(scrape, identity, build)
             emit_unroutable(scrape, named)
-        node = identity.get("rabbitmq_node", "")
+        own = {
+            "node": identity.get("rabbitmq_node", ""),
+            "rabbitmq_cluster": identity.get("rabbitmq_cluster", ""),
+        }
         known, self._metrics = self._metrics, {}
         for family in filter(is_useful, named.values()):
             ours = _OWN_METRICS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
             elif is_only_source or not scrape.has(ours):
-                emit_as(scrape, ours, family, node)
+                emit_as(scrape, ours, family, own)
             elif "protocol" in ours.labels:
-                emit_other_protocols(scrape, ours, family, node)
+                emit_other_protocols(scrape, ours, family, own)
 
     def _pass_on(
         self, scrape: Scrape, family: Family, known: dict[tuple[str, ...], Metric]
@@ -206,28 +211,30 @@ def is_useful(family: Family) -> bool:
 
 
 def fitting(
-    metric: Metric, found: Iterable[Sample], node: str
+    metric: Metric, found: Iterable[Sample], own: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield label values and value of the samples that have all labels of `metric`.
 
-    `node` is the value of the label node, if the sample does not have it.
+    `own` are the node's values of labels that the sample does not have.
     """
     for sample in found:
-        labels = {"node": node, **sample.labels}
+        labels = {**own, **sample.labels}
         if labels.keys() >= set(metric.labels):
             yield tuple(labels[name] for name in metric.labels), sample.value
 
 
-def emit_as(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+def emit_as(scrape: Scrape, metric: Metric, family: Family, own: Mapping[str, str]) -> None:
     """Emit a family as our `metric`, each series once."""
-    for labels, value in dict(fitting(metric, family.samples, node)).items():
+    for labels, value in dict(fitting(metric, family.samples, own)).items():
         scrape.emit(metric, value, *labels)
 
 
-def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+def emit_other_protocols(
+    scrape: Scrape, metric: Metric, family: Family, own: Mapping[str, str]
+) -> None:
     """Emit the protocols that the management API does not count: all but AMQP 0-9-1."""
     index = metric.labels.index("protocol")
-    for labels, value in dict(fitting(metric, family.samples, node)).items():
+    for labels, value in dict(fitting(metric, family.samples, own)).items():
         if labels[index] != overview.PROTOCOL:
             scrape.emit(metric, value, *labels)
 

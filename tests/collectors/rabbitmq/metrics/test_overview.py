@@ -45,6 +45,33 @@ def test_a_count_that_is_there_is_emitted_although_others_are_not() -> None:
     assert overview.IN["confirm"] not in samples
 
 
+@pytest.mark.parametrize("counts", ["[]", "{}", '{"publish": 3}'])
+def test_counters_start_at_zero_where_messages_are_counted(counts: str) -> None:
+    """Counts that RabbitMQ leaves out are 0 if it counts messages: rules see the first unroutable one."""
+    counting = '"disable_stats": false, "rates_mode": "basic"'
+    samples = emitted(f'{{{counting}, "message_stats": {counts}}}'.encode()).samples
+
+    assert samples.keys() >= {*overview.IN.values(), *overview.OUT.values()}
+    for metric in overview.UNROUTABLE.values():
+        assert samples[metric] == {(): 0}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"disable_stats": true, "rates_mode": "basic", "message_stats": {}',
+        '"disable_stats": false, "rates_mode": "none", "message_stats": {}',
+        '"disable_stats": false, "message_stats": {}',
+        '"disable_stats": false, "rates_mode": "basic"',
+    ],
+)
+def test_counters_are_absent_where_messages_may_not_be_counted(fields: str) -> None:
+    """Without statistics, or if the reply has no counts, the counters are unknown and not 0."""
+    samples = emitted(f"{{{fields}}}".encode()).samples
+
+    assert not samples.keys() & {*overview.UNROUTABLE.values(), *overview.IN.values()}
+
+
 def test_disabled_statistics_show() -> None:
     """Disabled statistics are visible as a metric."""
     assert emitted(b'{"disable_stats": true}').samples[overview.STATS_DISABLED] == {(): 1}
