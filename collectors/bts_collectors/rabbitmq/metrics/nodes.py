@@ -268,16 +268,18 @@ def emit_nodes(
 def emit_links(
     scrape: Scrape, nodes: Iterable[Node], members: Iterable[Node], cluster: str
 ) -> None:
-    """Emit the connections of each running node of `nodes` to the other members of the cluster."""
+    """Emit the connections of each running node of `nodes` to the other members of the cluster.
+
+    The only node of a cluster is connected to itself: rules find a series, as with more nodes.
+    """
     # RabbitMQ continues to list the connection to a node that was killed.
-    peers = {member.name: member.running for member in members}
+    running = {member.name: member.running is True for member in members}
     for node in nodes:
-        if node.running is True and isinstance(node.cluster_links, list):
-            linked = {link.name for link in node.cluster_links}
-            for peer, running in peers.items():
-                if peer != node.name:
-                    state = UP if running is True and peer in linked else DOWN
-                    scrape.emit(LINK, state, node.name, peer, cluster)
+        if running.get(node.name) and isinstance(node.cluster_links, list):
+            linked = {node.name, *(link.name for link in node.cluster_links)}
+            for peer in sorted(running.keys() - {node.name}) or [node.name]:
+                state = UP if running[peer] and peer in linked else DOWN
+                scrape.emit(LINK, state, node.name, peer, cluster)
 
 
 def _emit_alarms(scrape: Scrape, node: Node, alarms: Alarms | None) -> None:

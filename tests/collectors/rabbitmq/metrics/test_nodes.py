@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+import pytest
+
 from bts_collectors.rabbitmq.api.models import NODES
 from bts_collectors.rabbitmq.metrics import nodes
 from bts_collectors.rabbitmq.metrics.health import Alarms, read_alarms
@@ -60,6 +62,17 @@ def test_connections_of_nodes_are_up_or_down() -> None:
         ("b", "c", "shop"): 3,
         ("b", "d", "shop"): 0,
     }
+
+
+@pytest.mark.parametrize(("links", "expected"), [("[]", {("a", "a", "shop"): 3}), ("null", None)])
+def test_the_only_node_of_a_cluster_is_connected_to_itself(links: str, expected: object) -> None:
+    """Rules find a series if there is one node; without statistics nothing is known."""
+    members = NODES.decode(f'[{{"name": "a", "running": true, "cluster_links": {links}}}]'.encode())
+    scrape = Scrape(monotonic() + 10)
+
+    nodes.emit_links(scrape, members, members, "shop")
+
+    assert scrape.samples.get(nodes.LINK) == expected
 
 
 def test_uptime_is_in_seconds() -> None:
