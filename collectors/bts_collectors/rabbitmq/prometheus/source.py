@@ -51,6 +51,8 @@ _OWN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         overview.CONSUMERS,
+        overview.CHANNEL_CONSUMERS,
+        overview.CHANNEL_UNACKED,
         nodes.UPTIME,
         nodes.FD_ALARM,
         nodes.LINK,

@@ -4,7 +4,7 @@ from time import monotonic
 
 import pytest
 
-from bts_collectors.rabbitmq.api.models import OVERVIEW
+from bts_collectors.rabbitmq.api.models import OVERVIEW, MessageStats
 from bts_collectors.rabbitmq.metrics import overview
 from bts_exporter import Scrape
 
@@ -54,6 +54,25 @@ def test_counters_start_at_zero_where_messages_are_counted(counts: str) -> None:
     assert samples.keys() >= {*overview.IN.values(), *overview.OUT.values()}
     for metric in overview.UNROUTABLE.values():
         assert samples[metric] == {(): 0}
+
+
+def test_dashboards_of_older_versions_find_their_names() -> None:
+    """Each name of a sum over channels has the value of the name that replaced it."""
+    counts = ",".join(
+        f'"{field}": {number}' for number, field in enumerate(MessageStats.__struct_fields__, 1)
+    )
+    totals = '"object_totals": {"consumers": 3}, "queue_totals": {"messages_unacknowledged": 4}'
+    samples = emitted(f'{{{totals}, "message_stats": {{{counts}}}}}'.encode()).samples
+
+    newer = {**overview.IN, **overview.OUT}
+    for field, metric in {**overview.CHANNEL, **overview.UNROUTABLE}.items():
+        assert newer[field].name in metric.help
+        assert [*samples[metric].values()] == [*samples[newer[field]].values()]
+    assert (
+        len(overview.CHANNEL) + len(overview.UNROUTABLE) == len(MessageStats.__struct_fields__) - 1
+    )
+    assert samples[overview.CHANNEL_CONSUMERS] == {(): 3}
+    assert samples[overview.CHANNEL_UNACKED] == {(): 4}
 
 
 @pytest.mark.parametrize(
