@@ -28,7 +28,7 @@ JOB = "bts-exporter"
 #: How long data may take: rates need two scrapes, and RabbitMQ's statistics are seconds old.
 PATIENCE = 90
 #: How long no data may have arrived in the end.
-SETTLING = 10
+SETTLING = 5
 
 #: Why a metric may be absent, by the beginning of its name.
 REASONS = {
