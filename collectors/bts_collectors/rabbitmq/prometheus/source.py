@@ -145,7 +145,7 @@ class PrometheusSource:
         is_only_source = not scrape.has(overview.IDENTITY)
         if is_only_source:
             emit_names(scrape, identity, build)
-            emit_unroutable(scrape, named)
+        emit_unroutable(scrape, named)
         own = {
             "node": identity.get("rabbitmq_node", ""),
             "rabbitmq_cluster": identity.get("rabbitmq_cluster", ""),
@@ -248,7 +248,7 @@ def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
     """
     for field, metric in overview.UNROUTABLE.items():
         family = named.get(overview.IN[field].name)
-        if family is not None:
+        if family is not None and not scrape.has(metric):
             scrape.emit(metric, sum(sample.value for sample in family.samples))
 
 

@@ -303,11 +303,15 @@ def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeMan
     """Counters that the management API does not have come from the node."""
     overview = {"node": "rabbit@one", "disable_stats": True}
     both.routes["/api/overview"] = answer(overview)
+    name = b"rabbitmq_global_messages_unroutable_dropped_total"
+    dropped = b'# TYPE %s counter\n%s{protocol="amqp091"} 2\n' % (name, name)
+    both.routes["/metrics"] = send(PAGE + dropped)
     with collector(both.url, native=Url.from_setting(both.url)) as made:
         samples, failure = collect(made)
 
     assert failure is None
     assert samples["rabbitmq_global_messages_received_total"]["amqp091",] == 15
+    assert samples["rabbitmq_channel_messages_unroutable_dropped_total"] == {(): 2}
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/overview"])
