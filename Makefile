@@ -4,6 +4,7 @@
 #   make PYTHON=/opt/python3.12/bin/python3 run
 
 ADDRESS ?= :19100
+RULES ?= ../shared/conformance/queries/rules.json
 BIN := .venv/bin
 
 # The system's Python if it is new enough, else another one.
@@ -26,7 +27,7 @@ FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules dashboards bench clean
+.PHONY: help run test test-long check rules dashboards bench compatibility clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -66,6 +67,10 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@tests/install-servers.sh
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+compatibility: $(FOR_WORKING) ## measure which public alert rules return data (RULES=FILE), and write docs/compatibility.md
+	@tests/install-servers.sh
+	@$(BIN)/python benchmarks/compatibility.py $(RULES)
 
 clean: ## remove everything that the other commands created
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

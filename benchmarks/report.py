@@ -106,6 +106,12 @@ def surroundings(load_before: float) -> str:
     return "\n".join(lines)
 
 
+def machine(packages: Sequence[str]) -> str:
+    """Return the kernel, the distribution and the versions of Debian packages."""
+    versions = _debian_versions(packages)
+    return f"Measured on Linux {platform.release()}, {_distribution()}, with {versions}."
+
+
 def _table(table: Table) -> str:
     head = ["", *table.columns, *([table.ratio] if table.ratio else [])]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
@@ -149,8 +155,8 @@ def _versions() -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in _PYTHON_PACKAGES)
 
 
-def _debian_versions() -> str:
-    argv = ["dpkg-query", "--show", "--showformat=${Package} ${Version}\n", *_DEBIAN_PACKAGES]
+def _debian_versions(packages: Sequence[str] = _DEBIAN_PACKAGES) -> str:
+    argv = ["dpkg-query", "--show", "--showformat=${Package} ${Version}\n", *packages]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     except OSError:

@@ -124,6 +124,10 @@ class ProcessMetrics:
     virtual = gauge(
         "process_virtual_memory_bytes", "Virtual memory size in bytes (/proc/self/stat)."
     )
+    max_virtual = gauge(
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes, +Inf if unlimited (RLIMIT_AS).",
+    )
     start = gauge(
         "process_start_time_seconds", "Start time of the process since unix epoch in seconds."
     )
@@ -151,7 +155,7 @@ class ProcessMetrics:
         scrape.emit(self.resident, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
         scrape.emit(self.open_fds, fds)
         scrape.emit(self.threads, int(fields[17]))
-        self._emit_limit(scrape)
+        self._emit_limits(scrape)
 
     def _emit_by_psutil(self, scrape: Scrape) -> None:
         process = import_module("psutil").Process()
@@ -161,13 +165,15 @@ class ProcessMetrics:
         scrape.emit(self.threads, process.num_threads())
         if hasattr(process, "num_fds"):  # not on Windows
             scrape.emit(self.open_fds, process.num_fds())
-            self._emit_limit(scrape)
+            self._emit_limits(scrape)
 
-    def _emit_limit(self, scrape: Scrape) -> None:
+    def _emit_limits(self, scrape: Scrape) -> None:
         import resource  # noqa: PLC0415  # not on every platform
 
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        scrape.emit(self.max_fds, limit if limit != resource.RLIM_INFINITY else float("inf"))
+        limits = {self.max_fds: resource.RLIMIT_NOFILE, self.max_virtual: resource.RLIMIT_AS}
+        for metric, which in limits.items():
+            limit = resource.getrlimit(which)[0]
+            scrape.emit(metric, limit if limit != resource.RLIM_INFINITY else float("inf"))
 
 
 def _own_stat() -> list[bytes]:

@@ -101,6 +101,7 @@ def test_names_of_the_own_metrics() -> None:
         "process_start_time_seconds",
         "process_threads",
         "process_virtual_memory_bytes",
+        "process_virtual_memory_max_bytes",
     ]
 
 
@@ -213,6 +214,9 @@ def test_process_metrics_have_their_units() -> None:
         "the open files are as many as there are",
     )
     assert found["process_max_fds"] == {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
+    assert (
+        found["process_virtual_memory_max_bytes"][()] >= found["process_virtual_memory_bytes"][()]
+    )
 
 
 def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,12 +238,15 @@ def test_open_descriptors_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_process_without_a_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The absence of a limit is `+Inf`."""
+    """A limit that is not set is infinite."""
     monkeypatch.setattr(
         resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     )
 
-    assert process()["process_max_fds"] == {(): math.inf}
+    found = process()
+
+    assert found["process_max_fds"] == {(): math.inf}
+    assert found["process_virtual_memory_max_bytes"] == {(): math.inf}
 
 
 def test_process_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,9 @@ def test_every_node_answers_for_the_whole_cluster(cluster: Cluster) -> None:
         assert samples["rabbitmq_node_running"] == running
         assert [key[0] for key in samples["rabbitmq_identity_info"]] == [broker.node]
         assert samples["rabbitmq_queues"] == {(): 3}
+        links = {key[:2]: state for key, state in samples["erlang_vm_dist_node_state"].items()}
+        one, two = (broker.node for broker in cluster)
+        assert links == {(one, two): 3, (two, one): 3}
 
 
 def test_nodes_that_answer_for_themselves_add_up_to_the_cluster(cluster: Cluster) -> None:
@@ -141,6 +144,8 @@ def test_a_node_that_is_down_shows_as_such_and_the_other_is_served(cluster: Clus
 
     assert samples["rabbitmq_up"] == {(): 1}
     assert samples["rabbitmq_node_running"] == {(cluster.one.node,): 1, (two,): 0}
+    links = {key[:2]: state for key, state in samples["erlang_vm_dist_node_state"].items()}
+    assert links == {(cluster.one.node, two): 0}
     assert (two,) not in samples["rabbitmq_process_resident_memory_bytes"]
     assert (two,) not in samples["rabbitmq_alarms_memory_used_watermark"]
     assert samples["rabbitmq_queue_members"]["/", "on-both"] == 2

@@ -22,7 +22,6 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 #: sums over channels and connections, which are objects of their own there, times of files, Raft,
 #: logins, and what is counted by protocol.
 ONLY_NATIVE = (
-    "rabbitmq_alarms_file_descriptor_limit",
     "rabbitmq_auth_",
     "rabbitmq_channel_",
     "rabbitmq_connection_",

@@ -95,6 +95,8 @@ class MonitoredStack:
             failed.callback(self.stop)
             self._start_brokers(nodes)
             self._start_loads(troubled=troubled)
+            saved = self.mosquitto.folder / "mosquitto.db"
+            wait_until(saved.exists, "mosquitto has saved its sessions")
             self.exporter = self.start_exporter(self.settings())
             self.prometheus = self.start_prometheus(rule_files, alertmanagers)
             self.prometheus.wait_for_target_up(60)

@@ -88,6 +88,12 @@ class Application(ApiModel):
     version: Text = None
 
 
+class ClusterLink(ApiModel):
+    """An item of a node's `cluster_links`: an established connection to another node or a command-line tool."""
+
+    name: Text = None
+
+
 class Node(ApiModel):
     """An item of /api/nodes; a node that is down has few fields besides its name."""
 
@@ -97,6 +103,8 @@ class Node(ApiModel):
     being_drained: Flag = None
     applications: list[Application] | str | None = None
     partitions: list[Any] | str | None = None
+    #: Missing if statistics are disabled.
+    cluster_links: list[ClusterLink] | str | None = None
     uptime: Number = None
     fd_used: Number = None
     fd_total: Number = None

@@ -82,7 +82,11 @@ class ManagementSource:
 
     def emit_nodes(self, scrape: Scrape, found: Sequence[Node], alarms: Alarms | None) -> None:
         """Emit the metrics of each node; `alarms` is None if they are unknown."""
-        nodes.emit_nodes(scrape, found, alarms)
+        nodes.emit_nodes(scrape, found, alarms, self.overview.node)
+
+    def emit_links(self, scrape: Scrape, found: Sequence[Node], members: Sequence[Node]) -> None:
+        """Emit the connections of each node to the other members of the cluster."""
+        nodes.emit_links(scrape, found, members, self.overview.cluster_name or "")
 
     def emit_builds(self, scrape: Scrape, found: Sequence[Node]) -> None:
         """Emit the versions of the running nodes."""
@@ -103,8 +107,10 @@ class ManagementSource:
     def _collect_nodes(self, scrape: Scrape, batch: RequestBatch) -> None:
         alarms = collect_health(scrape, batch)
         found = batch.get("/api/nodes", models.NODES, MAX_SHARE)
-        own = [node for node in found or () if self._shows(node.name)]
+        members = found or ()
+        own = [node for node in members if self._shows(node.name)]
         self.emit_nodes(scrape, own, alarms)
+        self.emit_links(scrape, own, members)
         if self.is_up:
             self.emit_builds(scrape, own)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bts_collectors.rabbitmq.api.models import Node, known
 from bts_collectors.rabbitmq.metrics.emit import emit_fields
@@ -214,6 +214,14 @@ ALARMS = {
         LABELS,
     ),
 }
+#: Nodes do not report this alarm to each other.
+FD_ALARM = gauge(
+    "rabbitmq_alarms_file_descriptor_limit",
+    "Whether the node that answers has no file descriptors left (/api/health/checks/alarms).",
+    LABELS,
+)
+#: How alarms name the resource of FD_ALARM.
+FILE_DESCRIPTORS = "file descriptors"
 #: The same from /api/nodes, which is seconds late.
 ALARM_FIELDS = {"mem_alarm": ALARMS["memory"], "disk_free_alarm": ALARMS["disk"]}
 UPTIME = gauge(
@@ -226,19 +234,52 @@ PARTITIONS = gauge(
     "Nodes that this node is partitioned from (/api/nodes partitions).",
     LABELS,
 )
-METRICS = (FIELDS, ALARMS, UPTIME, PARTITIONS)
+LINK = gauge(
+    "erlang_vm_dist_node_state",
+    "Connection to another node of the cluster: 3 is up, 0 is down or that node is not running; 1 and 2 (pending) only with RabbitMQ's own exporter (/api/nodes cluster_links).",
+    ("node", "peer", "rabbitmq_cluster"),
+)
+DOWN, UP = 0, 3
+METRICS = (FIELDS, ALARMS, FD_ALARM, UPTIME, PARTITIONS, LINK)
 
 
-def emit_nodes(scrape: Scrape, nodes: Sequence[Node], alarms: Alarms | None = None) -> None:
-    """Emit the metrics of each node; `alarms` are the active ones, None if unknown."""
+def emit_nodes(
+    scrape: Scrape,
+    nodes: Sequence[Node],
+    alarms: Alarms | None = None,
+    answering: str | None = None,
+) -> None:
+    """Emit the metrics of each node; `alarms` are the active ones, None if unknown.
+
+    `answering` is the node that knows them.
+    """
     for node in nodes:
         emit_fields(scrape, FIELDS, node, node.name)
         _emit_alarms(scrape, node, alarms)
+        if alarms is not None and node.name == answering:
+            scrape.emit(FD_ALARM, (node.name, FILE_DESCRIPTORS) in alarms, node.name)
         uptime = known(node.uptime)
         if uptime is not None:
             scrape.emit(UPTIME, uptime / MILLISECONDS, node.name)
         if isinstance(node.partitions, list):
             scrape.emit(PARTITIONS, len(node.partitions), node.name)
+
+
+def emit_links(
+    scrape: Scrape, nodes: Iterable[Node], members: Iterable[Node], cluster: str
+) -> None:
+    """Emit the connections of each running node of `nodes` to the other members of the cluster.
+
+    The only node of a cluster is connected to itself: rules find a series, as with more nodes.
+    """
+    # RabbitMQ continues to list the connection to a node that was killed.
+    running = {member.name: member.running is True for member in members}
+    for node in nodes:
+        if running.get(node.name) and isinstance(node.cluster_links, list):
+            linked = {node.name, *(link.name for link in node.cluster_links)}
+            for peer in sorted(running.keys() - {node.name}) or [node.name]:
+                state = UP if running[peer] and peer in linked else DOWN
+                scrape.emit(LINK, state, node.name, peer, cluster)
 
 
 def _emit_alarms(scrape: Scrape, node: Node, alarms: Alarms | None) -> None:

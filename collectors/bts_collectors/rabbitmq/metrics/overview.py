@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bts_collectors.rabbitmq.api.models import MessageStats, Node, ObjectTotals, Overview
+from bts_collectors.rabbitmq.api.models import (
+    MessageStats,
+    Node,
+    ObjectTotals,
+    Overview,
+    QueueTotals,
+)
 from bts_collectors.rabbitmq.metrics.emit import emit_fields, emit_known
 from bts_exporter import Scrape, counter, gauge
 
@@ -14,6 +20,9 @@ PROTOCOL = "amqp091"
 QUEUE_TYPE = "any"
 #: Label `rabbitmq_endpoint`; RabbitMQ's own exporter has other values of it.
 ENDPOINT = "management"
+
+#: Values of `rates_mode` with which messages are counted.
+COUNTING_MODES = {"basic", "detailed"}
 
 UP = gauge(
     "rabbitmq_up",
@@ -71,6 +80,40 @@ UNROUTABLE = {
         "Same as rabbitmq_global_messages_unroutable_returned_total (/api/overview message_stats.return_unroutable).",
     ),
 }
+#: Names of dashboards for RabbitMQ before 3.10, by the field of the overview; as above.
+CHANNEL = {
+    field: counter(
+        f"rabbitmq_channel_{name}_total",
+        f"Same as {same} (/api/overview message_stats.{field}).",
+    )
+    for field, name, same in (
+        ("publish", "messages_published", "rabbitmq_global_messages_received_total"),
+        ("confirm", "messages_confirmed", "rabbitmq_global_messages_confirmed_total"),
+        (
+            "deliver",
+            "messages_delivered_ack",
+            "rabbitmq_global_messages_delivered_consume_manual_ack_total",
+        ),
+        (
+            "deliver_no_ack",
+            "messages_delivered",
+            "rabbitmq_global_messages_delivered_consume_auto_ack_total",
+        ),
+        ("get", "get_ack", "rabbitmq_global_messages_delivered_get_manual_ack_total"),
+        ("get_no_ack", "get", "rabbitmq_global_messages_delivered_get_auto_ack_total"),
+        ("get_empty", "get_empty", "rabbitmq_global_messages_get_empty_total"),
+        ("redeliver", "messages_redelivered", "rabbitmq_global_messages_redelivered_total"),
+        ("ack", "messages_acked", "rabbitmq_global_messages_acknowledged_total"),
+    )
+}
+CHANNEL_CONSUMERS = gauge(
+    "rabbitmq_channel_consumers",
+    "Same as rabbitmq_consumers (/api/overview object_totals.consumers).",
+)
+CHANNEL_UNACKED = gauge(
+    "rabbitmq_channel_messages_unacked",
+    "Messages delivered but not yet acknowledged, of all queues (/api/overview queue_totals.messages_unacknowledged).",
+)
 CONSUMERS = gauge(
     "rabbitmq_global_consumers",
     "Attached consumers (/api/overview object_totals.consumers).",
@@ -148,6 +191,9 @@ METRICS = (
     RATES_MODE,
     OBJECTS,
     UNROUTABLE,
+    CHANNEL,
+    CHANNEL_CONSUMERS,
+    CHANNEL_UNACKED,
     CONSUMERS,
     IN,
     OUT,
@@ -166,10 +212,29 @@ def emit_overview(scrape: Scrape, overview: Overview, *, cluster: bool = True) -
     if isinstance(totals, ObjectTotals):
         emit_fields(scrape, OBJECTS, totals)
         emit_known(scrape, CONSUMERS, totals.consumers, PROTOCOL)
+        emit_known(scrape, CHANNEL_CONSUMERS, totals.consumers)
+    if isinstance(overview.queue_totals, QueueTotals):
+        emit_known(scrape, CHANNEL_UNACKED, overview.queue_totals.messages_unacknowledged)
+    if stats is not None and counts_messages(overview):
+        # RabbitMQ leaves out a count before its first event. Rules would miss an event that creates the counter.
+        stats = with_zeros(stats)
     if isinstance(stats, MessageStats):
         emit_fields(scrape, UNROUTABLE, stats)
+        emit_fields(scrape, CHANNEL, stats)
         emit_fields(scrape, IN, stats, PROTOCOL)
         emit_fields(scrape, OUT, stats, PROTOCOL, QUEUE_TYPE)
+
+
+def counts_messages(overview: Overview) -> bool:
+    """Return whether the management plugin certainly counts messages."""
+    return overview.disable_stats is False and overview.rates_mode in COUNTING_MODES
+
+
+def with_zeros(stats: object) -> MessageStats:
+    """Return the counts of messages with 0 for those that are missing."""
+    found = stats if isinstance(stats, MessageStats) else MessageStats()
+    counts = {field: getattr(found, field) for field in MessageStats.__struct_fields__}
+    return MessageStats(**{field: 0 if count is None else count for field, count in counts.items()})
 
 
 def emit_identity(

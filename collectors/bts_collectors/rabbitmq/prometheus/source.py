@@ -48,7 +48,11 @@ _OWN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         overview.CONSUMERS,
+        overview.CHANNEL_CONSUMERS,
+        overview.CHANNEL_UNACKED,
         nodes.UPTIME,
+        nodes.FD_ALARM,
+        nodes.LINK,
         exchanges.PUBLISHED,
         streams.MAX_OFFSET_LAG,
     )
@@ -138,17 +142,20 @@ class PrometheusSource:
         is_only_source = not scrape.has(overview.IDENTITY)
         if is_only_source:
             emit_names(scrape, identity, build)
-            emit_unroutable(scrape, named)
-        node = identity.get("rabbitmq_node", "")
+        emit_unroutable(scrape, named)
+        own = {
+            "node": identity.get("rabbitmq_node", ""),
+            "rabbitmq_cluster": identity.get("rabbitmq_cluster", ""),
+        }
         known, self._metrics = self._metrics, {}
         for family in filter(is_useful, named.values()):
             ours = _OWN_METRICS.get(family.name)
             if ours is None:
                 self._pass_on(scrape, family, known)
             elif is_only_source or not scrape.has(ours):
-                emit_as(scrape, ours, family, node)
+                emit_as(scrape, ours, family, own)
             elif "protocol" in ours.labels:
-                emit_other_protocols(scrape, ours, family, node)
+                emit_other_protocols(scrape, ours, family, own)
 
     def _pass_on(
         self, scrape: Scrape, family: Family, known: dict[tuple[str, ...], Metric]
@@ -203,28 +210,30 @@ def is_useful(family: Family) -> bool:
 
 
 def fitting(
-    metric: Metric, found: Iterable[Sample], node: str
+    metric: Metric, found: Iterable[Sample], own: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield label values and value of the samples that have all labels of `metric`.
 
-    `node` is the value of the label node, if the sample does not have it.
+    `own` are the node's values of labels that the sample does not have.
     """
     for sample in found:
-        labels = {"node": node, **sample.labels}
+        labels = {**own, **sample.labels}
         if labels.keys() >= set(metric.labels):
             yield tuple(labels[name] for name in metric.labels), sample.value
 
 
-def emit_as(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+def emit_as(scrape: Scrape, metric: Metric, family: Family, own: Mapping[str, str]) -> None:
     """Emit a family as our `metric`, each series once."""
-    for labels, value in dict(fitting(metric, family.samples, node)).items():
+    for labels, value in dict(fitting(metric, family.samples, own)).items():
         scrape.emit(metric, value, *labels)
 
 
-def emit_other_protocols(scrape: Scrape, metric: Metric, family: Family, node: str) -> None:
+def emit_other_protocols(
+    scrape: Scrape, metric: Metric, family: Family, own: Mapping[str, str]
+) -> None:
     """Emit the protocols that the management API does not count: all but AMQP 0-9-1."""
     index = metric.labels.index("protocol")
-    for labels, value in dict(fitting(metric, family.samples, node)).items():
+    for labels, value in dict(fitting(metric, family.samples, own)).items():
         if labels[index] != overview.PROTOCOL:
             scrape.emit(metric, value, *labels)
 
@@ -236,7 +245,7 @@ def emit_unroutable(scrape: Scrape, named: Mapping[str, Family]) -> None:
     """
     for field, metric in overview.UNROUTABLE.items():
         family = named.get(overview.IN[field].name)
-        if family is not None:
+        if family is not None and not scrape.has(metric):
             scrape.emit(metric, sum(sample.value for sample in family.samples))
 
 

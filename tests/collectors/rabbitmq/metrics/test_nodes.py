@@ -2,16 +2,18 @@ from __future__ import annotations
 
 from time import monotonic
 
+import pytest
+
 from bts_collectors.rabbitmq.api.models import NODES
 from bts_collectors.rabbitmq.metrics import nodes
-from bts_collectors.rabbitmq.metrics.health import Alarms
+from bts_collectors.rabbitmq.metrics.health import Alarms, read_alarms
 from bts_exporter import Scrape
 
 
-def emitted(body: bytes, alarms: Alarms | None = None) -> Scrape:
+def emitted(body: bytes, alarms: Alarms | None = None, answering: str | None = None) -> Scrape:
     """Return the samples that nodes give."""
     scrape = Scrape(monotonic() + 10)
-    nodes.emit_nodes(scrape, NODES.decode(body), alarms)
+    nodes.emit_nodes(scrape, NODES.decode(body), alarms, answering)
     assert scrape.losses == []
     return scrape
 
@@ -23,6 +25,54 @@ def test_a_node_that_is_down_shows_as_such_and_has_no_other_values() -> None:
     assert {metric.name: values for metric, values in samples.items()} == {
         "rabbitmq_node_running": {("rabbit@two",): 0}
     }
+
+
+def test_the_alarm_of_file_descriptors_is_that_of_the_answering_node() -> None:
+    """Nodes do not report this alarm to each other: it is unknown for the other node."""
+    body = b'[{"name": "a", "running": true}, {"name": "b", "running": true}]'
+    alarms = read_alarms(
+        b'{"alarms": [{"node": "a", "resource": "file descriptors"}]}', passes=False
+    )
+
+    for active, expected in ((alarms, 1), (frozenset(), 0)):
+        assert emitted(body, active, "a").samples[nodes.FD_ALARM] == {("a",): expected}
+    assert nodes.FD_ALARM not in emitted(body, None, "a").samples
+    assert nodes.FD_ALARM not in emitted(body, frozenset()).samples
+
+
+def test_connections_of_nodes_are_up_or_down() -> None:
+    """Each running node has a series for each other member; command-line tools are not members.
+
+    A connection to a node that is not running is down even if it is listed.
+    """
+    members = NODES.decode(
+        b'[{"name": "a", "running": true, "cluster_links": [{"name": "b"}, {"name": "d"}, {"name": "cli-7"}]},'
+        b'{"name": "b", "running": true, "cluster_links": [{"name": "a"}, {"name": "c"}]},'
+        b'{"name": "c", "running": true}, {"name": "d", "running": false, "cluster_links": []}]'
+    )
+    scrape = Scrape(monotonic() + 10)
+
+    nodes.emit_links(scrape, members[:3], members, "shop")
+
+    assert scrape.samples[nodes.LINK] == {
+        ("a", "b", "shop"): 3,
+        ("a", "c", "shop"): 0,
+        ("a", "d", "shop"): 0,
+        ("b", "a", "shop"): 3,
+        ("b", "c", "shop"): 3,
+        ("b", "d", "shop"): 0,
+    }
+
+
+@pytest.mark.parametrize(("links", "expected"), [("[]", {("a", "a", "shop"): 3}), ("null", None)])
+def test_the_only_node_of_a_cluster_is_connected_to_itself(links: str, expected: object) -> None:
+    """Rules find a series if there is one node; without statistics nothing is known."""
+    members = NODES.decode(f'[{{"name": "a", "running": true, "cluster_links": {links}}}]'.encode())
+    scrape = Scrape(monotonic() + 10)
+
+    nodes.emit_links(scrape, members, members, "shop")
+
+    assert scrape.samples.get(nodes.LINK) == expected
 
 
 def test_uptime_is_in_seconds() -> None:

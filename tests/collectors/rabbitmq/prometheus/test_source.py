@@ -83,6 +83,24 @@ def test_what_the_management_api_has_too_has_the_same_labels(exporter: FakeManag
     assert delivered["amqp091", "rabbit_quorum_queue"] == 2
 
 
+def test_alarms_and_connections_of_nodes_name_node_and_cluster(exporter: FakeManagement) -> None:
+    """Metrics of the node have its name, and connections also that of the cluster, as rules expect."""
+    page = (
+        b"# TYPE rabbitmq_alarms_file_descriptor_limit untyped\n"
+        b"rabbitmq_alarms_file_descriptor_limit 0\n"
+        b"# TYPE erlang_vm_dist_node_state gauge\n"
+        b'erlang_vm_dist_node_state{peer="rabbit@two"} 3\n'
+    )
+    exporter.routes["/metrics"] = send(PAGE + page)
+
+    samples, _ = from_native(exporter.url)
+
+    (cluster,) = (labels[1] for labels in samples["rabbitmq_identity_info"])
+    assert samples["erlang_vm_dist_node_state"] == {("rabbit@one", "rabbit@two", cluster): 3}
+    assert cluster
+    assert samples["rabbitmq_alarms_file_descriptor_limit"] == {NODE: 0}
+
+
 def test_queues_are_there_one_by_one_and_not_as_sums(exporter: FakeManagement) -> None:
     """Sums over queues are left out, since each queue has its own series."""
     samples, _ = from_native(exporter.url)
@@ -285,11 +303,15 @@ def test_counts_of_a_cluster_without_statistics_come_from_the_node(both: FakeMan
     """Counters that the management API does not have come from the node."""
     overview = {"node": "rabbit@one", "disable_stats": True}
     both.routes["/api/overview"] = answer(overview)
+    name = b"rabbitmq_global_messages_unroutable_dropped_total"
+    dropped = b'# TYPE %s counter\n%s{protocol="amqp091"} 2\n' % (name, name)
+    both.routes["/metrics"] = send(PAGE + dropped)
     with collector(both.url, native=Url.from_setting(both.url)) as made:
         samples, failure = collect(made)
 
     assert failure is None
     assert samples["rabbitmq_global_messages_received_total"]["amqp091",] == 15
+    assert samples["rabbitmq_channel_messages_unroutable_dropped_total"] == {(): 2}
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/overview"])
