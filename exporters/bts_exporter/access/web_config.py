@@ -1,0 +1,237 @@
+"""The file of --web.config.file: loaded at the start, and loaded again when it or a file that it names changes."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bts_exporter.access.rate_limit import RateLimiter
+from bts_exporter.access.watched_files import WatchedFiles
+from bts_exporter.access.web_settings import RateLimit, TLSServer, WebSettings
+from bts_exporter.errors import ConfigError, Problem
+from bts_exporter.reload_state import ReloadState
+from bts_exporter.settings.schema import INVALID, Schema
+from bts_exporter.settings.yaml_document import Document, parse
+from bts_exporter.web.protocol import security_fields
+
+if TYPE_CHECKING:  # OpenSSL takes 5 MB, which is only needed for TLS
+    import ssl
+
+    from bts_exporter.access.tls_context import ServerContext
+
+log = logging.getLogger("bts_exporter.access.web_config")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The content of the file, ready for use."""
+
+    tls: ServerContext | None
+    #: Hashes of passwords by user.
+    users: Mapping[bytes, bytes]
+    rate_limit: RateLimit
+    #: Header fields of every response.
+    fields: str
+    #: Whether the file had no content.
+    empty: bool = False
+    #: Settings that have another effect than they seem to.
+    warnings: tuple[Problem, ...] = ()
+
+
+class WebConfig:
+    """The active settings; for use by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the file; ConfigError with every problem if it cannot be used."""
+        self.state = ReloadState()
+        self._path = path
+        self._files = WatchedFiles()
+        self._lock = threading.Lock()
+        #: The failure that was logged last.
+        self._logged = ""
+        self.active = load(path, self._files)
+        self.limiter = RateLimiter(self.active.rate_limit)
+        self._loaded()
+
+    def refresh(self) -> None:
+        """Load the file again if something changed; a failure keeps the active settings."""
+        # While another thread does it, the active settings are good enough.
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._files.changed():
+                    self._load()
+            finally:
+                self._lock.release()
+
+    def reload(self) -> list[Problem]:
+        """Load the file again in any case; return what is wrong with it."""
+        with self._lock:
+            self._logged = ""
+            return self._load()
+
+    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
+        """Put TLS around a new connection, without I/O on it."""
+        self.refresh()
+        assert self.active.tls is not None  # noqa: S101  # neither turned on nor off by a reload
+        return self.active.tls.shake_hands_later(sock)
+
+    def _load(self) -> list[Problem]:
+        files = WatchedFiles()
+        try:
+            loaded = load(self._path, files)
+            self._refuse_loss(loaded)
+        except ConfigError as error:
+            self._fail(error)
+            return error.problems
+        finally:
+            self._files = files
+        self.active = loaded
+        if loaded.rate_limit != self.limiter.settings:
+            self.limiter = RateLimiter(loaded.rate_limit)
+        self._loaded()
+        return []
+
+    def _refuse_loss(self, loaded: Loaded) -> None:
+        """Raise ConfigError for changes that would drop the protection by mistake."""
+        message = ""
+        if loaded.empty and not self.active.empty:
+            # Such as a file that is being written.
+            message = "the file is empty; write {} into it to serve without passwords, or restart"
+        elif (loaded.tls is None) != (self.active.tls is None):
+            message = "tls_server_config was added or removed: restart to turn TLS on or off"
+        if message:
+            raise ConfigError([Problem(str(self._path), None, "", message)])
+
+    def _loaded(self) -> None:
+        self._logged = ""
+        self.state.succeed(time.time())
+        for warning in self.active.warnings:
+            log.warning("%s", warning)
+        log.info(
+            "web configuration loaded",
+            extra={
+                "file": str(self._path),
+                "tls": self.active.tls is not None,
+                "users": len(self.active.users),
+            },
+        )
+
+    def _fail(self, error: ConfigError) -> None:
+        if self._logged != str(error):  # once, not for every request
+            for problem in error.problems:
+                log.error(
+                    "web configuration not loaded, the previous one remains active: %s", problem
+                )
+        self._logged = str(error)
+        self.state.fail(str(error))
+
+
+def load(path: Path, files: WatchedFiles) -> Loaded:
+    """Return the content of the file `path`; ConfigError with every problem."""
+    document = _document(path, files)
+    schema = Schema(document)
+    settings = schema.convert(document.value, WebSettings, ())
+    if settings is INVALID or schema.problems:
+        raise ConfigError(sorted(schema.problems, key=lambda problem: problem.line or 0))
+    if problems := list(_wrong_users(document, settings)):
+        raise ConfigError(problems)
+    tls = settings.tls_server_config
+    return Loaded(
+        tls=_Pems(document, tls, files).context() if tls.enabled else None,
+        users={
+            name.encode(): hashed.encode()
+            for name, hashed in (settings.basic_auth_users or {}).items()
+        },
+        rate_limit=settings.rate_limit,
+        fields=security_fields(settings.http_server_config.headers or {}),
+        empty=document.value is None,
+        warnings=tuple(_warnings(document, tls)),
+    )
+
+
+def _document(path: Path, files: WatchedFiles) -> Document:
+    try:
+        content = files.read(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError([Problem(str(path), None, "", _unreadable(error))]) from error
+    return parse(str(path), content)
+
+
+def _wrong_users(document: Document, settings: WebSettings) -> Iterator[Problem]:
+    for name in settings.basic_auth_users or {}:
+        if ":" in name or not name.isprintable():
+            message = "a user name must not contain colons or control characters"
+            yield document.problem(("basic_auth_users", name), message)
+
+
+def _warnings(document: Document, tls: TLSServer) -> Iterator[Problem]:
+    def about(message: str, *path: str) -> Problem:
+        return document.problem(("tls_server_config", *path), message)
+
+    if document.value is None:
+        yield document.problem(
+            (), "the file is empty: metrics are served without TLS and passwords"
+        )
+    if not tls.enabled and tls != TLSServer():
+        yield about("TLS is off, because cert_file and key_file are missing")
+    auth = tls.client_auth
+    if auth == "RequestClientCert":
+        yield about(
+            "RequestClientCert admits clients with any certificate and with none: none is requested",
+            "client_auth_type",
+        )
+    if auth.verifies and not (tls.client_ca or tls.client_ca_file):
+        yield about(
+            f"{auth} without client_ca_file accepts certificates of every authority that this system trusts",
+            "client_auth_type",
+        )
+
+
+@dataclass
+class _Pems:
+    """The certificates and keys that the settings name, and the problems with them."""
+
+    document: Document
+    settings: TLSServer
+    files: WatchedFiles
+    problems: list[Problem] = field(default_factory=list)
+
+    def context(self) -> ServerContext:
+        """Return the context made of them; ConfigError with the problems."""
+        from bts_exporter.access import tls_context  # noqa: PLC0415  # only for TLS
+
+        cert, key, client_ca = map(self._read, ("cert", "key", "client_ca"))
+        if not self.problems and cert is not None and key is not None:
+            try:
+                return tls_context.context(self.settings, cert, key, client_ca)
+            except tls_context.TLSError as error:
+                self._add(error.setting, str(error))
+        raise ConfigError(self.problems)
+
+    def _read(self, setting: str) -> bytes | None:
+        if inline := getattr(self.settings, setting):
+            return str(inline.text).encode()
+        named = getattr(self.settings, f"{setting}_file")
+        if named is None:
+            return None
+        try:
+            return self.files.read(Path(self.document.file).parent / named)
+        except (OSError, ValueError) as error:
+            self._add(setting, _unreadable(error))
+            return None
+
+    def _add(self, setting: str, message: str) -> None:
+        if named := getattr(self.settings, f"{setting}_file", None):
+            setting = f"{setting}_file"
+            message = f"{Path(self.document.file).parent / named}: {message}"
+        self.problems.append(self.document.problem(("tls_server_config", setting), message))
+
+
+def _unreadable(error: OSError | ValueError) -> str:
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
