@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -23,18 +23,27 @@ global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 scrape_configs:
   - job_name: test
     static_configs: [{{targets: {targets}}}]
+{settings}
 """
 
 
 class Prometheus:
-    """A Prometheus server of our own that scrapes `targets` (host:port) once a second."""
+    """A Prometheus server of our own that scrapes `targets` (host:port) once a second.
 
-    def __init__(self, folder: Path, targets: Sequence[str]) -> None:
+    `settings` are further keys of the scrape configuration, such as scheme.
+    """
+
+    def __init__(
+        self, folder: Path, targets: Sequence[str], settings: Mapping[str, object]
+    ) -> None:
         program = need("prometheus", PACKAGE)
         self.port = free_port()
         self._expected = len(targets)
         config = folder / "prometheus.yml"
-        config.write_text(CONFIG.format(targets=json.dumps(list(targets))))
+        lines = [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
+        config.write_text(
+            CONFIG.format(targets=json.dumps(list(targets)), settings="\n".join(lines))
+        )
         self.process = Process(
             [
                 program,
@@ -109,15 +118,18 @@ def promtool_check_metrics(text: str) -> list[str]:
     return complaints
 
 
+#: Starts a Prometheus for the targets given, with further keys of the scrape configuration.
+StartPrometheus = Callable[..., Prometheus]
+
+
 @pytest.fixture
-def prometheus(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[Sequence[str]], Prometheus]]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPrometheus]:
     """Return a function that starts a Prometheus for the targets given; all end with the test."""
     servers: list[Prometheus] = []
 
-    def start(targets: Sequence[str]) -> Prometheus:
-        servers.append(Prometheus(tmp_path_factory.mktemp("prometheus"), targets))
+    def start(targets: Sequence[str], **settings: object) -> Prometheus:
+        folder = tmp_path_factory.mktemp("prometheus")
+        servers.append(Prometheus(folder, targets, settings))
         return servers[-1]
 
     yield start

@@ -67,6 +67,8 @@ def context(settings: TLSServer, cert: bytes, key: bytes, client_ca: bytes | Non
     made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     # Renegotiation, which TLS 1.3 has dropped, lets a client make the server compute.
     made.options |= ssl.OP_NO_RENEGOTIATION
+    # Requests have a length of their own, so that an end of TCP alone cuts nothing off unnoticed.
+    made.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if not settings.prefer_server_cipher_suites:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     _limit_versions(made, settings)

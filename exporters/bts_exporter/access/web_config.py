@@ -124,10 +124,10 @@ class WebConfig:
 
     def _fail(self, error: ConfigError) -> None:
         if self._logged != str(error):  # once, not for every request
-            for problem in error.problems:
-                log.error(
-                    "web configuration not loaded, the previous one remains active: %s", problem
-                )
+            log.error(
+                "web configuration not loaded, the previous one remains active: %s",
+                "; ".join(map(str, error.problems)),
+            )
         self._logged = str(error)
         self.state.fail(str(error))
 

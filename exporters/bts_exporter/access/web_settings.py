@@ -22,6 +22,9 @@ _HEADERS: dict[str, tuple[str, ...]] = {
 _BCRYPT = re.compile(r"\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 #: Costs of bcrypt: below, the format has none; above, one login takes longer than 2 s.
 _COSTS = range(4, 16)
+_BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+#: The last character of the salt, of whose six bits two count. The bcrypt package requires zeros.
+_SALT_END = 28
 _GO_UNITS = {
     "h": 3600.0,
     "m": 60.0,
@@ -88,7 +91,8 @@ class BcryptHash(str):
         if int(match[1]) not in _COSTS:
             msg = f"the bcrypt cost must be from {_COSTS[0]} to {_COSTS[-1]}, got {int(match[1])}; 10 is usual"
             raise ValueError(msg)
-        return cls(raw)
+        end = _BCRYPT_ALPHABET[_BCRYPT_ALPHABET.index(match[0][_SALT_END]) & 0x30]
+        return cls(match[0][:_SALT_END] + end + match[0][_SALT_END + 1 :])
 
     def __repr__(self) -> str:
         return "<hash>"
