@@ -20,7 +20,7 @@ import pytest
 from servers import free_port, listens, need, wait_until
 from servers.certificate_authority import Authority, Signed
 from servers.exporter import Exporter, StartExporter
-from servers.guarded import client_of
+from servers.guarded import client_of, get_as
 from servers.prometheus import StartPrometheus
 
 pytestmark = pytest.mark.live
@@ -245,12 +245,12 @@ def test_sockets_of_systemd(tmp_path: Path, secured: Secured) -> None:
         try:
             wait_until(lambda: listens(ports[1]), "the last socket is there")
             assert [secured.get(port)[0].status for port in ports] == [200, 200]
-            curl = [need("curl", "curl"), "-sS", "--unix-socket", str(place), "-u"]
-            curl += [f"prometheus:{PASSWORD}", "--cacert", str(secured.authority.cert)]
-            curl += ["--cert", str(secured.client.cert), "--key"]
-            curl += [str(secured.client.key), "https://server.test/-/healthy"]
-            done = subprocess.run(curl, capture_output=True, text=True, timeout=20, check=False)
-            assert done.stdout == "bts-exporter is healthy.\n", done.stderr
+            context = client_of(secured.authority.cert, secured.client)
+            with socket.socket(socket.AF_UNIX) as plain:
+                plain.connect(str(place))
+                with context.wrap_socket(plain) as sock:
+                    sock.sendall(get_as("prometheus", PASSWORD, path="/-/healthy"))
+                    assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
         finally:
             process.terminate()
             assert process.wait(20) == 0
