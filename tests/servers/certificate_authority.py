@@ -19,10 +19,11 @@ class Signed(NamedTuple):
 class Authority:
     """Signs certificates in a folder of its own."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str, signer: Signed | None = None) -> None:
+        """Make its own certificate, or sign with the one that is given."""
         self.folder = folder
-        self._signer: Signed | None = None
-        self._signer = self.sign(name)
+        self._signer = signer
+        self._signer = signer or self.sign(name)
 
     @property
     def cert(self) -> Path:

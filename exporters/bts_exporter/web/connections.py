@@ -265,9 +265,11 @@ class Connection:
                 return False
 
     def _has_bytes(self) -> bool:
+        """Return whether something to read has arrived; not a part of a record that is awaited whole."""
         try:
+            awaited = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
             peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            return bool(socket.socket.recv(self.socket, 1, peek))
+            return len(socket.socket.recv(self.socket, awaited, peek)) >= awaited
         except OSError:  # nothing received, or closed
             return False
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import ssl
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +35,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     authority = Authority(folder, "ca")
     server = authority.sign("server", "subjectAltName=IP:127.0.0.1")
     rsa = authority.sign("rsa", "subjectAltName=IP:127.0.0.1", key="rsa")
-    (tmp_path_factory.mktemp("foreign"))
     foreign = Authority(tmp_path_factory.mktemp("other"), "other")
     middle = authority.sign("middle", "basicConstraints=critical,CA:TRUE")
     (folder / "middle-only.pem").write_text(middle.cert.read_text())
@@ -391,6 +392,31 @@ def test_clients_that_stop_in_the_handshake_keep_no_client_out(files: Files) -> 
         assert all(admitted(listener, client_of(files.ca)) for _ in range(4))
         for wire in stopped:
             wire.close()
+
+
+def test_incomplete_client_hellos_keep_no_client_out(files: Files) -> None:
+    """Clients that send a part of their ClientHello make room for others, like those that send nothing."""
+    options = {"max_waiting": 4, "header_seconds": 3600}
+    with guarded_by(config(files), **options) as (listener, _), ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(listener.wire()).send(record_of(client_of(files.ca))[:50])
+        assert admitted(listener, client_of(files.ca))
+
+
+def test_chain(tmp_path: Path) -> None:
+    """The certificates behind the server's own are sent, so that clients need only the root."""
+    authority = Authority(tmp_path, "ca")
+    middle = authority.sign("middle", "basicConstraints=critical,CA:TRUE")
+    leaf = Authority(tmp_path, "", signer=middle).sign("leaf", "subjectAltName=IP:127.0.0.1")
+    (tmp_path / "chained.pem").write_text(leaf.cert.read_text() + middle.cert.read_text())
+    shutil.copy(leaf.key, tmp_path / "chained.key")
+    found = {}
+    for name in ("leaf", "chained"):
+        file = config(Files(tmp_path, authority.cert, {}), server=name)
+        with guarded_by(file) as (listener, _):
+            found[name] = admitted(listener, client_of(authority.cert))
+
+    assert found == {"leaf": False, "chained": True}
 
 
 def test_http_to_the_port_of_https(files: Files) -> None:
