@@ -164,6 +164,7 @@ STRICTER = {
 #: Newer than Debian's promtool, which therefore refuses them.
 NEWER = {
     "inline": "tls_server_config: {cert: CERT, key: KEY}\n",
+    "inline_client_ca": tls("client_auth_type: VerifyClientCertIfGiven", "client_ca: CERT"),
     "sans": tls(
         "client_auth_type: RequireAndVerifyClientCert",
         "client_ca_file: ca.pem",
