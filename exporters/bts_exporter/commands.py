@@ -13,13 +13,7 @@ from pathlib import Path
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.runner import Snapshot
-from bts_exporter.errors import (
-    ConfigError,
-    PluginError,
-    Problem,
-    TargetError,
-    text_of,
-)
+from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command

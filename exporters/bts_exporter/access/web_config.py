@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from bts_exporter.access.rate_limit import RateLimiter
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # OpenSSL takes 5 MB, which is only needed for TLS
     from bts_exporter.access.tls_context import ServerContext
 
 log = logging.getLogger("bts_exporter.access.web_config")
+
+#: Seconds until a file that could not be used is read again although nothing has changed.
+_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ class WebConfig:
         self._path = path
         self._files = WatchedFiles()
         self._lock = threading.Lock()
-        #: The failure that was logged last.
+        #: The failure that was logged last, and when to try again: too many open files can be the cause.
         self._logged = ""
+        self._retry = float("inf")
         self.active = load(path, self._files)
         self.limiter = RateLimiter(self.active.rate_limit)
         self._loaded()
@@ -64,7 +69,7 @@ class WebConfig:
         # While another thread does it, the active settings are good enough.
         if self._lock.acquire(blocking=False):
             try:
-                if self._files.changed():
+                if self._files.changed() or monotonic() >= self._retry:
                     self._load()
             finally:
                 self._lock.release()
@@ -110,6 +115,7 @@ class WebConfig:
 
     def _loaded(self) -> None:
         self._logged = ""
+        self._retry = float("inf")
         self.state.succeed(time.time())
         for warning in self.active.warnings:
             log.warning("%s", warning)
@@ -129,6 +135,7 @@ class WebConfig:
                 "; ".join(map(str, error.problems)),
             )
         self._logged = str(error)
+        self._retry = monotonic() + _RETRY_SECONDS
         self.state.fail(str(error))
 
 
@@ -212,6 +219,8 @@ class _Pems:
                 return tls_context.context(self.settings, cert, key, client_ca)
             except tls_context.TLSError as error:
                 self._add(error.setting, str(error))
+            except OSError as error:  # such as no file descriptor left
+                self._add("cert", f"cannot be used: {error.strerror or error}")
         raise ConfigError(self.problems)
 
     def _read(self, setting: str) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -9,10 +10,12 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import bcrypt
 import pytest
 
+from bts_exporter.access import web_config as web_config_module
 from bts_exporter.access.web_config import WebConfig
 from bts_exporter.errors import ConfigError
 from servers.certificate_authority import Authority, Signed
@@ -140,6 +143,33 @@ def test_another_mistake_is_logged(file: Path, caplog: pytest.LogCaptureFixture)
         assert len(errors(caplog)) == 2
         assert [problem.path for problem in config.reload()] == ["y"]
         assert len(errors(caplog)) == 3
+
+
+@pytest.mark.parametrize("call", ["open", "memfd_create"])
+def test_failure_that_passes(
+    tmp_path: Path, servers: list[Signed], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that could not be read, for want of a file descriptor, is read later."""
+    put(servers[0], tmp_path)
+    file = tmp_path / "web.yml"
+    file.write_text(TLS)
+    config = WebConfig(file)
+    file.write_text(TLS + users(a="b"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        config.refresh()
+    assert "Too many open files" in config.state.problem
+    config.refresh()
+    assert not config.active.users
+    monkeypatch.setattr(web_config_module, "monotonic", lambda: monotonic() + 60)
+    config.refresh()
+    assert list(config.active.users) == [b"a"]
+    assert config.state.successful
+
+
+def fail(*_: object, **__: object) -> int:
+    """Open nothing."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_file_behind_a_link(tmp_path: Path, authority: Authority, servers: list[Signed]) -> None:
