@@ -21,6 +21,8 @@ _VERIFY = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
+#: The kinds of alternative names that are compared; of others Python does not know the value.
+_KINDS = {"DNS", "IP Address", "URI", "email"}
 _ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 #: What OpenSSL calls a key that is another certificate's.
 _MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}
@@ -221,7 +223,8 @@ def _names(sock: ssl.SSLSocket) -> list[str]:
         cert: dict[str, Any] = sock.getpeercert() or {}
     except ValueError:  # text that is not UTF-8
         return []
-    return [_canonical(str(value).strip()) for _, value in cert.get("subjectAltName", ())]
+    names = cert.get("subjectAltName", ())
+    return [_canonical(name) for kind, name in names if kind in _KINDS]
 
 
 def _canonical(name: str) -> str:
