@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -33,6 +34,49 @@ _RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
+class Certificates:
+    """The certificates and keys that the settings name."""
+
+    document: Document
+    settings: TLSServer
+
+    def context(self, files: WatchedFiles) -> ServerContext:
+        """Return the context made of them; ConfigError with every problem."""
+        from bts_exporter.access import tls_context  # noqa: PLC0415  # only for TLS
+
+        problems: list[Problem] = []
+        contents: list[bytes | None] = []
+        for setting in ("cert", "key", "client_ca"):
+            try:
+                contents.append(self._read(setting, files))
+            except (OSError, ValueError) as error:
+                problems.append(self._problem(setting, _unreadable(error)))
+        if problems:
+            raise ConfigError(problems)
+        cert, key, client_ca = contents
+        try:
+            return tls_context.context(self.settings, cert or b"", key or b"", client_ca)
+        except tls_context.TLSError as error:
+            raise ConfigError([self._problem(error.setting, str(error))]) from error
+        except OSError as error:  # such as no file descriptor left
+            message = f"cannot be used: {error.strerror or error}"
+            raise ConfigError([self._problem("cert", message)]) from error
+
+    def _read(self, setting: str, files: WatchedFiles) -> bytes | None:
+        """Return the content; OSError or ValueError if it cannot be read, None if there is no setting."""
+        if inline := getattr(self.settings, setting):
+            return str(inline.text).encode()
+        named = getattr(self.settings, f"{setting}_file")
+        return None if named is None else files.read(Path(self.document.file).parent / named)
+
+    def _problem(self, setting: str, message: str) -> Problem:
+        if named := getattr(self.settings, f"{setting}_file", None):
+            setting = f"{setting}_file"
+            message = f"{Path(self.document.file).parent / named}: {message}"
+        return self.document.problem(("tls_server_config", setting), message)
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The content of the file, ready for use."""
 
@@ -42,6 +86,8 @@ class Loaded:
     rate_limit: RateLimit
     #: Header fields of every response.
     fields: str
+    #: What `tls` is made of.
+    certificates: Certificates | None = None
     #: Whether the file had no content.
     empty: bool = False
     #: Settings that have another effect than they seem to.
@@ -93,6 +139,7 @@ class WebConfig:
             self._refuse_loss(loaded)
         except ConfigError as error:
             self._fail(error)
+            self._renew(files)
             return error.problems
         finally:
             self._files = files
@@ -101,6 +148,13 @@ class WebConfig:
             self.limiter = RateLimiter(loaded.rate_limit)
         self._loaded()
         return []
+
+    def _renew(self, files: WatchedFiles) -> None:
+        """Load the certificates of the active settings: they may be renewed while the file has an error."""
+        if self.active.certificates is not None:
+            with suppress(ConfigError):
+                tls = self.active.certificates.context(files)
+                self.active = replace(self.active, tls=tls)
 
     def _refuse_loss(self, loaded: Loaded) -> None:
         """Raise ConfigError for changes that would drop the protection by mistake."""
@@ -149,8 +203,10 @@ def load(path: Path, files: WatchedFiles) -> Loaded:
     if problems := list(_wrong_users(document, settings)):
         raise ConfigError(problems)
     tls = settings.tls_server_config
+    certificates = Certificates(document, tls) if tls.enabled else None
     return Loaded(
-        tls=_Pems(document, tls, files).context() if tls.enabled else None,
+        tls=certificates.context(files) if certificates is not None else None,
+        certificates=certificates,
         users={
             name.encode(): hashed.encode()
             for name, hashed in (settings.basic_auth_users or {}).items()
@@ -198,48 +254,6 @@ def _warnings(document: Document, tls: TLSServer) -> Iterator[Problem]:
             f"{auth} without client_ca_file accepts certificates of every authority that this system trusts",
             "client_auth_type",
         )
-
-
-@dataclass
-class _Pems:
-    """The certificates and keys that the settings name, and the problems with them."""
-
-    document: Document
-    settings: TLSServer
-    files: WatchedFiles
-    problems: list[Problem] = field(default_factory=list)
-
-    def context(self) -> ServerContext:
-        """Return the context made of them; ConfigError with the problems."""
-        from bts_exporter.access import tls_context  # noqa: PLC0415  # only for TLS
-
-        cert, key, client_ca = map(self._read, ("cert", "key", "client_ca"))
-        if not self.problems and cert is not None and key is not None:
-            try:
-                return tls_context.context(self.settings, cert, key, client_ca)
-            except tls_context.TLSError as error:
-                self._add(error.setting, str(error))
-            except OSError as error:  # such as no file descriptor left
-                self._add("cert", f"cannot be used: {error.strerror or error}")
-        raise ConfigError(self.problems)
-
-    def _read(self, setting: str) -> bytes | None:
-        if inline := getattr(self.settings, setting):
-            return str(inline.text).encode()
-        named = getattr(self.settings, f"{setting}_file")
-        if named is None:
-            return None
-        try:
-            return self.files.read(Path(self.document.file).parent / named)
-        except (OSError, ValueError) as error:
-            self._add(setting, _unreadable(error))
-            return None
-
-    def _add(self, setting: str, message: str) -> None:
-        if named := getattr(self.settings, f"{setting}_file", None):
-            setting = f"{setting}_file"
-            message = f"{Path(self.document.file).parent / named}: {message}"
-        self.problems.append(self.document.problem(("tls_server_config", setting), message))
 
 
 def _unreadable(error: OSError | ValueError) -> str:

@@ -217,6 +217,23 @@ def test_renewed_certificate(
     assert len(errors(caplog)) == 2
 
 
+def test_certificate_that_is_renewed_while_the_file_has_an_error(
+    tmp_path: Path, authority: Authority, servers: list[Signed], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in the file does not keep the server at a certificate that expires."""
+    file = tmp_path / "web.yml"
+    file.write_text(TLS)
+    put(servers[0], tmp_path)
+    with guarded_by(file) as (listener, config):
+        before = serial(listener, authority.cert)
+        file.write_text(TLS + "x: 1\n")
+        assert serial(listener, authority.cert) == before
+        put(servers[1], tmp_path)
+        assert serial(listener, authority.cert) != before
+        assert not config.state.successful
+    assert len(errors(caplog)) == 1
+
+
 def test_renewed_authority(tmp_path: Path, authority: Authority, servers: list[Signed]) -> None:
     """A change of the authorities whose clients are admitted takes effect for the next connection."""
     put(servers[0], tmp_path)
