@@ -150,7 +150,7 @@ def metrics(options: Options, form: str) -> int:
 
 
 def _of_web_config(file: str | None) -> tuple[list[Problem], Sequence[Problem]]:
-    """Return what is wrong with --web.config.file, and the warnings."""
+    """Return the problems of --web.config.file, and the warnings."""
     if file is None:
         return [], ()
     from bts_exporter.access import watched_files, web_config  # noqa: PLC0415  # few need them

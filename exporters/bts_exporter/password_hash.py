@@ -13,7 +13,7 @@ from bts_exporter.errors import ExporterError
 
 def hash_password(cost: int) -> int:
     """Print the bcrypt hash of a password, from the terminal or the first line of standard input."""
-    password = _read().encode("utf-8", "surrogateescape")
+    password = _ask() if sys.stdin.isatty() else sys.stdin.buffer.readline().rstrip(b"\r\n")
     if not 0 < len(password) <= MAX_BYTES:
         message = f"a password must have from 1 to {MAX_BYTES} bytes, got {len(password)}"
         raise ExporterError(message)
@@ -21,11 +21,14 @@ def hash_password(cost: int) -> int:
     return 0
 
 
-def _read() -> str:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("The same again: ") != password:
-        message = "the passwords are not the same"
+def _ask() -> bytes:
+    try:
+        password = getpass.getpass("Password: ")
+        repeated = getpass.getpass("The same again: ")
+    except EOFError:
+        message = "no password was entered"
+        raise ExporterError(message) from None
+    if password != repeated:
+        message = "the two passwords differ"
         raise ExporterError(message)
-    return password
+    return password.encode("utf-8", "surrogateescape")

@@ -48,7 +48,7 @@ class Passwords:
     """
 
     def __init__(self) -> None:
-        # What is remembered are digests with a key that leaves no trace, never passwords.
+        # Digests with a random key are remembered, never passwords.
         self._key = os.urandom(32)
         self._right: dict[bytes, None] = {}
         self._under_way: dict[bytes, _Comparison] = {}

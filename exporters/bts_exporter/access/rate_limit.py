@@ -19,7 +19,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def wait(self) -> float:
-        """Take a token; return 0, or the seconds until there is one if there is none now."""
+        """Take a token and return 0; without a token, return the seconds until the next one."""
         interval = self.settings.interval
         if not interval:
             return 0.0

@@ -69,7 +69,7 @@ def context(settings: TLSServer, cert: bytes, key: bytes, client_ca: bytes | Non
     made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     # Renegotiation, which TLS 1.3 has dropped, lets a client make the server compute.
     made.options |= ssl.OP_NO_RENEGOTIATION
-    # Requests have a length of their own, so that an end of TCP alone cuts nothing off unnoticed.
+    # A request has a length of its own, so that one that TCP cuts off is noticed.
     made.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if not settings.prefer_server_cipher_suites:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -55,7 +55,7 @@ class Version(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the version; ValueError if there is none of this name."""
+        """Return the version; ValueError if the name is unknown."""
         return cls(_one_of(raw, VERSIONS))
 
 
@@ -66,7 +66,7 @@ class Cipher(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the suite; ValueError if there is none of this name."""
+        """Return the suite; ValueError if the name is unknown."""
         return cls(_one_of(raw, [*CIPHERS, *TLS13_CIPHERS]))
 
 
@@ -77,7 +77,7 @@ class Curve(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the curve; ValueError if there is none of this name, or Python cannot select it."""
+        """Return the curve; ValueError if the name is unknown, or Python cannot select it."""
         if raw in _GO_ONLY_CURVES:
             msg = f"Python's ssl cannot select {raw}; known: {', '.join(CURVES)}"
             raise ValueError(msg)
@@ -91,7 +91,7 @@ class ClientAuth(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the type; ValueError if there is none of this name, or Python cannot do it."""
+        """Return the type; ValueError if the name is unknown, or Python cannot do it."""
         if raw in {"RequireAnyClientCert", "RequireClientCert"}:
             msg = (
                 f"Python's ssl cannot require a certificate without verifying it, as {raw} does;"

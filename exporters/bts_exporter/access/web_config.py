@@ -121,7 +121,7 @@ class WebConfig:
                 self._lock.release()
 
     def reload(self) -> list[Problem]:
-        """Load the file again in any case; return what is wrong with it."""
+        """Load the file again in any case; return the problems."""
         with self._lock:
             self._logged = ""
             return self._load()

@@ -220,7 +220,7 @@ def test_flood_of_wrong_passwords(counted: Counted) -> None:
         flood = [pool.submit(passwords.check, users, field("a", f"{n}")) for n in range(16)]
         wait_until(lambda: len(passwords._under_way) == 16, "all wait")
         assert passwords.check(users, field("a", "one more")) is BUSY
-        assert passwords.check(users, field("nobody", "b")) is BUSY
+        assert passwords.check(users, field("unknown", "b")) is BUSY
         assert passwords.check(users, field("a", "b")) is RIGHT
         counted.open.set()
         assert {future.result(20) for future in flood} == {WRONG}

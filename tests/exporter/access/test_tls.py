@@ -85,15 +85,15 @@ def admitted(listener: Listener, context: ssl.SSLContext) -> bool:
 # Who is admitted
 
 
-NOBODY_VERIFIED = {"none", "good", "expired", "foreign", "for_servers"}
+EVERY_CLIENT = {"none", "good", "expired", "foreign", "for_servers"}
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ("", NOBODY_VERIFIED),
-        ("client_auth_type: NoClientCert", NOBODY_VERIFIED),
-        ("client_auth_type: RequestClientCert", NOBODY_VERIFIED),
+        ("", EVERY_CLIENT),
+        ("client_auth_type: NoClientCert", EVERY_CLIENT),
+        ("client_auth_type: RequestClientCert", EVERY_CLIENT),
         ("client_auth_type: VerifyClientCertIfGiven, client_ca_file: ca.pem", {"none", "good"}),
         (MUTUAL, {"good"}),
         ("client_auth_type: RequireAndVerifyClientCert", set[str]()),
@@ -103,11 +103,11 @@ NOBODY_VERIFIED = {"none", "good", "expired", "foreign", "for_servers"}
 def test_client_auth_types(files: Files, settings: str, expected: set[str], version: str) -> None:
     """Each type admits the clients that it promises, and no other."""
     with guarded_by(config(files, f"max_version: {version}, {settings}")) as (listener, _):
-        clients = {name: files.clients.get(name) for name in NOBODY_VERIFIED}
+        clients = {name: files.clients.get(name) for name in EVERY_CLIENT}
         found = {n for n, c in clients.items() if admitted(listener, client_of(files.ca, c))}
 
         assert found == expected
-        refused = len(NOBODY_VERIFIED) - len(expected)
+        refused = len(EVERY_CLIENT) - len(expected)
         wait_until(lambda: listener.traffic.refused["handshake"] == refused, "all are counted")
 
 
