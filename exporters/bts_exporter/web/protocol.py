@@ -124,7 +124,7 @@ class Exchanges:
         connection = self._connection
         connection.set_up()
         self._exchange()
-        while self._keep:
+        while self._keep and not connection.last:
             if connection.incoming:
                 # Unread answers would fill the kernel's memory.
                 connection.wait_until_taken()

@@ -356,7 +356,8 @@ def threads_of(listener: Listener) -> int:
 def test_handshake_byte_by_byte(files: Files) -> None:
     """A ClientHello that arrives in pieces is awaited without a thread, and is then answered."""
     hello = record_of(client_of(files.ca))
-    with guarded_by(config(files)) as (listener, _), listener.wire() as wire:
+    file = config(files)
+    with guarded_by(file, header_seconds=3600) as (listener, _), listener.wire() as wire:
         for place in range(len(hello)):
             assert threads_of(listener) == 0
             wire.send(hello[place : place + 1])
@@ -380,7 +381,7 @@ def test_incomplete_client_hello_ends(files: Files, pieces: int) -> None:
 
 def test_handshake_and_request_have_one_deadline(files: Files) -> None:
     """A client that completes its handshake and sends half a request is cut."""
-    with guarded_by(config(files), header_seconds=0.4) as (listener, _):
+    with guarded_by(config(files), header_seconds=1.5) as (listener, _):
         with listener.wire(client_of(files.ca)) as wire:
             wire.send(GET[:10])
             assert wire.ended()

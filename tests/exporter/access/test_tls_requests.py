@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ from bts_exporter.web.server import Response
 from servers import wait_until
 from servers.certificate_authority import Authority
 from servers.guarded import client_of, guarded_by
-from servers.listener import GET
+from servers.listener import GET, Gate
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,26 @@ def test_answers_to_head_and_errors(web: Path) -> None:
         assert wire.ended()
 
 
+def test_stop_during_a_request(web: Path) -> None:
+    """A server that stops finishes the answer under way, and then ends TLS."""
+    gate = Gate()
+    with (
+        guarded_by(web, gate) as (listener, _),
+        listener.wire(client_of(web.parent / "ca.pem")) as wire,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        wire.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+        wire.send(GET)
+        assert gate.inside.acquire(timeout=20)
+        stopped = pool.submit(listener.server.stop, 20)
+        wait_until(lambda: listener.server._connections._all()[0].last, "it reads no more requests")
+        gate.open.set()
+        answer = wire.answer()
+        assert (answer.body, answer.headers["Connection"]) == (b"at last\n", "close")
+        assert wire.sock.recv(1) == b""
+        stopped.result(20)
+
+
 def test_random_handshakes(web: Path) -> None:
     """Damaged handshakes end their connection; a good client is served, and nothing is left behind."""
     seeded = Random(14)
@@ -54,7 +75,7 @@ def test_random_handshakes(web: Path) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         client_of(web.parent / "ca.pem").wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
     hello = outgoing.read()
-    with guarded_by(web, header_seconds=1) as (listener, _):
+    with guarded_by(web, header_seconds=3) as (listener, _):
         for _ in range(300):
             sent = bytearray(hello)
             for _ in range(seeded.randrange(1, 8)):
