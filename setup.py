@@ -32,6 +32,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=[
+        "bcrypt>=4.1",
         "redis[hiredis]>=8,<9",  # its connections are subclassed
         "isal>=1.7",
         'jeepney>=0.8; sys_platform == "linux"',

@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from servers import Process, free_port, need
+
+if TYPE_CHECKING:
+    import ssl
 
 #: The headers that Prometheus 2.42 of Debian 12 sends.
 PROMETHEUS = {
@@ -91,13 +94,34 @@ class Answer(NamedTuple):
         return sum(not line.startswith("#") for line in self.text.splitlines())
 
 
+class Access(NamedTuple):
+    """What a client of a server with TLS and passwords needs."""
+
+    context: ssl.SSLContext
+    headers: dict[str, str]
+
+
 class Scraper:
     """A client that keeps one connection, as Prometheus does."""
 
-    def __init__(self, port: int, path: str = "/metrics", *, packed: bool = True) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    def __init__(
+        self,
+        port: int,
+        path: str = "/metrics",
+        *,
+        packed: bool = True,
+        access: Access | None = None,
+    ) -> None:
+        if access is None:
+            self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        else:
+            self._connection = HTTPSConnection(
+                "127.0.0.1", port, timeout=30, context=access.context
+            )
         self._path = path
         self._headers = PROMETHEUS | {"Accept-Encoding": "gzip" if packed else "identity"}
+        if access is not None:
+            self._headers |= access.headers
 
     def __enter__(self) -> Self:
         self._connection.connect()
@@ -128,6 +152,7 @@ class Server:
         """Start it; it is ready when `wait` returns."""
         self.port = free_port()
         plain = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(folder)}
+        self.access: Access | None = None
         self.began = time.perf_counter()
         self._process = Process(argv(self.port), folder, plain | env)
         self.pid = self._process.popen.pid
@@ -139,7 +164,7 @@ class Server:
         """
         while time.perf_counter() < self.began + seconds and self._process.popen.poll() is None:
             try:
-                with Scraper(self.port, path, packed=False) as scraper:
+                with Scraper(self.port, path, packed=False, access=self.access) as scraper:
                     answer = scraper.scrape()
             except OSError:
                 time.sleep(0.002)
@@ -213,8 +238,8 @@ class Bench:
         with running(self.start_ours()):
             pass
 
-    def start_ours(self, settings: str = HOST_ONLY) -> Server:
-        """Start bts-exporter with `settings`, with the environment that its systemd unit gives it."""
+    def start_ours(self, settings: str = HOST_ONLY, *further: str) -> Server:
+        """Start bts-exporter with `settings` and `further` flags, in the environment of its systemd unit."""
         config = self.new_folder("settings") / "config.yaml"
         config.write_text(settings)
         flags = [str(Path(sys.executable).with_name("bts-exporter")), f"--config.file={config}"]
@@ -227,7 +252,7 @@ class Bench:
         subprocess.run(check, env=os.environ | environment, check=False, capture_output=True)
         return self.start(
             "bts-exporter",
-            lambda port: [*flags, f"--web.listen-address=127.0.0.1:{port}"],
+            lambda port: [*flags, f"--web.listen-address=127.0.0.1:{port}", *further],
             environment,
         )
 

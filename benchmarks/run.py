@@ -25,6 +25,7 @@ BENCHMARKS = (
     "host",
     "footprint",
     "crowd",
+    "tls",
     "hanging",
     "redis_default",
     "redis_streams",

@@ -23,9 +23,14 @@ TESTS = ROOT / "tests"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands",),
+    ("commands", "password_hash"),
     ("client",),
     ("service",),
+    ("access.gate",),
+    ("access.web_config",),
+    ("access.rate_limit", "access.tls_context"),
+    ("access.web_settings",),
+    ("access.tls_names",),
     ("web.routes",),
     ("web.status_page",),
     ("collection.builder", "page_service"),
@@ -63,7 +68,10 @@ LAYERS = (
     ("settings.yaml_errors",),
     ("web.connections", "logs"),
     (
+        "access.passwords",
+        "access.watched_files",
         "web.accept",
+        "web.client_hello",
         "address_watch",
         "errors",
         "http_response",
@@ -213,7 +221,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 4
+    assert len(packages) == 5
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

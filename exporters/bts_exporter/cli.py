@@ -69,6 +69,7 @@ def _run(argv: Sequence[str]) -> int:
         max_requests=arguments.max_requests,
         own_metrics=not arguments.disable_exporter_metrics,
         lifecycle=arguments.enable_lifecycle,
+        web_config_file=arguments.web_config_file,
     )
     if found is not None and arguments.command == found.name:
         return commands.of_type(options, found, arguments.arguments)
@@ -100,12 +101,19 @@ def _serve(options: Options, _: argparse.Namespace) -> int:
     return 0
 
 
+def _hash_password(cost: int) -> int:
+    from bts_exporter.password_hash import hash_password  # noqa: PLC0415  # bcrypt and getpass
+
+    return hash_password(cost)
+
+
 _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
     "push": lambda options, a: commands.push(options, a.url, a.job),
     "collectors": lambda options, _: commands.collectors(options),
+    "hash-password": lambda _, a: _hash_password(a.cost),
     "metrics": lambda options, a: commands.metrics(options, a.format),
 }
 
@@ -123,6 +131,7 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     _add_web_flags(parser)
     commands_ = parser.add_subparsers(dest="command", title="commands (default: serve metrics)")
     check = _command(commands_, "check", "check the configuration; exit code 0 or 1")
+    _add_web_config_flag(check, default=argparse.SUPPRESS)
     check.add_argument(
         "--connect", action="store_true", help="also collect once, and list the targets that fail"
     )
@@ -133,6 +142,12 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     push.add_argument("--url", required=True, help="address of the Pushgateway")
     push.add_argument("--job", required=True, help="value of the job label")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
+    hashing = _command(
+        commands_, "hash-password", "read a password, print its hash for basic_auth_users"
+    )
+    hashing.add_argument(
+        "--cost", type=int, choices=range(4, 16), default=10, help="bcrypt cost (default 10)"
+    )
     metrics = _command(commands_, "metrics", "list all metrics")
     metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
     if found is not None:
@@ -184,6 +199,7 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         metavar="[HOST]:PORT",
         help="address to listen on; repeatable (default :19100)",
     )
+    _add_web_config_flag(web, default=None)
     web.add_argument(
         "--web.telemetry-path",
         dest="telemetry_path",
@@ -211,6 +227,16 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         dest="enable_lifecycle",
         action="store_true",
         help="enable POST /-/reload",
+    )
+
+
+def _add_web_config_flag(parser: argparse._ActionsContainer, *, default: str | None) -> None:
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        metavar="FILE",
+        default=default,
+        help="TLS, passwords, headers and rate limit, in the format of Prometheus' exporter-toolkit",
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
@@ -70,13 +71,16 @@ def check(options: Options, *, connect: bool) -> int:
     """Say whether the settings can be used; with `connect`, whether the targets answer too."""
     settings = _load(options)
     assembly = Assembly(settings)
-    if problems := [*assembly.problems, *_unusable_files(settings)]:
+    web_problems, web_warnings = _of_web_config(options.web_config_file)
+    if problems := [*assembly.problems, *_unusable_files(settings), *web_problems]:
         raise ConfigError(problems)
-    for warning in assembly.warnings:
+    for warning in (*assembly.warnings, *web_warnings):
         said = str(warning._replace(message=f"warning: {warning.message}"))
         print(printable(said), file=sys.stderr)
     types, made = len(settings.blocks), len(assembly.set.runners)
     print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
+    if options.web_config_file is not None:
+        print(f"{options.web_config_file}: the web configuration is fine")
     return _check_targets(options) if connect else 0
 
 
@@ -143,6 +147,18 @@ def metrics(options: Options, form: str) -> int:
             shown = f"{metric.name}{{{labels}}}" if labels else metric.name
             print(f"{shown}  {metric.type}  {metric.help}")
     return 0
+
+
+def _of_web_config(file: str | None) -> tuple[list[Problem], Sequence[Problem]]:
+    """Return the problems of --web.config.file, and the warnings."""
+    if file is None:
+        return [], ()
+    from bts_exporter.access import watched_files, web_config  # noqa: PLC0415  # few need them
+
+    try:
+        return [], web_config.load(Path(file), watched_files.WatchedFiles()).warnings
+    except ConfigError as error:
+        return error.problems, ()
 
 
 def _unusable_files(settings: Settings) -> Iterator[Problem]:

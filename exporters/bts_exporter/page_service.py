@@ -71,6 +71,8 @@ class Exporter:
         self.collectors = CollectorSet()
         #: The HTTP server's counts, where there is one.
         self.traffic: Traffic | None = None
+        #: How the last load of --web.config.file went; None without such a file.
+        self.web_state: ReloadState | None = None
         self.scrape_timeout = 9.5
         self.scrapes = 0
         self.scrapes_refused = 0
@@ -225,7 +227,7 @@ class Exporter:
         return page
 
     def _emit_own(self, scrape: Scrape) -> None:
-        self._service.emit_service(scrape, self._reload_state)
+        self._service.emit_service(scrape, self._reload_state, self.web_state)
         if self._own_metrics:
             self._process.emit(scrape)
             scrape.emit(self._service.scrapes, self.scrapes)

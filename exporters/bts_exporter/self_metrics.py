@@ -207,6 +207,15 @@ class ServiceMetrics:
         "bts_exporter_config_last_reload_success_timestamp_seconds",
         "Unix time of the last successful load of the configuration.",
     )
+    web_successful = gauge(
+        "bts_exporter_web_config_last_reload_successful",
+        "Whether the last load of --web.config.file succeeded; if not, the previous content remains active."
+        " Not served without this flag.",
+    )
+    web_time = gauge(
+        "bts_exporter_web_config_last_reload_success_timestamp_seconds",
+        "Unix time of the last successful load of --web.config.file and of the files that it names.",
+    )
     connections = gauge("bts_exporter_http_open_connections", "Open HTTP connections.")
     accepted = counter("bts_exporter_http_connections_total", "HTTP connections accepted.")
     refused = counter(
@@ -225,11 +234,16 @@ class ServiceMetrics:
     )
     scrapes = counter("bts_exporter_scrapes_total", "Scrapes answered.")
 
-    def emit_service(self, scrape: Scrape, reload_state: ReloadState) -> None:
+    def emit_service(
+        self, scrape: Scrape, reload_state: ReloadState, web_state: ReloadState | None = None
+    ) -> None:
         """Emit the version and the state of the settings."""
         scrape.emit(self.build, 1, bts_exporter.__version__, platform.python_version())
         scrape.emit(self.reload_successful, int(reload_state.successful))
         scrape.emit(self.reload_time, reload_state.loaded_at)
+        if web_state is not None:
+            scrape.emit(self.web_successful, int(web_state.successful))
+            scrape.emit(self.web_time, web_state.loaded_at)
 
     def emit_traffic(self, scrape: Scrape, traffic: Traffic) -> None:
         """Emit the counts of the HTTP server."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bts_exporter import sd_notify
 from bts_exporter.collection.builder import Assembly
@@ -26,6 +26,9 @@ from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
 from bts_exporter.web.routes import Routes
 from bts_exporter.web.server import Server, listen
+
+if TYPE_CHECKING:  # imported if it is used
+    from bts_exporter.access.web_config import WebConfig
 
 log = logging.getLogger("bts_exporter.service")
 
@@ -58,6 +61,7 @@ class Options:
     max_requests: int = 40
     own_metrics: bool = True
     lifecycle: bool = False
+    web_config_file: str | None = None
 
 
 class _ReloadRequest:
@@ -112,6 +116,7 @@ class Service:
         )
         self._inbox: SimpleQueue[_ReloadRequest | None] = SimpleQueue()
         self._file: Path | None = None
+        self._web: WebConfig | None = None
         self._ready = False
 
     def start_collectors(self) -> None:
@@ -141,6 +146,8 @@ class Service:
         else:
             self._apply(assembly, settings.scrape_timeout)
             log.info("settings reloaded", extra={"file": settings.file})
+            if self._web is not None and (problems := self._web.reload()):
+                raise ConfigError(problems)
         finally:
             sd_notify.notify("READY=1")
 
@@ -149,6 +156,10 @@ class Service:
         gc.set_threshold(_GARBAGE)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
+        if self.options.web_config_file is not None:
+            from bts_exporter.access.web_config import WebConfig  # noqa: PLC0415  # few need it
+
+            self._web = WebConfig(Path(self.options.web_config_file))
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]
         self.start_collectors()
         # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
@@ -157,7 +168,7 @@ class Service:
         server = self._server(listeners)
         server.start()
         for listener in listeners:
-            log.info("listening", extra={"address": _address(listener)})
+            log.info("listening", extra={"address": _address(listener, server.scheme)})
         self._ready = True
         sd_notify.notify("READY=1")
         self._collect_once()
@@ -185,7 +196,13 @@ class Service:
             reload=self._ask_for_reload if self.options.lifecycle else None,
             ready=lambda: self._ready,
         )
-        server = Server(listeners, routes)
+        if self._web is None:
+            server = Server(listeners, routes)
+        else:
+            from bts_exporter.access.gate import guarded  # noqa: PLC0415  # few need it
+
+            server = guarded(self._web, listeners, routes)
+            self.exporter.web_state = self._web.state
         self.exporter.traffic = server.traffic
         return server
 
@@ -308,9 +325,9 @@ def _unloadable(message: str) -> ConfigError:
     return ConfigError([Problem("settings", None, "", message)])
 
 
-def _address(listener: socket.socket) -> str:
+def _address(listener: socket.socket, scheme: str) -> str:
     place = listener.getsockname()
     if not isinstance(place, tuple):  # systemd may hand over a unix socket
         return f"unix:{place}"
     host, port = place[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -170,7 +170,7 @@ MISTAKES = [
     mistake("top_flag", "listen_address: :9100\ncollectors: {host: }\n", ":1: listen_address: unknown key 'listen_address'; it is a flag of the command: --web.listen-address"),
     mistake("top_log", "log_level: debug\ncollectors: {host: }\n", ":1: log_level: unknown key 'log_level'; it is a flag of the command: --log.level"),
     mistake("prometheus_yml", "global: {scrape_interval: 15s}\nscrape_configs:\n  - job_name: redis\n", ":1: global: unknown key 'global'; it belongs in Prometheus' configuration, not in the exporter's", ":2: scrape_configs: unknown key 'scrape_configs'; it belongs in Prometheus' configuration, not in the exporter's"),
-    mistake("top_web", "basic_auth_users: {a: b}\ncollectors: {host: }\n", ":1: basic_auth_users: unknown key 'basic_auth_users'; the exporter does not serve TLS or check passwords: restrict --web.listen-address"),
+    mistake("top_web", "basic_auth_users: {a: b}\ncollectors: {host: }\n", ":1: basic_auth_users: unknown key 'basic_auth_users'; it belongs in a file of its own: --web.config.file"),
     mistake("include", "collectors: !include redis.yaml\n", ":1: collectors: unknown tag; there are !env, !file and !credential (text that begins with ! needs quotes)"),
     mistake("semicolon", "collectors:\n  redis: {url: 'redis://x'; name: y}\n", ":2: not YAML: while parsing a flow mapping expected ',' or '}', but got"),
     mistake("apostrophe", REDIS + "    password: 'it's'\n", ":4: not YAML: while parsing a block mapping expected <block end>, but found '<scalar>'; a space is missing behind the colon, or a value goes on behind its closing quote"),

@@ -94,6 +94,8 @@ def test_names_of_the_own_metrics() -> None:
         "bts_exporter_http_open_connections",
         "bts_exporter_scrapes_refused_total",
         "bts_exporter_scrapes_total",
+        "bts_exporter_web_config_last_reload_success_timestamp_seconds",
+        "bts_exporter_web_config_last_reload_successful",
         "process_cpu_seconds_total",
         "process_max_fds",
         "process_open_fds",
@@ -310,6 +312,8 @@ def test_traffic() -> None:
         ("descriptors",): 0,
         ("handshake",): 1,
         ("request",): 0,
+        ("unauthorized",): 0,
+        ("rate_limit",): 0,
     }
     assert found["bts_exporter_http_connections_cut_total"] == {
         ("header_timeout",): 0,

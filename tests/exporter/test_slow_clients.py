@@ -235,6 +235,6 @@ def test_busy_tls_server_refuses_without_a_word(
         busy.send(GET)
         assert gate.inside.acquire(timeout=20)
         with listener.wire() as refused:
-            refused.send(b"\x16\x03\x01")
+            refused.send(b"\x16\x03\x01\x00\x01\x01")
             assert refused.ended()
     assert listener.traffic.refused["connections"] == 1

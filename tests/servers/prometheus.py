@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -26,6 +26,7 @@ alerting:
 scrape_configs:
   - job_name: {job}
     static_configs: [{{targets: {targets}}}]
+{settings}
 """
 
 
@@ -33,6 +34,7 @@ class Prometheus:
     """A Prometheus server of our own that scrapes `targets` (host:port) once a second.
 
     It evaluates the rules of `rule_files` each second, and sends alerts to `alertmanagers` (host:port).
+    `settings` are further keys of the scrape configuration, such as scheme.
     """
 
     def __init__(
@@ -43,15 +45,18 @@ class Prometheus:
         job: str = "test",
         rule_files: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         program = need("prometheus", PACKAGE)
         self.port = free_port()
         self._expected = len(targets)
         config = folder / "prometheus.yml"
+        lines = [f"    {key}: {json.dumps(value)}" for key, value in (settings or {}).items()]
         text = CONFIG.format(
             targets=json.dumps(list(targets)),
             job=json.dumps(job),
             rules=json.dumps([str(path) for path in rule_files]),
+            settings="\n".join(lines),
             alertmanagers=json.dumps(list(alertmanagers)),
         )
         config.write_text(text)
@@ -134,15 +139,18 @@ def promtool_check_metrics(text: str) -> list[str]:
     return complaints
 
 
+#: Starts a Prometheus for the targets given, with further keys of the scrape configuration.
+StartPrometheus = Callable[..., Prometheus]
+
+
 @pytest.fixture
-def prometheus(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[Sequence[str]], Prometheus]]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPrometheus]:
     """Return a function that starts a Prometheus for the targets given; all end with the test."""
     servers: list[Prometheus] = []
 
-    def start(targets: Sequence[str]) -> Prometheus:
-        servers.append(Prometheus(tmp_path_factory.mktemp("prometheus"), targets))
+    def start(targets: Sequence[str], **settings: object) -> Prometheus:
+        folder = tmp_path_factory.mktemp("prometheus")
+        servers.append(Prometheus(folder, targets, settings=settings))
         return servers[-1]
 
     yield start

@@ -86,8 +86,8 @@ def advice_at_top(key: str) -> str:
             return f"it is a flag of the command: {flag}"
     if word in {"global", "scrape_configs", "rule_files", "alerting", "remote_write", "job_name"}:
         return "it belongs in Prometheus' configuration, not in the exporter's"
-    if word in {"tls_server_config", "basic_auth_users", "web_config", "http_server_config"}:
-        return "the exporter does not serve TLS or check passwords: restrict --web.listen-address"
+    if word in {"tls_server_config", "basic_auth_users", "http_server_config", "rate_limit"}:
+        return "it belongs in a file of its own: --web.config.file"
     return ""
 
 

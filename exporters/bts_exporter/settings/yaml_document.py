@@ -210,16 +210,21 @@ def read(path: Path) -> Document:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
-        text = content.decode("utf-8")
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
-        raise ConfigError([Problem(str(path), None, "", message)]) from error
     if len(content) > _MAX_BYTES:
         raise ConfigError([Problem(str(path), None, "", f"larger than {_MAX_BYTES} bytes")])
-    return Document(str(path), text)
+    return parse(str(path), content)
+
+
+def parse(file: str, content: bytes) -> Document:
+    """Return the document that is the `content` of `file`; ConfigError if it is not YAML."""
+    try:
+        return Document(file, content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
+        raise ConfigError([Problem(file, None, "", message)]) from error
 
 
 def format_path(path: Path_) -> str:

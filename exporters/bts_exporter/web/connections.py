@@ -51,6 +51,10 @@ class Phase(Enum):
 
 #: Phases in which a connection makes room for others; not while something to read has arrived.
 _SILENT = (Phase.OPENING, Phase.IDLE)
+_REFUSAL_REASONS = (
+    *("connections", "threads", "descriptors", "handshake", "request"),
+    *("unauthorized", "rate_limit"),
+)
 #: Why a connection was cut, as a label; aborting an idle one is not counted.
 _CUT_REASONS = {
     Phase.OPENING: "header_timeout",
@@ -66,12 +70,8 @@ class Traffic:
     open: int = 0  # connections now
     accepted: int = 0  # connections in total
     #: Refused before they were handled: all connections in use, no thread or file descriptor left,
-    #: failed TLS handshakes, requests that are invalid or too large.
-    refused: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("connections", "threads", "descriptors", "handshake", "request"), 0
-        )
-    )
+    #: failed TLS handshakes, requests that are invalid or too large, without a valid password or too many.
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_REFUSAL_REASONS, 0))
     #: Connections cut because the client was too slow, by phase.
     cut: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("header_timeout", "write_timeout"), 0)
@@ -107,6 +107,10 @@ class Connection:
         self.aborted = False
         self._seconds = seconds
         self._queue = queue
+        #: Seconds left for the first request while it waits for a thread.
+        self._left = 0.0
+        #: Ends TLS; None without TLS.
+        self._unwrap: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self.phase = Phase.OPENING
         self.since = monotonic()
@@ -118,10 +122,15 @@ class Connection:
             if self.aborted or (self.last and phase is Phase.IDLE):
                 message = f"aborted: {self.phase.name.lower()}"
                 raise ConnectionAbortedError(message)
-            # The first request has as long as any, the silence before included.
+            # The first request has as long as any, the silence before and its handshake included.
             if self.phase is not Phase.OPENING or phase is not Phase.READING:
                 self.since = monotonic()
-                self.deadline = self.since + self._seconds.get(phase, float("inf"))
+                if phase is Phase.QUEUED:
+                    self._left = self.deadline - self.since
+                seconds = self._seconds.get(phase, float("inf"))
+                if self.phase is Phase.QUEUED and phase is Phase.READING:
+                    seconds = self._left
+                self.deadline = self.since + seconds
             self.phase = phase
 
     def replace(self, wrap: Callable[[socket.socket], Wrapped]) -> Wrapped:
@@ -132,6 +141,7 @@ class Connection:
         wrapped = wrap(self.socket)
         with self._lock:
             self.socket = wrapped
+            self._unwrap = getattr(wrapped, "unwrap", None)
             if self.aborted:
                 raise ConnectionAbortedError
         return wrapped
@@ -200,6 +210,7 @@ class Connection:
     def drain(self) -> None:
         """Wait until the client has received the last answer: closing with unread bytes would destroy it."""
         self.enter(Phase.CLOSING)
+        self._end_tls()
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
         while socket.socket.recv(self.socket, 65536):
             pass
@@ -207,8 +218,18 @@ class Connection:
     def close(self, close: Callable[[socket.socket], None] | None = None) -> None:
         """Close the socket; never while another thread is shutting it down."""
         with self._lock:
+            if self.aborted and self.phase is Phase.IDLE:
+                self.socket.setblocking(False)
+                self._end_tls()
             self.aborted = True
             (close or close_socket)(self.socket)
+
+    def _end_tls(self) -> None:
+        """Send the end of TLS, which shows the client that nothing was cut off, and wait for the client's."""
+        if self._unwrap is not None:
+            # ValueError: there was no handshake.
+            with suppress(OSError, ValueError):
+                self._unwrap()
 
     def _cut(self) -> None:
         reason = _CUT_REASONS.get(self.phase)
@@ -221,8 +242,11 @@ class Connection:
         try:
             if self.phase is Phase.WRITING:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+            # The end of TLS is still to be sent on an idle connection.
+            idle = self._unwrap is not None and self.phase is Phase.IDLE
+            how = socket.SHUT_RD if idle else socket.SHUT_RDWR
             # An SSLSocket's own shutdown() has the thread that writes go on in plain text.
-            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+            socket.socket.shutdown(self.socket, how)
         except OSError:  # the client has closed it
             pass
 
@@ -241,9 +265,11 @@ class Connection:
                 return False
 
     def _has_bytes(self) -> bool:
+        """Return whether something to read has arrived; not a part of a record that is awaited whole."""
         try:
+            awaited = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
             peek = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            return bool(socket.socket.recv(self.socket, 1, peek))
+            return len(socket.socket.recv(self.socket, awaited, peek)) >= awaited
         except OSError:  # nothing received, or closed
             return False
 

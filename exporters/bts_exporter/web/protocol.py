@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -27,13 +27,21 @@ MAX_PIPELINED = 100
 
 #: Headers for browsers on every response: do not guess the content type, load and run nothing,
 #: and show it in no other page. The hash is that of the status page's style.
-_SECURITY_LINES = (
-    "X-Content-Type-Options: nosniff\r\n"
-    "X-Frame-Options: DENY\r\n"
-    "Content-Security-Policy: default-src 'none'; style-src 'sha256-gpF5m50kImee0uMDH29nxepwdwOH/1XxkRoBNbZ8dqc='; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-SECURITY_FIELDS = f"{_SECURITY_LINES}\r\n"
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; style-src 'sha256-gpF5m50kImee0uMDH29nxepwdwOH/1XxkRoBNbZ8dqc='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+
+
+def security_fields(configured: Mapping[str, str]) -> str:
+    """Return header fields for every response, with those that are `configured` instead of ours."""
+    headers = {**_SECURITY_HEADERS, **configured}
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+SECURITY_FIELDS = security_fields({})
 
 #: A body up to this many bytes is sent together with the header, so that the client is woken once;
 #: a longer one is not copied for that.
@@ -45,6 +53,8 @@ _HEAD = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([1-9])\.([0-9])\r?\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r?\n)*)"
 )
+#: Requests refused before a page was made, by status.
+_REFUSED = {401: "unauthorized", 429: "rate_limit"}
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -97,10 +107,11 @@ Handle = Callable[[Request], Response]
 class Exchanges:
     """All exchanges of one connection, in the thread that makes it."""
 
-    def __init__(self, connection: Connection, handle: Handle) -> None:
-        """Prepare to have the requests of `connection` answered by `handle`."""
+    def __init__(self, connection: Connection, handle: Handle, fields: Callable[[], str]) -> None:
+        """Prepare to have the requests of `connection` answered by `handle`, with `fields` in every response."""
         self._connection = connection
         self._handle = handle
+        self._fields = fields
         self._pipelined = 0
         # Of the request at hand.
         self._method = ""
@@ -113,7 +124,7 @@ class Exchanges:
         connection = self._connection
         connection.set_up()
         self._exchange()
-        while self._keep:
+        while self._keep and not connection.last:
             if connection.incoming:
                 # Unread answers would fill the kernel's memory.
                 connection.wait_until_taken()
@@ -230,10 +241,14 @@ class Exchanges:
     def _ask(self, request: Request) -> Response:
         self._connection.enter(Phase.HANDLING)
         try:
-            return self._handle(request)
+            response = self._handle(request)
         except Exception:
             log.exception("no answer to %s %r", request.method, request.path)
             return Response(500, b"internal error: the log of bts-exporter has the details\n")
+        if response.status in _REFUSED:
+            traffic = self._connection.traffic
+            traffic.count(traffic.refused, _REFUSED[response.status])
+        return response
 
     def _write(self, response: Response) -> None:
         self._connection.enter(Phase.WRITING)
@@ -246,7 +261,7 @@ class Exchanges:
             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}",
             f"Content-Type: {response.content_type}",
             f"Content-Length: {len(response.body)}",
-            _SECURITY_LINES,
+            self._fields().removesuffix("\r\n"),
             *(f"{name}: {value}" for name, value in response.headers),
         ]
         if not self._keep or self._connection.last:

@@ -1,47 +1,48 @@
-"""Connections that are refused with status 503: answered by the listener itself, without a thread."""
+"""Connections that are refused: answered by the listener itself, without a thread."""
 
 from __future__ import annotations
 
 import selectors
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from time import monotonic
 
 from bts_exporter.web.connections import LINGER_SECONDS, close_socket
-from bts_exporter.web.protocol import SECURITY_FIELDS
 
-_TEXT = b"all connections are in use\n"
-_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Server: bts-exporter\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n"
-    b"%b"
-    b"Retry-After: 1\r\n"
-    b"Connection: close\r\n"
-    b"\r\n%b"
-) % (len(_TEXT), SECURITY_FIELDS.encode(), _TEXT)
+
+def refusal(status: HTTPStatus, text: str, fields: str) -> bytes:
+    """Return a response with the header `fields`, after which the connection is closed."""
+    body = f"{text}\n".encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        "Server: bts-exporter\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"{fields}"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class Refusals:
     """Refused connections that are given LINGER_SECONDS to take the refusal."""
 
-    def __init__(self, selector: selectors.BaseSelector, most: int, *, speak: bool) -> None:
-        """Give the number of connections at a time; `speak` says whether the clients read plain text."""
+    def __init__(self, selector: selectors.BaseSelector, most: int) -> None:
+        """Take the number of connections at a time."""
         self._selector = selector
         self._most = most
-        self._speak = speak
         self._until: dict[socket.socket, float] = {}
 
     def __len__(self) -> int:
         return len(self._until)
 
-    def add(self, sock: socket.socket) -> None:
-        """Tell the client to come again later, without waiting for it."""
+    def add(self, sock: socket.socket, answer: bytes) -> None:
+        """Send `answer`, which is empty for a client of TLS, without waiting for the client."""
         sock.setblocking(False)
         try:
-            if self._speak:
-                sock.send(_ANSWER)
+            if answer:
+                sock.send(answer)
             sock.shutdown(socket.SHUT_WR)
         except OSError:  # gone already
             close_socket(sock)

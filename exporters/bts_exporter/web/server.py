@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from bts_exporter.web.client_hello import Hello, look_at
 from bts_exporter.web.connections import (
     LINGER_SECONDS,
     Connection,
@@ -26,8 +28,15 @@ from bts_exporter.web.connections import (
 )
 from bts_exporter.web.descriptors import Reserve, connections_for, soft_limit
 from bts_exporter.web.listener import listen
-from bts_exporter.web.protocol import Exchanges, Handle, Headers, Request, Response
-from bts_exporter.web.refusals import Refusals
+from bts_exporter.web.protocol import (
+    SECURITY_FIELDS,
+    Exchanges,
+    Handle,
+    Headers,
+    Request,
+    Response,
+)
+from bts_exporter.web.refusals import Refusals, refusal
 
 __all__ = [
     "Handle",
@@ -56,7 +65,7 @@ _FEWEST_SERVED = 12
 
 #: Errors of accept() for want of a file descriptor or of memory.
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: Seconds between two warnings that there are no file descriptors.
+#: Seconds between two warnings of the same kind.
 _WARNING_PAUSE_SECONDS = 60.0
 #: Seconds between two looks for a place while connections or requests wait for one.
 _LOOK_SECONDS = 0.02
@@ -71,6 +80,7 @@ class Server:
         handle: Handle,
         *,
         wrap: Callable[[socket.socket], ssl.SSLSocket] | None = None,
+        fields: Callable[[], str] = lambda: SECURITY_FIELDS,
         max_connections: int | None = None,
         max_waiting: int | None = None,
         header_seconds: float = 5.0,
@@ -82,11 +92,12 @@ class Server:
         `max_connections` have a thread at a time, more of them while answers are made if it is not
         given; `max_waiting` wait for their first request to be complete. Both follow the limit of open
         files. `wrap` puts TLS around a new connection, without I/O: the handshake is made later, by
-        the connection's thread.
+        the connection's thread. `fields` returns header fields for every response.
         """
         self._sockets = tuple(sockets)
         self._handle = handle
         self._wrap = wrap
+        self._fields = fields
         seconds = {
             Phase.OPENING: header_seconds,
             Phase.READING: header_seconds,
@@ -106,15 +117,14 @@ class Server:
         self._nap = min(header_seconds, idle_seconds, write_seconds)
         self._next_check = 0.0
         self._selector = selectors.DefaultSelector()
-        self._refusals = Refusals(
-            self._selector, min(MAX_REFUSED, max(possible // 4, 1)), speak=wrap is None
-        )
+        self._refusals = Refusals(self._selector, min(MAX_REFUSED, max(possible // 4, 1)))
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._reserve = Reserve()
         self._accepts_again = float("inf")  # when, after a pause
         self._stopping = threading.Event()
         self._warns_again = 0.0
+        self._reports_again = 0.0
         self._thread = threading.Thread(target=self._run, name="http-accept", daemon=True)
 
     def start(self) -> None:
@@ -127,6 +137,11 @@ class Server:
     def accepts(self) -> bool:
         """Return whether the thread that accepts connections is alive."""
         return self._thread.is_alive()
+
+    @property
+    def scheme(self) -> str:
+        """Return the scheme of our addresses."""
+        return "http" if self._wrap is None else "https"
 
     def stop(self, grace: float = 5.0) -> None:
         """Stop accepting, and return when the requests under way are answered or `grace` seconds are over."""
@@ -251,25 +266,44 @@ class Server:
     # Requests
 
     def _read(self, connection: Connection) -> None:
-        """Read a connection's first request, and queue it once it is complete."""
+        """Read a connection's first request, or the beginning of its handshake."""
         try:
-            # The TLS handshake is done in the connection's thread.
             if self._wrap is None:
-                if not connection.receive():
-                    self._end(connection)
-                    return
-                if not connection.incoming.has_head():
-                    if connection.phase is Phase.OPENING:  # the deadline is that of the whole head
-                        connection.enter(Phase.READING)
-                    return
-            connection.enter(Phase.QUEUED)
+                self._read_request(connection)
+            else:
+                self._read_hello(connection)
         except BlockingIOError:
             return
         except OSError:
             self._end(connection)
-            return
-        self._selector.unregister(connection.socket)
-        self._queue.append(connection)
+
+    def _read_request(self, connection: Connection) -> None:
+        if connection.receive():
+            self._advance(connection, complete=connection.incoming.has_head())
+        else:
+            self._end(connection)
+
+    def _read_hello(self, connection: Connection) -> None:
+        hello = look_at(connection.socket)
+        if hello is Hello.HTTP or hello is Hello.OTHER:
+            self.traffic.count(self.traffic.refused, "handshake")
+        if hello is Hello.HTTP:
+            self._selector.unregister(connection.socket)
+            text = "this port serves https, not http"
+            self._turn_away(connection, refusal(HTTPStatus.BAD_REQUEST, text, self._fields()))
+        elif hello is Hello.GONE or hello is Hello.OTHER:
+            self._end(connection)
+        else:
+            self._advance(connection, complete=hello is Hello.COMPLETE)
+
+    def _advance(self, connection: Connection, *, complete: bool) -> None:
+        """Queue a connection for a thread once what it has to send first is complete."""
+        if complete:
+            connection.enter(Phase.QUEUED)
+            self._selector.unregister(connection.socket)
+            self._queue.append(connection)
+        elif connection.phase is Phase.OPENING:  # the deadline is that of the whole head
+            connection.enter(Phase.READING)
 
     def _serve_queue(self) -> None:
         """Start threads for waiting requests, and refuse those that have waited for too long."""
@@ -297,8 +331,16 @@ class Server:
     def _refuse(self, connection: Connection, reason: str) -> None:
         """Answer that the server is overloaded, without waiting for the client."""
         self.traffic.count(self.traffic.refused, reason)
+        answer = b""
+        if self._wrap is None:
+            fields = f"{self._fields()}Retry-After: 1\r\n"
+            answer = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use", fields)
+        self._turn_away(connection, answer)
+
+    def _turn_away(self, connection: Connection, answer: bytes) -> None:
+        """Send `answer` and close the connection, without waiting for the client."""
         self._connections.leave(connection)
-        self._refusals.add(connection.socket)
+        self._refusals.add(connection.socket, answer)
         self._next_check = min(self._next_check, monotonic() + LINGER_SECONDS)
 
     def _end(self, connection: Connection) -> None:
@@ -322,7 +364,7 @@ class Server:
         try:
             if self._wrap is not None:
                 self._shake_hands(connection, self._wrap)
-            Exchanges(connection, self._handle).run()
+            Exchanges(connection, self._handle, self._fields).run()
             connection.drain()
         except OSError as error:  # the client is gone, or the connection was aborted
             log.debug("connection ended: %s", error)
@@ -342,7 +384,19 @@ class Server:
         tls = connection.replace(wrap)
         try:
             tls.do_handshake()
-        except OSError:
+        except OSError as error:
             if not connection.aborted:
                 self.traffic.count(self.traffic.refused, "handshake")
+                self._report(error)
+                connection.drain()  # closing at once could destroy the alert that says why
             raise
+
+    def _report(self, error: OSError) -> None:
+        """Log that a client's certificate is not accepted."""
+        # SSLCertVerificationError is a ValueError, too; ssl is not imported here.
+        missing = getattr(error, "reason", "") == "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+        refused = missing or isinstance(error, ValueError)
+        now = monotonic()
+        if refused and now >= self._reports_again:
+            self._reports_again = now + _WARNING_PAUSE_SECONDS
+            log.warning("client certificate not accepted: %s", error)

@@ -26,10 +26,11 @@ a{color:#8ab4f8}.failing{color:#ff8a80}.absent{color:#999}.ok{color:#81c995}}
 def render(exporter: Exporter, reload_state: ReloadState, telemetry_path: str) -> str:
     """Return the page as HTML, from what the last scrapes found: it collects nothing itself."""
     rows = "".join(_rows(exporter, telemetry_path))
-    settings = ""
-    if reload_state.problem:
-        problem = _escape(reload_state.problem)
-        settings = f"<p class=failing>The last reload failed:</p><pre>{problem}</pre>"
+    settings = "".join(
+        f"<p class=failing>The last reload failed:</p><pre>{_escape(state.problem)}</pre>"
+        for state in (reload_state, exporter.web_state)
+        if state is not None and state.problem
+    )
     version = _escape(bts_exporter.__version__)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bts-exporter</title><style>{_STYLE}</style></head>

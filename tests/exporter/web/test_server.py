@@ -212,7 +212,7 @@ def test_refused_client_that_is_gone() -> None:
         ours, client = socket.socketpair()
         client.close()
         refusals = listener.server._refusals
-        refusals.add(ours)
+        refusals.add(ours, b"refused")
         assert ours.fileno() == -1
 
         # Two events of one poll: a client takes the place of another that has just left.

@@ -1,0 +1,1 @@
+"""Who may read the metrics: --web.config.file, with TLS, passwords, headers and a rate limit."""
