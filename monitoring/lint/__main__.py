@@ -16,7 +16,7 @@ def main(root: Path) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        alerts = sum(bool(rule.alert) for rule in read_rules(root))
+        alerts = sum(bool(placed.rule.alert) for placed in read_rules(root))
         print(f"{alerts} alerts: rules, tests, runbooks and settings are valid")
     return bool(problems)
 

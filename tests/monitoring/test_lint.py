@@ -99,6 +99,9 @@ def test_file_that_a_tool_refuses_is_named(
     [
         pytest.param((RULES, "groups:", "groups: ["), RULES, id="not YAML"),
         pytest.param((RULES, "groups:", "tests: []\ngroups:"), RULES, id="not only rules"),
+        pytest.param((RULES, "expr: ", "query: "), RULES, id="rule without an expression"),
+        pytest.param((RULES, "labels: {", "labels: [{"), RULES, id="half a list"),
+        pytest.param((TESTS, "tests:", "test:"), TESTS, id="file without tests"),
         pytest.param(
             (RULES, "messaging_backlog_messages > 0", "messaging_backlogs > 0"),
             f"{RULES}: BacklogWithoutConsumer: no collector declares the metric messaging_backlogs",
