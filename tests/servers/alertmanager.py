@@ -24,16 +24,18 @@ LAG = 3
 
 
 class Webhook:
-    """A receiver of notifications on the loopback address: each alert of each, in order of arrival."""
+    """A receiver on the loopback address: the notifications, and the alerts in them, in order of arrival."""
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
-        received = self.alerts
+        self.notifications: list[list[dict[str, Any]]] = []
+        received, notifications = self.alerts, self.notifications
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                received.extend(json.loads(body)["alerts"])
+                notifications.append(json.loads(body)["alerts"])
+                received.extend(notifications[-1])
                 self.send_response(HTTPStatus.OK)
                 self.end_headers()
 
