@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
+from msgspec import Struct, ValidationError, convert
 
-from lint.metric_names import DeclaredMetrics, declared_metrics, undeclared_metrics
+from lint.metric_names import DeclaredMetrics, undeclared_metrics
 
 SEVERITIES = ("critical", "warning", "info")
 ANNOTATIONS = ("summary", "description", "runbook_url")
@@ -24,100 +25,151 @@ INDEX = "README"
 #: A query in a command of a runbook.
 _QUERY = re.compile(r"promtool query instant \S+ '(.+)'")
 
+Content = TypeVar("Content")
 
-class Rule(NamedTuple):
+
+class Rule(Struct):
+    """An alert or a recording rule; the other name is empty."""
+
+    expr: str | int | float
+    alert: str = ""
+    record: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Group(Struct):
+    """Rules that are evaluated one after another."""
+
+    rules: list[Rule] | None = None
+
+
+class RuleFile(Struct, forbid_unknown_fields=True):
+    """A file of rules. Prometheus loads every file of the folder, so that nothing else may be in it."""
+
+    groups: list[Group] | None = None
+
+
+class Case(Struct):
+    """What is expected of an alert at some time; it fires if `exp_alerts` is not empty."""
+
+    alertname: str
+    exp_alerts: list[Any] | None = None
+
+
+class TestGroup(Struct):
+    """Cases with the same input."""
+
+    alert_rule_test: list[Case] | None = None
+
+
+class TestFile(Struct):
+    """A file for `promtool test rules`."""
+
+    tests: list[TestGroup]
+
+
+class Placed(NamedTuple):
     """A rule, and the file that it is in, below the root of the repository."""
 
     place: str
-    content: dict[str, Any]
+    rule: Rule
 
-    @property
-    def alert(self) -> str:
-        """Return the name of the alert; empty for a recording rule."""
-        return str(self.content.get("alert", ""))
+    def __str__(self) -> str:
+        """Return the place and the name, as problems begin."""
+        return f"{self.place}: {self.rule.alert or self.rule.record}"
 
 
-def check_rules(root: Path) -> Iterator[str]:
-    """Yield what is wrong with the rules of the repository at `root`, their tests and runbooks."""
+def check_rules(root: Path, listed: Iterable[dict[str, str]]) -> Iterator[str]:
+    """Yield what is wrong with the rules of the repository at `root`, their tests and runbooks.
+
+    `listed` are the exporter's metrics, as `listed_metrics` returns them.
+    """
     try:
         rules = list(read_rules(root))
-        tests = list(_read_all(root, TESTS))
-    except (yaml.YAMLError, ValueError) as error:
+        tests = list(_read_all(root, TESTS, TestFile))
+    except ValueError as error:
         yield str(error)
         return
-    alerts = [rule for rule in rules if rule.alert]
-    for rule in alerts:
-        yield from _check_labels(rule)
+    alerts = [placed for placed in rules if placed.rule.alert]
+    for placed in alerts:
+        yield from _check_labels(placed)
     yield from _check_names(alerts)
-    yield from _check_tests({rule.alert: rule.place for rule in alerts}, tests)
-    yield from _check_runbooks(root, {rule.alert: rule.place for rule in alerts})
-    yield from _check_metrics(root, rules)
+    yield from _check_tests(alerts, tests)
+    yield from _check_runbooks(root, alerts)
+    declared = DeclaredMetrics(listed, [p.rule.record for p in rules if p.rule.record])
+    for placed in rules:
+        for problem in _problems_of(str(placed.rule.expr), declared):
+            yield f"{placed}: {problem}"
+    yield from _check_queries(root, declared)
 
 
-def read_rules(root: Path) -> Iterator[Rule]:
+def read_rules(root: Path) -> Iterator[Placed]:
     """Yield the rules of every file; ValueError naming the file if it holds something else."""
-    for place, content in _read_all(root, RULES):
-        if not isinstance(content, dict) or set(content) != {"groups"}:
-            message = f"{place}: expected `groups` and nothing else, because Prometheus loads every file of this folder"
-            raise ValueError(message)
-        for group in content["groups"]:
-            for rule in group.get("rules") or ():
-                yield Rule(place, rule)
+    for place, content in _read_all(root, RULES, RuleFile):
+        for group in content.groups or ():
+            for rule in group.rules or ():
+                yield Placed(place, rule)
 
 
-def _read_all(root: Path, folder: str) -> Iterator[tuple[str, Any]]:
-    """Yield (path below root, content) of every YAML file of a folder; YAMLError with the path."""
+def _read_all(root: Path, folder: str, kind: type[Content]) -> Iterator[tuple[str, Content]]:
+    """Yield (path below root, content) of every file of a folder; ValueError if it has another form."""
     for path in sorted((root / folder).glob("*.yml")):
-        with path.open(encoding="utf-8") as file:
-            yield str(path.relative_to(root)), yaml.safe_load(file)
+        place = str(path.relative_to(root))
+        try:
+            yield place, convert(yaml.safe_load(path.read_text(encoding="utf-8")), kind)
+        except (yaml.YAMLError, ValidationError) as error:
+            message = f"{place}: {error}"
+            raise ValueError(message) from error
 
 
-def _check_labels(rule: Rule) -> Iterator[str]:
-    where = f"{rule.place}: {rule.alert}"
-    severity = rule.content.get("labels", {}).get("severity")
+def _check_labels(placed: Placed) -> Iterator[str]:
+    severity = (placed.rule.labels or {}).get("severity")
     if severity not in SEVERITIES:
-        yield f"{where}: the label severity is {severity!r} (expected one of: {', '.join(SEVERITIES)})"
-    annotations = rule.content.get("annotations", {})
+        yield f"{placed}: the label severity is {severity!r} (expected one of: {', '.join(SEVERITIES)})"
+    annotations = placed.rule.annotations or {}
     for name in ANNOTATIONS:
         if not annotations.get(name):
-            yield f"{where}: the annotation {name} is missing"
-    expected = f"{RUNBOOKS}/{rule.alert}.md"
-    if not str(annotations.get("runbook_url", expected)).endswith(expected):
-        yield f"{where}: runbook_url does not end in {expected}"
+            yield f"{placed}: the annotation {name} is missing"
+    expected = f"{RUNBOOKS}/{placed.rule.alert}.md"
+    if not annotations.get("runbook_url", expected).endswith(expected):
+        yield f"{placed}: runbook_url does not end in {expected}"
 
 
-def _check_names(alerts: Iterable[Rule]) -> Iterator[str]:
+def _check_names(alerts: Iterable[Placed]) -> Iterator[str]:
     seen: dict[str, str] = {}
-    for rule in alerts:
-        if rule.alert in seen:
-            yield f"{rule.place}: {rule.alert}: an alert with this name is in {seen[rule.alert]}, too"
-        seen[rule.alert] = rule.place
+    for placed in alerts:
+        name = placed.rule.alert
+        if name in seen:
+            yield f"{placed}: an alert with this name is in {seen[name]}, too"
+        seen[name] = placed.place
 
 
-def _check_tests(alerts: dict[str, str], files: Iterable[tuple[str, Any]]) -> Iterator[str]:
+def _check_tests(alerts: Iterable[Placed], files: Iterable[tuple[str, TestFile]]) -> Iterator[str]:
     """Yield the alerts without a test that they fire, or that they do not, and tests of other alerts."""
+    names = {placed.rule.alert for placed in alerts}
     tested: dict[bool, set[str]] = {True: set(), False: set()}
     for place, content in files:
-        for group in content["tests"]:
-            for case in group.get("alert_rule_test") or ():
-                tested[bool(case.get("exp_alerts"))].add(case["alertname"])
-                if case["alertname"] not in alerts:
-                    yield f"{place}: {case['alertname']}: there is no such alert in {RULES}"
-    for alert, place in alerts.items():
+        for case in (case for group in content.tests for case in group.alert_rule_test or ()):
+            tested[bool(case.exp_alerts)].add(case.alertname)
+            if case.alertname not in names:
+                yield f"{place}: {case.alertname}: there is no such alert in {RULES}"
+    for placed in alerts:
         for fires, verb in ((True, "fires"), (False, "does not fire")):
-            if alert not in tested[fires]:
-                yield f"{place}: {alert}: no test in {TESTS} in which it {verb}"
+            if placed.rule.alert not in tested[fires]:
+                yield f"{placed}: no test in {TESTS} in which it {verb}"
 
 
-def _check_runbooks(root: Path, alerts: dict[str, str]) -> Iterator[str]:
+def _check_runbooks(root: Path, alerts: Iterable[Placed]) -> Iterator[str]:
     pages = {path.stem: path for path in sorted((root / RUNBOOKS).glob("*.md"))}
-    for alert, place in alerts.items():
-        if alert not in pages:
-            yield f"{place}: {alert}: the runbook {RUNBOOKS}/{alert}.md is missing"
+    for placed in alerts:
+        if placed.rule.alert not in pages:
+            yield f"{placed}: the runbook {RUNBOOKS}/{placed.rule.alert}.md is missing"
+    names = {placed.rule.alert for placed in alerts}
     index = pages.pop(INDEX).read_text(encoding="utf-8") if INDEX in pages else ""
     for name, path in pages.items():
         where = path.relative_to(root)
-        if name not in alerts:
+        if name not in names:
             yield f"{where}: there is no alert with this name in {RULES}"
         elif f"({name}.md)" not in index:
             yield f"{where}: {RUNBOOKS}/{INDEX}.md has no link to it"
@@ -144,17 +196,6 @@ def _missing_parts(page: str) -> Iterator[str]:
             yield f"step `{step.strip()}` of `{SECTIONS[1]}`"
     if "`" not in steps:
         yield f"a command in `{SECTIONS[1]}`"
-
-
-def _check_metrics(root: Path, rules: Iterable[Rule]) -> Iterator[str]:
-    rules = list(rules)
-    recorded = [rule.content["record"] for rule in rules if "record" in rule.content]
-    declared = declared_metrics(root, recorded)
-    for place, content in rules:
-        name = content.get("alert") or content.get("record")
-        for problem in _problems_of(str(content["expr"]), declared):
-            yield f"{place}: {name}: {problem}"
-    yield from _check_queries(root, declared)
 
 
 def _problems_of(query: str, declared: DeclaredMetrics) -> Iterator[str]:

@@ -25,18 +25,22 @@ class Exporter(Process):
         self.config.write_text(settings)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
-        super().__init__(
-            [
-                *enter,
-                sys.executable,
-                "-m",
-                "bts_exporter",
-                f"--config.file={self.config}",
-                f"--web.listen-address={self.address}",
-                *flags,
-            ],
-            folder,
-        )
+        self._argv = [
+            *enter,
+            sys.executable,
+            "-m",
+            "bts_exporter",
+            f"--config.file={self.config}",
+            f"--web.listen-address={self.address}",
+            *flags,
+        ]
+        super().__init__(self._argv, folder)
+        self.ready(lambda: listens(self.port))
+
+    def restart(self) -> None:
+        """End it, and start it again with the same settings and address."""
+        self.kill()
+        super().__init__(self._argv, self.config.parent)
         self.ready(lambda: listens(self.port))
 
     def get(

@@ -121,3 +121,23 @@ def test_critical_and_warning_alerts_are_delivered(alertmanager: Alertmanager) -
         wait_until(lambda name=name: alertmanager.webhook.delivered("firing", name), name)
     assert {"alertname": "A", "severity": "info"} in alertmanager.alerts("active")
     assert not alertmanager.webhook.delivered("firing", "A")
+
+
+def test_alerts_about_one_broker_arrive_together(alertmanager: Alertmanager) -> None:
+    """One message has the alerts about a broker; those about the machine have a message of their own."""
+    late = [{**QUEUE, "alertname": "ConsumerStalled", "destination": name} for name in ("x", "y")]
+    disk = {"alertname": "HostDiskFull", **DISK}
+    alerts = [{**alert, "instance": "grouped", "severity": "warning"} for alert in (*late, disk)]
+
+    alertmanager.post(*alerts)
+
+    def messages() -> list[list[str]]:
+        found = [
+            sorted(alert["labels"]["alertname"] for alert in message)
+            for message in list(alertmanager.webhook.notifications)
+            if message[0]["labels"].get("instance") == "grouped"
+        ]
+        return sorted(found)
+
+    expected = [["ConsumerStalled", "ConsumerStalled"], ["HostDiskFull"]]
+    wait_until(lambda: messages() == expected, "two messages")
