@@ -73,6 +73,7 @@ LAYERS = (
         "matches",
         "name_filter",
         "settings.ownership",
+        "web.vital_signs",
         "printable",
         "reload_state",
         "sd_notify",
