@@ -18,8 +18,8 @@ import yaml
 
 import bts_exporter
 from servers import need
+from servers.sources import ROOT, sources
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = ("config.yaml", "systemd/config.yaml")
 
 
@@ -36,10 +36,7 @@ def run(*argv: str, cwd: Path, env: dict[str, str] | None = None) -> str:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the files that git has or would take: no leftovers of other builds."""
     copy = tmp_path_factory.mktemp("tree")
-    listed = run(
-        need("git", "git"), "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT
-    )
-    for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+    for name in sources():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     return copy

@@ -164,10 +164,10 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         server = self._server(listeners)
+        self._ready = True  # systemd may hand over a socket with requests that wait
         server.start()
         for listener in listeners:
             log.info("listening", extra={"address": _address(listener)})
-        self._ready = True
         sd_notify.notify("READY=1")
         self._collect_once()
         self._loop(server)

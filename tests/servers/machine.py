@@ -39,10 +39,12 @@ mkdir -p run/host
 pivot_root . run/host
 umount -l /run/host
 mount --make-rshared /
-export container=test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export container=test
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=0
 """
 _NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup")
+#: What programs find on the machine, whatever is in our own environment.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Prints status and text of the answer to a request to the URL.
 _GET = """
 import json, sys, urllib.error, urllib.request
@@ -70,6 +72,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=_environment(),
             )
         self._pid = 0
         try:
@@ -104,6 +107,7 @@ class Machine:
             input=stdin,
             capture_output=True,
             timeout=240,
+            env=_environment(),
             check=False,
         )
         out, err = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
@@ -158,6 +162,12 @@ class Machine:
         except OSError:  # processes that end
             return False
         return True
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment without our Python; settings of pip and of a proxy stay."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"}
 
 
 def samples_of(text: str) -> Samples:
