@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 import bts_exporter
 from servers import need, wait_until
 from servers.machine import Machine
-from servers.sources import ROOT, sources
+from servers.sources import ROOT, commands, sources
 
 #: What dpkg says about a package whose files are there.
 INSTALLED = "install ok installed"
@@ -47,13 +46,15 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(machine: Machine, package: Path) -> Iterator[Machine]:
-    """Return a machine with the package installed, and settings of the host only."""
-    machine.run("cat > /srv/bts-exporter.deb", stdin=package.read_bytes())
+def installed(machine: Machine, package: Path) -> Machine:
+    """Return a machine on which the package is installed by the README's command."""
+    machine.run(f"mkdir /srv/dist; cat > /srv/dist/{package.name}", stdin=package.read_bytes())
     machine.run("rm -f /usr/sbin/policy-rc.d")  # by which images of containers forbid services
-    machine.run("dpkg --install /srv/bts-exporter.deb")
-    yield machine
-    machine.run("rm /srv/bts-exporter.deb")
+    machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
+    build, install = commands("Run it under systemd")[1].splitlines()
+    assert build == "make deb"
+    machine.run(f"chmod +x /usr/local/bin/sudo; cd /srv; {install}")
+    return machine
 
 
 def status(machine: Machine) -> str:
@@ -122,7 +123,7 @@ def test_upgrade_keeps_settings_and_restarts(installed: Machine) -> None:
     installed.write("/etc/default/bts-exporter", "ARGS=--web.listen-address=127.0.0.1:9100\n")
     installed.run("systemctl restart bts-exporter")
     pid = installed.run("systemctl show --value --property=MainPID bts-exporter")
-    installed.run("dpkg --install --force-confold /srv/bts-exporter.deb")
+    installed.run("dpkg --install --force-confold /srv/dist/*.deb")
 
     assert installed.run("systemctl show --value --property=MainPID bts-exporter") != pid
     assert "# ours" in installed.run(f"cat {CONFIG}")

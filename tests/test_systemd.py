@@ -12,7 +12,7 @@ import pytest
 
 from servers import need, wait_until
 from servers.machine import Machine, Samples, samples_of
-from servers.sources import ROOT, archive
+from servers.sources import ROOT, archive, commands
 
 UNIT = ROOT / "systemd" / "bts-exporter.service"
 CONFIG = "/etc/bts-exporter/config.yaml"
@@ -58,12 +58,6 @@ print("errors", errors)
 """
 
 
-def blocks(heading: str) -> list[str]:
-    """Return the blocks of commands below a heading of the README, in their order."""
-    section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")[2]
-    return re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def installed(machine: Machine) -> Machine:
     """Return a machine on which the README's commands have been run as they are.
@@ -86,8 +80,8 @@ def installed(machine: Machine) -> Machine:
     machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
     machine.write("/etc/apt/apt.conf.d/99test", 'APT::Get::Assume-Yes "true";\n')
     machine.run("chmod +x /usr/local/bin/editor /usr/local/bin/sudo; mkdir /root/work")
-    clone = blocks("Try it")[0].partition("make run")[0]
-    machine.run(f"cd /root/work\n{clone}\n{blocks('Run it under systemd')[0]}", online=True)
+    clone = commands("Try it")[0].partition("make run")[0]
+    machine.run(f"cd /root/work\n{clone}\n{commands('Run it under systemd')[0]}", online=True)
     return machine
 
 
@@ -403,7 +397,7 @@ def test_password_comes_from_systemd(service: Service) -> None:
     service.machine.write("/etc/bts-exporter/credentials/redis", "correct horse\n")
     service.run("chmod 600 /etc/bts-exporter/credentials/redis")
     [credential] = re.findall(r"^#(LoadCredential=.*)$", UNIT.read_text(), re.MULTILINE)
-    assert f"#   {credential}\n" in blocks("Run it under systemd")[2]
+    assert f"#   {credential}\n" in commands("Run it under systemd")[2]
     service.drop_in(f"[Service]\n{credential}")
     url = "redis://127.0.0.1:6379"
     service.configure(f"collectors: {{redis: {{url: '{url}', password: !credential redis}}}}")
