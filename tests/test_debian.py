@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bts_exporter
-from servers import need, wait_until
+from servers import wait_until
 from servers.machine import Machine
 from servers.sources import ROOT, commands, sources
 
@@ -25,7 +25,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the package that `make deb` builds from a copy of the sources."""
     if not Path("/etc/debian_version").exists():
         pytest.skip("not everywhere: Debian packages are built on Debian")
-    need("dpkg-deb", "dpkg")
     copy = tmp_path_factory.mktemp("sources")
     for name in sources():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)

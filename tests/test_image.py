@@ -116,7 +116,8 @@ class Container(Process):
         self._root = root
         self._as = f"chroot --userspec={config['User']} {root}"
         entry = " ".join(config["Entrypoint"])
-        script = f"mount --bind -o ro {root} {root}; ip link set lo up; exec {self._as} {entry}"
+        mounts = f"mount --bind -o ro {root} {root}; mount -t proc proc {root}/proc"
+        script = f"{mounts}; ip link set lo up; exec {self._as} {entry}"
         super().__init__(
             ["unshare", "--mount", "--net", "--propagation=private", "sh", "-ec", script],
             folder,
@@ -159,7 +160,7 @@ def test_image_runs(builder: Builder, image: str, tmp_path: Path) -> None:
     finally:
         container.kill()
 
-    assert samples_of(page.stdout)["node_load1"]
+    assert samples_of(page.stdout)["node_load1"], page.stderr
     assert re.search(r"^Uid:\t65534\t65534\t65534\t65534$", status, re.MULTILINE)
     assert not container.healthy()
     bill = json.loads(Path(root, "usr/share/doc/bts-exporter/bts-exporter.cdx.json").read_text())

@@ -159,6 +159,10 @@ class Service:
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]
+        if sockets and self.options.addresses != Options().addresses:
+            log.warning(
+                "--web.listen-address has no effect: systemd listens; set ListenStream= in the socket unit"
+            )
         self.start_collectors()
         # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -482,5 +482,19 @@ def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixt
     thread.join(60)
 
     assert answers[0].endswith(b"bts-exporter is healthy.\n")
+    assert [r for r in caplog.records if "has no effect" in r.getMessage()] == []
     [address] = [vars(r)["address"] for r in caplog.records if r.getMessage() == "listening"]
     assert address == f"unix:{path}"
+
+
+@pytest.mark.usefixtures("_signals")
+def test_address_beside_a_socket_of_systemd(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """An address on the command line is ignored, with a warning, if systemd handed over a socket."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = Client(listener.getsockname()[1], lambda _: None)
+    client.start()
+    Service(place.options(addresses=("127.0.0.1:1",))).run([listener])
+    client.join(60)
+
+    assert client.error is None
+    assert "--web.listen-address has no effect: systemd listens" in caplog.text
