@@ -15,6 +15,13 @@ from servers import wait_until
 from servers.machine import Machine
 from servers.sources import ROOT, commands, sources
 
+#: What is generated from the command line's parser, and where the package has it.
+GENERATED = {
+    "docs/man/bts-exporter.1": "usr/share/man/man1/bts-exporter.1.gz",
+    "docs/completion/bts-exporter.bash": "usr/share/bash-completion/completions/bts-exporter",
+    "docs/completion/_bts-exporter": "usr/share/zsh/vendor-completions/_bts-exporter",
+    "docs/completion/bts-exporter.fish": "usr/share/fish/vendor_completions.d/bts-exporter.fish",
+}
 #: What dpkg says about a package whose files are there.
 INSTALLED = "install ok installed"
 CONFIG = "/etc/bts-exporter/config.yaml"
@@ -30,8 +37,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
         (copy / name).chmod((ROOT / name).stat().st_mode)
-    (copy / "docs" / "man").mkdir(exist_ok=True)
-    (copy / "docs" / "man" / "bts-exporter.1").write_text(".TH BTS-EXPORTER 1\n")
+    for name in GENERATED:  # as far as they are not there yet
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).touch()
     pip = Path(sys.executable).with_name("pip")
     build = subprocess.run(
         [copy / "packages" / "build-deb", pip],
@@ -79,13 +87,13 @@ def contents(package: Path) -> dict[str, str]:
 def test_package_holds_generated_pages_and_a_bill_of_materials(
     package: Path, tmp_path: Path
 ) -> None:
-    """The man page comes along where there is one, and each pinned requirement is in the bill."""
+    """The man page and completions come along, and each pinned requirement is in the bill."""
     subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
     documents = tmp_path / "usr/share/doc/bts-exporter"
     bill = json.loads((documents / "bts-exporter.cdx.json").read_text())
     pinned = (ROOT / "packages" / "requirements.lock").read_text()
 
-    assert (tmp_path / "usr/share/man/man1/bts-exporter.1.gz").exists()
+    assert [name for name in GENERATED.values() if not (tmp_path / name).exists()] == []
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
     assert bill["metadata"]["component"]["version"] == bts_exporter.__version__
     listed = {f"{part['name']}=={part['version']}" for part in bill["components"]}
