@@ -419,9 +419,31 @@ def test_closed_folders_are_opened_by_one_capability(service: Service) -> None:
     errors = service.metrics()["node_filesystem_device_error"]
     assert [v for labels, v in errors.items() if ("mountpoint", "/root/disk") in labels] == [1]
 
-    [drop_in] = re.findall(r"```ini\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    service.drop_in(drop_in)
+    service.drop_in(capability())
     service.restart()
 
     assert "/root/disk" in service.mountpoints()
     service.run("umount /root/disk")
+
+
+@pytest.mark.live
+def test_files_of_root_are_opened_by_the_same_capability(service: Service) -> None:
+    """Counters in files that only root can read are served once the drop-in of the README is used."""
+    zone = "/srv/sys/class/powercap/intel-rapl:0"
+    service.machine.write(f"{zone}/name", "package-0\n")
+    service.machine.write(f"{zone}/energy_uj", "5000000\n")
+    service.run(f"chmod 400 {zone}/energy_uj")
+    service.configure("collectors: {host: {sysfs: /srv/sys}}")
+    service.restart()
+    assert "node_rapl_package_joules_total" not in service.metrics()
+
+    service.drop_in(capability())
+    service.restart()
+
+    assert list(service.metrics()["node_rapl_package_joules_total"].values()) == [5]
+
+
+def capability() -> str:
+    """Return the README's drop-in for what takes a capability."""
+    [drop_in] = re.findall(r"```ini\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return str(drop_in)

@@ -76,7 +76,7 @@ def units(tmp_path: Path) -> list[Path]:
     for unit in (UNIT, SOCKET):
         text = unit.read_text().replace("/opt/bts-exporter/bin/bts-exporter", sys.executable)
         found.append(tmp_path / unit.name)
-        found[-1].write_text(text.replace("file:/etc/bts-exporter/config.yaml", f"file:{UNIT}"))
+        found[-1].write_text(text)
     return found
 
 

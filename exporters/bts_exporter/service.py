@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 #: How long requests under way may take to end when the service stops, in seconds. With the next
 #: and the exit of Python it is less than 5, the unit's TimeoutStopSec.
-_GRACE = 3.0
+_GRACE = 2.5
 #: How long collectors may take to close their connections when the service stops, in seconds.
 _STOP_TIMEOUT = 1.0
 #: How long a reload over HTTP waits for its turn, in seconds.
