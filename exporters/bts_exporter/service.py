@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -35,6 +36,9 @@ _GARBAGE = 10_000
 
 _T = TypeVar("_T")
 
+#: How long scrapes under way may wait for collections when the service stops, in seconds. They are
+#: then answered with what there is.
+_HURRY = 1.5
 #: How long requests under way may take to end when the service stops, in seconds. With the next
 #: and the exit of Python it is less than 5, the unit's TimeoutStopSec.
 _GRACE = 2.5
@@ -177,7 +181,12 @@ class Service:
         self._loop(server)
         self._ready = False
         sd_notify.notify("STOPPING=1")
+        hurry = threading.Timer(_HURRY, self.exporter.collectors.give_up)
+        hurry.daemon = True
+        with suppress(RuntimeError):  # no thread left
+            hurry.start()
         server.stop(_GRACE)
+        hurry.cancel()
         self.stop_collectors()
         log.info("stopped")
 

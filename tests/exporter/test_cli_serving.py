@@ -136,19 +136,23 @@ def test_stop_while_a_reload_hangs(serve: Serve, folder: Path) -> None:
 
 
 def test_stop_during_a_scrape_that_hangs(serve: Serve, folder: Path) -> None:
-    """A scrape under way is given some seconds: less than service managers wait until they kill."""
+    """A scrape under way is soon answered with what there is: before service managers kill us."""
     source = SPOOLDIR.replace(
         "scrape.emit(",
         "Path('hangs').touch(); __import__('threading').Event().wait()\n        scrape.emit(",
     )
     drop_in(folder / "plugins", "spool", source)
+    configure(folder, f"spool: {{path: {folder}}}, host: ")
     process = serve().begun()
     with socket.create_connection(("127.0.0.1", process.port)) as client:
-        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         wait_until((folder / "hangs").exists, "the collection began")
         process.popen.send_signal(signal.SIGTERM)
 
         assert process.popen.wait(5) == 0
+        answer = client.makefile("rb").read()
+    assert b"node_load1 " in answer
+    assert b'bts_exporter_collector_success{collector="spool",target=""} 0\n' in answer
 
 
 def test_forked_process_keeps_neither_port_nor_connections(serve: Serve, folder: Path) -> None:
