@@ -69,7 +69,7 @@ class Builder:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +83,7 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
         pytest.skip("not everywhere: `make test-long` installs what builds an image")
     folder = tmp_path_factory.mktemp("images")
     bootstrap = ["debootstrap", "--variant=minbase", f"--include={BASE}", "bookworm", "base"]
-    subprocess.run(bootstrap, cwd=folder, stdout=subprocess.DEVNULL, timeout=280, check=True)
+    subprocess.run(bootstrap, cwd=folder, stdout=subprocess.DEVNULL, timeout=600, check=True)
     builder = Builder(folder)
     working = builder.run("from", "scratch")
     builder.run("add", working, str(folder / "base"), "/")
@@ -145,6 +145,7 @@ class Container(Process):
 
 
 @pytest.mark.live
+@pytest.mark.timeout(900)  # a base system and its packages are downloaded
 def test_image_runs(builder: Builder, image: str, tmp_path: Path) -> None:
     """It serves the machine's metrics as nobody, without writing, and its health check says so."""
     config = json.loads(builder.run("inspect", image))["Docker"]["config"]
