@@ -1,6 +1,9 @@
 """Packaging. Every module in bts_collectors is a collector: no list to edit."""
 
+import atexit
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -8,8 +11,11 @@ from setuptools import find_packages, setup
 
 ROOTS = {"bts_exporter": "exporters", "bts_collectors": "collectors"}
 HERE = Path(__file__).parent
-# What an earlier build left there would go into the next wheel, also modules that were deleted since.
-shutil.rmtree(HERE / "build", ignore_errors=True)
+# A wheel is built outside of this folder. What an earlier build left here would go into it, also modules
+# that were deleted since; and files that root built here could not be removed by the folder's owner.
+WORK = tempfile.mkdtemp(prefix="bts-exporter-build-")
+atexit.register(shutil.rmtree, WORK, ignore_errors=True)
+IN_PLACE = {"sdist", "editable_wheel", "develop"} & set(sys.argv)
 COLLECTORS = sorted(
     module.name
     for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])
@@ -72,6 +78,7 @@ setup(
             "types-PyYAML",
         ],
     },
+    options={} if IN_PLACE else {"build": {"build_base": WORK}, "egg_info": {"egg_base": WORK}},
     packages=[package for root in ROOTS.values() for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
     package_data={

@@ -9,6 +9,7 @@ settings.load_profile("no deadline")
 pytest_plugins = [
     "servers.certificates",
     "servers.exporter",
+    "servers.machine",
     "servers.mosquitto",
     "servers.mqttfake",
     "servers.mqtt",

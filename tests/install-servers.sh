@@ -8,11 +8,11 @@ set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 packages=(iproute2 mosquitto mosquitto-clients openssl prometheus prometheus-alertmanager prometheus-node-exporter
-  prometheus-pushgateway rabbitmq-server redis-server)
+  prometheus-pushgateway rabbitmq-server redis-server systemd)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.
-declare -A program=([iproute2]=ip [mosquitto-clients]=mosquitto_pub)
+declare -A program=([iproute2]=ip [mosquitto-clients]=mosquitto_pub [systemd]=systemctl)
 missing=()
 for package; do
   command -v "${program[$package]:-$package}" >/dev/null || missing+=("$package")

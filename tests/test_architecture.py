@@ -82,6 +82,7 @@ LAYERS = (
         "matches",
         "name_filter",
         "settings.ownership",
+        "web.vital_signs",
         "printable",
         "reload_state",
         "sd_notify",

@@ -1,4 +1,4 @@
-"""What pip installs, and what the commands of the Makefile say on a machine that lacks something."""
+"""What pip installs: wheel, source distribution, pinned requirements."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import bts_exporter
-from servers import need
+from servers.sources import ROOT, sources
 
-ROOT = Path(__file__).parents[1]
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 SETTINGS = ("config.yaml", "systemd/config.yaml")
 RULES = "monitoring/prometheus/rules"
 
@@ -37,10 +39,7 @@ def run(*argv: str, cwd: Path, env: dict[str, str] | None = None) -> str:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the files that git has or would take: no leftovers of other builds."""
     copy = tmp_path_factory.mktemp("tree")
-    listed = run(
-        need("git", "git"), "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT
-    )
-    for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+    for name in sources():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     return copy
@@ -50,8 +49,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel that pip builds from the tree."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), ".", cwd=tree)
+    run(*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), ".", cwd=tree)
     [path] = folder.iterdir()
     return path
 
@@ -106,8 +104,7 @@ def test_metadata_names_version_licence_and_python(wheel: Path) -> None:
 
 def test_installed_command_runs(wheel: Path, tmp_path: Path) -> None:
     """The command that the wheel installs tells its version and finds the wheel's collectors."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "install", "--no-deps", "--target", str(tmp_path), str(wheel), cwd=tmp_path)
+    run(*PIP, "install", "--no-deps", "--target", str(tmp_path), str(wheel), cwd=tmp_path)
     command = str(tmp_path / "bin" / "bts-exporter")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
@@ -117,17 +114,32 @@ def test_installed_command_runs(wheel: Path, tmp_path: Path) -> None:
         assert name in listing.split()
 
 
-def test_source_distribution_holds_what_the_readme_installs(tree: Path, tmp_path: Path) -> None:
-    """Who unpacks it finds the unit, both files of settings and the rules, as the README names them."""
-    code = "import setuptools.build_meta as b; print(b.build_sdist(OUT))".replace(
-        "OUT", repr(str(tmp_path))
-    )
+@pytest.fixture(scope="module")
+def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the source distribution of the tree."""
+    folder = tmp_path_factory.mktemp("sdist")
+    code = f"import setuptools.build_meta as b; print(b.build_sdist({str(folder)!r}))"
     run(sys.executable, "-c", code, cwd=tree)
-    [path] = tmp_path.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
+    [path] = folder.glob("*.tar.gz")
+    return path
+
+
+def test_source_distribution_can_be_installed(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    """The source distribution, far from the clone, gives the same files as the wheel."""
+    run(*PIP, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(sdist), cwd=tmp_path)
+    [built] = tmp_path.glob("*.whl")
+
+    with zipfile.ZipFile(built) as archive, zipfile.ZipFile(wheel) as expected:
+        assert set(archive.namelist()) == set(expected.namelist())
+
+
+def test_source_distribution_holds_what_the_readme_installs(tree: Path, sdist: Path) -> None:
+    """Who unpacks it finds the unit, both files of settings and the rules, as the README names them."""
+    with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     readme = (tree / "README.md").read_text()
+    assert "packages/requirements.lock" in names
     named = set(re.findall(r"(?:systemd|monitoring/prometheus/rules)/[\w.-]+\.\w+", readme))
     wanted = {"config.yaml", "systemd/config.yaml", "systemd/bts-exporter.service"}
     rules = {f"monitoring/prometheus/rules/{path.name}" for path in (tree / RULES).glob("*.yml")}
@@ -195,21 +207,31 @@ def test_install_servers_knows_every_package_that_tests_need() -> None:
     assert needed - {"coreutils", "git", "make"} <= set(installed.split())
 
 
-def test_make_names_what_an_old_python_lacks(tmp_path: Path) -> None:
-    """With no Python that is new enough `make run` says which is needed and how to name one."""
-    done = make(tmp_path, 'echo "3.9.2"; case $2 in *sys.exit*) exit 1;; esac')
+@pytest.mark.parametrize("name", ["requirements.lock", "build-requirements.lock"])
+def test_pinned_requirements_have_hashes(name: str) -> None:
+    """Every line pins a version with its hashes, and none says where it comes from."""
+    text = (ROOT / "packages" / name).read_text()
+    pinned = [line for line in text.splitlines() if line and line[0] not in " #"]
 
-    assert done.returncode != 0
-    assert "needs Python >= 3.11, and python3 here is 3.9.2" in done.stderr
-    assert "make PYTHON=" in done.stderr
+    assert pinned
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+( ; .*)? \\", line) for line in pinned)
+    assert text.count("\\\n    --hash=sha256:") >= len(pinned)
+    assert "://" not in text
 
 
-def test_make_names_the_package_of_venv(tmp_path: Path) -> None:
-    """Debian's Python without its venv package gets the command that installs it."""
-    done = make(tmp_path, "case $2 in *ensurepip*) exit 1;; esac")
+def test_pinned_requirements_are_those_of_the_package(wheel: Path) -> None:
+    """The versions satisfy setup.py, and nothing is missing: run `make lock` after a change there."""
+    text = (ROOT / "packages" / "requirements.lock").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE))
+    with zipfile.ZipFile(wheel) as archive:
+        [path] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = email.message_from_bytes(archive.read(path))
+    wanted = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    needed = [each for each in wanted if "extra" not in str(each.marker)]
 
-    assert done.returncode != 0
-    assert "apt-get install python3-venv" in done.stderr
+    assert needed
+    for requirement in needed:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
 
 
 def entry_points(wheel: Path) -> configparser.ConfigParser:
@@ -219,24 +241,3 @@ def entry_points(wheel: Path) -> configparser.ConfigParser:
         [path] = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
         parser.read_string(archive.read(path).decode())
     return parser
-
-
-def make(folder: Path, python3: str) -> subprocess.CompletedProcess[str]:
-    """Run `make run` in a folder of its own, where the shell script `python3` is the only Python."""
-    program = need("make", "make")
-    bin_folder = folder / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "python3").write_text(f"#!/bin/sh\n{python3}\n")
-    (bin_folder / "python3").chmod(0o755)
-    for name in ("sh", "cat", "cksum", "echo", "rm", "mkdir"):
-        (bin_folder / name).symlink_to(need(name, "coreutils"))
-    shutil.copy(ROOT / "Makefile", folder)
-    return subprocess.run(
-        [program, "run"],
-        cwd=folder,
-        env={"PATH": str(bin_folder)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )

@@ -29,7 +29,7 @@ SIGHUP reloads the configuration. Collectors may add commands, such as mqtt-test
 _OF_TYPE = re.compile(r"\w+-[\w-]+")
 
 #: How long Python may take to exit once the service has stopped.
-_EXIT_SECONDS = 1.0
+_EXIT_SECONDS = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -46,4 +46,7 @@ def sockets() -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=_FIRST_FD + i) for i in range(count)]
+    passed = [socket.socket(fileno=_FIRST_FD + i) for i in range(count)]
+    for sock in passed:
+        sock.set_inheritable(False)  # programs that a plug-in starts must not keep the port
+    return passed

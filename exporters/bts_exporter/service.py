@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -38,10 +39,14 @@ _GARBAGE = 10_000
 
 _T = TypeVar("_T")
 
-#: How long requests under way may take to end when the service stops, in seconds.
-_GRACE = 10.0
+#: How long scrapes under way may wait for collections when the service stops, in seconds. They are
+#: then answered with what there is.
+_HURRY = 1.5
+#: How long requests under way may take to end when the service stops, in seconds. With the next
+#: and the exit of Python it is less than 5, the unit's TimeoutStopSec.
+_GRACE = 2.5
 #: How long collectors may take to close their connections when the service stops, in seconds.
-_STOP_TIMEOUT = 2.0
+_STOP_TIMEOUT = 1.0
 #: How long a reload over HTTP waits for its turn, in seconds.
 _RELOAD_TIMEOUT = 30.0
 #: How long a reload may take to read the settings and build the collectors, in seconds.
@@ -49,6 +54,11 @@ _LOAD_TIMEOUT = 10.0
 #: How often the main thread looks for signals, in seconds: Python does not wake a thread for a signal
 #: that arrives just before the thread begins to wait.
 _POLL_SECONDS = 1.0
+#: How often the main thread looks for a signal to stop while settings are loaded, in seconds.
+_LOAD_STEP = 0.1
+
+_HANGS = "a plug-in or a file system hangs"
+_STOPPING = "the service is stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,9 @@ class Service:
         self._file: Path | None = None
         self._web: WebConfig | None = None
         self._ready = False
+        self._stop_requested = False
+        #: The settings that are being loaded, also by a thread that nothing waits for.
+        self._loading: Future[tuple[Settings, Assembly]] | None = None
 
     def start_collectors(self) -> None:
         """Load the settings and start the collectors; ConfigError if the settings are invalid."""
@@ -161,21 +174,30 @@ class Service:
 
             self._web = WebConfig(Path(self.options.web_config_file))
         listeners = list(sockets) or [listen(address) for address in self.options.addresses]
+        if sockets and self.options.addresses != Options().addresses:
+            log.warning(
+                "--web.listen-address has no effect: systemd listens; set ListenStream= in the socket unit"
+            )
         self.start_collectors()
         # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         server = self._server(listeners)
+        self._ready = True  # systemd may hand over a socket with requests that wait
         server.start()
         for listener in listeners:
             log.info("listening", extra={"address": _address(listener, server.scheme)})
-        self._ready = True
         sd_notify.notify("READY=1")
         self._collect_once()
         self._loop(server)
         self._ready = False
         sd_notify.notify("STOPPING=1")
+        hurry = threading.Timer(_HURRY, self.exporter.collectors.give_up)
+        hurry.daemon = True
+        with suppress(RuntimeError):  # no thread left
+            hurry.start()
         server.stop(_GRACE)
+        hurry.cancel()
         self.stop_collectors()
         log.info("stopped")
 
@@ -208,18 +230,33 @@ class Service:
 
     def _assemble(self) -> tuple[Settings, Assembly]:
         """Load the settings and build the collectors in a thread: plug-ins' code may hang or raise anything."""
-        found: Future[tuple[Settings, Assembly]] = Future()
+        if self._loading is not None and not self._loading.done():
+            # Another thread would hang as well.
+            message = f"{_HANGS}, since an earlier reload; if it lasts, restart the exporter"
+            raise _unloadable(message)
+        found = self._loading = Future[tuple[Settings, Assembly]]()
         worker = Worker("bts-settings")
         try:
             worker.submit(lambda: _fulfil(found, self._load))
-            worker.stop()
-            return found.result(_LOAD_TIMEOUT)
-        except TimeoutError as error:
-            message = f"not loaded within {_LOAD_TIMEOUT:g} s: a plug-in or a file system hangs"
-            raise _unloadable(message) from error
         except RuntimeError as error:
+            self._loading = None
             message = f"cannot start a thread to load the settings: {error}"
             raise _unloadable(message) from error
+        worker.stop()
+        self._wait_for(found)
+        self._loading = None
+        return found.result()
+
+    def _wait_for(self, found: Future[tuple[Settings, Assembly]]) -> None:
+        """Wait until the settings are loaded; ConfigError if they hang, or the service is to stop."""
+        end = time.monotonic() + _LOAD_TIMEOUT
+        # In short steps: a signal does not wake the main thread.
+        while not wait([found], _LOAD_STEP).done:
+            if self._stop_requested:
+                raise _unloadable(_STOPPING)
+            if time.monotonic() >= end:
+                message = f"not loaded within {_LOAD_TIMEOUT:g} s: {_HANGS}"
+                raise _unloadable(message)
 
     def _load(self) -> tuple[Settings, Assembly]:
         settings = load(self._file, Registry)
@@ -264,7 +301,7 @@ class Service:
             reloads = [request for request in requests if request is not None]
             error: ConfigError | None = None
             if len(reloads) < len(requests):
-                error = ConfigError([Problem("reload", None, "", "the service is stopping")])
+                error = ConfigError([Problem("reload", None, "", _STOPPING)])
             elif reloads:
                 try:
                     self.reload()  # one for all requests that came before it began
@@ -278,9 +315,7 @@ class Service:
 
     def _stalled(self, server: Server) -> str:
         """Return why scrapes cannot be answered; empty if they can."""
-        if not server.accepts:
-            return "the thread that accepts connections has died"
-        return self.exporter.stalled()
+        return server.stalled() or self.exporter.stalled()
 
     def _received(self, seconds: float) -> list[_ReloadRequest | None]:
         """Return all pending requests, after waiting at most `seconds` for the first; None means stop."""
@@ -293,6 +328,7 @@ class Service:
             return requests
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_requested = True
         self._inbox.put(None)
 
     def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:

@@ -117,6 +117,90 @@ def test_stop_while_a_collector_hangs(serve: Serve, folder: Path) -> None:
     assert process.end() == 0
 
 
+def test_stop_while_a_reload_hangs(serve: Serve, folder: Path) -> None:
+    """A plug-in whose import never ends during a reload does not keep the process."""
+    process = serve().begun()
+    drop_in(
+        folder / "plugins",
+        "stuck",
+        "from pathlib import Path\nfrom threading import Event\n"
+        f"Path({str(folder / 'imported')!r}).touch()\nEvent().wait()\n",
+    )
+    configure(folder, f"stuck: , spool: {{path: {folder}}}")
+    process.popen.send_signal(signal.SIGHUP)
+    wait_until((folder / "imported").exists, "the reload began")
+
+    assert process.end() == 0
+    assert "the service is stopping" in process.log.read_text()
+    assert "not loaded within" not in process.log.read_text()
+
+
+def test_stop_during_a_scrape_that_hangs(serve: Serve, folder: Path) -> None:
+    """A scrape under way is soon answered with what there is: before service managers kill us."""
+    source = SPOOLDIR.replace(
+        "scrape.emit(",
+        "Path('hangs').touch(); __import__('threading').Event().wait()\n        scrape.emit(",
+    )
+    drop_in(folder / "plugins", "spool", source)
+    configure(folder, f"spool: {{path: {folder}}}, host: ")
+    process = serve().begun()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        wait_until((folder / "hangs").exists, "the collection began")
+        process.popen.send_signal(signal.SIGTERM)
+
+        assert process.popen.wait(5) == 0
+        answer = client.makefile("rb").read()
+    assert b"node_load1 " in answer
+    assert b'bts_exporter_collector_success{collector="spool",target=""} 0\n' in answer
+
+
+def test_forked_process_keeps_neither_port_nor_connections(serve: Serve, folder: Path) -> None:
+    """A process that a plug-in forked does not keep clients waiting, nor the port after our end."""
+    source = SPOOLDIR.replace(
+        "scrape.emit(",
+        "import os, signal\n"
+        "        if os.fork() == 0:\n"
+        "            Path(f'child-{os.getpid()}').touch()\n"
+        "            signal.pause()\n"
+        "        scrape.emit(",
+    )
+    drop_in(folder / "plugins", "spool", source)
+    process = serve()
+    try:
+        wait_until(lambda: list(folder.glob("child-*")), "the first collection forked")
+        with socket.create_connection(("127.0.0.1", process.port), timeout=30) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            answer = client.makefile("rb").read()  # until the end of the connection
+        assert answer.startswith(b"HTTP/1.1 200")
+
+        assert process.end() == 0
+        socket.create_server(("127.0.0.1", process.port)).close()
+    finally:
+        for child in folder.glob("child-*"):
+            os.kill(int(child.name.removeprefix("child-")), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_settings_that_are_no_regular_file(serve: Serve, folder: Path, kind: str) -> None:
+    """A pipe or a device is refused at once at the start, and in a reload, without being opened."""
+    process = serve().begun()
+    config = folder / "config.yaml"
+    config.unlink()
+    if kind == "pipe":
+        os.mkfifo(config)
+    else:
+        config.symlink_to("/dev/zero")
+    process.popen.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: "config.yaml: not a regular file" in process.log.read_text(), "it is refused"
+    )
+    assert process.ask("/-/healthy")[0] == 200
+
+    second = serve("--config.file=config.yaml")
+    assert second.popen.wait(30) == 1
+
+
 def test_reload_by_signal(serve: Serve, folder: Path) -> None:
     """SIGHUP applies new settings; if they have an error, the previous ones stay."""
     process = serve().begun()

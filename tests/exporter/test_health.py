@@ -53,6 +53,30 @@ class Hangs(Collector):
         while Path(self.config.flag).exists():
             time.sleep(0.01)
 """
+#: Closes every listening socket of the process once a file is there.
+CLOSES = """\
+import os, socket
+from pathlib import Path
+from bts_exporter import Collector, CollectorConfig, gauge
+
+class Closes(Collector):
+    class Config(CollectorConfig):
+        flag: str
+    value = gauge("closes_value", "A value.")
+    def collect(self, scrape):
+        scrape.emit(self.value, 1)
+        if not Path(self.config.flag).exists():
+            return
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                sock = socket.socket(fileno=os.dup(int(name)))
+                listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                sock.close()
+                if listens:
+                    os.close(int(name))
+            except OSError:
+                pass
+"""
 
 
 @pytest.fixture
@@ -106,6 +130,22 @@ def test_scrapes_that_never_end(
     assert text.startswith("bts-exporter is not healthy: a scrape that had to end ")
     assert not hears(manager, 2)
     assert "scrapes cannot be answered" in server.log.read_text()
+
+
+def test_listening_socket_that_a_plugin_closed(
+    exporter: StartExporter, manager: socket.socket, tmp_path: Path
+) -> None:
+    """A process that can accept no connection any more does not feed the watchdog."""
+    drop_in(tmp_path / "plugins", "closes", CLOSES)
+    flag = tmp_path / "flag"
+    server = exporter(f"plugins: {tmp_path}/plugins\ncollectors: {{closes: {{flag: {flag}}}}}")
+    assert hears(manager, 20)
+    flag.touch()
+    assert server.get("/metrics")[0] == 200
+
+    wait_until(lambda: "listening socket has been closed" in server.log.read_text(), "it is logged")
+    discard(manager)
+    assert not hears(manager, 2)
 
 
 def test_collector_that_hangs_is_no_reason_to_restart(

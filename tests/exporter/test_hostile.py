@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bts_exporter.service
 from bts_exporter.collection.registry import Registry
 from bts_exporter.errors import ConfigError, PluginError, TargetError
 from bts_exporter.exposition.formats import Format
@@ -16,6 +18,7 @@ from bts_exporter.page_service import Exporter
 from bts_exporter.plugin import Collector
 from bts_exporter.scrape import Scrape
 from bts_exporter.service import Options, Service
+from bts_exporter.settings.loader import Settings
 from servers import wait_until
 from stubs import Hang, Stub, collect, collectors, drop_in, runner_of
 
@@ -214,6 +217,34 @@ def test_import_that_hangs(
     with pytest.raises(ConfigError, match="a plug-in or a file system hangs"):
         service.reload()
     assert service.exporter.collectors.runners == []
+
+
+def test_reloads_that_hang_share_a_thread(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one reload hangs the next fails at once, without a thread of its own; later ones succeed."""
+    monkeypatch.setattr("bts_exporter.service._LOAD_TIMEOUT", 0.1)
+    release = threading.Event()
+    load = bts_exporter.service.load
+
+    def hang(*arguments: Any) -> Settings:
+        release.wait(60)
+        return load(*arguments)
+
+    monkeypatch.setattr("bts_exporter.service.load", hang)
+    write(tmp_path, "host: ")
+    with pytest.raises(ConfigError, match="not loaded within"):
+        service.reload()
+    threads = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="since an earlier reload"):
+            service.reload()
+    assert threading.active_count() == threads
+
+    release.set()
+    wait_until(lambda: threading.active_count() < threads, "the thread ends")
+    service.reload()
+    assert service.exporter.collectors.runners
 
 
 def test_reload_with_a_defect_of_ours(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,35 +16,7 @@ from bts_exporter.errors import ConfigError, ServeError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.service import Options, Service
 from servers import free_port, wait_until
-from stubs import drop_in
-
-#: A plug-in that records its start and stop in the file of its settings.
-DIARY = """\
-from bts_exporter import Collector, CollectorConfig, gauge
-
-class Diary(Collector):
-    class Config(CollectorConfig):
-        path: str
-        version: int = 1
-    entries = gauge("diary_version", "Of the settings.")
-    def _note(self, word):
-        with open(self.config.path, "a") as file:
-            file.write(f"{word}{self.config.version} ")
-    def start(self):
-        self._note("start")
-    def stop(self):
-        self._note("stop")
-    def collect(self, scrape):
-        scrape.emit(self.entries, self.config.version)
-"""
-QUIET = """\
-from bts_exporter import Collector, gauge
-
-class Quiet(Collector):
-    value = gauge("quiet", "Nothing to say.")
-    def collect(self, scrape):
-        scrape.emit(self.value, 1)
-"""
+from stubs import DIARY, QUIET, drop_in
 
 
 class Place:
@@ -494,5 +466,19 @@ def test_unix_socket(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixt
     thread.join(60)
 
     assert answers[0].endswith(b"bts-exporter is healthy.\n")
+    assert [r for r in caplog.records if "has no effect" in r.getMessage()] == []
     [address] = [vars(r)["address"] for r in caplog.records if r.getMessage() == "listening"]
     assert address == f"unix:{path}"
+
+
+@pytest.mark.usefixtures("_signals")
+def test_address_beside_a_socket_of_systemd(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """An address on the command line is ignored, with a warning, if systemd handed over a socket."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = Client(listener.getsockname()[1], lambda _: None)
+    client.start()
+    Service(place.options(addresses=("127.0.0.1:1",))).run([listener])
+    client.join(60)
+
+    assert client.error is None
+    assert "--web.listen-address has no effect: systemd listens" in caplog.text

@@ -173,6 +173,13 @@ class CollectorSet:
         _collect_again(collections, limit)
         return [runner.snapshot(collections[runner]) for runner in runners]
 
+    def give_up(self) -> None:
+        """Fail the collections that scrapes wait for: they are answered, and the service can stop."""
+        for runner in self.runners:
+            collection = runner.current
+            if collection is not None and not isinstance(runner, BackgroundRunner):
+                collection.fail("timeout", "the exporter is stopping")
+
     def stalled(self, seconds: float) -> str:
         """Return why no collection in the shared thread can make progress; empty if it can.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,12 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         paths = {name: path for name in names if (path := getattr(self, name)) is not None}
         return msgspec.structs.replace(self, **{n: str(folder / p) for n, p in paths.items()})
 
+    def _refuse_pipes(self) -> None:
+        for setting in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, setting)
+            if path is not None and _is_pipe(path):
+                raise _pipe(setting, path)
+
     def context(self) -> ssl.SSLContext:
         """Return a new context; the files are read here, so that renewed ones count at once.
 
@@ -70,6 +77,7 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         # urllib3, paho-mqtt).
         import ssl  # noqa: PLC0415
 
+        self._refuse_pipes()
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
@@ -85,6 +93,19 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 files = {"cert_file": self.cert_file, "key_file": self.key_file}
                 raise _unusable(error, **files) from error
         return context
+
+
+def _pipe(setting: str, path: str) -> TargetError:
+    return TargetError("tls", f"{setting} {path} cannot be used: not a regular file")
+
+
+def _is_pipe(path: str) -> bool:
+    """Return whether `path` leads to a pipe, a socket or a device, which OpenSSL may wait for without an end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _unusable(error: OSError, **files: str | None) -> TargetError:

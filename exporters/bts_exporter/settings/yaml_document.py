@@ -208,10 +208,12 @@ class Document:
 def read(path: Path) -> Document:
     """Return the document in the file `path`; ConfigError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = _read_regular(path, _MAX_BYTES + 1)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(str(path), None, "", message)]) from error
+    except _NotRegularError as error:
+        message = f"{error}; copy the settings into a file"
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     if len(content) > _MAX_BYTES:
         raise ConfigError([Problem(str(path), None, "", f"larger than {_MAX_BYTES} bytes")])
@@ -225,6 +227,28 @@ def parse(file: str, content: bytes) -> Document:
     except UnicodeDecodeError as error:
         message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(file, None, "", message)]) from error
+
+
+class _NotRegularError(Exception):
+    """A path leads to a device, a pipe or a socket."""
+
+
+def _read_regular(path: Path, most: int) -> bytes:
+    """Return up to `most` bytes of `path`; _NotRegularError if it is a device, a pipe or a socket.
+
+    Those are not opened: a pipe without a writer blocks, and opening some devices has effects.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() reports a directory
+        msg = "not a regular file"
+        raise _NotRegularError(msg)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        return file.read(most)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # The file may have been replaced by a pipe since it was checked.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def format_path(path: Path_) -> str:
@@ -274,12 +298,12 @@ def _from_credential(name: str, _file: str) -> str:
 
 
 def _content(path: Path) -> str:
-    """Return the text of a secret's file; a device or a pipe has no end, or none that comes."""
-    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-        msg = f"{path}: not a regular file"
-        raise ValueError(msg)
-    with path.open("rb") as file:
-        content = file.read(_MAX_SECRET_BYTES + 1)
+    """Return the text of a secret's file."""
+    try:
+        content = _read_regular(path, _MAX_SECRET_BYTES + 1)
+    except _NotRegularError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from None
     if len(content) > _MAX_SECRET_BYTES:
         msg = f"{path}: larger than {_MAX_SECRET_BYTES} bytes"
         raise ValueError(msg)

@@ -341,6 +341,10 @@ class Connections:
             self.traffic.open = len(self._open)
             self._changed.notify_all()
 
+    def sockets(self) -> list[socket.socket]:
+        """Return the sockets of all connections, without a lock: for a process that was forked."""
+        return [connection.socket for connection in tuple(self._open)]
+
     def make_room(self) -> bool:
         """Abort one connection for its file descriptor; return False if none can be aborted."""
         return _abort(self._all(), 1) == 1

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import selectors
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -37,6 +39,7 @@ from bts_exporter.web.protocol import (
     Response,
 )
 from bts_exporter.web.refusals import Refusals, refusal
+from bts_exporter.web.vital_signs import VitalSigns
 
 __all__ = [
     "Handle",
@@ -63,12 +66,29 @@ MAX_REFUSED = 64
 MAX_CONNECTIONS = 128
 _FEWEST_SERVED = 12
 
+#: Seconds in which a client that has connected can send its request when the server stops.
+_LAST_SECONDS = 0.3
+
 #: Errors of accept() for want of a file descriptor or of memory.
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Seconds between two warnings of the same kind.
 _WARNING_PAUSE_SECONDS = 60.0
 #: Seconds between two looks for a place while connections or requests wait for one.
 _LOOK_SECONDS = 0.02
+
+
+#: Those whose sockets a forked process must not keep: the port would stay in use after our end,
+#: and clients would wait for the end of their connection.
+_SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for server in list(_SERVERS):
+        server.close_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on every platform
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Server:
@@ -123,9 +143,11 @@ class Server:
         self._reserve = Reserve()
         self._accepts_again = float("inf")  # when, after a pause
         self._stopping = threading.Event()
+        self._vital_signs = VitalSigns(self._sockets)
         self._warns_again = 0.0
         self._reports_again = 0.0
         self._thread = threading.Thread(target=self._run, name="http-accept", daemon=True)
+        _SERVERS.add(self)
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -133,10 +155,9 @@ class Server:
         self._accept_again()
         self._thread.start()
 
-    @property
-    def accepts(self) -> bool:
-        """Return whether the thread that accepts connections is alive."""
-        return self._thread.is_alive()
+    def stalled(self) -> str:
+        """Return why requests cannot be answered; empty if they can. For use by one thread."""
+        return self._vital_signs.problem(self._thread, self._wake)
 
     @property
     def scheme(self) -> str:
@@ -165,6 +186,14 @@ class Server:
                 break
         self._reserve.close()
 
+    def close_in_child(self) -> None:
+        """Close the descriptors that a forked process has inherited; the server itself goes on.
+
+        Without locks, which a thread that is not in this process may hold.
+        """
+        for sock in (*self._sockets, self._waker, self._woken, *self._connections.sockets()):
+            close_socket(sock)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -174,12 +203,19 @@ class Server:
                 self._stopping.wait(ACCEPT_PAUSE_SECONDS)
         self._pause_accepting(float("inf"))
         try:
-            self._turn(0)  # requests that have come are answered
+            self._serve_last()
         finally:
             while self._queue:
                 self._refuse(self._queue.popleft(), "connections")
             for connection in self._connections.waiting():
                 self._end(connection)
+
+    def _serve_last(self) -> None:
+        """Answer the requests of clients that have connected, also those that are about to arrive."""
+        end = monotonic() + _LAST_SECONDS
+        self._turn(0)
+        while self._connections.waiting() and (left := end - monotonic()) > 0:
+            self._turn(min(left, _LOOK_SECONDS))
 
     def _turn(self, pause: float | None) -> None:
         for key, _ in self._selector.select(pause):
@@ -356,6 +392,7 @@ class Server:
 
     def _wake_up(self) -> None:
         self._woken.recv(4096)
+        self._vital_signs.beat()
 
     # In the thread of a connection
 

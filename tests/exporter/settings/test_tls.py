@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -
             config.context()
         assert message in str(caught.value)
         assert caught.value.reason == "tls"
+
+
+def test_files_that_are_pipes(certificates: Certificates, tmp_path: Path) -> None:
+    """A pipe, for whose writer OpenSSL would wait, is refused at once."""
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    cert = str(certificates.client)
+
+    for config in (TLSConfig(ca_file=pipe), TLSConfig(cert_file=cert, key_file=pipe)):
+        with pytest.raises(TargetError, match=f"_file {pipe} cannot be used: not a regular file"):
+            config.context()
 
 
 def test_a_key_with_a_passphrase_asks_nobody(certificates: Certificates, tmp_path: Path) -> None:

@@ -309,10 +309,24 @@ def test_secret_without_an_end(tmp_path: Path) -> None:
     ]
 
 
-def test_settings_without_an_end() -> None:
-    """A settings file without an end is refused at a limit."""
-    with pytest.raises(ConfigError, match="/dev/zero: larger than 16777216 bytes"):
-        read(Path("/dev/zero"))
+def test_settings_that_are_too_large(tmp_path: Path) -> None:
+    """A file with more than any settings have is refused after a limit."""
+    file = tmp_path / "c.yaml"
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)
+
+    with pytest.raises(ConfigError, match="larger than 16777216 bytes"):
+        read(file)
+
+
+def test_settings_that_are_no_file(tmp_path: Path) -> None:
+    """A device or a pipe as the settings file is refused without being opened."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    for path in (Path("/dev/zero"), pipe):
+        with pytest.raises(ConfigError, match=f"{path}: not a regular file"):
+            read(path)
 
 
 def test_value_from_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""The unit files: what the unit must not switch on, and what systemd thinks of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from servers import need
+from servers.sources import ROOT
+
+UNIT = ROOT / "systemd" / "bts-exporter.service"
+SOCKET = ROOT / "systemd" / "bts-exporter.socket"
+#: Highest exposure, in tenths, that `systemd-analyze security` may find.
+EXPOSURE = 20
+
+
+def setting(name: str) -> list[str]:
+    """Return the values that the unit file gives to a setting, in their order."""
+    return [
+        line.partition("=")[2]
+        for line in UNIT.read_text().splitlines()
+        if line.startswith(f"{name}=")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless"),
+    [
+        pytest.param("ProtectProc", "default", id="hides /proc/1/mountinfo"),
+        pytest.param("ProcSubset", "all", id="hides /proc/stat, /proc/meminfo and the rest"),
+        pytest.param("ProtectClock", "no", id="forbids adjtimex"),
+        pytest.param("ProtectHostname", "no", id="keeps the name of a renamed machine"),
+        pytest.param("PrivateNetwork", "no", id="hides the machine's interfaces"),
+        pytest.param("ProtectHome", "read-only", id="hides file systems below /home"),
+    ],
+)
+def test_hardening_takes_no_metrics_away(name: str, harmless: str) -> None:
+    """Settings that were seen to take host metrics away are left alone."""
+    assert set(setting(name)) <= {harmless}
+
+
+def test_tmp_is_the_machines_own() -> None:
+    """DynamicUser implies a /tmp of the unit's own, which has another size and hides mounts."""
+    assert setting("PrivateTmp") == ["yes"]
+    assert setting("BindReadOnlyPaths") == ["/tmp /var/tmp"]
+
+
+def test_limits_leave_headroom() -> None:
+    """The unit bounds memory, threads and files, at least at twice what was measured at most."""
+    assert setting("MemoryMax") == ["1G"]
+    assert int(setting("TasksMax")[0]) >= 2 * (128 + 64)
+    assert int(setting("LimitNOFILE")[0]) >= 2 * 1500
+
+
+def test_systemd_finds_no_fault(units: list[Path]) -> None:
+    """`systemd-analyze verify` has nothing to say about the units."""
+    done = analyze("verify", *map(str, units))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_unit_is_hardened(units: list[Path]) -> None:
+    """`systemd-analyze security` finds no more exposure than is promised."""
+    done = analyze("security", "--offline=yes", f"--threshold={EXPOSURE}", str(units[0]))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> list[Path]:
+    """Return the unit files as on a machine where the program is installed."""
+    found = []
+    for unit in (UNIT, SOCKET):
+        text = unit.read_text().replace("/opt/bts-exporter/bin/bts-exporter", sys.executable)
+        found.append(tmp_path / unit.name)
+        found[-1].write_text(text)
+    return found
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze, and return how it ended."""
+    program = need("systemd-analyze", "systemd")
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_stop_is_bounded() -> None:
+    """Systemd ends a stop after 5 s."""
+    assert setting("TimeoutStopSec") == ["5s"]
