@@ -23,6 +23,34 @@ from bts_exporter.settings.loader import Common
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
 Behaviour = Callable[[Scrape], None]
 
+#: A plug-in that records its start and stop in the file of its settings.
+DIARY = """\
+from bts_exporter import Collector, CollectorConfig, gauge
+
+class Diary(Collector):
+    class Config(CollectorConfig):
+        path: str
+        version: int = 1
+    entries = gauge("diary_version", "Of the settings.")
+    def _note(self, word):
+        with open(self.config.path, "a") as file:
+            file.write(f"{word}{self.config.version} ")
+    def start(self):
+        self._note("start")
+    def stop(self):
+        self._note("stop")
+    def collect(self, scrape):
+        scrape.emit(self.entries, self.config.version)
+"""
+QUIET = """\
+from bts_exporter import Collector, gauge
+
+class Quiet(Collector):
+    value = gauge("quiet", "Nothing to say.")
+    def collect(self, scrape):
+        scrape.emit(self.value, 1)
+"""
+
 #: The example of the design, as plug-in authors are shown it.
 SPOOLDIR = '''\
 from pathlib import Path
