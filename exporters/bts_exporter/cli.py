@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(end="", flush=True)  # nothing where there is no standard output
         sys.exit(code)
     except ConfigError as error:
-        for problem in error.problems:
-            print(printable(str(problem), lines=True), file=sys.stderr)
+        print(printable(str(error), lines=True), file=sys.stderr)
         sys.exit(1)
     except ExporterError as error:
         print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)

@@ -76,7 +76,7 @@ class ExporterCollector(ClientCollector):
     def failures(self) -> list[str]:
         """Return a line for each collector whose latest collection failed, with its reason."""
         return [
-            f"{runner.identity}: {runner.outcome.message}"
+            f"{runner.identity}: FAILS ({runner.outcome.reason}): {runner.outcome.message}"
             for runner in self._service.exporter.collectors.runners
             if runner.outcome is not None and not runner.outcome.success
         ]
@@ -133,7 +133,7 @@ def push(url: str, job: str, config: str | None) -> list[str]:
     """Collect once and replace the metrics of `job` on the Pushgateway at `url`.
 
     Returns a line for each collector that failed; the others' metrics are pushed all the same.
-    PushError when the Pushgateway does not take them.
+    PushError when the Pushgateway does not take them; it has these lines, too.
     """
     registry = prometheus_client.CollectorRegistry(auto_describe=False)
     with ExporterCollector(config) as collector:
@@ -143,5 +143,5 @@ def push(url: str, job: str, config: str | None) -> list[str]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             msg = f"push to {url} failed: {reason}; is it the address of a Pushgateway?"
-            raise PushError(msg) from error
+            raise PushError("\n".join([msg, *collector.failures()])) from error
         return collector.failures()

@@ -101,9 +101,10 @@ def push(options: Options, url: str, job: str) -> int:
     """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
     from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
 
-    failures = client.push(url, job, options.config_file)
+    with _quiet():  # each failure is printed below
+        failures = client.push(url, job, options.config_file)
     for failure in failures:
-        print(failure, file=sys.stderr)
+        print(printable(failure), file=sys.stderr)
     return int(bool(failures))
 
 

@@ -84,6 +84,8 @@ class ChangeLog:
 
     def note(self, now: Outcome) -> None:
         """Log how a collection ended, if that is news; called after each collection."""
+        if now.reason == "unusable":
+            return  # logged when it was built
         before, self._before = self._before, now
         if now is before and not self._skipped:
             return

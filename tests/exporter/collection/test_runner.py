@@ -231,7 +231,7 @@ def test_target_that_flaps_does_not_fill_the_log(
         collect(runner)
 
         assert len(during) == 10
-        assert caplog.records[-1].changes_not_logged == 31  # type: ignore[attr-defined]
+        assert caplog.records[-1].changes_not_logged == 16  # type: ignore[attr-defined]
         assert lines(caplog) == [("ERROR", "collection fails: ValueError: bad (test_runner.py:22)")]
 
 
