@@ -194,6 +194,7 @@ class Service:
         )
         server = Server(listeners, routes)
         self.exporter.traffic = server.traffic
+        self.exporter.limit_to(server.places)
         return server
 
     def _assemble(self) -> tuple[Settings, Assembly]:
