@@ -186,8 +186,9 @@ class Exporter:
                     self._under_way.add(shared)
                     return shared, True
                 if time.monotonic() >= end:
-                    limit = f"{self._max_scrapes} (--web.max-requests)"
-                    raise self._refusal(f"too many concurrent scrapes: {limit}")
+                    self.scrapes_refused += 1
+                    msg = f"too many concurrent scrapes: {self._max_scrapes} (--web.max-requests)"
+                    raise TooManyScrapes(msg)
                 self._lock.wait(end - time.monotonic())
 
     def _result_of(self, shared: _SharedPage) -> bytes:
@@ -199,16 +200,14 @@ class Exporter:
         with self._lock:
             if not shared.page.done() and self._waiting > self._max_waiting:
                 self._waiting -= 1
-                raise self._refusal("too many scrapes wait for a target that is slow")
+                self.scrapes_refused += 1
+                msg = "too many scrapes wait for a target that is slow"
+                raise TooManyScrapes(msg)
         try:
             return shared.page.result()
         finally:
             with self._lock:
                 self._waiting -= 1
-
-    def _refusal(self, message: str) -> TooManyScrapes:
-        self.scrapes_refused += 1
-        return TooManyScrapes(message)
 
     def _make(
         self,

@@ -131,6 +131,11 @@ class Mqtt(Collector):
 
     def _wait(self, scrape: Scrape) -> None:
         """Wait for values that are about to arrive; half of the remaining time is left for the rest."""
+        # A broker that is back must not wait for the next attempt of the network thread.
+        if self._network.reconnect(min(FIRST_REPLY_SECONDS, scrape.remaining() / 2)) and (
+            self._values or self._canary
+        ):
+            self._first_reply_deadline = monotonic() + FIRST_REPLY_SECONDS
         timeout_seconds = min(self._first_reply_deadline - monotonic(), scrape.remaining() / 2)
         self._replied.wait(max(timeout_seconds, 0))
         self._network.wake(min(WAKE_SECONDS, scrape.remaining() / 2))
