@@ -23,7 +23,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("client",),
+    ("client", "target_report"),
     ("service",),
     ("web.routes",),
     ("web.status_page",),
@@ -83,7 +83,8 @@ LAYERS = (
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
     "collection.runner": "collect, start and stop of a collector",
-    "commands": "what a collector says its patterns matched",
+    "commands": "the metrics that a collector names for its settings",
+    "target_report": "what a collector says its patterns matched",
     "collection.registry": "the import of a plug-in",
     "collection.builder": "the constructor of a collector",
     "settings.schema": "a plug-in's own checks of its settings",

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
-from bts_exporter.collection.runner import Snapshot
-from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
+from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, listed, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command
@@ -20,6 +19,7 @@ from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
 from bts_exporter.settings.loader import Settings, find, load, plugins_folder
+from bts_exporter.target_report import lines_about
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def check(options: Options, *, connect: bool) -> int:
     assembly = Assembly(settings)
     if problems := [*assembly.problems, *_unusable_files(settings)]:
         raise ConfigError(problems)
-    for warning in assembly.warnings:
-        said = str(warning._replace(message=f"warning: {warning.message}"))
-        print(printable(said), file=sys.stderr)
-    types, made = len(settings.blocks), len(assembly.set.runners)
-    print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
+    warnings = [w._replace(message=f"warning: {w.message}") for w in assembly.warnings]
+    for line in listed(warnings):
+        print(printable(line), file=sys.stderr)
+    targets = ", ".join(_target_names(settings)) or "none"
+    print(f"{settings.file}: settings are fine; targets: {targets}", flush=True)
     return _check_targets(options) if connect else 0
 
 
@@ -155,6 +155,12 @@ def _unusable_files(settings: Settings) -> Iterator[Problem]:
             yield place._replace(message=str(error))
 
 
+def _target_names(settings: Settings) -> Iterator[str]:
+    for block in settings.blocks:
+        name = block.common.name
+        yield f"{block.type_name}[{name}]" if name else block.type_name
+
+
 def _check_targets(options: Options) -> int:
     with _quiet():  # each failure is printed below
         service = Service(options)
@@ -164,8 +170,8 @@ def _check_targets(options: Options) -> int:
             shots = exporter.collectors.collect(
                 exporter.collectors.runners, exporter.scrape_timeout
             )
-            for shot in shots:
-                print(printable(f"{shot.runner.identity}: {_state(shot)}"))
+            for line in lines_about(shots):
+                print(printable(line))
         finally:
             service.stop_collectors()
     return int(any(not shot.outcome.success for shot in shots))
@@ -181,30 +187,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _state(shot: Snapshot) -> str:
-    """Return the line of one collector, without its name."""
-    outcome = shot.outcome
-    if not outcome.success:
-        return f"FAILS ({outcome.reason}): {outcome.message}"
-    said = [f"nothing to read: {outcome.message}"]
-    if outcome.supported:
-        said = ["ok", f"{shot.series} series", *_matched(shot)]
-    if shot.runner.may_be_absent:
-        said.append(
-            "optional: its absence will not be reported as a failure (delete `optional: true` if it must be there)"
-        )
-    return "; ".join(said)
-
-
-def _matched(shot: Snapshot) -> Iterator[str]:
-    try:
-        for match in shot.runner.collector.matches(shot.samples):
-            end = "" if match.complete else " so far"
-            yield f"{match.setting}: {match.found} {match.what} match {match.pattern}{end}"
-    except Exception as error:  # noqa: BLE001  # a plug-in's own code
-        yield f"matches: {type(error).__name__}: {text_of(error)}"
 
 
 def _load(options: Options) -> Settings:

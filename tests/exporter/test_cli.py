@@ -99,7 +99,7 @@ def test_check(folder: Path) -> None:
     """Settings that are fine are exit code 0."""
     assert run("check", folder=folder) == (
         0,
-        "config.yaml: settings are fine; blocks: 1, collectors made of them: 1\n",
+        "config.yaml: settings are fine; targets: spool\n",
         "",
     )
 
@@ -113,7 +113,7 @@ def test_flag_before_and_after_the_command(folder: Path, place: str) -> None:
 
     assert run(*arguments, folder=folder)[:2] == (
         0,
-        "other.yaml: settings are fine; blocks: 1, collectors made of them: 1\n",
+        "other.yaml: settings are fine; targets: spool\n",
     )
 
 
