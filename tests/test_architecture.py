@@ -30,7 +30,7 @@ LAYERS = (
     ("collection.builder", "page_service"),
     ("collection.collector_set", "self_metrics"),
     ("collection.background",),
-    ("settings.metric_filters", "collection.registry", "collection.runner"),
+    ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
     (

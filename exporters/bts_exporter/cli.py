@@ -104,6 +104,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "check": lambda options, a: commands.check(options, connect=a.connect),
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
     "push": lambda options, a: commands.push(options, a.url, a.job),
+    "config": lambda options, a: commands.config(options, a.type),
     "collectors": lambda options, _: commands.collectors(options),
     "metrics": lambda options, a: commands.metrics(options, a.format),
 }
@@ -131,6 +132,8 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
     push.add_argument("--url", required=True, help="address of the Pushgateway")
     push.add_argument("--job", required=True, help="value of the job label")
+    config = _command(commands_, "config", "print a commented example of the settings")
+    config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
     metrics = _command(commands_, "metrics", "list all metrics")
     metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")

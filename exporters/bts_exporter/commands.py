@@ -11,13 +11,23 @@ from dataclasses import asdict, dataclass
 
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
-from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, listed, text_of
+from bts_exporter.errors import (
+    ConfigError,
+    PluginError,
+    Problem,
+    SelectionError,
+    TargetError,
+    listed,
+    one_line,
+    text_of,
+)
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
+from bts_exporter.settings import example
 from bts_exporter.settings.loader import Settings, find, load, plugins_folder
 from bts_exporter.target_report import lines_about
 
@@ -95,6 +105,28 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
     finally:
         service.stop_collectors()
     return int(any(runner.outcome and not runner.outcome.success for runner in runners))
+
+
+def config(options: Options, type_name: str | None) -> int:
+    """Print an example of the settings of a collector type, or of all types that can be loaded."""
+    registry = _registry(options)
+    names = registry.names() if type_name is None else [type_name]
+    if unknown := {*names} - {*registry.names()}:
+        msg = f"no such collector type: {unknown.pop()}; there are: {', '.join(registry.names())}"
+        raise SelectionError(msg)
+    print("# Every key, its default and its type. Remove the # in front of those that you change.")
+    if type_name is None:
+        print("\n".join(example.top_level()))
+    print("collectors:")
+    for name in names:
+        try:
+            lines = example.block(name, registry.load(name))
+        except PluginError as error:
+            if type_name is not None:
+                raise
+            lines = [f"# {name} is broken: {one_line(str(error))}"]
+        print("\n".join(f"  {line}".rstrip() for line in lines))
+    return 0
 
 
 def push(options: Options, url: str, job: str) -> int:
