@@ -24,7 +24,7 @@ VENV := .venv/python-$(INTERPRETER)
 FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
 FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 
-.PHONY: help run test test-long check bench clean
+.PHONY: help run test test-long check cli-pages bench clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -50,6 +50,9 @@ check: $(FOR_WORKING) ## run the linters, type checks and import rules
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from the command line's parser
+	@$(BIN)/python docs/cli_pages.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

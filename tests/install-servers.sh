@@ -7,8 +7,8 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-packages=(mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
-  prometheus-pushgateway rabbitmq-server redis-server)
+packages=(fish mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
+  prometheus-pushgateway rabbitmq-server redis-server zsh)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.

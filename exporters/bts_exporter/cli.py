@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _run(argv: Sequence[str]) -> int:
     found = _found_in_types(argv)
-    arguments = _parser(found).parse_args(argv)
+    arguments = build_parser(found).parse_args(argv)
     level = arguments.log_level or ("info" if arguments.command is None else "error")
     logs.set_up(level, arguments.log_format)
     options = Options(
@@ -110,7 +110,8 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
 }
 
 
-def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
+def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line; `found` is the command of a collector type that it names."""
     parser = argparse.ArgumentParser(
         prog="bts-exporter",
         description="Prometheus exporter for this host and for RabbitMQ, Redis and MQTT brokers.",
@@ -127,8 +128,20 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
         "--connect", action="store_true", help="also collect once, and list the targets that fail"
     )
     once = _command(commands_, "once", "collect once and print the metrics")
-    once.add_argument("--collect", action="append", default=[], metavar="NAME")
-    once.add_argument("--exclude", action="append", default=[], metavar="NAME")
+    once.add_argument(
+        "--collect",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this collector; repeatable",
+    )
+    once.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="all but this one; repeatable",
+    )
     push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
     push.add_argument("--url", required=True, help="address of the Pushgateway")
     push.add_argument("--job", required=True, help="value of the job label")
@@ -136,7 +149,12 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
     config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
     metrics = _command(commands_, "metrics", "list all metrics")
-    metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
+    metrics.add_argument(
+        "--format",
+        choices=["table", "markdown", "json"],
+        default="table",
+        help="form of the list (default table)",
+    )
     if found is not None:
         of_type = _command(commands_, found.name, found.command.help)
         for name, text in found.command.arguments.items():
