@@ -34,6 +34,7 @@ _EXIT_SECONDS = 1.0
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv`; exit with 0, 1 on failure, 2 for an invalid command line."""
+    _open_standard_files()
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # nothing where there is no standard output
@@ -54,6 +55,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _open_standard_files() -> None:
+    """Open /dev/null for each standard file that is closed, or a socket could take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
 from bts_exporter.errors import (
     ConfigError,
+    OutputError,
     PluginError,
     Problem,
     SelectionError,
@@ -92,6 +93,9 @@ def check(options: Options, *, connect: bool) -> int:
 
 def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) -> int:
     """Print what one scrape gives; exit code 1 when a collector fails."""
+    if sys.stdout is None:
+        msg = "standard output is closed, so that the metrics cannot be printed"
+        raise OutputError(msg)
     service = Service(options)
     service.start_collectors()
     try:

@@ -88,6 +88,10 @@ class ServeError(ExporterError):
     """Raised when the exporter cannot listen on its address."""
 
 
+class OutputError(ExporterError):
+    """Raised when there is no standard output for what was asked for."""
+
+
 class PushError(ExporterError):
     """Raised when a Pushgateway refuses the metrics."""
 
