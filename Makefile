@@ -37,12 +37,14 @@ test: $(FOR_WORKING) ## run all tests with real servers; installs missing server
 	@$(BIN)/python -m pytest $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams and RabbitMQ queues
+test-long: $(FOR_WORKING) ## run thousands of random histories of streams and queues, and scrapers for a minute
 	@tests/install-servers.sh
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
+	@BTS_STORM_SECONDS=60 $(BIN)/python -m pytest --timeout=600 $(ARGS) \
+		tests/exporter/test_robust_clients.py
 
 check: $(FOR_WORKING) ## run the linters, type checks and import rules
 	$(BIN)/ruff check

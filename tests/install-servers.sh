@@ -7,7 +7,7 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-packages=(fish mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
+packages=(faketime fish mosquitto mosquitto-clients openssl prometheus prometheus-node-exporter
   prometheus-pushgateway rabbitmq-server redis-server zsh)
 (($#)) || set -- "${packages[@]}"
 
