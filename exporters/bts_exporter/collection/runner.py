@@ -285,7 +285,7 @@ class Runner:
                 totals.errors.update(outcome.reasons)
                 totals.timeouts += "timeout" in outcome.reasons
             self.outcome = outcome
-            self._changes.note(outcome)
+        self._changes.note(outcome)
 
     def own_deadline(self, deadline: float) -> float:
         """Return when a collection must have ended that is asked to by `deadline`."""
