@@ -140,6 +140,8 @@ class Service:
         else:
             self._apply(assembly, settings.scrape_timeout)
             log.info("settings reloaded", extra={"file": settings.file})
+            del assembly
+            gc.collect()  # what was replaced is in cycles, some of it with open files
         finally:
             sd_notify.notify("READY=1")
 

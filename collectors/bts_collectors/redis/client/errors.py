@@ -111,7 +111,9 @@ def _other_port(url: Url) -> str:
     port = url.port or _PORT
     bus = port - _BUS_OFFSET
     if bus in range(1024, _BUS_OFFSET):
-        return f"does it use TLS (rediss://), or is it the port of a cluster's bus? Clients use {bus}"
+        return (
+            f"does it use TLS (rediss://), or is it the port of a cluster's bus? Clients use {bus}"
+        )
     if url.scheme == "rediss":
         return "is this the port of Redis, and does it use TLS? redis:// does not"
     return "is this the port of Redis (usually 6379), and does it use TLS? Then use rediss://"
