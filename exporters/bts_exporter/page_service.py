@@ -127,7 +127,8 @@ class Exporter:
         )
         if not first:
             return self._result_of(shared)
-        longest = max(deadline - time.monotonic(), min(longest, _SHORTEST))
+        if granted == longest:  # less what it waited for a place
+            granted = longest = max(deadline - time.monotonic(), longest * (1 - _PLACE_SHARE))
         try:
             shared.page.set_result(
                 self._make(
