@@ -27,7 +27,7 @@ from servers.exporter import Exporter  # noqa: E402  # as above
 from servers.footprint import Footprint, Scraper  # noqa: E402  # as above
 from servers.redis import RedisServer  # noqa: E402  # as above
 
-#: Growth of resident memory that is no leak, in MB.
+#: Growth of resident memory that does not count as a leak, in MB.
 MARGIN = 6
 #: The first part of the time is not measured: caches are being filled.
 WARM_UP = 0.1

@@ -89,7 +89,7 @@ class ServeError(ExporterError):
 
 
 class OutputError(ExporterError):
-    """Raised when there is no standard output for what was asked for."""
+    """Raised when a command needs standard output, and it is closed."""
 
 
 class PushError(ExporterError):

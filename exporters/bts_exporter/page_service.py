@@ -171,7 +171,7 @@ class Exporter:
     def _join_or_start(
         self, key: tuple[object, ...], deadline: float, tolerance: float
     ) -> tuple[_SharedPage, bool]:
-        """Return the page to wait for, or the one to make and True; TooManyScrapes if there is no place."""
+        """Return the page to wait for, or the one to make and True; TooManyScrapes without a place."""
         now = time.monotonic()
         end = now + min(_PLACE_SECONDS, (deadline - now) * _PLACE_SHARE)
         with self._lock:

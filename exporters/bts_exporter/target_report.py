@@ -1,4 +1,4 @@
-"""What `check --connect` prints about the targets: failures first, what is absent last."""
+"""What `check --connect` prints about the targets: failures first, absent parts last."""
 
 from __future__ import annotations
 

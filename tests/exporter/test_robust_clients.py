@@ -17,7 +17,7 @@ from servers.exporter import Exporter
 from servers.footprint import Scraper, returns_to, settled
 
 SETTINGS = "collectors: {host: }\n"
-#: Growth of resident memory that is no leak, in MB: the first 400 idle connections add 4.1, later ones nothing.
+#: Growth of resident memory that does not count as a leak, in MB: the first 400 idle connections add 4.1, later ones nothing.
 MARGIN = 12
 #: How long many scrapers scrape at once, in seconds: `make test-long` sets it to a minute.
 STORM_SECONDS = float(os.environ.get("BTS_STORM_SECONDS", "3"))
@@ -150,7 +150,7 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def answer_to(port: int, data: bytes) -> bytes:
-    """Send bytes and the end of the request; return the first bytes of the answer, none if there is none."""
+    """Send bytes and the end of the request; return the first bytes of the answer, empty without an answer."""
     with socket.create_connection(("127.0.0.1", port), 30) as sock:
         with suppress(ConnectionError):
             sock.sendall(data)

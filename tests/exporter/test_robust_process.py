@@ -23,7 +23,7 @@ from stubs import environment
 __all__ = ["namespace"]
 
 SETTINGS = "collectors: {host: }\n"
-#: Growth of resident memory that is no leak, in MB.
+#: Growth of resident memory that does not count as a leak, in MB.
 MARGIN = 8
 RELOADS = 1000
 

@@ -154,7 +154,7 @@ def report(servers: dict[str, int], tmp_path_factory: pytest.TempPathFactory) ->
 def test_fault_is_named_with_its_cure(
     name: str, report: dict[str, str], servers: dict[str, int]
 ) -> None:
-    """The line has the reason, and words that say what is wrong and where to change it."""
+    """The line has the reason, and words that name the fault and the place to change."""
     _, _, reason, words = FAULTS[name]
     said = report[name]
 
