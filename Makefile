@@ -30,7 +30,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules dashboards bench compatibility deb lock clean
+.PHONY: help run test test-long check rules dashboards cli-pages bench compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -44,12 +44,14 @@ test: $(FOR_WORKING) ## run all tests with real servers; installs missing server
 	@$(BIN)/python -m pytest $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams and RabbitMQ queues, and build the image
+test-long: $(FOR_WORKING) ## run thousands of random histories of streams and queues, scrapers for a minute, and build the image
 	@tests/install-servers.sh
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
+	@BTS_STORM_SECONDS=60 $(BIN)/python -m pytest --timeout=600 $(ARGS) \
+		tests/exporter/test_robust_clients.py
 	@tests/install-servers.sh buildah debootstrap
 	@$(BIN)/python -m pytest --timeout=600 $(ARGS) tests/test_image.py
 
@@ -68,6 +70,9 @@ rules: $(FOR_WORKING) ## check alert rules, their tests and runbooks, and the se
 
 dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboards from the code that builds them
 	@PYTHONPATH=monitoring $(BIN)/python -m grafana.builder
+
+cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from the command line's parser
+	@$(BIN)/python docs/cli_pages.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

@@ -7,8 +7,8 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-packages=(iproute2 mosquitto mosquitto-clients openssl prometheus prometheus-alertmanager prometheus-node-exporter
-  prometheus-pushgateway rabbitmq-server redis-server systemd)
+packages=(faketime fish iproute2 mosquitto mosquitto-clients openssl prometheus prometheus-alertmanager
+  prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd zsh)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.

@@ -24,7 +24,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "password_hash"),
-    ("client",),
+    ("client", "target_report"),
     ("service",),
     ("access.gate",),
     ("access.web_config",),
@@ -36,7 +36,7 @@ LAYERS = (
     ("collection.builder", "page_service"),
     ("collection.collector_set", "self_metrics"),
     ("collection.background",),
-    ("settings.metric_filters", "collection.registry", "collection.runner"),
+    ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
     (
@@ -93,7 +93,8 @@ LAYERS = (
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
     "collection.runner": "collect, start and stop of a collector",
-    "commands": "what a collector says its patterns matched",
+    "commands": "the metrics that a collector names for its settings",
+    "target_report": "what a collector says its patterns matched",
     "collection.registry": "the import of a plug-in",
     "collection.builder": "the constructor of a collector",
     "settings.schema": "a plug-in's own checks of its settings",

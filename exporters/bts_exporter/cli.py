@@ -34,13 +34,13 @@ _EXIT_SECONDS = 0.5
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv`; exit with 0, 1 on failure, 2 for an invalid command line."""
+    _open_standard_files()
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # nothing where there is no standard output
         sys.exit(code)
     except ConfigError as error:
-        for problem in error.problems:
-            print(printable(str(problem), lines=True), file=sys.stderr)
+        print(printable(str(error), lines=True), file=sys.stderr)
         sys.exit(1)
     except ExporterError as error:
         print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)
@@ -57,9 +57,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
 
 
+def _open_standard_files() -> None:
+    """Open /dev/null for each standard file that is closed, or a socket could take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _run(argv: Sequence[str]) -> int:
     found = _found_in_types(argv)
-    arguments = _parser(found).parse_args(argv)
+    arguments = build_parser(found).parse_args(argv)
     level = arguments.log_level or ("info" if arguments.command is None else "error")
     logs.set_up(level, arguments.log_format)
     options = Options(
@@ -112,13 +121,15 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "check": lambda options, a: commands.check(options, connect=a.connect),
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
     "push": lambda options, a: commands.push(options, a.url, a.job),
+    "config": lambda options, a: commands.config(options, a.type),
     "collectors": lambda options, _: commands.collectors(options),
     "hash-password": lambda _, a: _hash_password(a.cost),
     "metrics": lambda options, a: commands.metrics(options, a.format),
 }
 
 
-def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
+def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line; `found` is the command of a collector type that it names."""
     parser = argparse.ArgumentParser(
         prog="bts-exporter",
         description="Prometheus exporter for this host and for RabbitMQ, Redis and MQTT brokers.",
@@ -136,11 +147,25 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
         "--connect", action="store_true", help="also collect once, and list the targets that fail"
     )
     once = _command(commands_, "once", "collect once and print the metrics")
-    once.add_argument("--collect", action="append", default=[], metavar="NAME")
-    once.add_argument("--exclude", action="append", default=[], metavar="NAME")
+    once.add_argument(
+        "--collect",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this collector; repeatable",
+    )
+    once.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="all but this one; repeatable",
+    )
     push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
     push.add_argument("--url", required=True, help="address of the Pushgateway")
     push.add_argument("--job", required=True, help="value of the job label")
+    config = _command(commands_, "config", "print a commented example of the settings")
+    config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
     hashing = _command(
         commands_, "hash-password", "read a password, print its hash for basic_auth_users"
@@ -149,7 +174,12 @@ def _parser(found: commands.Found | None) -> argparse.ArgumentParser:
         "--cost", type=int, choices=range(4, 16), default=10, help="bcrypt cost (default 10)"
     )
     metrics = _command(commands_, "metrics", "list all metrics")
-    metrics.add_argument("--format", choices=["table", "markdown", "json"], default="table")
+    metrics.add_argument(
+        "--format",
+        choices=["table", "markdown", "json"],
+        default="table",
+        help="form of the list (default table)",
+    )
     if found is not None:
         of_type = _command(commands_, found.name, found.command.help)
         for name, text in found.command.arguments.items():

@@ -67,7 +67,7 @@ class ExporterCollector(ClientCollector):
     def failures(self) -> list[str]:
         """Return a line for each collector whose latest collection failed, with its reason."""
         return [
-            f"{runner.identity}: {shown.outcome.message}"
+            f"{runner.identity}: FAILS ({shown.outcome.reason}): {shown.outcome.message}"
             for runner, shown in self._service.exporter.last.items()
             if shown.outcome is not None and not shown.outcome.success
         ]
@@ -95,7 +95,7 @@ def push(url: str, job: str, config: str | None) -> list[str]:
     """Collect once and replace the metrics of `job` on the Pushgateway at `url`.
 
     Returns a line for each collector that failed; the others' metrics are pushed all the same.
-    PushError when the Pushgateway does not take them.
+    PushError when the Pushgateway does not take them; it has these lines, too.
     """
     registry = prometheus_client.CollectorRegistry(auto_describe=False)
     with ExporterCollector(config) as collector:
@@ -105,5 +105,5 @@ def push(url: str, job: str, config: str | None) -> list[str]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             msg = f"push to {url} failed: {reason}; is it the address of a Pushgateway?"
-            raise PushError(msg) from error
+            raise PushError("\n".join([msg, *collector.failures()])) from error
         return collector.failures()

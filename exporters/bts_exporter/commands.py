@@ -12,15 +12,26 @@ from pathlib import Path
 
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
-from bts_exporter.collection.runner import Snapshot
-from bts_exporter.errors import ConfigError, PluginError, Problem, TargetError, text_of
+from bts_exporter.errors import (
+    ConfigError,
+    OutputError,
+    PluginError,
+    Problem,
+    SelectionError,
+    TargetError,
+    listed,
+    one_line,
+    text_of,
+)
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
+from bts_exporter.settings import example
 from bts_exporter.settings.loader import Settings, find, load, plugins_folder
+from bts_exporter.target_report import lines_about
 
 
 @dataclass(frozen=True)
@@ -74,18 +85,23 @@ def check(options: Options, *, connect: bool) -> int:
     web_problems, web_warnings = _of_web_config(options.web_config_file)
     if problems := [*assembly.problems, *_unusable_files(settings), *web_problems]:
         raise ConfigError(problems)
-    for warning in (*assembly.warnings, *web_warnings):
-        said = str(warning._replace(message=f"warning: {warning.message}"))
-        print(printable(said), file=sys.stderr)
-    types, made = len(settings.blocks), len(assembly.set.runners)
-    print(f"{settings.file}: settings are fine; blocks: {types}, collectors made of them: {made}")
+    warnings = [
+        w._replace(message=f"warning: {w.message}") for w in (*assembly.warnings, *web_warnings)
+    ]
+    for line in listed(warnings):
+        print(printable(line), file=sys.stderr)
+    targets = ", ".join(_target_names(settings)) or "none"
+    print(f"{settings.file}: settings are fine; targets: {targets}", flush=True)
     if options.web_config_file is not None:
-        print(f"{options.web_config_file}: the web configuration is fine")
+        print(f"{options.web_config_file}: the web configuration is fine", flush=True)
     return _check_targets(options) if connect else 0
 
 
 def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) -> int:
     """Print what one scrape gives; exit code 1 when a collector fails."""
+    if sys.stdout is None:
+        msg = "standard output is closed, so that the metrics cannot be printed"
+        raise OutputError(msg)
     service = Service(options)
     service.start_collectors()
     try:
@@ -101,13 +117,36 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
     return int(any(runner.outcome and not runner.outcome.success for runner in runners))
 
 
+def config(options: Options, type_name: str | None) -> int:
+    """Print an example of the settings of a collector type, or of all types that can be loaded."""
+    registry = _registry(options)
+    names = registry.names() if type_name is None else [type_name]
+    if unknown := {*names} - {*registry.names()}:
+        msg = f"no such collector type: {unknown.pop()}; there are: {', '.join(registry.names())}"
+        raise SelectionError(msg)
+    print("# Every key, its default and its type. Remove the # in front of those that you change.")
+    if type_name is None:
+        print("\n".join(example.top_level()))
+    print("collectors:")
+    for name in names:
+        try:
+            lines = example.block(name, registry.load(name))
+        except PluginError as error:
+            if type_name is not None:
+                raise
+            lines = [f"# {name} is broken: {one_line(str(error))}"]
+        print("\n".join(f"  {line}".rstrip() for line in lines))
+    return 0
+
+
 def push(options: Options, url: str, job: str) -> int:
     """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
     from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
 
-    failures = client.push(url, job, options.config_file)
+    with _quiet():  # each failure is printed below
+        failures = client.push(url, job, options.config_file)
     for failure in failures:
-        print(failure, file=sys.stderr)
+        print(printable(failure), file=sys.stderr)
     return int(bool(failures))
 
 
@@ -170,6 +209,12 @@ def _unusable_files(settings: Settings) -> Iterator[Problem]:
             yield place._replace(message=str(error))
 
 
+def _target_names(settings: Settings) -> Iterator[str]:
+    for block in settings.blocks:
+        name = block.common.name
+        yield f"{block.type_name}[{name}]" if name else block.type_name
+
+
 def _check_targets(options: Options) -> int:
     with _quiet():  # each failure is printed below
         service = Service(options)
@@ -179,8 +224,8 @@ def _check_targets(options: Options) -> int:
             shots = exporter.collectors.collect(
                 exporter.collectors.runners, exporter.scrape_timeout
             )
-            for shot in shots:
-                print(printable(f"{shot.runner.identity}: {_state(shot)}"))
+            for line in lines_about(shots):
+                print(printable(line))
         finally:
             service.stop_collectors()
     return int(any(not shot.outcome.success for shot in shots))
@@ -196,30 +241,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _state(shot: Snapshot) -> str:
-    """Return the line of one collector, without its name."""
-    outcome = shot.outcome
-    if not outcome.success:
-        return f"FAILS ({outcome.reason}): {outcome.message}"
-    said = [f"nothing to read: {outcome.message}"]
-    if outcome.supported:
-        said = ["ok", f"{shot.series} series", *_matched(shot)]
-    if shot.runner.may_be_absent:
-        said.append(
-            "optional: its absence will not be reported as a failure (delete `optional: true` if it must be there)"
-        )
-    return "; ".join(said)
-
-
-def _matched(shot: Snapshot) -> Iterator[str]:
-    try:
-        for match in shot.runner.collector.matches(shot.samples):
-            end = "" if match.complete else " so far"
-            yield f"{match.setting}: {match.found} {match.what} match {match.pattern}{end}"
-    except Exception as error:  # noqa: BLE001  # a plug-in's own code
-        yield f"matches: {type(error).__name__}: {text_of(error)}"
 
 
 def _load(options: Options) -> Settings:

@@ -14,6 +14,8 @@ _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 #: OpenSSL's errors for a peer that does not speak TLS, in several versions.
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"}
 
+_IF_UNKNOWN = "check its spelling, and which name servers this machine or container uses"
+
 
 class Product(NamedTuple):
     """The product that a collector connects to, with advice for its users."""
@@ -39,9 +41,11 @@ def connection_error(product: Product, address: Url | str, error: BaseException)
             what = "connection refused" if error.errno != errno.ENOENT else "no such socket"
             return TargetError("refused", start + _advise(what, _if_refused(product)))
         case OSError() if _is_tls(error):
-            return TargetError("tls", start + _tls(error))
+            return TargetError("tls", start + _tls(error, address))
         case socket.gaierror() | UnicodeError():
-            return TargetError("dns", f"{start}host name does not resolve: {_text(error)}")
+            return TargetError(
+                "dns", f"{start}host name does not resolve: {_text(error)}; {_IF_UNKNOWN}"
+            )
         case PermissionError():
             return TargetError("noperm", f"{start}permission denied by the operating system")
         case ConnectionError() | EOFError():
@@ -63,12 +67,16 @@ def _advise(what: str, advice: str) -> str:
     return f"{what}; {advice}" if advice else what
 
 
-def _tls(error: OSError) -> str:
+def _tls(error: OSError, address: Url | str) -> str:
     if verify := getattr(error, "verify_message", None):
         advice = "set tls.ca_file to the CA that signed it, or tls.server_name to the name in it"
         return f"TLS certificate not accepted: {verify}; {advice}"
     if getattr(error, "reason", None) in _NOT_TLS:
-        return f"TLS handshake failed: {_text(error)}; does this port speak TLS?"
+        question = "does this port speak TLS?"
+        scheme, separator, _ = str(address).partition("://")
+        if separator and scheme.endswith("s"):
+            question += f" {scheme.removesuffix('s')}:// is without"
+        return f"TLS handshake failed: {_text(error)}; {question}"
     advice = "the server may require a client certificate (tls.cert_file, tls.key_file)"
     return f"TLS handshake failed: {_text(error)}; {advice}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,9 @@ Reason = Literal[
 #: Code of generators and coroutines: inspect's CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR.
 _SUSPENDABLE = 0x20 | 0x80 | 0x200
 REASONS: tuple[Reason, ...] = get_args(Reason)
+#: Problems in the settings that are printed or logged one by one.
+MAX_LISTED = 20
+_LONGEST_LINE = 2000
 #: Errors that code raises on its own mistakes.
 _DEFECTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
 
@@ -54,11 +57,26 @@ class Problem(NamedTuple):
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
+def listed(problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each of the first problems, and one with the number of the others.
+
+    A generated file can have thousands, and a value in a message can be long.
+    """
+    lines = [_cut(str(problem)) for problem in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"and {len(problems) - MAX_LISTED} more problems")
+    return lines
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
 class ConfigError(ExporterError):
-    """Raised when settings are invalid; has all problems that were found."""
+    """Raised when settings are invalid; has all problems that were found, and the first ones as its text."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__("\n".join(listed(problems)))
         self.problems = problems
 
 
@@ -68,6 +86,10 @@ class PluginError(ExporterError):
 
 class ServeError(ExporterError):
     """Raised when the exporter cannot listen on its address."""
+
+
+class OutputError(ExporterError):
+    """Raised when a command needs standard output, and it is closed."""
 
 
 class PushError(ExporterError):

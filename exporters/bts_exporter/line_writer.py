@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -12,6 +13,8 @@ from collections import deque
 MAX_PENDING_BYTES = 256 * 1024
 #: A pipe that is ready for writing takes so many bytes at once (Linux: one page).
 _CHUNK_BYTES = 4096
+#: Errors of a file whose disk has no room.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Seconds that lines may take at the end of the process to reach a reader that is slow.
 _FLUSH_SECONDS = 0.2
 
@@ -42,9 +45,19 @@ class LineWriter(logging.Handler):
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         with self._guard:
             if self._idle.is_set():
-                data = self._write_what_fits(data)
+                data = self._write_what_fits(self._with_number_of_dropped(data))
             if data:
                 self._keep(data)
+
+    def _with_number_of_dropped(self, data: bytes) -> bytes:
+        """Return `data` behind a warning, if lines were dropped and the disk has room again."""
+        if not self._dropped or not self._poll.poll(0):
+            return data
+        missing, self._dropped = self._dropped, 0
+        rest = self._write(self._warning_of(missing))
+        if self._dropped:  # still full
+            self._dropped = missing
+        return rest + data
 
     def flush(self) -> None:
         """Give the lines that are kept a moment to be written."""
@@ -60,13 +73,14 @@ class LineWriter(logging.Handler):
         return data
 
     def _write(self, data: bytes) -> bytes:
-        """Write the beginning of `data`; return the rest, of which nothing is left without a reader."""
+        """Write the beginning of `data`; return the rest, of which nothing is left if it is dropped."""
         try:
             return data[os.write(self._descriptor, data[:_CHUNK_BYTES]) :]
         except BlockingIOError:  # the parent process made it non-blocking
             return data
-        except OSError:  # the reader is gone, or the disk is full
-            return b""
+        except OSError as error:
+            self._dropped += error.errno in _FULL
+            return b""  # the reader is gone, or the disk is full
 
     def _keep(self, data: bytes) -> None:
         if self._pending_bytes + len(data) > MAX_PENDING_BYTES:
@@ -103,12 +117,15 @@ class LineWriter(logging.Handler):
                 self._pending_bytes -= len(data)
                 return data
             if self._dropped:
-                text = "log lines were dropped: nothing read standard error"
-                data = f"{self._warning(text, dropped=self._dropped)}\n".encode()
+                data = self._warning_of(self._dropped)
                 self._dropped = 0
                 return data
             self._idle.set()
             return b""
+
+    def _warning_of(self, dropped: int) -> bytes:
+        text = "log lines were dropped: standard error was not read, or the disk was full"
+        return f"{self._warning(text, dropped=dropped)}\n".encode()
 
     def _warning(self, message: str, **details: object) -> str:
         level = {"levelno": logging.WARNING, "levelname": "WARNING"}

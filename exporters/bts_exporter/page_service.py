@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from copy import copy
 from typing import NamedTuple
 
@@ -28,6 +28,11 @@ _SAME_TIMEOUT = 1.0
 _SAME_SHARE = 0.1
 #: The least time for a scrape, in seconds: with less, even working collectors would be late.
 _SHORTEST = 0.5
+#: How long a scrape waits for a place when there are too many, in seconds, and as a share of its timeout.
+_PLACE_SECONDS = 2.0
+_PLACE_SHARE = 0.25
+#: How long scrapes may wait for the page of another one when too many do, in seconds.
+_CROWDED_SECONDS = 1.0
 #: A page that is not ready so long after its deadline is stuck, in seconds.
 _OVERDUE = 10.0
 #: How long the shared thread may take to reach an empty job, in seconds.
@@ -77,7 +82,10 @@ class Exporter:
         self.scrapes = 0
         self.scrapes_refused = 0
         self.last: dict[Runner, Shown] = {}
-        self._max_scrapes = max_scrapes
+        self._max_scrapes: float = max_scrapes or float("inf")
+        self._max_waiting = float("inf")
+        #: Scrapes that wait for the page of another scrape.
+        self._waiting = 0
         self._own_metrics = own_metrics
         self._process = ProcessMetrics()
         self._service = ServiceMetrics()
@@ -86,8 +94,16 @@ class Exporter:
         self._layouts = {form: Layout() for form in Format}
         self._pages: dict[tuple[object, ...], _SharedPage] = {}
         self._under_way: set[_SharedPage] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._rendering = threading.Lock()
+
+    def limit_to(self, connections: int) -> None:
+        """Limit scrapes so that they never use all of `connections`, the most that are answered at a time.
+
+        Otherwise clients that wait for one target that hangs would keep all others out.
+        """
+        self._max_waiting = max(connections // 2, 1)
+        self._max_scrapes = min(self._max_scrapes, max(connections // 3, 1))
 
     def page(
         self,
@@ -102,7 +118,7 @@ class Exporter:
 
         `timeout` is the longest that the caller can wait, in seconds, raised to half a second.
         `with_self_metrics` adds the metrics of the process and the HTTP server. TooManyScrapes at the
-        limit.
+        limit, if no place becomes free in time.
         """
         longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
         # One that is raised is not what collections are measured by: they have all the time there is.
@@ -114,7 +130,9 @@ class Exporter:
             key, deadline, min(_SAME_TIMEOUT, longest * _SAME_SHARE)
         )
         if not first:
-            return shared.page.result()
+            return self._result_of(shared)
+        if granted == longest:  # less what it waited for a place
+            granted = longest = max(deadline - time.monotonic(), longest * (1 - _PLACE_SHARE))
         try:
             shared.page.set_result(
                 self._make(
@@ -132,6 +150,7 @@ class Exporter:
         finally:
             with self._lock:
                 self._under_way.discard(shared)
+                self._lock.notify_all()
                 if self._pages.get(key) is shared:
                     del self._pages[key]
         return shared.page.result()
@@ -156,20 +175,44 @@ class Exporter:
     def _join_or_start(
         self, key: tuple[object, ...], deadline: float, tolerance: float
     ) -> tuple[_SharedPage, bool]:
+        """Return the page to wait for, or the one to make and True; TooManyScrapes without a place."""
+        now = time.monotonic()
+        end = now + min(_PLACE_SECONDS, (deadline - now) * _PLACE_SHARE)
         with self._lock:
-            shared = self._pages.get(key)
-            if shared is not None and 0 <= deadline - shared.deadline <= tolerance:
-                self.scrapes += 1
-                return shared, False
-            if self._max_scrapes and len(self._under_way) >= self._max_scrapes:
+            while True:
+                shared = self._pages.get(key)
+                if shared is not None and 0 <= deadline - shared.deadline <= tolerance:
+                    self.scrapes += 1
+                    self._waiting += 1
+                    return shared, False
+                if len(self._under_way) < self._max_scrapes:
+                    self.scrapes += 1
+                    shared = self._pages[key] = _SharedPage(deadline)
+                    self._under_way.add(shared)
+                    return shared, True
+                if time.monotonic() >= end:
+                    self.scrapes_refused += 1
+                    msg = f"too many concurrent scrapes: {self._max_scrapes} (--web.max-requests)"
+                    raise TooManyScrapes(msg)
+                self._lock.wait(end - time.monotonic())
+
+    def _result_of(self, shared: _SharedPage) -> bytes:
+        """Return the page of another scrape, which `_join_or_start` has counted as waited for.
+
+        TooManyScrapes if it takes long and others need the place.
+        """
+        wait([shared.page], _CROWDED_SECONDS)
+        with self._lock:
+            if not shared.page.done() and self._waiting > self._max_waiting:
+                self._waiting -= 1
                 self.scrapes_refused += 1
-                msg = f"too many concurrent scrapes: {self._max_scrapes} (--web.max-requests)"
+                msg = "too many scrapes wait for a target that is slow"
                 raise TooManyScrapes(msg)
-            self.scrapes += 1
-            shared = _SharedPage(deadline)
-            self._under_way.add(shared)
-            self._pages[key] = shared
-            return shared, True
+        try:
+            return shared.page.result()
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def _make(
         self,

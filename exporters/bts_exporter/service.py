@@ -21,7 +21,7 @@ from bts_exporter import sd_notify
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.worker import Worker
-from bts_exporter.errors import ConfigError, Problem, forget_frames, text_of
+from bts_exporter.errors import ConfigError, Problem, forget_frames, listed, text_of
 from bts_exporter.page_service import Exporter
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
@@ -138,8 +138,8 @@ class Service:
         self._file = find(self.options.config_file)
         settings = load(self._file, Registry)
         assembly = Assembly(settings)
-        for problem in assembly.problems:
-            log.error("collector not loaded: %s", problem)
+        for line in listed(assembly.problems):
+            log.error("collector not loaded: %s", line)
         self._apply(assembly, settings.scrape_timeout)
         log.info(
             "settings loaded",
@@ -152,17 +152,26 @@ class Service:
         try:
             settings, assembly = self._assemble()
         except ConfigError as error:
+            self._log_failed_reload(error)
             self.reload_state.fail(str(error))
-            for problem in error.problems:
-                log.error("reload failed, the previous settings remain active: %s", problem)  # noqa: TRY400  # the user's error, not ours
             raise
         else:
             self._apply(assembly, settings.scrape_timeout)
             log.info("settings reloaded", extra={"file": settings.file})
+            del assembly
+            gc.collect()  # what was replaced is in cycles, some of it with open files
             if self._web is not None and (problems := self._web.reload()):
                 raise ConfigError(problems)
         finally:
             sd_notify.notify("READY=1")
+
+    def _log_failed_reload(self, error: ConfigError) -> None:
+        """Log the problems, or only their number if the previous reload failed because of the same ones."""
+        lines = listed(error.problems)
+        if str(error) == self.reload_state.problem:
+            lines = [f"again, with the same problems: {len(error.problems)}"]
+        for line in lines:
+            log.error("reload failed, the previous settings remain active: %s", line)
 
     def run(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve until a signal says stop; ConfigError or ServeError if it cannot start."""
@@ -226,6 +235,7 @@ class Service:
             server = guarded(self._web, listeners, routes)
             self.exporter.web_state = self._web.state
         self.exporter.traffic = server.traffic
+        self.exporter.limit_to(server.places)
         return server
 
     def _assemble(self) -> tuple[Settings, Assembly]:

@@ -64,7 +64,9 @@ def test_help(folder: Path) -> None:
     ]
     assert code == 0
     assert [
-        word for word in (*flags, "check", "once", "collectors", "metrics") if word not in out
+        word
+        for word in (*flags, "check", "once", "push", "config", "collectors", "metrics")
+        if word not in out
     ] == []
 
 
@@ -99,7 +101,7 @@ def test_check(folder: Path) -> None:
     """Valid settings are exit code 0."""
     assert run("check", folder=folder) == (
         0,
-        "config.yaml: settings are fine; blocks: 1, collectors made of them: 1\n",
+        "config.yaml: settings are fine; targets: spool\n",
         "",
     )
 
@@ -113,8 +115,19 @@ def test_flag_before_and_after_the_command(folder: Path, place: str) -> None:
 
     assert run(*arguments, folder=folder)[:2] == (
         0,
-        "other.yaml: settings are fine; blocks: 1, collectors made of them: 1\n",
+        "other.yaml: settings are fine; targets: spool\n",
     )
+
+
+def test_config(folder: Path) -> None:
+    """An example of the settings of a type is printed; for a type that does not exist the exit code is 1."""
+    code, out, err = run("config", "spool", folder=folder)
+    unknown = run("config", "spol", folder=folder)
+
+    assert (code, err) == (0, "")
+    assert "\n  spool:\n    path: TEXT  # text; required\n" in out
+    assert unknown[:2] == (1, "")
+    assert "no such collector type: spol; there are: " in unknown[2]
 
 
 def test_check_of_mistakes(folder: Path) -> None:

@@ -99,10 +99,7 @@ def test_check_of_settings_that_are_fine(config: Path, capsys: pytest.CaptureFix
     configure(config, "fails: , absent: ")
 
     assert commands.check(options(config), connect=False) == 0
-    assert (
-        capsys.readouterr().out
-        == f"{config}: settings are fine; blocks: 2, collectors made of them: 2\n"
-    )
+    assert capsys.readouterr().out == f"{config}: settings are fine; targets: fails, absent\n"
 
 
 @pytest.mark.parametrize("collectors", ["spool: ", "broken: ", "fails: {labels: {a: x}}"])
@@ -121,9 +118,9 @@ def test_check_of_the_targets(config: Path, capsys: pytest.CaptureFixture[str]) 
 
     assert commands.check(options(config), connect=True) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "spool: ok; 1 series",
         "fails[cache]: FAILS (auth): stub://cache refuses the password: see password in the settings",
         "absent: nothing to read: no /proc/absent",
+        "spool: ok; 1 series",
     ]
 
 

@@ -44,7 +44,10 @@ def certificate_error() -> ssl.SSLCertVerificationError:
         (
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "dns",
-            "host name does not resolve: Name or service not known",
+            (
+                "host name does not resolve: Name or service not known; check its spelling, and"
+                " which name servers this machine or container uses"
+            ),
         ),
         (PermissionError(errno.EACCES, "x"), "noperm", "permission denied by the operating system"),
         (

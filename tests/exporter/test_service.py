@@ -102,10 +102,7 @@ def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCapt
     assert 'bts_exporter_collector_success{collector="broken",target=""} 0\n' in text
     why = f"type broken ({broken}) is broken: ModuleNotFoundError: No module named 'not_installed_anywhere'"
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert messages == [
-        f"collector not loaded: {place.config}:3: collectors.broken: {why}",
-        f"collection fails: {why}",
-    ]
+    assert messages == [f"collector not loaded: {place.config}:3: collectors.broken: {why}"]
 
 
 def test_scrape_timeout_of_the_settings(place: Place) -> None:
@@ -223,6 +220,22 @@ def test_reload_that_fails(
     service.reload()
     assert runners(service)["diary"] is before["diary"]
     assert "bts_exporter_config_last_reload_successful 1\n" in page(service)
+
+
+def test_reload_with_a_thousand_mistakes(
+    service: Service, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first twenty are logged, with the number of the others, and nothing more if they repeat."""
+    place.write(", ".join(f"wrong{number}: " for number in range(1000)))
+    for _ in range(3):
+        with pytest.raises(ConfigError) as caught:
+            service.reload()
+
+    lines = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert len(caught.value.problems) == 1000
+    assert len(lines) == 20 + 1 + 2
+    assert lines[20] == "and 980 more problems"
+    assert lines[21:] == ["again, with the same problems: 1000"] * 2
 
 
 def test_reload_is_all_or_nothing(service: Service, place: Place) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bts_collectors.mqtt.client import network_thread
 from bts_collectors.mqtt.client.batch_reader import BatchReader
 from bts_collectors.mqtt.client.topics import Pattern
 from bts_collectors.mqtt.collector import Mqtt
@@ -221,3 +222,19 @@ def test_every_transport_survives_a_hang_and_a_restart(
     hears(collector, broker, 3)
 
     assert look(collector)[0]["mqtt_network_thread_restarts_total"] == {(): 0}
+
+
+def test_broker_that_is_back_is_up_at_the_next_collection(
+    mosquitto: Mosquitto, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection connects to a broker that has returned, and has its values."""
+    monkeypatch.setattr(network_thread, "RETRY_FIRST_SECONDS", 1000.0)
+    monkeypatch.setattr(network_thread, "RETRY_BY_COLLECTION_SECONDS", 0.0)
+    collector = start(mosquitto.url)
+    wait_until(shows(collector, "mqtt_up", 1), "up")
+    mosquitto.kill()
+    wait_until(shows(collector, "mqtt_up", 0), "down")
+    mosquitto.start()
+
+    found, error = look(collector)
+    assert (found["mqtt_up"], error) == ({(): 1}, None)

@@ -132,6 +132,11 @@ class Mqtt(Collector):
     def _wait(self, scrape: Scrape) -> None:
         """Wait for values that are about to arrive."""
         # Each wait takes half of the time at most: the next ones, and the API of EMQX, need the rest.
+        # A broker that is back must not wait for the next attempt of the network thread.
+        if self._network.reconnect(min(FIRST_REPLY_SECONDS, scrape.remaining() / 2)) and (
+            self._values or self._canary
+        ):
+            self._first_reply_deadline = monotonic() + FIRST_REPLY_SECONDS
         timeout_seconds = min(self._first_reply_deadline - monotonic(), scrape.remaining() / 2)
         self._replied.wait(max(timeout_seconds, 0))
         self._network.wake(min(WAKE_SECONDS, scrape.remaining() / 2))

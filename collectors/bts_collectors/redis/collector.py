@@ -90,9 +90,11 @@ class RedisCollector(Collector):
 
     def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # names without samples count
         """Yield how many names each pattern matched."""
-        for setting, names in self._names.items():
+        for setting in ("streams", "keys"):
+            names = self._names[setting]
             for pattern, count in names.counts().items():
                 yield Match(setting, pattern, count, complete=not names.truncated)
+        yield from self._queues.matches()
 
     def stop(self) -> None:
         """Close the connections. A collection in another thread ends with an error."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner
-from bts_exporter.errors import PluginError, Problem, TargetError, text_of
+from bts_exporter.errors import PluginError, Problem, TargetError, listed, text_of
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.scrape import Scrape
@@ -53,8 +53,8 @@ class Assembly:
 
     def adopt(self) -> list[Runner]:
         """Return the collectors that are in the set before and not in the new one."""
-        for warning in self.warnings:
-            log.warning("settings: %s", warning)
+        for line in listed(self.warnings):
+            log.warning("settings: %s", line)
         return [runner for runner in self._before if runner not in self.set.runners]
 
     def _add_block(self, block: CollectorBlock) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bts_exporter.collection.collection import Collection
-from bts_exporter.collection.outcome import SUCCESS, Outcome, failure_of, log_change
+from bts_exporter.collection.outcome import SUCCESS, ChangeLog, LineLimit, Outcome, failure_of
 from bts_exporter.collection.worker import SharedWorker, Worker
 from bts_exporter.errors import (
     ExporterError,
@@ -101,7 +101,9 @@ class Runner:
         self.templates = TemplateCache(constant | common.labels)
         self.totals = Totals()
         self.seen = False
+        self._changes = ChangeLog(self.identity)
         self._left_out: dict[Reason, str] = {}
+        self._left_out_limit = LineLimit()
         self.outcome: Outcome | None = None
         self.current: Collection | None = None
         self._start_failed = False
@@ -281,9 +283,8 @@ class Runner:
             elif outcome.reason is not None:
                 totals.errors.update(outcome.reasons)
                 totals.timeouts += "timeout" in outcome.reasons
-            before, self.outcome = self.outcome, outcome
-        if outcome is not before:
-            log_change(self.identity, before, outcome)
+            self.outcome = outcome
+        self._changes.note(outcome)
 
     def own_deadline(self, deadline: float) -> float:
         """Return when a collection must have ended that is asked to by `deadline`."""
@@ -322,7 +323,7 @@ class Runner:
             self.totals.errors[reason] += 1
             known = self._left_out.get(reason)
             self._left_out[reason] = message
-        if message != known:
+        if message != known and self._left_out_limit.allows():
             log.error("samples left out: %s", message, extra={"collector": self.identity})
 
 

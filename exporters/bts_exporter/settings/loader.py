@@ -120,9 +120,13 @@ class Settings(msgspec.Struct, frozen=True):
     warnings: tuple[Problem, ...] = ()
 
 
-class _Top(msgspec.Struct, frozen=True):
+class TopLevel(msgspec.Struct, frozen=True):
+    """The keys of a settings file."""
+
     collectors: Any = msgspec.UNSET
+    #: Folder of plug-ins (*.py).
     plugins: str = "/etc/bts-exporter/plugins"
+    #: Maximum duration of a scrape; the timeout that Prometheus sends applies if it is shorter.
     scrape_timeout: Duration = Duration(9.5)
 
     def __post_init__(self) -> None:
@@ -185,10 +189,10 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
     schema = Schema(document)
     folder = _folder(document, _folder_named(document))
     types = types_in(folder)
-    top = schema.convert(_without_misplaced(document, types, schema), _Top, ())
+    top = schema.convert(_without_misplaced(document, types, schema), TopLevel, ())
     if top is INVALID:
         # Check the collectors, too, so that all problems are reported at once.
-        top = _Top(_of(document, "collectors", {}))
+        top = TopLevel(_of(document, "collectors", {}))
     raw = top.collectors
     if raw is msgspec.UNSET:
         raw = Document("", BUILT_IN).value["collectors"]
@@ -219,7 +223,7 @@ def _without_misplaced(document: Document, types: Types, schema: Schema) -> Any:
     """Return the values without top-level keys that belong elsewhere, and add a problem for each of those."""
     if not isinstance(document.value, dict):
         return document.value
-    known = _Top.__struct_fields__
+    known = TopLevel.__struct_fields__
     found: dict[str, Any] = {}
     for key, value in document.value.items():
         advice = "" if key in known else misplaced_keys.advice_at_top(key)
@@ -241,7 +245,7 @@ def _no_collectors(document: Document, raw: object) -> Iterator[Problem]:
 
 def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
     """Yield a warning for a folder of plug-ins that is named and missing; the default one may be missing."""
-    if _folder_named(document) != _Top().plugins and not folder.is_dir():
+    if _folder_named(document) != TopLevel().plugins and not folder.is_dir():
         yield document.problem(("plugins",), f"no effect: {folder} does not exist")
 
 
@@ -287,7 +291,7 @@ def _of(document: Document, key: str, default: Any) -> Any:
 
 def _folder_named(document: Document) -> str:
     named = _of(document, "plugins", None)
-    return named if isinstance(named, str) else _Top().plugins
+    return named if isinstance(named, str) else TopLevel().plugins
 
 
 def _folder(document: Document, named: str) -> Path:

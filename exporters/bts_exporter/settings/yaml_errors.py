@@ -21,6 +21,9 @@ TEMPLATE = (
 )
 _BULLETS = "–—−•*"  # noqa: RUF001  # bullets and dashes instead of a hyphen
 _LIST_ITEM = re.compile(rf"\s*[{re.escape(_BULLETS)}]\s")
+#: A variable as written in shells and compose files; a key and the beginning of its value.
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)")
+_KEY_BEFORE = re.compile(r"([\w-]+):[ \t]+([^\s,{}\[\]]*)\Z")
 _NAMED = re.compile(r"\b(alias|anchor|tag handle) '.*?'")
 
 
@@ -105,6 +108,22 @@ def _open_bracket(case: _Case) -> Explained | None:
     return Explained(opened.line + 1, message)
 
 
+def _variable_in_brackets(case: _Case) -> Explained | None:
+    """Explain `{password: ${NAME}}`: the parser stops at the brace of the variable."""
+    index = case.mark.index
+    variable = _VARIABLE.match(case.text, index - 1) if index else None
+    if variable is None:
+        return None
+    before = _KEY_BEFORE.search(case.lines[case.mark.line][: case.mark.column - 1])
+    key, text = before.groups() if before else ("", "")
+    cure = f"write {key}: !env {variable[1]}" if key else f"write !env {variable[1]}"
+    if "://" in text:
+        cure = f"leave the password out of the address and write password: !env {variable[1]}"
+    where = f"{key}: " if key else ""
+    message = f"{where}variables such as ${{{variable[1]}}} are not replaced; {cure}"
+    return Explained(case.mark.line + 1, message)
+
+
 def _mapping_values(case: _Case) -> Explained | None:
     """Find why a colon is not a key's: it is part of a value, or the line above is not complete."""
     if re.search(r":\s", case.own[: case.mark.column]):
@@ -164,6 +183,7 @@ def _tokens(text: str) -> Iterator[yaml.Token]:
 _CURES: tuple[tuple[str, Callable[[_Case], Explained | None]], ...] = (
     (r"found character '\\t'", _says(_TAB)),
     (r"found character '(.)'", _forbidden),
+    (r"expected ',' or .*'\{'", _variable_in_brackets),
     (r"quoted scalar found unexpected (?:end|document)", _open_quote),
     (r"expected (?:<block end>|',' or)", _open_quote),
     (r"scanning an alias|undefined alias", _says('text that begins with * needs quotes: "*"')),

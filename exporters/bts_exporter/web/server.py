@@ -130,6 +130,8 @@ class Server:
         waiting = max_waiting or max(possible - served, 1)
         # Some clients are let in, to be refused, while all others wait for answers.
         handled = max_connections or possible * 7 // 8
+        #: Connections whose answers are made at a time, at most.
+        self.places = handled
         self._connections = Connections(served, waiting, handled, seconds)
         self.traffic = self._connections.traffic
         self._queue = self._connections.queue

@@ -198,6 +198,43 @@ def test_failure_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
         assert runner.totals.errors == {"internal": 12, "auth": 3}
 
 
+def test_reasons_that_alternate_are_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    """During one outage each reason has one line, however often it returns."""
+    fail, deny = raising(ValueError("bad")), raising(targeted("auth", "denied"))
+    stub = Stub()
+    with runner_of(stub) as runner:
+        for behave in (fail, deny) * 20:
+            stub.behave = behave
+            collect(runner)
+
+        assert lines(caplog) == [
+            ("ERROR", "collection fails: ValueError: bad (test_runner.py:22)"),
+            ("ERROR", "collection fails: denied"),
+        ]
+
+
+def test_target_that_flaps_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that changes at each scrape has ten lines, and the last state is logged when lines are allowed."""
+    caplog.set_level(logging.INFO, "bts_exporter")
+    fail = raising(ValueError("bad"))
+    stub = Stub()
+    with runner_of(stub) as runner:
+        for behave in (fail, stub.emit_value) * 20:
+            stub.behave = behave
+            collect(runner)
+        during = lines(caplog)
+        stub.behave = fail
+        collect(runner)
+        monkeypatch.setattr("bts_exporter.collection.outcome._SECONDS_PER_LINE", 1e-6)
+        collect(runner)
+
+        assert len(during) == 10
+        assert caplog.records[-1].changes_not_logged == 16  # type: ignore[attr-defined]
+        assert lines(caplog) == [("ERROR", "collection fails: ValueError: bad (test_runner.py:22)")]
+
+
 def test_log_lines_name_the_collector_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     """The collector and the reason are separate fields of the log line."""
     with runner_of(Stub(refuse), name="cache") as runner:

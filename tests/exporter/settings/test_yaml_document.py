@@ -182,6 +182,21 @@ def test_what_is_no_yaml(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: {url: b, password: ${PW}}", "c.yaml:1: not YAML: password: variables such as ${PW} are not replaced; write password: !env PW"),
+        ("a:\n  b: {password: ${PW:-x}}", "c.yaml:2: not YAML: password: variables such as ${PW} are not replaced; write password: !env PW"),
+        ("a: {url: redis://u:${PW}@h}", "c.yaml:1: not YAML: url: variables such as ${PW} are not replaced; leave the password out of the address and write password: !env PW"),
+        ("a: [b, ${PW}]", "c.yaml:1: not YAML: variables such as ${PW} are not replaced; write !env PW"),
+    ],
+    ids=["value", "default", "address", "item"],
+)  # fmt: skip
+def test_variable_in_brackets(text: str, problem: str) -> None:
+    """The brace of a variable ends the YAML: the error names the key and the tag to use."""
+    assert problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
     ("value", "kind"),
     [
         ("2026-13-01", "timestamp"),

@@ -155,7 +155,8 @@ def unanswered(url: Url, requested: Sequence[str]) -> TargetError:
 def no_connection(url: Url) -> TargetError:
     """Return the error while the first attempt to connect has not ended."""
     return TargetError(
-        "timeout", f"{url}: no reply to CONNECT yet; is the broker running and listening there?"
+        "timeout",
+        f"{url}: no reply to CONNECT yet; is the broker running and listening there? {_PORTS}",
     )
 
 

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 #: value, after each connection that was shorter than the second value.
 RETRY_FIRST_SECONDS = 0.5
 RETRY_LAST_SECONDS = 15.0
+#: Seconds after the end of an attempt or a connection in which a collection does not begin another one.
+RETRY_BY_COLLECTION_SECONDS = 2.0
 #: Seconds without a loop after which the thread counts as stuck in a message handler.
 STUCK_SECONDS = 10.0
 #: Seconds without a loop after which the process was paused: the thread loops twice a second.
@@ -39,6 +41,10 @@ class NetworkThread:
         self._target = target
         self._replied = replied
         self._stopping = Event()
+        #: Ends the delay before the next attempt.
+        self._hurry = Event()
+        self._attempts = 0
+        self._ended_at = float("inf")
         self._failure: Failure | None = None
         self._suspects = Suspects(str(target.url))
         self._watch = AddressWatch(target.url.host)
@@ -68,6 +74,21 @@ class NetworkThread:
                 self._stopping.wait(_POLL_SECONDS)
             before = self.state.heartbeat
 
+    def reconnect(self, timeout_seconds: float) -> bool:
+        """Without a connection, begin the next attempt now and wait for its end; return whether it connected.
+
+        Return False at once during an attempt, and within RETRY_BY_COLLECTION_SECONDS after the last one.
+        """
+        waited = monotonic() - self._ended_at
+        if self.state.connected or waited < RETRY_BY_COLLECTION_SECONDS:
+            return False
+        before, end = self._attempts, monotonic() + timeout_seconds
+        self._replied.clear()
+        self._hurry.set()
+        while self._attempts == before and not self.state.connected and monotonic() < end:
+            self._stopping.wait(_POLL_SECONDS)
+        return self.state.connected
+
     def start(self) -> None:
         """Start to connect, and return at once."""
         self._thread.start()
@@ -75,14 +96,18 @@ class NetworkThread:
     def stop(self) -> None:
         """Disconnect; do not wait for a thread that is stuck in a connection attempt."""
         self._stopping.set()
+        self._hurry.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         delay = 0.0
-        while not self._stopping.wait(delay):
+        while not self._is_stopped_after(delay):
             began = monotonic()
+            self._ended_at = float("inf")
             self._attempt()
+            self._attempts += 1
+            self._ended_at = monotonic()
             self._replied.set()
             if self._failure is None:  # the host's address has changed, or stop() was called
                 delay = 0.0
@@ -94,6 +119,11 @@ class NetworkThread:
                 if lasted
                 else min(max(delay * 2, RETRY_FIRST_SECONDS), RETRY_LAST_SECONDS)
             )
+
+    def _is_stopped_after(self, delay: float) -> bool:
+        self._hurry.wait(delay)
+        self._hurry.clear()
+        return self._stopping.is_set()
 
     def _attempt(self) -> None:
         self._failure = None

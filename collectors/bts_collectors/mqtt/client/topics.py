@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 #: Longest topic and filter that MQTT can carry, in bytes.
 _LONGEST = 65535
@@ -37,6 +37,8 @@ class Pattern:
     labels: tuple[str, ...]
     #: Index of the level for each label; ~index for all levels from there to the end.
     _places: tuple[int, ...]
+
+    example: ClassVar[str] = "bts/{station}/{parameter}"
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from msgspec import field
 
@@ -28,6 +28,8 @@ class Choice:
     """A set of allowed values, compared as text."""
 
     texts: frozenset[str]
+
+    example: ClassVar[str] = "[A, B]"
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
@@ -89,6 +89,8 @@ class Path:
 
     text: str
     steps: tuple[Step, ...]
+
+    example: ClassVar[str] = "value"
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -24,7 +24,7 @@ MANAGEMENT = Server(
         "RabbitMQ management API",
         if_refused="is RabbitMQ running, with its management plugin"
         " (rabbitmq-plugins enable rabbitmq_management)?",
-        if_closed="is this the port of the management API (15672, over TLS 15671)? 5672 is the port of"
+        if_closed="is this the port of the management API (15672, with TLS (https://) 15671)? 5672 is the port of"
         " AMQP (amqp:// with declare), 15692 of RabbitMQ's own exporter, 5552 of streams",
     ),
     15672,
@@ -34,7 +34,7 @@ EXPORTER = Server(
         "RabbitMQ's own exporter",
         if_refused="is RabbitMQ running, with its Prometheus plugin"
         " (rabbitmq-plugins enable rabbitmq_prometheus)?",
-        if_closed="is this the port of RabbitMQ's own exporter (15692, over TLS 15691)?"
+        if_closed="is this the port of RabbitMQ's own exporter (15692, with TLS (https://) 15691)?"
         " 15672 is the port of the management API, 5672 of AMQP",
     ),
     15692,

@@ -10,7 +10,7 @@ import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from redis.credentials import UsernamePasswordCredentialProvider
 
@@ -28,6 +28,8 @@ class ProviderSetting:
 
     spelling: str
     factory: Callable[[], Any] = field(repr=False, compare=False)
+
+    example: ClassVar[str] = "my_login:provider"
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -37,7 +37,7 @@ _REASONS: dict[str, Reason] = {
 }
 _CURES: dict[Reason, str] = {
     "auth": "check `password`, and the user name in `url`",
-    "noperm": "give the user the permissions that docs/collectors/redis.md lists",
+    "noperm": "ACL SETUSER gives permissions; docs/collectors/redis.md lists them",
     "loading": "temporary: it answers when it is done",
 }
 #: Cures for commands that only one kind of server has.
@@ -111,10 +111,12 @@ def _other_port(url: Url) -> str:
     port = url.port or _PORT
     bus = port - _BUS_OFFSET
     if bus in range(1024, _BUS_OFFSET):
-        return f"is it the port of a cluster's bus? Clients use {bus}"
+        return (
+            f"does it use TLS (rediss://), or is it the port of a cluster's bus? Clients use {bus}"
+        )
     if url.scheme == "rediss":
-        return "does this port use TLS? redis:// does not"
-    return "does this port use TLS? Then use rediss://"
+        return "is this the port of Redis, and does it use TLS? redis:// does not"
+    return "is this the port of Redis (usually 6379), and does it use TLS? Then use rediss://"
 
 
 def _spoken(first: bytes, error: InvalidResponse) -> str:
@@ -148,6 +150,11 @@ def _cure(command: str, text: str) -> str:
         return "the key is on another node: `cluster: true` reads all nodes"
     if _NO_CLUSTER in text:
         return "leave `cluster` out"
+    if text.startswith("NOAUTH"):
+        return "a password is required: set `password`"
+    if text.startswith("NOPERM") and re.fullmatch(r"[A-Z]+( [A-Z]+)?", command):
+        permission = command.lower().replace(" ", "|")
+        return f"ACL SETUSER USER +{permission}; {_CURES['noperm']}"
     if command == "AUTH" and "wrong number of arguments" in text:
         return "before Redis 6 there are no users: leave the user out of `url`"
     lacks_command = _ABOUT_COMMAND.search(text) and _UNSUPPORTED.search(text)

@@ -28,6 +28,10 @@ class Keepalive:
     #: Unanswered probes after which the connection is closed.
     count: int | None = None
 
+    def as_setting(self) -> str:
+        """Return a default as it is written in the settings."""
+        return "true" if self.on else "false"
+
     @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Return what `raw` says; ValueError for any other value."""

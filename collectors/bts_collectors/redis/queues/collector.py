@@ -13,6 +13,7 @@ from bts_collectors.redis.client.batching import RequestBatches, together
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext, ServerClock
 from bts_collectors.redis.client.labels import label
+from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
 from bts_collectors.redis.queues.arq import Arq
 from bts_collectors.redis.queues.bullmq import BullMQ
@@ -32,7 +33,7 @@ from bts_collectors.redis.queues.queue_library import (
 from bts_collectors.redis.queues.rq import Rq
 from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
-from bts_exporter import Metric, backlog, gauge
+from bts_exporter import Match, Metric, backlog, gauge
 
 #: Queues that are read together. Some libraries need a whole message to know its age.
 BATCH = 100
@@ -87,6 +88,7 @@ class Queues:
         self.names: dict[str, Names] = {}
         #: Settings whose library has registered more queues than are read.
         self.truncated: set[str] = set()
+        self._read_last: dict[QueueLibrary, list[bytes]] = {}
         for setting, kind, wanted in _chosen(settings):
             library = kind(wanted)
             self._libraries.append(library)
@@ -96,6 +98,15 @@ class Queues:
     def are_configured(self) -> bool:
         """Return whether the settings want any queues."""
         return bool(self._libraries)
+
+    def matches(self) -> Iterator[Match]:
+        """Yield how many queues of the last collection each pattern in the settings matches."""
+        for (setting, names), library in zip(self.names.items(), self._libraries, strict=True):
+            complete = not (names.truncated or setting in self.truncated)
+            for pattern in library.patterns:
+                is_match = globs.compiled([pattern.encode()]).fullmatch
+                count = sum(map(bool, map(is_match, self._read_last.get(library, ()))))
+                yield Match(setting, pattern, count, "queues", complete=complete)
 
     def read(self, context: ScrapeContext) -> RequestBatches:
         """Emit all queues."""
@@ -131,7 +142,8 @@ class Queues:
         self._histories = {}
         emitted: set[bytes] = set()
         for library in self._libraries:
-            for name in library.queues(members.get(library, ())):
+            names = self._read_last[library] = library.queues(members.get(library, ()))
+            for name in names:
                 key = (library.label, name)
                 # A list that became a sorted set belongs to both settings for a while.
                 if key not in self._histories:

@@ -23,6 +23,10 @@ class LibrarySettings:
 
     _KEYS: ClassVar[tuple[str, ...]] = ("names", "prefix")
 
+    def as_setting(self) -> str:
+        """Return a default as it is written in the settings."""
+        return "true" if self.on else "false"
+
     @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Return the queues that `raw` names; ValueError if it is not valid."""

@@ -71,7 +71,8 @@ class QueueLibrary(ABC):
         names = self.default if wanted.names is None else wanted.names
         prefix = self.prefix if wanted.prefix is None else wanted.prefix
         root = prefix + self.joint if prefix else ""
-        patterns = [name for name in names if globs.is_glob(name)]
+        #: The names in the settings that are patterns.
+        self.patterns = patterns = [name for name in names if globs.is_glob(name)]
         head = root + self.middle
         self.spelled = tuple(name.encode() for name in names if not globs.is_glob(name))
         self.root = root.encode()

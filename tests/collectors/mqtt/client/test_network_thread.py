@@ -250,3 +250,29 @@ def test_error_boundary_passes_interrupts() -> None:
     """Only errors are suppressed, not e.g. KeyboardInterrupt."""
     with pytest.raises(KeyboardInterrupt), ErrorBoundary(lambda error: None):
         raise KeyboardInterrupt
+
+
+def test_collection_ends_the_pause_between_attempts(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is back is found by the next collection, not when the delay is over."""
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1000.0)
+    monkeypatch.setattr(module, "RETRY_BY_COLLECTION_SECONDS", 0.0)
+    one = supervise(refuse, refuse)
+    wait_until(lambda: one.state.failure, "failed attempt")
+
+    wait_until(lambda: one.reconnect(5), "connected after another failure")
+    assert dict(one.state.connect_failures) == {"refused": 2}
+
+
+def test_collections_begin_attempts_only_so_often(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after an attempt a collection begins no other one."""
+    monkeypatch.setattr(module, "RETRY_FIRST_SECONDS", 1000.0)
+    monkeypatch.setattr(module, "RETRY_BY_COLLECTION_SECONDS", 1000.0)
+    one = supervise(refuse, refuse)
+    wait_until(lambda: one.state.failure, "failed attempt")
+
+    assert [one.reconnect(5) for _ in range(20)] == [False] * 20
+    assert dict(one.state.connect_failures) == {"refused": 1}
