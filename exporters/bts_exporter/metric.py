@@ -47,8 +47,8 @@ class Metric(Immutable):
     width: int
     #: Whether one value consists of several samples (buckets, quantiles, sum, count).
     compound: bool
-    #: Whether it says if a target is up, such as `redis_up`: `max_series` never drops it, and only a
-    #: `deny` that names it removes it, since its alert would otherwise go silent.
+    #: Whether it says if a target is up: `max_series` never drops it, and only a `deny` that
+    #: names it removes it, since its alert would otherwise go silent.
     availability: bool
 
     def __new__(cls, name: str, help: str, kind: Kind, labels: Sequence[str] = ()) -> Metric:  # noqa: A002  # the field's word
@@ -76,7 +76,7 @@ class Metric(Immutable):
             labels=tuple(map(str.__str__, labels)),
             width=len(labels),
             compound=kind in _RESERVED_LABELS,
-            availability=_is_availability(name, labels),
+            availability=name.endswith("_up"),
         )
 
     def __init_subclass__(cls) -> None:
@@ -86,12 +86,6 @@ class Metric(Immutable):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}{{{','.join(self.labels)}}}>"
-
-
-def _is_availability(name: str, labels: tuple[str, ...]) -> bool:
-    """Return whether a metric is about the target as a whole, unlike `node_network_up` with its devices."""
-    target, _, last = name.rpartition("_")
-    return last == "up" and (not labels or "_" not in target)
 
 
 @final

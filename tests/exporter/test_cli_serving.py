@@ -195,7 +195,7 @@ def test_settings_that_are_no_regular_file(serve: Serve, folder: Path, kind: str
     wait_until(
         lambda: "config.yaml: not a regular file" in process.log.read_text(), "it is refused"
     )
-    assert process.ask("/-/healthy")[0] == 200
+    assert process.request("/-/healthy")[0] == 200
 
     second = serve("--config.file=config.yaml")
     assert second.popen.wait(30) == 1

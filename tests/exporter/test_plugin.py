@@ -209,20 +209,3 @@ def test_defaults_of_a_collector() -> None:
     collector.stop()
     with pytest.raises(NotImplementedError):
         collector.collect(scrape())
-
-
-@pytest.mark.parametrize(
-    ("name", "labels", "availability"),
-    [
-        ("redis_up", (), True),
-        ("rabbitmq_up", ("cluster", "node"), True),
-        ("ml_service_up", (), True),
-        ("node_network_up", ("device",), False),
-        ("redis_backup", (), False),
-    ],
-)
-def test_availability_is_that_of_the_target(
-    name: str, labels: tuple[str, ...], availability: bool
-) -> None:
-    """The limits spare a metric that says whether the target is up, not one of each of its devices."""
-    assert gauge(name, "Help.", labels).availability is availability

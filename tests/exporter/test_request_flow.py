@@ -64,7 +64,7 @@ def test_a_scrape_passes_the_modules_that_the_architecture_lists(
             assert b"\nstub_value 1\n" in connection.getresponse().read()
             connection.close()
 
-    flow = ARCHITECTURE.partition("## Request flow")[2].partition("\n## ")[0]
+    flow = ARCHITECTURE.partition("## Request flow")[2].partition("\n#")[0]
     listed = {
         path.replace("/", ".") for path in re.findall(r"^\d\..*?`([\w/]+)\.py`", flow, re.MULTILINE)
     }

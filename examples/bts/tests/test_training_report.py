@@ -62,7 +62,6 @@ def test_pushgateway_gets_the_report_and_nothing_else(tmp_path: Path) -> None:
     assert set(values(page)) == NAMES
     assert 'bts_training_mae{instance="",job="bts-training"} 0.53' in page
     assert "node_cpu" not in page
-    assert "node_network" not in page
 
 
 def test_push_that_fails_ends_with_a_status(tmp_path: Path) -> None:
