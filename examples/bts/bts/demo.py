@@ -83,7 +83,7 @@ class Demo:
     def _restart_ended(self) -> None:
         for name, program in self._scene.programs.items():
             if name not in self._ended and not program.running:
-                say(f"{name} has ended, see {program.log}; starting it again")
+                say(f"{name} has ended, and is started again: {program.end_of_log(1)}")
                 program.start()
 
     def _status(self) -> str:

@@ -128,11 +128,14 @@ class Program:
         while not listens(self.port):
             if not self.running or time.monotonic() > end:
                 state = "did not start in time" if self.running else "has ended"
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
-                msg = f"{self.name} {state}. The end of its log:\n{tail}"
+                msg = f"{self.name} {state}. The end of its log:\n{self.end_of_log(5)}"
                 raise DemoError(msg)
             if stopped.wait(0.1):
                 raise StoppedError
+
+    def end_of_log(self, lines: int) -> str:
+        """Return the last lines of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def ask_to_end(self) -> None:
         """Ask it to end, and end it at once when that takes long; to be called again until it has ended."""

@@ -52,7 +52,7 @@ collectors:
   rabbitmq:
     url: http://guest:guest@127.0.0.1:{management}
     # Dead letters wait for a person, not for a consumer.
-    queues_exclude: ['[.]dead$']
+    queues_exclude: "[.]dead$"
   redis:
     url: redis://127.0.0.1:{redis}
     streams: ["bts:*"]
