@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lint.metric_names import ROOT
+from lint.metric_names import ROOT, listed_metrics
 from lint.reference_tools import check_with_tools
 from lint.rules import check_rules, read_rules
 
 
 def main(root: Path) -> int:
     """Print each problem in the repository at `root`; return 1 if there is one."""
-    problems = [*check_with_tools(root), *check_rules(root)]
+    problems = [*check_with_tools(root), *check_rules(root, listed_metrics(root))]
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:

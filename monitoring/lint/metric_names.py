@@ -48,12 +48,18 @@ class DeclaredMetrics:
 
 
 def declared_metrics(root: Path = ROOT, more: Iterable[str] = ()) -> DeclaredMetrics:
-    """Return what the exporter declares, with the metrics that config.yaml at `root` names, and the BTS service's."""
+    """Return what the exporter declares, with the metrics that config.yaml at `root` names."""
+    return DeclaredMetrics(listed_metrics(root), more)
+
+
+def listed_metrics(root: Path = ROOT) -> list[dict[str, str]]:
+    """Return name, type and more of each metric: those of `bts-exporter metrics`, and the BTS service's."""
     argv = [sys.executable, "-m", "bts_exporter", "metrics", f"--config.file={root}/config.yaml"]
     done = subprocess.run(
         [*argv, "--format=json"], capture_output=True, text=True, timeout=60, check=True
     )
-    return DeclaredMetrics([*json.loads(done.stdout), *bts_service.declared()], more)
+    listed: list[dict[str, str]] = json.loads(done.stdout)
+    return [*listed, *bts_service.declared()]
 
 
 def metrics_used(query: str) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lint.metric_names import DeclaredMetrics, declared_metrics, undeclared_metrics
+from lint.metric_names import DeclaredMetrics, undeclared_metrics
 
 SEVERITIES = ("critical", "warning", "info")
 ANNOTATIONS = ("summary", "description", "runbook_url")
@@ -37,12 +37,15 @@ class Rule(NamedTuple):
         return str(self.content.get("alert", ""))
 
 
-def check_rules(root: Path) -> Iterator[str]:
-    """Yield what is wrong with the rules of the repository at `root`, their tests and runbooks."""
+def check_rules(root: Path, listed: Iterable[dict[str, str]]) -> Iterator[str]:
+    """Yield what is wrong with the rules of the repository at `root`, their tests and runbooks.
+
+    `listed` are the exporter's metrics, as `listed_metrics` returns them.
+    """
     try:
         rules = list(read_rules(root))
         tests = list(_read_all(root, TESTS))
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         yield str(error)
         return
     alerts = [rule for rule in rules if rule.alert]
@@ -51,7 +54,8 @@ def check_rules(root: Path) -> Iterator[str]:
     yield from _check_names(alerts)
     yield from _check_tests({rule.alert: rule.place for rule in alerts}, tests)
     yield from _check_runbooks(root, {rule.alert: rule.place for rule in alerts})
-    yield from _check_metrics(root, rules)
+    recorded = [rule.content["record"] for rule in rules if "record" in rule.content]
+    yield from _check_metrics(root, rules, DeclaredMetrics(listed, recorded))
 
 
 def read_rules(root: Path) -> Iterator[Rule]:
@@ -66,10 +70,14 @@ def read_rules(root: Path) -> Iterator[Rule]:
 
 
 def _read_all(root: Path, folder: str) -> Iterator[tuple[str, Any]]:
-    """Yield (path below root, content) of every YAML file of a folder; YAMLError with the path."""
+    """Yield (path below root, content) of every file of a folder; ValueError if it is not YAML."""
     for path in sorted((root / folder).glob("*.yml")):
-        with path.open(encoding="utf-8") as file:
-            yield str(path.relative_to(root)), yaml.safe_load(file)
+        place = str(path.relative_to(root))
+        try:
+            yield place, yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            message = f"{place}: {error}"
+            raise ValueError(message) from error
 
 
 def _check_labels(rule: Rule) -> Iterator[str]:
@@ -146,10 +154,7 @@ def _missing_parts(page: str) -> Iterator[str]:
         yield f"a command in `{SECTIONS[1]}`"
 
 
-def _check_metrics(root: Path, rules: Iterable[Rule]) -> Iterator[str]:
-    rules = list(rules)
-    recorded = [rule.content["record"] for rule in rules if "record" in rule.content]
-    declared = declared_metrics(root, recorded)
+def _check_metrics(root: Path, rules: Iterable[Rule], declared: DeclaredMetrics) -> Iterator[str]:
     for place, content in rules:
         name = content.get("alert") or content.get("record")
         for problem in _problems_of(str(content["expr"]), declared):
