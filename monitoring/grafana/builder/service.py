@@ -75,7 +75,9 @@ def per_hop(metric: str) -> str:
 
 ERROR_RATIO = f"{total('bts_prediction_abs_error_sum')} / {total('bts_persistence_abs_error_sum')}"
 BAD = total("bts_readings_total", 'quality!="valid"')
-BAD_SHARE = f"{BAD} / {total('bts_readings_total')}"
+READINGS = total("bts_readings_total")
+#: A quality that no reading has had yet has no series.
+BAD_SHARE = f"({BAD} or 0 * {READINGS}) / {READINGS}"
 PROCESSES = 'up{job=~"$service"}'
 #: Those of a service: a process that is down has no other metric, so that the shown period counts.
 OURS = f"{PROCESSES} and on (job) last_over_time({one('bts_model_info')}[$__range])"
