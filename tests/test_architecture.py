@@ -33,6 +33,7 @@ LAYERS = (
     ("settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
+    ("sample_check",),
     (
         "collection.prometheus_client_adapter",
         "backlog",
@@ -45,7 +46,7 @@ LAYERS = (
         "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
-    ("exposition.formats", "http_limits"),
+    ("exposition.formats", "http_dialing", "http_limits"),
     ("web.origin", "collection.outcome", "web.refusals"),
     (
         "connection_errors",
@@ -64,6 +65,7 @@ LAYERS = (
     (
         "web.accept",
         "address_watch",
+        "certificate",
         "errors",
         "http_response",
         "immutable",
