@@ -19,7 +19,7 @@ _NUMBER = re.compile(
 )
 _REASONS: dict[int, Reason] = {HTTPStatus.UNAUTHORIZED: "auth", HTTPStatus.FORBIDDEN: "noperm"}
 #: Bytes of a response that an error quotes.
-_MAX_QUOTED = 80
+_MAX_QUOTED = 200
 #: Characters of a model's name and version: the service chooses them, and they become labels.
 _MAX_LABEL = 100
 

@@ -14,6 +14,8 @@ from bts_exporter import Kind, Metric, Scrape, check_samples, prometheus_text
 #: Prometheus renames them.
 _RENAMED = frozenset({"instance", "job", "target"})
 _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
+#: The suffix of the samples that have a bound.
+_BOUNDED = {Kind.HISTOGRAM: "_bucket", Kind.SUMMARY: ""}
 #: Labels of a family: a page with a new one in each sample would take quadratic memory.
 MAX_LABELS = 60
 #: Families of a page: a page can be made of names only.
@@ -116,7 +118,10 @@ def _whole(family: Family, samples: Iterable[Sample], problems: list[str]) -> It
         ordered = [_with_bound(sample, own, bound) for bound, sample in bounded]
         rest = [sample for sample in group if own not in sample.labels]
         check = _wrong_counts if family.kind is Kind.HISTOGRAM else _wrong_quantiles
-        if problem := check([bound for bound, _ in bounded], [sample.value for sample in ordered]):
+        problem = check([bound for bound, _ in bounded], [sample.value for sample in ordered])
+        if any(sample.suffix != _BOUNDED[family.kind] for sample in ordered):
+            problem = f"a sum or count has the label {own}"
+        if problem:
             problems.append(f"{family.name}{_shown(dict(labels))}: {problem}")
         elif family.kind is Kind.HISTOGRAM:
             yield from (*ordered, *[_counted(sample, ordered[-1].value) for sample in rest])
