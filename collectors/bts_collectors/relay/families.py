@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from operator import itemgetter
 
 from bts_collectors.relay.config import RESERVED
 from bts_exporter import Kind, Metric, Scrape, check_samples, prometheus_text
@@ -113,49 +112,45 @@ def _whole(family: Family, samples: Iterable[Sample], problems: list[str]) -> It
         labels = frozenset(item for item in sample.labels.items() if item[0] != own)
         groups.setdefault(labels, []).append(sample)
     for labels, group in groups.items():
-        bounded = [(float(sample.labels[own]), sample) for sample in group if own in sample.labels]
-        bounded.sort(key=itemgetter(0))
-        ordered = [_with_bound(sample, own, bound) for bound, sample in bounded]
-        rest = [sample for sample in group if own not in sample.labels]
-        check = _wrong_counts if family.kind is Kind.HISTOGRAM else _wrong_quantiles
-        problem = check([bound for bound, _ in bounded], [sample.value for sample in ordered])
-        if any(sample.suffix != _BOUNDED[family.kind] for sample in ordered):
-            problem = f"a sum or count has the label {own}"
-        if problem:
+        bounded = [sample for sample in group if sample.suffix == _BOUNDED[family.kind]]
+        bounded.sort(key=lambda sample: float(sample.labels[own]))
+        rest = [sample for sample in group if sample.suffix != _BOUNDED[family.kind]]
+        if problem := _wrong(family.kind, bounded, rest):
             problems.append(f"{family.name}{_shown(dict(labels))}: {problem}")
-        elif family.kind is Kind.HISTOGRAM:
-            yield from (*ordered, *[_counted(sample, ordered[-1].value) for sample in rest])
-        else:
-            yield from (*ordered, *rest)
+            continue
+        yield from (_with_bound(sample, own) for sample in bounded)
+        for sample in rest:
+            # A program may increment it after the buckets.
+            is_count = family.kind is Kind.HISTOGRAM and sample.suffix == "_count"
+            yield sample._replace(value=bounded[-1].value) if is_count else sample
 
 
-def _with_bound(sample: Sample, own: str, bound: float) -> Sample:
+def _with_bound(sample: Sample, own: str) -> Sample:
     """Return `sample` with its bound as OpenMetrics and Prometheus 3 spell it: 1.0, not 1."""
+    bound = float(sample.labels[own])
     spelled = "+Inf" if bound == math.inf else repr(bound)
     if sample.labels[own] == spelled:
         return sample
     return sample._replace(labels={**sample.labels, own: spelled})
 
 
-def _counted(sample: Sample, total: float) -> Sample:
-    """Return a count as the bucket +Inf has it: a program may increment between the two."""
-    return sample._replace(value=total) if sample.suffix == "_count" else sample
-
-
-def _wrong_counts(bounds: Sequence[float], counts: Sequence[float]) -> str:
+def _wrong(kind: Kind, bounded: Sequence[Sample], rest: Sequence[Sample]) -> str:
+    """Return what is wrong with a histogram or summary, empty if nothing is."""
+    own = _BOUNDS[kind]
+    bounds = [float(sample.labels[own]) for sample in bounded]
+    counts = [sample.value for sample in bounded] if kind is Kind.HISTOGRAM else []
+    totals = [sample.value for sample in rest if sample.suffix == "_count"]
+    if any(own in sample.labels for sample in rest):
+        return f"a sum or count has the label {own}"
     if any(math.isnan(bound) for bound in bounds) or len(set(bounds)) < len(bounds):
-        return "the bound of a bucket is repeated, or not a number"
-    if not all(math.isfinite(count) and count == int(count) for count in counts):
-        return "the count of a bucket is not a whole number"
+        return f"{own} is repeated, or not a number"
+    if kind is Kind.SUMMARY and not all(0 <= bound <= 1 for bound in bounds):
+        return "a quantile is not between 0 and 1"
+    if not all(math.isfinite(count) and count == int(count) for count in (*counts, *totals)):
+        return "a count is not a whole number"
     if any(after < before for before, after in pairwise(counts)):
         return "a bucket has a smaller count than the one below it"
     return ""
-
-
-def _wrong_quantiles(quantiles: Sequence[float], _: Sequence[float]) -> str:
-    if not all(0 <= quantile <= 1 for quantile in quantiles):
-        return "a quantile is not between 0 and 1"
-    return "a quantile is repeated" if len(set(quantiles)) < len(quantiles) else ""
 
 
 def _shown(labels: Mapping[str, str]) -> str:

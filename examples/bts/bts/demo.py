@@ -175,6 +175,7 @@ def options_of(arguments: argparse.Namespace) -> scene.Options:
         interval=arguments.interval,
         stale_seconds=arguments.stale_seconds,
         webhook=arguments.webhook,
+        relay=arguments.relay,
     )
 
 
@@ -191,6 +192,9 @@ def command_line() -> argparse.ArgumentParser:
         "--stale-seconds", type=float, default=120, help="a station is silent after (%(default)s)"
     )
     result.add_argument("--webhook", help="URL that Alertmanager sends alerts to")
+    result.add_argument(
+        "--relay", action="store_true", help="one target: the exporter relays the service's metrics"
+    )
     result.add_argument(
         "--folder", type=Path, default=faults.demo_folder(), help="for everything (%(default)s)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,19 @@ collectors:
     streams: ["bts:*"]
   mqtt:
     url: mqtt://127.0.0.1:{mqtt}
+  ml_service:
+    name: bts-rest
+    url: http://127.0.0.1:{service}
+    probes:
+      health: {{path: /health}}
+      ready: {{path: /ready}}
+      predict:
+        path: /prediction
+        form: {{inputs: {inputs}}}
+        value: prediction_result
 """
+#: The window that the exporter asks a prediction for, in ampere: an ordinary one, always the same.
+PROBE_INPUTS = [[[12.5], [13.0], [12.0], [14.5], [13.5], [12.5]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,8 @@ class Options:
     stale_seconds: float
     #: Where Alertmanager sends alerts; None for nowhere.
     webhook: str | None
+    #: Whether the exporter serves the metrics of the service, too, and is the only target for all of it.
+    relay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ def build(options: Options) -> Scene:
         *_rabbitmq(folder, ports),
         _redis(folder, ports),
         *(_role(role, options, ports) for role in ROLES),
-        _exporter(folder, ports),
+        _exporter(options, ports),
         _alertmanager(options, ports),
         _prometheus(options, ports),
     ]
@@ -194,13 +209,25 @@ def _role(role: str, options: Options, ports: dict[str, int]) -> Program:
     return Program(role, argv, options.folder, ports[role], environment)
 
 
-def _exporter(folder: Path, ports: dict[str, int]) -> Program:
-    config = folder / "exporter.yaml"
-    config.write_text(
-        EXPORTER.format(
-            management=ports["management"], redis=ports["redis"], mqtt=ports["mosquitto"]
-        )
+def exporter_settings(ports: dict[str, int], relayed: Sequence[str]) -> str:
+    """Return the exporter's settings, with the metrics of the processes in `relayed` on its page."""
+    text = EXPORTER.format(
+        management=ports["management"],
+        redis=ports["redis"],
+        mqtt=ports["mosquitto"],
+        service=ports["service"],
+        inputs=json.dumps(PROBE_INPUTS),
     )
+    if relayed:
+        text += "  relay:\n"
+    for role in relayed:
+        text += f"    - {{name: {role}, url: 'http://127.0.0.1:{ports[role]}/metrics'}}\n"
+    return text
+
+
+def _exporter(options: Options, ports: dict[str, int]) -> Program:
+    config = options.folder / "exporter.yaml"
+    config.write_text(exporter_settings(ports, ROLES if options.relay else ()))
     argv = [
         sys.executable,
         "-m",
@@ -208,7 +235,7 @@ def _exporter(folder: Path, ports: dict[str, int]) -> Program:
         f"--config.file={config}",
         f"--web.listen-address=127.0.0.1:{ports['exporter']}",
     ]
-    return Program("exporter", argv, folder, ports["exporter"])
+    return Program("exporter", argv, options.folder, ports["exporter"])
 
 
 def _alertmanager(options: Options, ports: dict[str, int]) -> Program:
@@ -253,7 +280,8 @@ def _prometheus(options: Options, ports: dict[str, int]) -> Program:
         },
         "scrape_configs": [
             _job("bts-exporter", [f"127.0.0.1:{ports['exporter']}"]),
-            _job("bts-service", roles),
+            # Not both: each value would be there twice.
+            *([] if options.relay else [_job("bts-service", roles)]),
             _job("prometheus", [f"127.0.0.1:{ports['prometheus']}"]),
         ],
     }
