@@ -44,7 +44,7 @@ class HttpClient:
         """Prepare requests to paths below `url`; no I/O.
 
         User and password of `url` are sent as basic authentication; `password` replaces that of `url`.
-        A `token` is sent instead, as bearer authentication.
+        A `token` is sent instead, as bearer authentication; ValueError if no header can have it.
         `headers` are sent with each request. `product` is named in errors.
         """
         # Only collectors that create a client load urllib3.
@@ -55,6 +55,9 @@ class HttpClient:
         self._username = url.username
         self._password = password or url.password
         self._token = token
+        if token and not _is_header_value(token):
+            msg = "token: it has line ends or characters that no header has"
+            raise ValueError(msg)
         self._headers = {
             "Accept": "*/*",
             "Accept-Encoding": "gzip",
@@ -156,7 +159,9 @@ class HttpClient:
         """Read password and token again; return whether one has changed, and use it."""
         before = self._password, self._token
         self._password = self._password and self._password.reread()
-        self._token = self._token and self._token.reread()
+        token = self._token and self._token.reread()
+        if token and _is_header_value(token):
+            self._token = token
         self._authorize()
         return before != (self._password, self._token)
 
@@ -170,3 +175,8 @@ class HttpClient:
         password = self._password.reveal() if self._password else ""
         credentials = f"{self._username or ''}:{password}".encode()
         self._headers["Authorization"] = "Basic " + b64encode(credentials).decode()
+
+
+def _is_header_value(token: Secret) -> bool:
+    # http.client would refuse it, too, and quote it.
+    return token.reveal().isascii() and token.reveal().isprintable()

@@ -126,6 +126,18 @@ def test_token_is_sent_as_bearer_authentication(management: FakeManagement) -> N
     assert sent == ["Bearer old", "Bearer new"]
 
 
+def test_token_that_no_header_can_have_is_not_shown(management: FakeManagement) -> None:
+    """It is refused before the library would quote it; such a token in a file that changed is not used."""
+    with pytest.raises(ValueError, match="token: it has line ends") as caught:
+        client(management.url, token=Secret("s3cret\nx"))
+    assert "s3cret" not in str(caught.value)
+
+    management.routes["/api/nodes"] = answer({}, 401)
+    with closing(client(management.url, token=Secret("old", lambda: "new\nx"))) as asking:
+        assert asking.get("/api/nodes", 20).status == 401
+        assert asking.get("/api/nodes", 20).status == 401
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_expiry_of_the_certificate(
     certificates: Certificates, verified: bool, tmp_path: Path

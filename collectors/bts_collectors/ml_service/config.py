@@ -136,6 +136,8 @@ class MlServiceConfig(CollectorConfig, frozen=True):
             yield "url: the part after ? belongs to the path of a probe"
         if self.token and (self.url.username or self.password):
             yield "token: a request has one login, and there is a user or password already"
+        if self.token and not (self.token.reveal().isascii() and self.token.reveal().isprintable()):
+            yield "token: it has line ends or characters that no header has"
         for name, value in self.headers.items():
             if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
                 yield f"headers: {name!r} is not a header that can be set"

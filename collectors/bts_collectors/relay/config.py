@@ -66,6 +66,8 @@ class RelayConfig(CollectorConfig, frozen=True):
             yield "url: percent-encode the special characters of path and query"
         if self.token and (self.url.username or self.password):
             yield "token: a request has one login, and there is a user or password already"
+        if self.token and not (self.token.reveal().isascii() and self.token.reveal().isprintable()):
+            yield "token: it has line ends or characters that no header has"
         for name, value in self.headers.items():
             if not _HEADER.fullmatch(name):
                 yield f"headers: {name!r} is not a header"

@@ -77,6 +77,7 @@ def test_settings_of_a_probe_that_make_no_sense(settings: dict[str, Any], proble
         ({"url": Url("http", "h", query="a=1")}, "url: the part after"),
         ({"tls": TLSConfig(insecure_skip_verify=True)}, "tls: only https://"),
         ({"token": Secret("t"), "password": Secret("p")}, "token: a request has one login"),
+        ({"token": Secret("t\n")}, "token: it has line ends"),
         ({"headers": {"a b": Secret("x")}}, "headers: 'a b' is not a header"),
         ({"headers": {"Content-Length": Secret("x")}}, "headers: 'Content-Length' is not a header"),
         ({"headers": {"a": Secret("x\nb: c")}}, "headers: the value of a has line ends"),

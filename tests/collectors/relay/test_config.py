@@ -32,6 +32,7 @@ def test_page_of_an_address(url: str, path: str) -> None:
         ({"url": Url("http", "h", path="/ä")}, "url: percent-encode"),
         ({"tls": TLSConfig(insecure_skip_verify=True)}, "tls: only https://"),
         ({"token": Secret("t"), "password": Secret("p")}, "token: a request has one login"),
+        ({"token": Secret("t\n")}, "token: it has line ends"),
         ({"headers": {"a:": Secret("x")}}, "headers: 'a:' is not a header"),
         ({"headers": {"a": Secret("x\ny")}}, "headers: the value of a has line ends"),
         ({"prefix": "7_"}, "prefix: no metric can begin with '7_'"),
