@@ -34,6 +34,7 @@ LAYERS = (
     ("settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
+    ("sample_check",),
     (
         "collection.prometheus_client_adapter",
         "backlog",
@@ -46,7 +47,7 @@ LAYERS = (
         "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
-    ("exposition.formats", "http_limits"),
+    ("exposition.formats", "http_dialing", "http_limits"),
     ("web.origin", "collection.outcome", "web.refusals"),
     (
         "connection_errors",
@@ -65,6 +66,7 @@ LAYERS = (
     (
         "web.accept",
         "address_watch",
+        "certificate",
         "errors",
         "http_response",
         "immutable",

@@ -180,6 +180,7 @@ def options_of(arguments: argparse.Namespace) -> scene.Options:
         interval=arguments.interval,
         stale_seconds=arguments.stale_seconds,
         mqtt_queue=arguments.mqtt_queue,
+        relay=arguments.relay,
     )
 
 
@@ -202,6 +203,9 @@ def command_line() -> argparse.ArgumentParser:
         type=Path,
         default=MONITORING,
         help="folder with rules/ and alertmanager.yml (%(default)s)",
+    )
+    add(
+        "--relay", action="store_true", help="one target: the exporter relays the service's metrics"
     )
     add("--folder", type=Path, default=faults.demo_folder(), help="for everything (%(default)s)")
     return result

@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,19 @@ collectors:
     streams: ["bts:*"]
   mqtt:
     url: mqtt://127.0.0.1:{mqtt}
+  ml_service:
+    name: bts-rest
+    url: http://127.0.0.1:{service}
+    probes:
+      health: {{path: /health}}
+      ready: {{path: /ready}}
+      predict:
+        path: /prediction
+        form: {{inputs: {inputs}}}
+        value: prediction_result
 """
+#: The window that the exporter asks a prediction for, in ampere: an ordinary one, always the same.
+PROBE_INPUTS = [[[12.5], [13.0], [12.0], [14.5], [13.5], [12.5]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class Options:
     stale_seconds: float
     #: Messages that the MQTT broker keeps for the bridge; it drops more.
     mqtt_queue: int
+    #: Whether the exporter serves the metrics of the service, too, and is the only target for all of it.
+    relay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +117,7 @@ def build(options: Options) -> Scene:
         *_rabbitmq(paths, folder, ports),
         _redis(paths, folder, ports),
         *(_role(role, options, ports) for role in ROLES),
-        _exporter(folder, ports),
+        _exporter(options, ports),
         _alertmanager(paths, options, ports),
         _prometheus(paths, options, ports),
     ]
@@ -229,13 +244,25 @@ def _role(role: str, options: Options, ports: dict[str, int]) -> Program:
     return Program(role, argv, options.folder, ports[role], environment)
 
 
-def _exporter(folder: Path, ports: dict[str, int]) -> Program:
-    config = folder / "exporter.yaml"
-    config.write_text(
-        EXPORTER.format(
-            management=ports["management"], redis=ports["redis"], mqtt=ports["mosquitto"]
-        )
+def exporter_settings(ports: dict[str, int], relayed: Sequence[str]) -> str:
+    """Return the exporter's settings, with the metrics of the processes in `relayed` on its page."""
+    text = EXPORTER.format(
+        management=ports["management"],
+        redis=ports["redis"],
+        mqtt=ports["mosquitto"],
+        service=ports["service"],
+        inputs=json.dumps(PROBE_INPUTS),
     )
+    if relayed:
+        text += "  relay:\n"
+    for role in relayed:
+        text += f"    - {{name: {role}, url: 'http://127.0.0.1:{ports[role]}/metrics'}}\n"
+    return text
+
+
+def _exporter(options: Options, ports: dict[str, int]) -> Program:
+    config = options.folder / "exporter.yaml"
+    config.write_text(exporter_settings(ports, ROLES if options.relay else ()))
     argv = [
         sys.executable,
         "-m",
@@ -243,7 +270,7 @@ def _exporter(folder: Path, ports: dict[str, int]) -> Program:
         f"--config.file={config}",
         f"--web.listen-address=127.0.0.1:{ports['exporter']}",
     ]
-    return Program("exporter", argv, folder, ports["exporter"])
+    return Program("exporter", argv, options.folder, ports["exporter"])
 
 
 def _alertmanager(paths: dict[str, str], options: Options, ports: dict[str, int]) -> Program:
@@ -274,7 +301,8 @@ def _prometheus(paths: dict[str, str], options: Options, ports: dict[str, int]) 
         },
         "scrape_configs": [
             _job("bts-exporter", [f"127.0.0.1:{ports['exporter']}"]),
-            _job("bts-service", roles),
+            # Not both: each value would be there twice.
+            *([] if options.relay else [_job("bts-service", roles)]),
             _job("prometheus", [f"127.0.0.1:{ports['prometheus']}"]),
         ],
     }
