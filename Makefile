@@ -26,13 +26,17 @@ FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules dashboards bench clean
+.PHONY: help run demo test test-long check rules dashboards bench clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
 run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in config.yaml
 	@echo 'Starting; metrics will be at http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
+
+demo: $(FOR_WORKING) ## run the BTS service with brokers, the exporter, Prometheus and Alertmanager
+	@tests/install-servers.sh
+	@exec $(BIN)/python -m bts.demo $(ARGS)
 
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
 	@tests/install-servers.sh
