@@ -60,8 +60,8 @@ def steps() -> Iterator[Step]:
 
 
 def pattern(shown: str) -> re.Pattern[str]:
-    """Return what a line of the page stands for: any numbers, ids and folders, but 0 and 1 are meant."""
-    number = r"(?<![\w.])(?![01](?![\w.]))\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])"
+    """Return what a line of the page stands for: any numbers, ids and folders, but 1 (up, valid) is meant."""
+    number = r"(?<![\w.])(?!1(?![\w.]))\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])"
     parts = re.split(rf"([0-9a-f]{{32}}|/home/you/(?:bts-exporter/)?|{number}|\s+)", shown.strip())
     regexes = [
         re.escape(part)
@@ -77,13 +77,10 @@ def pattern(shown: str) -> re.Pattern[str]:
 
 
 def missing(shown: list[str], output: str) -> str:
-    """Return the first line of the page that the output does not have, in order; empty if it has all."""
-    lines = iter(output.splitlines())
+    """Return the first line of the page that the output does not have; empty if it has all, in any order."""
+    lines = [line.strip() for line in output.splitlines()]
     for line in shown:
-        if line == "...":
-            continue
-        wanted = pattern(line)
-        if not any(wanted.fullmatch(actual.strip()) for actual in lines):
+        if line != "..." and not any(map(pattern(line).fullmatch, lines)):
             return line
     return ""
 
@@ -108,12 +105,12 @@ def test_numbers_and_folders_may_differ(shown: str, output: str) -> None:
     [
         (["up{} => 1 @[2.5]"], "up{} => 0 @[2.5]"),
         (["node_load1 2.5"], "node_load5 2.5"),
-        (["a", "...", "b"], "b\na"),
+        (["a", "...", "b"], "a\nc"),
         (["a"], ""),
     ],
 )
 def test_other_lines_do_not_match(shown: list[str], output: str) -> None:
-    """States, names and the order of lines are meant as they are written."""
+    """States and names are meant as they are written."""
     assert missing(shown, output) != ""
 
 
