@@ -1,0 +1,76 @@
+"""Each fault is injected into the running demo, with rules that are sixty times faster than shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from running_demo import AlertWatch, RunningDemo
+
+from bts import faults
+from servers import fast_monitoring, need, wait_until
+from servers.rabbitmq import PACKAGE as RABBITMQ
+
+pytestmark = pytest.mark.live
+
+PROGRAMS = {
+    "mosquitto": "mosquitto",
+    "rabbitmq-env": RABBITMQ,
+    "redis-server": "redis-server",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+    """Return a demo that scrapes each second; with fewer stations, each of them sends more."""
+    for program, package in PROGRAMS.items():
+        need(program, package)
+    folder = tmp_path_factory.mktemp("faults")
+    result = RunningDemo(
+        folder,
+        f"--monitoring={fast_monitoring.write(folder / 'monitoring')}",
+        "--interval=1",
+        "--stations=40",
+        "--stale-seconds=3",
+        "--mqtt-queue=400",
+    )
+    result.wait_until_ready()
+    yield result
+    assert result.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def watch(demo: RunningDemo) -> Iterator[AlertWatch]:
+    """Return a watch over the alerts of a demo that has run long enough to know what is usual."""
+    result = AlertWatch(demo)
+    usual = "quantile_over_time(0.5,bts_input_drift_psi[5s])"
+    wait_until(
+        lambda: demo.get("Prometheus", f"/api/v1/query?query={usual}")["data"]["result"],
+        "drift of 1,000 readings",
+    )
+    yield result
+    result.stop()
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_fault_fires_its_alerts_and_no_others(
+    demo: RunningDemo, watch: AlertWatch, name: str
+) -> None:
+    """All alerts that the fault lists fire, only those that may follow besides, and all clear afterwards."""
+    fault = faults.FAULTS[name]
+    watch.wait_until_clear(60)
+    watch.forget()
+
+    injected = demo.inject(name)
+    try:
+        wait_until(lambda: set(fault.alerts) <= set(watch.seen), f"{fault.alerts}", 60)
+    except AssertionError as error:
+        error.add_note(f"seen: {sorted(watch.seen)}")
+        raise
+    finally:
+        demo.revert(injected)
+    watch.wait_until_clear(90)
+
+    assert set(watch.seen) - set(fault.may_follow) == set(fault.alerts)
