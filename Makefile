@@ -22,11 +22,12 @@ COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_co
 INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
 VENV := .venv/python-$(INTERPRETER)
 FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
+FOR_DEMO := $(VENV)/for-demo-$(INSTALLED)
 FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules bench clean
+.PHONY: help run demo test test-long check rules bench clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -34,13 +35,17 @@ run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in c
 	@echo 'Starting; metrics will be at http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
 
+demo: $(FOR_DEMO) ## run the BTS service with brokers, Prometheus and Alertmanager (examples/bts; Ctrl-C stops all of it)
+	@exec $(BIN)/python -m bts.demo $(ARGS)
+
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams and RabbitMQ queues
+test-long: $(FOR_WORKING) ## run all faults of the BTS demo, and thousands of random histories of streams and queues
 	@tests/install-servers.sh
+	@BTS_ALL_FAULTS=1 $(BIN)/python -m pytest $(ARGS) examples/bts/tests/test_faults.py
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
@@ -83,8 +88,13 @@ $(FOR_RUNNING): | $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(FOR_DEMO): | $(VENV)
+	@echo 'Installing bts-exporter and the BTS service into .venv'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . --editable examples/bts
+	@touch $@ $(FOR_RUNNING)
+
 $(FOR_WORKING): | $(VENV)
 	@echo 'Installing bts-exporter, its tests and checks into .venv'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
 		--editable examples/bts
-	@touch $@ $(FOR_RUNNING)
+	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)

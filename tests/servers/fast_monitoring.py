@@ -45,9 +45,9 @@ def _speed_up(group: dict[str, Any]) -> None:
         rule["expr"] = _faster_query(rule["expr"])
         if rule.get("alert") in THRESHOLDS:
             rule["expr"] = re.sub(*THRESHOLDS[rule["alert"]], rule["expr"])
-        for key in ("for", "keep_firing_for"):
+        for key, shortest in (("for", SHORTEST_FOR), ("keep_firing_for", 0.0)):
             if key in rule:
-                rule[key] = _faster(rule[key], SHORTEST_FOR)
+                rule[key] = _faster(rule[key], shortest)
 
 
 def _faster_query(query: str) -> str:

@@ -88,7 +88,11 @@ FAULTS: Final = {
             ("BtsServiceDown", "MqttMessagesDropped"),
             stops="bridge",
         ),
-        Fault("drift", "all stations report 3 A more", ("BtsInputDrift",)),
+        Fault(
+            "drift",
+            "all stations report 3 A more",
+            ("BtsInputDrift", "BtsModelWorseThanNoChange"),
+        ),
         Fault(
             "drift-partial", "a quarter of the stations report 3 A more", ("BtsStationsDrifted",)
         ),

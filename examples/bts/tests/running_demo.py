@@ -80,6 +80,8 @@ class AlertWatch:
         self._end = threading.Event()
         #: When each alert was seen first, time.monotonic().
         self.seen: dict[str, float] = {}
+        #: What each alert said last.
+        self.summaries: dict[str, str] = {}
         #: The alerts of the last look.
         self.active: frozenset[str] = frozenset()
         self.looks = 0
@@ -116,8 +118,11 @@ class AlertWatch:
             found = self._demo.get(
                 "Alertmanager", "/api/v2/alerts?active=true&silenced=false&inhibited=false"
             )
-            names = {alert["labels"]["alertname"] for alert in found}
-            self.active = frozenset(name for name in names if not name.startswith("Host"))
+            summaries = {
+                alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found
+            }
+            self.active = frozenset(name for name in summaries if not name.startswith("Host"))
             for name in self.active:
                 self.seen.setdefault(name, time.monotonic())
+                self.summaries[name] = summaries[name]
             self.looks += 1
