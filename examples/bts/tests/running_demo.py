@@ -13,8 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bts import faults
-from servers import Process, wait_until
+from bts import faults, scene
+from servers import Process, need, wait_until
 
 START_SECONDS = 180.0
 
@@ -23,7 +23,9 @@ class RunningDemo:
     """The demo in a folder of its own, on its own ports where another one has the usual ports."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        """Start it; `wait_until_ready` returns when it runs."""
+        """Start it; `wait_until_ready` returns when it runs. The test is skipped where a program is missing."""
+        for program, package in scene.PACKAGES.items():
+            need(program, package)
         self.folder = folder / "demo"
         logs = folder / "output"
         logs.mkdir()

@@ -12,8 +12,7 @@ import pytest
 from running_demo import AlertWatch, RunningDemo
 
 from bts import faults
-from servers import fast_monitoring, need, wait_until
-from servers.rabbitmq import PACKAGE as RABBITMQ
+from servers import fast_monitoring, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -28,20 +27,11 @@ SOME = (
     "silent-stations",
     "reader-stopped",
 )
-PROGRAMS = {
-    "mosquitto": "mosquitto",
-    "rabbitmq-env": RABBITMQ,
-    "redis-server": "redis-server",
-    "prometheus": "prometheus",
-    "prometheus-alertmanager": "prometheus-alertmanager",
-}
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """Return a demo that scrapes each second; with fewer stations, each of them sends more."""
-    for program, package in PROGRAMS.items():
-        need(program, package)
     folder = tmp_path_factory.mktemp("faults")
     result = RunningDemo(
         folder,
