@@ -27,7 +27,7 @@ FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules bench clean
+.PHONY: help run demo test test-long check rules bench bench-bts clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -68,6 +68,12 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@tests/install-servers.sh
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+# ARGS='slow-consumer burst' measures only these faults. All of them take five hours.
+bench-bts: $(FOR_WORKING) ## measure the throughput of the BTS service, and how soon its faults are detected; writes docs/bts.md
+	@tests/install-servers.sh
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_throughput.py
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_detection.py $(ARGS)
 
 clean: ## remove everything that the other commands created
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -43,7 +43,7 @@ class RunningDemo:
 
     def address(self, name: str) -> str:
         """Return the base URL of what the demo calls `name`."""
-        found = re.search(rf"^{name}.*?: +(http://[^/\s]+)", self.output, re.MULTILINE)
+        found = re.search(rf"^{name}.*?: +(\w+://[^/\s]+)", self.output, re.MULTILINE)
         assert found, self.output
         return found[1]
 
@@ -80,8 +80,9 @@ class AlertWatch:
         """Watch in the background until `stop`."""
         self._demo = demo
         self._end = threading.Event()
-        #: When each alert was seen first, time.monotonic().
+        #: When each alert was seen first and last, time.monotonic().
         self.seen: dict[str, float] = {}
+        self.last: dict[str, float] = {}
         #: What each alert said last.
         self.summaries: dict[str, str] = {}
         #: The alerts of the last look.
@@ -116,15 +117,18 @@ class AlertWatch:
         self._thread.join()
 
     def _run(self) -> None:
+        path = "/api/v2/alerts?active=true&silenced=false&inhibited=false"
         while not self._end.wait(0.5):
-            found = self._demo.get(
-                "Alertmanager", "/api/v2/alerts?active=true&silenced=false&inhibited=false"
-            )
+            try:
+                found = self._demo.get("Alertmanager", path)
+            except OSError:  # a busy machine
+                continue
             summaries = {
                 alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found
             }
             self.active = frozenset(name for name in summaries if not name.startswith("Host"))
             for name in self.active:
-                self.seen.setdefault(name, time.monotonic())
+                self.last[name] = time.monotonic()
+                self.seen.setdefault(name, self.last[name])
                 self.summaries[name] = summaries[name]
             self.looks += 1
