@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from bts import faults, scene
 from servers import Process, need, wait_until
@@ -51,6 +52,12 @@ class RunningDemo:
         """Return the decoded JSON that a server of the demo answers."""
         with urllib.request.urlopen(self.address(name) + path, timeout=10) as response:
             return json.load(response)
+
+    def query(self, promql: str) -> list[Any]:
+        """Return the samples that the demo's Prometheus answers."""
+        answer = self.get("Prometheus", f"/api/v1/query?{urlencode({'query': promql})}")
+        samples: list[Any] = answer["data"]["result"]
+        return samples
 
     def inject(self, name: str) -> subprocess.Popen[bytes]:
         """Inject a fault as a user does; Ctrl-C to the process reverts it."""
