@@ -22,11 +22,12 @@ COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_co
 INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
 VENV := .venv/python-$(INTERPRETER)
 FOR_RUNNING := $(VENV)/for-running-$(INSTALLED)
+FOR_DEMO := $(VENV)/for-demo-$(INSTALLED)
 FOR_WORKING := $(VENV)/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards bench clean
+.PHONY: help run demo test test-long check rules dashboards bench bench-bts clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -34,8 +35,7 @@ run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in c
 	@echo 'Starting; metrics will be at http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics (Ctrl-C stops it)'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
 
-demo: $(FOR_WORKING) ## run the BTS service with brokers, the exporter, Prometheus and Alertmanager
-	@tests/install-servers.sh
+demo: $(FOR_DEMO) ## run the BTS service with brokers, Prometheus and Alertmanager (examples/bts; Ctrl-C stops all of it)
 	@exec $(BIN)/python -m bts.demo $(ARGS)
 
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
@@ -43,8 +43,9 @@ test: $(FOR_WORKING) ## run all tests with real servers; installs missing server
 	@$(BIN)/python -m pytest $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run thousands of random histories of Redis streams and RabbitMQ queues
+test-long: $(FOR_WORKING) ## run all faults of the BTS demo, and thousands of random histories of streams and queues
 	@tests/install-servers.sh
+	@BTS_ALL_FAULTS=1 $(BIN)/python -m pytest $(ARGS) examples/bts/tests/test_faults.py
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
@@ -71,6 +72,12 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+# ARGS='slow-consumer burst' measures only these faults. All of them take five hours.
+bench-bts: $(FOR_WORKING) ## measure the throughput of the BTS service, and how soon its faults are detected; writes docs/bts.md
+	@tests/install-servers.sh
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_throughput.py
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_detection.py $(ARGS)
+
 clean: ## remove everything that the other commands created
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -90,8 +97,13 @@ $(FOR_RUNNING): | $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(FOR_DEMO): | $(VENV)
+	@echo 'Installing bts-exporter and the BTS service into .venv'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . --editable examples/bts
+	@touch $@ $(FOR_RUNNING)
+
 $(FOR_WORKING): | $(VENV)
 	@echo 'Installing bts-exporter, its tests and checks into .venv'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
 		--editable examples/bts
-	@touch $@ $(FOR_RUNNING)
+	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)

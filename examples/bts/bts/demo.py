@@ -6,6 +6,7 @@ All of it listens on 127.0.0.1 and lives in one folder, which is deleted at the 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ STATUS_SECONDS = 1.0
 READINGS = ("sensors", "bts_sensors_published_total")
 PREDICTIONS = ("worker", "bts_prediction_value_count")
 LAG = ("exporter", "messaging_lag_seconds")
+#: A file that only a demo's folder has.
+MARK = ".bts-demo"
 MONITORING = Path(__file__).parents[3] / "monitoring" / "prometheus"
 
 
@@ -141,28 +144,27 @@ def say(text: str) -> None:
         raise StoppedError from error
 
 
-def make_folder(folder: Path) -> None:
-    """Make the demo's folder, for this user only; DemoError while another demo uses it."""
-    pid_file = folder / "pid"
-    if folder.exists():
-        if folder.stat().st_uid != os.getuid():
-            msg = f"{folder} belongs to another user; choose another with --folder"
-            raise DemoError(msg)
-        if is_running(pid_file):
-            msg = f"a demo is running already (process {pid_file.read_text()}); stop it with Ctrl-C"
-            raise DemoError(msg)
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
-    pid_file.write_text(str(os.getpid()))
+def claim(folder: Path) -> int:
+    """Make the demo's folder, for this user only, and return a descriptor that locks it.
 
-
-def is_running(pid_file: Path) -> bool:
-    """Return whether the process in the file exists."""
+    What an earlier demo left there is deleted. DemoError where a demo is running there, and where the folder
+    holds other files.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.kill(int(pid_file.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        msg = f"a demo is running already in {folder}; stop it with Ctrl-C"
+        raise DemoError(msg) from None
+    left = list(folder.iterdir())
+    if left and folder / MARK not in left:
+        msg = f"{folder} holds files that are not a demo's; choose another folder with --folder"
+        raise DemoError(msg)
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / MARK).touch()
+    return lock
 
 
 def options_of(arguments: argparse.Namespace) -> scene.Options:
@@ -219,8 +221,8 @@ def main() -> None:
         signal.signal(number_, lambda *_: stopped.set())
     try:
         options = options_of(command_line().parse_args())
-        make_folder(options.folder)
-    except DemoError as error:
+        claim(options.folder)
+    except (DemoError, OSError) as error:
         sys.exit(f"demo: {error}")
     try:
         run(options, stopped)

@@ -66,13 +66,19 @@ FAULTS: Final = {
             ("BlindConsumer", "BtsEndToEndSlow"),
         ),
         Fault("burst", "ten times as many readings", ("BtsInputBurst",), ("BtsEndToEndSlow",)),
-        Fault("mosquitto-down", "the MQTT broker has ended", ("BrokerDown",), stops="mosquitto"),
+        Fault(
+            "mosquitto-down",
+            "the MQTT broker has ended",
+            ("BrokerDown",),
+            ("BtsNoReadings",),
+            stops="mosquitto",
+        ),
         Fault(
             "rabbitmq-down",
             "RabbitMQ has ended",
             ("BrokerDown",),
             # The MQTT broker's queue for the bridge has room for two minutes.
-            ("MqttMessagesDropped", "BtsEndToEndSlow"),
+            ("MqttMessagesDropped", "BtsNoReadings", "BtsEndToEndSlow"),
             stops="rabbitmq",
         ),
         Fault(
@@ -88,7 +94,11 @@ FAULTS: Final = {
             ("BtsServiceDown", "MqttMessagesDropped"),
             stops="bridge",
         ),
-        Fault("drift", "all stations report 3 A more", ("BtsInputDrift",)),
+        Fault(
+            "drift",
+            "all stations report 3 A more",
+            ("BtsInputDrift", "BtsModelWorseThanNoChange"),
+        ),
         Fault(
             "drift-partial", "a quarter of the stations report 3 A more", ("BtsStationsDrifted",)
         ),

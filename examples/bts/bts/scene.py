@@ -130,6 +130,8 @@ def build(options: Options) -> Scene:
             "Alertmanager": f"{base}:{ports['alertmanager']}",
             "predictions": f"{base}:{ports['service']}/prediction/1161114001",
             "RabbitMQ (guest/guest)": f"{base}:{ports['management']}",
+            "MQTT": f"mqtt://127.0.0.1:{ports['mosquitto']}",
+            "Redis": f"redis://127.0.0.1:{ports['redis']}",
         },
         metrics={role: f"{base}:{ports[role]}/metrics" for role in (*ROLES, "exporter")},
     )
