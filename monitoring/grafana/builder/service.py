@@ -228,7 +228,8 @@ def _queues() -> list[Panel]:
         graph(
             "Readings in, predictions out",
             "Readings that the bridge forwards and predictions of the worker, per second. Only grid loads (most readings)"
-            " are predicted. Readings without predictions: the worker has stopped. Alerts: BtsNoPredictions, BtsInputBurst.",
+            " are predicted. Readings without predictions: the worker has stopped."
+            " Alerts: BtsNoReadings, BtsNoPredictions, BtsInputBurst.",
             units.EventsPerSecond,
             Query(total("bts_sensors_published_total"), "sent by sensors {{job}}"),
             Query(total("bts_bridge_messages_total"), "readings in {{job}}"),
