@@ -26,11 +26,12 @@ SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py examples/b
 COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_collectors/*/__init__.py))
 INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
 FOR_RUNNING := .venv/for-running-$(INSTALLED)
+FOR_DEMO := .venv/for-demo-$(INSTALLED)
 FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run test test-long check rules dashboards cli-pages bench compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -39,13 +40,17 @@ run: $(FOR_RUNNING) ## serve the metrics of this machine and of the brokers in c
 		'http://$(if $(filter :%,$(ADDRESS)),localhost)$(ADDRESS)/metrics'
 	@exec $(BIN)/bts-exporter --config.file=config.yaml --web.listen-address=$(ADDRESS) $(ARGS)
 
+demo: $(FOR_DEMO) ## run the BTS service with brokers, Prometheus and Alertmanager (examples/bts; Ctrl-C stops all of it)
+	@exec $(BIN)/python -m bts.demo $(ARGS)
+
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run thousands of random histories of streams and queues, scrapers for a minute, and build the image
+test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of random histories, scrapers for a minute, and build the image
 	@tests/install-servers.sh
+	@BTS_ALL_FAULTS=1 $(BIN)/python -m pytest $(ARGS) examples/bts/tests/test_faults.py
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
@@ -79,6 +84,12 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+# ARGS='slow-consumer burst' measures only these faults. All of them take five hours.
+bench-bts: $(FOR_WORKING) ## measure the throughput of the BTS service, and how soon its faults are detected; writes docs/bts.md
+	@tests/install-servers.sh
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_throughput.py
+	@PYTHONPATH=tests:examples/bts/tests $(BIN)/python benchmarks/bts_detection.py $(ARGS)
+
 compatibility: $(FOR_WORKING) ## measure which public alert rules return data (RULES=FILE), and write docs/compatibility.md
 	@tests/install-servers.sh
 	@$(BIN)/python benchmarks/compatibility.py $(RULES)
@@ -100,9 +111,9 @@ clean: ## remove everything that the other commands created
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 ifeq ($(WORKS),True)
-$(FOR_RUNNING) $(FOR_WORKING): | same-python
+$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING): | same-python
 else
-$(FOR_RUNNING) $(FOR_WORKING): new-venv
+$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING): new-venv
 endif
 
 # sys.version names the release, the day of the build and the compiler: the path does not matter.
@@ -127,8 +138,13 @@ $(FOR_RUNNING):
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(FOR_DEMO):
+	@echo 'Installing bts-exporter and the BTS service into .venv'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . --editable examples/bts
+	@touch $@ $(FOR_RUNNING)
+
 $(FOR_WORKING):
 	@echo 'Installing bts-exporter, its tests and checks into .venv'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
 		--editable examples/bts
-	@touch $@ $(FOR_RUNNING)
+	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)

@@ -39,6 +39,7 @@ LAYERS = (
     ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
+    ("sample_check",),
     (
         "collection.prometheus_client_adapter",
         "backlog",
@@ -51,7 +52,7 @@ LAYERS = (
         "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
-    ("exposition.formats", "http_limits"),
+    ("exposition.formats", "http_dialing", "http_limits"),
     ("web.origin", "collection.outcome", "web.refusals"),
     (
         "connection_errors",
@@ -73,6 +74,7 @@ LAYERS = (
         "web.accept",
         "web.client_hello",
         "address_watch",
+        "certificate",
         "errors",
         "http_response",
         "immutable",

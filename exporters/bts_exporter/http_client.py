@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock, Timer
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from bts_exporter.connection_errors import Product
 from bts_exporter.errors import TargetError
-from bts_exporter.http_response import ByteBudget, HttpResponse
+from bts_exporter.http_dialing import Phase
+from bts_exporter.http_response import ByteBudget, HttpRequest, HttpResponse
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
 
@@ -30,18 +31,20 @@ class HttpClient:
     host name resolves to another address.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all but two by name
         self,
         product: Product,
         url: Url,
         *,
         password: Secret | None = None,
+        token: Secret | None = None,
         tls: TLSConfig = _NO_TLS_SETTINGS,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare requests to paths below `url`; no I/O.
 
         User and password of `url` are sent as basic authentication; `password` replaces that of `url`.
+        A `token` is sent instead, as bearer authentication; ValueError if no header can have it.
         `headers` are sent with each request. `product` is named in errors.
         """
         # Only collectors that create a client load urllib3.
@@ -51,6 +54,10 @@ class HttpClient:
         self._connection: KeptConnection = http_connection.KeptConnection(product, url, tls)
         self._username = url.username
         self._password = password or url.password
+        self._token = token
+        if token and not _is_header_value(token):
+            msg = "token: it has line ends or characters that no header has"
+            raise ValueError(msg)
         self._headers = {
             "Accept": "*/*",
             "Accept-Encoding": "gzip",
@@ -69,6 +76,49 @@ class HttpClient:
         it holds nothing of what was received. After status 401, a password that comes from a file or
         variable is read again, and the request is repeated if it has changed.
         """
+        budget = budget or ByteBudget()
+        return self._limited(
+            path, timeout_seconds, lambda deadline: self._get(path, budget, deadline)
+        )
+
+    def send(
+        self, request: HttpRequest, timeout_seconds: float, budget: ByteBudget | None = None
+    ) -> HttpResponse:
+        """Return the response to `request`, whatever its status, within `timeout_seconds`.
+
+        It is sent once, on a connection of its own: for requests that must not be repeated, and to
+        measure all `phases`. Otherwise as `get`; after status 401, the secret that is read again is
+        used for the next request.
+        """
+        budget = budget or ByteBudget()
+        return self._limited(
+            request.path, timeout_seconds, lambda deadline: self._send(request, budget, deadline)
+        )
+
+    @property
+    def phases(self) -> Mapping[Phase, float]:
+        """Return the seconds that the phases of the last request took, as far as they ended.
+
+        An address needs no `dns`, and a kept connection neither `dns`, `connect` nor `tls`.
+        """
+        return self._connection.clock.seconds
+
+    @property
+    def certificate_expiry(self) -> float | None:
+        """Return when the certificate of the last TLS handshake expires, in Unix time; None without TLS."""
+        return self._connection.certificate_expiry
+
+    def close(self) -> None:
+        """Interrupt a running request and close the connection; later requests fail."""
+        self._connection.close()
+        if self._lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS):
+            self._connection.disconnect()
+            self._lock.release()
+
+    def _limited(
+        self, path: str, timeout_seconds: float, exchange: Callable[[float], HttpResponse]
+    ) -> HttpResponse:
+        """Return what `exchange` returns for a deadline; TargetError if that is no complete response."""
         deadline = monotonic() + timeout_seconds
         # A socket's own time-out starts again with every byte.
         timer = Timer(timeout_seconds, self._connection.cut)
@@ -76,7 +126,7 @@ class HttpClient:
         with self._lock:
             timer.start()
             try:
-                return self._request(path, budget or ByteBudget(), deadline)
+                return exchange(deadline)
             except self._errors as error:
                 self._connection.disconnect()
                 # A connection that was cut at the deadline fails in many ways.
@@ -92,27 +142,41 @@ class HttpClient:
         # No variable may refer to `error`, whose frames hold what was received.
         raise TargetError(failure.reason, str(failure))
 
-    def close(self) -> None:
-        """Interrupt a running request and close the connection; later requests fail."""
-        self._connection.close()
-        if self._lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS):
-            self._connection.disconnect()
-            self._lock.release()
-
-    def _request(self, path: str, budget: ByteBudget, deadline: float) -> HttpResponse:
+    def _get(self, path: str, budget: ByteBudget, deadline: float) -> HttpResponse:
         response = self._connection.get(path, self._headers, budget, deadline)
-        if response.status == _UNAUTHORIZED and self._password is not None:
-            password = self._password.reread()
-            if password != self._password:
-                self._password = password
-                self._authorize()
-                return self._connection.get(path, self._headers, budget, deadline)
+        if response.status == _UNAUTHORIZED and self._has_new_secret():
+            return self._connection.get(path, self._headers, budget, deadline)
         return response
 
+    def _send(self, request: HttpRequest, budget: ByteBudget, deadline: float) -> HttpResponse:
+        headers = {**self._headers, "Connection": "close", **request.headers}
+        response = self._connection.send(request._replace(headers=headers), budget, deadline)
+        if response.status == _UNAUTHORIZED:
+            self._has_new_secret()
+        return response
+
+    def _has_new_secret(self) -> bool:
+        """Read password and token again; return whether one has changed, and use it."""
+        before = self._password, self._token
+        self._password = self._password and self._password.reread()
+        token = self._token and self._token.reread()
+        if token and _is_header_value(token):
+            self._token = token
+        self._authorize()
+        return before != (self._password, self._token)
+
     def _authorize(self) -> None:
-        """Set the header for basic authentication, if there is a user or a password."""
+        """Set the header Authorization, if there is a token, user or password."""
+        if self._token is not None:
+            self._headers["Authorization"] = f"Bearer {self._token.reveal()}"
+            return
         if self._username is None and self._password is None:
             return
         password = self._password.reveal() if self._password else ""
         credentials = f"{self._username or ''}:{password}".encode()
         self._headers["Authorization"] = "Basic " + b64encode(credentials).decode()
+
+
+def _is_header_value(token: Secret) -> bool:
+    # http.client would refuse it, too, and quote it.
+    return token.reveal().isascii() and token.reveal().isprintable()

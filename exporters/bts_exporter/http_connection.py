@@ -9,17 +9,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bts_exporter.address_watch import AddressWatch
+from bts_exporter.certificate import expiry_of
 from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import TargetError
+from bts_exporter.http_dialing import PhaseClock, dial
 from bts_exporter.http_limits import MAX_FRAMING_BYTES, LimitedResponse, check_time, read_body
-from bts_exporter.http_response import ByteBudget, HttpResponse
+from bts_exporter.http_response import ByteBudget, HttpRequest, HttpResponse
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Url
+
+if TYPE_CHECKING:
+    import ssl
 
 #: What a request can raise: errors of the library, of the network, and for an unusable response.
 ERRORS = (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError, zlib.error)
@@ -44,19 +50,32 @@ class KeptConnection:
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self.closed = False
+        #: The phases of the last request.
+        self.clock = PhaseClock()
+        #: When the certificate of the last TLS handshake expires, in Unix time.
+        self.certificate_expiry: float | None = None
+
+    def send(self, request: HttpRequest, budget: ByteBudget, deadline: float) -> HttpResponse:
+        """Return the response to `request`, sent once on a new connection; one of ERRORS if there is none."""
+        try:
+            return self._exchange(self._connect(deadline), request, budget, deadline)
+        finally:
+            self.disconnect()
 
     def get(
         self, path: str, headers: Mapping[str, str], budget: ByteBudget, deadline: float
     ) -> HttpResponse:
         """Return the response to a GET of `path`; one of ERRORS if there is none."""
+        request = HttpRequest(path, headers=headers)
+        self.clock = PhaseClock()
         connection = self._connection
         if connection is not None and self._watch.has_moved(self._peer):
             self.disconnect()
         elif connection is not None and connection.is_connected:
             # The server may close an idle connection at this moment: that deserves a second attempt.
             with suppress(ConnectionError):
-                return self._exchange(connection, path, headers, budget, deadline)
-        return self._exchange(self._connect(deadline), path, headers, budget, deadline)
+                return self._exchange(connection, request, budget, deadline)
+        return self._exchange(self._connect(deadline), request, budget, deadline)
 
     def disconnect(self) -> None:
         """Close the connection; the next request opens another one."""
@@ -100,38 +119,58 @@ class KeptConnection:
         return failure
 
     def _exchange(
-        self,
-        connection: HTTPConnection,
-        path: str,
-        headers: Mapping[str, str],
-        budget: ByteBudget,
-        deadline: float,
+        self, connection: HTTPConnection, request: HttpRequest, budget: ByteBudget, deadline: float
     ) -> HttpResponse:
         limit = budget.remaining + MAX_FRAMING_BYTES
         connection.response_class = partial(LimitedResponse, limit=limit)  # type: ignore[assignment]
         connection.timeout = _left(deadline)
-        target = self._url.path.rstrip("/") + path
-        connection.request("GET", target, headers=headers, preload_content=False)
+        target = self._url.path.rstrip("/") + request.path or "/"
+        connection.request(
+            request.method, target, request.body, request.headers, preload_content=False
+        )
         connection.timeout = _left(deadline)
         response = connection.getresponse()
+        self.clock.end("processing")
         body = read_body(response, budget, deadline)
+        self.clock.end("receive")
         # The query of a proxy's login page may contain a token.
         location = response.headers.get("Location", "").partition("?")[0]
-        return HttpResponse(self.address(path), response.status, body, location)
+        content_type = response.headers.get("Content-Type", "")
+        address = self.address(request.path)
+        return HttpResponse(address, response.status, body, location, content_type)
 
     def _connect(self, deadline: float) -> HTTPConnection:
         self.disconnect()
+        self.clock, self.certificate_expiry = PhaseClock(), None
         self._check_open()
+        # Before there is a connection, which must not be kept without TLS if a file is missing.
+        context = self._tls.context() if self._url.scheme == "https" else None
         connection = self._connection = self._build()
-        # A name may have an IPv6 and an IPv4 address, and each attempt may take this long.
-        connection.timeout = _left(deadline) / 2
-        connection.connect()
-        self._socket = connection.sock
+        self.clock = PhaseClock()  # reading the authorities is not the server's time
+        plain = connection.sock = self._socket = dial(self._url, deadline, self.clock)
         self._check_open()  # before there was a socket, `close` had nothing to interrupt
-        if self._socket is not None:
-            self._peer = str(self._socket.getpeername()[0])
-            self._watch.has_moved(self._peer)  # notes that the name was resolved just now
+        self._peer = str(plain.getpeername()[0])
+        self._watch.has_moved(self._peer)  # notes that the name was resolved just now
+        if context is not None:
+            self._start_tls(connection, plain, context, deadline)
         return connection
+
+    def _start_tls(
+        self,
+        connection: HTTPConnection,
+        plain: socket.socket,
+        context: ssl.SSLContext,
+        deadline: float,
+    ) -> None:
+        context.set_alpn_protocols(["http/1.1"])
+        name = self._tls.server_name or self._url.host.rstrip(".")
+        secure = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+        connection.sock = self._socket = secure
+        self._check_open()  # `close` may have interrupted the socket that is replaced
+        secure.settimeout(_left(deadline))
+        secure.do_handshake()
+        self.clock.end("tls")
+        self.certificate_expiry = expiry_of(secure.getpeercert(binary_form=True) or b"")
 
     def _check_open(self) -> None:
         if self.closed:
@@ -139,11 +178,8 @@ class KeptConnection:
             raise ConnectionAbortedError(msg)
 
     def _build(self) -> HTTPConnection:
-        host, port = self._url.host, self._url.port
-        if self._url.scheme == "https":
-            context, name = self._tls.context(), self._tls.server_name
-            return HTTPSConnection(host, port, ssl_context=context, server_hostname=name)
-        return HTTPConnection(host, port)
+        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        return kind(self._url.host, self._url.port)
 
 
 def _unusable(error: BaseException, product: Product) -> str:

@@ -1,11 +1,24 @@
-"""A response of an HTTP API, and the limit on how large responses may be."""
+"""Requests to an HTTP API, its responses, and the limit on how large responses may be."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 #: Bytes, unpacked, that a budget has by default.
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+
+
+class HttpRequest(NamedTuple):
+    """A request for `HttpClient.send`."""
+
+    #: Below the path of the client's address; it may have a query.
+    path: str
+    method: str = "GET"
+    #: In addition to those of the client, whose headers of the same name they replace.
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: bytes | None = None
 
 
 class HttpResponse(NamedTuple):
@@ -18,6 +31,8 @@ class HttpResponse(NamedTuple):
     body: bytes | bytearray
     #: Target of a redirect without its query; redirects are not followed.
     location: str = ""
+    #: The header Content-Type; empty if there is none.
+    content_type: str = ""
 
 
 class ResponseTooLargeError(ValueError):

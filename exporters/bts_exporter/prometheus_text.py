@@ -1,4 +1,4 @@
-"""Reader of the Prometheus text format 0.0.4, for collectors that serve metrics of another program.
+"""Readers of the Prometheus text formats, for collectors that serve metrics of another program.
 
 prometheus_client's parser is not strict enough for files (it accepts truncated ones), refuses the pages of
 old RabbitMQ versions, and renames counters.
@@ -20,6 +20,13 @@ _SAMPLE = re.compile(
     rf'({_NAME})(?:[ \t]*\{{((?:[^"}}]|"(?:[^"\\]|\\.)*")*)\}}[ \t]*|[ \t]+)'
     r"([^ \t]+)(?:[ \t]+(-?[0-9]+))?"
 )
+#: As above, with what other programs may add: a time in any format, and an exemplar.
+_TOLERANT_SAMPLE = re.compile(
+    rf'({_NAME})(?:[ \t]*\{{((?:[^"}}]++|"(?:[^"\\]++|\\.)*+")*+)\}}[ \t]*|[ \t]+)'
+    r"([^ \t]+)(?:[ \t]+-?[0-9.]+(?:e[+-]?[0-9]+)?)?(?:[ \t]+#[ \t].*)?"
+)
+#: What invalid UTF-8 became.
+_SURROGATE = re.compile("[\udc80-\udcff]")
 _LABEL = re.compile(rf"[ \t]*((?!__)[a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*{_LABEL_VALUE}[ \t]*(,|$)")
 _COMMENT = re.compile(r"#[ \t]*(HELP|TYPE)[ \t]+([^ \t]+)(?:[ \t]+(.*))?")
 _NUMBER = re.compile(
@@ -44,8 +51,24 @@ _SUFFIXES = {
 _PLAIN = {"": ""}
 _KINDS = {str(kind): kind for kind in Kind}
 
+#: Types of OpenMetrics whose samples have other names than the family, with our kinds and the suffixes.
+_OPENMETRICS_KINDS = {
+    "counter": (Kind.COUNTER, ("_total",)),
+    "gaugehistogram": (Kind.GAUGE, ("_bucket", "_gcount", "_gsum")),
+    "info": (Kind.GAUGE, ("_info",)),
+    "stateset": (Kind.GAUGE, ("",)),
+}
+#: Kinds whose families may have a sample with the time of creation of each series.
+_WITH_CREATION_TIME = {Kind.COUNTER, Kind.HISTOGRAM, Kind.SUMMARY}
+#: Values that are a Unix time, and hardly anything else: since September 2001.
+_FIRST_CREATION_TIME = 1e9
+
 #: Characters of a line that an error shows.
 _SHOWN = 60
+#: Characters that a line may have in a page that is read tolerantly.
+MAX_LINE = 100_000
+#: How many errors of a page are kept.
+MAX_ERRORS = 5
 
 
 class Sample(NamedTuple):
@@ -85,6 +108,39 @@ def parse(text: str, *, strict: bool = True) -> list[Family]:
     return _read_strictly(text) if strict else list(_read_leniently(text))
 
 
+class Page(NamedTuple):
+    """The families of a page, and what was left out of it."""
+
+    families: list[Family]
+    #: The first errors, with the number of the line.
+    errors: list[str]
+    #: How many errors there are.
+    error_count: int
+
+
+def read(text: str, *, openmetrics: bool = False) -> Page:
+    """Return the families of another program's page, in text format 0.0.4 or as OpenMetrics 1.0.
+
+    A line that breaks a rule is left out, and becomes an error. Timestamps, exemplars, units and
+    creation times (`*_created`) are dropped. Families of OpenMetrics have the names and types that they
+    have in the text format. Invalid UTF-8 has to be escaped as surrogates.
+    """
+    page = _TolerantPage(openmetrics=openmetrics)
+    errors: list[str] = []
+    count = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            page.add(line.strip(" \t\r"))
+        except ValueError as error:
+            count += 1
+            if count <= MAX_ERRORS:
+                errors.append(f"line {number}: {error}: {_shown(line)}")
+    problems = page.finish()
+    return Page(
+        page.families(), [*errors, *problems[: MAX_ERRORS - len(errors)]], count + len(problems)
+    )
+
+
 @dataclass(slots=True)
 class _Entry:
     """A family while the page is read strictly."""
@@ -107,11 +163,7 @@ def _read_strictly(text: str) -> list[Family]:
         except ValueError as error:
             msg = f"line {number}: {error}: {_shown(line)}"
             raise ValueError(msg) from None
-    return [
-        Family(name, entry.kind, entry.help or "", entry.samples)
-        for name, entry in page.entries.items()
-        if entry.samples
-    ]
+    return page.families()
 
 
 class _Page:
@@ -120,6 +172,14 @@ class _Page:
     def __init__(self) -> None:
         self.entries: dict[str, _Entry] = {}
         self._seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
+
+    def families(self) -> list[Family]:
+        """Return the families that have samples."""
+        return [
+            Family(name, entry.kind, entry.help or "", entry.samples)
+            for name, entry in self.entries.items()
+            if entry.samples
+        ]
 
     def add(self, line: str) -> None:
         if line.startswith("#"):
@@ -135,6 +195,9 @@ class _Page:
         if not re.fullmatch(_NAME, name):
             msg = f"{name} is not a valid metric name"
             raise ValueError(msg)
+        self._describe(keyword, name, rest)
+
+    def _describe(self, keyword: str, name: str, rest: str) -> None:
         entry = self.entries.setdefault(name, _Entry())
         if keyword == "HELP":
             if entry.help is not None:
@@ -148,14 +211,7 @@ class _Page:
         entry.kind, entry.typed = _kind(rest.strip().lower()), True
 
     def _add_sample(self, line: str) -> None:
-        found = _SAMPLE.fullmatch(line)
-        if found is None:
-            msg = "neither a comment nor a sample"
-            raise ValueError(msg)
-        name, labels, value, timestamp = found.groups("")
-        if timestamp:
-            msg = "timestamps are not supported"
-            raise ValueError(msg)
+        name, labels, value = self._split(line)
         entry, suffix, label = self._entry_of(name)
         sample = Sample(suffix, dict(_labels(labels)), _number(value))
         if label:
@@ -167,6 +223,18 @@ class _Page:
         self._seen.add(identity)
         entry.samples.append(sample)
 
+    def _split(self, line: str) -> tuple[str, str, str]:
+        """Return name, labels and value of a sample."""
+        found = _SAMPLE.fullmatch(line)
+        if found is None:
+            msg = "neither a comment nor a sample"
+            raise ValueError(msg)
+        name, labels, value, timestamp = found.groups("")
+        if timestamp:
+            msg = "timestamps are not supported"
+            raise ValueError(msg)
+        return name, labels, value
+
     def _entry_of(self, name: str) -> tuple[_Entry, str, str]:
         """Return the family of a sample, the suffix of the sample's name, and the label that it needs."""
         for suffix in ("", "_bucket", "_sum", "_count"):
@@ -177,6 +245,72 @@ class _Page:
             msg = f"a {self.entries[name].kind} has no sample with this name"
             raise ValueError(msg)
         return self.entries.setdefault(name, _Entry()), "", ""
+
+
+class _TolerantPage(_Page):
+    """The same for a page of another program; `add` raises ValueError only for a line that is left out."""
+
+    def __init__(self, *, openmetrics: bool) -> None:
+        super().__init__()
+        self._openmetrics = openmetrics
+        self._ended = False
+        self._helps: dict[str, str] = {}
+        #: The family that a name was declared for, which has the help.
+        self._origins: dict[str, str] = {}
+
+    def add(self, line: str) -> None:
+        if len(line) > MAX_LINE:
+            msg = f"the line has {len(line)} characters (at most {MAX_LINE})"
+            raise ValueError(msg)
+        if not line.isascii() and _SURROGATE.search(line):
+            msg = "not valid UTF-8"
+            raise ValueError(msg)
+        if self._ended and line:
+            msg = "a line after # EOF"
+            raise ValueError(msg)
+        self._ended = self._ended or (self._openmetrics and line == "# EOF")
+        super().add(line)
+
+    def finish(self) -> list[str]:
+        """Give families their helps and drop creation times; return what is wrong with the page as a whole."""
+        problems = []
+        if self._openmetrics and not self._ended:
+            problems.append("the page has no # EOF at its end, so the rest of it may be missing")
+        for name, entry in list(self.entries.items()):
+            entry.help = self._helps.get(self._origins.get(name, name))
+            created = name.removesuffix("_total") + "_created"
+            if entry.kind in _WITH_CREATION_TIME and created in self.entries:
+                samples = self.entries.pop(created).samples
+                if not all(sample.value >= _FIRST_CREATION_TIME for sample in samples):
+                    problems.append(f"{created} is left out: it is the creation time of {name}")
+        return problems
+
+    def _describe(self, keyword: str, name: str, rest: str) -> None:
+        if keyword == "HELP":
+            self._helps.setdefault(name, _unescape(rest))
+            return
+        kind, suffixes = self._kind(rest.strip().lower())
+        for full in (name + suffix for suffix in suffixes):
+            entry = self.entries.setdefault(full, _Entry())
+            if entry.kind is not kind and (entry.typed or entry.samples):
+                msg = f"second TYPE line for {name}, or a TYPE line after its samples"
+                raise ValueError(msg)
+            entry.kind, entry.typed = kind, True
+            self._origins[full] = name
+
+    def _kind(self, text: str) -> tuple[Kind, tuple[str, ...]]:
+        """Return kind and suffixes of the names of a type's families."""
+        if self._openmetrics and text in _OPENMETRICS_KINDS:
+            return _OPENMETRICS_KINDS[text]
+        return (Kind.UNTYPED if text == "unknown" else _kind(text)), ("",)
+
+    def _split(self, line: str) -> tuple[str, str, str]:
+        found = _TOLERANT_SAMPLE.fullmatch(line)
+        if found is None:
+            msg = "neither a comment nor a sample"
+            raise ValueError(msg)
+        name, labels, value = found.groups("")
+        return name, labels, value
 
 
 def _kind(text: str) -> Kind:

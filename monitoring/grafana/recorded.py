@@ -1,7 +1,8 @@
 """Series that were recorded from a real Prometheus, to find queries without data where there is no server.
 
 `python -m grafana.recorded http://127.0.0.1:9090` records the series that the dashboards use: of the demonstration in
-docker-compose.yaml, or of another Prometheus whose exporters have all collectors and messages to collect.
+docker-compose.yaml, or of another Prometheus whose exporters have all collectors and messages to collect. Several addresses are
+several Prometheus, such as that of `make demo`, which has the BTS service.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ TEST = {"interval": "15s", "evaluated": "15m", "samples": 60}
 _COUNTER = re.compile(r"_(total|bucket|count|sum)$")
 
 
-def record(prometheus: str) -> None:
-    """Write the series that a Prometheus has of the dashboards' metrics."""
+def record(*prometheus: str) -> None:
+    """Write the series that each Prometheus has of the dashboards' metrics."""
     names = {
         name for board in load() for query in queries(board) for name in metrics_used(query.expr)
     }
-    lines = [line for name in sorted(names) for line in _series(prometheus, name)]
+    lines = [
+        line
+        for name in sorted(names)
+        for line in sorted({line for address in prometheus for line in _series(address, name)})
+    ]
     SERIES.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -103,4 +108,4 @@ def _run(promtool: str, tests: object) -> str:
 
 
 if __name__ == "__main__":
-    record(sys.argv[1])
+    record(*sys.argv[1:])

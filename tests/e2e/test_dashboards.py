@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from grafana.queries import Query, load, queries
-from servers import wait_until
+from grafana.queries import load
+from servers.dashboards import wait_for_data
 from servers.monitored import MonitoredStack
 from servers.prometheus import Prometheus
 
@@ -34,23 +34,12 @@ def prometheus(
     server.stop()
 
 
-def without_data(prometheus: Prometheus, asked: list[Query]) -> list[Query]:
-    """Return the queries that Prometheus has no answer to."""
-    return [query for query in asked if not prometheus.query(query.expr)]
-
-
-@pytest.mark.parametrize("board", load(), ids=lambda board: board["uid"])
+@pytest.mark.parametrize(
+    "board",
+    # examples/bts/tests/test_dashboard.py has the service that this one is about.
+    [board for board in load() if board["uid"] != "bts-service"],
+    ids=lambda board: board["uid"],
+)
 def test_every_query_returns_data(board: dict[str, object], prometheus: Prometheus) -> None:
     """Each panel and variable gets data, and a failure names dashboard, panel and expression."""
-    asked = list(queries(board))
-
-    def all_answered() -> bool:
-        asked[:] = without_data(prometheus, asked)
-        return not asked
-
-    try:
-        wait_until(all_answered, "every query returns data", 90)
-    except AssertionError as error:
-        for query in asked:
-            error.add_note(f"no data: {query}")
-        raise
+    wait_for_data(prometheus, board)

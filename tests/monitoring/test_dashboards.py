@@ -16,6 +16,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from bts import metrics as bts_service
 from grafana import recorded
 from grafana.builder.__main__ import rendered, text
 from grafana.builder.board import TITLES
@@ -35,6 +36,9 @@ PANELS = [
     if panel["type"] != "row"
 ]
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and name[0] != "_"}
+RULES = DASHBOARDS.parents[1] / "prometheus" / "rules"
+#: Metrics of the BTS service; those of its training have no source that a variable selects.
+OF_SERVICE = {metric["name"] for metric in bts_service.declared()}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 #: Variables that Grafana has itself.
 BUILT_IN = {"__rate_interval", "__interval", "__range", "__all", "__data", "__url_time_range"}
@@ -205,11 +209,13 @@ def test_panel_asks_the_chosen_data_source(panel: Panel) -> None:
 
 @each_panel
 def test_graph_has_a_readable_legend(panel: Panel) -> None:
-    """Each series of a graph is named by its labels, among them the exporter: several may have the same queues."""
+    """Each series of a graph is named by its labels, among them the exporter or the service: there may be several."""
     if panel["type"] != "timeseries":
         return
 
-    assert all("{{instance}}" in target["legendFormat"] for target in panel["targets"])
+    sources = ("{{instance}}", "{{job}}")
+    legends = [target["legendFormat"] for target in panel["targets"]]
+    assert [one for one in legends if not any(source in one for source in sources)] == []
     assert panel["options"]["legend"]["displayMode"] == "table"
 
 
@@ -250,17 +256,38 @@ def test_variables_are_defined(board: Board) -> None:
 
 
 @each_board
-def test_every_query_can_be_filtered_by_exporter(board: Board) -> None:
-    """Every selector of a metric of ours has the matcher of the variable `instance`."""
+def test_every_query_can_be_filtered_by_source(board: Board) -> None:
+    """Every selector of a metric of ours has the matcher of the variable `instance`, or `service` for the BTS service's."""
     exprs = [target["expr"] for panel in panels(board) for target in panel.get("targets", ())]
+    selector = (
+        r"\b((?:bts|node|rabbitmq|redis|mqtt|mosquitto|messaging)_\w+)(?![\w(\"])(\{[^}]*\})?"
+    )
 
-    own = r"\b(?:bts|node|rabbitmq|redis|mqtt|mosquitto|messaging)_\w+(?![\w(\"])(\{[^}]*\})?"
     assert [
-        expr
+        (name, expr)
         for expr in exprs
-        for found in re.finditer(own, expr)
-        if 'instance=~"$instance"' not in (found[1] or "")
+        for name, matchers in re.findall(selector, expr)
+        if _source_matcher(name) not in matchers
     ] == []
+
+
+def _source_matcher(metric: str) -> str:
+    """Return the matcher that a selector of `metric` has; none for a training, which is neither of the two."""
+    if metric.startswith("bts_training_"):
+        return ""
+    declared_name = re.sub(r"_(bucket|sum|count)$", "", metric)
+    return 'job=~"$service"' if declared_name in OF_SERVICE else 'instance=~"$instance"'
+
+
+def test_every_alert_of_the_service_has_a_panel() -> None:
+    """The BTS service's dashboard names each alert in the description of a panel, and no other alert."""
+    rules = yaml.safe_load((RULES / "bts.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    described = " ".join(
+        panel["description"] for panel in panels(BOARDS["bts-service"]) if panel["type"] != "row"
+    )
+
+    assert set(re.findall(r"\bBts[A-Z]\w+", described)) == alerts
 
 
 @each_board

@@ -46,6 +46,11 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.fake.routes.get(path, answer({"error": "Object Not Found"}, 404))(self)
 
+    def do_POST(self) -> None:
+        """Keep the body, and answer as to a GET."""
+        self.fake.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.do_GET()
+
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  # the library's word
         """Say nothing."""
 
@@ -57,6 +62,8 @@ class FakeManagement:
         self.routes: dict[str, Reply] = {path: answer(found) for path, found in HEALTHY.items()}
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
+        #: Of requests that have one.
+        self.bodies: list[bytes] = []
         self.connections: list[socket.socket] = []
         #: Whether somebody waited for the end of an answer that drips.
         self.dripped_out = False

@@ -6,34 +6,40 @@ All of it listens on 127.0.0.1 and lives in one folder, which is deleted at the 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from bts import faults, scene
-from bts.programs import DemoError
+from bts.programs import DemoError, StoppedError
 
 STATUS_SECONDS = 1.0
 #: The metrics of the status line: process and series.
 READINGS = ("sensors", "bts_sensors_published_total")
 PREDICTIONS = ("worker", "bts_prediction_value_count")
 LAG = ("exporter", "messaging_lag_seconds")
-RULES = Path(__file__).parents[3] / "monitoring" / "prometheus" / "rules"
+#: A file that only a demo's folder has.
+MARK = ".bts-demo"
+MONITORING = Path(__file__).parents[3] / "monitoring" / "prometheus"
 
 
 class Demo:
     """Runs the programs until it is stopped, and carries out the faults that stop one of them."""
 
-    def __init__(self, options: scene.Options) -> None:
+    def __init__(self, options: scene.Options, stopped: threading.Event) -> None:
+        """Prepare the programs; the demo ends soon after `stopped` is set."""
         self._faults = options.folder / "faults"
         self._scene = scene.build(options)
-        self._stopped: set[str] = set()
+        self._stopped = stopped
+        #: Names of programs that a fault has ended.
+        self._ended: set[str] = set()
         self._last: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
@@ -42,18 +48,20 @@ class Demo:
         for program in self._scene.programs.values():
             say(f"starting {program.name}")
             program.start()
-            program.wait_until_ready()
+            program.wait_until_ready(self._stopped)
         for name, address in self._scene.addresses.items():
             say(f"{name + ':':24}{address}")
         say(f"inject a fault:         {sys.executable} -m bts.fault --list")
 
     def run(self) -> None:
-        """Print one line each second; never returns."""
-        while True:
-            time.sleep(STATUS_SECONDS)
+        """Print one line each second, until the demo is stopped."""
+        due = time.monotonic()
+        while not self._stopped.is_set():
             self._apply_faults()
             self._restart_ended()
             say(self._status())
+            due = max(due + STATUS_SECONDS, time.monotonic())
+            self._stopped.wait(due - time.monotonic())
 
     def stop(self) -> None:
         """Stop everything, in the opposite order of the start."""
@@ -64,20 +72,21 @@ class Demo:
         active = [
             faults.FAULTS[name] for name in faults.read(self._faults) if name in faults.FAULTS
         ]
-        stopped = {fault.stops for fault in active if fault.stops and not fault.freezes}
+        ended = {fault.stops for fault in active if fault.stops and not fault.freezes}
         frozen = {fault.stops for fault in active if fault.freezes}
         for name, program in self._scene.programs.items():
-            if name in stopped and name not in self._stopped:
+            if name in ended:
+                program.ask_to_end()
+            elif name in self._ended:
                 program.stop()
-            elif name in self._stopped and name not in stopped:
                 program.start()
-            program.freeze() if name in frozen else program.thaw()
-        self._stopped = stopped
+            program.freeze() if name in frozen - ended else program.thaw()
+        self._ended = ended
 
     def _restart_ended(self) -> None:
         for name, program in self._scene.programs.items():
-            if name not in self._stopped and not program.running:
-                say(f"{name} has ended, see {program.log}; starting it again")
+            if name not in self._ended and not program.running:
+                say(f"{name} has ended, and is started again: {program.end_of_log(1)}")
                 program.start()
 
     def _status(self) -> str:
@@ -128,98 +137,113 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
-    print(text, flush=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the demo's folder, for this user only; DemoError while another demo uses it."""
-    pid_file = folder / "pid"
-    if folder.exists():
-        if folder.stat().st_uid != os.getuid():
-            msg = f"{folder} belongs to another user; choose another with --folder"
-            raise DemoError(msg)
-        if is_running(pid_file):
-            msg = f"a demo is running already (process {pid_file.read_text()}); stop it with Ctrl-C"
-            raise DemoError(msg)
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
-    pid_file.write_text(str(os.getpid()))
-
-
-def is_running(pid_file: Path) -> bool:
-    """Return whether the process in the file exists."""
+    """Print a line at once, also into a pipe; StoppedError where the reader has gone."""
     try:
-        os.kill(int(pid_file.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
+        print(text, flush=True)
+    except OSError as error:
+        raise StoppedError from error
 
 
-def stop_politely(_number: int, _frame: FrameType | None) -> None:
-    """End the demo as Ctrl-C does."""
-    raise KeyboardInterrupt
+def claim(folder: Path) -> int:
+    """Make the demo's folder, for this user only, and return a descriptor that locks it.
+
+    What an earlier demo left there is deleted. DemoError where a demo is running there, and where the folder
+    holds other files.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        msg = f"a demo is running already in {folder}; stop it with Ctrl-C"
+        raise DemoError(msg) from None
+    left = list(folder.iterdir())
+    if left and folder / MARK not in left:
+        msg = f"{folder} holds files that are not a demo's; choose another folder with --folder"
+        raise DemoError(msg)
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / MARK).touch()
+    return lock
 
 
 def options_of(arguments: argparse.Namespace) -> scene.Options:
     """Return the options of a parsed command line; DemoError where there are no rules."""
-    rules = sorted(arguments.rules.glob("*.yml"))
+    rules = sorted((arguments.monitoring / "rules").glob("*.yml"))
     if not rules:
-        msg = f"{arguments.rules} has no rule files; name their folder with --rules"
+        msg = f"{arguments.monitoring}/rules has no rules; name its folder with --monitoring"
         raise DemoError(msg)
     return scene.Options(
         folder=arguments.folder,
         rate=arguments.rate,
         stations=arguments.stations,
         rules=rules,
+        alertmanager=arguments.monitoring / "alertmanager.yml",
         interval=arguments.interval,
         stale_seconds=arguments.stale_seconds,
-        webhook=arguments.webhook,
+        mqtt_queue=arguments.mqtt_queue,
+        relay=arguments.relay,
     )
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return the demo's command line."""
     result = argparse.ArgumentParser(prog="python -m bts.demo", description="Run the whole scene.")
-    result.add_argument("--rate", type=float, default=200, help="readings a second (%(default)s)")
-    result.add_argument("--stations", type=int, default=100, help="(%(default)s)")
-    result.add_argument("--rules", type=Path, default=RULES, help="folder of rules (%(default)s)")
-    result.add_argument(
-        "--interval", type=float, default=5, help="seconds between scrapes (%(default)s)"
+    add = result.add_argument
+    add("--rate", type=float, default=200, help="readings a second (%(default)s)")
+    add("--stations", type=int, default=100, help="(%(default)s)")
+    add("--interval", type=float, default=5, help="seconds between scrapes (%(default)s)")
+    add("--stale-seconds", type=float, default=120, help="a station is silent after (%(default)s)")
+    add(
+        "--mqtt-queue",
+        type=int,
+        default=20_000,
+        help="messages that the MQTT broker keeps for the bridge (%(default)s)",
     )
-    result.add_argument(
-        "--stale-seconds", type=float, default=120, help="a station is silent after (%(default)s)"
+    add(
+        "--monitoring",
+        type=Path,
+        default=MONITORING,
+        help="folder with rules/ and alertmanager.yml (%(default)s)",
     )
-    result.add_argument("--webhook", help="URL that Alertmanager sends alerts to")
-    result.add_argument(
-        "--folder", type=Path, default=faults.demo_folder(), help="for everything (%(default)s)"
+    add(
+        "--relay", action="store_true", help="one target: the exporter relays the service's metrics"
     )
+    add("--folder", type=Path, default=faults.demo_folder(), help="for everything (%(default)s)")
     return result
 
 
 def main() -> None:
     """Run the demo until Ctrl-C."""
-    arguments = command_line().parse_args()
-    for number_ in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number_, stop_politely)
+    stopped = threading.Event()
+    # No exception in the middle of a start: each process that is started will be stopped.
+    for number_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number_, lambda *_: stopped.set())
     try:
-        options = options_of(arguments)
-        make_folder(options.folder)
-        demo = Demo(options)
+        options = options_of(command_line().parse_args())
+        claim(options.folder)
+    except (DemoError, OSError) as error:
+        sys.exit(f"demo: {error}")
+    try:
+        run(options, stopped)
     except DemoError as error:
         sys.exit(f"demo: {error}")
+    finally:
+        shutil.rmtree(options.folder, ignore_errors=True)
+
+
+def run(options: scene.Options, stopped: threading.Event) -> None:
+    """Run the demo in its folder until `stopped` is set; DemoError where a program does not start."""
+    demo = Demo(options, stopped)
     try:
         demo.start()
         demo.run()
-    except DemoError as error:
-        sys.exit(f"demo: {error}")
-    except KeyboardInterrupt:
-        say("stopping")
+    except StoppedError:
+        pass
     finally:
-        for number_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number_, signal.SIG_IGN)
+        with suppress(StoppedError):
+            say("stopping")
         demo.stop()
-        shutil.rmtree(options.folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

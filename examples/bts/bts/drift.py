@@ -20,7 +20,7 @@ MIN_READINGS: Final = 1000
 #: Readings of one station that its mean is computed from: two cycles of a compressor.
 STATION_READINGS: Final = 48
 #: A station has drifted when its mean is this many standard deviations from that of training.
-MAX_SIGMAS: Final = 4.0
+MAX_SIGMAS: Final = 3.0
 #: A share of 0 would make the PSI infinite.
 MIN_SHARE: Final = 1e-4
 

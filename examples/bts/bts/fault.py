@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from bts import faults
@@ -37,20 +38,21 @@ def print_list() -> None:
     """Print each fault with what to expect."""
     for fault in faults.FAULTS.values():
         print(f"{fault.name:18}{fault.description}\n{'':18}alerts: {', '.join(fault.alerts)}")
+        if fault.may_follow:
+            print(f"{'':18}may follow: {', '.join(fault.may_follow)}")
 
 
 def inject(file: Path, fault: faults.Fault, seconds: float | None) -> None:
-    """Inject `fault` until Ctrl-C or for some seconds, and revert it."""
+    """Inject `fault` until Ctrl-C (SIGTERM, SIGHUP) or for some seconds, and revert it."""
+    reverted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: reverted.set())
     faults.write(file, faults.read(file) | {fault.name})
     print(f"injected: {fault.description}; expect {', '.join(fault.alerts)}", flush=True)
-    try:
-        time.sleep(seconds if seconds is not None else 10**9)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if file.exists():
-            faults.write(file, faults.read(file) - {fault.name})
-            print("reverted", flush=True)
+    reverted.wait(seconds)
+    if file.exists():
+        faults.write(file, faults.read(file) - {fault.name})
+        print("reverted", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ class Fault:
     name: str
     #: One sentence: what goes wrong.
     description: str
-    #: The names of the alerts that fire, and of no others.
+    #: The names of the alerts that fire when it lasts for 20 minutes.
     alerts: tuple[str, ...]
+    #: Alerts that may follow when it lasts longer, or at another rate of readings; no others fire.
+    may_follow: tuple[str, ...] = ()
     #: The process or broker that the demo stops; empty where the processes read the fault themselves.
     stops: str = ""
     #: The demo freezes it (SIGSTOP) instead of ending it.
@@ -40,37 +42,63 @@ FAULTS: Final = {
         Fault(
             "slow-consumer",
             "the worker sleeps 50 ms for each reading",
-            ("BtsInputGrowing", "ConsumerBehind"),
+            ("BtsEndToEndSlow", "ConsumerBehind"),
         ),
         Fault(
             "consumer-exit",
             "the worker has ended",
-            ("BacklogWithoutConsumer", "BtsNoPredictions"),
-            "worker",
+            ("BtsServiceDown", "BtsNoPredictions", "BacklogWithoutConsumer", "ConsumerBehind"),
+            # The results of the backlog are late.
+            ("BtsEndToEndSlow",),
+            stops="worker",
         ),
         Fault(
             "consumer-frozen",
             "the worker is frozen (SIGSTOP) and stays connected",
-            ("ConsumerBehind", "BtsNoPredictions"),
-            "worker",
+            ("BtsServiceDown", "BtsNoPredictions", "ConsumerStalled", "ConsumerBehind"),
+            ("BtsEndToEndSlow", "MessagesNotAcknowledged"),
+            stops="worker",
             freezes=True,
         ),
         Fault(
             "blind-consumer",
             "the worker acknowledges before it processes, and is slow",
-            ("BtsBlindConsumer",),
+            ("BlindConsumer", "BtsEndToEndSlow"),
         ),
-        Fault("burst", "ten times as many readings", ("BtsInputGrowing",)),
-        Fault("mosquitto-down", "the MQTT broker has ended", ("BrokerDown",), "mosquitto"),
-        Fault("rabbitmq-down", "RabbitMQ has ended", ("BrokerDown",), "rabbitmq"),
-        Fault("redis-down", "Redis has ended", ("BrokerDown",), "redis"),
+        Fault("burst", "ten times as many readings", ("BtsInputBurst",), ("BtsEndToEndSlow",)),
+        Fault(
+            "mosquitto-down",
+            "the MQTT broker has ended",
+            ("BrokerDown",),
+            ("BtsNoReadings",),
+            stops="mosquitto",
+        ),
+        Fault(
+            "rabbitmq-down",
+            "RabbitMQ has ended",
+            ("BrokerDown",),
+            # The MQTT broker's queue for the bridge has room for two minutes.
+            ("MqttMessagesDropped", "BtsNoReadings", "BtsEndToEndSlow"),
+            stops="rabbitmq",
+        ),
+        Fault(
+            "redis-down",
+            "Redis has ended",
+            ("BrokerDown", "BtsNoPredictions"),
+            ("ConsumerStalled", "ConsumerBehind", "BtsEndToEndSlow", "MessagesNotAcknowledged"),
+            stops="redis",
+        ),
         Fault(
             "mqtt-overflow",
             "the bridge has ended: the MQTT broker's queue for it overflows",
-            ("MqttMessagesDropped",),
-            "bridge",
+            ("BtsServiceDown", "MqttMessagesDropped"),
+            stops="bridge",
         ),
-        Fault("drift", "all stations report 3 A more", ("BtsInputDrift",)),
+        Fault(
+            "drift",
+            "all stations report 3 A more",
+            ("BtsInputDrift", "BtsModelWorseThanNoChange"),
+        ),
         Fault(
             "drift-partial", "a quarter of the stations report 3 A more", ("BtsStationsDrifted",)
         ),
@@ -81,7 +109,12 @@ FAULTS: Final = {
         ),
         Fault("silent-stations", "a quarter of the stations send nothing", ("BtsStationsSilent",)),
         Fault(
-            "reader-stopped", "the REST service does not read results", ("BtsResultsNotConsumed",)
+            "reader-stopped",
+            "the REST service does not read results",
+            ("ConsumerStalled",),
+            # At 200 readings a second the stream's limit of 10,000 entries is reached after a minute; at a
+            # few readings a second the oldest of them is old enough.
+            ("RedisStreamEntriesLost", "ConsumerBehind"),
         ),
         Fault(
             "bad-weights", "the model predicts with damaged weights", ("BtsModelWorseThanNoChange",)

@@ -107,6 +107,11 @@ class SensorMetrics:
         self.published = Counter(
             "bts_sensors_published_total", "Readings published.", registry=registry
         )
+        self.dropped = Counter(
+            "bts_sensors_dropped_total",
+            "Readings lost because the MQTT broker was down for too long.",
+            registry=registry,
+        )
 
 
 class BridgeMetrics:

@@ -7,7 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,26 +23,49 @@ class DemoError(Exception):
     """The demo cannot go on; the message says why and what to do."""
 
 
-def find(program: str, package: str) -> str:
-    """Return the path of a program; DemoError with the command that installs it where it is missing."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{MORE_FOLDERS}")
-    if path is None:
-        msg = f"{program} is missing; install it with: sudo apt-get install {package}"
+class StoppedError(Exception):
+    """The demo was asked to end while it waited."""
+
+
+def find(program: str) -> str | None:
+    """Return the path of a program; None where it is missing."""
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{MORE_FOLDERS}")
+
+
+def find_all(packages: dict[str, str]) -> dict[str, str]:
+    """Return the path of each program in `packages` (program: Debian package).
+
+    DemoError with the command that installs everything that is missing.
+    """
+    found = {program: find(program) for program in packages}
+    missing = sorted(program for program, path in found.items() if path is None)
+    if missing:
+        install = " ".join(sorted({packages[program] for program in missing}))
+        msg = f"missing: {', '.join(missing)}; install with: sudo apt-get install {install}"
         raise DemoError(msg)
-    return path
+    return {program: path for program, path in found.items() if path is not None}
 
 
-def port(preferred: int) -> int:
-    """Return `preferred` if nothing listens there on 127.0.0.1, else a free port."""
-    for candidate in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
+def choose_ports(preferred: dict[str, int]) -> dict[str, int]:
+    """Return the preferred port of 127.0.0.1 for each name, or a free one where something listens there."""
+    with ExitStack() as bound:
+        return {
+            name: bound.enter_context(_bind(number)).getsockname()[1]
+            for name, number in preferred.items()
+        }
+
+
+def _bind(number: int) -> socket.socket:
+    for candidate in (number, 0):
+        probe = socket.socket()
+        # A port whose last connections have just been closed is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", candidate))
+        except OSError:
+            probe.close()
+        else:
+            return probe
     msg = "no TCP port of 127.0.0.1 is free"
     raise DemoError(msg)
 
@@ -64,6 +89,8 @@ class Program:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
+    #: When it was asked to end (time.monotonic()).
+    _asked: float | None = None
 
     @property
     def log(self) -> Path:
@@ -76,10 +103,14 @@ class Program:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Start it, in a session of its own: Ctrl-C is for the demo, which stops the others in order."""
+        """Start it, in a session of its own: Ctrl-C is for the demo, which stops the others in order.
+
+        The kernel ends it when the demo is killed.
+        """
+        self._asked = None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv,
+                [str(find("setpriv")), "--pdeathsig", "KILL", *self.argv],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -88,29 +119,46 @@ class Program:
                 start_new_session=True,
             )
 
-    def wait_until_ready(self) -> None:
-        """Return when it listens; DemoError with the end of its log where it does not."""
+    def wait_until_ready(self, stopped: threading.Event) -> None:
+        """Return when it listens; StoppedError as soon as `stopped` is set.
+
+        DemoError with the end of its log where it ends or is not ready in time.
+        """
         end = time.monotonic() + START_SECONDS
         while not listens(self.port):
             if not self.running or time.monotonic() > end:
-                state = "did not start in time" if self.running else "ended"
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
-                msg = f"{self.name} {state}:\n{tail}"
+                state = "did not start in time" if self.running else "has ended"
+                msg = f"{self.name} {state}. The end of its log:\n{self.end_of_log(5)}"
                 raise DemoError(msg)
-            time.sleep(0.1)
+            if stopped.wait(0.1):
+                raise StoppedError
 
-    def stop(self) -> None:
-        """End it: politely, then at once. A frozen process is thawed so that it can hear of it."""
-        if self.process is None:
+    def end_of_log(self, lines: int) -> str:
+        """Return the last lines of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def ask_to_end(self) -> None:
+        """Ask it to end, and end it at once when that takes long; to be called again until it has ended."""
+        if not self.running:
             return
         self.thaw()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.running:
-                self._signal(number)
-                try:
-                    self.process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+            self._signal(signal.SIGTERM)
+        elif now > self._asked + STOP_SECONDS:
+            self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it, and return when it has ended."""
+        if self.process is None:
+            return
+        while self.running:
+            self.ask_to_end()
+            try:
+                self.process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
         # What it started and left behind.
         self._signal(signal.SIGKILL)
         self.process = None

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bts.programs import Program, find, port
+from bts.programs import Program, choose_ports, find_all
 
 ROLES = ("bridge", "worker", "lstm_worker", "service", "sensors")
 MOSQUITTO = """\
 listener {port} 127.0.0.1
+user {user}
 allow_anonymous true
-persistence false
+# The bridge's session, and what waits in it, survive a restart.
+persistence true
+persistence_location {folder}/
 sys_interval 1
 max_inflight_messages 1000
-max_queued_messages 2000
+max_queued_messages {queue}
 """
 RABBITMQ = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -31,17 +37,41 @@ disk_free_limit.absolute = 50MB
 """
 #: No other node joins, and idle schedulers do not spin.
 ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+#: Programs and the Debian packages that have them.
+PACKAGES = {
+    "mosquitto": "mosquitto",
+    "epmd": "erlang-base",
+    "rabbitmq-env": "rabbitmq-server",
+    "redis-server": "redis-server",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "setpriv": "util-linux",
+}
 EXPORTER = """\
 collectors:
   host: {{}}
   rabbitmq:
     url: http://guest:guest@127.0.0.1:{management}
+    # Dead letters wait for a person, not for a consumer.
+    queues_exclude: "[.]dead$"
   redis:
     url: redis://127.0.0.1:{redis}
     streams: ["bts:*"]
   mqtt:
     url: mqtt://127.0.0.1:{mqtt}
+  ml_service:
+    name: bts-rest
+    url: http://127.0.0.1:{service}
+    probes:
+      health: {{path: /health}}
+      ready: {{path: /ready}}
+      predict:
+        path: /prediction
+        form: {{inputs: {inputs}}}
+        value: prediction_result
 """
+#: The window that the exporter asks a prediction for, in ampere: an ordinary one, always the same.
+PROBE_INPUTS = [[[12.5], [13.0], [12.0], [14.5], [13.5], [12.5]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +83,15 @@ class Options:
     stations: int
     #: Rule files for Prometheus.
     rules: list[Path]
+    #: Alertmanager's settings.
+    alertmanager: Path
     #: Seconds between two scrapes.
     interval: float
     stale_seconds: float
-    #: Where Alertmanager sends alerts; None for nowhere.
-    webhook: str | None
+    #: Messages that the MQTT broker keeps for the bridge; it drops more.
+    mqtt_queue: int
+    #: Whether the exporter serves the metrics of the service, too, and is the only target for all of it.
+    relay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +105,21 @@ class Scene:
 
 
 def build(options: Options) -> Scene:
-    """Return the programs, each with its settings written below the demo's folder; nothing is started."""
-    ports = {name: port(number) for name, number in PORTS.items()}
+    """Return the programs, each with its settings written below the demo's folder; nothing is started.
+
+    DemoError where a program is missing.
+    """
+    paths = find_all(PACKAGES)
+    ports = choose_ports(PORTS)
     folder = options.folder
     programs = [
-        _mosquitto(folder, ports),
-        *_rabbitmq(folder, ports),
-        _redis(folder, ports),
+        _mosquitto(paths, options, ports),
+        *_rabbitmq(paths, folder, ports),
+        _redis(paths, folder, ports),
         *(_role(role, options, ports) for role in ROLES),
-        _exporter(folder, ports),
-        _alertmanager(options, ports),
-        _prometheus(options, ports),
+        _exporter(options, ports),
+        _alertmanager(paths, options, ports),
+        _prometheus(paths, options, ports),
     ]
     base = "http://127.0.0.1"
     return Scene(
@@ -92,6 +130,8 @@ def build(options: Options) -> Scene:
             "Alertmanager": f"{base}:{ports['alertmanager']}",
             "predictions": f"{base}:{ports['service']}/prediction/1161114001",
             "RabbitMQ (guest/guest)": f"{base}:{ports['management']}",
+            "MQTT": f"mqtt://127.0.0.1:{ports['mosquitto']}",
+            "Redis": f"redis://127.0.0.1:{ports['redis']}",
         },
         metrics={role: f"{base}:{ports[role]}/metrics" for role in (*ROLES, "exporter")},
     )
@@ -116,16 +156,26 @@ PORTS = {
 }
 
 
-def _mosquitto(folder: Path, ports: dict[str, int]) -> Program:
-    config = folder / "mosquitto.conf"
-    config.write_text(MOSQUITTO.format(port=ports["mosquitto"]))
-    argv = [find("mosquitto", "mosquitto"), "-c", str(config)]
-    return Program("mosquitto", argv, folder, ports["mosquitto"])
+def _mosquitto(paths: dict[str, str], options: Options, ports: dict[str, int]) -> Program:
+    data = options.folder / "mosquitto"
+    data.mkdir()
+    config = data / "mosquitto.conf"
+    config.write_text(
+        MOSQUITTO.format(
+            port=ports["mosquitto"],
+            # Started by root it would become the user `mosquitto`, who may not write here.
+            user=pwd.getpwuid(os.getuid()).pw_name,
+            folder=data,
+            queue=options.mqtt_queue,
+        )
+    )
+    argv = [paths["mosquitto"], "-c", str(config)]
+    return Program("mosquitto", argv, options.folder, ports["mosquitto"])
 
 
-def _rabbitmq(folder: Path, ports: dict[str, int]) -> list[Program]:
+def _rabbitmq(paths: dict[str, str], folder: Path, ports: dict[str, int]) -> list[Program]:
     """Return RabbitMQ and the port mapper of its Erlang: both private, so that a system's are not touched."""
-    scripts = Path(find("rabbitmq-env", "rabbitmq-server")).resolve().parent
+    scripts = Path(paths["rabbitmq-env"]).resolve().parent
     home = folder / "rabbitmq"
     (home / "conf.d").mkdir(parents=True)
     cookie = home / ".erlang.cookie"
@@ -156,7 +206,7 @@ def _rabbitmq(folder: Path, ports: dict[str, int]) -> list[Program]:
         # The start script becomes the broker, instead of its parent.
         "RUNNING_UNDER_SYSTEMD": "1",
     }
-    epmd = [find("epmd", "erlang-base"), "-address", "127.0.0.1", "-port", str(ports["epmd"])]
+    epmd = [paths["epmd"], "-address", "127.0.0.1", "-port", str(ports["epmd"])]
     return [
         Program("epmd", epmd, folder, ports["epmd"]),
         Program(
@@ -165,11 +215,11 @@ def _rabbitmq(folder: Path, ports: dict[str, int]) -> list[Program]:
     ]
 
 
-def _redis(folder: Path, ports: dict[str, int]) -> Program:
+def _redis(paths: dict[str, str], folder: Path, ports: dict[str, int]) -> Program:
     data = folder / "redis"
     data.mkdir()
     argv = [
-        find("redis-server", "redis-server"),
+        paths["redis-server"],
         *("--bind", "127.0.0.1", "--port", str(ports["redis"]), "--dir", str(data)),
         # Results survive a restart of Redis.
         *("--save", "", "--appendonly", "yes"),
@@ -180,7 +230,9 @@ def _redis(folder: Path, ports: dict[str, int]) -> Program:
 def _role(role: str, options: Options, ports: dict[str, int]) -> Program:
     environment = {
         "BTS_MQTT": f"127.0.0.1:{ports['mosquitto']}",
-        "BTS_AMQP": f"amqp://guest:guest@127.0.0.1:{ports['amqp']}/",
+        # A worker that is frozen stays attached for as long as the fault lasts: RabbitMQ would notice it by
+        # its missing heartbeats after a minute or two.
+        "BTS_AMQP": f"amqp://guest:guest@127.0.0.1:{ports['amqp']}/?heartbeat=1800",
         "BTS_REDIS": f"redis://127.0.0.1:{ports['redis']}/0",
         "BTS_FAULTS": str(options.folder / "faults"),
         # One thread for each process: the matrices are tiny.
@@ -194,13 +246,25 @@ def _role(role: str, options: Options, ports: dict[str, int]) -> Program:
     return Program(role, argv, options.folder, ports[role], environment)
 
 
-def _exporter(folder: Path, ports: dict[str, int]) -> Program:
-    config = folder / "exporter.yaml"
-    config.write_text(
-        EXPORTER.format(
-            management=ports["management"], redis=ports["redis"], mqtt=ports["mosquitto"]
-        )
+def exporter_settings(ports: dict[str, int], relayed: Sequence[str]) -> str:
+    """Return the exporter's settings, with the metrics of the processes in `relayed` on its page."""
+    text = EXPORTER.format(
+        management=ports["management"],
+        redis=ports["redis"],
+        mqtt=ports["mosquitto"],
+        service=ports["service"],
+        inputs=json.dumps(PROBE_INPUTS),
     )
+    if relayed:
+        text += "  relay:\n"
+    for role in relayed:
+        text += f"    - {{name: {role}, url: 'http://127.0.0.1:{ports[role]}/metrics'}}\n"
+    return text
+
+
+def _exporter(options: Options, ports: dict[str, int]) -> Program:
+    config = options.folder / "exporter.yaml"
+    config.write_text(exporter_settings(ports, ROLES if options.relay else ()))
     argv = [
         sys.executable,
         "-m",
@@ -208,27 +272,13 @@ def _exporter(folder: Path, ports: dict[str, int]) -> Program:
         f"--config.file={config}",
         f"--web.listen-address=127.0.0.1:{ports['exporter']}",
     ]
-    return Program("exporter", argv, folder, ports["exporter"])
+    return Program("exporter", argv, options.folder, ports["exporter"])
 
 
-def _alertmanager(options: Options, ports: dict[str, int]) -> Program:
-    receiver: dict[str, Any] = {"name": "demo"}
-    if options.webhook:
-        receiver["webhook_configs"] = [{"url": options.webhook, "send_resolved": True}]
-    config = {
-        "route": {
-            "receiver": "demo",
-            "group_by": ["alertname"],
-            "group_wait": "1s",
-            "group_interval": "5s",
-        },
-        "receivers": [receiver],
-    }
-    path = options.folder / "alertmanager.yml"
-    path.write_text(json.dumps(config))
+def _alertmanager(paths: dict[str, str], options: Options, ports: dict[str, int]) -> Program:
     argv = [
-        find("prometheus-alertmanager", "prometheus-alertmanager"),
-        f"--config.file={path}",
+        paths["prometheus-alertmanager"],
+        f"--config.file={options.alertmanager}",
         f"--storage.path={options.folder / 'alertmanager'}",
         f"--web.listen-address=127.0.0.1:{ports['alertmanager']}",
         "--cluster.listen-address=",
@@ -236,7 +286,7 @@ def _alertmanager(options: Options, ports: dict[str, int]) -> Program:
     return Program("alertmanager", argv, options.folder, ports["alertmanager"])
 
 
-def _prometheus(options: Options, ports: dict[str, int]) -> Program:
+def _prometheus(paths: dict[str, str], options: Options, ports: dict[str, int]) -> Program:
     interval = f"{options.interval:g}s"
     roles = [f"127.0.0.1:{ports[role]}" for role in ROLES]
     config = {
@@ -253,14 +303,15 @@ def _prometheus(options: Options, ports: dict[str, int]) -> Program:
         },
         "scrape_configs": [
             _job("bts-exporter", [f"127.0.0.1:{ports['exporter']}"]),
-            _job("bts-service", roles),
+            # Not both: each value would be there twice.
+            *([] if options.relay else [_job("bts-service", roles)]),
             _job("prometheus", [f"127.0.0.1:{ports['prometheus']}"]),
         ],
     }
     path = options.folder / "prometheus.yml"
     path.write_text(json.dumps(config))
     argv = [
-        find("prometheus", "prometheus"),
+        paths["prometheus"],
         f"--config.file={path}",
         f"--storage.tsdb.path={options.folder / 'prometheus'}",
         "--storage.tsdb.retention.time=1d",

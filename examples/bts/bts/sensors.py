@@ -19,6 +19,8 @@ from bts.readings import GRID_LOAD, Reading, encode
 from bts.settings import Settings, parser, settings_of
 
 TICK_SECONDS = 0.05
+#: Readings that the sensors keep while the MQTT broker is down.
+MAX_QUEUED = 10_000
 #: What a broken sensor sends; None is a message that is not JSON.
 BROKEN_VALUES = (999999.0, 999991.0, -500.0, None)
 FIRST_STATION = 1161114001
@@ -69,7 +71,8 @@ def pace(faults: ActiveFaults, rate: float) -> Iterator[int]:
 def connect(settings: Settings) -> mqtt.Client:
     """Return a client that connects, and connects again, in the background."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="bts-sensors", clean_session=False)
-    client.max_queued_messages_set(100_000)
+    # More than that is lost while the broker is down, and its queue for the bridge has room for the rest.
+    client.max_queued_messages_set(MAX_QUEUED)
     client.max_inflight_messages_set(1000)
     client.reconnect_delay_set(1, 5)
     client.connect_async(settings.mqtt_host, settings.mqtt_port)
@@ -98,7 +101,10 @@ def main() -> None:
         if (taken := sensors.read(time.time())) is not None:
             reading, payload = taken
             message = client.publish(reading.topic, payload, qos=1)
-            metrics.published.inc()
+            if message.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+                metrics.dropped.inc()
+            else:
+                metrics.published.inc()
     message.wait_for_publish(30)
     client.disconnect()
     client.loop_stop()

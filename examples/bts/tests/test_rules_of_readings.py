@@ -94,7 +94,7 @@ def test_station_that_is_silent_raises_alarm_323_until_it_is_heard() -> None:
 
 @pytest.mark.parametrize(
     ("shift", "share", "psi", "stations"),
-    [(0, 1, (0, 0.1), (0, 2)), (3, 1, (0.25, 10), (60, 100)), (3, 0.25, (0, 0.25), (10, 25))],
+    [(0, 1, (0, 0.1), (0, 4)), (3, 1, (0.25, 10), (85, 100)), (3, 0.25, (0, 0.25), (18, 29))],
 )
 def test_drift_of_a_quarter_shows_in_stations_and_that_of_all_in_the_psi(
     shift: float, share: float, psi: tuple[float, float], stations: tuple[float, float]

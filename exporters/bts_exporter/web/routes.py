@@ -15,6 +15,8 @@ from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
 
+#: Header of requests by collectors that relay pages. The page would wait for a collector of its own.
+_RELAY_HEADER = "X-Bts-Exporter-Relay"
 #: How much earlier than Prometheus' scrape timeout a page is ready, to send it, in seconds.
 _TIMEOUT_OFFSET = 0.5
 
@@ -95,6 +97,8 @@ class Routes:
     def _page(
         self, request: Request, runners: Sequence[Runner], *, with_self_metrics: bool
     ) -> Response:
+        if request.headers.get(_RELAY_HEADER) is not None:
+            return _text(508, "a bts-exporter is not relayed, since that could loop; scrape it")
         accept = ", ".join(request.headers.get_all("Accept", []))
         form = negotiate(accept)
         gzip = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))

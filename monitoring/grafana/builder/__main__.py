@@ -8,7 +8,7 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.builder import exporter, host, mqtt, pipeline, rabbitmq, redis
+from grafana.builder import exporter, host, mqtt, pipeline, rabbitmq, redis, service
 from grafana.builder.sketch import draw
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,8 @@ SKETCH = ROOT / "docs" / "pipeline-dashboard.svg"
 def rendered() -> dict[Path, str]:
     """Return every file that is made from the code, and its text."""
     made = {
-        module.UID: module.make() for module in (pipeline, host, rabbitmq, redis, mqtt, exporter)
+        module.UID: module.make()
+        for module in (pipeline, service, host, rabbitmq, redis, mqtt, exporter)
     }
     files = {
         DASHBOARDS / f"{uid.removeprefix('bts-')}.json": text(board) for uid, board in made.items()

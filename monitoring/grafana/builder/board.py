@@ -15,6 +15,7 @@ TAG = "bts-exporter"
 #: Dashboards by uid, in the order of the links between them.
 TITLES = {
     "bts-pipeline": "Pipeline",
+    "bts-service": "BTS service",
     "bts-host": "Host",
     "bts-rabbitmq": "RabbitMQ",
     "bts-redis": "Redis",

@@ -86,16 +86,19 @@ def graph(  # noqa: PLR0913  # properties of a panel
     limits: Limits | None = None,
     stacked: bool = False,
     full: float | None = None,
+    signed: bool = False,
     width: int = 12,
 ) -> timeseries.Panel:
-    """Return a graph over time; `limits` are drawn as lines, `full` is the end of the axis."""
+    """Return a graph over time; `limits` are drawn as lines, `full` is the end of the axis.
+
+    The axis begins at 0, unless values are `signed`.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
         .unit(unit)
-        .min(0)
         .line_width(1)
         .fill_opacity(30 if stacked else 8)
         .show_points(common.VisibilityMode.AUTO)
@@ -109,6 +112,8 @@ def graph(  # noqa: PLR0913  # properties of a panel
     )
     if stacked:
         panel.stacking(build_common.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
+    if not signed:
+        panel.min(0)
     if full is not None:
         panel.max(full)
     if limits:

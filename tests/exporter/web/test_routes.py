@@ -70,6 +70,14 @@ PART, HOST, A, B = (
 # Pages
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/probe?target=a"])
+def test_relay_gets_no_page(path: str, exporter: Exporter) -> None:
+    """A page that contains itself would wait for itself."""
+    response = Routes(exporter)(request(path, X_Bts_Exporter_Relay="1"))
+
+    assert (response.status, exporter.scrapes) == (508, 0)
+
+
 @pytest.mark.parametrize(
     ("path", "content_type", "words"),
     [

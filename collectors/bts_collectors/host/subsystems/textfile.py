@@ -9,9 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bts_collectors.host.kernel.open_files import close_file, with_room
-from bts_collectors.host.kernel.text_check import check_samples
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Kind, Metric, Scrape, TargetError, gauge, prometheus_text
+from bts_exporter import (
+    CollectorConfig,
+    Kind,
+    Metric,
+    Scrape,
+    TargetError,
+    check_samples,
+    gauge,
+    prometheus_text,
+)
 
 _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 

@@ -1,10 +1,11 @@
-"""Checks that the samples of a metric fit its type: text files are often written by scripts."""
+"""Checks that the samples of a metric fit its type, for metrics that other programs write."""
 
 from __future__ import annotations
 
 from math import inf
 
-from bts_exporter import Kind, prometheus_text
+from bts_exporter import prometheus_text
+from bts_exporter.metric import Kind
 
 #: The labels of one of several histograms or summaries of a family.
 Labels = frozenset[tuple[str, str]]

@@ -1,0 +1,491 @@
+"""The BTS service: whether its predictions are late, and whether they are right."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import dashboard, units
+
+from grafana.builder.board import Section, assemble, instance, query_variable
+from grafana.builder.panels import (
+    ANY_IS_BAD,
+    GREEN,
+    ORANGE,
+    RED,
+    UP,
+    Limits,
+    Panel,
+    Query,
+    graph,
+    number,
+)
+from grafana.builder.promql import INSTANCE, Selection, by, count_where, largest
+from grafana.builder.tables import Column, rows
+
+UID = "bts-service"
+JOB = ("job",)
+#: What identifies a queue or stream and its consumer group.
+HOP = ("instance", "target", "system", "destination", "group")
+HOP_LEGEND = "{{system}} {{destination}} {{group}} {{target}} {{instance}}"
+QUANTILES = (0.5, 0.95, 0.99)
+DAY = 86400
+
+# The limits are those of the alerts in monitoring/prometheus/rules/bts.yml.
+END_TO_END: Limits = ((None, GREEN), (1, ORANGE), (10, RED))
+LAG: Limits = ((None, GREEN), (60, ORANGE), (300, RED))
+PSI: Limits = ((None, GREEN), (0.1, ORANGE), (0.25, RED))
+SHARE_OF_STATIONS: Limits = ((None, GREEN), (0.05, ORANGE), (0.1, RED))
+SHARE_OF_READINGS: Limits = ((None, GREEN), (0.01, ORANGE), (0.05, RED))
+AGAINST_NO_CHANGE: Limits = ((None, GREEN), (1, ORANGE), (1.05, RED))
+SPREAD: Limits = ((None, RED), (1, GREEN))
+SINCE_TRAINING: Limits = ((None, GREEN), (20 * DAY, ORANGE), (30 * DAY, RED))
+MODELS: Limits = ((None, GREEN), (2, RED))
+
+#: The service's processes, whatever their job is called.
+one = Selection(('job=~"$service"',))
+hop = Selection((INSTANCE, 'destination=~"$destination"'))
+STATIONS = f"({by(JOB, one('bts_stations_reporting'))} + {by(JOB, one('bts_stations_stale'))})"
+
+
+def total(metric: str, *more: str) -> str:
+    """Return the rate of a counter, by service."""
+    return by(JOB, one.rate(metric, *more))
+
+
+def mean(summary: str) -> str:
+    """Return the mean of what a summary counts, by service."""
+    return f"{total(f'{summary}_sum')} / {total(f'{summary}_count')}"
+
+
+def quantile(share: float, histogram: str, *labels: str) -> str:
+    """Return a quantile of a histogram, by service and `labels`."""
+    buckets = by((*JOB, *labels, "le"), one.rate(f"{histogram}_bucket"))
+    return f"histogram_quantile({share}, {buckets})"
+
+
+def quantiles(histogram: str) -> list[Query]:
+    """Return the usual quantiles of a histogram, with their legends."""
+    return [
+        Query(quantile(share, histogram), f"p{share * 100:.0f} {{{{job}}}}") for share in QUANTILES
+    ]
+
+
+def per_hop(metric: str) -> str:
+    """Return a metric of the common vocabulary, by queue or stream."""
+    return by(HOP, hop(metric), "max")
+
+
+ERROR_RATIO = f"{total('bts_prediction_abs_error_sum')} / {total('bts_persistence_abs_error_sum')}"
+BAD = total("bts_readings_total", 'quality!="valid"')
+READINGS = total("bts_readings_total")
+#: A quality that no reading has had yet has no series.
+BAD_SHARE = f"({BAD} or 0 * {READINGS}) / {READINGS}"
+PROCESSES = 'up{job=~"$service"}'
+#: Those of a service: a process that is down has no other metric, so that the shown period counts.
+OURS = f"{PROCESSES} and on (job) last_over_time({one('bts_model_info')}[$__range])"
+
+
+def make() -> dashboard.Dashboard:
+    """Return the dashboard."""
+    return assemble(
+        UID,
+        "Are predictions late, and are they right? Each alert of the BTS service has a panel that names it.",
+        [
+            query_variable(
+                "service",
+                "Service",
+                "Scrape jobs of Prometheus whose targets are the processes of a BTS service.",
+                "label_values(bts_predictions_total, job)",
+            ),
+            instance("messaging_backlog_messages"),
+            query_variable(
+                "destination",
+                "Hop",
+                "Queues and streams between the processes.",
+                'label_values(messaging_backlog_messages{instance=~"$instance"}, destination)',
+            ),
+        ],
+        [
+            Section("Is it late, and is it right?", _summary()),
+            Section("Latency", _latency()),
+            Section("Each hop", [_hops(), *_queues()]),
+            Section("Readings", _readings()),
+            Section("Input drift", _drift()),
+            Section("Predictions and alarms", _predictions()),
+            Section("Models and processes", [_models(), *_training()]),
+        ],
+    )
+
+
+def _summary() -> list[Panel]:
+    return [
+        number(
+            "End to end",
+            "Time from the measurement of a reading to its prediction in the REST service; 95 % are faster."
+            " If it is red, the table of hops shows where messages wait.",
+            units.Seconds,
+            Query(quantile(0.95, "bts_end_to_end_latency_seconds"), "{{job}}"),
+            limits=END_TO_END,
+        ),
+        number(
+            "Longest lag",
+            "Age of the oldest message that waits in a queue or stream between the processes, as the exporter sees it.",
+            units.Seconds,
+            Query(f"max({hop('messaging_lag_seconds')})", ""),
+            limits=LAG,
+        ),
+        number(
+            "Error against no change",
+            'Error of the model divided by that of the forecast "no change". Above 1 the last value is the better'
+            " prediction: see the section of predictions.",
+            units.Short,
+            Query(ERROR_RATIO, "{{job}}"),
+            limits=AGAINST_NO_CHANGE,
+        ),
+        number(
+            "Drift",
+            "Population stability index of the readings against the training data. Above 0.25 the model should be"
+            " trained again. It is unknown below 1,000 readings.",
+            units.Short,
+            Query(by(JOB, one("bts_input_drift_psi"), "max"), "{{job}}"),
+            limits=PSI,
+        ),
+        number(
+            "Bad readings",
+            "Share of the readings that are not valid. If it is red, the graph of qualities shows what is wrong with them.",
+            units.PercentUnit,
+            Query(BAD_SHARE, "{{job}}"),
+            limits=SHARE_OF_READINGS,
+        ),
+        number(
+            "Processes down",
+            "Processes of the service that Prometheus cannot scrape; the last table names them. Alert: BtsServiceDown.",
+            units.Short,
+            Query(count_where(f"({OURS}) == 0", OURS), ""),
+            limits=ANY_IS_BAD,
+        ),
+    ]
+
+
+def _latency() -> list[Panel]:
+    return [
+        graph(
+            "End to end latency",
+            "Time from the measurement of a reading to its prediction in the REST service. If it rises, look for the hop"
+            " whose lag rises, too. Alert: BtsEndToEndSlow.",
+            units.Seconds,
+            *quantiles("bts_end_to_end_latency_seconds"),
+            limits=END_TO_END,
+            width=8,
+        ),
+        graph(
+            "Duration of stages",
+            "Duration of the work on a batch (p99), by stage: `predict` is the model, `store` is Redis."
+            " If one rises, this is the slow part.",
+            units.Seconds,
+            Query(quantile(0.99, "bts_prediction_duration_seconds", "stage"), "{{stage}} {{job}}"),
+            width=8,
+        ),
+        graph(
+            "Predictions at once",
+            "Size of batches (p50, p95, p99) and predictions that are being made. Batches of 64 all the time: the worker"
+            " has a backlog.",
+            units.Short,
+            *quantiles("bts_prediction_batch_size"),
+            Query(by(JOB, one("bts_predictions_in_progress")), "in progress {{job}}"),
+            width=8,
+        ),
+    ]
+
+
+def _hops() -> Panel:
+    return rows(
+        "Hops",
+        "Each queue and stream between the processes, the latest first: rate in, rate out, and the age of the oldest"
+        " waiting message. A lag that is not known is not 0. Click on the exporter to open the dashboard of the broker.",
+        HOP,
+        [
+            Column("Lag", per_hop("messaging_lag_seconds"), units.Seconds, LAG, missing="unknown"),
+            Column("Backlog", per_hop("messaging_backlog_messages"), missing="unknown"),
+            Column("In flight", per_hop("messaging_in_flight_messages")),
+            Column("Consumers", per_hop("messaging_consumers")),
+            Column(
+                "Rate in",
+                by(HOP, hop.rate("messaging_published_messages_total")),
+                units.MessagesPerSecond,
+            ),
+            Column(
+                "Rate out",
+                by(HOP, hop.rate("messaging_consumed_messages_total")),
+                units.MessagesPerSecond,
+            ),
+        ],
+        order="Lag",
+        link="bts-${__data.fields.system}",
+    )
+
+
+def _queues() -> list[Panel]:
+    return [
+        graph(
+            "Readings in, predictions out",
+            "Readings that the bridge forwards and predictions of the worker, per second. Only grid loads (most readings)"
+            " are predicted. Readings without predictions: the worker has stopped."
+            " Alerts: BtsNoReadings, BtsNoPredictions, BtsInputBurst.",
+            units.EventsPerSecond,
+            Query(total("bts_sensors_published_total"), "sent by sensors {{job}}"),
+            Query(total("bts_bridge_messages_total"), "readings in {{job}}"),
+            Query(
+                by((*JOB, "source", "outcome"), one.rate("bts_predictions_total")),
+                "predictions out: {{source}} {{outcome}} {{job}}",
+            ),
+            width=8,
+        ),
+        graph(
+            "Lag at each hop",
+            "Age of the oldest waiting message. A gap means that it is not known."
+            " The hop where it rises has the slow consumer behind it.",
+            units.Seconds,
+            Query(largest(per_hop("messaging_lag_seconds")), HOP_LEGEND),
+            limits=LAG,
+            width=8,
+        ),
+        graph(
+            "Waiting messages",
+            "Messages in queues and streams, and those in the processes themselves, which no broker counts: taken by a worker"
+            " and not worked on, or taken by the bridge and not confirmed. If one grows, the process behind it is slow.",
+            units.Short,
+            Query(largest(per_hop("messaging_backlog_messages")), HOP_LEGEND),
+            Query(one("bts_worker_backlog_messages"), "in the worker {{job}} {{instance}}"),
+            Query(one("bts_bridge_unconfirmed_messages"), "in the bridge {{job}} {{instance}}"),
+            width=8,
+        ),
+    ]
+
+
+def _readings() -> list[Panel]:
+    return [
+        graph(
+            "Quality of readings",
+            "Readings per second by quality. The largest kind that is not valid says what to repair: sensors (sentinel, missing,"
+            " out_of_range), clocks (clock_skew, late) or producers (duplicate, malformed).",
+            units.EventsPerSecond,
+            Query(by((*JOB, "quality"), one.rate("bts_readings_total")), "{{quality}} {{job}}"),
+            stacked=True,
+        ),
+        graph(
+            "Bad share of readings",
+            "Share of the readings that are not valid. They get no prediction. Alert: BtsBadData.",
+            units.PercentUnit,
+            Query(BAD_SHARE, "{{job}}"),
+            limits=SHARE_OF_READINGS,
+        ),
+        graph(
+            "Stations",
+            "Stations that have sent a reading lately, and those that have not for longer than the threshold."
+            " If many are stale at once, look for their gateway. Alert: BtsStationsSilent.",
+            units.Short,
+            Query(by(JOB, one("bts_stations_reporting")), "reporting {{job}}"),
+            Query(
+                by((*JOB, "threshold"), one("bts_stations_stale")),
+                "stale ({{threshold}} s) {{job}}",
+            ),
+            width=8,
+        ),
+        graph(
+            "Silent share of stations",
+            "Share of the known stations that have been silent for longer than the threshold. Alert: BtsStationsSilent.",
+            units.PercentUnit,
+            Query(f"{by(JOB, one('bts_stations_stale'))} / {STATIONS}", "{{job}}"),
+            limits=SHARE_OF_STATIONS,
+            width=8,
+        ),
+        graph(
+            "Age of the newest reading",
+            "Time since the newest valid reading was measured. If it rises as fast as the clock, nothing valid arrives any more.",
+            units.Seconds,
+            Query(
+                f"time() - {by(JOB, one('bts_last_reading_timestamp_seconds'), 'max')}", "{{job}}"
+            ),
+            limits=LAG,
+            width=8,
+        ),
+    ]
+
+
+def _drift() -> list[Panel]:
+    parameter = (*JOB, "parameter")
+    shift = by(JOB, one("bts_input_mean_shift_sigmas"), "max")
+    return [
+        graph(
+            "Drift of all readings",
+            "Population stability index of the last 2,000 readings: above 0.1 they have shifted, above 0.25 the model should"
+            " be trained again. A gap: fewer than 1,000 readings. Alert: BtsInputDrift.",
+            units.Short,
+            Query(
+                by(parameter, one("bts_input_drift_psi"), "max"), "parameter {{parameter}} {{job}}"
+            ),
+            limits=PSI,
+            width=8,
+        ),
+        graph(
+            "Drifted share of stations",
+            "Share of the stations whose mean is far from that of the training data. A part of the stations may drift without"
+            " moving the index of all readings. Alert: BtsStationsDrifted.",
+            units.PercentUnit,
+            Query(f"{by(JOB, one('bts_stations_drifted'))} / {STATIONS}", "{{job}}"),
+            limits=SHARE_OF_STATIONS,
+            width=8,
+        ),
+        graph(
+            "Readings for drift",
+            "Readings that the drift is computed from. It is not known below 1,000.",
+            units.Short,
+            Query(
+                by(parameter, one("bts_input_drift_window_readings"), "max"),
+                "parameter {{parameter}} {{job}}",
+            ),
+            limits=((None, RED), (1000, GREEN)),
+            width=8,
+        ),
+        graph(
+            "Shift of the mean",
+            "Mean of the readings minus that of the training data, in standard deviations. It shows the direction of a drift.",
+            units.Short,
+            Query(shift, "{{job}}"),
+            limits=((None, ORANGE), (-0.5, GREEN), (0.5, ORANGE)),
+            signed=True,
+        ),
+        graph(
+            "Ratio of variances",
+            "Variance of the readings divided by that of the training data. Far below 1: sensors are stuck. Far above 1: they are noisy,"
+            " or the stations differ more than in training.",
+            units.Short,
+            Query(by(JOB, one("bts_input_variance_ratio"), "max"), "{{job}}"),
+            limits=((None, ORANGE), (0.5, GREEN), (2, ORANGE)),
+        ),
+    ]
+
+
+def _predictions() -> list[Panel]:
+    spread = f"{quantile(0.9, 'bts_prediction_value')} - {quantile(0.1, 'bts_prediction_value')}"
+    return [
+        graph(
+            "Model against no change",
+            'Error of the model divided by that of the forecast "no change" for the same readings. Above 1 the model is of no'
+            " use. Alert: BtsModelWorseThanNoChange.",
+            units.Short,
+            Query(ERROR_RATIO, "{{job}}"),
+            limits=AGAINST_NO_CHANGE,
+            width=8,
+        ),
+        graph(
+            "Mean absolute error",
+            'Error of the predictions whose reading has arrived, of the model and of the forecast "no change".'
+            " Both rise: the readings have become harder to predict. Only that of the model: see its version.",
+            units.Ampere,
+            Query(mean("bts_prediction_abs_error"), "model {{job}}"),
+            Query(mean("bts_persistence_abs_error"), "no change {{job}}"),
+            width=8,
+        ),
+        graph(
+            "Distribution of predictions",
+            "Predicted loads: 10, 50 and 90 % of them are lower. If the lines move together without the readings, the model has changed.",
+            units.Ampere,
+            *(
+                Query(quantile(share, "bts_prediction_value"), f"p{share * 100:.0f} {{{{job}}}}")
+                for share in (0.1, 0.5, 0.9)
+            ),
+            width=8,
+        ),
+        graph(
+            "Spread of predictions",
+            "Width of the range that holds the middle 80 % of the predictions. Below 1 A they are nearly the same for all stations."
+            " Alert: BtsPredictionsFlat.",
+            units.Ampere,
+            Query(spread, "{{job}}"),
+            limits=SPREAD,
+        ),
+        graph(
+            "Alarms",
+            "Alarms of stations that were raised and cleared in an hour, by the number of the alarm. Many at once: look for what"
+            " the stations have in common.",
+            units.Short,
+            Query(
+                by((*JOB, "alarm", "transition"), one.increase("bts_alarms_total", "1h")),
+                "{{alarm}} {{transition}} {{job}}",
+            ),
+        ),
+    ]
+
+
+def _models() -> Panel:
+    labels = ("job", "instance", "name", "version", "framework", "sha256")
+    models = by(labels, one("bts_model_info"), "max")
+    loaded = by(labels[:2], one("bts_model_loaded_timestamp_seconds"), "max")
+    state = f"{models} * on (job, instance) group_left () {PROCESSES}"
+    return rows(
+        "Processes",
+        "Each process of the service, whether Prometheus can scrape it, and its model. Sensors and bridge have none."
+        " If a process is DOWN, read its log. Alert: BtsServiceDown.",
+        labels,
+        [
+            Column(
+                "State",
+                f"{state} or on (job, instance) ({OURS})",
+                texts=UP,
+                colored=True,
+                width=110,
+            ),
+            Column(
+                "Model loaded",
+                f"{models} * on (job, instance) group_left () (time() - {loaded})",
+                units.DurationSeconds,
+            ),
+        ],
+        order="Model loaded",
+        height=8,
+    )
+
+
+def _training() -> list[Panel]:
+    # A training is a job of its own, which no variable selects: it pushes its results, or writes them to a file.
+    ago = "time() - max by (job) (bts_training_last_success_timestamp_seconds)"
+    models = by((*JOB, "name", "version", "sha256"), one("bts_model_info"), "count")
+    return [
+        number(
+            "Models in use",
+            "Different models that the processes of the service have loaded. Several: a rollout has stopped half-way."
+            " Alert: BtsModelVersionSkew.",
+            units.Short,
+            Query(by(JOB, models, "count"), "{{job}}"),
+            limits=MODELS,
+            size=(6, 5),
+        ),
+        number(
+            "Last training",
+            "Time since the last training that succeeded. Unknown: none has reported its result (bts.train --textfile-directory"
+            " or --pushgateway). Alert: BtsTrainingStale.",
+            units.DurationSeconds,
+            Query(ago, "{{job}}"),
+            limits=SINCE_TRAINING,
+            size=(6, 5),
+        ),
+        number(
+            "Error in training",
+            "Mean absolute error of the model on stations that it was not trained on. If the error of today is much larger, the"
+            " readings have changed since.",
+            units.Ampere,
+            Query("max by (job) (bts_training_mae)", "{{job}}"),
+            size=(6, 5),
+        ),
+        number(
+            "Against no change in training",
+            'Error of the model in training divided by that of the forecast "no change". Above 1 the model should not be rolled out.',
+            units.Short,
+            Query(
+                "max by (job) (bts_training_mae) / max by (job) (bts_training_persistence_mae)",
+                "{{job}}",
+            ),
+            limits=AGAINST_NO_CHANGE,
+            size=(6, 5),
+        ),
+    ]
