@@ -20,7 +20,7 @@ COPY --from=build /bts-exporter.cdx.json /usr/share/doc/bts-exporter/bts-exporte
 # As in systemd/bts-exporter.service: fewer arenas of malloc, and memory of large scrapes is returned
 # to the system. The user cannot write .pyc files.
 ENV MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=1048576 PYTHONDONTWRITEBYTECODE=1
-# nobody: nothing is written, so that the root file system can be read-only.
+# User nobody: nothing is written, so that the root file system can be read-only.
 USER 65534:65534
 WORKDIR /
 EXPOSE 19100

@@ -19,7 +19,7 @@ STREAMS = 100
 LONGEST = 1000
 THEIRS = "prometheus-redis-exporter"
 
-#: What is looked for, by what the table calls it.
+#: The patterns to look for, by their names in the table.
 SETTINGS = {
     "streams of one pattern": [(("bts:*",), "stream")],
     "streams, lists and hashes of five patterns": [

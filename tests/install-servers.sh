@@ -30,7 +30,7 @@ if ((EUID)); then as_root=(sudo -n); fi
 command -v apt-get >/dev/null || give_up "There is no apt-get here"
 "${as_root[@]}" true 2>/dev/null || give_up "Installing packages takes root"
 
-# The units that systemd starts at boot; told from files, so that no systemd need run.
+# The units that systemd starts at boot; found in files, so that systemd need not run.
 enabled() {
   if command -v systemctl >/dev/null; then
     systemctl --root=/ list-unit-files --no-legend --state=enabled | awk '{print $1}' | sort

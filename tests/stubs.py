@@ -201,7 +201,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 def drop_in(folder: Path, name: str, source: str = SPOOLDIR) -> Path:
-    """Write a plug-in where nobody else can, and return its path."""
+    """Write a plug-in into a folder that other users cannot write to, and return its path."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     path = folder / f"{name}.py"

@@ -195,7 +195,7 @@ def broad_handlers(path: Path) -> list[int]:
     return lines
 
 
-# Who imports whom
+# Which module imports which
 
 
 def test_every_module_has_its_layer() -> None:

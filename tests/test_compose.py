@@ -54,7 +54,7 @@ def published() -> set[int]:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_is_published_on_loopback_only(name: str) -> None:
-    """A demonstration without passwords worth the name is nobody else's business."""
+    """A demonstration with public passwords listens on the loopback address only."""
     service = SERVICES[name]
 
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
@@ -93,7 +93,7 @@ def test_exporter_sees_the_machine() -> None:
 
 
 def test_exporter_reads_its_settings_where_they_are_mounted() -> None:
-    """The settings are mounted where the exporter looks for them without being told."""
+    """The settings are mounted where the exporter looks for them by default."""
     assert ("./monitoring/compose.yaml", "/etc/bts-exporter/config.yaml") in mounts(
         SERVICES["exporter"]
     )
@@ -144,7 +144,7 @@ def test_prometheus_scrapes_the_exporter() -> None:
 
 
 def test_image_checks_its_own_port() -> None:
-    """The health check asks where the exporter listens, unless it is told otherwise."""
+    """The health check asks the port that the exporter listens on by default."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     [port] = re.findall(r"^EXPOSE (\d+)$", dockerfile, re.MULTILINE)
 
@@ -267,7 +267,7 @@ def test_promtool_accepts_prometheus_yml() -> None:
 
 @pytest.mark.live
 def test_mosquitto_accepts_its_configuration(tmp_path: Path) -> None:
-    """The broker starts with mosquitto.conf; port and folder alone are another here."""
+    """The broker starts with mosquitto.conf; only port and folder differ here."""
     port = free_port()
     config = (MONITORING / "mosquitto.conf").read_text()
     config = config.replace("listener 1883", f"listener {port} 127.0.0.1")

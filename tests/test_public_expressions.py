@@ -94,7 +94,7 @@ def test_reasons(absent: tuple[str, ...], expected: str) -> None:
 
 
 def test_rules_are_read_and_written_for_prometheus(tmp_path: Path) -> None:
-    """Rules keep their collection, name and delay; those for two exporters are told apart."""
+    """Rules keep their collection, name and delay; those for two exporters are in different ones."""
     entry = {"source": "s", "kind": "alert", "for": "5m", "expr": 'a{job="node"} > 1'}
     names = [("rabbitmq", "RabbitmqDown"), ("rabbitmq", "RabbitmqNodeDown"), ("x", "HighLoad")]
     file = tmp_path / "rules.json"

@@ -65,7 +65,7 @@ def find_in_types(config_file: str | None, words: Sequence[str]) -> Found | None
 
 
 def of_type(options: Options, found: Found, arguments: Sequence[str]) -> int:
-    """Print what a command of a collector type says; exit code 1 when it says what is wrong."""
+    """Print the lines of a collector type's command; exit code 1 if it raises an error."""
     settings = _load(options)
     blocks = [block.config for block in settings.blocks if block.type_name == found.kind]
     try:
@@ -151,7 +151,7 @@ def push(options: Options, url: str, job: str) -> int:
 
 
 def collectors(options: Options) -> int:
-    """Print the collector types, where they come from, and what is wrong with them."""
+    """Print the collector types, their origins and their errors."""
     registry = _registry(options)
     broken = False
     for name in registry.names():

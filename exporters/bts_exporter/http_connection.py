@@ -183,7 +183,7 @@ class KeptConnection:
 
 
 def _unusable(error: BaseException, product: Product) -> str:
-    """Return what is wrong with a response that arrived; empty if none arrived."""
+    """Return the defect of a response that arrived; empty if none arrived."""
     match error:
         case UnicodeError() | http.client.RemoteDisconnected() | http.client.IncompleteRead():
             return ""

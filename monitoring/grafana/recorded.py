@@ -23,7 +23,7 @@ from lint.metric_names import metrics_used
 SERIES = Path(__file__).parent / "recorded-series.txt"
 #: Series of one metric that are kept.
 MOST = 10
-#: Labels that name the machine where it was recorded, and what is written in their place.
+#: Labels that name the machine where it was recorded, and their replacements.
 RENAMED = {
     "instance": "exporter:19100",
     "node": "rabbit@host",

@@ -51,7 +51,7 @@ class RuleFile(Struct, forbid_unknown_fields=True):
 
 
 class Case(Struct):
-    """What is expected of an alert at some time; it fires if `exp_alerts` is not empty."""
+    """The expected state of an alert at some time; it fires if `exp_alerts` is not empty."""
 
     alertname: str
     exp_alerts: list[Any] | None = None
@@ -81,7 +81,7 @@ class Placed(NamedTuple):
 
 
 def check_rules(root: Path, listed: Iterable[dict[str, str]]) -> Iterator[str]:
-    """Yield what is wrong with the rules of the repository at `root`, their tests and runbooks.
+    """Yield the errors in the rules of the repository at `root`, their tests and runbooks.
 
     `listed` are the exporter's metrics, as `listed_metrics` returns them.
     """

@@ -68,7 +68,7 @@ def test_prometheus_stores_the_backlog_of_every_broker(
 def test_promtool_has_no_complaint_about_our_own_families(
     settings: str, exporter: StartExporter
 ) -> None:
-    """`promtool check metrics` accepts the page, and every name that is ours alone."""
+    """`promtool check metrics` accepts the page, and every name that only we have."""
     status, text = exporter(settings).get("/metrics")
 
     assert status == 200

@@ -96,7 +96,7 @@ class Traffic:
         self._broker = broker
         self._plans = used
         self._over = threading.Event()
-        #: Held by whoever may not be disturbed: a purge must know what it purges.
+        #: Held by code that must not be disturbed: a purge must know what it purges.
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, args=(self._publish, "publish")),
@@ -250,7 +250,7 @@ def watch(
 
 
 def undisturbed(looks: Sequence[Look]) -> list[Look]:
-    """Return those at queues that nobody empties: that is seen as late as the broker tells it."""
+    """Return those at queues that are not purged or replaced: the broker reports such changes late."""
     return [one for one in looks if not one.queue.startswith(("purged", "made-again"))]
 
 

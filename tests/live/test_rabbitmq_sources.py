@@ -180,7 +180,7 @@ def test_beside_the_management_api_the_node_adds_what_only_it_has(rabbitmq: Brok
 
 @pytest.fixture
 def held(rabbitmq: Broker) -> Iterator[str]:
-    """Return a queue that belongs to another connection alone."""
+    """Return an exclusive queue of another connection."""
     port = rabbitmq.amqp
     with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port)) as connection:
         connection.channel().queue_declare("held", exclusive=True)

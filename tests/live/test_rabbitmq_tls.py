@@ -1,4 +1,4 @@
-"""A broker that speaks TLS at each of its ports and lets nobody in without a certificate."""
+"""A broker that speaks TLS on each of its ports and requires a client certificate."""
 
 from __future__ import annotations
 

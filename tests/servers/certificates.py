@@ -21,7 +21,7 @@ class Certificates(NamedTuple):
     #: Of 127.0.0.1 and SERVER_NAME.
     server: Path
     server_key: Path
-    #: Of SERVER_NAME alone.
+    #: Of SERVER_NAME only.
     named: Path
     named_key: Path
     client: Path

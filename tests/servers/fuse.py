@@ -1,6 +1,6 @@
 """A file system of ours that the kernel asks through /dev/fuse, and that hangs when it is frozen.
 
-It is mounted where nobody else sees it, in a mount namespace that ends with its process.
+Only this process sees it: it is mounted in a mount namespace that ends with its process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuse]:
 
 
 def mount(point: str) -> int:
-    """Mount our file system for this process alone, and return the descriptor to answer at."""
+    """Mount our file system for this process only, and return the descriptor that takes the replies."""
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNS))
     _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))

@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         self.fake.connections.append(self.connection)
 
     def do_GET(self) -> None:
-        """Answer as the fake is told to."""
+        """Answer as the test has set."""
         self.fake.requests.append(self.path)
         self.fake.headers.append(dict(self.headers))
         path = self.path.partition("?")[0]

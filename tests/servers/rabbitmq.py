@@ -68,7 +68,7 @@ class RabbitMQ:
 
     def __init__(self, folder: Path, config: str = "", peer: RabbitMQ | None = None) -> None:
         """Start a broker; with `peer` in one cluster with that."""
-        # Debian's /usr/sbin/rabbitmq-server changes to another user; the real one is beside this.
+        # Debian's /usr/sbin/rabbitmq-server changes to another user; the real one is in this folder.
         self._programs = Path(need("rabbitmq-env", PACKAGE)).parent
         self._folder = folder
         self.amqp, self.mgmt, self.native, self.stream, self._distribution, self._epmd_port = (
@@ -298,7 +298,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, config: str = "") -> RabbitM
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """Return a broker that all tests of the session share: queues are told apart by their names."""
+    """Return a broker that all tests of the session share: queues differ by their names."""
     broker = start(tmp_path_factory)
     yield broker
     broker.stop()

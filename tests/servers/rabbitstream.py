@@ -1,4 +1,4 @@
-"""A client of RabbitMQ's stream protocol that reads as far as it is told to and no further."""
+"""A client of RabbitMQ's stream protocol that reads only as many chunks as a test asks for."""
 
 from __future__ import annotations
 

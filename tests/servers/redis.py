@@ -63,7 +63,7 @@ def _shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 
 @pytest.fixture
 def redis_server(_shared_redis: RedisServer) -> RedisServer:
-    """Give an empty Redis; all tests share it, so leave its users, settings and process alone."""
+    """Give an empty Redis; all tests share it, so do not change its users, settings and process."""
     _shared_redis.clear()
     return _shared_redis
 

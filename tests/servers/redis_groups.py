@@ -101,7 +101,7 @@ class RedisCluster:
 
 
 class Sentinel(Process):
-    """A sentinel that looks after one master; its word alone makes a failover."""
+    """A sentinel that monitors one master; its vote is enough for a failover."""
 
     def __init__(self, folder: Path, master: RedisServer, *lines: str) -> None:
         """Start it in `folder`; `lines` are further ones of its file."""
@@ -123,7 +123,7 @@ class Sentinel(Process):
         self.client = redis.Redis(port=self.port, retry=None)
 
     def master_port(self) -> int:
-        """Return the port of whom it takes for the master."""
+        """Return the port of the server that it takes for the master."""
         return int(self.client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1])
 
     def kill(self) -> None:

@@ -89,7 +89,7 @@ def _each_old_redis(
 
 @pytest.fixture
 def old_redis(_each_old_redis: RedisServer) -> RedisServer:
-    """Give an empty server of versions before 6.2; leave its settings alone."""
+    """Give an empty server of versions before 6.2; do not change its settings."""
     _each_old_redis.clear()
     return _each_old_redis
 
@@ -105,6 +105,6 @@ def _each_redis(
 
 @pytest.fixture
 def any_redis(_each_redis: RedisServer) -> RedisServer:
-    """Give an empty server of every version, one after another; leave its users and settings alone."""
+    """Give an empty server of every version, one after another; do not change its users and settings."""
     _each_redis.clear()
     return _each_redis

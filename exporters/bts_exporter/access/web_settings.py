@@ -63,7 +63,7 @@ class File(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self | None:
-        """Return the path, None if it is empty; ValueError if it is none."""
+        """Return the path, None if it is empty; ValueError if it is not a path."""
         if not isinstance(raw, str):
             msg = f"expected the path of a file, got {type(raw).__name__}"
             raise ValueError(msg)  # noqa: TRY004  # the contract of from_setting
@@ -80,7 +80,7 @@ class BcryptHash(str):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the hash; ValueError, without the value, if it is none: it may be a password."""
+        """Return the hash; ValueError, without the value, if it is not one: it may be a password."""
         match = _BCRYPT.fullmatch(raw) if isinstance(raw, str) else None
         if match is None:
             msg = (
@@ -121,7 +121,7 @@ class GoDuration(float):
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
-        """Return the duration; ValueError if it is none."""
+        """Return the duration; ValueError if it is not one."""
         if isinstance(raw, int) and not isinstance(raw, bool) and raw == 0:
             return cls(0)
         if not isinstance(raw, str) or not (raw == "0" or _GO_DURATION.fullmatch(raw)):

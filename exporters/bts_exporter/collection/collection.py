@@ -12,7 +12,7 @@ from bts_exporter.metric import Key, Metric
 from bts_exporter.scrape import Scrape
 
 #: For how long an absent source is not looked for again, in seconds: hardware and kernel modules
-#: seldom appear while the exporter runs.
+#: rarely appear while the exporter runs.
 _ABSENT_SECONDS = 60.0
 
 #: How much longer a collection may take, once, if no scrape gave it up when it was late, in seconds.

@@ -21,7 +21,7 @@ _MOST_LINKS = 40
 def read(path: Path) -> bytes:
     """Return the content of `path`; PluginError if another user could have written or replaced it.
 
-    The file is opened once, from its folder's descriptor, and what is checked is what is read: a
+    The file is opened once, from its folder's descriptor, and the checked file is the one that is read: a
     path that is checked first and opened afterwards can lead elsewhere in between.
     """
     folder = _open_folder(path.absolute().parent)

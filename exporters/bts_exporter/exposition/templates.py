@@ -78,7 +78,7 @@ class SeriesTemplate:
         return name.rpartition("\n")[2] + tail[:-1]
 
     def known(self) -> dict[Metric, _RenderedSeries]:
-        """Return what is rendered of each metric."""
+        """Return the rendered part of each metric."""
         tails = self._texts[1::_TEXTS]
         keys = dict(zip(self._metrics, self._keys, strict=True))
         return {
@@ -106,8 +106,7 @@ class SeriesTemplate:
 class TemplateCache:
     """Keeps the template of one collector from one page to the next; one for each format in use.
 
-    Metrics with the same labels share what is rendered of these: it is most of the memory that many
-    series take.
+    Metrics with the same labels share their rendered text, which is most of the memory of many series.
     """
 
     def __init__(self, constant: Mapping[str, str] | None = None) -> None:
@@ -208,7 +207,7 @@ def _text(value: float) -> str:
 def with_text_labels(
     samples: Mapping[Metric, Mapping[Key, float]],
 ) -> tuple[dict[Metric, dict[Key, float]], str]:
-    """Return the samples whose label values are texts, and what is wrong with the others."""
+    """Return the samples whose label values are texts, and the errors of the others."""
     problems: dict[str, None] = {}
     sound: dict[Metric, dict[Key, float]] = {}
     for metric, series in samples.items():
@@ -223,7 +222,7 @@ def with_text_labels(
 
 def _label_value(value: str) -> str:
     # The conversion of a plug-in's own class may hang, and every scrape waits for the page: this one
-    # raises TypeError for what is not a str. Lone surrogates are how Python holds the invalid UTF-8 of
+    # raises TypeError for a value that is not a str. Lone surrogates are how Python holds the invalid UTF-8 of
     # file names; no page may hold them. Spelled out they stay distinct, as two names with one
     # replacement character would not.
     text = str.encode(value, "utf-8", "backslashreplace").decode()

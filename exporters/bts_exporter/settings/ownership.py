@@ -13,7 +13,7 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def problem_with(path: Path) -> str:
-    """Return why another user can decide what is in the file `path`; empty if none can."""
+    """Return why another user can change the file `path`; empty if none can."""
     if not hasattr(os, "geteuid"):  # not a system with these permissions
         return ""
     try:

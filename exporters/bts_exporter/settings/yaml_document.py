@@ -152,7 +152,7 @@ class Document:
         return UNREADABLE if unreadable else built
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
-        # YAML 1.1 would read 1:30 as 90, in base 60; the type of the setting says what is expected.
+        # YAML 1.1 would read 1:30 as 90, in base 60; the type of the setting decides.
         if node.tag in _SIGNS or (node.tag in _NUMBERS and ":" in node.value):
             return node.value
         try:

@@ -33,7 +33,7 @@ _MAX_UNSENT = 256 * 1024
 _RECEIVE_BYTES = 8192
 #: Connections beyond the limit that were aborted and are not closed yet.
 _CLOSING = 8
-#: SO_LINGER that drops what is unsent: the kernel would keep megabytes for a client that reads nothing.
+#: SO_LINGER that drops unsent bytes: the kernel would keep megabytes for a client that reads nothing.
 _DROP = struct.pack("ii", 1, 0)
 
 
@@ -160,7 +160,7 @@ class Connection:
         self._bound_unsent(_MAX_UNSENT)
 
     def receive(self) -> bool:
-        """Add what is received to `incoming`; return False if the client has closed the connection."""
+        """Add received bytes to `incoming`; return False if the client has closed the connection."""
         data = self.socket.recv(_RECEIVE_BYTES)
         self.incoming.add(data)
         return bool(data)

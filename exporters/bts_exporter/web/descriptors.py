@@ -11,7 +11,7 @@ from bts_exporter.web.connections import close_socket
 #: Descriptors beyond the cached kernel files (the soft limit less 64): for the listener, its
 #: connections, the connections to targets, and files that are open for a moment.
 _FEWEST_CONNECTIONS = 24
-#: From this limit on half of what is added is for more connections, the other half for kernel files.
+#: From this limit on half of the additional ones are for more connections, the other half for kernel files.
 _ROOMY = 256
 _MOST_CONNECTIONS = 640
 #: Descriptors that are held so that they can be given up.

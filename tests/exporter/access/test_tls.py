@@ -452,7 +452,7 @@ def test_other_bytes_to_the_port_of_https(files: Files, sent: bytes) -> None:
     "damage", [lambda hello: hello[:9] + bytes(len(hello) - 9), lambda _: b"\x16\x03\x01\0\0"]
 )
 def test_invalid_client_hello(files: Files, damage: Callable[[bytes], bytes]) -> None:
-    """A handshake that is none ends the connection and nothing else."""
+    """Bytes that are not a handshake end the connection and nothing else."""
     with guarded_by(config(files)) as (listener, _):
         with listener.wire() as wire:
             wire.send(damage(record_of(client_of(files.ca))))

@@ -210,7 +210,7 @@ class Filesystem(Subsystem):
         """Return the devices of the mounts that the exporter sees, by mount point; None if unknown.
 
         `content` is the mountinfo of process 1, `own` is the exporter's. They may differ: a container does not
-        see what is mounted after its start, unless its mount of / has the propagation `rslave`.
+        see mounts made after its start, unless its mount of / has the propagation `rslave`.
         """
         if own is None or own == content:
             return None

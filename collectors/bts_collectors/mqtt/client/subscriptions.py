@@ -64,7 +64,7 @@ class Suspects:
         self._left_out_until.clear()
 
     def log_denied(self, filter_: str, why: str) -> None:
-        """Log a denied filter once; a denied `$SYS` alone is not a failed collection."""
+        """Log a denied filter once; a collection in which only `$SYS` is denied has not failed."""
         if self._denied.get(filter_) != why:
             self._denied[filter_] = why
             log.warning("%s: subscription to %s denied: %s", self._broker, filter_, why)

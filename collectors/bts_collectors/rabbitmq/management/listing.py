@@ -59,7 +59,7 @@ class Consumers(NamedTuple):
 
 
 class QueueListing(NamedTuple):
-    """The selected queues, and what is missing from the list."""
+    """The selected queues, and whether some are missing."""
 
     queues: Sequence[Queue]
     #: Number of queues that the user has no permission to see; None if unknown.

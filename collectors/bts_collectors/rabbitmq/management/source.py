@@ -126,7 +126,7 @@ class ManagementSource:
         now = self._clock()
         lags = self._lags.observe(shown, now, listing.unlisted)
         queues.emit_quorum(scrape, shown)
-        # `max_series` drops what is emitted last. Depth and lag of all queues come first, then the
+        # `max_series` drops the last samples. Depth and lag of all queues come first, then the
         # other messaging_* metrics, then details, each time with the deepest queues first.
         shown.sort(key=depth, reverse=True)
         backlog.emit_backlogs(scrape, shown, lags)

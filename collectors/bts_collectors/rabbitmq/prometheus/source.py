@@ -123,7 +123,7 @@ class PrometheusSource:
         now = self._clock()
         # The length of a stream's log is not a backlog.
         lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
-        # `max_series` drops what is emitted last: the deepest queues come first.
+        # `max_series` drops the last samples: the deepest queues come first.
         found.sort(key=depth, reverse=True)
         with_lag = [queue for queue in found if (queue.vhost, queue.name) in lags]
         backlog.emit_backlogs(scrape, with_lag, lags)

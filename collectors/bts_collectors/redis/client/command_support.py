@@ -1,4 +1,4 @@
-"""Commands that a server lacks or denies: tried again only seldom, since it logs every refusal."""
+"""Commands that a server lacks or denies: tried again rarely, since it logs every refusal."""
 
 from __future__ import annotations
 

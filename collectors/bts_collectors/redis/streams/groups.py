@@ -84,7 +84,7 @@ class Labels(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is kept of a group between scrapes."""
+    """The part of a group that is kept between scrapes."""
 
     labels: Labels
     history: History
@@ -92,7 +92,7 @@ class Known(NamedTuple):
 
 @dataclass(slots=True)
 class GroupState:
-    """A group in this scrape, with what is known of its lag so far."""
+    """A group in this scrape, with its lag as far as it is known."""
 
     #: The stream's key.
     name: bytes
