@@ -252,7 +252,7 @@ def _document(path: Path, files: WatchedFiles) -> Document:
         content = files.read(path)
     except (OSError, ValueError) as error:
         raise ConfigError([Problem(str(path), None, "", _unreadable(error))]) from error
-    return parse(str(path), content)
+    return parse(str(path), content, files.watch)
 
 
 def _wrong_users(document: Document, settings: WebSettings) -> Iterator[Problem]:

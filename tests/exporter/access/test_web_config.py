@@ -96,6 +96,20 @@ def test_changed_password(file: Path) -> None:
         assert config.state.successful
 
 
+def test_changed_file_of_a_value(tmp_path: Path) -> None:
+    """A hash in a file of its own (`!file`) is used as soon as that file has changed, or is there."""
+    file, hashed = tmp_path / "web.yml", tmp_path / "hash"
+    file.write_text("basic_auth_users: {a: !file hash}\n")
+    hashed.write_bytes(bcrypt.hashpw(b"b", bcrypt.gensalt(4)))
+    with guarded_by(file) as (listener, config):
+        assert status(listener, "a", "b") == 200
+        hashed.unlink()
+        assert status(listener, "a", "b") == 200
+        assert not config.state.successful
+        hashed.write_bytes(bcrypt.hashpw(b"c", bcrypt.gensalt(4)))
+        assert [status(listener, "a", "b"), status(listener, "a", "c")] == [401, 200]
+
+
 def written_long_ago(file: Path) -> None:
     """Let the file look as if nothing had written to it for an hour."""
     then = time.time() - 3600
@@ -373,6 +387,14 @@ def test_warnings(
     WebConfig(file)
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning in record.message
+
+
+def test_value_from_a_path_that_cannot_be(tmp_path: Path) -> None:
+    """A path that the system does not accept is an error with its line."""
+    file = tmp_path / "web.yml"
+    file.write_text('basic_auth_users: {a: !file "a\\0b"}\n')
+    with pytest.raises(ConfigError, match=r"web.yml:1: basic_auth_users.a: "):
+        WebConfig(file)
 
 
 @pytest.mark.parametrize("how", ["absent", "folder", "pipe", "device", "large", "latin1"])
