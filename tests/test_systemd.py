@@ -7,14 +7,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
 
 import pytest
 
 from servers import need, wait_until
+from servers.certificate_authority import Authority
 from servers.machine import Machine, Samples, samples_of
 from servers.sources import ROOT, archive, commands
 
 UNIT = ROOT / "systemd" / "bts-exporter.service"
+#: Prints the status of a request over TLS.
+TLS_CLIENT = """\
+import ssl, urllib.request
+anyone = ssl._create_unverified_context()
+print(urllib.request.urlopen("https://127.0.0.1:19100/-/healthy", context=anyone).status)
+"""
 CONFIG = "/etc/bts-exporter/config.yaml"
 #: The machine's root is an overlay, which the file system collector leaves out by default.
 HOST = """\
@@ -410,6 +419,30 @@ def test_password_comes_from_systemd(service: Service) -> None:
     assert "horse" not in service.run("systemctl show bts-exporter; journalctl -u bts-exporter")
     assert "horse" not in service.machine.get("/")[1] + service.machine.get("/metrics")[1]
     service.run("systemctl reload bts-exporter")  # its check has the credential, too
+
+
+@pytest.mark.live
+def test_key_of_the_server_comes_from_systemd(service: Service, tmp_path: Path) -> None:
+    """TLS works with a key that only root can read, as docs/web-config.md describes."""
+    page = (ROOT / "docs" / "web-config.md").read_text()
+    signed = Authority(tmp_path, "ca").sign("server", "subjectAltName=IP:127.0.0.1")
+    service.machine.write("/etc/bts-exporter/server.pem", signed.cert.read_text())
+    service.machine.write("/etc/bts-exporter/server.key", signed.key.read_text())
+    service.run("chmod 600 /etc/bts-exporter/server.key")
+    [key] = re.findall(r"`(key: !credential .*?)`", page)
+    web = f"tls_server_config:\n  cert_file: server.pem\n  {key}\n"
+    service.machine.write("/etc/bts-exporter/web.yml", web)
+    [arguments] = re.findall(r"`(ARGS=--web.config.file=.*?)`", page)
+    [drop_in] = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
+    defaults = "/etc/default/bts-exporter"
+    service.run(f"cp {defaults} {defaults}.saved; echo '{arguments}' > {defaults}")
+    service.drop_in(drop_in)
+    try:
+        service.restart()
+        assert service.run(f"/opt/bts-exporter/bin/python -Ic {quote(TLS_CLIENT)}") == "200"
+        service.run("systemctl reload bts-exporter")  # its check has the key, too
+    finally:
+        service.run(f"mv {defaults}.saved {defaults}")
 
 
 @pytest.mark.live

@@ -20,8 +20,7 @@ class WatchedFiles:
 
     def read(self, path: Path) -> bytes:
         """Return the content; OSError or ValueError with the reason if it cannot be read."""
-        # Before it is read, so that a change in the meantime is noticed the next time.
-        self._seen[path] = _signature(path)
+        self.watch(path)
         # A pipe without a writer would block here.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -34,6 +33,10 @@ class WatchedFiles:
             raise ValueError(msg)
         return content
 
+    def watch(self, path: Path) -> None:
+        """Remember a file that is about to be read, so that a change in the meantime is noticed, too."""
+        self._seen[path] = _signature(path)
+
     def changed(self) -> bool:
         """Return whether a file that was read, or could not be, is not the same now."""
         return any(_signature(path) != seen for path, seen in self._seen.items())
@@ -43,6 +46,6 @@ def _signature(path: Path) -> _Signature | None:
     """Return what changes with a file's content, or with a link on the way to it."""
     try:
         found = os.stat(path)  # noqa: PTH116  # for every request
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null character
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

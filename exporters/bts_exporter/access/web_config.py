@@ -31,6 +31,8 @@ log = logging.getLogger("bts_exporter.access.web_config")
 
 #: Seconds until a file that could not be used is read again although nothing has changed.
 _RETRY_SECONDS = 10.0
+#: Seconds since the last change of a file until it counts as complete.
+_WRITTEN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ class Loaded:
     #: Settings that have another effect than they seem to.
     warnings: tuple[Problem, ...] = ()
 
+    @property
+    def protections(self) -> set[str]:
+        """The settings that keep clients out, by name."""
+        tls = self.certificates.settings if self.certificates is not None else TLSServer()
+        given = {
+            "basic_auth_users": self.users,
+            "rate_limit": self.rate_limit.interval,
+            "client_auth_type": tls.client_auth.verifies,
+            "client_ca": tls.client_ca or tls.client_ca_file,
+            "client_allowed_sans": tls.client_allowed_sans,
+        }
+        return {name for name, value in given.items() if value}
+
 
 class WebConfig:
     """The active settings; for use by any thread."""
@@ -124,7 +139,7 @@ class WebConfig:
         """Load the file again in any case; return the problems."""
         with self._lock:
             self._logged = ""
-            return self._load()
+            return self._load(complete=True)
 
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
         """Put TLS around a new connection, without I/O on it."""
@@ -132,7 +147,8 @@ class WebConfig:
         assert self.active.tls is not None  # noqa: S101  # neither turned on nor off by a reload
         return self.active.tls.shake_hands_later(sock)
 
-    def _load(self) -> list[Problem]:
+    def _load(self, *, complete: bool = False) -> list[Problem]:
+        """Load the file, which is `complete` if the operator says so; return the problems."""
         files = WatchedFiles()
         try:
             loaded = load(self._path, files)
@@ -143,6 +159,9 @@ class WebConfig:
             return error.problems
         finally:
             self._files = files
+        if not complete and self._may_be_half_written(loaded):
+            self._retry = monotonic() + _WRITTEN_SECONDS
+            return []
         self.active = loaded
         if loaded.rate_limit != self.limiter.settings:
             self.limiter = RateLimiter(loaded.rate_limit)
@@ -166,6 +185,16 @@ class WebConfig:
             message = "tls_server_config was added or removed: restart to turn TLS on or off"
         if message:
             raise ConfigError([Problem(str(self._path), None, "", message)])
+
+    def _may_be_half_written(self, loaded: Loaded) -> bool:
+        """Return whether `loaded` lacks a protection, and the file has been changed just now."""
+        if self.active.protections <= loaded.protections:
+            return False
+        try:
+            age = time.time() - self._path.stat().st_mtime
+        except OSError:
+            return True
+        return abs(age) < _WRITTEN_SECONDS
 
     def _loaded(self) -> None:
         self._logged = ""
@@ -223,7 +252,7 @@ def _document(path: Path, files: WatchedFiles) -> Document:
         content = files.read(path)
     except (OSError, ValueError) as error:
         raise ConfigError([Problem(str(path), None, "", _unreadable(error))]) from error
-    return parse(str(path), content)
+    return parse(str(path), content, files.watch)
 
 
 def _wrong_users(document: Document, settings: WebSettings) -> Iterator[Problem]:

@@ -49,12 +49,16 @@ UNREADABLE: Any = object()
 class Document:
     """A file's content as plain values, and the location of each."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(
+        self, file: str, text: str, before_reading: Callable[[Path], None] | None = None
+    ) -> None:
         """Parse `text`; ConfigError if it is not valid YAML.
 
-        What else is wrong with it is in `problems`, and UNREADABLE stands in its place.
+        What else is wrong with it is in `problems`, and UNREADABLE stands in its place. `before_reading`
+        gets the path of each `!file`.
         """
         self.file = file
+        self._before_reading = before_reading
         self.problems: list[Problem] = []
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
@@ -172,6 +176,8 @@ class Document:
                 self.problems.append(self.problem(path, wrong))
                 return UNREADABLE
             return self._construct(node, path)
+        if node.tag == "!file" and self._before_reading is not None:
+            self._before_reading(Path(self.file).parent / str(node.value))
         reread = partial(_filled, resolve, str(node.value), self.file)
         try:
             hidden = Hidden(reread())
@@ -220,10 +226,12 @@ def read(path: Path) -> Document:
     return parse(str(path), content)
 
 
-def parse(file: str, content: bytes) -> Document:
+def parse(
+    file: str, content: bytes, before_reading: Callable[[Path], None] | None = None
+) -> Document:
     """Return the document that is the `content` of `file`; ConfigError if it is not YAML."""
     try:
-        return Document(file, content.decode("utf-8"))
+        return Document(file, content.decode("utf-8"), before_reading)
     except UnicodeDecodeError as error:
         message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(file, None, "", message)]) from error

@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -18,6 +19,7 @@ import pytest
 from bts_exporter.access import web_config as web_config_module
 from bts_exporter.access.web_config import WebConfig
 from bts_exporter.errors import ConfigError
+from servers import wait_until
 from servers.certificate_authority import Authority, Signed
 from servers.guarded import client_of, get_as, guarded_by
 from servers.listener import GET, Listener
@@ -86,10 +88,102 @@ def test_changed_password(file: Path) -> None:
         file.write_text(users(a="c", d="e"))
         assert wire.ask(get_as("a", "b")).status == 401
         assert [status(listener, *given) for given in (("a", "c"), ("d", "e"))] == [200, 200]
-        file.write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n")
+        file.write_text(
+            f"{users(a='b')}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
+        )
         answer = wire.ask(GET)
-        assert (answer.status, answer.headers["X-Frame-Options"]) == (200, "deny")
+        assert (answer.status, answer.headers["X-Frame-Options"]) == (401, "deny")
         assert config.state.successful
+
+
+def test_changed_file_of_a_value(tmp_path: Path) -> None:
+    """A hash in a file of its own (`!file`) is used as soon as that file has changed, or is there."""
+    file, hashed = tmp_path / "web.yml", tmp_path / "hash"
+    file.write_text("basic_auth_users: {a: !file hash}\n")
+    hashed.write_bytes(bcrypt.hashpw(b"b", bcrypt.gensalt(4)))
+    with guarded_by(file) as (listener, config):
+        assert status(listener, "a", "b") == 200
+        hashed.unlink()
+        assert status(listener, "a", "b") == 200
+        assert not config.state.successful
+        hashed.write_bytes(bcrypt.hashpw(b"c", bcrypt.gensalt(4)))
+        assert [status(listener, "a", "b"), status(listener, "a", "c")] == [401, 200]
+
+
+def written_long_ago(file: Path) -> None:
+    """Let the file look as if nothing had written to it for an hour."""
+    then = time.time() - 3600
+    os.utime(file, (then, then))
+
+
+@pytest.fixture
+def slow_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file count as complete only after a minute, however slow this machine is."""
+    monkeypatch.setattr(web_config_module, "_WRITTEN_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("slow_writers")
+def test_half_written_file_admits_no_client(file: Path) -> None:
+    """A file without passwords is used when nothing writes to it any more: it may be half of a file."""
+    with guarded_by(file) as (listener, config):
+        file.write_text("http_server_config: {http2: true}\n")
+        assert [status(listener, "a", "x") for _ in range(2)] == [401, 401]
+        assert config.state.successful
+        file.write_text(users(a="c"))
+        assert [status(listener, "a", "b"), status(listener, "a", "c")] == [401, 200]
+        file.write_text("http_server_config: {http2: true}\n")
+        assert status(listener, "a", "x") == 401
+        written_long_ago(file)
+        assert status(listener, "a", "x") == 200
+
+
+def test_file_that_drops_passwords(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords are no longer required soon after they were removed, and at once after a reload."""
+    monkeypatch.setattr(web_config_module, "_WRITTEN_SECONDS", 0.2)
+    with guarded_by(file) as (listener, config):
+        file.write_text("{}\n")
+        wait_until(lambda: status(listener, "a", "x") == 200, "no password")
+        file.write_text(users(a="b"))
+        assert status(listener, "a", "x") == 401
+        file.write_text("{}\n")
+        assert config.reload() == []
+        assert status(listener, "a", "x") == 200
+
+
+VERIFIED = TLS.replace("}", ", client_auth_type: VerifyClientCertIfGiven}")
+
+
+@pytest.mark.usefixtures("slow_writers")
+@pytest.mark.parametrize(
+    ("protection", "whole", "half"),
+    [
+        ("rate_limit", "rate_limit: {interval: 1s, burst: 1}\n", "{}\n"),
+        ("client_auth_type", VERIFIED, TLS),
+        ("client_ca", VERIFIED.replace("}", ", client_ca_file: ca.pem}"), VERIFIED),
+        ("client_allowed_sans", VERIFIED.replace("}", ", client_allowed_sans: [a]}"), VERIFIED),
+    ],
+)
+def test_protections_that_half_a_file_lacks(
+    tmp_path: Path,
+    authority: Authority,
+    servers: list[Signed],
+    *,
+    protection: str,
+    whole: str,
+    half: str,
+) -> None:
+    """Every setting that keeps clients out remains active until the file is complete."""
+    put(servers[0], tmp_path)
+    shutil.copy(authority.cert, tmp_path / "ca.pem")
+    file = tmp_path / "web.yml"
+    file.write_text(whole)
+    config = WebConfig(file)
+    file.write_text(half)
+    config.refresh()
+    assert protection in config.active.protections
+    written_long_ago(file)
+    config.refresh()
+    assert protection not in config.active.protections
 
 
 @pytest.mark.parametrize(
@@ -293,6 +387,14 @@ def test_warnings(
     WebConfig(file)
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning in record.message
+
+
+def test_value_from_a_path_that_cannot_be(tmp_path: Path) -> None:
+    """A path that the system does not accept is an error with its line."""
+    file = tmp_path / "web.yml"
+    file.write_text('basic_auth_users: {a: !file "a\\0b"}\n')
+    with pytest.raises(ConfigError, match=r"web.yml:1: basic_auth_users.a: "):
+        WebConfig(file)
 
 
 @pytest.mark.parametrize("how", ["absent", "folder", "pipe", "device", "large", "latin1"])
