@@ -111,6 +111,11 @@ class Order:
         """Return whether the broker has counted any message."""
         return self._flow != NO_FLOW
 
+    @property
+    def has_depth(self) -> bool:
+        """Return whether the depth has been known."""
+        return bool(self._observations)
+
     def still_has(self, ready: float) -> bool:
         """Return whether all messages that were ready may still be."""
         return self.excess is not None and ready >= self._arrived - self._position > 0
@@ -119,6 +124,10 @@ class Order:
         """Return whether the counts were reset: the broker was restarted, or the queue recreated."""
         before = self._flow
         return flow.published < before.published or flow.delivered < before.delivered
+
+    def rebase(self, flow: Flow) -> None:
+        """Continue from other counts, without messages that arrived or left."""
+        self._flow = flow
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
         """Add an observation of counts and depth."""
