@@ -229,6 +229,8 @@ class History:
             if not flow.published:
                 self._order, self._before = before, None
                 return
+        elif before.skip_unseen():
+            self._is_certain = False
         self._before = before
         self._order, self._reset = Order(ready, flow), now
 
