@@ -63,6 +63,8 @@ class SimulatedQueue:
     consumers: int = 1
     phase: int = 0
     counts: Counts = field(default_factory=Counts)
+    #: Counts from before the broker lost its statistics.
+    _lost: Counts = field(default_factory=Counts)
     _waiting: deque[Message] = field(default_factory=deque)
     _unacked: list[Message] = field(default_factory=list)
     _delivered: set[int] = field(default_factory=set)
@@ -71,7 +73,7 @@ class SimulatedQueue:
     #: For each tenth of a second, the age of the oldest ready message; 0 if there is none.
     ages: list[int] = field(default_factory=list)
     waited: list[bool] = field(default_factory=list)
-    _shown: list[tuple[int, Counts | None, Depth]] = field(default_factory=list)
+    _shown: list[tuple[int, Counts, Depth]] = field(default_factory=list)
     _depths: list[tuple[int, Depth]] = field(default_factory=list)
 
     # Events in the current tenth of a second.
@@ -139,12 +141,22 @@ class SimulatedQueue:
         """Reset the counts, as a restart of the broker does."""
         self.requeue()
         self.counts = Counts()
+        self._lost = Counts()
+
+    def lose_statistics(self, *fields: str) -> None:
+        """Show these counts from zero, as after a reset of the statistics or a restart of the management plugin.
+
+        Those of open channels return as they were.
+        """
+        for name in fields:
+            setattr(self._lost, name, getattr(self.counts, name))
 
     def remake(self) -> None:
         """Delete and recreate the queue."""
         self._waiting.clear()
         self._unacked.clear()
         self.counts = Counts()
+        self._lost = Counts()
 
     def tick(self) -> None:
         """End the tenth of a second: expire messages, record the true lag, update the statistics."""
@@ -157,8 +169,8 @@ class SimulatedQueue:
         if self._now % INTERVAL == self.phase:
             self._depths.append((self._now, self._depth()))
         if self._now % INTERVAL == 0 and self._depths:
-            used = self.counts.publish or self.counts.deliver_get
-            counts = Counts(**vars(self.counts)) if used else None
+            lost = vars(self._lost)
+            counts = Counts(**{name: n - lost[name] for name, n in vars(self.counts).items()})
             self._shown.append((self._now, counts, self._depths[-1][1]))
         self._now += 1
 
@@ -185,7 +197,7 @@ class SimulatedQueue:
             messages_ready=depth.ready,
             messages_unacknowledged=depth.unacked,
             head_message_timestamp=None if depth.head is None else EPOCH + depth.head // 10,
-            message_stats=None if counts is None else _stats(counts),
+            message_stats=_stats(counts),
         )
 
     def truths(self, slack: int = 0) -> tuple[float, float]:

@@ -17,10 +17,11 @@ import pika.exceptions
 import pytest
 
 from bts_collectors.rabbitmq.collector import COLLECTOR, RabbitMQ
+from bts_collectors.rabbitmq.metrics.queue_order import DEPTH_DELAY_SECONDS
 from bts_exporter import Url, testing
 from servers import wait_until
+from servers.rabbitmq import AmqpConsumer, start
 from servers.rabbitmq import RabbitMQ as Broker
-from servers.rabbitmq import start
 from servers.rabbitstream import StreamReader
 
 pytestmark = pytest.mark.live
@@ -306,6 +307,82 @@ def test_an_exporter_that_was_started_later_says_no_more_than_it_knows(
     assert bounds
     assert all(one.lag <= one.true + tolerance for one in bounds), bounds
     assert len(wrong) <= 0.05 * len(exact), wrong
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Return a broker whose statistics tests may reset."""
+    broker = start(tmp_path_factory)
+    yield broker
+    broker.stop()
+
+
+def lag_and_method(made: RabbitMQ, queue: str) -> tuple[float, str] | None:
+    """Return the lag of a queue and how it is known; None if there is no lag."""
+    samples = testing.collect(made, 20)
+    lag = samples.get("messaging_lag_seconds", {}).get(("rabbitmq", queue, ""))
+    methods = {key[1]: key[3] for key in samples.get("messaging_lag_method_info", {})}
+    return None if lag is None else (lag, methods.get(queue, ""))
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_the_lag_of_a_hung_consumer_continues_when_the_statistics_are_lost(
+    forgetful: Broker, kind: str
+) -> None:
+    """After a reset of the statistics, the oldest message is still at least as old as it is known to be."""
+    name = f"hung-{kind}"
+    forgetful.queue(name, queue_type=kind)
+    with (
+        exporter(forgetful) as made,
+        AmqpConsumer(forgetful.amqp, name, auto_ack=False, prefetch=10),
+    ):
+        wait_until(lambda: lag_and_method(made, name) == (0, ""), "the empty queue shows")
+        before = time.monotonic()
+        with forgetful.channel() as channel:
+            for _ in range(20):
+                channel.basic_publish("", name, b"x")
+            wait_until(lambda: (lag_and_method(made, name) or (0, ""))[0] > 0, "the lag is known")
+        # The counts of a channel outlive it for some seconds.
+        wait_until(lambda: (lag_and_method(made, name) or (0, ""))[0] > 20, "nothing happens")
+        forgetful.api("reset", "DELETE")
+
+        def is_reset() -> bool:
+            testing.collect(made, 20)
+            shown = forgetful.api(f"queues/%2F/{name}")
+            return "publish" not in shown.get("message_stats", {}) and "messages_ready" in shown
+
+        wait_until(is_reset, "the counts are lost")
+        continued = lag_and_method(made, name)
+        truth = time.monotonic() - before
+
+    assert continued is not None
+    assert 20 - DEPTH_DELAY_SECONDS < continued[0] <= truth
+    assert continued[1] == "lower_bound"
+
+
+def test_messages_that_were_counted_before_their_depth_showed_have_a_lag(
+    forgetful: Broker,
+) -> None:
+    """A slow consumer's 10 ready and 10 unacknowledged messages have a lag, whenever the exporter started."""
+    forgetful.queue("slow")
+    before = time.monotonic()
+    with exporter(forgetful) as made, forgetful.channel() as channel:
+        for _ in range(20):
+            channel.basic_publish("", "slow", b"x")
+
+        def is_counted() -> bool:
+            shown = forgetful.api("queues/%2F/slow")
+            return "message_stats" in shown and "messages_ready" in shown
+
+        wait_until(is_counted, "the messages are counted")
+        testing.collect(made, 20)
+        with AmqpConsumer(forgetful.amqp, "slow", auto_ack=False, prefetch=10):
+            wait_until(lambda: (lag_and_method(made, "slow") or (0, ""))[0] > 5, "a lag", 60)
+            found = lag_and_method(made, "slow")
+        truth = time.monotonic() - before
+
+    assert found is not None
+    assert found[0] <= truth
 
 
 def test_the_consumers_of_a_stream_are_as_far_behind_as_they_have_read(rabbitmq: Broker) -> None:

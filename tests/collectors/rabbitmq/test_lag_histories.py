@@ -37,11 +37,18 @@ SHOWN = OLDEST / 10
 #: What happens in some seconds: messages published and consumed in each, and an event before.
 Stretch = tuple[int, int, int, str]
 
+#: The statistics that the broker loses: all, or those of closed channels.
+LOSSES = {
+    "lose-all": ("publish", "deliver_get", "redeliver", "ack"),
+    "lose-published": ("publish",),
+    "lose-delivered": ("deliver_get", "redeliver", "ack"),
+}
 RATES = st.sampled_from([0, 0, 1, 5, 20, 60])
 PLAIN_EVENTS = st.just("none")
 EVENTS = st.sampled_from(
     ["none"] * 12
     + ["die", "reject", "purge", "restart", "remake", "dead-letters", "no-counts", "stop", "leave"]
+    + ["hang", *LOSSES]
 )
 
 
@@ -84,7 +91,8 @@ class History:
             quiet = OLDEST + 50 if event == "remake" else 0
             for tenth in range(-quiet, seconds * 10):
                 self.queue.publish(_even(publish, tenth) if tenth >= 0 else 0)
-                self.queue.consume(_even(consume, tenth), self._random)
+                if event != "hang":
+                    self.queue.consume(_even(consume, tenth), self._random)
                 self.queue.tick()
                 if self._now % 50 == self._offset:
                     self._scrape(plain=plain)
@@ -109,8 +117,10 @@ class History:
                 queue.remake()
             case "dead-letters":
                 queue.publish(15, counted=False)
-            case "leave":
+            case "leave" | "hang":
                 queue.take(5, self._random)
+            case "lose-all" | "lose-published" | "lose-delivered":
+                queue.lose_statistics(*LOSSES[event])
 
     def _scrape(self, *, plain: bool) -> None:
         shown = self.queue.shown()

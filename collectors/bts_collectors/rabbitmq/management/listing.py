@@ -20,6 +20,7 @@ from bts_collectors.rabbitmq.api.models import (
     VHOSTS,
     Consumer,
     Key,
+    MessageStats,
     ObjectTotals,
     Overview,
     Queue,
@@ -34,6 +35,7 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.api.responses import content
 from bts_collectors.rabbitmq.metrics.amqp import CANARY_QUEUES
+from bts_collectors.rabbitmq.metrics.overview import counts_messages
 from bts_exporter import HttpResponse, NameFilter, TargetError
 
 T = TypeVar("T")
@@ -48,6 +50,8 @@ ALL_VHOSTS: Sequence[None] = (None,)
 MAX_SHARE = 0.5
 #: Queues requested one by one when only depths are listed; each takes a millisecond of the broker's CPU.
 MAX_COMPLETED = 50
+#: The counts of all queues of which nothing has been counted.
+NO_COUNTS = MessageStats()
 
 
 class Consumers(NamedTuple):
@@ -100,8 +104,11 @@ class QueueLister:
             for queue in found
             if is_selected_name(self._queues, queue.name)
         ]
+        counts = counts_messages(overview)
         for queue in queues:
             normalize(queue)
+            if counts and not totals:
+                _set_counted(queue)
         unlisted = frozenset(vhost for vhost, found in listings.items() if found is None and vhost)
         hidden = _hidden(overview, self._listed) if vhosts == ALL_VHOSTS else None
         if hidden and not self._listed:
@@ -110,7 +117,7 @@ class QueueLister:
             None if no_statistics else _request_consumers(batch, vhosts, queues, totals=totals)
         )
         if totals and consumers is not None:
-            _complete(batch, queues, consumers)
+            _complete(batch, queues, consumers, counts=counts)
         return QueueListing(
             queues, hidden, unlisted, None if consumers is None else consumers.auto_ack
         )
@@ -192,7 +199,15 @@ def _request_consumers(
     return count(consumer for found in lists for consumer in found or ())
 
 
-def _complete(batch: RequestBatch, queues: Sequence[Queue], consumers: Consumers) -> None:
+def _set_counted(queue: Queue) -> None:
+    """Tell a queue without counts, in a detailed response, from one whose counts were not requested."""
+    if not isinstance(queue.message_stats, MessageStats):
+        queue.message_stats = NO_COUNTS
+
+
+def _complete(
+    batch: RequestBatch, queues: Sequence[Queue], consumers: Consumers, *, counts: bool
+) -> None:
     """Set the number of consumers, and the message counts of the deepest queues that have consumers."""
     for queue in queues:
         if is_live(queue):
@@ -206,6 +221,8 @@ def _complete(batch: RequestBatch, queues: Sequence[Queue], consumers: Consumers
             return  # other requests would take as long to fail
         if found is not None:
             queue.message_stats = found.message_stats
+            if counts:
+                _set_counted(queue)
             queue.effective_policy_definition = found.effective_policy_definition
 
 

@@ -15,6 +15,7 @@ from bts_collectors.rabbitmq.api.models import (
     is_live,
     known,
 )
+from bts_collectors.rabbitmq.metrics import standstill
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
 from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, limits_of
 from bts_collectors.rabbitmq.metrics.queue_order import (
@@ -24,6 +25,7 @@ from bts_collectors.rabbitmq.metrics.queue_order import (
     Flow,
     Order,
 )
+from bts_collectors.rabbitmq.metrics.standstill import Standstill
 from bts_exporter import backlog
 
 
@@ -68,7 +70,18 @@ class Lags:
 class History:
     """The observations of one queue."""
 
-    __slots__ = ("_before", "_empty", "_idle", "_limits", "_order", "_rate", "_reset", "_times")
+    __slots__ = (
+        "_before",
+        "_empty",
+        "_idle",
+        "_is_certain",
+        "_limits",
+        "_order",
+        "_rate",
+        "_reset",
+        "_standstill",
+        "_times",
+    )
 
     def __init__(self) -> None:
         """Start without observations."""
@@ -84,13 +97,16 @@ class History:
         self._idle: float | None = None
         #: All ready messages arrived after this time.
         self._empty = -inf
+        self._standstill: Standstill | None = None
+        #: Whether no message was with a consumer uncounted, and no counts were lost, since the queue was empty.
+        self._is_certain = True
 
     def drain(self, queue: Queue, now: float) -> float | None:
         """Return the seconds until the ready messages are consumed at the recent rate; None if unknown."""
         ready, count = known(queue.messages_ready), consumed(queue)
         if count is None:
             self._rate = None
-            rate = 0.0 if queue.consumers == 0 else None
+            rate = 0.0 if queue.consumers == 0 or self._stands_still(queue, now) else None
         else:
             self._rate = self._rate or backlog.Rate()
             rate = self._rate.observe(now, count)
@@ -109,6 +125,7 @@ class History:
         self._limits = limits_of(queue, self._limits)
         if ready == 0 and queue.messages_unacknowledged == 0:
             self._empty = now - DEPTH_DELAY_SECONDS
+            self._is_certain = True
         age = self._by_counts(queue, ready, now)
         if ready == 0:
             return backlog.Age(0.0, "interpolation")
@@ -118,25 +135,60 @@ class History:
         return self._times.refine(queue, age, unix, self._max_age(now))
 
     def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
+        depth = Depth(ready, known(queue.messages_unacknowledged))
         flow = flow_of(queue)
         if flow == NO_FLOW and self._order is not None and self._order.was_counted:
             flow = None  # missing counts are not zero
         if flow == NO_FLOW and ready == 0 and self._order is None:
             # Most queues of a large broker: only the time of the observation is kept.
-            self._idle = now
+            if not _may_be_unacked(queue):
+                self._idle = now
             return None
+        if flow == NO_FLOW and ready is None and (self._order or self._idle is not None):
+            return None  # without counts, only the depth shows what arrives
+        if flow == NO_FLOW and self._order is not None and not self._order.has_depth:
+            self._order = None
+        self._standstill = standstill.observe(self._standstill, depth, flow, now)
         if flow is not None:
-            self._observe(Depth(ready, known(queue.messages_unacknowledged)), flow, now)
+            self._observe(depth, flow, now)
+        if flow is None or (flow == NO_FLOW and ready is not None):
+            self._is_certain &= self._is_counted() or not (flow is None or _may_be_unacked(queue))
+        return self._by_order(queue, flow, ready, now) if ready else None
+
+    def _by_order(
+        self, queue: Queue, flow: Flow | None, ready: float, now: float
+    ) -> backlog.Age | None:
         order = self._order
-        if not ready or order is None:
-            return None
-        if flow is None and not (queue.consumers == 0 and order.still_has(ready)):
-            return None
-        # Without consumers and counts, the messages that were ready before are still ready. After a
-        # reset of the counts, they may be.
-        is_certain = flow is not None and self._before is None
-        age = order.age(ready, now, self._limits, is_certain=is_certain)
-        return None if age is None else self._plausible(age, now)
+        stands_still = self._stands_still(queue, now)
+        # Without consumers and counts, the messages that were ready before are still ready.
+        still_has = order is not None and queue.consumers == 0 and order.still_has(ready)
+        if order is not None and (flow is not None or still_has or stands_still):
+            # After a reset of the counts, they may be.
+            is_certain = flow is not None and self._before is None and self._is_certain
+            age = order.age(ready, now, self._limits, is_certain=is_certain)
+            age = None if age is None else self._plausible(age, now)
+            if age is not None:
+                return age
+        seconds = self._standstill.seconds(now) if self._standstill and stands_still else None
+        return None if seconds is None else backlog.Age(seconds, "lower_bound")
+
+    def _is_counted(self) -> bool:
+        return self._order is not None and self._order.was_counted
+
+    def _stands_still(self, queue: Queue, now: float) -> bool:
+        """Return whether nothing arrived in the queue or left it for some time.
+
+        The broker has no counts of a queue after it lost its statistics, until something happens. Expired and dropped
+        messages may be replaced by dead letters: none of this is counted.
+        """
+        if self._standstill is None or self._standstill.seconds(now) is None:
+            return False
+        if self._limits.ttl is not None or self._limits.length is not None:
+            return False
+        was_counted = self._is_counted() and self._standstill.was_counted
+        return queue.consumers == 0 or (
+            was_counted and isinstance(queue.message_stats, MessageStats)
+        )
 
     def _plausible(self, age: backlog.Age, now: float) -> backlog.Age | None:
         """Return `age`, limited by the last time when the queue was empty; None if that refutes it."""
@@ -155,8 +207,7 @@ class History:
         elif self._order.fell(flow):
             if depth.ready is None:
                 return  # the messages are not known yet
-            self._before = self._before or self._order
-            self._order, self._reset = Order(depth.ready, flow), now
+            self._restart_counts(self._order, depth.ready, flow, now)
         for order in (self._order, self._before):
             if order is not None:
                 order.observe(depth, flow, now, self._limits)
@@ -164,7 +215,24 @@ class History:
             # More messages are ready than arrived since: the broker was restarted and kept the queue.
             if self._order.excess:
                 self._order = self._before
+            else:
+                self._is_certain = True  # the queue was recreated
             self._before = None
+
+    def _restart_counts(self, order: Order, ready: float, flow: Flow, now: float) -> None:
+        """Continue with counts that are lower than before."""
+        before = self._before or order
+        if self._standstill is not None and self._standstill.seconds(now) is not None:
+            # Nothing happened in the queue: the broker lost its statistics, and may count some messages again.
+            before.rebase(flow)
+            self._is_certain = False
+            if not flow.published:
+                self._order, self._before = before, None
+                return
+        elif before.skip_unseen():
+            self._is_certain = False
+        self._before = before
+        self._order, self._reset = Order(ready, flow), now
 
     def _max_age(self, now: float) -> float:
         """Return the largest possible age of a message."""
@@ -192,3 +260,9 @@ def flow_of(queue: Queue) -> Flow | None:
     if published or delivered or queue.consumers == 0 or not queue.messages_ready:
         return Flow(published, delivered, redelivered)
     return None
+
+
+def _may_be_unacked(queue: Queue) -> bool:
+    """Return whether messages may be with a consumer; over AMQP, their number is unknown."""
+    unacked = known(queue.messages_unacknowledged)
+    return queue.consumers != 0 if unacked is None else unacked != 0

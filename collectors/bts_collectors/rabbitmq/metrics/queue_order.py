@@ -111,6 +111,11 @@ class Order:
         """Return whether the broker has counted any message."""
         return self._flow != NO_FLOW
 
+    @property
+    def has_depth(self) -> bool:
+        """Return whether the depth has been known."""
+        return bool(self._observations)
+
     def still_has(self, ready: float) -> bool:
         """Return whether all messages that were ready may still be."""
         return self.excess is not None and ready >= self._arrived - self._position > 0
@@ -119,6 +124,22 @@ class Order:
         """Return whether the counts were reset: the broker was restarted, or the queue recreated."""
         before = self._flow
         return flow.published < before.published or flow.delivered < before.delivered
+
+    def rebase(self, flow: Flow) -> None:
+        """Continue from other counts, without messages that arrived or left."""
+        self._flow = flow
+
+    def skip_unseen(self) -> bool:
+        """Count messages as passed whose counts may be lost; return whether there are any.
+
+        Before a reset, at most as many as in the period of the observations passed in a similar time.
+        """
+        if len(self._observations) < 2:  # noqa: PLR2004  # without a period
+            return True
+        passed = self._observations[-1].left - self._observations[0].left
+        self._in += passed
+        self._out += passed
+        return passed > 0
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
         """Add an observation of counts and depth."""

@@ -200,6 +200,60 @@ def test_without_counts_nothing_is_taken_where_there_are_no_consumers(watch: Wat
     assert lag.age == Age(80, "lower_bound")
 
 
+def test_a_lag_continues_when_the_broker_loses_its_statistics(watch: Watch) -> None:
+    """The lag of a hung consumer's queue continues as a lower bound without counts, since the depth stays the same."""
+    watch.look(10, flow(20, 10), messages_ready=10, messages_unacknowledged=10)
+    watch.look(20)
+    lost = watch.look(20, {})
+    partly = watch.look(20, {"deliver_get": 10})
+    changed = watch.look(20, {}, messages_ready=9)
+
+    assert lost == Lag(Age(40, "lower_bound"), inf)
+    assert partly.age == Age(60, "lower_bound")
+    assert changed.age is None
+
+
+@pytest.mark.parametrize("statistics", [None, MessageStats()], ids=["not-requested", "lost"])
+def test_without_counts_a_queue_in_use_is_not_at_a_standstill(
+    watch: Watch, statistics: MessageStats | None
+) -> None:
+    """Counts that were not requested may have risen; lost ones only prove something if nothing happened before."""
+    watch.look(10, flow(100, 90), messages_ready=10)
+    watch.look(20, flow(200, 190) if statistics else flow(100, 90))
+    found = [watch.look(5, message_stats=statistics).age for _ in range(2)]
+
+    assert found == [None, None]
+
+
+def test_a_queue_that_was_empty_at_the_first_scrape_has_a_lower_bound() -> None:
+    """A hung consumer's messages were counted before the first depth showed them: they are there since the second scrape."""
+    watch = Watch()
+    watch.look(0, flow(20, 0), messages_ready=0, messages_unacknowledged=0)
+    watch.look(5, flow(20, 10), messages_ready=10, messages_unacknowledged=10)
+    found = [watch.look(10).age for _ in range(2)]
+
+    assert found == [Age(10, "lower_bound"), Age(20, "lower_bound")]
+
+
+def test_messages_of_a_failed_consumer_did_not_arrive_when_they_returned() -> None:
+    """Without counts, messages that were unacknowledged are older than their first depth."""
+    watch = Watch()
+    watch.look(0, messages_ready=0, messages_unacknowledged=5)
+    watch.look(10, messages_ready=5, messages_unacknowledged=0, consumers=0)
+
+    assert watch.look(30).age == Age(30, "lower_bound")
+
+
+def test_an_unknown_depth_is_not_an_empty_queue() -> None:
+    """After a restart of the broker without counts, durable messages did not arrive at the first depth."""
+    watch = Watch()
+    watch.look(0, messages_ready=20)
+    watch.look(40, messages_ready=None, consumers=0)
+    watch.look(5, messages_ready=20)
+
+    assert watch.look(30).age == Age(30, "lower_bound")
+
+
 def test_what_a_queue_refuses_did_not_come_in(watch: Watch) -> None:
     """Rejected messages of a full queue do not count as arrived."""
     arguments = Arguments(max_length=100, overflow="reject-publish")

@@ -1,0 +1,48 @@
+"""Since when the depth of a queue and its counts have stayed the same: its messages are the same ones, too."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bts_collectors.rabbitmq.metrics.queue_order import DEPTH_DELAY_SECONDS, Depth, Flow
+
+
+class Standstill(NamedTuple):
+    """Ready messages of a queue in which nothing happens."""
+
+    since: float
+    depth: Depth
+    #: The latest known counts, and their time; None if there have been none all the time.
+    flow: Flow | None
+    counted: float
+
+    def seconds(self, now: float) -> float | None:
+        """Return how long it has lasted; None while the depth may be older than that."""
+        seconds = now - self.since
+        return seconds if seconds >= DEPTH_DELAY_SECONDS else None
+
+    @property
+    def was_counted(self) -> bool:
+        """Return whether counts have confirmed it."""
+        return self.flow is not None and self.seconds(self.counted) is not None
+
+
+def observe(
+    before: Standstill | None, depth: Depth, flow: Flow | None, now: float
+) -> Standstill | None:
+    """Return the standstill after an observation; None if no message is ready.
+
+    Counts that are missing or lower than before do not end it: the broker lost its statistics.
+    """
+    if depth.ready == 0:
+        return None
+    if before is not None and (depth.ready is None or depth == before.depth):
+        if flow is None:
+            return before
+        if before.flow is not None and not _has_risen(before.flow, flow):
+            return Standstill(before.since, before.depth, flow, now)
+    return None if depth.ready is None else Standstill(now, depth, flow, now)
+
+
+def _has_risen(before: Flow, flow: Flow) -> bool:
+    return any(new > old for new, old in zip(flow, before, strict=True))
