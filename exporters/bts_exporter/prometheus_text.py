@@ -322,16 +322,16 @@ def _kind(text: str) -> Kind:
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:
     """Yield the labels that are not empty."""
-    start = 0
+    start, end = 0, len(text.rstrip(" \t"))
     names = set()
-    while start < len(text.rstrip(" \t")):
+    while start < end:
         found = _LABEL.match(text, start)
         if found is None or found[1] in names:
             msg = "invalid or repeated label"
             raise ValueError(msg)
         names.add(found[1])
         if found[2]:
-            yield found[1], _unescape(found[2])
+            yield found[1], _unescape(found[2]) if "\\" in found[2] else found[2]
         start = found.end()
 
 
