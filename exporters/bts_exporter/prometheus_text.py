@@ -63,6 +63,8 @@ _WITH_CREATION_TIME = {Kind.COUNTER, Kind.HISTOGRAM, Kind.SUMMARY}
 #: Values that are a Unix time, and hardly anything else: since September 2001.
 _FIRST_CREATION_TIME = 1e9
 
+#: Whole numbers of fewer digits than this are never too large.
+_MAX_DIGITS = 300
 #: Characters of a line that an error shows.
 _SHOWN = 60
 #: Characters that a line may have in a page that is read tolerantly.
@@ -336,6 +338,8 @@ def _labels(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _number(text: str) -> float:
+    if text.isdecimal() and text.isascii() and len(text) < _MAX_DIGITS:
+        return float(text)
     found = _NUMBER.fullmatch(text)
     value = float(text) if found else math.nan
     if found is None or (math.isinf(value) and "i" not in text.lower()):

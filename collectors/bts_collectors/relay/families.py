@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from bts_collectors.relay.config import RESERVED
 from bts_exporter import Kind, Metric, Scrape, check_samples, prometheus_text
@@ -60,7 +60,7 @@ class Relayed:
     ) -> Iterator[str]:
         """Emit the samples of a family as those of the metric `name`; yield why that is not possible."""
         bound = _BOUNDS.get(family.kind, "")
-        labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
+        labels = list(dict.fromkeys(chain.from_iterable(sample.labels for sample in samples)))
         labels = [label for label in labels if label != bound]
         if len(labels) > MAX_LABELS:
             yield f"{family.name} has {len(labels)} labels (at most {MAX_LABELS})"
@@ -70,9 +70,11 @@ class Relayed:
         if metric is None:
             metric = Metric(name, family.help, family.kind, _renamed(labels))
         self._metrics[key] = metric
-        scrape.emit_family(
-            metric, [(_key(sample, labels, bound), sample.value) for sample in samples]
-        )
+        pairs = [(_key(sample, labels, bound), sample.value) for sample in samples]
+        if metric.compound:
+            scrape.emit_family(metric, pairs)
+        else:
+            scrape.emit_all(metric, dict(pairs))
 
 
 def _renamed(labels: Sequence[str]) -> list[str]:
