@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from bts_collectors.relay.collector import Relay
 from bts_collectors.relay.config import RelayConfig
 from bts_collectors.relay.families import Relayed
-from bts_exporter import Scrape, Secret, Url, prometheus_text
+from bts_exporter import Kind, Scrape, Secret, Url, prometheus_text
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.testing import collect, look
@@ -96,11 +96,14 @@ def test_content_type_does_not_matter(
 def test_openmetrics_is_recognized(
     application: FakeManagement, content_type: str, relay: MakeRelay
 ) -> None:
-    """By its content type, or by its last line."""
+    """By its content type, or by its last line; a counter keeps its type."""
     page = b'# TYPE jobs counter\njobs_total 3 # {id="1"} 1\njobs_created 1764000000.5\n# EOF\n'
     application.routes["/metrics"] = send(page, headers={"Content-Type": content_type})
+    scrape = Scrape(time.monotonic() + 10)
+    relay(application.url).collect(scrape)
 
-    assert collect(relay(application.url)) == {"relay_up": {(): 1}, "jobs_total": {(): 3}}
+    [(metric, samples)] = [item for item in scrape.samples.items() if item[0].name != "relay_up"]
+    assert (metric.name, metric.kind, samples) == ("jobs_total", Kind.COUNTER, {(): 3})
 
 
 def test_prefix(application: FakeManagement, relay: MakeRelay) -> None:
