@@ -17,8 +17,6 @@ _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 _BOUNDED = {Kind.HISTOGRAM: "_bucket", Kind.SUMMARY: ""}
 #: Labels of a family: a page with a new one in each sample would take quadratic memory.
 MAX_LABELS = 60
-#: Families of a page: a page can be made of names only.
-MAX_FAMILIES = 10_000
 
 Family = prometheus_text.Family
 Sample = prometheus_text.Sample
@@ -40,9 +38,7 @@ class Relayed:
         """Emit what can be served of each family; return what is wrong with the rest."""
         problems: list[str] = []
         self._previous, self._metrics = self._metrics, {}
-        if len(families) > MAX_FAMILIES:
-            problems.append(f"{len(families)} metrics (at most {MAX_FAMILIES} are relayed)")
-        for family in families[:MAX_FAMILIES]:
+        for family in families:
             name = self._prefix + family.name
             if name.startswith(RESERVED) or name in self._own:
                 continue

@@ -324,13 +324,34 @@ def test_application_without_metrics(application: FakeManagement, relay: MakeRel
     assert collect(relay(application.url)) == {"relay_up": {(): 1}}
 
 
-def test_page_of_names_only(application: FakeManagement, relay: MakeRelay) -> None:
-    """Each name costs memory, so their number is limited."""
-    application.routes["/metrics"] = send(b"".join(b"m%d 1\n" % n for n in range(10_005)))
+@pytest.mark.parametrize(
+    ("page", "limit"),
+    [
+        (b"".join(b"m%d 1\n" % n for n in range(200)), "more than 100 metrics"),
+        (b"".join(b"# HELP m%d x\n" % n for n in range(200)), "more than 100 metrics"),
+        (b"".join(b'm{a="%d"} 1\n' % n for n in range(2000)), "more than 1000 samples"),
+        (b"a 1\n" * 200, "more than 150 lines that cannot be read"),
+        (b"a 1\n" + b"#\n" * 6000, "more than 5000 lines"),
+    ],
+    ids=["metrics", "helps", "samples", "errors", "lines"],
+)
+def test_page_that_is_too_large_is_read_up_to_a_limit(
+    page: bytes,
+    limit: str,
+    application: FakeManagement,
+    relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each line costs memory and time, so their number is limited, and the limit is reported."""
+    limits = {"FAMILIES": 100, "SAMPLES": 1000, "LOST_LINES": 150, "LINES": 5000}
+    for name, value in limits.items():
+        monkeypatch.setattr(prometheus_text, f"MAX_{name}", value)
+    application.routes["/metrics"] = send(b"first 1\n" + page + b"last 1\n")
     samples, error = look(relay(application.url))
 
-    assert len(samples) == 10_001
-    assert "10005 metrics (at most 10000 are relayed)" in str(error)
+    assert samples["first"] == {(): 1}
+    assert "last" not in samples
+    assert f"on: {limit}" in str(error)
 
 
 def test_request(application: FakeManagement, relay: MakeRelay) -> None:
