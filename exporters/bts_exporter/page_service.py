@@ -37,8 +37,8 @@ _CROWDED_SECONDS = 1.0
 _OVERDUE = 10.0
 #: How long the shared thread may take to reach an empty job, in seconds.
 _PROGRESS = 3.0
-#: Names that no collector may serve.
-_RESERVED = frozenset(metric.name for metric in DECLARED)
+#: Names that no collector may serve. Those of processes are common: a relayed application has them, too.
+_RESERVED = frozenset(m.name for m in DECLARED if m.name.startswith("bts_exporter_"))
 
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # the wording of the HTTP response
