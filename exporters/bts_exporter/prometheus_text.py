@@ -63,12 +63,19 @@ _WITH_CREATION_TIME = {Kind.COUNTER, Kind.HISTOGRAM, Kind.SUMMARY}
 #: Values that are a Unix time, and hardly anything else: since September 2001.
 _FIRST_CREATION_TIME = 1e9
 
+#: Whole numbers of fewer digits than this are never too large.
+_MAX_DIGITS = 300
 #: Characters of a line that an error shows.
 _SHOWN = 60
 #: Characters that a line may have in a page that is read tolerantly.
 MAX_LINE = 100_000
 #: How many errors of a page are kept.
 MAX_ERRORS = 5
+#: What a page may have that is read tolerantly; the rest of it is not read. Each takes memory and time.
+MAX_FAMILIES = 10_000
+MAX_SAMPLES = 200_000
+MAX_LOST_LINES = 10_000
+MAX_LINES = 500_000
 
 
 class Sample(NamedTuple):
@@ -123,22 +130,35 @@ def read(text: str, *, openmetrics: bool = False) -> Page:
 
     A line that breaks a rule is left out, and becomes an error. Timestamps, exemplars, units and
     creation times (`*_created`) are dropped. Families of OpenMetrics have the names and types that they
-    have in the text format. Invalid UTF-8 has to be escaped as surrogates.
+    have in the text format. Invalid UTF-8 has to be escaped as surrogates. A page that is too large is
+    read up to the limit (MAX_SAMPLES and others), and the limit is an error.
     """
     page = _TolerantPage(openmetrics=openmetrics)
     errors: list[str] = []
     count = 0
-    for number, line in enumerate(text.split("\n"), 1):
+    problems: list[str] = []
+    for number, line in enumerate(_lines(text), 1):
+        if limit := page.limit_reached(number, count):
+            problems.append(f"the page is not read from line {number} on: {limit}")
+            break
         try:
             page.add(line.strip(" \t\r"))
         except ValueError as error:
             count += 1
             if count <= MAX_ERRORS:
                 errors.append(f"line {number}: {error}: {_shown(line)}")
-    problems = page.finish()
-    return Page(
-        page.families(), [*errors, *problems[: MAX_ERRORS - len(errors)]], count + len(problems)
-    )
+    problems += page.finish(is_complete=not problems)
+    return Page(page.families(), [*problems, *errors][:MAX_ERRORS], count + len(problems))
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines one by one: a list of them takes several times the memory of the text."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
 
 
 @dataclass(slots=True)
@@ -271,10 +291,20 @@ class _TolerantPage(_Page):
         self._ended = self._ended or (self._openmetrics and line == "# EOF")
         super().add(line)
 
-    def finish(self) -> list[str]:
+    def limit_reached(self, line: int, lost: int) -> str:
+        """Return why the page is too large to go on with the line of this number; empty if it is not."""
+        if len(self._seen) > MAX_SAMPLES:
+            return f"more than {MAX_SAMPLES} samples"
+        if len(self.entries) > MAX_FAMILIES or len(self._helps) > MAX_FAMILIES:
+            return f"more than {MAX_FAMILIES} metrics"
+        if lost > MAX_LOST_LINES:
+            return f"more than {MAX_LOST_LINES} lines that cannot be read"
+        return f"more than {MAX_LINES} lines" if line > MAX_LINES else ""
+
+    def finish(self, *, is_complete: bool) -> list[str]:
         """Give families their helps and drop creation times; return what is wrong with the page as a whole."""
         problems = []
-        if self._openmetrics and not self._ended:
+        if self._openmetrics and is_complete and not self._ended:
             problems.append("the page has no # EOF at its end, so the rest of it may be missing")
         for name, entry in list(self.entries.items()):
             entry.help = self._helps.get(self._origins.get(name, name))
@@ -322,20 +352,22 @@ def _kind(text: str) -> Kind:
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:
     """Yield the labels that are not empty."""
-    start = 0
+    start, end = 0, len(text.rstrip(" \t"))
     names = set()
-    while start < len(text.rstrip(" \t")):
+    while start < end:
         found = _LABEL.match(text, start)
         if found is None or found[1] in names:
             msg = "invalid or repeated label"
             raise ValueError(msg)
         names.add(found[1])
         if found[2]:
-            yield found[1], _unescape(found[2])
+            yield found[1], _unescape(found[2]) if "\\" in found[2] else found[2]
         start = found.end()
 
 
 def _number(text: str) -> float:
+    if text.isdecimal() and text.isascii() and len(text) < _MAX_DIGITS:
+        return float(text)
     found = _NUMBER.fullmatch(text)
     value = float(text) if found else math.nan
     if found is None or (math.isinf(value) and "i" not in text.lower()):

@@ -60,7 +60,7 @@ def test_page_of_node_exporter(exporter: StartExporter, node_exporter: str) -> N
 
 
 def test_page_of_rabbitmq(exporter: StartExporter, rabbitmq: RabbitMQ) -> None:
-    """Its histograms are kept whole; filters of the settings see the names with the prefix."""
+    """Its summaries are kept whole; filters of the settings see the names with the prefix."""
     server = exporter(
         "collectors:\n"
         f"  relay: {{url: '{rabbitmq.native_url}', prefix: mq_, metrics: {{deny: ['mq_erlang_*']}}}}\n"
@@ -70,7 +70,7 @@ def test_page_of_rabbitmq(exporter: StartExporter, rabbitmq: RabbitMQ) -> None:
     assert "\nmq_rabbitmq_build_info{" in page
     # It has none before its first scrape.
     assert "\nmq_telemetry_scrape_duration_seconds_sum{" in check_page(server)
-    assert "mq_erlang_" not in page
+    assert "\nmq_erlang_" not in page
     assert server.value("relay_up") == 1
 
 

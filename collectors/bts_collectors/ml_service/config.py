@@ -16,7 +16,13 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What HTTP allows in a request line without escapes.
 _PATH = re.compile(r"(?:[/?][!-~]*)?")
 #: Headers that the client sets from the request itself.
-_OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "accept-encoding"}
+_OWN_HEADERS = {
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+}
 _STATUSES = range(200, 600)
 
 Scalar = str | int | float | bool

@@ -130,5 +130,12 @@ def _float(value: float) -> float:
 
 
 def _shown(value: object) -> str:
-    text = msgspec.json.encode(value).decode("utf-8", "replace")
-    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
+    # A document is not shown: it may be nested as deep as the decoder allows, and as large as a response.
+    match value:
+        case dict():
+            return "an object" if value else "{}"
+        case list():
+            return f"a list of {len(value)}" if value else "[]"
+        case _:
+            text = msgspec.json.encode(value).decode("utf-8", "replace")
+            return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."

@@ -14,6 +14,8 @@ RESERVED = "bts_exporter_"
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PREFIX = re.compile(r"(?:[a-zA-Z_:][a-zA-Z0-9_:]*)?")
+#: Headers that the client sets from the request itself.
+_OWN_HEADERS = {"accept-encoding", "connection", "content-length", "transfer-encoding"}
 #: What HTTP allows in a request line without escapes.
 _QUERY = re.compile(r"[!-~]*")
 _MIN_BODY_BYTES = 1000
@@ -69,8 +71,8 @@ class RelayConfig(CollectorConfig, frozen=True):
         if self.token and not (self.token.reveal().isascii() and self.token.reveal().isprintable()):
             yield "token: it has line ends or characters that no header has"
         for name, value in self.headers.items():
-            if not _HEADER.fullmatch(name):
-                yield f"headers: {name!r} is not a header"
+            if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
+                yield f"headers: {name!r} is not a header that can be set"
             if not value.reveal().isprintable() or not value.reveal().isascii():
                 yield f"headers: the value of {name} has line ends or characters that no header has"
         if not _PREFIX.fullmatch(self.prefix):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from bts_collectors.relay.config import RESERVED
 from bts_exporter import Kind, Metric, Scrape, check_samples, prometheus_text
@@ -17,8 +17,6 @@ _BOUNDS = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 _BOUNDED = {Kind.HISTOGRAM: "_bucket", Kind.SUMMARY: ""}
 #: Labels of a family: a page with a new one in each sample would take quadratic memory.
 MAX_LABELS = 60
-#: Families of a page: a page can be made of names only.
-MAX_FAMILIES = 10_000
 
 Family = prometheus_text.Family
 Sample = prometheus_text.Sample
@@ -40,9 +38,7 @@ class Relayed:
         """Emit what can be served of each family; return what is wrong with the rest."""
         problems: list[str] = []
         self._previous, self._metrics = self._metrics, {}
-        if len(families) > MAX_FAMILIES:
-            problems.append(f"{len(families)} metrics (at most {MAX_FAMILIES} are relayed)")
-        for family in families[:MAX_FAMILIES]:
+        for family in families:
             name = self._prefix + family.name
             if name.startswith(RESERVED) or name in self._own:
                 continue
@@ -60,7 +56,7 @@ class Relayed:
     ) -> Iterator[str]:
         """Emit the samples of a family as those of the metric `name`; yield why that is not possible."""
         bound = _BOUNDS.get(family.kind, "")
-        labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
+        labels = list(dict.fromkeys(chain.from_iterable(sample.labels for sample in samples)))
         labels = [label for label in labels if label != bound]
         if len(labels) > MAX_LABELS:
             yield f"{family.name} has {len(labels)} labels (at most {MAX_LABELS})"
@@ -70,9 +66,11 @@ class Relayed:
         if metric is None:
             metric = Metric(name, family.help, family.kind, _renamed(labels))
         self._metrics[key] = metric
-        scrape.emit_family(
-            metric, [(_key(sample, labels, bound), sample.value) for sample in samples]
-        )
+        pairs = [(_key(sample, labels, bound), sample.value) for sample in samples]
+        if metric.compound:
+            scrape.emit_family(metric, pairs)
+        else:
+            scrape.emit_all(metric, dict(pairs))
 
 
 def _renamed(labels: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from bts_exporter import Secret, TLSConfig, Url
 from bts_exporter.testing import Samples, collect, look
 from servers import free_port
 from servers.certificates import SERVER_NAME, Certificates
+from servers.exporter import StartExporter
 from servers.management import FakeManagement, answer, drip, hang, raw, send
 
 HEALTH = ProbeConfig(path="/health")
@@ -63,6 +64,17 @@ def test_service_that_is_down() -> None:
     assert error is not None
     assert error.reason == "refused"
     assert f"http://127.0.0.1:{port}/health: connection refused; is the service" in str(error)
+
+
+def test_optional_service_may_be_absent(exporter: StartExporter) -> None:
+    """If no probe finds anything that listens, an optional service is not a failure."""
+    probes = "probes: {a: {path: /a}, b: {path: /b}}"
+    block = f"{{url: 'http://127.0.0.1:{free_port()}', optional: true, {probes}}}"
+    server = exporter(f"collectors: {{ml_service: {block}}}\n")
+
+    labels = {"collector": "ml_service", "target": ""}
+    assert server.value("bts_exporter_collector_success", **labels) == 1
+    assert server.value("bts_exporter_collector_supported", **labels) == 0
 
 
 def test_response_that_is_invalid(service: FakeManagement) -> None:

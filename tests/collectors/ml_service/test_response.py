@@ -158,7 +158,16 @@ def test_model_that_is_no_name() -> None:
     found = examine(response({"name": "x" * 1000, "version": {"a": 1}}), probe)
 
     assert found.model == "x" * 100
-    assert found.problems == ['version is {"a":1}, expected the version of the model']
+    assert found.problems == ["version is an object, expected the version of the model"]
+
+
+@pytest.mark.parametrize("depth", [10, 300, 900, 3000])
+def test_deep_document_does_not_raise(depth: int) -> None:
+    """What can be decoded can also be compared and shown."""
+    body = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
+    found = examine(response(body), ProbeConfig(expect={"a": 1}, model_path=path("a")))
+
+    assert found.problems
 
 
 JSON = st.recursive(

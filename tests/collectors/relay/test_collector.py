@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from bts_collectors.relay.collector import Relay
 from bts_collectors.relay.config import RelayConfig
 from bts_collectors.relay.families import Relayed
-from bts_exporter import Scrape, Secret, Url, prometheus_text
+from bts_exporter import Kind, Scrape, Secret, Url, prometheus_text
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.testing import collect, look
@@ -96,11 +96,14 @@ def test_content_type_does_not_matter(
 def test_openmetrics_is_recognized(
     application: FakeManagement, content_type: str, relay: MakeRelay
 ) -> None:
-    """By its content type, or by its last line."""
+    """By its content type, or by its last line; a counter keeps its type."""
     page = b'# TYPE jobs counter\njobs_total 3 # {id="1"} 1\njobs_created 1764000000.5\n# EOF\n'
     application.routes["/metrics"] = send(page, headers={"Content-Type": content_type})
+    scrape = Scrape(time.monotonic() + 10)
+    relay(application.url).collect(scrape)
 
-    assert collect(relay(application.url)) == {"relay_up": {(): 1}, "jobs_total": {(): 3}}
+    [(metric, samples)] = [item for item in scrape.samples.items() if item[0].name != "relay_up"]
+    assert (metric.name, metric.kind, samples) == ("jobs_total", Kind.COUNTER, {(): 3})
 
 
 def test_prefix(application: FakeManagement, relay: MakeRelay) -> None:
@@ -321,13 +324,34 @@ def test_application_without_metrics(application: FakeManagement, relay: MakeRel
     assert collect(relay(application.url)) == {"relay_up": {(): 1}}
 
 
-def test_page_of_names_only(application: FakeManagement, relay: MakeRelay) -> None:
-    """Each name costs memory, so their number is limited."""
-    application.routes["/metrics"] = send(b"".join(b"m%d 1\n" % n for n in range(10_005)))
+@pytest.mark.parametrize(
+    ("page", "limit"),
+    [
+        (b"".join(b"m%d 1\n" % n for n in range(200)), "more than 100 metrics"),
+        (b"".join(b"# HELP m%d x\n" % n for n in range(200)), "more than 100 metrics"),
+        (b"".join(b'm{a="%d"} 1\n' % n for n in range(2000)), "more than 1000 samples"),
+        (b"a 1\n" * 200, "more than 150 lines that cannot be read"),
+        (b"a 1\n" + b"#\n" * 6000, "more than 5000 lines"),
+    ],
+    ids=["metrics", "helps", "samples", "errors", "lines"],
+)
+def test_page_that_is_too_large_is_read_up_to_a_limit(
+    page: bytes,
+    limit: str,
+    application: FakeManagement,
+    relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each line costs memory and time, so their number is limited, and the limit is reported."""
+    limits = {"FAMILIES": 100, "SAMPLES": 1000, "LOST_LINES": 150, "LINES": 5000}
+    for name, value in limits.items():
+        monkeypatch.setattr(prometheus_text, f"MAX_{name}", value)
+    application.routes["/metrics"] = send(b"first 1\n" + page + b"last 1\n")
     samples, error = look(relay(application.url))
 
-    assert len(samples) == 10_001
-    assert "10005 metrics (at most 10000 are relayed)" in str(error)
+    assert samples["first"] == {(): 1}
+    assert "last" not in samples
+    assert f"on: {limit}" in str(error)
 
 
 def test_request(application: FakeManagement, relay: MakeRelay) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bts_collectors.relay import COLLECTOR
 from bts_collectors.relay.config import RelayConfig
-from bts_collectors.relay.families import MAX_FAMILIES, MAX_LABELS
+from bts_collectors.relay.families import MAX_LABELS
 from bts_exporter import Metric, prometheus_text
 from servers.certificates import Certificates
 
@@ -39,8 +39,11 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_limits_are_documented() -> None:
     """The numbers are those of the code."""
-    for limit in (MAX_FAMILIES, MAX_LABELS, prometheus_text.MAX_LINE):
-        assert f"more than {limit:,} " in DOCS
+    assert f"more than {MAX_LABELS} different labels" in DOCS
+    assert f"more than {prometheus_text.MAX_LINE:,} characters" in DOCS
+    for what in ("families", "samples", "lost_lines", "lines"):
+        limit = getattr(prometheus_text, f"MAX_{what.upper()}")
+        assert f"{limit:,} {what.replace('_', ' ')}" in DOCS
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(collectors:.*?)```", DOCS, re.DOTALL))
