@@ -24,7 +24,7 @@ OWN_PORTS = (8000, 19101, 19102, 19091)
 #: The terminal whose commands end; those of the others run until Ctrl-C.
 COMMANDS = 2
 #: Longest wait for the output of a command, or of the demo while the machine is busy.
-SECONDS = 60
+SECONDS = 90
 
 
 @dataclass
