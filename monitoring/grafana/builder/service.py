@@ -157,9 +157,10 @@ def _summary() -> list[Panel]:
         ),
         number(
             "Processes down",
-            "Processes of the service that Prometheus cannot scrape; the last table names them. Alert: BtsServiceDown.",
+            "Processes of the service that Prometheus cannot scrape, or the exporter cannot relay; the last table names them."
+            " Alert: BtsServiceDown.",
             units.Short,
-            Query(count_where(f"({OURS}) == 0", OURS), ""),
+            Query(count_where(f"({OURS}) == 0 or {one('relay_up')} == 0", OURS), ""),
             limits=ANY_IS_BAD,
         ),
     ]
