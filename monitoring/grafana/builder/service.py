@@ -11,11 +11,13 @@ from grafana.builder.panels import (
     ORANGE,
     RED,
     UP,
+    YES,
     Limits,
     Panel,
     Query,
     graph,
     number,
+    state,
 )
 from grafana.builder.promql import INSTANCE, Selection, by, count_where, largest
 from grafana.builder.tables import Column, rows
@@ -25,6 +27,7 @@ JOB = ("job",)
 #: What identifies a queue or stream and its consumer group.
 HOP = ("instance", "target", "system", "destination", "group")
 HOP_LEGEND = "{{system}} {{destination}} {{group}} {{target}} {{instance}}"
+PROBE = ("instance", "target", "probe")
 QUANTILES = (0.5, 0.95, 0.99)
 DAY = 86400
 
@@ -42,6 +45,7 @@ MODELS: Limits = ((None, GREEN), (2, RED))
 #: The service's processes, whatever their job is called.
 one = Selection(('job=~"$service"',))
 hop = Selection((INSTANCE, 'destination=~"$destination"'))
+probe = Selection((INSTANCE,))
 STATIONS = f"({by(JOB, one('bts_stations_reporting'))} + {by(JOB, one('bts_stations_stale'))})"
 
 
@@ -193,6 +197,28 @@ def _latency() -> list[Panel]:
             *quantiles("bts_prediction_batch_size"),
             Query(by(JOB, one("bts_predictions_in_progress")), "in progress {{job}}"),
             width=8,
+        ),
+        state(
+            "Probes",
+            "Whether the REST service answers the exporter as a user expects it. If not, the status page of the exporter (/)"
+            " shows the reason. Needs `ml_service` in the settings.",
+            Query(
+                by(PROBE, probe("ml_service_response_valid"), "min"),
+                "{{probe}} {{target}} {{instance}}",
+            ),
+            YES,
+            size=(8, 8),
+        ),
+        graph(
+            "Phases of probes",
+            "Duration of the exporter's own requests to the REST service, by phase. If only `processing` is long, the service is"
+            " slow; if `connect` is, it accepts no more connections, or the network is slow.",
+            units.Seconds,
+            Query(
+                by((*PROBE, "phase"), probe("ml_service_phase_duration_seconds"), "max"),
+                "{{probe}} {{phase}} {{target}} {{instance}}",
+            ),
+            width=16,
         ),
     ]
 
