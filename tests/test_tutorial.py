@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from bts import scene
-from servers import free_port, need, wait_until
+from servers import free_port, listens, need, wait_until
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ OWN_PORTS = (8000, 19101, 19102, 19091)
 #: The terminal whose commands end; those of the others run until Ctrl-C.
 COMMANDS = 2
 #: Longest wait for the output of a command, or of the demo while the machine is busy.
-SECONDS = 60
+SECONDS = 90
 
 
 @dataclass
@@ -159,7 +159,8 @@ class Terminals:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.ports = {port: free_port() for port in OWN_PORTS}
+        #: The ports of this machine, by those on the page. The latter are preferred: no outgoing connection takes them.
+        self.ports = {port: free_port() if listens(port) else port for port in OWN_PORTS}
         self._kept: dict[int, str] = {}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         # `make test ARGS=...` hands its arguments over in these.

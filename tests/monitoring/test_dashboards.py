@@ -259,9 +259,7 @@ def test_variables_are_defined(board: Board) -> None:
 def test_every_query_can_be_filtered_by_source(board: Board) -> None:
     """Every selector of a metric of ours has the matcher of the variable `instance`, or `service` for the BTS service's."""
     exprs = [target["expr"] for panel in panels(board) for target in panel.get("targets", ())]
-    selector = (
-        r"\b((?:bts|node|rabbitmq|redis|mqtt|mosquitto|messaging)_\w+)(?![\w(\"])(\{[^}]*\})?"
-    )
+    selector = r"\b((?:bts|node|rabbitmq|redis|mqtt|mosquitto|messaging|ml_service)_\w+)(?![\w(\"])(\{[^}]*\})?"
 
     assert [
         (name, expr)

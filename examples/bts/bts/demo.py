@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bts import faults, scene
-from bts.programs import DemoError, StoppedError
+from bts.programs import DemoError, StoppedError, listens
 
 STATUS_SECONDS = 1.0
 #: The metrics of the status line: process and series.
@@ -47,6 +47,9 @@ class Demo:
         faults.write(self._faults, frozenset())
         for program in self._scene.programs.values():
             say(f"starting {program.name}")
+            if listens(program.port):
+                msg = f"port {program.port} has just been taken by another program; start again"
+                raise DemoError(msg)
             program.start()
             program.wait_until_ready(self._stopped)
         for name, address in self._scene.addresses.items():

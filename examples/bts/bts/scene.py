@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bts.programs import Program, choose_ports, find_all
+from bts.programs import Program, choose_ports, find_all, listens
 
 ROLES = ("bridge", "worker", "lstm_worker", "service", "sensors")
 MOSQUITTO = """\
@@ -110,7 +110,9 @@ def build(options: Options) -> Scene:
     DemoError where a program is missing.
     """
     paths = find_all(PACKAGES)
-    ports = choose_ports(PORTS)
+    # Another demo that is running needs the ports of its programs again after a fault: none are shared.
+    another = listens(PORTS["prometheus"])
+    ports = choose_ports(dict.fromkeys(PORTS, 0) if another else PORTS)
     folder = options.folder
     programs = [
         _mosquitto(paths, options, ports),

@@ -23,6 +23,7 @@ collectors:
   rabbitmq: {{url: "http://guest:guest@127.0.0.1:{management}"}}
   redis: {{url: "{redis}", streams: ["bts:*"]}}
   mqtt: {{url: "{mqtt}"}}
+  ml_service: {{url: "http://127.0.0.1:{service}", probes: {{health: {{path: /health}}}}}}
 """
 
 
@@ -44,6 +45,7 @@ def test_every_query_returns_data(
         management=stack.rabbitmq.mgmt,
         redis=stack.redis.url,
         mqtt=stack.mosquitto.url,
+        service=stack.ports["service"],
     )
     addresses = [f"127.0.0.1:{port}" for port in stack.ports.values()]
     server = prometheus([exporter(settings).address, *addresses])

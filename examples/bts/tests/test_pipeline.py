@@ -68,3 +68,12 @@ def messages(stack: Stack, queue: str) -> int:
     """Return how many messages a queue holds."""
     queues = {item["name"]: item.get("messages", 0) for item in stack.rabbitmq.api("queues")}
     return int(queues.get(queue, 0))
+
+
+def test_sensors_count_what_they_cannot_keep(stack: Stack) -> None:
+    """Without the MQTT broker they keep 10,000 readings, and count each further one as lost."""
+    stack.mosquitto.kill()
+    stack.start("sensors", "--rate=20000", "--stations=5")
+
+    wait_until(lambda: (stack.value("sensors", "bts_sensors_dropped_total") or 0) > 0, "losses")
+    assert stack.value("sensors", "bts_sensors_published_total") == 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard, units
 
+from grafana.builder import predictions
 from grafana.builder.board import Section, assemble, instance, query_variable
 from grafana.builder.panels import (
     ANY_IS_BAD,
@@ -11,54 +12,44 @@ from grafana.builder.panels import (
     ORANGE,
     RED,
     UP,
+    YES,
     Limits,
     Panel,
     Query,
     graph,
     number,
+    state,
 )
 from grafana.builder.promql import INSTANCE, Selection, by, count_where, largest
+from grafana.builder.service_queries import (
+    AGAINST_NO_CHANGE,
+    BAD_SHARE,
+    ERROR_RATIO,
+    JOB,
+    LAG,
+    PSI,
+    SHARE_OF_READINGS,
+    one,
+    quantile,
+    total,
+)
 from grafana.builder.tables import Column, rows
 
 UID = "bts-service"
-JOB = ("job",)
 #: What identifies a queue or stream and its consumer group.
 HOP = ("instance", "target", "system", "destination", "group")
 HOP_LEGEND = "{{system}} {{destination}} {{group}} {{target}} {{instance}}"
+PROBE = ("instance", "target", "probe")
 QUANTILES = (0.5, 0.95, 0.99)
 DAY = 86400
 
 # The limits are those of the alerts in monitoring/prometheus/rules/bts.yml.
 END_TO_END: Limits = ((None, GREEN), (1, ORANGE), (10, RED))
-LAG: Limits = ((None, GREEN), (60, ORANGE), (300, RED))
-PSI: Limits = ((None, GREEN), (0.1, ORANGE), (0.25, RED))
-SHARE_OF_STATIONS: Limits = ((None, GREEN), (0.05, ORANGE), (0.1, RED))
-SHARE_OF_READINGS: Limits = ((None, GREEN), (0.01, ORANGE), (0.05, RED))
-AGAINST_NO_CHANGE: Limits = ((None, GREEN), (1, ORANGE), (1.05, RED))
-SPREAD: Limits = ((None, RED), (1, GREEN))
 SINCE_TRAINING: Limits = ((None, GREEN), (20 * DAY, ORANGE), (30 * DAY, RED))
 MODELS: Limits = ((None, GREEN), (2, RED))
 
-#: The service's processes, whatever their job is called.
-one = Selection(('job=~"$service"',))
 hop = Selection((INSTANCE, 'destination=~"$destination"'))
-STATIONS = f"({by(JOB, one('bts_stations_reporting'))} + {by(JOB, one('bts_stations_stale'))})"
-
-
-def total(metric: str, *more: str) -> str:
-    """Return the rate of a counter, by service."""
-    return by(JOB, one.rate(metric, *more))
-
-
-def mean(summary: str) -> str:
-    """Return the mean of what a summary counts, by service."""
-    return f"{total(f'{summary}_sum')} / {total(f'{summary}_count')}"
-
-
-def quantile(share: float, histogram: str, *labels: str) -> str:
-    """Return a quantile of a histogram, by service and `labels`."""
-    buckets = by((*JOB, *labels, "le"), one.rate(f"{histogram}_bucket"))
-    return f"histogram_quantile({share}, {buckets})"
+probe = Selection((INSTANCE,))
 
 
 def quantiles(histogram: str) -> list[Query]:
@@ -73,11 +64,6 @@ def per_hop(metric: str) -> str:
     return by(HOP, hop(metric), "max")
 
 
-ERROR_RATIO = f"{total('bts_prediction_abs_error_sum')} / {total('bts_persistence_abs_error_sum')}"
-BAD = total("bts_readings_total", 'quality!="valid"')
-READINGS = total("bts_readings_total")
-#: A quality that no reading has had yet has no series.
-BAD_SHARE = f"({BAD} or 0 * {READINGS}) / {READINGS}"
 PROCESSES = 'up{job=~"$service"}'
 #: Those of a service: a process that is down has no other metric, so that the shown period counts.
 OURS = f"{PROCESSES} and on (job) last_over_time({one('bts_model_info')}[$__range])"
@@ -107,9 +93,9 @@ def make() -> dashboard.Dashboard:
             Section("Is it late, and is it right?", _summary()),
             Section("Latency", _latency()),
             Section("Each hop", [_hops(), *_queues()]),
-            Section("Readings", _readings()),
-            Section("Input drift", _drift()),
-            Section("Predictions and alarms", _predictions()),
+            Section("Readings", predictions.readings()),
+            Section("Input drift", predictions.drift()),
+            Section("Predictions and alarms", predictions.predictions()),
             Section("Models and processes", [_models(), *_training()]),
         ],
     )
@@ -157,9 +143,10 @@ def _summary() -> list[Panel]:
         ),
         number(
             "Processes down",
-            "Processes of the service that Prometheus cannot scrape; the last table names them. Alert: BtsServiceDown.",
+            "Processes of the service that Prometheus cannot scrape, or the exporter cannot relay; the last table names them."
+            " Alert: BtsServiceDown.",
             units.Short,
-            Query(count_where(f"({OURS}) == 0", OURS), ""),
+            Query(count_where(f"({OURS}) == 0 or {one('relay_up')} == 0", OURS), ""),
             limits=ANY_IS_BAD,
         ),
     ]
@@ -192,6 +179,28 @@ def _latency() -> list[Panel]:
             *quantiles("bts_prediction_batch_size"),
             Query(by(JOB, one("bts_predictions_in_progress")), "in progress {{job}}"),
             width=8,
+        ),
+        state(
+            "Probes",
+            "Whether the REST service answers the exporter as a user expects it. If not, the status page of the exporter (/)"
+            " shows the reason. Needs `ml_service` in the settings.",
+            Query(
+                by(PROBE, probe("ml_service_response_valid"), "min"),
+                "{{probe}} {{target}} {{instance}}",
+            ),
+            YES,
+            size=(8, 8),
+        ),
+        graph(
+            "Phases of probes",
+            "Duration of the exporter's own requests to the REST service, by phase. If only `processing` is long, the service is"
+            " slow; if `connect` is, it accepts no more connections, or the network is slow.",
+            units.Seconds,
+            Query(
+                by((*PROBE, "phase"), probe("ml_service_phase_duration_seconds"), "max"),
+                "{{probe}} {{phase}} {{target}} {{instance}}",
+            ),
+            width=16,
         ),
     ]
 
@@ -257,162 +266,6 @@ def _queues() -> list[Panel]:
             Query(one("bts_worker_backlog_messages"), "in the worker {{job}} {{instance}}"),
             Query(one("bts_bridge_unconfirmed_messages"), "in the bridge {{job}} {{instance}}"),
             width=8,
-        ),
-    ]
-
-
-def _readings() -> list[Panel]:
-    return [
-        graph(
-            "Quality of readings",
-            "Readings per second by quality. The largest kind that is not valid says what to repair: sensors (sentinel, missing,"
-            " out_of_range), clocks (clock_skew, late) or producers (duplicate, malformed).",
-            units.EventsPerSecond,
-            Query(by((*JOB, "quality"), one.rate("bts_readings_total")), "{{quality}} {{job}}"),
-            stacked=True,
-        ),
-        graph(
-            "Bad share of readings",
-            "Share of the readings that are not valid. They get no prediction. Alert: BtsBadData.",
-            units.PercentUnit,
-            Query(BAD_SHARE, "{{job}}"),
-            limits=SHARE_OF_READINGS,
-        ),
-        graph(
-            "Stations",
-            "Stations that have sent a reading lately, and those that have not for longer than the threshold."
-            " If many are stale at once, look for their gateway. Alert: BtsStationsSilent.",
-            units.Short,
-            Query(by(JOB, one("bts_stations_reporting")), "reporting {{job}}"),
-            Query(
-                by((*JOB, "threshold"), one("bts_stations_stale")),
-                "stale ({{threshold}} s) {{job}}",
-            ),
-            width=8,
-        ),
-        graph(
-            "Silent share of stations",
-            "Share of the known stations that have been silent for longer than the threshold. Alert: BtsStationsSilent.",
-            units.PercentUnit,
-            Query(f"{by(JOB, one('bts_stations_stale'))} / {STATIONS}", "{{job}}"),
-            limits=SHARE_OF_STATIONS,
-            width=8,
-        ),
-        graph(
-            "Age of the newest reading",
-            "Time since the newest valid reading was measured. If it rises as fast as the clock, nothing valid arrives any more.",
-            units.Seconds,
-            Query(
-                f"time() - {by(JOB, one('bts_last_reading_timestamp_seconds'), 'max')}", "{{job}}"
-            ),
-            limits=LAG,
-            width=8,
-        ),
-    ]
-
-
-def _drift() -> list[Panel]:
-    parameter = (*JOB, "parameter")
-    shift = by(JOB, one("bts_input_mean_shift_sigmas"), "max")
-    return [
-        graph(
-            "Drift of all readings",
-            "Population stability index of the last 2,000 readings: above 0.1 they have shifted, above 0.25 the model should"
-            " be trained again. A gap: fewer than 1,000 readings. Alert: BtsInputDrift.",
-            units.Short,
-            Query(
-                by(parameter, one("bts_input_drift_psi"), "max"), "parameter {{parameter}} {{job}}"
-            ),
-            limits=PSI,
-            width=8,
-        ),
-        graph(
-            "Drifted share of stations",
-            "Share of the stations whose mean is far from that of the training data. A part of the stations may drift without"
-            " moving the index of all readings. Alert: BtsStationsDrifted.",
-            units.PercentUnit,
-            Query(f"{by(JOB, one('bts_stations_drifted'))} / {STATIONS}", "{{job}}"),
-            limits=SHARE_OF_STATIONS,
-            width=8,
-        ),
-        graph(
-            "Readings for drift",
-            "Readings that the drift is computed from. It is not known below 1,000.",
-            units.Short,
-            Query(
-                by(parameter, one("bts_input_drift_window_readings"), "max"),
-                "parameter {{parameter}} {{job}}",
-            ),
-            limits=((None, RED), (1000, GREEN)),
-            width=8,
-        ),
-        graph(
-            "Shift of the mean",
-            "Mean of the readings minus that of the training data, in standard deviations. It shows the direction of a drift.",
-            units.Short,
-            Query(shift, "{{job}}"),
-            limits=((None, ORANGE), (-0.5, GREEN), (0.5, ORANGE)),
-            signed=True,
-        ),
-        graph(
-            "Ratio of variances",
-            "Variance of the readings divided by that of the training data. Far below 1: sensors are stuck. Far above 1: they are noisy,"
-            " or the stations differ more than in training.",
-            units.Short,
-            Query(by(JOB, one("bts_input_variance_ratio"), "max"), "{{job}}"),
-            limits=((None, ORANGE), (0.5, GREEN), (2, ORANGE)),
-        ),
-    ]
-
-
-def _predictions() -> list[Panel]:
-    spread = f"{quantile(0.9, 'bts_prediction_value')} - {quantile(0.1, 'bts_prediction_value')}"
-    return [
-        graph(
-            "Model against no change",
-            'Error of the model divided by that of the forecast "no change" for the same readings. Above 1 the model is of no'
-            " use. Alert: BtsModelWorseThanNoChange.",
-            units.Short,
-            Query(ERROR_RATIO, "{{job}}"),
-            limits=AGAINST_NO_CHANGE,
-            width=8,
-        ),
-        graph(
-            "Mean absolute error",
-            'Error of the predictions whose reading has arrived, of the model and of the forecast "no change".'
-            " Both rise: the readings have become harder to predict. Only that of the model: see its version.",
-            units.Ampere,
-            Query(mean("bts_prediction_abs_error"), "model {{job}}"),
-            Query(mean("bts_persistence_abs_error"), "no change {{job}}"),
-            width=8,
-        ),
-        graph(
-            "Distribution of predictions",
-            "Predicted loads: 10, 50 and 90 % of them are lower. If the lines move together without the readings, the model has changed.",
-            units.Ampere,
-            *(
-                Query(quantile(share, "bts_prediction_value"), f"p{share * 100:.0f} {{{{job}}}}")
-                for share in (0.1, 0.5, 0.9)
-            ),
-            width=8,
-        ),
-        graph(
-            "Spread of predictions",
-            "Width of the range that holds the middle 80 % of the predictions. Below 1 A they are nearly the same for all stations."
-            " Alert: BtsPredictionsFlat.",
-            units.Ampere,
-            Query(spread, "{{job}}"),
-            limits=SPREAD,
-        ),
-        graph(
-            "Alarms",
-            "Alarms of stations that were raised and cleared in an hour, by the number of the alarm. Many at once: look for what"
-            " the stations have in common.",
-            units.Short,
-            Query(
-                by((*JOB, "alarm", "transition"), one.increase("bts_alarms_total", "1h")),
-                "{{alarm}} {{transition}} {{job}}",
-            ),
         ),
     ]
 
