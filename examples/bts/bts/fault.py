@@ -27,6 +27,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.list or options.name is None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--list | head` ends quietly
         print_list()
         return
     if not options.file.exists():

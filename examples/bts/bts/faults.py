@@ -85,7 +85,14 @@ FAULTS: Final = {
             "redis-down",
             "Redis has ended",
             ("BrokerDown", "BtsNoPredictions"),
-            ("ConsumerStalled", "ConsumerBehind", "BtsEndToEndSlow", "MessagesNotAcknowledged"),
+            # The REST service says that it is not ready, and the exporter's probe of it fails.
+            (
+                "ConsumerStalled",
+                "ConsumerBehind",
+                "BtsEndToEndSlow",
+                "MessagesNotAcknowledged",
+                "CollectorFailing",
+            ),
             stops="redis",
         ),
         Fault(

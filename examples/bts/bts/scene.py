@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import secrets
 import sys
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ from bts.programs import Program, choose_ports, find_all, listens
 ROLES = ("bridge", "worker", "lstm_worker", "service", "sensors")
 MOSQUITTO = """\
 listener {port} 127.0.0.1
-user {user}
+# Started by root it would become the user `mosquitto`, who may not write here. Others stay who they are.
+user root
 allow_anonymous true
 # The bridge's session, and what waits in it, survive a restart.
 persistence true
@@ -132,6 +131,7 @@ def build(options: Options) -> Scene:
             "Alertmanager": f"{base}:{ports['alertmanager']}",
             "predictions": f"{base}:{ports['service']}/prediction/1161114001",
             "RabbitMQ (guest/guest)": f"{base}:{ports['management']}",
+            "AMQP": f"amqp://127.0.0.1:{ports['amqp']}",
             "MQTT": f"mqtt://127.0.0.1:{ports['mosquitto']}",
             "Redis": f"redis://127.0.0.1:{ports['redis']}",
         },
@@ -165,8 +165,6 @@ def _mosquitto(paths: dict[str, str], options: Options, ports: dict[str, int]) -
     config.write_text(
         MOSQUITTO.format(
             port=ports["mosquitto"],
-            # Started by root it would become the user `mosquitto`, who may not write here.
-            user=pwd.getpwuid(os.getuid()).pw_name,
             folder=data,
             queue=options.mqtt_queue,
         )
