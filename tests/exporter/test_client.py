@@ -140,7 +140,7 @@ def test_series_that_cannot_be_served_lose_only_themselves(
     assert ("kinds_size_bytes", frozenset()) not in page
     assert page["kinds_events_total", frozenset(constant)] == 2
     assert failures == [
-        "kinds[one]: kinds_level: the value of label tank is of type int (expected str)"
+        "kinds[one]: FAILS (invalid_sample): kinds_level: the value of label tank is of type int (expected str)"
     ]
 
 

@@ -19,6 +19,7 @@ from bts_exporter.settings.value_types import Duration, Secret, Url
 
 _INDENT = "  "
 _SIMPLE = {
+    Any: ("any value", "VALUE"),
     bool: ("true or false", "true"),
     int: ("whole number", "1"),
     float: ("number", "1.0"),
