@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bts_collectors.rabbitmq.metrics.lag import Lags
+from bts_collectors.rabbitmq.api.models import Queue
+from bts_collectors.rabbitmq.metrics.lag import Lags, flow_of
+from bts_collectors.rabbitmq.metrics.queue_order import NO_FLOW
 from bts_exporter import backlog
 from lag_simulator import EPOCH, OLDEST, SimulatedQueue
 from rabbitmq_lag import SCHEDULES, Schedule, measure
@@ -81,6 +83,10 @@ class History:
         self._lags = Lags(lambda: self._now / 10)
         self._random = Random(phase)
         self._shows = ""
+        self._counts = (0.0, 0.0)
+        self._resets = 0
+        #: Whether the counts were reset and had passed their last values by the next scrape.
+        self.has_hidden_reset = False
         self.checked = 0
 
     def live(self, lived: list[Stretch], *, plain: bool) -> None:
@@ -130,10 +136,22 @@ class History:
             shown.message_stats = None
         if self._shows == "stop":
             shown.state, shown.messages_ready, shown.message_stats = "stopped", None, None
+        self._find_hidden_reset(shown)
         age = self._lags.observe([shown], EPOCH + self._now / 10)["/", "q"].age
-        if age is not None:
+        if age is not None and not self.has_hidden_reset:
             self.checked += 1
             self._check(age, plain=plain)
+
+    def _find_hidden_reset(self, shown: Queue) -> None:
+        """Compare the counts with those of the scrape before: a reset that these do not show is not checked."""
+        flow = flow_of(shown)
+        if flow is None or flow == NO_FLOW:
+            return
+        counts = (flow.published, flow.delivered)
+        has_fallen = any(new < old for new, old in zip(counts, self._counts, strict=True))
+        if self.queue.shown_resets > self._resets and any(self._counts) and not has_fallen:
+            self.has_hidden_reset = True
+        self._counts, self._resets = counts, self.queue.shown_resets
 
     def _check(self, age: backlog.Age, *, plain: bool) -> None:
         least, most = self.queue.truths()

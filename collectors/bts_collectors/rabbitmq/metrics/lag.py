@@ -75,6 +75,7 @@ class History:
         "_empty",
         "_idle",
         "_is_certain",
+        "_is_outdated",
         "_limits",
         "_order",
         "_rate",
@@ -100,6 +101,8 @@ class History:
         self._standstill: Standstill | None = None
         #: Whether no message was with a consumer uncounted, and no counts were lost, since the queue was empty.
         self._is_certain = True
+        #: Whether messages may have left since the last counts.
+        self._is_outdated = False
 
     def drain(self, queue: Queue, now: float) -> float | None:
         """Return the seconds until the ready messages are consumed at the recent rate; None if unknown."""
@@ -150,7 +153,10 @@ class History:
             self._order = None
         self._standstill = standstill.observe(self._standstill, depth, flow, now)
         if flow is not None:
+            self._is_outdated = False
             self._observe(depth, flow, now)
+        elif queue.consumers != 0 and not self._stands_still(queue, now):
+            self._is_outdated = True
         if flow is None or (flow == NO_FLOW and ready is not None):
             self._is_certain &= self._is_counted() or not (flow is None or _may_be_unacked(queue))
         return self._by_order(queue, flow, ready, now) if ready else None
@@ -158,7 +164,7 @@ class History:
     def _by_order(
         self, queue: Queue, flow: Flow | None, ready: float, now: float
     ) -> backlog.Age | None:
-        order = self._order
+        order = None if self._is_outdated else self._order
         stands_still = self._stands_still(queue, now)
         # Without consumers and counts, the messages that were ready before are still ready.
         still_has = order is not None and queue.consumers == 0 and order.still_has(ready)
@@ -233,6 +239,7 @@ class History:
             self._is_certain = False
         self._before = before
         self._order, self._reset = Order(ready, flow), now
+        self._order.succeed(before)
 
     def _max_age(self, now: float) -> float:
         """Return the largest possible age of a message."""

@@ -48,16 +48,20 @@ class _Observation(NamedTuple):
     time: float
     arrived: float
     left: float
+    #: Messages published by then, including rejected ones.
+    published: float
 
 
 class Order:
     """How many messages arrived and left, and when."""
 
     __slots__ = (
+        "_doubt",
         "_flow",
         "_in",
         "_last_full",
         "_last_redelivery",
+        "_max_lost",
         "_max_unseen",
         "_missing",
         "_observations",
@@ -87,6 +91,10 @@ class Order:
         self._unacked = 0.0
         #: Maximum number of messages that may have left unnoticed.
         self._max_unseen = 0.0
+        #: Maximum number of messages that may have left uncounted: the counts were lost, or newer than the depth.
+        self._max_lost = inf if flow.delivered and not flow.published else 0.0
+        #: All ready messages may be other ones than before this time.
+        self._doubt = -inf
         #: Time of the last redelivery.
         self._last_redelivery = -inf
         #: Time when the queue last reached its limit.
@@ -129,21 +137,37 @@ class Order:
         """Continue from other counts, without messages that arrived or left."""
         self._flow = flow
 
+    def succeed(self, before: Order) -> None:
+        """Take the messages that passed before a reset of the counts for ones that may have left since the depth."""
+        passed = before.passed
+        self._max_lost = inf if passed is None else passed
+
+    @property
+    def passed(self) -> float | None:
+        """Return how many messages left in the period of the observations; None without a period."""
+        if len(self._observations) < 2:  # noqa: PLR2004
+            return None
+        return self._observations[-1].left - self._observations[0].left
+
     def skip_unseen(self) -> bool:
         """Count messages as passed whose counts may be lost; return whether there are any.
 
         Before a reset, at most as many as in the period of the observations passed in a similar time.
         """
-        if len(self._observations) < 2:  # noqa: PLR2004  # without a period
+        passed = self.passed
+        self._max_lost = inf if passed is None else self._max_lost + passed
+        if passed is None:
             return True
-        passed = self._observations[-1].left - self._observations[0].left
         self._in += passed
         self._out += passed
         return passed > 0
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
         """Add an observation of counts and depth."""
-        before = NO_FLOW if self.fell(flow) else self._flow
+        before = self._flow
+        if self.fell(flow):
+            before = NO_FLOW
+            self._doubt = now
         self._out += flow.delivered - before.delivered
         self._in += flow.published - before.published
         if flow.redelivered > before.redelivered:
@@ -178,28 +202,37 @@ class Order:
         if limits.priorities and limits.rejects:
             return None  # neither the arrivals nor the departures are known
         if limits.priorities or gap or not is_certain or age.method == "lower_bound":
-            return self._bound(position, ready, now)
+            return self._bound(ready, now)
         return age
 
-    def _bound(self, position: float, ready: float, now: float) -> backlog.Age | None:
-        """Return a lower bound of the age of the oldest ready message.
+    def _bound(self, ready: float, now: float) -> backlog.Age | None:
+        """Return a lower bound of the age of the oldest ready message; None if there is none.
 
         All ready messages have arrived by now, so the oldest one is at least as old as the message
         at that distance from the end.
         """
-        position = max(position, min(self._arrived - ready, self._arrived - 1))
+        left = self._out + self._missing + self._max_lost
+        position = max(left, self._arrived - ready)
         if self._tail < 0:  # rejected messages are as uncertain as those that left unnoticed
-            position = min(position + self._max_unseen, self._arrived - 1)
+            position += self._max_unseen
+        if position >= self._arrived:
+            return None  # it arrived uncounted, nothing shows when
         window = self._timeline.window(position)
-        if window is not None:
-            return backlog.Age(now - window[1], "lower_bound") if now > window[1] else None
         age = self._timeline.age(position, now)
-        return age if age is not None and age.method == "lower_bound" else None
+        if window is not None:
+            seconds = now - window[1]
+        elif age is not None and age.method == "lower_bound":
+            seconds = age.seconds
+        else:
+            return None
+        seconds = min(seconds, now - self._doubt)
+        return backlog.Age(seconds, "lower_bound") if seconds > 0 else None
 
     def _expire(self, depth: Depth, now: float, limits: Limits) -> None:
         """Count messages as gone that arrived before the queue was empty, or that exceed the TTL."""
         gone = None
         if depth.ready == 0 and depth.unacked == 0:
+            self._max_lost = 0.0
             gone = self._timeline.count(now - DEPTH_DELAY_SECONDS)
         elif limits.ttl is not None:
             # Without counts, arrivals are known only from the depth, which is late.
@@ -223,20 +256,30 @@ class Order:
         """Compare the counts with the depth, once their times certainly overlap."""
         if not self._flow.published:
             # Dead letters appear only in the depth.
-            self._tail += max(self._out + self._missing + ready - self._arrived, 0.0)
+            more = max(self._out + self._missing + ready - self._arrived, 0.0)
+            self._tail += more
+            if more and self.passed:  # some of them may be the delivered ones
+                self._max_lost = max(self._max_lost, self.passed)
         if limits.length is not None and ready >= FULL * limits.length:
             self._last_full = now
-        self._observations.append(_Observation(now, self._arrived, self._out + self._missing))
+        self._observations.append(
+            _Observation(now, self._arrived, self._out + self._missing, self._in)
+        )
         while (
             len(self._observations) > 1 and self._observations[1].time <= now - DEPTH_DELAY_SECONDS
         ):
             del self._observations[0]
+        self._note_replaced(ready, now, limits)
         if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
             pairs = list(pairwise(self._observations))
             lowest = min(before.arrived - after.left for before, after in pairs)
             highest = max(after.arrived - before.left for before, after in pairs)
             self.excess = max(ready - highest, 0.0)
             self._max_unseen = max(self._max_unseen, highest - lowest)
+            if self._max_lost == inf:
+                self._max_lost = highest - lowest
+            elif not lowest <= ready <= highest:
+                self._max_lost = max(self._max_lost, highest - lowest)
             if ready > highest:
                 self._add(ready - (lowest + highest) / 2, unacked, now)
             elif ready < lowest:
@@ -246,10 +289,22 @@ class Order:
                 fell = self._ready - ready + flow
                 self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
 
+    def _note_replaced(self, ready: float, now: float, limits: Limits) -> None:
+        """Note that others may have replaced all messages of a full queue.
+
+        Dead letters can, unless new messages are rejected; published messages can after a purge.
+        """
+        if self._last_full == now:
+            published = self._in - self._observations[0].published
+            if not limits.rejects or published >= ready:
+                self._doubt = now
+
     def _add(self, more: float, unacked: float, now: float) -> None:
         """Count messages that were requeued, or arrived uncounted."""
         redelivered_recently = now - self._last_redelivery <= RECENT_SECONDS
         back = more if redelivered_recently else min(more, max(self._unacked - unacked, 0.0))
+        if more > back and self._flow.published:
+            self._doubt = now
         self._shift(more - back, -back)
 
     def _remove(self, less: float, ready: float, now: float, limits: Limits) -> None:
@@ -260,6 +315,7 @@ class Order:
             delivered = self._observations[-1].left - self._observations[0].left
             dropped = max(self._ready - ready - delivered, 0.0)
             left = less if dropped > less / 2 else dropped
+        self._doubt = now
         self._shift(left - less, left)
 
     def _shift(self, tail: float, missing: float) -> None:
@@ -267,6 +323,6 @@ class Order:
         self._tail += tail
         self._missing += missing
         self._observations = [
-            _Observation(time, arrived + tail, left + missing)
-            for time, arrived, left in self._observations
+            _Observation(time, arrived + tail, left + missing, published)
+            for time, arrived, left, published in self._observations
         ]
