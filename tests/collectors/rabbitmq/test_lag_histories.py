@@ -6,6 +6,7 @@ As many as BTS_HISTORIES names, 60 if it is not set.
 from __future__ import annotations
 
 import os
+from math import inf
 from random import Random
 from typing import Any
 
@@ -35,6 +36,8 @@ histories = settings(
 TOLERANCE, PART = 10.0, 0.1
 #: Seconds that what a broker shows may be old.
 SHOWN = OLDEST / 10
+#: Tenths of a second after which every scrape has shown an event.
+LATE = OLDEST + 50
 
 #: What happens in some seconds: messages published and consumed in each, and an event before.
 Stretch = tuple[int, int, int, str]
@@ -83,6 +86,7 @@ class History:
         self._lags = Lags(lambda: self._now / 10)
         self._random = Random(phase)
         self._shows = ""
+        self._purged = -inf
         self._counts = (0.0, 0.0)
         self._resets = 0
         #: Whether the counts were reset and had passed their last values by the next scrape.
@@ -94,7 +98,7 @@ class History:
         for seconds, publish, consume, event in lived:
             self._let_happen(event)
             # One that is made again and used more than before at once looks as if it went on.
-            quiet = OLDEST + 50 if event == "remake" else 0
+            quiet = LATE if event == "remake" else 0
             for tenth in range(-quiet, seconds * 10):
                 self.queue.publish(_even(publish, tenth) if tenth >= 0 else 0)
                 if event != "hang":
@@ -117,11 +121,13 @@ class History:
                 queue.reject()
             case "purge":
                 queue.purge()
+                self._purged = self._now
             case "restart":
                 queue.forget()
             case "remake":
                 queue.remake()
-            case "dead-letters":
+            # Between two depths, they can replace purged messages: nothing would show it.
+            case "dead-letters" if self._now - self._purged > LATE:
                 queue.publish(15, counted=False)
             case "leave" | "hang":
                 queue.take(5, self._random)

@@ -77,9 +77,9 @@ class History:
         "_is_certain",
         "_is_outdated",
         "_limits",
+        "_may_be_recreated",
         "_order",
         "_rate",
-        "_reset",
         "_standstill",
         "_times",
     )
@@ -89,8 +89,8 @@ class History:
         self._order: Order | None = None
         #: The order from before a reset of the counts, until it is known whether it is still valid.
         self._before: Order | None = None
-        #: Time of the reset of the counts.
-        self._reset = 0.0
+        #: Whether the queue may have been recreated at the reset: its messages were published since.
+        self._may_be_recreated = False
         self._rate: backlog.Rate | None = None
         self._limits = NO_LIMITS
         self._times: MessageTimes | None = None
@@ -221,8 +221,8 @@ class History:
             # More messages are ready than arrived since: the broker was restarted and kept the queue.
             if self._order.excess:
                 self._order = self._before
-            else:
-                self._is_certain = True  # the queue was recreated
+            elif self._may_be_recreated:
+                self._is_certain = True
             self._before = None
 
     def _restart_counts(self, order: Order, ready: float, flow: Flow, now: float) -> None:
@@ -238,7 +238,7 @@ class History:
         elif before.skip_unseen():
             self._is_certain = False
         self._before = before
-        self._order, self._reset = Order(ready, flow), now
+        self._order, self._may_be_recreated = Order(ready, flow), flow.published > 0
         self._order.succeed(before)
 
     def _max_age(self, now: float) -> float:

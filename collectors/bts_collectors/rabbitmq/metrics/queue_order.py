@@ -202,8 +202,15 @@ class Order:
         if limits.priorities and limits.rejects:
             return None  # neither the arrivals nor the departures are known
         if limits.priorities or gap or not is_certain or age.method == "lower_bound":
+            if limits.priorities or not is_certain:
+                ready = min(ready, self._least_ready(ready))  # the others may be dead letters
             return self._bound(ready, now)
         return age
+
+    def _least_ready(self, default: float) -> float:
+        """Return how many messages are ready at least by the counts, at any time that the depth may be from."""
+        pairs = pairwise(self._observations)
+        return min((before.arrived - after.left for before, after in pairs), default=default)
 
     def _bound(self, ready: float, now: float) -> backlog.Age | None:
         """Return a lower bound of the age of the oldest ready message; None if there is none.
@@ -251,6 +258,7 @@ class Order:
             self._last_full = now
         elif excess > 0:
             self._missing += excess
+            self._max_lost = max(self._max_lost, self._max_unseen)
 
     def _compare_with_depth(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
         """Compare the counts with the depth, once their times certainly overlap."""
@@ -270,9 +278,11 @@ class Order:
         ):
             del self._observations[0]
         self._note_replaced(ready, now, limits)
+        if self._ready - ready > (self.passed or 0.0):
+            self._doubt = now  # more messages left than were counted
         if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
             pairs = list(pairwise(self._observations))
-            lowest = min(before.arrived - after.left for before, after in pairs)
+            lowest = self._least_ready(ready)
             highest = max(after.arrived - before.left for before, after in pairs)
             self.excess = max(ready - highest, 0.0)
             self._max_unseen = max(self._max_unseen, highest - lowest)
