@@ -91,9 +91,10 @@ class Order:
         self._unacked = 0.0
         #: Maximum number of messages that may have left unnoticed.
         self._max_unseen = 0.0
-        #: Maximum number of messages that may have left uncounted: the counts were lost, or newer than the depth.
+        #: Maximum number of messages that may have left without being counted here: their counts were
+        #: lost, or are newer than the depth.
         self._max_lost = inf if flow.delivered and not flow.published else 0.0
-        #: All ready messages may be other ones than before this time.
+        #: Time until which other messages may have replaced all ready ones.
         self._doubt = -inf
         #: Time of the last redelivery.
         self._last_redelivery = -inf
@@ -138,7 +139,10 @@ class Order:
         self._flow = flow
 
     def succeed(self, before: Order) -> None:
-        """Take the messages that passed before a reset of the counts for ones that may have left since the depth."""
+        """Start after a reset of the counts: messages may have left since the depth.
+
+        At most as many as in the period of the observations before.
+        """
         passed = before.passed
         self._max_lost = inf if passed is None else passed
 
@@ -223,7 +227,7 @@ class Order:
         if self._tail < 0:  # rejected messages are as uncertain as those that left unnoticed
             position += self._max_unseen
         if position >= self._arrived:
-            return None  # it arrived uncounted, nothing shows when
+            return None  # the oldest message arrived uncounted
         window = self._timeline.window(position)
         age = self._timeline.age(position, now)
         if window is not None:
@@ -263,11 +267,7 @@ class Order:
     def _compare_with_depth(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
         """Compare the counts with the depth, once their times certainly overlap."""
         if not self._flow.published:
-            # Dead letters appear only in the depth.
-            more = max(self._out + self._missing + ready - self._arrived, 0.0)
-            self._tail += more
-            if more and self.passed:  # some of them may be the delivered ones
-                self._max_lost = max(self._max_lost, self.passed)
+            self._add_dead_letters(ready)
         if limits.length is not None and ready >= FULL * limits.length:
             self._last_full = now
         self._observations.append(
@@ -277,37 +277,47 @@ class Order:
             len(self._observations) > 1 and self._observations[1].time <= now - DEPTH_DELAY_SECONDS
         ):
             del self._observations[0]
-        self._note_replaced(ready, now, limits)
-        if self._ready - ready > (self.passed or 0.0):
-            self._doubt = now  # more messages left than were counted
+        if self._may_be_replaced(ready, now, limits):
+            self._doubt = now
         if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
-            pairs = list(pairwise(self._observations))
-            lowest = self._least_ready(ready)
-            highest = max(after.arrived - before.left for before, after in pairs)
-            self.excess = max(ready - highest, 0.0)
-            self._max_unseen = max(self._max_unseen, highest - lowest)
-            if self._max_lost == inf:
-                self._max_lost = highest - lowest
-            elif not lowest <= ready <= highest:
-                self._max_lost = max(self._max_lost, highest - lowest)
-            if ready > highest:
-                self._add(ready - (lowest + highest) / 2, unacked, now)
-            elif ready < lowest:
-                # The decrease of the depth beyond what the counts explain, within the possible range.
-                before, after = self._observations[-2:]
-                flow = (after.arrived - before.arrived) - (after.left - before.left)
-                fell = self._ready - ready + flow
-                self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
+            self._correct(ready, unacked, now, limits)
 
-    def _note_replaced(self, ready: float, now: float, limits: Limits) -> None:
-        """Note that others may have replaced all messages of a full queue.
+    def _add_dead_letters(self, ready: float) -> None:
+        """Count messages that only the depth shows."""
+        more = max(self._out + self._missing + ready - self._arrived, 0.0)
+        self._tail += more
+        if more and self.passed:  # the depth may still include the delivered ones
+            self._max_lost = max(self._max_lost, self.passed)
 
-        Dead letters can, unless new messages are rejected; published messages can after a purge.
+    def _may_be_replaced(self, ready: float, now: float, limits: Limits) -> bool:
+        """Return whether all messages may be other ones than before.
+
+        Dead letters can replace those of a full queue, unless it rejects new ones; published
+        messages can after a purge. A decrease without deliveries may be a purge.
         """
-        if self._last_full == now:
-            published = self._in - self._observations[0].published
-            if not limits.rejects or published >= ready:
-                self._doubt = now
+        published = self._in - self._observations[0].published
+        is_full = self._last_full == now and (not limits.rejects or published >= ready)
+        return is_full or self._ready - ready > (self.passed or 0.0)
+
+    def _correct(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
+        """Count the messages that explain a difference between the counts and the depth."""
+        pairs = list(pairwise(self._observations))
+        lowest = self._least_ready(ready)
+        highest = max(after.arrived - before.left for before, after in pairs)
+        self.excess = max(ready - highest, 0.0)
+        self._max_unseen = max(self._max_unseen, highest - lowest)
+        if self._max_lost == inf:
+            self._max_lost = highest - lowest
+        elif not lowest <= ready <= highest:
+            self._max_lost = max(self._max_lost, highest - lowest)
+        if ready > highest:
+            self._add(ready - (lowest + highest) / 2, unacked, now)
+        elif ready < lowest:
+            # The decrease of the depth beyond what the counts explain, within the possible range.
+            before, after = self._observations[-2:]
+            flow = (after.arrived - before.arrived) - (after.left - before.left)
+            fell = self._ready - ready + flow
+            self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
 
     def _add(self, more: float, unacked: float, now: float) -> None:
         """Count messages that were requeued, or arrived uncounted."""
