@@ -53,6 +53,20 @@ REPLACED = {
         ],
         22.5,
     ),
+    "restarted, emptied, dead letters and publications": Example(
+        [
+            *[(42, 0, 28), (142, 0, 128), (240, 0, 228), (240, 15, 228), (240, 40, 203)],
+            *[(240, 65, 178), (3, 62, 119), (8, 162, 24), (9, 174, 15), (9, 174, 15)],
+        ],
+        9.8,
+    ),
+    "purged between publications, dead letters": Example(
+        [
+            *[(0, 0, 15), (0, 0, 15), (0, 3, 29), (0, 5, 25), (0, 5, 25), (2, 5, 25)],
+            *[(102, 5, 68), (202, 5, 168), (260, 5, 275)],
+        ],
+        18.2,
+    ),
     "emptied by priorities, dead letters": Example(
         [
             *[(0, 0, 0), (82, 0, 38), (182, 0, 138), (282, 0, 238), (300, 0, 300)],
@@ -103,9 +117,10 @@ def test_other_counts_end_a_standstill() -> None:
 
 def test_without_counts_messages_of_a_consumer_may_have_left() -> None:
     """A consumer that leaves while counts are missing leaves other messages than the last counts show."""
+    counted = [(0, 0, 0), (0, 0, 0), (20, 4, 4), (45, 9, 24), (55, 26, 44), (55, 36, 20)]
     lags, looks = start()
-    looks.look(lags, MessageStats(publish=20, deliver_get=4), 4)
-    looks.look(lags, MessageStats(publish=75, deliver_get=36), 23)
+    for published, delivered, ready in [*counted, (75, 36, 23)]:
+        looks.look(lags, MessageStats(publish=published, deliver_get=delivered), ready)
     looks.look(lags, None, 48)
     looks.look(lags, None, 39)
 
@@ -113,15 +128,35 @@ def test_without_counts_messages_of_a_consumer_may_have_left() -> None:
     assert found == [None, None, Age(pytest.approx(14.97), "lower_bound")]
 
 
-class Looks:
-    """Scrapes of a queue, five seconds apart."""
+def test_messages_that_were_ready_at_the_first_scrape_have_a_lower_bound() -> None:
+    """Without publications, only the deliveries of the first ten seconds are in doubt."""
+    assert ages([(0, 10, 15)] * 4)[-1] == Age(pytest.approx(14.97), "lower_bound")
 
-    def __init__(self) -> None:
+
+def test_a_lower_bound_continues_from_before_the_standstill() -> None:
+    """When the statistics are lost, a message is as old as its count, not only as the standstill."""
+    counted = [(0, 0, 0), *[(50, 0, 50)] * 6, *[(50, 10, 40)] * 4]
+
+    assert ages([*counted, (0, 0, 40)])[-1] == Age(pytest.approx(49.9), "lower_bound")
+
+
+def test_a_restarted_queue_is_not_taken_for_a_new_one() -> None:
+    """Without publications since the reset, the position in the queue is not certain."""
+    example = REPLACED["restarted, emptied, dead letters"]
+
+    assert ages(example.scrapes, gap=5.0)[-1] is None
+
+
+class Looks:
+    """Scrapes of a queue, `gap` seconds apart."""
+
+    def __init__(self, gap: float) -> None:
         self.now = 0.0
+        self.gap = gap
 
     def look(self, lags: Lags, stats: MessageStats | None, ready: int, **fields: Any) -> Age | None:
         """Return the age at the next scrape."""
-        self.now += 4.99
+        self.now += self.gap
         queue = Queue(
             **{"name": "q", "vhost": "/", "type": "classic", "state": "running", "consumers": 1}
             | {"messages_ready": ready, "messages_unacknowledged": 0, "message_stats": stats}
@@ -130,15 +165,15 @@ class Looks:
         return lags.observe([queue], 1_700_000_000 + self.now)["/", "q"].age
 
 
-def start() -> tuple[Lags, Looks]:
+def start(gap: float = 4.99) -> tuple[Lags, Looks]:
     """Return lags without looks, and their scrapes."""
-    looks = Looks()
+    looks = Looks(gap)
     return Lags(lambda: looks.now), looks
 
 
-def ages(scrapes: list[Scrape], **fields: Any) -> list[Age | None]:
+def ages(scrapes: list[Scrape], gap: float = 4.99, **fields: Any) -> list[Age | None]:
     """Return the age at each scrape."""
-    lags, looks = start()
+    lags, looks = start(gap)
     return [
         looks.look(lags, MessageStats(publish=published, deliver_get=delivered), ready, **fields)
         for published, delivered, ready in scrapes
