@@ -27,6 +27,7 @@ class Example(NamedTuple):
     scrapes: list[Scrape]
     truth: float
     arguments: Arguments = Arguments()
+    gap: float = 4.99
 
 
 REPLACED = {
@@ -66,6 +67,7 @@ REPLACED = {
             *[(102, 5, 68), (202, 5, 168), (260, 5, 275)],
         ],
         18.2,
+        gap=5.0,
     ),
     "emptied by priorities, dead letters": Example(
         [
@@ -91,7 +93,7 @@ REPLACED = {
 @pytest.mark.parametrize("example", REPLACED.values(), ids=REPLACED)
 def test_messages_that_may_be_other_ones_are_not_called_old(example: Example) -> None:
     """A lower bound counts from the last moment at which all messages may have been replaced."""
-    age = ages(example.scrapes, arguments=example.arguments)[-1]
+    age = ages(example.scrapes, example.gap, arguments=example.arguments)[-1]
 
     assert age is None or age.method == "lower_bound"
     assert age is None or age.seconds <= example.truth
@@ -130,7 +132,9 @@ def test_without_counts_messages_of_a_consumer_may_have_left() -> None:
 
 def test_messages_that_were_ready_at_the_first_scrape_have_a_lower_bound() -> None:
     """Without publications, only the deliveries of the first ten seconds are in doubt."""
-    assert ages([(0, 10, 15)] * 4)[-1] == Age(pytest.approx(14.97), "lower_bound")
+    assert ages([(0, 10 + gone, 50 - gone) for gone in range(4)])[-1] == Age(
+        pytest.approx(14.97), "lower_bound"
+    )
 
 
 def test_a_lower_bound_continues_from_before_the_standstill() -> None:
