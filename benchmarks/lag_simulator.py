@@ -65,6 +65,9 @@ class SimulatedQueue:
     counts: Counts = field(default_factory=Counts)
     #: Counts from before the broker lost its statistics.
     _lost: Counts = field(default_factory=Counts)
+    #: Resets of the counts so far, and at the time of the shown counts.
+    resets: int = 0
+    shown_resets: int = 0
     _waiting: deque[Message] = field(default_factory=deque)
     _unacked: list[Message] = field(default_factory=list)
     _delivered: set[int] = field(default_factory=set)
@@ -142,6 +145,7 @@ class SimulatedQueue:
         self.requeue()
         self.counts = Counts()
         self._lost = Counts()
+        self.resets += 1
 
     def lose_statistics(self, *fields: str) -> None:
         """Show these counts from zero, as after a reset of the statistics or a restart of the management plugin.
@@ -150,6 +154,7 @@ class SimulatedQueue:
         """
         for name in fields:
             setattr(self._lost, name, getattr(self.counts, name))
+        self.resets += 1
 
     def remake(self) -> None:
         """Delete and recreate the queue."""
@@ -157,6 +162,7 @@ class SimulatedQueue:
         self._unacked.clear()
         self.counts = Counts()
         self._lost = Counts()
+        self.resets += 1
 
     def tick(self) -> None:
         """End the tenth of a second: expire messages, record the true lag, update the statistics."""
@@ -171,6 +177,7 @@ class SimulatedQueue:
         if self._now % INTERVAL == 0 and self._depths:
             lost = vars(self._lost)
             counts = Counts(**{name: n - lost[name] for name, n in vars(self.counts).items()})
+            self.shown_resets = self.resets
             self._shown.append((self._now, counts, self._depths[-1][1]))
         self._now += 1
 

@@ -167,6 +167,42 @@ def test_ages_are_by_the_ids(client: redis.Redis, collector: RedisCollector) -> 
     )
 
 
+def test_a_hung_consumer_without_traffic_ages(
+    client: redis.Redis, collector: RedisCollector
+) -> None:
+    """Nothing is added, read or acknowledged: the ages grow with the server's clock, also after RESETSTAT."""
+    ids = fill(client)
+    client.xgroup_create("s", "g", "0")
+    read(client, 4)
+    added = int(ids[0].partition(b"-")[0]) / 1000
+
+    def is_at_least(seconds: float) -> bool:
+        before = server_seconds(client) - added
+        samples = testing.collect(collector)
+        after = server_seconds(client) - added
+        for name in (
+            "redis_stream_group_lag_seconds",
+            "redis_stream_group_oldest_pending_age_seconds",
+        ):
+            assert before - 0.01 <= samples[name][GROUP] <= after + 0.01
+        assert samples["messaging_lag_seconds"] == {
+            COMMON: samples["redis_stream_group_lag_seconds"][GROUP]
+        }
+        assert samples["messaging_backlog_messages"] == {COMMON: 6}
+        assert samples["messaging_in_flight_messages"] == {COMMON: 4}
+        return samples["messaging_lag_seconds"][COMMON] >= seconds
+
+    wait_until(lambda: is_at_least(10.3), "the entries age")
+    client.config_resetstat()
+    wait_until(lambda: is_at_least(10.6), "the entries age after the reset")
+
+
+def server_seconds(client: redis.Redis) -> float:
+    """Return the server's clock as Unix time."""
+    seconds, microseconds = client.time()
+    return float(seconds) + microseconds / 1e6
+
+
 def test_ids_without_time_have_no_age(client: redis.Redis, collector: RedisCollector) -> None:
     """Entries with ids set by hand are counted, and have no age."""
     for number in (1, 2, 3):

@@ -75,10 +75,11 @@ class History:
         "_empty",
         "_idle",
         "_is_certain",
+        "_is_outdated",
         "_limits",
+        "_may_be_recreated",
         "_order",
         "_rate",
-        "_reset",
         "_standstill",
         "_times",
     )
@@ -88,8 +89,8 @@ class History:
         self._order: Order | None = None
         #: The order from before a reset of the counts, until it is known whether it is still valid.
         self._before: Order | None = None
-        #: Time of the reset of the counts.
-        self._reset = 0.0
+        #: Whether the queue may have been recreated at the reset: its messages were published since.
+        self._may_be_recreated = False
         self._rate: backlog.Rate | None = None
         self._limits = NO_LIMITS
         self._times: MessageTimes | None = None
@@ -100,6 +101,8 @@ class History:
         self._standstill: Standstill | None = None
         #: Whether no message was with a consumer uncounted, and no counts were lost, since the queue was empty.
         self._is_certain = True
+        #: Whether messages may have left since the last counts.
+        self._is_outdated = False
 
     def drain(self, queue: Queue, now: float) -> float | None:
         """Return the seconds until the ready messages are consumed at the recent rate; None if unknown."""
@@ -150,7 +153,10 @@ class History:
             self._order = None
         self._standstill = standstill.observe(self._standstill, depth, flow, now)
         if flow is not None:
+            self._is_outdated = False
             self._observe(depth, flow, now)
+        elif queue.consumers != 0 and not self._stands_still(queue, now):
+            self._is_outdated = True
         if flow is None or (flow == NO_FLOW and ready is not None):
             self._is_certain &= self._is_counted() or not (flow is None or _may_be_unacked(queue))
         return self._by_order(queue, flow, ready, now) if ready else None
@@ -158,7 +164,7 @@ class History:
     def _by_order(
         self, queue: Queue, flow: Flow | None, ready: float, now: float
     ) -> backlog.Age | None:
-        order = self._order
+        order = None if self._is_outdated else self._order
         stands_still = self._stands_still(queue, now)
         # Without consumers and counts, the messages that were ready before are still ready.
         still_has = order is not None and queue.consumers == 0 and order.still_has(ready)
@@ -215,8 +221,8 @@ class History:
             # More messages are ready than arrived since: the broker was restarted and kept the queue.
             if self._order.excess:
                 self._order = self._before
-            else:
-                self._is_certain = True  # the queue was recreated
+            elif self._may_be_recreated:
+                self._is_certain = True
             self._before = None
 
     def _restart_counts(self, order: Order, ready: float, flow: Flow, now: float) -> None:
@@ -232,7 +238,8 @@ class History:
         elif before.skip_unseen():
             self._is_certain = False
         self._before = before
-        self._order, self._reset = Order(ready, flow), now
+        self._order, self._may_be_recreated = Order(ready, flow), flow.published > 0
+        self._order.succeed(before)
 
     def _max_age(self, now: float) -> float:
         """Return the largest possible age of a message."""

@@ -48,16 +48,20 @@ class _Observation(NamedTuple):
     time: float
     arrived: float
     left: float
+    #: Messages published by then, including rejected ones.
+    published: float
 
 
 class Order:
     """How many messages arrived and left, and when."""
 
     __slots__ = (
+        "_doubt",
         "_flow",
         "_in",
         "_last_full",
         "_last_redelivery",
+        "_max_lost",
         "_max_unseen",
         "_missing",
         "_observations",
@@ -87,6 +91,11 @@ class Order:
         self._unacked = 0.0
         #: Maximum number of messages that may have left unnoticed.
         self._max_unseen = 0.0
+        #: Maximum number of messages that may have left without being counted here: their counts were
+        #: lost, or are newer than the depth.
+        self._max_lost = inf if flow.delivered and not flow.published else 0.0
+        #: Time until which other messages may have replaced all ready ones.
+        self._doubt = -inf
         #: Time of the last redelivery.
         self._last_redelivery = -inf
         #: Time when the queue last reached its limit.
@@ -129,21 +138,40 @@ class Order:
         """Continue from other counts, without messages that arrived or left."""
         self._flow = flow
 
+    def succeed(self, before: Order) -> None:
+        """Start after a reset of the counts: messages may have left since the depth.
+
+        At most as many as in the period of the observations before.
+        """
+        passed = before.passed
+        self._max_lost = inf if passed is None else passed
+
+    @property
+    def passed(self) -> float | None:
+        """Return how many messages left in the period of the observations; None without a period."""
+        if len(self._observations) < 2:  # noqa: PLR2004
+            return None
+        return self._observations[-1].left - self._observations[0].left
+
     def skip_unseen(self) -> bool:
         """Count messages as passed whose counts may be lost; return whether there are any.
 
         Before a reset, at most as many as in the period of the observations passed in a similar time.
         """
-        if len(self._observations) < 2:  # noqa: PLR2004  # without a period
+        passed = self.passed
+        self._max_lost = inf if passed is None else self._max_lost + passed
+        if passed is None:
             return True
-        passed = self._observations[-1].left - self._observations[0].left
         self._in += passed
         self._out += passed
         return passed > 0
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
         """Add an observation of counts and depth."""
-        before = NO_FLOW if self.fell(flow) else self._flow
+        before = self._flow
+        if self.fell(flow):
+            before = NO_FLOW
+            self._doubt = now
         self._out += flow.delivered - before.delivered
         self._in += flow.published - before.published
         if flow.redelivered > before.redelivered:
@@ -178,28 +206,44 @@ class Order:
         if limits.priorities and limits.rejects:
             return None  # neither the arrivals nor the departures are known
         if limits.priorities or gap or not is_certain or age.method == "lower_bound":
-            return self._bound(position, ready, now)
+            if limits.priorities or not is_certain:
+                ready = min(ready, self._least_ready(ready))  # the others may be dead letters
+            return self._bound(ready, now)
         return age
 
-    def _bound(self, position: float, ready: float, now: float) -> backlog.Age | None:
-        """Return a lower bound of the age of the oldest ready message.
+    def _least_ready(self, default: float) -> float:
+        """Return how many messages are ready at least by the counts, at any time that the depth may be from."""
+        pairs = pairwise(self._observations)
+        return min((before.arrived - after.left for before, after in pairs), default=default)
+
+    def _bound(self, ready: float, now: float) -> backlog.Age | None:
+        """Return a lower bound of the age of the oldest ready message; None if there is none.
 
         All ready messages have arrived by now, so the oldest one is at least as old as the message
         at that distance from the end.
         """
-        position = max(position, min(self._arrived - ready, self._arrived - 1))
+        left = self._out + self._missing + self._max_lost
+        position = max(left, self._arrived - ready)
         if self._tail < 0:  # rejected messages are as uncertain as those that left unnoticed
-            position = min(position + self._max_unseen, self._arrived - 1)
+            position += self._max_unseen
+        if position >= self._arrived:
+            return None  # the oldest message arrived uncounted
         window = self._timeline.window(position)
-        if window is not None:
-            return backlog.Age(now - window[1], "lower_bound") if now > window[1] else None
         age = self._timeline.age(position, now)
-        return age if age is not None and age.method == "lower_bound" else None
+        if window is not None:
+            seconds = now - window[1]
+        elif age is not None and age.method == "lower_bound":
+            seconds = age.seconds
+        else:
+            return None
+        seconds = min(seconds, now - self._doubt)
+        return backlog.Age(seconds, "lower_bound") if seconds > 0 else None
 
     def _expire(self, depth: Depth, now: float, limits: Limits) -> None:
         """Count messages as gone that arrived before the queue was empty, or that exceed the TTL."""
         gone = None
         if depth.ready == 0 and depth.unacked == 0:
+            self._max_lost = 0.0
             gone = self._timeline.count(now - DEPTH_DELAY_SECONDS)
         elif limits.ttl is not None:
             # Without counts, arrivals are known only from the depth, which is late.
@@ -218,38 +262,69 @@ class Order:
             self._last_full = now
         elif excess > 0:
             self._missing += excess
+            self._max_lost = max(self._max_lost, self._max_unseen)
 
     def _compare_with_depth(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
         """Compare the counts with the depth, once their times certainly overlap."""
         if not self._flow.published:
-            # Dead letters appear only in the depth.
-            self._tail += max(self._out + self._missing + ready - self._arrived, 0.0)
+            self._add_dead_letters(ready)
         if limits.length is not None and ready >= FULL * limits.length:
             self._last_full = now
-        self._observations.append(_Observation(now, self._arrived, self._out + self._missing))
+        self._observations.append(
+            _Observation(now, self._arrived, self._out + self._missing, self._in)
+        )
         while (
             len(self._observations) > 1 and self._observations[1].time <= now - DEPTH_DELAY_SECONDS
         ):
             del self._observations[0]
+        if self._may_be_replaced(ready, now, limits):
+            self._doubt = now
         if len(self._observations) > 1 and self._observations[0].time <= now - DEPTH_DELAY_SECONDS:
-            pairs = list(pairwise(self._observations))
-            lowest = min(before.arrived - after.left for before, after in pairs)
-            highest = max(after.arrived - before.left for before, after in pairs)
-            self.excess = max(ready - highest, 0.0)
-            self._max_unseen = max(self._max_unseen, highest - lowest)
-            if ready > highest:
-                self._add(ready - (lowest + highest) / 2, unacked, now)
-            elif ready < lowest:
-                # The decrease of the depth beyond what the counts explain, within the possible range.
-                before, after = self._observations[-2:]
-                flow = (after.arrived - before.arrived) - (after.left - before.left)
-                fell = self._ready - ready + flow
-                self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
+            self._correct(ready, unacked, now, limits)
+
+    def _add_dead_letters(self, ready: float) -> None:
+        """Count messages that only the depth shows."""
+        more = max(self._out + self._missing + ready - self._arrived, 0.0)
+        self._tail += more
+        if more and self.passed:  # the depth may still include the delivered ones
+            self._max_lost = max(self._max_lost, self.passed)
+
+    def _may_be_replaced(self, ready: float, now: float, limits: Limits) -> bool:
+        """Return whether all messages may be other ones than before.
+
+        Dead letters can replace those of a full queue, unless it rejects new ones; published
+        messages can after a purge. A decrease without deliveries may be a purge.
+        """
+        published = self._in - self._observations[0].published
+        is_full = self._last_full == now and (not limits.rejects or published >= ready)
+        return is_full or self._ready - ready > (self.passed or 0.0)
+
+    def _correct(self, ready: float, unacked: float, now: float, limits: Limits) -> None:
+        """Count the messages that explain a difference between the counts and the depth."""
+        pairs = list(pairwise(self._observations))
+        lowest = self._least_ready(ready)
+        highest = max(after.arrived - before.left for before, after in pairs)
+        self.excess = max(ready - highest, 0.0)
+        self._max_unseen = max(self._max_unseen, highest - lowest)
+        if self._max_lost == inf:
+            self._max_lost = highest - lowest
+        elif not lowest <= ready <= highest:
+            self._max_lost = max(self._max_lost, highest - lowest)
+        if ready > highest:
+            self._add(ready - (lowest + highest) / 2, unacked, now)
+        elif ready < lowest:
+            # The decrease of the depth beyond what the counts explain, within the possible range.
+            before, after = self._observations[-2:]
+            flow = (after.arrived - before.arrived) - (after.left - before.left)
+            fell = self._ready - ready + flow
+            self._remove(min(max(fell, lowest - ready), highest - ready), ready, now, limits)
 
     def _add(self, more: float, unacked: float, now: float) -> None:
         """Count messages that were requeued, or arrived uncounted."""
         redelivered_recently = now - self._last_redelivery <= RECENT_SECONDS
         back = more if redelivered_recently else min(more, max(self._unacked - unacked, 0.0))
+        if more > back and self._flow.published:
+            self._doubt = now
         self._shift(more - back, -back)
 
     def _remove(self, less: float, ready: float, now: float, limits: Limits) -> None:
@@ -260,6 +335,7 @@ class Order:
             delivered = self._observations[-1].left - self._observations[0].left
             dropped = max(self._ready - ready - delivered, 0.0)
             left = less if dropped > less / 2 else dropped
+        self._doubt = now
         self._shift(left - less, left)
 
     def _shift(self, tail: float, missing: float) -> None:
@@ -267,6 +343,6 @@ class Order:
         self._tail += tail
         self._missing += missing
         self._observations = [
-            _Observation(time, arrived + tail, left + missing)
-            for time, arrived, left in self._observations
+            _Observation(time, arrived + tail, left + missing, published)
+            for time, arrived, left, published in self._observations
         ]

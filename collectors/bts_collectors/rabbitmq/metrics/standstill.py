@@ -32,17 +32,18 @@ def observe(
 ) -> Standstill | None:
     """Return the standstill after an observation; None if no message is ready.
 
-    Counts that are missing or lower than before do not end it: the broker lost its statistics.
+    Counts that are missing or 0 do not end it: the broker lost its statistics.
     """
     if depth.ready == 0:
         return None
     if before is not None and (depth.ready is None or depth == before.depth):
         if flow is None:
             return before
-        if before.flow is not None and not _has_risen(before.flow, flow):
+        if before.flow is not None and _may_be_same(before.flow, flow):
             return Standstill(before.since, before.depth, flow, now)
     return None if depth.ready is None else Standstill(now, depth, flow, now)
 
 
-def _has_risen(before: Flow, flow: Flow) -> bool:
-    return any(new > old for new, old in zip(flow, before, strict=True))
+def _may_be_same(before: Flow, flow: Flow) -> bool:
+    """Return whether nothing happened between these counts, each of which may be lost."""
+    return all(new in {0, old} for new, old in zip(flow, before, strict=True))
