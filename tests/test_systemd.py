@@ -88,9 +88,9 @@ def installed(machine: Machine) -> Machine:
     machine.write("/usr/local/bin/editor", f"#!/bin/sh\ncat > $1 <<'END'\n{HOST}\nEND\n")
     machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
     machine.write("/etc/apt/apt.conf.d/99test", 'APT::Get::Assume-Yes "true";\n')
-    machine.run("chmod +x /usr/local/bin/editor /usr/local/bin/sudo; mkdir /root/work")
+    machine.run("chmod +x /usr/local/bin/editor /usr/local/bin/sudo; mkdir /root/src")
     clone = commands("Try it")[0].partition("make run")[0]
-    machine.run(f"cd /root/work\n{clone}\n{commands('Run it under systemd')[0]}", online=True)
+    machine.run(f"cd /root/src\n{clone}\n{commands('Run it under systemd')[0]}", online=True)
     return machine
 
 
@@ -171,7 +171,7 @@ def test_readme_installs_the_service(installed: Machine) -> None:
     assert service.property("ActiveState") == "active"
     assert service.run("systemctl is-enabled bts-exporter") == "enabled"
     assert service.metrics()["node_load1"]
-    clone = service.run("cd /root/work/bts-exporter; git status --porcelain --ignored")
+    clone = service.run("cd /root/src/bts-exporter; git status --porcelain --ignored")
     assert clone == ""  # pip, as root, leaves nothing in the user's clone
 
 
