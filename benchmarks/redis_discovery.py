@@ -98,7 +98,7 @@ def _walk(names: Sequence[Names], url: Url) -> None:
 
     def is_over() -> bool:
         finder.refresh()
-        finder.first(1)
+        finder.wait_for_first_walk(1)
         return not any(each.truncated for each in names)
 
     wait_until(is_over, "all keys were looked at", 120)
