@@ -29,9 +29,7 @@ from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
-from bts_exporter.settings import example
 from bts_exporter.settings.loader import Settings, find, load, plugins_folder
-from bts_exporter.target_report import lines_about
 
 
 @dataclass(frozen=True)
@@ -119,6 +117,8 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
 
 def config(options: Options, type_name: str | None) -> int:
     """Print an example of the settings of a collector type, or of all types that can be loaded."""
+    from bts_exporter.settings import example  # noqa: PLC0415  # of this command only
+
     registry = _registry(options)
     names = registry.names() if type_name is None else [type_name]
     if unknown := {*names} - {*registry.names()}:
@@ -216,6 +216,8 @@ def _target_names(settings: Settings) -> Iterator[str]:
 
 
 def _check_targets(options: Options) -> int:
+    from bts_exporter.target_report import lines_about  # noqa: PLC0415  # of this command only
+
     with _quiet():  # each failure is printed below
         service = Service(options)
         service.start_collectors()
