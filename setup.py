@@ -56,6 +56,7 @@ setup(
             "jeepney>=0.8",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             # Queues as the libraries themselves keep them.
             "dramatiq>=2",
             "huey>=3",

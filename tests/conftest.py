@@ -1,6 +1,10 @@
-"""Fixtures for all tests: real servers, each in the file of its name."""
+"""Fixtures for all tests: real servers, each in the file of its name; and which tests must not run side by side."""
 
+import pytest
 from hypothesis import settings
+
+#: Files whose tests run the demo, on its usual ports if they are free. They take the longest, and start first.
+DEMO = ("test_tutorial.py", "test_demo.py", "test_faults.py", "test_one_target.py")
 
 # Hypothesis fails an example that takes longer than 200 ms: on a busy machine that says nothing.
 settings.register_profile("no deadline", deadline=None)
@@ -21,3 +25,11 @@ pytest_plugins = [
     "servers.redis_versions",
     "servers.monitored",  # imports the others
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, which share its fixtures, and those of the demo in one."""
+    items.sort(key=lambda item: item.path.name not in DEMO)
+    for item in items:
+        group = "demo" if item.path.name in DEMO else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
