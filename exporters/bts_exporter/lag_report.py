@@ -42,6 +42,8 @@ class Destination(msgspec.Struct, kw_only=True, omit_defaults=False):
     lag_seconds: float | None = None
     lag_method: str | None = None
     in_flight_oldest_seconds: float | None = None
+    in_flight_method: str | None = None
+    ack_timeout_seconds: float | None = None
     drain_seconds: float | None = None
     #: False if nothing is consumed, so that the backlog is never drained; `drain_seconds` is None then.
     drains: bool | None = None
@@ -94,6 +96,11 @@ _FIELDS = {
     f"{_PREFIX}{field}": field
     for field in Destination.__struct_fields__
     if field.endswith(("_messages", "_seconds", "_total", "consumers"))
+}
+#: The same for metrics whose label `method` is the value.
+_METHODS = {
+    f"{_PREFIX}lag_method_info": "lag_method",
+    f"{_PREFIX}in_flight_method_info": "in_flight_method",
 }
 
 
@@ -179,9 +186,9 @@ def _values(samples: Mapping[Metric, Mapping[Key, float]]) -> dict[Key, dict[str
     """Return the values of the common metrics by (system, destination, group)."""
     rows: dict[Key, dict[str, Any]] = {}
     for metric, series in samples.items():
-        if metric.name == LAG_METHOD.name and metric.labels == LAG_METHOD.labels:
+        if metric.name in _METHODS and metric.labels == LAG_METHOD.labels:
             for *key, method in series:
-                rows.setdefault(tuple(key), {})["lag_method"] = text(method)
+                rows.setdefault(tuple(key), {})[_METHODS[metric.name]] = text(method)
         elif metric.name in _FIELDS and metric.labels == LABELS:
             field = _FIELDS[metric.name]
             for labels, value in series.items():
