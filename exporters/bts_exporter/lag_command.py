@@ -209,16 +209,17 @@ def _watch(source: _Source, report: LagReport, *, as_json: bool) -> NoReturn:
 
 
 def _screen(name: str, report: LagReport, problem: str) -> list[str]:
-    """Return the lines of one table of --watch, as many as the terminal has."""
+    """Return the lines of one table of --watch, as many as the terminal has; failures are never left out."""
     width = _terminal_width()
     moment = time.strftime("%H:%M:%S", time.localtime(report.time))
-    lines = [f"{name}  {moment}", *filter(None, [problem]), ""]
-    rows = table(report, width=width) + _failing(report.collectors)
+    lines = [f"{name}  {moment}", *filter(None, [problem]), *_failing(report.collectors), ""]
+    rows = table(report, width=width)
     if width is None:
         return [*lines, *rows, ""]
-    room = max(shutil.get_terminal_size().lines - len(lines) - 2, 1)
+    taken = sum(1 + len(line) // width for line in lines)
+    room = max(shutil.get_terminal_size().lines - taken - 2, 1)
     if len(rows) > room:
-        rows[room:] = [f"and {len(rows) - room} more lines"]
+        rows[room:] = [f"and {len(rows) - room} more"]
     lines[0] = f"{_CLEAR}{lines[0]}"
     return [*lines, *rows]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Sequence
 
 from bts_exporter.lag_report import CollectorState, Destination, LagReport
 from bts_exporter.printable import printable
 
 _GAP = "  "
 _CUT = ".."
-#: No column of names is made narrower than this to fit a terminal.
-_LEAST_WIDTH = 12
+#: Columns are left out before names have less room than this.
+_LEAST_WIDTH = 16
 _NOT_APPLICABLE = "-"
 _UNKNOWN = "?"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -35,15 +34,19 @@ def collector_name(state: CollectorState) -> str:
 
 
 def table(report: LagReport, *, width: int | None = None) -> list[str]:
-    """Return the lines of a table, the latest destination first; none is wider than `width`."""
+    """Return the lines of a table, the latest destination first.
+
+    None is wider than `width`: columns are left out, and names lose their middle. Numbers are never cut.
+    """
     if not report.destinations:
         return ["no destinations"]
-    cells = [[head for head, _, _ in _COLUMNS]]
-    cells += [[show(row) for _, _, show in _COLUMNS] for row in report.destinations]
-    widths = [max(map(_width, column)) for column in zip_longest(*cells)]
+    columns = [
+        _Column(head, is_number, [head, *map(show, report.destinations)])
+        for head, is_number, show in _COLUMNS
+    ]
     if width is not None:
-        _narrow(widths, width)
-    return [_line(row, widths, width) for row in cells]
+        columns = _fitted(columns, width)
+    return [_GAP.join(cells).rstrip() for cells in zip(*map(_aligned, columns), strict=True)]
 
 
 def duration(seconds: float) -> str:
@@ -110,35 +113,53 @@ _COLUMNS: Sequence[tuple[str, bool, Callable[[Destination], str]]] = (
     ("OUT/S", True, lambda row: _number(row.consumed_per_second)),
     ("DRAINED IN", True, _drain),
 )
-#: The columns of names, which are cut where there is no room.
-_NAMES = (0, 1, 2)
+#: What a narrow terminal leaves out, in this order.
+_LEFT_OUT = ("METHOD", "BROKER", "IN/S", "OUT/S", "DRAINED IN", "WAITING", "GROUP")
 
 
-def _narrow(widths: list[int], width: int) -> None:
-    """Make the columns of names narrower, the widest first, until the table fits or nothing is left."""
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    while excess > 0:
-        widest = max(_NAMES, key=lambda index: widths[index])
-        if widths[widest] <= _LEAST_WIDTH:
-            return
-        widths[widest] -= 1
+class _Column:
+    """A column of a table: its heading, and the cells with the heading as the first."""
+
+    def __init__(self, head: str, is_number: bool, cells: list[str]) -> None:  # noqa: FBT001  # as in _COLUMNS
+        self.head = head
+        self.is_number = is_number
+        self.cells = cells
+        self.width = max(map(_width, cells))
+
+    @property
+    def least(self) -> int:
+        """Return the width to which it may be narrowed before another column is left out."""
+        return self.width if self.is_number else min(self.width, _LEAST_WIDTH)
+
+
+def _fitted(columns: list[_Column], width: int) -> list[_Column]:
+    """Return the columns that fit, narrowed where they are names."""
+    for head in _LEFT_OUT:
+        if sum(column.least for column in columns) + len(_GAP) * (len(columns) - 1) <= width:
+            break
+        columns = [column for column in columns if column.head != head]
+    excess = sum(column.width for column in columns) + len(_GAP) * (len(columns) - 1) - width
+    names = [column for column in columns if not column.is_number]
+    while excess > 0 and any(column.width > 1 for column in names):
+        max(names, key=lambda column: column.width).width -= 1
         excess -= 1
+    return columns
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], width: int | None) -> str:
-    shown = []
-    for (_, is_number, _), text, room in zip(_COLUMNS, cells, widths, strict=True):
-        fitting = _cut(text, room)
-        padding = " " * (room - _width(fitting))
-        shown.append(padding + fitting if is_number else fitting + padding)
-    line = _GAP.join(shown).rstrip()
-    return line if width is None else _head(line, width)
+def _aligned(column: _Column) -> Iterator[str]:
+    """Yield the cells of a column, all of its width."""
+    for text in column.cells:
+        shown = text if column.is_number else _cut(text, column.width)
+        padding = " " * (column.width - _width(shown))
+        yield padding + shown if column.is_number else shown + padding
 
 
 def _cut(text: str, room: int) -> str:
     """Return `text` with its middle left out where it is wider than `room`: both ends tell names apart."""
     if _width(text) <= room:
         return text
+    if room <= len(_CUT):
+        return _CUT[:room]
     left = (room - len(_CUT) + 1) // 2
     return _head(text, left) + _CUT + _head(text[::-1], room - len(_CUT) - left)[::-1]
 
