@@ -159,7 +159,7 @@ def _first_report(options: Options, request: LagRequest) -> tuple[_Source, LagRe
     if options.config_file is None or options.addresses != Options().addresses:
         try:
             return _read(_RunningExporter(_local(options), request))
-        except TargetError as error:
+        except (TargetError, ValueError) as error:  # it need not be an address
             _warn(f"note: {error}")
     _warn(f"note: {_WITHOUT_HISTORY}")
     return _read(_OwnCollectors(options, request))
