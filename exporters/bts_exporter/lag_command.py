@@ -24,6 +24,7 @@ from bts_exporter.lag_report import CollectorState, Destination, LagReport, matc
 from bts_exporter.lag_table import collector_name, duration, lag, name_of, table
 from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
+from bts_exporter.settings.loader import SEARCH
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
 
@@ -39,6 +40,7 @@ _SCRAPE_SECONDS = 10
 _ANSWER_SECONDS = 12.0
 #: How many destinations or collectors are named on standard error.
 _MOST_NAMED = 10
+_SETTINGS_OF_THE_SERVICE = SEARCH[-1]
 _CLEAR = "\x1b[H\x1b[2J"
 _WITHOUT_HISTORY = (
     "reading the brokers directly; ages that need a history are not known yet"
@@ -155,8 +157,7 @@ def _first_report(options: Options, request: LagRequest) -> tuple[_Source, LagRe
     """Return where reports come from, and the first one: a running exporter, or this process."""
     if request.url is not None:
         return _read(_RunningExporter(request.url, request))
-    # One that is given settings reads these: the running exporter may have others.
-    if options.config_file is None or options.addresses != Options().addresses:
+    if _asks_by_default(options):
         try:
             return _read(_RunningExporter(_local(options), request))
         except (TargetError, ValueError) as error:  # it need not be an address
@@ -274,6 +275,13 @@ def _named(word: str, rows: Sequence[Destination], reason: str) -> list[str]:
     if len(rows) > _MOST_NAMED:
         lines.append(f"{word}: and {len(rows) - _MOST_NAMED} more")
     return lines
+
+
+def _asks_by_default(options: Options) -> bool:
+    """Return whether the exporter on this machine has the settings, as far as the command line says."""
+    file = options.config_file
+    is_named = options.addresses != Options().addresses
+    return file is None or is_named or Path(file).resolve() == _SETTINGS_OF_THE_SERVICE
 
 
 def _local(options: Options) -> Url:

@@ -19,6 +19,7 @@ from bts_exporter import Scrape, TargetError, backlog, lag_command
 from bts_exporter.cli import main
 from bts_exporter.lag_report import CollectorState, Destination, LagReport
 from bts_exporter.page_service import Exporter
+from bts_exporter.service import Options
 from bts_exporter.web.routes import Routes
 from servers import free_port
 from servers.certificate_authority import Authority
@@ -366,6 +367,39 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text("plugins: plugins\ncollectors: {queues: {unknown: true}}\n")
     return path
+
+
+@pytest.mark.parametrize(
+    ("config_file", "addresses", "asks"),
+    [
+        (None, [":19100"], True),
+        ("/etc/bts-exporter/config.yaml", [":19100"], True),
+        ("/home/me/config.yaml", [":19100"], False),
+        ("/home/me/config.yaml", ["127.0.0.1:9200"], True),
+    ],
+)
+def test_what_is_asked_by_default(
+    config_file: str | None, addresses: list[str], asks: bool
+) -> None:
+    """With settings that the service does not have, the brokers are read; with an address, it is asked."""
+    options = Options(config_file=config_file, addresses=tuple(addresses))
+
+    assert lag_command._asks_by_default(options) == asks
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        (":19100", "http://127.0.0.1:19100"),
+        ("0.0.0.0:1", "http://127.0.0.1:1"),
+        ("[::]:1", "http://[::1]:1"),
+        ("[2001:db8::1]:1", "http://[2001:db8::1]:1"),
+        ("db1:1", "http://db1:1"),
+    ],
+)
+def test_address_of_the_exporter(address: str, url: str) -> None:
+    """An exporter that listens on all addresses is asked at the loopback address."""
+    assert str(lag_command._local(Options(addresses=(address,)))) == url
 
 
 @pytest.mark.parametrize(
