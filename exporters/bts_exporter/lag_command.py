@@ -20,7 +20,14 @@ from bts_exporter.connection_errors import Product
 from bts_exporter.errors import ExporterError, TargetError
 from bts_exporter.http_client import HttpClient
 from bts_exporter.http_response import HttpResponse
-from bts_exporter.lag_report import CollectorState, Destination, LagReport, matching, reports_lag
+from bts_exporter.lag_report import (
+    VERSION,
+    CollectorState,
+    Destination,
+    LagReport,
+    matching,
+    reports_lag,
+)
 from bts_exporter.lag_table import collector_name, duration, lag, name_of, table
 from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
@@ -102,7 +109,9 @@ class _RunningExporter:
         response = self._client.get(self._path, _ANSWER_SECONDS)
         try:
             if response.status == _OK:
-                return msgspec.json.decode(response.body, type=LagReport)
+                report = msgspec.json.decode(response.body, type=LagReport)
+                if report.version == VERSION:
+                    return report
             if response.status == _NOT_FOUND:
                 found = msgspec.json.decode(response.body, type=_NotFound)
                 return LagReport(time=time.time(), destinations=[], collectors=found.collectors)
@@ -305,7 +314,7 @@ def _unexpected(response: HttpResponse) -> TargetError:
         404: "is it a bts-exporter, and not an older one?",
         503: "it is too busy",
     }
-    what = advice.get(response.status, "is it a bts-exporter?")
+    what = advice.get(response.status, "is it a bts-exporter of the same version?")
     message = f"bts-exporter at {response.address}: status {response.status}; {what}"
     return TargetError("protocol", message)
 

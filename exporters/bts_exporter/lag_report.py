@@ -57,9 +57,9 @@ class Destination(msgspec.Struct, kw_only=True, omit_defaults=False):
 
     @property
     def is_consumed(self) -> bool:
-        """Whether there is a consumer's side that can be late, which a stream without groups does not have."""
-        numbers = (self.backlog_messages, self.in_flight_messages, self.consumers, self.lag_seconds)
-        return any(number is not None for number in numbers)
+        """Whether there is a consumer's side that can be late, which a stream that nothing reads does not have."""
+        numbers = (self.backlog_messages, self.in_flight_messages, self.lag_seconds)
+        return bool(self.consumers) or any(number is not None for number in numbers)
 
     @property
     def lag_is_unknown(self) -> bool:
@@ -210,7 +210,7 @@ def _add_flow(values: dict[str, Any], field: str, rate: float | None) -> None:
 
 
 def _share_with_groups(rows: dict[Key, dict[str, Any]]) -> None:
-    """Give the groups of a stream what is known of the stream, which has no row without another number."""
+    """Give the groups of a stream what is known of the stream, which then has no row: only its groups can be late."""
     streams = {key[:2]: values for key, values in rows.items() if not key[2]}
     shared = set()
     for key, values in rows.items():
@@ -219,7 +219,7 @@ def _share_with_groups(rows: dict[Key, dict[str, Any]]) -> None:
             shared.add((*key[:2], ""))
             values.update({f: stream[f] for f in _OF_STREAMS if f in stream and f not in values})
     for key in shared:
-        if rows[key].keys() <= _OF_STREAMS:
+        if rows[key].keys() <= {*_OF_STREAMS, "consumers"}:
             del rows[key]
 
 

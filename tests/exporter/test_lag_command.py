@@ -21,6 +21,7 @@ from bts_exporter.lag_report import CollectorState, Destination, LagReport
 from bts_exporter.page_service import Exporter
 from bts_exporter.service import Options
 from bts_exporter.web.routes import Routes
+from bts_exporter.web.server import Response
 from servers import free_port
 from servers.certificate_authority import Authority
 from servers.guarded import guarded_by
@@ -162,12 +163,23 @@ def test_exporter_that_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "connection refused" in capsys.readouterr().err
 
 
-def test_something_else_than_an_exporter(capsys: pytest.CaptureFixture[str]) -> None:
-    """An answer that is no report is an error."""
-    with listening() as listener:
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (200, b"hello", "is it a bts-exporter"),
+        (200, b'{"version": 2, "time": 0, "destinations": [], "collectors": []}', "same version"),
+        (404, b"not found; metrics are at /metrics", "older"),
+        (503, b"{}", "too busy"),
+    ],
+)
+def test_answer_that_is_no_report(
+    status: int, body: bytes, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If something else answers, or another version, the lag is not known."""
+    with listening(lambda _: Response(status, body)) as listener:
         assert lag(f"--url=http://127.0.0.1:{listener.places[0][1]}") == 3
 
-    assert "is it a bts-exporter?" in capsys.readouterr().err
+    assert advice in capsys.readouterr().err
 
 
 def test_settings_with_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
