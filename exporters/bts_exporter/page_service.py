@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, wait
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.outcome import Outcome
@@ -16,6 +16,7 @@ from bts_exporter.errors import ExporterError, text_of
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
 from bts_exporter.exposition.templates import TemplateCache, with_text_labels
+from bts_exporter.lag_report import CountHistory, LagReport, report_of
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
@@ -40,6 +41,8 @@ _PROGRESS = 3.0
 #: Names that no collector may serve. Those of processes are common: a relayed application has them, too.
 _RESERVED = frozenset(m.name for m in DECLARED if m.name.startswith("bts_exporter_"))
 
+_Made = TypeVar("_Made", bytes, LagReport)
+
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # the wording of the HTTP response
     """Raised when the maximum of concurrent scrapes is reached."""
@@ -50,7 +53,7 @@ class _SharedPage:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.page: Future[bytes] = Future()
+        self.page: Future[Any] = Future()
 
 
 class Shown(NamedTuple):
@@ -82,6 +85,8 @@ class Exporter:
         self.scrapes = 0
         self.scrapes_refused = 0
         self.last: dict[Runner, Shown] = {}
+        #: Counts of messages at earlier scrapes.
+        self.counts = CountHistory()
         self._max_scrapes: float = max_scrapes or float("inf")
         self._max_waiting = float("inf")
         #: Scrapes that wait for the page of another scrape.
@@ -92,7 +97,7 @@ class Exporter:
         self._outcomes = CollectorMetrics()
         self._templates = TemplateCache()
         self._layouts = {form: Layout() for form in Format}
-        self._pages: dict[tuple[object, ...], _SharedPage] = {}
+        self._pages: dict[Hashable, _SharedPage] = {}
         self._under_way: set[_SharedPage] = set()
         self._lock = threading.Condition()
         self._rendering = threading.Lock()
@@ -120,29 +125,42 @@ class Exporter:
         `with_self_metrics` adds the metrics of the process and the HTTP server. TooManyScrapes at the
         limit, if no place becomes free in time.
         """
+        key = (tuple(runners), form, gzip, with_self_metrics)
+        return self._shared(
+            key,
+            timeout,
+            lambda timeouts: self._make(
+                runners, form, timeouts, gzip=gzip, with_self_metrics=with_self_metrics
+            ),
+        )
+
+    def lag_report(self, runners: Sequence[Runner], *, timeout: float | None = None) -> LagReport:
+        """Return the lag of the destinations of `runners`: a scrape, with the limits of `page`."""
+        key = (tuple(runners), LagReport)
+        return self._shared(key, timeout, lambda timeouts: self._make_report(runners, timeouts))
+
+    def _shared(
+        self,
+        key: Hashable,
+        timeout: float | None,
+        make: Callable[[tuple[float, float]], _Made],
+    ) -> _Made:
+        """Return what `make` returns for its timeouts, or what it returns for another request for `key`."""
         longest = self.scrape_timeout if timeout is None else min(timeout, self.scrape_timeout)
         # One that is raised is not what collections are measured by: they have all the time there is.
         granted = longest if longest >= _SHORTEST else self.scrape_timeout
         longest = min(max(longest, _SHORTEST), granted)
         deadline = time.monotonic() + longest
-        key = (tuple(runners), form, gzip, with_self_metrics)
-        shared, first = self._join_or_start(
-            key, deadline, min(_SAME_TIMEOUT, longest * _SAME_SHARE)
-        )
+        tolerance = min(_SAME_TIMEOUT, longest * _SAME_SHARE)
+        shared, first = self._join_or_start(key, deadline, tolerance)
         if not first:
-            return self._result_of(shared)
+            joined: _Made = self._result_of(shared)
+            return joined
         if granted == longest:  # less what it waited for a place
             granted = longest = max(deadline - time.monotonic(), longest * (1 - _PLACE_SHARE))
         try:
-            shared.page.set_result(
-                self._make(
-                    runners,
-                    form,
-                    (longest, granted),
-                    gzip=gzip,
-                    with_self_metrics=with_self_metrics,
-                )
-            )
+            made = make((longest, granted))
+            shared.page.set_result(made)
         except BaseException as error:
             # Theirs has no frames, which hold all samples of the scrape.
             shared.page.set_exception(_detached(error))
@@ -153,7 +171,7 @@ class Exporter:
                 self._lock.notify_all()
                 if self._pages.get(key) is shared:
                     del self._pages[key]
-        return shared.page.result()
+        return made
 
     def stalled(self) -> str:
         """Return why scrapes cannot make progress; empty if they can."""
@@ -165,15 +183,16 @@ class Exporter:
         return self.collectors.stalled(_PROGRESS)
 
     def remember(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keep the results of the last collections for the status page, without their samples."""
+        """Keep the results of the last collections for the status page, and counts for rates."""
         # A scrape from before a reload must not keep collectors alive that are gone.
         here = set(self.collectors.runners)
-        for shot in snapshots:
-            if shot.runner in here:
-                self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
+        present = [shot for shot in snapshots if shot.runner in here]
+        for shot in present:
+            self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
+        self.counts.observe(present, time.monotonic())
 
     def _join_or_start(
-        self, key: tuple[object, ...], deadline: float, tolerance: float
+        self, key: Hashable, deadline: float, tolerance: float
     ) -> tuple[_SharedPage, bool]:
         """Return the page to wait for, or the one to make and True; TooManyScrapes without a place."""
         now = time.monotonic()
@@ -196,7 +215,7 @@ class Exporter:
                     raise TooManyScrapes(msg)
                 self._lock.wait(end - time.monotonic())
 
-    def _result_of(self, shared: _SharedPage) -> bytes:
+    def _result_of(self, shared: _SharedPage) -> Any:
         """Return the page of another scrape, which `_join_or_start` has counted as waited for.
 
         TooManyScrapes if it takes long and others need the place.
@@ -223,16 +242,31 @@ class Exporter:
         gzip: bool,
         with_self_metrics: bool,
     ) -> bytes:
-        snapshots = self.collectors.collect(runners, *timeouts)
-        try:
+        def render(snapshots: Sequence[Snapshot]) -> bytes:
             self.remember(snapshots)
             return self._render(snapshots, form, gzip=gzip, with_self_metrics=with_self_metrics)
+
+        snapshots = self.collectors.collect(runners, *timeouts)
+        try:
+            return render(snapshots)
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
-            sound = [self._sound(snapshot, form) for snapshot in snapshots]
-            self.remember(sound)
-            return self._render(sound, form, gzip=gzip, with_self_metrics=with_self_metrics)
+            return render([self._sound(snapshot, form) for snapshot in snapshots])
+
+    def _make_report(self, runners: Sequence[Runner], timeouts: tuple[float, float]) -> LagReport:
+        def report(snapshots: Sequence[Snapshot]) -> LagReport:
+            self.remember(snapshots)
+            now = time.monotonic()
+            return report_of(snapshots, self.counts, now=now, time=time.time())
+
+        snapshots = self.collectors.collect(runners, *timeouts)
+        try:
+            return report(snapshots)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # as above
+            return report([self._sound(snapshot, Format.TEXT) for snapshot in snapshots])
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot` without samples that cannot be rendered: others' can."""

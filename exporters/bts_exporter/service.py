@@ -302,6 +302,7 @@ class Service:
         self.exporter.last = {
             runner: last[runner] for runner in assembly.set.runners if runner in last
         }
+        self.exporter.counts.keep_only(assembly.set.runners)
 
     def _loop(self, server: Server) -> None:
         watchdog = _Watchdog(lambda: self._stalled(server))

@@ -10,13 +10,15 @@ from bts_exporter.exposition.formats import content_type, negotiate
 from bts_exporter.page_service import Exporter, TooManyScrapes
 from bts_exporter.printable import printable
 from bts_exporter.reload_state import ReloadState
-from bts_exporter.web import status_page
+from bts_exporter.web import api, status_page
 from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
 
 #: Header of requests by collectors that relay pages. The page would wait for a collector of its own.
 _RELAY_HEADER = "X-Bts-Exporter-Relay"
+_IS_RELAYED = "a bts-exporter is not relayed, since that could loop; scrape it"
+_TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 #: How much earlier than Prometheus' scrape timeout a page is ready, to send it, in seconds.
 _TIMEOUT_OFFSET = 0.5
 
@@ -41,6 +43,7 @@ class Routes:
         self._ready = ready
         self._pages: dict[str, Callable[[Request], Response]] = {
             "/": self._landing,
+            "/api/lag": self._lag,
             telemetry_path: self._metrics,
             "/probe": self._probe,
             "/-/healthy": self._healthy,
@@ -94,15 +97,21 @@ class Routes:
             return _text(400, str(error))
         return self._page(request, runners, with_self_metrics=False)
 
+    def _lag(self, request: Request) -> Response:
+        if request.headers.get(_RELAY_HEADER) is not None:
+            return _text(508, _IS_RELAYED)
+        timeout = request.headers.get(_TIMEOUT_HEADER) or ""
+        return api.lag(self._exporter, request, _timeout(timeout))
+
     def _page(
         self, request: Request, runners: Sequence[Runner], *, with_self_metrics: bool
     ) -> Response:
         if request.headers.get(_RELAY_HEADER) is not None:
-            return _text(508, "a bts-exporter is not relayed, since that could loop; scrape it")
+            return _text(508, _IS_RELAYED)
         accept = ", ".join(request.headers.get_all("Accept", []))
         form = negotiate(accept)
         gzip = accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", [])))
-        timeout = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds") or ""
+        timeout = request.headers.get(_TIMEOUT_HEADER) or ""
         try:
             body = self._exporter.page(
                 runners,
