@@ -229,7 +229,8 @@ class Service:
             last.wait(end - time.monotonic())
         collectors.close()
         if self._states is not None:
-            self._states.close(max(end - time.monotonic(), _LAST_WRITE))
+            wait([save.written for save in saves], max(end - time.monotonic(), _LAST_WRITE))
+            self._states.close()
 
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
         routes = Routes(

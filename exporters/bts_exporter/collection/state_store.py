@@ -132,11 +132,10 @@ class StateStore:
         for old in gone:
             self._saves.pop(old, None)
 
-    def close(self, timeout: float = 0.0) -> None:
-        """Let another process use the folder, after what is under way; waits at most `timeout` seconds."""
+    def close(self) -> None:
+        """Let another process use the folder, after what is under way; does not wait."""
         self._submit(self._unlock)
         self._io.stop()
-        self._io.wait(timeout)
 
     def _begin(self, runner: Runner, timeout: float) -> Save:
         save = self._saves[runner] = Save()
