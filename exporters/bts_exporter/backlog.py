@@ -120,7 +120,7 @@ class Timeline:
             msg = f"not a timeline: {len(times)} times, {len(counts)} counts"
             raise ValueError(msg)
         timeline = cls()
-        timeline._times.extend(time + shift for time in times)
+        timeline._times.extend(map(shift.__add__, times))
         timeline._counts.extend(counts)
         return timeline
 

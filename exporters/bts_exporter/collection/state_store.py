@@ -6,6 +6,7 @@ than a given time, because a file system may hang.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -208,13 +209,14 @@ class StateStore:
         except OSError as error:
             return f"{path}: {error.strerror}: create the folder for the user that runs bts-exporter, mode 0700"
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock: a child that a plug-in forks would keep that one.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError as error:
             found = os.pread(descriptor, _LONGEST_PID, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            if isinstance(error, BlockingIOError):
+            if error.errno in {errno.EACCES, errno.EAGAIN}:
                 return f"{self.folder} is used by another exporter (process {found}): give each its own folder"
             return f"{path}: {error.strerror}"
         self._lock = descriptor

@@ -152,9 +152,9 @@ class Order:
             doubt=stored(self._doubt),
             last_redelivery=stored(self._last_redelivery),
             last_full=stored(self._last_full),
-            observations=self._observations,
+            observations=self._observations.copy(),
             timeline=self._timeline.save(),
-            restarts=self._restarts,
+            restarts=self._restarts.copy(),
             excess=self.excess,
         )
 
