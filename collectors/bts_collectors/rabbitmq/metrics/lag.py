@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 import msgspec
 
 from bts_collectors.rabbitmq.api.models import (
+    QUORUM,
     STREAM,
     Key,
     MessageStats,
@@ -29,6 +30,7 @@ from bts_collectors.rabbitmq.metrics.queue_order import (
     Order,
     OrderState,
 )
+from bts_collectors.rabbitmq.metrics.requeued import Requeued
 from bts_collectors.rabbitmq.metrics.standstill import Standstill
 from bts_collectors.rabbitmq.metrics.stored_times import restored, stored
 from bts_exporter import Restored, backlog
@@ -146,6 +148,7 @@ class History:
         "_may_be_recreated",
         "_order",
         "_rate",
+        "_requeued",
         "_standstill",
         "_times",
     )
@@ -169,6 +172,7 @@ class History:
         self._is_certain = True
         #: Whether messages may have left since the last counts.
         self._is_outdated = False
+        self._requeued: Requeued | None = None
 
     @property
     def is_new(self) -> bool:
@@ -282,9 +286,20 @@ class History:
             age = order.age(ready, now, self._limits, is_certain=is_certain)
             age = None if age is None else self._plausible(age, now)
             if age is not None:
-                return age
+                return (
+                    age._replace(method="lower_bound")
+                    if self._may_be_overtaken(queue, now)
+                    else age
+                )
         seconds = self._standstill.seconds(now) if self._standstill and stands_still else None
         return None if seconds is None else backlog.Age(seconds, "lower_bound")
+
+    def _may_be_overtaken(self, queue: Queue, now: float) -> bool:
+        """Return whether an older message may wait behind the one at the head."""
+        if queue.type != QUORUM:
+            return False
+        self._requeued = self._requeued or Requeued()
+        return self._requeued.may_wait(queue, now)
 
     @property
     def is_counted(self) -> bool:
