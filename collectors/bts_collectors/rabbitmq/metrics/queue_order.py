@@ -271,10 +271,10 @@ class Order:
         age = self._timeline.age(position, now)
         if age is None:
             return None
-        window = self._timeline.window(position)
+        arrival = self._timeline.arrival(position)
         # A message that was overtaken is at least as old as without that. During a gap in the
         # observations, the time of arrival is unknown.
-        gap = window is not None and self._is_unseen(*window)
+        gap = arrival is not None and self._is_unseen(arrival)
         if limits.priorities and limits.rejects:
             return None  # neither the arrivals nor the departures are known
         if limits.priorities or gap or not is_certain or age.method == "lower_bound":
@@ -293,11 +293,13 @@ class Order:
             (start, _), (_, end), *others = self._restarts
             self._restarts = [(start, end), *others]
 
-    def _is_unseen(self, since: float, until: float) -> bool:
-        """Return whether the time of arrival is unknown of a message that arrived between two observations."""
-        if until - since > MAX_GAP_SECONDS:
+    def _is_unseen(self, arrival: backlog.Arrival) -> bool:
+        """Return whether the exporter did not look while a message may have arrived."""
+        if arrival.gap > MAX_GAP_SECONDS:
             return True
-        return any(since < end and start < until for start, end in self._restarts)
+        return any(
+            arrival.earliest < end and start < arrival.latest for start, end in self._restarts
+        )
 
     def _least_ready(self, default: float) -> float:
         """Return how many messages are ready at least by the counts, at any time that the depth may be from."""
@@ -316,10 +318,10 @@ class Order:
             position += self._max_unseen
         if position >= self._arrived:
             return None  # the oldest message arrived uncounted
-        window = self._timeline.window(position)
+        arrival = self._timeline.arrival(position)
         age = self._timeline.age(position, now)
-        if window is not None:
-            seconds = now - window[1]
+        if arrival is not None:
+            seconds = now - arrival.latest
         elif age is not None and age.method == "lower_bound":
             seconds = age.seconds
         else:
