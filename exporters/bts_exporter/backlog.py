@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+import msgspec
 
 from bts_exporter.metric import Metric, counter, gauge
 
@@ -72,33 +74,95 @@ class Age(NamedTuple):
     method: Literal["message_time", "interpolation", "lower_bound"]
 
 
+class Arrival(NamedTuple):
+    """When a count passed a position, as far as observations show it, in seconds of the timeline's clock."""
+
+    earliest: float
+    latest: float
+    #: The longest time between two observations around it.
+    gap: float
+
+
+class TimelineState(msgspec.Struct, frozen=True):
+    """A timeline as it is stored: two arrays of doubles, and two of floats."""
+
+    times: bytes
+    counts: bytes
+    gaps: bytes
+    errors: bytes
+
+
+class RateState(msgspec.Struct, frozen=True):
+    """A rate as it is stored: two observations, each with its time."""
+
+    base: tuple[float, float] | None
+    next: tuple[float, float] | None
+
+
 class Timeline:
     """When a count of published messages passed a position: a clock for messages without a time.
 
     Of a queue that is first in, first out, the message at position `n` was published when the
     count rose above `n`. Between two observations the count is taken to rise evenly. Old ones are
-    thinned out where that changes a message's age least, in proportion to the age.
+    thinned out where that changes a message's age least, in proportion to the age. What that costs
+    is kept: an observation that was dropped was within a known time of the line.
     """
 
-    __slots__ = ("_counts", "_times")
+    __slots__ = ("_counts", "_errors", "_gaps", "_times")
 
     def __init__(self) -> None:
         """Begin without observations."""
         self._times = array("d")
         self._counts = array("d")
+        # For the line from each observation to the one before: the longest time between observations that it
+        # replaces, and how far from it they were at most, in seconds.
+        self._gaps = array("f")
+        self._errors = array("f")
+
+    @property
+    def last_time(self) -> float | None:
+        """Return the time of the last observation; None before the first one."""
+        return self._times[-1] if self._times else None
+
+    def save(self) -> TimelineState:
+        """Return what `restored` needs, for the state of a collector."""
+        arrays = (self._times, self._counts, self._gaps, self._errors)
+        return TimelineState(*(values.tobytes() for values in arrays))
+
+    @classmethod
+    def restored(cls, state: TimelineState, shift: float) -> Self:
+        """Return a stored timeline, with `shift` added to its times; ValueError if it is not one."""
+        times, counts = array("d", state.times), array("d", state.counts)
+        gaps, errors = array("f", state.gaps), array("f", state.errors)
+        if (
+            len({len(times), len(counts), len(gaps), len(errors)}) != 1
+            or len(times) > MOST_OBSERVED
+        ):
+            msg = f"not a timeline: {len(times)} times, {len(counts)} counts"
+            raise ValueError(msg)
+        timeline = cls()
+        timeline._times.extend(map(shift.__add__, times))
+        timeline._counts.extend(counts)
+        timeline._gaps.extend(gaps)
+        timeline._errors.extend(errors)
+        return timeline
 
     def observe(self, now: float, count: float) -> None:
         """Add the count at `now`, in seconds of any clock; a count that decreases resets the timeline."""
         times, counts = self._times, self._counts
         if counts and (count < counts[-1] or now < times[-1]):
-            del times[:], counts[:]
+            del times[:], counts[:], self._gaps[:], self._errors[:]
+        gap = now - times[-1] if times else 0.0
         if len(counts) > 1 and counts[-2] == counts[-1] == count:
             times[-1] = now  # the first and last observation of a constant count are enough
+            self._gaps[-1] = max(self._gaps[-1], gap)
             return
         if len(counts) == MOST_OBSERVED:
             self._thin_out(now)
         times.append(now)
         counts.append(count)
+        self._gaps.append(gap)
+        self._errors.append(0.0)
 
     def age(self, position: float, now: float) -> Age | None:
         """Return the age of the message that `position` others came in before; None if unknown.
@@ -121,16 +185,23 @@ class Timeline:
 
     def lower(self, count: float) -> None:
         """Limit all observed counts to `count`: the messages beyond it were never published."""
-        counts = self._counts
+        times, counts = self._times, self._counts
         for index in range(bisect_right(counts, count), len(counts)):
             counts[index] = count
+            if index:  # which of the messages were not published is unknown
+                self._errors[index] = times[index] - times[index - 1]
 
-    def window(self, position: float) -> tuple[float, float] | None:
-        """Return the two observations between which the count passed `position`; None if not seen."""
+    def arrival(self, position: float) -> Arrival | None:
+        """Return when the count passed `position`; None if not seen."""
+        times = self._times
         after = bisect_right(self._counts, position)
-        if after == 0 or after == len(self._counts):
+        if after == 0 or after == len(times):
             return None
-        return self._times[after - 1], self._times[after]
+        line = self._passed(position, after - 1, after)
+        error = self._errors[after] + self._gaps[after]
+        return Arrival(
+            max(times[after - 1], line - error), min(times[after], line + error), self._gaps[after]
+        )
 
     def _passed(self, position: float, before: int, after: int) -> float:
         """Return when the count was at `position`, on the line between two observations."""
@@ -140,17 +211,24 @@ class Timeline:
 
     def _thin_out(self, now: float) -> None:
         """Drop a quarter of the observations, no two adjacent: those closest to the line between their neighbours."""
-        times, counts = self._times, self._counts
+        times, counts, gaps, errors = self._times, self._counts, self._gaps, self._errors
+
+        def error(index: int) -> float:
+            """Return how far from the line between its neighbours the observations here are at most."""
+            before = max(errors[index], errors[index + 1])
+            if counts[index - 1] == counts[index + 1]:
+                return before  # within a standstill, which `lower` can make as well
+            return before + abs(self._passed(counts[index], index - 1, index + 1) - times[index])
 
         def harm(index: int) -> float:
-            if counts[index - 1] == counts[index + 1]:
-                return 0.0  # within a standstill, which `lower` can make as well
-            there, line = times[index], self._passed(counts[index], index - 1, index + 1)
-            return abs(line - there) / (now - min(line, there) + 1)
+            return error(index) / (now - times[index] + error(index) + 1)
 
         inner = sorted(range(1, len(counts) - 1, 2), key=harm)
         for index in sorted(inner[: MOST_OBSERVED // 4], reverse=True):
-            del times[index], counts[index]
+            errors[index + 1] = error(index)
+            gaps[index + 1] = max(gaps[index], gaps[index + 1])
+            for values in (times, counts, gaps, errors):
+                del values[index]
 
 
 class Rate:
@@ -162,6 +240,20 @@ class Rate:
         """Begin without observations."""
         self._base: tuple[float, float] | None = None
         self._next: tuple[float, float] | None = None
+
+    def save(self) -> RateState:
+        """Return what `restored` needs, for the state of a collector."""
+        return RateState(self._base, self._next)
+
+    @classmethod
+    def restored(cls, state: RateState, shift: float) -> Self:
+        """Return a stored rate, with `shift` added to its times."""
+        rate = cls()
+        rate._base, rate._next = (
+            None if seen is None else (seen[0] + shift, seen[1])
+            for seen in (state.base, state.next)
+        )
+        return rate
 
     def observe(self, now: float, count: float) -> float | None:
         """Add the count at `now`, in seconds; return its rate per second, None while unknown."""

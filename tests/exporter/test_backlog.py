@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bts_exporter.backlog import MOST_OBSERVED, Age, Rate, Timeline
+from bts_exporter.backlog import MOST_OBSERVED, Age, Arrival, Rate, Timeline
 
 
 def timeline(*observations: tuple[float, float]) -> Timeline:
@@ -113,6 +113,44 @@ def test_a_day_of_observations_is_remembered_well_enough(publish: Callable[[int]
     assert wrong == 0
 
 
+def test_thinned_out_observations_are_not_a_gap() -> None:
+    """The time of arrival is known to a scrape interval, however many observations of a steady flow were dropped."""
+    seen = Timeline()
+    for second in range(0, 7201, 15):
+        seen.observe(second, second * 100)
+
+    for second in (200, 3000, 6000, 7000):
+        arrival = seen.arrival(second * 100)
+        assert arrival is not None
+        assert arrival.gap == 15
+        assert second - 31 < arrival.earliest <= second <= arrival.latest < second + 31
+
+
+@given(
+    st.lists(st.tuples(st.floats(1, 100), st.integers(0, 50)), min_size=65, max_size=300),
+    st.integers(0, 400),
+)
+def test_a_message_arrived_between_its_earliest_and_latest_time(
+    steps: list[tuple[float, int]], position: int
+) -> None:
+    """The time when the count passed a position, by all observations, is within those of `arrival`."""
+    seen, times, counts = Timeline(), [0.0], [0]
+    seen.observe(0, 0)
+    for wait, more in steps:
+        times.append(times[-1] + wait)
+        counts.append(counts[-1] + more)
+        seen.observe(times[-1], counts[-1])
+
+    arrival = seen.arrival(position)
+    after = bisect_right(counts, position)
+    if arrival is None:
+        assert after == len(counts)
+        return
+    assert arrival.earliest <= times[after - 1] + 0.01
+    assert arrival.latest >= times[after] - 0.01
+    assert arrival.gap >= times[after] - times[after - 1] - 0.01
+
+
 def test_what_is_kept_is_bounded() -> None:
     """A timeline lives as long as its queue."""
     seen = Timeline()
@@ -201,7 +239,11 @@ def test_a_timeline_says_how_many_had_come_by_a_time_and_between_which_looks_one
         timeline.observe(now, count)
 
     assert [timeline.count(now) for now in (5, 10, 39, 40, 99)] == [None, 0, 100, 300, 300]
-    assert [timeline.window(position) for position in (0, 150, 300)] == [(10, 20), (20, 40), None]
+    assert [timeline.arrival(position) for position in (0, 150, 300)] == [
+        Arrival(10, 20, 10),
+        Arrival(20, 40, 20),
+        None,
+    ]
 
 
 def test_what_turns_out_not_to_have_come_in_is_taken_off_the_timeline() -> None:
