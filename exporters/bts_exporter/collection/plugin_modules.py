@@ -66,19 +66,18 @@ class _Folder:
     def load(self, path: Path, read: Read) -> ModuleType:
         name = _name(path)
         found = self._with_needs(name, path, read)
-        before = dict(self._units)
+        units, modules = dict(self._units), self._modules()
         for changed in [n for n, unit in found.items() if self._units.get(n, unit) != unit]:
             self._drop_with_dependents(changed)
-        removed = {k: v for k, v in self._modules().items() if k.split(".")[2] not in self._units}
-        self._forget(removed)
+        self._forget([n for n in modules if n.split(".")[2] not in self._units])
         self._units |= found
         try:
             return importlib.import_module(f"{self._package}.{name}")
         except BaseException:
             # The collectors of before are still running, and may import more of their own modules.
-            self._forget(self._modules())
-            self._units = before
-            self._restore(removed)
+            self._forget([*self._modules()])
+            self._units = units
+            self._restore(modules)
             raise
 
     def files(self, module: str) -> list[Path]:
@@ -132,8 +131,8 @@ class _Folder:
         """Return the modules of this folder that are imported now."""
         return {n: m for n, m in sys.modules.items() if n.startswith(f"{self._package}.")}
 
-    def _forget(self, modules: Mapping[str, ModuleType]) -> None:
-        for name in modules:
+    def _forget(self, names: Sequence[str]) -> None:
+        for name in names:
             sys.modules.pop(name, None)
             vars(self._module).pop(name.removeprefix(f"{self._package}."), None)
 

@@ -219,11 +219,13 @@ def test_new_version_that_is_broken(folder: Path) -> None:
         "        scrape.emit", "        from .late import VALUE\n        scrape.emit"
     )
     write(folder, {"thing/__init__.py": late, "thing/late.py": "VALUE = 1\n"})
-    before = Registry(folder).load("thing")
+    write(folder, {"other.py": IMPORTING.format(line="VALUE = 5")})
+    before, other = Registry(folder).load("thing"), Registry(folder).load("other")
 
     (folder / "thing" / "__init__.py").write_text(f"from . import late\n1/0\n{late}")
     assert "ZeroDivisionError" in problem_with(folder, "thing")
     assert value_of(before) == 1
+    assert Registry(folder).load("other") is other
 
     (folder / "thing" / "__init__.py").write_text(late.replace("VALUE)", "VALUE + 1)"))
     assert value_of(Registry(folder).load("thing")) == 2
