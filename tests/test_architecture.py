@@ -24,7 +24,15 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "password_hash"),
-    ("client", "target_report"),
+    ("client", "target_report", "testing"),
+    (
+        "test_kit.collecting",
+        "test_kit.declarations",
+        "test_kit.exporter_process",
+        "test_kit.golden",
+        "test_kit.running",
+    ),
+    ("test_kit.http_server", "test_kit.samples"),
     ("service",),
     ("access.gate",),
     ("access.web_config",),
@@ -51,7 +59,6 @@ LAYERS = (
         "settings.defaults",
         "settings.schema",
         "web.server",
-        "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
     ("exposition.formats", "http_dialing", "http_limits"),
@@ -230,7 +237,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

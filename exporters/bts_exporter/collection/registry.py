@@ -77,6 +77,26 @@ class Registry:
         return self._loaded[name]
 
 
+def load_file(path: Path) -> type[Collector]:
+    """Return the type in a file, or in the folder of a package, that somebody names; PluginError if it is broken.
+
+    Unlike those in the plug-in folder it may belong to any user, as a program that is started.
+    """
+    name = path.stem if path.suffix == ".py" else path.name
+    return _load(Origin(name, str(path), file=path), _sources)
+
+
+def _sources(path: Path) -> dict[Path, bytes]:
+    """Return the source of each file of a plug-in."""
+    if path.is_file():
+        return {path: path.read_bytes()}
+    return {
+        file: file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and all(map(plugin_file.is_part, file.relative_to(path).parts))
+    }
+
+
 def _installed() -> Iterator[Origin]:
     for entry_point in importlib.metadata.entry_points(group=GROUP):
         dist = entry_point.dist
@@ -97,13 +117,13 @@ def _dropped_in(folder: Path) -> Iterator[Origin]:
             yield Origin(name, str(path), file=path)
 
 
-def _load(origin: Origin) -> type[Collector]:
+def _load(origin: Origin, read: plugin_modules.Read = plugin_file.sources) -> type[Collector]:
     try:
         if origin.entry_point is not None:
             loaded = origin.entry_point.load()
         else:
             assert origin.file is not None  # noqa: S101  # one of the two is set
-            loaded = only_collector(plugin_modules.load(origin.file), origin.file)
+            loaded = _only_collector(plugin_modules.load(origin.file, read), origin.file)
         return checked(adapt(loaded))
     except BaseException as error:
         # Importing a plug-in runs its code, which may do anything; SystemExit among it.
@@ -133,8 +153,7 @@ def _cure(error: BaseException, origin: Origin) -> str:
     return ""
 
 
-def only_collector(module: ModuleType, file: Path) -> object:
-    """Return the collector that a plug-in's module defines; PluginError if that is not one."""
+def _only_collector(module: ModuleType, file: Path) -> object:
     explicit = getattr(module, "COLLECTOR", None)
     if explicit is not None:
         return explicit
