@@ -28,11 +28,18 @@ def not_emitted(collector: Collector | type[Collector], *samples: Samples) -> li
 
     Give samples of several collections if no single one emits everything.
     """
-    emitted = {name for found in samples for name in found}
     declared = list(collector.declared())
     if isinstance(collector, Collector):
         declared += collector.declared_by(collector.config)
-    return sorted(metric.name for metric in declared if not _is_among(metric, emitted))
+    emitted = {name for found in samples for name in found}
+    # A name that is declared as such is not one of a template.
+    others = emitted - {metric.name for metric in declared}
+    return sorted(
+        metric.name
+        for metric in declared
+        if metric.name not in emitted
+        and not (isinstance(metric, Template) and _has(metric, others))
+    )
 
 
 def naming_problems(cls: type[Collector]) -> list[str]:
@@ -43,11 +50,9 @@ def naming_problems(cls: type[Collector]) -> list[str]:
     return problems + [f"{name} is declared twice" for name in names if names[name] > 1]
 
 
-def _is_among(metric: Metric | Template, emitted: set[str]) -> bool:
-    if isinstance(metric, Metric):
-        return metric.name in emitted
-    pattern = re.escape(metric.name).replace(re.escape("{field}"), ".+")
-    return any(re.fullmatch(pattern, name) for name in emitted)
+def _has(template: Template, names: set[str]) -> bool:
+    pattern = re.escape(template.name).replace(re.escape("{field}"), ".+")
+    return any(re.fullmatch(pattern, name) for name in names)
 
 
 def _problems_of(metric: Metric | Template) -> Iterator[str]:

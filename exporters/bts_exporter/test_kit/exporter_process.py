@@ -9,7 +9,7 @@ import subprocess  # noqa: TID251  # it is what tests of a complete exporter nee
 import sys
 import time
 from collections.abc import Callable, Sequence
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -118,13 +118,19 @@ class ExporterProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.wait_for(self._listens, "the exporter listens")
+        self.wait_for(self._serves, "the exporter responds")
         return self.popen
 
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def _serves(self) -> bool:
+        """Return whether it responds; it listens before it has loaded its settings."""
+        if any(flag.startswith("--web.config.file") for flag in self._argv):  # it may expect TLS
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        try:
+            self.get("/-/healthy")
+        except (OSError, HTTPException):
+            return False
+        return True
 
     def _fail(self, message: str) -> None:
         self.kill()
