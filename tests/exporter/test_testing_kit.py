@@ -412,7 +412,7 @@ def test_golden(bts_golden, tmp_path):
 def pytest_in(folder: Path, *flags: str) -> tuple[int, str]:
     """Run pytest as an author does; return its exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *flags],
         cwd=folder,
         capture_output=True,
         text=True,
