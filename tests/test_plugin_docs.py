@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 import urllib.request
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
+from bts_exporter.testing import HttpServer, reply
 from servers import Process, free_port, listens
 from stubs import environment
 
@@ -138,15 +137,15 @@ def test_broker_of_the_page_has_lag_metrics(tmp_path: Path) -> None:
     assert f"messaging_lag_seconds{labels} 3.5\n" in page
 
 
-def test_http_collector_of_the_page_reads_its_target(tmp_path: Path) -> None:
+def test_http_collector_of_the_page_reads_its_target(
+    tmp_path: Path, bts_http_server: HttpServer
+) -> None:
     """A collector with the HTTP client of the page serves what its target answers."""
-    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as target:
-        Thread(target=target.serve_forever, daemon=True).start()
-        settings = f"{{url: 'http://127.0.0.1:{target.server_port}'}}"
-        page = run(tmp_path, BLOCKS["HTTP APIs"], settings, "once")
-        target.shutdown()
+    bts_http_server.routes["/jsz"] = reply({})
 
-    assert "nats_up 0\n" in page  # status 404
+    page = run(tmp_path, BLOCKS["HTTP APIs"], f"{{url: '{bts_http_server.url}'}}", "once")
+
+    assert "nats_up 1\n" in page
 
 
 def test_histogram_of_the_page_is_served(tmp_path: Path) -> None:

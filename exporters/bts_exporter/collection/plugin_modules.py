@@ -130,7 +130,8 @@ class _Folder:
 
     def _modules(self) -> dict[str, ModuleType]:
         """Return the modules of this folder that are imported now."""
-        return {n: m for n, m in sys.modules.items() if n.startswith(f"{self._package}.")}
+        imported = dict(sys.modules)  # other threads may import meanwhile
+        return {n: m for n, m in imported.items() if n.startswith(f"{self._package}.")}
 
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:
