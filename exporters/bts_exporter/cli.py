@@ -117,16 +117,15 @@ def _hash_password(cost: int) -> int:
 
 
 def _run_collector(arguments: argparse.Namespace) -> int:
-    from bts_exporter import run_collector  # noqa: PLC0415  # of this command only
+    from bts_exporter.run_collector import run, watch  # noqa: PLC0415  # of this command only
 
-    run = run_collector.watch if arguments.watch else run_collector.run
-    return run(arguments.file, arguments.settings)
+    return (watch if arguments.watch else run)(arguments.file, arguments.settings)
 
 
 def _new_collector(arguments: argparse.Namespace) -> int:
-    from bts_exporter import new_collector  # noqa: PLC0415  # of this command only
+    from bts_exporter.new_collector import create  # noqa: PLC0415  # of this command only
 
-    return new_collector.create(arguments.name, package=arguments.package)
+    return create(arguments.name, package=arguments.package)
 
 
 _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {

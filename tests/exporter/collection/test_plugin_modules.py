@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from bts_exporter.collection.registry import Registry
-from bts_exporter.errors import PluginError
+from bts_exporter.errors import ConfigError, PluginError
 from bts_exporter.plugin import Collector
-from bts_exporter.testing import collect
+from bts_exporter.settings.loader import load
+from bts_exporter.testing import collect, configured, run
 from stubs import drop_in
 
 #: A collector whose value comes from another file, given the line that imports `VALUE`.
@@ -250,6 +251,29 @@ def test_error_names_the_file_of_the_package(folder: Path) -> None:
     assert problem_with(folder, "typo").endswith(
         f"SyntaxError: invalid syntax ({folder}/typo/client.py:2)"
     )
+
+
+def test_error_of_a_collection_names_the_plugins_line(folder: Path) -> None:
+    """A collection that fails in the standard library is reported with the line of the plug-in."""
+    source = IMPORTING.format(line="import json").replace("VALUE)", "json.loads('{'))")
+    write(folder, {"thing.py": source})
+
+    collected = run(configured(folder / "thing.py"))
+
+    assert collected.message.startswith("JSONDecodeError: ")
+    assert collected.message.endswith(" (thing.py:8)")
+
+
+def test_folder_that_lacks_its_file(folder: Path) -> None:
+    """The error about a type whose folder is no package says what is missing."""
+    write(folder, {"thing/client.py": ""})
+    (folder / "c.yaml").write_text("plugins: .\ncollectors: {thing: }\n")
+
+    with pytest.raises(
+        ConfigError,
+        match=r"unknown collector type 'thing'; the folder .*thing is a plug-in if it has a file __init__\.py",
+    ):
+        load(folder / "c.yaml", Registry)
 
 
 def test_file_and_package_of_the_same_name(folder: Path) -> None:
