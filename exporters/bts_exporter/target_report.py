@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from bts_exporter.collection.runner import Snapshot
-from bts_exporter.errors import text_of
+from bts_exporter.errors import place_of, words_of
 from bts_exporter.matches import Match
 
 
@@ -65,4 +65,4 @@ def _matches(shot: Snapshot) -> Iterator[Match | str]:
     try:
         yield from shot.runner.collector.matches(shot.samples)
     except Exception as error:  # noqa: BLE001  # a plug-in's own code
-        yield f"matches: {type(error).__name__}: {text_of(error)}"
+        yield f"matches: {words_of(error)}{place_of(error)}"

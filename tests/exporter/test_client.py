@@ -3,9 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import prometheus_client
 import pytest
@@ -13,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bts_exporter.client import ExporterCollector
 from bts_exporter.errors import ConfigError
+from bts_exporter.testing import HttpServer, reply
 from servers import Process, free_port, listens, need
 
 #: A collector type with a metric of each kind, as a plug-in.
@@ -222,24 +221,12 @@ def test_failing_collector_is_told_and_the_others_are_pushed(
     assert done.stderr.startswith("raises: FAILS (internal): ")
 
 
-class NoPushgateway(BaseHTTPRequestHandler):
-    """Some other HTTP server."""
-
-    def do_PUT(self) -> None:
-        """Refuse."""
-        self.send_error(405)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def test_address_that_is_no_pushgateway(settings: Path) -> None:
+def test_address_that_is_no_pushgateway(settings: Path, bts_http_server: HttpServer) -> None:
     """The error names the address and the problem."""
+    bts_http_server.otherwise = reply("", 405)
+
     refused = push(settings, f"http://127.0.0.1:{free_port()}")
-    server = HTTPServer(("127.0.0.1", 0), NoPushgateway)
-    Thread(target=server.handle_request, daemon=True).start()
-    other = push(settings, f"http://127.0.0.1:{server.server_port}")
-    server.server_close()
+    other = push(settings, bts_http_server.url)
 
     assert (refused.returncode, other.returncode) == (1, 1)
     assert "failed: [Errno 111] Connection refused; is it the address of a Pushgateway?" in (

@@ -230,7 +230,7 @@ class Runner:
         try:
             self.collector.start()
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
-            self._log_failure("start", error)
+            self._log_failure("start", error, place_of(error))
 
     def _stop(self, timeout: float) -> None:
         if self.current is not None:
@@ -238,10 +238,10 @@ class Runner:
         try:
             self.collector.stop()
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
-            self._log_failure("stop", error)
+            self._log_failure("stop", error, place_of(error))
 
-    def _log_failure(self, what: str, error: BaseException) -> None:
-        message = f"{type(error).__name__}: {text_of(error)}"
+    def _log_failure(self, what: str, error: BaseException, place: str = "") -> None:
+        message = f"{type(error).__name__}: {text_of(error)}{place}"
         log.error("%s failed: %s", what, one_line(message), extra={"collector": self.identity})
 
     def collect_into(self, scrape: Scrape) -> Outcome:

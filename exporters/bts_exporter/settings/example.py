@@ -8,7 +8,8 @@ import json
 import re
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -28,6 +29,7 @@ _SIMPLE = {
     Secret: ("secret: !env NAME, !file PATH or !credential NAME", "!env NAME"),
     Url: ("address", "http://127.0.0.1:8080"),
     re.Pattern: ("regular expression", "^NAME$"),
+    Path: ("path, relative to the settings file", "/PATH"),
 }
 _MISSING: Any = object()
 
@@ -123,7 +125,7 @@ def _described(kind: Any) -> tuple[str, str]:
         return _described(next(arm for arm in arguments if arm is not types.NoneType))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}", str(_yaml(arguments[0]))
-    if origin in {list, tuple}:
+    if origin in {list, tuple, set, frozenset}:
         words, sample = _described(arguments[0])
         return f"list of: {words}", f"[{sample}]"
     if origin is dict:
@@ -142,21 +144,28 @@ def _yaml(value: Any) -> str | None:
             return f"{float(value):g}s"
         case bool() | int() | float():
             return json.dumps(value)
-        case str():
+        case str() | PurePath():
+            value = str(value)
             return value if re.fullmatch(r"[A-Za-z/][\w./-]*", value) else json.dumps(value)
         case Url():
             return _address(value)
         case re.Pattern():
             return json.dumps(value.pattern)
         case tuple() | list():
-            items = [_yaml(item) for item in value]
-            return None if None in items else f"[{', '.join(map(str, items))}]"
+            return _yaml_list(value)
+        case set() | frozenset():
+            return _yaml_list(sorted(value))
         case dict() if not value:
             return "{}"
         case _ if hasattr(value, "as_setting"):
             return str(value.as_setting())
         case _:
             return None
+
+
+def _yaml_list(values: Iterable[Any]) -> str | None:
+    items = [_yaml(value) for value in values]
+    return None if None in items else f"[{', '.join(map(str, items))}]"
 
 
 def _address(url: Url) -> str:

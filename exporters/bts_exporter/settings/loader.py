@@ -188,7 +188,11 @@ def plugins_folder(path: Path | None) -> Path:
 
 def load(path: Path | None, types_in: TypesIn) -> Settings:
     """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
-    document = _document(path)
+    return load_document(_document(path), types_in)
+
+
+def load_document(document: Document, types_in: TypesIn) -> Settings:
+    """Return the settings in a document; ConfigError holds every problem."""
     if document.value is None or document.value == {}:
         # Most likely the rest of a file that could not be written; it must not enable all defaults.
         msg = "the file is empty (without a configuration file, this host and the brokers on it are monitored)"
@@ -338,6 +342,10 @@ class _Blocks:
         names, advice = self._types.names(), ""
         if nearest(type_name, names) is None and not self._folder.is_dir():
             advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
+        elif (self._folder / type_name).is_dir():
+            advice = (
+                f"the folder {self._folder / type_name} is a plug-in if it has a file __init__.py"
+            )
         self._schema.unknown(type_name, names, path, what="collector type", advice=advice)
 
     def _of_type(self, type_name: str, raw: Any, path: Path_) -> list[CollectorBlock]:

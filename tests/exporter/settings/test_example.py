@@ -18,6 +18,7 @@ TYPES = ("host", "ml_service", "mqtt", "rabbitmq", "redis", "relay")
 
 WITH_EVERYTHING = '''\
 import re
+from pathlib import Path
 from typing import Literal
 from bts_exporter import Collector, CollectorConfig, Duration, Secret, TLSConfig, Url
 
@@ -38,6 +39,7 @@ class Everything(Collector):
         pattern: re.Pattern[str]
         kind: Literal["a", "b"]
         names: tuple[str, ...]
+        folder: Path
         main: Part
         #: The others, each of which
         #: has a size.
@@ -45,6 +47,8 @@ class Everything(Collector):
         by_name: dict[str, Part] = {}
         tls: TLSConfig = TLSConfig()
         ratio: float = 0.5
+        spool: Path = Path("/var/spool")
+        states: frozenset[str] = frozenset({"new", "old"})
     def collect(self, scrape):
         pass
 '''
@@ -115,6 +119,9 @@ def test_comments_and_blocks_of_a_plugin(config: Path, capsys: pytest.CaptureFix
     text = printed(capsys, "everything", config)
 
     assert "  # Has a setting of each type.\n  everything:\n" in text
+    assert "    folder: /PATH  # path, relative to the settings file; required\n" in text
+    assert "    #spool: /var/spool  # path, relative to the settings file\n" in text
+    assert "    #states: [new, old]  # list of: text\n" in text
     assert (
         "    # The others, each of which has a size.\n"
         "    #others:\n"

@@ -55,39 +55,6 @@ def test_the_oldest_message_is_as_old_as_the_count_says_at_its_position(watch: W
     assert lag.age == Age(2.5, "interpolation")
 
 
-@pytest.mark.parametrize("interval", [15, 60])
-def test_the_lag_of_a_slow_consumer_grows_for_hours(watch: Watch, interval: int) -> None:
-    """Four fifths of a steady flow wait: after four hours the oldest message is as old as it is."""
-    for second in range(interval, 4 * 3600 + 1, interval):
-        lag = watch.look(
-            interval,
-            flow(100 * second, 20 * second),
-            messages_ready=80 * second,
-            messages_unacknowledged=0,
-        )
-
-        assert lag.age is not None
-        assert lag.age.method == "interpolation"
-        assert lag.age.seconds == pytest.approx(0.8 * second, rel=0.02)
-
-
-def test_a_bound_of_a_slow_consumer_grows_for_hours() -> None:
-    """The same with a queue that had messages at the first scrape, and priorities."""
-    watch = Watch()
-    for second in range(15, 4 * 3600 + 1, 15):
-        lag = watch.look(
-            15,
-            flow(100 * second, 20 * second),
-            messages_ready=80 * second,
-            messages_unacknowledged=0,
-            arguments=Arguments(max_priority=5),
-        )
-
-    assert lag.age is not None
-    assert lag.age.method == "lower_bound"
-    assert lag.age.seconds == pytest.approx(0.8 * 4 * 3600, abs=120)
-
-
 def test_nothing_waiting_is_no_lag(watch: Watch) -> None:
     """Without ready messages the lag is 0, whatever is unacknowledged."""
     lag = watch.look(10, flow(100, 100), messages_ready=0, messages_unacknowledged=40)
