@@ -189,6 +189,7 @@ class RedisCollector(Collector):
         """Emit which commands are supported, how many names are known, and which nodes answer."""
         emit = context.scrape.emit
         self._streams.emit_command_support(context.scrape)
+        self._queues.emit_command_support(context.scrape)
         if not self._scanner.is_supported:
             context.unsupported.add("scan")
         for command in context.unsupported:
