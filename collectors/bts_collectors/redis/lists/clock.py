@@ -10,7 +10,7 @@ find one of them again is a small part of the number of elements that left.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from bts_collectors.redis.lists.identity import Identity
@@ -24,8 +24,8 @@ _MOST_MARKS = 128
 _MOST_ADDED = 24
 #: The windows that are tried one after another to find an element again.
 _WINDOWS = (WINDOW, 256, 2048)
-#: Elements that are compared before an element counts as found again.
-_COMPARED = 4
+#: Elements after one that must be the same, too, before it counts as found again.
+_COMPARED = 3
 #: Seconds: the least age of an element that waits.
 _LEAST = 0.001
 
@@ -91,7 +91,7 @@ class ListClock:
 
     def empty(self, now: float) -> None:
         """Note that the list is empty at `now` (monotonic seconds)."""
-        self.identity.change(self._window, ())
+        self.identity.remove(self._window)
         self._first += (self._length or 0) - self._ahead
         self._length = self._ahead = 0
         self._window, self._marks, self._ranks = [], {}, ()
@@ -116,11 +116,14 @@ class ListClock:
             return 0, 0  # whether elements can be identified or not
         return self._find(window) if self.identity.is_plausible else None
 
-    def wider(self, look: Look, *, quiet: bool) -> int:
-        """Return how many first elements to read to find one again; 0 if `look` is enough."""
-        if self.find(look, quiet=quiet) or self.is_gone(look):
+    def wider(self, look: Look, *, quiet: bool, sure: bool) -> int:
+        """Return how many first elements to read to find one again; 0 if `look` is enough.
+
+        `sure` says that elements in front of the others can only be a few.
+        """
+        if look.is_whole or self.find(look, quiet=quiet) or (sure and self.is_gone(look)):
             return 0
-        if look.is_whole or not self.identity.is_plausible or not self._known():
+        if not self._length or not self.identity.is_plausible or not self._known():
             return 0
         wider = (size for size in _WINDOWS if len(look.window) < size)
         return next(wider, 0) if len(look.window) >= WINDOW else 0
@@ -149,13 +152,15 @@ class ListClock:
         """
         before = self._ahead
         change = None
+        if found is not None and found[1] >= before:
+            before = 0  # what was in front of the others has left
         if found is not None:
             self._assumed = self._assumed or not quiet
             change = self._shift(look, *found)
         elif gone:
             self._replace(look)
         else:
-            self.identity.change(self._window, look.window)
+            self.identity.add(set(look.window).difference(self._window))
             self._begin()
         self._length = look.length
         self._window = look.window[:WINDOW]
@@ -189,11 +194,16 @@ class ListClock:
         age = self._timeline.age(self._first, now)
         return age.seconds if age and age.method == "lower_bound" else 0.0
 
+    def _numbers(self) -> dict[int, bytes]:
+        """Return the elements of the previous look by the numbers that they had."""
+        offset = self._first - self._ahead
+        numbers = {position - offset: digest for position, digest in self._marks.items()}
+        numbers.update(enumerate(self._window))
+        return numbers
+
     def _known(self) -> dict[bytes, int]:
         """Return the numbers that the elements of the previous look had, if they can be identified."""
-        offset = self._first - self._ahead
-        known = {digest: position - offset for position, digest in self._marks.items()}
-        known.update(zip(self._window, range(len(self._window)), strict=True))
+        known = {digest: number for number, digest in self._numbers().items()}
         for digest in self.identity.repeated:
             known.pop(digest, None)
         return known
@@ -209,11 +219,17 @@ class ListClock:
         return None
 
     def _agrees(self, window: list[bytes], number: int, then: int) -> bool:
-        """Return whether most of the elements after this one are the same as before."""
-        now = window[number : number + _COMPARED]
-        before = self._window[then : then + _COMPARED]
-        equal = sum(map(bytes.__eq__, now, before))
-        return 2 * equal >= min(len(now), len(before))
+        """Return whether the elements after this one are the same as before.
+
+        They are not if it left and was put back, or if it is another one with the same payload.
+        """
+        numbers = self._numbers()
+        end = then + len(window) - number
+        candidates = (other for other in sorted(numbers) if then < other < end)
+        following = list(islice(candidates, _COMPARED))
+        if number and then < len(self._window) and not (following or self.identity.is_unique):
+            return False  # something is in front of it, which is rare
+        return all(numbers[other] == window[number + other - then] for other in following)
 
     def _at(self, number: int) -> bytes | None:
         return self._window[number] if number < len(self._window) else None
@@ -223,7 +239,8 @@ class ListClock:
         known = len(self._window) - self._ahead  # from the first one on
         after = then - self._ahead
         in_window = after < known or number == 0
-        self.identity.change(self._window, look.window[number if in_window else 0 :])
+        self.identity.remove(self._window[:then])
+        self.identity.add(look.window[number + max(len(self._window) - then, 0) :])
         if in_window:
             inserted = number
             for digest in look.window[:number]:  # removed ones may have been put back
@@ -235,6 +252,8 @@ class ListClock:
             inserted = max(number - between, 0)
             self._first += after - (number - inserted)
             self._ahead = inserted
+        if self._ahead >= look.length:
+            self._begin()  # those whose order is known were removed from the other end
         return Change(max(then - (number - inserted), 0), inserted)
 
     def _replace(self, look: Look) -> None:
@@ -243,7 +262,8 @@ class ListClock:
         It is not known how many came in and left in between. As many as there are now are assumed, so that the
         first element is in the middle of this time.
         """
-        self.identity.change(self._window, look.window)
+        self.identity.remove(self._window)
+        self.identity.add(look.window)
         self._first += (self._length or 0) - self._ahead + look.length
         self._ahead = 0
         self._marks = {}

@@ -20,10 +20,11 @@ _CREDIT = 1000
 class Identity:
     """What was seen of the payloads of one list: how many different ones, and which ones repeat."""
 
-    __slots__ = ("_different", "_removed", "_repeats", "repeated")
+    __slots__ = ("_different", "_removed", "_repeats", "is_unique", "repeated")
 
     def __init__(self, *, unique: bool) -> None:
         """Begin without elements; `unique` says that the list's programs give every element an id."""
+        self.is_unique = unique
         self._different = _CREDIT if unique else 0
         self._repeats = 0
         self._removed = b""
@@ -51,15 +52,17 @@ class Identity:
                     self._repeat(digest)
                 known.add(digest)
 
-    def change(self, before: Iterable[bytes], now: Iterable[bytes]) -> None:
-        """Note elements that were seen before, and elements that are seen now."""
-        gone, come = set(before).difference(now), set(now).difference(before)
-        for digest in come:
+    def add(self, digests: Iterable[bytes]) -> None:
+        """Note elements that were not seen before."""
+        for digest in digests:
             if digest in self._removed:
                 self._repeat(digest)
             elif digest not in self.repeated:
                 self._different += 1
-        self._removed = (self._removed + b"".join(gone))[-_MOST_REMOVED:]
+
+    def remove(self, digests: Iterable[bytes]) -> None:
+        """Note elements that have left the list."""
+        self._removed = (self._removed + b"".join(digests))[-_MOST_REMOVED:]
 
     def exclude(self, digest: bytes) -> None:
         """Do not identify elements by this digest any more."""

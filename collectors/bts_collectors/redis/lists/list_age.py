@@ -37,7 +37,8 @@ class ListAge:
 
     def wider(self, request: Request, look: Look, *, quiet: bool) -> int:
         """Return how many first elements to read after `look`; 0 if it is enough."""
-        return self._clocks[request.end].wider(look, quiet=quiet)
+        sure = self._end is not None or len(self._clocks) > 1
+        return self._clocks[request.end].wider(look, quiet=quiet, sure=sure)
 
     def empty(self, now: float) -> None:
         """Note that the list is empty at `now` (monotonic seconds)."""
@@ -56,10 +57,11 @@ class ListAge:
         """
         found = {end: self._clocks[end].find(look, quiet=quiet) for end, look in looks.items()}
         is_new = not any(found.values())
+        alone = self._end is None and len(self._clocks) == 1
         for end, look in looks.items():
             clock = self._clocks[end]
             gone = is_new and clock.is_gone(look)
-            if gone and not look.is_whole and self._end is None and clock.length:
+            if gone and alone and clock.length and not look.is_whole:
                 gone = (
                     False  # or the other end is the consumers', and more came in here than was read
                 )
@@ -90,7 +92,7 @@ class ListAge:
         if len(self._clocks) > 1 and abs(self._evidence) >= _ENOUGH:
             del self._clocks["left" if self._evidence > 0 else "right"]
             self._doubts = 0
-        elif self._doubts >= _DOUBTFUL:
+        elif len(self._clocks) == 1 and self._doubts >= _DOUBTFUL:
             other: End = "left" if "right" in self._clocks else "right"
             self._clocks[other] = ListClock(unique=self._unique)
             self._evidence = self._doubts = 0

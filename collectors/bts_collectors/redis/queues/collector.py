@@ -131,15 +131,16 @@ class Queues:
                     if len(reply) > MOST_NAMES:
                         self.truncated.add(f"queues.{library.label}")
         clock = ServerClock(context, self._clock)
-        self._ages.begin(context)
         queues = list(self._queues(members))
         first = [_read_rest(context, library) for library in self._libraries]
         for start in range(0, len(queues), BATCH) or (0,):
             depths: list[tuple[_Queue, Depth]] = []
             batch = queues[start : start + BATCH]
             yield from together([*first, *(_read(context, each, clock, depths) for each in batch)])
+            if first:
+                self._ages.begin(context)  # INFO came with this round trip, or before
+                first = []
             yield from self._emit(context, depths, clock)
-            first = []
 
     def _emit(
         self, context: ScrapeContext, depths: Sequence[tuple[_Queue, Depth]], clock: ServerClock
