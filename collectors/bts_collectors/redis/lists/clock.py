@@ -23,7 +23,7 @@ _PART = 8
 _MOST_MARKS = 128
 _MOST_ADDED = 24
 #: The windows that are tried one after another to find an element again.
-_WINDOWS = (WINDOW, 256, 2048)
+_WINDOWS = (WINDOW, 96, 320, 2048)
 #: Elements after one that must be the same, too, before it counts as found again.
 _COMPARED = 3
 #: Seconds: the least age of an element that waits.

@@ -19,7 +19,7 @@ _DOUBTFUL = 3
 class ListAge:
     """Looks at one list from its consumers' end, and from both ends as long as that is not known."""
 
-    __slots__ = ("_clocks", "_doubts", "_end", "_evidence", "_unique")
+    __slots__ = ("_clocks", "_doubts", "_end", "_evidence", "_missed", "_unique", "is_postponed")
 
     def __init__(self, end: End | None = None, *, unique: bool = False) -> None:
         """Take the end from which consumers take elements, and whether no payload is used twice."""
@@ -28,6 +28,8 @@ class ListAge:
         #: How much speaks for each end.
         self._evidence = 0
         self._doubts = 0
+        #: Whether this scrape has no time left for the list, and whether there was such a scrape since the last look.
+        self.is_postponed = self._missed = False
         ends: tuple[End, ...] = ("left", "right") if end is None else (end,)
         self._clocks: dict[End, ListClock] = {each: ListClock(unique=unique) for each in ends}
 
@@ -37,8 +39,13 @@ class ListAge:
 
     def wider(self, request: Request, look: Look, *, quiet: bool) -> int:
         """Return how many first elements to read after `look`; 0 if it is enough."""
+        quiet = quiet and not self._missed
         sure = self._end is not None or len(self._clocks) > 1
         return self._clocks[request.end].wider(look, quiet=quiet, sure=sure)
+
+    def postpone(self) -> None:
+        """Leave the list to the next scrape: there are too many elements to read."""
+        self.is_postponed = self._missed = True
 
     def empty(self, now: float) -> None:
         """Note that the list is empty at `now` (monotonic seconds)."""
@@ -55,6 +62,8 @@ class ListAge:
 
         `quiet` says that no element was removed from any list since the previous looks.
         """
+        quiet = quiet and not self._missed
+        self._missed = False
         found = {end: self._clocks[end].find(look, quiet=quiet) for end, look in looks.items()}
         is_new = not any(found.values())
         alone = self._end is None and len(self._clocks) == 1
