@@ -301,3 +301,41 @@ def test_lists_of_a_cluster(redis_cluster: RedisCluster, make: Make, clock: Cloc
 
     ages = [reported(samples, ("redis", name, "")) for name in names]
     assert ages == 3 * [("interpolation", pytest.approx(INTERVAL, abs=INTERVAL / 2))]
+
+
+def test_a_restart_of_the_exporter(redis_server: RedisServer, make: Make, clock: Clock) -> None:
+    """Ages continue after a restart; those of elements from the time in between are lower bounds."""
+    queues = QueueSettings(lists=("jobs",), popped_left=("jobs",))
+    client = redis_server.client
+    before, after = make(redis_server.url, queues), make(redis_server.url, queues)
+    testing.collect(before)
+    clock.now += INTERVAL
+    client.rpush("jobs", *range(10))
+    assert reported(testing.collect(before)) == ("interpolation", INTERVAL / 2)
+
+    testing.restart(before, after, downtime=60)
+    client.rpush("jobs", *range(10, 20))
+
+    age = pytest.approx(INTERVAL / 2 + 60, abs=1)
+    assert reported(testing.collect(after)) == ("interpolation", age)
+    clock.now += INTERVAL
+    client.lpop("jobs", 15)
+    assert reported(testing.collect(after)) == ("lower_bound", INTERVAL)
+
+
+def test_another_server_after_a_restart(
+    redis_server: RedisServer, make_redis: MakeRedis, make: Make, clock: Clock
+) -> None:
+    """What is known about lists is not used for another server."""
+    queues = QueueSettings(lists=("jobs",))
+    other = make_redis()
+    for server in (redis_server, other):
+        server.client.rpush("jobs", *range(10))
+    before, after = make(redis_server.url, queues), make(other.url, queues)
+    testing.collect(before)
+    clock.now += INTERVAL
+    assert reported(testing.collect(before)) == ("lower_bound", INTERVAL)
+
+    testing.restart(before, after, downtime=60)
+
+    assert reported(testing.collect(after)) is None

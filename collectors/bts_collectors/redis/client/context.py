@@ -40,6 +40,8 @@ class ScrapeContext:
     counters_set: tuple[int, int] | None = None
     #: How often elements of any list may have been removed, or keys replaced; None if it is not known.
     removals: int | None = None
+    #: Identifies the process of the server; empty if it is not known.
+    run_id: str = ""
     #: Whether the server itself answered INFO, not only other nodes of its cluster.
     up: bool = False
     #: Whether keys are spread over the nodes of a cluster.

@@ -51,6 +51,15 @@ class ListAges:
         self._removals = removals
         self._budget = _BUDGET
 
+    @property
+    def removals(self) -> int | None:
+        """Return how often elements were removed until the previous scrape; None if unknown."""
+        return self._removals
+
+    def restore(self, removals: int | None) -> None:
+        """Take the number of removals from before a restart of the exporter."""
+        self._removals = removals
+
     def emit_command_support(self, scrape: Scrape) -> None:
         """Emit which commands the server answers."""
         self._reader.support.emit(scrape)

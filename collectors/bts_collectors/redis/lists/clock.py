@@ -13,8 +13,10 @@ from __future__ import annotations
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from bts_collectors.redis.lists.identity import Identity
-from bts_collectors.redis.lists.look import WINDOW, Look
+import msgspec
+
+from bts_collectors.redis.lists.identity import Identity, IdentityState
+from bts_collectors.redis.lists.look import WINDOW, Look, split
 from bts_exporter import backlog
 
 #: Distance between two marks: at most this part of the distance from the end.
@@ -39,6 +41,23 @@ class Change(NamedTuple):
     inserted: int
 
 
+class ClockState(msgspec.Struct, frozen=True):
+    """The positions and times of a list as they are stored."""
+
+    length: int
+    first: int
+    ahead: int
+    ahead_since: float
+    assumed: bool
+    window: bytes
+    #: Positions and digests.
+    marks: list[int]
+    digests: bytes
+    gap: int
+    timeline: backlog.TimelineState
+    identity: IdentityState
+
+
 class ListClock:
     """The positions and times of the elements of one list, seen from one of its ends."""
 
@@ -51,6 +70,7 @@ class ListClock:
         "_length",
         "_marks",
         "_ranks",
+        "_saved",
         "_timeline",
         "_window",
         "identity",
@@ -60,6 +80,8 @@ class ListClock:
         """Begin without a look; `unique` says that no payload is used twice."""
         self.identity = Identity(unique=unique)
         self._length: int | None = None
+        #: Before a restart of the exporter: when the list was seen last. Later looks follow after a gap.
+        self._saved: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -78,6 +100,36 @@ class ListClock:
         self._ranks: tuple[int, ...] = ()
         #: Whether elements were taken to be the same because of their payload.
         self._assumed = False
+
+    def save(self) -> ClockState | None:
+        """Return what `restore` needs; None without a look."""
+        if self._length is None:
+            return None
+        return ClockState(
+            self._length,
+            self._first,
+            self._ahead,
+            self._ahead_since,
+            self._assumed,
+            b"".join(self._window),
+            list(self._marks),
+            b"".join(self._marks.values()),
+            self._gap,
+            self._timeline.save(),
+            self.identity.save(),
+        )
+
+    def restore(self, state: ClockState, shift: float) -> None:
+        """Take what was saved before a restart; `shift` is added to its times."""
+        self._length, self._first, self._ahead = state.length, state.first, state.ahead
+        self._ahead_since = state.ahead_since + shift
+        self._assumed = state.assumed
+        self._window = split(state.window)
+        self._marks = dict(zip(state.marks, split(state.digests), strict=True))
+        self._gap = state.gap
+        self._timeline = backlog.Timeline.restored(state.timeline, shift)
+        self._saved = self._timeline.last_time
+        self.identity.restore(state.identity)
 
     @property
     def length(self) -> int | None:
@@ -174,7 +226,7 @@ class ListClock:
         """Return the age of the oldest element at `now`; None if nothing is known about it."""
         if self._assumed and not self.identity.is_trusted:
             return None
-        if self._ahead:
+        if self._ahead or self._is_in_gap():
             bound = self.bound(now)
             return backlog.Age(bound, "lower_bound") if bound else None
         age = self._timeline.age(self._first, now)
@@ -185,6 +237,11 @@ class ListClock:
         if self._assumed and not self.identity.is_trusted:
             return 0.0
         return max(self._seen(now), now - self._ahead_since if self._ahead else 0.0)
+
+    def _is_in_gap(self) -> bool:
+        """Return whether the first element came in while the exporter did not run."""
+        window = self._timeline.window(self._first)
+        return bool(self._saved and window and window[0] <= self._saved < window[1])
 
     def _seen(self, now: float) -> float:
         """Return how long ago the first element whose order is known was seen first."""

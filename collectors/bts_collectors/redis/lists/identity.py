@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bts_collectors.redis.lists.look import DIGEST, Look
+import msgspec
+
+from bts_collectors.redis.lists.look import DIGEST, Look, split
 
 #: Digests of repeated payloads, and of removed elements, that are remembered.
 _MOST_REPEATED = 64
@@ -15,6 +17,15 @@ _ENOUGH = 4
 _SHARE = 100
 #: Different payloads that a program with unique ones gets in advance.
 _CREDIT = 1000
+
+
+class IdentityState(msgspec.Struct, frozen=True):
+    """What was seen of payloads, as it is stored."""
+
+    different: int
+    repeats: int
+    repeated: bytes
+    removed: bytes
 
 
 class Identity:
@@ -30,6 +41,17 @@ class Identity:
         self._removed = b""
         #: Payloads that were used again. They identify no element.
         self.repeated: dict[bytes, None] = {}
+
+    def save(self) -> IdentityState:
+        """Return what `restore` needs."""
+        repeated = b"".join(self.repeated)
+        return IdentityState(self._different, self._repeats, repeated, self._removed)
+
+    def restore(self, state: IdentityState) -> None:
+        """Take a stored state."""
+        self._different, self._repeats = state.different, state.repeats
+        self._removed = state.removed
+        self.repeated = dict.fromkeys(split(state.repeated))
 
     @property
     def is_plausible(self) -> bool:

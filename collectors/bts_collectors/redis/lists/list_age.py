@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bts_collectors.redis.lists.clock import Change, ListClock
+import msgspec
+
+from bts_collectors.redis.lists.clock import Change, ClockState, ListClock
 from bts_collectors.redis.lists.look import End, Look, Request
 from bts_exporter import backlog
 
@@ -14,6 +16,13 @@ _LEFT, _CAME = 2, 1
 _ENOUGH = 2
 #: Looks with elements that only came in at the consumers' end, after which the other end may be theirs.
 _DOUBTFUL = 3
+
+
+class ListState(msgspec.Struct, frozen=True):
+    """What is known about a list, as it is stored."""
+
+    evidence: int
+    clocks: dict[End, ClockState]
 
 
 class ListAge:
@@ -32,6 +41,27 @@ class ListAge:
         self.is_postponed = self._missed = False
         ends: tuple[End, ...] = ("left", "right") if end is None else (end,)
         self._clocks: dict[End, ListClock] = {each: ListClock(unique=unique) for each in ends}
+
+    @property
+    def length(self) -> int:
+        """Return the number of elements at the previous look."""
+        return max(clock.length or 0 for clock in self._clocks.values())
+
+    def save(self) -> ListState | None:
+        """Return what `restore` needs; None without a look."""
+        found = {end: clock.save() for end, clock in self._clocks.items()}
+        clocks = {end: state for end, state in found.items() if state is not None}
+        return ListState(self._evidence, clocks) if len(clocks) == len(found) else None
+
+    def restore(self, state: ListState, shift: float) -> None:
+        """Take what was saved before a restart, unless the settings name the other end now."""
+        if self._end is not None and self._end not in state.clocks:
+            return
+        self._evidence = state.evidence
+        ends = list(state.clocks) if self._end is None else [self._end]
+        self._clocks = {end: ListClock(unique=self._unique) for end in ends}
+        for end, clock in self._clocks.items():
+            clock.restore(state.clocks[end], shift)
 
     def requests(self, key: bytes) -> list[Request]:
         """Return what to look at."""

@@ -8,6 +8,7 @@ from math import isfinite
 from time import monotonic
 from typing import NamedTuple
 
+import msgspec
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
@@ -17,6 +18,7 @@ from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
 from bts_collectors.redis.lists.ages import ListAges, WaitingList, oldest
+from bts_collectors.redis.lists.list_age import ListState
 from bts_collectors.redis.queues.arq import Arq
 from bts_collectors.redis.queues.bullmq import BullMQ
 from bts_collectors.redis.queues.celery import Celery
@@ -35,10 +37,12 @@ from bts_collectors.redis.queues.queue_library import (
 from bts_collectors.redis.queues.rq import Rq
 from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
-from bts_exporter import Match, Metric, Scrape, backlog, gauge
+from bts_exporter import Match, Metric, Restored, Scrape, backlog, gauge
 
 #: Queues that are read together. Some libraries need a whole message to know its age.
 BATCH = 100
+#: Lists whose history is stored for a restart of the exporter.
+MOST_STORED = 2000
 
 #: Commands that return a number, and commands that return a list of strings. All others return a string
 #: or nil.
@@ -79,6 +83,22 @@ class _Queue(NamedTuple):
     history: QueueHistory
 
 
+class StoredList(msgspec.Struct, frozen=True):
+    """A list of a queue as it is stored."""
+
+    library: str
+    queue: bytes
+    key: bytes
+    state: ListState
+
+
+class QueuesState(msgspec.Struct, frozen=True):
+    """What is stored of all queues."""
+
+    removals: int | None
+    lists: list[StoredList]
+
+
 class Queues:
     """Reads the queues that the settings want."""
 
@@ -93,6 +113,8 @@ class Queues:
         self.truncated: set[str] = set()
         self._read_last: dict[QueueLibrary, list[bytes]] = {}
         self._ages = ListAges(clock)
+        #: Lists from before a restart, and what to add to their times; until they are read.
+        self._stored: dict[tuple[str, bytes, bytes], tuple[ListState, float]] = {}
         for setting, kind, wanted in _chosen(settings):
             library = kind(wanted)
             self._libraries.append(library)
@@ -102,6 +124,23 @@ class Queues:
     def are_configured(self) -> bool:
         """Return whether the settings want any queues."""
         return bool(self._libraries)
+
+    def save(self) -> QueuesState:
+        """Return what `restore` needs, of at most MOST_STORED lists; the longest ones first."""
+        found = [
+            (each.length, StoredList(library, queue, key, state))
+            for (library, queue), history in self._histories.items()
+            for key, each in history.lists.items()
+            if (state := each.save()) is not None
+        ]
+        found.sort(key=lambda pair: -pair[0])
+        return QueuesState(self._ages.removals, [each for _, each in found[:MOST_STORED]])
+
+    def restore(self, stored: Restored) -> None:
+        """Take what was stored before a restart of the exporter."""
+        self._ages.restore(stored.state.removals)
+        for each in stored.state.lists:
+            self._stored[each.library, each.queue, each.key] = each.state, stored.shift
 
     def matches(self) -> Iterator[Match]:
         """Yield how many queues of the last collection each pattern in the settings matches."""
@@ -146,7 +185,7 @@ class Queues:
         self, context: ScrapeContext, depths: Sequence[tuple[_Queue, Depth]], clock: ServerClock
     ) -> RequestBatches:
         """Emit queues, after reading the ages of those in lists whose messages have no time."""
-        lists = {queue: _lists(queue, depth) for queue, depth in depths}
+        lists = {queue: _lists(queue, depth, self._stored) for queue, depth in depths}
         ages = yield from self._ages.read(
             context, [each for some in lists.values() for each in some]
         )
@@ -211,8 +250,10 @@ def _read(
         depths.append((queue, end.value))
 
 
-def _lists(queue: _Queue, depth: Depth) -> list[WaitingList]:
-    """Return the lists of a queue whose messages have no time."""
+def _lists(
+    queue: _Queue, depth: Depth, stored: dict[tuple[str, bytes, bytes], tuple[ListState, float]]
+) -> list[WaitingList]:
+    """Return the lists of a queue whose messages have no time; take `stored` ones."""
     histories = queue.history.lists
     known = [(key, length) for key, length in depth.lists if length is not None]
     if len(known) < len(depth.lists) or (depth.timed and depth.oldest is not None):
@@ -220,6 +261,9 @@ def _lists(queue: _Queue, depth: Depth) -> list[WaitingList]:
     queue.history.lists = {
         key: histories.get(key) or queue.library.list_age(key) for key, _ in known
     }
+    for key, history in queue.history.lists.items():
+        if found := stored.pop((queue.library.label, queue.name, key), None):
+            history.restore(*found)
     return [WaitingList(key, queue.history.lists[key], length) for key, length in known]
 
 
