@@ -16,6 +16,7 @@ class Celery(QueueLibrary):
     default = ("celery",)
     joint = ""
     type_ = "list"
+    consumed_from = "right"
     #: Priorities whose lists are read if the settings do not name the priorities.
     _STEPS = range(10)
 
@@ -43,11 +44,11 @@ class Celery(QueueLibrary):
         return self._options.priority_steps is None or step in self._steps
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read the lengths of the lists; messages have no time."""
+        """Read the lengths of the lists; the time of a message is not in it."""
         key = self.head + name
         lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
         sizes = yield [("LLEN", each) for each in lists]
-        return Depth({"ready": total(sizes)})
+        return Depth({"ready": total(sizes)}, lists=list(zip(lists, sizes, strict=True)))
 
     def rest(self) -> Sequence[Rest]:
         """Return the messages that workers have not acknowledged."""
