@@ -28,11 +28,24 @@ class ListState(msgspec.Struct, frozen=True):
 class ListAge:
     """Looks at one list from its consumers' end, and from both ends as long as that is not known."""
 
-    __slots__ = ("_clocks", "_doubts", "_end", "_evidence", "_missed", "_unique", "is_postponed")
+    __slots__ = (
+        "_clocks",
+        "_doubts",
+        "_end",
+        "_evidence",
+        "_missed",
+        "_searched",
+        "_unique",
+        "is_postponed",
+    )
 
-    def __init__(self, end: End | None = None, *, unique: bool = False) -> None:
-        """Take the end from which consumers take elements, and whether no payload is used twice."""
+    def __init__(self, end: End | None = None, *, unique: bool = False, searched: int = 0) -> None:
+        """Take the end from which consumers take elements, and whether no payload is used twice.
+
+        `searched` is how many of the newest elements to search for redelivered messages of Celery.
+        """
         self._end = end
+        self._searched = searched
         self._unique = unique
         #: How much speaks for each end.
         self._evidence = 0
@@ -65,7 +78,10 @@ class ListAge:
 
     def requests(self, key: bytes) -> list[Request]:
         """Return what to look at."""
-        return [Request(key, end, ranks=clock.ranks) for end, clock in self._clocks.items()]
+        return [
+            Request(key, end, ranks=clock.ranks, searched=self._searched)
+            for end, clock in self._clocks.items()
+        ]
 
     def wider(self, request: Request, look: Look, *, quiet: bool) -> int:
         """Return how many first elements to read after `look`; 0 if it is enough."""
