@@ -156,11 +156,6 @@ class ListClock:
         self._assumed = False
         self._timeline.observe(now, self._first)
 
-    def forget(self) -> None:
-        """Note that elements may have come in and left unseen."""
-        self._length = None
-        self._begin()
-
     def find(self, look: Look, *, quiet: bool) -> tuple[int, int] | None:
         """Return the number of the first element that was there before, now and then; None without one.
 

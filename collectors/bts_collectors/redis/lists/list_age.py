@@ -98,10 +98,9 @@ class ListAge:
         for clock in self._clocks.values():
             clock.empty(now)
 
-    def forget(self) -> None:
-        """Note that the list could not be read."""
-        for clock in self._clocks.values():
-            clock.forget()
+    def miss(self) -> None:
+        """Note that the list could not be read in this scrape."""
+        self._missed = True
 
     def take(self, looks: Mapping[End, Look], now: float, *, quiet: bool) -> backlog.Age | None:
         """Take looks at the list at `now`, and return the age of its oldest element; None if unknown.
