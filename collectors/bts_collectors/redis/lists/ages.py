@@ -40,23 +40,26 @@ class ListAges:
         """Take a monotonic clock in seconds."""
         self._clock = clock
         self._reader = ListReader(clock)
-        self._removals: int | None = None
+        #: The process of the server, and its number of removals, in the previous scrape.
+        self._removals: tuple[str, int] | None = None
         self._quiet = False
         self._budget = _BUDGET
 
     def begin(self, context: ScrapeContext) -> None:
         """Begin a scrape, whose INFO says whether an element can have been removed since the previous one."""
-        removals = None if context.clustered else context.removals
+        removals = None
+        if context.removals is not None and not context.clustered:
+            removals = context.run_id, context.removals
         self._quiet = removals is not None and removals == self._removals
         self._removals = removals
         self._budget = _BUDGET
 
     @property
-    def removals(self) -> int | None:
+    def removals(self) -> tuple[str, int] | None:
         """Return how often elements were removed until the previous scrape; None if unknown."""
         return self._removals
 
-    def restore(self, removals: int | None) -> None:
+    def restore(self, removals: tuple[str, int] | None) -> None:
         """Take the number of removals from before a restart of the exporter."""
         self._removals = removals
 
@@ -86,7 +89,7 @@ class ListAges:
             elif looks:
                 ages.append(history.take(looks, self._clock(), quiet=self._quiet))
             else:
-                history.forget()
+                history.miss()
                 ages.append(None)
         return ages
 

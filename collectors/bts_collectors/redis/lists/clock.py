@@ -54,6 +54,7 @@ class ClockState(msgspec.Struct, frozen=True):
     marks: list[int]
     digests: bytes
     gap: int
+    redelivered: int
     timeline: backlog.TimelineState
     identity: IdentityState
 
@@ -70,6 +71,7 @@ class ListClock:
         "_length",
         "_marks",
         "_ranks",
+        "_redelivered",
         "_saved",
         "_timeline",
         "_window",
@@ -98,6 +100,8 @@ class ListClock:
         #: The longest distance between neighbours of which a digest is known.
         self._gap = 0
         self._ranks: tuple[int, ...] = ()
+        #: The last position of a message that is older than the one before it.
+        self._redelivered = -1
         #: Whether elements were taken to be the same because of their payload.
         self._assumed = False
 
@@ -115,6 +119,7 @@ class ListClock:
             list(self._marks),
             b"".join(self._marks.values()),
             self._gap,
+            self._redelivered,
             self._timeline.save(),
             self.identity.save(),
         )
@@ -127,6 +132,7 @@ class ListClock:
         self._window = split(state.window)
         self._marks = dict(zip(state.marks, split(state.digests), strict=True))
         self._gap = state.gap
+        self._redelivered = state.redelivered
         self._timeline = backlog.Timeline.restored(state.timeline, shift)
         self._saved = self._timeline.last_time
         self.identity.restore(state.identity)
@@ -149,11 +155,6 @@ class ListClock:
         self._window, self._marks, self._ranks = [], {}, ()
         self._assumed = False
         self._timeline.observe(now, self._first)
-
-    def forget(self) -> None:
-        """Note that elements may have come in and left unseen."""
-        self._length = None
-        self._begin()
 
     def find(self, look: Look, *, quiet: bool) -> tuple[int, int] | None:
         """Return the number of the first element that was there before, now and then; None without one.
@@ -219,6 +220,9 @@ class ListClock:
         if self._ahead and not before:
             self._ahead_since = now
         self._observe(now)
+        if look.redelivered >= 0:
+            position = self._first - self._ahead + look.redelivered
+            self._redelivered = max(self._redelivered, position)
         self._choose_marks(look, change.removed if change else 0)
         return change
 
@@ -226,7 +230,7 @@ class ListClock:
         """Return the age of the oldest element at `now`; None if nothing is known about it."""
         if self._assumed and not self.identity.is_trusted:
             return None
-        if self._ahead or self._is_in_gap():
+        if self._ahead or self._is_in_gap() or self._first <= self._redelivered:
             bound = self.bound(now)
             return backlog.Age(bound, "lower_bound") if bound else None
         age = self._timeline.age(self._first, now)

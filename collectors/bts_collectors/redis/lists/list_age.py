@@ -28,11 +28,24 @@ class ListState(msgspec.Struct, frozen=True):
 class ListAge:
     """Looks at one list from its consumers' end, and from both ends as long as that is not known."""
 
-    __slots__ = ("_clocks", "_doubts", "_end", "_evidence", "_missed", "_unique", "is_postponed")
+    __slots__ = (
+        "_clocks",
+        "_doubts",
+        "_end",
+        "_evidence",
+        "_missed",
+        "_searched",
+        "_unique",
+        "is_postponed",
+    )
 
-    def __init__(self, end: End | None = None, *, unique: bool = False) -> None:
-        """Take the end from which consumers take elements, and whether no payload is used twice."""
+    def __init__(self, end: End | None = None, *, unique: bool = False, searched: int = 0) -> None:
+        """Take the end from which consumers take elements, and whether no payload is used twice.
+
+        `searched` is how many of the newest elements to search for redelivered messages of Celery.
+        """
         self._end = end
+        self._searched = searched
         self._unique = unique
         #: How much speaks for each end.
         self._evidence = 0
@@ -65,7 +78,10 @@ class ListAge:
 
     def requests(self, key: bytes) -> list[Request]:
         """Return what to look at."""
-        return [Request(key, end, ranks=clock.ranks) for end, clock in self._clocks.items()]
+        return [
+            Request(key, end, ranks=clock.ranks, searched=self._searched)
+            for end, clock in self._clocks.items()
+        ]
 
     def wider(self, request: Request, look: Look, *, quiet: bool) -> int:
         """Return how many first elements to read after `look`; 0 if it is enough."""
@@ -82,10 +98,9 @@ class ListAge:
         for clock in self._clocks.values():
             clock.empty(now)
 
-    def forget(self) -> None:
-        """Note that the list could not be read."""
-        for clock in self._clocks.values():
-            clock.forget()
+    def miss(self) -> None:
+        """Note that the list could not be read in this scrape."""
+        self._missed = True
 
     def take(self, looks: Mapping[End, Look], now: float, *, quiet: bool) -> backlog.Age | None:
         """Take looks at the list at `now`, and return the age of its oldest element; None if unknown.

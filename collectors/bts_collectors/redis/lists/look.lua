@@ -1,12 +1,13 @@
--- Returns for each end of a list: its length, the digests of its first elements from that end, and the digests
--- of single elements, of which the last one is the element at the other end. No element leaves the server.
+-- Returns for each end of a list: its length, the digests of its first elements from that end, the digests of
+-- single elements, of which the last one is the element at the other end, and the number of the last element
+-- that says that it was redelivered (kombu), -1 without one. No element leaves the server.
 --
 -- A digest is DIGEST characters of a SHA-1; an unread element has as many dashes. Of a large element only its
 -- length, beginning and end count. Elements that are larger than LARGEST on average are not read, and reading
 -- stops after a number of bytes, because each element is copied.
 --
--- KEYS: the list of each end. ARGV for each end: L or R, how many first elements, how many single elements, and
--- their distances from that end.
+-- KEYS: the list of each end. ARGV for each end: L or R, how many first elements, how many elements at the other
+-- end to search for redelivered ones, how many single elements, and their distances from that end.
 local DIGEST, PART, LARGEST, BYTES, CHUNK = 12, 1024, 1048576, 262144, 32
 local function digest(element)
   if #element > 2 * PART then
@@ -16,9 +17,10 @@ local function digest(element)
 end
 local results, at = {}, 0
 for i, key in ipairs(KEYS) do
-  local right, wanted, singles = ARGV[at + 1] == 'R', tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local first = at + 4
-  at = at + 3 + singles
+  local right, wanted = ARGV[at + 1] == 'R', tonumber(ARGV[at + 2])
+  local searched, singles = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local first = at + 5
+  at = at + 4 + singles
   local length = redis.pcall('LLEN', key)
   if type(length) == 'table' then
     results[i] = length
@@ -50,7 +52,16 @@ for i, key in ipairs(KEYS) do
       local element = left > 0 and rank < length and range(rank, rank)[1]
       marks[n + 1] = element and digest(element) or ('-'):rep(DIGEST)
     end
-    results[i] = {length, table.concat(window), table.concat(marks)}
+    local redelivered, from = -1, math.max(length - searched, 0)
+    if searched > 0 and left > 0 then
+      local elements = range(from, length - 1)
+      for n = 1, #elements do
+        if elements[right and #elements + 1 - n or n]:find('"redelivered": ?true') then
+          redelivered = from + n - 1
+        end
+      end
+    end
+    results[i] = {length, table.concat(window), table.concat(marks), redelivered}
   end
 end
 return results

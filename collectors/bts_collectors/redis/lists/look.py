@@ -27,6 +27,8 @@ class Request(NamedTuple):
     window: int = WINDOW
     #: Distances of single elements from the end.
     ranks: tuple[int, ...] = ()
+    #: How many of the newest elements to search for redelivered messages of Celery.
+    searched: int = 0
 
 
 class Look(NamedTuple):
@@ -37,6 +39,8 @@ class Look(NamedTuple):
     window: list[bytes]
     #: Digests of other elements by number. The last element is among them if it could be read.
     marks: dict[int, bytes]
+    #: The number of the newest element that is a redelivered message of Celery; -1 without one.
+    redelivered: int = -1
 
     @property
     def is_whole(self) -> bool:

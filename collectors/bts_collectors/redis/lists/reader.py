@@ -118,9 +118,9 @@ class ListReader:
 def parse_look(request: Request, reply: Reply) -> Look | None:
     """Return the look in the script's reply for one list; None if the list could not be read."""
     match reply:
-        case [int(length), bytes(window), bytes(marks)] if len(marks) == DIGEST * (
-            len(request.ranks) + 1
-        ):
+        case [int(length), bytes(window), bytes(marks), int(redelivered)] if len(
+            marks
+        ) == DIGEST * (len(request.ranks) + 1):
             ranks = (*request.ranks, length - 1)
             return Look(
                 length,
@@ -130,6 +130,7 @@ def parse_look(request: Request, reply: Reply) -> Look | None:
                     for rank, mark in zip(ranks, split(marks), strict=True)
                     if mark != UNREAD
                 },
+                redelivered,
             )
     return None
 
@@ -139,7 +140,7 @@ def _script_command(batch: Sequence[Request]) -> Command:
     arguments: list[str | int] = []
     for request in batch:
         end = "L" if request.end == "left" else "R"
-        arguments += end, request.window, len(request.ranks), *request.ranks
+        arguments += end, request.window, request.searched, len(request.ranks), *request.ranks
     keys = (request.key for request in batch)
     return (EVALUATE, _SCRIPT, len(batch), *keys, *arguments)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bts_collectors.redis.keyspace import globs
+from bts_collectors.redis.lists.list_age import ListAge
 from bts_collectors.redis.queues.config import CelerySettings, LibrarySettings
 from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary, Rest, total
+
+#: Of the newest messages, so many are searched for redelivered ones in each scrape.
+_SEARCHED = 64
 
 
 class Celery(QueueLibrary):
@@ -49,6 +53,10 @@ class Celery(QueueLibrary):
         lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
         sizes = yield [("LLEN", each) for each in lists]
         return Depth({"ready": total(sizes)}, lists=list(zip(lists, sizes, strict=True)))
+
+    def list_age(self, key: bytes) -> ListAge:  # noqa: ARG002  # plain keys have settings of their own
+        """Return the history of a new list, in which rejected messages may come in again, marked as redelivered."""
+        return ListAge(self.consumed_from, unique=True, searched=_SEARCHED)
 
     def rest(self) -> Sequence[Rest]:
         """Return the messages that workers have not acknowledged."""

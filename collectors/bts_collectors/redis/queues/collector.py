@@ -95,7 +95,8 @@ class StoredList(msgspec.Struct, frozen=True):
 class QueuesState(msgspec.Struct, frozen=True):
     """What is stored of all queues."""
 
-    removals: int | None
+    #: The process of the server, and how often elements were removed.
+    removals: tuple[str, int] | None
     lists: list[StoredList]
 
 
@@ -256,7 +257,9 @@ def _lists(
     """Return the lists of a queue whose messages have no time; take `stored` ones."""
     histories = queue.history.lists
     known = [(key, length) for key, length in depth.lists if length is not None]
-    if len(known) < len(depth.lists) or (depth.timed and depth.oldest is not None):
+    if len(known) < len(depth.lists):  # refused in this scrape
+        return []
+    if depth.timed and depth.oldest is not None:
         known = []
     queue.history.lists = {
         key: histories.get(key) or queue.library.list_age(key) for key, _ in known
