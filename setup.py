@@ -90,6 +90,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
         "bts_exporter.collector_templates": ["*.in"],
+        "bts_collectors.redis.lists": ["*.lua"],
         "bts_collectors.redis.streams": ["*.lua"],
     },
     entry_points={

@@ -56,6 +56,7 @@ def test_the_api_for_authors() -> None:
         "NotPresent",
         "Product",
         "Reason",
+        "Restored",
         "Scrape",
         "Secret",
         "TLSConfig",

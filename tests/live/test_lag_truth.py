@@ -37,7 +37,7 @@ def test_no_lag_is_wrong(servers: Servers, tmp_path: Path) -> None:
     assert {each.kind for each in looks} == set(KINDS)
     assert [each for each in looks if each.is_wrong] == []
     known = {each.kind for each in looks if each.method not in {ABSENT, lag_truth.NOTHING}}
-    assert known >= {"Redis stream", "RQ", "MQTT pipeline"}
+    assert known >= {"Redis stream", "Redis list", "Celery", "RQ", "MQTT pipeline"}
 
 
 def test_all_ten_schedules_are_used() -> None:

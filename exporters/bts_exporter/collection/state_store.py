@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -211,14 +212,15 @@ class StateStore:
         try:
             # Not flock: a child that a plug-in forks would keep that one.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError as error:
             found = os.pread(descriptor, _LONGEST_PID, 0).decode(errors="replace").strip()
             os.close(descriptor)
             if error.errno in {errno.EACCES, errno.EAGAIN}:
                 return f"{self.folder} is used by another exporter (process {found}): give each its own folder"
             return f"{path}: {error.strerror}"
+        with suppress(OSError):  # a full disk does not prevent reading
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         self._lock = descriptor
         return ""
 
@@ -268,7 +270,7 @@ def _encode(runner: Runner, identity: str, state: msgspec.Struct) -> bytes:
     """Return the content of a collector's file; StateError if it cannot be encoded."""
     try:
         raw = msgspec.Raw(msgspec.json.encode(state))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         message = f"its save_state returned what JSON cannot express: {error}"
         raise StateError(message) from None
     version = runner.collector.state_version

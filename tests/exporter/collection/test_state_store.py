@@ -285,3 +285,17 @@ def test_failure_that_lasts_is_logged_once_and_its_end_as_well(
     first, second = (record.getMessage() for record in caplog.records)
     assert "No space left on device; a restart would lose the history since the last save" in first
     assert second == "states are saved again"
+
+
+def test_full_disk_does_not_prevent_a_restore(
+    stores: Callable[[], StateStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process id cannot be written into the lock file, and the state is read."""
+    save(stores(), runner_of(Notes("hello")))
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state_store.os, "pwrite", full)
+
+    assert restored(stores()) == ["hello"]
