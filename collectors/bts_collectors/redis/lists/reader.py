@@ -9,7 +9,7 @@ from hiredis import ReplyError
 from bts_collectors.redis.client.command_support import CommandSupport
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext
-from bts_collectors.redis.client.errors import is_denied, is_passing
+from bts_collectors.redis.client.errors import NoReplyError, is_denied, is_passing
 from bts_collectors.redis.client.scripts import EVALUATE, load_script, runs_scripts
 from bts_collectors.redis.lists.look import DIGEST, UNREAD, Look, Request, digest, split
 
@@ -65,7 +65,9 @@ class ListReader:
             for batch, reply in zip(some, replies, strict=True):
                 if isinstance(reply, ReplyError):
                     if is_passing(reply):
-                        looks.update(dict.fromkeys(batch))
+                        # A script without a reply may be the only command that this server does not answer.
+                        if context.clustered or not isinstance(reply, NoReplyError):
+                            looks.update(dict.fromkeys(batch))
                         context.refused(EVALUATE, reply)
                     else:  # whatever the reason is: plain commands return the same
                         self.support.refused(EVALUATE.lower(), reply)
