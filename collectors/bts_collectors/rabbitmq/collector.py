@@ -130,7 +130,13 @@ class RabbitMQ(Collector):
         own_node = config.scope == "node"
         kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
         lister = QueueLister(vhosts, names, config.max_detailed_queues)
-        management = kind(client, self._clock, lister, own_node=own_node)
+        management = kind(
+            client,
+            self._clock,
+            lister,
+            own_node=own_node,
+            ack_timeout_seconds=config.consumer_timeout,
+        )
         if config.source == "management" or config.compat:
             return management
         return AutoSource(management, self._prometheus(_exporter_url(config.url), is_selected))

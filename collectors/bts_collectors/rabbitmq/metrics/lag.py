@@ -15,9 +15,10 @@ from bts_collectors.rabbitmq.api.models import (
     is_live,
     known,
 )
-from bts_collectors.rabbitmq.metrics import standstill
+from bts_collectors.rabbitmq.metrics import in_flight, standstill
+from bts_collectors.rabbitmq.metrics.in_flight import InFlight
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
-from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, limits_of
+from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
 from bts_collectors.rabbitmq.metrics.queue_order import (
     DEPTH_DELAY_SECONDS,
     NO_FLOW,
@@ -36,6 +37,9 @@ class Lag(NamedTuple):
     age: backlog.Age | None = None
     #: Seconds until the ready messages are consumed, infinite without consumption.
     drain: float | None = None
+    #: Time since the oldest delivery that is not acknowledged.
+    in_flight: backlog.Age | None = None
+    limits: Limits = NO_LIMITS
 
 
 class Lags:
@@ -62,7 +66,10 @@ class Lags:
                 key = (queue.vhost, queue.name)
                 history = self._histories[key] = before.get(key) or History()
                 lags[key] = Lag(
-                    history.age(queue, monotonic_now, now), history.drain(queue, monotonic_now)
+                    history.age(queue, monotonic_now, now),
+                    history.drain(queue, monotonic_now),
+                    history.in_flight(queue, monotonic_now),
+                    history.limits,
                 )
         return lags
 
@@ -74,6 +81,7 @@ class History:
         "_before",
         "_empty",
         "_idle",
+        "_in_flight",
         "_is_certain",
         "_is_outdated",
         "_limits",
@@ -82,6 +90,7 @@ class History:
         "_rate",
         "_standstill",
         "_times",
+        "_undelivered",
     )
 
     def __init__(self) -> None:
@@ -103,6 +112,14 @@ class History:
         self._is_certain = True
         #: Whether messages may have left since the last counts.
         self._is_outdated = False
+        self._in_flight: InFlight | None = None
+        #: Time of the last observation without a delivery, until the first one.
+        self._undelivered: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits of the queue at the last observation."""
+        return self._limits
 
     def drain(self, queue: Queue, now: float) -> float | None:
         """Return the seconds until the ready messages are consumed at the recent rate; None if unknown."""
@@ -136,6 +153,27 @@ class History:
             return age
         self._times = self._times or MessageTimes()
         return self._times.refine(queue, age, unix, self._max_age(now))
+
+    def in_flight(self, queue: Queue, now: float) -> backlog.Age | None:
+        """Return the time since the oldest delivery that is not acknowledged; None if unknown."""
+        unacked, delivered = known(queue.messages_unacknowledged), in_flight.deliveries(queue)
+        if self._in_flight is None:
+            if not unacked and not delivered:
+                self._undelivered = now if delivered == 0 else None
+                return self._without_unacked(queue, unacked)
+            self._in_flight = InFlight()
+            if self._undelivered is not None:
+                self._in_flight.observe(0.0, 0.0, self._undelivered)
+        self._in_flight.observe(unacked, delivered, now)
+        if not unacked:
+            return self._without_unacked(queue, unacked)
+        return None if delivered is None else self._in_flight.age(delivered, now)
+
+    def _without_unacked(self, queue: Queue, unacked: float | None) -> backlog.Age | None:
+        """Return the age 0 if `unacked` is 0 because consumers acknowledged all messages."""
+        if unacked is None or in_flight.acknowledges_only_automatically(queue):
+            return None
+        return in_flight.NOTHING
 
     def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
         depth = Depth(ready, known(queue.messages_unacknowledged))
