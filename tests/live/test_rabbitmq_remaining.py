@@ -109,8 +109,8 @@ def test_limits_are_those_that_the_broker_applies(rabbitmq: Broker, made: Rabbit
     assert ("room-quorum", "", "limit", "reject_new", "setting") in effects
     assert ("room-arguments", "", "limit", "drop_oldest", "setting") in effects
 
-    for path in POLICIES:
-        rabbitmq.api(path, "PUT", POLICIES[path] | {"pattern": "^none$"})
+    for path, policy in POLICIES.items():
+        rabbitmq.api(path, "PUT", policy | {"pattern": "^none$"})
 
     wait_until(
         lambda: by_queue(made, "messaging_limit_messages") == dict.fromkeys(limits, 50.0),

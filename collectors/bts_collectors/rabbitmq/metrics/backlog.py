@@ -13,7 +13,8 @@ SYSTEM = "rabbitmq"
 GROUP = ""
 DEFAULT_VHOST = "/"
 
-METRICS = backlog.VOCABULARY
+#: RabbitMQ does not count what it drops by queue.
+METRICS = tuple(metric for metric in backlog.VOCABULARY if metric is not backlog.LOST)
 #: Values of one metric by label values.
 Samples = dict[tuple[str, ...], float]
 #: In the order of `emit_flows`; the last three are not emitted for streams.

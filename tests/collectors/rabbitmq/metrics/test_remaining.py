@@ -96,7 +96,9 @@ def test_a_ttl_is_the_retention(kind: str) -> None:
     dead_lettered = limits_of(queue(kind, {"dead-letter-exchange": "dead"}, message_ttl=5))
 
     assert emitted(limits)[backlog.RETENTION] == {LABELS: 60}
-    assert emitted(limits)[backlog.OVERFLOW] == {(*LABELS, "retention", "drop_oldest", "setting"): 1}
+    assert emitted(limits)[backlog.OVERFLOW] == {
+        (*LABELS, "retention", "drop_oldest", "setting"): 1
+    }
     assert emitted(dead_lettered)[backlog.RETENTION] == {LABELS: 0.005}
     assert emitted(dead_lettered)[backlog.OVERFLOW] == {
         (*LABELS, "retention", "dead_letter", "setting"): 1

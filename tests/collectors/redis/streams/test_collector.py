@@ -112,6 +112,9 @@ def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: 
         "messaging_consumers": 1,
         "messaging_lag_seconds": 4,
         "messaging_lag_method_info": 1,
+        "messaging_in_flight_oldest_seconds": 0.001,
+        "messaging_in_flight_method_info": 1,
+        "messaging_entries_lost_total": 0,
     }
 
 
