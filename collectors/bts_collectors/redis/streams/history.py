@@ -280,6 +280,8 @@ def _trusted_deliveries(before: GroupState, state: GroupState) -> int | None:
     """
     if not state.settings.trusts_added(before.settings):
         return None
+    if state.settings.any != before.settings.any:
+        return None  # the group may have been elsewhere in between
     if before.group.last_delivered == state.group.last_delivered:
         return 0
     read = _read(before.group)
