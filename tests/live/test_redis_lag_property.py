@@ -425,5 +425,7 @@ class Truth:
             longest = max(entry["time_since_delivered"] for entry in pending) / 1000
             assert held <= longest + 0.002
             labels = ("redis", "s", group["name"].decode(), "delivery_time")
-            if labels in self._samples["messaging_in_flight_method_info"]:
+            # Before Redis 7 it is not seen that a client moved the group.
+            is_seen = "entries-added" in self.stream
+            if is_seen and labels in self._samples["messaging_in_flight_method_info"]:
                 assert held >= longest - (monotonic() - self._before) - 0.002

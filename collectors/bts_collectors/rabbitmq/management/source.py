@@ -142,10 +142,9 @@ class ManagementSource:
         shown.sort(key=depth, reverse=True)
         backlog.emit_backlogs(scrape, shown, lags)
         self._collect_streams(scrape, batch, shown)
-        backlog.emit_flows(scrape, shown, lags)
-        remaining.emit_limits(scrape, shown, lags)
+        backlog.emit_flows(scrape, shown, lags, listing.auto_ack or {})
         timeouts = remaining.ack_timeouts(self.overview.rabbitmq_version, self._ack_timeout_seconds)
-        remaining.emit_in_flight(scrape, shown, lags, listing.auto_ack, timeouts)
+        remaining.emit_remaining(scrape, lags, timeouts)
         for queue in shown:
             self.emit_queue(scrape, queue, now)
             queues.emit_auto_ack(scrape, queue, listing.auto_ack)

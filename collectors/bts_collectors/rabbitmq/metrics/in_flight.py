@@ -77,11 +77,3 @@ def deliveries(queue: Queue) -> float | None:
     if not isinstance(stats, MessageStats):
         return None
     return (known(stats.deliver) or 0.0) + (known(stats.get) or 0.0)
-
-
-def acknowledges_only_automatically(queue: Queue) -> bool:
-    """Return whether all deliveries of a queue so far needed no acknowledgement."""
-    stats = queue.message_stats
-    if not isinstance(stats, MessageStats) or deliveries(queue):
-        return False
-    return bool(known(stats.deliver_no_ack) or known(stats.get_no_ack))

@@ -156,24 +156,28 @@ class History:
 
     def in_flight(self, queue: Queue, now: float) -> backlog.Age | None:
         """Return the time since the oldest delivery that is not acknowledged; None if unknown."""
-        unacked, delivered = known(queue.messages_unacknowledged), in_flight.deliveries(queue)
+        stats, unacked = queue.message_stats, queue.messages_unacknowledged
+        is_idle = self._in_flight is None and unacked == 0
+        if is_idle and isinstance(stats, MessageStats) and not stats.deliver and not stats.get:
+            self._undelivered = now  # most queues
+            # Messages acknowledged automatically are never in flight, however many wait in a consumer.
+            return None if stats.deliver_no_ack or stats.get_no_ack else in_flight.NOTHING
+        return self._in_flight_by_counts(known(unacked), in_flight.deliveries(queue), now)
+
+    def _in_flight_by_counts(
+        self, unacked: float | None, delivered: float | None, now: float
+    ) -> backlog.Age | None:
         if self._in_flight is None:
             if not unacked and not delivered:
                 self._undelivered = now if delivered == 0 else None
-                return self._without_unacked(queue, unacked)
+                return None if unacked is None else in_flight.NOTHING
             self._in_flight = InFlight()
             if self._undelivered is not None:
                 self._in_flight.observe(0.0, 0.0, self._undelivered)
         self._in_flight.observe(unacked, delivered, now)
         if not unacked:
-            return self._without_unacked(queue, unacked)
+            return None if unacked is None else in_flight.NOTHING
         return None if delivered is None else self._in_flight.age(delivered, now)
-
-    def _without_unacked(self, queue: Queue, unacked: float | None) -> backlog.Age | None:
-        """Return the age 0 if `unacked` is 0 because consumers acknowledged all messages."""
-        if unacked is None or in_flight.acknowledges_only_automatically(queue):
-            return None
-        return in_flight.NOTHING
 
     def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
         depth = Depth(ready, known(queue.messages_unacknowledged))

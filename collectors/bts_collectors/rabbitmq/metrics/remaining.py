@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 
-from bts_collectors.rabbitmq.api.models import STREAM, Key, Queue, known
+from bts_collectors.rabbitmq.api.models import Key
 from bts_collectors.rabbitmq.metrics.backlog import GROUP, SYSTEM, Samples, destination
 from bts_collectors.rabbitmq.metrics.lag import Lag
 from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits
@@ -42,22 +42,41 @@ def ack_timeouts(version: str | None, node_seconds: float) -> AckTimeouts:
     return of_queue
 
 
-def emit_limits(scrape: Scrape, queues: Iterable[Queue], lags: Mapping[Key, Lag]) -> None:
-    """Emit the limits of the queues that have some, as far as their policy is known; not of streams."""
-    found: dict[Metric, Samples] = {backlog.LIMIT: {}, backlog.RETENTION: {}, backlog.OVERFLOW: {}}
-    for queue in queues:
-        lag = lags.get((queue.vhost, queue.name))
-        if lag is None or lag.limits is NO_LIMITS or not lag.limits.is_complete:
-            continue
-        labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
-        limits = lag.limits
-        if limits.length is not None:
-            found[backlog.LIMIT][labels] = limits.length
-            found[backlog.OVERFLOW][*labels, "limit", limits.at_length, SETTING] = 1
-        if limits.ttl is not None:
-            found[backlog.RETENTION][labels] = limits.ttl
-            found[backlog.OVERFLOW][*labels, "retention", limits.at_ttl, SETTING] = 1
-    _emit_all(scrape, found)
+def emit_remaining(
+    scrape: Scrape, lags: Mapping[Key, Lag], timeout_of: AckTimeouts | None = None
+) -> None:
+    """Emit the limits of queues as far as their policy is known, and how long consumers may hold messages.
+
+    Few queues have limits, or a message that was held at the time of two scrapes.
+    """
+    found: defaultdict[Metric, Samples] = defaultdict(dict)
+    for key, lag in lags.items():
+        limits, held = lag.limits, lag.in_flight
+        if limits is not NO_LIMITS and limits.is_complete:
+            _add_limits(found, _labels(key), limits)
+        if held is not None and held.seconds:
+            labels = _labels(key)
+            found[backlog.IN_FLIGHT_METHOD][*labels, held.method] = 1
+            timeout = None if timeout_of is None else timeout_of(limits)
+            if timeout is not None:
+                found[backlog.ACK_TIMEOUT][labels] = timeout
+    for metric, samples in found.items():
+        scrape.emit_all(metric, samples)
+
+
+def _labels(key: Key) -> tuple[str, str, str]:
+    return SYSTEM, destination(*key), GROUP
+
+
+def _add_limits(
+    found: defaultdict[Metric, Samples], labels: tuple[str, str, str], limits: Limits
+) -> None:
+    if limits.length is not None:
+        found[backlog.LIMIT][labels] = limits.length
+        found[backlog.OVERFLOW][*labels, "limit", limits.at_length, SETTING] = 1
+    if limits.ttl is not None:
+        found[backlog.RETENTION][labels] = limits.ttl
+        found[backlog.OVERFLOW][*labels, "retention", limits.at_ttl, SETTING] = 1
 
 
 def emit_stream_limits(scrape: Scrape, limits: Limits | None, *labels: str) -> None:
@@ -65,45 +84,3 @@ def emit_stream_limits(scrape: Scrape, limits: Limits | None, *labels: str) -> N
     if limits is not None and limits.is_complete and limits.ttl is not None:
         scrape.emit(backlog.RETENTION, limits.ttl, *labels)
         scrape.emit(backlog.OVERFLOW, 1, *labels, "retention", limits.at_ttl, SETTING)
-
-
-def emit_in_flight(
-    scrape: Scrape,
-    queues: Iterable[Queue],
-    lags: Mapping[Key, Lag],
-    auto_ack: Counter[Key] | None = None,
-    timeout_of: AckTimeouts | None = None,
-) -> None:
-    """Emit how long consumers have held messages, and how long they may.
-
-    `auto_ack` counts the consumers with automatic acknowledgement, if they are known: a queue that has
-    no others has no unacknowledged messages.
-    """
-    found: dict[Metric, Samples] = {
-        backlog.IN_FLIGHT_OLDEST: {},
-        backlog.IN_FLIGHT_METHOD: {},
-        backlog.ACK_TIMEOUT: {},
-    }
-    for queue in queues:
-        key = (queue.vhost, queue.name)
-        lag = lags.get(key)
-        if queue.type == STREAM or lag is None or lag.in_flight is None:
-            continue
-        labels = (SYSTEM, destination(*key), GROUP)
-        seconds, method = lag.in_flight
-        if not seconds:
-            if not (auto_ack and auto_ack[key] and auto_ack[key] == known(queue.consumers)):
-                found[backlog.IN_FLIGHT_OLDEST][labels] = 0
-            continue
-        found[backlog.IN_FLIGHT_OLDEST][labels] = seconds
-        found[backlog.IN_FLIGHT_METHOD][*labels, method] = 1
-        timeout = None if timeout_of is None else timeout_of(lag.limits)
-        if timeout is not None:
-            found[backlog.ACK_TIMEOUT][labels] = timeout
-    _emit_all(scrape, found)
-
-
-def _emit_all(scrape: Scrape, found: Mapping[Metric, Samples]) -> None:
-    for metric, samples in found.items():
-        if samples:
-            scrape.emit_all(metric, samples)

@@ -136,7 +136,7 @@ class PrometheusSource:
         with_lag = [queue for queue in found if (queue.vhost, queue.name) in lags]
         backlog.emit_backlogs(scrape, with_lag, lags)
         backlog.emit_flows(scrape, with_lag, lags)
-        remaining.emit_in_flight(scrape, with_lag, lags)
+        remaining.emit_remaining(scrape, lags)
         for queue in found:
             queues.emit_queue(scrape, queue, now)
         queues.emit_detailed(scrape, found)

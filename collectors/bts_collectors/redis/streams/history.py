@@ -30,6 +30,8 @@ class Settings(NamedTuple):
     added: int | None = None
     #: entries-added of streams, or entries-read of groups.
     any: int | None = None
+    #: Positions of groups.
+    moved: int | None = None
 
     def trusts_added(self, before: Settings) -> bool:
         """Return whether no client has set entries-added since `before`."""
@@ -105,6 +107,11 @@ class History:
             lag = before.lag + added - delivered
             if 0 < lag < state.stream.length:
                 state.lag, state.exact = lag, True
+
+    def moves_when_idle(self) -> int | None:
+        """Return how often clients had moved groups when no entry was pending; 0 if that was not seen."""
+        before = self._before
+        return 0 if before is None or before.group.pending else before.settings.moved
 
     def is_uncounted(self, now: float) -> bool:
         """Return whether there were too many entries to count less than RECOUNT_SECONDS ago."""

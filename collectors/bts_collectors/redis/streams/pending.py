@@ -13,7 +13,7 @@ from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams.columns import Columns
 from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import LABELS, GroupState
-from bts_collectors.redis.streams.held import Held
+from bts_collectors.redis.streams.held import Held, Pending
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.streams.state import Id, parse_id
 from bts_exporter import Metric, backlog, gauge
@@ -67,17 +67,24 @@ def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches
             if entry is None:
                 oldest.append(_without_entries(state))
                 continue
-            held = state.history.held = state.history.held or Held()
-            is_only = state.group.pending == 1
-            age = held.age(entry, idle / 1000, deliveries, ticks, is_only=is_only)
+            age = _held(state, Pending(entry, idle / 1000, deliveries), ticks)
             oldest.append(Oldest(state, age_seconds(entry, now), deliveries, age))
     _emit(context, oldest)
+
+
+def _held(state: GroupState, oldest: Pending, now: float) -> backlog.Age:
+    """Return the time since the delivery of the entry that was delivered first."""
+    if state.history.held is None:
+        state.history.held = Held(state.history.moves_when_idle())
+    held, group, stream = state.history.held, state.group, state.stream
+    last = max(group.last_delivered, stream.last_generated or group.last_delivered)
+    return held.age(oldest, now, last, state.settings.moved, is_only=group.pending == 1)
 
 
 def _without_entries(state: GroupState) -> Oldest:
     """Return the values of a group without pending entries."""
     if state.history.held is not None:
-        state.history.held.clear()
+        state.history.held.clear(state.settings.moved)
     return Oldest(state, 0, 0, None)
 
 

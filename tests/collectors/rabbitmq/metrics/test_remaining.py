@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from time import monotonic
 
 import msgspec
@@ -8,6 +7,7 @@ import pytest
 
 from bts_collectors.rabbitmq.api.models import QUEUE, Queue, normalize
 from bts_collectors.rabbitmq.metrics import remaining
+from bts_collectors.rabbitmq.metrics.backlog import emit_flows
 from bts_collectors.rabbitmq.metrics.lag import Lag, Lags
 from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
 from bts_exporter import Metric, Scrape, backlog
@@ -30,7 +30,7 @@ def queue(kind: str = "classic", policy: object = (), **arguments: object) -> Qu
 def emitted(limits: Limits) -> dict[Metric, dict[tuple[str, ...], float]]:
     """Return the samples of a queue with these limits."""
     scrape = Scrape(monotonic() + 10)
-    remaining.emit_limits(scrape, [queue()], {KEY: Lag(limits=limits)})
+    remaining.emit_remaining(scrape, {KEY: Lag(limits=limits)})
     assert scrape.losses == []
     return scrape.samples
 
@@ -202,7 +202,8 @@ def test_held_messages_have_an_age_a_method_and_a_timeout() -> None:
     }
     queues = [Queue(name=name, vhost="/", type="quorum") for name in ("q", "idle", "unknown")]
 
-    remaining.emit_in_flight(scrape, queues, lags, timeout_of=lambda _: 1800)
+    emit_flows(scrape, queues, lags)
+    remaining.emit_remaining(scrape, lags, lambda _: 1800)
 
     assert scrape.samples == {
         backlog.IN_FLIGHT_OLDEST: {LABELS: 12, ("rabbitmq", "idle", ""): 0},
@@ -211,12 +212,15 @@ def test_held_messages_have_an_age_a_method_and_a_timeout() -> None:
     }
 
 
-def test_a_queue_with_automatic_acknowledgement_only_has_no_age() -> None:
+@pytest.mark.parametrize(("automatic", "expected"), [(2, None), (1, {LABELS: 0})])
+def test_a_queue_with_automatic_acknowledgement_only_has_no_age(
+    automatic: int, expected: object
+) -> None:
     """Its messages are never unacknowledged, so 0 would say nothing about its consumers."""
     scrape = Scrape(monotonic() + 10)
     lags = {KEY: Lag(in_flight=backlog.Age(0, "interpolation"))}
     found = Queue(name="q", vhost="/", type="classic", consumers=2)
 
-    remaining.emit_in_flight(scrape, [found], lags, Counter({KEY: 2}))
+    emit_flows(scrape, [found], lags, {KEY: automatic})
 
-    assert scrape.samples == {}
+    assert scrape.samples.get(backlog.IN_FLIGHT_OLDEST) == expected
