@@ -327,6 +327,13 @@ def _history() -> list[Panel]:
             units.Short,
             Query(largest(per("messaging_in_flight_messages")), LEGEND),
         ),
+        *_limits(),
+    ]
+
+
+def _limits() -> list[Panel]:
+    """Return how near destinations are to losing messages, and consumers to being disconnected."""
+    return [
         graph(
             "Fill level",
             "Backlog as a share of the limit from which on messages are removed or rejected, of destinations that have one."

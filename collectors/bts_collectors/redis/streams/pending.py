@@ -93,16 +93,16 @@ def _emit(context: StreamContext, oldest: Sequence[Oldest]) -> None:
     columns = Columns(scrape, [state.labels.own for state, *_ in oldest])
     columns.emit(AGE, [found.age for found in oldest])
     columns.emit(DELIVERIES, [found.deliveries for found in oldest])
-    common = Columns(scrape, [state.labels.common for state, *_ in oldest])
-    seconds = [0 if found.held is None else found.held.seconds for found in oldest]
-    common.emit(backlog.IN_FLIGHT_OLDEST, seconds)
-    methods: dict[tuple[str, ...], float] = {
-        (*found.state.labels.common, found.held.method): 1
-        for found in oldest
-        if found.held is not None
-    }
-    if methods:
-        scrape.emit_all(backlog.IN_FLIGHT_METHOD, methods)
+    held: dict[tuple[str, ...], float] = {}
+    methods: dict[tuple[str, ...], float] = {}
+    for state, _, _, age in oldest:
+        labels = state.labels.common
+        held[labels] = 0 if age is None else age.seconds
+        if age is not None:
+            methods[*labels, age.method] = 1
+    for metric, samples in ((backlog.IN_FLIGHT_OLDEST, held), (backlog.IN_FLIGHT_METHOD, methods)):
+        if samples:
+            scrape.emit_all(metric, samples)
 
 
 def parse(reply: Reply) -> tuple[Id | None, int, int]:
