@@ -42,8 +42,8 @@ LAG_SECONDS = gauge(
 LAG_METHOD = gauge(
     "messaging_lag_method_info",
     "How messaging_lag_seconds is found: message_time (the broker's own time of the message),"
-    " interpolation (of the count of published messages) or lower_bound (the message was there"
-    " before the exporter looked first).",
+    " event_time (the time in the payload), interpolation (of the count of published messages) or"
+    " lower_bound (the message was there before the exporter looked first).",
     (*LABELS, "method"),
 )
 DRAIN_SECONDS = gauge(
@@ -53,6 +53,48 @@ DRAIN_SECONDS = gauge(
 )
 PUBLISHED = counter("messaging_published_messages_total", "Messages that came in.", LABELS)
 CONSUMED = counter("messaging_consumed_messages_total", "Messages consumed.", LABELS)
+IN_FLIGHT_OLDEST = gauge(
+    "messaging_in_flight_oldest_seconds",
+    "Time since the delivery of the message that a consumer has held the longest without an"
+    " acknowledgement; 0 when no message is with a consumer.",
+    LABELS,
+)
+IN_FLIGHT_METHOD = gauge(
+    "messaging_in_flight_method_info",
+    "How messaging_in_flight_oldest_seconds is found: delivery_time (the broker's own time of the"
+    " delivery), interpolation (of the count of deliveries) or lower_bound (a message may have been"
+    " with its consumer for longer).",
+    (*LABELS, "method"),
+)
+ACK_TIMEOUT = gauge(
+    "messaging_ack_timeout_seconds",
+    "Time within which a consumer must acknowledge a message before the broker closes its channel;"
+    " only while a message is with a consumer.",
+    LABELS,
+)
+LIMIT = gauge(
+    "messaging_limit_messages",
+    "Number of waiting messages from which on messages are removed, or new ones rejected.",
+    LABELS,
+)
+RETENTION = gauge(
+    "messaging_retention_seconds",
+    "Age from which on waiting messages are removed.",
+    LABELS,
+)
+OVERFLOW = gauge(
+    "messaging_overflow_info",
+    "What happens to messages at messaging_limit_messages (cause limit) or at"
+    " messaging_retention_seconds (cause retention): drop_oldest, reject_new or dead_letter (they move"
+    " to another queue); and whether the limit is a setting or was observed.",
+    (*LABELS, "cause", "effect", "known_by"),
+)
+LOST = counter(
+    "messaging_entries_lost_total",
+    "Messages removed before they were delivered to the consumer group, since the exporter started;"
+    " at least so many.",
+    LABELS,
+)
 
 #: All of the above, for a collector's class attribute.
 VOCABULARY: tuple[Metric, ...] = (
@@ -64,14 +106,21 @@ VOCABULARY: tuple[Metric, ...] = (
     DRAIN_SECONDS,
     PUBLISHED,
     CONSUMED,
+    IN_FLIGHT_OLDEST,
+    IN_FLIGHT_METHOD,
+    ACK_TIMEOUT,
+    LIMIT,
+    RETENTION,
+    OVERFLOW,
+    LOST,
 )
 
 
 class Age(NamedTuple):
-    """How old a message is, and how that is known: a value of the label `method`."""
+    """How old a message or a delivery is, and how that is known: a value of the label `method`."""
 
     seconds: float
-    method: Literal["message_time", "interpolation", "lower_bound"]
+    method: Literal["message_time", "event_time", "delivery_time", "interpolation", "lower_bound"]
 
 
 class Arrival(NamedTuple):
@@ -141,7 +190,7 @@ class Timeline:
             msg = f"not a timeline: {len(times)} times, {len(counts)} counts"
             raise ValueError(msg)
         timeline = cls()
-        timeline._times.extend(map(shift.__add__, times))
+        timeline._times.extend(time + shift for time in times)
         timeline._counts.extend(counts)
         timeline._gaps.extend(gaps)
         timeline._errors.extend(errors)
@@ -177,6 +226,11 @@ class Timeline:
         if after == len(counts):
             return Age(max(now - times[-1], 0.0), "interpolation")
         return Age(now - self._passed(position, after - 1, after), "interpolation")
+
+    @property
+    def began(self) -> float | None:
+        """Return the time of the first observation; None if there is none."""
+        return self._times[0] if self._times else None
 
     def count(self, then: float) -> float | None:
         """Return a lower bound of the count at `then`; None before the first observation."""

@@ -70,6 +70,34 @@ def test_new_file_is_read(saving: Mosquitto, start: Start, tmp_path: Path) -> No
     wait_until(shows(collector, QUEUED, 5, "consumer"), "5 messages")
 
 
+def test_lag_and_limit_of_a_disconnected_client(
+    start_mosquitto: StartMosquitto, start: Start, tmp_path: Path
+) -> None:
+    """Saved files number the messages, so that later files say how long the oldest one has waited, at least."""
+    broker = start_mosquitto(
+        "persistence true", f"persistence_location {tmp_path}/", "max_queued_messages 5"
+    )
+    file = tmp_path / "mosquitto.db"
+    persistence = PersistenceConfig(file=str(file), max_queued_messages=5)
+    labels = ("mqtt", "", "consumer")
+    broker.subscribe_and_leave("consumer", "bts/#")
+    save(broker, file)
+    collector = start(broker.url, persistence=persistence)
+    wait_until(shows(collector, "messaging_lag_seconds", 0, *labels), "the queue is empty")
+    before = time.time()
+    broker.publish("bts/1/temperature", count=9)
+    save(broker, file, said=2)
+
+    wait_until(shows(collector, QUEUED, 5, "consumer"), "the queue is full")
+    found = collect(collector)
+
+    assert found["messaging_limit_messages"] == {labels: 5}
+    assert found["messaging_overflow_info"] == {(*labels, "limit", "reject_new", "setting"): 1}
+    # Where saving took more than ten seconds, the age is only a lower bound, and may be unknown.
+    age = found["messaging_lag_seconds"].get(labels)
+    assert age is None or 0 < age <= time.time() - before + 10
+
+
 def test_queues_are_shown_while_the_broker_is_down(
     saving: Mosquitto, start: Start, tmp_path: Path
 ) -> None:

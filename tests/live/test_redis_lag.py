@@ -279,7 +279,60 @@ def test_entries_that_were_trimmed_away_unread(
     assert testing.collect(collector)["redis_stream_group_entries_lost"] == {GROUP: 3}
 
     read(client, 1)
-    assert testing.collect(collector)["redis_stream_group_entries_lost"] == {GROUP: 0}
+    samples = testing.collect(collector)
+    assert samples["redis_stream_group_entries_lost"] == {GROUP: 0}
+    assert samples["messaging_entries_lost_total"] == {COMMON: 3}
+
+    client.xtrim("s", maxlen=1, approximate=False)
+    testing.collect(collector)
+    assert testing.collect(collector)["messaging_entries_lost_total"] == {COMMON: 4}
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_the_length_to_which_producers_trim(
+    client: redis.Redis, collector: RedisCollector, *, approximate: bool
+) -> None:
+    """A stream trimmed by XADD has its MAXLEN as limit after some scrapes; a group then loses what exceeds it."""
+    client.xgroup_create("s", "g", "$", mkstream=True)
+    with client.pipeline(transaction=False) as pipeline:
+        for number in range(3000):
+            pipeline.xadd("s", {"a": number}, maxlen=200, approximate=approximate)
+            if number % 500 == 0:
+                pipeline.execute()
+                samples = testing.collect(collector)
+        pipeline.execute()
+    samples = testing.collect(collector)
+
+    limit = samples["messaging_limit_messages"][COMMON]
+    assert 200 <= limit <= 300
+    assert approximate or limit == 200
+    assert samples["messaging_overflow_info"] == {(*COMMON, "limit", "drop_oldest", "observed"): 1}
+    assert samples["messaging_entries_lost_total"][COMMON] > 2000
+
+
+def test_how_long_a_consumer_has_held_an_entry(
+    client: redis.Redis, collector: RedisCollector
+) -> None:
+    """The time since its delivery is exact, until it is delivered again and others are older."""
+    fill(client)
+    client.xgroup_create("s", "g", "0")
+    assert testing.collect(collector)["messaging_in_flight_oldest_seconds"] == {COMMON: 0}
+    read(client, 4)
+    (oldest, *_) = client.xpending_range("s", "g", "-", "+", 1)
+    client.xclaim("s", "g", "c", 0, [oldest["message_id"]], idle=7000, justid=True)
+
+    samples = testing.collect(collector)
+    assert 7 <= samples["messaging_in_flight_oldest_seconds"][COMMON] < 60
+    assert samples["messaging_in_flight_method_info"] == {(*COMMON, "delivery_time"): 1}
+
+    client.xclaim("s", "g", "d", 0, [oldest["message_id"]], justid=True)
+    samples = testing.collect(collector)
+    assert samples["messaging_in_flight_oldest_seconds"][COMMON] < 7
+    assert samples["messaging_in_flight_method_info"] == {(*COMMON, "lower_bound"): 1}
+    client.xack(
+        "s", "g", *(entry["message_id"] for entry in client.xpending_range("s", "g", "-", "+", 9))
+    )
+    assert testing.collect(collector)["messaging_in_flight_oldest_seconds"] == {COMMON: 0}
 
 
 def test_an_entry_that_is_delivered_again_and_again(

@@ -86,7 +86,7 @@ class RabbitLoad(Load):
         super().__init__()
         self._broker = broker
         self._troubled = troubled
-        broker.queue("bts.readings")
+        broker.queue("bts.readings", max_length=1_000_000)
         broker.queue("bts.results", queue_type="quorum")
         if troubled:
             self._trouble()

@@ -194,6 +194,9 @@ class Mqtt(Collector):
     def _emit_messages(self, scrape: Scrape) -> None:
         for rule in self._rules:
             rule.emit(scrape)
+            # A pipeline of the same name has the same labels.
+            if rule.lag is not None and rule.name not in self.config.pipelines:
+                rule.lag.emit_recent(scrape, rule.name)
         if self._canary:
             self._canary.emit(scrape)
         for measured in self._pipelines:

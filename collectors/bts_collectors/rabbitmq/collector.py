@@ -143,7 +143,13 @@ class RabbitMQ(Collector):
         own_node = config.scope == "node"
         kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
         lister = QueueLister(vhosts, names, config.max_detailed_queues)
-        management = kind(client, self._clock, lister, own_node=own_node)
+        management = kind(
+            client,
+            self._clock,
+            lister,
+            own_node=own_node,
+            ack_timeout_seconds=config.consumer_timeout,
+        )
         self._keep(management.lags)
         if config.source == "management" or config.compat:
             return management

@@ -65,6 +65,8 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     queues_exclude: re.Pattern[str] | None = None
     #: With more queues than this, only their depths are requested.
     max_detailed_queues: int = 2000
+    #: The broker's consumer_timeout, which its APIs do not contain; 0 if it is disabled.
+    consumer_timeout: Duration = Duration(1800)
     #: Metric names of another exporter instead of those of RabbitMQ's own.
     compat: Literal["kbudde"] | None = None
     #: Names of the queues to read over AMQP, which has no list of queues.

@@ -64,7 +64,12 @@ class RedisCollector(Collector):
     from_streams = streams.METRICS
     from_keys = keys.METRICS
     from_queues = queues.METRICS
-    from_backlog = backlog.VOCABULARY
+    #: Redis has no time to acknowledge, and no age from which on entries are removed.
+    from_backlog = tuple(
+        metric
+        for metric in backlog.VOCABULARY
+        if metric not in {backlog.ACK_TIMEOUT, backlog.RETENTION}
+    )
 
     def __init__(self, config: RedisConfig) -> None:
         super().__init__(config)

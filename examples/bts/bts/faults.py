@@ -121,7 +121,12 @@ FAULTS: Final = {
             ("ConsumerStalled",),
             # At 200 readings a second the stream's limit of 10,000 entries is reached after a minute; at a
             # few readings a second the oldest of them is old enough.
-            ("RedisStreamEntriesLost", "ConsumerBehind"),
+            (
+                "RedisStreamEntriesLost",
+                "MessageLossAhead",
+                "MessagesBeingLost",
+                "ConsumerBehind",
+            ),
         ),
         Fault(
             "bad-weights", "the model predicts with damaged weights", ("BtsModelWorseThanNoChange",)

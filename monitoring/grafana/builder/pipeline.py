@@ -327,6 +327,28 @@ def _history() -> list[Panel]:
             units.Short,
             Query(largest(per("messaging_in_flight_messages")), LEGEND),
         ),
+        *_limits(),
+    ]
+
+
+def _limits() -> list[Panel]:
+    """Return how near destinations are to losing messages, and consumers to being disconnected."""
+    return [
+        graph(
+            "Fill level",
+            "Backlog as a share of the limit from which on messages are removed or rejected, of destinations that have one."
+            " If it nears 100 %, start or add consumers, or raise the limit.",
+            units.PercentUnit,
+            Query(largest(f"{BACKLOG} / {per('messaging_limit_messages')}"), LEGEND),
+            limits=FULLNESS,
+        ),
+        graph(
+            "Held the longest",
+            "Time for which a consumer has held a message without an acknowledgement. RabbitMQ disconnects the consumer"
+            " at its consumer_timeout, 30 minutes by default. If it rises as fast as the clock, the consumer hangs.",
+            units.Seconds,
+            Query(largest(per("messaging_in_flight_oldest_seconds")), LEGEND),
+        ),
     ]
 
 

@@ -8,7 +8,15 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal
 
 from bts_collectors.mqtt.rules.payloads import Path, PayloadError, number
-from bts_exporter import CollectorConfig, HistogramAccumulator, Metric, Scrape, counter, histogram
+from bts_exporter import (
+    CollectorConfig,
+    HistogramAccumulator,
+    Metric,
+    Scrape,
+    backlog,
+    counter,
+    histogram,
+)
 
 #: Seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -16,6 +24,8 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 _LONGEST_LAG = 10 * 365 * 86400.0
 #: Seconds; tolerated difference of clocks.
 _CLOCK_SKEW = 5.0
+#: Seconds for which the largest lag is kept at least, and half of what it is kept at most.
+RECENT_SECONDS = 30.0
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 LAG = histogram(
@@ -29,7 +39,7 @@ SKEWED = counter(
     "Messages whose event_time is more than 5 s in the future or more than ten years ago.",
     "rule",
 )
-METRICS: tuple[Metric, ...] = (LAG, SKEWED)
+METRICS: tuple[Metric, ...] = (LAG, SKEWED, backlog.LAG_SECONDS, backlog.LAG_METHOD)
 
 ToUnix = Callable[[Any], float]
 
@@ -62,20 +72,31 @@ class EventLag:
     """The lag of a rule's messages."""
 
     def __init__(
-        self, config: EventTime, path: Path, clock: Callable[[], float] = time.time
+        self,
+        config: EventTime,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the path in decoded payloads."""
+        """Take the path in decoded payloads; `clock` is Unix time, `ticks` is monotonic."""
         self._find = path.find
         self._to_unix = converter(config)
         self._clock = clock
         self._lags = HistogramAccumulator(BUCKETS)
         self._skewed = 0
+        self._ticks = ticks
+        #: The largest lags of the current period of RECENT_SECONDS and of the one before; None without messages.
+        self._largest: float | None = None
+        self._largest_before: float | None = None
+        self._period = 0.0
 
     def note(self, data: Any) -> None:
         """Count the lag of a message; PayloadError if it has no event time."""
         lag = self._clock() - self._to_unix(self._find(data))
         if -_CLOCK_SKEW <= lag < _LONGEST_LAG:
-            self._lags.observe(max(lag, 0.0))
+            lag = max(lag, 0.0)
+            self._lags.observe(lag)
+            self._note_recent(lag)
         else:
             self._skewed += 1
 
@@ -83,6 +104,24 @@ class EventLag:
         """Emit the lag."""
         self._lags.emit(scrape, LAG, rule)
         scrape.emit(SKEWED, self._skewed, rule)
+
+    def emit_recent(self, scrape: Scrape, rule: str) -> None:
+        """Emit the largest lag of the last half minute to minute in the metrics of all brokers, if there is one."""
+        periods = self._ticks() // RECENT_SECONDS - self._period
+        kept = (self._largest, self._largest_before) if not periods else (self._largest,)
+        lags = [lag for lag in kept if lag is not None]
+        if lags and periods <= 1:
+            scrape.emit(backlog.LAG_SECONDS, max(lags), "mqtt", rule, "")
+            scrape.emit(backlog.LAG_METHOD, 1, "mqtt", rule, "", "event_time")
+
+    def _note_recent(self, lag: float) -> None:
+        """Keep the largest lag of this period, and that of the previous one."""
+        period = self._ticks() // RECENT_SECONDS
+        if period == self._period and self._largest is not None:
+            self._largest = max(self._largest, lag)
+            return
+        self._largest_before = self._largest if period == self._period + 1 else None
+        self._largest, self._period = lag, period
 
 
 def zone(name: str) -> tzinfo:

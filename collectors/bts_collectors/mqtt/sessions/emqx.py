@@ -34,7 +34,7 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_BYTES = 64 * 1024 * 1024
 _PATH = "/api/v5/clients"
 #: Older versions ignore `fields` and send all of them.
-_FIELDS = "clientid,mqueue_len,mqueue_dropped,inflight_cnt"
+_FIELDS = "clientid,mqueue_len,mqueue_max,mqueue_dropped,inflight_cnt"
 _STATUS_OK = 200
 
 DROPPED = counter(
@@ -77,6 +77,8 @@ class _Client(msgspec.Struct):
 
     clientid: Any = None
     mqueue_len: Any = None
+    #: 0 or "infinity" for no limit.
+    mqueue_max: Any = None
     mqueue_dropped: Any = None
     inflight_cnt: Any = None
 
@@ -120,7 +122,10 @@ class Emqx:
         """Emit the queues; TargetError if the API does not return all pages in time."""
         clients, others = self._list(monotonic() + scrape.remaining())
         queues = {
-            name: Queue(_count(c.mqueue_len), _count(c.inflight_cnt)) for name, c in clients.items()
+            name: Queue(
+                _count(c.mqueue_len), _count(c.inflight_cnt), limit=_count(c.mqueue_max) or None
+            )
+            for name, c in clients.items()
         }
         for name in metrics.emit(scrape, queues, others):
             dropped = _count(clients[name].mqueue_dropped)

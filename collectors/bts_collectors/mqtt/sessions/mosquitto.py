@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from bts_collectors.mqtt.client import errors
 from bts_collectors.mqtt.sessions import metrics, mosquitto_db
+from bts_collectors.mqtt.sessions.arrivals import Arrivals
 from bts_collectors.mqtt.sessions.metrics import Queue
-from bts_collectors.mqtt.sessions.mosquitto_db import SavedQueue
+from bts_collectors.mqtt.sessions.mosquitto_db import Saved, SavedQueue
 from bts_exporter import CollectorConfig, Duration, Metric, Scrape, gauge
 
 #: Bytes of one read: payloads, which are most of the file, are skipped.
@@ -37,6 +38,14 @@ class PersistenceConfig(CollectorConfig, frozen=True):
 
     file: str = "/var/lib/mosquitto/mosquitto.db"
     stale_after: Duration = Duration(3600)
+    #: The broker's max_queued_messages; 0 for no limit. Without it, the limit is unknown.
+    max_queued_messages: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the range; ValueError explains the problem."""
+        if self.max_queued_messages is not None and self.max_queued_messages < 0:
+            msg = f"max_queued_messages: must not be negative, got {self.max_queued_messages}"
+            raise ValueError(msg)
 
 
 class SavedSessions:
@@ -47,6 +56,7 @@ class SavedSessions:
         self._config = config
         self._version: tuple[int, ...] = ()
         self._saved: dict[str, SavedQueue] = {}
+        self._arrivals = Arrivals()
 
     def emit(self, scrape: Scrape) -> None:
         """Emit the queues; TargetError if the file cannot be read or is too old."""
@@ -62,11 +72,17 @@ class SavedSessions:
         if age_seconds > self._config.stale_after:
             raise errors.sessions_too_old(file, age_seconds)
         now = time.time()
+        limit = self._config.max_queued_messages or None
         queues = {
-            name: Queue(queue.queued_at(now), queue.in_flight)
+            name: Queue(
+                queue.queued_at(now),
+                queue.in_flight,
+                self._arrivals.age(queue.oldest_at(now), saved, now),
+                limit,
+            )
             for name, queue in self._saved.items()
         }
-        for name in metrics.emit(scrape, queues):
+        for name in metrics.emit(scrape, queues, effect="reject_new"):
             scrape.emit(QUEUED, queues[name].waiting or 0, name)
 
     def _refresh(self, timeout_seconds: float) -> float:
@@ -75,11 +91,12 @@ class SavedSessions:
             status = os.fstat(stream.fileno())
             version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             if version != self._version:
-                self._saved = self._read(stream, timeout_seconds)
+                self._saved, latest = self._read(stream, timeout_seconds)
+                self._arrivals.observe(status.st_mtime, latest)
                 self._version = version
         return status.st_mtime
 
-    def _read(self, stream: BinaryIO, timeout_seconds: float) -> dict[str, SavedQueue]:
+    def _read(self, stream: BinaryIO, timeout_seconds: float) -> Saved:
         deadline = time.monotonic() + timeout_seconds
 
         def check() -> None:

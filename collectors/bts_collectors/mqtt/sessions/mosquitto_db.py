@@ -1,4 +1,4 @@
-"""Parses mosquitto's persistence file: the messages queued for each client.
+"""Parses mosquitto's persistence file: the messages queued for each client, and their store ids.
 
 Pure functions on a stream. The broker writes a new file and renames it over the old one, so that an
 open file does not change. Format: `src/persist.h` of mosquitto, the same from 1.6 to 2.1.
@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import accumulate
 from typing import BinaryIO, NamedTuple
 
 #: Limit of clients, which are kept in memory; more count as a damaged file.
@@ -33,7 +34,10 @@ _CLIENT_6 = struct.Struct(">8x4x2xHHH")  # as before, port, length of the user's
 _MESSAGE = struct.Struct(">8sHHBBBB")
 #: Store id, and Unix time of the expiry or 0, in the byte order of the broker's machine.
 _STORED = struct.Struct("=8sq")
+#: A store id, in the byte order of the broker's machine; the broker numbers messages as they arrive.
+_ID = struct.Struct("=Q")
 
+_TYPE_CONFIG = 1
 _TYPE_CLIENT = 6
 _TYPE_MESSAGE = 3
 _TYPE_STORED = 2
@@ -56,6 +60,32 @@ class SavedQueue:
     in_flight: int = 0
     #: Unix times at which the other unsent messages expire, in rising order.
     expiries: array[int] = field(default_factory=lambda: array("q"))
+    #: The lowest store id of an unsent message without an expiry, and for each expiry that of the
+    #: messages that expire then or later.
+    oldest: int | None = field(default=None, compare=False)
+    expiring: array[int] = field(default_factory=lambda: array("Q"), compare=False)
+
+    def oldest_at(self, now: float) -> int | None:
+        """Return the lowest store id of an unsent message that has not expired at a Unix time; None without one."""
+        first = bisect_right(self.expiries, int(now))
+        ids = [] if self.oldest is None else [self.oldest]
+        return min((*ids, *self.expiring[first : first + 1]), default=None)
+
+    def note(self, store_id: int, expiry: int | None) -> None:
+        """Count an unsent message."""
+        if expiry:
+            self.expiries.append(expiry)
+            self.expiring.append(store_id)
+        else:
+            self.queued += 1
+            self.oldest = store_id if self.oldest is None else min(self.oldest, store_id)
+
+    def sort(self) -> None:
+        """Order the messages by expiry, after the last one was counted."""
+        pairs = sorted(zip(self.expiries, self.expiring, strict=True))
+        self.expiries = array("q", (expiry for expiry, _ in pairs))
+        lowest = accumulate((store_id for _, store_id in reversed(pairs)), min)
+        self.expiring = array("Q", reversed([*lowest]))
 
     def queued_at(self, now: float) -> int:
         """Return the number of unsent messages that have not expired at a Unix time."""
@@ -69,13 +99,21 @@ class _Chunk(NamedTuple):
     beginning: bytes
 
 
-def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, SavedQueue]:
-    """Return the queues by client id; DamagedError if the file is not valid.
+class Saved(NamedTuple):
+    """The content of a file: the queues by client id, and the store id of the latest message; None if unknown."""
+
+    queues: dict[str, SavedQueue]
+    latest: int | None
+
+
+def read(stream: BinaryIO, check: Callable[[], None]) -> Saved:
+    """Return the content of a file; DamagedError if it is not valid.
 
     `check` is called before each chunk; an exception that it raises ends the reading.
     """
     queues: dict[str, SavedQueue] = {}
     expiries: dict[bytes, int] = {}
+    latest: int | None = None
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     version = _version(stream.read(_HEAD.size))
@@ -83,6 +121,8 @@ def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, SavedQueue]:
         check()
         if chunk.kind == _TYPE_STORED:
             _note_expiry(expiries, chunk)
+        elif chunk.kind == _TYPE_CONFIG and len(chunk.beginning) >= _ID.size:
+            (latest,) = _ID.unpack_from(chunk.beginning)
         elif chunk.kind == _TYPE_MESSAGE:
             _count(queues, expiries, _body(stream, chunk), chunk.at)
         elif chunk.kind == _TYPE_CLIENT:
@@ -91,8 +131,8 @@ def read(stream: BinaryIO, check: Callable[[], None]) -> dict[str, SavedQueue]:
             msg = f"more than {MAX_CLIENTS} clients"
             raise DamagedError(msg)
     for queue in queues.values():
-        queue.expiries = array("q", sorted(queue.expiries))
-    return queues
+        queue.sort()
+    return Saved(queues, latest)
 
 
 def _note_expiry(expiries: dict[bytes, int], chunk: _Chunk) -> None:
@@ -155,11 +195,8 @@ def _count(queues: dict[str, SavedQueue], expiries: dict[bytes, int], body: byte
     if direction != _OUT:
         return
     queue = queues.setdefault(_text(body, _MESSAGE.size, length, at), SavedQueue())
-    expiry = expiries.get(stored) if expiries else None
-    if state in _UNSENT and expiry:
-        queue.expiries.append(expiry)
-    elif state in _UNSENT:
-        queue.queued += 1
+    if state in _UNSENT:
+        queue.note(_ID.unpack(stored)[0], expiries.get(stored) if expiries else None)
     else:
         queue.in_flight += 1
 

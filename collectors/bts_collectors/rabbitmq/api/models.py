@@ -153,6 +153,11 @@ class Arguments(ApiModel):
     overflow: Text = msgspec.field(default=None, name="x-overflow")
     message_ttl: Number = msgspec.field(default=None, name="x-message-ttl")
     max_priority: Number = msgspec.field(default=None, name="x-max-priority")
+    #: Of streams: a number and a unit, such as `7D`.
+    max_age: Text = msgspec.field(default=None, name="x-max-age")
+    #: Empty for the default exchange.
+    dead_letter_exchange: Text = msgspec.field(default=None, name="x-dead-letter-exchange")
+    consumer_timeout: Number = msgspec.field(default=None, name="x-consumer-timeout")
 
 
 class Policy(ApiModel):
@@ -162,6 +167,9 @@ class Policy(ApiModel):
     max_length_bytes: Number = msgspec.field(default=None, name="max-length-bytes")
     overflow: Text = None
     message_ttl: Number = msgspec.field(default=None, name="message-ttl")
+    max_age: Text = msgspec.field(default=None, name="max-age")
+    dead_letter_exchange: Text = msgspec.field(default=None, name="dead-letter-exchange")
+    consumer_timeout: Number = msgspec.field(default=None, name="consumer-timeout")
 
 
 class Totals(ApiModel):

@@ -9,10 +9,19 @@ from bts_collectors.rabbitmq.api.models import STREAM, Node, Overview, Queue, de
 from bts_collectors.rabbitmq.api.requests import RequestBatch
 from bts_collectors.rabbitmq.management.listing import QueueLister
 from bts_collectors.rabbitmq.management.stream_leaders import StreamLeaders
-from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
+from bts_collectors.rabbitmq.metrics import (
+    backlog,
+    exchanges,
+    nodes,
+    overview,
+    queues,
+    remaining,
+    streams,
+)
 from bts_collectors.rabbitmq.metrics.exchanges import Exchange
 from bts_collectors.rabbitmq.metrics.health import Alarms, collect_health
 from bts_collectors.rabbitmq.metrics.lag import Lags
+from bts_collectors.rabbitmq.metrics.queue_limits import limits_of
 from bts_exporter import HttpClient, Scrape
 
 #: Share of the time left for a request that is not the most important one.
@@ -31,14 +40,16 @@ class ManagementSource:
         lister: QueueLister,
         *,
         own_node: bool,
+        ack_timeout_seconds: float,
     ) -> None:
         """Send requests through `client`; with `own_node`, emit only the node that answers.
 
-        `clock` returns Unix time.
+        `clock` returns Unix time. `ack_timeout_seconds` is the broker's consumer_timeout.
         """
         self._client = client
         self._clock = clock
         self._own_node = own_node
+        self._ack_timeout_seconds = ack_timeout_seconds
         self._lister = lister
         self.lags = Lags()
         self._stream_leaders = StreamLeaders()
@@ -133,19 +144,23 @@ class ManagementSource:
         shown.sort(key=depth, reverse=True)
         backlog.emit_backlogs(scrape, shown, lags)
         self._collect_streams(scrape, batch, shown)
-        backlog.emit_flows(scrape, shown, lags)
+        backlog.emit_flows(scrape, shown, lags, listing.auto_ack or {})
+        timeouts = remaining.ack_timeouts(self.overview.rabbitmq_version, self._ack_timeout_seconds)
+        remaining.emit_remaining(scrape, lags, timeouts)
         for queue in shown:
             self.emit_queue(scrape, queue, now)
             queues.emit_auto_ack(scrape, queue, listing.auto_ack)
         self.emit_detailed(scrape, shown)
 
     def _collect_streams(self, scrape: Scrape, batch: RequestBatch, shown: Sequence[Queue]) -> None:
-        keys = [(queue.vhost, queue.name) for queue in shown if queue.type == STREAM]
+        limits = {
+            (queue.vhost, queue.name): limits_of(queue) for queue in shown if queue.type == STREAM
+        }
         # Without statistics, this request fails.
-        if keys and self.overview.disable_stats is not True:
+        if limits and self.overview.disable_stats is not True:
             consumers = batch.get_with(streams.PATH, streams.read_consumers, MAX_SHARE)
             if consumers is not None:
-                self._streams.emit(scrape, keys, consumers)
+                self._streams.emit(scrape, limits, consumers, limits)
 
     def _collect_exchanges(self, scrape: Scrape, batch: RequestBatch) -> None:
         # Exchanges belong to the cluster: each node would report the same ones.

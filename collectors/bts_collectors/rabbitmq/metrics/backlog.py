@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from bts_collectors.rabbitmq.api.models import NUMBERS, STREAM, Key, MessageStats, Queue, known
 from bts_collectors.rabbitmq.metrics.lag import Lag, consumed
@@ -13,16 +14,18 @@ SYSTEM = "rabbitmq"
 GROUP = ""
 DEFAULT_VHOST = "/"
 
-METRICS = backlog.VOCABULARY
+#: RabbitMQ does not count what it drops by queue.
+METRICS = tuple(metric for metric in backlog.VOCABULARY if metric is not backlog.LOST)
 #: Values of one metric by label values.
 Samples = dict[tuple[str, ...], float]
-#: In the order of `emit_flows`; the last three are not emitted for streams.
+#: In the order of `emit_flows`; the last four are not emitted for streams.
 FLOWS = (
     backlog.CONSUMERS,
     backlog.PUBLISHED,
     backlog.IN_FLIGHT,
     backlog.DRAIN_SECONDS,
     backlog.CONSUMED,
+    backlog.IN_FLIGHT_OLDEST,
 )
 
 
@@ -45,17 +48,30 @@ def emit_backlogs(scrape: Scrape, queues: Sequence[Queue], lags: Mapping[Key, La
     _emit_all(scrape, {backlog.LAG_METHOD: methods})
 
 
-def emit_flows(scrape: Scrape, queues: Iterable[Queue], lags: Mapping[Key, Lag]) -> None:
-    """Emit the metrics of FLOWS for each queue."""
+def emit_flows(
+    scrape: Scrape,
+    queues: Iterable[Queue],
+    lags: Mapping[Key, Lag],
+    auto_ack: Mapping[Key, int] = MappingProxyType({}),
+) -> None:
+    """Emit the metrics of FLOWS for each queue.
+
+    `auto_ack` counts the consumers with automatic acknowledgement, as far as they are known: for a queue
+    that has no others, messages in flight are not counted, and 0 would mean nothing.
+    """
     found: dict[Metric, Samples] = {metric: {} for metric in FLOWS}
     for queue in queues:
         labels = (SYSTEM, destination(queue.vhost, queue.name), GROUP)
         stats = queue.message_stats
         values = [queue.consumers, stats.publish if isinstance(stats, MessageStats) else None]
         if queue.type != STREAM:
-            lag = lags.get((queue.vhost, queue.name))
-            drain = None if lag is None else lag.drain
-            values += [queue.messages_unacknowledged, drain, consumed(queue)]
+            key = (queue.vhost, queue.name)
+            lag = lags.get(key)
+            drain, held = (None, None) if lag is None else (lag.drain, lag.in_flight)
+            oldest = None if held is None else held.seconds
+            if oldest == 0 and auto_ack and queue.consumers:
+                oldest = None if auto_ack.get(key) == queue.consumers else oldest
+            values += [queue.messages_unacknowledged, drain, consumed(queue), oldest]
         for metric, value in zip(FLOWS, values, strict=False):
             if isinstance(value, NUMBERS):
                 found[metric][labels] = value

@@ -18,7 +18,8 @@ from bts_collectors.rabbitmq.api.models import (
     is_live,
     known,
 )
-from bts_collectors.rabbitmq.metrics import standstill
+from bts_collectors.rabbitmq.metrics import in_flight, standstill
+from bts_collectors.rabbitmq.metrics.in_flight import InFlight
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
 from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
 from bts_collectors.rabbitmq.metrics.queue_order import (
@@ -46,6 +47,9 @@ class Lag(NamedTuple):
     age: backlog.Age | None = None
     #: Seconds until the ready messages are consumed, infinite without consumption.
     drain: float | None = None
+    #: Time since the oldest delivery that is not acknowledged.
+    in_flight: backlog.Age | None = None
+    limits: Limits = NO_LIMITS
 
 
 class HistoryState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +67,8 @@ class HistoryState(msgspec.Struct, frozen=True, omit_defaults=True):
     standstill: Standstill | None = None
     is_certain: bool = True
     is_outdated: bool = False
+    in_flight: in_flight.InFlightState | None = None
+    undelivered: float | None = None
 
 
 class LagState(msgspec.Struct, frozen=True):
@@ -130,7 +136,10 @@ class Lags:
                 key = (queue.vhost, queue.name)
                 history = self._histories[key] = before.get(key) or History()
                 lags[key] = Lag(
-                    history.age(queue, monotonic_now, now), history.drain(queue, monotonic_now)
+                    history.age(queue, monotonic_now, now),
+                    history.drain(queue, monotonic_now),
+                    history.in_flight(queue, monotonic_now),
+                    history.limits,
                 )
         return lags
 
@@ -142,6 +151,7 @@ class History:
         "_before",
         "_empty",
         "_idle",
+        "_in_flight",
         "_is_certain",
         "_is_outdated",
         "_limits",
@@ -151,6 +161,7 @@ class History:
         "_requeued",
         "_standstill",
         "_times",
+        "_undelivered",
     )
 
     def __init__(self) -> None:
@@ -174,10 +185,19 @@ class History:
         self._is_outdated = False
         self._requeued: Requeued | None = None
 
+        self._in_flight: InFlight | None = None
+        #: Time of the last observation without a delivery, until the first one.
+        self._undelivered: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits of the queue at the last observation."""
+        return self._limits
+
     @property
     def is_new(self) -> bool:
         """Return whether there is nothing to store."""
-        return self._order is None and self._standstill is None
+        return self._order is None and self._standstill is None and self._in_flight is None
 
     def save(self, vhost: str, name: str) -> HistoryState:
         """Return what `restored` needs, with the name of the queue."""
@@ -194,6 +214,8 @@ class History:
             standstill=self._standstill,
             is_certain=self._is_certain,
             is_outdated=self._is_outdated,
+            in_flight=None if self._in_flight is None else self._in_flight.save(),
+            undelivered=self._undelivered,
         )
 
     @classmethod
@@ -210,6 +232,10 @@ class History:
             history._times = MessageTimes(is_wrong=state.has_wrong_times)
         if state.standstill is not None:
             history._standstill = state.standstill.shifted(shift)
+        if state.in_flight is not None:
+            history._in_flight = InFlight.restored(state.in_flight, shift)
+        if state.undelivered is not None:
+            history._undelivered = state.undelivered + shift
         history._may_be_recreated = state.may_be_recreated
         history._limits = NO_LIMITS if state.limits == NO_LIMITS else state.limits
         history._empty = restored(state.empty, shift)
@@ -248,6 +274,31 @@ class History:
             return age
         self._times = self._times or MessageTimes()
         return self._times.refine(queue, age, unix, self._max_age(now))
+
+    def in_flight(self, queue: Queue, now: float) -> backlog.Age | None:
+        """Return the time since the oldest delivery that is not acknowledged; None if unknown."""
+        stats, unacked = queue.message_stats, queue.messages_unacknowledged
+        is_idle = self._in_flight is None and unacked == 0
+        if is_idle and isinstance(stats, MessageStats) and not stats.deliver and not stats.get:
+            self._undelivered = now  # most queues
+            # Messages acknowledged automatically are never in flight, however many wait in a consumer.
+            return None if stats.deliver_no_ack or stats.get_no_ack else in_flight.NOTHING
+        return self._in_flight_by_counts(known(unacked), in_flight.deliveries(queue), now)
+
+    def _in_flight_by_counts(
+        self, unacked: float | None, delivered: float | None, now: float
+    ) -> backlog.Age | None:
+        if self._in_flight is None:
+            if not unacked and not delivered:
+                self._undelivered = now if delivered == 0 else None
+                return None if unacked is None else in_flight.NOTHING
+            self._in_flight = InFlight()
+            if self._undelivered is not None:
+                self._in_flight.observe(0.0, 0.0, self._undelivered)
+        self._in_flight.observe(unacked, delivered, now)
+        if not unacked:
+            return None if unacked is None else in_flight.NOTHING
+        return None if delivered is None else self._in_flight.age(delivered, now)
 
     def _by_counts(self, queue: Queue, ready: float | None, now: float) -> backlog.Age | None:
         depth = Depth(ready, known(queue.messages_unacknowledged))

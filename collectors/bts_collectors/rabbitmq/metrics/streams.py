@@ -6,9 +6,10 @@ Consumers of a stream over AMQP are not listed there.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +25,10 @@ from bts_collectors.rabbitmq.api.models import (
     known,
 )
 from bts_collectors.rabbitmq.api.responses import content
-from bts_collectors.rabbitmq.metrics.backlog import SYSTEM, destination, emit_lag
+from bts_collectors.rabbitmq.metrics.backlog import GROUP, SYSTEM, destination, emit_lag
 from bts_collectors.rabbitmq.metrics.lag import Lag
+from bts_collectors.rabbitmq.metrics.queue_limits import Limits
+from bts_collectors.rabbitmq.metrics.remaining import emit_stream_limits
 from bts_exporter import HttpResponse, Scrape, backlog, gauge
 
 LABELS = ("vhost", "queue")
@@ -95,9 +98,13 @@ class StreamLags:
         self._timelines: dict[Key, backlog.Timeline] = {}
 
     def emit(
-        self, scrape: Scrape, streams: Collection[Key], consumers: Iterable[StreamConsumer]
+        self,
+        scrape: Scrape,
+        streams: Collection[Key],
+        consumers: Iterable[StreamConsumer],
+        limits: Mapping[Key, Limits] = MappingProxyType({}),
     ) -> None:
-        """Emit the lag of the `consumers` of `streams`."""
+        """Emit the lag of the `consumers` of `streams`, and the `limits` of each stream."""
         now = self._clock()
         by_stream: defaultdict[Key, list[StreamConsumer]] = defaultdict(list)
         for consumer in consumers:
@@ -110,6 +117,8 @@ class StreamLags:
             scrape.emit(CONSUMERS, len(by_stream[key]), *key)
             if readers:
                 _emit_readers(scrape, key, readers, timeline, now)
+            for group in [reader.name for reader in readers] or [GROUP]:
+                emit_stream_limits(scrape, limits.get(key), SYSTEM, destination(*key), group)
             for reader in readers:
                 if reader.super_stream:
                     super_streams[key[0], reader.super_stream, reader.name] += int(reader.lag)

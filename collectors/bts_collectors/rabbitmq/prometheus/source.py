@@ -11,7 +11,15 @@ from http import HTTPStatus
 from bts_collectors.rabbitmq.api.client import EXPORTER
 from bts_collectors.rabbitmq.api.models import Overview, Queue, depth
 from bts_collectors.rabbitmq.api.requests import RequestBatch
-from bts_collectors.rabbitmq.metrics import backlog, exchanges, nodes, overview, queues, streams
+from bts_collectors.rabbitmq.metrics import (
+    backlog,
+    exchanges,
+    nodes,
+    overview,
+    queues,
+    remaining,
+    streams,
+)
 from bts_collectors.rabbitmq.metrics.lag import Lags
 from bts_collectors.rabbitmq.prometheus.queues import (
     DETAILED_PATH,
@@ -137,6 +145,7 @@ class PrometheusSource:
         with_lag = [queue for queue in found if (queue.vhost, queue.name) in lags]
         backlog.emit_backlogs(scrape, with_lag, lags)
         backlog.emit_flows(scrape, with_lag, lags)
+        remaining.emit_remaining(scrape, lags)
         for queue in found:
             queues.emit_queue(scrape, queue, now)
         queues.emit_detailed(scrape, found)

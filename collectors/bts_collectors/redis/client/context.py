@@ -35,9 +35,9 @@ class ScrapeContext:
     version: tuple[int, ...] = ()
     #: The server's clock in milliseconds since 1970; None if it is not known.
     now: int | None = None
-    #: How often clients have set entries-added of streams, and how often any counter of streams and
-    #: groups; None if it is not known.
-    counters_set: tuple[int, int] | None = None
+    #: How often clients have set entries-added of streams, any counter of streams and groups, and the
+    #: position of a group; None if it is not known.
+    counters_set: tuple[int, int, int] | None = None
     #: How often elements of any list may have been removed, or keys replaced; None if it is not known.
     removals: int | None = None
     #: Identifies the process of the server; empty if it is not known.

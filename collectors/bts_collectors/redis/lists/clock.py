@@ -244,14 +244,14 @@ class ListClock:
 
     def _is_in_gap(self) -> bool:
         """Return whether the first element came in while the exporter did not run."""
-        window = self._timeline.window(self._first)
-        return bool(self._saved and window and window[0] <= self._saved < window[1])
+        arrival = self._timeline.arrival(self._first)
+        return bool(self._saved and arrival and arrival.earliest <= self._saved < arrival.latest)
 
     def _seen(self, now: float) -> float:
         """Return how long ago the first element whose order is known was seen first."""
-        window = self._timeline.window(self._first)
-        if window is not None:
-            return max(now - window[1], 0.0)
+        arrival = self._timeline.arrival(self._first)
+        if arrival is not None:
+            return max(now - arrival.latest, 0.0)
         age = self._timeline.age(self._first, now)
         return age.seconds if age and age.method == "lower_bound" else 0.0
 

@@ -219,12 +219,12 @@ class Info:
         microseconds = number(self.fields.get("server_time_usec", ""))
         return None if microseconds is None else int(microseconds) // 1000
 
-    def counters_set(self) -> tuple[int, int] | None:
-        """Return how often clients set entries-added, and any counter of a stream; None if unknown."""
+    def counters_set(self) -> tuple[int, int, int] | None:
+        """Return how often clients set entries-added, any counter of a stream, and a group's position; None if unknown."""
         if not self.commands:
             return None
         calls = {name: int(_calls(self.commands.get(name, "")).calls or 0) for name in _SETTERS}
-        return calls["xsetid"], sum(calls.values())
+        return calls["xsetid"], sum(calls.values()), calls["xgroup|setid"]
 
     def removals(self) -> int | None:
         """Return how often an element of a list may have been removed; None if unknown."""

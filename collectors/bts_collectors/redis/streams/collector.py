@@ -23,6 +23,7 @@ from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState, Known
 from bts_collectors.redis.streams.history import History
 from bts_collectors.redis.streams.lag import age_seconds
+from bts_collectors.redis.streams.observed_limit import ObservedLimit
 from bts_collectors.redis.streams.state import (
     MOST_GROUPS,
     Id,
@@ -118,12 +119,17 @@ _IDS: dict[Metric, Callable[[Stream], Id | None]] = {
 }
 
 
+#: Cause, effect and `known_by` of limits.
+_OVERFLOW = ("limit", "drop_oldest", "observed")
+
+
 class _Labels(NamedTuple):
     """The label values of a stream, and its groups, kept between scrapes."""
 
     own: tuple[str, str]
     common: tuple[str, str, str]
     groups: dict[bytes, Known]
+    limit: ObservedLimit
 
 
 class Streams:
@@ -192,6 +198,7 @@ class Streams:
         for group_state in group_states:
             group_state.settings = settings
         _emit(context, streams)
+        _emit_limits(scrape_context.scrape, streams)
         groups.emit_states(scrape_context, group_states)
         yield from together(self._group_readers(context, names, group_states))
         groups.emit_lags(context, group_states)
@@ -368,7 +375,7 @@ class Streams:
 
 
 def _labels(db: str, stream: str) -> _Labels:
-    return _Labels((db, stream), ("redis", stream, ""), {})
+    return _Labels((db, stream), ("redis", stream, ""), {}, ObservedLimit())
 
 
 def _itself(name: bytes) -> bytes:
@@ -405,3 +412,18 @@ def _emit(context: StreamContext, streams: Sequence[tuple[Stream, _Labels]]) -> 
     own.emit(LAST_AGE, [entry and age_seconds(entry, now) for entry in last])
     common = Columns(scrape_context.scrape, [labels.common for _, labels in streams])
     common.emit(backlog.PUBLISHED, [stream.entries_added for stream in states])
+
+
+def _emit_limits(scrape: Scrape, streams: Sequence[tuple[Stream, _Labels]]) -> None:
+    """Emit the lengths to which the streams are trimmed, for each of their groups."""
+    limits: dict[tuple[str, ...], float] = {}
+    for stream, labels in streams:
+        if not labels.groups:
+            continue
+        limit = labels.limit.observe(stream)
+        if limit is not None:
+            limits |= {known.labels.common: limit for known in labels.groups.values()}
+    if limits:
+        scrape.emit_all(backlog.LIMIT, limits)
+        effects = {(*labels, *_OVERFLOW): 1.0 for labels in limits}
+        scrape.emit_all(backlog.OVERFLOW, effects)

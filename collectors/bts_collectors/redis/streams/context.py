@@ -39,7 +39,7 @@ class StreamContext:
         if self.scrape_context.clustered:
             # INFO covers one node only. In practice only programs that copy streams use XSETID.
             return Settings(added=-1)
-        return Settings(*self.scrape_context.counters_set or (None, None))
+        return Settings(*self.scrape_context.counters_set or ())
 
     def refused(self, command: str, reply: ReplyError) -> None:
         """Note that the server refused `command`, as ACLs spell it.

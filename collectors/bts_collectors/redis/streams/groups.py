@@ -152,6 +152,7 @@ def emit_lags(context: StreamContext, states: Sequence[GroupState]) -> None:
     common = Columns(scrape, [state.labels.common for state in states])
     common.emit(backlog.BACKLOG, lags)
     common.emit(backlog.CONSUMED, [flow.consumed for flow in flows])
+    common.emit(backlog.LOST, [flow.lost_in_total for flow in flows])
     common.emit(backlog.DRAIN_SECONDS, [flow.drain for flow in flows])
     common.emit(backlog.LAG_SECONDS, seconds)
     methods = Columns(scrape, [_method(*pair) for pair in zip(states, ages, strict=True)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from bts_collectors.redis.streams.held import Held
 from bts_collectors.redis.streams.state import Group, Stream
 from bts_collectors.redis.waiting import Waiting
 from bts_exporter import backlog
@@ -29,6 +30,8 @@ class Settings(NamedTuple):
     added: int | None = None
     #: entries-added of streams, or entries-read of groups.
     any: int | None = None
+    #: Positions of groups.
+    moved: int | None = None
 
     def trusts_added(self, before: Settings) -> bool:
         """Return whether no client has set entries-added since `before`."""
@@ -48,21 +51,35 @@ class Flow(NamedTuple):
     lost: int | None = None
     #: Seconds until all entries are delivered, at the recent rate.
     drain: float | None = None
+    #: Entries lost since the first scrape, at least.
+    lost_in_total: int | None = None
 
 
 class History:
     """The previous scrape of one group, and the totals since the first one."""
 
-    __slots__ = ("_before", "_consumed", "_lost", "_moved", "_rate", "_uncounted", "waiting")
+    __slots__ = (
+        "_before",
+        "_consumed",
+        "_lost",
+        "_lost_in_total",
+        "_moved",
+        "_rate",
+        "_uncounted",
+        "held",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         """Begin without a previous scrape."""
         self.waiting = Waiting()
+        self.held: Held | None = None
         #: When there were too many entries to count; None if they could be counted.
         self._uncounted: float | None = None
         self._before: GroupState | None = None
         self._consumed: int | None = None
         self._lost: int | None = None
+        self._lost_in_total = 0
         #: Entries delivered while the rate is observed.
         self._moved = 0
         self._rate: backlog.Rate | None = None
@@ -91,6 +108,11 @@ class History:
             if 0 < lag < state.stream.length:
                 state.lag, state.exact = lag, True
 
+    def moves_when_idle(self) -> int | None:
+        """Return how often clients had moved groups when no entry was pending; 0 if that was not seen."""
+        before = self._before
+        return 0 if before is None or before.group.pending else before.settings.moved
+
     def is_uncounted(self, now: float) -> bool:
         """Return whether there were too many entries to count less than RECOUNT_SECONDS ago."""
         return self._uncounted is not None and now - self._uncounted < RECOUNT_SECONDS
@@ -102,23 +124,29 @@ class History:
     def take(self, state: GroupState, now: float) -> Flow:
         """Take the group's state at `now` (monotonic seconds), and return its deliveries."""
         before, self._before = self._before, state
+        moved: int | None = None
         if before is None:
             self._consumed, self._lost = _consumed_at_first(state), _lost_at_first(state)
-            return Flow(self._consumed, self._lost, self._drain(state, now, None))
-        if state.is_same:
-            self._lost = 0
-            return Flow(self._consumed, 0, self._drain(state, now, 0))
+        elif state.is_same:
+            self._lost, moved = 0, 0
+        else:
+            moved = self._compare(before, state)
+        in_total = None if state.stream.entries_added is None else self._lost_in_total
+        return Flow(self._consumed, self._lost, self._drain(state, now, moved), in_total)
+
+    def _compare(self, before: GroupState, state: GroupState) -> int | None:
+        """Take what changed since `before`, and return the deliveries for the rate; None if unknown."""
         delivered = _delivered(before, state)
         self._lost = _lost(before, self._lost, state, delivered)
-        moved = delivered
-        if moved is None and not (before.exact and state.exact):
-            moved = _counted(before, state)  # as uncertain as the lag
+        self._lost_in_total += _newly_lost(before, state)
         if delivered is None:
             self._consumed = None
         elif self._consumed is not None or delivered:
             # An unknown total starts here.
             self._consumed = (self._consumed or 0) + delivered
-        return Flow(self._consumed, self._lost, self._drain(state, now, moved))
+        if delivered is None and not (before.exact and state.exact):
+            return _counted(before, state)  # as uncertain as the lag
+        return delivered
 
     def _drain(self, state: GroupState, now: float, moved: int | None) -> float | None:
         """Return the seconds until all entries are delivered at the recent rate; None if unknown."""
@@ -232,6 +260,41 @@ def _lost(
         return None
     gone = before.lag + added - state.lag
     return known + gone if gone >= 0 else None
+
+
+def _newly_lost(before: GroupState, state: GroupState) -> int:
+    """Return how many entries were trimmed undelivered since `before`, at least.
+
+    Without deliveries, the lags show it. With deliveries, the server's counter may: entries were added
+    that are neither delivered nor waiting.
+    """
+    added = _added(before.stream, state.stream)
+    if added is None or added < 0 or not (before.exact and state.exact):
+        return 0
+    # Deleted entries look like trimmed ones.
+    if not _is_untouched(before) or before.stream.max_deleted != state.stream.max_deleted:
+        return 0
+    if before.lag is None or state.lag is None:
+        return 0
+    delivered = _trusted_deliveries(before, state)
+    return 0 if delivered is None else max(before.lag + added - delivered - state.lag, 0)
+
+
+def _trusted_deliveries(before: GroupState, state: GroupState) -> int | None:
+    """Return the entries delivered since `before` by the server's counter; None if it cannot be trusted.
+
+    It can be if it was the group's position in the stream. It may include entries that were lost.
+    """
+    if not state.settings.trusts_added(before.settings):
+        return None
+    if state.settings.any != before.settings.any:
+        return None  # the group may have been elsewhere in between
+    if before.group.last_delivered == state.group.last_delivered:
+        return 0
+    read = _read(before.group)
+    if before.lag is None or read is None or not state.settings.trusts_read(before.settings):
+        return None
+    return _counted(before, state) if read + before.lag == before.stream.entries_added else None
 
 
 def _is_behind(state: GroupState) -> bool:

@@ -2,7 +2,7 @@ import pytest
 
 from bts_collectors.mqtt.rules.event_time import LAG, SKEWED, EventLag, EventTime, converter, zone
 from bts_collectors.mqtt.rules.payloads import Path, PayloadError
-from bts_exporter import Scrape
+from bts_exporter import Scrape, backlog
 
 WHEN = Path.from_setting("when")
 
@@ -101,3 +101,56 @@ def test_message_without_event_time_is_an_error() -> None:
     """The rule counts it."""
     with pytest.raises(PayloadError, match="nothing at when"):
         EventLag(config(), WHEN).note({})
+
+
+class Recent:
+    """The lag of a rule in the metrics of all brokers, at any time."""
+
+    def __init__(self) -> None:
+        self.ticks = 0.0
+        self._lag = EventLag(config(), WHEN, clock=lambda: 1000.0, ticks=lambda: self.ticks)
+
+    def arrive(self, lag: float) -> None:
+        """Let a message arrive whose event was `lag` seconds ago."""
+        self._lag.note({"when": 1000.0 - lag})
+
+    def after(self, seconds: float) -> dict[tuple[str, ...], float] | None:
+        """Return the samples after some seconds; None without any."""
+        self.ticks += seconds
+        scrape = Scrape(float("inf"))
+        self._lag.emit_recent(scrape, "rule")
+        methods = scrape.samples.get(backlog.LAG_METHOD)
+        assert methods in (None, {("mqtt", "rule", "", "event_time"): 1})
+        return scrape.samples.get(backlog.LAG_SECONDS)
+
+
+def test_the_largest_recent_lag_is_in_the_metrics_of_all_brokers() -> None:
+    """Of the messages of the last half minute to minute, the one that was latest counts."""
+    recent = Recent()
+    for lag in (5, 90, 7):
+        recent.arrive(lag)
+
+    assert recent.after(0) == {("mqtt", "rule", ""): 90}
+    assert recent.after(31) == {("mqtt", "rule", ""): 90}
+    recent.arrive(3)
+    assert recent.after(0) == {("mqtt", "rule", ""): 90}
+    assert recent.after(30) == {("mqtt", "rule", ""): 3}
+
+
+def test_without_messages_the_lag_is_unknown() -> None:
+    """Before the first message and a minute after the last one there is no sample, rather than 0."""
+    recent = Recent()
+    assert recent.after(100) is None
+    recent.arrive(5)
+
+    assert recent.after(60) is None
+    recent.arrive(4)
+    assert recent.after(0) == {("mqtt", "rule", ""): 4}
+
+
+def test_a_message_without_lag_is_a_lag_of_0() -> None:
+    """A message whose event is now, or a little in the future, is not late."""
+    recent = Recent()
+    recent.arrive(-1)
+
+    assert recent.after(0) == {("mqtt", "rule", ""): 0}

@@ -103,13 +103,28 @@ def test_queues_of_clients_are_shown(fake: FakeManagement) -> None:
     assert samples[LEFT_OUT] == {(): 0}
 
 
+@pytest.mark.parametrize(
+    ("most", "expected"), [(1000, 1000), (0, None), ("infinity", None), (None, None)]
+)
+def test_the_limit_of_a_queue(fake: FakeManagement, most: object, expected: int | None) -> None:
+    """The oldest messages beyond mqueue_max are dropped; without a limit, or if it is unknown, there is no series."""
+    fake.routes[PATH] = answer(page(IDLE | {"mqueue_max": most}))
+    samples = scrape_of(fake.url).samples
+
+    labels = ("mqtt", "", "idle")
+    assert samples.get(backlog.LIMIT) == (expected and {labels: expected})
+    assert samples.get(backlog.OVERFLOW) == (
+        expected and {(*labels, "limit", "drop_oldest", "setting"): 1}
+    )
+
+
 def test_key_and_secret_are_sent_and_few_fields_requested(fake: FakeManagement) -> None:
     """Versions that support `fields` send only these."""
     scrape_of(fake.url.replace("http://", "http://key@"))
 
     assert fake.headers[0]["Authorization"] == "Basic a2V5OnMzY3JldA=="
     assert fake.requests == [
-        f"{PATH}?page=1&limit=1000&fields=clientid,mqueue_len,mqueue_dropped,inflight_cnt"
+        f"{PATH}?page=1&limit=1000&fields=clientid,mqueue_len,mqueue_max,mqueue_dropped,inflight_cnt"
     ]
 
 

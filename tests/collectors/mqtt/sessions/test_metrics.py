@@ -23,6 +23,22 @@ def test_queues_use_the_common_metrics(scrape: Scrape) -> None:
     assert set(shown) == {"a", "b", "c"}
 
 
+def test_lag_and_limit_of_a_queue(scrape: Scrape) -> None:
+    """The age of the oldest message has its method; an empty queue has the lag 0; unknown values have no sample."""
+    queues = {
+        "a": Queue(5, 0, backlog.Age(60, "lower_bound"), 100),
+        "b": Queue(0, 0),
+        "c": Queue(5, 0),
+    }
+    metrics.emit(scrape, queues, effect="reject_new")
+
+    a, b = ("mqtt", "", "a"), ("mqtt", "", "b")
+    assert scrape.samples[backlog.LAG_SECONDS] == {a: 60, b: 0}
+    assert scrape.samples[backlog.LAG_METHOD] == {(*a, "lower_bound"): 1}
+    assert scrape.samples[backlog.LIMIT] == {a: 100}
+    assert scrape.samples[backlog.OVERFLOW] == {(*a, "limit", "reject_new", "setting"): 1}
+
+
 def test_longest_queues_are_shown_where_there_are_too_many(
     scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:

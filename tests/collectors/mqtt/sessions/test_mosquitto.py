@@ -8,7 +8,7 @@ import pytest
 
 from bts_collectors.mqtt.sessions import mosquitto, mosquitto_db
 from bts_collectors.mqtt.sessions.mosquitto import PersistenceConfig, SavedSessions
-from bts_exporter import Duration, Scrape, TargetError
+from bts_exporter import Duration, Scrape, TargetError, backlog
 
 HEAD = b"\x00\xb5\x00mosquitto db" + bytes(4) + struct.pack(">I", 6)
 MESSAGE = struct.pack(">8xHHBBBB", 1, 8, 1, 11, 0, 1) + b"consumer"
@@ -169,3 +169,22 @@ def test_reading_a_file_ends_at_the_deadline(file: Path, write: Write) -> None:
     assert failure.value.reason == "timeout"
     assert "`interval`" in str(failure.value)
     assert queued(look(sessions)) == {("consumer",): 10}
+
+
+@pytest.mark.parametrize(("most", "expected"), [(100, 100), (0, None), (None, None)])
+def test_the_limit_is_that_of_the_settings(
+    file: Path, write: Write, most: int | None, expected: int | None
+) -> None:
+    """The file does not contain max_queued_messages; 0 is no limit."""
+    write(3)
+    sessions = SavedSessions(PersistenceConfig(file=str(file), max_queued_messages=most))
+
+    limits = look(sessions).samples.get(backlog.LIMIT)
+
+    assert limits == (expected and {("mqtt", "", "consumer"): expected})
+
+
+def test_a_negative_limit_is_refused() -> None:
+    """The message names the setting and the value."""
+    with pytest.raises(ValueError, match="max_queued_messages: must not be negative, got -1"):
+        PersistenceConfig(max_queued_messages=-1)

@@ -45,7 +45,7 @@ def stored(payload: bytes) -> bytes:
 
 def read(content: bytes) -> dict[str, SavedQueue]:
     """Return the queues in a file with this content."""
-    return mosquitto_db.read(io.BytesIO(content), lambda: None)
+    return mosquitto_db.read(io.BytesIO(content), lambda: None).queues
 
 
 def test_messages_are_counted_by_client() -> None:
@@ -161,7 +161,7 @@ def test_payloads_are_not_read() -> None:
 
     stream = Stream(HEAD + V6 + stored(bytes(1_000_000)) + message(b"c"))
 
-    assert mosquitto_db.read(stream, lambda: None) == {"c": SavedQueue(1, 0)}
+    assert mosquitto_db.read(stream, lambda: None).queues == {"c": SavedQueue(1, 0)}
     assert stream.longest < 100
 
 
@@ -237,6 +237,31 @@ def test_long_ids_are_distinguished_but_not_kept() -> None:
 
     assert len(found) == 3
     assert all(mosquitto_db.MAX_CLIENT_ID < len(name) < 200 for name in found)
+
+
+def numbered(number: int) -> bytes:
+    """Return a queued message of client c with this store id."""
+    return chunk(
+        3, struct.pack("=Q", number) + struct.pack(">HHBBBB", 1, 1, 1, QUEUED, 0, OUT) + b"c"
+    )
+
+
+def test_the_oldest_message_has_the_lowest_number() -> None:
+    """Store ids rise as messages arrive; expired messages do not count, wherever they are in the queue."""
+    content = HEAD + V6 + kept(3, 1000) + kept(4, 3000) + kept(7, 2000)
+    content += b"".join(numbered(number) for number in (9, 7, 3, 8, 4))
+    waiting = read(content)["c"]
+
+    assert [waiting.oldest_at(now) for now in (999, 1000, 2500, 3000)] == [3, 4, 4, 8]
+    assert SavedQueue().oldest_at(0) is None
+
+
+def test_the_number_of_the_latest_message_is_read() -> None:
+    """The file's first chunk has the store id of the latest message, also of one that was delivered."""
+    config = chunk(1, struct.pack("=Q", 63) + bytes(8))
+
+    assert mosquitto_db.read(io.BytesIO(HEAD + V6 + config), lambda: None).latest == 63
+    assert mosquitto_db.read(io.BytesIO(HEAD + V6 + client(b"c")), lambda: None).latest is None
 
 
 def test_messages_that_expire_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def values(scrape_context: ScrapeContext) -> dict[str, float]:
 
 def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: Converse) -> None:
     """A group inside the stream needs its first undelivered entry, its pending entries and its consumers."""
-    scrape_context.counters_set = (0, 0)
+    scrape_context.counters_set = (0, 0, 0)
     state = stream(first=identity(9000), last=identity(1000), length=9)
     standing = group(identity(5000), consumers=1, pending=2, lag=5)
     converse(
@@ -112,6 +112,9 @@ def test_a_group_that_the_server_knows(scrape_context: ScrapeContext, converse: 
         "messaging_consumers": 1,
         "messaging_lag_seconds": 4,
         "messaging_lag_method_info": 1,
+        "messaging_in_flight_oldest_seconds": 0.001,
+        "messaging_in_flight_method_info": 1,
+        "messaging_entries_lost_total": 0,
     }
 
 
@@ -395,7 +398,7 @@ def test_a_stream_that_could_not_be_read_is_not_new(
 ) -> None:
     """The history of a group stays while its stream is refused, so that its counters continue."""
     reader = Streams(Names(["s"]))
-    scrape_context.counters_set = (0, 0)
+    scrape_context.counters_set = (0, 0, 0)
     state = [10, 1, 2, 3, identity(1000), b"0-0", 10, identity(9000), identity(1000)]
     at_the_end = [b"g", 0, 0, identity(1000), 10, 0, None, None]
     converse(read(reader, scrape_context), ([SCRIPT], [[[state, [at_the_end]]]]))

@@ -169,7 +169,7 @@ def test_the_rate_of_an_uncertain_lag() -> None:
         state = group_state(range(8, 6008), place, added=6007, read=place, counted=False)
         flow = history.take(state, now)
 
-    assert flow == (None, None, 270.7)
+    assert flow == (None, None, 270.7, 0)
 
 
 def test_nothing_has_happened() -> None:
@@ -195,8 +195,8 @@ def test_time_until_the_backlog_is_gone() -> None:
     assert [look.drain for look in looks] == [None, None, 69.0, 0]
 
     stuck = History()
-    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None)
-    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 0) == Flow(1, 0, None, 0)
+    assert stuck.take(group_state(range(1, 101), 1, added=100, read=1), 30) == Flow(1, 0, inf, 0)
 
 
 #: Entry 4 of the stream was deleted after it was delivered to the group.
@@ -279,3 +279,61 @@ def test_when_entries_are_counted_again() -> None:
 
     assert history.is_uncounted(RECOUNT_SECONDS - 0.1)
     assert not history.is_uncounted(RECOUNT_SECONDS)
+
+
+def lost_in_total(*states: GroupState) -> list[int | None]:
+    """Return the entries lost by each scrape."""
+    history = History()
+    return [history.take(state, float(n)).lost_in_total for n, state in enumerate(states)]
+
+
+def test_trims_that_overtake_a_group_add_up() -> None:
+    """Each trimmed entry counts once, also after the group has read on."""
+    assert lost_in_total(
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(8, 14), 4, added=13, read=4),  # 5 to 7
+        group_state(range(8, 14), 4, added=13, read=4),
+        group_state(range(10, 16), 4, added=15, read=4),  # 8 and 9
+        group_state(range(10, 16), 12, added=15, read=12),
+        group_state(range(14, 18), 12, added=17, read=12),  # 13
+    ) == [0, 3, 3, 5, 5, 6]
+
+
+def test_entries_lost_while_the_group_reads_count_by_the_servers_counter() -> None:
+    """Before Redis 7.2 the counter is that of deliveries: what is neither delivered nor waiting was lost."""
+    assert lost_in_total(
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(8, 14), 9, added=13, read=6),  # 5 to 7 are lost, 8 and 9 delivered
+    ) == [0, 3]
+
+
+def test_a_counter_that_is_a_position_says_nothing_about_lost_entries() -> None:
+    """From Redis 7.2 on the counter includes entries that were lost before a delivery: none is counted."""
+    assert lost_in_total(
+        group_state(range(1, 11), 4, added=10, read=4),
+        group_state(range(8, 14), 9, added=13, read=9),
+    ) == [0, 0]
+
+
+def test_what_is_not_a_trim_is_not_lost() -> None:
+    """Deliveries, deleted entries, a recreated stream and counters that clients set are not losses."""
+    whole = group_state(range(1, 11), 4, added=10, read=4)
+    others = [
+        group_state(range(1, 11), 10, added=10, read=10),
+        group_state([*range(1, 5), *range(8, 11)], 4, added=10, read=4, deleted=7),
+        group_state(range(1, 4), 0, added=3, read=0),
+        group_state(range(1, 11), 4, added=15, read=4, settings=Settings(added=1, any=1)),
+        group_state(range(8, 11), 4, added=10, read=4, counted=False),
+    ]
+
+    totals = [lost_in_total(whole, other)[1] for other in others]
+
+    assert totals == [0, 0, 0, 0, 3]
+
+
+def test_without_the_count_of_added_entries_the_losses_are_unknown() -> None:
+    """Redis before 7 does not count added entries: there is no total, rather than 0."""
+    stream = Stream(length=1, first=(9, 0), last=(9, 0), last_generated=(9, 0))
+    state = GroupState(b"s", stream, Group(b"g", 0, 0, (4, 0)), Labels.of("db0", "s", "g"))
+
+    assert lost_in_total(state, state) == [None, None]

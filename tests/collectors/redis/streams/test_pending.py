@@ -12,11 +12,13 @@ from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState, Labels
 from bts_collectors.redis.streams.pending import read
 from bts_collectors.redis.streams.state import Group, Stream
+from bts_exporter import backlog
 
 Converse = Callable[..., None]
 
 NEW_YEAR = 1_767_225_600_000
 OWN = ("db0", "s", "g")
+COMMON = ("redis", "s", "g")
 ASKING = [("XPENDING", b"s", b"g", "-", "+", 1)]
 
 
@@ -37,10 +39,9 @@ def test_the_oldest_pending_entry(context: StreamContext, converse: Converse) ->
     oldest = [b"%d-0" % (NEW_YEAR - 5000), b"c", 10, 7]
     converse(read(context, [group_state(2)]), (ASKING, [[oldest]]))
 
-    assert context.scrape_context.scrape.samples == {
-        pending.AGE: {OWN: 5},
-        pending.DELIVERIES: {OWN: 7},
-    }
+    samples = context.scrape_context.scrape.samples
+    assert samples[pending.AGE] == {OWN: 5}
+    assert samples[pending.DELIVERIES] == {OWN: 7}
 
 
 def test_an_id_set_by_hand_has_deliveries_but_no_age(
@@ -49,7 +50,9 @@ def test_an_id_set_by_hand_has_deliveries_but_no_age(
     """If the id is not a plausible time, the deliveries are still known."""
     converse(read(context, [group_state(2)]), (ASKING, [[[b"1-1", b"c", 10, 7]]]))
 
-    assert context.scrape_context.scrape.samples == {pending.DELIVERIES: {OWN: 7}}
+    samples = context.scrape_context.scrape.samples
+    assert samples[pending.DELIVERIES] == {OWN: 7}
+    assert pending.AGE not in samples
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,32 @@ def test_nothing_pending(
     assert context.scrape_context.scrape.samples == {
         pending.AGE: {OWN: 0},
         pending.DELIVERIES: {OWN: 0},
+        backlog.IN_FLIGHT_OLDEST: {COMMON: 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("count", "deliveries", "method"),
+    [(2, 1, "delivery_time"), (2, 3, "lower_bound"), (1, 3, "delivery_time")],
+)
+def test_the_time_since_the_delivery(
+    context: StreamContext, converse: Converse, count: int, deliveries: int, method: str
+) -> None:
+    """It is the idle time; if the entry was delivered again, another one may be with its consumer for longer."""
+    converse(read(context, [group_state(count)]), (ASKING, [[[b"1-1", b"c", 2500, deliveries]]]))
+
+    samples = context.scrape_context.scrape.samples
+    assert samples[backlog.IN_FLIGHT_OLDEST] == {COMMON: 2.5}
+    assert samples[backlog.IN_FLIGHT_METHOD] == {(*COMMON, method): 1}
+
+
+def test_an_entry_delivered_at_this_moment_is_in_flight(
+    context: StreamContext, converse: Converse
+) -> None:
+    """Its age is not 0, which would mean that no entry is pending."""
+    converse(read(context, [group_state(1)]), (ASKING, [[[b"1-1", b"c", 0, 1]]]))
+
+    assert context.scrape_context.scrape.samples[backlog.IN_FLIGHT_OLDEST] == {COMMON: 0.001}
 
 
 def test_a_denied_command_is_not_sent_again(context: StreamContext, converse: Converse) -> None:
