@@ -66,7 +66,7 @@ def options(config: Path) -> Options:
     ("settings", "said"),
     [
         ("", "things: 2 names match x*; topics: 0 messages match y/# so far"),
-        ("fails: true", "matches: ValueError: no idea"),
+        ("fails: true", "matches: ValueError: no idea (matches.py:12)"),
     ],
 )
 def test_check_says_what_patterns_matched(

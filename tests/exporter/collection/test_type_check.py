@@ -89,7 +89,10 @@ def test_former_name_warns_once_for_each_file(
         drop_in(tmp_path, name, f"from bts_exporter import NothingToRead\n{QUIET}")
     registry = Registry(tmp_path)
 
-    with caplog.at_level(logging.WARNING), warnings.catch_warnings(record=True) as found:
+    with (
+        caplog.at_level(logging.WARNING, "bts_exporter"),
+        warnings.catch_warnings(record=True) as found,
+    ):
         warnings.simplefilter("always")
         for name in ("one", "two", "one"):
             registry.load(name)
