@@ -13,6 +13,7 @@ from bisect import bisect_right
 from typing import Literal, NamedTuple
 
 from bts_exporter.metric import Metric, counter, gauge
+from bts_exporter.scrape import Scrape
 
 #: Observations that a timeline keeps.
 MOST_OBSERVED = 64
@@ -70,6 +71,14 @@ class Age(NamedTuple):
 
     seconds: float
     method: Literal["message_time", "interpolation", "lower_bound"]
+
+
+def emit_lag(scrape: Scrape, age: Age | None, system: str, destination: str, group: str) -> None:
+    """Emit the lag in seconds, and how it is known unless nothing waits; nothing for an unknown age."""
+    if age is not None:
+        scrape.emit(LAG_SECONDS, age.seconds, system, destination, group)
+        if age.seconds:
+            scrape.emit(LAG_METHOD, 1, system, destination, group, age.method)
 
 
 class Timeline:
