@@ -24,7 +24,15 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "password_hash"),
-    ("client", "target_report"),
+    ("client", "target_report", "testing"),
+    (
+        "test_kit.collecting",
+        "test_kit.declarations",
+        "test_kit.exporter_process",
+        "test_kit.golden",
+        "test_kit.running",
+    ),
+    ("test_kit.http_server", "test_kit.samples"),
     ("service",),
     ("access.gate",),
     ("access.web_config",),
@@ -37,19 +45,20 @@ LAYERS = (
     ("collection.collector_set", "self_metrics"),
     ("collection.background",),
     ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
-    ("collection.collection",),
+    ("collection.collection", "collection.type_check"),
     ("settings.loader", "bts_exporter"),
     ("sample_check",),
     (
+        "collection.plugin_modules",
         "collection.prometheus_client_adapter",
         "backlog",
         "exposition.page",
         "histogram_accumulator",
         "http_client",
         "prometheus_text",
+        "settings.defaults",
         "settings.schema",
         "web.server",
-        "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
     ("exposition.formats", "http_dialing", "http_limits"),
@@ -75,6 +84,7 @@ LAYERS = (
         "web.client_hello",
         "address_watch",
         "certificate",
+        "deprecation",
         "errors",
         "http_response",
         "immutable",
@@ -92,7 +102,7 @@ LAYERS = (
     ),
 )
 
-#: Where any error may be caught, and why. A plug-in's own code is called in the first five.
+#: Where any error may be caught, and why. A plug-in's own code is called in the first seven.
 CATCH_ALL = {
     "collection.runner": "collect, start and stop of a collector",
     "commands": "the metrics that a collector names for its settings",
@@ -100,6 +110,8 @@ CATCH_ALL = {
     "collection.registry": "the import of a plug-in",
     "collection.builder": "the constructor of a collector",
     "settings.schema": "a plug-in's own checks of its settings",
+    "settings.defaults": "a plug-in's functions that make defaults",
+    "collection.plugin_modules": "the import of a plug-in, to go back to the version before",
     "errors": "the text of a plug-in's own error",
     "page_service": "passed on to every scrape that waits for the same page",
     "line_writer": "the text of what is logged, which may be a plug-in's object",
@@ -225,7 +237,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

@@ -19,9 +19,10 @@ from bts_exporter.errors import (
     Problem,
     SelectionError,
     TargetError,
+    line_in,
     listed,
     one_line,
-    text_of,
+    words_of,
 )
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Metric, Template
@@ -285,7 +286,8 @@ def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
         try:
             named = list(block.type.declared_by(block.config))
         except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            said = f"{block.location}{type(error).__name__}: {text_of(error)}"
+            place = line_in(block.type.__module__.partition(".")[0], error)
+            said = f"{block.location}{words_of(error)}{place}"
             print(printable(said), file=sys.stderr)
             continue
         for metric in named:

@@ -7,12 +7,12 @@ import json
 import re
 import types
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from bts_exporter.errors import Problem, text_of
+from bts_exporter.errors import Problem, line_in, text_of, words_of
 from bts_exporter.settings import misplaced_keys
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
@@ -51,7 +51,9 @@ class Schema:
             return self._union(raw, arguments, path)
         if origin is Literal:
             return raw if raw in arguments else self._not_among(raw, arguments, path)
-        if origin in {list, tuple} and isinstance(raw, list):
+        if origin is tuple and arguments[-1:] != (Ellipsis,) and isinstance(raw, list):
+            return self._fixed(raw, arguments, path)
+        if origin in {list, tuple, set, frozenset} and isinstance(raw, list):
             return self._sequence(raw, origin, arguments, path)
         if origin is dict and isinstance(raw, dict):
             return self._mapping(raw, arguments[1], path)
@@ -95,7 +97,7 @@ class Schema:
         try:
             made = kind(**values)
         except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
-            return self._add_problem_of_block(raw, path, _words(error))
+            return self._add_problem_of_block(raw, path, _words(error, kind))
         if isinstance(made, TLSConfig):
             made = made.below(Path(self.document.file).parent)
             self.tls.append((made, self.document.problem(path, "")))
@@ -147,6 +149,14 @@ class Schema:
     ) -> Any:
         return origin([self.convert(item, arguments[0], (*path, i)) for i, item in enumerate(raw)])
 
+    def _fixed(self, raw: list[Any], arguments: tuple[Any, ...], path: Path_) -> Any:
+        if len(raw) != len(arguments):
+            return self.add_problem(
+                path, f"expected a list of {len(arguments)} values, got {len(raw)}"
+            )
+        pairs = zip(raw, arguments, strict=True)
+        return tuple(self.convert(item, kind, (*path, i)) for i, (item, kind) in enumerate(pairs))
+
     def _mapping(self, raw: dict[str, Any], kind: Any, path: Path_) -> dict[str, Any]:
         return {key: self.convert(item, kind, (*path, key)) for key, item in raw.items()}
 
@@ -165,11 +175,14 @@ class Schema:
                 return kind.from_setting(raw)
             if kind is re.Pattern or get_origin(kind) is re.Pattern:
                 return _pattern(raw)
+            if inspect.isclass(kind) and issubclass(kind, PurePath) and isinstance(raw, str):
+                # Relative to the settings, as every path in them.
+                return kind(Path(self.document.file).parent, raw)
             return msgspec.convert(raw, kind)
         except msgspec.ValidationError as error:
             return self.add_problem(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
-            return self.add_problem(path, _words(error))
+            return self.add_problem(path, _words(error, kind))
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -237,9 +250,12 @@ def _block(raw: Any) -> str:
     return "; write its keys below it, indented, or {key: value}" if isinstance(raw, str) else ""
 
 
-def _words(error: Exception) -> str:
-    known = isinstance(error, TypeError | ValueError | re.error)
-    return text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+def _words(error: Exception, kind: Any) -> str:
+    """Return what a plug-in's own check says; a defect in it with its place."""
+    if isinstance(error, ValueError | re.error):
+        return text_of(error)
+    words = text_of(error) if isinstance(error, TypeError) else words_of(error)
+    return words + line_in(str(getattr(kind, "__module__", "")).partition(".")[0], error)
 
 
 def _name(raw: Any) -> str:
