@@ -78,7 +78,8 @@ class Nats(bts.Collector):
                 self._js = client.jetstream(timeout=TIMEOUT)
                 await self._read(scrape)
         finally:
-            await client.close()
+            # nats-py waits for ever for the end of a connection whose TLS handshake failed.
+            await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=0.5)
 
     async def _connect(self, client: Client) -> None:
         url, password = self.config.url, self.config.password or self.config.url.password

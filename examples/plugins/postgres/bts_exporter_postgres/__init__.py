@@ -110,7 +110,7 @@ class Postgres(bts.Collector):
         try:
             with self._connect(scrape.remaining()) as connection:
                 scrape.replace(self.up, 1)
-                watchdog = Timer(scrape.remaining(), _interrupt, [connection])
+                watchdog = Timer(scrape.remaining(), interrupt, [connection])
                 watchdog.start()
                 try:
                     self._read(scrape, connection)
@@ -158,11 +158,12 @@ class Postgres(bts.Collector):
             backlog.emit_lag(scrape, backlog.Age(max(age or 0.0, 0.0), "message_time"), *labels)
 
     def _failure(self, error: Exception, place: str = "") -> TargetError:
-        reason, cure = next((r, cure) for part, r, cure in ERRORS if part in str(error).lower())
-        return TargetError(reason, f"PostgreSQL at {self.config.url}{place}: {error}; {cure}")
+        text = str(error).partition("\n")[0]
+        reason, cure = next((r, cure) for part, r, cure in ERRORS if part in text.lower())
+        return TargetError(reason, f"PostgreSQL at {self.config.url}{place}: {text}; {cure}")
 
 
-def _interrupt(connection: psycopg.Connection) -> None:
+def interrupt(connection: psycopg.Connection) -> None:
     """End a connection on which a query waits: libpq has no timeout for that."""
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,220 @@
+"""The plug-in and Debian's nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.js import JetStreamContext
+
+from bts_exporter import backlog
+from bts_exporter.testing import ExporterProcess, collect, configured, look, naming_problems, run
+from bts_exporter_nats import Nats
+from servers import Process, free_port, listens, need
+from servers.certificates import Certificates
+
+#: The user `half` may not list the consumers of the stream `secret`.
+SETTINGS = """
+authorization { users = [
+  { user: admin, password: hidden }
+  { user: half, password: hidden, permissions: { publish: { deny: ["$JS.API.CONSUMER.LIST.secret"] } } }
+] }
+jetstream { store_dir: "%s" }
+"""
+StartNats = Callable[..., "NatsServer"]
+
+
+class NatsServer(Process):
+    """A NATS with JetStream, and the users of SETTINGS."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.port = free_port()
+        self.url = f"nats://admin@127.0.0.1:{self.port}"
+        config = folder / "nats.conf"
+        config.write_text("\n".join([SETTINGS % folder, *settings]))
+        program = need("nats-server", "nats-server")
+        super().__init__(
+            [program, "-a", "127.0.0.1", "-p", f"{self.port}", "-c", f"{config}"], folder
+        )
+        self.ready(lambda: listens(self.port))
+
+    def use(self, work: Callable[[JetStreamContext], Any], **options: Any) -> None:
+        """Run `work`, a coroutine function, with JetStream."""
+
+        async def connected() -> None:
+            options.setdefault("servers", f"nats://admin:hidden@127.0.0.1:{self.port}")
+            client = await nats.connect(**options)
+            await work(client.jetstream())
+            await client.close()
+
+        asyncio.run(connected())
+
+    def collector(self, **settings: Any) -> Nats:
+        """Return a collector of this server."""
+        found = configured(Nats, **{"url": self.url, "password": "hidden", **settings})
+        assert isinstance(found, Nats)
+        return found
+
+
+@pytest.fixture
+def start_nats(tmp_path: Path) -> Iterator[StartNats]:
+    """Give a function that starts a server; all end with the test."""
+    running: list[NatsServer] = []
+
+    def start(*settings: str) -> NatsServer:
+        running.append(NatsServer(tmp_path, *settings))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.kill()
+
+
+async def publish(js: JetStreamContext, *subjects: str) -> list[tuple[float, float]]:
+    """Publish messages; return between which times each one was."""
+    times = []
+    for subject in subjects:
+        before = time.time()
+        await js.publish(subject, b"x")
+        times.append((before, time.time()))
+    return times
+
+
+@pytest.mark.live
+def test_consumer_that_stopped(
+    start_nats: StartNats, bts_exporter_process: Callable[..., ExporterProcess]
+) -> None:
+    """Backlog and ages of a stopped consumer are those of the messages; after the server's end nats_up is 0."""
+    server = start_nats()
+    times: list[tuple[float, float]] = []
+
+    async def work(js: JetStreamContext) -> None:
+        await js.add_stream(name="orders", subjects=["orders.*"])
+        times.extend(await publish(js, "orders.a", "orders.b", "orders.b"))
+        consumer = await js.pull_subscribe("", durable="billing", stream="orders")
+        await consumer.fetch(1)  # and it stops without an acknowledgement
+
+    server.use(work)
+    exporter = bts_exporter_process({"nats": {"url": server.url, "password": "hidden"}})
+    start = time.time()
+    page = exporter.page()
+    end = time.time()
+
+    queue = {"system": "nats", "destination": "orders", "group": "billing"}
+    assert page.value("nats_up") == 1
+    assert page.value("messaging_backlog_messages", **queue) == 2
+    assert page.value("messaging_in_flight_messages", **queue) == 1
+    assert page.value("messaging_consumed_messages_total", **queue) == 1
+    assert page.value("messaging_lag_method_info", **queue, method="message_time") == 1
+    assert page.value("messaging_published_messages_total", destination="orders") == 3
+    lag = page.value("messaging_lag_seconds", **queue)
+    assert start - times[1][1] <= lag <= end - times[1][0]
+    unacknowledged = page.value("nats_consumer_oldest_unacknowledged_seconds", consumer="billing")
+    assert start - times[0][1] <= unacknowledged <= end - times[0][0]
+
+    server.kill()
+    page = exporter.page()
+    assert page.value("nats_up") == 0
+    assert (
+        page.value("bts_exporter_collector_errors_total", collector="nats", reason="refused") == 1
+    )
+    assert page.find("messaging_backlog_messages") == []
+    assert "connection refused; is nats-server running?" in exporter.log.read_text()
+
+
+@pytest.mark.live
+def test_consumers(start_nats: StartNats) -> None:
+    """What the server says of consumers is served, and nothing that it does not say."""
+    server = start_nats()
+    times: list[tuple[float, float]] = []
+
+    async def work(js: JetStreamContext) -> None:
+        await js.add_stream(name="orders", subjects=["orders.*"])
+        await js.add_stream(name="secret", subjects=["secret"])
+        times.extend(await publish(js, "orders.a", "orders.b"))
+        await js.add_consumer(
+            "orders", durable_name="of_b", filter_subject="orders.b", ack_policy="explicit"
+        )
+        await js.add_consumer("orders", durable_name="pushed", deliver_subject="nobody")
+        await js.add_consumer(
+            "orders",
+            durable_name="last",
+            deliver_policy="last_per_subject",
+            filter_subject="orders.*",
+            ack_policy="explicit",
+        )
+        await js.add_consumer("secret", durable_name="quick", ack_policy="explicit")
+        await js.subscribe("orders.a")  # without a durable name
+        start = time.time()
+        samples = await asyncio.to_thread(collect, server.collector())
+        end = time.time()
+        assert {key[1:] for key in samples["messaging_backlog_messages"]} == {
+            ("orders", "of_b"),
+            ("orders", "pushed"),
+            ("orders", "last"),
+            ("secret", "quick"),
+        }
+        assert samples.value("messaging_backlog_messages", group="of_b") == 1
+        lag = samples.value("messaging_lag_seconds", group="of_b")
+        assert start - times[1][1] <= lag <= end - times[1][0]
+        assert samples.value("messaging_lag_seconds", group="quick") == 0
+        assert samples.find("messaging_lag_seconds", group="last") == []
+        assert samples.find("messaging_lag_method_info", group="quick") == []
+        assert [s.labels["group"] for s in samples.find("messaging_consumers")] == ["pushed"]
+        assert samples.value("messaging_consumers", group="pushed") == 0
+        samples = await asyncio.to_thread(collect, server.collector(streams="^sec"))
+        assert {key[1] for key in samples["messaging_published_messages_total"]} == {"secret"}
+        half = server.collector(url=server.url.replace("admin", "half"))
+        samples, error = await asyncio.to_thread(look, half)
+        assert error is not None
+        assert error.reason == "noperm"
+        assert "permit $JS.API.> and _INBOX.> to this user" in str(error)
+        assert samples.value("messaging_backlog_messages", group="of_b") == 1
+        assert samples.find("messaging_backlog_messages", destination="secret") == []
+
+    server.use(work)
+
+
+@pytest.mark.live
+def test_servers_that_do_not_answer(start_nats: StartNats) -> None:
+    """A refused login, and a server that hangs, have their reasons, and no metric but nats_up 0."""
+    server = start_nats()
+    refused = run(server.collector(password="wrong"))
+    server.freeze()
+    hung = run(server.collector(), seconds=1)
+    server.thaw()
+
+    assert (refused.reason, hung.reason) == ("auth", "timeout")
+    assert "wrong" not in refused.message
+    for collected in (refused, hung):
+        assert collected.samples == {"nats_up": {(): 0}}
+        assert f"NATS at nats://127.0.0.1:{server.port}" in collected.message
+
+
+@pytest.mark.live
+def test_tls(start_nats: StartNats, certificates: Certificates) -> None:
+    """tls:// checks the certificate; a server without TLS does not get the password."""
+    plain = start_nats()
+    stripped = run(plain.collector(url=plain.url.replace("nats://", "tls://")))
+    plain.kill()
+    server = start_nats(
+        f'tls {{ cert_file: "{certificates.server}", key_file: "{certificates.server_key}" }}'
+    )
+    url = server.url.replace("nats://", "tls://")
+    trusted = run(server.collector(url=url, tls={"ca_file": certificates.ca}))
+    distrusted = run(server.collector(url=url))
+
+    assert (stripped.reason, distrusted.reason, trusted.reason) == ("tls", "tls", None)
+    assert "no TLS there" in stripped.message
+    assert trusted.samples.value("nats_up") == 1
+
+
+def test_names() -> None:
+    """The names of the metrics follow the conventions."""
+    assert naming_problems(Nats) == []
+    assert set(Nats.vocabulary) < set(backlog.VOCABULARY)
