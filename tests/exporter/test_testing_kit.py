@@ -412,7 +412,17 @@ def test_golden(bts_golden, tmp_path):
 def pytest_in(folder: Path, *flags: str) -> tuple[int, str]:
     """Run pytest as an author does; return its exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *flags],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+            *flags,
+        ],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -24,8 +24,7 @@ from bts_collectors.rabbitmq.api.models import (
     known,
 )
 from bts_collectors.rabbitmq.api.responses import content
-from bts_collectors.rabbitmq.metrics.backlog import SYSTEM, destination, emit_lag
-from bts_collectors.rabbitmq.metrics.lag import Lag
+from bts_collectors.rabbitmq.metrics.backlog import SYSTEM, destination
 from bts_exporter import HttpResponse, Scrape, backlog, gauge
 
 LABELS = ("vhost", "queue")
@@ -143,7 +142,8 @@ def _emit_readers(
         labels = (SYSTEM, destination(*key), reader.name)
         scrape.emit(backlog.BACKLOG, reader.lag, *labels)
         age = timeline.age(reader.offset + 1, now)
-        emit_lag(scrape, Lag(age if reader.lag else backlog.Age(0.0, "interpolation")), *labels)
+        lag = age if reader.lag else backlog.Age(0.0, "interpolation")
+        backlog.emit_lag(scrape, lag, *labels)
 
 
 def _text(value: object) -> str:
