@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nats
+import nkeys
 import pytest
 from nats.js import JetStreamContext
+from nkeys import PREFIX_BYTE_ACCOUNT, PREFIX_BYTE_OPERATOR, PREFIX_BYTE_USER
 
 from bts_exporter import backlog
 from bts_exporter.testing import ExporterProcess, collect, configured, look, naming_problems, run
@@ -19,24 +24,31 @@ from servers import Process, free_port, listens, need
 from servers.certificates import Certificates
 
 #: The user `half` may not list the consumers of the stream `secret`.
-SETTINGS = """
+USERS = """
 authorization { users = [
   { user: admin, password: hidden }
   { user: half, password: hidden, permissions: { publish: { deny: ["$JS.API.CONSUMER.LIST.secret"] } } }
 ] }
-jetstream { store_dir: "%s" }
+"""
+CREDENTIALS = """
+-----BEGIN NATS USER JWT-----
+{jwt}
+------END NATS USER JWT------
+-----BEGIN USER NKEY SEED-----
+{seed}
+------END USER NKEY SEED------
 """
 StartNats = Callable[..., "NatsServer"]
 
 
 class NatsServer(Process):
-    """A NATS with JetStream, and the users of SETTINGS."""
+    """A NATS with JetStream."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.port = free_port()
         self.url = f"nats://admin@127.0.0.1:{self.port}"
         config = folder / "nats.conf"
-        config.write_text("\n".join([SETTINGS % folder, *settings]))
+        config.write_text("\n".join([f'jetstream {{ store_dir: "{folder}" }}', *settings]))
         program = need("nats-server", "nats-server")
         super().__init__(
             [program, "-a", "127.0.0.1", "-p", f"{self.port}", "-c", f"{config}"], folder
@@ -66,8 +78,8 @@ def start_nats(tmp_path: Path) -> Iterator[StartNats]:
     """Give a function that starts a server; all end with the test."""
     running: list[NatsServer] = []
 
-    def start(*settings: str) -> NatsServer:
-        running.append(NatsServer(tmp_path, *settings))
+    def start(*settings: str, users: str = USERS) -> NatsServer:
+        running.append(NatsServer(tmp_path, users, *settings))
         return running[-1]
 
     yield start
@@ -212,6 +224,57 @@ def test_tls(start_nats: StartNats, certificates: Certificates) -> None:
     assert (stripped.reason, distrusted.reason, trusted.reason) == ("tls", "tls", None)
     assert "no TLS there" in stripped.message
     assert trusted.samples.value("nats_up") == 1
+
+
+@pytest.mark.live
+def test_token(start_nats: StartNats) -> None:
+    """A password without a user is a token."""
+    server = start_nats(users="authorization { token: hidden }")
+    url = server.url.replace("admin@", "")
+
+    assert run(server.collector(url=url)).success
+    assert run(server.collector(url=url, password="wrong")).reason == "auth"
+
+
+@pytest.mark.live
+def test_credentials_file(start_nats: StartNats) -> None:
+    """A user with a JWT and a key logs in with the content of its .creds file."""
+    operator, account, system, user = map(
+        new_key, (PREFIX_BYTE_OPERATOR, PREFIX_BYTE_ACCOUNT, PREFIX_BYTE_ACCOUNT, PREFIX_BYTE_USER)
+    )
+    limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+    stored = {"mem_storage": 1 << 20, "disk_storage": 1 << 20, "streams": -1, "consumer": -1}
+    accounts = {
+        account.public_key.decode(): jwt(operator, account, type="account", limits=limits | stored),
+        system.public_key.decode(): jwt(operator, system, type="account", limits=limits),
+    }
+    server = start_nats(
+        users=f"operator: {jwt(operator, operator, type='operator')}\n"
+        f"system_account: {system.public_key.decode()}\n"
+        "resolver: MEMORY\n"
+        f"resolver_preload: {json.dumps(accounts)}"
+    )
+    own = jwt(account, user, type="user", subs=-1, data=-1, payload=-1)
+    content = CREDENTIALS.format(jwt=own, seed=user.seed.decode())
+    url = server.url.replace("admin@", "")
+
+    assert run(configured(Nats, url=url, credentials=content)).success
+    assert run(configured(Nats, url=url)).reason == "auth"
+
+
+def new_key(prefix: int) -> nkeys.KeyPair:
+    """Return a new key of an operator, an account or a user."""
+    return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), prefix))
+
+
+def jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, **claims: object) -> str:
+    """Return claims about `subject`, signed by `issuer`."""
+    names = {"iss": issuer.public_key.decode(), "sub": subject.public_key.decode()}
+    body = {"jti": os.urandom(8).hex(), "iat": 0, **names, "nats": {"version": 2, **claims}}
+    parts = ({"typ": "JWT", "alg": "ed25519-nkey"}, body)
+    signed = b".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in parts)
+    signature = base64.urlsafe_b64encode(issuer.sign(signed)).rstrip(b"=")
+    return (signed + b"." + signature).decode()
 
 
 def test_names() -> None:
