@@ -20,7 +20,7 @@ import bts_exporter_postgres
 from bts_exporter.errors import ConfigError
 from bts_exporter.testing import ExporterProcess, collect, configured, look, naming_problems, run
 from bts_exporter_postgres import Postgres
-from servers import Process, free_port, listens, need
+from servers import Process, free_port, need
 from servers.certificates import Certificates
 
 #: `exporter` may read all tables but `secret`.
@@ -80,7 +80,14 @@ class PostgresServer(Process):
         program = str(Path(initdb).with_name("postgres"))
         argv = [*self._as, program, "-D", str(data), *(f"--{setting}" for setting in settings)]
         super().__init__(argv, folder)
-        self.ready(lambda: listens(self.port))
+        self.ready(self._answers)
+
+    def _answers(self) -> bool:
+        try:  # it listens before it is ready
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Return a connection of the administrator."""
