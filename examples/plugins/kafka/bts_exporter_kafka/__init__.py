@@ -96,7 +96,7 @@ class Kafka(bts.Collector):
         """Emit how far groups are behind; return the oldest records that they have not consumed."""
         topics = self._topics(scrape, admin)
         scrape.replace(self.up, 1)
-        limit = {"request_timeout": scrape.remaining() / 5}  # there are four steps
+        limit = {"request_timeout": scrape.remaining() / 4}  # there are four steps
         listed = admin.list_consumer_groups(**limit).result()
         for error in listed.errors:
             scrape.report(self._failure(error))

@@ -60,8 +60,8 @@ class NatsServer(Process):
 
         async def connected() -> None:
             options.setdefault("servers", f"nats://admin:hidden@127.0.0.1:{self.port}")
-            client = await nats.connect(**options)
-            await work(client.jetstream())
+            client = await nats.connect(connect_timeout=30, **options)
+            await work(client.jetstream(timeout=30))
             await client.close()
 
         asyncio.run(connected())
@@ -109,7 +109,7 @@ def test_consumer_that_stopped(
         await js.add_stream(name="orders", subjects=["orders.*"])
         times.extend(await publish(js, "orders.a", "orders.b", "orders.b"))
         consumer = await js.pull_subscribe("", durable="billing", stream="orders")
-        await consumer.fetch(1)  # and it stops without an acknowledgement
+        await consumer.fetch(1, timeout=30)  # and it stops without an acknowledgement
 
     server.use(work)
     exporter = bts_exporter_process({"nats": {"url": server.url, "password": "hidden"}})
