@@ -17,8 +17,6 @@ import bts_exporter as bts
 from bts_exporter import Scrape, Secret, TargetError, Url, backlog
 
 T = TypeVar("T")
-#: Its numbers, which nats-py declares as optional, are always there.
-Consumer = Any
 PRODUCT = bts.Product("NATS", "is nats-server running?", "does this port speak NATS, with TLS?")
 #: Text of an error, its reason and its cure.
 ERRORS: tuple[tuple[str, bts.Reason, str], ...] = (
@@ -108,8 +106,9 @@ class Nats(bts.Collector):
         self._request = asyncio.ensure_future(request)
         try:
             return await self._request
-        except asyncio.CancelledError:
-            raise self._error or asyncio.CancelledError from None
+        except asyncio.CancelledError as ended:
+            task = asyncio.current_task()  # which the deadline cancels
+            raise (ended if task and task.cancelling() else self._error or ended) from None
 
     async def _on_error(self, error: Exception) -> None:
         self._error = error
@@ -132,7 +131,7 @@ class Nats(bts.Collector):
             streams += page
             offset += PAGE
         scrape.replace(self.up, 1)
-        consumers: list[Consumer] = []
+        consumers: list[Any] = []
         for stream in streams:
             if self.config.streams.search(name := str(stream.config.name)):
                 scrape.emit(backlog.PUBLISHED, stream.state.last_seq, "nats", name, "")
@@ -145,7 +144,8 @@ class Nats(bts.Collector):
         for consumer in consumers:
             await self._emit_ages(scrape, consumer)
 
-    def _emit_counts(self, scrape: Scrape, of: Consumer) -> None:
+    # Numbers of a ConsumerInfo are always there, but nats-py declares them as optional: hence Any.
+    def _emit_counts(self, scrape: Scrape, of: Any) -> None:
         labels = ("nats", of.stream_name, of.name)
         scrape.emit(backlog.BACKLOG, of.num_pending, *labels)
         scrape.emit(backlog.IN_FLIGHT, of.num_ack_pending, *labels)
@@ -154,7 +154,7 @@ class Nats(bts.Collector):
         if of.config.deliver_subject and not (of.push_bound and of.config.deliver_group):
             scrape.emit(backlog.CONSUMERS, bool(of.push_bound), *labels)
 
-    async def _emit_ages(self, scrape: Scrape, of: Consumer) -> None:
+    async def _emit_ages(self, scrape: Scrape, of: Any) -> None:
         labels = (of.stream_name, of.name)
         if of.config.deliver_policy != "last_per_subject":  # which skips messages
             after = of.delivered.stream_seq
@@ -165,7 +165,7 @@ class Nats(bts.Collector):
         if age is not None:
             scrape.emit(self.unacknowledged, age, *labels)
 
-    async def _age(self, scrape: Scrape, of: Consumer, after: int) -> float | None:
+    async def _age(self, scrape: Scrape, of: Any, after: int) -> float | None:
         """Return the age of the first message after a position; None if it is not known."""
         times = []
         for subject in of.config.filter_subjects or [of.config.filter_subject or ">"]:

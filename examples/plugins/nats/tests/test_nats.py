@@ -105,14 +105,20 @@ def test_consumer_that_stopped(
     server = start_nats()
     times: list[tuple[float, float]] = []
 
-    async def work(js: JetStreamContext) -> None:
+    async def begin(js: JetStreamContext) -> None:
         await js.add_stream(name="orders", subjects=["orders.*"])
-        times.extend(await publish(js, "orders.a", "orders.b", "orders.b"))
+        times.extend(await publish(js, "orders.a"))
+        await js.add_consumer("orders", durable_name="billing", ack_policy="explicit")
+
+    async def take_one(js: JetStreamContext) -> None:
+        times.extend(await publish(js, "orders.b", "orders.b"))
         consumer = await js.pull_subscribe("", durable="billing", stream="orders")
         await consumer.fetch(1, timeout=30)  # and it stops without an acknowledgement
 
-    server.use(work)
+    server.use(begin)
     exporter = bts_exporter_process({"nats": {"url": server.url, "password": "hidden"}})
+    assert exporter.page().value("messaging_backlog_messages", group="billing") == 1
+    server.use(take_one)
     start = time.time()
     page = exporter.page()
     end = time.time()
@@ -182,7 +188,7 @@ def test_consumers(start_nats: StartNats) -> None:
         samples = await asyncio.to_thread(collect, server.collector(streams="^sec"))
         assert {key[1] for key in samples["messaging_published_messages_total"]} == {"secret"}
         half = server.collector(url=server.url.replace("admin", "half"))
-        samples, error = await asyncio.to_thread(look, half)
+        samples, error = await asyncio.to_thread(look, half, 600)
         assert error is not None
         assert error.reason == "noperm"
         assert "permit $JS.API.> and _INBOX.> to this user" in str(error)
