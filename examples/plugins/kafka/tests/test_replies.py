@@ -91,7 +91,7 @@ def collected(client: FakeClient) -> tuple[Any, Any]:
 
 
 def test_deleted_records_do_not_wait() -> None:
-    """Of a group that is behind the first record, only what is left counts."""
+    """Of a group that is behind the first record, only the records that are still there count."""
     samples, error = collected(FakeClient({"billing": (2, 10)}, event(0, age=60)))
 
     assert error is None

@@ -158,7 +158,7 @@ def test_consumers(start_nats: StartNats) -> None:
         await js.add_consumer(
             "orders", durable_name="of_b", filter_subject="orders.b", ack_policy="explicit"
         )
-        await js.add_consumer("orders", durable_name="pushed", deliver_subject="nobody")
+        await js.add_consumer("orders", durable_name="pushed", deliver_subject="inbox")
         await js.add_consumer(
             "orders",
             durable_name="last",
