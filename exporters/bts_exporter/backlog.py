@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from bts_exporter.metric import Metric, counter, gauge
+from bts_exporter.scrape import Scrape
 
 #: Observations that a timeline keeps.
 MOST_OBSERVED = 64
@@ -146,6 +147,14 @@ class RateState(msgspec.Struct, frozen=True):
 
     base: tuple[float, float] | None
     next: tuple[float, float] | None
+
+
+def emit_lag(scrape: Scrape, age: Age | None, system: str, destination: str, group: str) -> None:
+    """Emit the lag in seconds, and how it is known unless nothing waits; nothing for an unknown age."""
+    if age is not None:
+        scrape.emit(LAG_SECONDS, age.seconds, system, destination, group)
+        if age.seconds:
+            scrape.emit(LAG_METHOD, 1, system, destination, group, age.method)
 
 
 class Timeline:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bts_exporter import backlog
 from bts_exporter.backlog import MOST_OBSERVED, Age, Arrival, Rate, Timeline
+from bts_exporter.scrape import Scrape
 
 
 def timeline(*observations: tuple[float, float]) -> Timeline:
@@ -268,3 +270,23 @@ def test_counts_that_were_lowered_are_thinned_out() -> None:
         timeline.observe(second, second)
 
     assert timeline.age(MOST_OBSERVED / 4, 100) == Age(100 - MOST_OBSERVED / 4, "interpolation")
+
+
+@pytest.mark.parametrize(
+    ("age", "lags", "methods"),
+    [
+        (Age(3.5, "message_time"), {("nats", "orders", "billing"): 3.5}, 1),
+        (Age(0.0, "message_time"), {("nats", "orders", "billing"): 0}, 0),
+        (None, None, 0),
+    ],
+)
+def test_lag_is_emitted_with_its_method(
+    age: Age | None, lags: dict[tuple[str, ...], float] | None, methods: int
+) -> None:
+    """A lag of 0 needs no method, and an unknown age has no sample."""
+    scrape = Scrape(float("inf"))
+
+    backlog.emit_lag(scrape, age, "nats", "orders", "billing")
+
+    assert scrape.samples.get(backlog.LAG_SECONDS) == lags
+    assert len(scrape.samples.get(backlog.LAG_METHOD, {})) == methods

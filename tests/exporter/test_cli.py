@@ -132,7 +132,7 @@ def test_config(folder: Path) -> None:
 
 def test_check_of_mistakes(folder: Path) -> None:
     """Each error is a line on standard error, and the exit code is 1."""
-    configure(folder, "spool: {pth: x}, kafka: ")
+    configure(folder, "spool: {pth: x}, pulsar: ")
     code, out, err = run("check", folder=folder)
 
     assert (code, out) == (1, "")
@@ -142,7 +142,7 @@ def test_check_of_mistakes(folder: Path) -> None:
         "config.yaml:2: collectors.spool: path is missing",
     ]
     assert lines[2].startswith(
-        "config.yaml:2: collectors.kafka: unknown collector type 'kafka'; known: "
+        "config.yaml:2: collectors.pulsar: unknown collector type 'pulsar'; known: "
     )
     assert len(lines) == 3
 

@@ -178,7 +178,7 @@ MISTAKES = [
     mistake("glob_as_regex", REDIS + "    metrics: {deny: ['redis_.*']}\n", ":4: collectors.redis.metrics: warning: deny: 'redis_.*' removes nothing"),
     mistake("top_typo", "colectors:\n  host:\n", ":1: colectors: unknown key 'colectors'; did you mean collectors?"),
     mistake("empty_file", "", ": the file is empty (without a configuration file, this host and the brokers on it are monitored)"),
-    mistake("unknown_type", "collectors:\n  kafka: {url: kafka://x}\n", ":2: collectors.kafka: unknown collector type 'kafka'; known:"),
+    mistake("unknown_type", "collectors:\n  pulsar: {url: pulsar://x}\n", ":2: collectors.pulsar: unknown collector type 'pulsar'; known:"),
     mistake("type_alias", "collectors:\n  node_exporter:\n", ":2: collectors.node_exporter: unknown collector type 'node_exporter'; known:"),
     mistake("type_case", "collectors:\n  Redis:\n", ":2: collectors.Redis: unknown collector type 'Redis'; did you mean redis?"),
     mistake("type_exporter", "collectors:\n  redis_exporter: {url: redis://x}\n", ":2: collectors.redis_exporter: unknown collector type 'redis_exporter'; did you mean redis?"),

@@ -84,14 +84,6 @@ def _emit_all(scrape: Scrape, found: Mapping[Metric, Samples]) -> None:
             scrape.emit_all(metric, samples)
 
 
-def emit_lag(scrape: Scrape, lag: Lag, *labels: str) -> None:
-    """Emit the lag in seconds and its method, if it is known."""
-    if lag.age is not None:
-        scrape.emit(backlog.LAG_SECONDS, lag.age.seconds, *labels)
-        if lag.age.seconds:
-            scrape.emit(backlog.LAG_METHOD, 1, *labels, lag.age.method)
-
-
 def destination(vhost: str, name: str) -> str:
     """Return the label `destination` of a queue, unique in a broker.
 

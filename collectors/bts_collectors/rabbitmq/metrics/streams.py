@@ -25,8 +25,7 @@ from bts_collectors.rabbitmq.api.models import (
     known,
 )
 from bts_collectors.rabbitmq.api.responses import content
-from bts_collectors.rabbitmq.metrics.backlog import GROUP, SYSTEM, destination, emit_lag
-from bts_collectors.rabbitmq.metrics.lag import Lag
+from bts_collectors.rabbitmq.metrics.backlog import GROUP, SYSTEM, destination
 from bts_collectors.rabbitmq.metrics.queue_limits import Limits
 from bts_collectors.rabbitmq.metrics.remaining import emit_stream_limits
 from bts_exporter import HttpResponse, Scrape, backlog, gauge
@@ -152,7 +151,8 @@ def _emit_readers(
         labels = (SYSTEM, destination(*key), reader.name)
         scrape.emit(backlog.BACKLOG, reader.lag, *labels)
         age = timeline.age(reader.offset + 1, now)
-        emit_lag(scrape, Lag(age if reader.lag else backlog.Age(0.0, "interpolation")), *labels)
+        lag = age if reader.lag else backlog.Age(0.0, "interpolation")
+        backlog.emit_lag(scrape, lag, *labels)
 
 
 def _text(value: object) -> str:

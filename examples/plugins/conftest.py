@@ -1,0 +1,3 @@
+"""Fixtures for the tests of the plug-ins."""
+
+pytest_plugins = ["servers.certificates"]

@@ -1,0 +1,124 @@
+"""The plug-ins in examples/plugins: small, documented, and written with the public API only."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import bts_exporter
+from bts_exporter import Collector, CollectorConfig, Metric
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = sorted(path.parent for path in (ROOT / "examples/plugins").glob("*/pyproject.toml"))
+MAX_LINES = 150
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+every_plugin = pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+
+
+def module(folder: Path) -> Path:
+    """Return the one module of a plug-in."""
+    [found] = folder.glob(f"bts_exporter_{folder.name}/*.py")
+    return found
+
+
+def lines_of_code(source: str) -> int:
+    """Return the number of lines with code or docstrings."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines)
+
+
+def public_names(source: str) -> Iterator[str]:
+    """Yield what a module takes from bts_exporter: `Scrape`, or a dotted name that is not public."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bts_exporter"):
+            prefix = f"{node.module}."
+            yield from (
+                f"{prefix}{alias.name}".removeprefix("bts_exporter.") for alias in node.names
+            )
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names if alias.name.startswith("bts_exporter."))
+            yield from names
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "bts":
+            yield node.attr
+
+
+def collector(folder: Path) -> type[Collector]:
+    """Return the collector of an installed plug-in, as the exporter finds it."""
+    [point] = entry_points(group="bts_exporter.collectors", name=folder.name)
+    loaded: type[Collector] = point.load()
+    return loaded
+
+
+def is_block(value: object) -> bool:
+    """Return whether `value` is a type of settings of a plug-in."""
+    return (
+        isinstance(value, type)
+        and issubclass(value, CollectorConfig)
+        and value is not CollectorConfig
+    )
+
+
+def test_three_plugins_are_there() -> None:
+    """The plug-ins that the page promises are those that are tested."""
+    page = (ROOT / "docs/example-plugins.md").read_text()
+
+    assert [folder.name for folder in PLUGINS] == ["kafka", "nats", "postgres"]
+    assert all(f"(../examples/plugins/{folder.name}/README.md)" in page for folder in PLUGINS)
+
+
+@every_plugin
+def test_plugin_is_small(folder: Path) -> None:
+    """A plug-in has at most 150 lines of code and docstrings."""
+    assert lines_of_code(module(folder).read_text()) <= MAX_LINES
+
+
+@every_plugin
+def test_plugin_uses_the_public_api_only(folder: Path) -> None:
+    """What a plug-in takes from the exporter is what the exporter promises to authors."""
+    assert set(public_names(module(folder).read_text())) <= set(bts_exporter.__all__)
+
+
+@every_plugin
+def test_project_names_its_collector(folder: Path) -> None:
+    """The project's entry point is named as its folder, and it requires the exporter."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+
+    assert list(project["entry-points"]["bts_exporter.collectors"]) == [folder.name]
+    assert "bts-exporter" in project["dependencies"]
+    assert issubclass(collector(folder), Collector)
+
+
+@every_plugin
+def test_readme_has_every_setting_and_metric(folder: Path) -> None:
+    """The tables of the README have the settings and metrics that the code declares, and no others."""
+    rows = re.findall(r"^\| (`.+?) \|", (folder / "README.md").read_text(), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    kind = collector(folder)
+    blocks = [
+        kind.Config,
+        *(block for block in vars(sys.modules[kind.__module__]).values() if is_block(block)),
+    ]
+    settings = {key for block in blocks for key in block.__struct_fields__}
+
+    assert documented == settings | {m.name for m in kind.declared() if isinstance(m, Metric)}
