@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from bts_collectors.redis.client import address
 from bts_collectors.redis.client.credentials import ProviderSetting
 from bts_collectors.redis.client.keepalive import DEFAULT_KEEPALIVE, Keepalive
@@ -32,7 +36,9 @@ class RedisConfig(CollectorConfig, frozen=True):
     """The server, and which of its contents to read."""
 
     #: redis://, rediss:// (TLS) or unix://, with the user name and the number of the database.
-    url: Url = Url("redis", "127.0.0.1", 6379)
+    url: Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*address.SCHEMES))] = Url(
+        "redis", "127.0.0.1", 6379
+    )
     password: Secret | None = None
     #: module:callable that returns a redis.CredentialProvider, in place of user and password.
     credentials: ProviderSetting | None = None

@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from bts_collectors.host.kernel.files import MAX_COUNT, errors_in, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
@@ -49,7 +51,9 @@ class FilesystemSettings(CollectorConfig, frozen=True):
     mount_points_exclude: re.Pattern[str] | None = None
     fs_types_include: re.Pattern[str] | None = None
     fs_types_exclude: re.Pattern[str] | None = None
-    mount_timeout: Duration = Duration(5)
+    mount_timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(
+        5
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError if both expressions of a pair are set, or the timeout is not positive."""

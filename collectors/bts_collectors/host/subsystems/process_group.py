@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import Annotated
 
 import msgspec
 
@@ -64,7 +65,7 @@ _SHARE_OF_FILES = 4
 class Group(CollectorConfig, frozen=True):
     """A group: the processes that match all of the given expressions."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
     comm: re.Pattern[str] | None = None
     cmdline: re.Pattern[str] | None = None
     user: re.Pattern[str] | None = None

@@ -9,6 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import Annotated
+
+from msgspec import Meta
 
 from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Pattern, Subscription, disjoint
@@ -77,8 +80,10 @@ class PipelineConfig(CollectorConfig, frozen=True):
     out_id: Path | None = None
     in_format: Format = "json"
     out_format: Format = "json"
-    timeout: Duration = Duration(60)
-    max_pending: int = 10_000
+    timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(60)
+    max_pending: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": _MAX_PENDING})] = (
+        10_000
+    )
 
     def __post_init__(self) -> None:
         """Check values and their combinations; ValueError explains the problem."""

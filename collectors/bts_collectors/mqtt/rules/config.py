@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from msgspec import field
+from msgspec import Meta, field
 
 from bts_collectors.mqtt import names
 from bts_collectors.mqtt.client.topics import Pattern, explain
@@ -30,6 +30,12 @@ class Choice:
     texts: frozenset[str]
 
     example: ClassVar[str] = "[A, B]"
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        value = {"type": ["string", "number", "boolean"]}
+        return {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -104,7 +110,7 @@ class Rule(CollectorConfig, frozen=True):
     format: Format = "json"
     #: Names of CSV columns.
     columns: tuple[str, ...] = ()
-    separator: str = ","
+    separator: Annotated[str, Meta(extra_json_schema={"pattern": r'^[^"\r\n]$'})] = ","
     #: Values that a payload must have, by path.
     where: dict[str, Choice] = field(default_factory=dict)
     #: Labels from the payload, and from user properties (MQTT 5).
@@ -117,7 +123,7 @@ class Rule(CollectorConfig, frozen=True):
     per_topic: bool = False
     #: Time without a message after which a series is dropped; 0 keeps it.
     expire: Duration = Duration(3600)
-    max_series: int = 10_000
+    max_series: Annotated[int, Meta(extra_json_schema={"minimum": 1})] = 10_000
 
     def __post_init__(self) -> None:
         """Check combinations of settings; ValueError lists all problems."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 from time import monotonic
+from typing import Annotated
 
 from hiredis import ReplyError
+from msgspec import Meta
 
 from bts_collectors.redis.client.address import TCP_SCHEMES, check, database, with_host
 from bts_collectors.redis.client.connection import Connection
@@ -24,7 +26,10 @@ class SentinelSettings(CollectorConfig, frozen=True):
 
     master: str
     #: redis:// or rediss:// (TLS); a user is part of it.
-    addresses: tuple[Url, ...]
+    addresses: Annotated[
+        tuple[Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*TCP_SCHEMES))], ...],
+        Meta(extra_json_schema={"minItems": 1}),
+    ]
     password: Secret | None = None
     #: module:callable, in place of a password.
     credentials: ProviderSetting | None = None
