@@ -31,7 +31,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages collector-pages bench bench-bts compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -78,6 +78,9 @@ dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboa
 
 cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from the command line's parser
 	@$(BIN)/python docs/cli_pages.py
+
+collector-pages: $(FOR_WORKING) ## write the tables of settings, metrics and flags in docs/ from their declarations
+	@$(BIN)/python docs/collector_pages.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

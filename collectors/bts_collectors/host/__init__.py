@@ -38,7 +38,9 @@ _Name = Annotated[str, Meta(extra_json_schema={"enum": list(SUBSYSTEMS)})]
 class _Enabled(Paths, frozen=True):
     """The subsystems to collect: the default ones, plus `enable`, minus `disable`."""
 
+    #: Subsystems to collect in addition to the default ones.
     enable: tuple[_Name, ...] = ()
+    #: Default subsystems not to collect.
     disable: tuple[_Name, ...] = ()
 
     def __post_init__(self) -> None:

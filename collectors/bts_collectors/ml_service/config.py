@@ -114,6 +114,7 @@ class ProbeConfig(CollectorConfig, frozen=True):
 class MlServiceConfig(CollectorConfig, frozen=True):
     """Settings of one service."""
 
+    #: Address of the service, http:// or https://; a user is part of it.
     url: Annotated[Url, msgspec.Meta(extra_json_schema=_SERVICE_URL)]
     #: By name, which is the label `probe`.
     probes: Annotated[dict[str, ProbeConfig], _Probes]

@@ -42,7 +42,9 @@ _Alpn = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": _MAX
 class MqttConfig(CollectorConfig, frozen=True):
     """Settings of one broker."""
 
+    #: mqtt://, mqtts:// (TLS), ws://, wss:// (TLS) or unix://, with the user name.
     url: _BrokerUrl = Url("mqtt", "127.0.0.1", 1883)
+    #: Password of the user in `url`.
     password: Secret | None = None
     #: For `url` and for EMQX's REST API.
     tls: TLSConfig = TLSConfig()

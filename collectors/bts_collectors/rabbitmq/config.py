@@ -38,8 +38,11 @@ class CanarySettings(CollectorConfig, frozen=True):
 
     #: Address of the broker over AMQP; the path is the virtual host.
     url: _AmqpUrl
+    #: Password of the user in `url`.
     password: Secret | None = None
+    #: Types of the queues that the test messages are sent through.
     queue_types: tuple[Literal["classic", "quorum"], ...] = ("classic", "quorum")
+    #: Time between two messages.
     interval: _CanaryInterval = Duration(10)
     #: A message that takes longer counts as failed.
     timeout: _CanaryInterval = Duration(5)
@@ -65,6 +68,7 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
 
     #: The management API or RabbitMQ's own exporter (http, https), or the broker itself (amqp, amqps).
     url: _AnyUrl = Url.from_setting("http://guest:guest@127.0.0.1:15672")
+    #: Password of the user in `url`.
     password: Secret | None = None
     #: TLS settings of all addresses.
     tls: TLSConfig = TLSConfig()
@@ -74,10 +78,13 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     scope: Literal["cluster", "node"] = "cluster"
     #: RabbitMQ's own exporter on the node that answers, for metrics that the management API does not have.
     native: _HttpUrl | None = None
-    #: Patterns that are searched for in names: include must match, exclude must not.
+    #: Virtual hosts to read: like the three below, a pattern that is searched for in the name.
     vhosts_include: re.Pattern[str] | None = None
+    #: Virtual hosts not to read.
     vhosts_exclude: re.Pattern[str] | None = None
+    #: Queues to read.
     queues_include: re.Pattern[str] | None = None
+    #: Queues not to read.
     queues_exclude: re.Pattern[str] | None = None
     #: With more queues than this, only their depths are requested.
     max_detailed_queues: int = 2000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from functools import lru_cache
 from typing import Any
 
 
@@ -13,6 +14,7 @@ def summary_of(kind: Any) -> str:
     return str(kind.__doc__ or "").strip().partition("\n\n")[0].replace("\n    ", " ")
 
 
+@lru_cache(maxsize=256)
 def comments_of(struct: type[Any]) -> dict[str, str]:
     """Return the comments `#:` above the keys of `struct` and of its bases, by name."""
     found: dict[str, str] = {}

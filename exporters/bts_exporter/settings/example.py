@@ -115,7 +115,8 @@ def described(kind: Any) -> tuple[str, str]:
     kind, _ = bare(kind)
     arguments = get_args(kind)
     if arms := arms_of(kind):
-        return described(next(arm for arm in arms if arm is not types.NoneType))
+        found = [described(arm) for arm in arms if arm is not types.NoneType]
+        return " or ".join(dict.fromkeys(words for words, _ in found)), found[0][1]
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, arguments))}", str(as_yaml(arguments[0]))
     if list_type(kind) is not None:

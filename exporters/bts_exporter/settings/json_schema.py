@@ -83,7 +83,7 @@ def schema_of(types_: Types) -> Schema:
     }
     collectors = {name: _of_type(definitions, name, types_) for name in types_.names()}
     properties["collectors"] = {
-        "description": "The collectors by type. Without this key: this host, and the brokers on it.",
+        "description": comments_of(TopLevel)["collectors"],
         **_block(collectors),
     }
     return {

@@ -56,7 +56,9 @@ _MIN_SCRAPE_TIMEOUT = 0.1
 class MetricFilter(msgspec.Struct, frozen=True):
     """Which metrics of a collector are served: globs on their names, `deny` over `allow`."""
 
+    #: Only these, and those that say whether a target is up; all if empty.
     allow: tuple[str, ...] = ()
+    #: None of these.
     deny: tuple[str, ...] = ()
 
 
@@ -133,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True):
 class TopLevel(msgspec.Struct, frozen=True):
     """The keys of a settings file."""
 
+    #: The collectors by type; if the key is missing, this host and the brokers on it.
     collectors: Any = msgspec.UNSET
     #: Folder of plug-ins (*.py), relative to this file.
     plugins: str = "/etc/bts-exporter/plugins"

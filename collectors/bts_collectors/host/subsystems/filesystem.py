@@ -47,10 +47,15 @@ _MOUNT = ("device", "mountpoint", "fstype", "device_error")
 class FilesystemSettings(CollectorConfig, frozen=True):
     """Settings of `filesystem`."""
 
+    #: Mount points to collect; replaces the default of `mount_points_exclude`.
     mount_points_include: re.Pattern[str] | None = None
+    #: Mount points not to collect.
     mount_points_exclude: re.Pattern[str] | None = None
+    #: File system types to collect; replaces the default of `fs_types_exclude`.
     fs_types_include: re.Pattern[str] | None = None
+    #: File system types not to collect.
     fs_types_exclude: re.Pattern[str] | None = None
+    #: Timeout for statvfs(2) on each mount.
     mount_timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(
         5
     )

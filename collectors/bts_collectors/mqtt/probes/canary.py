@@ -64,14 +64,17 @@ _Timeout = Meta(
 class CanaryConfig(CollectorConfig, frozen=True):
     """Settings of the canary."""
 
+    #: Topic that the messages are sent to, without wildcards.
     topic: Annotated[str, Meta(extra_json_schema={"pattern": r"^(?=/*[^/])[^+#\0]*$"})] = (
         "bts-exporter/canary"
     )
     #: With QoS 0, brokers queue no canary messages for disconnected clients.
     qos: Annotated[tuple[Annotated[int, _Qos], ...], _QosList] = (0,)
+    #: Time between two messages.
     interval: Annotated[Duration, Meta(extra_json_schema={"minimum": _MIN_INTERVAL_SECONDS})] = (
         Duration(5)
     )
+    #: A message that takes longer is lost.
     timeout: Annotated[Duration, _Timeout] = Duration(10)
 
     def __post_init__(self) -> None:

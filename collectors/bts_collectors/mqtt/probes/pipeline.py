@@ -73,14 +73,21 @@ Identify = Callable[[bytes], str | None]
 class PipelineConfig(CollectorConfig, frozen=True):
     """Settings of a pipeline: two topics, and the key that matches their messages."""
 
+    #: Topic of the messages that enter the pipeline.
     in_topic: Pattern
+    #: Topic of the messages that leave it.
     out_topic: Pattern
     #: Path of the id in the payload.
     in_id: Path | None = None
+    #: Path of the same id in the payload of `out_topic`.
     out_id: Path | None = None
+    #: Format of the payload of `in_topic`.
     in_format: Format = "json"
+    #: Format of the payload of `out_topic`.
     out_format: Format = "json"
+    #: Time after which an input message counts as lost.
     timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(60)
+    #: Maximum number of input messages that wait for their output.
     max_pending: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": _MAX_PENDING})] = (
         10_000
     )

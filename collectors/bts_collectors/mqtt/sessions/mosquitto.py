@@ -35,7 +35,9 @@ def _open(file: str, flags: int) -> int:
 class PersistenceConfig(CollectorConfig, frozen=True):
     """Settings of the persistence file."""
 
+    #: The file that mosquitto saves its sessions to (persistence_location).
     file: str = "/var/lib/mosquitto/mosquitto.db"
+    #: Age above which the file is too old to be used.
     stale_after: Duration = Duration(3600)
 
 

@@ -24,12 +24,14 @@ DEFAULT_PORT = 26379
 class SentinelSettings(CollectorConfig, frozen=True):
     """The sentinels, and the name of the master."""
 
+    #: Name of the master, as the sentinels know it.
     master: str
     #: redis:// or rediss:// (TLS); a user is part of it.
     addresses: Annotated[
         tuple[Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*TCP_SCHEMES))], ...],
         Meta(extra_json_schema={"minItems": 1}),
     ]
+    #: Password of the sentinels.
     password: Secret | None = None
     #: module:callable, in place of a password.
     credentials: ProviderSetting | None = None

@@ -134,16 +134,25 @@ _OFF_NAMES = WantedNames(on=False)
 class QueueSettings(CollectorConfig, frozen=True):
     """Queues of job libraries, and plain keys that are queues."""
 
+    #: Queues of Celery.
     celery: CelerySettings = _OFF_CELERY
+    #: Queues of RQ.
     rq: LibrarySettings = OFF
+    #: Queues of Sidekiq.
     sidekiq: LibrarySettings = OFF
+    #: Queues of BullMQ.
     bullmq: LibrarySettings = OFF
+    #: Queues of Dramatiq.
     dramatiq: LibrarySettings = OFF
+    #: Queues of arq.
     arq: WantedNames = _OFF_NAMES
+    #: Queues of huey.
     huey: WantedNames = _OFF_NAMES
     #: Keys by name or glob pattern, each of which is a queue.
     lists: tuple[str, ...] = ()
+    #: As `lists`, of type set.
     sets: tuple[str, ...] = ()
+    #: As `lists`, of type sorted set.
     zsets: tuple[str, ...] = ()
 
 
