@@ -162,7 +162,7 @@ def main() -> int:
         page = DOCS / path
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
-            print(f"docs/{path}")
+            sys.stdout.write(f"docs/{path}\n")
     return 0
 
 
