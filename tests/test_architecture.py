@@ -107,7 +107,7 @@ LAYERS = (
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
     "collection.runner": "collect, start and stop of a collector",
-    "commands": "the metrics that a collector names for its settings",
+    "inventory": "the metrics that a collector names for its settings",
     "target_report": "what a collector says its patterns matched",
     "collection.registry": "the import of a plug-in",
     "collection.builder": "the constructor of a collector",

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bts_exporter import inventory
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
 from bts_exporter.errors import (
@@ -22,13 +21,10 @@ from bts_exporter.errors import (
     TargetError,
     listed,
     one_line,
-    text_of,
 )
 from bts_exporter.exposition.formats import Format
-from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
-from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
 from bts_exporter.settings import loader
 from bts_exporter.settings.loader import CollectorBlock, Settings, find, load, plugins_folder
@@ -157,6 +153,8 @@ def push(options: Options, url: str, job: str) -> int:
 
 def collectors(options: Options, *, verbose: bool = False) -> int:
     """Print the collector types, their origins and errors; with `verbose`, their settings too."""
+    from bts_exporter import inventory  # noqa: PLC0415  # of this command and the next only
+
     registry = _registry(options)
     report = inventory.SettingsReport(loader.document_of(find(options.config_file)))
     blocks = _blocks_or_errors(options) if verbose else None
@@ -175,7 +173,10 @@ def collectors(options: Options, *, verbose: bool = False) -> int:
 
 def metrics(options: Options, form: str, glob: str = "*") -> int:
     """Print every metric that matches `glob`, and that a type declares or the settings name."""
-    listed = inventory.matching(list(_listed(_registry(options), options)), glob)
+    from bts_exporter import inventory  # noqa: PLC0415  # as above
+
+    registry, blocks = _registry(options), _blocks_or_errors(options)
+    listed = inventory.matching(list(inventory.listed(registry, blocks or ())), glob)
     for line in inventory.metric_lines(listed, form):
         print(line)
     if not listed:
@@ -248,40 +249,6 @@ def _registry(options: Options) -> Registry:
     return Registry(plugins_folder(find(options.config_file)))
 
 
-def _listed(registry: Registry, options: Options) -> Iterator[inventory.Listed]:
-    seen: set[Metric | Template] = set()
-    for name, metric in (*_declared(registry), *_configured(options)):
-        if metric not in seen:
-            seen.add(metric)
-            yield _row(metric, name)
-    for metric in DECLARED:
-        yield _row(metric, "")
-
-
-def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
-    for name in registry.names():
-        try:
-            declared = list(registry.load(name).declared())
-        except PluginError as error:
-            print(printable(str(error), lines=True), file=sys.stderr)
-            continue
-        for metric in declared:
-            yield name, metric
-
-
-def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
-    """Yield what only the settings name; settings that are wrong name nothing."""
-    for block in _blocks_or_errors(options) or ():
-        try:
-            named = list(block.type.declared_by(block.config))
-        except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            said = f"{block.location}{type(error).__name__}: {text_of(error)}"
-            print(printable(said), file=sys.stderr)
-            continue
-        for metric in named:
-            yield block.type_name, metric
-
-
 def _blocks_or_errors(options: Options) -> Sequence[CollectorBlock] | None:
     """Return the blocks of the settings; None, and the errors are printed, if they are wrong."""
     try:
@@ -289,9 +256,3 @@ def _blocks_or_errors(options: Options) -> Sequence[CollectorBlock] | None:
     except ConfigError as error:
         print(printable(str(error), lines=True), file=sys.stderr)
         return None
-
-
-def _row(metric: Metric | Template, collector: str) -> inventory.Listed:
-    return inventory.Listed(
-        metric.name, str(metric.kind), list(metric.labels), metric.help, collector
-    )

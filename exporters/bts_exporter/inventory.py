@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 
 from bts_exporter import plugin
 from bts_exporter.collection.registry import Registry
-from bts_exporter.errors import PluginError
+from bts_exporter.errors import PluginError, text_of
+from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Collector
+from bts_exporter.printable import printable
+from bts_exporter.self_metrics import DECLARED
 from bts_exporter.settings.example import as_yaml
 from bts_exporter.settings.field_types import Key, keys_of
 from bts_exporter.settings.loader import CollectorBlock
@@ -45,14 +49,53 @@ class Setting(NamedTuple):
     source: str
 
 
-def metric_lines(listed: Sequence[Listed], form: str) -> Iterator[str]:
+def listed(registry: Registry, blocks: Sequence[CollectorBlock]) -> Iterator[Listed]:
+    """Yield every metric that a type declares, that the settings name, and our own; print errors of plug-ins."""
+    seen: set[Metric | Template] = set()
+    for name, metric in (*_declared(registry), *_configured(blocks)):
+        if metric not in seen:
+            seen.add(metric)
+            yield _row(metric, name)
+    for metric in DECLARED:
+        yield _row(metric, "")
+
+
+def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
+    for name in registry.names():
+        try:
+            declared = list(registry.load(name).declared())
+        except PluginError as error:
+            print(printable(str(error), lines=True), file=sys.stderr)
+            continue
+        for metric in declared:
+            yield name, metric
+
+
+def _configured(blocks: Sequence[CollectorBlock]) -> Iterator[tuple[str, Metric]]:
+    """Yield what only the settings name."""
+    for block in blocks:
+        try:
+            named = list(block.type.declared_by(block.config))
+        except Exception as error:  # noqa: BLE001  # a plug-in's own code
+            said = f"{block.location}{type(error).__name__}: {text_of(error)}"
+            print(printable(said), file=sys.stderr)
+            continue
+        for metric in named:
+            yield block.type_name, metric
+
+
+def _row(metric: Metric | Template, collector: str) -> Listed:
+    return Listed(metric.name, str(metric.kind), list(metric.labels), metric.help, collector)
+
+
+def metric_lines(rows: Sequence[Listed], form: str) -> Iterator[str]:
     """Yield the lines of a list of metrics: table, markdown or json."""
     if form == "json":
-        yield json.dumps([asdict(metric) for metric in listed], indent=2)
+        yield json.dumps([asdict(metric) for metric in rows], indent=2)
         return
     if form == "markdown":
         yield "| name | type | labels | help | collector |\n|---|---|---|---|---|"
-    for metric in listed:
+    for metric in rows:
         labels = ", ".join(metric.labels)
         if form == "markdown":
             text = metric.help.replace("|", r"\|")
@@ -62,9 +105,24 @@ def metric_lines(listed: Sequence[Listed], form: str) -> Iterator[str]:
             yield f"{shown}  {metric.type}  {metric.help}"
 
 
-def matching(listed: Sequence[Listed], glob: str) -> list[Listed]:
-    """Return the metrics whose name matches `glob`; that of a template matches as it is declared."""
-    return [metric for metric in listed if fnmatchcase(metric.name, glob)]
+def matching(rows: Sequence[Listed], glob: str) -> list[Listed]:
+    """Return the metrics whose name matches `glob`; of a template, if one of its names can."""
+    return [
+        metric
+        for metric in rows
+        if fnmatchcase(metric.name, glob) or _overlap(glob, metric.name.replace("{field}", "*"))
+    ]
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Return whether some text matches both patterns, of letters, `?` and `*`."""
+    if not a or not b:
+        return not (a + b).strip("*")
+    if a[0] == "*":
+        return _overlap(a[1:], b) or _overlap(a, b[1:])
+    if b[0] == "*":
+        return _overlap(b, a)
+    return (a[0] == b[0] or "?" in {a[0], b[0]}) and _overlap(a[1:], b[1:])
 
 
 def type_lines(registry: Registry, name: str) -> Iterator[str]:

@@ -54,9 +54,11 @@ FILES = {
     ),
     "no_collector": ("value = 1\n", "defines no collector"),
     "reserved_key": (
-        "from bts_exporter import Collector, CollectorConfig\n\nclass Mine(Collector):\n"
-        "    class Config(CollectorConfig):\n        labels: str = ''\n"
-        "    def collect(self, scrape):\n        pass\n",
+        COLLECTOR.format(name="reserved_key").replace(
+            "class Mine(Collector):",
+            "from bts_exporter import CollectorConfig\n\nclass Mine(Collector):\n"
+            "    class Config(CollectorConfig):\n        labels: str = ''",
+        ),
         "labels is reserved by the engine",
     ),
     "twice": (COLLECTOR.format(name="twice"), "is provided by "),

@@ -267,7 +267,9 @@ def _least_text(limits: Mapping[str, Any]) -> Schema:
     least = limits.get("minimum", limits.get("exclusiveMinimum"))
     if least is None:
         return {}
-    return {"pattern": _A_SECOND if least == 1 else "[1-9]"}
+    words = "at least" if "minimum" in limits else "more than"
+    pattern = _A_SECOND if least == 1 else "[1-9]"
+    return {"pattern": pattern, "patternErrorMessage": f"Expected {words} {least:g} s."}
 
 
 def _as_name(text: str) -> str:

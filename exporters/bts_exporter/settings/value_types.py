@@ -65,6 +65,7 @@ class Duration(float):
             "minimum": 0,
             "maximum": sys.float_info.max,
             "pattern": _DURATION.pattern,
+            "patternErrorMessage": "Expected seconds or a duration such as 1m30s.",
         }
 
     @classmethod
@@ -167,6 +168,7 @@ class Url:
             "description": f"Address: {_ADDRESS.removeprefix('an address is ')}.",
             "type": "string",
             "pattern": _URL.pattern,
+            "patternErrorMessage": f"Not a valid address; {_ADDRESS}.",
         }
 
     def as_setting(self) -> str:
@@ -224,7 +226,8 @@ class Url:
         For editors: `Annotated[Url, msgspec.Meta(extra_json_schema=Url.schema_of_schemes("redis"))]`.
         """
         either = "|".join("".join(f"[{c.upper()}{c}]" for c in scheme) for scheme in schemes)
-        return {"pattern": f"^(?:{either})://"}
+        message = f"Expected {listed_schemes(schemes, 'or')}."
+        return {"pattern": f"^(?:{either})://", "patternErrorMessage": message}
 
     def require_scheme(self, *schemes: str, key: str = "url") -> None:
         """Raise ValueError unless the scheme is one of `schemes`; `key` is the setting's name."""
