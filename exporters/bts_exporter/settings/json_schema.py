@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import json
 import re
@@ -12,7 +13,6 @@ from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
-import msgspec
 import yaml
 
 from bts_exporter.errors import PluginError, one_line
@@ -59,15 +59,26 @@ _BUILT_IN: dict[str, Schema] = {
 }
 #: A duration of a second and more, written as text; sums of shorter parts are left out.
 _A_SECOND = r"(?:^|[dhms])0*[1-9][0-9]*(?:[dhm](?!s)|(?:\.[0-9]+)?s)|(?:^|[dhms])0*[1-9][0-9]{3,}ms"
+_DAY = r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_CLOCK = r"([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?"
+_PART = r"[0-9]+(\.[0-9]+)?"
+#: Types that msgspec makes of texts.
+_OF_TEXTS = {
+    dt.date: _DAY,
+    dt.time: _CLOCK,
+    dt.datetime: f"{_DAY}[Tt ]{_CLOCK}",
+    dt.timedelta: (
+        rf"[+-]?[Pp](?=[0-9]|[Tt][0-9])({_PART}[Dd])?"
+        rf"([Tt](?=[0-9])({_PART}[Hh])?({_PART}[Mm])?({_PART}[Ss])?)?"
+    ),
+    UUID: r"([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})",
+    bytes: r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?",
+}
 _SIMPLE: dict[Any, Schema] = {
-    UUID: {
-        "type": "string",
-        "pattern": r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$(?!\n)",
-    },
-    Decimal: {"type": ["number", "string"], "pattern": DECIMAL},
     bool: {"type": "boolean"},
     int: {"type": "integer"},
     float: {"type": "number"},
+    Decimal: {"type": ["number", "string"], "pattern": DECIMAL},
     type(None): {"type": "null"},
     None: {"type": "null"},
 }
@@ -212,11 +223,9 @@ class _Definitions:
             return self._reference(kind)
         if inspect.isclass(kind) and issubclass(kind, Enum):
             return {"enum": [member.value for member in kind], "description": summary_of(kind)}
-        try:
-            made = msgspec.json.schema(kind)
-        except TypeError:  # a type that only its author's code understands
-            return {}
-        return _in_draft_7(made)
+        if kind in _OF_TEXTS:
+            return {"type": "string", "pattern": rf"^{_OF_TEXTS[kind]}$(?!\n)"}
+        return {"not": {}, "description": "No value in YAML is of this type."}
 
     def _reference(self, kind: Any) -> Schema:
         """Return a reference to the schema of a block, or of a class that reads its own values."""
@@ -281,16 +290,6 @@ def _json_type(kind: Any) -> str:
     if list_type(kind) is not None:
         return "array"
     return "object" if map_types(kind) is not None else "string"
-
-
-def _in_draft_7(made: Schema) -> Schema:
-    """Return a schema by msgspec, of draft 2020-12, as one of draft 7 without definitions."""
-    inner = made.pop("$defs", {})
-    reference = made.pop("$ref", "")
-    if reference:
-        made = {**inner[reference.rpartition("/")[2]], **made}
-    made.pop("title", None)
-    return made
 
 
 def _as_json(value: Any) -> Any:

@@ -144,6 +144,11 @@ class EveryType(Collector):
         by_name: dict[str, Node] = msgspec.field(default_factory=dict)
         tls: TLSConfig = TLSConfig()
         day: dt.date | None = None
+        moment: dt.datetime | None = None
+        clock: dt.time | None = None
+        period: dt.timedelta | None = None
+        content: bytes | None = None
+        place: complex | None = None
         exact: decimal.Decimal | None = None
         id: uuid.UUID | None = None
 
