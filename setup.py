@@ -9,7 +9,11 @@ from pkgutil import iter_modules
 
 from setuptools import find_packages, setup
 
-ROOTS = {"bts_exporter": "exporters", "bts_collectors": "collectors"}
+ROOTS = {
+    "bts_exporter": "exporters",
+    "bts_exporter_pytest": "exporters",
+    "bts_collectors": "collectors",
+}
 HERE = Path(__file__).parent
 # A wheel is built outside of this folder. What an earlier build left here would go into it, also modules
 # that were deleted since; and files that root built here could not be removed by the folder's owner.
@@ -80,7 +84,7 @@ setup(
         ],
     },
     options={} if IN_PLACE else {"build": {"build_base": WORK}, "egg_info": {"egg_base": WORK}},
-    packages=[package for root in ROOTS.values() for package in find_packages(root)],
+    packages=[package for root in sorted({*ROOTS.values()}) for package in find_packages(root)],
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
@@ -88,6 +92,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["bts-exporter = bts_exporter.cli:main"],
+        "pytest11": ["bts_exporter = bts_exporter_pytest"],
         "bts_exporter.collectors": [
             f"{name} = bts_collectors.{name}:COLLECTOR" for name in COLLECTORS
         ],

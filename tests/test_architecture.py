@@ -24,7 +24,15 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "password_hash"),
-    ("client", "inventory", "target_report"),
+    ("client", "inventory", "target_report", "testing"),
+    (
+        "test_kit.collecting",
+        "test_kit.declarations",
+        "test_kit.exporter_process",
+        "test_kit.golden",
+        "test_kit.running",
+    ),
+    ("test_kit.http_server", "test_kit.samples"),
     ("service",),
     ("access.gate",),
     ("access.web_config",),
@@ -43,19 +51,20 @@ LAYERS = (
         "collection.registry",
         "collection.runner",
     ),
-    ("collection.collection",),
+    ("collection.collection", "collection.type_check"),
     ("settings.loader", "bts_exporter"),
     ("sample_check",),
     (
+        "collection.plugin_modules",
         "collection.prometheus_client_adapter",
         "backlog",
         "exposition.page",
         "histogram_accumulator",
         "http_client",
         "prometheus_text",
+        "settings.defaults",
         "settings.schema",
         "web.server",
-        "testing",
     ),
     (
         "exposition.templates",
@@ -85,6 +94,7 @@ LAYERS = (
         "web.client_hello",
         "address_watch",
         "certificate",
+        "deprecation",
         "errors",
         "http_response",
         "immutable",
@@ -104,7 +114,7 @@ LAYERS = (
     ),
 )
 
-#: Where any error may be caught, and why. A plug-in's own code is called in the first five.
+#: Where any error may be caught, and why. A plug-in's own code is called in the first seven.
 CATCH_ALL = {
     "collection.runner": "collect, start and stop of a collector",
     "inventory": "the metrics that a collector names for its settings",
@@ -238,7 +248,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

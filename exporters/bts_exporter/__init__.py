@@ -1,16 +1,18 @@
 """The API for authors of collectors; everything else in this package is private to it."""
 
-from bts_exporter import backlog, prometheus_text
+from typing import TYPE_CHECKING
+
+from bts_exporter import backlog, deprecation, prometheus_text
 from bts_exporter.address_watch import AddressWatch
 from bts_exporter.connection_errors import Product, connection_error
-from bts_exporter.errors import NothingToRead, NotPresent, Reason, TargetError
+from bts_exporter.errors import NotPresent, Reason, TargetError
 from bts_exporter.histogram_accumulator import HistogramAccumulator
 from bts_exporter.http_client import HttpClient
 from bts_exporter.http_response import ByteBudget, HttpRequest, HttpResponse
 from bts_exporter.matches import Match
 from bts_exporter.metric import Kind, Metric, Template, counter, gauge, histogram, summary, untyped
 from bts_exporter.name_filter import NameFilter
-from bts_exporter.plugin import Collector, CollectorConfig, Command
+from bts_exporter.plugin import API_VERSION, Collector, CollectorConfig, Command
 from bts_exporter.sample_check import check_samples
 from bts_exporter.scrape import Scrape
 from bts_exporter.settings.tls import TLSConfig
@@ -19,6 +21,7 @@ from bts_exporter.settings.value_types import Duration, Secret, Url
 __version__ = "0.1.0"
 
 __all__ = [
+    "API_VERSION",
     "AddressWatch",
     "ByteBudget",
     "Collector",
@@ -34,7 +37,6 @@ __all__ = [
     "Metric",
     "NameFilter",
     "NotPresent",
-    "NothingToRead",
     "Product",
     "Reason",
     "Scrape",
@@ -54,3 +56,15 @@ __all__ = [
     "summary",
     "untyped",
 ]
+
+if TYPE_CHECKING:
+    NothingToRead = NotPresent
+else:
+
+    def __getattr__(name: str) -> object:
+        """Return what has a former name."""
+        if name != "NothingToRead":
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        deprecation.warn_once("bts_exporter.NothingToRead", "NotPresent", removed_with="2.0")
+        return NotPresent

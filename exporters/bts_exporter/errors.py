@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -104,10 +104,6 @@ class NotPresent(ExporterError):  # noqa: N818  # not an error: the collection s
     """Raised by a collector whose source is absent on this machine: no failure, no series."""
 
 
-#: The former name, for plug-ins that import it.
-NothingToRead = NotPresent
-
-
 class TargetError(ExporterError):
     """Raised by a collector that knows why it cannot read its target."""
 
@@ -155,13 +151,45 @@ def one_line(message: str) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return where in a plug-in's code `error` was raised, as ` (file:line)`."""
+    """Return where in a plug-in's code `error` was raised, as ` (file:line)`.
+
+    That is the innermost line outside of the engine and the standard library, if there is one.
+    """
+    file, line = _last_line(error, _is_foreign) or _last_line(error, bool) or ("", 0)
+    return f" ({Path(file).name}:{line})" if file else ""
+
+
+def _is_foreign(module: str) -> bool:
+    return module != "bts_exporter" and module not in sys.stdlib_module_names
+
+
+def line_in(package: str, error: BaseException) -> str:
+    """Return the last line of code in a top-level package that `error` came through, as ` (path:line)`.
+
+    Empty if it came through none.
+    """
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f" ({error.filename}:{error.lineno})"
+    file, line = _last_line(error, package.__eq__) or ("", 0)
+    return f" ({file}:{line})" if file else ""
+
+
+def words_of(error: BaseException) -> str:
+    """Return the type and the text of `error`; of a syntax error without its place."""
+    text = error.msg if type(error) is SyntaxError else text_of(error)
+    return f"{type(error).__name__}: {text}"
+
+
+def _last_line(error: BaseException, counts: Callable[[str], bool]) -> tuple[str, int] | None:
+    """Return file and line of the innermost frame of `error` in a top-level package that `counts`."""
+    found = None
     trace: TracebackType | None = _slot(error, "__traceback__")
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if counts(module.partition(".")[0]):
+            found = trace.tb_frame.f_code.co_filename, trace.tb_lineno
         trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    return found
 
 
 def forget_frames(error: BaseException) -> None:

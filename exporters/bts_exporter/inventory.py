@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from bts_exporter import plugin
 from bts_exporter.collection.registry import Registry
-from bts_exporter.errors import PluginError, text_of
+from bts_exporter.errors import PluginError, line_in, words_of
 from bts_exporter.metric import Metric, Template
-from bts_exporter.plugin import Collector
+from bts_exporter.plugin import API_VERSION, Collector
 from bts_exporter.printable import printable
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.settings.example import as_yaml
@@ -25,8 +24,6 @@ from bts_exporter.settings.value_types import Secret, Url
 from bts_exporter.settings.yaml_document import Document, Hidden
 
 _WIDTH = 16
-#: The version of the plug-in API that this program has.
-_API = str(getattr(plugin, "API_VERSION", "1.0"))
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ def _configured(blocks: Sequence[CollectorBlock]) -> Iterator[tuple[str, Metric]
         try:
             named = list(block.type.declared_by(block.config))
         except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            said = f"{block.location}{type(error).__name__}: {text_of(error)}"
+            place = line_in(block.type.__module__.partition(".")[0], error)
+            said = f"{block.location}{words_of(error)}{place}"
             print(printable(said), file=sys.stderr)
             continue
         for metric in named:
@@ -144,7 +142,7 @@ def detail_lines(
     except PluginError:
         yield _indented(f"version {registry.version(name) or 'unknown'}, {registry.source(name)}")
         return
-    api = getattr(cls, "requires_api", None) or _API
+    api = cls.requires_api or API_VERSION
     version = registry.version(name) or _module_version(cls)
     yield _indented(f"version {version}, API version {api}, {_file_of(cls)}")
     own = [block for block in blocks or () if block.type_name == name]

@@ -12,6 +12,9 @@ from bts_exporter.matches import Match
 from bts_exporter.metric import Key, Metric, Template
 from bts_exporter.scrape import Scrape
 
+#: The version of the plug-in API: the second number grows with additions, the first one when something is removed.
+API_VERSION = "1.0"
+
 
 class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of a collector's settings: frozen, typed, unknown keys refused.
@@ -43,6 +46,8 @@ class Collector:
 
     #: The type of this collector's block of settings.
     Config: ClassVar[type[CollectorConfig]] = CollectorConfig
+    #: The oldest API version that it works with, such as "1.0"; empty if it does not say so.
+    requires_api: ClassVar[str] = ""
     #: Name of one of several collectors that one block of settings builds; empty for the type's.
     name: ClassVar[str] = ""
     #: True if it reads kernel files and answers at once: it shares a thread with others like it.

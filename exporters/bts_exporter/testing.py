@@ -1,69 +1,45 @@
-"""A test kit for authors of collectors: collect once, look at the samples."""
+"""The test kit for authors of collectors. Its pytest fixtures are in bts_exporter_pytest."""
 
-from __future__ import annotations
+from bts_exporter.test_kit.collecting import collect, look, samples
+from bts_exporter.test_kit.declarations import naming_problems, not_emitted
+from bts_exporter.test_kit.exporter_process import ExporterProcess
+from bts_exporter.test_kit.golden import Golden
+from bts_exporter.test_kit.http_server import (
+    Handler,
+    HttpServer,
+    Reply,
+    Request,
+    drop,
+    hang,
+    in_turn,
+    raw,
+    reply,
+)
+from bts_exporter.test_kit.running import Collected, Running, configured, run
+from bts_exporter.test_kit.samples import Page, Sample, Samples
 
-from itertools import chain
-from time import monotonic
-
-from bts_exporter.errors import TargetError
-from bts_exporter.metric import Metric, label_problem
-from bts_exporter.plugin import Collector
-from bts_exporter.scrape import Scrape
-
-#: Samples by metric name, then by label values (histograms: suffix first, bound last).
-Samples = dict[str, dict[tuple[str, ...], float]]
-
-
-def collect(collector: Collector, seconds: float = 10.0) -> Samples:
-    """Return what one collection of `collector` emits.
-
-    What `collect` raises is passed on, and what it reports is raised as a TargetError.
-    AssertionError for a sample that a scrape would leave out or for a metric that the collector
-    does not declare.
-    """
-    scrape = Scrape(monotonic() + seconds)
-    collector.collect(scrape)
-    found = samples(collector, scrape)
-    if failure := _reported(scrape):
-        raise failure
-    return found
-
-
-def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetError | None]:
-    """Return what one collection of `collector` emits, and the TargetError that it raises or reports."""
-    scrape = Scrape(monotonic() + seconds)
-    failure = None
-    try:
-        collector.collect(scrape)
-    except TargetError as error:
-        failure = error
-    return samples(collector, scrape), failure or _reported(scrape)
-
-
-def samples(collector: Collector, scrape: Scrape) -> Samples:
-    """Return the samples of `scrape`, checked against what `collector` declares."""
-    for reason, message in scrape.losses:
-        if reason == "invalid_sample":
-            raise AssertionError(message)
-    for metric in scrape.samples:
-        if not collector.open_ended and not _is_declared(collector, metric):
-            msg = f"{metric!r} is emitted and not declared"
-            raise AssertionError(msg)
-        for problem in filter(None, (label_problem(metric, key) for key in scrape.samples[metric])):
-            raise AssertionError(problem)
-    return {metric.name: dict(values) for metric, values in scrape.samples.items()}
-
-
-def _reported(scrape: Scrape) -> TargetError | None:
-    """Return what the collector reported, as one error."""
-    losses = [(reason, text) for reason, text in scrape.losses if reason != "limited"]
-    if not losses:
-        return None
-    return TargetError(losses[0][0], "; ".join(text for _, text in losses))
-
-
-def _is_declared(collector: Collector, metric: Metric) -> bool:
-    return any(
-        metric is declared or (not isinstance(declared, Metric) and declared.has(metric))
-        for declared in chain(collector.declared(), collector.declared_by(collector.config))
-    )
+__all__ = [
+    "Collected",
+    "ExporterProcess",
+    "Golden",
+    "Handler",
+    "HttpServer",
+    "Page",
+    "Reply",
+    "Request",
+    "Running",
+    "Sample",
+    "Samples",
+    "collect",
+    "configured",
+    "drop",
+    "hang",
+    "in_turn",
+    "look",
+    "naming_problems",
+    "not_emitted",
+    "raw",
+    "reply",
+    "run",
+    "samples",
+]

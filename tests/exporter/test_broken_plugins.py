@@ -61,7 +61,25 @@ FILES = {
         ),
         "labels is reserved by the engine",
     ),
+    "newer_api": (
+        COLLECTOR.format(name="newer_api") + '    requires_api = "99.0"\n',
+        "needs plug-in API 99.0",
+    ),
+    "wrong_type": (
+        COLLECTOR.format(name="wrong_type").replace(
+            "class Mine(Collector):",
+            "from dataclasses import dataclass\nfrom bts_exporter import CollectorConfig\n\n"
+            "@dataclass\nclass Part:\n    size: 'Unknown'\n\n"
+            "class Mine(Collector):\n    class Config(CollectorConfig):\n        part: Part = None",
+        ),
+        "name 'Unknown' is not defined",
+    ),
     "twice": (COLLECTOR.format(name="twice"), "is provided by "),
+}
+#: Packages in the plug-in folder, and what is wrong with them.
+FOLDERS = {
+    "folder_import": ("from .reader import read\n", "No module named "),
+    "folder_syntax": ("class Mine(:\n", "SyntaxError: "),
 }
 #: Installed packages, and what is wrong with them.
 PACKAGES = {
@@ -69,7 +87,7 @@ PACKAGES = {
     "package_syntax": ("def f(:\n", "SyntaxError: "),
     "package_empty": ("", "has no attribute 'COLLECTOR'"),
 }
-BROKEN = {name: why for name, (_, why) in {**FILES, **PACKAGES}.items()}
+BROKEN = {name: why for name, (_, why) in {**FILES, **FOLDERS, **PACKAGES}.items()}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +97,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "site").mkdir()
     for name, (source, _) in FILES.items():
         drop_in(folder / "plugins", name, source)
+    for name, (source, _) in FOLDERS.items():
+        drop_in(folder / "plugins" / name, "__init__", source)
     drop_in(folder / "plugins", "good", COLLECTOR.format(name="good"))
     for name, (source, _) in PACKAGES.items():
         install(folder / "site", f"{name} = of_{name}:COLLECTOR", source)

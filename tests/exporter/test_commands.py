@@ -230,7 +230,7 @@ def test_list_with_a_type_that_is_broken(config: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     [line] = [line for line in out.splitlines() if line.startswith("broken ")]
     assert line.endswith(
-        f"BROKEN: type broken ({path}) is broken: ZeroDivisionError: division by zero"
+        f"BROKEN: type broken ({path}) is broken: ZeroDivisionError: division by zero ({path}:1)"
     )
     assert "Files waiting" in out
 
@@ -292,12 +292,12 @@ def test_metrics_with_a_type_that_is_broken(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other types' metrics are listed; the broken type is reported on standard error."""
-    drop_in(config.parent / "plugins", "broken", "1/0\n")
+    path = drop_in(config.parent / "plugins", "broken", "1/0\n")
 
     assert commands.metrics(options(config), "json") == 0
     out, err = capsys.readouterr()
     assert "spool_files" in {metric["name"] for metric in json.loads(out)}
-    assert err.rstrip().endswith("is broken: ZeroDivisionError: division by zero")
+    assert err.rstrip().endswith(f"is broken: ZeroDivisionError: division by zero ({path}:1)")
 
 
 def test_metrics_that_types_share_are_listed_once(

@@ -10,7 +10,7 @@ from bts_exporter.errors import (
     REASONS,
     ConfigError,
     DeadlineExceeded,
-    NothingToRead,
+    NotPresent,
     Problem,
     TargetError,
     reason_of,
@@ -139,4 +139,4 @@ def test_reasons_are_bounded() -> None:
 
 def test_absence_is_no_target_error() -> None:
     """`NotPresent` is not a TargetError."""
-    assert not issubclass(NothingToRead, TargetError)
+    assert not issubclass(NotPresent, TargetError)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,7 @@ from bts_exporter import Kind, Scrape, Template, counter, gauge, histogram, summ
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.exposition.templates import TemplateCache
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from bts_exporter.testing import Golden
 
 FILES = gauge("spool_files", "Files waiting.", ("path",))
 SIZE = histogram("spool_file_size_bytes", "Sizes of the files.", ("path",))
@@ -44,8 +42,8 @@ def broker(scrape: Scrape) -> None:
 @pytest.mark.parametrize(
     ("form", "file"), [(Format.TEXT, "page.txt"), (Format.OPENMETRICS, "page.openmetrics")]
 )
-def test_page_of_every_kind(form: Format, file: str) -> None:
-    """The page of fixed samples is the file under tests/golden to the byte: no change slips through."""
+def test_page_of_every_kind(form: Format, file: str, bts_golden: Golden) -> None:
+    """The page of fixed samples is the file in the folder golden to the byte: no change slips through."""
     first, second = Scrape(math.inf), Scrape(math.inf)
     host(first)
     broker(second)
@@ -58,4 +56,4 @@ def test_page_of_every_kind(form: Format, file: str) -> None:
         form,
     )
 
-    assert actual.decode() == (GOLDEN / file).read_text(encoding="utf-8")
+    bts_golden.check(actual.decode(), file)

@@ -1,4 +1,4 @@
-"""NothingToRead, raised before and after samples were emitted, on the page of the real process."""
+"""NotPresent, raised before and after samples were emitted, on the page of the real process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stubs import drop_in
 
 #: Emits the number of its collections, then raises NotPresent.
 PARTLY = """\
-from bts_exporter import Collector, CollectorConfig, NothingToRead, gauge
+from bts_exporter import Collector, CollectorConfig, NotPresent, gauge
 
 class Partly(Collector):
     class Config(CollectorConfig):
@@ -28,11 +28,11 @@ class Partly(Collector):
         scrape.emit(self.collections, self.count)
         if self.config.drops:
             scrape.emit_all(self.series, {("1",): 1, ("2",): 2})
-        raise NothingToRead("the other half is absent")
+        raise NotPresent("the other half is absent")
 """
 #: The same for prometheus_client.
 FOREIGN = """\
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from prometheus_client.core import GaugeMetricFamily
 
 class Foreign:
@@ -40,13 +40,13 @@ class Foreign:
     def collect(self):
         self.count += 1
         yield GaugeMetricFamily("partly_collections", "Collections so far.", value=self.count)
-        raise NothingToRead("the other half is absent")
+        raise NotPresent("the other half is absent")
 """
 #: Raises NotPresent, and records how often it was collected; the first time it is late.
 ABSENT = """\
 import time
 from pathlib import Path
-from bts_exporter import Collector, CollectorConfig, NothingToRead
+from bts_exporter import Collector, CollectorConfig, NotPresent
 
 class Absent(Collector):
     class Config(CollectorConfig):
@@ -57,7 +57,7 @@ class Absent(Collector):
             diary.write("x")
         if self.config.late and len(Path(self.config.diary).read_text()) == 1:
             time.sleep(3)
-        raise NothingToRead("not here")
+        raise NotPresent("not here")
 """
 
 

@@ -38,6 +38,7 @@ def scrape(**options: Any) -> Scrape:
 def test_the_api_for_authors() -> None:
     """The public API is exactly this list."""
     assert bts_exporter.__all__ == [
+        "API_VERSION",
         "AddressWatch",
         "ByteBudget",
         "Collector",
@@ -53,7 +54,6 @@ def test_the_api_for_authors() -> None:
         "Metric",
         "NameFilter",
         "NotPresent",
-        "NothingToRead",
         "Product",
         "Reason",
         "Scrape",

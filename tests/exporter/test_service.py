@@ -100,7 +100,7 @@ def test_start_with_a_plugin_that_is_broken(place: Place, caplog: pytest.LogCapt
 
     assert "quiet 1\n" in text
     assert 'bts_exporter_collector_success{collector="broken",target=""} 0\n' in text
-    why = f"type broken ({broken}) is broken: ModuleNotFoundError: No module named 'not_installed_anywhere'"
+    why = f"type broken ({broken}) is broken: ModuleNotFoundError: No module named 'not_installed_anywhere' ({broken}:1)"
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert messages == [f"collector not loaded: {place.config}:3: collectors.broken: {why}"]
 
@@ -186,8 +186,8 @@ def test_reload_takes_a_plugin_that_changed(service: Service, place: Place) -> N
         (lambda p: p.write("quiet: {x: 1}"), "config.yaml:3: collectors.quiet.x: unknown key 'x'; known: interval, labels, max_series, metrics, name, optional, timeout"),
         (lambda p: p.config.write_text("collectors: ["), "config.yaml:1: not YAML: the [ that opens in this line is not closed by ], or a comma is missing; text that begins with [ needs quotes"),
         (lambda p: p.config.unlink(), "config.yaml: cannot be read: No such file or directory"),
-        (lambda p: drop_in(p.plugins, "quiet", "1/0"), "is broken: ZeroDivisionError: division by zero"),
-        (lambda p: drop_in(p.plugins, "quiet", f"{QUIET}\n    def __init__(self, config):\n        raise SystemExit(1)\n"), "config.yaml:3: collectors.quiet: SystemExit: 1"),
+        (lambda p: drop_in(p.plugins, "quiet", "1/0"), "is broken: ZeroDivisionError: division by zero (PLUGINS/quiet.py:1)"),
+        (lambda p: drop_in(p.plugins, "quiet", f"{QUIET}\n    def __init__(self, config):\n        raise SystemExit(1)\n"), "config.yaml:3: collectors.quiet: SystemExit: 1 (PLUGINS/quiet.py:9)"),
     ],
     ids=["unknown key", "no yaml", "file vanished", "broken plug-in", "broken constructor"],
 )  # fmt: skip
@@ -199,6 +199,7 @@ def test_reload_that_fails(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The previous settings stay active, a metric shows the failure, and the next valid reload resets it."""
+    message = message.replace("PLUGINS", str(place.plugins))
     before = runners(service)
     diary = f"diary: {{path: {place.diary}}}"
     break_it(place)

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from servers import Process, free_port, listens
+from bts_exporter.testing import ExporterProcess
+from servers import Process
 
 #: Starts an exporter with settings and further flags.
 StartExporter = Callable[..., "Exporter"]
 
 
-class Exporter(Process):
-    """An exporter on a free loopback port."""
+class Exporter(ExporterProcess, Process):
+    """An exporter on a free loopback port, whose pages prometheus_client's parser reads."""
 
     def __init__(self, folder: Path, settings: str, *flags: str, enter: Sequence[str] = ()) -> None:
-        """Start it; `enter` is what the command line begins with, such as nsenter and its arguments."""
-        self.config = folder / "config.yaml"
-        self.config.write_text(settings)
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self._argv = [
-            *enter,
-            sys.executable,
-            "-m",
-            "bts_exporter",
-            f"--config.file={self.config}",
-            f"--web.listen-address={self.address}",
-            *flags,
-        ]
-        super().__init__(self._argv, folder)
-        self.ready(lambda: listens(self.port))
-
-    def restart(self) -> None:
-        """End it, and start it again with the same settings and address."""
-        self.kill()
-        super().__init__(self._argv, self.config.parent)
-        self.ready(lambda: listens(self.port))
-
-    def get(
-        self, path: str, headers: dict[str, str] | None = None, method: str = "GET"
-    ) -> tuple[int, str]:
-        """Return status and text of the answer to one request."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, headers=headers or {})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        ExporterProcess.__init__(self, folder, settings, *flags, enter=enter)
 
     def samples(
         self, path: str = "/metrics"

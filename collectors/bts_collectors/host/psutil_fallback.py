@@ -17,7 +17,7 @@ from bts_collectors.host.subsystems.filesystem import Filesystem, Target
 from bts_collectors.host.subsystems.loadavg import Loadavg
 from bts_collectors.host.subsystems.meminfo import Meminfo
 from bts_collectors.host.subsystems.netdev import Netdev
-from bts_exporter import NothingToRead, Scrape
+from bts_exporter import NotPresent, Scrape
 
 _MILLISECONDS = 1e3
 
@@ -146,12 +146,12 @@ def for_this_platform(subsystem: type[Subsystem]) -> type[Subsystem]:
 
 
 def _call_psutil(function: str, **arguments: bool) -> Any:
-    """Return the result of a function of psutil; NothingToRead if psutil is not installed."""
+    """Return the result of a function of psutil; NotPresent if psutil is not installed."""
     try:
         psutil = import_module("psutil")  # imported on first use: it costs memory
     except ModuleNotFoundError:
         msg = f"psutil is needed on {sys.platform}: pip install psutil"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
     return getattr(psutil, function)(**arguments)
 
 

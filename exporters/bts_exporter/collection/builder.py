@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner
-from bts_exporter.errors import PluginError, Problem, TargetError, listed, text_of
+from bts_exporter.errors import PluginError, Problem, TargetError, line_in, listed, text_of
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Collector, CollectorConfig
 from bts_exporter.scrape import Scrape
@@ -69,6 +69,7 @@ class Assembly:
                 raise
             known = isinstance(error, PluginError | ValueError)
             message = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+            message += line_in(block.type.__module__.partition(".")[0], error)
             self._add_unusable(
                 block.type_name, block.common, block.location._replace(message=message)
             )

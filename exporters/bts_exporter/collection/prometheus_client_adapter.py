@@ -121,6 +121,7 @@ def adapt(loaded: object) -> type[Collector]:
         raise PluginError(msg)
     members = {
         "__doc__": loaded.__doc__,
+        "__module__": loaded.__module__,  # which errors name
         "foreign": loaded,
         "Config": _settings_of(loaded),
     }

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
-
-from bts_exporter.collection import plugin_file
+from bts_exporter.collection import plugin_file, plugin_modules
 from bts_exporter.collection.prometheus_client_adapter import adapt
-from bts_exporter.errors import PluginError, text_of
-from bts_exporter.metric import Metric, Template
-from bts_exporter.plugin import Collector, CollectorConfig, Command
-from bts_exporter.settings.loader import COMMON_KEYS
+from bts_exporter.collection.type_check import checked
+from bts_exporter.errors import PluginError, line_in, text_of, words_of
+from bts_exporter.plugin import API_VERSION, Collector
 
 GROUP = "bts_exporter.collectors"
-
-#: Drop-in files that were imported, with what was in them.
-_imported: dict[Path, tuple[bytes, ModuleType]] = {}
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,15 @@ class Origin:
     #: Such as `bts-exporter 0.1.0` or the path of a file.
     source: str
     entry_point: importlib.metadata.EntryPoint | None = None
+    #: A file, or the folder of a package.
     file: Path | None = None
+
+    @property
+    def package(self) -> str:
+        """Return the top-level package that the type's code is in."""
+        if self.entry_point is None:
+            return plugin_modules.PACKAGE
+        return self.entry_point.module.partition(".")[0]
 
 
 @dataclass
@@ -72,12 +73,33 @@ class Registry:
             origins = self._origins[name]
             if len(origins) > 1:
                 # A file that other users could have written does not disable an installed type.
-                origins = [o for o in origins if o.file is None or plugin_file.is_safe(o.file)]
+                safe = [o for o in origins if o.file is None or plugin_file.is_safe(o.file)]
+                origins = safe or origins
             if len(origins) > 1:
                 msg = f"type {name} is provided by {self.source(name)}: remove one of them"
                 raise PluginError(msg)
             self._loaded[name] = _load(origins[0])
         return self._loaded[name]
+
+
+def load_file(path: Path) -> type[Collector]:
+    """Return the type in a file, or in the folder of a package, that somebody names; PluginError if it is broken.
+
+    Unlike those in the plug-in folder it may belong to any user, as a program that is started.
+    """
+    name = path.stem if path.suffix == ".py" else path.name
+    return _load(Origin(name, str(path), file=path), _sources)
+
+
+def _sources(path: Path) -> dict[Path, bytes]:
+    """Return the source of each file of a plug-in."""
+    if path.is_file():
+        return {path: path.read_bytes()}
+    return {
+        file: file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and all(map(plugin_file.is_part, file.relative_to(path).parts))
+    }
 
 
 def _installed() -> Iterator[Origin]:
@@ -88,48 +110,52 @@ def _installed() -> Iterator[Origin]:
 
 
 def _dropped_in(folder: Path) -> Iterator[Origin]:
+    """Find the files, and the folders that are packages, whose names do not begin with an underscore."""
     try:
-        files = sorted(folder.glob("*.py"))
+        packages = [file.parent for file in folder.glob("*/__init__.py")]
+        found = sorted([*folder.glob("*.py"), *packages])
     except OSError:
         return
-    for file in files:
-        if not file.name.startswith("_") and file.name.isprintable():
-            yield Origin(file.stem, str(file), file=file)
+    for path in found:
+        if not path.name.startswith(("_", ".")) and path.name.isprintable():
+            name = path.stem if path.suffix == ".py" else path.name
+            yield Origin(name, str(path), file=path)
 
 
-def _load(origin: Origin) -> type[Collector]:
+def _load(origin: Origin, read: plugin_modules.Read = plugin_file.sources) -> type[Collector]:
     try:
         if origin.entry_point is not None:
             loaded = origin.entry_point.load()
         else:
             assert origin.file is not None  # noqa: S101  # one of the two is set
-            loaded = _only_collector(_import_file(origin.file), origin.file)
-        return _checked(adapt(loaded))
-    except PluginError as error:
-        msg = f"type {origin.name} ({origin.source}) is broken: {error}"
-        raise PluginError(msg) from error
+            loaded = _only_collector(plugin_modules.load(origin.file, read), origin.file)
+        return checked(adapt(loaded))
     except BaseException as error:
         # Importing a plug-in runs its code, which may do anything; SystemExit among it.
         if isinstance(error, KeyboardInterrupt):
             raise
-        words = f"{type(error).__name__}: {text_of(error)}"
-        msg = f"type {origin.name} ({origin.source}) is broken: {words}"
+        words = text_of(error) if isinstance(error, PluginError) else words_of(error)
+        place, cure = line_in(origin.package, error), _cure(error, origin)
+        msg = f"type {origin.name} ({origin.source}) is broken: {words}{place}{cure}"
         raise PluginError(msg) from error
 
 
-def _import_file(file: Path) -> ModuleType:
-    source = plugin_file.read(file)
-    # A file that did not change keeps its classes over a reload, and so its collectors.
-    before, module = _imported.get(file, (b"", None))
-    if module is not None and before == source:
-        return module
-    name = f"bts_exporter_plugins.{file.stem}"
-    module = sys.modules[name] = ModuleType(name)
-    module.__file__ = str(file)
-    # Not by importlib, whose compiled copies miss a change within the second.
-    exec(compile(source, file, "exec", dont_inherit=True), vars(module))  # noqa: S102  # it is what plug-ins are for
-    _imported[file] = (source, module)
-    return module
+def _cure(error: BaseException, origin: Origin) -> str:
+    """Return what to do about an import that failed; empty for other errors."""
+    if not isinstance(error, ImportError) or error.name is None:
+        return ""
+    wanted = error.name.partition(".")[0]
+    if wanted == "bts_exporter":
+        return (
+            f"; this bts-exporter has API version {API_VERSION}: the plug-in may need another one"
+        )
+    if origin.file is None:
+        return ""
+    for folder in (origin.file, origin.file.parent):
+        if (folder / f"{wanted}.py").is_file() or (folder / wanted).is_dir():
+            dots = "." if folder == origin.file or origin.file.suffix == ".py" else ".."
+            return f"; a file next to it is imported with a dot: from {dots} import {wanted}"
+    return ""
 
 
 def _only_collector(module: ModuleType, file: Path) -> object:
@@ -140,7 +166,7 @@ def _only_collector(module: ModuleType, file: Path) -> object:
         value
         for value in vars(module).values()
         if inspect.isclass(value)
-        and value.__module__ == module.__name__
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
         and callable(getattr(value, "collect", None))
     ]
     if len(own) != 1:
@@ -148,26 +174,3 @@ def _only_collector(module: ModuleType, file: Path) -> object:
         msg = f"{file} defines {what}: one class with a collect method, or name it COLLECTOR"
         raise PluginError(msg)
     return own[0]
-
-
-def _checked(cls: type[Collector]) -> type[Collector]:
-    if not issubclass(cls.Config, CollectorConfig):
-        msg = f"{cls.__name__}.Config must derive from CollectorConfig"
-        raise PluginError(msg)
-    # Annotations that cannot be resolved raise here, where the error names this type.
-    msgspec.structs.fields(cls.Config)
-    taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
-    if taken:
-        msg = f"{cls.__name__}.Config: {', '.join(taken)} is reserved by the engine; choose another name"
-        raise PluginError(msg)
-    odd = [metric for metric in cls.declared() if not isinstance(metric, Metric | Template)]
-    if odd or not all(isinstance(command, Command) for command in cls.commands.values()):
-        msg = f"{cls.__name__}: declared must yield metrics, and commands hold a Command for each name"
-        raise PluginError(msg)
-    if cls.collect is Collector.collect and cls.build.__func__ is Collector.build.__func__:  # type: ignore[attr-defined]
-        msg = f"{cls.__name__} has no collect method"
-        raise PluginError(msg)
-    if inspect.isgeneratorfunction(cls.collect) or inspect.iscoroutinefunction(cls.collect):
-        msg = f"{cls.__name__}.collect is a generator or coroutine and would never run: call scrape.emit instead"
-        raise PluginError(msg)
-    return cls

@@ -155,6 +155,16 @@ def columns_of(kind: Any) -> tuple[Key, ...] | None:
     )
 
 
+def resolve(kind: Any, seen: set[Any] | None = None) -> None:
+    """Read the annotations of a block and of the blocks in it; NameError and the like for one that is wrong."""
+    seen = set() if seen is None else seen
+    kind = bare(kind)[0]
+    inner = (keys_of(kind) or ()) if kind not in seen else ()
+    seen.add(kind)
+    for each in (*(key.kind for key in inner), *get_args(kind)):
+        resolve(each, seen)
+
+
 def tag_of(kind: Any) -> tuple[str, str | int] | None:
     """Return the key and value that distinguish this block from the others of a union."""
     config = getattr(kind, "__struct_config__", None)

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
@@ -193,6 +194,8 @@ class _Definitions:
             return {**made, "minItems": sum(column.required for column in columns)}
         if kind in {Any, object}:
             return {"$ref": f"#/definitions/{_ANY}"}
+        if inspect.isclass(kind) and issubclass(kind, PurePath):
+            return {"$ref": "#/definitions/text"}
         if kind is str or (get_origin(kind) or kind) is re.Pattern:
             return {"$ref": f"#/definitions/{'text' if kind is str else 'regex'}"}
         return dict(_SIMPLE[kind]) if kind in _SIMPLE else self._of_class(kind)
@@ -303,6 +306,8 @@ def _as_json(value: Any) -> Any:
             return value
         case re.Pattern():
             return value.pattern
+        case PurePath():
+            return str(value)
         case tuple() | list():
             items = [_as_json(item) for item in value]
             return None if None in items else items

@@ -346,6 +346,10 @@ class _Blocks:
         names, advice = self._types.names(), ""
         if nearest(type_name, names) is None and not os.path.isdir(self._folder):  # noqa: PTH112  # as above
             advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
+        elif (self._folder / type_name).is_dir():
+            advice = (
+                f"the folder {self._folder / type_name} is a plug-in if it has a file __init__.py"
+            )
         self._schema.unknown(type_name, names, path, what="collector type", advice=advice)
 
     def _of_type(self, type_name: str, raw: Any, path: Path_) -> list[CollectorBlock]:

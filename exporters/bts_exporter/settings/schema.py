@@ -9,12 +9,12 @@ import types
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from bts_exporter.errors import Problem, text_of
+from bts_exporter.errors import Problem, line_in, text_of, words_of
 from bts_exporter.settings import misplaced_keys
 from bts_exporter.settings.field_types import (
     DECIMAL,
@@ -128,7 +128,7 @@ class Schema:
         try:
             made = kind(**values)
         except Exception as error:  # noqa: BLE001  # __post_init__, a plug-in's own code
-            return self._add_problem_of_block(raw, path, _words(error))
+            return self._add_problem_of_block(raw, path, _words(error, kind))
         if isinstance(made, TLSConfig):
             made = made.below(Path(self.document.file).parent)
             self.tls.append((made, self.document.problem(path, "")))
@@ -247,6 +247,9 @@ class Schema:
                 return kind.from_setting(raw)
             if kind is re.Pattern or get_origin(kind) is re.Pattern:
                 return _pattern(raw)
+            if inspect.isclass(kind) and issubclass(kind, PurePath) and isinstance(raw, str):
+                # Relative to the settings, as every path in them.
+                return kind(Path(self.document.file).parent, raw)
             if kind is Decimal and isinstance(raw, str) and not re.search(DECIMAL, raw):
                 return self.add_problem(path, f"expected a number, got {raw!r}")
             if isinstance(raw, float) and raw.is_integer() and kind is not float:
@@ -255,7 +258,7 @@ class Schema:
         except msgspec.ValidationError as error:
             return self.add_problem(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
-            return self.add_problem(path, _words(error))
+            return self.add_problem(path, _words(error, kind))
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -329,9 +332,12 @@ def _block(raw: Any) -> str:
     return "; write its keys below it, indented, or {key: value}" if isinstance(raw, str) else ""
 
 
-def _words(error: Exception) -> str:
-    known = isinstance(error, TypeError | ValueError | re.error)
-    return text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+def _words(error: Exception, kind: Any) -> str:
+    """Return what a plug-in's own check says; a defect in it with its place."""
+    if isinstance(error, ValueError | re.error):
+        return text_of(error)
+    words = text_of(error) if isinstance(error, TypeError) else words_of(error)
+    return words + line_in(str(getattr(kind, "__module__", "")).partition(".")[0], error)
 
 
 def _name(raw: Any) -> str:

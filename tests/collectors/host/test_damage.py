@@ -20,7 +20,7 @@ from bts_collectors.host.subsystems import (
     netdev,
     procstat,
 )
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -160,5 +160,5 @@ def test_absent_is_nothing_to_read(machine: Machine, name: str) -> None:
     """Without /proc there is nothing to read; for `cpu` it is an error."""
     subsystem = SUBSYSTEMS[name]
 
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(subsystem(subsystem.Config(**machine({}))))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.host import SUBSYSTEMS
-from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter import NotPresent, Scrape, TargetError
 
 #: The file of a subsystem, and valid content.
 FILES: dict[str, tuple[str, bytes]] = {
@@ -79,7 +79,7 @@ def samples(folder: Path, name: str, content: bytes) -> set[tuple[str, tuple[str
     except TargetError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017  # samples before it count
         assert len(str(error)) < 300  # noqa: PT017
-    except NothingToRead:
+    except NotPresent:
         pass  # another file, which does not exist here
     return {
         (metric.name, labels, value)

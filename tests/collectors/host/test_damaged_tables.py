@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bts_collectors.host import SUBSYSTEMS
 from bts_collectors.host.subsystems import conntrack, os_release, schedstat, selinux, udp_queues
 from bts_collectors.host.subsystems.netclass import parse_number
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -112,5 +112,5 @@ def test_absent_is_nothing_to_read(machine: Machine, name: str) -> None:
     """Without /proc, /sys and /etc, as on other systems, there is nothing to read."""
     subsystem = SUBSYSTEMS[name]
 
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(subsystem(subsystem.Config(**machine({}))))

@@ -15,7 +15,7 @@ import pytest
 
 from bts_collectors.host import SUBSYSTEMS, psutil_fallback
 from bts_collectors.host.psutil_fallback import for_this_platform
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -43,7 +43,7 @@ ctypes.CDLL = Library
 
 from bts_collectors.host import SUBSYSTEMS
 from bts_collectors.host.psutil_fallback import for_this_platform
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 paths = {"procfs": "/absent/proc", "sysfs": "/absent/sys", "udev_data": "/absent/udev"}
@@ -54,7 +54,7 @@ for name, cls in SUBSYSTEMS.items():
     collector = here(here.Config(**paths, rootfs=root))
     try:
         outcomes[name] = sorted(collect(collector))
-    except NothingToRead as error:
+    except NotPresent as error:
         outcomes[name] = str(error)
     except Exception as error:
         outcomes[name] = {"fails": repr(error)}
@@ -233,5 +233,5 @@ def test_without_psutil(
     """Without psutil there is nothing to read, and the message has the cure."""
     monkeypatch.setitem(sys.modules, "psutil", None)
 
-    with pytest.raises(NothingToRead, match="psutil is needed on darwin: pip install"):
+    with pytest.raises(NotPresent, match="psutil is needed on darwin: pip install"):
         elsewhere("meminfo")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -233,10 +234,10 @@ def test_metric_of_the_settings_may_be_in_two_blocks(assemble: Assemble) -> None
         ("named: {path: one}", "named", "collectors.named: type named: metric one is one of named already"),
         ("named: {path: process_open_fds}", "named", "collectors.named: type named: metric process_open_fds is one of the exporter itself already"),
         ("named: {path: x, labels: {mine: y}}", "named", "collectors.named: labels: metric x has a label 'mine' of its own"),
-        ("failing: {path: value}", "failing", "collectors.failing: path: must exist"),
-        ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x'"),
-        ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3"),
-        ("failing: [{name: a, path: exit}]", "failing[a]", "collectors.failing[0]: SystemExit: 3"),
+        ("failing: {path: value}", "failing", "collectors.failing: path: must exist (LINE)"),
+        ("failing: {path: defect}", "failing", "collectors.failing: KeyError: 'x' (LINE)"),
+        ("failing: {path: exit}", "failing", "collectors.failing: SystemExit: 3 (LINE)"),
+        ("failing: [{name: a, path: exit}]", "failing[a]", "collectors.failing[0]: SystemExit: 3 (LINE)"),
         ("wrong: ", "wrong", "collectors.wrong: type wrong: build returned str, expected a Collector"),
         ("twins: ", "twins", "collectors.twins: type twins: there is a collector cpu already"),
         ("host: , cpu: ", "cpu", "collectors.cpu: type cpu: there is a collector cpu already"),
@@ -246,6 +247,9 @@ def test_what_cannot_be_made(
     assemble: Assemble, collectors: str, identity: str, message: str
 ) -> None:
     """A collector that cannot be built is a problem with its location, and a placeholder shows its failure."""
+    _, first = inspect.getsourcelines(Failing)
+    message = message.replace("LINE", f"{__file__}:{first + 11}")
+
     assembly = assemble(f"{collectors}, other: ")
 
     assert messages(assembly) == [message]

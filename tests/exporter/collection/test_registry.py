@@ -159,22 +159,22 @@ def test_file_without_a_collector(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("def broken(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
-        ("import not_installed_anywhere\n", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
-        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
-        ("raise ValueError('at import')\n", "ValueError: at import"),
-        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error whose text cannot be read"),
-        ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name"),
+        ("def broken(:\n", "SyntaxError: invalid syntax (FILE:1)"),
+        ("import not_installed_anywhere\n", "ModuleNotFoundError: No module named 'not_installed_anywhere' (FILE:1)"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3 (FILE:2)"),
+        ("raise ValueError('at import')\n", "ValueError: at import (FILE:1)"),
+        ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error whose text cannot be read (FILE:4)"),
+        ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name (FILE:2)"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
-        ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method"),
-        (f"{FINE}Fine.commands = {{'a': print}}\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
-        (f"{FINE}Fine.declared = classmethod(lambda cls: [5])\n", "Fine: declared must yield metrics, and commands hold a Command for each name"),
-        (f"{FINE}Fine.declared = classmethod(lambda cls: 1/0)\n", "ZeroDivisionError: division by zero"),
-        (f"{FINE}Fine.Config = dict\n", "Fine.Config must derive from CollectorConfig"),
-        (f"{FINE}Fine.Config = 5\n", "TypeError: issubclass() arg 1 must be a class"),
+        ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method (FILE:2)"),
+        (f"{FINE}Fine.commands = {{'a': print}}\n", "Fine: declared must yield metrics, and commands hold a Command for each name (FILE:2)"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: [5])\n", "Fine: declared must yield metrics, and commands hold a Command for each name (FILE:2)"),
+        (f"{FINE}Fine.declared = classmethod(lambda cls: 1/0)\n", "ZeroDivisionError: division by zero (FILE:7)"),
+        (f"{FINE}Fine.Config = dict\n", "Fine.Config must derive from CollectorConfig (FILE:2)"),
+        (f"{FINE}Fine.Config = 5\n", "Fine.Config must derive from CollectorConfig (FILE:2)"),
         (
             f"{FINE}from bts_exporter import CollectorConfig\nclass C(CollectorConfig):\n    interval: int = 1\n    name: str = ''\nFine.Config = C\n",
-            "Fine.Config: interval, name is reserved by the engine; choose another name",
+            "Fine.Config: interval, name is reserved by the engine; choose another name (FILE:9)",
         ),
     ],
     ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
@@ -185,8 +185,9 @@ def test_broken_file(folder: Path, source: str, words: str) -> None:
     drop_in(folder, "spool")
     registry = Registry(folder)
 
-    assert problem_with(registry, "broken") == f"type broken ({path}) is broken: {words}"
-    assert problem_with(registry, "broken") == f"type broken ({path}) is broken: {words}"
+    expected = f"type broken ({path}) is broken: {words.replace('FILE', str(path))}"
+    assert problem_with(registry, "broken") == expected
+    assert problem_with(registry, "broken") == expected
     assert registry.load("spool").__name__ == "SpoolDir"
 
 
@@ -231,9 +232,9 @@ def test_package_is_imported_only_when_asked_for(folder: Path, site: Path) -> No
     [
         (
             "import not_installed_anywhere\n",
-            "ModuleNotFoundError: No module named 'not_installed_anywhere'",
+            "ModuleNotFoundError: No module named 'not_installed_anywhere' (FILE:1)",
         ),
-        ("raise SystemExit(1)\n", "SystemExit: 1"),
+        ("raise SystemExit(1)\n", "SystemExit: 1 (FILE:1)"),
         ("", "AttributeError: module 'broken_package' has no attribute 'COLLECTOR'"),
         (
             "COLLECTOR = dict\n",
@@ -247,7 +248,8 @@ def test_broken_package(folder: Path, site: Path, source: str, words: str) -> No
     importlib.invalidate_caches()
 
     assert problem_with(Registry(folder), "broken_package") == (
-        f"type broken_package (broken_package 0.9) is broken: {words}"
+        "type broken_package (broken_package 0.9) is broken: "
+        + words.replace("FILE", str(site / "broken_package.py"))
     )
 
 

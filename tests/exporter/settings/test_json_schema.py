@@ -360,3 +360,11 @@ def test_schema_with_plugins_of_the_folder(tmp_path: Path) -> None:
     validator = Draft7Validator(printed)
     assert validator.is_valid({"collectors": {"spool": {"path": "/x"}}})
     assert not validator.is_valid({"collectors": {"spool": {"pattern": "/x"}}})
+
+
+def test_type_with_every_setting_is_a_plugin(tmp_path: Path) -> None:
+    """The type that the verdicts are compared for loads from a plug-in folder."""
+    source = (Path(__file__).parent / "every_type.py").read_text()
+    drop_in(tmp_path / "plugins", "every", source)
+
+    assert Registry(tmp_path / "plugins").load("every").__name__ == "EveryType"

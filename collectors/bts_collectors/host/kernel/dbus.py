@@ -28,7 +28,7 @@ from jeepney.auth import BEGIN, make_auth_external  # type: ignore[import-untype
 
 from bts_collectors.host.kernel.files import text
 from bts_collectors.host.kernel.open_files import with_room
-from bts_exporter import NothingToRead, Reason, TargetError
+from bts_exporter import NotPresent, Reason, TargetError
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD}.Manager")
@@ -60,7 +60,7 @@ _MIN_TIMEOUT = 0.001
 class SystemdConnection:
     """A connection for one collection, to the system bus or directly to systemd.
 
-    Raises OSError that names the socket, TargetError, and NothingToRead if systemd is absent.
+    Raises OSError that names the socket, TargetError, and NotPresent if systemd is absent.
     """
 
     def __init__(self, path: str, remaining: Callable[[], float], *, direct: bool = False) -> None:
@@ -120,7 +120,7 @@ class SystemdConnection:
         name = reply.header.fields.get(HeaderFields.error_name, "")
         if name in _ABSENT:
             msg = f"{self._path}: systemd is not connected to this bus"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         reason: Reason = "noperm" if name.endswith(".AccessDenied") else "protocol"
         raise TargetError(reason=reason, message=f"{self._path}: refused: {name} {reply.body}")
 

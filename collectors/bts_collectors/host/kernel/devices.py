@@ -6,13 +6,13 @@ import os
 
 from bts_collectors.host.kernel.files import is_number, known, read_value
 from bts_collectors.host.kernel.open_files import TOO_MANY, with_room
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 
 
 def devices(folder: str, prefix: str = "") -> list[str]:
     """Return the entries of `folder` named `prefix` and a number, sorted; all entries if `prefix` is empty.
 
-    Raises NothingToRead if there are none: the host has no such hardware.
+    Raises NotPresent if there are none: the host has no such hardware.
     """
     try:
         names = with_room(os.listdir, folder)
@@ -25,7 +25,7 @@ def devices(folder: str, prefix: str = "") -> list[str]:
     ]
     if not found:
         msg = f"{folder} is absent, or has no {prefix or 'devices'}"
-        raise NothingToRead(msg)
+        raise NotPresent(msg)
     return sorted(found)
 
 

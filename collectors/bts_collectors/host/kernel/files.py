@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 
 from bts_collectors.host.kernel.open_files import TOO_MANY, close_file, open_file
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
 #: Bytes per read(2): more than most files of /proc have.
 CHUNK = 16384
@@ -34,7 +34,7 @@ _SHOWN = 60
 
 
 def read(path: str) -> bytes:
-    """Return the content of `path`; NothingToRead if it is absent, else OSError that names it."""
+    """Return the content of `path`; NotPresent if it is absent, else OSError that names it."""
     descriptor = open_there(path)
     try:
         return read_whole(descriptor)
@@ -46,12 +46,12 @@ def read(path: str) -> bytes:
 
 
 def open_there(path: str) -> int:
-    """Return a descriptor of `path`; NothingToRead if it is absent, else OSError that names it."""
+    """Return a descriptor of `path`; NotPresent if it is absent, else OSError that names it."""
     try:
         return open_file(path)
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{path} is absent"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
 
 
 def read_whole(descriptor: int, complete_below: int = 0) -> bytes:
@@ -91,7 +91,7 @@ def read_optional(path: str) -> bytes | None:
     """Return the content of `path`, a file on any file system; None if it cannot be read."""
     try:
         return read(path)
-    except NothingToRead:
+    except NotPresent:
         return None
     except OSError as error:
         if error.errno in TOO_MANY:

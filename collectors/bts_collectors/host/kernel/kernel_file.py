@@ -57,7 +57,7 @@ class KernelFile:
             raise TargetError(reason="protocol", message=f"{self.path}: {error}") from error
 
     def read(self) -> bytes:
-        """Return the content; NothingToRead if the file is absent, else OSError that names it."""
+        """Return the content; NotPresent if the file is absent, else OSError that names it."""
         descriptor = idle.pop(self._key, None)
         if descriptor is not None:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from bts_exporter import NothingToRead, Reason, TargetError
+from bts_exporter import NotPresent, Reason, TargetError
 
 #: Errors whose text is in the message; a host may have hundreds of devices.
 _SHOWN = 5
@@ -13,14 +13,14 @@ _SHOWN = 5
 class Parts:
     """A context manager for each part, which keeps its error; `check` raises the errors at the end.
 
-    It keeps errors of sources: OSError, TargetError and NothingToRead. All others propagate.
+    It keeps errors of sources: OSError, TargetError and NotPresent. All others propagate.
     """
 
     __slots__ = ("_absent", "_errors", "_succeeded")
 
     def __init__(self) -> None:
         self._succeeded = False
-        self._absent: NothingToRead | None = None
+        self._absent: NotPresent | None = None
         self._errors: list[OSError | TargetError] = []
 
     def __enter__(self) -> None:
@@ -35,7 +35,7 @@ class Parts:
         """Keep the error of a source, so that the next part is collected."""
         if error is None:
             self._succeeded = True
-        elif isinstance(error, NothingToRead):
+        elif isinstance(error, NotPresent):
             self._absent = self._absent or error
         elif isinstance(error, OSError | TargetError):
             self._errors.append(error.with_traceback(None))
@@ -44,7 +44,7 @@ class Parts:
         return True
 
     def check(self) -> None:
-        """Raise the error of the parts; NothingToRead if no part had anything to read.
+        """Raise the error of the parts; NotPresent if no part had anything to read.
 
         Several errors become one TargetError with all of their texts and the reason of the first.
         """

@@ -10,7 +10,7 @@ from bts_collectors.host.kernel.files import errors_in, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import close_file, open_file, with_room
 from bts_collectors.host.kernel.parts import Parts
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
 #: Bytes; a stat file is shorter: a name of 64 bytes and 52 numbers of up to 20 digits.
 _SIZE = 2048
@@ -44,17 +44,17 @@ class Stat(NamedTuple):
 def pids(procfs: str) -> dict[str, int]:
     """Return the ids of all processes, with the inode numbers of their directories.
 
-    A later process with the same id has another inode number. Raises NothingToRead if /proc is absent.
+    A later process with the same id has another inode number. Raises NotPresent if /proc is absent.
     """
     try:
         with with_room(os.scandir, procfs) as entries:
             found = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
     except FileNotFoundError:
         msg = f"{procfs} is absent"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
     if not found:
         msg = f"{procfs} has no processes; is `host.procfs` the host's /proc?"
-        raise NothingToRead(msg)
+        raise NotPresent(msg)
     return found
 
 

@@ -7,7 +7,7 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 
 
 def read_sysctl(file: KernelFile) -> int:
-    """Return the number in `file`; NothingToRead if it is absent, TargetError for other content."""
+    """Return the number in `file`; NotPresent if it is absent, TargetError for other content."""
     with file as content:
         return parse_sysctl(content)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bts_collectors.host.kernel.files import read, read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _MASTER = ("master",)
 
@@ -35,7 +35,7 @@ class Bonding(Subsystem):
         masters = read(path).split()
         if not masters:
             msg = f"{path} is empty: no bonds"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         for master in map(text, masters):
             slaves = read_value(f"{self._folder}/{master}/bonding/slaves")
             if slaves is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bts_collectors.host.kernel.devices import devices, entries, parse_integer, read_integer
 from bts_collectors.host.kernel.files import lines, read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, counter, gauge
+from bts_exporter import NotPresent, Scrape, counter, gauge
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LAYOUT = ("uuid", "block_group_type", "mode")
@@ -120,7 +120,7 @@ class Btrfs(Subsystem):
         uuids = [name for name in devices(self._folder) if _UUID.fullmatch(name)]
         if not uuids:
             msg = f"{self._folder} has no file system"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         for uuid in uuids:
             self._emit(scrape, f"{self._folder}/{uuid}", uuid)
 

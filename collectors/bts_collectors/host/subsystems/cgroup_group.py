@@ -21,7 +21,7 @@ from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NotPresent, Scrape, counter, gauge
 
 _CGROUP = ("cgroup",)
 
@@ -254,7 +254,7 @@ class CgroupGroup(Subsystem):
         """Emit the metrics of each cgroup that matches `names`."""
         if not self.settings.names:
             msg = "cgroup_group.names is not set"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         files = self._files()
         found = self._find({file.hierarchy for file in files})
         limit = self.settings.max_cgroups
@@ -265,7 +265,7 @@ class CgroupGroup(Subsystem):
         parts.check()
 
     def _files(self) -> list[_File]:
-        """Return the files of the version that is mounted; NothingToRead if neither is."""
+        """Return the files of the version that is mounted; NotPresent if neither is."""
         if os.path.exists(f"{self._root}/cgroup.controllers"):  # noqa: PTH110
             return list(self.files)
         mounted = {
@@ -275,7 +275,7 @@ class CgroupGroup(Subsystem):
         }
         if not mounted:
             msg = f"{self._root} has no cgroups"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         return [file for file in self.files_v1 if file.hierarchy in mounted]
 
     def _find(self, hierarchies: set[str]) -> list[str]:
@@ -307,7 +307,7 @@ class CgroupGroup(Subsystem):
         path = os.path.join(self._root, file.hierarchy, cgroup, file.name)  # noqa: PTH118
         try:
             content = read(path)
-        except NothingToRead:  # the controller is off, or the cgroup was removed
+        except NotPresent:  # the controller is off, or the cgroup was removed
             return
         except OSError as error:
             if error.errno in _GONE:

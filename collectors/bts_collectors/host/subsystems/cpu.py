@@ -20,7 +20,7 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.throttles import Throttles
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, NothingToRead, Scrape, TargetError, counter, gauge
+from bts_exporter import CollectorConfig, NotPresent, Scrape, TargetError, counter, gauge
 
 #: Position of idle among the numbers of a line in /proc/stat.
 _IDLE = 3
@@ -163,7 +163,7 @@ class Cpu(Subsystem):
                     monotonic = self._without_decrease(cpu, ticks)
                     for (metric, mode), value in zip(self._columns, monotonic, strict=False):
                         scrape.emit(metric, value / hertz, cpu, mode)
-        except NothingToRead as error:
+        except NotPresent as error:
             # An error: otherwise a wrong `procfs` would go unnoticed.
             msg = f"{error}, but every Linux has it; is `host.procfs` the host's /proc?"
             raise TargetError(reason="os", message=msg) from error

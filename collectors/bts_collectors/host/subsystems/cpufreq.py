@@ -5,7 +5,7 @@ from __future__ import annotations
 from bts_collectors.host.kernel.devices import devices, read_integer
 from bts_collectors.host.kernel.files import read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _CPU = ("cpu",)
 _HERTZ_PER_KILOHERTZ = 1000
@@ -81,11 +81,11 @@ class Cpufreq(Subsystem):
         self._folder = f"{config.sysfs}/devices/system/cpu"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit frequencies and governors of each CPU; NothingToRead if none has a driver for them."""
+        """Emit frequencies and governors of each CPU; NotPresent if none has a driver for them."""
         emitted = [self._emit(scrape, cpu) for cpu in devices(self._folder, "cpu")]
         if not any(emitted):
             msg = f"{self._folder}/cpu*/cpufreq is absent"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
 
     def _emit(self, scrape: Scrape, cpu: str) -> bool:
         folder = f"{self._folder}/{cpu}/cpufreq/"

@@ -18,7 +18,7 @@ from bts_collectors.host.kernel.files import (
 )
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NameFilter, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, NotPresent, Scrape, counter, gauge
 
 #: Devices that are left out by default: RAM disks, loop devices, floppies, partitions.
 DEVICE_EXCLUDE = re.compile(r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$")
@@ -180,7 +180,7 @@ class Diskstats(Subsystem):
         with self._file as content:
             if not content:
                 msg = f"{self._file.path} is empty: no block devices"
-                raise NothingToRead(msg)
+                raise NotPresent(msg)
             known, self._properties = self._still_valid(), {}
             for row in parse(content, self._name_filter):
                 self._emit_counters(scrape, row)

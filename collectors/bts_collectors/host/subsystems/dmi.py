@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bts_collectors.host.kernel.files import read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 #: Label and file; the label of a file that cannot be read (some only by root) is empty.
 _FIELDS = (
@@ -53,7 +53,7 @@ class Dmi(Subsystem):
             values = [read_value(f"{self._folder}/{file}") for _, file in _FIELDS]
             if not any(values):
                 msg = f"{self._folder} is absent, or empty"
-                raise NothingToRead(msg)
+                raise NotPresent(msg)
             self._labels = tuple(text(value or b"") for value in values)
         scrape.emit(self.info, 1, *self._labels)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bts_collectors.host.kernel.devices import devices, entries
 from bts_collectors.host.kernel.files import read_number, read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, counter
+from bts_exporter import NotPresent, Scrape, counter
 
 _CSROW = ("controller", "csrow")
 _CHANNEL = ("controller", "csrow", "channel", "dimm_label")
@@ -77,7 +77,7 @@ class Edac(Subsystem):
     def _emit_rows(self, scrape: Scrape, folder: str, controller: str) -> None:
         try:
             rows = devices(folder, "csrow")
-        except NothingToRead:
+        except NotPresent:
             return  # some drivers count per controller only
         for row in rows:
             csrow = row.removeprefix("csrow")

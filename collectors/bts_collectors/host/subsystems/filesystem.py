@@ -19,7 +19,7 @@ from bts_exporter import (
     CollectorConfig,
     Duration,
     NameFilter,
-    NothingToRead,
+    NotPresent,
     Scrape,
     TargetError,
     gauge,
@@ -197,7 +197,7 @@ class Filesystem(Subsystem):
     def _read(self) -> tuple[str, bytes]:
         try:
             return self._init.path, self._init.read()
-        except (OSError, NothingToRead):  # hidden, such as by hidepid
+        except (OSError, NotPresent):  # hidden, such as by hidepid
             return self._own.path, self._own.read()
 
     def _query(self, path: bytes) -> Result:
@@ -210,7 +210,7 @@ class Filesystem(Subsystem):
         """Return the exporter's own mountinfo; None if it cannot be read."""
         try:
             return self._own.read()
-        except (OSError, NothingToRead):
+        except (OSError, NotPresent):
             return None
 
     def _visible_devices(

@@ -7,7 +7,7 @@ import re
 from bts_collectors.host.kernel.devices import devices, parse_integer
 from bts_collectors.host.kernel.files import read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import Metric, NothingToRead, Scrape, counter, gauge
+from bts_exporter import Metric, NotPresent, Scrape, counter, gauge
 
 _PORT = ("device", "port")
 #: Bytes per word; data counters count words.
@@ -182,7 +182,7 @@ class Infiniband(Subsystem):
             scrape.emit(self.info, 1, device, *texts, hca_type)
             try:
                 ports = devices(f"{folder}/ports")
-            except NothingToRead:
+            except NotPresent:
                 continue
             for port in ports:
                 self._emit_port(scrape, f"{folder}/ports/{port}", device, port)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bts_collectors.host.kernel.files import lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, counter, gauge
+from bts_exporter import NotPresent, Scrape, counter, gauge
 
 _BACKEND = (
     "local_address",
@@ -89,7 +89,7 @@ class Ipvs(Subsystem):
                 scrape.emit(metric, value)
         try:
             self._emit_backends(scrape)
-        except NothingToRead:
+        except NotPresent:
             return  # the table is optional
 
     def _emit_backends(self, scrape: Scrape) -> None:

@@ -16,7 +16,7 @@ from bts_collectors.host.kernel.files import (
     unexpected_content,
 )
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _DEVICE = ("device",)
 _STATES = ("active", "inactive", "recovering", "resync", "check")
@@ -93,7 +93,7 @@ class Mdadm(Subsystem):
         content = read(self._path)
         if _FOREIGN.fullmatch(content):
             msg = f"{self._path} is not from Linux's md driver"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         found = False
         with errors_in(self._path):
             for array in parse(content):
@@ -101,7 +101,7 @@ class Mdadm(Subsystem):
                 self._emit(scrape, array)
         if not found:
             msg = f"{self._path} has no arrays"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
 
     def _emit(self, scrape: Scrape, array: Array) -> None:
         name = array.name

@@ -11,7 +11,7 @@ from bts_collectors.host.kernel.files import known, text
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import CollectorConfig, Metric, NameFilter, NothingToRead, Scrape, counter, gauge
+from bts_exporter import CollectorConfig, Metric, NameFilter, NotPresent, Scrape, counter, gauge
 
 _DEVICE = ("device",)
 _IFF_UP = 1
@@ -127,7 +127,7 @@ class Netclass(Subsystem):
                 found = [(entry.name, entry.inode()) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             msg = f"{self._folder} is absent"
-            raise NothingToRead(msg) from None
+            raise NotPresent(msg) from None
         return sorted(entry for entry in found if self._name_filter(entry[0]))
 
     def _emit(self, scrape: Scrape, name: str, device: _Device) -> None:

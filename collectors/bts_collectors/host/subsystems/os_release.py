@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from bts_collectors.host.kernel.files import errors_in, read, text, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _LABELS = (
     "build_id",
@@ -75,7 +75,7 @@ class OperatingSystem(Subsystem):
     def _current(self) -> dict[str, str]:
         """Return the fields, which are parsed only when the file changes: on an upgrade."""
         for path in self._paths:
-            with suppress(NothingToRead):
+            with suppress(NotPresent):
                 content = read(path)
                 if content != self._content:
                     with errors_in(path):
@@ -83,7 +83,7 @@ class OperatingSystem(Subsystem):
                     self._content = content
                 return self._fields
         msg = f"{' and '.join(self._paths)} are absent"
-        raise NothingToRead(msg)
+        raise NotPresent(msg)
 
 
 def parse(content: bytes) -> dict[str, str]:

@@ -10,7 +10,7 @@ from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, counter
+from bts_exporter import NotPresent, Scrape, counter
 
 
 class Pressure(Subsystem):
@@ -67,7 +67,7 @@ class Pressure(Subsystem):
         except OSError as error:
             if error.errno == errno.ENOTSUP:
                 msg = f"{file.path} is switched off (psi=0)"
-                raise NothingToRead(msg) from error
+                raise NotPresent(msg) from error
             raise
         with errors_in(file.path):
             # On some kernels the only line of irq has no end.

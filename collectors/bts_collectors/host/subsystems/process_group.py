@@ -33,7 +33,7 @@ from bts_exporter import (
     CollectorConfig,
     Match,
     Metric,
-    NothingToRead,
+    NotPresent,
     Scrape,
     TargetError,
     counter,
@@ -238,7 +238,7 @@ class ProcessGroup(Subsystem):
         """Emit the metrics of every group, also of groups without processes."""
         if not self._totals:
             msg = "process_group.groups is not set"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         parts = Parts()
         booted = None
         with parts:
@@ -270,7 +270,7 @@ class ProcessGroup(Subsystem):
         for pid, inode in inodes.items():
             process = self._known.get(pid)
             if process is None or process.group is not None or self._is_due(process, inode):
-                with parts, suppress(*GONE, NothingToRead):
+                with parts, suppress(*GONE, NotPresent):
                     self._update(pid, inode, users, usages)
         for pid in self._known.keys() - inodes.keys():
             del self._known[pid]
@@ -288,7 +288,7 @@ class ProcessGroup(Subsystem):
             return {}
         try:
             return parse_users(read(self._passwd))
-        except NothingToRead as error:
+        except NotPresent as error:
             msg = f"{error}: process_group.groups with `user` need it"
             raise TargetError(reason="os", message=msg) from error
 

@@ -18,7 +18,7 @@ from bts_collectors.host.kernel.files import (
 )
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import Kind, NothingToRead, Scrape, Template
+from bts_exporter import Kind, NotPresent, Scrape, Template
 
 _MICROJOULES = 1e6
 
@@ -47,7 +47,7 @@ class Rapl(Subsystem):
         self._folder = f"{config.sysfs}/class/powercap"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the counter of each zone that can be read; NothingToRead if none can."""
+        """Emit the counter of each zone that can be read; NotPresent if none can."""
         names = (
             (f"{self._folder}/{z}", read_value(f"{self._folder}/{z}/name"))
             for z in devices(self._folder)
@@ -55,7 +55,7 @@ class Rapl(Subsystem):
         zones = list(indexed((path, text(name)) for path, name in names if name))
         if not zones:
             msg = f"{self._folder} has no zones"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         parts = Parts()
         for path, name, index in zones:
             with parts:
@@ -65,18 +65,18 @@ class Rapl(Subsystem):
 
 
 def _microjoules(path: str) -> int:
-    """Return the counter of a zone; NothingToRead without permission, or if the hardware has no counter."""
+    """Return the counter of a zone; NotPresent without permission, or if the hardware has no counter."""
     try:
         content = read(path).strip()
     except PermissionError:
         # Root only, since it leaks information about computations (CVE-2020-8694).
         msg = f"{path} can be read only by root, or with CAP_DAC_READ_SEARCH"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
     except OSError as error:
         if error.errno not in _NO_COUNTER:
             raise
         msg = f"{path}: {error.strerror}"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
     with errors_in(path):
         if not is_number(content):
             raise unexpected_content(content)

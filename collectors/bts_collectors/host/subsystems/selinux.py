@@ -6,7 +6,7 @@ import os
 
 from bts_collectors.host.kernel.files import errors_in, read, read_optional, unexpected_content
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _MODES = {b"disabled": -1, b"permissive": 0, b"enforcing": 1}
 
@@ -33,13 +33,13 @@ class Selinux(Subsystem):
         self._settings = f"{config.rootfs.rstrip('/')}/etc/selinux/config"
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit whether SELinux is enabled, and its modes; NothingToRead without /sys/fs."""
+        """Emit whether SELinux is enabled, and its modes; NotPresent without /sys/fs."""
         configured = parse(read_optional(self._settings) or b"")
         if configured is not None:
             scrape.emit(self.configured, configured)
         try:
             enforce = read(self._enforce).strip()
-        except NothingToRead:
+        except NotPresent:
             if os.path.isdir(self._folder):  # noqa: PTH112  # no Path needed
                 scrape.emit(self.enabled, 0)
             elif configured is None:

@@ -13,7 +13,7 @@ from bts_exporter import (
     Match,
     Metric,
     NameFilter,
-    NothingToRead,
+    NotPresent,
     Scrape,
     TargetError,
     counter,
@@ -200,7 +200,7 @@ class Systemd(Subsystem):
             return SystemdConnection(self._private, scrape.remaining, direct=True)
         except FileNotFoundError:
             msg = f"{self._bus} and {self._private} are absent: systemd is not running"
-            raise NothingToRead(msg) from None
+            raise NotPresent(msg) from None
 
     def _emit_manager(self, scrape: Scrape, systemd: SystemdConnection) -> None:
         version = str(systemd.manager_property("Version"))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from bts_collectors.host.kernel.open_files import with_room
 from bts_collectors.host.subsystem import Subsystem
-from bts_exporter import NothingToRead, Scrape, TargetError, gauge
+from bts_exporter import NotPresent, Scrape, TargetError, gauge
 
 #: States in the kernel's numbering, which starts at 1.
 _STATES = (
@@ -100,18 +100,18 @@ def _connect() -> socket.socket:
         return with_room(socket.socket, socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     except AttributeError:
         msg = "netlink is absent: this system is not Linux"
-        raise NothingToRead(msg) from None
+        raise NotPresent(msg) from None
     except OSError as error:
         if error.errno not in {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}:
             raise
         msg = f"NETLINK_SOCK_DIAG: {error.strerror}"
-        raise NothingToRead(msg) from error
+        raise NotPresent(msg) from error
 
 
 def parse(messages: bytes) -> tuple[list[tuple[int, int, int]], bool]:
     """Return `(state, bytes to read, bytes to send)` of each socket, and whether the reply is complete.
 
-    Raises NothingToRead if the kernel has no socket diagnostics, OSError for an error that it returns,
+    Raises NotPresent if the kernel has no socket diagnostics, OSError for an error that it returns,
     TargetError for an invalid message.
     """
     found: list[tuple[int, int, int]] = []
@@ -142,7 +142,7 @@ def parse(messages: bytes) -> tuple[list[tuple[int, int, int]], bool]:
 def _check(code: int) -> None:
     if code == -errno.ENOENT:
         msg = "the kernel has no socket diagnostics (modules inet_diag, tcp_diag)"
-        raise NothingToRead(msg)
+        raise NotPresent(msg)
     if code < 0:
         raise OSError(-code, f"NETLINK_SOCK_DIAG: {os.strerror(-code)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bts_collectors.host.kernel.devices import devices, read_integer
 from bts_collectors.host.kernel.files import read_number, read_value, text
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, gauge
+from bts_exporter import NotPresent, Scrape, gauge
 
 _ZONE = "thermal_zone"
 _COOLER = "cooling_device"
@@ -54,7 +54,7 @@ class ThermalZone(Subsystem):
         zones, coolers = self._devices(_ZONE), self._devices(_COOLER)
         if not zones and not coolers:
             msg = f"{self._folder} is absent, or empty"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         for folder, number, kind in zones:
             temperature = read_integer(f"{folder}/temp")
             if temperature is not None and temperature > _ABSOLUTE_ZERO:
@@ -69,7 +69,7 @@ class ThermalZone(Subsystem):
         """Return `(folder, number, type)` of each device of a kind."""
         try:
             names = devices(self._folder, prefix)
-        except NothingToRead:
+        except NotPresent:
             return []
         return [
             (

@@ -8,7 +8,7 @@ import os
 from typing import NamedTuple
 
 from bts_collectors.host.subsystem import Paths, Subsystem
-from bts_exporter import NothingToRead, Scrape, counter, gauge
+from bts_exporter import NotPresent, Scrape, counter, gauge
 
 _TIME_ERROR = 5
 _STA_NANO = 0x2000
@@ -129,7 +129,7 @@ class Timex(Subsystem):
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def collect(self, scrape: Scrape) -> None:
-        """Emit the state; NothingToRead in a container without permission."""
+        """Emit the state; NotPresent in a container without permission."""
         clock = read_clock(self._library)
         resolution = _NANOSECONDS if clock.status & _STA_NANO else _MICROSECONDS
         scrape.emit(self.sync_status, int(clock.state != _TIME_ERROR))
@@ -152,18 +152,18 @@ class Timex(Subsystem):
 
 
 def read_clock(library: ctypes.CDLL) -> Clock:
-    """Return the state of the clock; NothingToRead without permission, or if the system is not Linux."""
+    """Return the state of the clock; NotPresent without permission, or if the system is not Linux."""
     adjtimex = getattr(library, "adjtimex", None)
     if adjtimex is None:
         msg = "adjtimex(2) is absent: this system is not Linux"
-        raise NothingToRead(msg)
+        raise NotPresent(msg)
     timex = _Timex()  # modes is 0: read only
     state = adjtimex(ctypes.byref(timex))
     if state < 0:
         number = ctypes.get_errno()
         if number in {errno.EPERM, errno.ENOSYS}:
             msg = f"adjtimex(2): {os.strerror(number)}, as usual in containers"
-            raise NothingToRead(msg)
+            raise NotPresent(msg)
         raise OSError(number, f"adjtimex: {os.strerror(number)}")
     return Clock(state, *(getattr(timex, field) for field in Clock._fields[1:]))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bts_collectors.host.kernel.devices import devices, parse_integer, read_integer
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 
 
 def test_devices(tmp_path: Path) -> None:
@@ -19,11 +19,11 @@ def test_devices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["absent", "empty", "file"])
 def test_no_devices(tmp_path: Path, folder: str) -> None:
-    """A directory that is absent, empty or not a directory raises NothingToRead with its path."""
+    """A directory that is absent, empty or not a directory raises NotPresent with its path."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
 
-    with pytest.raises(NothingToRead, match=f"/{folder} is absent, or has no devices"):
+    with pytest.raises(NotPresent, match=f"/{folder} is absent, or has no devices"):
         devices(str(tmp_path / folder))
 
 

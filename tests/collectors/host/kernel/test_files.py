@@ -14,7 +14,7 @@ from bts_collectors.host.kernel.files import (
     read_value,
     unexpected_content,
 )
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
 
 def test_read_whole(tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_read_whole(tmp_path: Path) -> None:
 
 
 def test_read_absent(tmp_path: Path) -> None:
-    """A missing file, or a file below something that is not a directory, raises NothingToRead."""
+    """A missing file, or a file below something that is not a directory, raises NotPresent."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file" / "below"):
-        with pytest.raises(NothingToRead, match=f"{path} is absent"):
+        with pytest.raises(NotPresent, match=f"{path} is absent"):
             read(str(path))
 
 

@@ -10,7 +10,7 @@ from bts_collectors.host.kernel import kernel_file
 from bts_collectors.host.kernel.files import SHORT_RECORDS, SINGLE_RECORD
 from bts_collectors.host.kernel.kernel_file import KernelFile
 from bts_collectors.host.kernel.open_files import is_kernel_made
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
 #: A file that the kernel generates on every Linux, with new content in each read.
 UPTIME = "/proc/uptime"
@@ -127,10 +127,10 @@ def test_replaced_device_is_opened_again(
 
 
 def test_absent(tmp_path: Path) -> None:
-    """A missing file raises NothingToRead, and is read once it exists."""
+    """A missing file raises NotPresent, and is read once it exists."""
     path = tmp_path / "file"
     file = KernelFile(str(path))
-    with pytest.raises(NothingToRead, match=f"{path} is absent"):
+    with pytest.raises(NotPresent, match=f"{path} is absent"):
         file.read()
     assert file.value() is None
     path.write_text("here\n")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bts_collectors.host.kernel.parts import Parts
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
-ABSENT = NothingToRead("absent")
+ABSENT = NotPresent("absent")
 WRONG = TargetError(reason="protocol", message="wrong")
 
 
@@ -16,13 +16,13 @@ WRONG = TargetError(reason="protocol", message="wrong")
         ([None], None),
         ([None, ABSENT], None),
         ([ABSENT, None], None),
-        ([ABSENT, NothingToRead("also")], ABSENT),
+        ([ABSENT, NotPresent("also")], ABSENT),
         ([None, WRONG, ABSENT], WRONG),
         ([ABSENT, WRONG], WRONG),
     ],
 )
 def test_one_error(errors: list[Exception | None], raised: Exception | None) -> None:
-    """Every part is collected; then the error is raised, or NothingToRead if all parts are absent."""
+    """Every part is collected; then the error is raised, or NotPresent if all parts are absent."""
     parts = Parts()
     turns = 0
     for error in errors:

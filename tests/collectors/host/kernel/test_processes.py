@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bts_collectors.host.kernel.processes import Stat, parse_stat, pids, read_content, read_stat
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
 
@@ -110,5 +110,5 @@ def test_real_inodes() -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without /proc there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc is absent"):
+    with pytest.raises(NotPresent, match="/proc is absent"):
         pids(machine({})["procfs"])

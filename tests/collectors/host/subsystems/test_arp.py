@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.arp import Arp, ArpSettings, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -69,5 +69,5 @@ def test_error_names_the_file(samples: Callable[..., Samples], content: str) -> 
 
 def test_absent(machine: Machine) -> None:
     """Without the file there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/net/arp is absent"):
+    with pytest.raises(NotPresent, match="/proc/net/arp is absent"):
         collect(Arp(Arp.Config(**machine({}))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.bonding import Bonding
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -62,5 +62,5 @@ def test_bond_that_goes(machine: Machine) -> None:
 @pytest.mark.parametrize("files", [{}, {f"{NET}/bonding_masters": "\n"}])
 def test_no_bonds(machine: Machine, files: dict[str, str]) -> None:
     """Without the module, or without a bond, there is nothing to read."""
-    with pytest.raises(NothingToRead, match="bonding_masters"):
+    with pytest.raises(NotPresent, match="bonding_masters"):
         collect(Bonding(Bonding.Config(**machine(files))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.btrfs import Btrfs, allocation_ratio
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 from storage_and_fabric import BTRFS, MACHINE, UUID
 
@@ -86,5 +86,5 @@ def test_ratio(mode: str, devices: int, expected: float | None) -> None:
 @pytest.mark.parametrize("files", [{}, {"sys/fs/btrfs/features/raid1c34": "0\n"}])
 def test_no_file_system(machine: Machine, files: dict[str, str]) -> None:
     """Without a mounted file system there is nothing to read, with or without the kernel module."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Btrfs(Btrfs.Config(**machine(files))))

@@ -10,7 +10,7 @@ import pytest
 
 from bts_collectors.host.subsystems import cgroup_group
 from bts_collectors.host.subsystems.cgroup_group import CgroupGroup, CgroupGroupSettings
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -222,13 +222,13 @@ def test_names_outside_of_the_root(name: str) -> None:
 
 def test_no_names(run: Run) -> None:
     """Without names there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"cgroup_group.names is not set"):
+    with pytest.raises(NotPresent, match=r"cgroup_group.names is not set"):
         run(V2)
 
 
 def test_no_cgroups(run: Run) -> None:
     """A host without cgroups has nothing to read."""
-    with pytest.raises(NothingToRead, match="/sys/fs/cgroup has no cgroups"):
+    with pytest.raises(NotPresent, match="/sys/fs/cgroup has no cgroups"):
         run({}, SERVICE)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bts_collectors.host.subsystems.cgroups import Cgroups
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, str]]
@@ -34,5 +34,5 @@ def test_error_names_the_file(machine: Machine, row: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """A kernel without cgroups has nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/cgroups is absent"):
+    with pytest.raises(NotPresent, match="/proc/cgroups is absent"):
         collect(Cgroups(Cgroups.Config(**machine({}))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.conntrack import Conntrack, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -50,7 +50,7 @@ def test_without_statistics(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without connection tracking there is nothing to read."""
-    with pytest.raises(NothingToRead, match="nf_conntrack_count is absent"):
+    with pytest.raises(NotPresent, match="nf_conntrack_count is absent"):
         collect(Conntrack(Conntrack.Config(**machine({}))))
 
 

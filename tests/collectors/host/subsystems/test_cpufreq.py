@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.cpufreq import Cpufreq
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -57,5 +57,5 @@ def test_governor(machine: Machine, available: str) -> None:
 @pytest.mark.parametrize("files", [{}, {f"{CPU}/cpu0/online": "1\n"}])
 def test_no_policies(machine: Machine, files: dict[str, str]) -> None:
     """On a virtual machine without cpufreq there is nothing to read."""
-    with pytest.raises(NothingToRead, match="system/cpu"):
+    with pytest.raises(NotPresent, match="system/cpu"):
         collect(Cpufreq(Cpufreq.Config(**machine(files))))

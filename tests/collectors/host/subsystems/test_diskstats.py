@@ -17,7 +17,7 @@ from bts_collectors.host.subsystems.diskstats import (
     parse_udev,
     properties_of,
 )
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -282,5 +282,5 @@ def test_unreadable(machine: Machine) -> None:
 @pytest.mark.parametrize("files", [{}, {"proc/diskstats": ""}])
 def test_no_disks(machine: Machine, files: dict[str, str]) -> None:
     """A host without block devices, such as a container, has nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Diskstats(Diskstats.Config(**machine(files))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.dmi import Dmi
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -62,5 +62,5 @@ def test_read_once(machine: Machine) -> None:
 @pytest.mark.parametrize("files", [{}, {"sys/class/dmi/id/bios_date": "\n"}])
 def test_absent(machine: Machine, files: dict[str, str]) -> None:
     """Without firmware information, as on many virtual machines, there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/sys/class/dmi/id is absent, or empty"):
+    with pytest.raises(NotPresent, match="/sys/class/dmi/id is absent, or empty"):
         collect(Dmi(Dmi.Config(**machine(files))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.edac import Edac, dimm_label
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -58,5 +58,5 @@ def test_dimm_label(raw: bytes | None, label: str) -> None:
 
 def test_no_controllers(machine: Machine) -> None:
     """Without error-correcting memory there is nothing to read."""
-    with pytest.raises(NothingToRead, match="edac/mc"):
+    with pytest.raises(NotPresent, match="edac/mc"):
         collect(Edac(Edac.Config(**machine({f"{MC}/power/control": "auto\n"}))))

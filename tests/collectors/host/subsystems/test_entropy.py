@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.entropy import Entropy
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -35,5 +35,5 @@ def test_error_names_the_file(machine: Machine, file: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without the files there is nothing to read."""
-    with pytest.raises(NothingToRead, match="entropy_avail is absent"):
+    with pytest.raises(NotPresent, match="entropy_avail is absent"):
         collect(Entropy(Entropy.Config(**machine({}))))

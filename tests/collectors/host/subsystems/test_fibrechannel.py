@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.fibrechannel import Fibrechannel, parse_statistic
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 from storage_and_fabric import MACHINE
 
@@ -56,5 +56,5 @@ def test_statistic(value: bytes | None, expected: int | None) -> None:
 
 def test_no_adapter(machine: Machine) -> None:
     """Without an adapter there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Fibrechannel(Fibrechannel.Config(**machine({}))))

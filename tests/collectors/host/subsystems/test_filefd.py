@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.filefd import Filefd, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -39,5 +39,5 @@ def test_error_names_the_file(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without the file there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/sys/fs/file-nr is absent"):
+    with pytest.raises(NotPresent, match="/proc/sys/fs/file-nr is absent"):
         collect(Filefd(Filefd.Config(**machine({}))))

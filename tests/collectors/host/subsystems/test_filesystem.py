@@ -17,7 +17,7 @@ from bts_collectors.host.subsystems.filesystem import (
     FilesystemSettings,
     parse,
 )
-from bts_exporter import Duration, NothingToRead, TargetError
+from bts_exporter import Duration, NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 from servers import wait_until
 
@@ -367,7 +367,7 @@ def test_hidden_first_process(machine: Machine, first: dict[str, str]) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without /proc there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/self/mountinfo is absent"):
+    with pytest.raises(NotPresent, match="/proc/self/mountinfo is absent"):
         collect(Filesystem(Filesystem.Config(**machine({}))))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.host.subsystems.hwmon import Hwmon, HwmonSettings, clean, read_sensor
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -205,7 +205,7 @@ def test_other_files(samples: Callable[..., Samples]) -> None:
 
 def test_no_chips(samples: Callable[..., Samples]) -> None:
     """A virtual machine without sensors has nothing to read."""
-    with pytest.raises(NothingToRead, match="class/hwmon"):
+    with pytest.raises(NotPresent, match="class/hwmon"):
         samples({})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.infiniband import Infiniband
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 from storage_and_fabric import IB, MACHINE
 
@@ -56,5 +56,5 @@ def test_adapter_without_ports_costs_no_other(machine: Machine) -> None:
 
 def test_no_adapter(machine: Machine) -> None:
     """Without an adapter there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Infiniband(Infiniband.Config(**machine({}))))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.host.subsystems.interrupts import Interrupts, InterruptsSettings, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -135,5 +135,5 @@ def test_noise(noise: bytes) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without the file there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/interrupts is absent"):
+    with pytest.raises(NotPresent, match="/proc/interrupts is absent"):
         collect(Interrupts(Interrupts.Config(**machine({}))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.ipvs import Ipvs
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect, look
 from storage_and_fabric import IP_VS, IP_VS_STATS
 
@@ -68,5 +68,5 @@ def test_unreadable_totals(machine: Machine, content: str) -> None:
 
 def test_no_ipvs(machine: Machine) -> None:
     """Without the kernel module there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Ipvs(Ipvs.Config(**machine({}))))

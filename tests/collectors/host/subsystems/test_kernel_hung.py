@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.kernel_hung import KernelHung
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -29,5 +29,5 @@ def test_error_names_the_file(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Before Linux 6.13 there is nothing to read."""
-    with pytest.raises(NothingToRead, match="hung_task_detect_count is absent"):
+    with pytest.raises(NotPresent, match="hung_task_detect_count is absent"):
         collect(KernelHung(KernelHung.Config(**machine({}))))

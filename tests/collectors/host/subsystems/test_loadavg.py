@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.loadavg import Loadavg, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -51,5 +51,5 @@ def test_error_names_the_file(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without /proc there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/loadavg is absent"):
+    with pytest.raises(NotPresent, match="/proc/loadavg is absent"):
         collect(Loadavg(Loadavg.Config(**machine({}))))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.host.subsystems.mdadm import Array, Mdadm, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -107,7 +107,7 @@ def test_inactive() -> None:
 @pytest.mark.parametrize("files", [{}, {"proc/mdstat": HEAD + END}])
 def test_no_arrays(machine: Machine, files: dict[str, str]) -> None:
     """Without the module, or without an array, there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/mdstat"):
+    with pytest.raises(NotPresent, match="/proc/mdstat"):
         collect(Mdadm(Mdadm.Config(**machine(files))))
 
 

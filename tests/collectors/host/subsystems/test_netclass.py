@@ -9,7 +9,7 @@ import pytest
 
 from bts_collectors.host.kernel import kernel_file
 from bts_collectors.host.subsystems.netclass import Netclass, parse_number
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -140,7 +140,7 @@ def test_many_devices(
 @pytest.mark.parametrize("files", [{}, {"sys/class/net": "no folder"}])
 def test_absent(samples: Callable[..., Samples], files: dict[str, str]) -> None:
     """Without the directory there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/sys/class/net is absent"):
+    with pytest.raises(NotPresent, match="/sys/class/net is absent"):
         samples(files)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.netdev import Netdev, NetdevSettings, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -104,5 +104,5 @@ def test_other_columns(machine: Machine, content: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """A kernel without networking has nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Netdev(Netdev.Config(**machine({}))))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.netstat import Netstat, NetstatSettings
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -85,7 +85,7 @@ def test_one_file_absent(samples: Callable[..., Samples], file: str) -> None:
 
 def test_absent(samples: Callable[..., Samples]) -> None:
     """Without any of the files there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/net/netstat is absent"):
+    with pytest.raises(NotPresent, match="/proc/net/netstat is absent"):
         samples({})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.nfs import Nfs
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect, look
 from storage_and_fabric import NFS
 
@@ -65,5 +65,5 @@ def test_odd_line_loses_only_itself(machine: Machine, line: str) -> None:
 
 def test_no_nfs_client(machine: Machine) -> None:
     """Without the kernel module there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Nfs(Nfs.Config(**machine({}))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.nfsd import Nfsd
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect, look
 from storage_and_fabric import NFSD
 
@@ -67,5 +67,5 @@ def test_odd_line_loses_only_itself(machine: Machine) -> None:
 
 def test_no_nfs_server(machine: Machine) -> None:
     """Without the kernel module there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Nfsd(Nfsd.Config(**machine({}))))

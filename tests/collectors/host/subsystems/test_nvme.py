@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.nvme import Nvme
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -63,5 +63,5 @@ def test_older_kernel(machine: Machine) -> None:
 
 def test_no_drives(machine: Machine) -> None:
     """Without a drive there is nothing to read."""
-    with pytest.raises(NothingToRead, match="class/nvme"):
+    with pytest.raises(NotPresent, match="class/nvme"):
         collect(Nvme(Nvme.Config(**machine({}))))

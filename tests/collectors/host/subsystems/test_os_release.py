@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.os_release import OperatingSystem, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -118,7 +118,5 @@ def test_garbage(samples: Callable[..., Samples], content: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without either file there is nothing to read."""
-    with pytest.raises(
-        NothingToRead, match=r"/etc/os-release and .*/usr/lib/os-release are absent"
-    ):
+    with pytest.raises(NotPresent, match=r"/etc/os-release and .*/usr/lib/os-release are absent"):
         collect(OperatingSystem(OperatingSystem.Config(**machine({}))))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.powersupplyclass import Powersupplyclass, PowersupplySettings
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -62,5 +62,5 @@ def test_filters(machine: Machine, key: str, left: str) -> None:
 
 def test_no_supplies(machine: Machine) -> None:
     """A virtual machine without supplies has nothing to read."""
-    with pytest.raises(NothingToRead, match="class/power_supply"):
+    with pytest.raises(NotPresent, match="class/power_supply"):
         collect(Powersupplyclass(Powersupplyclass.Config(**machine({}))))

@@ -8,7 +8,7 @@ import pytest
 
 from bts_collectors.host.kernel.pressure import parse_pressure
 from bts_collectors.host.subsystems.pressure import Pressure
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -49,7 +49,7 @@ def test_older_kernel(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """A kernel without PSI has nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/pressure/cpu is absent"):
+    with pytest.raises(NotPresent, match="/proc/pressure/cpu is absent"):
         collect(Pressure(Pressure.Config(**machine({}))))
 
 
@@ -60,7 +60,7 @@ def test_switched_off(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(95, "Operation not supported", path)
 
     monkeypatch.setattr("bts_collectors.host.kernel.kernel_file.open_there", refuse)
-    with pytest.raises(NothingToRead, match="switched off"):
+    with pytest.raises(NotPresent, match="switched off"):
         collect(Pressure(Pressure.Config(**machine({}))))
 
 

@@ -21,7 +21,7 @@ from bts_collectors.host.subsystems.process_group import (
     ProcessGroup,
     ProcessGroupSettings,
 )
-from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter import NotPresent, Scrape, TargetError
 from bts_exporter.testing import Samples, collect
 from servers import wait_until
 
@@ -474,7 +474,7 @@ def test_real_processes(tmp_path: Path) -> None:
 
 def test_no_groups(machine: Machine) -> None:
     """Without groups there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"process_group.groups is not set"):
+    with pytest.raises(NotPresent, match=r"process_group.groups is not set"):
         collect(ProcessGroup(ProcessGroup.Config(**machine({}))))
 
 

@@ -14,7 +14,7 @@ from bts_collectors.host.kernel import kernel_file
 from bts_collectors.host.kernel.parts import Parts
 from bts_collectors.host.kernel.processes import TaskStates
 from bts_collectors.host.subsystems.processes import Processes, ProcessesSettings
-from bts_exporter import NothingToRead, Scrape, TargetError
+from bts_exporter import NotPresent, Scrape, TargetError
 from bts_exporter.testing import Samples, collect, samples
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -175,5 +175,5 @@ def test_error_names_the_file(machine: Machine, file: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without /proc there is nothing to read."""
-    with pytest.raises(NothingToRead, match="absent"):
+    with pytest.raises(NotPresent, match="absent"):
         run(machine, {})

@@ -8,7 +8,7 @@ import pytest
 
 from bts_collectors.host.subsystems import rapl
 from bts_collectors.host.subsystems.rapl import Rapl, indexed
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -71,7 +71,7 @@ def test_only_root_can_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(rapl, "read", forbidden)
 
     with pytest.raises(
-        NothingToRead, match=r"energy_uj can be read only by root, .*CAP_DAC_READ_SEARCH"
+        NotPresent, match=r"energy_uj can be read only by root, .*CAP_DAC_READ_SEARCH"
     ):
         collect(Rapl(Rapl.Config(**machine(PACKAGE))))
 
@@ -88,5 +88,5 @@ def test_garbage(machine: Machine, content: str) -> None:
 @pytest.mark.parametrize("files", [{}, {f"{ZONES}/intel-rapl/enabled": "1\n"}])
 def test_no_zones(machine: Machine, files: dict[str, str]) -> None:
     """Without zones there is nothing to read."""
-    with pytest.raises(NothingToRead, match="class/powercap"):
+    with pytest.raises(NotPresent, match="class/powercap"):
         collect(Rapl(Rapl.Config(**machine(files))))

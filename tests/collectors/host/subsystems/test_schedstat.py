@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.schedstat import Schedstat, parse
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -39,7 +39,7 @@ def test_times_and_slices(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """A kernel without these statistics has nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/schedstat is absent"):
+    with pytest.raises(NotPresent, match="/proc/schedstat is absent"):
         collect(Schedstat(Schedstat.Config(**machine({}))))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.selinux import Selinux, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -49,7 +49,7 @@ def test_switched_off(samples: Callable[[dict[str, str]], Samples]) -> None:
 
 def test_absent(samples: Callable[[dict[str, str]], Samples]) -> None:
     """Without /sys there is nothing to read: the state is unknown."""
-    with pytest.raises(NothingToRead, match="/sys/fs/selinux/enforce is absent"):
+    with pytest.raises(NotPresent, match="/sys/fs/selinux/enforce is absent"):
         samples({})
 
 

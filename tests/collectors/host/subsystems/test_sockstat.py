@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.sockstat import Sockstat, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -49,7 +49,7 @@ def test_one_protocol(machine: Machine, file: str) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without both files there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/net/sockstat is absent"):
+    with pytest.raises(NotPresent, match="/proc/net/sockstat is absent"):
         collect(Sockstat(Sockstat.Config(**machine({}))))
 
 

@@ -15,7 +15,7 @@ import pytest
 from jeepney import HeaderFields, Message, Parser, new_error, new_method_return
 
 from bts_collectors.host.subsystems.systemd import Systemd, SystemdSettings, Unit, parse_units
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import Samples, collect
 
 ROOT = Path(__file__).parents[4]
@@ -264,7 +264,7 @@ def test_private_socket(tmp_path: Path, run: Callable[..., Samples]) -> None:
 
 def test_no_systemd(run: Callable[..., Samples]) -> None:
     """Without either socket there is nothing to read."""
-    with pytest.raises(NothingToRead, match=r"system_bus_socket and .*private are absent"):
+    with pytest.raises(NotPresent, match=r"system_bus_socket and .*private are absent"):
         run()
 
 
@@ -273,7 +273,7 @@ def test_bus_without_systemd(bus: FakeBus, run: Callable[..., Samples], error: s
     """A bus on a host with another init has nothing to read."""
     bus.error = f"org.freedesktop.DBus.Error.{error}"
 
-    with pytest.raises(NothingToRead, match="systemd is not connected to this bus"):
+    with pytest.raises(NotPresent, match="systemd is not connected to this bus"):
         run()
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.host.subsystems.tcpstat import Tcpstat, parse
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 SOCKET, ERROR, DONE = 20, 2, 3
@@ -162,7 +162,7 @@ def test_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", [ERROR, DONE])
 def test_without_the_modules(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
     """A kernel without TCP diagnostics has nothing to read."""
-    with pytest.raises(NothingToRead, match="modules inet_diag, tcp_diag"):
+    with pytest.raises(NotPresent, match="modules inet_diag, tcp_diag"):
         states(monkeypatch, message(kind, struct.pack("=i", -errno.ENOENT)))
 
 
@@ -182,7 +182,7 @@ def test_without_netlink(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     monkeypatch.setattr(socket, "socket", refuse)
 
-    with pytest.raises(NothingToRead, match=r"NETLINK_SOCK_DIAG: .* not supported"):
+    with pytest.raises(NotPresent, match=r"NETLINK_SOCK_DIAG: .* not supported"):
         collect(Tcpstat(Tcpstat.Config()))
 
 
@@ -202,7 +202,7 @@ def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system other than Linux has nothing to read."""
     monkeypatch.delattr(socket, "AF_NETLINK")
 
-    with pytest.raises(NothingToRead, match="this system is not Linux"):
+    with pytest.raises(NotPresent, match="this system is not Linux"):
         collect(Tcpstat(Tcpstat.Config()))
 
 
@@ -222,7 +222,7 @@ def test_cut_off() -> None:
 def test_damage(begin: int, patch: bytes) -> None:
     """A damaged reply gives sockets or an error, and parsing always ends."""
     answer = tcp(ESTABLISHED) + tcp(LISTEN) + end()
-    with contextlib.suppress(NothingToRead, TargetError, OSError):
+    with contextlib.suppress(NotPresent, TargetError, OSError):
         parse(answer[:begin] + patch + answer[begin + len(patch) :])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.thermal_zone import ThermalZone
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -65,5 +65,5 @@ def test_zone_that_cannot_be_read(machine: Machine) -> None:
 
 def test_no_zones(machine: Machine) -> None:
     """A virtual machine without zones has nothing to read."""
-    with pytest.raises(NothingToRead, match="class/thermal"):
+    with pytest.raises(NotPresent, match="class/thermal"):
         collect(ThermalZone(ThermalZone.Config(**machine({}))))

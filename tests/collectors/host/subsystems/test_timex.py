@@ -7,7 +7,7 @@ import pytest
 
 from bts_collectors.host.subsystems import timex
 from bts_collectors.host.subsystems.timex import Clock, Timex
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import Samples, collect
 
 NANO = 0x2000
@@ -97,7 +97,7 @@ def test_without_permission(monkeypatch: pytest.MonkeyPatch, number: int) -> Non
     """In a container without permission there is nothing to read."""
     refuse(monkeypatch, number)
 
-    with pytest.raises(NothingToRead, match="adjtimex"):
+    with pytest.raises(NotPresent, match="adjtimex"):
         collect(Timex(Timex.Config()))
 
 
@@ -117,7 +117,7 @@ def test_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
 
-    with pytest.raises(NothingToRead, match="this system is not Linux"):
+    with pytest.raises(NotPresent, match="this system is not Linux"):
         collect(Timex(Timex.Config()))
 
 

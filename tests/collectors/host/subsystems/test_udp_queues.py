@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.udp_queues import UdpQueues, parse
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -50,7 +50,7 @@ def test_without_ipv6(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without either file there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/net/udp is absent"):
+    with pytest.raises(NotPresent, match="/proc/net/udp is absent"):
         collect(UdpQueues(UdpQueues.Config(**machine({}))))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.vmstat import Vmstat, VmstatSettings
-from bts_exporter import NothingToRead, TargetError
+from bts_exporter import NotPresent, TargetError
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -51,5 +51,5 @@ def test_empty(machine: Machine) -> None:
 
 def test_absent(machine: Machine) -> None:
     """Without the file there is nothing to read."""
-    with pytest.raises(NothingToRead, match="/proc/vmstat is absent"):
+    with pytest.raises(NotPresent, match="/proc/vmstat is absent"):
         collect(Vmstat(Vmstat.Config(**machine({}))))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.watchdog import Watchdog
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect
 
 Machine = Callable[[dict[str, str]], dict[str, Any]]
@@ -42,5 +42,5 @@ def test_watchdog(machine: Machine) -> None:
 
 def test_no_watchdogs(machine: Machine) -> None:
     """Without a watchdog there is nothing to read."""
-    with pytest.raises(NothingToRead, match="class/watchdog"):
+    with pytest.raises(NotPresent, match="class/watchdog"):
         collect(Watchdog(Watchdog.Config(**machine({}))))

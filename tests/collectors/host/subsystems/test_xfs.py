@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bts_collectors.host.subsystems.xfs import Xfs
-from bts_exporter import NothingToRead
+from bts_exporter import NotPresent
 from bts_exporter.testing import collect, look
 from storage_and_fabric import XFS
 
@@ -45,5 +45,5 @@ def test_odd_line_loses_only_itself(machine: Machine) -> None:
 
 def test_no_xfs(machine: Machine) -> None:
     """Without the kernel module there is nothing to read."""
-    with pytest.raises(NothingToRead):
+    with pytest.raises(NotPresent):
         collect(Xfs(Xfs.Config(**machine({}))))

@@ -1,0 +1,1 @@
+"""The parts of bts_exporter.testing."""
