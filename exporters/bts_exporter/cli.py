@@ -116,6 +116,19 @@ def _hash_password(cost: int) -> int:
     return hash_password(cost)
 
 
+def _run_collector(arguments: argparse.Namespace) -> int:
+    from bts_exporter import run_collector  # noqa: PLC0415  # of this command only
+
+    run = run_collector.watch if arguments.watch else run_collector.run
+    return run(arguments.file, arguments.settings)
+
+
+def _new_collector(arguments: argparse.Namespace) -> int:
+    from bts_exporter import new_collector  # noqa: PLC0415  # of this command only
+
+    return new_collector.create(arguments.name, package=arguments.package)
+
+
 _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
@@ -124,6 +137,8 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "config": lambda options, a: commands.config(options, a.type),
     "schema": lambda options, _: commands.schema(options),
     "collectors": lambda options, a: commands.collectors(options, verbose=a.verbose),
+    "run-collector": lambda _, a: _run_collector(a),
+    "new-collector": lambda _, a: _new_collector(a),
     "hash-password": lambda _, a: _hash_password(a.cost),
     "metrics": lambda options, a: commands.metrics(options, a.format, a.glob),
 }
@@ -167,6 +182,7 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
     push.add_argument("--job", required=True, help="value of the job label")
     config = _command(commands_, "config", "print a commented example of the settings")
     config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
+    _add_commands_for_authors(commands_)
     hashing = _command(
         commands_, "hash-password", "read a password, print its hash for basic_auth_users"
     )
@@ -203,6 +219,33 @@ def _add_listings(commands_: argparse._SubParsersAction[argparse.ArgumentParser]
         default="table",
         help="form of the list (default table)",
     )
+
+
+def _add_commands_for_authors(
+    commands_: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    running = _command(
+        commands_, "run-collector", "run a collector from a file, and print its metrics"
+    )
+    running.add_argument("file", metavar="FILE", help="file of the plug-in, or folder of a package")
+    running.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, as in the configuration file; a.b=x for a key in a block; repeatable",
+    )
+    running.add_argument(
+        "--watch",
+        action="store_true",
+        help="print the metrics again after each change of its files",
+    )
+    new = _command(commands_, "new-collector", "create a collector with its test")
+    new.add_argument(
+        "name", metavar="NAME", help="collector type, the key in the configuration file"
+    )
+    new.add_argument("--package", action="store_true", help="create a project that pip can install")
 
 
 def _command(

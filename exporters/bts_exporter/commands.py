@@ -144,7 +144,7 @@ def push(options: Options, url: str, job: str) -> int:
     """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
     from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
 
-    with _quiet():  # each failure is printed below
+    with quiet():  # each failure is printed below
         failures = client.push(url, job, options.config_file)
     for failure in failures:
         print(printable(failure), file=sys.stderr)
@@ -214,7 +214,7 @@ def _target_names(settings: Settings) -> Iterator[str]:
 def _check_targets(options: Options) -> int:
     from bts_exporter.target_report import lines_about  # noqa: PLC0415  # of this command only
 
-    with _quiet():  # each failure is printed below
+    with quiet():  # each failure is printed below
         service = Service(options)
         service.start_collectors()
         try:
@@ -230,7 +230,7 @@ def _check_targets(options: Options) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Log nothing, unless the command line asks for more than errors."""
     before = logging.root.manager.disable
     if not logging.getLogger("bts_exporter").isEnabledFor(logging.WARNING):

@@ -39,9 +39,10 @@ def load(path: Path, read: Read = plugin_file.sources) -> ModuleType:
     return _folders[key].load(path, read)
 
 
-def files_of(module: ModuleType) -> list[Path]:
-    """Return the files that a plug-in's module consists of, those that it imports from its folder included."""
-    return next(found for folder in _folders.values() if (found := folder.files(module.__name__)))
+def imported_files(path: Path) -> list[Path]:
+    """Return the files of the plug-in `path`, those that it imports from its folder included, when it was loaded."""
+    folder = _folders.get(path.absolute().parent)
+    return folder.files(_name(path)) if folder is not None else []
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class _Folder:
             self._restore(modules)
             raise
 
-    def files(self, module: str) -> list[Path]:
-        """Return the files of a unit and of those that it imports; none if the module is not of this folder."""
-        todo, seen = [module.removeprefix(f"{self._package}.")], set[str]()
+    def files(self, name: str) -> list[Path]:
+        """Return the files of a unit and of those that it imports; none if it is not loaded."""
+        todo, seen = [name], set[str]()
         while todo:
             if (name := todo.pop()) in self._units and name not in seen:
                 seen.add(name)

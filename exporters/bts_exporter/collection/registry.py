@@ -91,6 +91,15 @@ def load_file(path: Path) -> type[Collector]:
     return _load(Origin(name, str(path), file=path), _sources)
 
 
+def load_installed(name: str) -> type[Collector]:
+    """Return the type of an installed package; PluginError if it is broken, or not installed."""
+    found = [origin for origin in _installed() if origin.name == name]
+    if not found:
+        msg = f"no installed package provides a collector type {name}: is it installed in this environment?"
+        raise PluginError(msg)
+    return _load(found[0])
+
+
 def _sources(path: Path) -> dict[Path, bytes]:
     """Return the source of each file of a plug-in."""
     if path.is_file():

@@ -196,7 +196,11 @@ def plugins_folder(path: Path | None) -> Path:
 
 def load(path: Path | None, types_in: TypesIn) -> Settings:
     """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
-    document = document_of(path)
+    return load_document(document_of(path), types_in)
+
+
+def load_document(document: Document, types_in: TypesIn) -> Settings:
+    """Return the settings in a document; ConfigError holds every problem."""
     if document.value is None or document.value == {}:
         # Most likely the rest of a file that could not be written; it must not enable all defaults.
         msg = "the file is empty (without a configuration file, this host and the brokers on it are monitored)"

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from bts_exporter.collection.collector_set import CollectorSet
-from bts_exporter.collection.registry import load_file
+from bts_exporter.collection.registry import load_file, load_installed
 from bts_exporter.collection.type_check import checked
 from bts_exporter.errors import ConfigError, Reason
 from bts_exporter.plugin import Collector
@@ -78,9 +78,10 @@ def run(collector: Collector, seconds: float = 10.0, **common: Any) -> Collected
 def configured(kind: type[Collector] | str | PurePath, /, **settings: Any) -> Collector:
     """Return a collector with settings as they are written in config.yaml.
 
-    `kind` is its class, or the file or folder of a plug-in. ConfigError with every mistake in the settings.
+    `kind` is its class, the file or folder of a plug-in, or the name of an installed type. ConfigError with
+    every mistake in the settings.
     """
-    cls = checked(kind) if isinstance(kind, type) else load_file(Path(kind))
+    cls = checked(kind) if isinstance(kind, type) else _loaded(kind)
     schema = Schema(Document("settings", ""))
     config = schema.convert(_plain(settings), cls.Config, ())
     if schema.problems:
@@ -90,6 +91,12 @@ def configured(kind: type[Collector] | str | PurePath, /, **settings: Any) -> Co
         msg = f"{cls.__name__} builds {len(built)} collectors for these settings: call its build(config)"
         raise AssertionError(msg)
     return built[0]
+
+
+def _loaded(kind: str | PurePath) -> type[Collector]:
+    if isinstance(kind, str) and kind.isidentifier():
+        return load_installed(kind)
+    return load_file(Path(kind))
 
 
 def _plain(value: Any) -> Any:

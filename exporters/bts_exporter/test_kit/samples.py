@@ -59,29 +59,30 @@ class Samples(Readable, dict[str, dict[Key, float]]):
     """The samples of a collection by metric name, then by label values (histograms: suffix first, bound last)."""
 
     def __init__(self, samples: Mapping[Metric, Mapping[Key, float]]) -> None:
-        super().__init__({metric.name: dict(values) for metric, values in samples.items()})
-        self._metrics = list(samples)
+        super().__init__()
+        self._by_metric = {metric: dict(values) for metric, values in samples.items()}
+        for metric, values in self._by_metric.items():  # several may have one name
+            self.setdefault(metric.name, {}).update(values)
 
     def each(self) -> Iterator[Sample]:
         """Yield every sample."""
-        for metric in self._metrics:
+        for metric, values in self._by_metric.items():
             bound = (_BOUNDS[metric.kind],) if metric.compound else ()
-            for key, value in self[metric.name].items():
+            for key, value in values.items():
                 suffix, labels = (key[0], key[1:]) if metric.compound else ("", key)
                 pairs = zip((*metric.labels, *bound), labels, strict=False)
                 yield Sample(metric.name + suffix, dict(pairs), value)
 
     def page(self) -> str:
         """Return the page of these samples, sorted by name and labels."""
-        in_order = sorted(self._metrics, key=lambda metric: metric.name)
+        in_order = sorted(self._by_metric, key=lambda metric: metric.name)
         samples = {metric: self._sorted(metric) for metric in in_order}
         return render([Source(samples)], Format.TEXT).decode()
 
     def _sorted(self, metric: Metric) -> dict[Key, float]:
-        values = self[metric.name]
         # The parts of a histogram or summary stay as they are.
         width = slice(1, 1 + metric.width) if metric.compound else slice(None)
-        return dict(sorted(values.items(), key=lambda item: item[0][width]))
+        return dict(sorted(self._by_metric[metric].items(), key=lambda item: item[0][width]))
 
 
 class Page(Readable):

@@ -57,14 +57,14 @@ def lines(made: RabbitMQ, samples: testing.Samples) -> str:
 
 @pytest.mark.parametrize("version", ["3.10", "4.1"])
 def test_a_brokers_answers_give_exactly_these_samples(
-    management: FakeManagement, version: str
+    management: FakeManagement, version: str, bts_golden: testing.Golden
 ) -> None:
     """Recorded responses of 3.10, and responses modelled on 4.1, give exactly the expected samples."""
     management.serve(HERE / "responses" / version)
     with collector(management.url) as made:
         found = lines(made, testing.collect(made))
 
-    assert found == (HERE / "expected" / f"{version}.txt").read_text()
+    bts_golden.check(found, f"{version}.txt")
 
 
 def test_a_broker_is_asked_no_more_than_is_needed(management: FakeManagement) -> None:
