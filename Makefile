@@ -55,6 +55,8 @@ test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of rando
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
+	@BTS_SETTINGS=2000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
+		tests/exporter/settings/test_json_schema.py
 	@BTS_STORM_SECONDS=60 $(BIN)/python -m pytest --timeout=600 $(ARGS) \
 		tests/exporter/test_robust_clients.py
 	@tests/install-servers.sh buildah debootstrap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from exporter.settings.every_type import EveryType
 from stubs import drop_in
 
 ROOT = Path(__file__).parents[3]
+#: Generated settings for each comparison; `make test-long` takes more.
+EXAMPLES = int(os.environ.get("BTS_SETTINGS", "60"))
 BINARY = Path(sys.executable).parent / "bts-exporter"
 
 #: Texts of which some are valid for each kind of setting.
@@ -151,7 +154,7 @@ def documents(*names: str) -> st.SearchStrategy[Any]:
 
 
 @settings(
-    max_examples=200,
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
@@ -174,7 +177,7 @@ def test_check_and_schema_agree_on_our_collectors(tmp_path: Path) -> None:
     names = [name for name in TYPES.names() if name != "every"]
 
     @settings(
-        max_examples=150,
+        max_examples=EXAMPLES,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         derandomize=True,
