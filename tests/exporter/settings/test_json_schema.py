@@ -47,8 +47,8 @@ TEXTS = (
     *("00000000-0000-0000-0000-000000000000", "7", "-3", "007", "4.50", "systemd", "diskstats", "y", "True", "\u00a0"),
 )  # fmt: skip
 NUMBERS = (0, 1, 2, 3, -1, 0.0, 1.0, 2.0, 0.5, -0.5, 1.5, 60, 61, 200, 65535, 65536, 10**12, 10**30)
-#: Problems that involve several settings, or what is outside of the file: docs/operations.md lists them.
-MANY_KEYS = ("given twice, here and in the address", "is there already", "cannot be imported", "has no callable")  # fmt: skip
+#: Problems that involve several settings, or what is outside of the file: docs/reference.md lists them.
+MANY_KEYS = ("cert_file and key_file belong together", "given twice, here and in the address", "is there already", "cannot be imported", "has no callable")  # fmt: skip
 
 
 class Types(Registry):
