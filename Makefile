@@ -33,7 +33,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts lag-truth compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages collector-pages bench bench-bts lag-truth compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -58,6 +58,8 @@ test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of rando
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
 	@PYTHONPATH=tests $(BIN)/python benchmarks/lag_truth.py
+	@BTS_SETTINGS=2000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
+		tests/exporter/settings/test_json_schema.py
 	@BTS_STORM_SECONDS=60 $(BIN)/python -m pytest --timeout=600 $(ARGS) \
 		tests/exporter/test_robust_clients.py
 	@tests/install-servers.sh buildah debootstrap
@@ -81,6 +83,9 @@ dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboa
 
 cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from the command line's parser
 	@$(BIN)/python docs/cli_pages.py
+
+collector-pages: $(FOR_WORKING) ## write the tables of settings, metrics and flags in docs/ from their declarations
+	@$(BIN)/python docs/collector_pages.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

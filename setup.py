@@ -58,6 +58,7 @@ setup(
         "test": [
             "hypothesis>=6",
             "jeepney>=0.8",
+            "jsonschema>=4.20",  # what editors do with `bts-exporter schema`
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

@@ -5,7 +5,7 @@ _bts_exporter() {
     [ "$current" = "=" ] && current=""
     [ "$previous" = "=" ] && previous="${COMP_WORDS[COMP_CWORD-2]}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case " check once push config collectors run-collector new-collector hash-password metrics lag " in *" $word "*) command="$word" ;; esac
+        case " check once push config run-collector new-collector hash-password schema collectors metrics lag " in *" $word "*) command="$word" ;; esac
     done
     case "$previous" in
         --config.file) COMPREPLY=($(compgen -f -- "$current")); return ;;
@@ -34,16 +34,17 @@ _bts_exporter() {
         --group) return ;;
         --max) return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config collectors run-collector new-collector hash-password metrics lag"
+    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics lag"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;
         push) words="-h --help --config.file --log.level --log.format --url --job" ;;
         config) words="-h --help --config.file --log.level --log.format" ;;
-        collectors) words="-h --help --config.file --log.level --log.format" ;;
         run-collector) words="-h --help --config.file --log.level --log.format --set --watch" ;;
         new-collector) words="-h --help --config.file --log.level --log.format --package" ;;
         hash-password) words="-h --help --config.file --log.level --log.format --cost" ;;
+        schema) words="-h --help --config.file --log.level --log.format" ;;
+        collectors) words="-h --help --config.file --log.level --log.format -v --verbose" ;;
         metrics) words="-h --help --config.file --log.level --log.format --format" ;;
         lag) words="-h --help --config.file --log.level --log.format --url --password-file --tls.ca_file --tls.cert_file --tls.key_file --tls.server_name --target --system --destination --group --json --max --watch" ;;
     esac

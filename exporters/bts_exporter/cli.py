@@ -180,11 +180,12 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
     "push": lambda options, a: commands.push(options, a.url, a.job),
     "config": lambda options, a: commands.config(options, a.type),
-    "collectors": lambda options, _: commands.collectors(options),
+    "schema": lambda options, _: commands.schema(options),
+    "collectors": lambda options, a: commands.collectors(options, verbose=a.verbose),
     "run-collector": lambda _, a: _run_collector(a),
     "new-collector": lambda _, a: _new_collector(a),
     "hash-password": lambda _, a: _hash_password(a.cost),
-    "metrics": lambda options, a: commands.metrics(options, a.format),
+    "metrics": lambda options, a: commands.metrics(options, a.format, a.glob),
     "lag": _lag,
 }
 
@@ -227,7 +228,6 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
     push.add_argument("--job", required=True, help="value of the job label")
     config = _command(commands_, "config", "print a commented example of the settings")
     config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
-    _command(commands_, "collectors", "list the collector types, their origin and their errors")
     _add_commands_for_authors(commands_)
     hashing = _command(
         commands_, "hash-password", "read a password, print its hash for basic_auth_users"
@@ -235,7 +235,30 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
     hashing.add_argument(
         "--cost", type=int, choices=range(4, 16), default=10, help="bcrypt cost (default 10)"
     )
-    metrics = _command(commands_, "metrics", "list all metrics")
+    _add_listings(commands_)
+    if found is not None:
+        of_type = _command(commands_, found.name, found.command.help)
+        for name, text in found.command.arguments.items():
+            of_type.add_argument("arguments", action="append", metavar=name, help=text)
+    return parser
+
+
+def _add_listings(commands_: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands that list what is installed."""
+    _command(commands_, "schema", "print the JSON Schema of the settings, for editors")
+    listing = _command(
+        commands_, "collectors", "list the collector types, their origin and their errors"
+    )
+    listing.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also list version, API version, and each setting with its value and source",
+    )
+    metrics = _command(commands_, "metrics", "list the metrics")
+    metrics.add_argument(
+        "glob", nargs="?", metavar="GLOB", default="*", help="only metrics with such a name"
+    )
     metrics.add_argument(
         "--format",
         choices=["table", "markdown", "json"],
@@ -243,11 +266,6 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         help="form of the list (default table)",
     )
     _add_lag(commands_)
-    if found is not None:
-        of_type = _command(commands_, found.name, found.command.help)
-        for name, text in found.command.arguments.items():
-            of_type.add_argument("arguments", action="append", metavar=name, help=text)
-    return parser
 
 
 def _add_commands_for_authors(

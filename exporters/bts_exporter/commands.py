@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from bts_exporter import logs
@@ -18,29 +18,15 @@ from bts_exporter.errors import (
     Problem,
     SelectionError,
     TargetError,
-    line_in,
     listed,
     one_line,
-    words_of,
 )
 from bts_exporter.exposition.formats import Format
-from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
-from bts_exporter.self_metrics import DECLARED
 from bts_exporter.service import Options, Service
-from bts_exporter.settings.loader import Settings, find, load, plugins_folder
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One metric, as `metrics` lists it."""
-
-    name: str
-    type: str
-    labels: list[str]
-    help: str
-    collector: str
+from bts_exporter.settings import loader
+from bts_exporter.settings.loader import CollectorBlock, Settings, find, load, plugins_folder
 
 
 @dataclass(frozen=True)
@@ -139,6 +125,20 @@ def config(options: Options, type_name: str | None) -> int:
     return 0
 
 
+def schema(options: Options) -> int:
+    """Print the JSON Schema of the settings, with every collector type that is installed."""
+    from bts_exporter.settings import json_schema  # noqa: PLC0415  # of this command only
+
+    registry = _registry(options)
+    for name in registry.names():
+        try:
+            registry.load(name)
+        except PluginError as error:
+            print(printable(str(error), lines=True), file=sys.stderr)
+    print(json.dumps(json_schema.schema_of(registry), indent=2, ensure_ascii=False))
+    return 0
+
+
 def push(options: Options, url: str, job: str) -> int:
     """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
     from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
@@ -150,42 +150,37 @@ def push(options: Options, url: str, job: str) -> int:
     return int(bool(failures))
 
 
-def collectors(options: Options) -> int:
-    """Print the collector types, their origins and their errors."""
+def collectors(options: Options, *, verbose: bool = False) -> int:
+    """Print the collector types, their origins and errors; with `verbose`, their settings too."""
+    from bts_exporter import inventory  # noqa: PLC0415  # of this command and the next only
+
     registry = _registry(options)
+    report = inventory.SettingsReport(loader.document_of(find(options.config_file)))
+    blocks = _blocks_or_errors(options) if verbose else None
     broken = False
     for name in registry.names():
         try:
-            cls = registry.load(name)
+            lines = list(inventory.type_lines(registry, name))
         except PluginError as error:
             broken = True
-            print(f"{name:<16} BROKEN: {printable(str(error), lines=True)}")
-        else:
-            summary = str(cls.__doc__ or "").strip().partition("\n")[0]
-            print(f"{name:<16} {registry.source(name):<32} {summary}".rstrip())
-            for command, offered in cls.commands.items():
-                usage = " ".join([f"{name}-{command}", *offered.arguments])
-                print(f"{'':<16} {usage:<32} {offered.help}")
+            lines = [f"{name:<16} BROKEN: {error}"]
+        if verbose:
+            lines += inventory.detail_lines(registry, name, blocks, report)
+        print("\n".join(printable(line, lines=True) for line in lines))
     return int(broken)
 
 
-def metrics(options: Options, form: str) -> int:
-    """Print every metric that any of the collector types declares, or that the settings name."""
-    listed = list(_listed(_registry(options), options))
-    if form == "json":
-        print(json.dumps([asdict(metric) for metric in listed], indent=2))
-        return 0
-    if form == "markdown":
-        print("| name | type | labels | help | collector |\n|---|---|---|---|---|")
-    for metric in listed:
-        labels = ", ".join(metric.labels)
-        if form == "markdown":
-            text = metric.help.replace("|", r"\|")
-            print(f"| `{metric.name}` | {metric.type} | {labels} | {text} | {metric.collector} |")
-        else:
-            shown = f"{metric.name}{{{labels}}}" if labels else metric.name
-            print(f"{shown}  {metric.type}  {metric.help}")
-    return 0
+def metrics(options: Options, form: str, glob: str = "*") -> int:
+    """Print every metric that matches `glob`, and that a type declares or the settings name."""
+    from bts_exporter import inventory  # noqa: PLC0415  # as above
+
+    registry, blocks = _registry(options), _blocks_or_errors(options)
+    listed = inventory.matching(list(inventory.listed(registry, blocks or ())), glob)
+    for line in inventory.metric_lines(listed, form):
+        print(line)
+    if not listed:
+        print(f"bts-exporter: no metric matches {printable(glob)}", file=sys.stderr)
+    return int(not listed)
 
 
 def _of_web_config(file: str | None) -> tuple[list[Problem], Sequence[Problem]]:
@@ -241,45 +236,10 @@ def _registry(options: Options) -> Registry:
     return Registry(plugins_folder(find(options.config_file)))
 
 
-def _listed(registry: Registry, options: Options) -> Iterator[Listed]:
-    seen: set[Metric | Template] = set()
-    for name, metric in (*_declared(registry), *_configured(options)):
-        if metric not in seen:
-            seen.add(metric)
-            yield _row(metric, name)
-    for metric in DECLARED:
-        yield _row(metric, "")
-
-
-def _declared(registry: Registry) -> Iterator[tuple[str, Metric | Template]]:
-    for name in registry.names():
-        try:
-            declared = list(registry.load(name).declared())
-        except PluginError as error:
-            print(printable(str(error), lines=True), file=sys.stderr)
-            continue
-        for metric in declared:
-            yield name, metric
-
-
-def _configured(options: Options) -> Iterator[tuple[str, Metric]]:
-    """Yield what only the settings name; settings that are wrong name nothing."""
+def _blocks_or_errors(options: Options) -> Sequence[CollectorBlock] | None:
+    """Return the blocks of the settings; None, and the errors are printed, if they are wrong."""
     try:
-        blocks = _load(options).blocks
+        return _load(options).blocks
     except ConfigError as error:
         print(printable(str(error), lines=True), file=sys.stderr)
-        return
-    for block in blocks:
-        try:
-            named = list(block.type.declared_by(block.config))
-        except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            place = line_in(block.type.__module__.partition(".")[0], error)
-            said = f"{block.location}{words_of(error)}{place}"
-            print(printable(said), file=sys.stderr)
-            continue
-        for metric in named:
-            yield block.type_name, metric
-
-
-def _row(metric: Metric | Template, collector: str) -> Listed:
-    return Listed(metric.name, str(metric.kind), list(metric.labels), metric.help, collector)
+        return None

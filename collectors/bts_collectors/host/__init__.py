@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import defstruct
+from msgspec import Meta, defstruct
 
 from bts_collectors.host import subsystems
 from bts_collectors.host.psutil_fallback import for_this_platform
@@ -31,11 +31,17 @@ def _subsystems() -> dict[str, type[Subsystem]]:
 SUBSYSTEMS = _subsystems()
 
 
+#: For editors; `__post_init__` checks the names.
+_Name = Annotated[str, Meta(extra_json_schema={"enum": list(SUBSYSTEMS)})]
+
+
 class _Enabled(Paths, frozen=True):
     """The subsystems to collect: the default ones, plus `enable`, minus `disable`."""
 
-    enable: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
+    #: Subsystems to collect in addition to the default ones.
+    enable: tuple[_Name, ...] = ()
+    #: Default subsystems not to collect.
+    disable: tuple[_Name, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for unknown names, and for names in both lists."""

@@ -12,9 +12,13 @@ from bts_exporter import Collector, CollectorConfig, gauge
 class Paths(CollectorConfig, frozen=True):
     """Where the host's files are; in a container they are mounted elsewhere, such as below /host."""
 
+    #: Where /proc is mounted.
     procfs: str = "/proc"
+    #: Where /sys is mounted.
     sysfs: str = "/sys"
+    #: Where the root file system is mounted.
     rootfs: str = "/"
+    #: The udev database.
     udev_data: str = "/run/udev/data"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,6 +25,17 @@ _OWN_HEADERS = {
 }
 _STATUSES = range(200, 600)
 
+#: What `__post_init__` checks, for editors.
+_Status = msgspec.Meta(extra_json_schema={"minimum": _STATUSES[0], "maximum": _STATUSES[-1]})
+_SERVICE_URL = {
+    **Url.schema_of_schemes("http", "https"),
+    "not": {"pattern": "[?]."},
+}
+_Probes = msgspec.Meta(extra_json_schema={"minProperties": 1, "propertyNames": {"minLength": 1}})
+_Headers = msgspec.Meta(
+    extra_json_schema={"propertyNames": {"pattern": rf"^(?:{_HEADER.pattern})$"}}
+)
+
 Scalar = str | int | float | bool
 
 _PROBES = "requests are below probes: {NAME: {path: /prediction, json: {...}, value: PATH}}"
@@ -34,7 +45,7 @@ class ProbeConfig(CollectorConfig, frozen=True):
     """A request, and what its response must be."""
 
     #: Below the path of `url`; it may have a query.
-    path: str = ""
+    path: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": rf"^{_PATH.pattern}$"})] = ""
     #: POST if there is a body, else GET.
     method: Literal["GET", "HEAD", "POST", "PUT"] | None = None
     #: The body as JSON.
@@ -46,7 +57,7 @@ class ProbeConfig(CollectorConfig, frozen=True):
     #: The header Content-Type, if it is not that of the kind of body.
     content_type: str | None = None
     #: Statuses that a valid response may have; 200 to 299 if empty.
-    status: tuple[int, ...] = ()
+    status: tuple[Annotated[int, _Status], ...] = ()
     #: Values that a valid response must have, by path.
     expect: dict[str, Scalar] = msgspec.field(default_factory=dict)
     #: Where the predicted value is; a valid response has it.
@@ -103,15 +114,16 @@ class ProbeConfig(CollectorConfig, frozen=True):
 class MlServiceConfig(CollectorConfig, frozen=True):
     """Settings of one service."""
 
-    url: Url
+    #: Address of the service, http:// or https://; a user is part of it.
+    url: Annotated[Url, msgspec.Meta(extra_json_schema=_SERVICE_URL)]
     #: By name, which is the label `probe`.
-    probes: dict[str, ProbeConfig]
+    probes: Annotated[dict[str, ProbeConfig], _Probes]
     #: Password of the user in `url`.
     password: Secret | None = None
     #: Bearer token.
     token: Secret | None = None
     #: Further headers of each request; the values are not shown.
-    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
+    headers: Annotated[dict[str, Secret], _Headers] = msgspec.field(default_factory=dict)
     tls: TLSConfig = TLSConfig()
     #: Name of the model, if no response has it.
     model: str = ""

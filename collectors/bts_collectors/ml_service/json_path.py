@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 #: A key behind a dot or at the beginning, an index, or a quoted key: `["a.b"]`.
 _STEP = re.compile(r"""\.?([^.\[\]'"\s]+)|\[([0-9]{1,9})\]|\[("(?:[^"\\]|\\.)*"|'[^'\\]*')\]""")
@@ -18,6 +18,11 @@ class JsonPath:
 
     text: str
     steps: tuple[str | int, ...]
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what may be a path; the grammar is left out."""
+        return {"type": "string", "minLength": 1}
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
 from bts_collectors.mqtt import names
 from bts_collectors.mqtt.client.session import PATHS, PORTS, TLS, Protocol
@@ -26,25 +26,40 @@ _OTHER_SCHEMES = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mq
 _RULES = "messages become metrics by rules: {NAME: {topic: TOPIC, metrics: ...}}"
 
 
+#: What `__post_init__` checks, for editors.
+_Names = Meta(extra_json_schema={"propertyNames": names.SCHEMA})
+_Positive = Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})]
+_Keepalive = Annotated[
+    Duration, Meta(extra_json_schema={"minimum": 1, "maximum": _MAX_KEEPALIVE_SECONDS})
+]
+_BrokerUrl = Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*PORTS))]
+_ClientId = Annotated[
+    str, Meta(extra_json_schema={"maxLength": _MAX_CLIENT_ID_BYTES, "pattern": r"^[^\0]*$"})
+]
+_Alpn = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": _MAX_ALPN_BYTES})]
+
+
 class MqttConfig(CollectorConfig, frozen=True):
     """Settings of one broker."""
 
-    url: Url = Url("mqtt", "127.0.0.1", 1883)
+    #: mqtt://, mqtts:// (TLS), ws://, wss:// (TLS) or unix://, with the user name.
+    url: _BrokerUrl = Url("mqtt", "127.0.0.1", 1883)
+    #: Password of the user in `url`.
     password: Secret | None = None
     #: For `url` and for EMQX's REST API.
     tls: TLSConfig = TLSConfig()
     #: Age of the broker's last uptime above which mqtt_up is 0 and the broker's series are dropped.
-    stale_after: Duration = Duration(30)
+    stale_after: _Positive = Duration(30)
     #: Whether to subscribe to the broker's own statistics, `$SYS/#`.
     sys: bool = True
     #: Client identifier; a random one if empty.
-    client_id: str = ""
+    client_id: _ClientId = ""
     #: Protocols to offer during the TLS handshake (ALPN): AWS IoT needs x-amzn-mqtt-ca on port 443.
-    alpn: tuple[str, ...] = ()
+    alpn: tuple[_Alpn, ...] = ()
     #: MQTT version.
     protocol: Protocol = "3.1.1"
     #: Time without traffic after which the client pings the broker.
-    keepalive: Duration = Duration(10)
+    keepalive: _Keepalive = Duration(10)
     #: Emit the broker's statistics under another exporter's names, too.
     compat_names: Literal["sapcc"] | None = None
     #: Count when the broker starts to drop a client's messages (needs `log_dest topic`).
@@ -53,9 +68,9 @@ class MqttConfig(CollectorConfig, frozen=True):
     emqx: EmqxConfig | None = None
     canary: CanaryConfig | None = None
     #: By pipeline name.
-    pipelines: dict[str, PipelineConfig] = field(default_factory=dict)
+    pipelines: Annotated[dict[str, PipelineConfig], _Names] = field(default_factory=dict)
     #: By rule name.
-    rules: dict[str, Rule] = field(default_factory=dict)
+    rules: Annotated[dict[str, Rule], _Names] = field(default_factory=dict)
 
     advice = {  # noqa: RUF012  # the contract
         "topic": _RULES,

@@ -13,6 +13,9 @@ _READ_AS_VALUES = {
 #: Booleans of YAML 1.1 that some parsers read as such; this one does not.
 _AMBIGUOUS = {"y", "Y", "n", "N"}
 
+#: The JSON Schema of the names that `check` accepts.
+SCHEMA = {"minLength": 1, "not": {"enum": sorted({*_READ_AS_VALUES, *_AMBIGUOUS})}}
+
 
 def check(where: str, names: Iterable[str]) -> Iterator[str]:
     """Yield the problems of names below the setting `where`, with the cure."""

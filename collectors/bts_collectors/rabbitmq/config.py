@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from bts_exporter import CollectorConfig, Duration, Secret, TLSConfig, Url
 
@@ -16,17 +18,34 @@ MAX_INTERVAL_SECONDS = 60.0
 
 Source = Literal["auto", "management", "prometheus", "amqp"]
 
+#: Addresses, for editors; `__post_init__` checks them.
+_AnyUrl = Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*HTTP, *AMQP))]
+_HttpUrl = Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*HTTP))]
+_AmqpUrl = Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*AMQP))]
+_CanaryInterval = Annotated[
+    Duration,
+    Meta(
+        extra_json_schema={
+            "exclusiveMinimum": 0,
+            "maximum": MAX_INTERVAL_SECONDS,
+        }
+    ),
+]
+
 
 class CanarySettings(CollectorConfig, frozen=True):
     """Test messages, and the broker that they are sent through."""
 
     #: Address of the broker over AMQP; the path is the virtual host.
-    url: Url
+    url: _AmqpUrl
+    #: Password of the user in `url`.
     password: Secret | None = None
+    #: Types of the queues that the test messages are sent through.
     queue_types: tuple[Literal["classic", "quorum"], ...] = ("classic", "quorum")
-    interval: Duration = Duration(10)
+    #: Time between two messages.
+    interval: _CanaryInterval = Duration(10)
     #: A message that takes longer counts as failed.
-    timeout: Duration = Duration(5)
+    timeout: _CanaryInterval = Duration(5)
 
     def __post_init__(self) -> None:
         """Check combinations and ranges; ValueError names the setting."""
@@ -48,7 +67,8 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     """Address, login, source and selection of a RabbitMQ target."""
 
     #: The management API or RabbitMQ's own exporter (http, https), or the broker itself (amqp, amqps).
-    url: Url = Url.from_setting("http://guest:guest@127.0.0.1:15672")
+    url: _AnyUrl = Url.from_setting("http://guest:guest@127.0.0.1:15672")
+    #: Password of the user in `url`.
     password: Secret | None = None
     #: TLS settings of all addresses.
     tls: TLSConfig = TLSConfig()
@@ -57,11 +77,14 @@ class RabbitMQConfig(CollectorConfig, frozen=True):
     #: The whole cluster, or only the node that answers.
     scope: Literal["cluster", "node"] = "cluster"
     #: RabbitMQ's own exporter on the node that answers, for metrics that the management API does not have.
-    native: Url | None = None
-    #: Patterns that are searched for in names: include must match, exclude must not.
+    native: _HttpUrl | None = None
+    #: Virtual hosts to read: like the three below, a pattern that is searched for in the name.
     vhosts_include: re.Pattern[str] | None = None
+    #: Virtual hosts not to read.
     vhosts_exclude: re.Pattern[str] | None = None
+    #: Queues to read.
     queues_include: re.Pattern[str] | None = None
+    #: Queues not to read.
     queues_exclude: re.Pattern[str] | None = None
     #: With more queues than this, only their depths are requested.
     max_detailed_queues: int = 2000

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from bts_collectors.redis.client import address
 from bts_collectors.redis.client.credentials import ProviderSetting
 from bts_collectors.redis.client.keepalive import DEFAULT_KEEPALIVE, Keepalive
@@ -32,7 +36,10 @@ class RedisConfig(CollectorConfig, frozen=True):
     """The server, and which of its contents to read."""
 
     #: redis://, rediss:// (TLS) or unix://, with the user name and the number of the database.
-    url: Url = Url("redis", "127.0.0.1", 6379)
+    url: Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*address.SCHEMES))] = Url(
+        "redis", "127.0.0.1", 6379
+    )
+    #: Password of the user in `url`, or of the default user.
     password: Secret | None = None
     #: module:callable that returns a redis.CredentialProvider, in place of user and password.
     credentials: ProviderSetting | None = None
@@ -55,8 +62,9 @@ class RedisConfig(CollectorConfig, frozen=True):
     stream_stale_after: Duration = Duration(300)
     #: Keys by name or glob pattern whose size to emit.
     keys: tuple[str, ...] = ()
-    #: Whether to emit the memory usage of each of `keys`, and the number that a string holds.
+    #: Whether to emit the memory usage of each of `keys`.
     key_memory: bool = False
+    #: Whether to emit the number that a string of `keys` holds.
     key_values: bool = False
     #: Queues of celery, rq, sidekiq, bullmq, dramatiq, arq, huey, and keys that are queues.
     queues: QueueSettings = QueueSettings()

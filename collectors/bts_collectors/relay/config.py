@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -20,23 +21,31 @@ _OWN_HEADERS = {"accept-encoding", "connection", "content-length", "transfer-enc
 _QUERY = re.compile(r"[!-~]*")
 _MIN_BODY_BYTES = 1000
 
+#: What `__post_init__` checks, for editors.
+_Headers = msgspec.Meta(
+    extra_json_schema={"propertyNames": {"pattern": rf"^(?:{_HEADER.pattern})$"}}
+)
+_Prefix = msgspec.Meta(extra_json_schema={"pattern": rf"^(?!{RESERVED}){_PREFIX.pattern}$"})
+
 
 class RelayConfig(CollectorConfig, frozen=True):
     """Address, login, names and limits of one application."""
 
     #: The page of metrics; the path is /metrics if the address has none.
-    url: Url
+    url: Annotated[Url, msgspec.Meta(extra_json_schema=Url.schema_of_schemes("http", "https"))]
     #: Password of the user in `url`.
     password: Secret | None = None
     #: Bearer token.
     token: Secret | None = None
     #: Further headers of each request; the values are not shown.
-    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
+    headers: Annotated[dict[str, Secret], _Headers] = msgspec.field(default_factory=dict)
     tls: TLSConfig = TLSConfig()
     #: Put in front of the name of each metric.
-    prefix: str = ""
+    prefix: Annotated[str, _Prefix] = ""
     #: Bytes that a page may have, unpacked.
-    max_body_bytes: int = 10_000_000
+    max_body_bytes: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": _MIN_BODY_BYTES})] = (
+        10_000_000
+    )
 
     advice = {  # noqa: RUF012  # the contract
         "allow": "metrics are selected by metrics: {allow: [GLOB], deny: [GLOB]}, with the prefix",

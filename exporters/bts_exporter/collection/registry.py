@@ -62,6 +62,11 @@ class Registry:
         """Return where the type `name` comes from."""
         return " and ".join(origin.source for origin in self._origins[name])
 
+    def version(self, name: str) -> str:
+        """Return the version of the package that the type `name` is from; empty for a file."""
+        points = [o.entry_point for o in self._origins[name] if o.entry_point is not None]
+        return points[0].dist.version if points and points[0].dist else ""
+
     def load(self, name: str) -> type[Collector]:
         """Return the type `name`; PluginError with its origin if it cannot be loaded."""
         if name not in self._loaded:

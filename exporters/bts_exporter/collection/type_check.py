@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 
-import msgspec
-
 from bts_exporter.errors import PluginError
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import API_VERSION, Collector, CollectorConfig, Command
 from bts_exporter.settings.defaults import line_of, wrong_defaults
+from bts_exporter.settings.field_types import resolve
 from bts_exporter.settings.loader import COMMON_KEYS
 
 
@@ -44,7 +43,7 @@ def _problem_of_settings(cls: type[Collector]) -> str:
     if not inspect.isclass(cls.Config) or not issubclass(cls.Config, CollectorConfig):
         return f"{cls.__name__}.Config must derive from CollectorConfig"
     try:
-        msgspec.structs.fields(cls.Config)
+        resolve(cls.Config)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         return f"{cls.__name__}.Config: the type of a key is not known: {type(error).__name__}: {error}{line_of(cls.Config)}"
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
 import msgspec
 
@@ -100,6 +100,8 @@ def _fits(value: Any, kind: Any) -> bool:  # noqa: C901, PLR0912  # a case for e
         return isinstance(value, Duration) or _is_number(value, float)
     if kind in {int, float}:
         return _is_number(value, kind)
+    if is_typeddict(kind):
+        return isinstance(value, dict)
     if inspect.isclass(kind):
         return isinstance(value, kind)
     return _converts(value, kind)

@@ -7,12 +7,15 @@ import re
 from bts_exporter.settings.yaml_errors import TEMPLATE
 
 #: Variables as written in shells, compose files and Kubernetes.
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 _ALONE = re.compile(
-    r"\$(?!SYS$)(?:\(([A-Za-z_]\w*)\)|([A-Z_][A-Z0-9_]*))|(?i:env)[:.]([A-Z_][A-Z0-9_]*)"
+    r"^(?:\$(?!SYS$)(?:\(([A-Za-z_][A-Za-z0-9_]*)\)|([A-Z_][A-Z0-9_]*))"
+    r"|[Ee][Nn][Vv][:.]([A-Z_][A-Z0-9_]*))$(?!\n)"
 )
-_UNRENDERED = re.compile(r"\{\{\s*[\w.].*\}\}|\{%.*%\}")
-_TAG = re.compile(r"(?:^|[:@/])(!(?:env|file|credential))\b")
+_UNRENDERED = re.compile(r"\{\{\s*[A-Za-z0-9_.].*\}\}|\{%.*%\}")
+_TAG = re.compile(r"(?:^|[:@/])(!(?:env|file|credential))(?![A-Za-z0-9_])")
+#: Matches the texts that `mistake_in` refuses with and without quotes, in Python and in ECMAScript.
+REFUSED_TEXT = "|".join(regex.pattern for regex in (_VARIABLE, _ALONE, _UNRENDERED, _TAG))
 _QUOTES = "“”„‟‘’‚‛«»‹›´`"  # noqa: RUF001  # typographic ones
 #: No-break and zero-width spaces, soft hyphen, marks of direction and byte order.
 _INVISIBLE = "\u00a0\u00ad\u2007\u200b\u200c\u200d\u200e\u200f\u202f\u2060\ufeff"
@@ -23,7 +26,7 @@ def mistake_in(text: str, *, plain: bool, key: bool = False) -> str | None:
 
     Of the text itself only the name of a variable is shown: it may be a password.
     """
-    if found := _VARIABLE.search(text) or _ALONE.fullmatch(text):
+    if found := _VARIABLE.search(text) or _ALONE.search(text):
         whole = found[0] == text or "://" in text
         return _variable(next(filter(None, found.groups())) if whole else "NAME", text)
     if _UNRENDERED.search(text):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -37,7 +38,16 @@ collectors:
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 #: Labels of the engine, and those of histograms and summaries.
 _RESERVED = frozenset({"target", "le", "quantile"})
-
+#: What `Common.__post_init__` checks, for editors.
+_LABELS_SCHEMA = {
+    "propertyNames": {
+        "pattern": rf"^{_LABEL.pattern}$(?!\n)",
+        "not": {"enum": sorted(_RESERVED)},
+    },
+    "additionalProperties": {"minLength": 1},
+}
+_AT_LEAST_1 = msgspec.Meta(extra_json_schema={"minimum": 1})
+_POSITIVE = msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0})
 
 #: The shortest scrape_timeout, in seconds: no target answers in less.
 _MIN_SCRAPE_TIMEOUT = 0.1
@@ -46,7 +56,9 @@ _MIN_SCRAPE_TIMEOUT = 0.1
 class MetricFilter(msgspec.Struct, frozen=True):
     """Which metrics of a collector are served: globs on their names, `deny` over `allow`."""
 
+    #: Only these, and those that say whether a target is up; all if empty.
     allow: tuple[str, ...] = ()
+    #: None of these.
     deny: tuple[str, ...] = ()
 
 
@@ -56,13 +68,13 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     #: The label `target` of all its series; required if a type is configured twice.
     name: str = ""
     #: Further labels of all its series.
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, str], msgspec.Meta(extra_json_schema=_LABELS_SCHEMA)] = {}
     #: Collect in the background this often, instead of at each scrape.
-    interval: Duration | None = None
+    interval: Annotated[Duration, _AT_LEAST_1] | None = None
     #: Longest time for one collection, if shorter than the scrape's.
-    timeout: Duration | None = None
+    timeout: Annotated[Duration, _POSITIVE] | None = None
     #: Further series are dropped and counted.
-    max_series: int = 100_000
+    max_series: Annotated[int, _AT_LEAST_1] = 100_000
     #: Whether the target may be absent: a refused connection is then not a failure.
     optional: bool = False
     metrics: MetricFilter = MetricFilter()
@@ -125,11 +137,14 @@ class Settings(msgspec.Struct, frozen=True):
 class TopLevel(msgspec.Struct, frozen=True):
     """The keys of a settings file."""
 
+    #: The collectors by type; if the key is missing, this host and the brokers on it.
     collectors: Any = msgspec.UNSET
-    #: Folder of plug-ins (*.py).
+    #: Folder of plug-ins (*.py), relative to this file.
     plugins: str = "/etc/bts-exporter/plugins"
     #: Maximum duration of a scrape; the timeout that Prometheus sends applies if it is shorter.
-    scrape_timeout: Duration = Duration(9.5)
+    scrape_timeout: Annotated[
+        Duration, msgspec.Meta(extra_json_schema={"minimum": _MIN_SCRAPE_TIMEOUT})
+    ] = Duration(9.5)
     #: Folder in which collectors store their history, so that a restart does not lose it; without it nothing is stored.
     state: str | None = None
 
@@ -182,13 +197,13 @@ def _report(message: str) -> None:
 
 def plugins_folder(path: Path | None) -> Path:
     """Return the drop-in folder that the settings in `path` name, whatever else is in them."""
-    document = _document(path)
+    document = document_of(path)
     return _folder(document, _folder_named(document))
 
 
 def load(path: Path | None, types_in: TypesIn) -> Settings:
     """Return the settings in `path`, or the built-in ones; ConfigError holds every problem."""
-    return load_document(_document(path), types_in)
+    return load_document(document_of(path), types_in)
 
 
 def load_document(document: Document, types_in: TypesIn) -> Settings:
@@ -227,7 +242,8 @@ def load_document(document: Document, types_in: TypesIn) -> Settings:
     )
 
 
-def _document(path: Path | None) -> Document:
+def document_of(path: Path | None) -> Document:
+    """Return the document in `path`, or that of the built-in settings."""
     return read(path) if path is not None else Document("built-in settings", BUILT_IN)
 
 
@@ -257,7 +273,7 @@ def _no_collectors(document: Document, raw: object) -> Iterator[Problem]:
 
 def _missing_folder(document: Document, folder: Path) -> Iterator[Problem]:
     """Yield a warning for a folder of plug-ins that is named and missing; the default one may be missing."""
-    if _folder_named(document) != TopLevel().plugins and not folder.is_dir():
+    if _folder_named(document) != TopLevel().plugins and not os.path.isdir(folder):  # noqa: PTH112  # also for names that are too long
         yield document.problem(("plugins",), f"no effect: {folder} does not exist")
 
 
@@ -340,7 +356,7 @@ class _Blocks:
 
     def _unknown(self, type_name: str, path: Path_) -> None:
         names, advice = self._types.names(), ""
-        if nearest(type_name, names) is None and not self._folder.is_dir():
+        if nearest(type_name, names) is None and not os.path.isdir(self._folder):  # noqa: PTH112  # as above
             advice = f"known: {', '.join(names)}; there is no folder of plug-ins {self._folder}"
         elif (self._folder / type_name).is_dir():
             advice = (

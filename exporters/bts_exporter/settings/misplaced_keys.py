@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any
 
-import msgspec
-
+from bts_exporter.settings.field_types import keys_of
 from bts_exporter.settings.value_types import Url
 
 _USER = "user username user_name login usr"
@@ -93,8 +92,8 @@ def advice_at_top(key: str) -> str:
 
 def _example(kind: type[Any] | None) -> str:
     """Return an address of this type of target, with a place for the user."""
-    fields = msgspec.structs.fields(kind) if kind is not None else ()
-    for field in fields:
+    wanted: Any = kind
+    for field in keys_of(wanted) or ():
         if field.name == "url" and isinstance(field.default, Url):
             port = f":{field.default.port}" if field.default.port else ""
             return f"{field.default.scheme}://{{}}HOST{port}"

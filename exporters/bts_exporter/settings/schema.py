@@ -7,13 +7,29 @@ import json
 import re
 import types
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path, PurePath
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 from bts_exporter.errors import Problem, line_in, text_of, words_of
 from bts_exporter.settings import misplaced_keys
+from bts_exporter.settings.field_types import (
+    DECIMAL,
+    NUMBER_KEYS,
+    Key,
+    arms_of,
+    bare,
+    columns_of,
+    items_of,
+    keys_of,
+    list_type,
+    map_types,
+    tag_of,
+)
+from bts_exporter.settings.limits import Limits
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
 from bts_exporter.settings.yaml_document import UNREADABLE, Document, Hidden, Path_, format_path
@@ -44,20 +60,34 @@ class Schema:
         """Return `raw` as `kind`, or INVALID after adding every problem in it."""
         if raw is UNREADABLE:
             return INVALID
-        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
-            return self._struct(raw, kind, path)
-        origin, arguments = get_origin(kind), get_args(kind)
-        if origin in {Union, types.UnionType}:
-            return self._union(raw, arguments, path)
-        if origin is Literal:
-            return raw if raw in arguments else self._not_among(raw, arguments, path)
-        if origin is tuple and arguments[-1:] != (Ellipsis,) and isinstance(raw, list):
-            return self._fixed(raw, arguments, path)
-        if origin in {list, tuple, set, frozenset} and isinstance(raw, list):
-            return self._sequence(raw, origin, arguments, path)
-        if origin is dict and isinstance(raw, dict):
-            return self._mapping(raw, arguments[1], path)
+        kind, limits = bare(kind)
+        value = self._typed(raw, kind, path)
+        return value if value is INVALID else self._within(limits, value, raw, path)
+
+    def _typed(self, raw: Any, kind: Any, path: Path_) -> Any:
+        """Return `raw` as a type without annotations, or INVALID."""
+        if (keys := keys_of(kind)) is not None:
+            return self._block(raw, kind, keys, path)
+        if arms := arms_of(kind):
+            return self._union(raw, arms, path)
+        if get_origin(kind) is Literal:
+            return self._literal(raw, get_args(kind), path)
+        if (made_of := list_type(kind)) is not None and isinstance(raw, list):
+            return self._sequence(raw, made_of, items_of(kind), path)
+        if (types_ := map_types(kind)) is not None and isinstance(raw, dict):
+            return self._mapping(raw, *types_, path)
+        if (columns := columns_of(kind)) is not None and isinstance(raw, list):
+            return self._row(raw, kind, columns, path)
         return self._leaf(raw, kind, path)
+
+    def _within(self, limits: Limits, value: Any, raw: Any, path: Path_) -> Any:
+        """Return `value`, or INVALID after adding the problems with its limits."""
+        problems = list(limits.problems(value))
+        if isinstance(raw, Hidden):  # a value from outside of the file is not shown
+            problems = [problem.partition(", got ")[0] for problem in problems]
+        for problem in problems:
+            self.add_problem(path, problem)
+        return INVALID if problems else value
 
     def unknown(
         self, key: str, known: Iterable[str], path: Path_, *, what: str = "key", advice: str = ""
@@ -75,22 +105,23 @@ class Schema:
         problem = self.document.problem(path, f"unknown {what} {name!r}; {cure}")
         self.problems.append(problem._replace(path=format_path((*path[:-1], name))))
 
-    def _struct(self, raw: Any, kind: type[msgspec.Struct], path: Path_) -> Any:
+    def _block(self, raw: Any, kind: Any, keys: Sequence[Key], path: Path_) -> Any:
         raw = {} if raw is None else raw  # a key without a value
         if not isinstance(raw, dict):
             return self.add_problem(
                 path, f"expected a block of keys, got {_name(raw)}{_block(raw)}"
             )
         before = len(self.problems)
-        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-        for key in raw.keys() - fields.keys():
-            self.unknown(key, fields, (*path, key), advice=misplaced_keys.advice(key, fields, kind))
+        known = {key.key: key for key in keys}
+        for word in raw.keys() - known.keys() - self._tag_of_block(raw, kind, path):
+            advice = misplaced_keys.advice(word, known, kind)
+            self.unknown(word, known, (*path, word), advice=advice)
         values = {}
-        for key, field in fields.items():
-            if key in raw:
-                values[field.name] = self.convert(raw[key], field.type, (*path, key))
-            elif field.required:
-                self.add_problem(path, f"{key} is missing")
+        for word, key in known.items():
+            if word in raw:
+                values[key.name] = self.convert(raw[word], key.kind, (*path, word))
+            elif key.required:
+                self.add_problem(path, f"{word} is missing")
         self._check_passwords(values, path)
         if len(self.problems) > before or any(value is INVALID for value in values.values()):
             return INVALID
@@ -102,6 +133,18 @@ class Schema:
             made = made.below(Path(self.document.file).parent)
             self.tls.append((made, self.document.problem(path, "")))
         return made
+
+    def _tag_of_block(self, raw: dict[str, Any], kind: Any, path: Path_) -> set[str]:
+        """Return the key that says which block of a union this is, after checking its value."""
+        tag = tag_of(kind)
+        if tag is None:
+            return set()
+        key, value = tag
+        if key not in raw:
+            self.add_problem(path, f"{key} is missing")
+        else:
+            self._literal(raw[key], (value,), (*path, key))
+        return {key}
 
     def _add_problem_of_block(self, raw: dict[str, Any], path: Path_, message: str) -> Any:
         """Add a problem that a block reports itself, at the key that the message begins with."""
@@ -125,7 +168,9 @@ class Schema:
     def _union(self, raw: Any, arms: tuple[Any, ...], path: Path_) -> Any:
         arms_left = [arm for arm in arms if arm is not types.NoneType]
         if raw is None and len(arms_left) < len(arms):
-            if Secret in arms_left:  # such as an empty variable of a template
+            if Secret in [
+                bare(arm)[0] for arm in arms_left
+            ]:  # such as an empty variable of a template
                 message = (
                     "nothing stands behind the colon: leave the key out, or write !env NAME;"
                     " text that begins with # or & needs quotes"
@@ -144,21 +189,48 @@ class Schema:
         expected = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms_left)
         return self.add_problem(path, f"expected {expected}, got {_name(raw)}")
 
-    def _sequence(
-        self, raw: list[Any], origin: Any, arguments: tuple[Any, ...], path: Path_
-    ) -> Any:
-        return origin([self.convert(item, arguments[0], (*path, i)) for i, item in enumerate(raw)])
+    def _sequence(self, raw: list[Any], made_of: Any, kinds: Any, path: Path_) -> Any:
+        if isinstance(kinds, tuple):
+            if len(raw) != len(kinds):
+                return self.add_problem(
+                    path, f"expected a list of {len(kinds)} values, got {len(raw)}"
+                )
+        else:
+            kinds = (kinds,) * len(raw)
+        values = [
+            self.convert(item, kind, (*path, i))
+            for i, (item, kind) in enumerate(zip(raw, kinds, strict=True))
+        ]
+        return made_of(values)
 
-    def _fixed(self, raw: list[Any], arguments: tuple[Any, ...], path: Path_) -> Any:
-        if len(raw) != len(arguments):
-            return self.add_problem(
-                path, f"expected a list of {len(arguments)} values, got {len(raw)}"
-            )
-        pairs = zip(raw, arguments, strict=True)
-        return tuple(self.convert(item, kind, (*path, i)) for i, (item, kind) in enumerate(pairs))
+    def _row(self, raw: list[Any], kind: Any, columns: Sequence[Key], path: Path_) -> Any:
+        least = sum(column.required for column in columns)
+        if not least <= len(raw) <= len(columns):
+            names = ", ".join(column.name for column in columns)
+            return self.add_problem(path, f"expected a list of {names}, got {len(raw)} values")
+        values = [
+            self.convert(item, column.kind, (*path, i))
+            for i, (item, column) in enumerate(zip(raw, columns, strict=False))
+        ]
+        return INVALID if any(value is INVALID for value in values) else kind(*values)
 
-    def _mapping(self, raw: dict[str, Any], kind: Any, path: Path_) -> dict[str, Any]:
-        return {key: self.convert(item, kind, (*path, key)) for key, item in raw.items()}
+    def _mapping(self, raw: dict[str, Any], of_keys: Any, kind: Any, path: Path_) -> dict[Any, Any]:
+        return {
+            self._map_key(key, of_keys, (*path, key)): self.convert(item, kind, (*path, key))
+            for key, item in raw.items()
+        }
+
+    def _map_key(self, key: str, kind: Any, path: Path_) -> Any:
+        """Return the key of a map; in YAML it is a text, such as `5` of a map from numbers."""
+        pattern = NUMBER_KEYS.get(bare(kind)[0])
+        number = pattern is not None and re.search(pattern, key)
+        return self.convert(msgspec.json.decode(key) if number else key, kind, path)
+
+    def _literal(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
+        for value in allowed:  # True equals 1
+            if raw == value and isinstance(raw, bool) == isinstance(value, bool):
+                return value
+        return self._not_among(raw, allowed, path)
 
     def _not_among(self, raw: Any, allowed: tuple[Any, ...], path: Path_) -> Any:
         near = nearest(str(raw), list(map(str, allowed)))
@@ -178,7 +250,11 @@ class Schema:
             if inspect.isclass(kind) and issubclass(kind, PurePath) and isinstance(raw, str):
                 # Relative to the settings, as every path in them.
                 return kind(Path(self.document.file).parent, raw)
-            return msgspec.convert(raw, kind)
+            if kind is Decimal and isinstance(raw, str) and not re.search(DECIMAL, raw):
+                return self.add_problem(path, f"expected a number, got {raw!r}")
+            if isinstance(raw, float) and raw.is_integer() and kind is not float:
+                raw = _whole(raw, kind)
+            return msgspec.convert(raw, Any if kind is object else kind)
         except msgspec.ValidationError as error:
             return self.add_problem(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
@@ -215,6 +291,12 @@ def _unquoted(raw: Hidden) -> Any:
         return msgspec.json.decode(raw.encode("utf-8", "replace"))
     except msgspec.DecodeError:
         return raw
+
+
+def _whole(raw: float, kind: Any) -> Any:
+    """Return 5.0 as 5 where a whole number is expected: to JSON Schema they are the same."""
+    wanted = inspect.isclass(kind) and issubclass(kind, int | Enum) and kind is not bool
+    return int(raw) if wanted else raw
 
 
 def _reword(message: str, raw: Any) -> str:

@@ -6,7 +6,7 @@ import errno
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -16,6 +16,8 @@ from bts_exporter.settings.value_types import Url, listed_schemes
 if TYPE_CHECKING:
     import ssl
 
+#: The path of a PEM file, not its content.
+_Path = Annotated[str, msgspec.Meta(extra_json_schema={"not": {"pattern": "-----BEGIN"}})]
 #: Errors of the operating system, which need no explanation.
 _OF_THE_SYSTEM = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
@@ -25,11 +27,11 @@ class TLSConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     # Paths are relative to the settings' file.
     #: Certificates of the authorities to trust, instead of the system's; PEM.
-    ca_file: str | None = None
+    ca_file: _Path | None = None
     #: Client certificate with its chain; PEM.
-    cert_file: str | None = None
+    cert_file: _Path | None = None
     #: The key of `cert_file`, without a passphrase; PEM.
-    key_file: str | None = None
+    key_file: _Path | None = None
     #: The name in the target's certificate, if it is not the host of the address.
     server_name: str | None = None
     #: Whether to accept any certificate: for tests only, since it allows eavesdropping.

@@ -1,25 +1,72 @@
 """Setting types that YAML does not have: durations, secrets, addresses.
 
 A class with a `from_setting(raw)` classmethod can be the type of a setting; it raises ValueError with the reason.
+Its classmethod `setting_schema()` says the same as JSON Schema, for editors.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+#: Of twelve digits at most, so that the sum is finite. JSON Schema has these patterns, too, so they
+#: mean the same in ECMAScript: no classes of Unicode, and `$` with a line end behind it is no end.
+_DURATION = re.compile(
+    r"^(?=[0-9])(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?"
+    r"(?:([0-9]{1,12}(?:\.[0-9]{1,12})?)s)?(?:([0-9]{1,12})ms)?$(?!\n)"
+)
 #: Hours, minutes and seconds, or two of them.
 _COLONS = re.compile(r"\d+:\d+|\d+:\d+:\d+(?:\.\d+)?")
 _ADDRESS = "an address is scheme://host[:port]"
 _UNITS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
+#: What str.strip removes.
+_BLANK = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+#: White space and control characters, and what Unicode's NFKC makes /, ?, #, @ or a colon of.
+_NEVER = (
+    r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    r"\u2047-\u2049\u2100\u2101\u2105\u2106\u2a74\ufe13\ufe16\ufe55\ufe56\ufe5f\ufe6b"
+    r"\uff03\uff0f\uff1a\uff1f\uff20"
+)
+_USER = rf"(?:[^:/?#\[\]{_NEVER}]*(?::[^/?#\[\]{_NEVER}]+)?@)?"
+#: Letters, digits, and signs of host names; no other characters of ASCII.
+_NAME = rf"[^\x21-\x24\x26-\x2c/\x3a-\x40\x5b-\x5e`\x7b-\x7e{_NEVER}]+"
+_GROUPS = r"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*"
+_IPV6 = (
+    r"\[(?=(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}[\]%])"
+    rf"(?:(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}|(?:{_GROUPS})?::(?:{_GROUPS})?)"
+    r"(?:%[A-Za-z0-9_.-]+)?\]"
+)
+_PORT = (
+    r"(?::(?:0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]"
+    r"|6553[0-5]))?)?"
+)
+_REST = rf"(?:\?[^#@{_NEVER}]*)?"
+_PATH = rf"/[^?#@{_NEVER}]*"
+_URL = re.compile(
+    rf"^(?:[A-Za-z][A-Za-z0-9+.-]*://{_USER}(?:{_NAME}|{_IPV6}){_PORT}(?:{_PATH})?{_REST}"
+    rf"|[Uu][Nn][Ii][Xx]://{_USER}{_PATH}{_REST})$"
+)
+
 
 class Duration(float):
     """Seconds, written as a number or as Prometheus writes durations: `1m30s`, `500ms`."""
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        return {
+            "description": "Duration: seconds, or days, hours, minutes, seconds and milliseconds: 1d, 1m30s, 500ms.",
+            "type": ["number", "string"],
+            "minimum": 0,
+            "maximum": sys.float_info.max,
+            "pattern": _DURATION.pattern,
+            "patternErrorMessage": "Expected seconds or a duration such as 1m30s.",
+        }
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -29,7 +76,7 @@ class Duration(float):
                 seconds = float(raw)
             except OverflowError:
                 seconds = float("inf")
-        elif isinstance(raw, str) and raw and (match := _DURATION.fullmatch(raw)):
+        elif isinstance(raw, str) and (match := _DURATION.search(raw)):
             seconds = sum(
                 float(n) * unit for n, unit in zip(match.groups(), _UNITS, strict=True) if n
             )
@@ -58,6 +105,15 @@ class Secret:
 
     _text: str = field(repr=False)
     _reread: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        return {
+            "description": "Secret: !env NAME, !file PATH or !credential NAME.",
+            "type": "string",
+            "pattern": rf"[^{_BLANK}]",
+        }
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -106,6 +162,23 @@ class Url:
     query: str = field(default="", repr=False)  # a token may be in it
 
     @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        return {
+            "description": f"Address: {_ADDRESS.removeprefix('an address is ')}.",
+            "type": "string",
+            "pattern": _URL.pattern,
+            "patternErrorMessage": f"Not a valid address; {_ADDRESS}.",
+        }
+
+    def as_setting(self) -> str:
+        """Return a default as it is written in the settings, with its login."""
+        if self.username is None:
+            return str(self)
+        password = f":{self.password.reveal()}" if self.password else ""
+        return str(self).replace("://", f"://{self.username}{password}@", 1)
+
+    @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Return `raw` as an address; ValueError, without credentials, if it is not valid."""
         if not isinstance(raw, str):
@@ -134,7 +207,7 @@ class Url:
             # Part of an unquoted password ended up behind the host and would be shown as a path.
             msg = "percent-encode the special characters of user and password (/ is %2F, # is %23)"
             raise ValueError(msg)
-        if mistake := _mistake_in_parts(parts):
+        if mistake := _mistake_in_parts(parts, raw):
             raise ValueError(mistake)
         return cls(
             scheme=parts.scheme,
@@ -145,6 +218,16 @@ class Url:
             password=Secret(unquote(parts.password)) if parts.password else None,
             query=parts.query,
         )
+
+    @classmethod
+    def schema_of_schemes(cls, *schemes: str) -> dict[str, Any]:
+        """Return the JSON Schema of addresses with one of `schemes`; `require_scheme` checks the same.
+
+        For editors: `Annotated[Url, msgspec.Meta(extra_json_schema=Url.schema_of_schemes("redis"))]`.
+        """
+        either = "|".join("".join(f"[{c.upper()}{c}]" for c in scheme) for scheme in schemes)
+        message = f"Expected {listed_schemes(schemes, 'or')}."
+        return {"pattern": f"^(?:{either})://", "patternErrorMessage": message}
 
     def require_scheme(self, *schemes: str, key: str = "url") -> None:
         """Raise ValueError unless the scheme is one of `schemes`; `key` is the setting's name."""
@@ -179,7 +262,7 @@ def _mistake_in(raw: str) -> str | None:
     return None
 
 
-def _mistake_in_parts(parts: SplitResult) -> str | None:
+def _mistake_in_parts(parts: SplitResult, raw: str) -> str | None:
     if parts.password == "":
         return "the password is empty: remove the colon, or write password: !env NAME"
     if re.search(r"[^\w.:%-]", parts.hostname or ""):
@@ -188,4 +271,6 @@ def _mistake_in_parts(parts: SplitResult) -> str | None:
         return f"invalid port 0; {_ADDRESS}"
     if parts.fragment:
         return "unexpected #; in a password, write %23 for #"
+    if not _URL.search(raw):
+        return f"not a valid address; {_ADDRESS}, and special characters are percent-encoded"
     return None

@@ -73,6 +73,20 @@ class Document:
             path = path[:-1]
         return self._lines.get(path)
 
+    def lines_by_path(self) -> dict[str, int]:
+        """Return the line of every value, by its path as messages show it."""
+        return {format_path(path): line for path, line in self._lines.items()}
+
+    def at(self, place: str) -> Any:
+        """Return the value at a path as messages show it; None if there is none."""
+        value = self.value
+        for path in self._lines:
+            if format_path(path) == place:
+                for step in path:
+                    value = value[step]
+                return value
+        return None
+
     def problem(self, path: Path_, message: str) -> Problem:
         """Return a problem at `path`."""
         return Problem(self.file, self.line(path), format_path(path), message)
@@ -157,7 +171,8 @@ class Document:
 
     def _construct(self, node: yaml.Node, path: Path_) -> Any:
         # YAML 1.1 would read 1:30 as 90, in base 60; the type of the setting decides.
-        if node.tag in _SIGNS or (node.tag in _NUMBERS and ":" in node.value):
+        # So is whether a date is meant, or a text such as 2026-11-30.
+        if node.tag in _TEXTS or (node.tag in _NUMBERS and ":" in node.value):
             return node.value
         try:
             return self._loader.construct_object(node, deep=True)
@@ -324,6 +339,7 @@ def _content(path: Path) -> str:
 
 #: The YAML types of the plain values `=` and `<<`, which are kept as strings.
 _SIGNS = frozenset({"tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"})
+_TEXTS = _SIGNS | {"tag:yaml.org,2002:timestamp"}
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _YAML_TAGS = _SIGNS.union(yaml.SafeLoader.yaml_constructors)
 _TAGS_KNOWN = "there are !env, !file and !credential (text that begins with ! needs quotes)"

@@ -6,7 +6,7 @@ from pathlib import Path
 from bts_collectors.host import SUBSYSTEMS, Host
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGE = (DOCS / "collectors" / "host.md").read_text()
+PAGE = (DOCS / "collectors" / "host.md").read_text().partition("<!-- begin")[0]
 MOVING = (DOCS / "moving-from-node-exporter.md").read_text()
 
 

@@ -18,7 +18,11 @@ from bts_exporter import Metric
 from servers.exporter import Exporter
 from servers.management import FakeManagement, answer, send
 
-DOCS = (Path(__file__).parents[3] / "docs/collectors/ml_service.md").read_text()
+DOCS = (
+    (Path(__file__).parents[3] / "docs/collectors/ml_service.md")
+    .read_text()
+    .partition("<!-- begin")[0]
+)
 ROW = re.compile(r"^\| `(\w+)(?:\{([\w,]+)\})?` \| (gauge) \| .+ \|$", re.MULTILINE)
 EXAMPLES = re.findall(r"```yaml\n(collectors:.*?)```", DOCS, re.DOTALL)
 MLFLOW = json.loads((Path(__file__).parent / "responses" / "mlflow-3.17.2.json").read_text())

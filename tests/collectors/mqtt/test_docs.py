@@ -18,7 +18,9 @@ from bts_collectors.mqtt.sys import sapcc_names
 from bts_collectors.mqtt.sys import topics as systopics
 from bts_exporter import CollectorConfig, Duration, Metric
 
-DOCS = (Path(__file__).parents[3] / "docs/collectors/mqtt.md").read_text()
+DOCS = (
+    (Path(__file__).parents[3] / "docs/collectors/mqtt.md").read_text().partition("<!-- begin")[0]
+)
 
 #: All chapters about metrics.
 METRICS = "".join(re.findall(r"^## Metrics .*?(?=^## )", DOCS, re.MULTILINE | re.DOTALL))

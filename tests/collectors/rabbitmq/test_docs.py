@@ -9,7 +9,11 @@ from bts_collectors.rabbitmq.collector import COLLECTOR
 from bts_collectors.rabbitmq.config import CanarySettings
 from bts_exporter import Metric
 
-DOCS = (Path(__file__).parents[3] / "docs/collectors/rabbitmq.md").read_text()
+DOCS = (
+    (Path(__file__).parents[3] / "docs/collectors/rabbitmq.md")
+    .read_text()
+    .partition("<!-- begin")[0]
+)
 
 ROW = re.compile(r"^\| `(\w+)(?:\{([\w,]+)\})?` \| (\w+) \| .+ \| (.+) \|$", re.MULTILINE)
 

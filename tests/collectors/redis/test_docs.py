@@ -7,7 +7,11 @@ from bts_collectors.redis import COLLECTOR
 from bts_collectors.redis.queues.config import QueueSettings
 from bts_exporter import Metric
 
-PAGE = (Path(__file__).parents[3] / "docs" / "collectors" / "redis.md").read_text()
+PAGE = (
+    (Path(__file__).parents[3] / "docs" / "collectors" / "redis.md")
+    .read_text()
+    .partition("<!-- begin")[0]
+)
 
 #: Name, type, labels, source. A metric that is one field of INFO has section and field instead.
 ROW = re.compile(

@@ -14,7 +14,7 @@ from bts_exporter.service import Options
 from bts_exporter.settings.loader import COMMON_KEYS, Settings, load
 from stubs import drop_in
 
-TYPES = ("host", "ml_service", "mqtt", "rabbitmq", "redis", "relay")
+TYPES = tuple(Registry(Path("/nonexistent")).names())
 
 WITH_EVERYTHING = '''\
 import re

@@ -169,7 +169,7 @@ def test_value_of_each_type(text: str, expected: object) -> None:
         ("pattern: 5", "c.yaml:1: pattern: expected a regular expression, got int 5"),
         ("even: three", "c.yaml:1: even: expected an even number, got 'three'"),
         ("even: five", f"c.yaml:1: even: KeyError: 'five' ({__file__}:{LINE_OF_DEFECT})"),
-        ("share: 2", "c.yaml:1: share: expected float <= 1.0"),
+        ("share: 2", "c.yaml:1: share: must be at most 1, got 2"),
         ("txet: a", "c.yaml:1: txet: unknown key 'txet'; did you mean text?"),
         ("[1]", "c.yaml:1: expected a block of keys, got a list; write its keys without hyphens and brackets, key: value"),
         ("word", "c.yaml:1: expected a block of keys, got str 'word'; write its keys below it, indented, or {key: value}"),

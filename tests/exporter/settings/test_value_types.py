@@ -38,7 +38,7 @@ def test_what_is_no_duration(raw: object) -> None:
         Duration.from_setting(raw)
 
 
-@pytest.mark.parametrize("raw", [-1, -0.5, float("inf"), float("nan"), 10**400, f"{'9' * 400}s"])
+@pytest.mark.parametrize("raw", [-1, -0.5, float("inf"), float("nan"), 10**400])
 def test_duration_out_of_range(raw: object) -> None:
     """A duration must be finite and not negative."""
     with pytest.raises(ValueError, match="a duration must be finite and not negative"):

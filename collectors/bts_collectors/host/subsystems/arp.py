@@ -21,7 +21,9 @@ _PUBLISHED = 0x08
 class ArpSettings(CollectorConfig, frozen=True):
     """Settings of `arp`."""
 
+    #: Devices to collect.
     device_include: re.Pattern[str] | None = None
+    #: Devices not to collect.
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

@@ -37,9 +37,13 @@ _MODE = ("cpu", "mode")
 class CpuSettings(CollectorConfig, frozen=True):
     """Settings of `cpu`; each of the two regular expressions implies `info`."""
 
+    #: Whether to emit the CPU time of guests.
     guest: bool = True
+    #: Whether to read /proc/cpuinfo: model information and current frequency.
     info: bool = False
+    #: Flags of the first CPU to emit; implies `info`.
     flags_include: re.Pattern[str] | None = None
+    #: Bugs of the first CPU to emit; implies `info`.
     bugs_include: re.Pattern[str] | None = None
 
 

@@ -40,7 +40,9 @@ _DEVICE = ("device",)
 class DiskstatsSettings(CollectorConfig, frozen=True):
     """Settings of `diskstats`."""
 
+    #: Devices to collect; replaces the default of `device_exclude`.
     device_include: re.Pattern[str] | None = None
+    #: Devices not to collect.
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

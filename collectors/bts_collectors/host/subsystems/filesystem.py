@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from bts_collectors.host.kernel.files import MAX_COUNT, errors_in, lines, text, unexpected_content
 from bts_collectors.host.kernel.kernel_file import KernelFile
@@ -45,11 +47,18 @@ _MOUNT = ("device", "mountpoint", "fstype", "device_error")
 class FilesystemSettings(CollectorConfig, frozen=True):
     """Settings of `filesystem`."""
 
+    #: Mount points to collect; replaces the default of `mount_points_exclude`.
     mount_points_include: re.Pattern[str] | None = None
+    #: Mount points not to collect.
     mount_points_exclude: re.Pattern[str] | None = None
+    #: File system types to collect; replaces the default of `fs_types_exclude`.
     fs_types_include: re.Pattern[str] | None = None
+    #: File system types not to collect.
     fs_types_exclude: re.Pattern[str] | None = None
-    mount_timeout: Duration = Duration(5)
+    #: Timeout for statvfs(2) on each mount.
+    mount_timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(
+        5
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError if both expressions of a pair are set, or the timeout is not positive."""

@@ -76,9 +76,13 @@ Sensors = dict[tuple[str, int], dict[str, bytes]]
 class HwmonSettings(CollectorConfig, frozen=True):
     """Settings of `hwmon`; the expressions for sensors match `chip;sensor`."""
 
+    #: Chips to collect.
     chip_include: re.Pattern[str] | None = None
+    #: Chips not to collect.
     chip_exclude: re.Pattern[str] | None = None
+    #: Sensors to collect; matches `chip;sensor`.
     sensor_include: re.Pattern[str] | None = None
+    #: Sensors not to collect; matches `chip;sensor`.
     sensor_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,9 @@ from bts_exporter import CollectorConfig, NameFilter, Scrape, counter
 class InterruptsSettings(CollectorConfig, frozen=True):
     """Settings of `interrupts`; the expressions match `type;info;devices`."""
 
+    #: Interrupts to collect; matches `type;info;devices`.
     name_include: re.Pattern[str] | None = None
+    #: Interrupts not to collect; matches `type;info;devices`.
     name_exclude: re.Pattern[str] | None = None
     #: Whether to emit counts of 0: there is a series for each interrupt and CPU, and most stay 0.
     include_zeros: bool = True

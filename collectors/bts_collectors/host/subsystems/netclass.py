@@ -28,7 +28,9 @@ _NUMBER = re.compile(rb"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 class NetclassSettings(CollectorConfig, frozen=True):
     """Settings of `netclass`."""
 
+    #: Devices to collect.
     device_include: re.Pattern[str] | None = None
+    #: Devices not to collect.
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

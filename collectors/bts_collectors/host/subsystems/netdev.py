@@ -27,7 +27,9 @@ _HEADER = " ".join(("face", *_RECEIVE, *_TRANSMIT)).encode().split()
 class NetdevSettings(CollectorConfig, frozen=True):
     """Settings of `netdev`."""
 
+    #: Devices to collect.
     device_include: re.Pattern[str] | None = None
+    #: Devices not to collect.
     device_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

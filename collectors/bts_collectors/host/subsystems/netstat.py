@@ -31,6 +31,7 @@ _FIELDS = re.compile(
 class NetstatSettings(CollectorConfig, frozen=True):
     """Settings of `netstat`."""
 
+    #: Fields to collect, as `Protocol_Name`.
     fields: re.Pattern[str] = _FIELDS
 
 

@@ -107,7 +107,9 @@ _UNKNOWN = frozenset(
 class PowersupplySettings(CollectorConfig, frozen=True):
     """Settings of `powersupplyclass`."""
 
+    #: Power supplies to collect.
     supply_include: re.Pattern[str] | None = None
+    #: Power supplies not to collect.
     supply_exclude: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

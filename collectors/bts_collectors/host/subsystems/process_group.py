@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import Annotated
 
 import msgspec
 
@@ -64,9 +65,13 @@ _SHARE_OF_FILES = 4
 class Group(CollectorConfig, frozen=True):
     """A group: the processes that match all of the given expressions."""
 
-    name: str
+    #: The label `group`.
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+    #: Searched for in the name of the command.
     comm: re.Pattern[str] | None = None
+    #: Searched for in the command line.
     cmdline: re.Pattern[str] | None = None
+    #: Searched for in the name of the user.
     user: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +106,7 @@ class _Process(msgspec.Struct):
     # Both differ for a later process with the same id; the inode is known without opening a file.
     started: int
     inode: int = 0
+    #: The label `group`.
     name: str = ""
     scans: int = 0
     group: str | None = None

@@ -34,6 +34,7 @@ _VECTORS = (
 class StatSettings(CollectorConfig, frozen=True):
     """Settings of `stat`."""
 
+    #: Whether to emit soft interrupts by vector.
     softirqs: bool = False
 
 

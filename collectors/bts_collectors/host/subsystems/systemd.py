@@ -38,11 +38,15 @@ _TYPED = {"service": "Service", "mount": "Mount"}
 class SystemdSettings(CollectorConfig, frozen=True):
     """Settings of `systemd`; the expressions must match the whole name of a unit."""
 
+    #: Units to collect; must match the whole name.
     unit_include: re.Pattern[str] = re.compile(".+")
+    #: Units not to collect; must match the whole name.
     unit_exclude: re.Pattern[str] = re.compile(r".+\.(automount|device|mount|scope|slice)")
     #: Each of these needs one more call per unit and scrape.
     restarts: bool = True
+    #: Whether to emit start times: one call per unit.
     start_time: bool = False
+    #: Whether to emit numbers of tasks: two calls per service.
     tasks: bool = False
 
 

@@ -14,6 +14,7 @@ from bts_exporter import CollectorConfig, Kind, Metric, Scrape, Template
 class VmstatSettings(CollectorConfig, frozen=True):
     """Settings of `vmstat`."""
 
+    #: Fields to collect.
     fields: re.Pattern[str] = re.compile(r"^(oom_kill|pgpg|pswp|pg.*fault).*")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 #: Longest topic and filter that MQTT can carry, in bytes.
 _LONGEST = 65535
@@ -39,6 +39,17 @@ class Pattern:
     _places: tuple[int, ...]
 
     example: ClassVar[str] = "bts/{station}/{parameter}"
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts; names that occur twice are left out."""
+        named = _LABEL.pattern.removesuffix(r"(\.\.\.)?\}")
+        plain = r"[^/+#{}\0]*"
+        pattern = (
+            rf"^(?!\$share(?:/|$))(?:(?:{named}\}}|{plain}|[^/#\0])/)*"
+            rf"(?:{named}(?:\.\.\.)?\}}|{plain}|[^/\0])$(?!\n)"
+        )
+        return {"type": "string", "minLength": 1, "maxLength": _LONGEST, "pattern": pattern}
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from math import ceil
 from threading import Event, Lock
+from typing import Annotated
+
+from msgspec import Meta
 
 from bts_collectors.mqtt.client.router import Handler, Outgoing, Publish
 from bts_collectors.mqtt.client.topics import Subscription
@@ -47,14 +50,32 @@ LOST = counter(
 METRICS: tuple[Metric, ...] = (ROUND_TRIP, SENT, RECEIVED, LOST)
 
 
+#: What `__post_init__` checks, for editors.
+_Qos = Meta(extra_json_schema={"enum": list(_QOS)})
+_QosList = Meta(extra_json_schema={"minItems": 1, "uniqueItems": True})
+_Timeout = Meta(
+    extra_json_schema={
+        "exclusiveMinimum": 0,
+        "maximum": _MAX_TIMEOUT_SECONDS,
+    }
+)
+
+
 class CanaryConfig(CollectorConfig, frozen=True):
     """Settings of the canary."""
 
-    topic: str = "bts-exporter/canary"
+    #: Topic that the messages are sent to, without wildcards.
+    topic: Annotated[str, Meta(extra_json_schema={"pattern": r"^(?=/*[^/])[^+#\0]*$"})] = (
+        "bts-exporter/canary"
+    )
     #: With QoS 0, brokers queue no canary messages for disconnected clients.
-    qos: tuple[int, ...] = (0,)
-    interval: Duration = Duration(5)
-    timeout: Duration = Duration(10)
+    qos: Annotated[tuple[Annotated[int, _Qos], ...], _QosList] = (0,)
+    #: Time between two messages.
+    interval: Annotated[Duration, Meta(extra_json_schema={"minimum": _MIN_INTERVAL_SECONDS})] = (
+        Duration(5)
+    )
+    #: A message that takes longer is lost.
+    timeout: Annotated[Duration, _Timeout] = Duration(10)
 
     def __post_init__(self) -> None:
         """Check values and their combinations; ValueError explains the problem."""

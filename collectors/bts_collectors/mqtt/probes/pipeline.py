@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from threading import Lock
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Pattern, Subscription, disjoint
@@ -83,15 +85,24 @@ class PipelineState(msgspec.Struct, frozen=True):
 class PipelineConfig(CollectorConfig, frozen=True):
     """Settings of a pipeline: two topics, and the key that matches their messages."""
 
+    #: Topic of the messages that enter the pipeline.
     in_topic: Pattern
+    #: Topic of the messages that leave it.
     out_topic: Pattern
     #: Path of the id in the payload.
     in_id: Path | None = None
+    #: Path of the same id in the payload of `out_topic`.
     out_id: Path | None = None
+    #: Format of the payload of `in_topic`.
     in_format: Format = "json"
+    #: Format of the payload of `out_topic`.
     out_format: Format = "json"
-    timeout: Duration = Duration(60)
-    max_pending: int = 10_000
+    #: Time after which an input message counts as lost.
+    timeout: Annotated[Duration, Meta(extra_json_schema={"exclusiveMinimum": 0})] = Duration(60)
+    #: Maximum number of input messages that wait for their output.
+    max_pending: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": _MAX_PENDING})] = (
+        10_000
+    )
 
     def __post_init__(self) -> None:
         """Check values and their combinations; ValueError explains the problem."""

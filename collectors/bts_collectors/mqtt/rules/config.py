@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from msgspec import field
+from msgspec import Meta, field
 
 from bts_collectors.mqtt import names
 from bts_collectors.mqtt.client.topics import Pattern, explain
@@ -32,6 +32,12 @@ class Choice:
     example: ClassVar[str] = "[A, B]"
 
     @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        value = {"type": ["string", "number", "boolean"]}
+        return {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}
+
+    @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Parse one value or a list of values; ValueError for anything else."""
         values = raw if isinstance(raw, list) else [raw]
@@ -47,7 +53,9 @@ class Choice:
 class Measure(CollectorConfig, frozen=True):
     """Settings of one metric of a rule."""
 
+    #: Type of the metric.
     type: Literal["gauge", "counter", "histogram", "info"] = "gauge"
+    #: Help of the metric.
     help: str = ""
     #: Path of the value; a counter without a path counts messages.
     path: Path | None = None
@@ -57,13 +65,17 @@ class Measure(CollectorConfig, frozen=True):
     decimal: Literal[".", ","] = "."
     #: Numbers for texts; null for texts without a number.
     map: dict[str, float | None] = field(default_factory=dict)
+    #: Factor of the value.
     scale: float = 1.0
+    #: Added to the value, after `scale`.
     offset: float = 0.0
     #: Labels of the rule that this metric has; all of them if None.
     labels: tuple[str, ...] | None = None
-    #: Labels of this metric only: from the payload, and constant ones.
+    #: Labels of this metric only, from the payload.
     payload_labels: dict[str, Path] = field(default_factory=dict)
+    #: Constant labels of this metric.
     const_labels: dict[str, str] = field(default_factory=dict)
+    #: Upper bounds of a histogram, without +Inf.
     buckets: tuple[float, ...] = _DEFAULT_BUCKETS
     #: What happens to the series when a message has no valid value: it keeps the last one, or is
     #: dropped until the next one.
@@ -96,19 +108,25 @@ class Measure(CollectorConfig, frozen=True):
 class Rule(CollectorConfig, frozen=True):
     """Settings of one rule: the topics it matches, and the metrics it makes of their messages."""
 
+    #: Topic pattern; named levels become labels.
     topic: Pattern
-    #: Topics to exclude, and patterns that named levels must match.
+    #: Topics to exclude.
     ignore_topics: tuple[Pattern, ...] = ()
+    #: Regular expressions that named levels must match as a whole.
     levels: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    #: QoS of the subscription.
     qos: Literal[0, 1, 2] = 0
+    #: Format of the payload.
     format: Format = "json"
     #: Names of CSV columns.
     columns: tuple[str, ...] = ()
-    separator: str = ","
+    #: Separator of CSV columns.
+    separator: Annotated[str, Meta(extra_json_schema={"pattern": r'^[^"\r\n]$'})] = ","
     #: Values that a payload must have, by path.
     where: dict[str, Choice] = field(default_factory=dict)
-    #: Labels from the payload, and from user properties (MQTT 5).
+    #: Labels from the payload, by name.
     payload_labels: dict[str, Path] = field(default_factory=dict)
+    #: Labels from user properties (MQTT 5).
     property_labels: dict[str, str] = field(default_factory=dict)
     #: By metric name.
     metrics: dict[str, Measure] = field(default_factory=dict)
@@ -117,7 +135,8 @@ class Rule(CollectorConfig, frozen=True):
     per_topic: bool = False
     #: Time without a message after which a series is dropped; 0 keeps it.
     expire: Duration = Duration(3600)
-    max_series: int = 10_000
+    #: Maximum number of series of the rule.
+    max_series: Annotated[int, Meta(extra_json_schema={"minimum": 1})] = 10_000
 
     def __post_init__(self) -> None:
         """Check combinations of settings; ValueError lists all problems."""

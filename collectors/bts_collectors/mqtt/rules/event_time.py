@@ -47,7 +47,9 @@ ToUnix = Callable[[Any], float]
 class EventTime(CollectorConfig, frozen=True):
     """Settings of the event time: path and format."""
 
+    #: Path of the time in the payload.
     path: Path
+    #: Unit of a number, or ISO 8601.
     unit: Literal["s", "ms", "us", "ns", "iso8601"] = "s"
     #: Format of strptime, instead of a unit.
     format: str = ""

@@ -93,8 +93,14 @@ class Path:
     example: ClassVar[str] = "value"
 
     @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what may be a path; the grammar is left out."""
+        return {"type": ["integer", "string"], "minimum": 0, "minLength": 1}
+
+    @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Parse a path; ValueError explains why `raw` is not one."""
+        raw = int(raw) if isinstance(raw, float) and raw.is_integer() else raw
         if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
             return cls(str(raw), (raw,))
         if not isinstance(raw, str) or not raw:

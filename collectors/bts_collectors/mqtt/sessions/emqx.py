@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -64,7 +64,11 @@ _STATUS: dict[int, tuple[Reason, str]] = {
 class EmqxConfig(CollectorConfig, frozen=True):
     """Settings of EMQX's REST API: the user is an API key, the password its secret."""
 
-    url: Url = Url("http", "127.0.0.1", 18083)
+    #: Address of the REST API, with an API key as user.
+    url: Annotated[Url, msgspec.Meta(extra_json_schema=Url.schema_of_schemes("http", "https"))] = (
+        Url("http", "127.0.0.1", 18083)
+    )
+    #: Secret of the API key.
     password: Secret | None = None
 
     def __post_init__(self) -> None:

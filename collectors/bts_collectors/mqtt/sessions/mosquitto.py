@@ -36,7 +36,9 @@ def _open(file: str, flags: int) -> int:
 class PersistenceConfig(CollectorConfig, frozen=True):
     """Settings of the persistence file."""
 
+    #: The file that mosquitto saves its sessions to (persistence_location).
     file: str = "/var/lib/mosquitto/mosquitto.db"
+    #: Age above which the file is too old to be used.
     stale_after: Duration = Duration(3600)
     #: The broker's max_queued_messages; 0 for no limit. Without it, the limit is unknown.
     max_queued_messages: int | None = None

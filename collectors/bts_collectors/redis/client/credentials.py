@@ -32,6 +32,11 @@ class ProviderSetting:
     example: ClassVar[str] = "my_login:provider"
 
     @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts, if it can be imported."""
+        return {"type": "string", "pattern": r"^[^:]+:[\s\S]"}
+
+    @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Return the setting with its callable imported; ValueError with the cure if it cannot be imported."""
         module_name, _, name = raw.partition(":") if isinstance(raw, str) else ("", "", "")

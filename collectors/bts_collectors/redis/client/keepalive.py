@@ -33,6 +33,23 @@ class Keepalive:
         return "true" if self.on else "false"
 
     @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts; limits of texts are left out."""
+        seconds = Duration.setting_schema() | {
+            "type": ["integer", "string"],
+            "minimum": 1,
+            "maximum": _MOST_SECONDS,
+        }
+        count = {"type": "integer", "minimum": 1, "maximum": _MOST_PROBES}
+        block = {
+            "type": "object",
+            "minProperties": 1,
+            "properties": {"idle": seconds, "interval": seconds, "count": count},
+            "additionalProperties": False,
+        }
+        return {"anyOf": [{"type": "boolean"}, block]}
+
+    @classmethod
     def from_setting(cls, raw: object) -> Self:
         """Return what `raw` says; ValueError for any other value."""
         match raw:
@@ -78,6 +95,7 @@ def _seconds(key: str, raw: object) -> int:
 
 
 def _probes(raw: object) -> int:
+    raw = int(raw) if isinstance(raw, float) and raw.is_integer() else raw
     if type(raw) is not int or not 1 <= raw <= _MOST_PROBES:
         msg = f"count: expected a number from 1 to {_MOST_PROBES}, got {raw!r}"
         raise ValueError(msg)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 from time import monotonic
+from typing import Annotated
 
 from hiredis import ReplyError
+from msgspec import Meta
 
 from bts_collectors.redis.client.address import TCP_SCHEMES, check, database, with_host
 from bts_collectors.redis.client.connection import Connection
@@ -22,9 +24,14 @@ DEFAULT_PORT = 26379
 class SentinelSettings(CollectorConfig, frozen=True):
     """The sentinels, and the name of the master."""
 
+    #: Name of the master, as the sentinels know it.
     master: str
     #: redis:// or rediss:// (TLS); a user is part of it.
-    addresses: tuple[Url, ...]
+    addresses: Annotated[
+        tuple[Annotated[Url, Meta(extra_json_schema=Url.schema_of_schemes(*TCP_SCHEMES))], ...],
+        Meta(extra_json_schema={"minItems": 1}),
+    ]
+    #: Password of the sentinels.
     password: Secret | None = None
     #: module:callable, in place of a password.
     credentials: ProviderSetting | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from bts_exporter import CollectorConfig
 
@@ -26,6 +26,22 @@ class LibrarySettings:
     def as_setting(self) -> str:
         """Return a default as it is written in the settings."""
         return "true" if self.on else "false"
+
+    @classmethod
+    def setting_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_setting` accepts."""
+        names = {"type": "array", "items": {"type": "string"}}
+        properties = {key: cls._schema_of(key) for key in cls._KEYS if key != "names"}
+        block = {
+            "type": "object",
+            "properties": {"names": {**names, "type": ["array", "null"]}, **properties},
+            "additionalProperties": False,
+        }
+        return {"anyOf": [{"type": ["boolean", "null"]}, names, block]}
+
+    @classmethod
+    def _schema_of(cls, key: str) -> dict[str, Any]:  # noqa: ARG003  # for the class below
+        return {"type": ["string", "null"]}
 
     @classmethod
     def from_setting(cls, raw: object) -> Self:
@@ -69,6 +85,15 @@ class CelerySettings(LibrarySettings):
         *("names", "prefix", "global_keyprefix", "priority_steps"),
         *_OPTIONS,
     )
+
+    @classmethod
+    def _schema_of(cls, key: str) -> dict[str, Any]:
+        if key == "priority_steps":
+            step = {"type": "integer", "minimum": 0, "exclusiveMaximum": _MOST_PRIORITIES}
+            steps = {"type": ["array", "null"], "items": step}
+            return {**steps, "minItems": 1, "uniqueItems": True}
+        least = {"minLength": 1} if key in cls._OPTIONS else {}
+        return {"type": ["string", "null"], **least}
 
     @classmethod
     def _from_block(cls, raw: dict[str, object]) -> Self:
@@ -125,16 +150,25 @@ _OFF_NAMES = WantedNames(on=False)
 class QueueSettings(CollectorConfig, frozen=True):
     """Queues of job libraries, and plain keys that are queues."""
 
+    #: Queues of Celery.
     celery: CelerySettings = _OFF_CELERY
+    #: Queues of RQ.
     rq: LibrarySettings = OFF
+    #: Queues of Sidekiq.
     sidekiq: LibrarySettings = OFF
+    #: Queues of BullMQ.
     bullmq: LibrarySettings = OFF
+    #: Queues of Dramatiq.
     dramatiq: LibrarySettings = OFF
+    #: Queues of arq.
     arq: WantedNames = _OFF_NAMES
+    #: Queues of huey.
     huey: WantedNames = _OFF_NAMES
     #: Keys by name or glob pattern, each of which is a queue.
     lists: tuple[str, ...] = ()
+    #: As `lists`, of type set.
     sets: tuple[str, ...] = ()
+    #: As `lists`, of type sorted set.
     zsets: tuple[str, ...] = ()
     #: Those of `lists` whose consumers use LPOP, or RPOP; for others it is found out.
     popped_left: tuple[str, ...] = ()
@@ -178,6 +212,7 @@ def _string(raw: dict[str, object], key: str) -> str | None:
 def _steps(raw: object) -> tuple[int, ...]:
     """Return kombu's priority_steps, which must be ascending, because kombu uses bisection."""
     steps = raw if isinstance(raw, list) else []
+    steps = [int(s) if isinstance(s, float) and s.is_integer() else s for s in steps]
     numbers = [step for step in steps if type(step) is int and 0 <= step < _MOST_PRIORITIES]
     if not numbers or numbers != steps or sorted(set(numbers)) != numbers:
         msg = f"priority_steps: expected ascending numbers such as [0, 3, 6, 9], got {raw!r}"
