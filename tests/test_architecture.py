@@ -31,10 +31,12 @@ LAYERS = (
     ("access.rate_limit", "access.tls_context"),
     ("access.web_settings",),
     ("access.tls_names",),
-    ("web.routes",),
-    ("web.api", "web.status_page"),
+    ("web.routes", "live.background_scrape"),
+    ("web.api", "web.live_api", "web.status_page"),
+    ("live.report", "web.assets"),
     ("collection.builder", "page_service"),
-    ("collection.collector_set", "lag_report", "self_metrics"),
+    ("live.recorder",),
+    ("collection.collector_set", "lag_report", "live.host_figures", "self_metrics"),
     ("collection.background",),
     ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
@@ -45,6 +47,7 @@ LAYERS = (
         "backlog",
         "exposition.page",
         "histogram_accumulator",
+        "live.ring",
         "http_client",
         "prometheus_text",
         "settings.schema",
@@ -53,7 +56,7 @@ LAYERS = (
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
     ("exposition.formats", "http_dialing", "http_limits"),
-    ("web.origin", "collection.outcome", "web.refusals"),
+    ("web.origin", "collection.outcome", "web.refusals", "live.fixes", "live.headline"),
     (
         "connection_errors",
         "web.descriptors",
@@ -77,6 +80,7 @@ LAYERS = (
         "certificate",
         "errors",
         "http_response",
+        "human_units",
         "immutable",
         "web.incoming",
         "collection.worker",
@@ -225,7 +229,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:
