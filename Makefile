@@ -31,7 +31,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages screenshots bench bench-bts compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -78,6 +78,10 @@ dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboa
 
 cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from the command line's parser
 	@$(BIN)/python docs/cli_pages.py
+
+screenshots: $(FOR_WORKING) ## take the screenshots of the live page in docs/screenshots
+	@tests/install-servers.sh chromium chromium-driver
+	@$(BIN)/python docs/screenshots.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

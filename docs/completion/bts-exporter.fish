@@ -10,6 +10,8 @@ complete -c bts-exporter -l web.config.file -r -F -d 'TLS, passwords, headers an
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.telemetry-path -x -d 'URL path of the metrics (default /metrics)'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.max-requests -x -d 'maximum concurrent scrapes; scrapes that share a page count once; 0: unlimited (default 40)'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.disable-exporter-metrics -d 'do not serve metrics of the exporter\'s process and HTTP server'
+complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.disable-api -d 'do not serve JSON below /api/; the page / is then without live updates'
+complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.disable-background-scrape -d 'do not collect for the page / between scrapes'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -l web.enable-lifecycle -d 'enable POST /-/reload'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config collectors hash-password metrics' -a check -d 'check the configuration; exit code 0 or 1'
 complete -c bts-exporter -n '__fish_seen_subcommand_from check' -l connect -d 'also collect once, and list the targets that fail'

@@ -68,7 +68,7 @@ def _of_rows(
     if late := by_state.get("late"):
         return "bad", (
             f"{len(late):,} of {total:,} {_noun(total)} {_be(len(late))} late."
-            f" The latest is {_name(late[0])}: {duration(late[0].lag_seconds)}."
+            f" A message in {_name(late[0])} has waited for {duration(late[0].lag_seconds)}."
         )
     if lost := by_state.get("outdated"):
         return "bad", f"The numbers of {len(lost):,} of {total:,} {_noun(total)} are outdated."

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 import bts_exporter
-from bts_exporter.collection.runner import Runner
+from bts_exporter.collection.runner import Runner, Totals
 from bts_exporter.errors import Reason
 from bts_exporter.lag_report import Destination, destinations_of, rank, text
 from bts_exporter.live.fixes import FIXES
@@ -53,7 +53,8 @@ class Failure(msgspec.Struct, kw_only=True):
     time: float
     reason: Reason | None
     message: str
-    fix: str
+    #: Whether a collection has succeeded since.
+    is_over: bool
 
 
 class LiveCollector(msgspec.Struct, kw_only=True):
@@ -67,7 +68,10 @@ class LiveCollector(msgspec.Struct, kw_only=True):
     #: Whether it reads this host.
     local: bool
     state: CollectorStateName
+    #: Why it fails, or is absent, and what to do; empty if it works.
+    reason: Reason | None
     message: str
+    fix: str
     #: Unix times; None if it does not fail, or has never succeeded or failed.
     failing_since: float | None
     last_success: float | None
@@ -220,7 +224,7 @@ def _collector(exporter: Exporter, runner: Runner, history_times: list[float]) -
         state = "failing"
     elif not outcome.supported:
         state = "absent"
-    failure = totals.last_failure
+    reason = outcome.reason if outcome else None
     return LiveCollector(
         id=text(runner.identity),
         collector=text(runner.name),
@@ -228,18 +232,25 @@ def _collector(exporter: Exporter, runner: Runner, history_times: list[float]) -
         type=runner.kind,
         local=bool(runner.local),
         state=state,
+        reason=reason,
         message=text(outcome.message) if outcome else "",
+        fix=FIXES[reason] if reason else "",
         failing_since=totals.failing_since if state == "failing" else None,
         last_success=totals.last_success or None,
-        last_failure=None
-        if failure is None
-        else Failure(
-            time=totals.last_failure_at,
-            reason=failure.reason,
-            message=text(failure.message),
-            fix=FIXES[failure.reason] if failure.reason else "",
-        ),
+        last_failure=_failure(totals),
         duration_seconds=round(last.duration, 6) if last else None,
         series=last.series if last else None,
         history_times=history_times,
+    )
+
+
+def _failure(totals: Totals) -> Failure | None:
+    failure = totals.last_failure
+    if failure is None:
+        return None
+    return Failure(
+        time=totals.last_failure_at,
+        reason=failure.reason,
+        message=text(failure.message),
+        is_over=totals.last_failure_at < totals.last_success,
     )

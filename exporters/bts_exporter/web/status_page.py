@@ -15,6 +15,10 @@ from bts_exporter.reload_state import ReloadState
 from bts_exporter.web.assets import FOLDER
 from bts_exporter.web.server import Response
 
+#: The beginning of a shorter lag is not shown, in seconds.
+_SHORTEST_SINCE = 10.0
+#: Failing collectors at the top of the page.
+_MOST_FAILING = 3
 #: How many destinations the page has without scripts, unless ?all= asks for more.
 _MOST_ROWS = 200
 
@@ -36,7 +40,7 @@ _STATES = {
 }
 _SYSTEMS = {"rabbitmq": "RabbitMQ", "redis": "Redis", "mqtt": "MQTT", "kafka": "Kafka"}
 _METHODS = {
-    "message_time": ("", "by the time of the message"),
+    "message_time": ("", "message time"),
     "interpolation": ("≈ ", "interpolated"),
     "lower_bound": ("≥ ", "at least"),
 }
@@ -117,6 +121,7 @@ def render(
             "alert": _problems(report),
             "headline_class": report.headline.state,
             "headline": _escape_sentence(report.headline.text),
+            "failing": "".join(_failing(report, moment)),
             "count": f"{len(rows):,}" + (f" of {len(report.destinations):,}" if search else ""),
             "q": _escape(search),
             "destination_heads": "".join(_heads(sort, given.get("order", ""), search)),
@@ -151,6 +156,17 @@ def _problems(report: LiveReport) -> str:
         f"<p>The last reload failed, the previous settings remain active:</p><pre>{_escape(it)}</pre>"
         for it in report.problems
     )
+
+
+def _failing(report: LiveReport, moment: Callable[[float], str]) -> Iterator[str]:
+    """Yield what is wrong with the failing collectors, for the top of the page."""
+    failing = [it for it in report.collectors if it.state == "failing"]
+    for row in failing[:_MOST_FAILING]:
+        since = f" since {moment(row.failing_since)}" if row.failing_since else ""
+        yield (
+            f'<p><a href="?collector={quote(row.id)}"><bdi>{_escape(row.id)}</bdi></a> fails{since}: '
+            f"{_failure(row, moment)}</p>\n"
+        )
 
 
 def _found(rows: Iterable[LiveDestination], search: str) -> list[LiveDestination]:
@@ -207,15 +223,16 @@ def _destination(row: LiveDestination, now: float) -> str:
         _number("never" if row.drains is False else human_units.duration(row.drain_seconds), None),
     )
     return (
-        f'<tr class="{kind}"><td>{_state(row.state)}</td>'
-        f"<th scope=row><span class=name><bdi>{_escape(row.destination or UNKNOWN)}</bdi></span>"
+        f'<tr class="{kind} {row.state}"><td>{_state(row.state)}</td>'
+        f"<th scope=row><span class=name><bdi>{_escape(row.destination or row.group or UNKNOWN)}</bdi></span>"
         f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td></td></tr>\n"
     )
 
 
 def _place(row: LiveDestination) -> str:
     parts = [_escape(_SYSTEMS.get(row.system, row.system))]
-    parts += [f"<bdi>{_escape(part)}</bdi>" for part in (row.target, row.group) if part]
+    group = row.group if row.destination else ""
+    parts += [f"<bdi>{_escape(part)}</bdi>" for part in (row.target, group) if part]
     return " · ".join(parts)
 
 
@@ -224,7 +241,10 @@ def _lag(row: LiveDestination, now: float) -> str:
         return f'<td class="n">{UNKNOWN}</td>'
     sign, method = _METHODS.get(row.lag_method or "", ("", ""))
     since = f"since {human_units.moment(now - row.age_seconds - row.lag_seconds, now)}"
-    sub = ", ".join(filter(None, (since, method))) if row.lag_seconds else ""
+    waits = row.lag_seconds >= _SHORTEST_SINCE
+    old = f"{human_units.duration(row.age_seconds)} ago" if row.state == "outdated" else ""
+    parts = (old, since if waits else "", method if row.lag_seconds else "")
+    sub = " · ".join(filter(None, parts))
     return (
         f'<td class="n"><data value="{row.lag_seconds!r}">{sign if row.lag_seconds else ""}'
         f"{human_units.duration(row.lag_seconds)}</data><span class=sub>{_escape(sub)}</span></td>"
@@ -236,8 +256,9 @@ def _number(shown: str, value: float | None) -> str:
     return f'<td class="n">{inner}</td>'
 
 
-def _state(state: str) -> str:
+def _state(state: str, reason: str | None = None) -> str:
     icon, name, kind = _STATES[state]
+    name += f" ({reason})" if reason else ""
     return f'<span class="state {kind}"><span aria-hidden=true>{icon}</span> {name}</span>'
 
 
@@ -276,14 +297,15 @@ def _collectors(report: LiveReport, moment: Callable[[float], str]) -> Iterator[
     if folded:
         worst = min((row.state for row in folded), key=order.index)
         absent = sum(row.state == "absent" for row in folded)
+        absence = f", {absent} of them absent" if absent else ""
         names = ", ".join(
             f'<a href="?collector={quote(row.id)}"><bdi>{_escape(row.id)}</bdi></a>'
             for row in folded
         )
         duration = sum(row.duration_seconds or 0.0 for row in folded) * 1000
         yield (
-            f"<tr><td>{_state(worst)}</td><th scope=row><details><summary>host: {len(folded)} subsystems, "
-            f"{absent} of them absent</summary><p>{names}</p></details></th>"
+            f"<tr><td>{_state(worst)}</td><th scope=row><details><summary>host: {len(folded)} "
+            f"subsystem{'' if len(folded) == 1 else 's'}{absence}</summary><p>{names}</p></details></th>"
             f'<td class="n">{duration:.1f} ms</td><td class="n">{sum(row.series or 0 for row in folded):,}'
             "</td><td></td><td></td></tr>\n"
         )
@@ -295,7 +317,7 @@ def _collector(row: LiveCollector, moment: Callable[[float], str]) -> str:
     duration = UNKNOWN if row.duration_seconds is None else f"{row.duration_seconds * 1000:.1f} ms"
     seen = moment(row.last_success) if row.last_success else "never"
     return (
-        f'<tr class="{kind}"><td>{_state(row.state)}{since}</td>'
+        f'<tr class="{kind}"><td>{_state(row.state, row.reason)}{since}</td>'
         f'<th scope=row><a href="?collector={quote(row.id)}"><bdi>{_escape(row.id)}</bdi></a></th>'
         f'<td class="n">{duration}</td><td class="n">{UNKNOWN if row.series is None else f"{row.series:,}"}</td>'
         f"<td>{seen}</td><td class=wrap>{_failure(row, moment)}</td></tr>\n"
@@ -303,12 +325,14 @@ def _collector(row: LiveCollector, moment: Callable[[float], str]) -> str:
 
 
 def _failure(row: LiveCollector, moment: Callable[[float], str]) -> str:
+    """Return why a collector fails and what to do, or how it failed last."""
+    if row.state == "failing":
+        return f"<bdi>{_escape(row.message)}</bdi><span class=sub>{_escape(row.fix)}</span>"
     failure = row.last_failure
     if failure is None:
         return f"<bdi>{_escape(row.message)}</bdi>"
-    when = "" if row.state == "failing" else f"{moment(failure.time)}, over now: "
-    fix = f"<span class=sub>{_escape(failure.fix)}</span>" if row.state == "failing" else ""
-    return f"{when}<bdi>{_escape(failure.message)}</bdi> ({failure.reason}){fix}"
+    over = ", over now" if failure.is_over else ""
+    return f"{moment(failure.time)}{over}: <bdi>{_escape(failure.message)}</bdi> ({failure.reason})"
 
 
 def _detail(row: LiveCollector, metrics: str, moment: Callable[[float], str]) -> str:
@@ -318,7 +342,7 @@ def _detail(row: LiveCollector, metrics: str, moment: Callable[[float], str]) ->
         else f"{metrics}?collect[]={quote(row.collector)}"
     )
     return (
-        f'<p><a href="./">← All</a></p><h2><bdi>{_escape(row.id)}</bdi></h2><p>{_state(row.state)} '
+        f'<p><a href="./">← All</a></p><h2><bdi>{_escape(row.id)}</bdi></h2><p>{_state(row.state, row.reason)} '
         f'{_failure(row, moment)}</p><p><a href="{_escape(address)}">Metrics as text</a></p>'
     )
 

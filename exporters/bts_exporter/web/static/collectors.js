@@ -5,15 +5,18 @@ import { element, setClass, setText } from "./units.js";
 
 // Metrics of a collector that are shown; a search finds the others.
 const MOST_FAMILIES = 300;
+const FEW_SERIES = 8; // a metric with no more shows them at once
+const MOST_FAILING = 3; // at the top of the page
 const COLUMNS = 6;
+const OWN = "bts_exporter_"; // what the exporter says of the collector comes last
 
 export const addressOf = (id) => `?${new URLSearchParams({ collector: id })}`;
 
 const viewLink = (id) => element("a", { href: addressOf(id), "data-view": "" }, units.isolated(id));
 
 export class Collectors {
-  constructor(table, total) {
-    Object.assign(this, { table, total });
+  constructor(table, total, failing) {
+    Object.assign(this, { table, total, failing });
     this.body = table.tBodies[0];
     this.rows = new Map();
   }
@@ -26,12 +29,23 @@ export class Collectors {
     single.sort((a, b) => (b.state === "failing") - (a.state === "failing") || a.local - b.local);
     const wanted = single.map((it) => this.#row(it, report.time));
     const folded = report.collectors.filter(isFolded);
-    if (folded.length) wanted.push(this.#folded(folded));
+    if (folded.length) wanted.push(this.#folded(folded, report.time));
+    this.#showFailing(report);
     const kept = new Set(wanted);
     for (const child of [...this.body.children]) if (!kept.has(child)) child.remove();
     wanted.forEach((row, i) => {
       if (this.body.children[i] !== row) this.body.insertBefore(row, this.body.children[i] ?? null);
     });
+  }
+
+  // What is wrong with the failing ones, for the top of the page.
+  #showFailing(report) {
+    const failing = report.collectors.filter((it) => it.state === "failing").slice(0, MOST_FAILING);
+    replace(this.failing, failing.map((it) => {
+      const since = it.failing_since ? ` since ${units.moment(it.failing_since, report.time)}` : "";
+      return element("p", {}, viewLink(it.id), ` fails${since}: `, units.isolated(it.message),
+        element("span", { class: "sub" }, it.fix));
+    }));
   }
 
   #cells(id, head) {
@@ -48,7 +62,7 @@ export class Collectors {
   #row(it, now) {
     const { line, cells, state } = this.#cells(it.id, () => viewLink(it.id));
     setClass(line, units.STATES[it.state][2]);
-    units.setState(state, it.state);
+    units.setState(state, it.state, it.reason);
     setText(cells[0].lastChild, it.failing_since ? `since ${units.moment(it.failing_since, now)}` : "");
     showNumbers(cells, it.duration_seconds, it.series);
     setText(cells[4], it.last_success ? units.moment(it.last_success, now) : "never");
@@ -56,14 +70,14 @@ export class Collectors {
     return line;
   }
 
-  #folded(rows) {
+  #folded(rows, now) {
     const id = "";
     const { line, cells, state } = this.#cells(id, () =>
       element("details", {}, element("summary"), element("p")));
     const absent = rows.filter((it) => it.state === "absent").length;
     units.setState(state, rows.some((it) => it.state === "waiting") ? "waiting" : "ok");
     const details = cells[1].firstChild;
-    setText(details.firstChild, `host: ${rows.length} subsystems, ${absent} of them absent`);
+    setText(details.firstChild, `host: ${rows.length} subsystem${rows.length === 1 ? "" : "s"}${absent ? `, ${absent} of them absent` : ""}`);
     const names = JSON.stringify(rows.map((it) => it.id));
     if (this.names !== names) {
       this.names = names;
@@ -71,7 +85,7 @@ export class Collectors {
     }
     const sum = (field) => rows.reduce((total, it) => total + (it[field] ?? 0), 0);
     showNumbers(cells, sum("duration_seconds"), sum("series"));
-    showLatestFailure(cells[5], rows);
+    showLatestFailure(cells[5], rows, now);
     return line;
   }
 }
@@ -81,27 +95,29 @@ function showNumbers(cells, seconds, series) {
   setText(cells[3], series === null ? units.UNKNOWN : units.count(series));
 }
 
-// The last failure, also one that is over, and what to do if it is not.
+// Why it fails and what to do, or how it failed last.
 function showFailure(place, it, now) {
   const failure = it.last_failure;
   const parts = [];
-  if (failure) {
-    if (it.state !== "failing") parts.push(`${units.moment(failure.time, now)}, over now: `);
-    parts.push(units.isolated(failure.message), ` (${failure.reason})`);
-    if (it.state === "failing") parts.push(element("span", { class: "sub" }, failure.fix));
+  if (it.state === "failing") {
+    parts.push(units.isolated(it.message), element("span", { class: "sub" }, it.fix));
+  } else if (failure) {
+    const over = failure.is_over ? ", over now" : "";
+    parts.push(`${units.moment(failure.time, now)}${over}: `, units.isolated(failure.message), ` (${failure.reason})`);
   } else if (it.message) {
     parts.push(units.isolated(it.message));
   }
   replace(place, parts);
 }
 
-function showLatestFailure(place, rows) {
+function showLatestFailure(place, rows, now) {
   const failed = rows.filter((it) => it.last_failure);
   failed.sort((a, b) => b.last_failure.time - a.last_failure.time);
   const parts = [];
   if (failed.length) {
     const { id, last_failure: failure } = failed[0];
-    parts.push(`${units.moment(failure.time, failure.time)}, over now: ${id}: `, units.isolated(failure.message));
+    const over = failure.is_over ? ", over now" : "";
+    parts.push(`${units.moment(failure.time, now)}${over}: ${id}: `, units.isolated(failure.message));
   }
   replace(place, parts);
 }
@@ -148,12 +164,13 @@ export class CollectorView {
       setText(this.message, "There is no collector with this name in the settings.");
       return;
     }
-    units.setState(this.state, it.state);
+    units.setState(this.state, it.state, it.reason);
     showFailure(this.message, it, report.time);
   }
 
   showMetrics(families) {
-    this.families = families;
+    const isOwn = (family) => family.name.startsWith(OWN);
+    this.families = [...families].sort((a, b) => isOwn(a) - isOwn(b));
     this.filter(this.query);
   }
 
@@ -171,32 +188,38 @@ export class CollectorView {
   }
 
   #family(family) {
-    const help = element("p", { class: "help" }, units.printable(family.help));
-    const kind = element("span", { class: "count" }, family.type);
-    const [only] = family.samples;
-    if (family.series === 1 && !Object.keys(only.labels).length) {
-      return element("div", { class: "family" }, element("div", { class: "line" },
-        element("code", {}, family.name), " ", kind, element("span", { class: "value" }, String(only.value))), help);
+    const help = element("span", { class: "help" }, units.printable(family.help));
+    const name = [element("code", {}, family.name), " ", element("span", { class: "count" }, family.type)];
+    if (family.series === 1) {
+      const [only] = family.samples;
+      const value = element("span", { class: "value" }, String(only.value));
+      return element("div", { class: "family" }, value, ...name, " ", labelsOf(only), help);
     }
     const count = element("span", { class: "value" }, `${units.count(family.series)} series`);
-    const details = element("details", {}, element("summary", {}, element("code", {}, family.name), " ", kind, count));
+    const details = element("details", {}, element("summary", {}, ...name, count, help));
     const fill = () => {
       if (details.open && !details.querySelector("table")) details.append(seriesTable(family));
       this.open.set(family.name, details.open);
     };
-    details.open = this.open.get(family.name) ?? family.series <= 5;
+    details.open = this.open.get(family.name) ?? family.series <= FEW_SERIES;
     if (details.open) details.append(seriesTable(family));
     details.addEventListener("toggle", fill);
-    return element("div", { class: "family" }, details, help);
+    return element("div", { class: "family" }, details);
   }
+}
+
+// The labels that have a value, each value isolated from the text around it.
+function labelsOf(sample) {
+  const made = element("span", { class: "labels" });
+  const labels = Object.entries(sample.labels).filter(([, value]) => value !== "");
+  labels.forEach(([name, value], i) => made.append(`${i ? ", " : ""}${name}=`, units.isolated(value)));
+  return made;
 }
 
 function seriesTable(family) {
   const rows = family.samples.map((sample) => {
-    const labels = Object.entries(sample.labels).filter(([, value]) => value !== "");
-    const cell = element("td", {});
-    labels.forEach(([name, value], i) => cell.append(`${i ? ", " : ""}${name}=`, units.isolated(value)));
-    if (!labels.length) cell.append(sample.name);
+    const cell = element("td", {}, labelsOf(sample));
+    if (sample.name !== family.name) cell.prepend(`${sample.name.slice(family.name.length)} `);
     return element("tr", {}, cell, element("td", { class: "n" }, String(sample.value)));
   });
   if (family.series > family.samples.length) {

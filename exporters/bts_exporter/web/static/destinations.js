@@ -6,6 +6,7 @@ import { element, setClass, setText } from "./units.js";
 // Above this number of rows only those in sight are in the document.
 const MOST_ROWS = 200;
 const MARGIN_ROWS = 12;
+const SHORTEST_SINCE = 10; // the beginning of a shorter lag is not shown
 const HISTORY_SECONDS = 900;
 const SPARK = { width: 120, height: 24 };
 const STATE_ORDER = Object.keys(units.STATES);
@@ -184,13 +185,14 @@ function order(rows, sort, direction) {
 function makeRow(row) {
   const number = () => element("td", { class: "n" }, element("data", {}));
   const state = units.stateElement();
-  const link = element("a", { href: addressOf(row), "data-view": "" }, units.isolated(row.destination || units.UNKNOWN));
+  const link = element("a", { href: addressOf(row), "data-view": "" }, units.isolated(row.destination || row.group || units.UNKNOWN));
   const name = element("span", { class: "name" }, link);
   const places = [units.SYSTEMS[row.system] ?? units.printable(row.system)];
-  for (const part of [row.target, row.group]) if (part) places.push(" · ", units.isolated(part));
+  for (const part of [row.target, row.destination && row.group]) if (part) places.push(" · ", units.isolated(part));
   const head = element("th", { scope: "row" }, name, element("span", { class: "sub" }, ...places));
   head.title = [row.destination, row.group].filter(Boolean).map(units.printable).join(" · ");
-  const lag = element("td", { class: "n" }, element("data", {}), element("span", { class: "sub" }));
+  const lag = element("td", { class: "n" }, element("data", {}),
+    element("span", { class: "sub" }, element("span"), element("span", { class: "method" })));
   const numbers = [number(), number(), number(), number(), number()];
   const spark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   spark.setAttribute("viewBox", `0 0 ${SPARK.width} ${SPARK.height}`);
@@ -206,14 +208,16 @@ function makeRow(row) {
 }
 
 function fill(parts, row, now) {
-  setClass(parts.line, units.STATES[row.state][2]);
+  setClass(parts.line, `${units.STATES[row.state][2]} ${row.state}`);
   units.setState(parts.state, row.state);
   const [sign, method] = units.METHODS[row.lag_method] ?? ["", ""];
   const isLate = Boolean(row.lag_seconds);
   setValue(parts.lag.firstChild, (isLate ? sign : "") + units.duration(row.lag_seconds), row.lag_seconds);
-  const since = isLate ? `since ${units.moment(now - row.age_seconds - row.lag_seconds, now)}` : "";
+  const since = row.lag_seconds >= SHORTEST_SINCE ? `since ${units.moment(now - row.age_seconds - row.lag_seconds, now)}` : "";
   const old = row.state === "outdated" ? `${units.duration(row.age_seconds)} ago` : "";
-  setText(parts.lag.lastChild, [old, since, isLate ? method : ""].filter(Boolean).join(", "));
+  const times = [old, since].filter(Boolean).join(" · ");
+  setText(parts.lag.lastChild.firstChild, times);
+  setText(parts.lag.lastChild.lastChild, isLate && method ? (times && " · ") + method : "");
   const shown = [
     [units.count(row.backlog_messages), row.backlog_messages],
     [units.rate(row.published_per_second), row.published_per_second],
@@ -222,6 +226,28 @@ function fill(parts, row, now) {
     [row.drains === false ? "never" : units.duration(row.drain_seconds), row.drain_seconds],
   ];
   shown.forEach(([text, value], i) => setValue(parts.numbers[i].firstChild, text, value));
+}
+
+// The numbers of one destination as a list of terms.
+export function showFacts(place, row, now) {
+  const [sign, method] = units.METHODS[row.lag_method] ?? ["", ""];
+  const since = row.lag_seconds ? `, since ${units.moment(now - row.age_seconds - row.lag_seconds, now)}` : "";
+  const state = units.stateElement();
+  units.setState(state, row.state);
+  const facts = [
+    ["State", state],
+    ["Lag", (row.lag_seconds ? sign : "") + units.duration(row.lag_seconds) + since],
+    ["The lag is known by", method || units.UNKNOWN],
+    ["Backlog", units.count(row.backlog_messages)],
+    ["Delivered, not acknowledged", units.count(row.in_flight_messages)],
+    ["In", units.rate(row.published_per_second)],
+    ["Out", units.rate(row.consumed_per_second)],
+    ["Consumers", units.count(row.consumers)],
+    ["Time to drain", row.drains === false ? "never: nothing is consumed" : units.duration(row.drain_seconds)],
+    ["Age of these numbers", units.duration(row.age_seconds)],
+  ];
+  place.replaceChildren(...facts.map(([term, value]) =>
+    element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 
 function setValue(target, text, value) {

@@ -2,7 +2,7 @@
 
 import * as units from "./units.js";
 import { element, setClass, setText } from "./units.js";
-import { Destinations, isDescending } from "./destinations.js";
+import { Destinations, isDescending, showFacts } from "./destinations.js";
 import { CollectorView, Collectors } from "./collectors.js";
 import { HostPlots, Plot } from "./plots.js";
 
@@ -13,7 +13,7 @@ const TIMEOUT_MS = 15000;
 const byId = (id) => document.getElementById(id);
 const destinations = new Destinations(byId("destinations"), byId("destination-box"), byId("destination-note"),
   byId("destination-count"));
-const collectors = new Collectors(byId("collectors"), byId("collector-count"));
+const collectors = new Collectors(byId("collectors"), byId("collector-count"), byId("failing"));
 const host = new HostPlots(byId("plots"));
 const view = new CollectorView(byId("detail"), (text) => change({ m: text }));
 
@@ -95,10 +95,11 @@ function openDestination() {
     new Plot("Lag", units.duration, ["seconds"]),
     new Plot("Rate", units.rate, ["in", "out"]),
   ];
-  destinationView = { plots, message: element("p", {}) };
+  destinationView = { plots, message: element("p", {}), facts: element("dl", { class: "facts" }) };
   byId("detail").replaceChildren(
     element("p", {}, element("a", { href: "./", "data-view": "" }, "← All destinations")), title, place,
-    destinationView.message, element("div", { class: "plots" }, ...plots.map((plot) => plot.figure)));
+    destinationView.message, destinationView.facts,
+    element("div", { class: "plots large" }, ...plots.map((plot) => plot.figure)));
   title.focus();
 }
 
@@ -109,6 +110,9 @@ async function showDestination() {
   if (shown !== destinationView) return;
   setText(shown.message, answer.error ?? "");
   if (answer.error) return;
+  const row = report.destinations.find((it) => it.collector_id === collector && it.system === system
+    && it.destination === destination && it.group === group);
+  if (row) showFacts(shown.facts, row, report.time);
   const fields = [["backlog_messages"], ["lag_seconds"], ["published_per_second", "consumed_per_second"]];
   fields.forEach((names, i) => shown.plots[i].update(answer.times, names.map((name) => answer[name]), report.time));
 }

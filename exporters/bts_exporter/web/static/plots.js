@@ -4,16 +4,17 @@ import * as units from "./units.js";
 import { element, setText } from "./units.js";
 
 const HISTORY_SECONDS = 900;
-const HEIGHT = 110;
 const PLOTS = [
   ["CPU", units.share, { cpu_share: "busy" }],
   ["Memory", units.share, { memory_share: "used" }],
   ["Fullest file system", units.share, { filesystem_share: "used" }],
   ["Disk", units.bytesPerSecond, { disk_read_bytes: "read", disk_written_bytes: "written" }],
   ["Network", units.bytesPerSecond, { network_received_bytes: "received", network_sent_bytes: "sent" }],
-  ["Pressure: time in which tasks wait", units.share,
+  ["Pressure: tasks wait for", units.share,
     { cpu_pressure_share: "CPU", memory_pressure_share: "memory", io_pressure_share: "I/O" }],
 ];
+// Steps of an axis with durations, in seconds.
+const DURATIONS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800];
 const LINES = ["solid", "dashed", "dotted"];
 const DASHES = [[], [6, 4], [2, 3]];
 
@@ -26,7 +27,7 @@ export class Plot {
     this.values = names.map(() => element("span", { class: "value" }));
     const keys = names.map((name, i) =>
       element("span", { class: "key" }, element("span", { class: `swatch ${LINES[i]}`, "aria-hidden": "true" }),
-        `${name} `, this.values[i]));
+        ` ${name} `, this.values[i]));
     this.heading = element("span", { class: "plot-title" }, title);
     this.canvas = element("div", { class: "canvas", role: "img", "aria-label": `${title}, last 15 minutes` });
     this.figure = element("figure", {}, element("figcaption", {}, this.heading, ...keys), this.canvas);
@@ -52,24 +53,25 @@ export class Plot {
   #resize() {
     const width = this.canvas.clientWidth;
     if (!width || !this.data) return;
-    if (this.plot) this.plot.setSize({ width, height: HEIGHT });
+    if (this.plot) this.plot.setSize({ width, height: this.canvas.clientHeight });
     else this.plot = new uPlot(this.#options(width), this.data, this.canvas);
   }
 
   #options(width) {
     const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false },
       font: "11px system-ui, sans-serif" };
+    const isDuration = this.format === units.duration;
     const isShare = this.format === units.share;
     return {
-      width, height: HEIGHT, legend: { show: false }, cursor: { show: false }, pxAlign: 0,
-      padding: [6, 6, 0, 0],
+      width, height: this.canvas.clientHeight, legend: { show: false }, cursor: { show: false }, pxAlign: 0,
+      padding: [6, 16, 0, 0],
       scales: {
         x: { range: () => [this.now - HISTORY_SECONDS, this.now] },
         y: { range: (_, low, high) => [0, isShare && high > 0.5 ? 1 : Math.max(high * 1.1, isShare ? 0.02 : 1)] },
       },
       axes: [
         { ...axis, size: 20, space: 60, values: (_, ticks) => ticks.map((tick) => units.moment(tick, tick).slice(0, 5)) },
-        { ...axis, size: 62, space: 30, values: (_, ticks) => ticks.map((tick) => this.format(tick)) },
+        { ...axis, size: isDuration ? 78 : 54, space: 24, ...(isDuration && { incrs: DURATIONS }), values: (_, ticks) => ticks.map(units.tickOf(this.format)) },
       ],
       series: [{}, ...this.names.map((_, i) => ({
         stroke: colour(`plot-${i + 1}`), width: 1.5, dash: DASHES[i], points: { size: 4 }, spanGaps: true,

@@ -15,7 +15,7 @@ export const STATES = {
 };
 export const SYSTEMS = { rabbitmq: "RabbitMQ", redis: "Redis", mqtt: "MQTT", kafka: "Kafka" };
 export const METHODS = {
-  message_time: ["", "by the time of the message"],
+  message_time: ["", "message time"],
   interpolation: ["≈ ", "interpolated"],
   lower_bound: ["≥ ", "at least"],
 };
@@ -55,6 +55,10 @@ export function duration(seconds) {
 }
 
 export const share = (value) => (value === null ? UNKNOWN : `${(value * 100).toFixed(1)} %`);
+
+// A share at an axis, without decimals where they say nothing.
+const shareTick = (value) => `${Number((value * 100).toFixed(1))} %`;
+export const tickOf = (format) => (format === share ? shareTick : format);
 
 export const bytesPerSecond = (value) => (value === null ? UNKNOWN : `${scaled(value)}B/s`);
 
@@ -103,8 +107,9 @@ export function stateElement() {
   return made;
 }
 
-export function setState(target, state) {
-  const [icon, text, kind] = STATES[state];
+export function setState(target, state, reason) {
+  const [icon, name, kind] = STATES[state];
+  const text = reason ? `${name} (${reason})` : name;
   setClass(target, `state ${kind}`);
   setText(target.firstChild, icon);
   setText(target.lastChild, text);
