@@ -224,7 +224,7 @@ def _destination(row: LiveDestination, now: float) -> str:
     )
     return (
         f'<tr class="{kind} {row.state}"><td>{_state(row.state)}</td>'
-        f"<th scope=row><span class=name><bdi>{_escape(row.destination or row.group or UNKNOWN)}</bdi></span>"
+        f"<th scope=row><span class=name><bdi>{_name(row.destination or row.group or UNKNOWN)}</bdi></span>"
         f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td></td></tr>\n"
     )
 
@@ -232,7 +232,7 @@ def _destination(row: LiveDestination, now: float) -> str:
 def _place(row: LiveDestination) -> str:
     parts = [_escape(_SYSTEMS.get(row.system, row.system))]
     group = row.group if row.destination else ""
-    parts += [f"<bdi>{_escape(part)}</bdi>" for part in (row.target, group) if part]
+    parts += [f"<bdi>{_name(part)}</bdi>" for part in (row.target, group) if part]
     return " · ".join(parts)
 
 
@@ -350,6 +350,10 @@ def _detail(row: LiveCollector, metrics: str, moment: Callable[[float], str]) ->
 def _escape_sentence(text: str) -> str:
     """Return a sentence whose names have been made printable; it has marks that isolate them."""
     return _entities(text)
+
+
+def _name(text: str) -> str:
+    return _entities(printable(text))
 
 
 def _escape(text: str) -> str:

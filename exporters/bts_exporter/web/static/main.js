@@ -7,6 +7,7 @@ import { CollectorView, Collectors } from "./collectors.js";
 import { HostPlots, Plot } from "./plots.js";
 
 const REFRESH_MS = 5000;
+const FIRST_REFRESH_MS = 1000; // after the start of the exporter, until it has collected
 const METRICS_REFRESHES = 3; // so many reports for each request for a collector's metrics
 const TIMEOUT_MS = 15000;
 
@@ -136,7 +137,8 @@ function showView() {
 // Reports.
 
 async function ask(address) {
-  const response = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  // Without the user and password that the address of the page may have: fetch refuses these.
+  const response = await fetch(new URL(address, location.origin + location.pathname), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
   if (!response.ok && !(isJson && response.status === 404)) {
     throw new Error(`the exporter answers with status ${response.status}`);
@@ -160,7 +162,7 @@ async function refresh() {
   }
   showFreshness();
   clearTimeout(timer);
-  timer = setTimeout(refresh, REFRESH_MS);
+  timer = setTimeout(refresh, report?.age_seconds === null ? FIRST_REFRESH_MS : REFRESH_MS);
 }
 
 function show() {

@@ -71,10 +71,13 @@ export function moment(unix, now) {
   return `${day.map((part) => String(part).padStart(2, "0")).join("-")} ${clock.slice(0, 5)}`;
 }
 
+const ESCAPES = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
 // A name from outside: characters that cannot be seen, such as marks of direction, become escapes.
 export function printable(text) {
   return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0);
+    if (ESCAPES[character]) return ESCAPES[character];
     return code < 256
       ? `\\x${code.toString(16).padStart(2, "0")}`
       : `\\u${code.toString(16).padStart(4, "0")}`;
