@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import nlargest
 from typing import NamedTuple
 
 from bts_exporter.backlog import BACKLOG, LABELS, LAG_SECONDS
@@ -143,15 +142,21 @@ def _series(samples: Mapping[Metric, Mapping[Key, float]], wanted: Metric) -> Ma
 
 
 def _latest_of(samples: _Samples, most: int) -> _Samples:
-    """Return the samples of the destinations with the most lag, and of these with the most messages."""
+    """Return the samples of the destinations with the most lag, then of those with the most messages."""
     lag, backlog = _series(samples, LAG_SECONDS), _series(samples, BACKLOG)
-    keys = nlargest(
-        most, lag.keys() | backlog.keys(), key=lambda key: (lag.get(key, 0), backlog.get(key, 0))
-    )
+    late = [key for key, seconds in lag.items() if seconds > 0]
+    keys = sorted(late, key=lag.__getitem__, reverse=True)[:most]
+    if len(keys) < most:
+        others = backlog.keys() - keys
+        keys += sorted(others, key=backlog.__getitem__, reverse=True)[: most - len(keys)]
     chosen = set(keys)
     chosen.update((*key[:2], "") for key in keys)  # what groups of a stream have in common
+    return {metric: _only(metric, series, chosen) for metric, series in samples.items()}
+
+
+def _only(metric: Metric, series: Mapping[Key, float], chosen: set[Key]) -> dict[Key, float]:
+    """Return the samples of the chosen destinations."""
+    if metric.labels == LABELS:
+        return {key: series[key] for key in chosen if key in series}
     width = len(LABELS)
-    return {
-        metric: {key: value for key, value in series.items() if key[:width] in chosen}
-        for metric, series in samples.items()
-    }
+    return {key: value for key, value in series.items() if key[:width] in chosen}
