@@ -33,7 +33,7 @@ class BackgroundScrape:
 
     def start_if_due(self) -> None:
         """Begin a scrape in a thread of its own if it is time for one; called about once a second."""
-        if self._running or not self._is_due(time.monotonic()):
+        if self._running or not self.is_due(time.monotonic()):
             return
         self._running = True
         worker = Worker("bts-background")
@@ -45,7 +45,8 @@ class BackgroundScrape:
             log.warning("no scrape in the background: %s", error)
         worker.stop()
 
-    def _is_due(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
+        """Return whether it is time for one; `now` is on the monotonic clock."""
         if self._exporter.scrapes != self._scrapes:
             self._scrapes, self._scraped_at = self._exporter.scrapes, now
         recorder = self._exporter.recorder
