@@ -33,6 +33,7 @@ BENCHMARKS = (
     "rabbitmq",
     "rabbitmq_lag",
     "mqtt",
+    "live_page",
 )
 
 

@@ -195,7 +195,7 @@ class Exporter:
             self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
         now = time.monotonic()
         self.counts.observe(present, now)
-        self.recorder.record(present, self.counts, now)
+        self.recorder.record(present, now)
 
     def keep_only(self, runners: Sequence[Runner]) -> None:
         """Forget what was remembered of the collectors that a reload has removed."""

@@ -166,7 +166,7 @@ def served(scripts: Mapping[str, Script], *, past: bool = False) -> Iterator[Pag
         shots = together.collect(together.runners, 30)
         if moment < 0:
             exporter.counts.observe(shots, now + moment)
-            exporter.recorder.record(shots, exporter.counts, now + moment)
+            exporter.recorder.record(shots, now + moment)
     exporter.remember(shots)
     listener = listen("127.0.0.1:0")
     server = Server(

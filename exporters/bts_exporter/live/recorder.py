@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bts_exporter.backlog import BACKLOG, LABELS, LAG_SECONDS
+from bts_exporter.backlog import BACKLOG, CONSUMED, LABELS, LAG_SECONDS, PUBLISHED
 from bts_exporter.collection.runner import Runner, Snapshot
-from bts_exporter.lag_report import CountHistory, reports_lag
+from bts_exporter.lag_report import reports_lag
 from bts_exporter.live.host_figures import FIGURES, HostFigures
 from bts_exporter.live.ring import HISTORY_SECONDS, Ring
 from bts_exporter.metric import Key, Metric
@@ -22,6 +22,10 @@ MOST_DESTINATIONS = 2_000
 STEP = 15.0
 HOST_STEP = 5.0
 #: What is kept of a destination, in this order.
+_METRICS = (BACKLOG, LAG_SECONDS, PUBLISHED, CONSUMED)
+#: Which of them are counts, and kept as rates.
+_COUNTS = (2, 3)
+#: What readers of the history call these values.
 FIELDS = ("backlog_messages", "lag_seconds", "published_per_second", "consumed_per_second")
 
 _PREFIX = "messaging_"
@@ -49,7 +53,7 @@ class Recorder:
         """Begin without values."""
         self.latest: dict[Runner, Latest] = {}
         self.rings: dict[Runner, Ring] = {}
-        self.host = Ring(HOST_STEP, 1)
+        self.host = Ring(HOST_STEP)
         self.figures = HostFigures()
         #: When something was collected last, on the monotonic clock; None before the first time.
         self.collected_at: float | None = None
@@ -59,7 +63,7 @@ class Recorder:
         self.lock = threading.Lock()
         self._relevant: dict[Runner, bool] = {}
 
-    def record(self, shots: Sequence[Snapshot], counts: CountHistory, now: float) -> None:
+    def record(self, shots: Sequence[Snapshot], now: float) -> None:
         """Keep what was collected at `now`, on the monotonic clock."""
         with self.lock:
             self.collected_at = now
@@ -68,7 +72,7 @@ class Recorder:
                 if relevant is None:
                     relevant = self._relevant[shot.runner] = reports_lag(shot.runner)
                 if relevant:
-                    self._record_destinations(shot, counts, now)
+                    self._record_destinations(shot, now)
             if self.host.is_due(now):
                 self._record_host(shots, now)
 
@@ -80,7 +84,7 @@ class Recorder:
             self.rings = {r: kept for r, kept in self.rings.items() if r in here}
             self._relevant = {r: kept for r, kept in self._relevant.items() if r in here}
 
-    def _record_destinations(self, shot: Snapshot, counts: CountHistory, now: float) -> None:
+    def _record_destinations(self, shot: Snapshot, now: float) -> None:
         runner = shot.runner
         samples: _Samples = {
             metric: series
@@ -92,7 +96,7 @@ class Recorder:
             return
         ring = self.rings.get(runner)
         if ring is None:
-            ring = self.rings[runner] = Ring(STEP, len(FIELDS))
+            ring = self.rings[runner] = Ring(STEP, counts=_COUNTS)
         is_due = ring.is_due(now)
         count = max(map(len, samples.values()))
         room = self._room_of(runner)
@@ -103,8 +107,7 @@ class Recorder:
         kept = shot._replace(samples=samples)
         self.latest[runner] = Latest(kept, now - (shot.age or 0.0), max(count - room, 0))
         if is_due:
-            backlog, lag = (_series(samples, metric) for metric in (BACKLOG, LAG_SECONDS))
-            ring.add(now, (backlog, lag, *counts.rates(kept, now)))
+            ring.add(now, [_series(samples, metric) for metric in _METRICS])
 
     def _record_absence(self, shot: Snapshot, now: float) -> None:
         """Keep the last known destinations of a collector that fails, as long as its history lasts."""

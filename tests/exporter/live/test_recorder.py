@@ -65,7 +65,7 @@ class Recording:
         """Record one collection."""
         shots = [collect(runner) for runner in runners]
         self.counts.observe(shots, now)
-        self.recorder.record(shots, self.counts, now)
+        self.recorder.record(shots, now)
 
     def destinations(self, runner: Runner) -> list[str]:
         """Return the names of the destinations that are known of a collector."""
@@ -170,7 +170,7 @@ def test_memory_with_the_most_destinations(count: int) -> None:
         tracemalloc.start()
         shots = [collect(runner)]
         for now in range(1000, 1915, 15):
-            recording.recorder.record(shots, recording.counts, now)
+            recording.recorder.record(shots, now)
         del shots
         gc.collect()
         used = tracemalloc.get_traced_memory()[0]
