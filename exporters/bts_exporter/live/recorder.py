@@ -107,7 +107,10 @@ class Recorder:
         kept = shot._replace(samples=samples)
         self.latest[runner] = Latest(kept, now - (shot.age or 0.0), max(count - room, 0))
         if is_due:
-            ring.add(now, [_series(samples, metric) for metric in _METRICS])
+            backlog, lag, published, consumed = (_series(samples, metric) for metric in _METRICS)
+            if not published.keys() <= backlog.keys():
+                published = _of_groups(published, backlog)
+            ring.add(now, (backlog, lag, published, consumed))
 
     def _record_absence(self, shot: Snapshot, now: float) -> None:
         """Keep the last known destinations of a collector that fails, as long as its history lasts."""
@@ -142,6 +145,12 @@ def _series(samples: Mapping[Metric, Mapping[Key, float]], wanted: Metric) -> Ma
         return found
     same = (m for m in samples if m.name == wanted.name and m.labels == wanted.labels)
     return samples.get(next(same, wanted), _NO_SAMPLES)
+
+
+def _of_groups(published: Mapping[Key, float], keys: Iterable[Key]) -> dict[Key, float]:
+    """Return what came into the stream for each of its groups, which have no such count themselves."""
+    found = ((key, published.get(key, published.get((key[0], key[1], "")))) for key in keys)
+    return {key: count for key, count in found if count is not None}
 
 
 def _latest_of(samples: _Samples, most: int) -> _Samples:

@@ -88,6 +88,24 @@ def test_every_scrape_renews_the_last_values() -> None:
     assert recording.recorder.rings[runner].values(0) == {("redis", "a", ""): [0, 3, 6, 9, 12]}
 
 
+def test_groups_have_the_rate_of_their_stream() -> None:
+    """What comes into a stream comes in for each of its groups; the stream has no history of its own."""
+    counts = iter(range(100, 1000, 30))
+    group = ("redis", "orders", "billing")
+
+    def emit(scrape: Scrape) -> None:
+        scrape.emit(backlog.BACKLOG, 1, *group)
+        scrape.emit(backlog.PUBLISHED, next(counts), "redis", "orders", "")
+
+    recording = Recording(emit)
+
+    [runner] = recording.run(30)
+
+    rates = recording.recorder.rings[runner].values(2)
+    assert list(rates) == [group]
+    assert rates[group][1:] == [2, 2]
+
+
 def test_only_the_common_metrics_are_kept() -> None:
     """Other samples of a collector are released with the scrape."""
 
