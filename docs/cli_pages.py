@@ -43,10 +43,19 @@ Success. The service was stopped by a signal.
 .B 1
 Failure: an error in the settings, an address that cannot be used, or, with
 .BR "check \-\-connect" ", " once " and " push ,
-a target that fails.
+a target that fails. With
+.BR "lag \-\-max" ,
+only that a destination is later.
 .TP
 .B 2
 The command line is not valid.
+.TP
+.B 3
+.B lag
+does not know: a target or the exporter fails, the settings have an error, a destination
+that was named does not exist, or, with
+.BR \-\-max ,
+a lag is not known to be shorter.
 .TP
 .B 130
 A command was interrupted.

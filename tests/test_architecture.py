@@ -23,8 +23,8 @@ TESTS = ROOT / "tests"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands", "password_hash"),
-    ("client", "target_report"),
+    ("commands", "lag_command", "password_hash"),
+    ("client", "lag_table", "target_report"),
     ("service",),
     ("access.gate",),
     ("access.web_config",),

@@ -18,6 +18,8 @@ from bts_exporter import commands, logs, sd_notify
 from bts_exporter.errors import ConfigError, ExporterError
 from bts_exporter.printable import printable
 from bts_exporter.service import Options, Service
+from bts_exporter.settings.tls import TLSConfig
+from bts_exporter.settings.value_types import Duration, Url
 
 _EPILOG = """\
 Without --config.file, ./config.yaml is used unless other users can write it, then
@@ -27,6 +29,16 @@ SIGHUP reloads the configuration. Collectors may add commands, such as mqtt-test
 
 #: A command of a collector type: the type, a dash, the command.
 _OF_TYPE = re.compile(r"\w+-[\w-]+")
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+#: The flags of TLS settings, by the name of the setting.
+_TLS_FLAGS = {
+    "ca_file": ("FILE", "certificates of the authorities to trust"),
+    "cert_file": ("FILE", "client certificate"),
+    "key_file": ("FILE", "key of the client certificate"),
+    "server_name": ("NAME", "name in the exporter's certificate, if it is not the host of --url"),
+}
 
 #: How long Python may take to exit once the service has stopped.
 _EXIT_SECONDS = 0.5
@@ -118,6 +130,40 @@ def _hash_password(cost: int) -> int:
     return hash_password(cost)
 
 
+def _lag(options: Options, a: argparse.Namespace) -> int:
+    from bts_exporter import lag_command  # noqa: PLC0415  # an HTTP client
+
+    names = ("target", "system", "destination", "group")
+    try:
+        tls = TLSConfig(**{name: getattr(a, name) for name in _TLS_FLAGS})
+        if a.url is not None:
+            tls.require_used_by(a.url, schemes=["https"])
+        _require_url(a, tls)
+    except ValueError as error:
+        print(f"bts-exporter lag: {printable(str(error))}", file=sys.stderr)
+        return 2
+    request = lag_command.LagRequest(
+        url=a.url,
+        password_file=a.password_file,
+        tls=tls,
+        wanted={name: value for name in names if (value := getattr(a, name)) is not None},
+        max_seconds=a.max,
+        watch=a.watch,
+        as_json=a.json,
+    )
+    return lag_command.run(options, request)
+
+
+def _require_url(a: argparse.Namespace, tls: TLSConfig) -> None:
+    """Raise ValueError if TLS or a password is given and it is not said for which exporter."""
+    if a.password_file is not None and (a.url is None or a.url.username is None):
+        msg = "--password-file needs a user in --url, such as https://USER@HOST:19100"
+        raise ValueError(msg)
+    if a.url is None and tls != TLSConfig():
+        msg = "--tls.* needs an address in --url, such as https://HOST:19100"
+        raise ValueError(msg)
+
+
 _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
@@ -127,6 +173,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "collectors": lambda options, _: commands.collectors(options),
     "hash-password": lambda _, a: _hash_password(a.cost),
     "metrics": lambda options, a: commands.metrics(options, a.format),
+    "lag": _lag,
 }
 
 
@@ -182,6 +229,7 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         default="table",
         help="form of the list (default table)",
     )
+    _add_lag(commands_)
     if found is not None:
         of_type = _command(commands_, found.name, found.command.help)
         for name, text in found.command.arguments.items():
@@ -196,6 +244,36 @@ def _command(
     # Accepted before and after the command: a default after it must not override a flag before it.
     _add_common_flags(command, default=argparse.SUPPRESS)
     return command
+
+
+def _add_lag(commands_: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lag = _command(
+        commands_,
+        "lag",
+        "show how late consumers are; with --max, exit status 1 if one is later, 3 if that is not known",
+    )
+    lag.add_argument(
+        "--url",
+        type=_exporter_url,
+        help="running exporter to ask, such as https://USER@HOST:19100 (default: the one at"
+        " --web.listen-address, else this process reads the brokers)",
+    )
+    lag.add_argument("--password-file", metavar="FILE", help="password of the user in --url")
+    for name, (metavar, text) in _TLS_FLAGS.items():
+        lag.add_argument(f"--tls.{name}", dest=name, metavar=metavar, help=text)
+    for name in ("target", "system", "destination", "group"):
+        lag.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}")
+    lag.add_argument("--json", action="store_true", help="print JSON, as /api/lag serves it")
+    until = lag.add_mutually_exclusive_group()
+    until.add_argument(
+        "--max",
+        type=_duration,
+        metavar="DURATION",
+        help="longest lag that is accepted, such as 5m; without it the exit status is 3 only if a target fails",
+    )
+    until.add_argument(
+        "--watch", action="store_true", help="print again every 5 s; with --json, a line each time"
+    )
 
 
 def _add_common_flags(parser: argparse.ArgumentParser, *, default: str | None) -> None:
@@ -289,6 +367,22 @@ def _count(text: str) -> int:
         msg = f"{text!r} is not a valid number of scrapes (expected 0 or more)"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _duration(text: str) -> Duration:
+    try:
+        return Duration.from_setting(float(text) if _NUMBER.fullmatch(text) else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _exporter_url(text: str) -> Url:
+    try:
+        url = Url.from_setting(text)
+        url.require_scheme("http", "https", key="address")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return url
 
 
 def _absolute(path: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bts_exporter import logs
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
 from bts_exporter.errors import (
@@ -143,7 +142,7 @@ def push(options: Options, url: str, job: str) -> int:
     """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
     from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
 
-    with _quiet():  # each failure is printed below
+    with logs.quiet():  # each failure is printed below
         failures = client.push(url, job, options.config_file)
     for failure in failures:
         print(printable(failure), file=sys.stderr)
@@ -218,7 +217,7 @@ def _target_names(settings: Settings) -> Iterator[str]:
 def _check_targets(options: Options) -> int:
     from bts_exporter.target_report import lines_about  # noqa: PLC0415  # of this command only
 
-    with _quiet():  # each failure is printed below
+    with logs.quiet():  # each failure is printed below
         service = Service(options)
         service.start_collectors()
         try:
@@ -231,18 +230,6 @@ def _check_targets(options: Options) -> int:
         finally:
             service.stop_collectors()
     return int(any(not shot.outcome.success for shot in shots))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Log nothing, unless the command line asks for more than errors."""
-    before = logging.root.manager.disable
-    if not logging.getLogger("bts_exporter").isEnabledFor(logging.WARNING):
-        logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _load(options: Options) -> Settings:

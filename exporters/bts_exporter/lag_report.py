@@ -42,6 +42,8 @@ class Destination(msgspec.Struct, kw_only=True, omit_defaults=False):
     lag_seconds: float | None = None
     lag_method: str | None = None
     in_flight_oldest_seconds: float | None = None
+    in_flight_method: str | None = None
+    ack_timeout_seconds: float | None = None
     drain_seconds: float | None = None
     #: False if nothing is consumed, so that the backlog is never drained; `drain_seconds` is None then.
     drains: bool | None = None
@@ -55,9 +57,9 @@ class Destination(msgspec.Struct, kw_only=True, omit_defaults=False):
 
     @property
     def is_consumed(self) -> bool:
-        """Whether there is a consumer's side that can be late, which a stream without groups does not have."""
-        numbers = (self.backlog_messages, self.in_flight_messages, self.consumers, self.lag_seconds)
-        return any(number is not None for number in numbers)
+        """Whether there is a consumer's side that can be late, which a stream that nothing reads does not have."""
+        numbers = (self.backlog_messages, self.in_flight_messages, self.lag_seconds)
+        return bool(self.consumers) or any(number is not None for number in numbers)
 
     @property
     def lag_is_unknown(self) -> bool:
@@ -94,6 +96,11 @@ _FIELDS = {
     f"{_PREFIX}{field}": field
     for field in Destination.__struct_fields__
     if field.endswith(("_messages", "_seconds", "_total", "consumers"))
+}
+#: The same for metrics whose label `method` is the value.
+_METHODS = {
+    f"{_PREFIX}lag_method_info": "lag_method",
+    f"{_PREFIX}in_flight_method_info": "in_flight_method",
 }
 
 
@@ -180,9 +187,9 @@ def _values(samples: Mapping[Metric, Mapping[Key, float]]) -> dict[Key, dict[str
     """Return the values of the common metrics by (system, destination, group)."""
     rows: dict[Key, dict[str, Any]] = {}
     for metric, series in samples.items():
-        if metric.name == LAG_METHOD.name and metric.labels == LAG_METHOD.labels:
+        if metric.name in _METHODS and metric.labels == LAG_METHOD.labels:
             for *key, method in series:
-                rows.setdefault(tuple(key), {})["lag_method"] = text(method)
+                rows.setdefault(tuple(key), {})[_METHODS[metric.name]] = text(method)
         elif metric.name in _FIELDS and metric.labels == LABELS:
             field = _FIELDS[metric.name]
             for labels, value in series.items():
@@ -204,7 +211,7 @@ def _add_flow(values: dict[str, Any], field: str, rate: float | None) -> None:
 
 
 def _share_with_groups(rows: dict[Key, dict[str, Any]]) -> None:
-    """Give the groups of a stream what is known of the stream, which has no row without another number."""
+    """Give the groups of a stream what is known of the stream, which then has no row: only its groups can be late."""
     streams = {key[:2]: values for key, values in rows.items() if not key[2]}
     shared = set()
     for key, values in rows.items():
@@ -213,7 +220,7 @@ def _share_with_groups(rows: dict[Key, dict[str, Any]]) -> None:
             shared.add((*key[:2], ""))
             values.update({f: stream[f] for f in _OF_STREAMS if f in stream and f not in values})
     for key in shared:
-        if rows[key].keys() <= _OF_STREAMS:
+        if rows[key].keys() <= {*_OF_STREAMS, "consumers"}:
             del rows[key]
 
 

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -60,6 +62,18 @@ def set_up(level: str, style: LogFormat) -> None:
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_end_of_thread
     sys.unraisablehook = _log_ignored_error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing, unless the command line asks for more than errors."""
+    before = logging.root.manager.disable
+    if not logging.getLogger("bts_exporter").isEnabledFor(logging.WARNING):
+        logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:

@@ -65,7 +65,7 @@ def test_help(folder: Path) -> None:
     assert code == 0
     assert [
         word
-        for word in (*flags, "check", "once", "push", "config", "collectors", "metrics")
+        for word in (*flags, "check", "once", "push", "config", "collectors", "metrics", "lag")
         if word not in out
     ] == []
 

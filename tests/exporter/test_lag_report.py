@@ -96,25 +96,35 @@ def test_order() -> None:
     assert names == ["later", "late", "more unknown", "unknown", "none"]
 
 
-def test_stream_without_groups_is_listed() -> None:
-    """A stream that nothing reads has a row, and no lag that could be unknown."""
-    rows = report(lambda s: s.emit(backlog.PUBLISHED, 4, "redis", "orders", "")).destinations
-
-    assert [(row.group, row.published_messages_total) for row in rows] == [("", 4)]
-    assert not rows[0].lag_is_unknown
-
-
-def test_a_queue_and_the_group_of_its_readers_are_two() -> None:
-    """A destination with numbers of its own stays, although groups have what came into it."""
+@pytest.mark.parametrize(("consumers", "is_unknown"), [(None, False), (0, False), (2, True)])
+def test_stream_without_groups(consumers: int | None, is_unknown: bool) -> None:
+    """A stream that nothing reads has a row and cannot be late; if something reads it, its lag is unknown."""
 
     def behave(scrape: Scrape) -> None:
-        scrape.emit(backlog.CONSUMERS, 1, "rabbitmq", "log", "")
+        scrape.emit(backlog.PUBLISHED, 4, "rabbitmq", "log", "")
+        if consumers is not None:
+            scrape.emit(backlog.CONSUMERS, consumers, "rabbitmq", "log", "")
+
+    (row,) = report(behave).destinations
+
+    assert (row.group, row.published_messages_total) == ("", 4)
+    assert row.lag_is_unknown == is_unknown
+
+
+@pytest.mark.parametrize(
+    ("metric", "groups"), [(backlog.CONSUMERS, {"reader"}), (backlog.BACKLOG, {"", "reader"})]
+)
+def test_stream_with_groups(metric: Metric, groups: set[str]) -> None:
+    """The groups have what came into the stream, which has a row of its own only if it can be late itself."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(metric, 1, "rabbitmq", "log", "")
         scrape.emit(backlog.PUBLISHED, 8, "rabbitmq", "log", "")
         scrape.emit(backlog.BACKLOG, 2, "rabbitmq", "log", "reader")
 
     rows = {row.group: row.published_messages_total for row in report(behave).destinations}
 
-    assert rows == {"": 8, "reader": 8}
+    assert rows == dict.fromkeys(groups, 8)
 
 
 def test_collectors_that_fail() -> None:
