@@ -365,6 +365,20 @@ def test_password_and_own_policy(browser: Browser, exporter: StartExporter, tmp_
     assert browser.errors() == []
 
 
+def test_flags(browser: Browser, exporter: StartExporter) -> None:
+    """--web.disable-api leaves a page without scripts; --web.disable-background-scrape, values of scrapes only."""
+    server = exporter(
+        "collectors: {host: }\n", "--web.disable-api", "--web.disable-background-scrape"
+    )
+
+    browser.open(f"http://{server.address}/")
+
+    assert server.get("/api/v1/live")[0] == server.get("/api/lag")[0] == 404
+    assert browser.run("return document.scripts.length") == 0
+    assert "Data is" in browser.text("#freshness") or "No data" in browser.text("#freshness")
+    assert browser.errors() == []
+
+
 def test_exporter_that_ends(browser: Browser, exporter: StartExporter) -> None:
     """The page says since when the exporter does not answer, and that its numbers are old."""
     server = exporter("collectors: {host: }\n")

@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 from bts_exporter import human_units
 from bts_exporter.human_units import UNKNOWN
+from bts_exporter.live.recorder import STEP
 from bts_exporter.live.report import LiveCollector, LiveDestination, LiveReport, live_report
+from bts_exporter.live.ring import HISTORY_SECONDS
 from bts_exporter.page_service import Exporter
 from bts_exporter.printable import printable
 from bts_exporter.reload_state import ReloadState
@@ -225,7 +227,7 @@ def _destination(row: LiveDestination, now: float) -> str:
     return (
         f'<tr class="{kind} {row.state}"><td>{_state(row.state)}</td>'
         f"<th scope=row><span class=name><bdi>{_name(row.destination or row.group or UNKNOWN)}</bdi></span>"
-        f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td></td></tr>\n"
+        f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td class=spark>{_spark(row.backlog_history, row.age_seconds)}</td></tr>\n"
     )
 
 
@@ -248,6 +250,29 @@ def _lag(row: LiveDestination, now: float) -> str:
     return (
         f'<td class="n"><data value="{row.lag_seconds!r}">{sign if row.lag_seconds else ""}'
         f"{human_units.duration(row.lag_seconds)}</data><span class=sub>{_escape(sub)}</span></td>"
+    )
+
+
+def _spark(history: Sequence[float | None], age: float) -> str:
+    """Return the backlog of the last 15 minutes as a picture; its right end is now."""
+    known = [(index, value) for index, value in enumerate(history) if value is not None]
+    if not known:
+        return ""
+    most = max(1.0, *(value for _, value in known))
+    columns = HISTORY_SECONDS / STEP
+    points = [
+        (
+            120 * (1 - (len(history) - 1 - index + age // STEP) / columns),
+            1 + 22 * (1 - value / most),
+        )
+        for index, value in known
+    ]
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return (
+        '<svg viewBox="0 0 120 24" preserveAspectRatio="none" role="img" '
+        f'aria-label="Backlog of the last 15 minutes: at most {human_units.count(most)}">'
+        f'<path class="area" d="M{line}L{points[-1][0]:.1f} 24L{points[0][0]:.1f} 24Z"></path>'
+        f'<path class="line" d="M{line}"></path></svg>'
     )
 
 

@@ -30,6 +30,7 @@ class Page(HTMLParser):
         self.tables: dict[str, list[list[str]]] = {}
         self.links: list[str] = []
         self.tags: list[str] = []
+        self.paths: list[str] = []
         self._rows: list[list[str]] = []
         self._open: list[str] = []
         self.feed(text)
@@ -39,6 +40,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         """Note rows, cells and links."""
         self.tags.append(tag)
+        if tag == "path":
+            self.paths.append(dict(attrs)["d"] or "")
         if tag in _WITHOUT_END:
             return
         self._open.append(tag)
@@ -204,6 +207,19 @@ def test_destinations() -> None:
     assert mail[:2] == ["✓ ok", "mailRedis · x · smtp"]
     assert mail[2:] == ["≈ 1.5 sinterpolated", "3", "–", "–", "2", "4.0 s", ""]  # noqa: RUF001
     assert dashboard[1] == "dash<board>MQTT · x"
+
+
+def test_sparkline() -> None:
+    """The recent backlog is a line that ends at the right, as high as the most messages."""
+    backlogs = {-30: 0, -15: 10, 0: 5}
+
+    def emptied(moment: float) -> Sequence[Queue]:
+        return [Queue("redis", "a", "", backlogs[int(moment)])] if moment in backlogs else []
+
+    with served({"redis:x": emptied}, past=True) as made:
+        page = Page(render(made.exporter))
+
+    assert page.paths[1] == "M116.0 23.0L118.0 1.0L120.0 12.0"
 
 
 @pytest.mark.parametrize(
