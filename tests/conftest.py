@@ -11,6 +11,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 pytest_plugins = [
+    "servers.browser",
     "servers.certificates",
     "servers.exporter",
     "servers.machine",

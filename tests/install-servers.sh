@@ -7,12 +7,13 @@
 set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
-packages=(faketime fish iproute2 mosquitto mosquitto-clients nats-server openssl postgresql prometheus
-  prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd zsh)
+packages=(chromium chromium-driver faketime fish iproute2 mosquitto mosquitto-clients nats-server openssl postgresql
+  prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd zsh)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.
-declare -A program=([iproute2]=ip [mosquitto-clients]=mosquitto_pub [postgresql]=pg_ctlcluster [systemd]=systemctl)
+declare -A program=([chromium-driver]=chromedriver [iproute2]=ip [mosquitto-clients]=mosquitto_pub
+  [postgresql]=pg_ctlcluster [systemd]=systemctl)
 missing=()
 for package; do
   command -v "${program[$package]:-$package}" >/dev/null || missing+=("$package")

@@ -42,10 +42,12 @@ LAYERS = (
     ("access.rate_limit", "access.tls_context"),
     ("access.web_settings",),
     ("access.tls_names",),
-    ("web.routes",),
-    ("web.api", "web.status_page"),
+    ("web.routes", "live.background_scrape"),
+    ("web.api", "web.live_api", "web.status_page"),
+    ("live.report", "web.assets"),
     ("collection.builder", "page_service"),
-    ("collection.collector_set", "lag_report", "self_metrics"),
+    ("live.recorder",),
+    ("collection.collector_set", "lag_report", "live.host_figures", "self_metrics"),
     ("collection.background",),
     (
         "settings.example",
@@ -64,19 +66,16 @@ LAYERS = (
         "backlog",
         "exposition.page",
         "histogram_accumulator",
+        "live.ring",
         "http_client",
         "prometheus_text",
         "settings.defaults",
         "settings.schema",
         "web.server",
     ),
-    (
-        "exposition.templates",
-        "http_connection",
-        "settings.misplaced_keys",
-    ),
+    ("exposition.templates", "http_connection", "settings.misplaced_keys"),
     ("exposition.formats", "http_dialing", "http_limits", "settings.field_types"),
-    ("web.origin", "collection.outcome", "web.refusals"),
+    ("web.origin", "collection.outcome", "web.refusals", "live.fixes", "live.headline"),
     (
         "connection_errors",
         "web.descriptors",
@@ -101,6 +100,7 @@ LAYERS = (
         "deprecation",
         "errors",
         "http_response",
+        "human_units",
         "immutable",
         "web.incoming",
         "collection.worker",
@@ -255,7 +255,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 7
+    assert len(packages) == 8
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

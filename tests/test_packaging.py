@@ -63,8 +63,8 @@ def test_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
     assert tops == {"bts_exporter", "bts_exporter_pytest", "bts_collectors"}
 
 
-def test_wheel_holds_every_module_script_and_type_marker(wheel: Path, tree: Path) -> None:
-    """Each module, Lua script, template and py.typed of the two source roots is in the wheel."""
+def test_wheel_holds_every_module_and_data_file(wheel: Path, tree: Path) -> None:
+    """Each module, Lua script, template, py.typed and file of the live page is in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
 
@@ -72,7 +72,10 @@ def test_wheel_holds_every_module_script_and_type_marker(wheel: Path, tree: Path
         path.relative_to(root).as_posix()
         for root in (tree / "exporters", tree / "collectors")
         for path in root.rglob("*")
-        if path.suffix in {".py", ".lua", ".in"} or path.name == "py.typed"
+        if path.suffix in {".py", ".lua", ".in"}
+        or path.name == "py.typed"
+        or "static" in path.parts
+        if path.is_file()
     }
     assert packed == sources
     assert {"bts_exporter/py.typed", "bts_collectors/py.typed"} <= packed

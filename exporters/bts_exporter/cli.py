@@ -91,6 +91,8 @@ def _run(argv: Sequence[str]) -> int:
         own_metrics=not arguments.disable_exporter_metrics,
         lifecycle=arguments.enable_lifecycle,
         web_config_file=arguments.web_config_file,
+        api=not arguments.disable_api,
+        background_scrape=not arguments.disable_background_scrape,
     )
     if found is not None and arguments.command == found.name:
         return commands.of_type(options, found, arguments.arguments)
@@ -389,6 +391,18 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         dest="disable_exporter_metrics",
         action="store_true",
         help="do not serve metrics of the exporter's process and HTTP server",
+    )
+    web.add_argument(
+        "--web.disable-api",
+        dest="disable_api",
+        action="store_true",
+        help="do not serve JSON below /api/; the page / is then without live updates",
+    )
+    web.add_argument(
+        "--web.disable-background-scrape",
+        dest="disable_background_scrape",
+        action="store_true",
+        help="do not collect for the page / between scrapes",
     )
     web.add_argument(
         "--web.enable-lifecycle",

@@ -162,13 +162,14 @@ def report_of(
     shots: Sequence[Snapshot], history: CountHistory, *, now: float, time: float
 ) -> LagReport:
     """Return the report of a scrape that ended at `now` on the monotonic clock, and at Unix time `time`."""
-    found = [(shot, _destinations(shot, history, now)) for shot in shots]
+    found = [(shot, destinations_of(shot, history, now)) for shot in shots]
     rows = [row for _, destinations in found for row in destinations]
     states = [_state(shot) for shot, rows in found if rows or not shot.runner.local]
-    return LagReport(time=time, destinations=sorted(rows, key=_rank), collectors=states)
+    return LagReport(time=time, destinations=sorted(rows, key=rank), collectors=states)
 
 
-def _destinations(shot: Snapshot, history: CountHistory, now: float) -> list[Destination]:
+def destinations_of(shot: Snapshot, history: CountHistory, now: float) -> list[Destination]:
+    """Return the destinations in the samples of one collector, collected at `now` on the monotonic clock."""
     rows = _values(shot.samples)
     published, consumed = history.rates(shot, now)
     for key, values in rows.items():
@@ -232,7 +233,7 @@ def text(value: str) -> str:
     return str.encode(value, "utf-8", "backslashreplace").decode()
 
 
-def _rank(row: Destination) -> tuple[object, ...]:
+def rank(row: Destination) -> tuple[object, ...]:
     """Order rows: the latest first, then those whose lag is unknown, then those without lag."""
     lag, waiting = row.lag_seconds or 0.0, row.backlog_messages or 0.0
     names = (row.system, row.target, row.destination, row.group)

@@ -17,6 +17,7 @@ from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Layout, Source, compress, parts_of, render
 from bts_exporter.exposition.templates import TemplateCache, with_text_labels
 from bts_exporter.lag_report import CountHistory, LagReport, report_of
+from bts_exporter.live.recorder import Recorder
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.self_metrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
@@ -42,6 +43,7 @@ _PROGRESS = 3.0
 _RESERVED = frozenset(m.name for m in DECLARED if m.name.startswith("bts_exporter_"))
 
 _Made = TypeVar("_Made", bytes, LagReport)
+_Used = TypeVar("_Used")
 
 
 class TooManyScrapes(ExporterError):  # noqa: N818  # the wording of the HTTP response
@@ -87,6 +89,8 @@ class Exporter:
         self.last: dict[Runner, Shown] = {}
         #: Counts of messages at earlier scrapes.
         self.counts = CountHistory()
+        #: What the live page shows.
+        self.recorder = Recorder()
         self._max_scrapes: float = max_scrapes or float("inf")
         self._max_waiting = float("inf")
         #: Scrapes that wait for the page of another scrape.
@@ -189,7 +193,22 @@ class Exporter:
         present = [shot for shot in snapshots if shot.runner in here]
         for shot in present:
             self.last[shot.runner] = Shown(shot.duration, shot.series, shot.outcome)
-        self.counts.observe(present, time.monotonic())
+        now = time.monotonic()
+        self.counts.observe(present, now)
+        self.recorder.record(present, now)
+
+    def keep_only(self, runners: Sequence[Runner]) -> None:
+        """Forget what was remembered of the collectors that a reload has removed."""
+        self.last = {runner: self.last[runner] for runner in runners if runner in self.last}
+        self.counts.keep_only(runners)
+        self.recorder.keep_only(runners)
+
+    def refresh(self) -> None:
+        """Collect for the page, where no scrape asks for it."""
+        runners = self.collectors.runners
+        self._with_sound_samples(
+            self.collectors.collect(runners, self.scrape_timeout), self.remember, Format.TEXT
+        )
 
     def _join_or_start(
         self, key: Hashable, deadline: float, tolerance: float
@@ -246,13 +265,7 @@ class Exporter:
             self.remember(snapshots)
             return self._render(snapshots, form, gzip=gzip, with_self_metrics=with_self_metrics)
 
-        snapshots = self.collectors.collect(runners, *timeouts)
-        try:
-            return render(snapshots)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
-            return render([self._sound(snapshot, form) for snapshot in snapshots])
+        return self._with_sound_samples(self.collectors.collect(runners, *timeouts), render, form)
 
     def _make_report(self, runners: Sequence[Runner], timeouts: tuple[float, float]) -> LagReport:
         def report(snapshots: Sequence[Snapshot]) -> LagReport:
@@ -260,13 +273,23 @@ class Exporter:
             now = time.monotonic()
             return report_of(snapshots, self.counts, now=now, time=time.time())
 
-        snapshots = self.collectors.collect(runners, *timeouts)
+        return self._with_sound_samples(
+            self.collectors.collect(runners, *timeouts), report, Format.TEXT
+        )
+
+    def _with_sound_samples(
+        self,
+        snapshots: Sequence[Snapshot],
+        use: Callable[[Sequence[Snapshot]], _Used],
+        form: Format,
+    ) -> _Used:
+        """Return what `use` makes of `snapshots`; if it cannot, of those samples that can be rendered."""
         try:
-            return report(snapshots)
+            return use(snapshots)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001  # as above
-            return report([self._sound(snapshot, Format.TEXT) for snapshot in snapshots])
+        except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
+            return use([self._sound(snapshot, form) for snapshot in snapshots])
 
     def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
         """Return `shot` without samples that cannot be rendered: others' can."""

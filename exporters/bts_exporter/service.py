@@ -23,6 +23,7 @@ from bts_exporter.collection.registry import Registry
 from bts_exporter.collection.runner import Runner
 from bts_exporter.collection.worker import Worker
 from bts_exporter.errors import ConfigError, Problem, forget_frames, listed, text_of
+from bts_exporter.live.background_scrape import BackgroundScrape
 from bts_exporter.page_service import Exporter
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
@@ -76,6 +77,8 @@ class Options:
     own_metrics: bool = True
     lifecycle: bool = False
     web_config_file: str | None = None
+    api: bool = True
+    background_scrape: bool = True
 
 
 class _ReloadRequest:
@@ -239,6 +242,7 @@ class Service:
             telemetry_path=self.options.telemetry_path,
             reload=self._ask_for_reload if self.options.lifecycle else None,
             ready=lambda: self._ready,
+            live=self.options.api,
         )
         if self._web is None:
             server = Server(listeners, routes)
@@ -290,14 +294,9 @@ class Service:
 
     def _collect_once(self) -> None:
         """Collect once, so that log and status page show the state before the first scrape."""
-        collectors = self.exporter.collectors
         first = Worker("bts-first")
         try:
-            first.submit(
-                lambda: self.exporter.remember(
-                    collectors.collect(collectors.runners, self.exporter.scrape_timeout)
-                )
-            )
+            first.submit(self.exporter.refresh)
         except RuntimeError as error:
             log.warning("no collection before the first scrape: %s", error)
         first.stop()
@@ -312,11 +311,7 @@ class Service:
         self.reload_state.succeed(time.time())
         # A scrape that has begun still uses them, and must not report their end as a failure of the target.
         assembly.set.stop(gone, self.exporter.scrape_timeout)
-        last = self.exporter.last
-        self.exporter.last = {
-            runner: last[runner] for runner in assembly.set.runners if runner in last
-        }
-        self.exporter.counts.keep_only(assembly.set.runners)
+        self.exporter.keep_only(assembly.set.runners)
 
     def _restore_states(
         self, assembly: Assembly, gone: Sequence[Runner], folder: Path | None
@@ -338,7 +333,10 @@ class Service:
 
     def _loop(self, server: Server) -> None:
         watchdog = _Watchdog(lambda: self._stalled(server))
+        background = BackgroundScrape(self.exporter) if self.options.background_scrape else None
         while True:
+            if background is not None:
+                background.start_if_due()
             seconds = min(watchdog.feed(), _POLL_SECONDS)
             if self._states is not None:
                 self._states.tick(self.exporter.collectors.runners)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import bts_exporter
+from bts_exporter import cli
+from bts_exporter.service import Options
 from stubs import SPOOLDIR, configure, drop_in, environment
 
 COMMAND = [sys.executable, "-m", "bts_exporter"]
@@ -331,3 +333,22 @@ def test_broken_type_says_why_it_has_no_command(folder: Path) -> None:
 
     assert code == 1
     assert "ZeroDivisionError" in err
+
+
+# The live page
+
+
+def test_flags_of_the_live_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """API and scrapes in the background are on, and each has a flag that turns it off."""
+    found: list[tuple[bool, bool]] = []
+
+    def serve(options: Options, _: object) -> int:
+        found.append((options.api, options.background_scrape))
+        return 0
+
+    monkeypatch.setitem(cli._COMMANDS, None, serve)
+    monkeypatch.setattr(cli.logs, "set_up", lambda *_: None)
+    for flags in ([], ["--web.disable-api"], ["--web.disable-background-scrape"]):
+        cli._run(flags)
+
+    assert found == [(True, True), (False, True), (True, False)]

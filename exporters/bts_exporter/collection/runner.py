@@ -90,6 +90,10 @@ class Totals:
     errors: Counter[Reason] = field(default_factory=Counter)
     last_success: float = 0.0  # wall clock; 0: none yet
     state: StateTotals | None = None  # None: no state is stored
+    #: The last failure: what was lost, when it was noticed last, and the beginning of the failures in a row.
+    last_failure: Outcome | None = None
+    last_failure_at: float = 0.0
+    failing_since: float = 0.0
 
 
 class Runner:
@@ -321,6 +325,9 @@ class Runner:
             elif outcome.reason is not None:
                 totals.errors.update(outcome.reasons)
                 totals.timeouts += "timeout" in outcome.reasons
+                totals.last_failure, totals.last_failure_at = outcome, time.time()
+                if self.outcome is None or self.outcome.success:
+                    totals.failing_since = totals.last_failure_at
             self.outcome = outcome
         self._changes.note(outcome)
 
@@ -358,7 +365,10 @@ class Runner:
 
     def _leave_out(self, reason: Reason, message: str) -> None:
         with self._lock:
-            self.totals.errors[reason] += 1
+            totals = self.totals
+            totals.errors[reason] += 1
+            totals.last_failure = failure_of([(reason, message)])
+            totals.last_failure_at = time.time()
             known = self._left_out.get(reason)
             self._left_out[reason] = message
         if message != known and self._left_out_limit.allows():

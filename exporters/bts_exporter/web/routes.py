@@ -10,7 +10,7 @@ from bts_exporter.exposition.formats import content_type, negotiate
 from bts_exporter.page_service import Exporter, TooManyScrapes
 from bts_exporter.printable import printable
 from bts_exporter.reload_state import ReloadState
-from bts_exporter.web import api, status_page
+from bts_exporter.web import api
 from bts_exporter.web.accept import accepts_gzip
 from bts_exporter.web.origin import is_cross_site
 from bts_exporter.web.server import Request, Response
@@ -26,7 +26,7 @@ _TIMEOUT_OFFSET = 0.5
 class Routes:
     """The HTTP paths of one exporter."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # options of the command line
         self,
         exporter: Exporter,
         reload_state: ReloadState | None = None,
@@ -34,36 +34,74 @@ class Routes:
         telemetry_path: str = "/metrics",
         reload: Callable[[], None] | None = None,
         ready: Callable[[], bool] = lambda: True,
+        live: bool = True,
     ) -> None:
-        """Pass `reload` to allow reloads over HTTP; it raises ConfigError if the reload fails."""
+        """Pass `reload` to allow reloads over HTTP; it raises ConfigError if the reload fails.
+
+        Without `live`, there is no /api/, and `/` is a page that does not change.
+        """
         self._exporter = exporter
         self._reload_state = reload_state or ReloadState()
         self._telemetry_path = telemetry_path
         self._reload = reload
         self._ready = ready
+        self._is_live = live
         self._pages: dict[str, Callable[[Request], Response]] = {
             "/": self._landing,
-            "/api/lag": self._lag,
             telemetry_path: self._metrics,
             "/probe": self._probe,
             "/-/healthy": self._healthy,
             "/-/ready": self._readiness,
         }
+        if live:
+            self._pages["/api/lag"] = self._lag
+            self._pages |= {
+                f"/api/v1/{name}": self._live for name in ("live", "metrics", "history")
+            }
 
     def __call__(self, request: Request) -> Response:
         """Answer one request."""
         if request.path == "/-/reload":
             return self._reloading(request)
         page = self._pages.get(request.path)
+        if page is None and request.path.startswith("/assets/"):
+            page = self._asset
         if page is None:
-            return _text(404, f"not found; metrics are at {self._telemetry_path}")
+            return self._not_found(request.path)
         if request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET, HEAD")
         return page(request)
 
-    def _landing(self, _: Request) -> Response:
-        page = status_page.render(self._exporter, self._reload_state, self._telemetry_path)
-        return Response(200, page.encode("utf-8", "replace"), "text/html; charset=utf-8")
+    def _landing(self, request: Request) -> Response:
+        from bts_exporter.web import status_page  # noqa: PLC0415  # scrapers do not need it
+
+        return status_page.respond(
+            self._exporter,
+            self._reload_state,
+            self._telemetry_path,
+            request.query,
+            live=self._is_live,
+        )
+
+    def _asset(self, request: Request) -> Response:
+        from bts_exporter.web import assets  # noqa: PLC0415  # as above
+
+        return assets.respond(request) or self._not_found(request.path)
+
+    def _live(self, request: Request) -> Response:
+        from bts_exporter.web import live_api  # noqa: PLC0415  # as above
+
+        match request.path.rpartition("/")[2]:
+            case "live":
+                return live_api.live(self._exporter, self._reload_state, request)
+            case "metrics":
+                return live_api.metrics(self._exporter, request)
+        return live_api.history(self._exporter, request)
+
+    def _not_found(self, path: str) -> Response:
+        if path.startswith("/api/") and not self._is_live:
+            return _text(404, "the API is disabled (--web.disable-api)")
+        return _text(404, f"not found; metrics are at {self._telemetry_path}")
 
     def _healthy(self, _: Request) -> Response:
         if problem := self._exporter.stalled():

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import unescape
 from html.parser import HTMLParser
+
+import pytest
 
 import bts_exporter
 from bts_exporter import NotPresent, Scrape, TargetError
 from bts_exporter.exposition.formats import Format
+from bts_exporter.live.report import live_report
 from bts_exporter.page_service import Exporter
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.web import status_page
 from bts_exporter.web.protocol import SECURITY_FIELDS
-from bts_exporter.web.status_page import render
-from stubs import Stub, collectors
+from servers.live_page import Queue, number, refuse, served
+from stubs import LocalStub, Stub, collectors
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+_TIME = r"\d\d:\d\d:\d\d UTC"
+_WITHOUT_END = {"meta", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -25,8 +27,11 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
         self.links: list[str] = []
+        self.tags: list[str] = []
+        self.paths: list[str] = []
+        self._rows: list[list[str]] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -34,13 +39,18 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         """Note rows, cells and links."""
-        if tag == "meta":
+        self.tags.append(tag)
+        if tag == "path":
+            self.paths.append(dict(attrs)["d"] or "")
+        if tag in _WITHOUT_END:
             return
         self._open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
+        if tag == "table":
+            self._rows = self.tables[dict(attrs)["id"] or ""] = []
+        elif tag == "tr":
+            self._rows.append([])
         elif tag in {"td", "th"}:
-            self.rows[-1].append("")
+            self._rows[-1].append("")
         elif tag == "a":
             self.links.append(dict(attrs)["href"] or "")
 
@@ -51,11 +61,22 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Record the text of a cell."""
         if {"td", "th"} & set(self._open):
-            self.rows[-1][-1] += data
+            self._rows[-1][-1] += data
+
+
+def render(
+    exporter: Exporter,
+    state: ReloadState | None = None,
+    path: str = "/metrics",
+    query: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Return the page."""
+    report = live_report(exporter, state or ReloadState())
+    return status_page.render(report, path, query or {}, live=True)
 
 
 def fail(_: Scrape) -> None:
-    """Raise ConnectionRefusedError."""
+    """Raise TargetError."""
     reason = "auth"
     raise TargetError(reason, 'redis://cache refuses <b>"us"</b> & others')
 
@@ -67,68 +88,81 @@ def absent(_: Scrape) -> None:
 
 
 def test_states_of_collectors() -> None:
-    """Each collector has a row with its state, duration and error."""
+    """Failing collectors come first with their error and its fix, and those of the host share a row."""
     exporter = Exporter()
     members = [
         ("works", Stub()),
         ("fails", Stub(fail), {"name": "cache"}),
-        ("absent", Stub(absent)),
+        ("cpu", LocalStub()),
+        ("mdadm", LocalStub(absent)),
     ]
     with collectors(*members) as (together, runners):
         exporter.collectors = together
-        before = Page(render(exporter, ReloadState(), "/metrics"))
+        before = Page(render(exporter)).tables["collectors"]
         exporter.page(runners, Format.TEXT)
-        after = Page(render(exporter, ReloadState(), "/metrics"))
+        after = Page(render(exporter)).tables["collectors"]
 
-    assert [row[:3] for row in before.rows[1:]] == [
-        ["works", "", "waiting for the first scrape"],
-        ["fails", "cache", "waiting for the first scrape"],
-        ["absent", "", "waiting for the first scrape"],
+    assert [row[:2] for row in before[1:]] == [
+        ["… waiting", "works"],
+        ["… waiting", "fails[cache]"],
+        ["… waiting", "host: 2 subsystemscpu, mdadm"],
     ]
-    assert after.rows[0] == [
-        "Collector",
-        "Target",
-        "State",
-        "Duration",
-        "Series",
-        "Last success",
-        "Message",
-    ]
-    works, fails, nothing = after.rows[1:]
-    assert works[:3] == ["works", "", "ok"]
-    assert re.fullmatch(r"\d+\.\d ms", works[3])
-    assert works[4] == "1"
-    assert _DATE.fullmatch(works[5])
-    assert works[6] == ""
-    assert fails[:3] == ["fails", "cache", "failing (auth)"]
-    assert fails[4:] == ["0", "never", 'redis://cache refuses <b>"us"</b> & others']
-    assert nothing[:3] == ["absent", "", "absent"]
-    assert nothing[6] == "no /proc/mdstat"
+    assert after[0] == ["State", "Collector", "Duration", "Series", "Last success", "Last error"]
+    fails, works, host = after[1:]
+    assert re.fullmatch(rf"✕ failing \(auth\)since {_TIME}", fails[0])
+    assert fails[1] == "fails[cache]"
+    assert fails[3:5] == ["0", "never"]
+    assert fails[5] == (
+        'redis://cache refuses <b>"us"</b> & othersCorrect the user name or password in the settings.'
+    )
+    assert works[:2] == ["✓ ok", "works"]
+    assert re.fullmatch(r"\d+\.\d ms", works[2])
+    assert re.fullmatch(_TIME, works[4])
+    assert works[5] == ""
+    assert host[:2] == ["✓ ok", "host: 2 subsystems, 1 of them absentcpu, mdadm"]
+
+
+def test_last_error_after_recovery() -> None:
+    """The last error of a collector that works again is there with its time."""
+    exporter, stub = Exporter(), Stub(fail)
+    with collectors(("fails", stub)) as (together, runners):
+        exporter.collectors = together
+        exporter.page(runners, Format.TEXT)
+        stub.behave = stub.emit_value
+        exporter.page(runners, Format.TEXT)
+        [_, row] = Page(render(exporter)).tables["collectors"]
+
+    assert row[0] == "✓ ok"
+    assert re.fullmatch(
+        rf'{_TIME}, over now: redis://cache refuses <b>"us"</b> & others \(auth\)', row[5]
+    )
 
 
 def test_nothing_is_collected_for_the_page() -> None:
-    """The status page causes no collection."""
+    """The page causes no collection."""
     exporter, stub = Exporter(), Stub()
     with collectors(("one", stub)) as (together, _):
         exporter.collectors = together
-        render(exporter, ReloadState(), "/metrics")
+        render(exporter)
 
     assert stub.collections == 0
 
 
 def test_links() -> None:
-    """The page links to all paths, whatever the names of the collectors are."""
+    """The page links to everything, whatever the names of the collectors are, relative to its address."""
     exporter = Exporter()
     with collectors(("a&b", Stub(), {"name": 'x "y"/z'})) as (together, _):
         exporter.collectors = together
-        links = Page(render(exporter, ReloadState(), "/my?metrics")).links
+        links = Page(render(exporter, path="/my?metrics")).links
 
-    assert links == [
-        "/my?metrics",
-        "/-/healthy",
-        "/-/ready",
-        "/my?metrics?collect[]=a%26b",
-        "/probe?target=x%20%22y%22/z",
+    assert [link for link in links if "sort=" not in link] == [
+        "#content",
+        "./",
+        "?collector=a%26b%5Bx%20%22y%22/z%5D",
+        "my?metrics",
+        "api/v1/live",
+        "-/healthy",
+        "-/ready",
     ]
 
 
@@ -136,25 +170,110 @@ def test_version_and_settings() -> None:
     """The page says which version runs and when its settings were loaded."""
     state = ReloadState(successful=True, loaded_at=1_700_000_000)
 
-    text = unescape(render(Exporter(), state, "/metrics"))
+    text = unescape(re.sub("<.*?>", "", render(Exporter(), state)))
 
-    assert (
-        f"Version {bts_exporter.__version__}. Settings loaded 2023-11-14 22:13:20 UTC.</p>" in text
-    )
+    assert f"bts-exporter {bts_exporter.__version__}" in text
+    assert "Settings loaded 2023-11-14 22:13 UTC" in text
 
 
 def test_reload_that_failed() -> None:
     """The page says that the settings in use are not those in the file, and why."""
     state = ReloadState(successful=False, problem="c.yaml:3: <key>: unknown")
 
-    page = render(Exporter(), state, "/metrics")
+    page = render(Exporter(), state)
 
-    assert "The last reload failed:" in page
+    assert "The last reload failed" in page
     assert "c.yaml:3: &lt;key&gt;: unknown" in page
 
 
-def test_style_is_the_one_that_browsers_may_use() -> None:
-    """The content security policy allows only the style of this page, by its hash."""
-    digest = hashlib.sha256(status_page._STYLE.encode()).digest()
+def script(moment: float) -> Sequence[Queue]:
+    """Return one destination of each kind."""
+    return [
+        Queue("rabbitmq", "orders", "", 7000, 4000, "lower_bound", 0, float("inf")),
+        Queue("redis", "mail", "smtp", 3, 1.5, "interpolation", 2, 4),
+        Queue("mqtt", "", "dash<board>", 12),
+    ]
 
-    assert f"style-src 'sha256-{base64.b64encode(digest).decode()}'" in SECURITY_FIELDS
+
+def test_destinations() -> None:
+    """The latest destination comes first; each has its lag, how it is known, and its other numbers."""
+    with served({"broker:x": script}) as made:
+        page = Page(render(made.exporter))
+
+    _, orders, mail, dashboard = page.tables["destinations"]
+    assert orders[:2] == ["▲ late", "ordersRabbitMQ · x"]
+    assert re.fullmatch(rf"≥ 1 h 6 minsince {_TIME} · at least", orders[2])
+    assert orders[3:8] == ["7,000", "–", "–", "0", "never"]  # noqa: RUF001  # a dash
+    assert mail[:2] == ["✓ ok", "mailRedis · x · smtp"]
+    assert mail[2:] == ["≈ 1.5 sinterpolated", "3", "–", "–", "2", "4.0 s", ""]  # noqa: RUF001
+    assert dashboard[1] == "dash<board>MQTT · x"
+
+
+def test_sparkline() -> None:
+    """The recent backlog is a line that ends at the right, as high as the most messages."""
+    backlogs = {-30: 0, -15: 10, 0: 5}
+
+    def emptied(moment: float) -> Sequence[Queue]:
+        return [Queue("redis", "a", "", backlogs[int(moment)])] if moment in backlogs else []
+
+    with served({"redis:x": emptied}, past=True) as made:
+        page = Page(render(made.exporter))
+
+    assert page.paths[1] == "M116.0 23.0L118.0 1.0L120.0 12.0"
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({"q": "MAIL"}, ["mail"]),
+        ({"q": "late"}, ["orders"]),
+        ({"q": "mail orders"}, []),
+        ({"sort": "backlog"}, ["orders", "dash<board>", "mail"]),
+        ({"sort": "backlog", "order": "asc"}, ["mail", "dash<board>", "orders"]),
+        ({"sort": "lag", "order": "asc"}, ["mail", "orders", "dash<board>"]),
+        ({"sort": "name"}, ["dash<board>", "mail", "orders"]),
+        ({"sort": "consumers"}, ["mail", "orders", "dash<board>"]),
+        ({"sort": "drain"}, ["orders", "mail", "dash<board>"]),
+        ({"sort": "nonsense"}, ["orders", "mail", "dash<board>"]),
+    ],
+)
+def test_search_and_order(query: dict[str, str], names: list[str]) -> None:
+    """Search and order are in the address, as with scripts; unknown values come last."""
+    with served({"broker:x": script}) as made:
+        page = render(made.exporter, query={name: [value] for name, value in query.items()})
+
+    rows = Page(page).tables["destinations"][1:]
+    assert [re.split("RabbitMQ|Redis|MQTT", row[1])[0] for row in rows] == names
+
+
+def test_many_destinations() -> None:
+    """Without scripts 200 destinations are shown, and all of them at a second address."""
+    with served({"redis:big": number(450)}) as made:
+        some, everything = (render(made.exporter, query=query) for query in ({}, {"all": ["1"]}))
+
+    assert len(Page(some).tables["destinations"]) == 201
+    assert '<a href="?all=1">Show 250 more</a>' in some
+    assert len(Page(everything).tables["destinations"]) == 451
+
+
+def test_view_of_a_collector() -> None:
+    """The address of a collector shows its state, and links to its metrics."""
+    with served({"redis:gone": refuse("redis://gone")}) as made:
+        page = render(made.exporter, query={"collector": ["redis[gone]"]})
+
+    assert '<div id="overview" hidden>' in page
+    assert '<div id="detail">' in page
+    assert "probe?target=gone" in Page(page).links
+
+
+def test_page_has_nothing_inline() -> None:
+    """The content security policy allows files of the exporter only: the page has no style and no script in it."""
+    with served({"broker:x": script}, past=True) as made:
+        text = render(made.exporter)
+
+    page = Page(text)
+    assert "style" not in page.tags
+    assert not re.search(r"<script(?! src=)|\sstyle=|\son\w+=", text)
+    [policy] = re.findall("Content-Security-Policy: (.*)\r", SECURITY_FIELDS)
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "unsafe" not in policy
