@@ -97,7 +97,7 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 # ARGS='"Redis list" Celery --seconds=60' measures these kinds of queues for a minute.
-lag-truth: $(FOR_WORKING) ## measure the error of the lag of every kind of queue for eight minutes; writes docs/lag-error.md
+lag-truth: $(FOR_WORKING) ## measure the error of the lag of every kind of queue for eight minutes; writes docs/lag.md
 	@tests/install-servers.sh
 	@PYTHONPATH=tests $(BIN)/python benchmarks/lag_truth.py $(or $(ARGS),--write)
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests .venv/bin/python benchmarks/lag_truth.py [--seconds 480] [--write] [KIND...]
 
-Prints a table, and with --write puts it into docs/lag-error.md. The exit status is 1 if a lag was wrong.
+Prints a table, and with --write puts it into docs/lag.md. The exit status is 1 if a lag was wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from servers.mosquitto import Mosquitto
 from servers.rabbitmq import RabbitMQ
 from servers.redis import RedisServer
 
-PAGE = Path(__file__).parents[1] / "docs" / "lag-error.md"
+PAGE = Path(__file__).parents[1] / "docs" / "lag.md"
 BEGIN, END = "<!-- lag_truth: begin -->", "<!-- lag_truth: end -->"
 #: A lag is right if it differs by no more than this many seconds, or this share of the truth.
 SECONDS, SHARE = 10.0, 0.1

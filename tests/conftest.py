@@ -28,6 +28,7 @@ pytest_plugins = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, which share its fixtures, and those of the demo in one."""
     items.sort(key=lambda item: item.path.name not in DEMO)

@@ -1,6 +1,6 @@
 """The measurement of lags against the truth, in a short form: every kind of queue for a few seconds.
 
-`make lag-truth` is the long form, which writes docs/lag-error.md.
+`make lag-truth` is the long form, which writes docs/lag.md.
 """
 
 from __future__ import annotations
