@@ -47,7 +47,7 @@ demo: $(FOR_DEMO) ## run the BTS service with brokers, Prometheus and Alertmanag
 
 test: $(FOR_WORKING) ## run all tests with real servers; installs missing servers if permitted
 	@tests/install-servers.sh
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
 test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of random histories, scrapers for a minute, and build the image

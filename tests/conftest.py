@@ -2,6 +2,8 @@
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 #: Files whose tests run the demo, on its usual ports if they are free. They take the longest, and start first.
 DEMO = ("test_tutorial.py", "test_demo.py", "test_faults.py", "test_one_target.py")
@@ -28,10 +30,19 @@ pytest_plugins = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, which share its fixtures, and those of the demo in one."""
+    """Start with the tests of the demo."""
     items.sort(key=lambda item: item.path.name not in DEMO)
-    for item in items:
-        group = "demo" if item.path.name in DEMO else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Keep the tests of a file in one process, which share its fixtures, and all those of the demo."""
+    return Files(config, log)
+
+
+class Files(LoadScopeScheduling):
+    """Gives whole files to the processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "demo" if file.endswith(DEMO) else file
