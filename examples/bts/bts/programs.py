@@ -77,6 +77,15 @@ def listens(number: int) -> bool:
         return probe.connect_ex(("127.0.0.1", number)) == 0
 
 
+def _ends_with_this_process() -> list[str]:
+    """Return the beginning of a command line whose process the kernel kills when this process ends.
+
+    The shell ends at once if that happened before the kernel knew of it.
+    """
+    check = f'[ $PPID = {os.getpid()} ] && exec "$@"'
+    return [str(find("setpriv")), "--pdeathsig", "KILL", "sh", "-c", check, "sh"]
+
+
 @dataclass(slots=True)
 class Program:
     """A program, and the process that runs it while it is started."""
@@ -110,7 +119,7 @@ class Program:
         self._asked = None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(find("setpriv")), "--pdeathsig", "KILL", *self.argv],
+                [*_ends_with_this_process(), *self.argv],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
