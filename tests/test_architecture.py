@@ -35,7 +35,10 @@ LAYERS = (
     ("web.status_page",),
     ("collection.builder", "page_service"),
     ("collection.collector_set", "self_metrics"),
-    ("collection.background",),
+    ("collection.background", "fleet.targets"),
+    ("fleet.ansible_inventory", "fleet.own_inventory"),
+    ("fleet.host_ranges",),
+    ("fleet.machines",),
     ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
@@ -225,7 +228,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

@@ -5,7 +5,7 @@ _bts_exporter() {
     [ "$current" = "=" ] && current=""
     [ "$previous" = "=" ] && previous="${COMP_WORDS[COMP_CWORD-2]}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case " check once push config collectors hash-password metrics " in *" $word "*) command="$word" ;; esac
+        case " check once push config collectors hash-password metrics targets " in *" $word "*) command="$word" ;; esac
     done
     case "$previous" in
         --config.file) COMPREPLY=($(compgen -f -- "$current")); return ;;
@@ -21,8 +21,9 @@ _bts_exporter() {
         --job) return ;;
         --cost) COMPREPLY=($(compgen -W "4 5 6 7 8 9 10 11 12 13 14 15" -- "$current")); return ;;
         --format) COMPREPLY=($(compgen -W "table markdown json" -- "$current")); return ;;
+        --output) COMPREPLY=($(compgen -f -- "$current")); return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config collectors hash-password metrics"
+    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config collectors hash-password metrics targets"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;
@@ -31,6 +32,7 @@ _bts_exporter() {
         collectors) words="-h --help --config.file --log.level --log.format" ;;
         hash-password) words="-h --help --config.file --log.level --log.format --cost" ;;
         metrics) words="-h --help --config.file --log.level --log.format --format" ;;
+        targets) words="-h --help --config.file --log.level --log.format --output" ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$current"))
 }

@@ -124,6 +124,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "config": lambda options, a: commands.config(options, a.type),
     "collectors": lambda options, _: commands.collectors(options),
     "hash-password": lambda _, a: _hash_password(a.cost),
+    "targets": lambda _, a: commands.targets(a.inventory, a.output),
     "metrics": lambda options, a: commands.metrics(options, a.format),
 }
 
@@ -180,11 +181,22 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         default="table",
         help="form of the list (default table)",
     )
+    _add_targets(commands_)
     if found is not None:
         of_type = _command(commands_, found.name, found.command.help)
         for name, text in found.command.arguments.items():
             of_type.add_argument("arguments", action="append", metavar=name, help=text)
     return parser
+
+
+def _add_targets(commands_: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    targets = _command(
+        commands_, "targets", "print an inventory as targets for Prometheus (file_sd, http_sd)"
+    )
+    targets.add_argument("inventory", metavar="FILE", help="inventory, ours or Ansible's, in YAML")
+    targets.add_argument(
+        "--output", metavar="FILE", help="replace this file at once, if the inventory has no errors"
+    )
 
 
 def _command(
