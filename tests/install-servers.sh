@@ -12,7 +12,7 @@ packages=(faketime fish iproute2 mosquitto mosquitto-clients openssl prometheus 
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.
-declare -A program=([iproute2]=ip [mosquitto-clients]=mosquitto_pub [systemd]=systemctl)
+declare -A program=([ansible-core]=ansible-playbook [iproute2]=ip [mosquitto-clients]=mosquitto_pub [systemd]=systemctl)
 missing=()
 for package; do
   command -v "${program[$package]:-$package}" >/dev/null || missing+=("$package")
