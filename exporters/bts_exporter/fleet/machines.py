@@ -169,20 +169,28 @@ def problems_of(machines: Sequence[Machine]) -> Iterator[Problem]:
         if _normal(first) != _normal(machine.name):
             message = f"{machine.target} is the address of {first}, too: give each its own address or port"
             yield machine.place._replace(message=message)
-    yield from _repeated(
-        _brokers(machines),
-        "two collectors are placed for one broker ({}), first at {}: its messages would be counted twice;"
-        " keep one of them",
-    )
+    yield from _placed_twice(machines)
 
 
-def _brokers(machines: Sequence[Machine]) -> Iterator[tuple[str, Problem]]:
-    """Yield what identifies each broker: a machine may be named by its name or its address."""
+def _placed_twice(machines: Sequence[Machine]) -> Iterator[Problem]:
+    """Yield the brokers with two collectors, unless the two are replicas: targets whose label `replica` differs."""
+    # A machine may be named by its name or its address.
     names = {_normal(machine.address): machine.name for machine in reversed(machines)}
+    placed: dict[str, dict[str, Problem]] = {}
     for machine in machines:
+        replica = machine.labels.get("replica", "")
         for broker in machine.brokers:
             host = _normal(names.get(_normal(broker.host), broker.host))
-            yield f"{broker.type_name} at {host}:{broker.port}", broker.place
+            key = f"{broker.type_name} at {host}:{broker.port}"
+            earlier = placed.setdefault(key, {})
+            if earlier and (not replica or {"", replica} & earlier.keys()):
+                first = next(iter(earlier.values()))
+                message = (
+                    f"two collectors are placed for one broker ({key}), first at {first.file}:{first.line}: its"
+                    " messages would be counted twice; keep one of them"
+                )
+                yield broker.place._replace(message=message)
+            earlier.setdefault(replica, broker.place)
 
 
 def _repeated(found: Iterable[tuple[str, Problem]], message: str) -> Iterator[Problem]:

@@ -218,6 +218,25 @@ def test_broker_on_two_machines_is_refused(tmp_path: Path, first: str, second: s
     assert "two collectors are placed for one broker" in found[0]
 
 
+def test_replicas_may_monitor_the_same_broker(tmp_path: Path) -> None:
+    """Two hosts whose label `replica` differs may have the same broker; a third one without it, or with an equal one, may not."""
+    broker = "brokers: {redis: ['redis://cache']}"
+    pair = f"""\
+groups:
+  a:
+    hosts:
+      x: {{labels: {{replica: a}}, {broker}}}
+      y: {{labels: {{replica: b}}, {broker}}}
+"""
+
+    machines = targets.read_inventory(inventory(tmp_path, pair))
+    third = problems(tmp_path, f"{pair}      z: {{{broker}}}\n")
+    equal = problems(tmp_path, pair.replace("replica: b", "replica: a"))
+
+    assert len(machines) == 2
+    assert [found.partition(":")[0] for found in (*third, *equal)] == ["6", "5"]
+
+
 def test_broker_of_an_ansible_group_is_refused(tmp_path: Path) -> None:
     """A group's variable that places a broker on two hosts is an error; a broker on each host is not."""
     text = "all:\n  vars:\n    bts_exporter_collectors: {redis: {url: 'redis://%s'}}\n  hosts: {x: , y: }\n"
