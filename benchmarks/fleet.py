@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=15, help="scrape interval in seconds")
     parser.add_argument("--seconds", type=int, default=120, help="duration of each measurement")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with us
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         folder, port = Path(name), free_port()
         targets, addresses = _inventory(folder, arguments.machines, port)

@@ -26,6 +26,8 @@ _FORM = (
     "neither an inventory of bts-exporter (a key `groups`) nor an Ansible inventory in YAML; Ansible converts"
     " others: ansible-inventory -i FILE --list --yaml"
 )
+#: 10,000 hosts with a hundred variables each, as `ansible-inventory` writes them.
+_MAX_VALUES = 2_000_000
 #: As for other files: readable for Prometheus, which runs as another user.
 _MODE = 0o644
 
@@ -52,7 +54,7 @@ def read_inventory(path: Path) -> list[Machine]:
 
 def _read_yaml(path: Path) -> Document:
     try:
-        return read(path)
+        return read(path, _MAX_VALUES)
     except ConfigError as error:
         # Ansible's other format begins with [GROUP] or with a host.
         first = error.problems[0]

@@ -308,6 +308,17 @@ def test_output_stays_if_the_inventory_is_wrong(tmp_path: Path) -> None:
     assert output.read_text() == "old"
 
 
+def test_large_inventory_of_ansible_is_read(tmp_path: Path) -> None:
+    """An inventory with more values than settings may have is read: ansible-inventory repeats a group's for each host."""
+    shared = "".join(f"        v{number}: {number}\n" for number in range(30))
+    hosts = f"      h0: &first\n{shared}"
+    hosts += "".join(f"      h{number}: *first\n" for number in range(1, 2000))
+
+    machines = targets.read_inventory(inventory(tmp_path, f"all:\n  hosts:\n{hosts}"))
+
+    assert len(machines) == 2000
+
+
 def test_ranges_are_those_of_ansible() -> None:
     """Numbers keep their leading zeros; letters, steps and several ranges work."""
     assert expand("a[08:10]") == ["a08", "a09", "a10"]
