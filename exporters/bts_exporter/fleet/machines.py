@@ -20,8 +20,25 @@ BROKER_PORTS = {
     "rabbitmq": (15672, 15671, 15692, 5672, 5671),
     "redis": (6379,),
 }
-#: Labels of our metrics that alerts join on. As a target's label they would rename ours to exported_...
-_OURS = frozenset({"collector", "destination", "group", "instance", "system", "target"})
+#: Labels of our metrics that alerts use. As a target's label they would rename ours to exported_...
+_OURS = frozenset(
+    [
+        "broker",
+        "collector",
+        "db",
+        "destination",
+        "device",
+        "group",
+        "instance",
+        "mountpoint",
+        "node",
+        "queue",
+        "stream",
+        "system",
+        "target",
+        "vhost",
+    ]
+)
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
