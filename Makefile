@@ -50,7 +50,7 @@ test: $(FOR_WORKING) ## run all tests with real servers; installs missing server
 	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
 # The number of histories is that for each server version; BTS_HISTORIES=100 makes it shorter.
-test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of random histories, scrapers for a minute, and build the image
+test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of random histories, scrapers for a minute, build the image, and lint and run the Ansible role
 	@tests/install-servers.sh
 	@BTS_ALL_FAULTS=1 $(BIN)/python -m pytest $(ARGS) examples/bts/tests/test_faults.py
 	@BTS_HISTORIES=4000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
@@ -64,12 +64,18 @@ test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of rando
 		tests/exporter/test_robust_clients.py
 	@tests/install-servers.sh buildah debootstrap
 	@$(BIN)/python -m pytest --timeout=600 $(ARGS) tests/test_image.py
+	@tests/install-servers.sh ansible-core
+	@$(BIN)/python -m pytest --timeout=600 $(ARGS) tests/test_ansible_role.py
+	@[ -x .venv/ansible/bin/ansible-lint ] || { $(PYTHON) -m venv .venv/ansible \
+		&& .venv/ansible/bin/pip install --quiet --disable-pip-version-check 'ansible-lint>=25,<27'; }
+	@cd deploy/ansible && PATH=$(CURDIR)/.venv/ansible/bin:$$PATH ansible-lint --offline --strict
 
 check: $(FOR_WORKING) ## run the linters, type checks and import rules, and check alert rules and dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+	$(BIN)/yamllint --strict --config-data '{extends: relaxed, rules: {line-length: {max: 120}}}' deploy/ansible deploy/settings
 	@tests/install-servers.sh $(LINT_NEEDS)
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/monitoring/test_dashboards.py
 	$(LINT)

@@ -85,6 +85,7 @@ setup(
             "promql-parser>=0.12",
             "ruff>=0.17,<0.18",
             "types-PyYAML",
+            "yamllint>=1.35",  # the Ansible role
         ],
     },
     options={} if IN_PLACE else {"build": {"build_base": WORK}, "egg_info": {"egg_base": WORK}},

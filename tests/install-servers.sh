@@ -12,7 +12,7 @@ packages=(chromium chromium-driver faketime fish iproute2 mosquitto mosquitto-cl
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.
-declare -A program=([chromium-driver]=chromedriver [iproute2]=ip [mosquitto-clients]=mosquitto_pub
+declare -A program=([ansible-core]=ansible-playbook [chromium-driver]=chromedriver [iproute2]=ip [mosquitto-clients]=mosquitto_pub
   [postgresql]=pg_ctlcluster [systemd]=systemctl)
 missing=()
 for package; do

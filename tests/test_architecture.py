@@ -48,7 +48,10 @@ LAYERS = (
     ("collection.builder", "page_service"),
     ("live.recorder",),
     ("collection.collector_set", "lag_report", "live.host_figures", "self_metrics"),
-    ("collection.background",),
+    ("collection.background", "fleet.targets"),
+    ("fleet.ansible_inventory", "fleet.own_inventory"),
+    ("fleet.host_ranges",),
+    ("fleet.machines",),
     (
         "settings.example",
         "settings.json_schema",
@@ -255,7 +258,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 8
+    assert len(packages) == 9
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

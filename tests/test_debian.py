@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import bts_exporter
 from servers import wait_until
+from servers.debian_package import GENERATED, build
 from servers.machine import Machine
-from servers.sources import ROOT, commands, sources
+from servers.sources import ROOT, commands
 
-#: What is generated from the command line's parser, and where the package has it.
-GENERATED = {
-    "docs/man/bts-exporter.1": "usr/share/man/man1/bts-exporter.1.gz",
-    "docs/completion/bts-exporter.bash": "usr/share/bash-completion/completions/bts-exporter",
-    "docs/completion/_bts-exporter": "usr/share/zsh/vendor-completions/_bts-exporter",
-    "docs/completion/bts-exporter.fish": "usr/share/fish/vendor_completions.d/bts-exporter.fish",
-}
 #: What dpkg says about a package whose files are there.
 INSTALLED = "install ok installed"
 CONFIG = "/etc/bts-exporter/config.yaml"
@@ -30,26 +23,7 @@ CONFIG = "/etc/bts-exporter/config.yaml"
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the package that `make deb` builds from a copy of the sources."""
-    if not Path("/etc/debian_version").exists():
-        pytest.skip("not everywhere: Debian packages are built on Debian")
-    copy = tmp_path_factory.mktemp("sources")
-    for name in sources():
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes((ROOT / name).read_bytes())
-        (copy / name).chmod((ROOT / name).stat().st_mode)
-    for name in GENERATED:  # as far as they are not there yet
-        (copy / name).parent.mkdir(exist_ok=True)
-        (copy / name).touch()
-    pip = Path(sys.executable).with_name("pip")
-    build = subprocess.run(
-        [copy / "packages" / "build-deb", pip],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert build.returncode == 0, build.stdout + build.stderr
-    return copy / build.stdout.strip()
+    return build(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ _bts_exporter() {
     [ "$current" = "=" ] && current=""
     [ "$previous" = "=" ] && previous="${COMP_WORDS[COMP_CWORD-2]}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case " check once push config run-collector new-collector hash-password schema collectors metrics lag " in *" $word "*) command="$word" ;; esac
+        case " check once push config run-collector new-collector hash-password schema collectors metrics lag targets " in *" $word "*) command="$word" ;; esac
     done
     case "$previous" in
         --config.file) COMPREPLY=($(compgen -f -- "$current")); return ;;
@@ -33,8 +33,9 @@ _bts_exporter() {
         --destination) return ;;
         --group) return ;;
         --max) return ;;
+        --output) COMPREPLY=($(compgen -f -- "$current")); return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.disable-api --web.disable-background-scrape --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics lag"
+    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.disable-api --web.disable-background-scrape --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics lag targets"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;
@@ -47,6 +48,7 @@ _bts_exporter() {
         collectors) words="-h --help --config.file --log.level --log.format -v --verbose" ;;
         metrics) words="-h --help --config.file --log.level --log.format --format" ;;
         lag) words="-h --help --config.file --log.level --log.format --url --password-file --tls.ca_file --tls.cert_file --tls.key_file --tls.server_name --target --system --destination --group --json --max --watch" ;;
+        targets) words="-h --help --config.file --log.level --log.format --output" ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$current"))
 }

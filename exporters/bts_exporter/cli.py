@@ -187,6 +187,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     "run-collector": lambda _, a: _run_collector(a),
     "new-collector": lambda _, a: _new_collector(a),
     "hash-password": lambda _, a: _hash_password(a.cost),
+    "targets": lambda _, a: commands.targets(a.inventory, a.output),
     "metrics": lambda options, a: commands.metrics(options, a.format, a.glob),
     "lag": _lag,
 }
@@ -268,6 +269,7 @@ def _add_listings(commands_: argparse._SubParsersAction[argparse.ArgumentParser]
         help="form of the list (default table)",
     )
     _add_lag(commands_)
+    _add_targets(commands_)
 
 
 def _add_commands_for_authors(
@@ -295,6 +297,16 @@ def _add_commands_for_authors(
         "name", metavar="NAME", help="collector type, the key in the configuration file"
     )
     new.add_argument("--package", action="store_true", help="create a project that pip can install")
+
+
+def _add_targets(commands_: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    targets = _command(
+        commands_, "targets", "print an inventory as targets for Prometheus (file_sd, http_sd)"
+    )
+    targets.add_argument("inventory", metavar="FILE", help="inventory, ours or Ansible's, in YAML")
+    targets.add_argument(
+        "--output", metavar="FILE", help="replace this file at once, if the inventory has no errors"
+    )
 
 
 def _command(

@@ -150,6 +150,23 @@ def push(options: Options, url: str, job: str) -> int:
     return int(bool(failures))
 
 
+def targets(inventory: str, output: str | None) -> int:
+    """Print the targets of an inventory, or write them to a file and print what they are."""
+    from bts_exporter.fleet import targets as fleet  # noqa: PLC0415  # of this command only
+
+    machines = fleet.read_inventory(Path(inventory))
+    for warning in fleet.warnings_of(machines):
+        print(f"{inventory}: {printable(warning)}", file=sys.stderr)
+    page = fleet.page(machines)
+    if output is None:
+        print(page, end="")
+        return 0
+    fleet.write(Path(output), page)
+    for line in fleet.summary(machines):
+        print(f"{output}: {printable(line)}")
+    return 0
+
+
 def collectors(options: Options, *, verbose: bool = False) -> int:
     """Print the collector types, their origins and errors; with `verbose`, their settings too."""
     from bts_exporter import inventory  # noqa: PLC0415  # of this command and the next only

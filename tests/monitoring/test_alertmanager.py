@@ -54,6 +54,11 @@ CASES = {
             {"alertname": "TargetMonitoredTwice", "broker": "redis", "run_id": "r"},
         ],
     ),
+    "site that is cut off": (
+        {"alertname": "SiteUnreachable", "site": "north"},
+        [{**EXPORTER, "site": "north"}],
+        [{**EXPORTER, "site": "south"}, EXPORTER, {"alertname": "HostDiskFull", "site": "north"}],
+    ),
     "failing collector": (
         {"alertname": "CollectorFailing", **COLLECTOR},
         [{"alertname": name, **COLLECTOR} for name in ("CollectorSlow", "CollectorFlapping")],

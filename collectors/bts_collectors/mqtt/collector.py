@@ -59,6 +59,7 @@ class Mqtt(Collector):
     commands = MappingProxyType({"test": dry_run.COMMAND})
 
     up = metrics.UP
+    identity = metrics.BROKER
     connection = metrics.CONNECTION
     sys_updated = metrics.SYS_UPDATED
     broker = systopics.METRICS
@@ -73,6 +74,7 @@ class Mqtt(Collector):
     def __init__(self, config: MqttConfig) -> None:
         """Keep the settings; no I/O here."""
         super().__init__(config)
+        self._address = metrics.address_of(config.url)
         self._replied = Event()
         self._first_reply_deadline = 0.0
         self._values = SysValues(self._replied) if config.sys else None
@@ -152,6 +154,8 @@ class Mqtt(Collector):
         down = self._health.why_down()
         # The metrics that alerts use come first: `max_series` drops from the end.
         scrape.emit(metrics.UP, int(down is None))
+        if self._address:
+            scrape.emit(metrics.BROKER, 1, self._address)
         self._emit_connection(scrape)
         self._emit_messages(scrape)
         if self._values and self._health.fresh():

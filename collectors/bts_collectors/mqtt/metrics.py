@@ -5,18 +5,27 @@ Each subject (sys, rules, probes, sessions) declares its own metrics next to the
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from bts_collectors.mqtt.client.router import MAX_PAYLOAD_BYTES, Router
+from bts_collectors.mqtt.client.session import PORTS
 from bts_collectors.mqtt.client.state import (
     CONNECT_REASONS,
     DISCONNECT_REASONS,
     ConnectionState,
 )
-from bts_exporter import Metric, Scrape, counter, gauge
+from bts_exporter import Metric, Scrape, Url, counter, gauge
 
 UP = gauge(
     "mqtt_up",
     "Whether the client is connected and the broker responds: its last uptime ($SYS) or canary message is"
     " not older than stale_after; without these, whether it answers pings.",
+)
+BROKER = gauge(
+    "mqtt_broker_info",
+    "A metric with a constant '1' value, labelled by the broker's address in the settings (HOST:PORT), unless that"
+    " is a loopback address or a socket.",
+    "address",
 )
 SYS_UPDATED = gauge(
     "mosquitto_sys_last_update_timestamp_seconds",
@@ -63,6 +72,18 @@ CONNECTION: tuple[Metric, ...] = (
     REFUSED,
     GRANTED_QOS,
 )
+
+
+def address_of(url: Url) -> str | None:
+    """Return HOST:PORT as other machines name the broker; None if they cannot."""
+    try:
+        loopback = ip_address(url.host).is_loopback
+    except ValueError:
+        loopback = url.host in {"", "localhost"}
+    if loopback:
+        return None
+    host = f"[{url.host}]" if ":" in url.host else url.host.rstrip(".")
+    return f"{host}:{url.port or PORTS[url.scheme]}"
 
 
 def emit_connection(scrape: Scrape, state: ConnectionState, router: Router) -> None:

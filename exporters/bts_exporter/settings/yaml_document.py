@@ -50,7 +50,11 @@ class Document:
     """A file's content as plain values, and the location of each."""
 
     def __init__(
-        self, file: str, text: str, before_reading: Callable[[Path], None] | None = None
+        self,
+        file: str,
+        text: str,
+        before_reading: Callable[[Path], None] | None = None,
+        max_values: int = _MAX_VALUES,
     ) -> None:
         """Parse `text`; ConfigError if it is not valid YAML.
 
@@ -63,6 +67,7 @@ class Document:
         self._lines: dict[Path_, int] = {}
         self._open: set[int] = set()
         self._values = 0
+        self._max_values = max_values
         self._text_lines = text.splitlines()
         self._written: dict[int, set[int]] = {}
         self.value = self._parse(text)
@@ -132,8 +137,8 @@ class Document:
     def _count(self, values: int) -> None:
         # Aliases of aliases: a few lines can stand for more than fits into memory.
         self._values += values
-        if self._values > _MAX_VALUES:
-            message = f"more than {_MAX_VALUES} values, aliases written out"
+        if self._values > self._max_values:
+            message = f"more than {self._max_values} values, aliases written out"
             raise ConfigError([Problem(self.file, None, "", message)])
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> Any:
@@ -226,7 +231,7 @@ class Document:
         return None
 
 
-def read(path: Path) -> Document:
+def read(path: Path, max_values: int = _MAX_VALUES) -> Document:
     """Return the document in the file `path`; ConfigError when it cannot be read."""
     try:
         content = _read_regular(path, _MAX_BYTES + 1)
@@ -238,15 +243,18 @@ def read(path: Path) -> Document:
         raise ConfigError([Problem(str(path), None, "", message)]) from error
     if len(content) > _MAX_BYTES:
         raise ConfigError([Problem(str(path), None, "", f"larger than {_MAX_BYTES} bytes")])
-    return parse(str(path), content)
+    return parse(str(path), content, max_values=max_values)
 
 
 def parse(
-    file: str, content: bytes, before_reading: Callable[[Path], None] | None = None
+    file: str,
+    content: bytes,
+    before_reading: Callable[[Path], None] | None = None,
+    max_values: int = _MAX_VALUES,
 ) -> Document:
     """Return the document that is the `content` of `file`; ConfigError if it is not YAML."""
     try:
-        return Document(file, content.decode("utf-8"), before_reading)
+        return Document(file, content.decode("utf-8"), before_reading, max_values)
     except UnicodeDecodeError as error:
         message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
         raise ConfigError([Problem(file, None, "", message)]) from error

@@ -1,0 +1,1 @@
+"""Many machines: from an inventory to the targets that Prometheus scrapes."""
