@@ -84,6 +84,7 @@ LAYERS = (
         "matches",
         "name_filter",
         "settings.ownership",
+        "settings_watch",
         "web.vital_signs",
         "printable",
         "reload_state",

@@ -22,7 +22,7 @@ _bts_exporter() {
         --cost) COMPREPLY=($(compgen -W "4 5 6 7 8 9 10 11 12 13 14 15" -- "$current")); return ;;
         --format) COMPREPLY=($(compgen -W "table markdown json" -- "$current")); return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config collectors hash-password metrics"
+    local words="-h --help --version --config.file --log.level --log.format --config.auto-reload --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.enable-lifecycle check once push config collectors hash-password metrics"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;

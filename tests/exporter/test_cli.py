@@ -54,6 +54,7 @@ def test_help(folder: Path) -> None:
     flags = [
         "--version",
         "--config.file",
+        "--config.auto-reload",
         "--log.level",
         "--log.format",
         "--web.listen-address",
