@@ -46,6 +46,22 @@ def test_queries_of_keda() -> None:
     assert {it["metadata"]["ignoreNullValues"] for it in triggers} == {"false"}
 
 
+def test_keda_without_prometheus_has_the_same_limits() -> None:
+    """The object that asks /api/lag has the thresholds and limits of the one that asks Prometheus."""
+    (first,), (second,) = documents("keda.yaml"), documents("keda-without-prometheus.yaml")
+    triggers = [found["spec"].pop("triggers") for found in (first, second)]
+
+    assert first["spec"] == second["spec"]
+    assert [(it["metricType"], it["metadata"]["targetValue"]) for it in triggers[1]] == [
+        (it["metricType"], it["metadata"]["threshold"]) for it in triggers[0]
+    ]
+    assert [it["metadata"]["valueLocation"] for it in triggers[1]] == [
+        "destinations.0.drain_seconds",
+        "destinations.0.published_per_second",
+        "destinations.0.lag_seconds",
+    ]
+
+
 def test_adapter_has_the_same_metrics_and_limits() -> None:
     """The autoscaler with prometheus-adapter has the thresholds, limits and queries of KEDA's object."""
     (scaled,), (config, autoscaler) = documents("keda.yaml"), documents("prometheus-adapter.yaml")

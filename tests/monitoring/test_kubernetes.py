@@ -59,6 +59,7 @@ def cadvisor() -> Iterator[str]:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
             self.wfile.write(CADVISOR.encode())
 
@@ -183,7 +184,7 @@ def test_nodes_and_objects(cluster: Cluster) -> None:
         "kubelet": ("10250/metrics", "node-1"),
         "kube-state-metrics": ("8080/metrics", "kube-state-metrics"),
     }
-    assert [url for job, url in cluster.urls() if job == "cadvisor"][0].endswith(
+    assert next(url for job, url in cluster.urls() if job == "cadvisor").endswith(
         "/metrics/cadvisor"
     )
 
