@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from chartlint.helm import CHART, ROOT, HelmError, Manifest, lint, objects_in, render, render_text
 from chartlint.schemas import problems_of
-from chartlint.service_discovery import problems_of_discovery
+from chartlint.service_discovery import SETTINGS, problems_of_discovery
 
 MANIFESTS = ROOT / "deploy" / "kubernetes" / "bts-exporter.yaml"
 #: Objects that are written by hand.
@@ -51,7 +51,7 @@ def _problems() -> Iterator[str]:
             yield from problems_of(manifest)
     for manifest in handmade_objects():
         yield from problems_of(manifest)
-    yield from problems_of_discovery()
+    yield from problems_of_discovery(SETTINGS.read_text())
     if MANIFESTS.read_text() != plain_manifests():
         yield f"{MANIFESTS.relative_to(ROOT)} is not what the chart renders: make manifests"
 

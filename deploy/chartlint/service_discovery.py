@@ -16,10 +16,13 @@ SETTINGS = ROOT / "monitoring" / "prometheus" / "kubernetes.yml"
 _ROLES = {"node": "Node", "pod": "Pod", "service": "Service", "endpointslice": "EndpointSlice"}
 
 
-def problems_of_discovery() -> Iterator[str]:
-    """Yield what is wrong with each kubernetes_sd_configs, by the schema of the operator's ScrapeConfig."""
+def problems_of_discovery(settings: str) -> Iterator[str]:
+    """Yield what is wrong with each kubernetes_sd_configs in the text of SETTINGS.
+
+    The schema is that of the operator's ScrapeConfig, which writes the names in another way.
+    """
     schema = schema_of("monitoring.coreos.com/v1alpha1", "ScrapeConfig")
-    for job in yaml.safe_load(SETTINGS.read_text())["scrape_configs"]:
+    for job in yaml.safe_load(settings)["scrape_configs"]:
         for discovery in job["kubernetes_sd_configs"]:
             spec = {"kubernetesSDConfigs": [_as_resource(discovery)]}
             resource = {"metadata": {"name": "checked"}, "spec": spec}
