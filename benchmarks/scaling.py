@@ -302,24 +302,35 @@ def variants() -> dict[str, Scaling]:
     }
 
 
-def main() -> None:
-    """Print the outcome of each variant as a table, and the replicas of the shipped one."""
-    print(
-        "| ScaledObject | oldest message, s | on time again after the burst, s | replicas, most | replica hours | changes of direction |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
+def table() -> list[str]:
+    """Return the outcome of each variant as lines of a table."""
+    lines = [
+        "| ScaledObject | oldest message, s | on time again after the burst, s | replicas, most | replica hours | changes of direction |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, scaling in variants().items():
         found = simulate(scaling)
         after = f"{found.drained_after:,.0f}" if found.drained_after < math.inf else "never"
         hours = sum(found.replicas) / 3600
-        print(
+        lines.append(
             f"| {name} | {max(found.lags):,.0f} | {after} | {max(found.replicas)} | {hours:.0f} | {found.reversals} |"
         )
-    found = simulate(variants()["as shipped"])
-    print("\nminutes  replicas  oldest message, s")
-    for second in range(1740, 4600, 180):
+    return lines
+
+
+def chart() -> list[str]:
+    """Return the replicas of the shipped ScaledObject, and the oldest message, every three minutes."""
+    found = simulate(read_scaling())
+    lines = ["minute  replicas              oldest message, s"]
+    for second in range(1740, 3360, 180):
         bar = "#" * found.replicas[second]
-        print(f"{second / 60:7.0f}  {bar:<20}  {found.lags[second]:6.0f}")
+        lines.append(f"{second // 60:6}  {bar:<20}  {found.lags[second]:.0f}")
+    return lines
+
+
+def main() -> None:
+    """Print both."""
+    print("\n".join([*table(), "", *chart()]))
 
 
 if __name__ == "__main__":
