@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 #: How often the file is looked at, in seconds.
-_INTERVAL = 2.0
+_INTERVAL = 1.0
 #: How long after a failed reload it is repeated, in seconds: a Secret that new settings name may arrive later.
 _RETRY = 60.0
 
