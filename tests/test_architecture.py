@@ -114,6 +114,7 @@ LAYERS = (
         "settings.limits",
         "settings.ownership",
         "stored_state",
+        "settings_watch",
         "web.vital_signs",
         "printable",
         "reload_state",

@@ -35,7 +35,7 @@ _bts_exporter() {
         --max) return ;;
         --output) COMPREPLY=($(compgen -f -- "$current")); return ;;
     esac
-    local words="-h --help --version --config.file --log.level --log.format --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.disable-api --web.disable-background-scrape --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics lag targets"
+    local words="-h --help --version --config.file --log.level --log.format --config.auto-reload --web.listen-address --web.config.file --web.telemetry-path --web.max-requests --web.disable-exporter-metrics --web.disable-api --web.disable-background-scrape --web.enable-lifecycle check once push config run-collector new-collector hash-password schema collectors metrics lag targets"
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;

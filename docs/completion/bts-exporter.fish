@@ -5,6 +5,7 @@ complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push con
 complete -c bts-exporter -l config.file -r -F -d 'configuration file'
 complete -c bts-exporter -l log.level -x -a 'debug info warn error' -d 'minimum log level (default info; error for commands)'
 complete -c bts-exporter -l log.format -x -a 'logfmt json' -d 'log format (default logfmt)'
+complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config run-collector new-collector hash-password schema collectors metrics lag targets' -l config.auto-reload -d 'reload the configuration file when it changes'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config run-collector new-collector hash-password schema collectors metrics lag targets' -l web.listen-address -x -d 'address to listen on; repeatable (default :19100)'
 complete -c bts-exporter -l web.config.file -r -F -d 'TLS, passwords, headers and rate limit, in the format of Prometheus\' exporter-toolkit'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config run-collector new-collector hash-password schema collectors metrics lag targets' -l web.telemetry-path -x -d 'URL path of the metrics (default /metrics)'

@@ -89,6 +89,7 @@ def _run(argv: Sequence[str]) -> int:
         telemetry_path=arguments.telemetry_path,
         max_requests=arguments.max_requests,
         own_metrics=not arguments.disable_exporter_metrics,
+        auto_reload=arguments.auto_reload,
         lifecycle=arguments.enable_lifecycle,
         web_config_file=arguments.web_config_file,
         api=not arguments.disable_api,
@@ -374,6 +375,12 @@ def _add_common_flags(parser: argparse.ArgumentParser, *, default: str | None) -
 
 def _add_web_flags(parser: argparse.ArgumentParser) -> None:
     web = parser.add_argument_group("serving")
+    web.add_argument(
+        "--config.auto-reload",
+        dest="auto_reload",
+        action="store_true",
+        help="reload the configuration file when it changes",
+    )
     web.add_argument(
         "--web.listen-address",
         dest="listen_address",

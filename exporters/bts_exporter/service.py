@@ -27,6 +27,7 @@ from bts_exporter.live.background_scrape import BackgroundScrape
 from bts_exporter.page_service import Exporter
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.settings.loader import Settings, find, load
+from bts_exporter.settings_watch import SettingsWatch
 from bts_exporter.web.routes import Routes
 from bts_exporter.web.server import Server, listen
 
@@ -71,6 +72,7 @@ class Options:
     """The settings of the command line."""
 
     config_file: str | None = None
+    auto_reload: bool = False
     addresses: tuple[str, ...] = (":19100",)
     telemetry_path: str = "/metrics"
     max_requests: int = 40
@@ -133,6 +135,7 @@ class Service:
         )
         self._inbox: SimpleQueue[_ReloadRequest | None] = SimpleQueue()
         self._file: Path | None = None
+        self._watch: SettingsWatch | None = None
         self._web: WebConfig | None = None
         #: Whether collectors keep their history across restarts, if the settings have `state`.
         self._keeps_states = False
@@ -146,6 +149,8 @@ class Service:
         """Load the settings and start the collectors; ConfigError if the settings are invalid."""
         # Reloads read the same file: if it was deleted, they fail instead of using the defaults.
         self._file = find(self.options.config_file)
+        if self.options.auto_reload and self._file is not None:
+            self._watch = SettingsWatch(self._file)
         settings = load(self._file, Registry)
         assembly = Assembly(settings)
         for line in listed(assembly.problems):
@@ -341,6 +346,8 @@ class Service:
             if self._states is not None:
                 self._states.tick(self.exporter.collectors.runners)
             requests = self._received(seconds)
+            if self._watch and self._watch.due(failed=not self.reload_state.successful):
+                requests.append(_ReloadRequest())
             reloads = [request for request in requests if request is not None]
             error: ConfigError | None = None
             if len(reloads) < len(requests):

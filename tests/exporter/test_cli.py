@@ -56,6 +56,7 @@ def test_help(folder: Path) -> None:
     flags = [
         "--version",
         "--config.file",
+        "--config.auto-reload",
         "--log.level",
         "--log.format",
         "--web.listen-address",
