@@ -31,7 +31,7 @@ FOR_WORKING := .venv/for-working-$(INSTALLED)
 LINT := PYTHONPATH=monitoring $(BIN)/python -m lint
 LINT_NEEDS := prometheus prometheus-alertmanager
 
-.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts compatibility deb lock clean
+.PHONY: help run demo test test-long check rules dashboards cli-pages bench bench-bts lag-truth compatibility deb lock clean
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
 
@@ -55,6 +55,7 @@ test-long: $(FOR_WORKING) ## run every fault of the BTS demo, thousands of rando
 		tests/collectors/rabbitmq/test_lag_histories.py
 	@BTS_HISTORIES=1000 $(BIN)/python -m pytest --timeout=7200 $(ARGS) \
 		tests/live/test_redis_lag_property.py
+	@PYTHONPATH=tests $(BIN)/python benchmarks/lag_truth.py
 	@BTS_STORM_SECONDS=60 $(BIN)/python -m pytest --timeout=600 $(ARGS) \
 		tests/exporter/test_robust_clients.py
 	@tests/install-servers.sh buildah debootstrap
@@ -83,6 +84,11 @@ bench: $(FOR_WORKING) ## measure the cost, compared with the exporters that are 
 	@tests/install-servers.sh
 	@tests/install-servers.sh prometheus-redis-exporter prometheus-mqtt-exporter
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+# ARGS='"Redis list" Celery --seconds=60' measures these kinds of queues for a minute.
+lag-truth: $(FOR_WORKING) ## measure the error of the lag of every kind of queue for eight minutes; writes docs/lag-error.md
+	@tests/install-servers.sh
+	@PYTHONPATH=tests $(BIN)/python benchmarks/lag_truth.py $(or $(ARGS),--write)
 
 # ARGS='slow-consumer burst' measures only these faults. All of them take five hours.
 bench-bts: $(FOR_WORKING) ## measure the throughput of the BTS service, and how soon its faults are detected; writes docs/bts.md

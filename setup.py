@@ -84,6 +84,7 @@ setup(
     package_dir={name: f"{root}/{name}" for name, root in ROOTS.items()},
     package_data={
         **{name: ["py.typed"] for name in ROOTS},
+        "bts_collectors.redis.lists": ["*.lua"],
         "bts_collectors.redis.streams": ["*.lua"],
     },
     entry_points={

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "redis_default",
     "redis_streams",
     "redis_discovery",
+    "redis_lists",
     "rabbitmq",
     "rabbitmq_lag",
     "mqtt",

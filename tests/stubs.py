@@ -51,6 +51,40 @@ class Quiet(Collector):
         scrape.emit(self.value, 1)
 """
 
+#: A plug-in that counts its collections and remembers when the first one was.
+TALLY = """\
+import time
+from msgspec import Struct
+from bts_exporter import Collector, CollectorConfig, gauge
+
+class Tally(Collector):
+    class Config(CollectorConfig):
+        broker: str = "a"
+        hangs: bool = False
+        other: int = 0
+    class State(Struct):
+        count: int
+        first: float
+    total = gauge("tally", "Collections.")
+    age = gauge("tally_age_seconds", "Since the first collection.")
+    state = None
+    def collect(self, scrape):
+        if self.state is None:
+            found = self.restore(self.config.broker)
+            if found is None:
+                self.state = Tally.State(0, time.monotonic())
+            else:
+                self.state = Tally.State(found.state.count, found.state.first + found.shift)
+        self.state.count += 1
+        scrape.emit(self.total, self.state.count)
+        scrape.emit(self.age, time.monotonic() - self.state.first)
+    def save_state(self):
+        if self.config.hangs:
+            time.sleep(600)
+        return None if self.state is None else (self.config.broker, self.state)
+COLLECTOR = Tally
+"""
+
 #: The example of the design, as plug-in authors are shown it.
 SPOOLDIR = '''\
 from pathlib import Path

@@ -26,6 +26,7 @@ LAYERS = (
     ("commands", "password_hash"),
     ("client", "target_report"),
     ("service",),
+    ("collection.state_store",),
     ("access.gate",),
     ("access.web_config",),
     ("access.rate_limit", "access.tls_context"),
@@ -37,6 +38,7 @@ LAYERS = (
     ("collection.collector_set", "self_metrics"),
     ("collection.background",),
     ("settings.example", "settings.metric_filters", "collection.registry", "collection.runner"),
+    ("collection.state_file",),
     ("collection.collection",),
     ("settings.loader", "bts_exporter"),
     ("sample_check",),
@@ -84,6 +86,7 @@ LAYERS = (
         "matches",
         "name_filter",
         "settings.ownership",
+        "stored_state",
         "web.vital_signs",
         "printable",
         "reload_state",
@@ -94,7 +97,7 @@ LAYERS = (
 
 #: Where any error may be caught, and why. A plug-in's own code is called in the first five.
 CATCH_ALL = {
-    "collection.runner": "collect, start and stop of a collector",
+    "collection.runner": "collect, save_state, start and stop of a collector",
     "commands": "the metrics that a collector names for its settings",
     "target_report": "what a collector says its patterns matched",
     "collection.registry": "the import of a plug-in",

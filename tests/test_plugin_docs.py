@@ -9,9 +9,11 @@ import urllib.request
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
+from bts_exporter.testing import collect, restart
 from servers import Process, free_port, listens
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +64,7 @@ def test_every_block_is_run_below() -> None:
         "HTTP APIs",
         "Histograms",
         "Queue depth and lag",
+        "Keep history across restarts",
         "Testing",
         "Collectors written for prometheus_client",
         "In your own Python service",
@@ -106,6 +109,18 @@ def test_http_collector_of_the_page_reads_its_target(tmp_path: Path) -> None:
         target.shutdown()
 
     assert "nats_up 0\n" in page  # status 404
+
+
+def test_history_of_the_page_survives_a_restart() -> None:
+    """The collector counts on from its state, on the clock of the new process, downtime included."""
+    made: dict[str, Any] = {}
+    exec(BLOCKS["Keep history across restarts"], made)
+    before, after = (made["Stalled"](made["Stalled"].Config()) for _ in range(2))
+    collect(before)
+
+    restart(before, after, downtime=600)
+
+    assert 600 <= collect(after)["stalled_seconds"][()] < 700
 
 
 def test_histogram_of_the_page_is_served(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from servers import need, wait_until
 from servers.certificate_authority import Authority
 from servers.machine import Machine, Samples, samples_of
 from servers.sources import ROOT, archive, commands
+from stubs import TALLY
 
 UNIT = ROOT / "systemd" / "bts-exporter.service"
 #: Prints the status of a request over TLS.
@@ -309,6 +310,22 @@ def test_reload_of_wrong_settings_leaves_the_old_ones(service: Service) -> None:
     wait_until(failed, "the reload has failed")
     assert "/run" in service.mountpoints()
     assert service.property("ActiveState") == "active"
+
+
+@pytest.mark.live
+def test_history_survives_a_restart_of_the_service(service: Service) -> None:
+    """The unit's StateDirectory is the only folder that the service may write to, and where states are."""
+    service.machine.write("/etc/bts-exporter/plugins/tally.py", TALLY)
+    service.configure("state: /var/lib/bts-exporter\ncollectors: {tally: }\n")
+    service.restart()
+    first = [service.metrics()["tally"][()] for _ in range(5)]
+
+    service.restart()
+
+    assert service.metrics()["tally"][()] > first[-1]
+    assert service.run(
+        "stat -L -c '%a' /var/lib/bts-exporter /var/lib/bts-exporter/tally.state"
+    ).split() == ["700", "600"]
 
 
 @pytest.mark.live

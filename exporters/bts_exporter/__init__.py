@@ -15,6 +15,7 @@ from bts_exporter.sample_check import check_samples
 from bts_exporter.scrape import Scrape
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Duration, Secret, Url
+from bts_exporter.stored_state import Restored
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "NothingToRead",
     "Product",
     "Reason",
+    "Restored",
     "Scrape",
     "Secret",
     "TLSConfig",

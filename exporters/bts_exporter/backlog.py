@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+import msgspec
 
 from bts_exporter.metric import Metric, counter, gauge
 
@@ -72,6 +74,20 @@ class Age(NamedTuple):
     method: Literal["message_time", "interpolation", "lower_bound"]
 
 
+class TimelineState(msgspec.Struct, frozen=True):
+    """A timeline as it is stored: two arrays of doubles."""
+
+    times: bytes
+    counts: bytes
+
+
+class RateState(msgspec.Struct, frozen=True):
+    """A rate as it is stored: two observations, each with its time."""
+
+    base: tuple[float, float] | None
+    next: tuple[float, float] | None
+
+
 class Timeline:
     """When a count of published messages passed a position: a clock for messages without a time.
 
@@ -86,6 +102,27 @@ class Timeline:
         """Begin without observations."""
         self._times = array("d")
         self._counts = array("d")
+
+    @property
+    def last_time(self) -> float | None:
+        """Return the time of the last observation; None before the first one."""
+        return self._times[-1] if self._times else None
+
+    def save(self) -> TimelineState:
+        """Return what `restored` needs, for the state of a collector."""
+        return TimelineState(self._times.tobytes(), self._counts.tobytes())
+
+    @classmethod
+    def restored(cls, state: TimelineState, shift: float) -> Self:
+        """Return a stored timeline, with `shift` added to its times; ValueError if it is not one."""
+        times, counts = array("d", state.times), array("d", state.counts)
+        if len(times) != len(counts) or len(times) > MOST_OBSERVED:
+            msg = f"not a timeline: {len(times)} times, {len(counts)} counts"
+            raise ValueError(msg)
+        timeline = cls()
+        timeline._times.extend(map(shift.__add__, times))
+        timeline._counts.extend(counts)
+        return timeline
 
     def observe(self, now: float, count: float) -> None:
         """Add the count at `now`, in seconds of any clock; a count that decreases resets the timeline."""
@@ -162,6 +199,20 @@ class Rate:
         """Begin without observations."""
         self._base: tuple[float, float] | None = None
         self._next: tuple[float, float] | None = None
+
+    def save(self) -> RateState:
+        """Return what `restored` needs, for the state of a collector."""
+        return RateState(self._base, self._next)
+
+    @classmethod
+    def restored(cls, state: RateState, shift: float) -> Self:
+        """Return a stored rate, with `shift` added to its times."""
+        rate = cls()
+        rate._base, rate._next = (
+            None if seen is None else (seen[0] + shift, seen[1])
+            for seen in (state.base, state.next)
+        )
+        return rate
 
     def observe(self, now: float, count: float) -> float | None:
         """Add the count at `now`, in seconds; return its rate per second, None while unknown."""

@@ -96,6 +96,10 @@ class PushError(ExporterError):
     """Raised when a Pushgateway refuses the metrics."""
 
 
+class StateError(ExporterError):
+    """Raised when a stored state cannot be read or written, with the reason."""
+
+
 class SelectionError(ExporterError):
     """Raised when a request asks for collectors or targets that are not configured."""
 

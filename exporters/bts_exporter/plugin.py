@@ -11,6 +11,7 @@ import msgspec
 from bts_exporter.matches import Match
 from bts_exporter.metric import Key, Metric, Template
 from bts_exporter.scrape import Scrape
+from bts_exporter.stored_state import Restored, StoredState
 
 
 class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,7 +57,14 @@ class Collector:
     #: Success and duration under the names of the exporter that it is compatible with, by `collector`.
     outcome_metrics: ClassVar[tuple[Metric, Metric] | None] = None
 
+    #: The type of what it keeps across restarts of the exporter, if the settings have `state: DIR`; None
+    #: if it keeps nothing.
+    State: ClassVar[type[msgspec.Struct] | None] = None
+    #: To be raised with every change of `State` or of its meaning: files of other versions are not used.
+    state_version: ClassVar[int] = 1
+
     config: Any
+    _stored_state: StoredState | None = None
 
     def __init__(self, config: Any) -> None:
         """Keep the settings; no I/O here."""
@@ -96,6 +104,27 @@ class Collector:
     def collect(self, scrape: Scrape) -> None:
         """Emit samples to `scrape`; anything raised fails this collection only."""
         raise NotImplementedError
+
+    def save_state(self) -> tuple[str, msgspec.Struct] | None:
+        """Return the identity of the target and a `State` to store; None to keep what is stored.
+
+        No I/O here. It is called about once a minute and at the end, never at the same time as
+        `collect`, and from another thread.
+        """
+        return None
+
+    def restore(self, identity: str) -> Restored | None:
+        """Return what was stored for the target `identity`; None if there is nothing that can be used.
+
+        To be called in `collect` as soon as the identity is known, before the state is needed. Only
+        the first call returns it.
+        """
+        stored, self._stored_state = self._stored_state, None
+        return None if stored is None else stored.take(identity)
+
+    def keep_for_restore(self, stored: StoredState) -> None:
+        """Take what was stored; called by the engine before `start`."""
+        self._stored_state = stored
 
 
 def _metrics_in(value: object) -> Iterator[Metric | Template]:

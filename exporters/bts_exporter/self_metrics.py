@@ -6,11 +6,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 import bts_exporter
-from bts_exporter.collection.runner import Snapshot
+from bts_exporter.collection.runner import Snapshot, Totals
 from bts_exporter.errors import REASONS
 from bts_exporter.metric import Key, Metric, counter, gauge
 from bts_exporter.reload_state import ReloadState
@@ -72,10 +72,22 @@ class CollectorMetrics:
         _OF,
     )
 
+    state_saved = gauge(
+        "bts_exporter_state_last_save_timestamp_seconds",
+        "Unix time at which the collector's state was last saved (state: DIR in the settings).",
+        _OF,
+    )
+    state_errors = counter(
+        "bts_exporter_state_errors_total",
+        "States that could not be used or saved, by operation (restore: the collector started without its"
+        " history; save: a restart would lose the history since the last save).",
+        (*_OF, "operation"),
+    )
+
     def emit(self, scrape: Scrape, snapshots: Iterable[Snapshot]) -> None:
         """Emit the state of the collectors of `snapshots`."""
         found = {(shot.runner.name, shot.runner.target): shot for shot in snapshots}
-        totals = {labels: shot.runner.totals for labels, shot in found.items()}
+        totals: dict[Key, Totals] = {labels: shot.runner.totals for labels, shot in found.items()}
         # Whole families at once: these are half of the samples of a host's page.
         columns: dict[Metric, dict[Key, float]] = {
             self.success: {of: int(shot.outcome.success) for of, shot in found.items()},
@@ -93,8 +105,20 @@ class CollectorMetrics:
             },
             self.dropped: {of: total.series_dropped for of, total in totals.items()},
         }
-        columns |= _outcomes(found.values())
+        columns |= _outcomes(found.values()) | self._states(totals)
         scrape.samples.update((metric, column) for metric, column in columns.items() if column)
+
+    def _states(self, totals: Mapping[Key, Totals]) -> dict[Metric, dict[Key, float]]:
+        """Return the metrics of stored states."""
+        states = {of: total.state for of, total in totals.items() if total.state is not None}
+        return {
+            self.state_saved: {of: s.last_save for of, s in states.items() if s.last_save},
+            self.state_errors: {
+                (*of, operation): count
+                for of, state in states.items()
+                for operation, count in state.errors.items()
+            },
+        }
 
 
 def _outcomes(snapshots: Iterable[Snapshot]) -> dict[Metric, dict[Key, float]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bts_exporter import sd_notify
 from bts_exporter.collection.builder import Assembly
 from bts_exporter.collection.registry import Registry
+from bts_exporter.collection.runner import Runner
 from bts_exporter.collection.worker import Worker
 from bts_exporter.errors import ConfigError, Problem, forget_frames, listed, text_of
 from bts_exporter.page_service import Exporter
@@ -30,6 +31,7 @@ from bts_exporter.web.server import Server, listen
 
 if TYPE_CHECKING:  # imported if it is used
     from bts_exporter.access.web_config import WebConfig
+    from bts_exporter.collection.state_store import Save, StateStore
 
 log = logging.getLogger("bts_exporter.service")
 
@@ -47,6 +49,8 @@ _HURRY = 1.5
 _GRACE = 2.5
 #: How long collectors may take to close their connections when the service stops, in seconds.
 _STOP_TIMEOUT = 1.0
+#: How long the state of collectors may take to be written after that, in seconds.
+_LAST_WRITE = 0.3
 #: How long a reload over HTTP waits for its turn, in seconds.
 _RELOAD_TIMEOUT = 30.0
 #: How long a reload may take to read the settings and build the collectors, in seconds.
@@ -127,6 +131,9 @@ class Service:
         self._inbox: SimpleQueue[_ReloadRequest | None] = SimpleQueue()
         self._file: Path | None = None
         self._web: WebConfig | None = None
+        #: Whether collectors keep their history across restarts, if the settings have `state`.
+        self._keeps_states = False
+        self._states: StateStore | None = None
         self._ready = False
         self._stop_requested = False
         #: The settings that are being loaded, also by a thread that nothing waits for.
@@ -140,7 +147,7 @@ class Service:
         assembly = Assembly(settings)
         for line in listed(assembly.problems):
             log.error("collector not loaded: %s", line)
-        self._apply(assembly, settings.scrape_timeout)
+        self._apply(assembly, settings)
         log.info(
             "settings loaded",
             extra={"file": settings.file, "collectors": len(assembly.set.runners)},
@@ -156,7 +163,7 @@ class Service:
             self.reload_state.fail(str(error))
             raise
         else:
-            self._apply(assembly, settings.scrape_timeout)
+            self._apply(assembly, settings)
             log.info("settings reloaded", extra={"file": settings.file})
             del assembly
             gc.collect()  # what was replaced is in cycles, some of it with open files
@@ -187,6 +194,7 @@ class Service:
             log.warning(
                 "--web.listen-address has no effect: systemd listens; set ListenStream= in the socket unit"
             )
+        self._keeps_states = True
         self.start_collectors()
         # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -201,23 +209,28 @@ class Service:
         self._loop(server)
         self._ready = False
         sd_notify.notify("STOPPING=1")
+        saves = self._states.save(self.exporter.collectors.runners) if self._states else []
         hurry = threading.Timer(_HURRY, self.exporter.collectors.give_up)
         hurry.daemon = True
         with suppress(RuntimeError):  # no thread left
             hurry.start()
         server.stop(_GRACE)
         hurry.cancel()
-        self.stop_collectors()
+        self.stop_collectors(saves)
         log.info("stopped")
 
-    def stop_collectors(self) -> None:
-        """Stop all collectors; those that hang are not waited for longer than `_STOP_TIMEOUT`."""
+    def stop_collectors(self, saves: Sequence[Save] = ()) -> None:
+        """Stop all collectors, after `saves`; what hangs is not waited for longer than `_STOP_TIMEOUT`."""
         end = time.monotonic() + _STOP_TIMEOUT
+        wait([save.taken for save in saves], _STOP_TIMEOUT)
         # All at the same time, then wait for all.
         collectors = self.exporter.collectors
         for last in collectors.stop(collectors.runners):
             last.wait(end - time.monotonic())
         collectors.close()
+        if self._states is not None:
+            wait([save.written for save in saves], max(end - time.monotonic(), _LAST_WRITE))
+            self._states.close()
 
     def _server(self, listeners: Sequence[socket.socket]) -> Server:
         routes = Routes(
@@ -289,12 +302,13 @@ class Service:
             log.warning("no collection before the first scrape: %s", error)
         first.stop()
 
-    def _apply(self, assembly: Assembly, scrape_timeout: float) -> None:
+    def _apply(self, assembly: Assembly, settings: Settings) -> None:
         gone = assembly.adopt()
+        self._restore_states(assembly, gone, settings.state)
         for runner in assembly.new:
             runner.start()
         self.exporter.collectors = assembly.set
-        self.exporter.scrape_timeout = scrape_timeout
+        self.exporter.scrape_timeout = settings.scrape_timeout
         self.reload_state.succeed(time.time())
         # A scrape that has begun still uses them, and must not report their end as a failure of the target.
         assembly.set.stop(gone, self.exporter.scrape_timeout)
@@ -303,10 +317,30 @@ class Service:
             runner: last[runner] for runner in assembly.set.runners if runner in last
         }
 
+    def _restore_states(
+        self, assembly: Assembly, gone: Sequence[Runner], folder: Path | None
+    ) -> None:
+        """Give new collectors the states in `folder`, among them those of collectors that they replace."""
+        before, runners = self._states, assembly.set.runners
+        if before is not None:
+            before.hand_over(gone, assembly.new, _STOP_TIMEOUT)
+            if folder != before.folder:
+                before.release([*gone, *runners])
+                self._states = None
+        if self._states is None and folder is not None and self._keeps_states:
+            from bts_exporter.collection.state_store import StateStore  # noqa: PLC0415  # few need it
+
+            self._states = StateStore(folder)
+        if self._states is not None:
+            self._states.adopt(runners)
+            self._states.restore(assembly.new)
+
     def _loop(self, server: Server) -> None:
         watchdog = _Watchdog(lambda: self._stalled(server))
         while True:
             seconds = min(watchdog.feed(), _POLL_SECONDS)
+            if self._states is not None:
+                self._states.tick(self.exporter.collectors.runners)
             requests = self._received(seconds)
             reloads = [request for request in requests if request is not None]
             error: ConfigError | None = None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import chain
 from time import monotonic
 
+import msgspec
+
 from bts_exporter.errors import TargetError
 from bts_exporter.metric import Metric, label_problem
 from bts_exporter.plugin import Collector
 from bts_exporter.scrape import Scrape
+from bts_exporter.stored_state import Clocks, StoredState
 
 #: Samples by metric name, then by label values (histograms: suffix first, bound last).
 Samples = dict[str, dict[tuple[str, ...], float]]
@@ -38,6 +41,24 @@ def look(collector: Collector, seconds: float = 10.0) -> tuple[Samples, TargetEr
     except TargetError as error:
         failure = error
     return samples(collector, scrape), failure or _reported(scrape)
+
+
+def restart(before: Collector, after: Collector, downtime: float = 0.0) -> None:
+    """Give `after` what `before` stores, as a restart of the exporter that took `downtime` seconds does.
+
+    AssertionError if `before` stores nothing.
+    """
+    found = before.save_state()
+    if found is None or before.State is None or type(found[1]) is not before.State:
+        msg = (
+            f"{before!r} stores no state: save_state returned {found!r}, State is {before.State!r}"
+        )
+        raise AssertionError(msg)
+    identity, state = found
+    now = Clocks.now()
+    saved = Clocks(now.wall - downtime, now.monotonic, now.boottime, boot_id="")
+    copy = msgspec.json.decode(msgspec.json.encode(state), type=before.State)
+    after.keep_for_restore(StoredState("of the test", identity, saved, copy))
 
 
 def samples(collector: Collector, scrape: Scrape) -> Samples:

@@ -56,6 +56,7 @@ def test_the_api_for_authors() -> None:
         "NothingToRead",
         "Product",
         "Reason",
+        "Restored",
         "Scrape",
         "Secret",
         "TLSConfig",

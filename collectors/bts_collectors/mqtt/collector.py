@@ -9,6 +9,8 @@ from threading import Event
 from time import monotonic
 from types import MappingProxyType
 
+import msgspec
+
 from bts_collectors.mqtt import metrics
 from bts_collectors.mqtt.client.network_thread import NetworkThread
 from bts_collectors.mqtt.client.session import Target
@@ -17,7 +19,7 @@ from bts_collectors.mqtt.config import MqttConfig
 from bts_collectors.mqtt.diagnosis import Health
 from bts_collectors.mqtt.probes import canary, pipeline
 from bts_collectors.mqtt.probes.canary import Canary
-from bts_collectors.mqtt.probes.pipeline import Pipeline
+from bts_collectors.mqtt.probes.pipeline import Pipeline, PipelineState
 from bts_collectors.mqtt.rules import dry_run, engine, series
 from bts_collectors.mqtt.rules.engine import RuleEngine
 from bts_collectors.mqtt.rules.series import SeriesStore
@@ -40,10 +42,18 @@ SETTLE_SECONDS = 0.5
 WAKE_SECONDS = 1.0
 
 
+class MqttState(msgspec.Struct, frozen=True):
+    """What is kept across restarts of the exporter."""
+
+    #: By the name of the pipeline.
+    pipelines: dict[str, PipelineState]
+
+
 class Mqtt(Collector):
     """An MQTT broker: mosquitto by its `$SYS` topics, EMQX by its API, any other by its connection."""
 
     Config = MqttConfig
+    State = MqttState
     config: MqttConfig
 
     commands = MappingProxyType({"test": dry_run.COMMAND})
@@ -105,8 +115,30 @@ class Mqtt(Collector):
 
     def start(self) -> None:
         """Start the network thread."""
+        self._restore_pipelines()
         self._first_reply_deadline = monotonic() + FIRST_REPLY_SECONDS
         self._network.start()
+
+    def save_state(self) -> tuple[str, MqttState] | None:
+        """Return the pending messages of the pipelines; None before the first connection."""
+        found = {measured.name: measured.save() for measured in self._pipelines}
+        states = {name: state for name, state in found.items() if state is not None}
+        if not states or len(states) < len(found):
+            return None
+        return self._broker(), MqttState(states)
+
+    def _restore_pipelines(self) -> None:
+        stored = self.restore(self._broker())
+        if stored is None:
+            return
+        for measured in self._pipelines:
+            if measured.name in stored.state.pipelines:
+                state = stored.state.pipelines[measured.name]
+                measured.restore(state, stored.downtime, stored.shift)
+
+    def _broker(self) -> str:
+        """Return the address of the broker, which has no other identity."""
+        return f"broker {self.config.url.host}:{self.config.url.port or ''}"
 
     def stop(self) -> None:
         """End the connections."""

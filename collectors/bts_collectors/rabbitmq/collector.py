@@ -28,6 +28,7 @@ from bts_collectors.rabbitmq.metrics import (
     queues,
     streams,
 )
+from bts_collectors.rabbitmq.metrics.lag import Lags, LagState
 from bts_collectors.rabbitmq.prometheus.source import PrometheusSource, QueueFilter
 from bts_collectors.rabbitmq.source_auto import AutoSource
 from bts_exporter import Collector, Match, Metric, NameFilter, Scrape, TargetError, TLSConfig, Url
@@ -50,6 +51,7 @@ class RabbitMQ(Collector):
     """A RabbitMQ cluster, its nodes, queues, streams and exchanges."""
 
     Config = RabbitMQConfig
+    State = LagState
     config: RabbitMQConfig
 
     overview_metrics = overview.METRICS
@@ -67,6 +69,8 @@ class RabbitMQ(Collector):
         super().__init__(config)
         self.open_ended = config.source == "prometheus" or config.native is not None
         self._clock = clock
+        #: The lags of each possible source of queues, the preferred one first.
+        self._lags: list[Lags] = []
         self._sources: list[MetricSource] = [self._source()]
         if config.native is not None:
             self._sources.append(
@@ -106,6 +110,11 @@ class RabbitMQ(Collector):
         if config.queues_include is not None:
             yield Match("queues_include", config.queues_include.pattern, len(found), "queues")
 
+    def save_state(self) -> tuple[str, LagState] | None:
+        """Return the histories of the queues and the cluster that they are of; None while it is unknown."""
+        known = next((lags for lags in self._lags if lags.identity), None)
+        return None if known is None else (known.identity, known.save())
+
     def stop(self) -> None:
         """Close all connections and interrupt a running collection; called from another thread."""
         for source in self._sources:
@@ -117,7 +126,11 @@ class RabbitMQ(Collector):
             # pika takes 4 MB: it is loaded only if it is used.
             from bts_collectors.rabbitmq.amqp.source import AmqpSource  # noqa: PLC0415
 
-            return AmqpSource(config.url, config.password, config.tls, config.declare, self._clock)
+            amqp_source = AmqpSource(
+                config.url, config.password, config.tls, config.declare, self._clock
+            )
+            self._keep(amqp_source.lags)
+            return amqp_source
         vhosts = NameFilter(config.vhosts_include, config.vhosts_exclude)
         names = NameFilter(config.queues_include, config.queues_exclude)
 
@@ -131,13 +144,21 @@ class RabbitMQ(Collector):
         kind = KbuddeSource if config.compat == "kbudde" else ManagementSource
         lister = QueueLister(vhosts, names, config.max_detailed_queues)
         management = kind(client, self._clock, lister, own_node=own_node)
+        self._keep(management.lags)
         if config.source == "management" or config.compat:
             return management
         return AutoSource(management, self._prometheus(_exporter_url(config.url), is_selected))
 
     def _prometheus(self, url: Url, is_selected: QueueFilter) -> PrometheusSource:
         client = connect(EXPORTER, url, self.config.password, self.config.tls)
-        return PrometheusSource(client, self._clock, is_selected)
+        source = PrometheusSource(client, self._clock, is_selected)
+        self._keep(source.lags)
+        return source
+
+    def _keep(self, lags: Lags) -> None:
+        """Keep the history of lags across restarts."""
+        lags.restore = self.restore
+        self._lags.append(lags)
 
 
 def _canary(settings: CanarySettings, tls: TLSConfig) -> Canary:

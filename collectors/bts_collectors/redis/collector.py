@@ -31,6 +31,7 @@ class RedisCollector(Collector):
     """A Redis server: INFO, streams with their consumer groups, sizes of keys, queues."""
 
     Config = RedisConfig
+    State = queues.QueuesState
     config: RedisConfig
     #: 10,000 streams with four groups each have 920,000 series.
     default_max_series = 1_000_000
@@ -86,6 +87,8 @@ class RedisCollector(Collector):
         self._scanner = KeyspaceScanner(list(self._names.values()), self._topology.replicas)
         self._db = f"db{address.database(config.url)}"
         self._count = 0
+        #: The server of the previous collection; empty while it is unknown.
+        self._identity = ""
         self._collecting = threading.Lock()
 
     def matches(self, samples: object) -> Iterator[Match]:  # noqa: ARG002  # names without samples count
@@ -95,6 +98,17 @@ class RedisCollector(Collector):
             for pattern, count in names.counts().items():
                 yield Match(setting, pattern, count, complete=not names.truncated)
         yield from self._queues.matches()
+
+    def save_state(self) -> tuple[str, queues.QueuesState] | None:
+        """Return what is known about lists; None while the server is unknown."""
+        return (self._identity, self._queues.save()) if self._identity else None
+
+    def _identify(self, context: ScrapeContext) -> None:
+        """Restore what is known about the lists of this server."""
+        if context.run_id and context.run_id != self._identity and self._queues.are_configured:
+            self._identity = context.run_id
+            if stored := self.restore(context.run_id):
+                self._queues.restore(stored)
 
     def stop(self) -> None:
         """Close the connections. A collection in another thread ends with an error."""
@@ -149,6 +163,7 @@ class RedisCollector(Collector):
             self._scanner.wait_for_first_walk(
                 min(_FIRST_WALK_SECONDS, remaining * _FIRST_WALK_PART)
             )
+        self._identify(context)
         if self._server.is_sentinel:
             self._read_sentinel(context, readers, execute)
             return
@@ -161,6 +176,7 @@ class RedisCollector(Collector):
         if self._queues.are_configured:
             readers.append(self._queues.read(context))
         run(readers, execute, others)
+        self._identify(context)
         self._emit_names(context)
         for error in self._topology.losses():
             context.report(error)
@@ -189,6 +205,7 @@ class RedisCollector(Collector):
         """Emit which commands are supported, how many names are known, and which nodes answer."""
         emit = context.scrape.emit
         self._streams.emit_command_support(context.scrape)
+        self._queues.emit_command_support(context.scrape)
         if not self._scanner.is_supported:
             context.unsupported.add("scan")
         for command in context.unsupported:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from bts_exporter.collection.collection import Collection
 from bts_exporter.collection.outcome import SUCCESS, ChangeLog, LineLimit, Outcome, failure_of
 from bts_exporter.collection.worker import SharedWorker, Worker
@@ -23,6 +25,7 @@ from bts_exporter.errors import (
     ExporterError,
     NotPresent,
     Reason,
+    StateError,
     forget_frames,
     one_line,
     place_of,
@@ -70,6 +73,15 @@ class Snapshot(NamedTuple):
 
 
 @dataclass(slots=True)
+class StateTotals:
+    """How storing the state of one collector went since the start."""
+
+    last_save: float = 0.0  # wall clock; 0: none yet
+    #: By operation.
+    errors: Counter[str] = field(default_factory=lambda: Counter(restore=0, save=0))
+
+
+@dataclass(slots=True)
 class Totals:
     """What the collections of one collector amount to since the start."""
 
@@ -77,6 +89,7 @@ class Totals:
     series_dropped: int = 0
     errors: Counter[Reason] = field(default_factory=Counter)
     last_success: float = 0.0  # wall clock; 0: none yet
+    state: StateTotals | None = None  # None: no state is stored
 
 
 class Runner:
@@ -107,6 +120,8 @@ class Runner:
         self.outcome: Outcome | None = None
         self.current: Collection | None = None
         self._start_failed = False
+        #: Held while the collector collects or returns its state: its code needs no lock for that.
+        self._in_use = threading.Lock()
         self._allows = _any_of(common.metrics.allow)
         self._denies = _any_of(common.metrics.deny)
         self._lock = threading.Lock()
@@ -232,10 +247,33 @@ class Runner:
     def collect_into(self, scrape: Scrape) -> Outcome:
         """Collect, and return how that ended; never raises because of the collector."""
         try:
-            self.collector.collect(scrape)
+            with self._in_use:
+                self.collector.collect(scrape)
         except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
             return self._outcome_of(error, scrape)
         return self.verdict(scrape)
+
+    def read_state(self, timeout: float) -> tuple[str, msgspec.Struct] | None:
+        """Return the collector's state and the identity of its target; None if it has none.
+
+        StateError with the reason if that fails, or if a collection lasts longer than `timeout`.
+        """
+        if not self._in_use.acquire(timeout=timeout):
+            message = "the collection under way does not end"
+            raise StateError(message)
+        try:
+            found = self.collector.save_state()
+            if found is not None:
+                _check_state(self.collector, *found)
+        except BaseException as error:  # noqa: BLE001  # a plug-in may even call sys.exit
+            message = one_line(f"save_state: {type(error).__name__}: {text_of(error)}")
+            message += place_of(error)
+            forget_frames(error)
+            raise StateError(message) from None
+        else:
+            return found
+        finally:
+            self._in_use.release()
 
     def _outcome_of(self, error: BaseException, scrape: Scrape) -> Outcome:
         try:
@@ -325,6 +363,13 @@ class Runner:
             self._left_out[reason] = message
         if message != known and self._left_out_limit.allows():
             log.error("samples left out: %s", message, extra={"collector": self.identity})
+
+
+def _check_state(collector: Collector, identity: object, state: object) -> None:
+    """Check what `save_state` returned; TypeError if it is not what the contract says."""
+    if not isinstance(identity, str) or type(state) is not collector.State:
+        msg = f"expected the identity as str and a {collector.State}, got {type(identity).__name__} and {type(state).__name__}"
+        raise TypeError(msg)
 
 
 def submit_collections(worker: Worker | SharedWorker, collections: Sequence[Collection]) -> None:

@@ -114,6 +114,8 @@ class Settings(msgspec.Struct, frozen=True):
     broken: tuple[tuple[str, Problem], ...]
     #: The upper limit of a scrape's duration, in seconds; Prometheus may send a shorter timeout.
     scrape_timeout: float
+    #: The folder in which collectors store their history; None if they do not.
+    state: Path | None = None
     #: TLS settings and their locations: `check` tests whether their files can be used.
     tls: tuple[tuple[TLSConfig, Problem], ...] = ()
     #: Settings without effect, which are most likely mistakes.
@@ -128,9 +130,14 @@ class TopLevel(msgspec.Struct, frozen=True):
     plugins: str = "/etc/bts-exporter/plugins"
     #: Maximum duration of a scrape; the timeout that Prometheus sends applies if it is shorter.
     scrape_timeout: Duration = Duration(9.5)
+    #: Folder in which collectors store their history, so that a restart does not lose it; without it nothing is stored.
+    state: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
+        if self.state == "":
+            msg = "state: expected the name of a folder, or no such key"
+            raise ValueError(msg)
         if self.scrape_timeout < _MIN_SCRAPE_TIMEOUT:
             msg = f"scrape_timeout: must be at least {_MIN_SCRAPE_TIMEOUT} s, got {self.scrape_timeout:g}"
             raise ValueError(msg)
@@ -206,6 +213,7 @@ def load(path: Path | None, types_in: TypesIn) -> Settings:
         tuple(blocks),
         tuple(converter.broken),
         float(top.scrape_timeout),
+        None if top.state is None else _folder(document, top.state),
         tuple(schema.tls),
         (
             *_no_collectors(document, raw),

@@ -10,14 +10,15 @@ from math import inf
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bts_collectors.rabbitmq.api.models import Queue
-from bts_collectors.rabbitmq.metrics.lag import Lags, flow_of
+from bts_collectors.rabbitmq.metrics.lag import Lags, LagState, flow_of
 from bts_collectors.rabbitmq.metrics.queue_order import NO_FLOW
-from bts_exporter import backlog
+from bts_exporter import Restored, backlog
 from lag_simulator import EPOCH, OLDEST, SimulatedQueue
 from rabbitmq_lag import SCHEDULES, Schedule, measure
 
@@ -49,11 +50,15 @@ LOSSES = {
     "lose-delivered": ("deliver_get", "redeliver", "ack"),
 }
 RATES = st.sampled_from([0, 0, 1, 5, 20, 60])
-PLAIN_EVENTS = st.just("none")
+#: The exporter is restarted, at once or after the stretch.
+EXPORTER_EVENTS = ["exporter-restart", "exporter-down"]
+#: How much longer than others a stretch is in which it does not run.
+DOWN_TIMES = 4
+PLAIN_EVENTS = st.sampled_from(["none"] * 6 + EXPORTER_EVENTS)
 EVENTS = st.sampled_from(
     ["none"] * 12
     + ["die", "reject", "purge", "restart", "remake", "dead-letters", "no-counts", "stop", "leave"]
-    + ["hang", *LOSSES]
+    + ["hang", *LOSSES, *EXPORTER_EVENTS]
 )
 
 
@@ -83,7 +88,10 @@ class History:
         self.queue = SimulatedQueue(phase=phase, **made)
         self._offset = offset
         self._now = 0
+        #: How much the clock of the exporter's process is ahead.
+        self._ahead = 0.0
         self._lags = Lags(lambda: self._now / 10)
+        self._is_down = False
         self._random = Random(phase)
         self._shows = ""
         self._purged = -inf
@@ -92,23 +100,40 @@ class History:
         #: Whether the counts were reset and had passed their last values by the next scrape.
         self.has_hidden_reset = False
         self.checked = 0
+        self.lags: list[object] = []
 
     def live(self, lived: list[Stretch], *, plain: bool) -> None:
         """Let things happen, and check every scrape."""
         for seconds, publish, consume, event in lived:
             self._let_happen(event)
+            times = DOWN_TIMES if self._is_down else 1
             # One that is made again and used more than before at once looks as if it went on.
             quiet = LATE if event == "remake" else 0
-            for tenth in range(-quiet, seconds * 10):
+            for tenth in range(-quiet, seconds * 10 * times):
                 self.queue.publish(_even(publish, tenth) if tenth >= 0 else 0)
                 if event != "hang":
                     self.queue.consume(_even(consume, tenth), self._random)
                 self.queue.tick()
-                if self._now % 50 == self._offset:
+                if self._now % 50 == self._offset and not self._is_down:
                     self._scrape(plain=plain)
                 self._now += 1
+            if self._is_down:
+                self._restart_exporter()
+
+    def _restart_exporter(self) -> None:
+        """Continue with what the exporter stored, in a process with another clock."""
+        content = msgspec.json.encode(self._lags.save())
+        stored = msgspec.json.decode(content, type=LagState)
+        self._ahead += 1000.0
+        ahead = self._ahead
+        self._lags = Lags(lambda: self._now / 10 + ahead)
+        self._lags.restore = lambda _: Restored(stored, 0.0, 1000.0)
+        self._lags.identify("cluster")
 
     def _let_happen(self, event: str) -> None:
+        if event == "exporter-restart":
+            self._restart_exporter()
+        self._is_down = event == "exporter-down"
         queue = self.queue
         self._shows = event if event in {"no-counts", "stop"} else ""
         queue.consumers = int(event != "leave")
@@ -146,6 +171,7 @@ class History:
         age = self._lags.observe([shown], EPOCH + self._now / 10)["/", "q"].age
         if age is not None and not self.has_hidden_reset:
             self.checked += 1
+            self.lags += age
             self._check(age, plain=plain)
 
     def _find_hidden_reset(self, shown: Queue) -> None:
@@ -207,6 +233,26 @@ def test_a_schedule_of_the_benchmark_is_right_as_often_as_it_must_be(schedule: S
     assert figures.looks + figures.bounds > 400
     assert figures.share >= schedule.bar
     assert figures.false_bounds == 0
+
+
+def test_restart_of_the_exporter_changes_no_lag() -> None:
+    """Each lag after restarts is that of an exporter that was not restarted, on another clock."""
+    busy: list[Stretch] = [
+        (20, 5, 2, "none"),
+        (20, 5, 1, "die"),
+        (20, 0, 3, "purge"),
+        (40, 9, 1, "restart"),
+    ]
+    once = [stretch for some in busy for stretch in (some, (5, 5, 1, "none"))]
+    often = [stretch for some in busy for stretch in (some, (5, 5, 1, "exporter-restart"))]
+    lags = []
+    for lived in (once, often):
+        history = History(0, 7)
+        history.live(lived, plain=False)
+        lags.append(history.lags)
+
+    assert lags[1] == [pytest.approx(lag) if isinstance(lag, float) else lag for lag in lags[0]]
+    assert len(lags[0]) > 10
 
 
 def test_histories_do_have_lags() -> None:

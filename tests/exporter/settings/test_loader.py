@@ -322,7 +322,7 @@ def test_all_mistakes_at_once(problems: Callable[[str], list[str]]) -> None:
 
     assert found == [
         "c.yaml:1: scrape_timeout: expected seconds or a duration such as 1m30s, got 'soon'",
-        "c.yaml:2: hosts: unknown key 'hosts'; known: collectors, plugins, scrape_timeout",
+        "c.yaml:2: hosts: unknown key 'hosts'; known: collectors, plugins, scrape_timeout, state",
         "c.yaml:4: collectors.host: interval: must be at least 1 s, got 0.1",
         "c.yaml:5: collectors.broken: type broken (broken.py) is broken: SyntaxError: invalid syntax",
         "c.yaml:7: collectors.broker[0].url: missing scheme, e.g. redis://; an address is scheme://host[:port]",

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from threading import Lock
+
+import msgspec
 
 from bts_collectors.mqtt.client.router import Handler, Publish
 from bts_collectors.mqtt.client.topics import Pattern, Subscription, disjoint
@@ -29,6 +32,8 @@ from bts_exporter import (
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 MAX_ID = 256  # characters
 _MAX_PENDING = 100_000
+#: Pending messages that are stored for a restart of the exporter; the oldest ones.
+MOST_STORED = 1000
 
 LATENCY = histogram(
     "mqtt_pipeline_latency_seconds",
@@ -65,6 +70,14 @@ METRICS: tuple[Metric, ...] = (
 
 Key = tuple[str, ...]
 Identify = Callable[[bytes], str | None]
+
+
+class PipelineState(msgspec.Struct, frozen=True):
+    """A pipeline as it is stored."""
+
+    #: Key and time of arrival of each pending message, the oldest first.
+    pending: list[tuple[Key, float]]
+    overfull_until: float
 
 
 class PipelineConfig(CollectorConfig, frozen=True):
@@ -123,7 +136,7 @@ class Pipeline:
             Subscription(config.in_topic.filter),
             Subscription(config.out_topic.filter),
         )
-        self._name = name
+        self.name = name
         self._config = config
         self._in_id = identifier(config.in_format, config.in_id)
         self._out_id = identifier(config.out_format, config.out_id)
@@ -138,6 +151,8 @@ class Pipeline:
         # Until these times the service may have a backlog that is not in _pending: messages from before
         # the connection or timed out (until the next match), or messages beyond max_pending.
         self._unknown_until = self._overfull_until = 0.0
+        # Messages that were pending before a restart of the exporter, and when that was; until the first connection.
+        self._stored: tuple[list[tuple[Key, float]], float] | None = None
 
     def begin(self) -> None:
         """Clear the pending messages: their outputs may have passed while disconnected."""
@@ -145,7 +160,36 @@ class Pipeline:
             self._unmatched["in"] += len(self._pending)
             self._pending.clear()
             self._numbers.clear()
+            self._continue_stored()
             self._mark_unknown()
+
+    def save(self) -> PipelineState | None:
+        """Return what `restore` needs; None if that has not been used yet."""
+        with self._lock:
+            pending = list(islice(self._pending.values(), MOST_STORED))
+            return None if self._stored else PipelineState(pending, self._overfull_until)
+
+    def restore(self, state: PipelineState, downtime: float, shift: float) -> None:
+        """Take the messages that were pending `downtime` seconds ago, for the first connection."""
+        pending = [(key, arrived + shift) for key, arrived in state.pending]
+        with self._lock:
+            self._stored = pending, self._clock() - downtime
+            self._overfull_until = state.overfull_until + shift
+
+    def _continue_stored(self) -> None:
+        """Continue with the stored messages that had waited longer than the exporter was not connected.
+
+        Nothing shows whether the outputs of others passed in that time.
+        """
+        if self._stored is None:
+            return
+        (pending, saved), self._stored = self._stored, None
+        begin = saved - (self._clock() - saved)
+        kept = [(key, arrived) for key, arrived in pending if arrived <= begin]
+        # Their numbers are negative; new messages begin with 1.
+        for number, (key, arrived) in enumerate(kept, -len(kept)):
+            self._pending[number] = key, arrived
+            self._numbers.setdefault(key, []).append(number)
 
     def route(self, topic: str) -> Handler | None:
         """Return the handler for a topic of either side."""
@@ -163,7 +207,7 @@ class Pipeline:
 
     def emit(self, scrape: Scrape, *, connected: bool) -> None:
         """Emit the measurements; pending messages only while connected, as only then they can be matched."""
-        name = self._name
+        name = self.name
         labels = ("mqtt", name, "")
         with self._lock:
             self._expire()
@@ -183,7 +227,8 @@ class Pipeline:
         if known:
             scrape.emit(backlog.BACKLOG, len(self._pending), *labels)
         if known or self._pending:
-            method = "message_time" if known else "lower_bound"
+            is_stored = next(iter(self._pending), 0) < 0
+            method = "message_time" if known and not is_stored else "lower_bound"
             scrape.emit(backlog.LAG_SECONDS, self._age_seconds(), *labels)
             scrape.emit(backlog.LAG_METHOD, 1, *labels, method)
 
@@ -230,6 +275,10 @@ class Pipeline:
         if key not in self._numbers:
             self._unmatched["out"] += 1
             return
+        if self._numbers[key][0] < 0 and self._config.in_id is None:
+            self._drop_stored(key)
+            self._unmatched["out"] += 1
+            return
         arrived = self._pop(key)
         self._matches += 1
         self._unknown_until = 0.0
@@ -242,6 +291,12 @@ class Pipeline:
         if not numbers:
             del self._numbers[key]
         return arrived
+
+    def _drop_stored(self, key: Key) -> None:
+        """Drop the messages with this key from before a restart: nothing shows which of them the output is of."""
+        while self._numbers.get(key, [0])[0] < 0:
+            self._pop(key)
+            self._unmatched["in"] += 1
 
     def _expire(self) -> None:
         before = self._clock() - self._config.timeout

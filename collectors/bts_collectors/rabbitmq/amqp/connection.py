@@ -74,6 +74,8 @@ class AmqpConnection:
         self._watch = AddressWatch(url.host)
         self._peer = ""
         self._connection: Any = None
+        #: The name of the cluster that was connected to last; empty if it is unknown.
+        self.cluster = ""
 
     @property
     def is_open(self) -> bool:
@@ -118,6 +120,7 @@ class AmqpConnection:
                 raise
             self._connect()
         self._peer = self._peer_of(self._connection)
+        self.cluster = cluster_of(self._connection)
         self._watch.has_moved(self._peer)  # notes that the name was resolved just now
 
     def _connect(self) -> None:
@@ -148,6 +151,13 @@ class AmqpConnection:
             what = f"{PRODUCT.name} at {self.address}: {self._guard.failure}"
             return TargetError("protocol", what)
         return explain(error, self.address)
+
+
+def cluster_of(connection: Any) -> str:
+    """Return the name of the cluster, which RabbitMQ sends when a connection is opened; empty if it does not."""
+    properties = getattr(getattr(connection, "_impl", None), "server_properties", None) or {}
+    name = properties.get("cluster_name", "")
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def vhost_of(url: Url) -> str:

@@ -62,7 +62,7 @@ class AmqpSource:
         self._vhost = vhost_of(url)
         self._names = names
         self._clock = clock
-        self._lags = Lags()
+        self.lags = Lags()
         self._connection = AmqpConnection(url, password, tls, CONNECT_TIMEOUT_SECONDS)
         self._channel: Any = None
         self._request = DeclareRequest()
@@ -106,7 +106,9 @@ class AmqpSource:
         for name, queue in declared.items():
             scrape.emit(EXISTS, queue is not None, self._vhost, name)
         existing = [queue for queue in declared.values() if queue is not None]
-        lags = self._lags.observe(existing, self._clock())
+        if self._connection.cluster:
+            self.lags.identify(f"cluster {self._connection.cluster} (AMQP)")
+        lags = self.lags.observe(existing, self._clock())
         backlog.emit_backlogs(scrape, existing, lags)
         backlog.emit_flows(scrape, existing, lags)
         for queue in existing:

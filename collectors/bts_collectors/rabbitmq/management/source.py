@@ -40,7 +40,7 @@ class ManagementSource:
         self._clock = clock
         self._own_node = own_node
         self._lister = lister
-        self._lags = Lags()
+        self.lags = Lags()
         self._stream_leaders = StreamLeaders()
         self._streams = streams.StreamLags()
         #: The overview of the current collection; empty if the request failed.
@@ -124,7 +124,9 @@ class ManagementSource:
             self._stream_leaders.complete(batch, listing.queues)
         shown = [queue for queue in listing.queues if self._shows(node_of(queue))]
         now = self._clock()
-        lags = self._lags.observe(shown, now, listing.unlisted)
+        if self.overview.cluster_name:
+            self.lags.identify(f"cluster {self.overview.cluster_name} (management API)")
+        lags = self.lags.observe(shown, now, listing.unlisted)
         queues.emit_quorum(scrape, shown)
         # `max_series` drops the last samples. Depth and lag of all queues come first, then the
         # other messaging_* metrics, then details, each time with the deepest queues first.

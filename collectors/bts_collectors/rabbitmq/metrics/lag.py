@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+import msgspec
 
 from bts_collectors.rabbitmq.api.models import (
+    QUORUM,
     STREAM,
     Key,
     MessageStats,
@@ -17,16 +20,23 @@ from bts_collectors.rabbitmq.api.models import (
 )
 from bts_collectors.rabbitmq.metrics import standstill
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
-from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, limits_of
+from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
 from bts_collectors.rabbitmq.metrics.queue_order import (
     DEPTH_DELAY_SECONDS,
+    MAX_GAP_SECONDS,
     NO_FLOW,
     Depth,
     Flow,
     Order,
+    OrderState,
 )
+from bts_collectors.rabbitmq.metrics.requeued import Requeued
 from bts_collectors.rabbitmq.metrics.standstill import Standstill
-from bts_exporter import backlog
+from bts_collectors.rabbitmq.metrics.stored_times import restored, stored
+from bts_exporter import Restored, backlog
+
+#: Queues that are stored; those with the most ready messages first.
+MOST_STORED = 10_000
 
 
 class Lag(NamedTuple):
@@ -38,6 +48,29 @@ class Lag(NamedTuple):
     drain: float | None = None
 
 
+class HistoryState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The history of one queue as it is stored; the fields are those of the history."""
+
+    vhost: str
+    name: str
+    order: OrderState | None = None
+    before: OrderState | None = None
+    may_be_recreated: bool = False
+    rate: backlog.RateState | None = None
+    limits: Limits = NO_LIMITS
+    has_wrong_times: bool | None = None
+    empty: float | None = None
+    standstill: Standstill | None = None
+    is_certain: bool = True
+    is_outdated: bool = False
+
+
+class LagState(msgspec.Struct, frozen=True):
+    """The histories of a cluster's queues as they are stored."""
+
+    queues: list[HistoryState]
+
+
 class Lags:
     """The lags of all queues; each collection adds to their history."""
 
@@ -45,6 +78,41 @@ class Lags:
         """Start without history; `clock` is monotonic, in seconds."""
         self._clock = clock
         self._histories: dict[Key, History] = {}
+        #: Returns what was stored for a cluster.
+        self.restore: Callable[[str], Restored | None] = lambda _: None
+        #: The cluster and the source of its counts; empty while unknown.
+        self.identity = ""
+
+    def identify(self, identity: str) -> None:
+        """Restore the histories of this cluster; those of another one are dropped."""
+        if identity == self.identity:
+            return
+        if self.identity:
+            self._histories.clear()
+        self.identity = identity
+        found = self.restore(identity)
+        if found is not None:
+            self._continue(found)
+
+    def save(self) -> LagState:
+        """Return what is to be stored, of at most MOST_STORED queues."""
+        found = [
+            history.save(*key) for key, history in self._histories.items() if not history.is_new
+        ]
+        if len(found) > MOST_STORED:
+            found.sort(key=lambda state: state.order.ready if state.order else 0.0, reverse=True)
+        return LagState(found[:MOST_STORED])
+
+    def _continue(self, stored: Restored) -> None:
+        """Continue stored histories; they go back further than those that there are.
+
+        Without counts, the same depth after a long time may be that of other messages.
+        """
+        for state in stored.state.queues:
+            key = (state.vhost, state.name)
+            history = History.restored(state, stored.shift)
+            if history.is_counted or stored.downtime <= MAX_GAP_SECONDS:
+                self._histories[key] = history
 
     def observe(
         self, queues: Iterable[Queue], now: float, unlisted: Collection[str] = ()
@@ -80,6 +148,7 @@ class History:
         "_may_be_recreated",
         "_order",
         "_rate",
+        "_requeued",
         "_standstill",
         "_times",
     )
@@ -103,6 +172,49 @@ class History:
         self._is_certain = True
         #: Whether messages may have left since the last counts.
         self._is_outdated = False
+        self._requeued: Requeued | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether there is nothing to store."""
+        return self._order is None and self._standstill is None
+
+    def save(self, vhost: str, name: str) -> HistoryState:
+        """Return what `restored` needs, with the name of the queue."""
+        return HistoryState(
+            vhost=vhost,
+            name=name,
+            order=None if self._order is None else self._order.save(),
+            before=None if self._before is None else self._before.save(),
+            may_be_recreated=self._may_be_recreated,
+            rate=None if self._rate is None else self._rate.save(),
+            limits=self._limits,
+            has_wrong_times=None if self._times is None else self._times.is_wrong,
+            empty=stored(self._empty),
+            standstill=self._standstill,
+            is_certain=self._is_certain,
+            is_outdated=self._is_outdated,
+        )
+
+    @classmethod
+    def restored(cls, state: HistoryState, shift: float) -> Self:
+        """Return a stored history, with `shift` added to its times."""
+        history = cls()
+        if state.order is not None:
+            history._order = Order.restored(state.order, shift)
+        if state.before is not None:
+            history._before = Order.restored(state.before, shift)
+        if state.rate is not None:
+            history._rate = backlog.Rate.restored(state.rate, shift)
+        if state.has_wrong_times is not None:
+            history._times = MessageTimes(is_wrong=state.has_wrong_times)
+        if state.standstill is not None:
+            history._standstill = state.standstill.shifted(shift)
+        history._may_be_recreated = state.may_be_recreated
+        history._limits = NO_LIMITS if state.limits == NO_LIMITS else state.limits
+        history._empty = restored(state.empty, shift)
+        history._is_certain, history._is_outdated = state.is_certain, state.is_outdated
+        return history
 
     def drain(self, queue: Queue, now: float) -> float | None:
         """Return the seconds until the ready messages are consumed at the recent rate; None if unknown."""
@@ -158,7 +270,7 @@ class History:
         elif queue.consumers != 0 and not self._stands_still(queue, now):
             self._is_outdated = True
         if flow is None or (flow == NO_FLOW and ready is not None):
-            self._is_certain &= self._is_counted() or not (flow is None or _may_be_unacked(queue))
+            self._is_certain &= self.is_counted or not (flow is None or _may_be_unacked(queue))
         return self._by_order(queue, flow, ready, now) if ready else None
 
     def _by_order(
@@ -174,11 +286,24 @@ class History:
             age = order.age(ready, now, self._limits, is_certain=is_certain)
             age = None if age is None else self._plausible(age, now)
             if age is not None:
-                return age
+                return (
+                    age._replace(method="lower_bound")
+                    if self._may_be_overtaken(queue, now)
+                    else age
+                )
         seconds = self._standstill.seconds(now) if self._standstill and stands_still else None
         return None if seconds is None else backlog.Age(seconds, "lower_bound")
 
-    def _is_counted(self) -> bool:
+    def _may_be_overtaken(self, queue: Queue, now: float) -> bool:
+        """Return whether an older message may wait behind the one at the head."""
+        if queue.type != QUORUM:
+            return False
+        self._requeued = self._requeued or Requeued()
+        return self._requeued.may_wait(queue, now)
+
+    @property
+    def is_counted(self) -> bool:
+        """Return whether the broker has counted messages of the queue."""
         return self._order is not None and self._order.was_counted
 
     def _stands_still(self, queue: Queue, now: float) -> bool:
@@ -191,7 +316,7 @@ class History:
             return False
         if self._limits.ttl is not None or self._limits.length is not None:
             return False
-        was_counted = self._is_counted() and self._standstill.was_counted
+        was_counted = self.is_counted and self._standstill.was_counted
         return queue.consumers == 0 or (
             was_counted and isinstance(queue.message_stats, MessageStats)
         )

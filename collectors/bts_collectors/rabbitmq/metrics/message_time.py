@@ -17,10 +17,15 @@ class MessageTimes:
 
     __slots__ = ("_is_wrong",)
 
-    def __init__(self) -> None:
-        """Start by trusting the timestamps."""
+    def __init__(self, *, is_wrong: bool = False) -> None:
+        """Start by trusting the timestamps, unless `is_wrong`."""
         #: Whether the latest comparison failed.
-        self._is_wrong = False
+        self._is_wrong = is_wrong
+
+    @property
+    def is_wrong(self) -> bool:
+        """Return whether the latest comparison failed."""
+        return self._is_wrong
 
     def refine(
         self, queue: Queue, age: backlog.Age | None, now: float, max_seconds: float

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+import msgspec
 
 from bts_collectors.rabbitmq.metrics.queue_limits import Limits
+from bts_collectors.rabbitmq.metrics.stored_times import restored, stored
 from bts_exporter import backlog
 
 #: Maximum age of a depth relative to the counts: two intervals of the broker's statistics.
 DEPTH_DELAY_SECONDS = 10.0
 #: With a longer gap between two observations, the time of arrival between them is unknown.
 MAX_GAP_SECONDS = 90.0
+#: Restarts of the exporter that an order remembers separately.
+MAX_RESTARTS = 8
 #: Seconds for which a queue that reached its limit may reject messages, and for which messages may
 #: be requeued after a redelivery.
 RECENT_SECONDS = 3 * DEPTH_DELAY_SECONDS
@@ -52,6 +57,27 @@ class _Observation(NamedTuple):
     published: float
 
 
+class OrderState(msgspec.Struct, frozen=True):
+    """An order as it is stored; the fields are those of the order."""
+
+    flow: Flow
+    arrived: float
+    out: float
+    missing: float
+    tail: float
+    ready: float
+    unacked: float
+    max_unseen: float
+    max_lost: float | None
+    doubt: float | None
+    last_redelivery: float | None
+    last_full: float | None
+    observations: list[_Observation]
+    timeline: backlog.TimelineState
+    restarts: list[tuple[float, float]]
+    excess: float | None
+
+
 class Order:
     """How many messages arrived and left, and when."""
 
@@ -67,9 +93,11 @@ class Order:
         "_observations",
         "_out",
         "_ready",
+        "_restarts",
         "_tail",
         "_timeline",
         "_unacked",
+        "_unseen_since",
         "excess",
     )
 
@@ -102,8 +130,51 @@ class Order:
         self._last_full = -inf
         self._observations: list[_Observation] = []
         self._timeline = backlog.Timeline()
+        #: Start and end of times in which the exporter did not run.
+        self._restarts: list[tuple[float, float]] = []
+        #: Start of such a time, until the first observation after it.
+        self._unseen_since: float | None = None
         #: Ready messages that the counts do not explain, at the latest conclusive observation.
         self.excess: float | None = None
+
+    def save(self) -> OrderState:
+        """Return what `restored` needs."""
+        return OrderState(
+            flow=self._flow,
+            arrived=self._in,
+            out=self._out,
+            missing=self._missing,
+            tail=self._tail,
+            ready=self._ready,
+            unacked=self._unacked,
+            max_unseen=self._max_unseen,
+            max_lost=stored(self._max_lost),
+            doubt=stored(self._doubt),
+            last_redelivery=stored(self._last_redelivery),
+            last_full=stored(self._last_full),
+            observations=self._observations.copy(),
+            timeline=self._timeline.save(),
+            restarts=self._restarts.copy(),
+            excess=self.excess,
+        )
+
+    @classmethod
+    def restored(cls, state: OrderState, shift: float) -> Self:
+        """Return a stored order, with `shift` added to its times."""
+        order = cls(state.ready, state.flow)
+        order._in, order._out = state.arrived, state.out
+        order._missing, order._tail = state.missing, state.tail
+        order._unacked, order._max_unseen = state.unacked, state.max_unseen
+        order._max_lost = inf if state.max_lost is None else state.max_lost
+        order._doubt = restored(state.doubt, shift)
+        order._last_redelivery = restored(state.last_redelivery, shift)
+        order._last_full = restored(state.last_full, shift)
+        order._observations = [seen._replace(time=seen.time + shift) for seen in state.observations]
+        order._timeline = backlog.Timeline.restored(state.timeline, shift)
+        order._restarts = [(start + shift, end + shift) for start, end in state.restarts]
+        order._unseen_since = order._timeline.last_time
+        order.excess = state.excess
+        return order
 
     @property
     def _arrived(self) -> float:
@@ -168,6 +239,7 @@ class Order:
 
     def observe(self, depth: Depth, flow: Flow, now: float, limits: Limits) -> None:
         """Add an observation of counts and depth."""
+        self._note_restart(now)
         before = self._flow
         if self.fell(flow):
             before = NO_FLOW
@@ -202,7 +274,7 @@ class Order:
         window = self._timeline.window(position)
         # A message that was overtaken is at least as old as without that. During a gap in the
         # observations, the time of arrival is unknown.
-        gap = window is not None and window[1] - window[0] > MAX_GAP_SECONDS
+        gap = window is not None and self._is_unseen(*window)
         if limits.priorities and limits.rejects:
             return None  # neither the arrivals nor the departures are known
         if limits.priorities or gap or not is_certain or age.method == "lower_bound":
@@ -210,6 +282,22 @@ class Order:
                 ready = min(ready, self._least_ready(ready))  # the others may be dead letters
             return self._bound(ready, now)
         return age
+
+    def _note_restart(self, now: float) -> None:
+        """Remember since when the exporter did not run, at the first observation after that."""
+        if self._unseen_since is None:
+            return
+        self._restarts.append((self._unseen_since, now))
+        self._unseen_since = None
+        if len(self._restarts) > MAX_RESTARTS:
+            (start, _), (_, end), *others = self._restarts
+            self._restarts = [(start, end), *others]
+
+    def _is_unseen(self, since: float, until: float) -> bool:
+        """Return whether the time of arrival is unknown of a message that arrived between two observations."""
+        if until - since > MAX_GAP_SECONDS:
+            return True
+        return any(since < end and start < until for start, end in self._restarts)
 
     def _least_ready(self, default: float) -> float:
         """Return how many messages are ready at least by the counts, at any time that the depth may be from."""

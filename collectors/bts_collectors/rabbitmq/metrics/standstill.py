@@ -21,6 +21,10 @@ class Standstill(NamedTuple):
         seconds = now - self.since
         return seconds if seconds >= DEPTH_DELAY_SECONDS else None
 
+    def shifted(self, shift: float) -> Standstill:
+        """Return it with `shift` added to its times."""
+        return self._replace(since=self.since + shift, counted=self.counted + shift)
+
     @property
     def was_counted(self) -> bool:
         """Return whether counts have confirmed it."""

@@ -38,6 +38,8 @@ PATH = "/metrics"
 ENDPOINT = "aggregated"
 IDENTITY = "rabbitmq_identity_info"
 BUILD = "rabbitmq_build_info"
+#: Labels of IDENTITY: of the cluster, and of the node, which counts its own queues.
+_NAMES = ("rabbitmq_cluster", "rabbitmq_cluster_permanent_id", "rabbitmq_node")
 
 #: Families that our other sources have, too: they are emitted as the same metrics, with the label node.
 _OWN_METRICS: dict[str, Metric] = {
@@ -87,7 +89,7 @@ class PrometheusSource:
         self._client = client
         self._clock = clock
         self._is_selected = is_selected
-        self._lags = Lags()
+        self.lags = Lags()
         #: Metrics of the previous scrape: reusing them lets the engine reuse their rendered series.
         self._metrics: dict[tuple[str, ...], Metric] = {}
 
@@ -106,6 +108,7 @@ class PrometheusSource:
         if self._is_selected is not None:
             scrape.emit(overview.UP, page is not None)
             if page is not None:
+                self._identify(page)
                 self._collect_queues(scrape, batch, self._is_selected)
         if page is not None:
             self._emit_page(scrape, page)
@@ -115,6 +118,12 @@ class PrometheusSource:
         """Close the connection and interrupt a running collection; called from another thread."""
         self._client.close()
 
+    def _identify(self, page: Iterable[Family]) -> None:
+        """Restore the histories of the node's queues."""
+        labels = first_labels(next((family for family in page if family.name == IDENTITY), None))
+        if names := " ".join(labels[name] for name in _NAMES if name in labels):
+            self.lags.identify(f"cluster {names} ({EXPORTER.product.name})")
+
     def _collect_queues(
         self, scrape: Scrape, batch: RequestBatch, is_selected: QueueFilter
     ) -> None:
@@ -122,7 +131,7 @@ class PrometheusSource:
         found = [queue for queue in queues_of(page) if is_selected(queue)]
         now = self._clock()
         # The length of a stream's log is not a backlog.
-        lags = self._lags.observe([queue for queue in found if not may_be_stream(queue)], now)
+        lags = self.lags.observe([queue for queue in found if not may_be_stream(queue)], now)
         # `max_series` drops the last samples: the deepest queues come first.
         found.sort(key=depth, reverse=True)
         with_lag = [queue for queue in found if (queue.vhost, queue.name) in lags]

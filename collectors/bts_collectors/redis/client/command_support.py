@@ -51,4 +51,5 @@ class CommandSupport:
     def emit(self, scrape: Scrape) -> None:
         """Emit which commands the server answers."""
         for command, supported in self._supported.items():
-            scrape.emit(SUPPORTED, supported, command)
+            if not scrape.has(SUPPORTED, command):  # by another part of the collector
+                scrape.emit(SUPPORTED, supported, command)

@@ -38,6 +38,10 @@ class ScrapeContext:
     #: How often clients have set entries-added of streams, and how often any counter of streams and
     #: groups; None if it is not known.
     counters_set: tuple[int, int] | None = None
+    #: How often elements of any list may have been removed, or keys replaced; None if it is not known.
+    removals: int | None = None
+    #: Identifies the process of the server; empty if it is not known.
+    run_id: str = ""
     #: Whether the server itself answered INFO, not only other nodes of its cluster.
     up: bool = False
     #: Whether keys are spread over the nodes of a cluster.

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bts_collectors.redis.keyspace import globs
+from bts_collectors.redis.lists.list_age import ListAge
 from bts_collectors.redis.queues.config import CelerySettings, LibrarySettings
 from bts_collectors.redis.queues.queue_library import Depth, DepthReader, QueueLibrary, Rest, total
+
+#: Of the newest messages, so many are searched for redelivered ones in each scrape.
+_SEARCHED = 64
 
 
 class Celery(QueueLibrary):
@@ -16,6 +20,7 @@ class Celery(QueueLibrary):
     default = ("celery",)
     joint = ""
     type_ = "list"
+    consumed_from = "right"
     #: Priorities whose lists are read if the settings do not name the priorities.
     _STEPS = range(10)
 
@@ -43,11 +48,15 @@ class Celery(QueueLibrary):
         return self._options.priority_steps is None or step in self._steps
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
-        """Read the lengths of the lists; messages have no time."""
+        """Read the lengths of the lists; the time of a message is not in it."""
         key = self.head + name
         lists = [b"%s%s%d" % (key, self._separator, step) if step else key for step in self._steps]
         sizes = yield [("LLEN", each) for each in lists]
-        return Depth({"ready": total(sizes)})
+        return Depth({"ready": total(sizes)}, lists=list(zip(lists, sizes, strict=True)))
+
+    def list_age(self, key: bytes) -> ListAge:  # noqa: ARG002  # plain keys have settings of their own
+        """Return the history of a new list, in which rejected messages may come in again, marked as redelivered."""
+        return ListAge(self.consumed_from, unique=True, searched=_SEARCHED)
 
     def rest(self) -> Sequence[Rest]:
         """Return the messages that workers have not acknowledged."""

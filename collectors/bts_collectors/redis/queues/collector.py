@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from math import isfinite
 from time import monotonic
 from typing import NamedTuple
 
+import msgspec
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import RequestBatches, together
@@ -15,6 +17,8 @@ from bts_collectors.redis.client.context import ScrapeContext, ServerClock
 from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import MOST_NAMES, Names
+from bts_collectors.redis.lists.ages import ListAges, WaitingList, oldest
+from bts_collectors.redis.lists.list_age import ListState
 from bts_collectors.redis.queues.arq import Arq
 from bts_collectors.redis.queues.bullmq import BullMQ
 from bts_collectors.redis.queues.celery import Celery
@@ -33,10 +37,12 @@ from bts_collectors.redis.queues.queue_library import (
 from bts_collectors.redis.queues.rq import Rq
 from bts_collectors.redis.queues.sidekiq import Sidekiq
 from bts_collectors.redis.streams.lag import age_seconds
-from bts_exporter import Match, Metric, backlog, gauge
+from bts_exporter import Match, Metric, Restored, Scrape, backlog, gauge
 
 #: Queues that are read together. Some libraries need a whole message to know its age.
 BATCH = 100
+#: Lists whose history is stored for a restart of the exporter.
+MOST_STORED = 2000
 
 #: Commands that return a number, and commands that return a list of strings. All others return a string
 #: or nil.
@@ -54,7 +60,8 @@ MESSAGES = gauge(
 OLDEST = gauge(
     "redis_queue_oldest_age_seconds",
     "Age of the next message, by the time that the library wrote into it; if that is not plausible, the"
-    " time since the message was first seen; 0 if the queue is empty.",
+    " time since the message was first seen; of lists without such times, from when their elements were"
+    " first seen; 0 if the queue is empty.",
     ("library", "db", "queue"),
 )
 OLDEST_ACTIVE = gauge(
@@ -76,6 +83,23 @@ class _Queue(NamedTuple):
     history: QueueHistory
 
 
+class StoredList(msgspec.Struct, frozen=True):
+    """A list of a queue as it is stored."""
+
+    library: str
+    queue: bytes
+    key: bytes
+    state: ListState
+
+
+class QueuesState(msgspec.Struct, frozen=True):
+    """What is stored of all queues."""
+
+    #: The process of the server, and how often elements were removed.
+    removals: tuple[str, int] | None
+    lists: list[StoredList]
+
+
 class Queues:
     """Reads the queues that the settings want."""
 
@@ -89,6 +113,9 @@ class Queues:
         #: Settings whose library has registered more queues than are read.
         self.truncated: set[str] = set()
         self._read_last: dict[QueueLibrary, list[bytes]] = {}
+        self._ages = ListAges(clock)
+        #: Lists from before a restart, and what to add to their times; until they are read.
+        self._stored: dict[tuple[str, bytes, bytes], tuple[ListState, float]] = {}
         for setting, kind, wanted in _chosen(settings):
             library = kind(wanted)
             self._libraries.append(library)
@@ -98,6 +125,23 @@ class Queues:
     def are_configured(self) -> bool:
         """Return whether the settings want any queues."""
         return bool(self._libraries)
+
+    def save(self) -> QueuesState:
+        """Return what `restore` needs, of at most MOST_STORED lists; the longest ones first."""
+        found = [
+            (each.length, StoredList(library, queue, key, state))
+            for (library, queue), history in self._histories.items()
+            for key, each in history.lists.items()
+            if (state := each.save()) is not None
+        ]
+        found.sort(key=lambda pair: -pair[0])
+        return QueuesState(self._ages.removals, [each for _, each in found[:MOST_STORED]])
+
+    def restore(self, stored: Restored) -> None:
+        """Take what was stored before a restart of the exporter."""
+        self._ages.restore(stored.state.removals)
+        for each in stored.state.lists:
+            self._stored[each.library, each.queue, each.key] = each.state, stored.shift
 
     def matches(self) -> Iterator[Match]:
         """Yield how many queues of the last collection each pattern in the settings matches."""
@@ -127,10 +171,33 @@ class Queues:
                     if len(reply) > MOST_NAMES:
                         self.truncated.add(f"queues.{library.label}")
         clock = ServerClock(context, self._clock)
-        readers = [_read_rest(context, library) for library in self._libraries]
-        readers += [_read(context, queue, clock) for queue in self._queues(members)]
-        for start in range(0, len(readers), BATCH):
-            yield from together(readers[start : start + BATCH])
+        queues = list(self._queues(members))
+        first = [_read_rest(context, library) for library in self._libraries]
+        for start in range(0, len(queues), BATCH) or (0,):
+            depths: list[tuple[_Queue, Depth]] = []
+            batch = queues[start : start + BATCH]
+            yield from together([*first, *(_read(context, each, clock, depths) for each in batch)])
+            if first:
+                self._ages.begin(context)  # INFO came with this round trip, or before
+                first = []
+            yield from self._emit(context, depths, clock)
+
+    def _emit(
+        self, context: ScrapeContext, depths: Sequence[tuple[_Queue, Depth]], clock: ServerClock
+    ) -> RequestBatches:
+        """Emit queues, after reading the ages of those in lists whose messages have no time."""
+        lists = {queue: _lists(queue, depth, self._stored) for queue, depth in depths}
+        ages = yield from self._ages.read(
+            context, [each for some in lists.values() for each in some]
+        )
+        remaining = iter(ages)
+        for queue, depth in depths:
+            found = oldest(list(islice(remaining, len(lists[queue])))) if lists[queue] else None
+            _emit(context, queue, depth, found, clock)
+
+    def emit_command_support(self, scrape: Scrape) -> None:
+        """Emit which commands for lists the server answers."""
+        self._ages.emit_command_support(scrape)
 
     def _queues(self, members: dict[QueueLibrary, Sequence[bytes]]) -> Iterator[_Queue]:
         unlisted = {
@@ -161,12 +228,18 @@ def _chosen(settings: QueueSettings) -> Iterator[tuple[str, type[QueueLibrary], 
         wanted: LibrarySettings = getattr(settings, library.label)
         if wanted.on:
             yield library.label, library, wanted
-    for setting, plain in _PLAIN.items():
-        if names := getattr(settings, setting):
-            yield setting, plain, LibrarySettings(names=names)
+    for setting, wanted in settings.plain().items():
+        if wanted.names:
+            yield setting, _PLAIN[setting], wanted
 
 
-def _read(context: ScrapeContext, queue: _Queue, clock: ServerClock) -> RequestBatches:
+def _read(
+    context: ScrapeContext,
+    queue: _Queue,
+    clock: ServerClock,
+    depths: list[tuple[_Queue, Depth]],
+) -> RequestBatches:
+    """Add the queue and its depth to `depths`."""
     reader = queue.library.read_depth(queue.name, clock.now())
     try:
         commands = next(reader)
@@ -175,7 +248,26 @@ def _read(context: ScrapeContext, queue: _Queue, clock: ServerClock) -> RequestB
             pairs = zip(commands, replies, strict=True)
             commands = reader.send([_known(context, queue, *pair) for pair in pairs])
     except StopIteration as end:
-        _emit(context, queue, end.value, clock)
+        depths.append((queue, end.value))
+
+
+def _lists(
+    queue: _Queue, depth: Depth, stored: dict[tuple[str, bytes, bytes], tuple[ListState, float]]
+) -> list[WaitingList]:
+    """Return the lists of a queue whose messages have no time; take `stored` ones."""
+    histories = queue.history.lists
+    known = [(key, length) for key, length in depth.lists if length is not None]
+    if len(known) < len(depth.lists):  # refused in this scrape
+        return []
+    if depth.timed and depth.oldest is not None:
+        known = []
+    queue.history.lists = {
+        key: histories.get(key) or queue.library.list_age(key) for key, _ in known
+    }
+    for key, history in queue.history.lists.items():
+        if found := stored.pop((queue.library.label, queue.name, key), None):
+            history.restore(*found)
+    return [WaitingList(key, queue.history.lists[key], length) for key, length in known]
 
 
 def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply) -> Reply:
@@ -203,13 +295,20 @@ def _is_sound(command: str, reply: Reply) -> bool:
     return reply is None or type(reply) is bytes
 
 
-def _emit(context: ScrapeContext, queue: _Queue, depth: Depth, clock: ServerClock) -> None:
+def _emit(
+    context: ScrapeContext,
+    queue: _Queue,
+    depth: Depth,
+    of_lists: backlog.Age | None,
+    clock: ServerClock,
+) -> None:
     labels = (queue.library.label, context.db, label(queue.name))
     for state, count in depth.states.items():
         if count is not None:
             context.scrape.emit(MESSAGES, count, *labels, state)
     waiting = total((depth.states.get("ready"), depth.states.get("paused", 0)))
     age = queue.history.age(depth, waiting, clock.ticks(), clock.now())
+    age = of_lists if age is None else age
     drain = queue.history.drain(waiting, clock.ticks())
     if age is not None:
         context.scrape.emit(OLDEST, age.seconds, *labels)

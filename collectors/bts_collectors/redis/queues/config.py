@@ -92,6 +92,22 @@ class CelerySettings(LibrarySettings):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ListSettings(LibrarySettings):
+    """Plain lists, with patterns of those about which something is known."""
+
+    popped_left: tuple[str, ...] = ()
+    popped_right: tuple[str, ...] = ()
+    unique_payloads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SortedSetSettings(LibrarySettings):
+    """Plain sorted sets, with patterns of those whose score is a time."""
+
+    time_scores: tuple[str, ...] = ()
+
+
 class WantedNames(LibrarySettings):
     """The queues of a library without a prefix setting."""
 
@@ -120,6 +136,24 @@ class QueueSettings(CollectorConfig, frozen=True):
     lists: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     zsets: tuple[str, ...] = ()
+    #: Those of `lists` whose consumers use LPOP, or RPOP; for others it is found out.
+    popped_left: tuple[str, ...] = ()
+    popped_right: tuple[str, ...] = ()
+    #: Those of `lists` in which no payload is used twice; for others it is found out.
+    unique_payloads: tuple[str, ...] = ()
+    #: Those of `zsets` whose score is the Unix time since when, or from when on, a member waits.
+    time_scores: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, LibrarySettings]:
+        """Return the settings of plain keys by their name."""
+        lists = ListSettings(
+            names=self.lists,
+            popped_left=self.popped_left,
+            popped_right=self.popped_right,
+            unique_payloads=self.unique_payloads,
+        )
+        sorted_sets = SortedSetSettings(names=self.zsets, time_scores=self.time_scores)
+        return {"lists": lists, "sets": LibrarySettings(names=self.sets), "zsets": sorted_sets}
 
 
 def _names(raw: object) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ class Dramatiq(QueueLibrary):
     prefix = "dramatiq"
     tail = ".msgs"
     type_ = "hash"
+    consumed_from = "left"
 
     def name_of(self, key: bytes) -> bytes:
         """Return the name of the queue, also for its delayed (DQ) and dead (XQ) messages."""
@@ -33,7 +34,9 @@ class Dramatiq(QueueLibrary):
         # An id leaves the list on delivery, and the hash on acknowledgement.
         active = None if ready is None or messages is None else max(messages - ready, 0)
         depth = Depth(
-            {"ready": ready, "active": active, "scheduled": delayed, "dead": dead}, timed=True
+            {"ready": ready, "active": active, "scheduled": delayed, "dead": dead},
+            timed=True,
+            lists=[(key, ready)],
         )
         if first is not None:
             (message,) = yield [("HGET", key + b".msgs", first)]

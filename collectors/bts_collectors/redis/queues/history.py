@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from math import inf, isfinite
 
+from bts_collectors.redis.lists.ages import NO_AGE
+from bts_collectors.redis.lists.list_age import ListAge
 from bts_collectors.redis.queues.queue_library import Depth
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.waiting import Waiting
 from bts_exporter import backlog
 
-_NO_AGE = backlog.Age(0, "message_time")
-
 
 class QueueHistory:
     """The previous scrapes of one queue."""
 
-    __slots__ = ("_length", "_rate", "_taken", "_waiting")
+    __slots__ = ("_length", "_rate", "_taken", "_waiting", "lists")
 
     def __init__(self) -> None:
         """Begin without a previous scrape."""
@@ -24,6 +24,8 @@ class QueueHistory:
         #: Sum of all decreases of the length from one scrape to the next.
         self._taken = 0
         self._rate: backlog.Rate | None = None
+        #: The lists whose messages have no time, by key.
+        self.lists: dict[bytes, ListAge] = {}
 
     def age(
         self, depth: Depth, length: int | None, ticks: float, now: int | None
@@ -38,7 +40,7 @@ class QueueHistory:
         if not depth.timed or length is None:
             return None
         if length == 0:
-            return _NO_AGE
+            return NO_AGE
         oldest = depth.oldest
         if oldest is None or not isfinite(oldest):  # producers write it
             return None

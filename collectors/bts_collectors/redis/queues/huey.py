@@ -16,6 +16,7 @@ class Huey(QueueLibrary):
 
     label = "huey"
     middle = "huey.redis."
+    consumed_from = "right"
 
     def __init__(self, wanted: LibrarySettings) -> None:
         super().__init__(wanted)
@@ -35,7 +36,7 @@ class Huey(QueueLibrary):
             self._sorted.add(name)
         elif kind != b"none" or name not in self._sorted:
             (ready,) = yield [("LLEN", key)]
-            return Depth({"ready": ready, "scheduled": scheduled})
+            return Depth({"ready": ready, "scheduled": scheduled}, lists=[(key, ready)])
         ready, first = yield [("ZCARD", key), ("ZRANGE", key, 0, 0)]
         oldest = int.from_bytes(first[0][:8], "big") / 1e6 if first else None
         return Depth({"ready": ready, "scheduled": scheduled}, timed=True, oldest=oldest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,10 @@ from typing import ClassVar, NamedTuple
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.keyspace import globs
 from bts_collectors.redis.keyspace.scanner import Names
-from bts_collectors.redis.queues.config import LibrarySettings
+from bts_collectors.redis.lists.list_age import ListAge
+from bts_collectors.redis.lists.look import End
+from bts_collectors.redis.queues.config import LibrarySettings, ListSettings, SortedSetSettings
+from bts_collectors.redis.queues.times import from_number
 
 
 @dataclass(slots=True)
@@ -23,6 +27,8 @@ class Depth:
     timed: bool = False
     #: The time of the next message in seconds since 1970; None if unknown.
     oldest: float | None = None
+    #: The lists that the waiting messages are in, with their lengths, if they are in lists only.
+    lists: Sequence[tuple[bytes, int | None]] = ()
 
 
 #: Yields the commands of its next round trip and is sent their replies, None for a refused one.
@@ -62,7 +68,9 @@ class QueueLibrary(ABC):
     tail: ClassVar[str] = ""
     type_: ClassVar[str] = ""
     #: Whether the server's clock decides which messages are due.
-    needs_time: ClassVar[bool] = False
+    needs_time: bool = False
+    #: The end from which consumers take messages from lists; None if it must be found.
+    consumed_from: ClassVar[End | None] = None
     #: The set in which the library registers its queues; empty without such a set.
     registry: ClassVar[str] = ""
 
@@ -104,6 +112,10 @@ class QueueLibrary(ABC):
         """Return the key of the queue, or the common beginning of its keys."""
         return self.head + name
 
+    def list_age(self, key: bytes) -> ListAge:  # noqa: ARG002  # plain keys have settings of their own
+        """Return the history of a new list of the library, whose messages all have an id."""
+        return ListAge(self.consumed_from, unique=True)
+
     @abstractmethod
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:
         """Read one queue; `now` is the server's clock in milliseconds, None if unknown."""
@@ -130,6 +142,27 @@ class Lists(Plain):
     type_ = "list"
     size = "LLEN"
 
+    def __init__(self, wanted: LibrarySettings) -> None:
+        super().__init__(wanted)
+        options = wanted if isinstance(wanted, ListSettings) else ListSettings()
+        self._left = _compiled(options.popped_left)
+        self._right = _compiled(options.popped_right)
+        self._unique = _compiled(options.unique_payloads)
+
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
+        """Read the length."""
+        (length,) = yield [("LLEN", name)]
+        return Depth({"ready": length}, lists=[(name, length)])
+
+    def list_age(self, key: bytes) -> ListAge:
+        """Return the history of a new list, with the settings whose patterns match its key."""
+        end: End | None = None
+        if self._left.fullmatch(key):
+            end = "left"
+        elif self._right.fullmatch(key):
+            end = "right"
+        return ListAge(end, unique=bool(self._unique.fullmatch(key)))
+
 
 class Sets(Plain):
     """Sets of jobs without an order."""
@@ -143,3 +176,28 @@ class SortedSets(Plain):
 
     type_ = "zset"
     size = "ZCARD"
+
+    def __init__(self, wanted: LibrarySettings) -> None:
+        super().__init__(wanted)
+        options = wanted if isinstance(wanted, SortedSetSettings) else SortedSetSettings()
+        self._timed = _compiled(options.time_scores)
+        self.needs_time = bool(options.time_scores)
+
+    def read_depth(self, name: bytes, now: int | None) -> DepthReader:
+        """Read the size; if scores are times, how many members are due, and since when the first one is."""
+        if not self._timed.fullmatch(name):
+            return (yield from super().read_depth(name, now))
+        size, head = yield [("ZCARD", name), ("ZRANGE", name, 0, 0, "WITHSCORES")]
+        if now is None or size is None or head is None:
+            return Depth()
+        oldest = from_number(head[-1]) if head else None
+        if oldest is None:
+            return Depth({"ready": size}, timed=True)
+        in_seconds = oldest == float(head[-1])
+        (due,) = yield [("ZCOUNT", name, "-inf", f"{now / 1000:.3f}" if in_seconds else now)]
+        scheduled = None if due is None else size - due
+        return Depth({"ready": due, "scheduled": scheduled}, timed=True, oldest=oldest)
+
+
+def _compiled(patterns: Iterable[str]) -> re.Pattern[bytes]:
+    return globs.compiled(pattern.encode() for pattern in patterns)

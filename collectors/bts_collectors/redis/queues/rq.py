@@ -13,6 +13,7 @@ class Rq(QueueLibrary):
     prefix = "rq"
     middle = "queue:"
     registry = "queues"
+    consumed_from = "left"
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
         """Read the list and the registries, and the time of the first job."""
@@ -39,6 +40,7 @@ class Rq(QueueLibrary):
                 "canceled": canceled,
             },
             timed=True,
+            lists=[(key, ready)],
         )
         if job is not None:
             (queued,) = yield [("HGET", self.root + b"job:" + job, "enqueued_at")]

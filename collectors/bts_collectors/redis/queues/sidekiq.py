@@ -16,12 +16,14 @@ class Sidekiq(QueueLibrary):
     label = "sidekiq"
     middle = "queue:"
     registry = "queues"
+    consumed_from = "right"
 
     def read_depth(self, name: bytes, now: int | None) -> DepthReader:  # noqa: ARG002  # Arq needs it
         """Read the list, and the time of the job at its end."""
         key = self.head + name
         ready, job = yield [("LLEN", key), ("LINDEX", key, -1)]
-        return Depth({"ready": ready}, timed=True, oldest=from_json(job, _SidekiqJob))
+        oldest = from_json(job, _SidekiqJob)
+        return Depth({"ready": ready}, timed=True, oldest=oldest, lists=[(key, ready)])
 
     def rest(self) -> Sequence[Rest]:
         """Return the sorted sets, which hold the jobs of all queues."""

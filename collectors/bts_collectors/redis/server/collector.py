@@ -173,6 +173,8 @@ def _take_info(context: ScrapeContext, reply: Reply) -> Info:
     context.version = parsed.facts.version
     context.now = parsed.server_time()
     context.counters_set = parsed.counters_set()
+    context.run_id = parsed.fields.get("run_id", "")
+    context.removals = parsed.removals()
     info.emit(context.scrape, parsed)
     if parsed.facts.is_sentinel:
         sentinels.emit_info(context.scrape, parsed)

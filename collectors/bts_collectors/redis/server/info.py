@@ -63,6 +63,15 @@ _SETTERS = (
     "move",
     "swapdb",
 )
+#: Commands that remove or replace elements of a list, or whole keys; fields that count keys removed otherwise.
+_REMOVERS = (
+    *("lpop", "rpop", "blpop", "brpop", "lmpop", "blmpop", "rpoplpush", "brpoplpush"),
+    *("lmove", "blmove", "ltrim", "lrem", "lset", "linsert", "del", "unlink", "sort"),
+    *("rename", "renamenx", "copy", "move", "restore", "restore-asking", "swapdb"),
+    *("flushdb", "flushall", "replicaof", "slaveof", "migrate", "sync", "psync", "set", "getset"),
+    *("debug", "getdel", "getex", "expire", "pexpire", "expireat", "pexpireat"),
+)
+_REMOVED_KEYS = ("expired_keys", "evicted_keys")
 _COMMANDLOG_SINCE = (8, 1)
 
 START_TIME = gauge(
@@ -216,6 +225,14 @@ class Info:
             return None
         calls = {name: int(_calls(self.commands.get(name, "")).calls or 0) for name in _SETTERS}
         return calls["xsetid"], sum(calls.values())
+
+    def removals(self) -> int | None:
+        """Return how often an element of a list may have been removed; None if unknown."""
+        if not self.commands:
+            return None
+        calls = (_calls(self.commands.get(name, "")).calls or 0 for name in _REMOVERS)
+        keys = (number(self.fields.get(name, "")) or 0 for name in _REMOVED_KEYS)
+        return int(sum(calls) + sum(keys))
 
     def total_usec(self) -> dict[str, float]:
         """Return the total duration of the calls of each command in microseconds."""

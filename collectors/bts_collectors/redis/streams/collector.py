@@ -15,6 +15,7 @@ from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.client.errors import NoReplyError, ReplyShapeError, is_denied, is_passing
 from bts_collectors.redis.client.labels import label, text
+from bts_collectors.redis.client.scripts import EVALUATE, runs_scripts
 from bts_collectors.redis.keyspace.scanner import Names
 from bts_collectors.redis.streams import consumers, groups, head_entries, pending
 from bts_collectors.redis.streams.columns import Columns
@@ -23,7 +24,6 @@ from bts_collectors.redis.streams.groups import GroupState, Known
 from bts_collectors.redis.streams.history import History
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.streams.state import (
-    EVALUATE,
     MOST_GROUPS,
     Id,
     Stream,
@@ -33,7 +33,6 @@ from bts_collectors.redis.streams.state import (
     plain_commands,
     plain_groups,
     plain_state,
-    runs_scripts,
     state_command,
 )
 from bts_exporter import Metric, Scrape, backlog, counter, gauge

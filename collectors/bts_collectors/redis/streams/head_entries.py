@@ -12,11 +12,11 @@ from hiredis import ReplyError
 from bts_collectors.redis.client.batching import RequestBatches
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.errors import ReplyShapeError
+from bts_collectors.redis.client.scripts import EVALUATE, load_script
 from bts_collectors.redis.streams.context import StreamContext
 from bts_collectors.redis.streams.groups import GroupState
 from bts_collectors.redis.streams.lag import MOST_COUNTED
-from bts_collectors.redis.streams.scripts import load_script
-from bts_collectors.redis.streams.state import EVALUATE, Id, parse_id, spell_id
+from bts_collectors.redis.streams.state import Id, parse_id, spell_id
 
 #: The short count: groups of one script, entries that it counts for each group, and the cost (1 for an
 #: entry, and 1 more for every 512 bytes of it) at which it stops. It takes 1 ms of the server's time.
@@ -35,7 +35,7 @@ _PAGE_BYTES = 65_536
 PAGE = MOST_COUNTED + 1
 _PAGES = 5
 
-_SCRIPT = load_script("head_entries")
+_SCRIPT = load_script(__file__, "head_entries")
 
 
 def by_script(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:

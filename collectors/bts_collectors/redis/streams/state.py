@@ -9,13 +9,13 @@ from hiredis import ReplyError
 
 from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.errors import ReplyShapeError
+from bts_collectors.redis.client.scripts import EVALUATE, load_script
 from bts_collectors.redis.streams.flat_map import FlatMap
-from bts_collectors.redis.streams.scripts import load_script
 
 #: An entry's id: milliseconds since 1970 (unless a client chose it), sequence number.
 Id = tuple[int, int]
 
-_SCRIPT = load_script("state")
+_SCRIPT = load_script(__file__, "state")
 #: Consumers that one script reads: 0.2 ms of the server's time.
 MOST_CONSUMERS = 200
 #: Groups that one script reads: 1 ms. For a stream with more groups it returns their number.
@@ -43,9 +43,6 @@ _GROUP = FlatMap(b"name", b"consumers", b"pending", b"last-delivered-id", b"entr
 
 #: Types of a number that a server may leave out.
 _OPTIONAL = frozenset((int, type(None)))
-#: The command that runs the script. EVAL would wait during CLIENT PAUSE WRITE, since it may write.
-EVALUATE = "EVAL_RO"
-_FIRST_WITH_EVAL_RO = (7,)
 
 
 # There are tens of thousands of both. They hold no cycles, so the garbage collector can skip them.
@@ -78,11 +75,6 @@ class Stream(msgspec.Struct, frozen=True, gc=False):
     #: None also if the stream is empty.
     first: Id | None = None
     last: Id | None = None
-
-
-def runs_scripts(version: tuple[int, ...]) -> bool:
-    """Return whether a server of `version` has a command for read-only scripts."""
-    return not version or version >= _FIRST_WITH_EVAL_RO
 
 
 def state_command(

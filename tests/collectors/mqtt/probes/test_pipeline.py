@@ -1,6 +1,7 @@
 import re
 import time
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from bts_collectors.mqtt.probes.pipeline import (
     UNMATCHED,
     Pipeline,
     PipelineConfig,
+    PipelineState,
 )
 from bts_collectors.mqtt.rules.payloads import Format, Path
 from bts_exporter import Duration, Metric, Scrape, backlog
 
+LAG_SECONDS, LAG_METHOD = backlog.LAG_SECONDS, backlog.LAG_METHOD
 LABELS = ("mqtt", "predict", "")
 
 
@@ -359,3 +362,94 @@ def test_wrong_settings_are_refused(settings: dict[str, object], expected: str) 
     """The message has the key and the cause, and no secrets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
         config(**settings)
+
+
+class RestartedLine(Line):
+    """A pipeline in a new process of the exporter, whose clock is 5,000 s ahead."""
+
+    def __init__(self, before: Line, downtime: float, **settings: object) -> None:
+        super().__init__(**settings)
+        self.now = before.now + downtime + 5000
+        self.pipeline = Pipeline("predict", config(**settings), lambda: self.now)
+        state = before.pipeline.save()
+        assert state is not None
+        copy = msgspec.json.decode(msgspec.json.encode(state), type=PipelineState)
+        self.pipeline.restore(copy, downtime, 5000.0)
+
+    def lag(self) -> tuple[float | None, str | None]:
+        """Return the lag and its method."""
+        samples = self.samples()
+        methods = [key[-1] for key in samples.get(LAG_METHOD, {})]
+        return samples.get(LAG_SECONDS, {}).get(LABELS), methods[0] if methods else None
+
+
+def stuck() -> Line:
+    """Return a pipeline with a message that has waited for 30 s, and one that has just come."""
+    line = Line()
+    line.send("bts/1/122")
+    line.now += 30
+    line.send("bts/2/122")
+    line.now += 1
+    return line
+
+
+def test_messages_that_wait_grow_older_across_a_restart() -> None:
+    """One that had waited longer than the exporter did not run is assumed to wait still, as a bound."""
+    line = RestartedLine(stuck(), downtime=5)
+
+    line.pipeline.begin()
+
+    assert line.lag() == (31 + 5, "lower_bound")
+    assert line.pending() == 1
+    line.now += 25
+    assert line.lag() == (None, None)
+    assert line.samples()[TIMEOUTS] == {("predict",): 1}
+
+
+def test_time_until_the_connection_counts_as_well() -> None:
+    """A broker that is reached late makes it unlikely that messages still wait."""
+    line = RestartedLine(stuck(), downtime=5)
+    line.now += 27
+
+    line.pipeline.begin()
+
+    assert line.lag() == (None, None)
+
+
+def test_output_after_a_restart_ends_the_assumption() -> None:
+    """Nothing shows which message of before the restart an output belongs to: there is no latency."""
+    line = RestartedLine(stuck(), downtime=5)
+    line.pipeline.begin()
+    line.send("bts/1/122")
+    line.now += 2
+
+    line.send("out/1/122")
+
+    assert line.latency() == (0, 0)
+    assert line.lag() == (2, "lower_bound")
+    line.send("out/1/122")
+    assert line.latency() == (1, 2)
+    assert line.lag() == (0, "message_time")
+
+
+def test_output_with_the_id_of_a_message_from_before_a_restart_matches() -> None:
+    """An id tells which message an output belongs to: the latency includes the restart."""
+    settings = {"in_topic": "in", "out_topic": "out", "in_id": "id", "out_id": "id"}
+    before = Line(**settings)
+    before.send("in", b'{"id": 7}')
+    before.now += 20
+    line = RestartedLine(before, downtime=5, **settings)
+    line.pipeline.begin()
+
+    line.send("out", b'{"id": 7}')
+
+    assert line.latency() == (1, 25)
+
+
+def test_state_is_not_replaced_before_the_first_connection() -> None:
+    """A broker that is down after a restart does not cost the stored state."""
+    line = RestartedLine(stuck(), downtime=5)
+
+    assert line.pipeline.save() is None
+    line.pipeline.begin()
+    assert line.pipeline.save() is not None

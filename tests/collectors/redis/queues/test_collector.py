@@ -49,9 +49,10 @@ def test_queues_share_their_round_trips(scrape_context: ScrapeContext, converse:
         ("LLEN", b"b"),
     ]
     converse(
-        Queues(settings).read(scrape_context),
+        Queues(settings, lambda: 0.0).read(scrape_context),
         (first, [2, 0, 1, 0, 0, 0, 0, 0, b"id", 3]),
         ([("HGET", b"rq:job:id", "enqueued_at")], [b"2025-12-31T23:59:00.500000Z"]),
+        ([("EVAL_RO",)], [[[3, b"", b"-" * 12, -1], [3, b"", b"-" * 12, -1]]]),
     )
 
     assert scrape_context.scrape.samples[OLDEST] == {("rq", "db0", "a"): 59.5}
@@ -82,6 +83,7 @@ def test_a_refused_registry_costs_the_names_in_it(
             ],
             [REFUSAL, 1, 0, 2, REFUSAL],
         ),
+        ([("EVAL_RO",)], [[[2, b"", b"-" * 12, -1]]]),
     )
 
     assert [reason for reason, _ in scrape_context.scrape.losses] == 3 * ["noperm"]
@@ -238,7 +240,7 @@ def test_many_queues_are_read_in_batches(scrape_context: ScrapeContext) -> None:
         trips.append(len(commands))
         return [1 for _ in commands]
 
-    run([Queues(QueueSettings(lists=names)).read(scrape_context)], execute)
+    run([Queues(QueueSettings(sets=names)).read(scrape_context)], execute)
 
     assert len(scrape_context.scrape.samples[MESSAGES]) == len(names)
     assert len(trips) == 3

@@ -4,6 +4,7 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.errors import ReplyShapeError
+from bts_collectors.redis.client.scripts import runs_scripts
 from bts_collectors.redis.streams.state import (
     Group,
     Stream,
@@ -12,7 +13,6 @@ from bts_collectors.redis.streams.state import (
     parse_id,
     parse_stream,
     plain_state,
-    runs_scripts,
     spell_id,
 )
 

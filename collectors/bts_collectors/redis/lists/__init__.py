@@ -1,0 +1,1 @@
+"""How long the elements of lists have waited, from what successive scrapes see at the ends."""

@@ -1,0 +1,74 @@
+"""Random histories of lists, compared with what really happened; the list is simulated."""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+import pytest
+
+from bts_collectors.redis.lists.list_age import ListAge
+from bts_collectors.redis.lists.look import End
+from servers.list_histories import KEY, PAYLOADS, SCHEDULES, ListHistory, Score
+
+#: Histories of each kind; who asks for a number of them gets new ones.
+HISTORIES = int(os.environ.get("BTS_HISTORIES", "6"))
+FIRST = 0 if "BTS_HISTORIES" not in os.environ else Random().randrange(10**9)
+LOOKS = 60
+ENDS: tuple[End, ...] = ("left", "right")
+
+
+def scrape(age: ListAge, history: ListHistory) -> tuple[str, float] | None:
+    """Look at the simulated list as the collector looks at a real one."""
+    if not history.messages:
+        age.empty(history.now)
+        return "message_time", 0.0
+    looks = {}
+    quiet = not history.removed
+    for request in age.requests(KEY):
+        look = history.look(request)
+        while window := age.wider(request, look, quiet=quiet):
+            look = history.look(request._replace(window=window))
+        looks[request.end] = look
+    found = age.take(looks, history.now, quiet=quiet)
+    return found and (found.method, found.seconds)
+
+
+def score(schedule: str, payload: str, *, quiet: bool = True) -> Score:
+    """Return how good the ages are in histories of a kind, of which half have a configured end."""
+    result = Score()
+    for seed in range(FIRST, FIRST + HISTORIES):
+        random = Random(seed)
+        end = random.choice(ENDS)
+        history = ListHistory(random, end, PAYLOADS[payload], SCHEDULES[schedule](random))
+        age = ListAge(end if seed % 2 else None)
+        for _ in range(LOOKS):
+            history.live()
+            history.removed |= not quiet
+            result.add(scrape(age, history), history.age)
+    print(schedule, payload, result.share)  # noqa: T201  # the figures of the documentation
+    return result
+
+
+@pytest.mark.parametrize("schedule", [each for each in SCHEDULES if each != "requeues"])
+def test_ages_are_close(schedule: str) -> None:
+    """At least 95 % of the ages are within a scrape interval or 10 % of the true one, and no bound is wrong."""
+    result = score(schedule, "unique", quiet=False)
+
+    assert result.close >= 0.95 * result.looks
+    assert result.wrong == []
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("payload", ["unique", "half the same", "all the same"])
+def test_no_bound_is_wrong(schedule: str, payload: str) -> None:
+    """Whatever happens to a list, and whether payloads repeat: a lower bound is never above the true age."""
+    assert score(schedule, payload).wrong == []
+
+
+@pytest.mark.parametrize("payload", ["one of twenty", "in turn"])
+def test_few_bounds_are_wrong_until_payloads_repeat(payload: str) -> None:
+    """Before a payload was seen again, elements are taken for those with the same payload: at most 1 % is wrong."""
+    scores = [score(schedule, payload) for schedule in SCHEDULES]
+
+    assert sum(len(each.wrong) for each in scores) <= 0.01 * sum(each.looks for each in scores)
