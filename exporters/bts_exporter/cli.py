@@ -17,7 +17,9 @@ import bts_exporter
 from bts_exporter import commands, logs, sd_notify
 from bts_exporter.errors import ConfigError, ExporterError
 from bts_exporter.printable import printable
+from bts_exporter.push.options import Protocol, PushOptions
 from bts_exporter.service import Options, Service
+from bts_exporter.settings.value_types import Duration
 
 _EPILOG = """\
 Without --config.file, ./config.yaml is used unless other users can write it, then
@@ -27,6 +29,10 @@ SIGHUP reloads the configuration. Collectors may add commands, such as mqtt-test
 
 #: A command of a collector type: the type, a dash, the command.
 _OF_TYPE = re.compile(r"\w+-[\w-]+")
+
+#: A number of bytes.
+_SIZE = re.compile(r"(\d{1,15})(KiB|MiB|GiB|)")
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 #: How long Python may take to exit once the service has stopped.
 _EXIT_SECONDS = 0.5
@@ -69,7 +75,8 @@ def _open_standard_files() -> None:
 def _run(argv: Sequence[str]) -> int:
     found = _found_in_types(argv)
     arguments = build_parser(found).parse_args(argv)
-    level = arguments.log_level or ("info" if arguments.command is None else "error")
+    runs_on = arguments.command is None or getattr(arguments, "every", None) is not None
+    level = arguments.log_level or ("info" if runs_on else "error")
     logs.set_up(level, arguments.log_format)
     options = Options(
         config_file=arguments.config_file,
@@ -102,12 +109,24 @@ def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
 
 def _serve(options: Options, _: argparse.Namespace) -> int:
     Service(options).run(sd_notify.sockets())
+    _exit_soon()
+    return 0
+
+
+def _push(options: Options, arguments: argparse.Namespace) -> int:
+    code = commands.push(options, _push_options(arguments))
+    if arguments.every is not None:
+        _exit_soon()
+    return code
+
+
+def _exit_soon() -> None:
+    """End the process soon, whatever threads are left."""
     # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
     last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (0,))
     last_resort.daemon = True
     with suppress(RuntimeError):  # no thread left
         last_resort.start()
-    return 0
 
 
 def _hash_password(cost: int) -> int:
@@ -120,7 +139,7 @@ _COMMANDS: dict[str | None, Callable[[Options, argparse.Namespace], int]] = {
     None: _serve,
     "check": lambda options, a: commands.check(options, connect=a.connect),
     "once": lambda options, a: commands.once(options, collect=a.collect, exclude=a.exclude),
-    "push": lambda options, a: commands.push(options, a.url, a.job),
+    "push": _push,
     "config": lambda options, a: commands.config(options, a.type),
     "collectors": lambda options, _: commands.collectors(options),
     "hash-password": lambda _, a: _hash_password(a.cost),
@@ -161,9 +180,7 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         metavar="NAME",
         help="all but this one; repeatable",
     )
-    push = _command(commands_, "push", "collect once and push the metrics to a Pushgateway")
-    push.add_argument("--url", required=True, help="address of the Pushgateway")
-    push.add_argument("--job", required=True, help="value of the job label")
+    _add_push_flags(_command(commands_, "push", "push the metrics to a receiver"))
     config = _command(commands_, "config", "print a commented example of the settings")
     config.add_argument("type", nargs="?", metavar="TYPE", help="collector type (default: all)")
     _command(commands_, "collectors", "list the collector types, their origin and their errors")
@@ -185,6 +202,61 @@ def build_parser(found: commands.Found | None = None) -> argparse.ArgumentParser
         for name, text in found.command.arguments.items():
             of_type.add_argument("arguments", action="append", metavar=name, help=text)
     return parser
+
+
+def _add_push_flags(push: argparse.ArgumentParser) -> None:
+    push.add_argument("--url", required=True, help="address of the receiver")
+    push.add_argument("--job", required=True, type=_not_empty, help="value of the job label")
+    push.add_argument(
+        "--instance",
+        metavar="NAME",
+        type=_not_empty,
+        help="value of the instance label (default: the host name; a Pushgateway gets none)",
+    )
+    push.add_argument(
+        "--protocol",
+        choices=[str(protocol) for protocol in Protocol],
+        help="protocol (default: as the address indicates)",
+    )
+    push.add_argument(
+        "--every",
+        metavar="DURATION",
+        type=_duration,
+        help="push at this interval, such as 30s, until a signal (default: once)",
+    )
+    push.add_argument(
+        "--http.config.file",
+        dest="http_config_file",
+        metavar="FILE",
+        help="TLS, credentials, headers and proxy, in the format of Prometheus' http_config",
+    )
+    push.add_argument(
+        "--buffer-size",
+        metavar="BYTES",
+        type=_size,
+        default=PushOptions.buffer_bytes,
+        help="most bytes that wait while the receiver is down, such as 256MiB (default 64MiB)",
+    )
+    push.add_argument(
+        "--buffer-age",
+        metavar="DURATION",
+        type=_duration,
+        default=PushOptions.buffer_age,
+        help="how long a collection waits at most while the receiver is down (default 1d)",
+    )
+
+
+def _push_options(arguments: argparse.Namespace) -> PushOptions:
+    return PushOptions(
+        url=arguments.url,
+        job=arguments.job,
+        instance=arguments.instance,
+        protocol=arguments.protocol and Protocol(arguments.protocol),
+        every=arguments.every,
+        http_config_file=arguments.http_config_file,
+        buffer_bytes=arguments.buffer_size,
+        buffer_age=arguments.buffer_age,
+    )
 
 
 def _command(
@@ -268,6 +340,32 @@ def _add_web_config_flag(parser: argparse._ActionsContainer, *, default: str | N
         default=default,
         help="TLS, passwords, headers and rate limit, in the format of Prometheus' exporter-toolkit",
     )
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        msg = "expected a text that is not empty"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = Duration.from_setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds < 1:
+        msg = f"{text!r} is too short (expected at least 1s)"
+        raise argparse.ArgumentTypeError(msg)
+    return float(seconds)
+
+
+def _size(text: str) -> int:
+    found = _SIZE.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        msg = f"{text!r} is not a valid size (expected bytes, or such as 64MiB)"
+        raise argparse.ArgumentTypeError(msg)
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def _count(text: str) -> int:
