@@ -8,7 +8,7 @@ set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 packages=(faketime fish iproute2 mosquitto mosquitto-clients openssl prometheus prometheus-alertmanager
-  prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd zsh)
+  prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd victoria-metrics zsh)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.
