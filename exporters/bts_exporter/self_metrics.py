@@ -13,7 +13,7 @@ import bts_exporter
 from bts_exporter.collection.runner import Snapshot, Totals
 from bts_exporter.errors import REASONS
 from bts_exporter.metric import Key, Metric, counter, gauge
-from bts_exporter.push.totals import PushTotals
+from bts_exporter.push.totals import DROP_REASONS, PushTotals
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.web.server import Traffic
@@ -319,8 +319,8 @@ class PushMetrics:
         # The thread that sends may add a reason meanwhile.
         for reason, count in list(totals.failures.items()):
             scrape.emit(self.failures, count, reason)
-        for reason, count in list(totals.dropped.items()):
-            scrape.emit(self.dropped, count, reason)
+        for reason in DROP_REASONS:
+            scrape.emit(self.dropped, totals.dropped[reason], reason)
 
 
 #: All metrics of the exporter itself.

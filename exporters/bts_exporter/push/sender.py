@@ -35,6 +35,8 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="bts-push", daemon=True)
         #: The failure that was logged last; empty while pushing works.
         self.problem = ""
+        #: Whether the batch before was refused, wholly or in part: then the next one is only counted.
+        self._refused = False
 
     def start(self) -> None:
         """Send in a thread from now on."""
@@ -87,7 +89,7 @@ class Sender:
         self._pause = _FIRST_PAUSE
         if reply.verdict is Verdict.REFUSED:
             self._totals.failures[reply.reason] += 1
-            log.warning("a batch is dropped, since the receiver refuses it: %s", reply.message)
+            self._refuse("a batch is dropped, since the receiver refuses it", reply)
             self._buffer.remove(batch, "refused")
             return 0.0
         self._buffer.remove(batch)
@@ -106,16 +108,20 @@ class Sender:
             return pause
         return min(reply.retry_after, _LONGEST_RETRY_AFTER) + pause
 
+    def _refuse(self, what: str, reply: Reply) -> None:
+        """Log the first of several refusals in a row; all are counted."""
+        if not self._refused:
+            log.warning("%s: %s", what, reply.message)
+        self._refused = True
+
     def _succeeded(self, reply: Reply) -> None:
         self._totals.batches += 1
         self._totals.last_success = time.time()
         self._totals.rejected_samples += reply.rejected
         if reply.rejected:
-            log.warning(
-                "the receiver took a batch, but refused some of its samples: %s",
-                reply.message,
-                extra={"samples": reply.rejected},
-            )
+            self._refuse(f"the receiver refuses {reply.rejected} samples of a batch", reply)
+        else:
+            self._refused = False
         if self.problem:
             self.problem = ""
             log.info("push works again", extra={"waiting": len(self._buffer)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 #: Why a batch is dropped, as the value of the `reason` label.
 DropReason = Literal[
@@ -13,6 +13,7 @@ DropReason = Literal[
     "old",  # it waited longer than --buffer-age
     "refused",  # the receiver refuses its content
 ]
+DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 
 @dataclass(slots=True)

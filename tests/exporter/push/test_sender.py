@@ -86,15 +86,15 @@ def test_refused_batch_is_dropped(
     caplog: pytest.LogCaptureFixture,
     status: int,
 ) -> None:
-    """A batch that the receiver will never take does not block those after it; one line has its words."""
-    push_receiver.responses.append(Response(status, body=b"out of order sample"))
+    """Batches that the receiver will never take do not block those after them; one line has its words."""
+    push_receiver.responses.extend([Response(status, body=b"out of order sample")] * 2)
     found = pipe(push_receiver.address)
 
-    found.add(b"one", b"two")
-    wait_until(lambda: found.totals.batches == 1, "the second arrives")
+    found.add(b"one", b"two", b"three")
+    wait_until(lambda: found.totals.batches == 1, "the third arrives")
 
-    assert [r.body for r in push_receiver.received] == [b"one", b"two"]
-    assert found.totals.dropped == {"refused": 1}
+    assert [r.body for r in push_receiver.received] == [b"one", b"two", b"three"]
+    assert found.totals.dropped == {"refused": 2}
     (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("bts_exporter.push")]
     assert str(status) in line
     assert "out of order sample" in line
@@ -116,12 +116,13 @@ def test_partial_success_is_not_sent_again(
     assert [r.getMessage() for r in caplog.records if "too old" in r.getMessage()]
 
 
-@pytest.mark.parametrize("seconds", ["300", formatdate(time.time() + 300, usegmt=True)])
+@pytest.mark.parametrize("as_date", [False, True])
 def test_receiver_decides_when_it_is_asked_again(
-    pipe: Callable[[str], Pipe], push_receiver: PushReceiver, seconds: str
+    pipe: Callable[[str], Pipe], push_receiver: PushReceiver, *, as_date: bool
 ) -> None:
     """Retry-After, in seconds or as a date, is longer than our pauses: nothing is sent before."""
-    push_receiver.responses.append(Response(503, {"Retry-After": seconds}))
+    later = formatdate(time.time() + 300, usegmt=True) if as_date else "300"
+    push_receiver.responses.append(Response(503, {"Retry-After": later}))
     found = pipe(push_receiver.address)
     found.add(b"one")
     wait_until(lambda: found.totals.failures["busy"] == 1, "the first response")
