@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -178,7 +179,10 @@ def test_otlp_receiver_gets_everything_once(
     push_receiver.responses.extend([Response(503, {"Retry-After": "1"}), Response(429)])
 
     pushers.append(Pusher(settings, push_receiver.address, "--protocol=otlp"))
-    wait_until(lambda: len(push_receiver.received) >= 5, "requests")
+    wait_until(lambda: len(push_receiver.received) >= 4, "requests")
+    settings.write_text("plugins: plugins\ncollectors: {steps: {labels: {site: north}}}\n")
+    os.kill(pushers[0].popen.pid, signal.SIGHUP)
+    wait_until(lambda: b"north" in gzip.decompress(push_receiver.received[-1].body), "new settings")
     pushers[0].end()
 
     points = [
@@ -187,10 +191,10 @@ def test_otlp_receiver_gets_everything_once(
         for metric in request.otlp().resource_metrics[0].scope_metrics[0].metrics
         if metric.name == "steps_total"
     ]
-    values = [point.as_double for point in points]
-    assert values == [*range(1, steps(settings) + 1), 0]  # at the end a point without a value
-    assert [point.flags for point in points] == [*[0] * (len(points) - 1), 1]
-    assert len({point.start_time_unix_nano for point in points[:-1]}) == 1
+    values = [point.as_double for point in points if not point.flags]
+    assert values == list(range(1, steps(settings) + 1))
+    assert points[-1].flags == 1  # without a value: the end
+    assert len({point.start_time_unix_nano for point in points[:2]}) == 1
 
 
 def test_pushgateway_gets_the_latest_page(
@@ -217,6 +221,17 @@ def test_pushgateway_gets_the_latest_page(
         pushers[0].end()
     finally:
         gateway.kill()
+
+
+def test_refusal_is_an_error(settings: Path, push_receiver: PushReceiver) -> None:
+    """A single push that is refused exits with 1 and the receiver's words."""
+    push_receiver.responses.append(Response(400, body=b"out of bounds"))
+
+    refused = once(settings, f"{push_receiver.address}/api/v1/write")
+
+    assert refused.returncode == 1
+    assert "400 Bad Request: out of bounds" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_single_push_keeps_what_could_not_be_sent(

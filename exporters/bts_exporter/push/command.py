@@ -7,12 +7,14 @@ import signal
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
+from types import FrameType
 
 from bts_exporter import sd_notify
-from bts_exporter.errors import PushError
+from bts_exporter.errors import ConfigError, PushError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.push import http_config
 from bts_exporter.push.buffer import Buffer
@@ -46,6 +48,7 @@ class Pusher:
         self._url = address_of(self.protocol, url, self.source)
         self._encoder = encoder_of(self.protocol, self.source)
         settings = http_config.load(options.http_config_file)
+        self._reload_requested = False
         self._receiver = Receiver(PRODUCTS[self.protocol], self._url, settings, self._encoder)
 
     def once(self) -> list[str]:
@@ -63,17 +66,18 @@ class Pusher:
             buffer.close()
         finally:
             self._service.stop_collectors()
-        problem = sender.problem or ("the metrics were refused" if self.totals.dropped else "")
-        if problem:
+        if problem := sender.problem or sender.refusal:
             msg = f"push to {self._url} failed: {problem}"
             raise PushError("\n".join([msg, *failures]))
         return failures
 
     def repeat(self, every: float) -> None:
-        """Collect and push every `every` seconds until a signal says stop."""
+        """Collect and push every `every` seconds until a signal says stop; SIGHUP reloads the settings."""
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._on_hangup)
         self._service.keeps_states = True
         self._service.start_collectors()
         buffer = self._buffer()
@@ -85,7 +89,14 @@ class Pusher:
         sd_notify.notify("STOPPING=1")
         self._end(buffer, sender)
 
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_requested = True
+
     def _cycle(self, buffer: Buffer, sender: Sender, every: float) -> None:
+        if self._reload_requested:
+            self._reload_requested = False
+            with suppress(ConfigError):  # logged, and the previous settings remain active
+                self._service.reload()
         self._collect(buffer, own_metrics=True, timeout=every)
         sender.wake()
         self._service.tick()
@@ -130,7 +141,8 @@ class Pusher:
         state = self._service.state_folder
         if state is None or self.protocol is Protocol.PUSHGATEWAY:
             return None
-        return state / "push" / quote(f"{self.protocol} {self._url}", safe="")[:200]
+        address = f"{self._url}?{self._url.query}"
+        return state / "push" / f"{self.protocol}-{zlib.crc32(address.encode()):08x}"
 
     def _failures(self) -> list[str]:
         return [

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 
-from bts_exporter.errors import StateError
+from bts_exporter.errors import PushError, StateError
 from bts_exporter.push.buffer import Batch, Buffer
 from bts_exporter.push.receiver import Receiver, Reply, Verdict
 from bts_exporter.push.totals import PushTotals
@@ -35,15 +35,18 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="bts-push", daemon=True)
         #: The failure that was logged last; empty while pushing works.
         self.problem = ""
-        #: Whether the batch before was refused, wholly or in part: then the next one is only counted.
-        self._refused = False
+        #: Why the last batch was refused, wholly or in part; empty if it was not.
+        self.refusal = ""
 
     def start(self) -> None:
         """Send in a thread from now on."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Note that a batch was added."""
+        """Note that a batch was added; PushError if the thread that sends has ended because of a defect."""
+        if not self._thread.is_alive():
+            msg = "the thread that sends has ended; the log has the reason"
+            raise PushError(msg)
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
@@ -110,9 +113,10 @@ class Sender:
 
     def _refuse(self, what: str, reply: Reply) -> None:
         """Log the first of several refusals in a row; all are counted."""
-        if not self._refused:
-            log.warning("%s: %s", what, reply.message)
-        self._refused = True
+        message = f"{what}: {reply.message}"
+        if not self.refusal:
+            log.warning("%s", message)
+        self.refusal = message
 
     def _succeeded(self, reply: Reply) -> None:
         self._totals.batches += 1
@@ -121,7 +125,7 @@ class Sender:
         if reply.rejected:
             self._refuse(f"the receiver refuses {reply.rejected} samples of a batch", reply)
         else:
-            self._refused = False
+            self.refusal = ""
         if self.problem:
             self.problem = ""
             log.info("push works again", extra={"waiting": len(self._buffer)})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
-from bts_exporter.errors import ConfigError
+from bts_exporter.errors import ConfigError, PushError
+from bts_exporter.http_proxy import open_tunnel
 from bts_exporter.push.http_config import load
 from bts_exporter.push.options import Protocol
 from bts_exporter.push.protocol import PRODUCTS, address_of, encoder_of, protocol_of
@@ -87,6 +90,40 @@ def test_proxy_gets_the_whole_address(
     assert first.headers["proxy-authorization"] == f"Basic {b64encode(b'user:secret').decode()}"
     assert second.path == "http://store.example:9009/api/v1/push"
     assert third.path == "/api/v1/write"
+
+
+def test_tunnel_through_a_proxy() -> None:
+    """For https the proxy is asked to connect, with its credentials; its refusal names both."""
+    proxy = Url.from_setting("http://user:secret@proxy:3128")
+    url = Url.from_setting("https://store.example/api/v1/push")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        open_tunnel(ours, url, proxy)
+        theirs.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        with pytest.raises(
+            OSError, match=r"proxy:3128 refuses to connect to store\.example:443: HTTP/1\.1 407"
+        ):
+            open_tunnel(ours, url, proxy)
+        request = theirs.recv(4096).decode()
+
+    assert request.startswith("CONNECT store.example:443 HTTP/1.1\r\nHost: store.example:443\r\n")
+    assert f"Proxy-Authorization: Basic {b64encode(b'user:secret').decode()}\r\n" in request
+
+
+@pytest.mark.parametrize("protocol", [Protocol.OTLP, Protocol.REMOTE_WRITE])
+def test_missing_packages_are_an_error_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, protocol: Protocol
+) -> None:
+    """Without the extra `push` the error names the command that installs it; a Pushgateway needs nothing."""
+    for name in ("google.protobuf.message", "cramjam"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("otlp", "remote_write"):
+        monkeypatch.delitem(sys.modules, f"bts_exporter.push.{name}", raising=False)
+
+    with pytest.raises(PushError, match=r"pip install 'bts-exporter\[push\]'"):
+        encoder_of(protocol, SOURCE)
+    assert encoder_of(Protocol.PUSHGATEWAY, SOURCE).method == "PUT"
 
 
 @pytest.mark.parametrize(
