@@ -74,12 +74,13 @@ class Pusher:
     def repeat(self, every: float) -> None:
         """Collect and push every `every` seconds until a signal says stop; SIGHUP reloads the settings."""
         stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
         self._service.keeps_states = True
         self._service.start_collectors()
+        # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
         buffer = self._buffer()
         sender = Sender(self._receiver, buffer, self.totals)
         sender.start()

@@ -81,7 +81,10 @@ class Receiver:
             self._client = self._connected()
             response = self._client.send(request, TIMEOUT, ByteBudget(_LONGEST_RESPONSE))
         except TargetError as error:
-            return Reply(Verdict.FAILED, str(error), error.reason)
+            message = str(error)
+            if error.reason == "timeout":
+                message = f"{self._product.name} at {self._url}: no response within {TIMEOUT:g} s"
+            return Reply(Verdict.FAILED, message, error.reason)
         except OSError as error:  # a file with a secret
             return Reply(Verdict.FAILED, f"{error.filename}: {error.strerror}", "os")
         except ValueError as error:

@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+from bts_exporter.errors import PushError
+from bts_exporter.push import receiver as receiver_module
 from bts_exporter.push import sender as sender_module
 from bts_exporter.push.buffer import Buffer
 from bts_exporter.push.http_config import load
@@ -178,6 +180,32 @@ def test_hanging_receiver_delays_nothing_else(
 
     assert found.totals.buffered_batches == 3
     wait_until(lambda: "bts-push" not in [t.name for t in threading.enumerate()], "the thread ends")
+
+
+def test_request_that_hangs_times_out(
+    push_receiver: PushReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that takes a request and never answers is a failure: the batch stays."""
+    monkeypatch.setattr(receiver_module, "TIMEOUT", 0.2)
+    push_receiver.answers.clear()
+    found = Pipe(f"{push_receiver.address}/v1/metrics")
+    found.buffer.add(b"one", time.time())
+
+    found.sender.drain()
+
+    assert (
+        found.sender.problem
+        == f"OTLP receiver at {push_receiver.address}/v1/metrics: no response within 0.2 s"
+    )
+    assert found.totals.buffered_batches == 1
+
+
+def test_dead_sender_is_noticed() -> None:
+    """A process whose thread cannot send ends, so that it is started again, instead of collecting in vain."""
+    found = Pipe("http://127.0.0.1:1/v1/metrics")
+
+    with pytest.raises(PushError, match="the thread that sends has ended"):
+        found.sender.wake()
 
 
 def test_drain_stops_at_the_first_failure() -> None:
