@@ -90,7 +90,7 @@ class Buffer:
             self._count()
 
     def add(self, body: bytes, created: float) -> None:
-        """Append a batch; the oldest are dropped if there is no room for all."""
+        """Append a batch; the oldest are dropped if they do not fit."""
         batch = self._stored(body, created)
         with self._lock:
             if self._only_latest:
