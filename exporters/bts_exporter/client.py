@@ -1,4 +1,4 @@
-"""Our collectors for programs that use prometheus_client: in a registry of theirs, or pushed.
+"""Our collectors for programs that use prometheus_client: in a registry of theirs.
 
 A Python service can so serve the machine and its brokers on the /metrics that it has already.
 """
@@ -14,7 +14,6 @@ import prometheus_client
 from prometheus_client.registry import Collector as ClientCollector
 
 from bts_exporter import prometheus_text
-from bts_exporter.errors import PushError
 from bts_exporter.exposition.formats import Format
 from bts_exporter.metric import Kind
 from bts_exporter.service import Options, Service
@@ -89,21 +88,3 @@ def _converted(family: prometheus_text.Family) -> prometheus_client.Metric:
     for sample in family.samples:
         converted.add_sample(family.name + sample.suffix, sample.labels, sample.value)
     return converted
-
-
-def push(url: str, job: str, config: str | None) -> list[str]:
-    """Collect once and replace the metrics of `job` on the Pushgateway at `url`.
-
-    Returns a line for each collector that failed; the others' metrics are pushed all the same.
-    PushError when the Pushgateway does not take them; it has these lines, too.
-    """
-    registry = prometheus_client.CollectorRegistry(auto_describe=False)
-    with ExporterCollector(config) as collector:
-        registry.register(collector)
-        try:
-            prometheus_client.push_to_gateway(url, job=job, registry=registry)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            msg = f"push to {url} failed: {reason}; is it the address of a Pushgateway?"
-            raise PushError("\n".join([msg, *collector.failures()])) from error
-        return collector.failures()

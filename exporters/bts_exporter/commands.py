@@ -24,6 +24,7 @@ from bts_exporter.errors import (
 from bts_exporter.exposition.formats import Format
 from bts_exporter.plugin import Command
 from bts_exporter.printable import printable
+from bts_exporter.push.options import PushOptions
 from bts_exporter.service import Options, Service
 from bts_exporter.settings import loader
 from bts_exporter.settings.loader import CollectorBlock, Settings, find, load, plugins_folder
@@ -139,12 +140,16 @@ def schema(options: Options) -> int:
     return 0
 
 
-def push(options: Options, url: str, job: str) -> int:
-    """Push the metrics of one collection to a Pushgateway; exit code 1 when a collector fails."""
-    from bts_exporter import client  # noqa: PLC0415  # prometheus_client takes 4 MB
+def push(options: Options, what: PushOptions) -> int:
+    """Push the metrics once or at an interval; exit code 1 when a collector fails."""
+    from bts_exporter.push.command import Pusher  # noqa: PLC0415  # of this command only
 
+    pusher = Pusher(Service(options), what)
+    if what.every is not None:
+        pusher.repeat(what.every)
+        return 0
     with logs.quiet():  # each failure is printed below
-        failures = client.push(url, job, options.config_file)
+        failures = pusher.once()
     for failure in failures:
         print(printable(failure), file=sys.stderr)
     return int(bool(failures))

@@ -93,7 +93,7 @@ class OutputError(ExporterError):
 
 
 class PushError(ExporterError):
-    """Raised when a Pushgateway refuses the metrics."""
+    """Raised when metrics cannot be pushed."""
 
 
 class StateError(ExporterError):

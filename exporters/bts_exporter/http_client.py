@@ -40,18 +40,20 @@ class HttpClient:
         token: Secret | None = None,
         tls: TLSConfig = _NO_TLS_SETTINGS,
         headers: Mapping[str, str] | None = None,
+        proxy: Url | None = None,
     ) -> None:
         """Prepare requests to paths below `url`; no I/O.
 
         User and password of `url` are sent as basic authentication; `password` replaces that of `url`.
         A `token` is sent instead, as bearer authentication; ValueError if no header can have it.
-        `headers` are sent with each request. `product` is named in errors.
+        `headers` are sent with each request, through the HTTP proxy `proxy` if there is one. `product` is
+        named in errors.
         """
         # Only collectors that create a client load urllib3.
         from bts_exporter import http_connection  # noqa: PLC0415
 
         self._errors = http_connection.ERRORS
-        self._connection: KeptConnection = http_connection.KeptConnection(product, url, tls)
+        self._connection: KeptConnection = http_connection.KeptConnection(product, url, tls, proxy)
         self._username = url.username
         self._password = password or url.password
         self._token = token

@@ -20,6 +20,7 @@ from bts_exporter.connection_errors import Product, connection_error
 from bts_exporter.errors import TargetError
 from bts_exporter.http_dialing import PhaseClock, dial
 from bts_exporter.http_limits import MAX_FRAMING_BYTES, LimitedResponse, check_time, read_body
+from bts_exporter.http_proxy import authorization, open_tunnel, target_for
 from bts_exporter.http_response import ByteBudget, HttpRequest, HttpResponse
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Url
@@ -41,11 +42,14 @@ _MAX_QUOTED_LINE = 40
 class KeptConnection:
     """A connection that stays open between requests; for one thread, except `close` and `cut`."""
 
-    def __init__(self, product: Product, url: Url, tls: TLSConfig) -> None:
+    def __init__(
+        self, product: Product, url: Url, tls: TLSConfig, proxy: Url | None = None
+    ) -> None:
         self._product = product
         self._url = url
         self._tls = tls
-        self._watch = AddressWatch(url.host)
+        self._proxy = proxy
+        self._watch = AddressWatch((proxy or url).host)
         self._peer = ""
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None
@@ -125,9 +129,11 @@ class KeptConnection:
         connection.response_class = partial(LimitedResponse, limit=limit)  # type: ignore[assignment]
         connection.timeout = _left(deadline)
         target = self._url.path.rstrip("/") + request.path or "/"
-        connection.request(
-            request.method, target, request.body, request.headers, preload_content=False
-        )
+        headers = request.headers
+        if self._proxy is not None and self._url.scheme == "http":
+            target = target_for(self._url, target)
+            headers = {**headers, **authorization(self._proxy)}
+        connection.request(request.method, target, request.body, headers, preload_content=False)
         connection.timeout = _left(deadline)
         response = connection.getresponse()
         self.clock.end("processing")
@@ -137,7 +143,8 @@ class KeptConnection:
         location = response.headers.get("Location", "").partition("?")[0]
         content_type = response.headers.get("Content-Type", "")
         address = self.address(request.path)
-        return HttpResponse(address, response.status, body, location, content_type)
+        retry_after = response.headers.get("Retry-After", "")
+        return HttpResponse(address, response.status, body, location, content_type, retry_after)
 
     def _connect(self, deadline: float) -> HTTPConnection:
         self.disconnect()
@@ -147,10 +154,14 @@ class KeptConnection:
         context = self._tls.context() if self._url.scheme == "https" else None
         connection = self._connection = self._build()
         self.clock = PhaseClock()  # reading the authorities is not the server's time
-        plain = connection.sock = self._socket = dial(self._url, deadline, self.clock)
+        place = self._proxy or self._url
+        plain = connection.sock = self._socket = dial(place, deadline, self.clock)
         self._check_open()  # before there was a socket, `close` had nothing to interrupt
         self._peer = str(plain.getpeername()[0])
         self._watch.has_moved(self._peer)  # notes that the name was resolved just now
+        if context is not None and self._proxy is not None:
+            plain.settimeout(_left(deadline))
+            open_tunnel(plain, self._url, self._proxy)
         if context is not None:
             self._start_tls(connection, plain, context, deadline)
         return connection

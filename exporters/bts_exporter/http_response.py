@@ -33,6 +33,8 @@ class HttpResponse(NamedTuple):
     location: str = ""
     #: The header Content-Type; empty if there is none.
     content_type: str = ""
+    #: The header Retry-After, as it was sent; empty if there is none.
+    retry_after: str = ""
 
 
 class ResponseTooLargeError(ValueError):

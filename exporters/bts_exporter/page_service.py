@@ -18,9 +18,16 @@ from bts_exporter.exposition.page import Layout, Source, compress, parts_of, ren
 from bts_exporter.exposition.templates import TemplateCache, with_text_labels
 from bts_exporter.lag_report import CountHistory, LagReport, report_of
 from bts_exporter.live.recorder import Recorder
+from bts_exporter.push.totals import PushTotals
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
-from bts_exporter.self_metrics import DECLARED, CollectorMetrics, ProcessMetrics, ServiceMetrics
+from bts_exporter.self_metrics import (
+    DECLARED,
+    CollectorMetrics,
+    ProcessMetrics,
+    PushMetrics,
+    ServiceMetrics,
+)
 from bts_exporter.web.server import Traffic
 
 #: By how much the timeouts of two scrapes that share a page may differ, in seconds: the page of the
@@ -83,6 +90,8 @@ class Exporter:
         self.traffic: Traffic | None = None
         #: How the last load of --web.config.file went; None without such a file.
         self.web_state: ReloadState | None = None
+        #: The counts of the command `push`; None in a process that serves.
+        self.push_totals: PushTotals | None = None
         self.scrape_timeout = 9.5
         self.scrapes = 0
         self.scrapes_refused = 0
@@ -310,6 +319,8 @@ class Exporter:
     ) -> bytes:
         scrape = Scrape(float("inf"))
         self._outcomes.emit(scrape, snapshots)
+        if self.push_totals is not None:
+            PushMetrics().emit(scrape, self.push_totals)
         if with_self_metrics:
             self._emit_own(scrape)
         # Declared metrics first: a text file must not replace the redis_up of the Redis collector.

@@ -13,6 +13,7 @@ import bts_exporter
 from bts_exporter.collection.runner import Snapshot, Totals
 from bts_exporter.errors import REASONS
 from bts_exporter.metric import Key, Metric, counter, gauge
+from bts_exporter.push.totals import DROP_REASONS, PushTotals
 from bts_exporter.reload_state import ReloadState
 from bts_exporter.scrape import Scrape
 from bts_exporter.web.server import Traffic
@@ -279,10 +280,53 @@ class ServiceMetrics:
             scrape.emit(self.cut, count, reason)
 
 
+class PushMetrics:
+    """The counts of the command `push`, which are pushed with the other metrics."""
+
+    last_success = gauge(
+        "bts_exporter_push_last_success_timestamp_seconds",
+        "Unix time at which the receiver of bts-exporter push last took a batch.",
+    )
+    batches = counter("bts_exporter_push_batches_total", "Batches that the receiver took.")
+    failures = counter(
+        "bts_exporter_push_failures_total",
+        "Failed requests to the receiver by reason; their batches are sent again, unless they were refused.",
+        ("reason",),
+    )
+    dropped = counter(
+        "bts_exporter_push_batches_dropped_total",
+        "Batches that were dropped by reason: full or old (the receiver was down for too long), refused (by the"
+        " receiver), damaged (on disk).",
+        ("reason",),
+    )
+    rejected = counter(
+        "bts_exporter_push_samples_rejected_total",
+        "Samples that the receiver refused in batches that it took (partial success of OTLP).",
+    )
+    buffered = gauge("bts_exporter_push_buffered_batches", "Batches that wait for the receiver.")
+    buffered_bytes = gauge(
+        "bts_exporter_push_buffered_bytes", "Bytes of the batches that wait for the receiver."
+    )
+
+    def emit(self, scrape: Scrape, totals: PushTotals) -> None:
+        """Emit the counts."""
+        if totals.last_success:
+            scrape.emit(self.last_success, totals.last_success)
+        scrape.emit(self.batches, totals.batches)
+        scrape.emit(self.rejected, totals.rejected_samples)
+        scrape.emit(self.buffered, totals.buffered_batches)
+        scrape.emit(self.buffered_bytes, totals.buffered_bytes)
+        # The thread that sends may add a reason meanwhile.
+        for reason, count in list(totals.failures.items()):
+            scrape.emit(self.failures, count, reason)
+        for reason in DROP_REASONS:
+            scrape.emit(self.dropped, totals.dropped[reason], reason)
+
+
 #: All metrics of the exporter itself.
 DECLARED: tuple[Metric, ...] = tuple(
     value
-    for owner in (ProcessMetrics, ServiceMetrics, CollectorMetrics)
+    for owner in (ProcessMetrics, ServiceMetrics, CollectorMetrics, PushMetrics)
     for value in vars(owner).values()
     if isinstance(value, Metric)
 )

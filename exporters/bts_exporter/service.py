@@ -138,7 +138,9 @@ class Service:
         self._watch: SettingsWatch | None = None
         self._web: WebConfig | None = None
         #: Whether collectors keep their history across restarts, if the settings have `state`.
-        self._keeps_states = False
+        self.keeps_states = False
+        #: The folder that `state` of the settings names.
+        self.state_folder: Path | None = None
         self._states: StateStore | None = None
         self._ready = False
         self._stop_requested = False
@@ -155,6 +157,7 @@ class Service:
         assembly = Assembly(settings)
         for line in listed(assembly.problems):
             log.error("collector not loaded: %s", line)
+        self.state_folder = settings.state
         self._apply(assembly, settings)
         log.info(
             "settings loaded",
@@ -202,7 +205,7 @@ class Service:
             log.warning(
                 "--web.listen-address has no effect: systemd listens; set ListenStream= in the socket unit"
             )
-        self._keeps_states = True
+        self.keeps_states = True
         self.start_collectors()
         # Not earlier: until here a signal ends the process at once, even if a plug-in's import hangs.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -217,7 +220,7 @@ class Service:
         self._loop(server)
         self._ready = False
         sd_notify.notify("STOPPING=1")
-        saves = self._states.save(self.exporter.collectors.runners) if self._states else []
+        saves = self.save_states()
         hurry = threading.Timer(_HURRY, self.exporter.collectors.give_up)
         hurry.daemon = True
         with suppress(RuntimeError):  # no thread left
@@ -226,6 +229,15 @@ class Service:
         hurry.cancel()
         self.stop_collectors(saves)
         log.info("stopped")
+
+    def tick(self) -> None:
+        """Begin to save the states of collectors if that is due; does not wait."""
+        if self._states is not None:
+            self._states.tick(self.exporter.collectors.runners)
+
+    def save_states(self) -> Sequence[Save]:
+        """Begin to save the states of collectors; does not wait."""
+        return self._states.save(self.exporter.collectors.runners) if self._states else ()
 
     def stop_collectors(self, saves: Sequence[Save] = ()) -> None:
         """Stop all collectors, after `saves`; what hangs is not waited for longer than `_STOP_TIMEOUT`."""
@@ -328,7 +340,7 @@ class Service:
             if folder != before.folder:
                 before.release([*gone, *runners])
                 self._states = None
-        if self._states is None and folder is not None and self._keeps_states:
+        if self._states is None and folder is not None and self.keeps_states:
             from bts_exporter.collection.state_store import StateStore  # noqa: PLC0415  # few need it
 
             self._states = StateStore(folder)
@@ -343,8 +355,7 @@ class Service:
             if background is not None:
                 background.start_if_due()
             seconds = min(watchdog.feed(), _POLL_SECONDS)
-            if self._states is not None:
-                self._states.tick(self.exporter.collectors.runners)
+            self.tick()
             requests = self._received(seconds)
             if self._watch and self._watch.due(failed=not self.reload_state.successful):
                 requests.append(_ReloadRequest())

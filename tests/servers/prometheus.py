@@ -46,9 +46,11 @@ class Prometheus:
         rule_files: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
+        flags: Sequence[str] = (),
+        port: int | None = None,
     ) -> None:
         program = need("prometheus", PACKAGE)
-        self.port = free_port()
+        self.port = port or free_port()
         self._expected = len(targets)
         config = folder / "prometheus.yml"
         lines = [f"    {key}: {json.dumps(value)}" for key, value in (settings or {}).items()]
@@ -66,6 +68,7 @@ class Prometheus:
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
+                *flags,
             ],
             folder,
         )
@@ -76,6 +79,11 @@ class Prometheus:
         answer = self._api("query", query=promql)
         assert answer["resultType"] == "vector", answer
         return [(row["metric"], float(row["value"][1])) for row in answer["result"]]
+
+    def values(self, selector: str) -> list[tuple[float, float]]:
+        """Return times and values of the series that the range selector `selector` matches, if any."""
+        result = self._api("query", query=selector)["result"]
+        return [(at, float(value)) for row in result for at, value in row["values"]]
 
     def targets(self) -> list[dict[str, Any]]:
         """Return what the server knows of each target: health, lastError, scrapePool and others."""
