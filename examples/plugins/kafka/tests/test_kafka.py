@@ -20,7 +20,6 @@ from bts_exporter.testing import ExporterProcess, collect, configured, look, nam
 from bts_exporter_kafka import Kafka
 from servers import Process, free_port, listens, need
 
-
 #: How far clocks of processes may be apart on a virtual machine, in seconds; ages here differ by more.
 SKEW = 10
 
