@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
 import sys
-import tokenize
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -20,14 +18,6 @@ from bts_exporter import Collector, CollectorConfig, Metric
 ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.parent for path in (ROOT / "examples/plugins").glob("*/pyproject.toml"))
 MAX_LINES = 150
-_NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
 
 every_plugin = pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 
@@ -36,15 +26,6 @@ def module(folder: Path) -> Path:
     """Return the one module of a plug-in."""
     [found] = folder.glob(f"bts_exporter_{folder.name}/*.py")
     return found
-
-
-def lines_of_code(source: str) -> int:
-    """Return the number of lines with code or docstrings."""
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in _NO_CODE:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines)
 
 
 def public_names(source: str) -> Iterator[str]:
@@ -89,8 +70,10 @@ def test_three_plugins_are_there() -> None:
 
 @every_plugin
 def test_plugin_is_small(folder: Path) -> None:
-    """A plug-in has at most 150 lines of code and docstrings."""
-    assert lines_of_code(module(folder).read_text()) <= MAX_LINES
+    """The files of a plug-in have at most 150 lines together, as `wc -l` counts them; tests are not part of it."""
+    files = [path for path in folder.rglob("*.py") if path.parent.name != "tests"]
+
+    assert sum(path.read_text().count("\n") for path in files) <= MAX_LINES
 
 
 @every_plugin

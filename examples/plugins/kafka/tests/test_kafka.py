@@ -16,9 +16,12 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bts_exporter.testing import ExporterProcess, collect, configured, naming_problems, run
+from bts_exporter.testing import ExporterProcess, collect, configured, look, naming_problems
 from bts_exporter_kafka import Kafka
 from servers import Process, free_port, listens, need
+
+#: How far clocks of processes may be apart on a virtual machine, in seconds; ages here differ by more.
+SKEW = 10
 
 
 class KafkaServer(Process):
@@ -94,7 +97,8 @@ def test_groups_that_stopped(
             assert page.value("messaging_backlog_messages", **queue) == waiting
             assert page.value("messaging_consumed_messages_total", **queue) == consumed
             assert page.value("messaging_lag_method_info", **queue, method="message_time") == 1
-            assert start - oldest <= page.value("messaging_lag_seconds", **queue) <= end - oldest
+            lag = page.value("messaging_lag_seconds", **queue)
+            assert start - oldest - SKEW <= lag <= end - oldest + SKEW
         assert page.value("messaging_backlog_messages", group="audit") == 0
         assert page.value("messaging_lag_seconds", group="audit") == 0
         assert page.find("messaging_lag_method_info", group="audit") == []
@@ -104,7 +108,7 @@ def test_groups_that_stopped(
     page = exporter.page()
     assert page.value("messaging_backlog_messages", group="billing") == 1
     lag = page.value("messaging_lag_seconds", group="billing")
-    assert start - now + 200 <= lag <= time.time() - now + 200
+    assert start - now + 200 - SKEW <= lag <= time.time() - now + 200 + SKEW
 
     server.kill()
     page = exporter.page()
@@ -135,18 +139,23 @@ def test_selection(server: KafkaServer) -> None:
 @pytest.mark.live
 def test_brokers_that_do_not_answer(server: KafkaServer) -> None:
     """A broker that hangs, one that speaks no TLS, and a wrong setting have their reasons."""
-    unencrypted = run(server.collector(client={"security.protocol": "SSL"}), seconds=2)
-    mistaken = run(server.collector(client={"securiti.protocol": "SSL"}))
+    # Not with the engine's own deadline, which has a message of its own.
+    unencrypted = look(server.collector(client={"security.protocol": "SSL"}), seconds=2)
+    mistaken = look(server.collector(client={"securiti.protocol": "SSL"}))
     server.freeze()
-    hung = run(server.collector(), seconds=2)
+    hung = look(server.collector(), seconds=2)
     server.thaw()
 
-    assert (unencrypted.reason, mistaken.reason, hung.reason) == ("timeout", "protocol", "timeout")
-    assert "need client: {security.protocol: ...}" in unencrypted.message
-    assert "securiti.protocol" in mistaken.message
-    for collected in (unencrypted, mistaken, hung):
-        assert collected.samples == {"kafka_up": {(): 0}}
-        assert f"Kafka at {server.address}: " in collected.message
+    for (samples, error), reason, text in (
+        (unencrypted, "timeout", "need client: {security.protocol: ...}"),
+        (mistaken, "protocol", "securiti.protocol"),
+        (hung, "timeout", "does it hang"),
+    ):
+        assert samples == {"kafka_up": {(): 0}}
+        assert error is not None
+        assert error.reason == reason
+        assert f"Kafka at {server.address}: " in str(error)
+        assert text in str(error)
 
 
 def test_names() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, TopicPartition
 
+import bts_exporter_kafka
 from bts_exporter.testing import look
 from bts_exporter_kafka import Kafka
 
@@ -66,8 +67,8 @@ class FakeClient:
         """Stop reading."""
 
     def poll(self, timeout: float) -> object:
-        """Return the next record or event; None without any."""
-        return self.records.pop(0) if self.records else None
+        """Return the next record or event; None without any, and if it only calls back."""
+        return self.records.pop(0) if self.records and timeout else None
 
     def close(self) -> None:
         """Do nothing."""
@@ -85,9 +86,10 @@ def event(partition: int, *, age: float = 0, error: int = 0) -> object:
 
 def collected(client: FakeClient) -> tuple[Any, Any]:
     """Return the samples and the error of a collection."""
-    collector = Kafka(Kafka.Config())
-    collector._clients = (client, client)  # type: ignore[assignment]
-    return look(collector, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AdminClient", "Consumer"):
+            patch.setattr(bts_exporter_kafka, name, lambda _settings: client)
+        return look(Kafka(Kafka.Config()), 5)
 
 
 def test_deleted_records_do_not_wait() -> None:

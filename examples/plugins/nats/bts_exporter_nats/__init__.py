@@ -6,17 +6,15 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client, RawCredentials
-from nats.js.api import StreamInfo
-from nats.js.errors import NotFoundError
 
 import bts_exporter as bts
 from bts_exporter import Scrape, Secret, TargetError, Url, backlog
 
-T = TypeVar("T")
 PRODUCT = bts.Product("NATS", "is nats-server running?", "does this port speak NATS, with TLS?")
 #: Text of an error, its reason and its cure.
 ERRORS: tuple[tuple[str, bts.Reason, str], ...] = (
@@ -26,8 +24,7 @@ ERRORS: tuple[tuple[str, bts.Reason, str], ...] = (
     ("eof", "unreachable", "NATS closed the connection"),
     ("", "protocol", "is this a NATS server?"),
 )
-PAGE = 256  # entries of JetStream's lists
-TIMEOUT = 3600  # of single requests: the deadline of the scrape ends them
+TIMEOUT = 3600  # of nats-py: requests end with the scrape
 
 
 class Nats(bts.Collector):
@@ -53,132 +50,101 @@ class Nats(bts.Collector):
 
     config: Config
     up = bts.gauge("nats_up", "Whether JetStream answers.")
-    unacknowledged = bts.gauge(
-        "nats_consumer_oldest_unacknowledged_seconds",
-        "Age of the oldest message that was delivered and is not acknowledged; 0 if all are.",
-        ("stream", "consumer"),
-    )
-    vocabulary = tuple(m for m in backlog.VOCABULARY if m is not backlog.DRAIN_SECONDS)
+    depth = (backlog.BACKLOG, backlog.IN_FLIGHT, backlog.CONSUMERS)
+    lag = (backlog.LAG_SECONDS, backlog.LAG_METHOD)
+    counters = (backlog.PUBLISHED, backlog.CONSUMED)
 
     def collect(self, scrape: Scrape) -> None:
         """Emit the metrics of all consumers; what the user may not read is reported."""
         scrape.emit(self.up, 0)
         try:
             asyncio.run(self._collect(scrape))
-        except (nats.errors.Error, OSError) as error:
-            raise self._failure(error) from error
+        except OSError as error:
+            raise bts.connection_error(PRODUCT, self.config.url, error) from error
 
     async def _collect(self, scrape: Scrape) -> None:
         client = Client()
         try:
-            async with asyncio.timeout(scrape.remaining()):
-                await self._ask(self._connect(client))
-                self._js = client.jetstream(timeout=TIMEOUT)
-                await self._read(scrape)
-        finally:
-            # nats-py waits for ever for the end of a connection whose TLS handshake failed.
-            await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=0.5)
+            await self._ask(scrape, self._connect(client))
+            if client.is_connected:
+                await self._read(scrape, client.jetstream(timeout=TIMEOUT))
+        finally:  # nats-py waits for ever for the end of a connection whose handshake failed
+            await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=0.1)
 
     async def _connect(self, client: Client) -> None:
-        url, password = self.config.url, self.config.password or self.config.url.password
-        options: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": TIMEOUT}
+        url, tls, credentials = self.config.url, self.config.tls, self.config.credentials
+        options: dict[str, Any] = {"user": url.username, "connect_timeout": TIMEOUT}
         if url.scheme == "tls":
-            tls, host = self.config.tls.context(), self.config.tls.server_name or url.host
-            options |= {"tls": tls, "tls_hostname": host}
+            options |= {"tls": tls.context(), "tls_hostname": tls.server_name or url.host}
+        if credentials:
+            options["user_credentials"] = RawCredentials(credentials.reread().reveal())
 
-        def reveal(secret: Secret | None) -> str:
-            """Return the secret, unless it would be sent unencrypted, as nats-py does."""
-            if url.scheme == "tls" and not tls.session_stats()["connect_good"]:
+        def password() -> str:
+            """Return the password, unless nats-py would send it without TLS in spite of tls://."""
+            if url.scheme == "tls" and not options["tls"].session_stats()["connect_good"]:
                 message = f"NATS at {url}: no TLS there; configure it, or write nats://"
                 raise TargetError(reason="tls", message=message)
+            secret = self.config.password or url.password
             return secret.reread().reveal() if secret else ""
 
-        if password:
-            options["password" if url.username else "token"] = lambda: reveal(password)
-        if credentials := self.config.credentials:
-            options["user_credentials"] = RawCredentials(credentials.reread().reveal())
-        await client.connect(str(url), self._on_error, user=url.username, **options)
-        reveal(None)
+        options["password" if url.username else "token"] = password
+        await client.connect(str(url), self._on_error, allow_reconnect=False, **options)
+        password()  # of servers that did not ask for it, too
 
-    async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `request`, or raise the error that NATS sends in place of a reply."""
+    async def _ask(self, scrape: Scrape, request: Coroutine[Any, Any, Any]) -> Any:
+        """Return the result of `request`; None if what it asks for was deleted, or is refused."""
         self._error: Exception | None = None
-        self._request = asyncio.ensure_future(request)
+        self._request = asyncio.ensure_future(asyncio.wait_for(request, scrape.remaining()))
         try:
             return await self._request
-        except asyncio.CancelledError as ended:
-            task = asyncio.current_task()  # which the deadline cancels
-            raise (ended if task and task.cancelling() else self._error or ended) from None
+        except (asyncio.CancelledError, nats.errors.Error) as ended:
+            error = self._error or ended
+            if isinstance(error, OSError):
+                raise error from None
+            if not isinstance(error, nats.js.errors.NotFoundError):
+                scrape.report(self._failure(error))
 
     async def _on_error(self, error: Exception) -> None:
         self._error = error
         self._request.cancel()
 
-    async def _part(self, scrape: Scrape, request: Coroutine[Any, Any, T]) -> T | None:
-        """Return the result of `request`; None if it was deleted, or may not be read."""
-        try:
-            return await self._ask(request)
-        except nats.errors.Error as error:
-            if not isinstance(error, NotFoundError):
-                scrape.report(self._failure(error))
-        return None
-
-    async def _read(self, scrape: Scrape) -> None:
-        """Emit all counts, then the ages, which take a request for each consumer that is behind."""
-        streams: list[StreamInfo] = []
-        offset = 0
-        while page := await self._ask(self._js.streams_info(offset)):
+    async def _read(self, scrape: Scrape, js: nats.js.JetStreamContext) -> None:
+        """Emit all counts, then lags, which take a request for each consumer that is behind."""
+        streams, consumers = list[Any](), list[Any]()
+        while page := await self._ask(scrape, js.streams_info(len(streams))):
             streams += page
-            offset += PAGE
-        scrape.replace(self.up, 1)
-        consumers: list[Any] = []
+        scrape.replace(self.up, page is not None)
         for stream in streams:
-            if self.config.streams.search(name := str(stream.config.name)):
+            if self.config.streams.search(name := stream.config.name):
                 scrape.emit(backlog.PUBLISHED, stream.state.last_seq, "nats", name, "")
-                for offset in range(0, stream.state.consumer_count, PAGE):
-                    request = self._js.consumers_info(name, offset)
-                    consumers += await self._part(scrape, request) or []
+                for offset in range(0, stream.state.consumer_count, 256):  # as many as in a reply
+                    consumers += await self._ask(scrape, js.consumers_info(name, offset)) or []
         consumers = [consumer for consumer in consumers if consumer.config.durable_name]
+        for of in consumers:
+            labels = ("nats", of.stream_name, of.name)
+            scrape.emit(backlog.BACKLOG, of.num_pending, *labels)
+            scrape.emit(backlog.IN_FLIGHT, of.num_ack_pending, *labels)
+            scrape.emit(backlog.CONSUMED, of.delivered.consumer_seq, *labels)
+            # How many clients pull messages, or share those of a group, is unknown.
+            if of.config.deliver_subject and not (of.push_bound and of.config.deliver_group):
+                scrape.emit(backlog.CONSUMERS, bool(of.push_bound), *labels)
         for consumer in consumers:
-            self._emit_counts(scrape, consumer)
-        for consumer in consumers:
-            await self._emit_ages(scrape, consumer)
+            await self._emit_lag(scrape, js, consumer)
 
-    # Numbers of a ConsumerInfo are always there, but nats-py declares them as optional: hence Any.
-    def _emit_counts(self, scrape: Scrape, of: Any) -> None:
-        labels = ("nats", of.stream_name, of.name)
-        scrape.emit(backlog.BACKLOG, of.num_pending, *labels)
-        scrape.emit(backlog.IN_FLIGHT, of.num_ack_pending, *labels)
-        scrape.emit(backlog.CONSUMED, of.delivered.consumer_seq, *labels)
-        # How many clients pull messages, or share those of a group, is unknown.
-        if of.config.deliver_subject and not (of.push_bound and of.config.deliver_group):
-            scrape.emit(backlog.CONSUMERS, bool(of.push_bound), *labels)
+    async def _emit_lag(self, scrape: Scrape, js: nats.js.JetStreamContext, of: Any) -> None:
+        """Emit the age of the first message behind those that were delivered, if it is known."""
+        if of.config.filter_subjects or of.config.deliver_policy == "last_per_subject":
+            return  # the first message of one subject may not be the next one
+        seconds = 0.0
+        if of.num_pending:
+            after, subject = of.delivered.stream_seq, of.config.filter_subject or ">"
+            request = js.get_msg(of.stream_name, after + 1, subject, next=True)
+            if not (message := await self._ask(scrape, request)):
+                return
+            seconds = max(time.time() - message.time.timestamp(), 0.0)
+        age = backlog.Age(seconds, "message_time")
+        backlog.emit_lag(scrape, age, "nats", of.stream_name, of.name)
 
-    async def _emit_ages(self, scrape: Scrape, of: Any) -> None:
-        labels = (of.stream_name, of.name)
-        if of.config.deliver_policy != "last_per_subject":  # which skips messages
-            after = of.delivered.stream_seq
-            age = await self._age(scrape, of, after) if of.num_pending else 0.0
-            known = None if age is None else backlog.Age(age, "message_time")
-            backlog.emit_lag(scrape, known, "nats", *labels)
-        age = await self._age(scrape, of, of.ack_floor.stream_seq) if of.num_ack_pending else 0.0
-        if age is not None:
-            scrape.emit(self.unacknowledged, age, *labels)
-
-    async def _age(self, scrape: Scrape, of: Any, after: int) -> float | None:
-        """Return the age of the first message after a position; None if it is not known."""
-        times = []
-        for subject in of.config.filter_subjects or [of.config.filter_subject or ">"]:
-            request = self._js.get_msg(of.stream_name, after + 1, subject, next=True)
-            if (message := await self._part(scrape, request)) and message.time:
-                times.append(message.time.timestamp())
-        return max(time.time() - min(times), 0.0) if times else None
-
-    def _failure(self, error: Exception) -> TargetError:
-        if isinstance(error, OSError):
-            return bts.connection_error(PRODUCT, self.config.url, error)
+    def _failure(self, error: BaseException) -> TargetError:
         reason, cure = next((r, cure) for part, r, cure in ERRORS if part in str(error).lower())
         return TargetError(reason, f"NATS at {self.config.url}: {error}; {cure}")
-
-
-COLLECTOR = Nats

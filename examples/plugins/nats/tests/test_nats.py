@@ -17,7 +17,6 @@ import pytest
 from nats.js import JetStreamContext
 from nkeys import PREFIX_BYTE_ACCOUNT, PREFIX_BYTE_OPERATOR, PREFIX_BYTE_USER
 
-from bts_exporter import backlog
 from bts_exporter.testing import ExporterProcess, collect, configured, look, naming_problems, run
 from bts_exporter_nats import Nats
 from servers import Process, free_port, listens, need
@@ -38,6 +37,8 @@ CREDENTIALS = """
 {seed}
 ------END USER NKEY SEED------
 """
+#: How far clocks of processes may be apart on a virtual machine, in seconds.
+SKEW = 10
 StartNats = Callable[..., "NatsServer"]
 
 
@@ -119,11 +120,15 @@ def test_consumer_that_stopped(
     exporter = bts_exporter_process({"nats": {"url": server.url, "password": "hidden"}})
     assert exporter.page().value("messaging_backlog_messages", group="billing") == 1
     server.use(take_one)
+    queue = {"system": "nats", "destination": "orders", "group": "billing"}
+    exporter.wait_for(  # NATS adds a message to num_pending after it has acknowledged it
+        lambda: exporter.page().value("messaging_backlog_messages", **queue) == 2,
+        "the published messages wait",
+    )
     start = time.time()
     page = exporter.page()
     end = time.time()
 
-    queue = {"system": "nats", "destination": "orders", "group": "billing"}
     assert page.value("nats_up") == 1
     assert page.value("messaging_backlog_messages", **queue) == 2
     assert page.value("messaging_in_flight_messages", **queue) == 1
@@ -131,9 +136,7 @@ def test_consumer_that_stopped(
     assert page.value("messaging_lag_method_info", **queue, method="message_time") == 1
     assert page.value("messaging_published_messages_total", destination="orders") == 3
     lag = page.value("messaging_lag_seconds", **queue)
-    assert start - times[1][1] <= lag <= end - times[1][0]
-    unacknowledged = page.value("nats_consumer_oldest_unacknowledged_seconds", consumer="billing")
-    assert start - times[0][1] <= unacknowledged <= end - times[0][0]
+    assert start - times[1][1] - SKEW <= lag <= end - times[1][0] + SKEW
 
     server.kill()
     page = exporter.page()
@@ -149,12 +152,11 @@ def test_consumer_that_stopped(
 def test_consumers(start_nats: StartNats) -> None:
     """What the server says of consumers is served, and nothing that it does not say."""
     server = start_nats()
-    times: list[tuple[float, float]] = []
 
     async def work(js: JetStreamContext) -> None:
         await js.add_stream(name="orders", subjects=["orders.*"])
         await js.add_stream(name="secret", subjects=["secret"])
-        times.extend(await publish(js, "orders.a", "orders.b"))
+        await publish(js, "orders.a", "orders.b")
         await js.add_consumer(
             "orders", durable_name="of_b", filter_subject="orders.b", ack_policy="explicit"
         )
@@ -179,7 +181,9 @@ def test_consumers(start_nats: StartNats) -> None:
         }
         assert samples.value("messaging_backlog_messages", group="of_b") == 1
         lag = samples.value("messaging_lag_seconds", group="of_b")
-        assert start - times[1][1] <= lag <= end - times[1][0]
+        second = (await js.get_msg("orders", 2)).time
+        assert second is not None
+        assert start - second.timestamp() <= lag <= end - second.timestamp()
         assert samples.value("messaging_lag_seconds", group="quick") == 0
         assert samples.find("messaging_lag_seconds", group="last") == []
         assert samples.find("messaging_lag_method_info", group="quick") == []
@@ -204,14 +208,15 @@ def test_servers_that_do_not_answer(start_nats: StartNats) -> None:
     server = start_nats()
     refused = run(server.collector(password="wrong"))
     server.freeze()
-    hung = run(server.collector(), seconds=1)
+    hung_samples, hung = look(server.collector(), seconds=1)  # without the engine's own deadline
     server.thaw()
 
+    assert hung is not None
     assert (refused.reason, hung.reason) == ("auth", "timeout")
+    assert refused.samples == hung_samples == {"nats_up": {(): 0}}
     assert "wrong" not in refused.message
-    for collected in (refused, hung):
-        assert collected.samples == {"nats_up": {(): 0}}
-        assert f"NATS at nats://127.0.0.1:{server.port}" in collected.message
+    for message in (refused.message, str(hung)):
+        assert f"NATS at nats://127.0.0.1:{server.port}" in message
 
 
 @pytest.mark.live
@@ -286,4 +291,3 @@ def jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, **claims: object) -> str:
 def test_names() -> None:
     """The names of the metrics follow the conventions."""
     assert naming_problems(Nats) == []
-    assert set(Nats.vocabulary) < set(backlog.VOCABULARY)
