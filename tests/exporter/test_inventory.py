@@ -101,12 +101,12 @@ def test_origin_and_version(options: Options, capsys: pytest.CaptureFixture[str]
 def test_settings_that_are_wrong(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
     """The types are listed, and the errors of the settings are printed."""
     assert options.config_file is not None
-    Path(options.config_file).write_text(f"{SETTINGS}  nats:\n")
+    Path(options.config_file).write_text(f"{SETTINGS}  pulsar:\n")
 
     assert commands.collectors(options, verbose=True) == 0
 
     printed = capsys.readouterr()
-    assert "unknown collector type 'nats'" in printed.err
+    assert "unknown collector type 'pulsar'" in printed.err
     assert "the settings are wrong" in printed.out
 
 

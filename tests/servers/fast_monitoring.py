@@ -19,6 +19,8 @@ from servers.alertmanager import SHIPPED, SPEED
 SHORTEST_WINDOW, SHORTEST_FOR = 4.0, 3.0
 #: As in the rules that we ship, BrokerDown lasts several scrapes longer than the alerts that it silences.
 SILENCING_KEEP = 6.0
+#: As in the rules that we ship, BacklogGrowing is slower than ConsumerBehind, which silences it.
+SILENCED_FOR = 45.0
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: Thresholds in seconds: what follows the alert's metric, and what replaces it. RabbitMQ's statistics, and so the
 #: age of a message at the head, are up to 5 seconds old; a busy machine adds some.
@@ -48,7 +50,8 @@ def _speed_up(group: dict[str, Any]) -> None:
         if rule.get("alert") in THRESHOLDS:
             rule["expr"] = re.sub(*THRESHOLDS[rule["alert"]], rule["expr"])
         if "for" in rule:
-            rule["for"] = _faster(rule["for"], SHORTEST_FOR)
+            shortest = SILENCED_FOR if rule.get("alert") == "BacklogGrowing" else SHORTEST_FOR
+            rule["for"] = _faster(rule["for"], shortest)
         if "keep_firing_for" in rule:
             shortest = SILENCING_KEEP if rule["alert"] == "BrokerDown" else 0
             rule["keep_firing_for"] = _faster(rule["keep_firing_for"], shortest)

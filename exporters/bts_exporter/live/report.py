@@ -25,7 +25,8 @@ from bts_exporter.reload_state import ReloadState
 VERSION = 1
 #: A destination is late with more lag than this, in seconds, as for the alert ConsumerBehind.
 LATE_SECONDS = 300.0
-LATE_SECONDS_OF = {"mqtt": 30.0}
+#: The same for MQTT: of a saved session, whose file is old; of event times; of a pipeline.
+LATE_SESSION_SECONDS, LATE_EVENT_SECONDS, LATE_PIPELINE_SECONDS = 3600.0, 300.0, 30.0
 #: It is behind with this share of it.
 _BEHIND_SHARE = 0.2
 #: Values are stale after so many seconds, or if so many intervals between scrapes have passed.
@@ -184,7 +185,7 @@ def _destinations(exporter: Exporter, clock: _Clock, since: float) -> Iterator[L
 
 def state_of(row: Destination) -> DestinationState:
     """Return whether a destination is late, and if not, what else is wrong with it."""
-    late = LATE_SECONDS_OF.get(row.system, LATE_SECONDS)
+    late = _late_seconds(row)
     lag = row.lag_seconds or 0.0
     if lag > late:
         return "late"
@@ -193,6 +194,14 @@ def state_of(row: Destination) -> DestinationState:
     if row.lag_is_unknown:
         return "lag_unknown"
     return "behind" if lag > late * _BEHIND_SHARE else "ok"
+
+
+def _late_seconds(row: Destination) -> float:
+    if row.system != "mqtt":
+        return LATE_SECONDS
+    if not row.destination:
+        return LATE_SESSION_SECONDS
+    return LATE_EVENT_SECONDS if row.lag_method == "event_time" else LATE_PIPELINE_SECONDS
 
 
 def _known(values: list[float]) -> list[float | None]:

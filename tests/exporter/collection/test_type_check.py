@@ -154,6 +154,7 @@ def test_api_of_the_test_kit() -> None:
         "not_emitted",
         "raw",
         "reply",
+        "restart",
         "run",
         "samples",
     ]

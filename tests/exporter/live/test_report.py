@@ -14,8 +14,10 @@ from bts_exporter.errors import REASONS
 from bts_exporter.lag_report import Destination
 from bts_exporter.live.fixes import FIXES
 from bts_exporter.live.report import (
+    LATE_EVENT_SECONDS,
+    LATE_PIPELINE_SECONDS,
     LATE_SECONDS,
-    LATE_SECONDS_OF,
+    LATE_SESSION_SECONDS,
     LiveReport,
     live_report,
     state_of,
@@ -75,7 +77,9 @@ def test_late_is_what_the_alert_calls_late() -> None:
 
     assert list(map(float, re.findall(r"> (\d+)", rule["expr"]))) == [
         LATE_SECONDS,
-        LATE_SECONDS_OF["mqtt"],
+        LATE_SESSION_SECONDS,
+        LATE_EVENT_SECONDS,
+        LATE_PIPELINE_SECONDS,
     ]
 
 

@@ -306,7 +306,7 @@ def test_verdict(
         ("{}", False),
         ("collectors:", False),
         ("collectors: {}", True),
-        ("collectors: {nats: }", False),
+        ("collectors: {pulsar: }", False),
         ("scrape_timeout: 5", True),
         ("scrape_timeout: 0.01", False),
         ("plugins: 5", False),
