@@ -1,5 +1,7 @@
 """Fixtures for all tests: real servers, each in the file of its name; and which tests must not run side by side."""
 
+import logging
+
 import pytest
 from hypothesis import settings
 
@@ -34,3 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "demo" if item.path.name in DEMO else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Log all levels: commands that another test called in this process may have set one."""
+    logging.getLogger("bts_exporter").setLevel(logging.NOTSET)
