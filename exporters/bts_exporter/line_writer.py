@@ -36,6 +36,14 @@ class LineWriter(logging.Handler):
         self._idle = threading.Event()
         self._idle.set()
 
+    def createLock(self) -> None:  # noqa: N802  # the name in `logging`
+        """Use no lock but `_guard`: a plug-in may interrupt the thread that logs.
+
+        `Handler.handle` takes its lock before its `try`. A thread that is interrupted in between keeps
+        the lock, and no other thread could log any more. A `with` statement has no such gap.
+        """
+        self.lock = None
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line or keep it for later; with too many kept, drop and count it."""
         try:

@@ -40,10 +40,11 @@ def test_a_scrape_passes_the_modules_that_the_architecture_lists(
 ) -> None:
     """The stacks of the collecting thread, of the waiting request and of the rendering have the listed modules."""
     passed: set[str] = set()
+    others = set(threading.enumerate())  # of other tests, which may be about to end
     encode = page_module._encoded
 
     def behave(scrape: Scrape) -> None:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        names = {it.ident: it.name for it in threading.enumerate() if it not in others}
         for ident, frame in sys._current_frames().items():
             name = names.get(ident, "")
             if name.startswith(("http-", "bts-")) and name != "http-accept":

@@ -177,5 +177,8 @@ def _default(field: Any) -> Any:
     if id(field.default) not in nothing:
         return field.default
     if id(field.default_factory) not in nothing:
-        return field.default_factory()
+        try:
+            return field.default_factory()
+        except Exception:  # noqa: BLE001  # a plug-in's own code, which `wrong_defaults` reports
+            return NO_DEFAULT
     return NO_DEFAULT

@@ -171,13 +171,18 @@ def test_start_comes_before_the_first_collection() -> None:
 
 def test_stop_ends_the_collecting() -> None:
     """After `stop` there are no further collections, and the thread ends."""
-    stub = Stub()
+    own: list[threading.Thread] = []
+
+    def behave(scrape: Scrape) -> None:
+        own.append(threading.current_thread())
+        scrape.emit(Stub.value, 1)
+
+    stub = Stub(behave)
     with background(stub, LONG) as runner:
         look(runner)
         CollectorSet.stop([runner])
-        runner.worker.wait(60)
+        wait_until(lambda: not own[0].is_alive(), "the thread ends")
 
-        assert not [t for t in threading.enumerate() if t.name == "bts-stub"]
         assert stub.collections == 1
         assert value(look(runner)) == 1
 
