@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -286,7 +287,9 @@ def test_start_that_raises(error: BaseException, caplog: pytest.LogCaptureFixtur
         shot = collect(runner)
 
     assert shot.samples == SERIES
-    assert lines(caplog) == [("ERROR", f"start failed: {type(error).__name__}: {error}")]
+    [(level, text)] = lines(caplog)
+    assert level == "ERROR"
+    assert text.startswith(f"start failed: {type(error).__name__}: {error} ({Path(__file__).name}:")
 
 
 def test_start_that_hangs() -> None:
@@ -317,7 +320,9 @@ def test_stop_that_raises(error: BaseException, caplog: pytest.LogCaptureFixture
     with runner_of(Pushed(stop=stop)):
         pass
 
-    assert lines(caplog) == [("ERROR", f"stop failed: {type(error).__name__}: {error}")]
+    [(level, text)] = lines(caplog)
+    assert level == "ERROR"
+    assert text.startswith(f"stop failed: {type(error).__name__}: {error} ({Path(__file__).name}:")
 
 
 def test_stop_is_called_from_another_thread_than_collect() -> None:

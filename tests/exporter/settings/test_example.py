@@ -87,7 +87,11 @@ def test_example_can_be_loaded(name: str, config: Path, capsys: pytest.CaptureFi
     assert {*re.findall(r"^    #?(\w+):", text, re.MULTILINE)} == keys
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name not in {"ml_service", "relay"}])
+#: Types with a required key.
+REQUIRING = {"ml_service", "postgres", "relay"}
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in REQUIRING])
 def test_defaults_are_those_of_the_type(
     name: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,8 +170,9 @@ class QueueSettings(CollectorConfig, frozen=True):
     sets: tuple[str, ...] = ()
     #: As `lists`, of type sorted set.
     zsets: tuple[str, ...] = ()
-    #: Those of `lists` whose consumers use LPOP, or RPOP; for others it is found out.
+    #: Those of `lists` whose consumers use LPOP; for others it is found out.
     popped_left: tuple[str, ...] = ()
+    #: Those of `lists` whose consumers use RPOP.
     popped_right: tuple[str, ...] = ()
     #: Those of `lists` in which no payload is used twice; for others it is found out.
     unique_payloads: tuple[str, ...] = ()

@@ -69,9 +69,9 @@ class Postgres(bts.Collector):
     class Config(bts.CollectorConfig, frozen=True):
         """A database, and its tables that are queues."""
 
+        queues: tuple[Queue, ...]
         #: postgresql://[user@]host[:port]/database. For a socket, the host is its folder with %2F.
         url: Url = Url.from_setting("postgresql://127.0.0.1/postgres")
-        queues: tuple[Queue, ...]
         password: Secret | None = None
         #: Encrypts, and checks the certificate; without these settings the server decides.
         tls: bts.TLSConfig | None = None
