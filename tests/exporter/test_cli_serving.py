@@ -131,7 +131,7 @@ def test_stop_while_a_reload_hangs(serve: Serve, folder: Path) -> None:
     wait_until((folder / "imported").exists, "the reload began")
 
     assert process.end() == 0
-    assert "the service is stopping" in process.log.read_text()
+    wait_until(lambda: "the service is stopping" in process.log.read_text(), "the line in the log")
     assert "not loaded within" not in process.log.read_text()
 
 

@@ -129,7 +129,9 @@ def test_scrapes_that_never_end(
 
     assert text.startswith("bts-exporter is not healthy: a scrape that had to end ")
     assert not hears(manager, 2)
-    assert "scrapes cannot be answered" in server.log.read_text()
+    wait_until(
+        lambda: "scrapes cannot be answered" in server.log.read_text(), "the line in the log"
+    )
 
 
 def test_listening_socket_that_a_plugin_closed(

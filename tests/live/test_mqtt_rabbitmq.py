@@ -111,7 +111,7 @@ def test_denied_topic_affects_only_its_rule(plugin: Plugin, exporter: StartExpor
     wait_until(has_reading, "a reading", 60)
 
     assert server.value("mqtt_up") == 1
-    assert "secret/+" in server.log.read_text()
+    wait_until(lambda: "secret/+" in server.log.read_text(), "the line in the log")
 
 
 def test_port_of_amqp_is_named(plugin: Plugin, exporter: StartExporter) -> None:

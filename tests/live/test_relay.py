@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as text_to_families
 
-from servers import Process, free_port, listens, need
+from servers import Process, free_port, listens, need, wait_until
 from servers.exporter import Exporter, StartExporter
 from servers.prometheus import Prometheus, promtool_check_metrics
 from servers.rabbitmq import RabbitMQ
@@ -83,7 +83,10 @@ def test_relay_of_ourselves_ends_at_once(exporter: StartExporter, tmp_path: Path
     )
 
     assert server.value("relay_up") == 0
-    assert "HTTP 508; a bts-exporter is not relayed" in server.log.read_text()
+    wait_until(
+        lambda: "HTTP 508; a bts-exporter is not relayed" in server.log.read_text(),
+        "the line in the log",
+    )
 
 
 def test_relays_of_each_other_end_at_once(exporter: StartExporter) -> None:

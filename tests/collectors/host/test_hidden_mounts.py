@@ -9,6 +9,7 @@ import pytest
 
 from bts_collectors.host.kernel.mount_tree import visible
 from bts_collectors.host.subsystems.filesystem import parse
+from servers import wait_until
 from servers.exporter import Exporter, StartExporter
 from servers.namespaces import MakeNamespace, Namespace, namespace
 
@@ -114,7 +115,8 @@ def test_wrong_rootfs(contained: Contained, tmp_path: Path) -> None:
     server = contained("private", f"mount -t tmpfs none {tmp_path}/host")
 
     assert server.value("node_scrape_collector_success", collector="filesystem") == 0
-    assert "is `host.rootfs` the host's root file system?" in server.log.read_text()
+    cure = "is `host.rootfs` the host's root file system?"
+    wait_until(lambda: cure in server.log.read_text(), "the cure in the log")
 
 
 @pytest.mark.parametrize(
