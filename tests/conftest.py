@@ -1,5 +1,7 @@
 """Fixtures for all tests: real servers, each in the file of its name; and which tests must not run side by side."""
 
+import logging
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
@@ -47,3 +49,9 @@ class Files(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "demo" if file.endswith(DEMO) else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Log all levels: commands that another test called in this process may have set one."""
+    logging.getLogger("bts_exporter").setLevel(logging.NOTSET)
