@@ -102,6 +102,7 @@ def test_limits_are_those_that_the_broker_applies(rabbitmq: Broker, made: Rabbit
             and by_queue(made, "messaging_retention_seconds") == retentions
         ),
         "the limits are those of the policies",
+        120,
     )
     effects = {
         labels[1:] for labels in testing.collect(made)["messaging_overflow_info"] if labels[1]
@@ -115,6 +116,7 @@ def test_limits_are_those_that_the_broker_applies(rabbitmq: Broker, made: Rabbit
     wait_until(
         lambda: by_queue(made, "messaging_limit_messages") == dict.fromkeys(limits, 50.0),
         "only the limits of the arguments are left",
+        120,
     )
 
 
@@ -126,7 +128,7 @@ def test_held_messages_are_as_old_as_their_delivery(made: RabbitMQ, delivered: f
         held.update(by_queue(made, "messaging_in_flight_oldest_seconds"))
         return bool(held.get("room-free") and held.get("room-quorum"))
 
-    wait_until(are_held, "both held messages have an age")
+    wait_until(are_held, "both held messages have an age", 120)
     true = time.monotonic() - delivered
     samples = testing.collect(made)
 
