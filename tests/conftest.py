@@ -53,5 +53,9 @@ class Files(LoadScopeScheduling):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Log all levels: commands that another test called in this process may have set one."""
+    """Undo what commands that another test called in this process may have set: a level, a handler, silence."""
     logging.getLogger("bts_exporter").setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+        root.removeHandler(handler)

@@ -32,7 +32,7 @@ COSTS: Mapping[str, tuple[str, ...]] = {
     "LINDEX": ("redis_queue_", "messaging_"),
     "ZCARD": ("redis_queue_", "messaging_"),
     "EVAL_RO": ("redis_stream_group_lag", "messaging_", "redis_exporter_command_supported"),
-    "XPENDING": ("redis_stream_group_oldest_pending_",),
+    "XPENDING": ("redis_stream_group_oldest_pending_", "messaging_in_flight_"),
     "SCAN": ("redis_key_", "redis_exporter_command_supported"),
 }
 #: Metrics that differ, because the proxies get other commands.

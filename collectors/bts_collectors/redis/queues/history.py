@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import isfinite
 
 from bts_collectors.redis.lists.ages import NO_AGE
 from bts_collectors.redis.lists.list_age import ListAge
@@ -50,7 +50,7 @@ class QueueHistory:
     def drain(self, length: int | None, ticks: float) -> float | None:
         """Return the seconds until the queue is empty, at the rate at which it became shorter.
 
-        New messages hide removed ones: a queue that does not become shorter has an infinite time.
+        New messages hide removed ones: of a queue that does not become shorter, the rate is unknown.
         """
         before, self._length = self._length, length
         if length is None:
@@ -64,4 +64,4 @@ class QueueHistory:
         rate = self._rate.observe(ticks, self._taken)
         if length == 0:
             return 0
-        return None if rate is None else length / rate if rate else inf
+        return length / rate if rate else None
