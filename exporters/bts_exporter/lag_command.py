@@ -310,8 +310,9 @@ def _password(file: str) -> str:
 def _unexpected(response: HttpResponse) -> TargetError:
     """Return why an answer is no report."""
     advice = {
-        401: "it needs a user and a password: --url=https://USER@HOST:PORT --password-file=FILE",
-        404: "is it a bts-exporter, and not an older one?",
+        401: "it needs a user and a password, and refuses wrong ones: check"
+        " --url=https://USER@HOST:PORT and --password-file=FILE",
+        404: "is it a bts-exporter, not an older one, and without --web.disable-api?",
         503: "it is too busy",
     }
     what = advice.get(response.status, "is it a bts-exporter of the same version?")
