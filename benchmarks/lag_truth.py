@@ -311,7 +311,11 @@ def measure(
     traffics = [Traffic(kind, servers, seconds) for kind in kinds]
     exporter = Exporter(folder, settings(servers, traffics))
     looks: list[Look] = []
+    of_rabbitmq = [
+        each.name for traffic in traffics for each in traffic.measured if "RabbitMQ" in each.kind
+    ]
     try:
+        servers.rabbitmq.wait_for_statistics(of_rabbitmq)
         exporter.samples()  # the queues are known while they are empty
         begin = time.monotonic()
         for traffic in traffics:

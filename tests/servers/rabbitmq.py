@@ -10,7 +10,7 @@ import struct
 import subprocess
 import uuid
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -143,6 +143,15 @@ class RabbitMQ:
         spelled = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
         path = f"queues/{quote(vhost, '')}/{quote(name, '')}"
         self.api(path, "PUT", {"durable": True, "arguments": spelled})
+
+    def wait_for_statistics(self, queues: Sequence[str]) -> None:
+        """Return when the broker reports a depth of each of these queues in the default virtual host."""
+
+        def has_all() -> bool:
+            known = {each["name"] for each in self.api("queues/%2F") if "messages_ready" in each}
+            return known >= set(queues)
+
+        wait_until(has_all, f"statistics of {queues}", 60)
 
     def publish(self, queue: str, count: int, vhost: str = "/", **properties: object) -> None:
         """Publish `count` messages to a queue; AssertionError where one did not get there."""
