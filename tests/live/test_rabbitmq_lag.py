@@ -209,13 +209,17 @@ def looks(
         late = start(tmp_path_factory, "collect_statistics_interval = 5000\n")
         ends.callback(late.stop)
         found: dict[tuple[float, str], list[Look]] = {}
-        traffics = []
-        for broker, tolerance in ((rabbitmq, 5.0), (late, 10.0)):
+        brokers = ((rabbitmq, 5.0), (late, 10.0))
+        for broker, tolerance in brokers:
             used = plans(tolerance)
             for plan in used:
                 broker.queue(plan.name, queue_type=plan.kind)
             broker.wait_for_statistics([plan.name for plan in used])
-            traffics.append((broker, tolerance, ends.enter_context(Traffic(broker, used))))
+        # Nothing is published before both are ready: the first look must find empty queues.
+        traffics = [
+            (broker, tolerance, ends.enter_context(Traffic(broker, plans(tolerance))))
+            for broker, tolerance in brokers
+        ]
         watching = [
             threading.Thread(target=watch, args=(broker, tolerance, traffic, found))
             for broker, tolerance, traffic in traffics
