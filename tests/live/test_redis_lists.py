@@ -12,9 +12,11 @@ import redis
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.lists.look import End
+from bts_collectors.redis.lists.reader import ListReader
 from bts_collectors.redis.queues.collector import Queues
 from bts_collectors.redis.queues.config import CelerySettings, QueueSettings, WantedNames
 from bts_exporter import testing
+from bts_exporter.errors import TargetError
 from servers.list_histories import INTERVAL, PAYLOADS, SCHEDULES, ListHistory, Score
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 from servers.redis_groups import RedisCluster
@@ -140,6 +142,47 @@ def test_one_job_that_is_stuck(redis_server: RedisServer, make: Make, clock: Clo
         clock.now += INTERVAL
 
     assert ages == [None, ("lower_bound", INTERVAL), ("lower_bound", 2 * INTERVAL)]
+
+
+def test_a_list_that_could_not_be_read(redis_server: RedisServer, make: Make, clock: Clock) -> None:
+    """An element that was replaced while the length was refused is not taken for the one before."""
+    client = redis_server.client
+    client.rpush("jobs", "tick")
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    testing.collect(collector)
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) == ("lower_bound", INTERVAL)
+
+    client.acl_setuser("default", enabled=True, commands=["-llen"])
+    client.lpop("jobs")
+    client.rpush("jobs", "tick")
+    with pytest.raises(TargetError, match="refused LLEN"):
+        testing.collect(collector)
+    client.acl_setuser("default", enabled=True, commands=["+llen"])
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) is None
+
+
+def test_a_scrape_that_failed(
+    redis_server: RedisServer, make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An element that was replaced before a scrape that failed is not taken for the one before."""
+    client = redis_server.client
+    client.rpush("jobs", "tick")
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    testing.collect(collector)
+    client.lpop("jobs")
+    client.rpush("jobs", "tick")
+
+    def fail(*_: object) -> None:
+        raise TargetError("timeout", "no answer")  # noqa: EM101  # a reason
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ListReader, "read", fail)
+        with pytest.raises(TargetError):
+            testing.collect(collector)
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) is None
 
 
 def test_a_list_that_is_replaced(redis_server: RedisServer, make: Make, clock: Clock) -> None:

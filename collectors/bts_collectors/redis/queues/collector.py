@@ -181,6 +181,7 @@ class Queues:
                 self._ages.begin(context)  # INFO came with this round trip, or before
                 first = []
             yield from self._emit(context, depths, clock)
+        self._ages.end()
 
     def _emit(
         self, context: ScrapeContext, depths: Sequence[tuple[_Queue, Depth]], clock: ServerClock
@@ -258,6 +259,8 @@ def _lists(
     histories = queue.history.lists
     known = [(key, length) for key, length in depth.lists if length is not None]
     if len(known) < len(depth.lists):  # refused in this scrape
+        for history in histories.values():
+            history.miss()
         return []
     if depth.timed and depth.oldest is not None:
         known = []
