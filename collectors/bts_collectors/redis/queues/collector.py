@@ -129,13 +129,17 @@ class Queues:
     def save(self) -> QueuesState:
         """Return what `restore` needs, of at most MOST_STORED lists; the longest ones first."""
         found = [
-            (each.length, StoredList(library, queue, key, state))
+            (library, queue, key, each)
             for (library, queue), history in self._histories.items()
             for key, each in history.lists.items()
-            if (state := each.save()) is not None
         ]
-        found.sort(key=lambda pair: -pair[0])
-        return QueuesState(self._ages.removals, [each for _, each in found[:MOST_STORED]])
+        found.sort(key=lambda names: -names[-1].length)
+        states = (
+            StoredList(library, queue, key, state)
+            for library, queue, key, each in found
+            if (state := each.save()) is not None
+        )
+        return QueuesState(self._ages.removals, list(islice(states, MOST_STORED)))
 
     def restore(self, stored: Restored) -> None:
         """Take what was stored before a restart of the exporter."""
