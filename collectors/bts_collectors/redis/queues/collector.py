@@ -346,22 +346,27 @@ def _emit_common(
 
 def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
     rest = library.rest()
-    timed = [each.times for each in rest if each.times]
+    timed = [each for each in rest if each.times]
     counts: list[Command] = [(each.command, each.key) for each in rest]
-    replies = yield [*counts, *(("ZRANGE", key, 0, 0, "WITHSCORES") for key in timed)]
-    for each, reply in zip(rest, replies, strict=False):
+    replies = yield [*counts, *(("ZRANGE", each.times, 0, 0, "WITHSCORES") for each in timed)]
+    found = dict(zip(rest, replies, strict=False))
+    for each, reply in found.items():
         if _is_refused(context, each.command, reply):
             continue
         context.scrape.emit(MESSAGES, reply, library.label, context.db, "", each.state)
         if each.state == "active":
             context.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
-    for reply in replies[len(rest) :]:
+    for each, reply in zip(timed, replies[len(rest) :], strict=False):
         if _is_refused(context, "ZRANGE", reply):
             continue
         since = _score(reply[-1]) if reply else 0.0
         seconds = age_seconds((int(since * 1000), 0), context.now) if reply else 0
-        if seconds is not None:
+        if seconds is not None and (reply or not found[each]):  # both are of the same moment
             context.scrape.emit(OLDEST_ACTIVE, seconds, library.label, context.db)
+            common = ("redis", label(each.key), "")
+            context.scrape.emit(backlog.IN_FLIGHT_OLDEST, seconds, *common)
+            if seconds:
+                context.scrape.emit(backlog.IN_FLIGHT_METHOD, 1, *common, "delivery_time")
 
 
 def _is_refused(context: ScrapeContext, command: str, reply: Reply) -> bool:
