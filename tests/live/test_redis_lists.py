@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any
 
@@ -212,6 +213,27 @@ def test_redelivered_messages(redis_server: RedisServer, make: Make, clock: Cloc
     client.lmove("taken", "jobs", "LEFT", "LEFT")
 
     assert reported(testing.collect(collector)) == ("lower_bound", 2 * INTERVAL)
+
+
+def test_time_to_drain_of_a_list_that_grows(
+    redis_server: RedisServer, make: Make, clock: Clock
+) -> None:
+    """The time to drain is that of the consumers, however many elements come in; +Inf if they take none."""
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    drains = []
+    for taken in [5] * 8 + [0] * 8:
+        before = redis_server.client.llen("jobs")
+        redis_server.client.rpush("jobs", *(f"{clock.now}-{number}" for number in range(20)))
+        if before:
+            for _ in range(taken):
+                redis_server.client.lpop("jobs")
+        clock.now += INTERVAL
+        samples = testing.collect(collector)
+        drains.append(samples.get("messaging_drain_seconds", {}).get(COMMON))
+
+    length = 8 * 20 - 7 * 5
+    assert drains[7] == pytest.approx(length / (5 / INTERVAL))
+    assert drains[-1] == inf
 
 
 def test_large_elements(redis_server: RedisServer, make: Make, clock: Clock) -> None:
