@@ -53,7 +53,7 @@ complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l system -x -d 'o
 complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l destination -x -d 'only this destination'
 complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l group -x -d 'only this group'
 complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l json -d 'print JSON, as /api/lag serves it'
-complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l max -x -d 'longest lag that is accepted, such as 5m; without it the exit status is 3 only if a target fails'
+complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l max -x -d 'longest lag that is accepted, such as 5m; without it no lag changes the exit status, which is 3 if something cannot be read or the named destination does not exist'
 complete -c bts-exporter -n '__fish_seen_subcommand_from lag' -l watch -d 'print again every 5 s; with --json, a line each time'
 complete -c bts-exporter -n 'not __fish_seen_subcommand_from check once push config run-collector new-collector hash-password schema collectors metrics lag targets' -a targets -d 'print an inventory as targets for Prometheus (file_sd, http_sd)'
 complete -c bts-exporter -n '__fish_seen_subcommand_from targets' -l output -r -F -d 'replace this file at once, if the inventory has no errors'

@@ -49,7 +49,7 @@ LAG_METHOD = gauge(
 )
 DRAIN_SECONDS = gauge(
     "messaging_drain_seconds",
-    "Backlog divided by the recent rate of consumption; +Inf when nothing is consumed.",
+    "Backlog divided by the recent rate of consumption; +Inf when nothing is consumed, absent when that is not known.",
     LABELS,
 )
 PUBLISHED = counter("messaging_published_messages_total", "Messages that came in.", LABELS)

@@ -27,7 +27,14 @@ from bts_exporter.printable import printable
 from bts_exporter.push.options import PushOptions
 from bts_exporter.service import Options, Service
 from bts_exporter.settings import loader
-from bts_exporter.settings.loader import CollectorBlock, Settings, find, load, plugins_folder
+from bts_exporter.settings.loader import (
+    CollectorBlock,
+    Settings,
+    document_of,
+    find,
+    load,
+    plugins_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,8 @@ def check(options: Options, *, connect: bool) -> int:
     web_problems, web_warnings = _of_web_config(options.web_config_file)
     if problems := [*assembly.problems, *_unusable_files(settings), *web_problems]:
         raise ConfigError(problems)
-    warnings = [
-        w._replace(message=f"warning: {w.message}") for w in (*assembly.warnings, *web_warnings)
-    ]
+    found = (*assembly.warnings, *_unusable_state(settings), *web_warnings)
+    warnings = [w._replace(message=f"warning: {w.message}") for w in found]
     for line in listed(warnings):
         print(printable(line), file=sys.stderr)
     targets = ", ".join(_target_names(settings)) or "none"
@@ -224,6 +230,15 @@ def _unusable_files(settings: Settings) -> Iterator[Problem]:
             tls.context()
         except TargetError as error:
             yield place._replace(message=str(error))
+
+
+def _unusable_state(settings: Settings) -> Iterator[Problem]:
+    """Yield a warning if nothing can be stored in the folder for states, or if other users can write to it."""
+    if settings.state is not None:
+        from bts_exporter.collection.state_store import folder_problem  # noqa: PLC0415  # few need it
+
+        if problem := folder_problem(settings.state):
+            yield document_of(Path(settings.file)).problem(("state",), problem)
 
 
 def _target_names(settings: Settings) -> Iterator[str]:

@@ -220,7 +220,8 @@ def _add_lag(commands_: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--max",
         type=_duration,
         metavar="DURATION",
-        help="longest lag that is accepted, such as 5m; without it the exit status is 3 only if a target fails",
+        help="longest lag that is accepted, such as 5m; without it no lag changes the exit status, which is 3"
+        " if something cannot be read or the named destination does not exist",
     )
     until.add_argument(
         "--watch", action="store_true", help="print again every 5 s; with --json, a line each time"
@@ -362,7 +363,7 @@ def _duration(text: str) -> Duration:
 
 def _exporter_url(text: str) -> Url:
     try:
-        url = Url.from_setting(text)
+        url = Url.from_setting(text if "://" in text else f"http://{text}")
         url.require_scheme("http", "https", key="address")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

@@ -10,7 +10,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _TEN, _THOUSAND = 10, 1000
 #: Larger numbers are shown with three digits and a prefix.
 _LARGEST_COUNT = 100_000
-_SMALLEST_RATE = 0.01
+_SMALLEST_RATE, _SHORTEST = 0.01, 0.1
 #: What is rounded to three digits below a thousand.
 _BELOW_THOUSAND = 999.5
 
@@ -41,6 +41,8 @@ def duration(seconds: float | None) -> str:
     """Return a duration with its two largest units: 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     if seconds is None:
         return UNKNOWN
+    if 0 < seconds < _SHORTEST:
+        return f"<{_SHORTEST} s"  # 0 means that nothing waits
     if seconds < _TEN:
         return f"{seconds:.1f} s" if seconds else "0 s"
     whole = round(seconds)

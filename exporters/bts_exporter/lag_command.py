@@ -171,8 +171,9 @@ def _first_report(options: Options, request: LagRequest) -> tuple[_Source, LagRe
             return _read(_RunningExporter(_local(options), request))
         except (TargetError, ValueError) as error:  # it need not be an address
             _warn(f"note: {error}")
+    source = _OwnCollectors(options, request)
     _warn(f"note: {_WITHOUT_HISTORY}")
-    return _read(_OwnCollectors(options, request))
+    return _read(source)
 
 
 def _read(source: _Source) -> tuple[_Source, LagReport]:
@@ -188,6 +189,8 @@ def _once(source: _Source, report: LagReport, request: LagRequest) -> int:
         _warn(f"note: reading again in {_BETWEEN_READINGS:.0f} s, for rates")
         time.sleep(_BETWEEN_READINGS)
         report = source.read()
+    elif request.url is None and request.max_seconds is None and not request.as_json:
+        _warn(f"note: answered by the exporter at {source.name}")
     status, remarks = verdict(report, request.max_seconds, request.wanted)
     lines = _json(report) if request.as_json else table(report, width=_terminal_width())
     try:
@@ -302,9 +305,11 @@ def _local(options: Options) -> Url:
 def _password(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"--password-file {file} cannot be read: {error}"
-        raise TargetError("auth", message) from error  # noqa: EM101  # a reason
+    except OSError as error:
+        message = f"--password-file {file} cannot be read: {error.strerror}; write the password to a file that this user can read"
+    except UnicodeDecodeError:
+        message = f"--password-file {file} is not text in UTF-8: write the password to it as text"
+    raise TargetError("auth", message)  # noqa: EM101  # a reason
 
 
 def _unexpected(response: HttpResponse) -> TargetError:

@@ -143,6 +143,34 @@ def test_folder_of_plugins_that_is_not_there(
         assert capsys.readouterr().err == (said if warned else "")
 
 
+@pytest.mark.parametrize(
+    ("mode", "warning"),
+    [
+        (None, "nothing is saved: {}: No such file or directory: create the folder"),
+        (0o100600, "nothing is saved: {} is not a folder"),
+        (0o700, ""),
+        (0o770, ""),
+        (0o777, "{} is writable by all users (mode 0777): use one with mode 0700"),
+    ],
+)
+def test_folder_of_states(
+    mode: int | None, warning: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder for states that is missing, a file, or writable by everybody gives a warning."""
+    folder = config.parent / "states"
+    if mode == 0o100600:
+        folder.touch()
+    elif mode is not None:
+        folder.mkdir()
+        folder.chmod(mode)
+    config.write_text("state: states\ncollectors: {host: }\n")
+
+    assert commands.check(options(config), connect=False) == 0
+    said = capsys.readouterr().err
+    expected = f"{config}:1: state: warning: " + warning.replace("{}", str(folder))
+    assert said.startswith(expected) if warning else said == ""
+
+
 @pytest.mark.parametrize("name", ["node_memory_*_bytes", "node_mem*Free*", "node_memory_[A-Z]*"])
 def test_filter_of_names_that_only_the_source_knows(
     name: str, config: Path, capsys: pytest.CaptureFixture[str]

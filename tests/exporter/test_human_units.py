@@ -12,6 +12,7 @@ CASES: dict[Callable[[float | None], str], dict[float | None, str]] = {
     human_units.duration: {
         None: "–",  # noqa: RUF001
         0: "0 s",
+        0.04: "<0.1 s",
         4.23: "4.2 s",
         59.4: "59 s",
         200: "3 min 20 s",

@@ -157,6 +157,14 @@ def test_wrong_command_lines(arguments: list[str], capsys: pytest.CaptureFixture
     assert "lag: " in capsys.readouterr().err
 
 
+def test_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
+    """Host and port are the address of an exporter without TLS."""
+    with running() as url:
+        assert lag(f"--url={url.removeprefix('http://')}") == 0
+
+    assert "orders" in capsys.readouterr().out
+
+
 def test_exporter_that_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     """If the exporter that was named cannot be asked, the lag is not known."""
     assert lag(f"--url=http://127.0.0.1:{free_port()}", "--max=5m") == 3
@@ -188,7 +196,7 @@ def test_settings_with_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text("collectors: {redis: {no: 1}}\n")
 
     assert lag(f"--config.file={path}", "--max=5m") == 3
-    assert "config.yaml:1" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"bts-exporter: {path}:1")
 
 
 def report(*, success: bool = True, absent: bool = False, age: float | None = None) -> LagReport:
@@ -370,7 +378,10 @@ def test_password_and_tls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             assert lag(url, *tls) == 3
             assert "--password-file" in capsys.readouterr().err
             assert lag(f"--url=http://127.0.0.1:{port}") == 3
-            assert lag(url, *tls, f"--password-file={tmp_path / 'none'}") == 3
+            missing = f"--password-file={tmp_path / 'none'}"
+            capsys.readouterr()
+            assert lag(url, *tls, missing) == 3
+            assert f"{missing.replace('=', ' ')} cannot be read: No such" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -455,7 +466,7 @@ def test_default_asks_the_exporter_on_this_machine(
         assert done.value.code == 0
         captured = capsys.readouterr()
         assert "orders" in captured.out
-        assert captured.err == ""
+        assert captured.err == f"note: answered by the exporter at {url}\n"
 
     with pytest.raises(SystemExit) as done:
         main([f"--web.listen-address={address}", "lag", "--max=1h", f"--config.file={config}"])

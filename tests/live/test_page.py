@@ -310,6 +310,7 @@ def test_units_are_those_of_the_page_without_scripts(browser: Browser, shop: Pag
         None,
         0,
         0.004,
+        0.1,
         0.27,
         3,
         9.99,

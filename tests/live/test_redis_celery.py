@@ -51,7 +51,9 @@ def test_celery_with_other_transport_options(
         assert samples["redis_queue_messages"]["celery", "db0", "", "active"] == 1
         key = options.get("global_keyprefix", "") + options.get("unacked_key", "unacked")
         assert samples["messaging_in_flight_messages"] == {("redis", key, ""): 1}
-        assert 0 <= samples["redis_queue_oldest_active_age_seconds"]["celery", "db0"] < 600
+        held = samples["redis_queue_oldest_active_age_seconds"]["celery", "db0"]
+        assert 0 <= held < 600
+        assert samples["messaging_in_flight_oldest_seconds"] == {("redis", key, ""): held}
 
 
 def test_celery_queues_with_the_separator_in_their_names(

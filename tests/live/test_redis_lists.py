@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any
 
@@ -12,9 +13,11 @@ import redis
 
 from bts_collectors.redis.collector import RedisCollector
 from bts_collectors.redis.lists.look import End
+from bts_collectors.redis.lists.reader import ListReader
 from bts_collectors.redis.queues.collector import Queues
 from bts_collectors.redis.queues.config import CelerySettings, QueueSettings, WantedNames
 from bts_exporter import testing
+from bts_exporter.errors import TargetError
 from servers.list_histories import INTERVAL, PAYLOADS, SCHEDULES, ListHistory, Score
 from servers.redis import MakeCollector, MakeRedis, RedisServer
 from servers.redis_groups import RedisCluster
@@ -142,6 +145,47 @@ def test_one_job_that_is_stuck(redis_server: RedisServer, make: Make, clock: Clo
     assert ages == [None, ("lower_bound", INTERVAL), ("lower_bound", 2 * INTERVAL)]
 
 
+def test_a_list_that_could_not_be_read(redis_server: RedisServer, make: Make, clock: Clock) -> None:
+    """An element that was replaced while the length was refused is not taken for the one before."""
+    client = redis_server.client
+    client.rpush("jobs", "tick")
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    testing.collect(collector)
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) == ("lower_bound", INTERVAL)
+
+    client.acl_setuser("default", enabled=True, commands=["-llen"])
+    client.lpop("jobs")
+    client.rpush("jobs", "tick")
+    with pytest.raises(TargetError, match="refused LLEN"):
+        testing.collect(collector)
+    client.acl_setuser("default", enabled=True, commands=["+llen"])
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) is None
+
+
+def test_a_scrape_that_failed(
+    redis_server: RedisServer, make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An element that was replaced before a scrape that failed is not taken for the one before."""
+    client = redis_server.client
+    client.rpush("jobs", "tick")
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    testing.collect(collector)
+    client.lpop("jobs")
+    client.rpush("jobs", "tick")
+
+    def fail(*_: object) -> None:
+        raise TargetError("timeout", "no answer")  # noqa: EM101  # a reason
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ListReader, "read", fail)
+        with pytest.raises(TargetError):
+            testing.collect(collector)
+    clock.now += INTERVAL
+    assert reported(testing.collect(collector)) is None
+
+
 def test_a_list_that_is_replaced(redis_server: RedisServer, make: Make, clock: Clock) -> None:
     """Elements that replace others, as many as those, are at most as old as the previous scrape."""
     client = redis_server.client
@@ -169,6 +213,27 @@ def test_redelivered_messages(redis_server: RedisServer, make: Make, clock: Cloc
     client.lmove("taken", "jobs", "LEFT", "LEFT")
 
     assert reported(testing.collect(collector)) == ("lower_bound", 2 * INTERVAL)
+
+
+def test_time_to_drain_of_a_list_that_grows(
+    redis_server: RedisServer, make: Make, clock: Clock
+) -> None:
+    """The time to drain is that of the consumers, however many elements come in; +Inf if they take none."""
+    collector = make(redis_server.url, QueueSettings(lists=("jobs",)))
+    drains = []
+    for taken in [5] * 8 + [0] * 8:
+        before = redis_server.client.llen("jobs")
+        redis_server.client.rpush("jobs", *(f"{clock.now}-{number}" for number in range(20)))
+        if before:
+            for _ in range(taken):
+                redis_server.client.lpop("jobs")
+        clock.now += INTERVAL
+        samples = testing.collect(collector)
+        drains.append(samples.get("messaging_drain_seconds", {}).get(COMMON))
+
+    length = 8 * 20 - 7 * 5
+    assert drains[7] == pytest.approx(length / (5 / INTERVAL))
+    assert drains[-1] == inf
 
 
 def test_large_elements(redis_server: RedisServer, make: Make, clock: Clock) -> None:

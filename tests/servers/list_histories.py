@@ -107,12 +107,15 @@ class ListHistory:
     messages: list[Message] = field(default_factory=list)
     #: Whether a message was removed since the previous look.
     removed: bool = False
+    #: How many its consumers took since then.
+    popped: int = 0
     _taken: list[Message] = field(default_factory=list)
     _number: int = 0
 
     def live(self) -> None:
         """Let one interval pass."""
         self.removed = False
+        self.popped = 0
         produced, consumed, accident = next(self.schedule)
         for _ in range(PARTS):
             part = INTERVAL / PARTS
@@ -155,6 +158,7 @@ class ListHistory:
     def _pop(self, count: int) -> None:
         taken, self.messages = self.messages[:count], self.messages[count:]
         self._taken = (self._taken + taken)[-20:]
+        self.popped += len(taken)
         if taken:
             self.removed = True
             if self.client:

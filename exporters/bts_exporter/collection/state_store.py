@@ -10,6 +10,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
@@ -38,9 +39,26 @@ _COLLECTION_TIMEOUT = 20.0
 _LOCK_NAME = ".lock"
 #: Digits of a process id that fit into the lock file.
 _LONGEST_PID = 20
+_ADVICE = "create the folder for the user that runs bts-exporter, mode 0700"
 _LOST = "a restart would lose the history since the last save"
 
 _T = TypeVar("_T")
+
+
+def folder_problem(folder: Path) -> str:
+    """Return why nothing can be stored in `folder`, or who can change what is; empty if it is fine."""
+    try:
+        found = folder.stat()
+    except OSError as error:
+        return f"nothing is saved: {folder}: {error.strerror}: {_ADVICE}"
+    if not stat.S_ISDIR(found.st_mode):
+        return f"nothing is saved: {folder} is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} is not writable for this user: check as the user that runs bts-exporter"
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & stat.S_IWOTH:  # not of a group: that is how Kubernetes gives access to a volume
+        return f"{folder} is writable by all users (mode {mode:04o}): use one with mode 0700"
+    return ""
 
 
 class Save:
@@ -208,7 +226,7 @@ class StateStore:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            return f"{path}: {error.strerror}: create the folder for the user that runs bts-exporter, mode 0700"
+            return f"{path}: {error.strerror}: {_ADVICE}"
         try:
             # Not flock: a child that a plug-in forks would keep that one.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -102,12 +102,10 @@ class Lags:
 
     def save(self) -> LagState:
         """Return what is to be stored, of at most MOST_STORED queues."""
-        found = [
-            history.save(*key) for key, history in self._histories.items() if not history.is_new
-        ]
+        found = [pair for pair in self._histories.items() if not pair[1].is_new]
         if len(found) > MOST_STORED:
-            found.sort(key=lambda state: state.order.ready if state.order else 0.0, reverse=True)
-        return LagState(found[:MOST_STORED])
+            found.sort(key=lambda pair: -pair[1].ready)
+        return LagState([history.save(*key) for key, history in found[:MOST_STORED]])
 
     def _continue(self, stored: Restored) -> None:
         """Continue stored histories; they go back further than those that there are.
@@ -198,6 +196,11 @@ class History:
     def is_new(self) -> bool:
         """Return whether there is nothing to store."""
         return self._order is None and self._standstill is None and self._in_flight is None
+
+    @property
+    def ready(self) -> float:
+        """Return the number of ready messages at the last observation, 0 if unknown."""
+        return self._order.ready if self._order else 0.0
 
     def save(self, vhost: str, name: str) -> HistoryState:
         """Return what `restored` needs, with the name of the queue."""

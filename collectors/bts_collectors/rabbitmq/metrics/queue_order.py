@@ -196,6 +196,11 @@ class Order:
         """Return whether the depth has been known."""
         return bool(self._observations)
 
+    @property
+    def ready(self) -> float:
+        """Return the number of ready messages at the last observation."""
+        return self._ready
+
     def still_has(self, ready: float) -> bool:
         """Return whether all messages that were ready may still be."""
         return self.excess is not None and ready >= self._arrived - self._position > 0

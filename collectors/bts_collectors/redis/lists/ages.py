@@ -40,7 +40,8 @@ class ListAges:
         """Take a monotonic clock in seconds."""
         self._clock = clock
         self._reader = ListReader(clock)
-        #: The process of the server, and its number of removals, in the previous scrape.
+        #: The process of the server, and its number of removals, in this scrape and in the previous one.
+        self._now: tuple[str, int] | None = None
         self._removals: tuple[str, int] | None = None
         self._quiet = False
         self._budget = _BUDGET
@@ -51,8 +52,12 @@ class ListAges:
         if context.removals is not None and not context.clustered:
             removals = context.run_id, context.removals
         self._quiet = removals is not None and removals == self._removals
-        self._removals = removals
+        self._now, self._removals = removals, None  # until all lists have been looked at
         self._budget = _BUDGET
+
+    def end(self) -> None:
+        """End a scrape in which all lists were looked at."""
+        self._removals = self._now
 
     @property
     def removals(self) -> tuple[str, int] | None:

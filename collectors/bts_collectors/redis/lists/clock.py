@@ -147,6 +147,11 @@ class ListClock:
         """Return the elements whose digests the next look should include."""
         return self._ranks
 
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether payloads, if elements were identified by them, are sure not to repeat."""
+        return not self._assumed or self.identity.is_trusted
+
     def empty(self, now: float) -> None:
         """Note that the list is empty at `now` (monotonic seconds)."""
         self.identity.remove(self._window)
@@ -228,7 +233,7 @@ class ListClock:
 
     def age(self, now: float) -> backlog.Age | None:
         """Return the age of the oldest element at `now`; None if nothing is known about it."""
-        if self._assumed and not self.identity.is_trusted:
+        if not self.is_trusted:
             return None
         if self._ahead or self._is_in_gap() or self._first <= self._redelivered:
             bound = self.bound(now)
@@ -238,7 +243,7 @@ class ListClock:
 
     def bound(self, now: float) -> float:
         """Return the seconds that the oldest element has waited at least."""
-        if self._assumed and not self.identity.is_trusted:
+        if not self.is_trusted:
             return 0.0
         return max(self._seen(now), now - self._ahead_since if self._ahead else 0.0)
 
@@ -300,6 +305,7 @@ class ListClock:
         known = len(self._window) - self._ahead  # from the first one on
         after = then - self._ahead
         in_window = after < known or number == 0
+        kept = 0
         self.identity.remove(self._window[:then])
         self.identity.add(look.window[number + max(len(self._window) - then, 0) :])
         if in_window:
@@ -312,10 +318,11 @@ class ListClock:
             between = after - max(known, 0)
             inserted = max(number - between, 0)
             self._first += after - (number - inserted)
+            kept = min(self._ahead, inserted)  # of those that were put in front before
             self._ahead = inserted
         if self._ahead >= look.length:
             self._begin()  # those whose order is known were removed from the other end
-        return Change(max(then - (number - inserted), 0), inserted)
+        return Change(max(then - (number - inserted) - kept, 0), inserted)
 
     def _replace(self, look: Look) -> None:
         """Take a look at a list whose elements all came in since the previous one.

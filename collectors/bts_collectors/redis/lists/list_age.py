@@ -37,6 +37,7 @@ class ListAge:
         "_searched",
         "_unique",
         "is_postponed",
+        "removed",
     )
 
     def __init__(self, end: End | None = None, *, unique: bool = False, searched: int = 0) -> None:
@@ -54,6 +55,8 @@ class ListAge:
         self.is_postponed = self._missed = False
         ends: tuple[End, ...] = ("left", "right") if end is None else (end,)
         self._clocks: dict[End, ListClock] = {each: ListClock(unique=unique) for each in ends}
+        #: Elements that waited at the previous look and have left since; None if their number is unknown.
+        self.removed: int | None = None
 
     @property
     def length(self) -> int:
@@ -91,27 +94,32 @@ class ListAge:
 
     def postpone(self) -> None:
         """Leave the list to the next scrape: there are too many elements to read."""
-        self.is_postponed = self._missed = True
+        self.is_postponed = True
+        self.miss()
 
     def empty(self, now: float) -> None:
         """Note that the list is empty at `now` (monotonic seconds)."""
+        self.removed = None if self._missed else self.length
+        self._missed = False
         for clock in self._clocks.values():
             clock.empty(now)
 
     def miss(self) -> None:
         """Note that the list could not be read in this scrape."""
         self._missed = True
+        self.removed = None
 
     def take(self, looks: Mapping[End, Look], now: float, *, quiet: bool) -> backlog.Age | None:
         """Take looks at the list at `now`, and return the age of its oldest element; None if unknown.
 
         `quiet` says that no element was removed from any list since the previous looks.
         """
-        quiet = quiet and not self._missed
-        self._missed = False
+        missed, self._missed = self._missed, False
+        quiet = quiet and not missed
         found = {end: self._clocks[end].find(look, quiet=quiet) for end, look in looks.items()}
         is_new = not any(found.values())
         alone = self._end is None and len(self._clocks) == 1
+        removed: list[int | None] = []
         for end, look in looks.items():
             clock = self._clocks[end]
             gone = is_new and clock.is_gone(look)
@@ -120,8 +128,14 @@ class ListAge:
                     False  # or the other end is the consumers', and more came in here than was read
                 )
                 self._doubts = _DOUBTFUL
+            # Of an empty list it is not known what came and left meanwhile.
+            waited = (clock.length or None) if gone else None
             change = clock.take(look, now, found[end], gone=gone, quiet=quiet)
+            removed.append((change.removed if change else waited) if clock.is_trusted else None)
             self._weigh(end, change, is_new=is_new)
+        known = [count for count in removed if count is not None]
+        is_known = len(known) == len(self._clocks) and not missed
+        self.removed = max(known) if is_known else None
         self._decide()
         if len(self._clocks) == 1:
             (clock,) = self._clocks.values()

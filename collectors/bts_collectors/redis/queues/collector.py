@@ -129,13 +129,17 @@ class Queues:
     def save(self) -> QueuesState:
         """Return what `restore` needs, of at most MOST_STORED lists; the longest ones first."""
         found = [
-            (each.length, StoredList(library, queue, key, state))
+            (library, queue, key, each)
             for (library, queue), history in self._histories.items()
             for key, each in history.lists.items()
-            if (state := each.save()) is not None
         ]
-        found.sort(key=lambda pair: -pair[0])
-        return QueuesState(self._ages.removals, [each for _, each in found[:MOST_STORED]])
+        found.sort(key=lambda names: -names[-1].length)
+        states = (
+            StoredList(library, queue, key, state)
+            for library, queue, key, each in found
+            if (state := each.save()) is not None
+        )
+        return QueuesState(self._ages.removals, list(islice(states, MOST_STORED)))
 
     def restore(self, stored: Restored) -> None:
         """Take what was stored before a restart of the exporter."""
@@ -181,6 +185,7 @@ class Queues:
                 self._ages.begin(context)  # INFO came with this round trip, or before
                 first = []
             yield from self._emit(context, depths, clock)
+        self._ages.end()
 
     def _emit(
         self, context: ScrapeContext, depths: Sequence[tuple[_Queue, Depth]], clock: ServerClock
@@ -258,6 +263,8 @@ def _lists(
     histories = queue.history.lists
     known = [(key, length) for key, length in depth.lists if length is not None]
     if len(known) < len(depth.lists):  # refused in this scrape
+        for history in histories.values():
+            history.miss()
         return []
     if depth.timed and depth.oldest is not None:
         known = []
@@ -339,22 +346,27 @@ def _emit_common(
 
 def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
     rest = library.rest()
-    timed = [each.times for each in rest if each.times]
+    timed = [each for each in rest if each.times]
     counts: list[Command] = [(each.command, each.key) for each in rest]
-    replies = yield [*counts, *(("ZRANGE", key, 0, 0, "WITHSCORES") for key in timed)]
-    for each, reply in zip(rest, replies, strict=False):
+    replies = yield [*counts, *(("ZRANGE", each.times, 0, 0, "WITHSCORES") for each in timed)]
+    found = dict(zip(rest, replies, strict=False))
+    for each, reply in found.items():
         if _is_refused(context, each.command, reply):
             continue
         context.scrape.emit(MESSAGES, reply, library.label, context.db, "", each.state)
         if each.state == "active":
             context.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
-    for reply in replies[len(rest) :]:
+    for each, reply in zip(timed, replies[len(rest) :], strict=False):
         if _is_refused(context, "ZRANGE", reply):
             continue
         since = _score(reply[-1]) if reply else 0.0
         seconds = age_seconds((int(since * 1000), 0), context.now) if reply else 0
-        if seconds is not None:
+        if seconds is not None and (reply or not found[each]):  # both are of the same moment
             context.scrape.emit(OLDEST_ACTIVE, seconds, library.label, context.db)
+            common = ("redis", label(each.key), "")
+            context.scrape.emit(backlog.IN_FLIGHT_OLDEST, seconds, *common)
+            if seconds:
+                context.scrape.emit(backlog.IN_FLIGHT_METHOD, 1, *common, "delivery_time")
 
 
 def _is_refused(context: ScrapeContext, command: str, reply: Reply) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 
 from bts_collectors.redis.lists.ages import NO_AGE
 from bts_collectors.redis.lists.list_age import ListAge
-from bts_collectors.redis.queues.queue_library import Depth
+from bts_collectors.redis.queues.queue_library import Depth, total
 from bts_collectors.redis.streams.lag import age_seconds
 from bts_collectors.redis.waiting import Waiting
 from bts_exporter import backlog
@@ -15,14 +15,15 @@ from bts_exporter import backlog
 class QueueHistory:
     """The previous scrapes of one queue."""
 
-    __slots__ = ("_length", "_rate", "_taken", "_waiting", "lists")
+    __slots__ = ("_hidden", "_length", "_rate", "_taken", "_waiting", "lists")
 
     def __init__(self) -> None:
         """Begin without a previous scrape."""
         self._waiting = Waiting()
         self._length: int | None = None
-        #: Sum of all decreases of the length from one scrape to the next.
+        #: Messages that were removed, as far as they were seen, and when some may not have been seen.
         self._taken = 0
+        self._hidden = -inf
         self._rate: backlog.Rate | None = None
         #: The lists whose messages have no time, by key.
         self.lists: dict[bytes, ListAge] = {}
@@ -48,9 +49,10 @@ class QueueHistory:
         return self._waiting.age(ticks, oldest, oldest, claimed)
 
     def drain(self, length: int | None, ticks: float) -> float | None:
-        """Return the seconds until the queue is empty, at the rate at which it became shorter.
+        """Return the seconds until the queue is empty, at the rate at which messages were removed.
 
-        New messages hide removed ones: of a queue that does not become shorter, the rate is unknown.
+        Where its lists do not know how many were removed, they are seen if the queue became shorter, and new
+        messages hide them: of a queue that does not become shorter, the rate is then unknown.
         """
         before, self._length = self._length, length
         if length is None:
@@ -60,8 +62,13 @@ class QueueHistory:
             return 0
         if self._rate is None or before is None:
             self._rate = backlog.Rate()
-        self._taken += max((before or 0) - length, 0)
+        removed = total(each.removed for each in self.lists.values()) if self.lists else None
+        if removed is None:
+            self._hidden = ticks
+        self._taken += max((before or 0) - length, removed or 0)
         rate = self._rate.observe(ticks, self._taken)
         if length == 0:
             return 0
+        if rate == 0 and ticks - self._hidden >= 2 * backlog.RATE_SECONDS:
+            return inf
         return length / rate if rate else None

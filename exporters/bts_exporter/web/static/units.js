@@ -46,6 +46,7 @@ export function rate(value) {
 
 export function duration(seconds) {
   if (seconds === null) return UNKNOWN;
+  if (seconds > 0 && seconds < 0.1) return "<0.1 s"; // 0 means that nothing waits
   if (seconds < 10) return seconds ? `${seconds.toFixed(1)} s` : "0 s";
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;

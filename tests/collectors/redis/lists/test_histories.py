@@ -72,3 +72,26 @@ def test_few_bounds_are_wrong_until_payloads_repeat(payload: str) -> None:
     scores = [score(schedule, payload) for schedule in SCHEDULES]
 
     assert sum(len(each.wrong) for each in scores) <= 0.01 * sum(each.looks for each in scores)
+
+
+@pytest.mark.parametrize("schedule", ["steady", "stopped", "slow", "bursts"])
+def test_removed_elements_are_counted(schedule: str) -> None:
+    """Never more elements count as removed than were; where consumers are slower than producers, almost as many."""
+    known: list[tuple[int, int]] = []
+    popped = 0
+    for seed in range(FIRST, FIRST + HISTORIES):
+        random = Random(seed)
+        end = random.choice(ENDS)
+        history = ListHistory(random, end, PAYLOADS["unique"], SCHEDULES[schedule](random))
+        age = ListAge(end if seed % 2 else None)
+        for _ in range(LOOKS):
+            history.live()
+            scrape(age, history)
+            popped += history.popped
+            if age.removed is not None:
+                known.append((age.removed, history.popped))
+
+    assert known
+    assert [counts for counts in known if counts[0] > counts[1]] == []
+    if schedule == "slow":
+        assert sum(removed for removed, _ in known) >= 0.95 * popped

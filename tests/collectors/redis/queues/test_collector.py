@@ -6,7 +6,7 @@ import pytest
 from hiredis import ReplyError
 
 from bts_collectors.redis.client.batching import run
-from bts_collectors.redis.client.connection import Command
+from bts_collectors.redis.client.connection import Command, Reply
 from bts_collectors.redis.client.context import ScrapeContext
 from bts_collectors.redis.queues import collector as queues
 from bts_collectors.redis.queues.collector import MESSAGES, OLDEST, Queues
@@ -154,6 +154,33 @@ def test_a_partial_sum_is_not_emitted(scrape_context: ScrapeContext, converse: C
 
     assert scrape_context.scrape.samples[MESSAGES] == {("celery", "db0", "", "active"): 1}
     assert backlog.BACKLOG not in scrape_context.scrape.samples
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "held"),
+    [(0, [], 0), (1, [b"tag", b"1767225540"], 60), (1, [], None), (REFUSAL, [], None)],
+)
+def test_how_long_workers_have_held_a_message(
+    count: Reply,
+    index: Reply,
+    held: float | None,
+    scrape_context: ScrapeContext,
+    converse: Converse,
+) -> None:
+    """Celery's oldest delivery is the common age of messages in flight; it is unknown if hash and index differ."""
+    scrape_context.now = 1_767_225_600_000
+    lists = [("LLEN", b"celery"), *(("LLEN", b"celery\x06\x16%d" % n) for n in range(1, 10))]
+    oldest = ("ZRANGE", b"unacked_index", 0, 0, "WITHSCORES")
+    converse(
+        Queues(QueueSettings(celery=CelerySettings())).read(scrape_context),
+        ([("HLEN", b"unacked"), oldest, *lists], [count, index, *10 * [0]]),
+    )
+
+    samples = scrape_context.scrape.samples
+    common = ("redis", "unacked", "")
+    assert samples.get(backlog.IN_FLIGHT_OLDEST) == (None if held is None else {common: held})
+    methods = {(*common, "delivery_time"): 1} if held else None
+    assert samples.get(backlog.IN_FLIGHT_METHOD) == methods
 
 
 def test_a_found_key_of_another_type_is_forgotten(

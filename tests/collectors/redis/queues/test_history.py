@@ -4,6 +4,7 @@ from math import inf, nan
 
 import pytest
 
+from bts_collectors.redis.lists.list_age import ListAge
 from bts_collectors.redis.queues.history import QueueHistory
 from bts_collectors.redis.queues.queue_library import Depth
 from bts_exporter import backlog
@@ -79,6 +80,30 @@ def test_a_queue_that_does_not_become_shorter(growth: int) -> None:
 
     drains = [history.drain(100 + growth * now, now) for now in (0, 15, 30, 60)]
     assert drains == [None] * 4
+
+
+@pytest.mark.parametrize(("removed", "drain"), [(10, (100 + 60) / (10 / 15)), (0, inf)])
+def test_a_queue_whose_removed_messages_are_known(removed: int, drain: float) -> None:
+    """Messages that came in do not hide removed ones; a queue from which none is removed is never empty."""
+    history = QueueHistory()
+    jobs = history.lists[b"jobs"] = ListAge()
+    jobs.removed = removed
+
+    drains = [history.drain(100 + now, now) for now in (0, 15, 30, 45, 60)]
+    assert drains[:2] == [None, None]
+    assert drains[-1] == pytest.approx(drain)
+
+
+def test_removed_messages_that_were_not_counted_for_a_while() -> None:
+    """A queue is not taken for one that is stuck while messages may have been removed that were not counted."""
+    history = QueueHistory()
+    jobs = history.lists[b"jobs"] = ListAge()
+    drains = []
+    for now in range(0, 90, 15):
+        jobs.removed = None if now == 15 else 0
+        drains.append(history.drain(100, now))
+
+    assert drains == [None] * 5 + [inf]
 
 
 def test_a_queue_that_was_not_read_for_a_while() -> None:
