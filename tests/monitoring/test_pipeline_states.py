@@ -94,3 +94,31 @@ def test_rate_into_a_stream_is_that_of_each_group(tmp_path: Path) -> None:
     }
 
     check(tmp_path, series, f"count({query('Destinations', 'G')} == 2)", 2)
+
+
+@pytest.mark.parametrize(
+    ("title", "values"),
+    [
+        ("Late destinations", {"lag_seconds": 400}),
+        ("No consumer", {"backlog_messages": 5, "consumers": 0}),
+        ("Lag unknown", {"backlog_messages": 5}),
+    ],
+)
+def test_replicas_are_counted_once(tmp_path: Path, title: str, values: dict[str, float]) -> None:
+    """A destination that two replicas of an exporter report is one, and one with equal labels on another machine another."""
+    exporters = ('instance="a:1",replica="a"', 'instance="b:1",replica="b"', 'instance="c:1"')
+    series = {
+        name.replace('instance="a:1"', exporter): value
+        for name, value in destination(**values).items()
+        for exporter in exporters
+    }
+
+    check(tmp_path, series, f"sum({query(title)})", 2)
+
+
+def test_blind_consumers_of_replicas_are_counted_once(tmp_path: Path) -> None:
+    """The consumers that two replicas of an exporter report are the same ones."""
+    name = "rabbitmq_queue_consumers_auto_ack"
+    series = {f'{name}{{instance="{it}:1",replica="{it}",queue="q"}}': "3x4" for it in "ab"}
+
+    check(tmp_path, series, query("Blind consumers"), 3)
