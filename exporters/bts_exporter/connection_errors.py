@@ -26,6 +26,10 @@ class Product(NamedTuple):
     if_refused: str = ""
     #: What to check when the connection is closed early, such as ports that are commonly confused.
     if_closed: str = ""
+    #: What its users' settings of TLS begin with, such as `tls` of `tls.ca_file`.
+    tls: str = "tls"
+    #: Where these settings are, if not in config.yaml, such as ` in settings.yml`.
+    tls_place: str = ""
 
 
 def connection_error(product: Product, address: Url | str, error: BaseException) -> TargetError:
@@ -41,7 +45,7 @@ def connection_error(product: Product, address: Url | str, error: BaseException)
             what = "connection refused" if error.errno != errno.ENOENT else "no such socket"
             return TargetError("refused", start + _advise(what, _if_refused(product)))
         case OSError() if _is_tls(error):
-            return TargetError("tls", start + _tls(error, address))
+            return TargetError("tls", start + _tls(product, error, address))
         case socket.gaierror() | UnicodeError():
             return TargetError(
                 "dns", f"{start}host name does not resolve: {_text(error)}; {_IF_UNKNOWN}"
@@ -67,9 +71,13 @@ def _advise(what: str, advice: str) -> str:
     return f"{what}; {advice}" if advice else what
 
 
-def _tls(error: OSError, address: Url | str) -> str:
+def _tls(product: Product, error: OSError, address: Url | str) -> str:
+    key, place = product.tls, product.tls_place
     if verify := getattr(error, "verify_message", None):
-        advice = "set tls.ca_file to the CA that signed it, or tls.server_name to the name in it"
+        advice = (
+            f"set {key}.ca_file{place} to the CA that signed it,"
+            f" or {key}.server_name to the name in it"
+        )
         return f"TLS certificate not accepted: {verify}; {advice}"
     if getattr(error, "reason", None) in _NOT_TLS:
         question = "does this port speak TLS?"
@@ -77,7 +85,7 @@ def _tls(error: OSError, address: Url | str) -> str:
         if separator and scheme.endswith("s"):
             question += f" {scheme.removesuffix('s')}:// is without"
         return f"TLS handshake failed: {_text(error)}; {question}"
-    advice = "the server may require a client certificate (tls.cert_file, tls.key_file)"
+    advice = f"the server may require a client certificate ({key}.cert_file, {key}.key_file{place})"
     return f"TLS handshake failed: {_text(error)}; {advice}"
 
 

@@ -53,7 +53,7 @@ _WITHOUT_HISTORY = (
     "reading the brokers directly; ages that need a history are not known yet"
     " (--url asks a running exporter, which has one)"
 )
-_PRODUCT = Product("bts-exporter")
+_PRODUCT = Product("bts-exporter", tls="--tls")
 _OK, _NOT_FOUND = 200, 404
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # not listened on
 

@@ -201,6 +201,8 @@ def test_pod_has_the_secrets_of_its_own_targets(everything: list[helm.Manifest])
         "{url: 'redis://a', password: secret}",
         "'password': secret",
         "sentinel:\n  sentinel_password: secret",
+        "token: secret",
+        "headers: {Authorization: Bearer secret}",
         "url: http://guest:guest@rabbitmq:15672",
         "canary: {url: 'amqp://user:word@rabbitmq'}",
     ],
@@ -211,6 +213,16 @@ def test_password_in_the_values_is_refused(tmp_path: Path, settings: str) -> Non
 
     with pytest.raises(helm.HelmError, match=r"targets\.cache\.settings contains a password"):
         render(tmp_path, values)
+
+
+def test_names_of_keys_are_no_passwords(tmp_path: Path) -> None:
+    """A password from a file, and a pattern of Redis keys that contains one of these words, are permitted."""
+    settings = (
+        "password: !file /run/secrets/cache/password\nqueues: ['reset-password:*', \"token:*\"]"
+    )
+    values = {"brokers": {"targets": {"cache": {"type": "redis", "settings": settings}}}}
+
+    assert render(tmp_path, values)
 
 
 @pytest.mark.parametrize(

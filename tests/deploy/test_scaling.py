@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from scaling import SCALED_OBJECT, Autoscaler, Load, Policy, chart, read_scaling, simulate, table
+from servers.prometheus import check_query
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -44,6 +46,25 @@ def test_queries_of_keda() -> None:
         "lag": {"messaging_lag_seconds"},
     }
     assert {it["metadata"]["ignoreNullValues"] for it in triggers} == {"false"}
+
+
+@pytest.mark.live
+def test_arrivals_are_counted_once(tmp_path: Path) -> None:
+    """Two replicas of an exporter, or its pods before and after a restart, count the same messages."""
+    (scaled,) = documents("keda.yaml")
+    [query] = [
+        it["metadata"]["query"] for it in scaled["spec"]["triggers"] if it["name"] == "arrivals"
+    ]
+    name = 'messaging_published_messages_total{system="rabbitmq",destination="orders"'
+    series = {
+        f'{name},target="a",instance="a:1",pod="a-1",replica="a"}}': "900+30x4",
+        f'{name},target="a",instance="b:1",pod="b-1",replica="b"}}': "900+30x4",
+        f'{name},target="a",instance="c:1",pod="b-2",replica="b"}}': "900+30x4",
+        f'{name},target="b",instance="a:1",pod="a-1"}}': "900+15x4",
+    }
+
+    one = f'scalar(rate({name},instance="a:1",replica="a"}}[2m]))'
+    check_query(tmp_path, series, f"{query} / {one}", 1.5)
 
 
 def test_keda_without_prometheus_has_the_same_limits() -> None:

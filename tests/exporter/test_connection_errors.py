@@ -82,6 +82,17 @@ def test_plain_port_that_answers_a_tls_handshake_is_named() -> None:
     assert str(found).endswith("wrong version number; does this port speak TLS?")
 
 
+def test_settings_of_tls_have_the_name_that_users_give_them() -> None:
+    """A command that has flags instead of settings names its flags."""
+    product = Product("Exporter", tls="--tls")
+
+    refused = connection_error(product, "host:19100", certificate_error())
+    handshake = connection_error(product, "host:19100", ssl.SSLError(1, "alert"))
+
+    assert "set --tls.ca_file to the CA that signed it, or --tls.server_name" in str(refused)
+    assert "(--tls.cert_file, --tls.key_file)" in str(handshake)
+
+
 def test_advice_is_left_out_where_there_is_none() -> None:
     """A product without hints still gets a complete sentence."""
     product = Product("Redis")

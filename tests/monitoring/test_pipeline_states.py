@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from grafana.queries import load, queries
-from servers import need
+from servers.prometheus import check_query
 
 pytestmark = pytest.mark.live
 
@@ -25,21 +22,6 @@ def query(title: str, letter: str = "A") -> str:
         query.expr for query in queries(board) if query.place == f"panel {title!r}, query {letter}"
     ]
     return found
-
-
-def check(folder: Path, series: Mapping[str, str], expr: str, *expected: float) -> None:
-    """Let promtool compare the values of `expr` with those expected; series are the values of a minute."""
-    samples = [{"labels": "{}", "value": value} for value in expected]
-    test = {
-        "interval": "15s",
-        "input_series": [{"series": name, "values": value} for name, value in series.items()],
-        "promql_expr_test": [{"expr": expr, "eval_time": "1m", "exp_samples": samples}],
-    }
-    path = folder / "test.yml"
-    path.write_text(json.dumps({"rule_files": [], "tests": [test]}))
-    argv = [need("promtool", "prometheus"), "test", "rules", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def destination(**values: float) -> dict[str, str]:
@@ -64,7 +46,7 @@ def destination(**values: float) -> dict[str, str]:
 )
 def test_state_of_a_destination(tmp_path: Path, values: dict[str, float], state: int) -> None:
     """A late destination is late, one whose lag is not known is neither late nor on time."""
-    check(tmp_path, destination(**values), f"sum({query('Destinations')})", state)
+    check_query(tmp_path, destination(**values), f"sum({query('Destinations')})", state)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +63,7 @@ def test_number_of_late_destinations(
     tmp_path: Path, series: dict[str, str], counted: list[float]
 ) -> None:
     """Without any known lag there is no number: 0 would be green."""
-    check(tmp_path, series, f"sum({query('Late destinations')})", *counted)
+    check_query(tmp_path, series, f"sum({query('Late destinations')})", *counted)
 
 
 def test_rate_into_a_stream_is_that_of_each_group(tmp_path: Path) -> None:
@@ -93,4 +75,32 @@ def test_rate_into_a_stream_is_that_of_each_group(tmp_path: Path) -> None:
         f"messaging_published_messages_total{stream}}}": "0+30x4",
     }
 
-    check(tmp_path, series, f"count({query('Destinations', 'G')} == 2)", 2)
+    check_query(tmp_path, series, f"count({query('Destinations', 'G')} == 2)", 2)
+
+
+@pytest.mark.parametrize(
+    ("title", "values"),
+    [
+        ("Late destinations", {"lag_seconds": 400}),
+        ("No consumer", {"backlog_messages": 5, "consumers": 0}),
+        ("Lag unknown", {"backlog_messages": 5}),
+    ],
+)
+def test_replicas_are_counted_once(tmp_path: Path, title: str, values: dict[str, float]) -> None:
+    """A destination that two replicas of an exporter report is one, and one with equal labels on another machine another."""
+    exporters = ('instance="a:1",replica="a"', 'instance="b:1",replica="b"', 'instance="c:1"')
+    series = {
+        name.replace('instance="a:1"', exporter): value
+        for name, value in destination(**values).items()
+        for exporter in exporters
+    }
+
+    check_query(tmp_path, series, f"sum({query(title)})", 2)
+
+
+def test_blind_consumers_of_replicas_are_counted_once(tmp_path: Path) -> None:
+    """The consumers that two replicas of an exporter report are the same ones."""
+    name = "rabbitmq_queue_consumers_auto_ack"
+    series = {f'{name}{{instance="{it}:1",replica="{it}",queue="q"}}': "3x4" for it in "ab"}
+
+    check_query(tmp_path, series, query("Blind consumers"), 3)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bts.programs import ends_with_this_process
+
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on.
@@ -58,7 +60,7 @@ def listens(port: int) -> bool:
 
 
 class Process:
-    """A server process of our own: its output is kept in `log`, and it ends when the test ends."""
+    """A server process of our own: its output is kept in `log`, and it ends when the test ends, or the test run is killed."""
 
     def __init__(
         self, argv: Sequence[str], folder: Path, env: dict[str, str] | None = None
@@ -66,7 +68,7 @@ class Process:
         self.log = folder / "out.log"
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
-                argv,
+                [*ends_with_this_process(), *argv],
                 cwd=folder,
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bts.programs import ends_with_this_process
 from bts_exporter.testing import ExporterProcess
 from servers import Process
 
@@ -19,6 +20,7 @@ class Exporter(ExporterProcess, Process):
     """An exporter on a free loopback port, whose pages prometheus_client's parser reads."""
 
     def __init__(self, folder: Path, settings: str, *flags: str, enter: Sequence[str] = ()) -> None:
+        enter = [*ends_with_this_process(), *enter]
         ExporterProcess.__init__(self, folder, settings, *flags, enter=enter)
 
     def samples(

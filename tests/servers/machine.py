@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bts.programs import ends_with_this_process
 from servers import need, wait_until
 
 #: Samples of a page: name -> labels, sorted -> value.
@@ -57,18 +58,18 @@ print(json.dumps([answer.status, answer.read().decode()]))
 
 
 class Machine:
-    """A machine that has been booted; `shut_down` ends everything on it."""
+    """A machine that has been booted; `shut_down` ends everything on it, as does the end of the test run."""
 
     def __init__(self, folder: Path, cgroups: Path) -> None:
         self._cgroup = cgroups / f"bts-exporter-test-{os.getpid()}-{folder.name}"
         self._cgroup.mkdir()
         root, self._log = folder / "root", folder / "boot.log"
         root.mkdir()
-        enter = f"echo $$ > {self._cgroup}/cgroup.procs; exec unshare --fork --propagation private "
+        enter = f"echo $$ > {self._cgroup}/cgroup.procs; exec unshare --kill-child --propagation private "
         script = f'{enter} {" ".join(_NAMESPACES)} sh -ec "$0" sh {root}'
         with self._log.open("wb") as log:
             self._unshare = subprocess.Popen(
-                ["sh", "-c", script, _BOOT],
+                [*ends_with_this_process(), "sh", "-c", script, _BOOT],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

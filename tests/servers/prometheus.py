@@ -164,3 +164,18 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPromet
     yield start
     for server in servers:
         server.stop()
+
+
+def check_query(folder: Path, series: Mapping[str, str], expr: str, *expected: float) -> None:
+    """Let promtool compare the values of `expr` with those expected; series are the values of a minute."""
+    samples = [{"labels": "{}", "value": value} for value in expected]
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": value} for name, value in series.items()],
+        "promql_expr_test": [{"expr": expr, "eval_time": "1m", "exp_samples": samples}],
+    }
+    path = folder / "test.yml"
+    path.write_text(json.dumps({"rule_files": [], "tests": [test]}))
+    argv = [need("promtool", PACKAGE), "test", "rules", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -77,11 +77,14 @@ def listens(number: int) -> bool:
         return probe.connect_ex(("127.0.0.1", number)) == 0
 
 
-def _ends_with_this_process() -> list[str]:
+def ends_with_this_process() -> list[str]:
     """Return the beginning of a command line whose process the kernel kills when this process ends.
 
-    The shell ends at once if that happened before the kernel knew of it.
+    The shell ends at once if that happened before the kernel knew of it. The kernel takes the end of the thread that
+    starts a process for it, so in threads other than the main one, which may end earlier, it is empty.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     check = f'[ $PPID = {os.getpid()} ] && exec "$@"'
     return [str(find("setpriv")), "--pdeathsig", "KILL", "sh", "-c", check, "sh"]
 
@@ -119,7 +122,7 @@ class Program:
         self._asked = None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*_ends_with_this_process(), *self.argv],
+                [*ends_with_this_process(), *self.argv],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,

@@ -102,6 +102,8 @@ def write(path: Path, text: str) -> None:
         )
     except OSError as error:
         msg = f"{path}: cannot be written: {error.strerror}"
+        if isinstance(error, FileNotFoundError):
+            msg += f": create the folder {path.parent}"
         raise OutputError(msg) from error
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:

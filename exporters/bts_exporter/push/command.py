@@ -62,11 +62,11 @@ class Pusher:
             sender = Sender(self._receiver, buffer, self.totals)
             self._collect(buffer, own_metrics=False)
             failures = self._failures()
-            sender.drain()
+            problem = sender.drain()
             buffer.close()
         finally:
             self._service.stop_collectors()
-        if problem := sender.problem or sender.refusal:
+        if problem:
             msg = f"push to {self._url} failed: {problem}"
             raise PushError("\n".join([msg, *failures]))
         return failures

@@ -20,10 +20,21 @@ _REMOTE_WRITE_PATH = re.compile(r"/(write|receive|api/v1/push)/?$")
 #: The path of each protocol where the address has none.
 _PATHS = {Protocol.OTLP: "/v1/metrics", Protocol.REMOTE_WRITE: "/api/v1/write"}
 
+_TLS = ("tls_config", " in the file of --http.config.file")
 PRODUCTS = {
-    Protocol.PUSHGATEWAY: Product("Pushgateway", "is it the address of a Pushgateway?"),
-    Protocol.OTLP: Product("OTLP receiver", "is it running, with OTLP over HTTP?"),
-    Protocol.REMOTE_WRITE: Product("remote write receiver", "is it running?"),
+    Protocol.PUSHGATEWAY: Product(
+        "Pushgateway",
+        "is it the address of a Pushgateway?",
+        f"if it is not a Pushgateway, set --protocol={Protocol.REMOTE_WRITE} or --protocol={Protocol.OTLP}",
+        *_TLS,
+    ),
+    Protocol.OTLP: Product(
+        "OTLP receiver",
+        "is it running, with OTLP over HTTP?",
+        "is it an address of OTLP over HTTP, such as http://collector:4318/v1/metrics?",
+        *_TLS,
+    ),
+    Protocol.REMOTE_WRITE: Product("remote write receiver", "is it running?", "", *_TLS),
 }
 
 

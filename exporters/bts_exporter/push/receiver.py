@@ -23,6 +23,8 @@ TIMEOUT = 30.0
 _LONGEST_RESPONSE = 2**20
 #: Characters of a response that a message quotes.
 _QUOTED = 300
+#: Statuses of a server that does not know the path, or not for this method: it may be another product.
+_NOT_KNOWN = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 #: Statuses that say nothing about the batch, and the reason that failures are counted by: the batch is kept. Those
 #: of a credential or address that is wrong are among them, so that an expired token loses nothing.
 _REASONS = {
@@ -122,6 +124,8 @@ class Receiver:
             message += f": redirects are not followed; use the address {response.location}"
         elif text:
             message += f": {text}"
+        if status in _NOT_KNOWN and self._product.if_closed:
+            message += f"; {self._product.if_closed}"
         if HTTPStatus(400) <= status < HTTPStatus(500) and status not in _REASONS:
             return Reply(Verdict.REFUSED, message, "protocol")
         reason = _REASONS.get(HTTPStatus(status), "protocol") if _is_known(status) else "protocol"

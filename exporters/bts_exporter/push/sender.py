@@ -58,11 +58,15 @@ class Sender:
             self._receiver.close()
             self._thread.join(1.0)
 
-    def drain(self) -> None:
-        """Send what waits, until the first failure."""
+    def drain(self) -> str:
+        """Send what waits, until the first failure; return what failed or was refused first, empty if nothing was."""
+        first = ""
         while (batch := self._buffer.first()) is not None:
-            if self._send(batch) > 0:
-                return
+            failed = self._send(batch) > 0
+            first = first or self.problem or self.refusal
+            if failed:
+                break
+        return first
 
     def _run(self) -> None:
         while True:

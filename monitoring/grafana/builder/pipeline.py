@@ -51,11 +51,20 @@ def per(metric: str) -> str:
     return by(KEY, one(metric), "max")
 
 
+def once(metric: str) -> str:
+    """Return a metric of destinations in which each is one series, also if two replicas of an exporter report it."""
+    return by(KEY, one.once(metric), "max")
+
+
 LAG = per("messaging_lag_seconds")
 BACKLOG = per("messaging_backlog_messages")
 CONSUMERS = per("messaging_consumers")
 DRAIN = per("messaging_drain_seconds")
 ABANDONED = f"{BACKLOG} > 0 and {CONSUMERS} == 0"
+#: To be counted.
+LAG_ONCE, BACKLOG_ONCE, CONSUMERS_ONCE = map(
+    once, ("messaging_lag_seconds", "messaging_backlog_messages", "messaging_consumers")
+)
 #: The rows of the table. Other series, such as those of a stream without its groups, would be rows without a state.
 WAITING = f"({BACKLOG} or {LAG})"
 RATE_OUT = by(KEY, one.rate("messaging_consumed_messages_total"))
@@ -137,7 +146,7 @@ def _summary() -> list[Panel]:
             "Destinations whose oldest waiting message is older than `Late after`."
             " If it is not 0, look for the state LATE in the table below.",
             units.Short,
-            Query(count_where(f"{LAG} > $late", LAG), ""),
+            Query(count_where(f"{LAG_ONCE} > $late", LAG_ONCE), ""),
             limits=ANY_IS_BAD,
         ),
         number(
@@ -153,7 +162,7 @@ def _summary() -> list[Panel]:
             "Destinations with waiting messages and no consumer. Start the consumer,"
             " or empty the queue if it is one of dead letters.",
             units.Short,
-            Query(count_where(ABANDONED, CONSUMERS), ""),
+            Query(count_where(f"{BACKLOG_ONCE} > 0 and {CONSUMERS_ONCE} == 0", CONSUMERS_ONCE), ""),
             limits=ANY_IS_SUSPICIOUS,
         ),
         number(
@@ -161,7 +170,7 @@ def _summary() -> list[Panel]:
             "Destinations with waiting messages whose age is not known: they may be late."
             " Compare rate in and rate out. RabbitMQ needs its statistics, or timestamps of publishers.",
             units.Short,
-            Query(count_where(f"{BACKLOG} > 0 unless {LAG}", BACKLOG), ""),
+            Query(count_where(f"{BACKLOG_ONCE} > 0 unless {LAG_ONCE}", BACKLOG_ONCE), ""),
             limits=ANY_IS_SUSPICIOUS,
         ),
         number(
@@ -169,7 +178,7 @@ def _summary() -> list[Panel]:
             "RabbitMQ consumers with automatic acknowledgement: the broker pushes all messages to them, so that"
             " backlog and lag look like 0. Use manual acknowledgement with a prefetch count.",
             units.Short,
-            Query(f"sum({host('rabbitmq_queue_consumers_auto_ack')})", ""),
+            Query(f"sum({host.once('rabbitmq_queue_consumers_auto_ack')})", ""),
             limits=ANY_IS_SUSPICIOUS,
         ),
         number(

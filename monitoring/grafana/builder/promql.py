@@ -9,6 +9,8 @@ from typing import NamedTuple
 INSTANCE = 'instance=~"$instance"'
 #: What a dashboard of one kind of broker filters by: targets without a name have no label `target`.
 TARGET = 'target=~"$target"'
+#: Targets that monitor the same brokers as another one on purpose have the label `replica`.
+REPLICA, NO_REPLICA = 'replica!=""', 'replica=""'
 
 
 class Selection(NamedTuple):
@@ -19,6 +21,11 @@ class Selection(NamedTuple):
     def __call__(self, metric: str, *more: str) -> str:
         """Return a selector of `metric`."""
         return f"{metric}{{{','.join((*self.matchers, *more))}}}"
+
+    def once(self, metric: str) -> str:
+        """Return a selector of `metric` in which two replicas of an exporter are one series, the larger of the two."""
+        joined = f"max without (instance, pod, replica) ({self(metric, REPLICA)})"
+        return f"({joined} or {self(metric, NO_REPLICA)})"
 
     def rate(self, metric: str, *more: str) -> str:
         """Return the rate per second of a counter, over the interval that suits the zoom."""

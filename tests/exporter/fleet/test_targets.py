@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 
 from bts_exporter import commands
 from bts_exporter.errors import ConfigError, OutputError
+from bts_exporter.fleet import machines as machines_module
 from bts_exporter.fleet import targets
 from bts_exporter.fleet.host_ranges import expand
+from servers.sources import ROOT
 
+RULES = ROOT / "monitoring" / "prometheus" / "rules"
 OURS = """\
 labels: {environment: production}
 groups:
@@ -197,6 +201,17 @@ def test_reserved_label_is_refused(tmp_path: Path) -> None:
     assert found[0].startswith("1: labels: the label group belongs to the exporter's metrics")
 
 
+def test_labels_that_rules_use_are_reserved() -> None:
+    """Every label that an alert rule selects, joins or prints is reserved, apart from those of targets and rules."""
+    rules = "".join(path.read_text() for path in RULES.glob("*.yml"))
+    used = {*re.findall(r"\$labels\.(\w+)", rules), *re.findall(r'[{,](\w+)(?:=|!=|=~|!~)"', rules)}
+    for names in re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", rules):
+        used.update(name.strip() for name in names.split(","))
+
+    assert used - {"job", "site", "role", "replica", "started"} <= machines_module._OURS
+    assert "queue" in used
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -302,7 +317,9 @@ def test_output_stays_if_the_inventory_is_wrong(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError):
         commands.targets(str(wrong), str(output))
-    with pytest.raises(OutputError, match=r"missing/x\.json: cannot be written: No such file"):
+    with pytest.raises(
+        OutputError, match=r"No such file or directory: create the folder .*/missing$"
+    ):
         commands.targets(str(inventory(tmp_path, OURS)), str(tmp_path / "missing" / "x.json"))
 
     assert output.read_text() == "old"

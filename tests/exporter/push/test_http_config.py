@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
+from bts_exporter.connection_errors import connection_error
 from bts_exporter.errors import ConfigError, PushError
 from bts_exporter.http_proxy import open_tunnel
-from bts_exporter.push.http_config import load
+from bts_exporter.push.http_config import HttpConfig, load
 from bts_exporter.push.options import Protocol
 from bts_exporter.push.protocol import PRODUCTS, address_of, encoder_of, protocol_of
 from bts_exporter.push.receiver import Receiver, Verdict
 from bts_exporter.push.series import Source
 from bts_exporter.settings.value_types import Url
-from servers.push_receiver import PushReceiver
+from servers.push_receiver import PushReceiver, Response
 
 SOURCE = Source("edge", "site-1")
 
 
-def receiver(address: str, file: Path | None) -> Receiver:
-    """Return a receiver of remote write."""
-    protocol = Protocol.REMOTE_WRITE
+def receiver(
+    address: str, file: Path | None, protocol: Protocol = Protocol.REMOTE_WRITE
+) -> Receiver:
+    """Return a receiver, by default of remote write."""
     settings = load(None if file is None else str(file))
     url = address_of(protocol, Url.from_setting(address), SOURCE)
     return Receiver(PRODUCTS[protocol], url, settings, encoder_of(protocol, SOURCE))
@@ -180,6 +183,30 @@ def test_address_indicates_the_protocol(address: str, protocol: Protocol) -> Non
 def test_address_is_completed(protocol: Protocol, address: str, complete: str) -> None:
     """An address without a path gets the one of the protocol."""
     assert str(address_of(protocol, Url.from_setting(address), SOURCE)) == complete
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_address_of_another_product_gets_the_cure(push_receiver: PushReceiver, status: int) -> None:
+    """A server that does not know a Pushgateway's path, such as Prometheus, leads to --protocol."""
+    push_receiver.responses.append(Response(status))
+
+    found = receiver(push_receiver.address, None, Protocol.PUSHGATEWAY).send(b"one")
+
+    assert found.verdict is Verdict.FAILED
+    cure = "if it is not a Pushgateway, set --protocol=remote-write or --protocol=otlp"
+    assert found.message.endswith(cure)
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_errors_of_tls_name_the_key_in_the_file(protocol: Protocol) -> None:
+    """The advice about certificates names keys of --http.config.file, which are not those of config.yaml."""
+    error = ssl.SSLCertVerificationError("certificate verify failed")
+    error.verify_message = "self-signed certificate"
+
+    found = str(connection_error(PRODUCTS[protocol], "store:443", error))
+
+    assert "set tls_config.ca_file in the file of --http.config.file to the CA" in found
+    assert hasattr(HttpConfig().tls_config, "ca_file")
 
 
 def test_group_of_a_pushgateway_may_have_any_name() -> None:

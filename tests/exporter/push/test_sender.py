@@ -219,3 +219,16 @@ def test_drain_stops_at_the_first_failure() -> None:
     assert found.totals.failures == {"refused": 1}
     assert "connection refused" in found.sender.problem
     assert found.totals.buffered_batches == 2
+
+
+def test_drain_reports_a_batch_that_was_refused_before_others(push_receiver: PushReceiver) -> None:
+    """A single push that sends what waited fails if the receiver refused any of it, not only the last."""
+    push_receiver.responses.append(Response(400, body=b"out of bounds"))
+    found = Pipe(f"{push_receiver.address}/v1/metrics")
+    found.buffer.add(b"one", time.time())
+    found.buffer.add(b"two", time.time())
+
+    problem = found.sender.drain()
+
+    assert "out of bounds" in problem
+    assert found.totals.batches == 1

@@ -32,10 +32,10 @@ targets, and one more shard takes targets from the others without moving any bet
 {{- $shard }}
 {{- end }}
 
-{{/* Stops if a text that goes into a ConfigMap contains a password. */}}
+{{/* Stops if a text that goes into a ConfigMap contains a password or a token. */}}
 {{- define "bts.refusePasswords" -}}
-{{- if or (regexMatch `(?m)^[^#\n]*password["']?:[ \t]*[^!\s#]` .text) (regexMatch `://[^/@\s:]*:[^/@\s]+@` .text) }}
-{{- fail (printf "%s contains a password, which everybody who may read ConfigMaps could see. Create a Secret and write: password: !file /run/secrets/NAME/KEY" .place) }}
+{{- if or (regexMatch `(?m)^[^#\n]*(?:password|token|[Aa]uthorization)(?:["']:[ \t]*|:[ \t]+)[^!\s#]` .text) (regexMatch `://[^/@\s:]*:[^/@\s]+@` .text) }}
+{{- fail (printf "%s contains a password or token, which everybody who may read ConfigMaps could see. Create a Secret and write: password: !file /run/secrets/NAME/KEY" .place) }}
 {{- end }}
 {{- end }}
 
