@@ -139,7 +139,6 @@ CATCH_ALL = {
     "collection.builder": "the constructor of a collector",
     "settings.schema": "a plug-in's own checks of its settings",
     "settings.defaults": "a plug-in's functions that make defaults",
-    "settings.field_types": "a plug-in's functions that make defaults",
     "collection.plugin_modules": "the import of a plug-in, to go back to the version before",
     "settings.json_schema": "a plug-in's own schema of a type",
     "errors": "the text of a plug-in's own error",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -105,3 +106,17 @@ def test_readme_has_every_setting_and_metric(folder: Path) -> None:
     settings = {key for block in blocks for key in block.__struct_fields__}
 
     assert documented == settings | {m.name for m in kind.declared() if isinstance(m, Metric)}
+
+
+@every_plugin
+def test_command_of_the_readme_finds_all_fixtures(folder: Path) -> None:
+    """The tests of a plug-in can be run from its own folder, without the conftest.py of other tests."""
+    readme = (folder / "README.md").read_text()
+    assert f"\n$ make test ARGS=examples/plugins/{folder.name}\n" in readme
+    assert "`../../../.venv/bin/pytest`" in readme
+
+    argv = [Path(sys.executable).with_name("pytest"), "--setup-plan", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        argv, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, NamedTuple
 
 from bts_exporter.collection.registry import Registry
@@ -105,13 +107,16 @@ def metric_lines(rows: Sequence[Listed], form: str) -> Iterator[str]:
 
 def matching(rows: Sequence[Listed], glob: str) -> list[Listed]:
     """Return the metrics whose name matches `glob`; of a template, if one of its names can."""
+    wide = re.sub(r"\[!?.[^]]*\]", "?", glob)
     return [
         metric
         for metric in rows
-        if fnmatchcase(metric.name, glob) or _overlap(glob, metric.name.replace("{field}", "*"))
+        if fnmatchcase(metric.name, glob)
+        or ("{field}" in metric.name and _overlap(wide, metric.name.replace("{field}", "*")))
     ]
 
 
+@cache
 def _overlap(a: str, b: str) -> bool:
     """Return whether some text matches both patterns, of letters, `?` and `*`."""
     if not a or not b:
@@ -195,6 +200,8 @@ def _value(block: Any, key: Key) -> Any:
 
 def _shown(value: Any, raw: Any) -> str:
     """Return a value as people read it, without secrets."""
+    if isinstance(value, Url) and value.password is not None:
+        return f"{value} with a password"
     if isinstance(value, Secret | Url):
         return str(value)
     if isinstance(raw, Hidden):

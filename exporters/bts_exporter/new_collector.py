@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import keyword
 import re
 from importlib.resources import files
@@ -37,7 +38,7 @@ def create(name: str, *, package: bool) -> int:
 
     PluginError for a name that cannot be used, and if a file exists already: nothing is overwritten.
     """
-    _check(name)
+    _check(name, package=package)
     values = _values(name, package=package)
     folder = Path(values["PROJECT"]) if package else Path()
     templates = _PACKAGE if package else _SINGLE
@@ -54,7 +55,7 @@ def create(name: str, *, package: bool) -> int:
     return 0
 
 
-def _check(name: str) -> None:
+def _check(name: str, *, package: bool) -> None:
     """Raise PluginError for a name that a collector type cannot have."""
     problem = ""
     if not _NAME.fullmatch(name):
@@ -67,12 +68,22 @@ def _check(name: str) -> None:
         problem = "pytest would take its file for a test"
     elif len(name) > _MAX_NAME:
         problem = f"at most {_MAX_NAME} characters"
-    else:
-        taken = importlib.metadata.entry_points(group=GROUP, name=name)
-        problem = "".join(f"it is a collector type of {point.value} already" for point in taken)
+    elif taken := list(importlib.metadata.entry_points(group=GROUP, name=name)):
+        problem = f"it is a collector type of {taken[0].value} already"
+    elif not package and _hides_module(name):
+        problem = (
+            "its file would hide Python's module of this name: choose another one, or use --package"
+        )
     if problem:
         msg = f"{name!r} cannot be the name of a collector: {problem}"
         raise PluginError(msg)
+
+
+def _hides_module(name: str) -> bool:
+    """Return whether Python finds a module of this name, and not in the current folder."""
+    found = importlib.util.find_spec(name)
+    file = found.origin if found else None
+    return file is not None and Path(file).parent != Path.cwd()
 
 
 def _values(name: str, *, package: bool) -> dict[str, str]:

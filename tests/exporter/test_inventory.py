@@ -26,7 +26,7 @@ collectors:
       name: b
       labels: {site: x}
   relay:
-    url: http://127.0.0.1:9
+    url: http://me:hunter2@127.0.0.1:9
     headers: {X-Token: hunter2}
   versioned:
 """
@@ -78,6 +78,7 @@ def test_settings_with_their_sources(options: Options, capsys: pytest.CaptureFix
         "  max_series: 1000000  (default)",
         f"collectors.redis[1] ({file}:11)",
         f"  labels: {{site: x}}  ({file}:13)",
+        f"  url: http://127.0.0.1:9 with a password  ({file}:15)",
         f"  headers: {{X-Token: <secret>}}  ({file}:16)",
     ):
         assert f"{'':17}{line}\n" in printed
@@ -118,6 +119,7 @@ def test_settings_that_are_wrong(options: Options, capsys: pytest.CaptureFixture
             "table",
             MEMORY,
         ),
+        ("node_memory_[LM]emF*", "table", MEMORY),
         ("versioned_*", "table", "versioned_value{kind}  gauge  A | value.\n"),
         (
             "versioned_value",

@@ -153,6 +153,20 @@ def test_bad_names(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["queue", "msgspec"])
+def test_name_of_a_module_of_python(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of this name would be imported in place of the module; a project has another one."""
+    assert create(tmp_path, monkeypatch, name) == 1
+    assert "its file would hide Python's module of this name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+    assert create(tmp_path, monkeypatch, name, "--package") == 0
+    project = tmp_path / f"bts-exporter-{name}"
+    assert "6 passed" in python(project, "pytest", "-q", "-p", "no:hypothesispytest")
+
+
 @pytest.mark.parametrize(
     ("existing", "flags"),
     [

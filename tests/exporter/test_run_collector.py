@@ -91,10 +91,12 @@ def test_file_that_others_could_write(spool: Path, tmp_path: Path) -> None:
 def test_metrics_of_a_package(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The folder of a package can be run, too."""
+    """The folder of a package can be run, too, and its data are not read."""
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "__init__.py").write_text(SHARING)
     (tmp_path / "thing" / "values.py").write_text("VALUE = 5\n")
+    with (tmp_path / "thing" / "data").open("wb") as data:
+        data.truncate(2**40)
 
     assert run(tmp_path / name) == 0
     assert "thing_value 5\n" in capsys.readouterr().out

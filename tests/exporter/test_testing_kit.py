@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -342,6 +343,20 @@ def test_replies(bts_http_server: HttpServer, client: HttpClient) -> None:
     assert [client.get("/turn", 30).status for _ in range(2)] == [500, 200]
     assert client.get("/other", 30).status == 404
     assert [request.path for request in bts_http_server.received[:2]] == ["/text", "/json?x=1"]
+
+
+def test_reply_to_head(bts_http_server: HttpServer) -> None:
+    """It has no body, so that the next reply on the connection is read as such."""
+    bts_http_server.routes["/text"] = reply("text")
+    connection = HTTPConnection("127.0.0.1", bts_http_server.port, timeout=30)
+    bodies = []
+
+    for method in ("HEAD", "GET"):
+        connection.request(method, "/text")
+        bodies.append(connection.getresponse().read())
+    connection.close()
+
+    assert bodies == [b"", b"text"]
 
 
 @pytest.mark.parametrize(

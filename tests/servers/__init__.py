@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bts.programs import ends_with_this_process
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on.
-
-    It is below those that Linux gives to outgoing connections, and drawn at random: until the server listens,
-    neither a client nor another test takes it.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+from bts_exporter.test_kit.exporter_process import free_port as free_port
 
 
 def need(program: str, package: str) -> str:
@@ -92,6 +78,8 @@ class Process:
     def freeze(self) -> None:
         """Stop the process where it is: its sockets stay open and nothing answers."""
         self.popen.send_signal(signal.SIGSTOP)
+        # Until the signal has reached all of its threads, they answer.
+        os.waitid(os.P_PID, self.popen.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""

@@ -58,6 +58,11 @@ def is_part(name: str) -> bool:
     return name != "__pycache__" and not name.startswith(".")
 
 
+def state(found: os.stat_result) -> bytes:
+    """Return what stands for the content of a file that is not Python's: it shows that the file changed."""
+    return f"{found.st_size} {found.st_mtime_ns}".encode()
+
+
 def _package(path: Path, above: int) -> Iterator[tuple[Path, bytes]]:
     """Yield the files in the folder `path`, which is opened from the folder `above` it."""
     try:
@@ -75,16 +80,12 @@ def _package(path: Path, above: int) -> Iterator[tuple[Path, bytes]]:
             elif name.endswith(".py"):
                 yield path / name, _content(path / name, folder)
             else:
-                yield path / name, _state(path / name, found)
+                if stat.S_ISLNK(found.st_mode):
+                    raise _link(path / name)
+                _check(found, path / name)
+                yield path / name, state(found)
     finally:
         os.close(folder)
-
-
-def _state(path: Path, found: os.stat_result) -> bytes:
-    if stat.S_ISLNK(found.st_mode):
-        raise _link(path)
-    _check(found, path)
-    return f"{found.st_size} {found.st_mtime_ns}".encode()
 
 
 def _link(path: Path) -> PluginError:

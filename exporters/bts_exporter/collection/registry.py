@@ -101,11 +101,11 @@ def load_installed(name: str) -> type[Collector]:
 
 
 def _sources(path: Path) -> dict[Path, bytes]:
-    """Return the source of each file of a plug-in."""
+    """Return the source of each file of a plug-in, and the state of those that are not Python's."""
     if path.is_file():
         return {path: path.read_bytes()}
     return {
-        file: file.read_bytes()
+        file: file.read_bytes() if file.suffix == ".py" else plugin_file.state(file.stat())
         for file in sorted(path.rglob("*"))
         if file.is_file() and all(map(plugin_file.is_part, file.relative_to(path).parts))
     }

@@ -9,7 +9,7 @@ from bts_exporter.errors import PluginError
 from bts_exporter.metric import Metric, Template
 from bts_exporter.plugin import API_VERSION, Collector, CollectorConfig, Command
 from bts_exporter.settings.defaults import line_of, wrong_defaults
-from bts_exporter.settings.field_types import resolve
+from bts_exporter.settings.field_types import blocks_in
 from bts_exporter.settings.loader import COMMON_KEYS
 
 
@@ -43,13 +43,13 @@ def _problem_of_settings(cls: type[Collector]) -> str:
     if not inspect.isclass(cls.Config) or not issubclass(cls.Config, CollectorConfig):
         return f"{cls.__name__}.Config must derive from CollectorConfig"
     try:
-        resolve(cls.Config)
+        blocks = blocks_in(cls.Config)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         return f"{cls.__name__}.Config: the type of a key is not known: {type(error).__name__}: {error}{line_of(cls.Config)}"
     taken = sorted(COMMON_KEYS & set(cls.Config.__struct_fields__))
     if taken:
         return f"{cls.__name__}.Config: {', '.join(taken)} is reserved by the engine; choose another name{line_of(cls.Config, taken[0])}"
-    return "; ".join(wrong_defaults(cls.Config))
+    return "; ".join(wrong_defaults(blocks))
 
 
 def _problem_of_class(cls: type[Collector]) -> str:

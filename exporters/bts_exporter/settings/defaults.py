@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import enum
 import inspect
-import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
@@ -16,62 +15,45 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 import msgspec
 
 from bts_exporter.errors import text_of
+from bts_exporter.settings.descriptions import source_of
+from bts_exporter.settings.field_types import Key, columns_of, keys_of
 from bts_exporter.settings.value_types import Duration, Secret, Url
 
 _SEQUENCES = (list, tuple, set, frozenset)
 
 
-def wrong_defaults(struct: type[msgspec.Struct]) -> Iterator[str]:
-    """Yield what is wrong with a default of a block's keys, or of the keys of blocks in it, with file and line."""
-    for block in _blocks(struct):
-        for field in msgspec.structs.fields(block):
-            if problem := _problem_of(field):
-                yield f"{block.__qualname__}.{field.name}: {problem}{line_of(block, field.name)}"
+def wrong_defaults(blocks: Iterable[Any]) -> Iterator[str]:
+    """Yield what is wrong with a default of a key of these types, with file and line."""
+    for block in blocks:
+        for key in keys_of(block) or columns_of(block) or ():
+            if problem := _problem_of(key):
+                yield f"{block.__qualname__}.{key.name}: {problem}{line_of(block, key.name)}"
 
 
 def line_of(cls: type, name: str = "") -> str:
     """Return where a class, or a name in its body, is in the source, as ` (path:line)`; empty if unknown."""
     try:
         file = inspect.getsourcefile(cls)
-        lines, first = inspect.getsourcelines(cls)
-        body = ast.parse(textwrap.dedent("".join(lines)))
+        _, first, tree = source_of(cls)
     except (OSError, SyntaxError, TypeError):  # made without a source file
         return ""
-    offset = 0
-    for node in ast.walk(body):
+    for node in ast.walk(tree):
         target = node.target if isinstance(node, ast.AnnAssign) else None
         if isinstance(target, ast.Name) and target.id == name:
-            offset = node.lineno - 1  # type: ignore[attr-defined]  # of an AnnAssign
+            first += node.lineno - 2  # type: ignore[attr-defined]  # of an AnnAssign
             break
-    return f" ({file}:{first + offset})"
+    return f" ({file}:{first})"
 
 
-def _blocks(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
-    """Return `struct`, and the types of all blocks in it."""
-    found: list[type[msgspec.Struct]] = []
-    todo: list[Any] = [struct]
-    while todo:
-        kind = todo.pop()
-        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
-            if kind not in found:
-                found.append(kind)
-                todo += [field.type for field in msgspec.structs.fields(kind)]
-        else:
-            todo += get_args(kind)
-    return found
-
-
-def _problem_of(field: msgspec.structs.FieldInfo) -> str:
-    default = field.default
-    if field.default_factory is not msgspec.NODEFAULT:
-        try:
-            default = field.default_factory()
-        except Exception as error:  # noqa: BLE001  # a plug-in's own code
-            return f"its default cannot be made: {type(error).__name__}: {text_of(error)}"
-    if default is msgspec.NODEFAULT or default is msgspec.UNSET or _fits(default, field.type):
+def _problem_of(key: Key) -> str:
+    try:
+        default = msgspec.UNSET if key.make_default is None else key.make_default()
+    except Exception as error:  # noqa: BLE001  # a plug-in's own code
+        return f"its default cannot be made: {type(error).__name__}: {text_of(error)}"
+    if default is msgspec.UNSET or _fits(default, key.kind):
         return ""
     # The value is not quoted: it may be a secret.
-    return f"its default is of type {type(default).__name__} (expected {_named(field.type)}{_cure(default, field.type)})"
+    return f"its default is of type {type(default).__name__} (expected {_named(key.kind)}{_cure(default, key.kind)})"
 
 
 def _fits(value: Any, kind: Any) -> bool:  # noqa: C901, PLR0912  # a case for each kind of type

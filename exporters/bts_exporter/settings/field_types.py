@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import (
+    Callable,
     Collection,
     Mapping,
     MutableMapping,
@@ -31,9 +32,6 @@ from typing import (
 import msgspec
 
 from bts_exporter.settings.limits import Limits
-
-#: Stands for the default of a key that has none.
-NO_DEFAULT: Any = object()
 
 #: What a list in YAML becomes, by the type that a setting asks for.
 _LISTS: dict[Any, type[Any]] = {
@@ -65,12 +63,18 @@ class Key(NamedTuple):
     #: As it is called in Python.
     name: str
     kind: Any
-    default: Any
+    #: Makes its default, by code of a plug-in maybe; None if the block is wrong without the key.
+    make_default: Callable[[], Any] | None
 
     @property
     def required(self) -> bool:
         """Whether the block is wrong without it."""
-        return self.default is NO_DEFAULT
+        return self.make_default is None
+
+    @property
+    def default(self) -> Any:
+        """Return its default; None if it has none."""
+        return None if self.make_default is None else self.make_default()
 
 
 def bare(kind: Any) -> tuple[Any, Limits]:
@@ -123,13 +127,13 @@ def keys_of(kind: Any) -> tuple[Key, ...] | None:
         return None
     if issubclass(kind, msgspec.Struct):
         return tuple(
-            Key(field.encode_name, field.name, field.type, _default(field))
+            Key(field.encode_name, field.name, field.type, _maker_of(field))
             for field in msgspec.structs.fields(kind)
         )
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind, include_extras=True)
         return tuple(
-            Key(field.name, field.name, hints[field.name], _default(field))
+            Key(field.name, field.name, hints[field.name], _maker_of(field))
             for field in dataclasses.fields(kind)
             if field.init
         )
@@ -137,7 +141,7 @@ def keys_of(kind: Any) -> tuple[Key, ...] | None:
         hints = get_type_hints(kind, include_extras=True)
         required: frozenset[str] = vars(kind)["__required_keys__"]
         return tuple(
-            Key(name, name, hint, NO_DEFAULT if name in required else msgspec.UNSET)
+            Key(name, name, hint, None if name in required else _giver(msgspec.UNSET))
             for name, hint in hints.items()
         )
     return None
@@ -151,18 +155,22 @@ def columns_of(kind: Any) -> tuple[Key, ...] | None:
     hints = get_type_hints(kind, include_extras=True)
     defaults: dict[str, Any] = vars(kind)["_field_defaults"]
     return tuple(
-        Key(name, name, hint, defaults.get(name, NO_DEFAULT)) for name, hint in hints.items()
+        Key(name, name, hint, _giver(defaults[name]) if name in defaults else None)
+        for name, hint in hints.items()
     )
 
 
-def resolve(kind: Any, seen: set[Any] | None = None) -> None:
-    """Read the annotations of a block and of the blocks in it; NameError and the like for one that is wrong."""
-    seen = set() if seen is None else seen
-    kind = bare(kind)[0]
-    inner = (keys_of(kind) or ()) if kind not in seen else ()
-    seen.add(kind)
-    for each in (*(key.kind for key in inner), *get_args(kind)):
-        resolve(each, seen)
+def blocks_in(kind: Any, found: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+    """Return `found`, and the types of all blocks and rows that `kind` consists of.
+
+    NameError and the like for an annotation that is wrong.
+    """
+    kind, _ = bare(kind)
+    keys = () if kind in found else keys_of(kind) or columns_of(kind) or ()
+    found += (kind,) if keys else ()
+    for each in (*(key.kind for key in keys), *get_args(kind)):
+        found = blocks_in(each, found)
+    return found
 
 
 def tag_of(kind: Any) -> tuple[str, str | int] | None:
@@ -171,14 +179,14 @@ def tag_of(kind: Any) -> tuple[str, str | int] | None:
     return None if config is None or config.tag is None else (config.tag_field, config.tag)
 
 
-def _default(field: Any) -> Any:
-    """Return the default of a field of a struct or a dataclass."""
+def _maker_of(field: Any) -> Callable[[], Any] | None:
+    """Return what makes the default of a field of a struct or a dataclass; None if it has none."""
     nothing = {id(msgspec.NODEFAULT), id(dataclasses.MISSING)}
     if id(field.default) not in nothing:
-        return field.default
-    if id(field.default_factory) not in nothing:
-        try:
-            return field.default_factory()
-        except Exception:  # noqa: BLE001  # a plug-in's own code, which `wrong_defaults` reports
-            return NO_DEFAULT
-    return NO_DEFAULT
+        return _giver(field.default)
+    factory: Callable[[], Any] = field.default_factory
+    return None if id(factory) in nothing else factory
+
+
+def _giver(value: Any) -> Callable[[], Any]:
+    return lambda: value

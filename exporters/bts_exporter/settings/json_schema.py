@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import json
+import math
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
+import msgspec
 import yaml
 
 from bts_exporter.errors import PluginError, one_line
@@ -298,10 +300,12 @@ def _json_type(kind: Any) -> str:
 def _as_json(value: Any) -> Any:
     """Return a default as JSON; None if it has no such form, or is null."""
     match value:
-        case Duration():
-            return f"{float(value):g}s"
-        case Enum():
-            return value.value
+        case _ if hasattr(value, "as_setting"):
+            return yaml.safe_load(value.as_setting())
+        case Enum() | dt.date() | dt.time() | dt.timedelta() | Decimal() | UUID() | bytes():
+            return msgspec.to_builtins(value)
+        case float() if not math.isfinite(value):
+            return None
         case bool() | int() | float() | str():
             return value
         case re.Pattern():
@@ -311,7 +315,5 @@ def _as_json(value: Any) -> Any:
         case tuple() | list():
             items = [_as_json(item) for item in value]
             return None if None in items else items
-        case _ if hasattr(value, "as_setting"):
-            return yaml.safe_load(value.as_setting())
         case _:
             return None

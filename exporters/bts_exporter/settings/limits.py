@@ -65,10 +65,15 @@ def _of_number(meta: msgspec.Meta, value: float) -> Iterator[str]:
 
 
 def _of_length(meta: msgspec.Meta, value: Any) -> Iterator[str]:
-    what = "characters" if isinstance(value, str) else "entries"
     if meta.min_length is not None and len(value) < meta.min_length:
-        yield f"must have at least {meta.min_length} {what}, got {len(value)}"
+        yield f"must have at least {_counted(meta.min_length, value)}, got {len(value)}"
     if meta.max_length is not None and len(value) > meta.max_length:
-        yield f"must have at most {meta.max_length} {what}, got {len(value)}"
+        yield f"must have at most {_counted(meta.max_length, value)}, got {len(value)}"
     if meta.pattern is not None and isinstance(value, str) and not re.search(meta.pattern, value):
         yield f"does not match {meta.pattern}"
+
+
+def _counted(number: int, value: Any) -> str:
+    """Return a number of what `value` consists of."""
+    one, several = ("character", "characters") if isinstance(value, str) else ("entry", "entries")
+    return f"{number} {one if number == 1 else several}"

@@ -139,7 +139,7 @@ class TopLevel(msgspec.Struct, frozen=True):
 
     #: The collectors by type; if the key is missing, this host and the brokers on it.
     collectors: Any = msgspec.UNSET
-    #: Folder of plug-ins (*.py), relative to this file.
+    #: Folder of plug-ins (files *.py and packages), relative to this file.
     plugins: str = "/etc/bts-exporter/plugins"
     #: Maximum duration of a scrape; the timeout that Prometheus sends applies if it is shorter.
     scrape_timeout: Annotated[

@@ -88,6 +88,10 @@ class Duration(float):
             raise ValueError(msg)
         return cls(seconds)
 
+    def as_setting(self) -> str:
+        """Return it as `from_setting` accepts it: in seconds, without an exponent."""
+        return f"{self:.9f}".rstrip("0").rstrip(".") + "s"
+
 
 def _without_colons(raw: object) -> str:
     """Return how to write a duration that has colons, such as 1:30:00; empty for others."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import subprocess  # noqa: TID251  # it is what tests of a complete exporter need
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +39,7 @@ class ExporterProcess:
         text = settings if isinstance(settings, str) else json.dumps({"collectors": settings})
         self.config.write_text(text, encoding="utf-8")
         self.log = folder / "out.log"
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._argv = [
             *enter,
@@ -138,8 +140,14 @@ class ExporterProcess:
         raise AssertionError(msg)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing listens on.
+
+    It is below those that Linux gives to outgoing connections, and drawn at random: until the server listens,
+    neither a client nor another test takes it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311  # not a secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -126,7 +126,8 @@ def reply(
         for name, value in {**fields, **(headers or {})}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     return replying
 

@@ -103,6 +103,9 @@ class EveryType(Collector):
         flag: bool = False
         number: int = 0
         ratio: float = 0.5
+        most: float = float("inf")
+        fortnight: Duration = Duration(1_209_600)
+        since: dt.date = dt.date(2026, 1, 31)
         anything: Any = None
         maybe: int | None = None
         either: int | str | None = None

@@ -15,8 +15,9 @@ SOURCE = """\
 import enum
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional
 
 import msgspec
 
@@ -37,6 +38,18 @@ class Inner(msgspec.Struct, frozen=True):
     every: Duration = {inner}
 
 
+@dataclass
+class Shard:
+    wait: Duration = {shard}
+
+
+class Row(NamedTuple):
+    wait: Duration = {row}
+
+
+Shards = NewType("Shards", list[Shard])
+
+
 class Thing(Collector):
     class Config(CollectorConfig):
         # before: the key in question
@@ -48,12 +61,17 @@ class Thing(Collector):
         scrape.emit(self.value, 1)
 """
 LINE = SOURCE.splitlines().index("        key: {key}") + 1
+LINES = {
+    "Shard.wait": SOURCE.splitlines().index("    wait: Duration = {shard}") + 1,
+    "Row.wait": SOURCE.splitlines().index("    wait: Duration = {row}") + 1,
+}
 LINE_OF_INNER = SOURCE.splitlines().index("    every: Duration = {inner}") + 1
 
 
-def load(folder: Path, key: str, inner: str = "Duration(1)") -> str:
+def load(folder: Path, key: str, **inner: str) -> str:
     """Load the plug-in; return what is wrong with its defaults, without the place of the plug-in."""
-    path = drop_in(folder, "thing", SOURCE.format(key=key, inner=inner))
+    defaults = dict.fromkeys(("inner", "shard", "row"), "Duration(1)") | inner
+    path = drop_in(folder, "thing", SOURCE.format(key=key, **defaults))
     try:
         Registry(folder).load("thing")
     except PluginError as error:
@@ -148,6 +166,34 @@ def test_default_of_an_inner_block(tmp_path: Path, key: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("Shard = Shard()", "Shard.wait"),
+        ("list[Shard]", "Shard.wait"),
+        ("Shards", "Shard.wait"),
+        ("Row = Row()", "Row.wait"),
+        ("dict[str, tuple[Row, ...]]", "Row.wait"),
+    ],
+)
+def test_default_of_other_kinds_of_blocks(tmp_path: Path, key: str, name: str) -> None:
+    """Blocks that are dataclasses, and rows, are checked as structs are."""
+    problem = load(tmp_path, key, shard='"30s"', row='"30s"')
+
+    assert problem == (
+        f"{name}: its default is of type str "
+        f"(expected Duration, such as Duration.from_setting(...)) ({tmp_path}/thing.py:{LINES[name]})"
+    )
+
+
+def test_default_of_a_dataclass_that_cannot_be_made(tmp_path: Path) -> None:
+    """A factory of a block that raises is an error of the plug-in, and no missing key of its user."""
+    assert load(tmp_path, "list[Shard]", shard="field(default_factory=lambda: 1 // 0)") == (
+        "Shard.wait: its default cannot be made: "
+        f"ZeroDivisionError: integer division or modulo by zero ({tmp_path}/thing.py:{LINES['Shard.wait']})"
+    )
+
+
 def test_default_that_cannot_be_made(tmp_path: Path) -> None:
     """A factory that raises is an error of the plug-in."""
     assert load(tmp_path, "int = msgspec.field(default_factory=lambda: 1 // 0)") == (
@@ -156,13 +202,39 @@ def test_default_that_cannot_be_made(tmp_path: Path) -> None:
     )
 
 
+def test_docstring_that_goes_on_at_the_margin(tmp_path: Path) -> None:
+    """The place of an error in the class is known all the same."""
+    source = SOURCE.replace(
+        "        # before", '        """Settings.\n\nMore.\n"""\n        # before'
+    )
+    drop_in(tmp_path, "thing", source.format(key="str = 5", inner="1", shard="1", row="1"))
+
+    with pytest.raises(PluginError, match=rf"\({tmp_path}/thing.py:{LINE + 4}\)"):
+        Registry(tmp_path).load("thing")
+
+
 def test_type_that_does_not_exist(tmp_path: Path) -> None:
     """A type that is not imported, as `from __future__ import annotations` permits, has a place too."""
-    source = f"from __future__ import annotations\n{SOURCE.format(key='Duratoin', inner='1')}"
+    source = f"from __future__ import annotations\n{SOURCE.format(key='Duratoin', inner='1', shard='1', row='1')}"
     drop_in(tmp_path, "thing", source)
 
     with pytest.raises(
         PluginError,
         match=rf"NameError: name 'Duratoin' is not defined \({tmp_path}/thing.py:{LINE - 1}\)",
     ):
+        Registry(tmp_path).load("thing")
+
+
+def test_type_of_a_row_that_does_not_exist(tmp_path: Path) -> None:
+    """The types of a row are read when the plug-in is loaded, too."""
+    source = SOURCE.format(key="Row", inner="1", shard="1", row="1")
+    drop_in(
+        tmp_path,
+        "thing",
+        source.replace(
+            "    wait: Duration = 1\n\n\nShards", "    wait: 'Duratoin' = 1\n\n\nShards"
+        ),
+    )
+
+    with pytest.raises(PluginError, match=r"NameError: name 'Duratoin' is not defined \("):
         Registry(tmp_path).load("thing")

@@ -335,6 +335,9 @@ def test_keys_have_description_and_default() -> None:
 
     assert every["text"]["description"] == "The only key that is needed."
     assert every["wait"]["default"] == "30s"
+    assert every["fortnight"]["default"] == "1209600s"
+    assert every["since"]["default"] == "2026-01-31"
+    assert "default" not in every["most"]  # JSON has no infinity
     assert every["address"]["default"] == "http://127.0.0.1:80"
     assert every["color"] == {"enum": ["red", "blue"], "description": "A color.", "default": "red"}
     assert every["port"] == {"type": "integer", "minimum": 1, "maximum": 65535, "default": 1}

@@ -82,6 +82,8 @@ class Everything(CollectorConfig, frozen=True):
     pattern: re.Pattern[str] | None = None
     even: Even = Even(2)
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    code: Annotated[str, msgspec.Meta(max_length=1)] = ""
+    some: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=2)] = (1,)
 
 
 def convert(text: str, kind: Any = Everything) -> tuple[Any, list[str]]:
@@ -170,6 +172,10 @@ def test_value_of_each_type(text: str, expected: object) -> None:
         ("even: three", "c.yaml:1: even: expected an even number, got 'three'"),
         ("even: five", f"c.yaml:1: even: KeyError: 'five' ({__file__}:{LINE_OF_DEFECT})"),
         ("share: 2", "c.yaml:1: share: must be at most 1, got 2"),
+        ("share: -1", "c.yaml:1: share: must be at least 0, got -1"),
+        ("code: ab", "c.yaml:1: code: must have at most 1 character, got 2"),
+        ("some: []", "c.yaml:1: some: must have at least 1 entry, got 0"),
+        ("some: [1, 2, 3]", "c.yaml:1: some: must have at most 2 entries, got 3"),
         ("txet: a", "c.yaml:1: txet: unknown key 'txet'; did you mean text?"),
         ("[1]", "c.yaml:1: expected a block of keys, got a list; write its keys without hyphens and brackets, key: value"),
         ("word", "c.yaml:1: expected a block of keys, got str 'word'; write its keys below it, indented, or {key: value}"),

@@ -7,9 +7,10 @@ import re
 import socket
 from contextlib import suppress
 from threading import Timer
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
+import msgspec
 import psycopg
 from psycopg import sql
 
@@ -69,7 +70,7 @@ class Postgres(bts.Collector):
     class Config(bts.CollectorConfig, frozen=True):
         """A database, and its tables that are queues."""
 
-        queues: tuple[Queue, ...]
+        queues: Annotated[tuple[Queue, ...], msgspec.Meta(min_length=1)]
         #: postgresql://[user@]host[:port]/database. For a socket, the host is its folder with %2F.
         url: Url = Url.from_setting("postgresql://127.0.0.1/postgres")
         password: Secret | None = None

@@ -265,6 +265,7 @@ def test_worker_that_stopped(
     [
         ([MAILS], {"tls": {"server_name": "db"}}, "tls.server_name"),
         ([MAILS], {"url": "mysql://db"}, "expected postgresql:// or postgres://"),
+        ([], {}, "queues: must have at least 1 entry"),
     ],
 )
 def test_settings_without_sense(queues: list[Any], settings: dict[str, Any], message: str) -> None:

@@ -1,3 +1,0 @@
-"""Fixtures for the tests of the plug-ins."""
-
-pytest_plugins = ["servers.certificates"]
