@@ -10,6 +10,7 @@ import bcrypt
 import pytest
 
 from bts_exporter import human_units
+from bts_exporter.web import status_page
 from servers import wait_until
 from servers.browser import Browser
 from servers.exporter import Exporter, StartExporter
@@ -351,6 +352,49 @@ def test_units_are_those_of_the_page_without_scripts(browser: Browser, shop: Pag
             human_units.share(value),
         ]
         assert texts == expected, value
+
+
+def test_order_is_that_of_the_page_without_scripts(browser: Browser, shop: Page) -> None:
+    """Each address with an order shows the same rows with and without scripts."""
+    opened(browser, shop.address)
+
+    found = browser.driver.execute_async_script(ORDERS)
+
+    assert len(found) == 8 * 3
+    assert [address for address, (live, plain) in found.items() if live != plain] == []
+
+
+#: Of each address with an order, the names with scripts and without.
+ORDERS = """
+const done = arguments[0], found = {};
+const names = (root) => [...root.querySelectorAll('#destinations tbody .name')].map((it) => it.textContent);
+const columns = [...document.querySelectorAll('[data-sort]')].map((it) => it.dataset.sort);
+async function compare() {
+  for (const sort of columns) for (const order of ['', 'asc', 'desc']) {
+    const address = `?sort=${sort}&order=${order}`;
+    history.replaceState(null, '', address);
+    dispatchEvent(new PopStateEvent('popstate'));
+    const page = new DOMParser().parseFromString(await (await fetch(address)).text(), 'text/html');
+    found[address] = [names(document), names(page)];
+  }
+  done(found);
+}
+compare();
+"""
+
+
+def test_words_are_those_of_the_page_without_scripts(browser: Browser, shop: Page) -> None:
+    """Both pages have the same signs and words for states, methods and systems."""
+    browser.open(shop.address)
+
+    states, methods, systems = browser.driver.execute_async_script(
+        "import('./assets/units.js').then((it) => arguments[0]([it.STATES, it.METHODS, it.SYSTEMS].map(Object.entries)))"
+    )
+
+    # The order of the states is that of the column.
+    assert states == [[name, list(words)] for name, words in status_page._STATES.items()]
+    assert dict(methods) == {name: list(words) for name, words in status_page._METHODS.items()}
+    assert dict(systems) == status_page._SYSTEMS
 
 
 def test_password_and_own_policy(browser: Browser, exporter: StartExporter, tmp_path: Path) -> None:
