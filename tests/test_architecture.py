@@ -49,7 +49,7 @@ LAYERS = (
     ("access.tls_names",),
     ("web.routes", "live.background_scrape"),
     ("web.api", "web.live_api", "web.status_page"),
-    ("live.report", "web.assets"),
+    ("live.report", "web.assets", "web.json_response"),
     ("collection.builder", "page_service"),
     ("live.recorder",),
     ("collection.collector_set", "lag_report", "live.host_figures", "self_metrics"),

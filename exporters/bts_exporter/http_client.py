@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from threading import Lock, Timer
+from threading import RLock, Timer
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ class HttpClient:
             **(headers or {}),
         }
         self._authorize()
-        self._lock = Lock()
+        self._lock = RLock()
 
     def get(
         self, path: str, timeout_seconds: float, budget: ByteBudget | None = None
@@ -113,9 +113,15 @@ class HttpClient:
     def close(self) -> None:
         """Interrupt a running request and close the connection; later requests fail."""
         self._connection.close()
-        if self._lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS):
-            self._connection.disconnect()
-            self._lock.release()
+        # Until the result is known: an exception from another thread may be raised right after the call.
+        held = True
+        try:
+            held = self._lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
+            if held:
+                self._connection.disconnect()
+        finally:
+            if held:
+                self._lock.release()
 
     def _limited(
         self, path: str, timeout_seconds: float, exchange: Callable[[float], HttpResponse]

@@ -1,4 +1,4 @@
-"""Collectors whose threads are interrupted or die: they come back, and each collection ends once."""
+"""Threads that are interrupted or die: they come back, each collection ends once, and no lock stays locked."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bts_exporter import Scrape
+from bts_exporter import HttpClient, Product, Scrape, Url
 from bts_exporter.collection.background import BackgroundRunner
 from bts_exporter.collection.collection import Collection
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.outcome import Outcome
 from bts_exporter.collection.runner import Runner
+from bts_exporter.errors import StateError
 from bts_exporter.line_writer import LineWriter
 from bts_exporter.settings.loader import Common
-from servers import wait_until
+from interruptions import interruptions, is_free
+from servers import free_port, wait_until
 from stubs import Hang, LocalStub, Pushed, Stub, collect, collectors, runner_of, with_worker
 
 
@@ -129,6 +132,32 @@ def test_background_collection_that_is_interrupted() -> None:
                 "it goes on",
             )
         wait_until(lambda: together.collect(runners, 60)[0].outcome.success, "it is well again")
+
+
+def test_state_is_read_by_a_thread_that_is_interrupted() -> None:
+    """Wherever a thread is interrupted that reads a collector's state, the collector can be collected."""
+    with runner_of(Stub()) as runner:
+
+        def read() -> None:
+            with suppress(StateError):
+                runner.read_state(60)
+
+        for point in interruptions(read):
+            assert is_free(runner._in_use), f"interrupted after {point} calls and returns"
+        succeeds = collect(runner).outcome.success
+
+    assert point > 5
+    assert succeeds
+
+
+def test_client_is_closed_by_a_thread_that_is_interrupted() -> None:
+    """Wherever a thread is interrupted that closes an HTTP client, the client can be used."""
+    client = HttpClient(Product("shop API"), Url(f"http://127.0.0.1:{free_port()}"))
+
+    for point in interruptions(client.close):
+        assert is_free(client._lock), f"interrupted after {point} calls and returns"
+
+    assert point > 3
 
 
 def no_thread(_: threading.Thread) -> None:

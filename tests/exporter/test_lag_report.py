@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 from collections.abc import Callable
 
 import msgspec
@@ -250,6 +252,32 @@ def test_rate_of_a_collector_with_an_interval(runner: Runner) -> None:
     taken = [(0, shot(runner, 0, 0)), (20, shot(runner, 200, 0)), (35, shot(runner, 200, 15))]
 
     assert [rate(history, now, it) for now, it in taken] == [None, 10, 10]
+
+
+def test_memory_of_counts(runner: Runner) -> None:
+    """Counts of many destinations keep neither their names nor the samples of a scrape."""
+    history = CountHistory()
+    many = 10_000
+
+    def reading(count: float) -> Snapshot:
+        samples = {
+            metric: {("redis", f"queue-{i}", "workers"): count + i for i in range(many)}
+            for metric in (backlog.PUBLISHED, backlog.CONSUMED)
+        }
+        return Snapshot(runner, Outcome(), samples, 0.1)
+
+    gc.collect()
+    tracemalloc.start()
+    for now in (0, 30, 60):
+        history.observe([reading(now)], now)
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    published, consumed = history.rates(reading(90), 90)
+
+    assert used < 100 * many
+    assert set(published.values()) == set(consumed.values()) == {1}
+    assert len(published) == many
 
 
 def test_removed_collectors_are_forgotten(runner: Runner) -> None:

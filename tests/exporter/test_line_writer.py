@@ -3,17 +3,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from bts_exporter.line_writer import MAX_PENDING_BYTES, LineWriter
+from interruptions import interruptions
 from servers import wait_until
 
 
@@ -63,45 +61,15 @@ def test_lines_are_written_at_once(pipe: Pipe) -> None:
     assert writers() == []
 
 
-class InterruptionError(BaseException):
-    """An exception that another thread raises in this one."""
-
-
-def interrupted(call: Callable[[], object], point: int) -> bool:
-    """Call a function in a thread, and interrupt it after so many calls and returns; return whether there were as many."""
-    points = iter(range(point))
-    reached = threading.Event()
-
-    def interrupt(_frame: object, event: str, _argument: object) -> None:
-        # Python raises such exceptions where a function begins, and after a call of one in C.
-        if event != "c_call" and next(points, None) is None:
-            reached.set()
-            raise InterruptionError  # which ends the profiling, too
-
-    def run() -> None:
-        with suppress(InterruptionError):
-            sys.setprofile(interrupt)
-            call()
-            sys.setprofile(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(60)
-    return reached.is_set()
-
-
 def test_interrupted_thread_leaves_no_lock() -> None:
     """A thread that is interrupted while it logs, at any point, does not keep others from logging."""
     with Path(os.devnull).open("wb") as sink:
-        for point in count():
-            writer = LineWriter(sink.fileno())
-            was_interrupted = interrupted(partial(writer.handle, record("a")), point)
+        writer = LineWriter(sink.fileno())
+        for point in interruptions(partial(writer.handle, record("a"))):
             other = threading.Thread(target=writer.handle, args=(record("b"),), daemon=True)
             other.start()
             other.join(60)
             assert not other.is_alive(), f"interrupted after {point} calls and returns"
-            if not was_interrupted:
-                break
 
     assert point > 10
 

@@ -10,6 +10,7 @@ import bcrypt
 import pytest
 
 from bts_exporter import human_units
+from bts_exporter.web import status_page
 from servers import wait_until
 from servers.browser import Browser
 from servers.exporter import Exporter, StartExporter
@@ -30,8 +31,19 @@ HOSTILE = (
 )
 MANY = 2000
 
-#: How many reports the page has.
-REPORTS = "return performance.getEntriesByType('resource').filter((it) => it.name.includes('api/v1/live')).length"
+#: Has the page ask for a report now, and ends in the task after the one that shows it.
+REFRESH = """
+const done = arguments[0], original = window.fetch;
+window.fetch = async (...request) => {
+  const response = await original(...request);
+  const content = await response.json();
+  response.json = async () => { setTimeout(done); return content; };
+  return response;
+};
+document.dispatchEvent(new Event('visibilitychange'));
+window.fetch = original;
+"""
+ADDRESS = "return location.href"
 IS_LIVE = "return document.querySelector('#destinations').hasAttribute('aria-rowcount')"
 STATES = """return Object.fromEntries([...document.querySelectorAll('#collectors tbody tr')].map(
     (row) => [row.cells[1].textContent, row.querySelector('.state').className]))"""
@@ -41,10 +53,8 @@ VALUES = """return Object.fromEntries([...document.querySelectorAll('#destinatio
 
 
 def refresh(browser: Browser) -> None:
-    """Have the page ask for a report now, and wait until it has one."""
-    before = browser.run(REPORTS)
-    browser.run("document.dispatchEvent(new Event('visibilitychange'))")
-    browser.wait(lambda: browser.run(REPORTS) > before, "a report")
+    """Have the page ask for a report now, and wait until it shows it."""
+    browser.driver.execute_async_script(REFRESH)
 
 
 def opened(browser: Browser, address: str) -> None:
@@ -219,7 +229,7 @@ def test_states_are_in_the_address(browser: Browser, shop: Page) -> None:
     search.send_keys("rabbit")
     browser.wait(lambda: len(browser.texts("#destinations tbody tr")) == 1, "the search")
     browser.driver.find_element("css selector", "[data-sort=backlog]").click()
-    address = browser.driver.current_url
+    address = browser.run(ADDRESS)
     opened(browser, address)
     again = browser.texts("#destinations tbody .name")
     browser.driver.find_element("css selector", "#destinations tbody .name a").click()
@@ -237,7 +247,7 @@ def test_states_are_in_the_address(browser: Browser, shop: Page) -> None:
     assert again == ["orders"]
     assert "late" in facts
     assert "never" not in facts
-    assert browser.driver.current_url == address
+    assert browser.run(ADDRESS) == address
     assert browser.run("return document.querySelector('th[aria-sort] a').dataset.sort") == "backlog"
     assert browser.errors() == []
 
@@ -258,7 +268,7 @@ def test_rows_stay_in_place(browser: Browser, shop: Page) -> None:
     browser.run(
         "for (const it of document.querySelectorAll('main tr, main figure, main canvas')) it.known = true"
     )
-    browser.driver.find_element("css selector", "#destinations tbody a").send_keys("")
+    browser.run("document.querySelector('#destinations tbody a').focus()")
 
     refresh(browser)
 
@@ -291,14 +301,13 @@ def test_page_without_scripts(browser: Browser, shop: Page) -> None:
     """Without scripts the table is there, and search and order work as links and a form."""
     browser.emulate(scripts=False)
     browser.open(f"{shop.address}?sort=backlog&order=asc")
-    names = [
-        it.text for it in browser.driver.find_elements("css selector", "#destinations tbody .name")
-    ]
+    names = browser.texts("#destinations tbody .name")
     browser.driver.find_element("id", "q").send_keys("orders")
     browser.driver.find_element("css selector", "form button").click()
-    found = [
-        it.text for it in browser.driver.find_elements("css selector", "#destinations tbody .name")
-    ]
+    # The click returns before the new page is there; each of these calls reads one document only.
+    browser.wait(lambda: browser.driver.current_url.endswith("?q=orders"), "another page")
+    browser.wait(lambda: browser.run("return document.readyState") == "complete", "all of it")
+    found = browser.texts("#destinations tbody .name")
 
     assert names[-1] == "orders"
     assert found == ["orders"]
@@ -344,6 +353,49 @@ def test_units_are_those_of_the_page_without_scripts(browser: Browser, shop: Pag
             human_units.share(value),
         ]
         assert texts == expected, value
+
+
+def test_order_is_that_of_the_page_without_scripts(browser: Browser, shop: Page) -> None:
+    """Each address with an order shows the same rows with and without scripts."""
+    opened(browser, shop.address)
+
+    found = browser.driver.execute_async_script(ORDERS)
+
+    assert len(found) == 8 * 3
+    assert [address for address, (live, plain) in found.items() if live != plain] == []
+
+
+#: Of each address with an order, the names with scripts and without.
+ORDERS = """
+const done = arguments[0], found = {};
+const names = (root) => [...root.querySelectorAll('#destinations tbody .name')].map((it) => it.textContent);
+const columns = [...document.querySelectorAll('[data-sort]')].map((it) => it.dataset.sort);
+async function compare() {
+  for (const sort of columns) for (const order of ['', 'asc', 'desc']) {
+    const address = `?sort=${sort}&order=${order}`;
+    history.replaceState(null, '', address);
+    dispatchEvent(new PopStateEvent('popstate'));
+    const page = new DOMParser().parseFromString(await (await fetch(address)).text(), 'text/html');
+    found[address] = [names(document), names(page)];
+  }
+  done(found);
+}
+compare();
+"""
+
+
+def test_words_are_those_of_the_page_without_scripts(browser: Browser, shop: Page) -> None:
+    """Both pages have the same signs and words for states, methods and systems."""
+    browser.open(shop.address)
+
+    states, methods, systems = browser.driver.execute_async_script(
+        "import('./assets/units.js').then((it) => arguments[0]([it.STATES, it.METHODS, it.SYSTEMS].map(Object.entries)))"
+    )
+
+    # The order of the states is that of the column.
+    assert states == [[name, list(words)] for name, words in status_page._STATES.items()]
+    assert dict(methods) == {name: list(words) for name, words in status_page._METHODS.items()}
+    assert dict(systems) == status_page._SYSTEMS
 
 
 def test_password_and_own_policy(browser: Browser, exporter: StartExporter, tmp_path: Path) -> None:

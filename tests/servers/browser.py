@@ -43,6 +43,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         driver = need("chromedriver", "chromium-driver")
         self.driver = webdriver.Chrome(options, Service(driver))
+        self.driver.set_script_timeout(60)
 
     def open(self, address: str) -> None:
         """Load a page."""

@@ -53,7 +53,7 @@ class Passwords:
         self._right: dict[bytes, None] = {}
         self._under_way: dict[bytes, _Comparison] = {}
         self._lock = threading.Lock()
-        self._one = threading.Lock()
+        self._one = threading.RLock()
 
     def check(self, users: Mapping[bytes, bytes], field: str | None) -> Verdict:
         """Compare the field Authorization with `users`, a bcrypt hash for each name."""
@@ -85,15 +85,9 @@ class Passwords:
     def _compare(
         self, comparison: _Comparison, digest: bytes, password: bytes, hashed: bytes, *, known: bool
     ) -> None:
-        import bcrypt  # noqa: PLC0415  # only if there are passwords
-
         try:
-            if self._one.acquire(timeout=_WAIT_SECONDS):
-                try:
-                    # Longer ones are an error for this package, and cut off by all others.
-                    equal = bcrypt.checkpw(password[:MAX_BYTES], hashed)
-                finally:
-                    self._one.release()
+            equal = self._equal(password, hashed)
+            if equal is not None:
                 comparison.verdict = Verdict.RIGHT if equal and known else Verdict.WRONG
         finally:
             with self._lock:
@@ -101,6 +95,20 @@ class Passwords:
                 if comparison.verdict is Verdict.RIGHT:
                     self._remember(digest)
             comparison.done.set()
+
+    def _equal(self, password: bytes, hashed: bytes) -> bool | None:
+        """Return whether a password is the one of a hash; None if it had no turn."""
+        import bcrypt  # noqa: PLC0415  # only if there are passwords
+
+        # Until the result is known: an exception from another thread may be raised right after the call.
+        held = True
+        try:
+            held = self._one.acquire(timeout=_WAIT_SECONDS)
+            # Longer ones are an error for this package, and cut off by all others.
+            return bcrypt.checkpw(password[:MAX_BYTES], hashed) if held else None
+        finally:
+            if held:
+                self._one.release()
 
     def _remember(self, digest: bytes) -> None:
         while len(self._right) >= _MAX_REMEMBERED:

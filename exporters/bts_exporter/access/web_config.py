@@ -117,7 +117,7 @@ class WebConfig:
         self.state = ReloadState()
         self._path = path
         self._files = WatchedFiles()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         #: The failure that was logged last, and when to try again: too many open files can be the cause.
         self._logged = ""
         self._retry = float("inf")
@@ -127,12 +127,15 @@ class WebConfig:
 
     def refresh(self) -> None:
         """Load the file again if something changed; a failure keeps the active settings."""
-        # While another thread does it, the active settings are good enough.
-        if self._lock.acquire(blocking=False):
-            try:
-                if self._files.changed() or monotonic() >= self._retry:
-                    self._load()
-            finally:
+        # Until the result is known: an exception from another thread may be raised right after the call.
+        held = True
+        try:
+            # While another thread does it, the active settings are good enough.
+            held = self._lock.acquire(blocking=False)
+            if held and (self._files.changed() or monotonic() >= self._retry):
+                self._load()
+        finally:
+            if held:
                 self._lock.release()
 
     def reload(self) -> list[Problem]:

@@ -234,19 +234,20 @@ class CollectorSet:
         A hurried scrape waits less long for them, and on a machine without CPU everything is slow.
         """
         shared, stuck, lock = self._workers
+        blocking: list[Runner] = []
         with lock:
             for runner, collection in list(stuck):
                 end = collection.ended_at if collection.ended else time.monotonic()
                 if end - collection.began >= _MAX_BLOCKED:
                     stuck.remove((runner, collection))
-                    details = {"collector": runner.identity}
-                    log.warning(
-                        "blocks other collectors; it now has a separate thread", extra=details
-                    )
+                    blocking.append(runner)
                 elif collection.ended:
                     stuck.remove((runner, collection))
                     runner.worker.stop()
                     runner.bind(shared, exclusive=False)
+        for runner in blocking:
+            details = {"collector": runner.identity}
+            log.warning("blocks other collectors; it now has a separate thread", extra=details)
 
 
 def _wait_for(collections: Sequence[Collection], limit: _Timeout) -> None:

@@ -125,7 +125,7 @@ class Runner:
         self.current: Collection | None = None
         self._start_failed = False
         #: Held while the collector collects or returns its state: its code needs no lock for that.
-        self._in_use = threading.Lock()
+        self._in_use = threading.RLock()
         self._allows = _any_of(common.metrics.allow)
         self._denies = _any_of(common.metrics.deny)
         self._lock = threading.Lock()
@@ -262,9 +262,19 @@ class Runner:
 
         StateError with the reason if that fails, or if a collection lasts longer than `timeout`.
         """
-        if not self._in_use.acquire(timeout=timeout):
-            message = "the collection under way does not end"
-            raise StateError(message)
+        # Until the result is known: an exception from another thread may be raised right after the call.
+        held = True
+        try:
+            held = self._in_use.acquire(timeout=timeout)
+            if held:
+                return self._state()
+        finally:
+            if held:
+                self._in_use.release()
+        message = "the collection under way does not end"
+        raise StateError(message)
+
+    def _state(self) -> tuple[str, msgspec.Struct] | None:
         try:
             found = self.collector.save_state()
             if found is not None:
@@ -276,8 +286,6 @@ class Runner:
             raise StateError(message) from None
         else:
             return found
-        finally:
-            self._in_use.release()
 
     def _outcome_of(self, error: BaseException, scrape: Scrape) -> Outcome:
         try:

@@ -97,20 +97,21 @@ class Recorder:
         ring = self.rings.get(runner)
         if ring is None:
             ring = self.rings[runner] = Ring(STEP, counts=_COUNTS)
-        is_due = ring.is_due(now)
+        time = now - (shot.age or 0.0)
+        is_due = ring.is_due(time)
         count = max(map(len, samples.values()))
         room = self._room_of(runner)
         if count > room:
             if not is_due:  # to choose among many takes longer than to collect few
                 return
             samples = _latest_of(samples, room)
-        kept = shot._replace(samples=samples)
-        self.latest[runner] = Latest(kept, now - (shot.age or 0.0), max(count - room, 0))
+        kept = shot._replace(samples=samples, age=None)  # `Latest` has the time
+        self.latest[runner] = Latest(kept, time, max(count - room, 0))
         if is_due:
             backlog, lag, published, consumed = (_series(samples, metric) for metric in _METRICS)
             if not published.keys() <= backlog.keys():
                 published = _of_groups(published, backlog)
-            ring.add(now, (backlog, lag, published, consumed))
+            ring.add(time, (backlog, lag, published, consumed), shot.age or 0.0)
 
     def _record_absence(self, shot: Snapshot, now: float) -> None:
         """Keep the last known destinations of a collector that fails, as long as its history lasts."""

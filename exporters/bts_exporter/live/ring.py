@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from bts_exporter.metric import Key
 
@@ -16,6 +17,13 @@ _TOLERANCE = 0.1
 #: So many keys may be kept that have no value any more, besides as many as have one.
 _SPARE = 16
 _NAN = float("nan")
+
+
+class _Column(NamedTuple):
+    time: float
+    #: When it was added: values of a collector with an interval are older.
+    added: float
+    fields: list[array[float]]
 
 
 class Ring:
@@ -29,22 +37,20 @@ class Ring:
         self._step = step
         self._rows: dict[Key, int] = {}
         self._keys: list[Key] = []  # of the rows
-        self._columns: deque[tuple[float, list[array[float]]]] = deque(
-            maxlen=int(HISTORY_SECONDS / step)
-        )
+        self._columns: deque[_Column] = deque(maxlen=int(HISTORY_SECONDS / step))
         #: The last values of the fields that are counts.
         self._counts = {field: array("d") for field in counts}
 
     def is_due(self, now: float) -> bool:
         """Return whether a step has passed since the last column; `now` is of any clock in seconds."""
-        return not self._columns or now - self._columns[-1][0] >= self._step * (1 - _TOLERANCE)
+        return not self._columns or now - self._columns[-1].time >= self._step * (1 - _TOLERANCE)
 
-    def add(self, now: float, fields: Sequence[Mapping[Key, float]]) -> None:
-        """Add a column: the values of each field by key."""
+    def add(self, time: float, fields: Sequence[Mapping[Key, float]], age: float = 0.0) -> None:
+        """Add a column: the values of each field by key at `time`, which was `age` seconds ago."""
         if not all(map(self._has_keys_of, fields)):
             self._admit(fields)
             self._keys = list(self._rows)
-        seconds = now - self._columns[-1][0] if self._columns else 0.0
+        seconds = time - self._columns[-1].time if self._columns else 0.0
         column = []
         for field, series in enumerate(fields):
             values = self._values_of(series)
@@ -53,17 +59,28 @@ class Ring:
                 self._counts[field] = array("d", values)
                 values = _rates(before, values, seconds)
             column.append(array("f", values))
-        while self._columns and now - self._columns[0][0] > HISTORY_SECONDS:
+        while self._columns and time - self._columns[0].time > HISTORY_SECONDS:
             self._columns.popleft()
-        self._columns.append((now, column))
+        self._columns.append(_Column(time, time + age, column))
 
     def times(self, since: float = 0.0) -> list[float]:
-        """Return the times of the columns after `since`."""
-        return [time for time, _ in self._columns if time > since]
+        """Return the times of the columns that were added after `since`."""
+        return [column.time for column in self._columns if column.added > since]
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """Return the keys."""
+        return self._rows
+
+    def values_of(self, key: Key, field: int) -> list[float]:
+        """Return one field of one key, a value for each of `times()`."""
+        row = self._rows[key]
+        columns = (column.fields[field] for column in self._columns)
+        return [column[row] if row < len(column) else _NAN for column in columns]
 
     def values(self, field: int, since: float = 0.0) -> dict[Key, list[float]]:
         """Return one field of every key, a value for each of `times(since)`."""
-        columns = [column[field] for time, column in self._columns if time > since]
+        columns = [column.fields[field] for column in self._columns if column.added > since]
         return {
             key: [column[row] if row < len(column) else _NAN for column in columns]
             for key, row in self._rows.items()
@@ -94,9 +111,9 @@ class Ring:
         kept = [(key, row) for key, row in self._rows.items() if key in alive]
         rows = [row for _, row in kept]
         self._rows = {key: row for row, (key, _) in enumerate(kept)}
-        for _, column in self._columns:
-            for field, values in enumerate(column):
-                column[field] = _gathered(values, rows)
+        for column in self._columns:
+            for field, values in enumerate(column.fields):
+                column.fields[field] = _gathered(values, rows)
         self._counts = {field: _gathered(values, rows) for field, values in self._counts.items()}
 
 

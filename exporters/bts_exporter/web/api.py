@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from bts_exporter.exposition.page import compress
 from bts_exporter.lag_report import VERSION, LagReport, matching, reports_lag
 from bts_exporter.page_service import Exporter, TooManyScrapes
-from bts_exporter.web.accept import accepts_gzip
+from bts_exporter.web.json_response import json_error, json_response
 from bts_exporter.web.server import Request, Response
 
 _PARAMETERS = ("target", "system", "destination", "group")
-_JSON = "application/json"
 
 
 def lag(exporter: Exporter, request: Request, timeout: float | None) -> Response:
     """Answer `/api/lag`: a scrape of the collectors that can have destinations."""
     wanted = {name: values[0] for name, values in request.query.items()}
     if problem := _problem_of(request.query):
-        return _error(400, problem)
+        return json_error(VERSION, 400, problem)
     runners = [runner for runner in exporter.collectors.runners if reports_lag(runner)]
     if "target" in wanted:  # others are not asked
         runners = [runner for runner in runners if runner.target == wanted["target"]]
     try:
         report = exporter.lag_report(runners, timeout=timeout)
     except TooManyScrapes as error:
-        return _error(503, str(error), ("Retry-After", "1"))
+        return json_error(VERSION, 503, str(error), ("Retry-After", "1"))
     if not wanted:
-        return _json(request, 200, report)
+        return json_response(request, report)
     return _filtered(request, report, wanted)
 
 
@@ -45,24 +41,10 @@ def _filtered(request: Request, report: LagReport, wanted: dict[str, str]) -> Re
     """Return only the destinations that were asked for; that there are none is never a value."""
     found = matching(report, wanted)
     if found:
-        return _json(request, 200, msgspec.structs.replace(report, destinations=found))
+        return json_response(request, msgspec.structs.replace(report, destinations=found))
     asked = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
     failing = [state for state in report.collectors if not state.success]
     message = f"no destination with {asked}"
     if failing:
         message += f"; {len(failing)} collectors fail, see `collectors`"
-    return _error(404, message, collectors=report.collectors)
-
-
-def _error(status: int, message: str, *headers: tuple[str, str], **details: Any) -> Response:
-    body = {"version": VERSION, "error": message, **details}
-    return Response(status, msgspec.json.encode(body), _JSON, headers)
-
-
-def _json(request: Request, status: int, content: object) -> Response:
-    body = msgspec.json.encode(content)
-    headers = [("Vary", "Accept-Encoding"), ("Cache-Control", "no-store")]
-    if accepts_gzip(", ".join(request.headers.get_all("Accept-Encoding", []))):
-        body = compress([body])
-        headers.append(("Content-Encoding", "gzip"))
-    return Response(status, body, _JSON, tuple(headers))
+    return json_error(VERSION, 404, message, collectors=report.collectors)

@@ -10,20 +10,16 @@ import msgspec
 from bts_exporter import prometheus_text
 from bts_exporter.collection.runner import Runner
 from bts_exporter.exposition.formats import Format
-from bts_exporter.exposition.page import compress
 from bts_exporter.lag_report import text
 from bts_exporter.live.recorder import FIELDS
 from bts_exporter.live.report import VERSION, live_report
 from bts_exporter.page_service import Exporter, TooManyScrapes
-from bts_exporter.printable import printable
 from bts_exporter.reload_state import ReloadState
-from bts_exporter.web.accept import accepts_gzip
+from bts_exporter.web.json_response import json_error, json_response
 from bts_exporter.web.server import Request, Response
 
 #: How many series of one metric the view of a collector lists.
 _MOST_SERIES = 200
-#: A response of fewer bytes is not worth compressing.
-_SMALL = 1_000
 
 
 class Sample(msgspec.Struct):
@@ -50,11 +46,14 @@ def live(exporter: Exporter, reload_state: ReloadState, request: Request) -> Res
     try:
         cursor = float(since)
     except ValueError:
-        return _error(400, f"since={since!r} is not a valid cursor (expected a number)")
+        return json_error(
+            VERSION, 400, f"since={since!r} is not a valid cursor (expected a number)"
+        )
     if not math.isfinite(cursor):
-        return _error(400, f"since={since!r} is not a valid cursor (expected a finite number)")
+        message = f"since={since!r} is not a valid cursor (expected a finite number)"
+        return json_error(VERSION, 400, message)
     exporter.recorder.viewed_at = monotonic()
-    return _json(request, live_report(exporter, reload_state, cursor))
+    return json_response(request, live_report(exporter, reload_state, cursor))
 
 
 def metrics(exporter: Exporter, request: Request) -> Response:
@@ -65,9 +64,10 @@ def metrics(exporter: Exporter, request: Request) -> Response:
     try:
         page = exporter.page([found], Format.TEXT, with_self_metrics=False)
     except TooManyScrapes as error:
-        return _error(503, str(error), ("Retry-After", "1"))
+        return json_error(VERSION, 503, str(error), ("Retry-After", "1"))
     families = [_family(family) for family in prometheus_text.parse(page.decode(), strict=False)]
-    return _json(request, {"version": VERSION, "id": text(found.identity), "families": families})
+    content = {"version": VERSION, "id": text(found.identity), "families": families}
+    return json_response(request, content)
 
 
 def history(exporter: Exporter, request: Request) -> Response:
@@ -80,28 +80,29 @@ def history(exporter: Exporter, request: Request) -> Response:
     offset = time() - monotonic()
     with recorder.lock:
         ring = recorder.rings.get(found)
-        keys = [] if ring is None else [k for k in ring.values(0) if list(map(text, k)) == wanted]
+        keys = [] if ring is None else [key for key in ring.keys if list(map(text, key)) == wanted]
         if ring is None or not keys:
-            return _error(404, f"{found.identity} has no such destination: {', '.join(wanted)}")
+            message = f"{found.identity} has no such destination: {', '.join(wanted)}"
+            return json_error(VERSION, 404, message)
         columns = {
-            name: [v if math.isfinite(v) else None for v in ring.values(field)[keys[0]]]
+            name: [v if math.isfinite(v) else None for v in ring.values_of(keys[0], field)]
             for field, name in enumerate(FIELDS)
         }
         times = [round(moment + offset, 3) for moment in ring.times()]
-    return _json(request, {"version": VERSION, "times": times, **columns})
+    return json_response(request, {"version": VERSION, "times": times, **columns})
 
 
 def _runner(exporter: Exporter, request: Request) -> Runner | Response:
     """Return the collector that the parameter `collector` names, or the error."""
     names = request.query.get("collector", [])
     if len(names) != 1:
-        return _error(
-            400, "expected exactly one collector: ?collector=ID, with an id of /api/v1/live"
-        )
+        message = "expected exactly one collector: ?collector=ID, with an id of /api/v1/live"
+        return json_error(VERSION, 400, message)
     for runner in exporter.collectors.runners:
         if text(runner.identity) == names[0]:
             return runner
-    return _error(404, f"no collector with the id {names[0]!r}: /api/v1/live lists them")
+    message = f"no collector with the id {names[0]!r}: /api/v1/live lists them"
+    return json_error(VERSION, 404, message)
 
 
 def _family(family: prometheus_text.Family) -> Family:
@@ -122,18 +123,3 @@ def _value(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else f"{value:+}".replace("inf", "Inf")
-
-
-def _error(status: int, message: str, *headers: tuple[str, str]) -> Response:
-    body = {"version": VERSION, "error": printable(message)}
-    return Response(status, msgspec.json.encode(body), "application/json", headers)
-
-
-def _json(request: Request, content: object) -> Response:
-    body = msgspec.json.encode(content)
-    headers = [("Vary", "Accept-Encoding"), ("Cache-Control", "no-store")]
-    accepted = ", ".join(request.headers.get_all("Accept-Encoding", []))
-    if len(body) > _SMALL and accepts_gzip(accepted):
-        body = compress([body])
-        headers.append(("Content-Encoding", "gzip"))
-    return Response(200, body, "application/json", tuple(headers))

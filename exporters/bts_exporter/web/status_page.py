@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from bts_exporter import human_units
 from bts_exporter.human_units import UNKNOWN
-from bts_exporter.live.recorder import STEP
 from bts_exporter.live.report import LiveCollector, LiveDestination, LiveReport, live_report
 from bts_exporter.live.ring import HISTORY_SECONDS
 from bts_exporter.page_service import Exporter
@@ -43,6 +42,7 @@ _STATES = {
 _SYSTEMS = {"rabbitmq": "RabbitMQ", "redis": "Redis", "mqtt": "MQTT", "kafka": "Kafka"}
 _METHODS = {
     "message_time": ("", "message time"),
+    "event_time": ("", "event time"),
     "interpolation": ("≈ ", "interpolated"),
     "lower_bound": ("≥ ", "at least"),
 }
@@ -62,6 +62,8 @@ _COLUMNS: tuple[tuple[str, str, Callable[[LiveDestination], float | str | None]]
     ),
 )
 _TEXT_COLUMNS = {"state", "name"}
+#: Columns whose first order is ascending.
+_ASCENDING_FIRST = {"name"}
 _FIGURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "cpu_share": ("CPU", human_units.share),
     "memory_share": ("Memory", human_units.share),
@@ -103,6 +105,7 @@ def render(
     search, sort = given.get("q", ""), given.get("sort", "lag")
     rows = _sorted(_found(report.destinations, search), sort, given.get("order", ""))
     shown = rows if "all" in given else rows[:_MOST_ROWS]
+    times = {it.id: it.history_times for it in report.collectors}
     moment = partial(human_units.moment, now=report.time)
     stale = report.age_seconds is None or report.age_seconds > report.stale_after_seconds
     chosen = next((c for c in report.collectors if c.id == given.get("collector")), None)
@@ -127,7 +130,9 @@ def render(
             "count": f"{len(rows):,}" + (f" of {len(report.destinations):,}" if search else ""),
             "q": _escape(search),
             "destination_heads": "".join(_heads(sort, given.get("order", ""), search)),
-            "destinations": "".join(_destination(row, report.time) for row in shown),
+            "destinations": "".join(
+                _destination(row, report.time, times.get(row.collector_id, ())) for row in shown
+            ),
             "destination_note": _note(report, len(rows) - len(shown), search),
             "figures": "".join(_figures(report)),
             "collector_count": f"{len(report.collectors):,}",
@@ -193,20 +198,23 @@ def _sorted(rows: list[LiveDestination], sort: str, order: str) -> list[LiveDest
     value = {name: function for name, _, function in _COLUMNS}.get(sort)
     if value is None or (sort == "lag" and order != "asc"):
         return rows
-    descending = order != "asc" if sort not in _TEXT_COLUMNS else order == "desc"
+    descending = _is_descending(sort, order)
     known = [row for row in rows if value(row) is not None]
     unknown = [row for row in rows if value(row) is None]
     key: Callable[[LiveDestination], object] = value
     return sorted(known, key=key, reverse=descending) + unknown  # type: ignore[arg-type]
 
 
+def _is_descending(sort: str, order: str) -> bool:
+    return order == "desc" if sort in _ASCENDING_FIRST else order != "asc"
+
+
 def _heads(sort: str, order: str, search: str) -> Iterator[str]:
     for name, title, _ in _COLUMNS:
-        descending_first = name not in _TEXT_COLUMNS
-        descending = (order != "asc") if descending_first else order == "desc"
         aria = ""
         following = ""
         if name == sort:
+            descending = _is_descending(sort, order)
             aria = f' aria-sort="{"descending" if descending else "ascending"}"'
             following = "&amp;order=" + ("asc" if descending else "desc")
         address = f"?sort={name}{following}" + (f"&amp;q={quote(search)}" if search else "")
@@ -215,7 +223,7 @@ def _heads(sort: str, order: str, search: str) -> Iterator[str]:
     yield '<th scope="col" class="spark">Backlog, 15 min</th>'
 
 
-def _destination(row: LiveDestination, now: float) -> str:
+def _destination(row: LiveDestination, now: float, times: Sequence[float]) -> str:
     kind = _STATES[row.state][2]
     numbers = (
         _number(human_units.count(row.backlog_messages), row.backlog_messages),
@@ -227,7 +235,7 @@ def _destination(row: LiveDestination, now: float) -> str:
     return (
         f'<tr class="{kind} {row.state}"><td>{_state(row.state)}</td>'
         f"<th scope=row><span class=name><bdi>{_name(row.destination or row.group or UNKNOWN)}</bdi></span>"
-        f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td class=spark>{_spark(row.backlog_history, row.age_seconds)}</td></tr>\n"
+        f"<span class=sub>{_place(row)}</span></th>{_lag(row, now)}{''.join(numbers)}<td class=spark>{_spark(row.backlog_history, times, now)}</td></tr>\n"
     )
 
 
@@ -253,19 +261,15 @@ def _lag(row: LiveDestination, now: float) -> str:
     )
 
 
-def _spark(history: Sequence[float | None], age: float) -> str:
+def _spark(history: Sequence[float | None], times: Sequence[float], now: float) -> str:
     """Return the backlog of the last 15 minutes as a picture; its right end is now."""
-    known = [(index, value) for index, value in enumerate(history) if value is not None]
+    # Of a collector that a reload is replacing, the times may be missing.
+    known = [(t, value) for t, value in zip(times, history, strict=False) if value is not None]
     if not known:
         return ""
     most = max(1.0, *(value for _, value in known))
-    columns = HISTORY_SECONDS / STEP
     points = [
-        (
-            120 * (1 - (len(history) - 1 - index + age // STEP) / columns),
-            1 + 22 * (1 - value / most),
-        )
-        for index, value in known
+        (120 * (1 - (now - t) / HISTORY_SECONDS), 1 + 22 * (1 - value / most)) for t, value in known
     ]
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return (

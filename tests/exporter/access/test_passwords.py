@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import bcrypt
@@ -12,6 +13,7 @@ from bts_exporter.access import passwords as passwords_module
 from bts_exporter.access.passwords import Passwords, Verdict
 from bts_exporter.access.watched_files import WatchedFiles
 from bts_exporter.access.web_config import load
+from interruptions import interruptions, is_free
 from servers import wait_until
 from servers.guarded import get_as, guarded_by
 from servers.listener import GET
@@ -241,6 +243,19 @@ def test_comparison_that_does_not_begin(counted: Counted, monkeypatch: pytest.Mo
         counted.open.set()
         assert first.result(20) is WRONG
     assert not passwords._under_way
+
+
+def test_interrupted_comparison() -> None:
+    """Wherever a request's thread is interrupted, the password of the next request is compared."""
+    users = {b"a": hashed("b")}
+    passwords = Passwords()
+    wrong = map(str, count())
+
+    for point in interruptions(lambda: passwords.check(users, field("a", next(wrong)))):
+        assert is_free(passwords._one), f"interrupted after {point} calls and returns"
+
+    assert point > 10
+    assert passwords.check(users, field("a", "b")) is RIGHT
 
 
 # Requests

@@ -20,6 +20,7 @@ import pytest
 from bts_exporter.access import web_config as web_config_module
 from bts_exporter.access.web_config import WebConfig
 from bts_exporter.errors import ConfigError
+from interruptions import interruptions, is_free
 from servers import wait_until
 from servers.certificate_authority import Authority, Signed
 from servers.guarded import client_of, get_as, guarded_by
@@ -467,3 +468,13 @@ def _logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     text = " ".join(record.getMessage() for record in caplog.records)
     assert "$2b$" not in text
     assert "PRIVATE KEY" not in text
+
+
+def test_interrupted_request(file: Path) -> None:
+    """Wherever a request's thread is interrupted while it looks for changes, the next change is noticed."""
+    config = WebConfig(file)
+
+    for point in interruptions(config.refresh):
+        assert is_free(config._lock), f"interrupted after {point} calls and returns"
+
+    assert point > 5

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bts_exporter import Collector, NotPresent, Scrape
+from bts_exporter.collection import collector_set
 from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.errors import SelectionError
@@ -180,6 +181,20 @@ def test_local_collector_that_hangs_costs_nobody_else(caplog: pytest.LogCaptureF
         assert [(r.getMessage(), vars(r)["collector"]) for r in warnings] == [
             ("blocks other collectors; it now has a separate thread", "hangs")
         ]
+
+
+def test_blocking_collector_is_logged_without_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scrape waits for the log line of another one."""
+    held: list[bool] = []
+    with collectors(("hangs", LocalStub(Hang())), ("behind", LocalStub())) as (together, runners):
+        together.collect(runners, SECONDS)
+        lock = together._workers.lock
+        monkeypatch.setattr(
+            collector_set.log, "warning", lambda *_, **__: held.append(lock.locked())
+        )
+        together.collect(runners, SECONDS)
+
+    assert held == [False]
 
 
 def test_local_collector_that_hung_keeps_to_itself() -> None:

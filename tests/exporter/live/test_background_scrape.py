@@ -62,13 +62,15 @@ def test_slow_collections_take_a_tenth_of_the_time() -> None:
         exporter.recorder.collected_at = time.monotonic() - 60
         exporter.recorder.viewed_at = time.monotonic()
         background = BackgroundScrape(exporter)
+        began = time.monotonic()
         background.start_if_due()
         wait_until(lambda: not background._running, "it ends")
-        ended = time.monotonic()
 
-    assert background._not_before >= ended + 2 - 0.5
-    exporter.recorder.collected_at = 0.0
-    assert not background.is_due(ended)
+    next_at = background._not_before
+    assert next_at >= began + 0.2 + 10 * 0.2
+    exporter.recorder.viewed_at = next_at
+    exporter.recorder.collected_at = next_at - 60
+    assert [background.is_due(moment) for moment in (next_at - 0.1, next_at)] == [False, True]
 
 
 def test_one_at_a_time() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bts_exporter import Metric, Scrape, TargetError, backlog, gauge
-from bts_exporter.collection.runner import Runner
+from bts_exporter.collection.outcome import SUCCESS
+from bts_exporter.collection.runner import Runner, Snapshot
 from bts_exporter.lag_report import CountHistory
 from bts_exporter.live import recorder as recorder_module
 from bts_exporter.live.recorder import Recorder
@@ -106,6 +107,21 @@ def test_groups_have_the_rate_of_their_stream() -> None:
     assert rates[group][1:] == [2, 2]
 
 
+def test_collector_with_an_interval_has_a_column_for_each_collection() -> None:
+    """Samples that several scrapes serve are one column, and the rate is that between two collections."""
+    key = ("redis", "orders", "")
+    recording = Recording(queues(1))
+    with collectors(("broker", recording.stubs[0])) as (_, [runner]):
+        for now, count, age in ((1000, 0, 0), (1015, 0, 15), (1045, 0, 45), (1060, 600, 0)):
+            samples = {backlog.BACKLOG: {key: 1.0}, backlog.PUBLISHED: {key: float(count)}}
+            shot = Snapshot(runner, SUCCESS, samples, 0.1, age)
+            recording.recorder.record([shot], now)
+        ring = recording.recorder.rings[runner]
+
+    assert ring.times() == [1000, 1060]
+    assert ring.values_of(key, 2)[1] == 10
+
+
 def test_only_the_common_metrics_are_kept() -> None:
     """Other samples of a collector are released with the scrape."""
 
@@ -181,15 +197,13 @@ def test_collectors_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("count", [2_000, 3_000])
 def test_memory_with_the_most_destinations(count: int) -> None:
-    """2,000 destinations with their last 15 minutes take less than 5 MB; of more, only these are kept."""
+    """2,000 destinations with their last 15 minutes and counts take less than 5 MB; of more, only these are kept."""
     recording = Recording(queues(count))
     with collectors(("broker", recording.stubs[0])) as (_, [runner]):
         gc.collect()
         tracemalloc.start()
-        shots = [collect(runner)]
         for now in range(1000, 1915, 15):
-            recording.recorder.record(shots, now)
-        del shots
+            recording.record([runner], now)
         gc.collect()
         used = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()

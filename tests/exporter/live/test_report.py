@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from bts_exporter import NotPresent, Scrape, TargetError, backlog
+from bts_exporter.collection.outcome import SUCCESS
+from bts_exporter.collection.runner import Snapshot
 from bts_exporter.errors import REASONS
 from bts_exporter.lag_report import Destination
 from bts_exporter.live.fixes import FIXES
@@ -163,6 +165,24 @@ def test_destinations_of_a_broker_that_stopped() -> None:
     assert [(it.state, it.backlog_messages) for it in found.destinations] == [("outdated", 7)]
     assert "outdated" in found.headline.text
     assert "redis[cache]" in found.headline.text
+
+
+def test_rates_of_a_collector_with_an_interval() -> None:
+    """The rate is that between two collections, also when they are shown some time later."""
+    key = ("redis", "orders", "")
+    exporter = Exporter()
+    with collectors(("redis", Stub())) as (together, [runner]):
+        exporter.collectors = together
+        now = time.monotonic()
+        for moment, count, age in ((now - 80, 0, 0.0), (now, 600, 20.0)):
+            samples = {backlog.BACKLOG: {key: 1.0}, backlog.PUBLISHED: {key: float(count)}}
+            shot = Snapshot(runner, SUCCESS, samples, 0.1, age)
+            exporter.counts.observe([shot], moment)
+            exporter.recorder.record([shot], moment)
+        [found] = report(exporter).destinations
+
+    assert found.published_per_second == pytest.approx(10)
+    assert found.age_seconds >= 20
 
 
 def test_states_of_collectors() -> None:

@@ -14,7 +14,8 @@ def test_values_are_kept_by_time() -> None:
     ring.add(20, [{A: 2, B: 5}, {B: 7}])
 
     assert ring.times() == [10, 20]
-    assert ring.values(0)[A] == [1, 2]
+    assert ring.values(0)[A] == ring.values_of(A, 0) == [1, 2]
+    assert set(ring.keys) == {A, B}
     assert [math.isnan(value) for value in ring.values(0)[B]] == [True, False]
     assert ring.values(1)[B][1] == 7
 
@@ -27,6 +28,16 @@ def test_only_what_was_added_since() -> None:
 
     assert ring.times(since=20) == [30]
     assert ring.values(0, since=20) == {A: [30]}
+
+
+def test_values_that_came_late_are_new() -> None:
+    """A reader gets values that are older than its last report, if they were added after it."""
+    ring = Ring(10)
+    ring.add(10, [{A: 1}])
+    ring.add(20, [{A: 2}], age=15)
+
+    assert ring.times(since=30) == [20]
+    assert ring.values(0, since=30) == {A: [2]}
 
 
 def test_step_is_due_a_little_early() -> None:

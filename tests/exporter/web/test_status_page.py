@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from html import unescape
 from html.parser import HTMLParser
+from typing import get_args, get_type_hints
 
 import pytest
 
 import bts_exporter
-from bts_exporter import NotPresent, Scrape, TargetError
+from bts_exporter import NotPresent, Scrape, TargetError, backlog
 from bts_exporter.exposition.formats import Format
 from bts_exporter.live.report import live_report
 from bts_exporter.page_service import Exporter
@@ -209,17 +210,34 @@ def test_destinations() -> None:
     assert dashboard[1] == "dash<board>MQTT · x"
 
 
-def test_sparkline() -> None:
-    """The recent backlog is a line that ends at the right, as high as the most messages."""
+def test_history_of_a_destination() -> None:
+    """The recent backlog is a line, as high as the most messages."""
     backlogs = {-30: 0, -15: 10, 0: 5}
 
     def emptied(moment: float) -> Sequence[Queue]:
         return [Queue("redis", "a", "", backlogs[int(moment)])] if moment in backlogs else []
 
     with served({"redis:x": emptied}, past=True) as made:
-        page = Page(render(made.exporter))
+        line = Page(render(made.exporter)).paths[1]
 
-    assert page.paths[1] == "M116.0 23.0L118.0 1.0L120.0 12.0"
+    assert [point.split()[1] for point in line.split("L")] == ["23.0", "1.0", "12.0"]
+
+
+@pytest.mark.parametrize(
+    ("history", "times", "line"),
+    [
+        ([0, 10, 5], [970, 985, 1000], "M116.0 23.0L118.0 1.0L120.0 12.0"),
+        ([0, 10, 5], [880, 940, 1000], "M104.0 23.0L112.0 1.0L120.0 12.0"),
+        ([0, None, 10], [100, 500, 880], "M0.0 23.0L104.0 1.0"),
+        ([None], [1000], None),
+        ([5], [], None),
+    ],
+)
+def test_sparkline(history: list[float | None], times: list[float], line: str | None) -> None:
+    """The line covers 15 minutes and ends at the right, however often scrapes come; unknown values are left out."""
+    paths = re.findall('class="line" d="(.*?)"', status_page._spark(history, times, 1000.0))
+
+    assert paths == ([line] if line else [])
 
 
 @pytest.mark.parametrize(
@@ -232,6 +250,8 @@ def test_sparkline() -> None:
         ({"sort": "backlog", "order": "asc"}, ["mail", "dash<board>", "orders"]),
         ({"sort": "lag", "order": "asc"}, ["mail", "orders", "dash<board>"]),
         ({"sort": "name"}, ["dash<board>", "mail", "orders"]),
+        ({"sort": "state"}, ["orders", "dash<board>", "mail"]),
+        ({"sort": "state", "order": "asc"}, ["mail", "dash<board>", "orders"]),
         ({"sort": "consumers"}, ["mail", "orders", "dash<board>"]),
         ({"sort": "drain"}, ["orders", "mail", "dash<board>"]),
         ({"sort": "nonsense"}, ["orders", "mail", "dash<board>"]),
@@ -244,6 +264,13 @@ def test_search_and_order(query: dict[str, str], names: list[str]) -> None:
 
     rows = Page(page).tables["destinations"][1:]
     assert [re.split("RabbitMQ|Redis|MQTT", row[1])[0] for row in rows] == names
+
+
+def test_every_method_has_a_name() -> None:
+    """However a lag is known, the page says so."""
+    methods = get_args(get_type_hints(backlog.Age)["method"])
+
+    assert set(status_page._METHODS) == {*methods} - {"delivery_time"}  # of held messages
 
 
 def test_many_destinations() -> None:

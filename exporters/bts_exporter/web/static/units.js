@@ -16,6 +16,7 @@ export const STATES = {
 export const SYSTEMS = { rabbitmq: "RabbitMQ", redis: "Redis", mqtt: "MQTT", kafka: "Kafka" };
 export const METHODS = {
   message_time: ["", "message time"],
+  event_time: ["", "event time"],
   interpolation: ["≈ ", "interpolated"],
   lower_bound: ["≥ ", "at least"],
 };
