@@ -246,8 +246,7 @@ def verdict(
     """Return the exit status, and why it is not FINE: one that is late counts more than one unknown."""
     remarks = _failing(report.collectors)
     if not report.destinations and wanted:
-        named = " ".join(f"--{key}={printable(value)}" for key, value in wanted.items())
-        remarks.append(f"unknown: no such destination: {named}; {_ALL_DESTINATIONS}")
+        remarks.append(_not_found(wanted, may_exist=bool(remarks)))
     elif not any(state.success and not state.absent for state in report.collectors):
         remarks.append(f"unknown: no target answered{_not_there(report.collectors)}")
     if max_seconds is None:
@@ -284,6 +283,14 @@ def _may_be_later(row: Destination, max_seconds: float) -> bool:
 def _failing(states: Sequence[CollectorState]) -> list[str]:
     failing = [state for state in states if not state.success]
     return [f"failing: {collector_name(state)}: {printable(state.message)}" for state in failing]
+
+
+def _not_found(wanted: dict[str, str], *, may_exist: bool) -> str:
+    """Return that nothing matches; it may exist at a target that fails."""
+    options = " ".join(f"--{key}={printable(value)}" for key, value in wanted.items())
+    if may_exist:
+        return f"unknown: no such destination at the targets that answered: {options}"
+    return f"unknown: no such destination: {options}; {_ALL_DESTINATIONS}"
 
 
 def _not_there(states: Sequence[CollectorState]) -> str:

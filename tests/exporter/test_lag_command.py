@@ -125,6 +125,12 @@ def lag(*arguments: str) -> int:
         (emit_bound, ["--max=5"], 1, "late: stub/a orders"),
         (fail, [], 3, r"failing: stub[a]: nothing \x1b[2J\u202eevil listens"),
         (fail, ["--max=2m"], 3, "failing: stub[a]"),
+        (
+            fail,
+            ["--destination=other"],
+            3,
+            "no such destination at the targets that answered: --dest",
+        ),
         (fail, ["--max=5"], 1, "failing: stub[a]"),
     ],
 )
