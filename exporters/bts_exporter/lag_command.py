@@ -53,6 +53,9 @@ _WITHOUT_HISTORY = (
     "reading the brokers directly; ages that need a history are not known yet"
     " (--url asks a running exporter, which has one)"
 )
+_ALL_DESTINATIONS = (
+    "without these options, all are listed; a new key of Redis is found within a minute"
+)
 _PRODUCT = Product("bts-exporter", tls="--tls")
 _OK, _NOT_FOUND = 200, 404
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # not listened on
@@ -243,9 +246,9 @@ def verdict(
     """Return the exit status, and why it is not FINE: one that is late counts more than one unknown."""
     remarks = _failing(report.collectors)
     if not report.destinations and wanted:
-        remarks.append("unknown: no such destination")
+        remarks.append(_not_found(wanted, may_exist=bool(remarks)))
     elif not any(state.success and not state.absent for state in report.collectors):
-        remarks.append("unknown: no target answered")
+        remarks.append(f"unknown: no target answered{_not_there(report.collectors)}")
     if max_seconds is None:
         return UNKNOWN if remarks else FINE, remarks
     late, unknown = _later(report, max_seconds)
@@ -280,6 +283,22 @@ def _may_be_later(row: Destination, max_seconds: float) -> bool:
 def _failing(states: Sequence[CollectorState]) -> list[str]:
     failing = [state for state in states if not state.success]
     return [f"failing: {collector_name(state)}: {printable(state.message)}" for state in failing]
+
+
+def _not_found(wanted: dict[str, str], *, may_exist: bool) -> str:
+    """Return that nothing matches; it may exist at a target that fails."""
+    options = " ".join(f"--{key}={printable(value)}" for key, value in wanted.items())
+    if may_exist:
+        return f"unknown: no such destination at the targets that answered: {options}"
+    return f"unknown: no such destination: {options}; {_ALL_DESTINATIONS}"
+
+
+def _not_there(states: Sequence[CollectorState]) -> str:
+    """Return which optional targets are absent, and where the reason is."""
+    absent = [collector_name(state) for state in states if state.absent]
+    if not absent:
+        return ""
+    return f"; optional, and not there: {', '.join(absent)} (bts-exporter check --connect says why)"
 
 
 def _named(word: str, rows: Sequence[Destination], reason: str) -> list[str]:

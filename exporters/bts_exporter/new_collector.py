@@ -124,5 +124,5 @@ def _next_steps(values: dict[str, str], *, package: bool) -> str:
         steps = f"""
   bts-exporter run-collector {name}.py --set path=. --watch
   python3 -m pytest test_{name}.py
-  cp {name}.py /etc/bts-exporter/plugins/"""
+  sudo install -D -m 644 {name}.py /etc/bts-exporter/plugins/{name}.py"""
     return f"\nNext:{steps}"

@@ -171,6 +171,18 @@ def test_folder_of_states(
     assert said.startswith(expected) if warning else said == ""
 
 
+def test_folder_of_states_before_the_service_starts(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder that systemd creates at the start of the service may be missing before that."""
+    folder = config.parent / "states"
+    monkeypatch.setattr("bts_exporter.collection.state_store._FOLDER_OF_THE_UNIT", folder)
+    config.write_text("state: states\ncollectors: {host: }\n")
+
+    assert commands.check(options(config), connect=False) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["node_memory_*_bytes", "node_mem*Free*", "node_memory_[A-Z]*"])
 def test_filter_of_names_that_only_the_source_knows(
     name: str, config: Path, capsys: pytest.CaptureFixture[str]

@@ -111,8 +111,13 @@ def lag(*arguments: str) -> int:
         (emit, ["--max=60"], 0, ""),
         (emit, ["--max=59"], 1, "late: stub/a orders: 1m 00s, more than 59s"),
         (emit, ["--max=59", "--destination=fine"], 0, ""),
-        (emit, ["--destination=other"], 3, "unknown: no such destination"),
-        (emit, ["--max=2m", "--target=b"], 3, "unknown: no such destination"),
+        (
+            emit,
+            ["--destination=other"],
+            3,
+            "unknown: no such destination: --destination=other; without",
+        ),
+        (emit, ["--max=2m", "--target=b"], 3, "unknown: no such destination: --target=b; without"),
         (emit_unknown, [], 0, ""),
         (emit_unknown, ["--max=2m"], 3, "unknown: stub/a unknown: ?, may be more than 2m 00s"),
         (emit_unknown, ["--max=5"], 1, "unknown: stub/a unknown"),
@@ -120,6 +125,12 @@ def lag(*arguments: str) -> int:
         (emit_bound, ["--max=5"], 1, "late: stub/a orders"),
         (fail, [], 3, r"failing: stub[a]: nothing \x1b[2J\u202eevil listens"),
         (fail, ["--max=2m"], 3, "failing: stub[a]"),
+        (
+            fail,
+            ["--destination=other"],
+            3,
+            "no such destination at the targets that answered: --dest",
+        ),
         (fail, ["--max=5"], 1, "failing: stub[a]"),
     ],
 )
@@ -223,8 +234,11 @@ def test_old_samples(age: float | None, status: int) -> None:
 
 
 def test_no_target_answered() -> None:
-    """If every target is absent, that nothing is late is not known."""
-    assert lag_command.verdict(report(absent=True), 120, {})[0] == 3
+    """If every target is absent, that nothing is late is not known; the reason names them."""
+    status, [remark] = lag_command.verdict(report(absent=True), 120, {})
+
+    assert status == 3
+    assert remark.startswith("unknown: no target answered; optional, and not there: c (")
 
 
 def test_no_destinations() -> None:

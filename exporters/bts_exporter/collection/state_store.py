@@ -40,6 +40,8 @@ _LOCK_NAME = ".lock"
 #: Digits of a process id that fit into the lock file.
 _LONGEST_PID = 20
 _ADVICE = "create the folder for the user that runs bts-exporter, mode 0700"
+#: StateDirectory= of our units: systemd creates it when the service starts, and may not have started it yet.
+_FOLDER_OF_THE_UNIT = Path("/var/lib/bts-exporter")
 _LOST = "a restart would lose the history since the last save"
 
 _T = TypeVar("_T")
@@ -50,6 +52,8 @@ def folder_problem(folder: Path) -> str:
     try:
         found = folder.stat()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and folder == _FOLDER_OF_THE_UNIT:
+            return ""
         return f"nothing is saved: {folder}: {error.strerror}: {_ADVICE}"
     if not stat.S_ISDIR(found.st_mode):
         return f"nothing is saved: {folder} is not a folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,9 @@ from bts_exporter.settings.schema import INVALID, Schema
 from bts_exporter.settings.tls import TLSConfig
 from bts_exporter.settings.value_types import Secret, Url
 from bts_exporter.settings.yaml_document import read
+
+#: What stands for bytes that are not UTF-8.
+_NOT_UTF8 = "\ufffd"
 
 
 class BasicAuth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,6 +90,26 @@ class HttpSettings:
         self._config = config
         self._folder = folder
 
+    def files(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yield the files with secrets, and the key that names each."""
+        authorization, basic = self._config.authorization, self._config.basic_auth
+        if authorization is not None and authorization.credentials_file is not None:
+            yield ("authorization", "credentials_file"), authorization.credentials_file
+        if basic is not None and basic.password_file is not None:
+            yield ("basic_auth", "password_file"), basic.password_file
+        for name, header in self._config.http_headers.items():
+            for index, file in enumerate(header.files):
+                yield ("http_headers", name, "files", index), file
+
+    def content(self, name: str) -> str:
+        """Return the secret in a file; OSError or ValueError that names it."""
+        path = self._folder / name
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if not text or not text.isprintable() or _NOT_UTF8 in text:
+            msg = f"{path}: expected one line of text"
+            raise ValueError(msg)
+        return text
+
     def credentials(self) -> Credentials:
         """Read the secrets; OSError or ValueError that names the file which cannot be used.
 
@@ -94,27 +118,19 @@ class HttpSettings:
         headers = {name: self._header(header) for name, header in self._config.http_headers.items()}
         if (found := self._config.authorization) is not None:
             token = found.credentials and found.credentials.reread().reveal()
-            token = token or self._content(str(found.credentials_file))
+            token = token or self.content(str(found.credentials_file))
             headers["Authorization"] = f"{found.type} {token}"
         basic = self._config.basic_auth
         if basic is None:
             return Credentials(None, None, headers)
         password = basic.password and basic.password.reread()
         if basic.password_file is not None:
-            password = Secret(self._content(basic.password_file))
+            password = Secret(self.content(basic.password_file))
         return Credentials(basic.username, password, headers)
 
     def _header(self, header: Header) -> str:
         values = [*header.values, *(secret.reread().reveal() for secret in header.secrets)]
-        return ", ".join([*values, *map(self._content, header.files)])
-
-    def _content(self, name: str) -> str:
-        path = self._folder / name
-        text = path.read_text(encoding="utf-8").strip()
-        if not text or not text.isprintable():
-            msg = f"{path}: expected one line of text"
-            raise ValueError(msg)
-        return text
+        return ", ".join([*values, *map(self.content, header.files)])
 
 
 def load(file: str | None) -> HttpSettings:
@@ -127,11 +143,22 @@ def load(file: str | None) -> HttpSettings:
     if found is INVALID or schema.problems:
         raise ConfigError(schema.problems)
     settings = HttpSettings(found, Path(file).parent)
-    try:
-        settings.credentials()
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}"
-        raise ConfigError([document.problem((), message)]) from error
-    except ValueError as error:
-        raise ConfigError([document.problem((), str(error))]) from error
+    problems = [
+        document.problem(key, problem)
+        for key, name in settings.files()
+        if (problem := _problem(settings, name))
+    ]
+    if problems:
+        raise ConfigError(problems)
     return settings
+
+
+def _problem(settings: HttpSettings, name: str) -> str:
+    """Return why a file with a secret cannot be used, or nothing."""
+    try:
+        settings.content(name)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}; write the secret to it, readable for this user"
+    except ValueError as error:
+        return str(error)
+    return ""

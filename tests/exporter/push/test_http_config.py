@@ -135,7 +135,18 @@ def test_missing_packages_are_an_error_with_the_cure(
         ("basic_auht: {}", "basic_auht"),
         ("basic_auth: {password: a, password_file: b}", "exclude each other"),
         ("authorization: {}", "expected either credentials or credentials_file"),
-        ("authorization: {credentials_file: missing}", "missing"),
+        (
+            "authorization:\n  credentials_file: missing",
+            r"http.yml:2: authorization.credentials_file: .*missing",
+        ),
+        (
+            "basic_auth:\n  password_file: latin",
+            r"http.yml:2: basic_auth.password_file: .*latin: exp",
+        ),
+        (
+            "http_headers:\n  X: {files: [good, bad]}",
+            r"http.yml:2: http_headers.X.files\[1\]: .*bad",
+        ),
         ("basic_auth: {username: a}\nauthorization: {credentials: b}", "exclude each other"),
         ("proxy_url: socks5://host:1080", "expected http://"),
     ],
@@ -144,6 +155,8 @@ def test_mistakes_are_reported_with_their_place(tmp_path: Path, text: str, probl
     """A mistake in the file is an error at the start that names the file and the key."""
     file = tmp_path / "http.yml"
     file.write_text(text)
+    (tmp_path / "good").write_text("secret")
+    (tmp_path / "latin").write_bytes("geheim\xdf".encode("latin-1"))
 
     with pytest.raises(ConfigError, match=problem) as caught:
         load(str(file))
