@@ -59,6 +59,8 @@ def _open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:  # closed when Python started
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
 
 
 def _run(argv: Sequence[str]) -> int:

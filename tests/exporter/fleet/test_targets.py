@@ -309,6 +309,16 @@ def test_output_is_replaced_at_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "the job is 'other': alerts such as BtsExporterDown expect 'bts-exporter'" in printed.err
 
 
+def test_output_that_is_a_loop_of_links(tmp_path: Path) -> None:
+    """A link that leads nowhere is replaced."""
+    link = tmp_path / "loop.json"
+    link.symlink_to("loop.json")
+
+    targets.write(link, "[]")
+
+    assert link.read_text() == "[]"
+
+
 def test_output_stays_if_the_inventory_is_wrong(tmp_path: Path) -> None:
     """An inventory with an error, or a folder that is missing, leaves no file and changes none."""
     output = tmp_path / "targets.json"
