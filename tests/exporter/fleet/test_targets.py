@@ -127,6 +127,21 @@ def test_ansible_inventory_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_groups_of_ansible_with_many_ways_to_each(tmp_path: Path) -> None:
+    """The time does not grow with the number of ways to a group: here 2 to the power of 40."""
+    below = {
+        f"{side}{level}": [f"{c}{level + 1}" for c in "ab"] for level in range(40) for side in "ab"
+    }
+    groups = [
+        f"{name}: {{children: {{{', '.join(f'{c}: ' for c in children)}}}}}"
+        for name, children in below.items()
+    ]
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("\n".join([*groups, "a40: {hosts: {one: }}", "b40: {children: {a0: }}"]))
+
+    assert [machine.name for machine in targets.read_inventory(inventory)] == ["one"]
+
+
 def test_group_of_ansible_selects_the_hosts(tmp_path: Path) -> None:
     """Where a group bts_exporter exists, only its hosts and those of its children are targets."""
     text = (
