@@ -126,6 +126,15 @@ def test_standard_file_that_is_closed(
     assert done.stderr.endswith(said)
 
 
+@pytest.mark.parametrize(("command", "code"), [("check", 0), ("once", 0), ("once --collect=no", 1)])
+def test_thread_of_a_plugin_that_never_ends(folder: Path, command: str, code: int) -> None:
+    """A command ends with its own exit code, whatever threads a plug-in started when it was imported."""
+    thread = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    drop_in(folder / "plugins", "spool", thread + SPOOLDIR)
+
+    assert run(*command.split(), folder=folder)[0] == code
+
+
 # Commands
 
 
