@@ -23,33 +23,44 @@ from bts_exporter.settings.tls import TLSConfig
 #: A command of a collector type: the type, a dash, the command.
 _OF_TYPE = re.compile(r"\w+-[\w-]+")
 
-#: How long Python may take to exit once the service has stopped.
+#: How long Python may take to exit once the command has ended.
 _EXIT_SECONDS = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line `argv`; exit with 0, 1 on failure, 2 for an invalid command line."""
+    """Run the command line `argv`; exit with 0, 1 on failure, 2 for an invalid command line.
+
+    Without `argv` it is the program's own, and the process ends whatever threads are left.
+    """
     _open_standard_files()
+    code = _exit_code(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        _exit_soon(code)
+    sys.exit(code)
+
+
+def _exit_code(argv: Sequence[str]) -> int:
+    """Run a command line, and report its error."""
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        code = _run(argv)
         print(end="", flush=True)  # nothing where there is no standard output
-        sys.exit(code)
     except ConfigError as error:
         print(printable(str(error), lines=True), file=sys.stderr)
-        sys.exit(1)
+        return 1
     except ExporterError as error:
         print(f"bts-exporter: {printable(str(error), lines=True)}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
         # The reader of our output is gone; at exit Python would report that again.
         sys.stdout = None
-        sys.exit(0)
+        return 0
     except OSError as error:  # such as a full disk
         print(f"bts-exporter: {printable(str(error))}", file=sys.stderr)
         sys.stdout = None
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    return code
 
 
 def _open_standard_files() -> None:
@@ -59,6 +70,8 @@ def _open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:  # closed when Python started
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -101,21 +114,17 @@ def _found_in_types(argv: Sequence[str]) -> commands.Found | None:
 
 def _serve(options: Options, _: argparse.Namespace) -> int:
     Service(options).run(sd_notify.sockets())
-    _exit_soon()
     return 0
 
 
 def _push(options: Options, arguments: argparse.Namespace) -> int:
-    code = commands.push(options, _push_options(arguments))
-    if arguments.every is not None:
-        _exit_soon()
-    return code
+    return commands.push(options, _push_options(arguments))
 
 
-def _exit_soon() -> None:
+def _exit_soon(code: int) -> None:
     """End the process soon, whatever threads are left."""
-    # Python waits for the threads of a plug-in's pools before it exits, and one may hang.
-    last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (0,))
+    # Python waits for the threads that a plug-in started, also at its import, and one may never end.
+    last_resort = threading.Timer(_EXIT_SECONDS, os._exit, (code,))
     last_resort.daemon = True
     with suppress(RuntimeError):  # no thread left
         last_resort.start()

@@ -22,8 +22,9 @@ from bts_exporter.errors import (
     one_line,
 )
 from bts_exporter.exposition.formats import Format
+from bts_exporter.page_service import sound_part
 from bts_exporter.plugin import Command
-from bts_exporter.printable import printable
+from bts_exporter.printable import on_terminal, printable
 from bts_exporter.push.options import PushOptions
 from bts_exporter.service import Options, Service
 from bts_exporter.settings import loader
@@ -99,7 +100,7 @@ def once(options: Options, *, collect: Sequence[str], exclude: Sequence[str]) ->
         runners = service.exporter.collectors.select(collect, exclude)
         sys.stdout.flush()
         page = service.exporter.page(runners, Format.TEXT)
-        if sys.stdout.isatty():  # labels are texts of others
+        if on_terminal():  # labels are texts of others
             page = printable(page.decode(), lines=True).encode()
         sys.stdout.buffer.write(page)
         sys.stdout.flush()
@@ -255,9 +256,10 @@ def _check_targets(options: Options) -> int:
         service.start_collectors()
         try:
             exporter = service.exporter
-            shots = exporter.collectors.collect(
+            found = exporter.collectors.collect(
                 exporter.collectors.runners, exporter.scrape_timeout
             )
+            shots = [sound_part(shot) for shot in found]
             for line in lines_about(shots):
                 print(printable(line))
         finally:

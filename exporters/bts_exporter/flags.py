@@ -148,11 +148,11 @@ def _add_targets(commands_: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _add_push_flags(push: argparse.ArgumentParser) -> None:
     push.add_argument("--url", required=True, help="address of the receiver")
-    push.add_argument("--job", required=True, type=_not_empty, help="value of the job label")
+    push.add_argument("--job", required=True, type=_label, help="value of the job label")
     push.add_argument(
         "--instance",
         metavar="NAME",
-        type=_not_empty,
+        type=_label,
         help="value of the instance label (default: the host name; a Pushgateway gets none)",
     )
     push.add_argument(
@@ -321,10 +321,15 @@ def _add_web_config_flag(parser: argparse._ActionsContainer, *, default: str | N
     )
 
 
-def _not_empty(text: str) -> str:
+def _label(text: str) -> str:
     if not text:
         msg = "expected a text that is not empty"
         raise argparse.ArgumentTypeError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # how Python holds the bytes of an argument that is not UTF-8
+        msg = f"{text!r} is not UTF-8"
+        raise argparse.ArgumentTypeError(msg) from None
     return text
 
 

@@ -106,6 +106,11 @@ class HttpClient:
         return self._connection.clock.seconds
 
     @property
+    def status(self) -> int | None:
+        """Return the status of the last response, also if its body could not be read; None if there was none."""
+        return self._connection.status
+
+    @property
     def certificate_expiry(self) -> float | None:
         """Return when the certificate of the last TLS handshake expires, in Unix time; None without TLS."""
         return self._connection.certificate_expiry

@@ -56,6 +56,8 @@ class KeptConnection:
         self.closed = False
         #: The phases of the last request.
         self.clock = PhaseClock()
+        #: The status of the last response, even if its body did not arrive; None if there was none.
+        self.status: int | None = None
         #: When the certificate of the last TLS handshake expires, in Unix time.
         self.certificate_expiry: float | None = None
 
@@ -125,6 +127,7 @@ class KeptConnection:
     def _exchange(
         self, connection: HTTPConnection, request: HttpRequest, budget: ByteBudget, deadline: float
     ) -> HttpResponse:
+        self.status = None
         limit = budget.remaining + MAX_FRAMING_BYTES
         connection.response_class = partial(LimitedResponse, limit=limit)  # type: ignore[assignment]
         connection.timeout = _left(deadline)
@@ -133,9 +136,12 @@ class KeptConnection:
         if self._proxy is not None and self._url.scheme == "http":
             target = target_for(self._url, target)
             headers = {**headers, **authorization(self._proxy)}
-        connection.request(request.method, target, request.body, headers, preload_content=False)
+        # A server that refuses a large body may answer and close before it has read all of it.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(request.method, target, request.body, headers, preload_content=False)
         connection.timeout = _left(deadline)
         response = connection.getresponse()
+        self.status = response.status
         self.clock.end("processing")
         body = read_body(response, budget, deadline)
         self.clock.end("receive")
@@ -148,7 +154,7 @@ class KeptConnection:
 
     def _connect(self, deadline: float) -> HTTPConnection:
         self.disconnect()
-        self.clock, self.certificate_expiry = PhaseClock(), None
+        self.clock, self.certificate_expiry, self.status = PhaseClock(), None, None
         self._check_open()
         # Before there is a connection, which must not be kept without TLS if a file is missing.
         context = self._tls.context() if self._url.scheme == "https" else None

@@ -7,6 +7,8 @@ import time
 #: What a value that is not known looks like.
 UNKNOWN = "–"  # noqa: RUF001  # a dash, not a minus
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+#: A longer duration is a mistake of its source, such as milliseconds for seconds; its digits would fill a page.
+_MOST_DAYS = 1_000_000
 _TEN, _THOUSAND = 10, 1000
 #: Larger numbers are shown with three digits and a prefix.
 _LARGEST_COUNT = 100_000
@@ -52,6 +54,8 @@ def duration(seconds: float | None) -> str:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    if whole // _DAY > _MOST_DAYS:
+        return f">{_MOST_DAYS:,} d"
     return f"{whole // _DAY:,} d {whole % _DAY // _HOUR} h"
 
 
@@ -67,6 +71,8 @@ def bytes_per_second(value: float | None) -> str:
 
 def moment(unix: float, now: float) -> str:
     """Return a time in UTC; with its date, unless it was within the last 20 hours."""
+    if unix < 0:  # far enough back there is no calendar for it
+        return "before 1970"
     form = "%H:%M:%S UTC" if now - unix < 20 * _HOUR else "%Y-%m-%d %H:%M UTC"
     return time.strftime(form, time.gmtime(unix))
 

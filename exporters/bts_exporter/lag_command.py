@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -29,7 +30,7 @@ from bts_exporter.lag_report import (
     reports_lag,
 )
 from bts_exporter.lag_table import collector_name, duration, lag, name_of, table
-from bts_exporter.printable import printable
+from bts_exporter.printable import on_terminal, printable
 from bts_exporter.service import Options, Service
 from bts_exporter.settings.loader import SEARCH
 from bts_exporter.settings.tls import TLSConfig
@@ -312,7 +313,7 @@ def _asks_by_default(options: Options) -> bool:
     """Return whether the exporter on this machine has the settings, as far as the command line says."""
     file = options.config_file
     is_named = options.addresses != Options().addresses
-    return file is None or is_named or Path(file).resolve() == _SETTINGS_OF_THE_SERVICE
+    return file is None or is_named or Path(os.path.realpath(file)) == _SETTINGS_OF_THE_SERVICE
 
 
 def _local(options: Options) -> Url:
@@ -352,10 +353,12 @@ def _json(report: LagReport, *, indent: int = 2) -> list[str]:
 
 
 def _terminal_width() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if on_terminal() else None
 
 
 def _print(lines: Sequence[str]) -> None:
+    if sys.stdout is None:  # closed: the exit code is the answer
+        return
     # Names that the terminal's encoding does not have are escaped.
     text = "\n".join(lines)
     encoding = sys.stdout.encoding or "utf-8"

@@ -18,6 +18,10 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 #: Shorter durations have a decimal.
 _SHORT_SECONDS = 10
 _SHORTEST_SECONDS = 0.1
+#: The middle of longer names is left out, since each row is as wide as the longest name. No queue has one.
+_LONGEST_NAME = 256
+#: A longer duration is a mistake of its source, such as milliseconds for seconds.
+_MOST_DAYS = 1_000_000
 #: Numbers up to here are shown as they are.
 _MANY = 10_000
 
@@ -62,6 +66,8 @@ def duration(seconds: float) -> str:
         return f"{whole // _MINUTE}m {whole % _MINUTE:02}s"
     if whole < _DAY:
         return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
+    if whole // _DAY > _MOST_DAYS:
+        return f">{_MOST_DAYS}d"
     return f"{whole // _DAY}d {whole % _DAY // _HOUR:02}h"
 
 
@@ -78,7 +84,7 @@ def _broker(row: Destination) -> str:
 
 
 def _name(text: str) -> str:
-    return printable(text) or _NOT_APPLICABLE
+    return _cut(printable(text), _LONGEST_NAME) or _NOT_APPLICABLE
 
 
 def _drain(row: Destination) -> str:

@@ -298,21 +298,9 @@ class Exporter:
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001  # labels and metrics are a plug-in's objects
-            return use([self._sound(snapshot, form) for snapshot in snapshots])
-
-    def _sound(self, shot: Snapshot, form: Format) -> Snapshot:
-        """Return `shot` without samples that cannot be rendered: others' can."""
-        try:
-            sound, problem = with_text_labels(shot.samples)
-            # With the collector's own templates, since comparing keys may raise.
             with self._rendering:
-                render([Source(sound, shot.runner.templates)], form)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # as above
-            problem = f"cannot be served: {type(error).__name__}: {text_of(error)}"
-            return shot.runner.with_invalid_samples(shot, {}, problem)
-        return shot.runner.with_invalid_samples(shot, sound, problem) if problem else shot
+                sound = [sound_part(snapshot, form) for snapshot in snapshots]
+            return use(sound)
 
     def _render(
         self, snapshots: Sequence[Snapshot], form: Format, *, gzip: bool, with_self_metrics: bool
@@ -345,6 +333,20 @@ class Exporter:
             scrape.emit(self._service.scrapes_refused, self.scrapes_refused)
             if self.traffic is not None:
                 self._service.emit_traffic(scrape, self.traffic)
+
+
+def sound_part(shot: Snapshot, form: Format = Format.TEXT) -> Snapshot:
+    """Return `shot` without samples that cannot be rendered: others' can. Its outcome says which."""
+    try:
+        sound, problem = with_text_labels(shot.samples)
+        # With the collector's own templates, since comparing keys may raise.
+        render([Source(sound, shot.runner.templates)], form)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # labels and metrics are a plug-in's objects
+        problem = f"cannot be served: {type(error).__name__}: {text_of(error)}"
+        return shot.runner.with_invalid_samples(shot, {}, problem)
+    return shot.runner.with_invalid_samples(shot, sound, problem) if problem else shot
 
 
 def _detached(error: BaseException) -> BaseException:

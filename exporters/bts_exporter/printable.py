@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def printable(text: str, *, lines: bool = False) -> str:
     r"""Return `text` with every character that cannot be seen as an escape such as \x1b.
@@ -12,6 +14,11 @@ def printable(text: str, *, lines: bool = False) -> str:
         return text
     kept = "\n\t" if lines else ""
     return "".join(_shown(character, kept) for character in text)
+
+
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal; it may be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _shown(character: str, kept: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from bts_exporter.errors import ConfigError, ExporterError, PluginError, Problem
 from bts_exporter.exposition.formats import Format
 from bts_exporter.exposition.page import Source, render
 from bts_exporter.logs import quiet
+from bts_exporter.page_service import sound_part
 from bts_exporter.plugin import Collector
-from bts_exporter.printable import printable
+from bts_exporter.printable import on_terminal, printable
 from bts_exporter.settings.loader import Settings, load_document
 from bts_exporter.settings.yaml_document import Document
 from bts_exporter.target_report import lines_about
@@ -44,7 +46,7 @@ def run(file: str, pairs: Sequence[str]) -> int:
         shots = _collect(settings)
     page = render([Source(shot.samples, shot.runner.templates) for shot in shots], Format.TEXT)
     text = page.decode()
-    print(printable(text, lines=True) if sys.stdout.isatty() else text, end="", flush=True)
+    print(printable(text, lines=True) if on_terminal() else text, end="", flush=True)
     for line in lines_about(shots):
         print(printable(line), file=sys.stderr)
     return int(any(not shot.outcome.success for shot in shots))
@@ -70,7 +72,7 @@ def watch(file: str, pairs: Sequence[str]) -> int:
 
 def _plugin(file: str) -> Path:
     """Return the file or the folder of the package that is meant; PluginError if it is neither."""
-    path = Path(file).resolve()
+    path = Path(os.path.realpath(file))  # never raises, even for a loop of links
     if path.name == "__init__.py":
         return path.parent
     if (path.is_file() and path.suffix == ".py") or (path / "__init__.py").is_file():
@@ -146,7 +148,8 @@ def _collect(settings: Settings) -> list[Snapshot]:
     try:
         for runner in collectors.runners:
             runner.start()
-        return collectors.collect(collectors.runners, settings.scrape_timeout)
+        shots = collectors.collect(collectors.runners, settings.scrape_timeout)
+        return [sound_part(shot) for shot in shots]
     finally:
         _stop(collectors)
 

@@ -43,6 +43,15 @@ class Matches(Collector):
         yield Match("topics", "y/#", 0, "messages", complete=False)
 """
 
+LABELS = """\
+from bts_exporter import Collector, gauge
+
+class Labels(Collector):
+    value = gauge("labels_value", "A value.", labels=("key",))
+    def collect(self, scrape):
+        scrape.emit(self.value, 1, 5)
+"""
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -78,6 +87,19 @@ def test_check_says_what_patterns_matched(
 
     assert commands.check(options(config), connect=True) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [f"matches: ok; 2 series; {said}"]
+
+
+def test_check_reports_samples_that_cannot_be_served(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A label that is not a text is a failure of a scrape, so it is one of `check --connect`."""
+    drop_in(config.parent / "plugins", "labels", LABELS)
+    configure(config, "labels: {}")
+
+    assert commands.check(options(config), connect=True) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "labels: FAILS (invalid_sample): labels_value: the value of label key is of type int (expected str)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def test_help(folder: Path) -> None:
         (["--web.max-requests=-1"], "'-1' is not a valid number of scrapes"),
         (["--web.max-requests=many"], "'many' is not a valid number of scrapes"),
         (["metrics", "--format=xml"], "argument --format: invalid choice: 'xml'"),
+        (["push", "--url=x", "--job=a\udcff"], "argument --job: 'a\\udcff' is not UTF-8"),
+        (["push", "--url=x", "--job=a", "--instance=\udcff"], "--instance: '\\udcff' is not UTF-8"),
         (["check", "--collect=x"], "unrecognized arguments: --collect=x"),
     ],
 )
@@ -95,6 +97,42 @@ def test_wrong_command_line(folder: Path, arguments: list[str], words: str) -> N
     assert (code, out) == (2, "")
     assert "usage: bts-exporter" in err
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "code", "said"),
+    [
+        ("lag --config.file=config.yaml --max=5m", ">&-", 0, ""),
+        ("run-collector plugins/spool.py --set path=.", ">&-", 0, "spool: ok; 1 series\n"),
+        (
+            "hash-password",
+            "<&-",
+            1,
+            "bts-exporter: a password must have from 1 to 72 bytes, got 0\n",
+        ),
+    ],
+)
+def test_standard_file_that_is_closed(
+    folder: Path, command: str, closed: str, code: int, said: str
+) -> None:
+    """Where a service manager closed it, the exit code is the answer."""
+    argv = ["sh", "-c", f'exec "$0" -m bts_exporter {command} {closed}', sys.executable]
+    done = subprocess.run(
+        argv, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True, check=False
+    )
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith(said)
+
+
+@pytest.mark.parametrize(("command", "code"), [("check", 0), ("once", 0), ("once --collect=no", 1)])
+def test_thread_of_a_plugin_that_never_ends(folder: Path, command: str, code: int) -> None:
+    """A command ends with its own exit code, whatever threads a plug-in started when it was imported."""
+    thread = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    drop_in(folder / "plugins", "spool", thread + SPOOLDIR)
+
+    assert run(*command.split(), folder=folder)[0] == code
 
 
 # Commands

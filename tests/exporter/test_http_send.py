@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -94,6 +96,25 @@ def test_request_is_not_repeated(management: FakeManagement) -> None:
 
     assert caught.value.reason == "unreachable"
     assert management.bodies == [b'{"a": 1}']
+
+
+def test_answer_to_a_body_that_the_server_does_not_read() -> None:
+    """A server that refuses a large body, and closes before it has read all of it, has answered."""
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=refuse, args=[listener])
+        serving.start()
+        with closing(client(f"http://127.0.0.1:{listener.getsockname()[1]}")) as asking:
+            response = asking.send(POST._replace(body=b"x" * 30_000_000), 20)
+        serving.join()
+
+    assert response.status == 413
 
 
 def test_phases_that_ended_are_known_after_a_failure(management: FakeManagement) -> None:

@@ -18,6 +18,7 @@ CASES: dict[Callable[[float | None], str], dict[float | None, str]] = {
         200: "3 min 20 s",
         7500: "2 h 5 min",
         273_600: "3 d 4 h",
+        1e308: ">1,000,000 d",
     },
     human_units.share: {None: "–", 0.1234: "12.3 %"},  # noqa: RUF001
     human_units.bytes_per_second: {None: "–", 0: "0 B/s", 1_234_000: "1.23 MB/s"},  # noqa: RUF001
@@ -36,3 +37,4 @@ def test_moments() -> None:
 
     assert human_units.moment(now - 60, now) == "10:55:10 UTC"
     assert human_units.moment(now - 100_000, now) == "2026-11-29 07:09 UTC"
+    assert human_units.moment(now - 1e308, now) == "before 1970"

@@ -72,6 +72,7 @@ def test_empty_table() -> None:
     [
         (0, "0s"),
         (0.04, "<0.1s"),
+        (1e308, ">1000000d"),
         (4.24, "4.2s"),
         (42, "42s"),
         (59.7, "1m 00s"),
@@ -111,6 +112,14 @@ def test_hostile_names() -> None:
     assert text.count("\n") == 1
     assert all(it.isprintable() for it in text.replace("\n", ""))
     assert r"\x1b[2J\u202e\u200fevil\nname\x9b31m" in text
+
+
+def test_name_without_end() -> None:
+    """One name of a megabyte does not make a megabyte of each line; names of 255 characters are whole."""
+    named = [row(destination="x" * 1_000_000), row(destination="y" * 255)]
+
+    assert max(map(len, lines(*named))) < 500
+    assert "y" * 255 in lines(*named)[2]
 
 
 @pytest.mark.parametrize(

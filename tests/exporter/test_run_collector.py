@@ -87,6 +87,35 @@ def test_file_that_others_could_write(spool: Path, tmp_path: Path) -> None:
     assert run(spool, "--set", "path=.") == 0
 
 
+def test_labels_that_are_no_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sample that cannot be served is a failure that is named, as in a scrape; the others are printed."""
+    path = tmp_path / "labels.py"
+    path.write_text(
+        "from bts_exporter import Collector, gauge\n"
+        "class Labels(Collector):\n"
+        "    value = gauge('a_value', 'A value.', ('key',))\n"
+        "    def collect(self, scrape):\n"
+        "        scrape.emit(self.value, 1, 'good')\n"
+        "        scrape.emit(self.value, 2, 5)\n"
+    )
+
+    assert run(path) == 1
+
+    out, err = capsys.readouterr()
+    assert out.endswith('gauge\na_value{key="good"} 1\n')
+    assert err == (
+        "labels: FAILS (invalid_sample): a_value: the value of label key is of type int (expected str)\n"
+    )
+
+
+def test_link_that_leads_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is reported as a file that is not there."""
+    (tmp_path / "loop.py").symlink_to("loop.py")
+
+    assert run(tmp_path / "loop.py") == 1
+    assert "loop.py is not there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["thing", "thing/", "thing/__init__.py"])
 def test_metrics_of_a_package(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -160,6 +160,10 @@ class _Loader(InspectLoader):
         return importlib.util.decode_source(self._source)
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # the interface
+        if (position := self._source.find(b"\0")) >= 0:  # Python would not say in which file
+            line = self._source.count(b"\n", 0, position) + 1
+            msg = "source code cannot contain null bytes"
+            raise SyntaxError(msg, (str(self._path), line, None, None))
         # Not from a compiled copy: those miss a change within the second.
         return compile(self._source, self._path, "exec", dont_inherit=True)
 

@@ -82,10 +82,8 @@ class _Reader:
     def machines(self) -> Iterator[Machine]:
         for name, content in self._document.value.items():
             self._add_group(name, content, (name,))
-        for name in self._groups:
-            self._deepen(name, 0 if name == "all" else 1, frozenset())
+        members = self._members(self._below_each())
         by_depth = sorted(self._groups, key=lambda name: (self._groups[name].depth, name))
-        members = {name: self._members(name) for name in by_depth}
         members["all"] = set(self._hosts)
         wanted = members.get(GROUP, members["all"])
         for host, (own, path) in self._hosts.items():
@@ -107,12 +105,25 @@ class _Reader:
             self._add_group(child, of_child, (*path, "children", child))
         group.variables.update(self._variables(content.get("vars"), (*path, "vars")))
 
-    def _deepen(self, name: str, depth: int, above: frozenset[str]) -> None:
-        """Note the longest way to a group: variables of deeper groups have precedence."""
-        group = self._groups[name]
-        group.depth = max(group.depth, depth)
-        for child in group.children - above:
-            self._deepen(child, depth + 1, above | {name})
+    def _below_each(self) -> dict[str, list[str]]:
+        """Return the groups directly below each group, a group before those below it.
+
+        A group that is below itself, which Ansible refuses, is left out there.
+        """
+        done: dict[str, list[str]] = {}
+        under_way: dict[str, Iterator[str]] = {}
+        for first in self._groups:
+            under_way[first] = iter(sorted(self._groups[first].children))
+            while under_way:
+                name, children = next(reversed(under_way.items()))
+                child = next((c for c in children if c not in done and c not in under_way), None)
+                if child is not None:
+                    under_way[child] = iter(sorted(self._groups[child].children))
+                    continue
+                del under_way[name]
+                if name not in done:
+                    done[name] = [c for c in self._groups[name].children if c in done]
+        return dict(reversed(done.items()))
 
     def _add_hosts(self, group: _Group, pattern: str, variables: Any, path: Path_) -> None:
         match = _WITH_SSH_PORT.fullmatch(pattern)
@@ -138,12 +149,20 @@ class _Reader:
         )
         return {}
 
-    def _members(self, name: str, above: frozenset[str] = frozenset()) -> set[str]:
-        """Return the hosts of a group and of the groups below it."""
-        if name in above:
-            return set()  # a loop, which Ansible refuses
-        group = self._groups[name]
-        return group.hosts.union(*(self._members(c, above | {name}) for c in group.children))
+    def _members(self, below: dict[str, list[str]]) -> dict[str, set[str]]:
+        """Return the hosts of each group and of the groups below it; note the longest way to each group.
+
+        Variables of deeper groups have precedence.
+        """
+        for name, children in below.items():
+            group = self._groups[name]
+            group.depth = max(group.depth, 0 if name == "all" else 1)
+            for child in children:
+                self._groups[child].depth = max(self._groups[child].depth, group.depth + 1)
+        members: dict[str, set[str]] = {}
+        for name, children in reversed(below.items()):
+            members[name] = self._groups[name].hosts.union(*(members[c] for c in children))
+        return members
 
     def _machine(self, host: str, path: Path_, levels: list[dict[str, Located]]) -> Machine:
         """Return a machine from its variables, those with the highest precedence last."""

@@ -94,7 +94,7 @@ def summary(machines: Sequence[Machine]) -> Iterator[str]:
 
 def write(path: Path, text: str) -> None:
     """Replace a file at once, so that Prometheus never reads half of it; OutputError if that fails."""
-    path = path.resolve()  # of a link, the file that it leads to
+    path = Path(os.path.realpath(path))  # of a link, the file that it leads to
     try:
         # Prometheus reads every *.json of the folder: the temporary file has another ending.
         number, temporary = tempfile.mkstemp(

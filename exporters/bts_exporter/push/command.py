@@ -168,7 +168,7 @@ def _at_interval(every: float, stop: threading.Event, work: Callable[[], None]) 
 def _url(raw: str) -> Url:
     try:
         url = Url.from_setting(raw if "://" in raw else f"http://{raw}")
-        url.require_scheme("http", "https", key="--url")
+        url.require_scheme("http", "https", key="address")
     except ValueError as error:
         msg = f"--url: {error}"
         raise PushError(msg) from error

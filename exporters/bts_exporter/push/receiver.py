@@ -83,6 +83,8 @@ class Receiver:
             self._client = self._connected()
             response = self._client.send(request, TIMEOUT, ByteBudget(_LONGEST_RESPONSE))
         except TargetError as error:
+            if (decided := self._decided_by_status()) is not None:
+                return decided
             message = str(error)
             if error.reason == "timeout":
                 message = f"{self._product.name} at {self._url}: no response within {TIMEOUT:g} s"
@@ -92,6 +94,14 @@ class Receiver:
         except ValueError as error:
             return Reply(Verdict.FAILED, str(error), "os")
         return self._reply(response)
+
+    def _decided_by_status(self) -> Reply | None:
+        """Return what the status means of a response whose body cannot be read; None if the batch is to be sent again."""
+        status = self._client.status if self._client is not None else None
+        if status is None:
+            return None
+        reply = self._reply(HttpResponse(str(self._url), status, b""))
+        return None if reply.verdict is Verdict.FAILED else reply
 
     def close(self) -> None:
         """Interrupt a request that is under way; called from other threads."""

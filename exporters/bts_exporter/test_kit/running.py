@@ -10,6 +10,7 @@ from bts_exporter.collection.collector_set import CollectorSet
 from bts_exporter.collection.registry import load_file, load_installed
 from bts_exporter.collection.type_check import checked
 from bts_exporter.errors import ConfigError, Reason
+from bts_exporter.page_service import sound_part
 from bts_exporter.plugin import Collector
 from bts_exporter.settings.loader import Common
 from bts_exporter.settings.schema import Schema
@@ -58,7 +59,8 @@ class Running:
         A collection that is not ready then goes on in its thread: it has the reason `timeout`, and those
         after it have `busy` until it ends.
         """
-        [shot] = self._set.collect([self._runner], seconds)
+        [found] = self._set.collect([self._runner], seconds)
+        shot = sound_part(found)
         outcome = shot.outcome
         return Collected(
             Samples(shot.samples),

@@ -250,10 +250,11 @@ def _lag(row: LiveDestination, now: float) -> str:
     if row.lag_seconds is None:
         return f'<td class="n">{UNKNOWN}</td>'
     sign, method = _METHODS.get(row.lag_method or "", ("", ""))
-    since = f"since {human_units.moment(now - row.age_seconds - row.lag_seconds, now)}"
-    waits = row.lag_seconds >= _SHORTEST_SINCE
+    since = ""
+    if row.lag_seconds >= _SHORTEST_SINCE:
+        since = f"since {human_units.moment(now - row.age_seconds - row.lag_seconds, now)}"
     old = f"{human_units.duration(row.age_seconds)} ago" if row.state == "outdated" else ""
-    parts = (old, since if waits else "", method if row.lag_seconds else "")
+    parts = (old, since, method if row.lag_seconds else "")
     sub = " · ".join(filter(None, parts))
     return (
         f'<td class="n"><data value="{row.lag_seconds!r}">{sign if row.lag_seconds else ""}'

@@ -165,6 +165,7 @@ def test_file_without_a_collector(folder: Path) -> None:
         ("raise ValueError('at import')\n", "ValueError: at import (FILE:1)"),
         ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n", "Mute: an error whose text cannot be read (FILE:4)"),
         ("from bts_exporter import gauge\ngauge('no name', 'Help.')\n", "ValueError: 'no name' is not a metric name (FILE:2)"),
+        ("value = 1\n\0", "SyntaxError: source code cannot contain null bytes (FILE:2)"),
         ("COLLECTOR = 5\n", "5 is neither a Collector nor a class with a collect method"),
         ("from bts_exporter import Collector\nclass C(Collector): pass\nCOLLECTOR = C\n", "C has no collect method (FILE:2)"),
         (f"{FINE}Fine.commands = {{'a': print}}\n", "Fine: declared must yield metrics, and commands hold a Command for each name (FILE:2)"),
@@ -177,7 +178,7 @@ def test_file_without_a_collector(folder: Path) -> None:
             "Fine.Config: interval, name is reserved by the engine; choose another name (FILE:9)",
         ),
     ],
-    ids=["syntax", "import", "exit", "raise", "mute", "metric", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
+    ids=["syntax", "import", "exit", "raise", "mute", "metric", "null byte", "no class", "no collect", "commands", "declared", "declared raises", "dict", "number", "engine's keys"],
 )  # fmt: skip
 def test_broken_file(folder: Path, source: str, words: str) -> None:
     """A broken plug-in is an error with its type, origin and cause, and does not affect others."""

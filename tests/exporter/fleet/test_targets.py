@@ -127,6 +127,21 @@ def test_ansible_inventory_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_groups_of_ansible_with_many_ways_to_each(tmp_path: Path) -> None:
+    """The time does not grow with the number of ways to a group: here 2 to the power of 40."""
+    below = {
+        f"{side}{level}": [f"{c}{level + 1}" for c in "ab"] for level in range(40) for side in "ab"
+    }
+    groups = [
+        f"{name}: {{children: {{{', '.join(f'{c}: ' for c in children)}}}}}"
+        for name, children in below.items()
+    ]
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("\n".join([*groups, "a40: {hosts: {one: }}", "b40: {children: {a0: }}"]))
+
+    assert [machine.name for machine in targets.read_inventory(inventory)] == ["one"]
+
+
 def test_group_of_ansible_selects_the_hosts(tmp_path: Path) -> None:
     """Where a group bts_exporter exists, only its hosts and those of its children are targets."""
     text = (
@@ -307,6 +322,16 @@ def test_output_is_replaced_at_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{output}: redis redis://127.0.0.1:6379: monitored by db-1.north.example" in printed.out
     assert "hush" not in printed.out
     assert "the job is 'other': alerts such as BtsExporterDown expect 'bts-exporter'" in printed.err
+
+
+def test_output_that_is_a_loop_of_links(tmp_path: Path) -> None:
+    """A link that leads nowhere is replaced."""
+    link = tmp_path / "loop.json"
+    link.symlink_to("loop.json")
+
+    targets.write(link, "[]")
+
+    assert link.read_text() == "[]"
 
 
 def test_output_stays_if_the_inventory_is_wrong(tmp_path: Path) -> None:

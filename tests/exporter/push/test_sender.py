@@ -102,6 +102,42 @@ def test_refused_batch_is_dropped(
     assert "out of order sample" in line
 
 
+UNREADABLE = {
+    "cut off": Response(headers={"X-Cut": "yes"}, body=b"x"),
+    "not gzip": Response(headers={"Content-Encoding": "gzip"}, body=b"not gzip"),
+    "too large": Response(body=b"x" * (receiver_module._LONGEST_RESPONSE + 1)),
+}
+
+
+@pytest.mark.parametrize("response", UNREADABLE.values(), ids=UNREADABLE)
+def test_acknowledged_batch_is_not_sent_again_because_of_the_body(
+    pipe: Callable[[str], Pipe], push_receiver: PushReceiver, response: Response
+) -> None:
+    """Status 2xx acknowledges a batch, also with a body that cannot be read: it would be sent for ever."""
+    push_receiver.responses.append(response)
+    found = pipe(push_receiver.address)
+
+    found.add(b"one", b"two")
+    wait_until(lambda: found.totals.batches == 2, "both are acknowledged")
+
+    assert [r.body for r in push_receiver.received] == [b"one", b"two"]
+    assert not found.totals.failures.total()
+
+
+def test_refused_batch_is_dropped_also_if_the_reason_cannot_be_read(
+    pipe: Callable[[str], Pipe], push_receiver: PushReceiver
+) -> None:
+    """Status 413 with a body that is not valid does not block the batches after it."""
+    push_receiver.responses.append(UNREADABLE["not gzip"]._replace(status=413))
+    found = pipe(push_receiver.address)
+
+    found.add(b"one", b"two")
+    wait_until(lambda: found.totals.batches == 1, "the second arrives")
+
+    assert [r.body for r in push_receiver.received] == [b"one", b"two"]
+    assert found.totals.dropped == {"refused": 1}
+
+
 def test_partial_success_is_not_sent_again(
     pipe: Callable[[str], Pipe], push_receiver: PushReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -210,6 +210,15 @@ def test_destinations() -> None:
     assert dashboard[1] == "dash<board>MQTT · x"
 
 
+def test_lag_that_no_calendar_has() -> None:
+    """A plug-in that emits nanoseconds in place of seconds costs its own row, not the page."""
+    wrong = Queue("rabbitmq", "wrong", backlog=1, lag=1.8e18)
+    with served({"broker:x": lambda _: [wrong]}) as made:
+        page = Page(render(made.exporter))
+
+    assert page.tables["destinations"][1][2].startswith(">1,000,000 dsince before 1970")
+
+
 def test_history_of_a_destination() -> None:
     """The recent backlog is a line, as high as the most messages."""
     backlogs = {-30: 0, -15: 10, 0: 5}

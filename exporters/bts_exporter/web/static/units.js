@@ -53,6 +53,7 @@ export function duration(seconds) {
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole >= 1000001 * 86400) return ">1,000,000 d"; // a mistake of its source
   return `${grouped(Math.floor(whole / 86400), 0)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
@@ -66,6 +67,7 @@ export const bytesPerSecond = (value) => (value === null ? UNKNOWN : `${scaled(v
 
 // In the time zone of the reader; with its date, unless it was within the last 20 hours.
 export function moment(unix, now) {
+  if (unix < 0) return "before 1970"; // far enough back there is no calendar for it
   const time = new Date(unix * 1000);
   const clock = time.toLocaleTimeString("en-GB");
   if (now - unix < 20 * 3600) return clock;
