@@ -244,7 +244,7 @@ def verdict(
     remarks = _failing(report.collectors)
     if not report.destinations and wanted:
         remarks.append("unknown: no such destination")
-    elif not any(state.success and not state.absent for state in report.collectors):
+    elif not (report.destinations or any(it.success and not it.absent for it in report.collectors)):
         remarks.append("unknown: no target answered")
     if max_seconds is None:
         return UNKNOWN if remarks else FINE, remarks
