@@ -30,6 +30,8 @@ _WINDOWS = (WINDOW, 96, 320, 2048)
 _COMPARED = 3
 #: How many times faster than before elements leave at most, if nothing says so.
 _FASTER = 2
+#: With a longer gap between two looks, the time of arrival between them is unknown, as for RabbitMQ.
+_MAX_GAP_SECONDS = 90.0
 #: Seconds: the least age of an element that waits.
 _LEAST = 0.001
 
@@ -263,9 +265,12 @@ class ListClock:
         return max(self._seen(now), now - self._ahead_since if self._ahead else 0.0)
 
     def _is_in_gap(self) -> bool:
-        """Return whether the first element came in while the exporter did not run."""
+        """Return whether the first element came in while the exporter did not run, or stood still."""
         arrival = self._timeline.arrival(self._first)
-        return bool(self._saved and arrival and arrival.earliest <= self._saved < arrival.latest)
+        if arrival is None:
+            return False
+        is_before = self._saved is not None and arrival.earliest <= self._saved < arrival.latest
+        return is_before or arrival.gap > _MAX_GAP_SECONDS
 
     def _seen(self, now: float) -> float:
         """Return how long ago the first element whose order is known was seen first."""

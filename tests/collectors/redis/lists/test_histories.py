@@ -94,6 +94,25 @@ def test_many_urgent_messages_are_not_taken_for_a_new_list() -> None:
     assert history.age - 2 * INTERVAL <= found[1] <= history.age
 
 
+def test_what_came_in_during_a_long_pause_has_no_known_age() -> None:
+    """If the exporter or its machine stood still for minutes, elements of this time are not said to be of its middle."""
+    history = ListHistory(Random(1), "left", PAYLOADS["unique"], iter([(1, 0, "")] * 3))
+    age = ListAge("left")
+    for _ in range(3):
+        history.live()
+        scrape(age, history)
+    history.now += 600
+    history.messages = [Message(b"new-%d" % number, history.now - 1) for number in range(40)]
+    history.removed = True
+
+    after_the_pause = scrape(age, history)
+    history.now += INTERVAL
+    found = scrape(age, history)
+
+    assert after_the_pause is None
+    assert found == ("lower_bound", INTERVAL)
+
+
 def test_urgent_messages_hide_how_many_have_left() -> None:
     """If most messages left, and urgent ones were put in front of the others, the bound is still not too high."""
     history = ListHistory(
