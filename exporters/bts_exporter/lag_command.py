@@ -248,7 +248,7 @@ def verdict(
     remarks = _failing(report.collectors)
     if not report.destinations and wanted:
         remarks.append(_not_found(wanted, may_exist=bool(remarks)))
-    elif not any(state.success and not state.absent for state in report.collectors):
+    elif not (report.destinations or any(it.success and not it.absent for it in report.collectors)):
         remarks.append(f"unknown: no target answered{_not_there(report.collectors)}")
     if max_seconds is None:
         return UNKNOWN if remarks else FINE, remarks

@@ -58,9 +58,14 @@ class Destination(msgspec.Struct, kw_only=True, omit_defaults=False):
 
     @property
     def is_consumed(self) -> bool:
-        """Whether there is a consumer's side that can be late, which a stream that nothing reads does not have."""
-        numbers = (self.backlog_messages, self.in_flight_messages, self.lag_seconds)
-        return bool(self.consumers) or any(number is not None for number in numbers)
+        """Whether there is a consumer's side that can be late.
+
+        A stream that nothing reads does not have one, and neither does a place that has only delivered
+        messages, such as Celery's key `unacked`.
+        """
+        is_group = bool(self.group) and self.in_flight_messages is not None
+        is_known = self.backlog_messages is not None or self.lag_seconds is not None
+        return bool(self.consumers) or is_group or is_known
 
     @property
     def lag_is_unknown(self) -> bool:

@@ -241,6 +241,13 @@ def test_no_target_answered() -> None:
     assert remark.startswith("unknown: no target answered; optional, and not there: c (")
 
 
+def test_target_that_answered_in_part() -> None:
+    """A target whose destinations are shown is failing, and it is not said that it did not answer."""
+    status, remarks = lag_command.verdict(report(success=False), 120, {})
+
+    assert (status, [remark.split(":")[0] for remark in remarks]) == (3, ["failing"])
+
+
 def test_no_destinations() -> None:
     """If all targets answered and have no destination, nothing is late."""
     empty = report()

@@ -113,6 +113,20 @@ def test_stream_without_groups(consumers: int | None, is_unknown: bool) -> None:
     assert row.lag_is_unknown == is_unknown
 
 
+@pytest.mark.parametrize(("group", "is_unknown"), [("", False), ("billing", True)])
+def test_only_delivered_messages(group: str, is_unknown: bool) -> None:
+    """No message waits in Celery's key `unacked`; of a group with messages in flight it is not known."""
+
+    def behave(scrape: Scrape) -> None:
+        scrape.emit(backlog.IN_FLIGHT, 3, "redis", "unacked", group)
+        scrape.emit(backlog.IN_FLIGHT_OLDEST, 7, "redis", "unacked", group)
+
+    (row,) = report(behave).destinations
+
+    assert (row.in_flight_messages, row.in_flight_oldest_seconds) == (3, 7)
+    assert row.lag_is_unknown == is_unknown
+
+
 @pytest.mark.parametrize(
     ("metric", "groups"), [(backlog.CONSUMERS, {"reader"}), (backlog.BACKLOG, {"", "reader"})]
 )

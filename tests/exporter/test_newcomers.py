@@ -164,6 +164,8 @@ MISTAKES = [
     mistake("duration_min", REDIS + "    interval: 1min\n", ":4: collectors.redis.interval: expected seconds or a duration such as 1m30s, got '1min'"),
     mistake("queues", REDIS + "    queues: celery\n", ":4: collectors.redis.queues: expected a block of keys, got str 'celery'; write its keys below it, indented, or {key: value}"),
     mistake("queues_list", REDIS + "    queues: [celery, rq]\n", ":4: collectors.redis.queues: expected a block of keys, got a list; write its keys without hyphens and brackets, key: value"),
+    mistake("rules_list", "collectors:\n  mqtt:\n    rules: [readings]\n", ":3: collectors.mqtt.rules: expected a block of keys, got a list; write its keys without hyphens and brackets, key: value"),
+    mistake("levels_string", "collectors:\n  mqtt:\n    rules: {a: {topic: a, metrics: {m: {labels: x}}}}\n", ':3: collectors.mqtt.rules.a.metrics.m.labels: expected a list, got str; write it in brackets: ["x"]'),
     mistake("regex", "collectors:\n  rabbitmq:\n    queues_include: '*.jobs'\n", ":3: collectors.rabbitmq.queues_include: not a regular expression: nothing to repeat at position 0; where a glob has * it has .*"),
     mistake("regex_list", "collectors:\n  rabbitmq:\n    queues_include: [a, b]\n", ":3: collectors.rabbitmq.queues_include: expected a regular expression, got a list; several are one, with | between them: ^(a|b)$"),
     mistake("top_type", "redis:\n  url: redis://x\n", ":1: redis: unknown key 'redis'; it belongs below collectors, indented: collectors: {redis: ...}"),

@@ -254,11 +254,20 @@ class Schema:
                 return self.add_problem(path, f"expected a number, got {raw!r}")
             if isinstance(raw, float) and raw.is_integer() and kind is not float:
                 raw = _whole(raw, kind)
-            return msgspec.convert(raw, Any if kind is object else kind)
+            return msgspec.convert(raw, _shape(kind))
         except msgspec.ValidationError as error:
             return self.add_problem(path, _reword(str(error), raw))
         except Exception as error:  # noqa: BLE001  # from_setting, a plug-in's own code
             return self.add_problem(path, _words(error, kind))
+
+
+def _shape(kind: Any) -> Any:
+    """Return what a value of another shape is compared with: msgspec does not support every type of item."""
+    if map_types(kind) is not None:
+        return dict
+    if list_type(kind) is not None:
+        return list
+    return Any if kind is object else kind
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

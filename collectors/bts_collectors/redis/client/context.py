@@ -81,12 +81,12 @@ class ScrapeContext:
         self.reason = self.reason or error.reason
         self.scrape.report(error)
 
-    def refused(self, command: str, reply: ReplyError) -> None:
-        """Note that the server refused `command`: an error, unless the server lacks the command."""
+    def refused(self, command: str, reply: ReplyError, key: bytes = b"") -> None:
+        """Note that the server refused `command` on `key`: an error, unless the server lacks the command."""
         if is_unsupported(reply):
             self.unsupported.add(command.lower().replace(" ", "|"))
         else:
-            self.report(command_error(self.url, command, reply))
+            self.report(command_error(self.url, command, reply, key))
 
     def unexpected_reply(self, subject: str, error: ReplyShapeError) -> None:
         """Note that a reply about `subject` does not have the shape that Redis documents."""

@@ -7,6 +7,7 @@ import re
 from hiredis import ReplyError
 from redis.exceptions import InvalidResponse
 
+from bts_collectors.redis.client.labels import label
 from bts_collectors.redis.client.reply_guard import OversizedReply
 from bts_exporter import Product, Reason, TargetError, Url, connection_error
 
@@ -126,8 +127,8 @@ def _spoken(first: bytes, error: InvalidResponse) -> str:
     return f": {error}" if first[:1] in _TYPES else f": its reply begins with {first[:20]!r}"
 
 
-def command_error(url: Url, command: str, reply: ReplyError) -> TargetError:
-    """Return the error for a server that refused `command` with `reply`."""
+def command_error(url: Url, command: str, reply: ReplyError, key: bytes = b"") -> TargetError:
+    """Return the error for a server that refused `command` on `key` with `reply`."""
     if isinstance(reply, NoReplyError):
         return without_traceback(reply.error)
     if isinstance(reply, NodeError):
@@ -141,13 +142,16 @@ def command_error(url: Url, command: str, reply: ReplyError) -> TargetError:
     elif command == "AUTH" and reason == "protocol":
         reason = "auth"
     cure = _cure(command, text) or _CURES.get(reason)
-    return _target(url, reason, f"refused {command}: {text[:200]}" + (f" ({cure})" if cure else ""))
+    what = f"{command} of the key {label(key)!r}" if key else command
+    return _target(url, reason, f"refused {what}: {text[:200]}" + (f" ({cure})" if cure else ""))
 
 
 def _cure(command: str, text: str) -> str:
     """Return the cure for a refusal with a known cause; empty for others."""
     if text.startswith(_REDIRECTIONS):
         return "the key is on another node: `cluster: true` reads all nodes"
+    if text.startswith("WRONGTYPE"):
+        return "something else than the settings say uses this key: see its TYPE"
     if _NO_CLUSTER in text:
         return "leave `cluster` out"
     if text.startswith("NOAUTH"):

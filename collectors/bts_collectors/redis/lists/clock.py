@@ -28,6 +28,10 @@ _MOST_ADDED = 24
 _WINDOWS = (WINDOW, 96, 320, 2048)
 #: Elements after one that must be the same, too, before it counts as found again.
 _COMPARED = 3
+#: How many times faster than before elements leave at most, if nothing says so.
+_FASTER = 2
+#: With a longer gap between two looks, the time of arrival between them is unknown, as for RabbitMQ.
+_MAX_GAP_SECONDS = 90.0
 #: Seconds: the least age of an element that waits.
 _LEAST = 0.001
 
@@ -72,6 +76,7 @@ class ListClock:
         "_marks",
         "_ranks",
         "_redelivered",
+        "_removed",
         "_saved",
         "_timeline",
         "_window",
@@ -84,6 +89,8 @@ class ListClock:
         self._length: int | None = None
         #: Before a restart of the exporter: when the list was seen last. Later looks follow after a gap.
         self._saved: float | None = None
+        #: Elements that left before the previous look; None if that is unknown.
+        self._removed: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -179,12 +186,21 @@ class ListClock:
 
         `sure` says that elements in front of the others can only be a few.
         """
-        if look.is_whole or self.find(look, quiet=quiet) or (sure and self.is_gone(look)):
+        if look.is_whole or self.find(look, quiet=quiet):
+            return 0
+        if sure and self._may_have_left() and self.is_gone(look):
             return 0
         if not self._length or not self.identity.is_plausible or not self._known():
             return 0
         wider = (size for size in _WINDOWS if len(look.window) < size)
         return next(wider, 0) if len(look.window) >= WINDOW else 0
+
+    def _may_have_left(self) -> bool:
+        """Return whether all elements can have left since the previous look, at the rate of before.
+
+        Otherwise they are searched behind many new ones: urgent messages, or those of a consumer that stopped.
+        """
+        return self._removed is None or (self._length or 0) <= _FASTER * self._removed + WINDOW
 
     def is_gone(self, look: Look) -> bool:
         """Return whether all elements of the previous look have left."""
@@ -221,6 +237,7 @@ class ListClock:
             self.identity.add(set(look.window).difference(self._window))
             self._begin()
         self._length = look.length
+        self._removed = change.removed if change else None
         self._window = look.window[:WINDOW]
         if self._ahead and not before:
             self._ahead_since = now
@@ -248,9 +265,12 @@ class ListClock:
         return max(self._seen(now), now - self._ahead_since if self._ahead else 0.0)
 
     def _is_in_gap(self) -> bool:
-        """Return whether the first element came in while the exporter did not run."""
+        """Return whether the first element came in while the exporter did not run, or stood still."""
         arrival = self._timeline.arrival(self._first)
-        return bool(self._saved and arrival and arrival.earliest <= self._saved < arrival.latest)
+        if arrival is None:
+            return False
+        is_before = self._saved is not None and arrival.earliest <= self._saved < arrival.latest
+        return is_before or arrival.gap > _MAX_GAP_SECONDS
 
     def _seen(self, now: float) -> float:
         """Return how long ago the first element whose order is known was seen first."""
@@ -317,9 +337,10 @@ class ListClock:
         else:  # the elements before a mark are not known
             between = after - max(known, 0)
             inserted = max(number - between, 0)
-            self._first += after - (number - inserted)
             kept = min(self._ahead, inserted)  # of those that were put in front before
-            self._ahead = inserted
+            # If some were put in front of a mark that was behind them, all may have been: the others have left.
+            self._ahead = number if inserted and after >= 0 else inserted
+            self._first += after - (number - self._ahead)
         if self._ahead >= look.length:
             self._begin()  # those whose order is known were removed from the other end
         return Change(max(then - (number - inserted) - kept, 0), inserted)

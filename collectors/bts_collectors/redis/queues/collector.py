@@ -167,7 +167,7 @@ class Queues:
             self.truncated.clear()
             for library, reply in zip(registering, replies, strict=True):
                 if isinstance(reply, ReplyError):
-                    context.refused("SMEMBERS", reply)
+                    context.refused("SMEMBERS", reply, library.registered)
                 elif not _is_sound("SMEMBERS", reply):
                     context.unexpected("sent an unexpected reply to SMEMBERS")
                 else:
@@ -289,7 +289,7 @@ def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply
         # A key that a pattern found has changed its type.
         key_names.forget(key)
     else:
-        context.refused(str(command[0]), reply)
+        context.refused(str(command[0]), reply, key)
     return None
 
 
@@ -351,13 +351,13 @@ def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
     replies = yield [*counts, *(("ZRANGE", each.times, 0, 0, "WITHSCORES") for each in timed)]
     found = dict(zip(rest, replies, strict=False))
     for each, reply in found.items():
-        if _is_refused(context, each.command, reply):
+        if _is_refused(context, each.command, each.key, reply):
             continue
         context.scrape.emit(MESSAGES, reply, library.label, context.db, "", each.state)
         if each.state == "active":
             context.scrape.emit(backlog.IN_FLIGHT, reply, "redis", label(each.key), "")
     for each, reply in zip(timed, replies[len(rest) :], strict=False):
-        if _is_refused(context, "ZRANGE", reply):
+        if _is_refused(context, "ZRANGE", each.times, reply):
             continue
         since = _score(reply[-1]) if reply else 0.0
         seconds = age_seconds((int(since * 1000), 0), context.now) if reply else 0
@@ -369,10 +369,10 @@ def _read_rest(context: ScrapeContext, library: QueueLibrary) -> RequestBatches:
                 context.scrape.emit(backlog.IN_FLIGHT_METHOD, 1, *common, "delivery_time")
 
 
-def _is_refused(context: ScrapeContext, command: str, reply: Reply) -> bool:
+def _is_refused(context: ScrapeContext, command: str, key: bytes, reply: Reply) -> bool:
     """Return whether a reply is refused or odd, and note why."""
     if isinstance(reply, ReplyError):
-        context.refused(command, reply)
+        context.refused(command, reply, key)
     elif not _is_sound(command, reply):
         context.unexpected(f"sent an unexpected reply to {command}")
     else:

@@ -9,7 +9,15 @@ import pytest
 
 from bts_collectors.redis.lists.list_age import ListAge
 from bts_collectors.redis.lists.look import End
-from servers.list_histories import KEY, PAYLOADS, SCHEDULES, ListHistory, Score
+from servers.list_histories import (
+    INTERVAL,
+    KEY,
+    PAYLOADS,
+    SCHEDULES,
+    ListHistory,
+    Message,
+    Score,
+)
 
 #: Histories of each kind; who asks for a number of them gets new ones.
 HISTORIES = int(os.environ.get("BTS_HISTORIES", "6"))
@@ -64,6 +72,65 @@ def test_ages_are_close(schedule: str) -> None:
 def test_no_bound_is_wrong(schedule: str, payload: str) -> None:
     """Whatever happens to a list, and whether payloads repeat: a lower bound is never above the true age."""
     assert score(schedule, payload).wrong == []
+
+
+def test_many_urgent_messages_are_not_taken_for_a_new_list() -> None:
+    """If many messages were put in front, and others came in behind, those that waited before still count."""
+    steps = iter([(100 / INTERVAL, 0, "")] * 4 + [(100 / INTERVAL, 20 / INTERVAL, "")])
+    history = ListHistory(Random(1), "left", PAYLOADS["unique"], steps)
+    age = ListAge("left")
+    for _ in range(4):
+        history.live()
+        scrape(age, history)
+    history.live()
+    urgent = [Message(b"urgent-%d" % number, history.now) for number in range(400)]
+    history.messages = urgent + history.messages
+    history.removed = True
+
+    found = scrape(age, history)
+
+    assert found is not None
+    assert found[0] == "lower_bound"
+    assert history.age - 2 * INTERVAL <= found[1] <= history.age
+
+
+def test_what_came_in_during_a_long_pause_has_no_known_age() -> None:
+    """If the exporter or its machine stood still for minutes, elements of this time are not said to be of its middle."""
+    history = ListHistory(Random(1), "left", PAYLOADS["unique"], iter([(1, 0, "")] * 3))
+    age = ListAge("left")
+    for _ in range(3):
+        history.live()
+        scrape(age, history)
+    history.now += 600
+    history.messages = [Message(b"new-%d" % number, history.now - 1) for number in range(40)]
+    history.removed = True
+
+    after_the_pause = scrape(age, history)
+    history.now += INTERVAL
+    found = scrape(age, history)
+
+    assert after_the_pause is None
+    assert found == ("lower_bound", INTERVAL)
+
+
+def test_urgent_messages_hide_how_many_have_left() -> None:
+    """If most messages left, and urgent ones were put in front of the others, the bound is still not too high."""
+    history = ListHistory(
+        Random(1), "left", PAYLOADS["unique"], iter([(100 / INTERVAL, 0, "")] * 4)
+    )
+    age = ListAge("left")
+    for _ in range(4):
+        history.live()
+        scrape(age, history)
+    newest = [message for message in history.messages if message.since > history.now - INTERVAL]
+    history.now += INTERVAL
+    urgent = [Message(b"urgent-%d" % number, history.now) for number in range(400)]
+    history.messages = urgent + newest[-50:]
+    history.removed = True
+
+    found = scrape(age, history)
+
+    assert found is None or (found[0] == "lower_bound" and found[1] <= history.age)
 
 
 @pytest.mark.parametrize("payload", ["one of twenty", "in turn"])

@@ -186,14 +186,17 @@ def test_how_long_workers_have_held_a_message(
 def test_a_found_key_of_another_type_is_forgotten(
     scrape_context: ScrapeContext, converse: Converse
 ) -> None:
-    """A key that is no longer a list is an error if the settings name it, not if a pattern found it."""
+    """A key that is no longer a list is an error that names it if the settings do, not if a pattern found it."""
     reader = Queues(QueueSettings(lists=("a", "b*")))
     reader.names["queues.lists"].add([b"b1"])
     converse(
         reader.read(scrape_context), ([("LLEN", b"a"), ("LLEN", b"b1")], [WRONGTYPE, WRONGTYPE])
     )
 
-    assert [reason for reason, _ in scrape_context.scrape.losses] == ["protocol"]
+    ((reason, message),) = scrape_context.scrape.losses
+    assert reason == "protocol"
+    assert "refused LLEN of the key 'a': WRONGTYPE" in message
+    assert "see its TYPE" in message
     converse(reader.read(scrape_context), ([("LLEN", b"a")], [0]))
 
 
