@@ -21,7 +21,12 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.metrics import in_flight, standstill
 from bts_collectors.rabbitmq.metrics.in_flight import InFlight
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
-from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
+from bts_collectors.rabbitmq.metrics.queue_limits import (
+    NO_LIMITS,
+    Limits,
+    has_ttl_of_policy,
+    limits_of,
+)
 from bts_collectors.rabbitmq.metrics.queue_order import (
     DEPTH_DELAY_SECONDS,
     MAX_GAP_SECONDS,
@@ -69,6 +74,7 @@ class HistoryState(msgspec.Struct, frozen=True, omit_defaults=True):
     is_outdated: bool = False
     in_flight: in_flight.InFlightState | None = None
     undelivered: float | None = None
+    ttl_since: float | None = None
 
 
 class LagState(msgspec.Struct, frozen=True):
@@ -159,6 +165,7 @@ class History:
         "_requeued",
         "_standstill",
         "_times",
+        "_ttl_since",
         "_undelivered",
     )
 
@@ -171,6 +178,8 @@ class History:
         self._may_be_recreated = False
         self._rate: backlog.Rate | None = None
         self._limits = NO_LIMITS
+        #: When the message TTL was seen to be another one than before.
+        self._ttl_since = -inf
         self._times: MessageTimes | None = None
         #: Time of the last observation of a queue that has no counts and no ready messages so far.
         self._idle: float | None = None
@@ -219,6 +228,7 @@ class History:
             is_outdated=self._is_outdated,
             in_flight=None if self._in_flight is None else self._in_flight.save(),
             undelivered=self._undelivered,
+            ttl_since=stored(self._ttl_since),
         )
 
     @classmethod
@@ -242,6 +252,7 @@ class History:
         history._may_be_recreated = state.may_be_recreated
         history._limits = NO_LIMITS if state.limits == NO_LIMITS else state.limits
         history._empty = restored(state.empty, shift)
+        history._ttl_since = restored(state.ttl_since, shift)
         history._is_certain, history._is_outdated = state.is_certain, state.is_outdated
         return history
 
@@ -266,7 +277,7 @@ class History:
         ready = known(queue.messages_ready)
         if ready is None and not is_live(queue):
             return None
-        self._limits = limits_of(queue, self._limits)
+        self._take_limits(queue, now)
         if ready == 0 and queue.messages_unacknowledged == 0:
             self._empty = now - DEPTH_DELAY_SECONDS
             self._is_certain = True
@@ -393,9 +404,10 @@ class History:
             if depth.ready is None:
                 return  # the messages are not known yet
             self._restart_counts(self._order, depth.ready, flow, now)
+        limits = self._limits if self._has_ttl() else self._limits._replace(ttl=None)
         for order in (self._order, self._before):
             if order is not None:
-                order.observe(depth, flow, now, self._limits)
+                order.observe(depth, flow, now, limits)
         if self._before is not None and self._order.excess is not None:
             # More messages are ready than arrived since: the broker was restarted and kept the queue.
             if self._order.excess:
@@ -420,9 +432,27 @@ class History:
         self._order, self._may_be_recreated = Order(ready, flow), flow.published > 0
         self._order.succeed(before)
 
+    def _take_limits(self, queue: Queue, now: float) -> None:
+        """Take the limits of an observation, and note whether a policy has changed the TTL."""
+        before, self._limits = self._limits.ttl, limits_of(queue, self._limits)
+        is_first = self.is_new and self._idle is None
+        if self._limits.ttl != before and not is_first and has_ttl_of_policy(queue, self._limits):
+            self._ttl_since = now
+
+    def _has_ttl(self) -> bool:
+        """Return whether the TTL applies to all ready messages.
+
+        The broker gives a message its TTL when it arrives. One from before a change keeps what it had, and no
+        message expires behind it.
+        """
+        if self._empty >= self._ttl_since:
+            return True
+        since = self._ttl_since + DEPTH_DELAY_SECONDS
+        return self._order is not None and self._order.has_passed(since)
+
     def _max_age(self, now: float) -> float:
         """Return the largest possible age of a message."""
-        ttl = self._limits.ttl
+        ttl = self._limits.ttl if self._has_ttl() else None
         return now - self._empty if ttl is None else min(now - self._empty, ttl)
 
 

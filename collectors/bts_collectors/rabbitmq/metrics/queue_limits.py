@@ -83,6 +83,13 @@ def limits_of(queue: Queue, before: Limits = NO_LIMITS) -> Limits:
     )
 
 
+def has_ttl_of_policy(queue: Queue, limits: Limits) -> bool:
+    """Return whether the TTL is not that of the arguments, which a queue has from its declaration on."""
+    arguments = queue.arguments
+    own = known(arguments.message_ttl) if isinstance(arguments, Arguments) else None
+    return limits.ttl is not None and (own is None or own / MILLISECONDS != limits.ttl)
+
+
 def _overflow(queue: Queue, arguments: Arguments, policy: Policy) -> str:
     settings = (arguments.overflow, policy.overflow)
     first, second = reversed(settings) if queue.type == QUORUM else settings

@@ -205,6 +205,11 @@ class Order:
         """Return whether all messages that were ready may still be."""
         return self.excess is not None and ready >= self._arrived - self._position > 0
 
+    def has_passed(self, then: float) -> bool:
+        """Return whether all messages have left that arrived until `then`."""
+        count = self._timeline.count(then)
+        return count is not None and self._position >= count
+
     def fell(self, flow: Flow) -> bool:
         """Return whether the counts were reset: the broker was restarted, or the queue recreated."""
         before = self._flow

@@ -289,7 +289,7 @@ def _known(context: ScrapeContext, queue: _Queue, command: Command, reply: Reply
         # A key that a pattern found has changed its type.
         key_names.forget(key)
     else:
-        context.refused(str(command[0]), reply, key)
+        context.refused(str(command[0]), reply, key if isinstance(key, bytes) else b"")
     return None
 
 
