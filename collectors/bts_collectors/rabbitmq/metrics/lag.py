@@ -21,12 +21,8 @@ from bts_collectors.rabbitmq.api.models import (
 from bts_collectors.rabbitmq.metrics import in_flight, standstill
 from bts_collectors.rabbitmq.metrics.in_flight import InFlight
 from bts_collectors.rabbitmq.metrics.message_time import MessageTimes
-from bts_collectors.rabbitmq.metrics.queue_limits import (
-    NO_LIMITS,
-    Limits,
-    has_ttl_of_policy,
-    limits_of,
-)
+from bts_collectors.rabbitmq.metrics.policy_changes import NO_CHANGES, PolicyChanges
+from bts_collectors.rabbitmq.metrics.queue_limits import NO_LIMITS, Limits, limits_of
 from bts_collectors.rabbitmq.metrics.queue_order import (
     DEPTH_DELAY_SECONDS,
     MAX_GAP_SECONDS,
@@ -74,7 +70,7 @@ class HistoryState(msgspec.Struct, frozen=True, omit_defaults=True):
     is_outdated: bool = False
     in_flight: in_flight.InFlightState | None = None
     undelivered: float | None = None
-    ttl_since: float | None = None
+    changes: PolicyChanges = NO_CHANGES
 
 
 class LagState(msgspec.Struct, frozen=True):
@@ -153,6 +149,7 @@ class History:
 
     __slots__ = (
         "_before",
+        "_changes",
         "_empty",
         "_idle",
         "_in_flight",
@@ -165,7 +162,6 @@ class History:
         "_requeued",
         "_standstill",
         "_times",
-        "_ttl_since",
         "_undelivered",
     )
 
@@ -178,8 +174,7 @@ class History:
         self._may_be_recreated = False
         self._rate: backlog.Rate | None = None
         self._limits = NO_LIMITS
-        #: When the message TTL was seen to be another one than before.
-        self._ttl_since = -inf
+        self._changes = NO_CHANGES
         self._times: MessageTimes | None = None
         #: Time of the last observation of a queue that has no counts and no ready messages so far.
         self._idle: float | None = None
@@ -228,7 +223,7 @@ class History:
             is_outdated=self._is_outdated,
             in_flight=None if self._in_flight is None else self._in_flight.save(),
             undelivered=self._undelivered,
-            ttl_since=stored(self._ttl_since),
+            changes=self._changes,
         )
 
     @classmethod
@@ -252,7 +247,9 @@ class History:
         history._may_be_recreated = state.may_be_recreated
         history._limits = NO_LIMITS if state.limits == NO_LIMITS else state.limits
         history._empty = restored(state.empty, shift)
-        history._ttl_since = restored(state.ttl_since, shift)
+        history._changes = (
+            NO_CHANGES if state.changes == NO_CHANGES else state.changes.shifted(shift)
+        )
         history._is_certain, history._is_outdated = state.is_certain, state.is_outdated
         return history
 
@@ -348,6 +345,7 @@ class History:
         if order is not None and (flow is not None or still_has or stands_still):
             # After a reset of the counts, they may be.
             is_certain = flow is not None and self._before is None and self._is_certain
+            is_certain &= not self._changes.may_reject(self._limits)
             age = order.age(ready, now, self._limits, is_certain=is_certain)
             age = None if age is None else self._plausible(age, now)
             if age is not None:
@@ -404,7 +402,8 @@ class History:
             if depth.ready is None:
                 return  # the messages are not known yet
             self._restart_counts(self._order, depth.ready, flow, now)
-        limits = self._limits if self._has_ttl() else self._limits._replace(ttl=None)
+        limits = self._changes.apply(self._limits, has_ttl=self._has_ttl())
+        self._changes = self._changes.applied()
         for order in (self._order, self._before):
             if order is not None:
                 order.observe(depth, flow, now, limits)
@@ -433,11 +432,12 @@ class History:
         self._order.succeed(before)
 
     def _take_limits(self, queue: Queue, now: float) -> None:
-        """Take the limits of an observation, and note whether a policy has changed the TTL."""
-        before, self._limits = self._limits.ttl, limits_of(queue, self._limits)
+        """Take the limits of an observation, and note whether a policy has changed them."""
+        before, self._limits = self._limits, limits_of(queue, self._limits)
         is_first = self.is_new and self._idle is None
-        if self._limits.ttl != before and not is_first and has_ttl_of_policy(queue, self._limits):
-            self._ttl_since = now
+        if self._limits != before and not is_first:
+            depth = max(self.ready, known(queue.messages_ready) or 0.0)
+            self._changes = self._changes.after(queue, before, self._limits, depth, now)
 
     def _has_ttl(self) -> bool:
         """Return whether the TTL applies to all ready messages.
@@ -445,9 +445,10 @@ class History:
         The broker gives a message its TTL when it arrives. One from before a change keeps what it had, and no
         message expires behind it.
         """
-        if self._empty >= self._ttl_since:
+        changed = self._changes.ttl
+        if changed is None or self._empty >= changed:
             return True
-        since = self._ttl_since + DEPTH_DELAY_SECONDS
+        since = changed + DEPTH_DELAY_SECONDS
         return self._order is not None and self._order.has_passed(since)
 
     def _max_age(self, now: float) -> float:

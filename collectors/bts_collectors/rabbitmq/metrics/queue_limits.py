@@ -44,6 +44,8 @@ class Limits(NamedTuple):
     is_complete: bool = True
     #: The queue's own time to acknowledge, in seconds; None if it has none.
     ack_timeout: float | None = None
+    #: Whether the queue may be full with fewer messages: it has a limit in bytes.
+    may_be_full: bool = False
 
 
 NO_LIMITS = Limits()
@@ -80,6 +82,7 @@ def limits_of(queue: Queue, before: Limits = NO_LIMITS) -> Limits:
         at_ttl="dead_letter" if has_dead_letters else "drop_oldest",
         is_complete=is_complete,
         ack_timeout=None if timeout is None else timeout / MILLISECONDS,
+        may_be_full=_least(arguments.max_length_bytes, policy.max_length_bytes) is not None,
     )
 
 

@@ -255,12 +255,13 @@ class Order:
             before = NO_FLOW
             self._doubt = now
         self._out += flow.delivered - before.delivered
-        self._in += flow.published - before.published
+        came = flow.published - before.published
+        self._in += came
         if flow.redelivered > before.redelivered:
             self._last_redelivery = now
         self._flow = flow
         self._expire(depth, now, limits)
-        self._apply_length_limit(limits, now)
+        self._apply_length_limit(limits, came, now)
         if depth.ready is not None:
             self._compare_with_depth(depth.ready, depth.unacked or 0.0, now, limits)
             self._ready = depth.ready
@@ -352,13 +353,16 @@ class Order:
         if gone is not None:
             self._missing += max(gone - self._position, 0.0)
 
-    def _apply_length_limit(self, limits: Limits, now: float) -> None:
-        """Apply the length limit: the oldest messages are dropped, or the newest rejected."""
+    def _apply_length_limit(self, limits: Limits, came: float, now: float) -> None:
+        """Apply the length limit: the oldest messages are dropped, or the newest rejected.
+
+        What was in the queue before the limit is not rejected.
+        """
         if limits.length is None:
             return
         excess = self._arrived - self._out - self._missing - limits.length
         if excess > 0 and limits.rejects:
-            self._tail -= excess
+            self._tail -= min(excess, came) if self._observations else excess
             self._last_full = now
         elif excess > 0:
             self._missing += excess
@@ -430,7 +434,8 @@ class Order:
     def _remove(self, less: float, ready: float, now: float, limits: Limits) -> None:
         """Count messages that were rejected, or left uncounted."""
         left = less
-        if limits.rejects and now - self._last_full <= RECENT_SECONDS:
+        was_full = limits.may_be_full or now - self._last_full <= RECENT_SECONDS
+        if limits.rejects and was_full:
             # Rejection does not shorten the queue: a decrease without deliveries has another cause.
             delivered = self._observations[-1].left - self._observations[0].left
             dropped = max(self._ready - ready - delivered, 0.0)
