@@ -73,14 +73,17 @@ class Labels(NamedTuple):
     own: tuple[str, str, str]
     #: For the backlog metrics that all brokers share.
     common: tuple[str, str, str]
-    #: For the method of the lag in seconds.
+    #: For the usual methods: of the lag in seconds, and of the time since a delivery.
     method: tuple[str, str, str, str]
+    delivery: tuple[str, str, str, str]
 
     @classmethod
     def of(cls, db: str, stream: str, group: str) -> Labels:
         """Return the label values of a group of `stream`."""
         common = ("redis", stream, group)
-        return cls((db, stream, group), common, (*common, "message_time"))
+        return cls(
+            (db, stream, group), common, (*common, "message_time"), (*common, "delivery_time")
+        )
 
 
 class Known(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from hiredis import ReplyError
 
@@ -12,10 +11,10 @@ from bts_collectors.redis.client.connection import Reply
 from bts_collectors.redis.client.errors import ReplyShapeError
 from bts_collectors.redis.streams.columns import Columns
 from bts_collectors.redis.streams.context import StreamContext
-from bts_collectors.redis.streams.groups import LABELS, GroupState
+from bts_collectors.redis.streams.groups import LABELS, GroupState, Labels
 from bts_collectors.redis.streams.held import Held, Pending
 from bts_collectors.redis.streams.lag import age_seconds
-from bts_collectors.redis.streams.state import Id, parse_id
+from bts_collectors.redis.streams.state import parse_id
 from bts_exporter import Metric, backlog, gauge
 
 AGE = gauge(
@@ -35,14 +34,9 @@ METRICS: tuple[Metric, ...] = (AGE, DELIVERIES)
 _ENTRY_VALUES = 4
 
 
-class Oldest(NamedTuple):
-    """The oldest pending entry of a group; None for an unknown time."""
-
-    state: GroupState
-    #: Seconds since the entry was added.
-    age: float | None
-    deliveries: int
-    held: backlog.Age | None
+#: A group, the seconds since its oldest pending entry was added (None if unknown), the entry's deliveries and how long
+#: it is held. A plain tuple: there are tens of thousands, and making a named one takes seven times as long.
+_Row = tuple[GroupState, float | None, int, backlog.Age | None]
 
 
 def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches:
@@ -59,7 +53,7 @@ def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches
                 context.refused("xpending", reply)
                 continue
             try:
-                entry, idle, deliveries = parse(reply)
+                entry = parse(reply)
             except ReplyShapeError as error:
                 subject = f"pending entries of {state.labels.own[1:]!r}"
                 context.scrape_context.unexpected_reply(subject, error)
@@ -67,8 +61,8 @@ def read(context: StreamContext, groups: Sequence[GroupState]) -> RequestBatches
             if entry is None:
                 oldest.append(_without_entries(state))
                 continue
-            age = _held(state, Pending(entry, idle / 1000, deliveries), ticks)
-            oldest.append(Oldest(state, age_seconds(entry, now), deliveries, age))
+            held = _held(state, entry, ticks)
+            oldest.append((state, age_seconds(entry.entry, now), entry.deliveries, held))
     _emit(context, oldest)
 
 
@@ -81,43 +75,44 @@ def _held(state: GroupState, oldest: Pending, now: float) -> backlog.Age:
     return held.age(oldest, now, last, state.settings.moved, is_only=group.pending == 1)
 
 
-def _without_entries(state: GroupState) -> Oldest:
+def _without_entries(state: GroupState) -> _Row:
     """Return the values of a group without pending entries."""
     if state.history.held is not None:
         state.history.held.clear(state.settings.moved)
-    return Oldest(state, 0, 0, None)
+    return state, 0, 0, None
 
 
-def _emit(context: StreamContext, oldest: Sequence[Oldest]) -> None:
+def _emit(context: StreamContext, oldest: Sequence[_Row]) -> None:
     scrape = context.scrape_context.scrape
-    columns = Columns(scrape, [state.labels.own for state, *_ in oldest])
-    columns.emit(AGE, [found.age for found in oldest])
-    columns.emit(DELIVERIES, [found.deliveries for found in oldest])
-    held: dict[tuple[str, ...], float] = {}
-    methods: dict[tuple[str, ...], float] = {}
-    for state, _, _, age in oldest:
-        labels = state.labels.common
-        held[labels] = 0 if age is None else age.seconds
-        if age is not None:
-            methods[*labels, age.method] = 1
-    for metric, samples in ((backlog.IN_FLIGHT_OLDEST, held), (backlog.IN_FLIGHT_METHOD, methods)):
-        if samples:
-            scrape.emit_all(metric, samples)
+    columns = Columns(scrape, [row[0].labels.own for row in oldest])
+    columns.emit(AGE, [row[1] for row in oldest])
+    columns.emit(DELIVERIES, [row[2] for row in oldest])
+    Columns(scrape, [row[0].labels.common for row in oldest]).emit(
+        backlog.IN_FLIGHT_OLDEST, [row[3].seconds if row[3] else 0 for row in oldest]
+    )
+    held = [(row[0].labels, row[3]) for row in oldest if row[3] is not None]
+    methods = Columns(scrape, [_method(labels, age) for labels, age in held])
+    methods.emit(backlog.IN_FLIGHT_METHOD, [1] * len(held))
 
 
-def parse(reply: Reply) -> tuple[Id | None, int, int]:
-    """Return id, idle milliseconds and deliveries of the first entry of an XPENDING reply; (None, 0, 0) if empty.
+def _method(labels: Labels, held: backlog.Age) -> tuple[str, str, str, str]:
+    """Return the label values that name how the time since the delivery is known."""
+    return labels.delivery if held.method == "delivery_time" else (*labels.common, held.method)
+
+
+def parse(reply: Reply) -> Pending | None:
+    """Return the first entry of an XPENDING reply; None if it is empty.
 
     ReplyShapeError if it is odd. An entry is its id, its consumer, its idle time, its deliveries.
     """
     # There are tens of thousands, and `match` takes three times as long.
     if type(reply) is list:
         if not reply:
-            return None, 0, 0
+            return None
         entry = reply[0]
         if type(entry) is list and len(entry) == _ENTRY_VALUES:
             raw, _, idle, deliveries = entry
             if type(idle) is int and type(deliveries) is int:
-                return parse_id(raw), idle, deliveries
+                return Pending(parse_id(raw), idle / 1000, deliveries)
     msg = "the entry is not a list of id, consumer, idle time and deliveries"
     raise ReplyShapeError(msg)
