@@ -11,8 +11,7 @@ from bts_exporter.metric import METRIC_NAME, Key, Kind, Metric, is_label_name, l
 
 #: A number beyond it may be an integer that floating point cannot hold.
 _LARGE = 1e300
-#: Texts that a sample consists of: a line's end and its name, with the header in between where it is
-#: the metric's first one; what stands between name and value, such as `{path="/"} `; the value.
+#: Texts that a sample consists of: name, tail and value.
 _TEXTS = 3
 
 
@@ -40,7 +39,10 @@ class SeriesTemplate:
         self.form = form
         self._metrics = list(found)
         self._keys = [series.keys for series in found.values()]
-        self._texts: list[str] = []
+        #: Of each sample a line's end and its name, with the header in between where it is the metric's first one.
+        self._names: list[str] = []
+        #: What stands between name and value of each, such as `{path="/"} `.
+        self._tails: list[str] = []
         #: The metrics that have samples, by place.
         self.metric_spans: list[MetricSpan] = []
         self.size = 0
@@ -66,7 +68,9 @@ class SeriesTemplate:
 
         `first` is what stands in place of the first one's name.
         """
-        texts = self._texts[_TEXTS * begin : _TEXTS * end]
+        texts = [""] * (_TEXTS * (end - begin))
+        texts[0::_TEXTS] = self._names[begin:end]
+        texts[1::_TEXTS] = self._tails[begin:end]
         texts[2::_TEXTS] = _spelled(values[begin:end])
         if first is not None:
             texts[0] = first
@@ -74,15 +78,14 @@ class SeriesTemplate:
 
     def series(self, index: int) -> str:
         """Return name and labels of a sample."""
-        name, tail = self._texts[_TEXTS * index : _TEXTS * index + 2]
-        return name.rpartition("\n")[2] + tail[:-1]
+        return self._names[index].rpartition("\n")[2] + self._tails[index][:-1]
 
     def known(self) -> dict[Metric, _RenderedSeries]:
         """Return the rendered part of each metric."""
-        tails = self._texts[1::_TEXTS]
         keys = dict(zip(self._metrics, self._keys, strict=True))
         return {
-            m: _RenderedSeries(keys[m], tails[begin:end]) for m, begin, end in self.metric_spans
+            m: _RenderedSeries(keys[m], self._tails[begin:end])
+            for m, begin, end in self.metric_spans
         }
 
     def clashes(self, names: Iterable[str]) -> bool:
@@ -95,10 +98,9 @@ class SeriesTemplate:
 
     def _append(self, metric: Metric, series: _RenderedSeries) -> None:
         name, size = f"\n{metric.name}", len(series.keys)
-        texts = [name, "", ""] * size
-        texts[0] = f"\n{header(metric, self.form)}{name}"
-        texts[1::_TEXTS] = series.tails
-        self._texts += texts
+        self._names.append(f"\n{header(metric, self.form)}{name}")
+        self._names += [name] * (size - 1)
+        self._tails += series.tails
         self.metric_spans.append(MetricSpan(metric, self.size, self.size + size))
         self.size += size
 
