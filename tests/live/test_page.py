@@ -43,6 +43,25 @@ window.fetch = async (...request) => {
 document.dispatchEvent(new Event('visibilitychange'));
 window.fetch = original;
 """
+#: Has the page ask twice; the first answer, with another host name, comes after the second. Returns the name that is shown.
+OVERTAKEN = """
+const done = arguments[0], original = window.fetch;
+let release;
+const second = new Promise((resolve) => { release = resolve; });
+const answering = (json) => async (...request) => {
+  const response = await original(...request), content = await response.json();
+  return Object.defineProperty(response, 'json', { value: () => json(content) });
+};
+window.fetch = answering(async (content) => {
+  await second;
+  setTimeout(() => done(document.querySelector('#host-name').textContent));
+  return { ...content, host_name: 'overtaken' };
+});
+document.dispatchEvent(new Event('visibilitychange'));
+window.fetch = answering(async (content) => { setTimeout(release); return content; });
+document.dispatchEvent(new Event('visibilitychange'));
+window.fetch = original;
+"""
 ADDRESS = "return location.href"
 IS_LIVE = "return document.querySelector('#destinations').hasAttribute('aria-rowcount')"
 STATES = """return Object.fromEntries([...document.querySelectorAll('#collectors tbody tr')].map(
@@ -260,6 +279,14 @@ def test_metrics_of_a_collector_can_be_searched(browser: Browser, shop: Page) ->
     assert browser.texts(".family code") == ["messaging_lag_seconds"]
     assert "4000" in browser.text(".family td.n, .family .value")
     assert "Age of the oldest message" in browser.text(".family .help")
+
+
+def test_answer_that_was_overtaken(browser: Browser, shop: Page) -> None:
+    """An answer that comes after that of a later request does not replace it."""
+    opened(browser, shop.address)
+    name = browser.text("#host-name")
+
+    assert browser.driver.execute_async_script(OVERTAKEN) == name
 
 
 def test_rows_stay_in_place(browser: Browser, shop: Page) -> None:

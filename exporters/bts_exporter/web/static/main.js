@@ -26,6 +26,7 @@ let cursor = 0;
 let paused = false;
 let announced = "";
 let timer = 0;
+let lastAsked = 0; // number of the last request for a report
 let refreshes = 0;
 let destinationView = null;
 
@@ -148,15 +149,19 @@ async function ask(address) {
 
 async function refresh() {
   clearTimeout(timer);
+  const asked = ++lastAsked;
   try {
     if (!document.hidden && !paused) {
-      report = await ask(`api/v1/live?since=${cursor}`);
+      const answer = await ask(`api/v1/live?since=${cursor}`);
+      if (asked !== lastAsked) return; // the answer of a later request is newer
+      report = answer;
       cursor = report.cursor;
       receivedAt = performance.now();
       failure = "";
       show();
     }
   } catch (error) {
+    if (asked !== lastAsked) return;
     if (!failure) failingSince = Date.now() / 1000;
     failure = error instanceof TypeError || error.name === "TimeoutError" ? "the exporter does not answer" : error.message;
   }
